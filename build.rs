@@ -1,0 +1,20 @@
+//! Compiles the contract: `.proto` files → descriptors (protox, so no `protoc` is needed) → Rust.
+
+use prost::Message as _;
+use std::{env, fs, path::PathBuf};
+
+const CONTRACT: [&str; 2] = ["p2pdi/v1/registry.proto", "p2pdi/v1/peer.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/p2pdi");
+    let descriptors = protox::compile(CONTRACT, ["proto"])?;
+    // Served by reflection, and read by `p2pctl --output json`.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("p2pdi.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Payloads stay slices of the buffer they arrived in.
+        .bytes(".p2pdi.v1")
+        .btree_map(".p2pdi.v1")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! How a client connects: the same windows, limits and keepalives everywhere.
+
+use crate::{endpoint::Endpoint, telemetry::Propagate};
+use std::time::Duration;
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{self, Uri},
+};
+
+/// Longest wait for a TCP connection: a peer on the same continent answers in a tenth of it.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a busy connection is checked for a silent other side, and how long that may take: together they bound how long a
+/// stream hangs on a machine that lost its power.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a keepalive may stay unanswered.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of one stream in flight: 1 Gbit/s at 32 ms, and large enough that loopback never waits for a window.
+pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes of one connection in flight: some streams at full speed.
+pub const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// Largest HTTP/2 frame taken. A whole chunk fits in one frame, which spares the splitting.
+pub const FRAME_MAX: u32 = 512 * 1024;
+/// Largest answer taken, in bytes: a header with the most piece hashes (256 KiB), or a chunk (256 KiB), or a batch of
+/// holdings, with room for what later versions add.
+pub const RESPONSE_MAX_BYTES: usize = 1024 * 1024;
+/// Largest answer of a registry, in bytes: a page of 1,000 peers with all their labels.
+pub const REGISTRY_RESPONSE_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// A connection that carries the caller's trace context.
+pub type Channel = InterceptedService<transport::Channel, Propagate>;
+
+/// A connection to the `http://HOST:PORT` of a registry, made when it is first used and made again when it breaks.
+pub fn lazy(uri: Uri) -> Channel {
+    InterceptedService::new(configured(uri).connect_lazy(), Propagate)
+}
+
+/// A connection to a peer.
+///
+/// # Errors
+/// When nobody takes the connection within [`CONNECT_TIMEOUT`].
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel, transport::Error> {
+    let channel = transport::Endpoint::from_shared(format!("http://{endpoint}"))?;
+    Ok(InterceptedService::new(with_limits(channel).connect().await?, Propagate))
+}
+
+fn configured(uri: Uri) -> transport::Endpoint {
+    with_limits(transport::Channel::builder(uri))
+}
+
+fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .user_agent(concat!("p2pdi/", env!("CARGO_PKG_VERSION")))
+        .unwrap_or_else(|_| transport::Endpoint::from_static("http://invalid"))
+}

@@ -1,0 +1,126 @@
+//! The secret that a registry gives a peer.
+
+use std::{fmt, str::FromStr};
+use subtle::ConstantTimeEq as _;
+
+/// The metadata header that carries a cookie.
+pub const COOKIE_HEADER: &str = "peer-cookie";
+
+/// 128 random bits. Whoever holds it is that peer, so it is never shown by `Debug` and has no `Display`.
+#[derive(Clone)]
+pub struct Cookie([u8; 16]);
+
+/// What a registry keeps of a cookie: enough to recognise it, too little to use it.
+#[derive(Clone, Copy)]
+pub struct CookieHash([u8; 16]);
+
+/// Text that is no cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cookie is 32 hexadecimal digits")]
+pub struct MalformedCookie;
+
+impl Cookie {
+    /// A new cookie from the system's randomness.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The cookie with these bytes, for simulations with a seed.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// 32 lower-case hexadecimal digits, for the wire and the peer's own state file.
+    pub fn reveal(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// BLAKE3 in key derivation mode, cut to 128 bits. A cookie has 128 bits of entropy, so no slow hash is needed.
+    pub fn hash(&self) -> CookieHash {
+        let whole = blake3::derive_key("p2pdi 2026 registry cookie", &self.0);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&whole[..16]);
+        CookieHash(bytes)
+    }
+}
+
+impl FromStr for Cookie {
+    type Err = MalformedCookie;
+
+    fn from_str(text: &str) -> Result<Self, MalformedCookie> {
+        let mut bytes = [0; 16];
+        let digits = text.as_bytes();
+        if digits.len() != 32 {
+            return Err(MalformedCookie);
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok()).ok_or(MalformedCookie);
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(…)")
+    }
+}
+
+impl CookieHash {
+    /// The hash with these bytes, as a store kept them.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes, for a store and as the key of a table.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// In constant time: how far two hashes agree must not show in how long the answer takes.
+impl PartialEq for CookieHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for CookieHash {}
+
+impl fmt::Debug for CookieHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CookieHash(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_survives_the_wire_and_keeps_its_hash() {
+        let cookie = Cookie::generate().unwrap();
+        let again: Cookie = cookie.reveal().to_uppercase().parse().unwrap();
+        assert!(again.hash() == cookie.hash());
+        assert!(Cookie::generate().unwrap().hash() != cookie.hash());
+    }
+
+    #[test]
+    fn a_cookie_never_shows_itself() {
+        let cookie = Cookie::generate().unwrap();
+        assert!(!format!("{cookie:?}{:?}", cookie.hash()).contains(&cookie.reveal()[..8]));
+    }
+
+    #[test]
+    fn what_is_no_cookie_is_refused() {
+        for text in ["", "0", &"0".repeat(31), &"g".repeat(32), &"+1".repeat(16), &"0".repeat(33), &"é".repeat(16)] {
+            assert!(text.parse::<Cookie>().is_err(), "{text}");
+        }
+    }
+}

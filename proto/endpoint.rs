@@ -1,0 +1,171 @@
+//! Addresses that others can dial.
+
+use crate::field::{InvalidField, Shown};
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// Longest host of an endpoint, in bytes: a DNS name (RFC 1035, section 2.3.4).
+pub const HOST_MAX_BYTES: usize = 253;
+
+/// `HOST:PORT`, where the host is an IPv4 address, an IPv6 address in brackets, or a DNS name, and the port is not 0.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    text: Box<str>,
+    /// Where the colon before the port stands in `text`.
+    colon: u16,
+    port: u16,
+}
+
+impl Endpoint {
+    /// `HOST:PORT`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The host without brackets.
+    pub fn host(&self) -> &str {
+        self.text[..usize::from(self.colon)].trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The port, never 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let wrong = |problem: String| Err(InvalidField::new("endpoint", problem));
+        if text.is_empty() {
+            return wrong("is empty; give the address others can dial, as HOST:PORT".into());
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return wrong(format!("{} has no port; write HOST:PORT", Shown(text)));
+        };
+        let bare = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+            Some(Some(inner)) => inner,
+            Some(None) => return wrong(format!("{} has an unclosed bracket", Shown(text))),
+            None if host.contains(':') => {
+                return wrong(format!("{} looks like an IPv6 address; write it in brackets, [ADDRESS]:PORT", Shown(text)));
+            }
+            None => host,
+        };
+        if bare.len() > HOST_MAX_BYTES {
+            return wrong(format!("host of {} bytes; at most {HOST_MAX_BYTES} fit", bare.len()));
+        }
+        match (bare.parse::<IpAddr>(), host.starts_with('[')) {
+            (Ok(ip), _) if ip.is_unspecified() => {
+                return wrong(format!(
+                    "{} is a wildcard address, which nobody can dial; give the address others reach this machine at",
+                    Shown(text)
+                ));
+            }
+            (Ok(IpAddr::V4(_)), true) => {
+                return wrong(format!("{} has brackets around an IPv4 address", Shown(text)));
+            }
+            (Ok(ip), _) if ip.is_multicast() => {
+                return wrong(format!("{} is a multicast address", Shown(text)));
+            }
+            (Ok(_), _) => {}
+            (Err(_), true) => {
+                return wrong(format!("{} has no IPv6 address in its brackets", Shown(text)));
+            }
+            // All digits and dots, yet no address: 1.2.3, 300.1.1.1 would only be looked up in vain.
+            (Err(_), false) if bare.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+                return wrong(format!("{} has no valid host", Shown(text)));
+            }
+            (Err(_), false) => valid_dns_name(bare, text)?,
+        }
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        match port.parse::<u16>() {
+            Ok(number) if digits && number > 0 => Ok(Self {
+                text: text.into(),
+                colon: u16::try_from(host.len()).map_err(|_| InvalidField::new("endpoint", "is too long"))?,
+                port: number,
+            }),
+            _ => wrong(format!("{} has no valid port; ports are 1 to 65535", Shown(text))),
+        }
+    }
+}
+
+/// Host names may carry underscores (container networks make such), otherwise as RFC 1123, section 2.1.
+fn valid_dns_name(host: &str, whole: &str) -> Result<(), InvalidField> {
+    let label_ok = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.trim_end_matches('.').split('.').all(label_ok) && !host.ends_with("..") {
+        Ok(())
+    } else {
+        Err(InvalidField::new("endpoint", format!("{} has no valid host name", Shown(whole))))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<std::net::SocketAddr> for Endpoint {
+    /// The caller answers for the address being one that can be dialled.
+    fn from(address: std::net::SocketAddr) -> Self {
+        let text = address.to_string();
+        // An address is at most 47 bytes of text.
+        let colon = text.rfind(':').and_then(|at| u16::try_from(at).ok()).unwrap_or(0);
+        Self { text: text.into(), colon, port: address.port() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_with_a_port_are_endpoints() {
+        for (text, host, port) in [
+            ("127.0.0.1:7801", "127.0.0.1", 7801),
+            ("[::1]:1", "::1", 1),
+            ("peer-0.peers.default.svc:65535", "peer-0.peers.default.svc", 65535),
+            ("my_box:80", "my_box", 80),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!((endpoint.host(), endpoint.port(), endpoint.as_str()), (host, port, text));
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_dial_is_refused_with_the_reason() {
+        for (text, said) in [
+            ("", "is empty"),
+            ("host", "no port"),
+            ("host:", "ports are 1 to 65535"),
+            ("host:0", "ports are 1 to 65535"),
+            ("host:70000", "ports are 1 to 65535"),
+            ("host:+80", "ports are 1 to 65535"),
+            ("0.0.0.0:80", "wildcard"),
+            ("[::]:80", "wildcard"),
+            ("224.0.0.1:80", "multicast"),
+            ("::1:80", "in brackets"),
+            ("[::1:80", "unclosed"),
+            ("300.1.1.1:80", "no valid host"),
+            ("a b:80", "no valid host name"),
+            ("http://a:80", "IPv6"),
+            (":80", "no valid host"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert_eq!(error.field, "endpoint");
+            assert!(error.to_string().contains(said), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What is wrong with a value from the wire, said so that its sender can correct it.
+
+use std::fmt;
+
+/// A value that breaks a rule of the contract. Its message names the field, the value (shortened and
+/// made printable) and the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidField {
+    /// The field's name in the `.proto`, such as `endpoint`.
+    pub field: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl InvalidField {
+    /// An error for `field`.
+    pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self { field, problem: problem.into() }
+    }
+
+    /// The same problem in a field of another name.
+    #[must_use]
+    pub fn in_field(mut self, field: &'static str) -> Self {
+        self.field = field;
+        self
+    }
+}
+
+/// Longest part of a foreign value that a message repeats, in characters.
+const SHOWN_CHARS: usize = 60;
+
+/// Shows a foreign string in a message: quoted, control characters escaped, shortened.
+pub struct Shown<'a>(pub &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars().take(SHOWN_CHARS) {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                c if c.is_ascii_graphic() || c == ' ' => write!(f, "{c}")?,
+                // A look-alike from another script, an RTL mark or a NUL is told apart only by its number.
+                c => write!(f, "{}", c.escape_unicode())?,
+            }
+        }
+        f.write_str(if self.0.chars().nth(SHOWN_CHARS).is_some() { "…\"" } else { "\"" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_shown_printable_and_short() {
+        assert_eq!(Shown("a\0\"b").to_string(), r#""a\u{0}\"b""#);
+        assert_eq!(Shown(&"x".repeat(300)).to_string().chars().count(), SHOWN_CHARS + 3);
+    }
+}

@@ -1,0 +1,198 @@
+//! Metrics in Prometheus's text form. Each server has its own set, so that several can live in one process.
+
+use crate::v1::FILE_DESCRIPTOR_SET;
+use http::{Request, Response};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use prost::Message as _;
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+use tower::{Layer, Service};
+
+/// Upper bounds of the latency histogram's buckets, in seconds: a loopback call to a slow disk.
+const LATENCY_BUCKETS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+const LATENCY: &str = "p2pdi_rpc_duration_seconds";
+
+const METADATA: Metadata<'static> = Metadata::new("p2pdi", Level::INFO, None);
+
+/// The metrics of one server.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let builder = PrometheusBuilder::new();
+        // Fails for an empty list only.
+        let builder = builder
+            .set_buckets_for_metric(Matcher::Full(LATENCY.to_owned()), &LATENCY_BUCKETS)
+            .unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder = builder.build_recorder();
+        Self { handle: recorder.handle(), recorder: Arc::new(recorder) }
+    }
+}
+
+impl Metrics {
+    /// A number that only grows.
+    pub fn counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        self.recorder.describe_counter(KeyName::from_const_str(name), Some(Unit::Count), help.into());
+        self.recorder.register_counter(&key(name, labels), &METADATA)
+    }
+
+    /// A number that goes up and down.
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+        self.recorder.describe_gauge(KeyName::from_const_str(name), None, help.into());
+        self.recorder.register_gauge(&key(name, labels), &METADATA)
+    }
+
+    /// A distribution.
+    pub fn histogram(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
+        self.recorder.describe_histogram(KeyName::from_const_str(name), None, help.into());
+        self.recorder.register_histogram(&key(name, labels), &METADATA)
+    }
+
+    /// All of them, in Prometheus's text form.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds what was measured into the distributions; call it now and then.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// Counts and times every call of the contract's services, and puts each into the trace its caller is in.
+    pub fn rpc_layer(&self) -> RpcLayer {
+        RpcLayer { methods: Arc::new(self.methods()) }
+    }
+
+    fn methods(&self) -> HashMap<String, Method> {
+        let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
+        let mut methods = HashMap::new();
+        for file in set.file.iter().filter(|file| file.package() == "p2pdi.v1") {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/p2pdi.v1.{}/{}", service.name(), method.name());
+                    let name = format!("p2pdi.v1.{}/{}", service.name(), method.name());
+                    let labels = [("method", name.as_str())];
+                    let known = Method {
+                        handled: self.counter("p2pdi_rpc_handled_total", "Calls answered, by method", &labels),
+                        refused: self.counter(
+                            "p2pdi_rpc_refused_total",
+                            "Calls that ended at once with an error, by method",
+                            &labels,
+                        ),
+                        latency: self.histogram(LATENCY, "Time until a call's answer began, by method", &labels),
+                        name,
+                    };
+                    methods.insert(path, known);
+                }
+            }
+        }
+        methods
+    }
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels: Vec<_> = labels.iter().map(|(k, v)| Label::new(*k, (*v).to_owned())).collect();
+    Key::from_parts(name, labels)
+}
+
+struct Method {
+    name: String,
+    handled: Counter,
+    refused: Counter,
+    latency: Histogram,
+}
+
+/// See [`Metrics::rpc_layer`].
+#[derive(Clone)]
+pub struct RpcLayer {
+    methods: Arc<HashMap<String, Method>>,
+}
+
+impl<S> Layer<S> for RpcLayer {
+    type Service = RpcService<S>;
+
+    fn layer(&self, inner: S) -> RpcService<S> {
+        RpcService { inner, methods: Arc::clone(&self.methods) }
+    }
+}
+
+/// See [`Metrics::rpc_layer`].
+#[derive(Clone)]
+pub struct RpcService<S> {
+    inner: S,
+    methods: Arc<HashMap<String, Method>>,
+}
+
+impl<S, B, R> Service<Request<B>> for RpcService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+    R: 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = RpcFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let method = self.methods.get_key_value(request.uri().path()).map(|(path, _)| path.clone());
+        let span = match method.as_ref().and_then(|path| self.methods.get(path)) {
+            Some(method) => crate::telemetry::server_span(&method.name, request.headers()),
+            None => tracing::Span::none(),
+        };
+        let inner = {
+            let _entered = span.enter();
+            self.inner.call(request)
+        };
+        RpcFuture { inner: Box::pin(inner), span, started: Instant::now(), methods: Arc::clone(&self.methods), method }
+    }
+}
+
+/// See [`Metrics::rpc_layer`].
+pub struct RpcFuture<F> {
+    inner: Pin<Box<F>>,
+    span: tracing::Span,
+    started: Instant,
+    methods: Arc<HashMap<String, Method>>,
+    method: Option<String>,
+}
+
+impl<F, R, E> Future for RpcFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let answer = {
+            let _entered = this.span.enter();
+            ready!(this.inner.as_mut().poll(cx))
+        };
+        if let Some(method) = this.method.as_ref().and_then(|path| this.methods.get(path)) {
+            method.latency.record(this.started.elapsed().as_secs_f64());
+            // An error known before the first byte travels in the headers; a later one in the trailers.
+            let code = answer.as_ref().ok().and_then(|answer| answer.headers().get("grpc-status"));
+            let refused = answer.is_err() || code.is_some_and(|code| code.as_bytes() != b"0");
+            if refused { &method.refused } else { &method.handled }.increment(1);
+            if let Some(code) = code.and_then(|code| code.to_str().ok()) {
+                this.span.record("rpc.grpc.status_code", code);
+            }
+        }
+        Poll::Ready(answer)
+    }
+}

@@ -1,0 +1,256 @@
+//! How a server serves: gRPC and plain HTTP on one port, with limits, until told to stop.
+
+use crate::{
+    channel::{CONNECTION_WINDOW, FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
+    instruments::Metrics,
+    v1::FILE_DESCRIPTOR_SET,
+};
+use axum::{
+    http::{HeaderMap, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{
+    service::Routes,
+    transport::{
+        Server,
+        server::{Connected, TcpConnectInfo},
+    },
+};
+
+mod stop;
+pub use stop::{Stopped, until_stopped};
+
+/// What a server takes on at most.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once; one more is closed at once.
+    pub connections: usize,
+    /// Streams (calls under way) of one connection.
+    pub streams_per_connection: u32,
+    /// How long a new connection may stay silent.
+    pub first_byte: Duration,
+    /// How long calls may go on once the server stops.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A connection costs some 20 KiB idle; this many stay within 200 MiB and within usual descriptor limits.
+            connections: 10_000,
+            // gRPC's customary 100, with room for a fetcher of many small documents.
+            streams_per_connection: 256,
+            // A client sends its preface at once; three lost packets fit.
+            first_byte: Duration::from_secs(10),
+            // Kubernetes waits 30 s before it kills.
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Largest header block taken: the cookie, a trace context and a deadline fit many times.
+const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
+/// Pause after a failed accept, such as "too many open files": without it the loop would spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How often measurements are folded into their histograms, so that an unscraped server does not grow.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long cut connections get to notice.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Adds health, reflection and a fallback for unknown paths to a server's own services.
+///
+/// # Errors
+/// When the contract's descriptors cannot be read, which is our mistake.
+pub fn router(
+    services: Routes,
+    health: tonic_health::server::HealthReporter,
+    http: axum::Router,
+) -> Result<axum::Router, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let grpc = services
+        .add_service(tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(health),
+        ))
+        .add_service(reflection().build_v1()?)
+        // Older tools, grpcurl 1.8 among them, ask for this one.
+        .add_service(reflection().build_v1alpha()?);
+    Ok(grpc.into_axum_router().merge(http).fallback(unknown_path))
+}
+
+async fn unknown_path(uri: Uri, headers: HeaderMap) -> Response {
+    let grpc = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if grpc {
+        tonic::Status::unimplemented("no such method here; list the services with `grpcurl -plaintext HOST:PORT list`")
+            .into_http()
+    } else {
+        (axum::http::StatusCode::NOT_FOUND, format!("nothing at {}; see / for what is here\n", uri.path())).into_response()
+    }
+}
+
+/// Serves `router` on `listener` until `stop`, then lets calls finish within the grace period and cuts what is left.
+///
+/// # Errors
+/// When the server cannot run at all; a failing connection ends only itself.
+pub async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    limits: &Limits,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let cut = CancellationToken::new();
+    let incoming = accept(listener, limits, metrics, cut.clone());
+    let server = Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(metrics.rpc_layer())
+        .serve_with_incoming_shutdown(router, incoming, stop.clone().cancelled_owned());
+    let mut server = std::pin::pin!(server);
+    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            served = &mut server => return served,
+            _ = upkeep.tick() => metrics.upkeep(),
+            () = stop.cancelled() => break,
+        }
+    }
+    if let Ok(served) = tokio::time::timeout(limits.grace, &mut server).await {
+        return served;
+    }
+    tracing::warn!(grace = ?limits.grace, "calls still under way after the grace period; closing their connections");
+    cut.cancel();
+    tokio::time::timeout(CUT_TIMEOUT, &mut server).await.unwrap_or(Ok(()))
+}
+
+fn accept(
+    listener: TcpListener,
+    limits: &Limits,
+    metrics: &Metrics,
+    cut: CancellationToken,
+) -> impl tokio_stream::Stream<Item = io::Result<Connection>> + use<> {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let first_byte = limits.first_byte;
+    let refused =
+        metrics.counter("p2pdi_connections_refused_total", "Connections closed because as many were open as may be", &[]);
+    let accepted = metrics.counter("p2pdi_connections_total", "Connections accepted", &[]);
+    tokio_stream::StreamExt::filter_map(futures_accept(listener), move |accepted_stream| {
+        match accepted_stream {
+            Ok(stream) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    refused.increment(1);
+                    return None;
+                };
+                accepted.increment(1);
+                // Without it a small answer could wait for the other side's delayed acknowledgement.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection closed at once");
+                    return None;
+                }
+                Some(Ok(Connection {
+                    stream,
+                    silence: Some(Box::pin(sleep(first_byte))),
+                    cut: Box::pin(cut.clone().cancelled_owned()),
+                    _place: place,
+                }))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                None
+            }
+        }
+    })
+}
+
+/// All that `listener` accepts, with a pause after an error.
+fn futures_accept(listener: TcpListener) -> impl tokio_stream::Stream<Item = io::Result<TcpStream>> {
+    async_stream::stream! {
+        loop {
+            let accepted = listener.accept().await.map(|(stream, _)| stream);
+            let failed = accepted.is_err();
+            yield accepted;
+            if failed {
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// An accepted connection: counted, closed when it stays silent at first, and cut when the server's grace period ends.
+struct Connection {
+    stream: TcpStream,
+    /// Runs until the first byte.
+    silence: Option<Pin<Box<Sleep>>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if let Some(silence) = &mut self.silence {
+            if silence.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            self.silence = None;
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

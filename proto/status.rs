@@ -1,0 +1,152 @@
+//! Errors on the wire: canonical codes with a `google.rpc.ErrorInfo` that carries a stable reason.
+//!
+//! The table of reasons stands in the `.proto` files; this is the only place that turns them into statuses and back.
+
+use crate::{
+    content::PieceHashesError,
+    cookie::{COOKIE_HEADER, MalformedCookie},
+    field::InvalidField,
+};
+use std::collections::HashMap;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The `domain` of every `ErrorInfo` of P2P-DI.
+pub const DOMAIN: &str = "p2pdi";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $code:ident;)*) => {
+        /// Why a call was refused. Stable: clients decide by it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// All of them, in the order of the contract.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// As it stands in `ErrorInfo.reason`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The code that goes with it.
+            pub fn code(self) -> Code {
+                match self { $(Self::$variant => Code::$code,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A value breaks a rule of the contract.
+    InvalidField = "INVALID_FIELD", InvalidArgument;
+    /// The page token is not one this server gave for this query.
+    PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument;
+    /// The call needs a cookie and has none.
+    CookieMissing = "COOKIE_MISSING", Unauthenticated;
+    /// The cookie is not 32 hexadecimal digits.
+    CookieMalformed = "COOKIE_MALFORMED", Unauthenticated;
+    /// The registry does not know the cookie (any more).
+    CookieUnknown = "COOKIE_UNKNOWN", NotFound;
+    /// The lease ran out, or the peer left.
+    LeaseExpired = "LEASE_EXPIRED", FailedPrecondition;
+    /// The name is active elsewhere.
+    NameTaken = "NAME_TAKEN", AlreadyExists;
+    /// The registry keeps as many peers as it may.
+    RegistryFull = "REGISTRY_FULL", ResourceExhausted;
+    /// The registry cannot write to its store.
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
+    /// The peer knows no such document.
+    DocumentUnknown = "DOCUMENT_UNKNOWN", NotFound;
+    /// The range begins or ends beyond the document.
+    RangeBeyondEnd = "RANGE_BEYOND_END", OutOfRange;
+    /// The file changed while it was served.
+    DocumentChanged = "DOCUMENT_CHANGED", Aborted;
+    /// The file cannot be read now.
+    DocumentUnreadable = "DOCUMENT_UNREADABLE", Unavailable;
+    /// Nobody reachable has that name.
+    NoRoute = "NO_ROUTE", NotFound;
+    /// As many streams are open as may be.
+    TooManyStreams = "TOO_MANY_STREAMS", ResourceExhausted;
+    /// A message is larger than allowed.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
+    /// The call is for the server's own machine.
+    LoopbackOnly = "LOOPBACK_ONLY", PermissionDenied;
+    /// The server is stopping.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable;
+    /// A fault of the server.
+    Internal = "INTERNAL", Internal;
+}
+
+impl Reason {
+    /// A status with this reason. `message` says what was wrong and what to do; it goes to strangers.
+    pub fn status(self, message: impl Into<String>) -> Status {
+        self.status_with(message, [])
+    }
+
+    /// A status with this reason and `metadata` for programs.
+    pub fn status_with<const N: usize>(self, message: impl Into<String>, metadata: [(&str, String); N]) -> Status {
+        let metadata: HashMap<_, _> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let details = ErrorDetails::with_error_info(self.as_str(), DOMAIN, metadata);
+        Status::with_error_details(self.code(), message, details)
+    }
+
+    /// The reason that `status` carries, if it is one of ours.
+    pub fn of(status: &Status) -> Option<Self> {
+        let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == info.reason)
+    }
+}
+
+/// The value of `key` in the metadata of a status's `ErrorInfo`.
+pub fn metadata(status: &Status, key: &str) -> Option<String> {
+    status.get_details_error_info()?.metadata.remove(key)
+}
+
+/// A fault of ours: logged whole here, sent without its detail.
+pub fn internal(doing: &str, error: &dyn std::fmt::Display) -> Status {
+    tracing::error!(%error, "internal error while {doing}");
+    Reason::Internal.status(format!("internal error while {doing}; the server's log says more"))
+}
+
+impl From<InvalidField> for Status {
+    fn from(error: InvalidField) -> Self {
+        Reason::InvalidField.status_with(error.to_string(), [("field", error.field.to_owned())])
+    }
+}
+
+impl From<MalformedCookie> for Status {
+    fn from(error: MalformedCookie) -> Self {
+        Reason::CookieMalformed.status(format!("{COOKIE_HEADER}: {error}; send it as the registry gave it"))
+    }
+}
+
+impl From<PieceHashesError> for InvalidField {
+    fn from(error: PieceHashesError) -> Self {
+        Self::new("piece_hashes", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_survives_the_wire() {
+        for reason in Reason::ALL {
+            let status = reason.status_with("said so", [("field", "name".into())]);
+            assert_eq!(Reason::of(&status), Some(*reason));
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(metadata(&status, "field").as_deref(), Some("name"));
+        }
+        assert_eq!(Reason::of(&Status::not_found("somebody else's")), None);
+    }
+
+    #[test]
+    fn every_reason_stands_in_the_contract() {
+        let contract = concat!(include_str!("p2pdi/v1/registry.proto"), include_str!("p2pdi/v1/peer.proto"));
+        for reason in Reason::ALL {
+            assert!(contract.contains(reason.as_str()), "{}", reason.as_str());
+        }
+    }
+}
