@@ -11,10 +11,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Served by reflection, and read by `p2pctl --output json`.
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("p2pdi.v1.bin"), descriptors.encode_to_vec())?;
+    let mut config = prost_build::Config::new();
+    // Messages know their full name, which is how they find their descriptor.
+    config.enable_type_names();
     tonic_prost_build::configure()
         // Payloads stay slices of the buffer they arrived in.
         .bytes(".p2pdi.v1")
         .btree_map(".p2pdi.v1")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -29,22 +29,23 @@ pub const REGISTRY_RESPONSE_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// A connection that carries the caller's trace context.
 pub type Channel = InterceptedService<transport::Channel, Propagate>;
 
-/// A connection to the `http://HOST:PORT` of a registry, made when it is first used and made again when it breaks.
-pub fn lazy(uri: Uri) -> Channel {
-    InterceptedService::new(configured(uri).connect_lazy(), Propagate)
+/// A connection to `endpoint`, made when it is first used and made again when it breaks.
+pub fn lazy(endpoint: &Endpoint) -> Channel {
+    InterceptedService::new(configured(endpoint).connect_lazy(), Propagate)
 }
 
-/// A connection to a peer.
+/// A connection to `endpoint`, made now.
 ///
 /// # Errors
 /// When nobody takes the connection within [`CONNECT_TIMEOUT`].
 pub async fn connect(endpoint: &Endpoint) -> Result<Channel, transport::Error> {
-    let channel = transport::Endpoint::from_shared(format!("http://{endpoint}"))?;
-    Ok(InterceptedService::new(with_limits(channel).connect().await?, Propagate))
+    Ok(InterceptedService::new(configured(endpoint).connect().await?, Propagate))
 }
 
-fn configured(uri: Uri) -> transport::Endpoint {
-    with_limits(transport::Channel::builder(uri))
+#[expect(clippy::expect_used, reason = "an endpoint was checked to be a host and a port")]
+fn configured(endpoint: &Endpoint) -> transport::Endpoint {
+    let uri = Uri::builder().scheme("http").authority(endpoint.as_str()).path_and_query("/").build();
+    with_limits(transport::Channel::builder(uri.expect("a valid endpoint is a valid authority")))
 }
 
 fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
@@ -56,6 +57,4 @@ fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)
-        .user_agent(concat!("p2pdi/", env!("CARGO_PKG_VERSION")))
-        .unwrap_or_else(|_| transport::Endpoint::from_static("http://invalid"))
 }

@@ -81,6 +81,33 @@ impl FromStr for ContentHash {
     }
 }
 
+/// Hashes a whole document as its bytes arrive.
+#[derive(Debug, Clone, Default)]
+pub struct DocumentHasher(blake3::Hasher);
+
+impl DocumentHasher {
+    /// A hasher that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The hash of all that was written to it.
+    pub fn finalize(&self) -> ContentHash {
+        ContentHash(*self.0.finalize().as_bytes())
+    }
+}
+
+impl std::io::Write for DocumentHasher {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// How a document of one size is cut into pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pieces {

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod field;
 pub mod id;
 pub mod instruments;
+pub mod json;
 pub mod name;
 pub mod selector;
 pub mod server;

@@ -1,0 +1,11 @@
+//! Documents on their way: served from the share, and fetched verified into a folder.
+
+pub mod fetch;
+pub mod partial;
+pub mod pace;
+pub mod receive;
+pub mod serve;
+pub mod sources;
+
+pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Wanted, fetch};
+pub use sources::{Source, SourceReport};

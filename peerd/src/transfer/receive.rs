@@ -1,0 +1,172 @@
+//! One GetRFC stream, received: what it may send, and the way of its bytes to the disk.
+
+use super::{
+    fetch::Progress,
+    partial::{Partial, WriteError, WrongPiece},
+    sources::{Fault, Source},
+};
+use bytes::Bytes;
+use p2pdi::{
+    channel::{RESPONSE_MAX_BYTES, connect},
+    field::InvalidField,
+    status::Reason,
+    v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part, peer_client::PeerClient},
+};
+use std::{ops::Range, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tonic::{Code, Status, Streaming};
+
+/// Chunks between the network and the disk: enough that neither waits for the other's hiccups, 4 MiB at most.
+const WRITE_QUEUE: usize = 16;
+
+/// Why a source failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Nobody takes the connection.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// It refused or broke off.
+    #[error("{}", describe(.0))]
+    Refused(Status),
+    /// It said nothing for too long.
+    #[error("stalled: nothing came for {} s", .0.as_secs_f32())]
+    Stalled(Duration),
+    /// It ended before the range did.
+    #[error("ended early: {got} of {expected} bytes came")]
+    EndedEarly {
+        /// Bytes that came.
+        got: u64,
+        /// Bytes that should have come.
+        expected: u64,
+    },
+    /// It does not keep to the contract.
+    #[error("broke the protocol: {0}")]
+    Protocol(String),
+    /// It says something about the document that cannot be.
+    #[error("sent a bad header: {0}")]
+    Header(#[from] InvalidField),
+    /// It sent bytes that are not the document's.
+    #[error("sent wrong bytes in piece {0}")]
+    WrongBytes(usize),
+}
+
+/// A status in words for people; a broken connection has none of its own.
+fn describe(status: &Status) -> String {
+    match (status.message(), Reason::of(status)) {
+        (message, Some(_)) => message.to_owned(),
+        ("", None) => format!("failed with {:?}", status.code()),
+        (message, None) => format!("{:?}: {message}", status.code()),
+    }
+}
+
+impl SourceError {
+    /// Whether to ask it again.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Connect(_) | Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
+            Self::Refused(status) => match status.code() {
+                Code::NotFound | Code::Aborted | Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
+                    Fault::Final
+                }
+                _ => Fault::Passing,
+            },
+            Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
+        }
+    }
+}
+
+/// A stream whose header came.
+pub struct Incoming {
+    stream: Streaming<GetRfcResponse>,
+    stall: Duration,
+}
+
+/// Asks `source` and waits for the header.
+///
+/// # Errors
+/// When it cannot be reached, refuses, stalls, or sends something else first.
+pub async fn open(source: &Source, request: GetRfcRequest, stall: Duration) -> Result<(GetRfcHeader, Incoming), SourceError> {
+    let channel = connect(&source.endpoint).await.map_err(|error| SourceError::Connect(root_cause(&error)))?;
+    let mut client = PeerClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES);
+    let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
+    let mut incoming = Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall };
+    match incoming.next().await? {
+        Some(Part::Header(header)) => Ok((header, incoming)),
+        Some(Part::Chunk(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
+        None => Err(SourceError::EndedEarly { got: 0, expected: 1 }),
+    }
+}
+
+/// The innermost reason, such as "Connection refused": the outer ones say "transport error".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Result<Option<Part>, SourceError> {
+        let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
+        match message.map_err(SourceError::Refused)? {
+            Some(GetRfcResponse { part: Some(part) }) => Ok(Some(part)),
+            Some(GetRfcResponse { part: None }) => Err(SourceError::Protocol("an empty message".into())),
+            None => Ok(None),
+        }
+    }
+
+    /// Receives `range` into `partial`. Returns it with how many bytes were verified and how the source did.
+    ///
+    /// # Errors
+    /// When the disk fails, which is no source's fault.
+    pub async fn receive(self, mut partial: Partial, range: Range<u64>, progress: Arc<Progress>) -> Result<(Partial, u64, Result<(), SourceError>), WriteError> {
+        let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
+        let writer = spawn_blocking(move || {
+            let mut verified = 0;
+            partial.restart_piece();
+            while let Some((offset, data)) = chunks.blocking_recv() {
+                match partial.write(offset, &data)? {
+                    Ok(bytes) => {
+                        verified += bytes;
+                        progress.advance(bytes);
+                    }
+                    Err(wrong) => return Ok((partial, verified, Some(wrong))),
+                }
+            }
+            Ok((partial, verified, None))
+        });
+        let received = self.pass_on(range, &to_disk).await;
+        drop(to_disk);
+        let (partial, verified, wrong) = match writer.await {
+            Ok(written) => written?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let source = match wrong {
+            Some(WrongPiece { index }) => Err(SourceError::WrongBytes(index)),
+            None => received,
+        };
+        Ok((partial, verified, source))
+    }
+
+    async fn pass_on(mut self, range: Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
+        let mut at = range.start;
+        while let Some(part) = self.next().await? {
+            let Part::Chunk(Chunk { offset, data }) = part else {
+                return Err(SourceError::Protocol("a second header".into()));
+            };
+            if offset != at || data.is_empty() {
+                return Err(SourceError::Protocol(format!("a chunk of {} bytes for offset {offset}, where {at} was next", data.len())));
+            }
+            if data.len() as u64 > range.end - at {
+                return Err(SourceError::Protocol("more bytes than it said".into()));
+            }
+            at += data.len() as u64;
+            if to_disk.send((offset, data)).await.is_err() {
+                // The writer ended first and says why.
+                return Ok(());
+            }
+        }
+        if at == range.end { Ok(()) } else { Err(SourceError::EndedEarly { got: at - range.start, expected: range.end - range.start }) }
+    }
+}

@@ -1,0 +1,245 @@
+//! Sends a document of the share, a range of it, or only its header.
+
+use super::pace::Pace;
+use crate::share::{OpenDocument, OpenError, Share, SharedDocument};
+use bytes::{Bytes, BytesMut};
+use metrics::{Counter, Gauge};
+use p2pdi::{
+    instruments::Metrics,
+    status::{Reason, internal},
+    v1::{Chunk, GetRfcHeader, GetRfcResponse, Load, get_rfc_response::Part},
+};
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinHandle, spawn_blocking},
+};
+use tokio_stream::Stream;
+use tonic::Status;
+
+/// Bytes of one chunk message: large enough that its frame costs little, small enough that a slow reader holds little.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes read from the disk at once. Two such reads are under way at most, which bounds a stream's memory whatever the file's size.
+const READ_BYTES: usize = 4 * CHUNK_BYTES;
+/// Documents sent at once. Each holds at most two reads and an open file: 256 MiB and 128 descriptors in all.
+pub const UPLOADS_MAX: usize = 128;
+/// How long a stream waits for one of those places before it is refused.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The sending side of a peer: its limits and counts.
+pub struct Uploads {
+    places: Arc<Semaphore>,
+    pace: Option<Mutex<Pace>>,
+    rate: Rate,
+    active: Gauge,
+    bytes: Counter,
+    documents: Counter,
+}
+
+/// What to send.
+pub struct Upload {
+    /// Of which document.
+    pub document: Arc<SharedDocument>,
+    /// Which bytes; within the document.
+    pub range: Range<u64>,
+    /// Whether the header carries the piece hashes.
+    pub with_piece_hashes: bool,
+}
+
+impl Uploads {
+    /// No more than `limit` bytes per second, if given.
+    pub fn new(limit: Option<u64>, metrics: &Metrics) -> Self {
+        let now = Instant::now();
+        Self {
+            places: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            pace: limit.map(|limit| Mutex::new(Pace::new(limit, now))),
+            rate: Rate::new(now),
+            active: metrics.gauge("p2pdi_uploads_active", "Documents being sent", &[]),
+            bytes: metrics.counter("p2pdi_upload_bytes_total", "Bytes of documents sent", &[]),
+            documents: metrics.counter("p2pdi_uploads_total", "Documents or ranges whose sending began", &[]),
+        }
+    }
+
+    /// How busy the peer is sending.
+    pub fn load(&self) -> Load {
+        let uploads = UPLOADS_MAX - self.places.available_permits().min(UPLOADS_MAX);
+        Load {
+            uploads: u32::try_from(uploads).unwrap_or(u32::MAX),
+            upload_bytes_per_second: self.rate.per_second(Instant::now()),
+            ..Default::default()
+        }
+    }
+
+    /// The messages of one GetRFC answer.
+    ///
+    /// # Errors
+    /// When the document cannot be opened any more, or too many are being sent.
+    pub async fn send(self: Arc<Self>, share: Share, upload: Upload) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + use<>, Status> {
+        let place = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
+        let Ok(Ok(place)) = place.await else {
+            return Err(Reason::TooManyStreams.status(format!("{UPLOADS_MAX} documents are being sent already; try again later or ask another holder")));
+        };
+        let Upload { document, range, with_piece_hashes } = upload;
+        let first = read_range(&range, range.start);
+        let opening = Arc::clone(&document);
+        let (file, data) = spawn_blocking(move || {
+            let file = share.open_document(&opening).map_err(|error| refuse_open(&opening, &error))?;
+            let file = Arc::new(file);
+            let data = read(&file, first)?;
+            Ok::<_, Status>((file, data))
+        })
+        .await
+        .map_err(|error| internal("opening a document", &error))??;
+        self.documents.increment(1);
+        let header = header(&document, &range, with_piece_hashes);
+        let guard = Active::new(&self, place);
+        Ok(async_stream::try_stream! {
+            let guard = guard;
+            yield GetRfcResponse { part: Some(Part::Header(header)) };
+            let (mut at, mut data) = (range.start, data);
+            while at < range.end {
+                // The next bytes come from the disk while these go out.
+                let ahead = ahead(&file, &range, at + data.len() as u64);
+                while !data.is_empty() {
+                    let chunk = data.split_to(data.len().min(CHUNK_BYTES));
+                    let length = chunk.len() as u64;
+                    guard.uploads.wait_turn(length).await;
+                    yield GetRfcResponse { part: Some(Part::Chunk(Chunk { offset: at, data: chunk })) };
+                    at += length;
+                }
+                if let Some(ahead) = ahead {
+                    data = ahead.await.map_err(|error| internal("reading a document", &error))??;
+                }
+            }
+        })
+    }
+
+    async fn wait_turn(&self, bytes: u64) {
+        self.bytes.increment(bytes);
+        self.rate.add(bytes, Instant::now());
+        if let Some(pace) = &self.pace {
+            let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now());
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Counts a stream as active as long as it lives, however it ends.
+struct Active {
+    uploads: Arc<Uploads>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Active {
+    fn new(uploads: &Arc<Uploads>, place: OwnedSemaphorePermit) -> Self {
+        uploads.active.increment(1);
+        Self { uploads: Arc::clone(uploads), _place: place }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.uploads.active.decrement(1);
+    }
+}
+
+fn header(document: &SharedDocument, range: &Range<u64>, with_piece_hashes: bool) -> GetRfcHeader {
+    let hashes = document.piece_hashes();
+    GetRfcHeader {
+        document: Some(document.into()),
+        piece_size: hashes.pieces().piece_size(),
+        piece_hashes: if with_piece_hashes { hashes.joined() } else { Bytes::new() },
+        offset: range.start,
+        served_length: range.end - range.start,
+    }
+}
+
+fn read_range(range: &Range<u64>, at: u64) -> Range<u64> {
+    at..range.end.min(at.saturating_add(READ_BYTES as u64))
+}
+
+fn ahead(file: &Arc<OpenDocument>, range: &Range<u64>, at: u64) -> Option<JoinHandle<Result<Bytes, Status>>> {
+    (at < range.end).then(|| {
+        let (file, next) = (Arc::clone(file), read_range(range, at));
+        spawn_blocking(move || read(&file, next))
+    })
+}
+
+/// Reads a range that was in the file when it was indexed, and makes sure that the file is still that one.
+fn read(file: &OpenDocument, range: Range<u64>) -> Result<Bytes, Status> {
+    let length = usize::try_from(range.end - range.start).unwrap_or(READ_BYTES);
+    let mut data = BytesMut::zeroed(length);
+    let read = file.read_exact_at(&mut data, range.start);
+    // Asked after the read: what was read before a change is of the old content.
+    if !file.unchanged() {
+        return Err(changed());
+    }
+    match read {
+        Ok(()) => Ok(data.freeze()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read a document any more");
+            Err(Reason::DocumentUnreadable.status("the file cannot be read any more; ask another holder"))
+        }
+    }
+}
+
+fn changed() -> Status {
+    Reason::DocumentChanged.status("the file changed while it was served; ask for the document again to get its new version")
+}
+
+fn refuse_open(document: &SharedDocument, error: &OpenError) -> Status {
+    match error {
+        OpenError::Changed => changed(),
+        OpenError::Io(error) => {
+            tracing::warn!(name = %document.name, %error, "cannot open a shared document");
+            Reason::DocumentUnreadable.status(format!("{} cannot be read now; ask another holder", document.name))
+        }
+    }
+}
+
+/// Bytes per second over the last one to two windows.
+struct Rate {
+    started: Instant,
+    /// Number of the window being counted, its bytes, and those of the one before.
+    window: AtomicU64,
+    current: AtomicU64,
+    previous: AtomicU64,
+}
+
+/// A window of [`Rate`]: long enough to smooth, short enough to follow.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+impl Rate {
+    fn new(started: Instant) -> Self {
+        Self { started, window: AtomicU64::new(0), current: AtomicU64::new(0), previous: AtomicU64::new(0) }
+    }
+
+    /// Counts race by a chunk at a window's edge, which an average forgives.
+    fn roll(&self, now: Instant) {
+        let window = now.duration_since(self.started).as_secs() / RATE_WINDOW.as_secs();
+        let last = self.window.swap(window, Ordering::Relaxed);
+        if last != window {
+            let counted = self.current.swap(0, Ordering::Relaxed);
+            self.previous.store(if window == last + 1 { counted } else { 0 }, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, bytes: u64, now: Instant) {
+        self.roll(now);
+        self.current.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn per_second(&self, now: Instant) -> u64 {
+        self.roll(now);
+        let full = self.previous.load(Ordering::Relaxed);
+        let current = self.current.load(Ordering::Relaxed);
+        full.max(current) / RATE_WINDOW.as_secs()
+    }
+}
