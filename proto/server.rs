@@ -71,6 +71,11 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long cut connections get to notice.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The contract's descriptors cannot be read, which is our mistake.
+#[derive(Debug, thiserror::Error)]
+#[error("the contract's descriptors cannot be served: {0}")]
+pub struct RouterError(#[from] tonic_reflection::server::Error);
+
 /// Adds health, reflection and a fallback for unknown paths to a server's own services.
 ///
 /// # Errors
@@ -79,7 +84,7 @@ pub fn router(
     services: Routes,
     health: tonic_health::server::HealthReporter,
     http: axum::Router,
-) -> Result<axum::Router, tonic_reflection::server::Error> {
+) -> Result<axum::Router, RouterError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

@@ -1,2 +1,53 @@
-//! x
-fn main() {}
+//! `p2pctl`: parses, runs one verb, prints what came of it.
+
+mod args;
+mod failure;
+mod membership;
+mod printer;
+mod verbs;
+
+use args::{Cli, Verb};
+use clap::Parser as _;
+use failure::{Failure, Outcome};
+use p2pdi::telemetry;
+use printer::Printer;
+use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(cli.global.output);
+    let runtime = match runtime(&cli.verb) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(printer, &error.into()),
+    };
+    let code = runtime.block_on(async {
+        let telemetry = match telemetry::init("p2pctl", &cli.global.log) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return fail(printer, &Failure::usage(error.to_string())),
+        };
+        let code = match verbs::run(cli, printer).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => fail(printer, &failure),
+        };
+        telemetry.finish().await;
+        code
+    });
+    // Work that was given up is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+/// One thread is enough for a client and starts faster; whole clusters get them all.
+fn runtime(verb: &Verb) -> Outcome<Runtime> {
+    let mut builder = match verb {
+        Verb::Up(_) | Verb::Demo | Verb::Bench(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    Ok(builder.enable_all().build()?)
+}
+
+fn fail(printer: Printer, failure: &Failure) -> ExitCode {
+    printer.note(&failure.to_string());
+    failure.exit_code()
+}

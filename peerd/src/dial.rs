@@ -3,12 +3,16 @@
 use p2pdi::{
     channel::{Channel, RESPONSE_MAX_BYTES, lazy},
     endpoint::Endpoint,
-    v1::peer_client::PeerClient,
+    status::Reason,
+    v1::{control_client::ControlClient, peer_client::PeerClient},
 };
 use std::{
     collections::BTreeMap,
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
 };
+
+use tonic::Status;
 
 /// Connections kept; the least recently used one goes first. Each costs some 40 KiB.
 const CONNECTIONS_MAX: usize = 128;
@@ -28,8 +32,16 @@ struct Connections {
 impl Dialer {
     /// A client for the peer at `endpoint`. It connects when first used, and again after a failure.
     pub fn peer(&self, endpoint: &Endpoint) -> PeerClient<Channel> {
-        let channel = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint);
-        PeerClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES)
+        PeerClient::new(self.channel(endpoint)).max_decoding_message_size(RESPONSE_MAX_BYTES)
+    }
+
+    /// A client for the control of the peer at `endpoint`.
+    pub fn control(&self, endpoint: &Endpoint) -> ControlClient<Channel> {
+        ControlClient::new(self.channel(endpoint)).max_decoding_message_size(RESPONSE_MAX_BYTES)
+    }
+
+    fn channel(&self, endpoint: &Endpoint) -> Channel {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint)
     }
 }
 
@@ -47,5 +59,22 @@ impl Connections {
         let channel = lazy(endpoint);
         self.open.insert(endpoint.clone(), (channel.clone(), self.uses));
         channel
+    }
+}
+
+/// A status in words for people. One that a server gave with a reason speaks for itself; one that the client made of a broken
+/// connection says "transport error" and hides why, which is the innermost cause.
+pub fn in_words(status: &Status) -> String {
+    if Reason::of(status).is_some() {
+        return status.message().to_owned();
+    }
+    let mut cause: &dyn Error = status;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match (cause.to_string(), status.message()) {
+        (inner, _) if status.source().is_some() => inner,
+        (_, "") => format!("failed with {:?}", status.code()),
+        (_, message) => format!("{:?}: {message}", status.code()),
     }
 }

@@ -5,7 +5,7 @@ use super::{
     receive::{self, Incoming, SourceError},
     sources::{Fault, Source, SourceReport, Sources},
 };
-use crate::document::DocumentInfo;
+use crate::{dial::Dialer, document::DocumentInfo};
 use p2pdi::{
     content::{ContentHash, PieceHashes},
     document::DocumentName,
@@ -145,8 +145,8 @@ fn list(sources: &[SourceReport]) -> String {
 ///
 /// # Errors
 /// When the disk refuses, or every holder failed. What is verified stays in the partial file.
-pub async fn fetch(wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders, options: &FetchOptions, progress: &Arc<Progress>) -> Result<Fetched, FetchError> {
-    let mut run = Run { wanted, options, progress, sources: Sources::new(sources), started: Instant::now() };
+pub async fn fetch(dialer: &Dialer, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders, options: &FetchOptions, progress: &Arc<Progress>) -> Result<Fetched, FetchError> {
+    let mut run = Run { dialer, wanted, options, progress, sources: Sources::new(sources), started: Instant::now() };
     let mut state = State::Unknown;
     let mut searches = 0;
     loop {
@@ -195,6 +195,7 @@ enum State {
 }
 
 struct Run<'a> {
+    dialer: &'a Dialer,
     wanted: &'a Wanted,
     options: &'a FetchOptions,
     progress: &'a Arc<Progress>,
@@ -243,7 +244,7 @@ impl Run<'_> {
             Wanted::Hash(hash) => get_rfc_request::Document::Blake3(hash.to_field()),
         };
         let request = GetRfcRequest { document: Some(wanted), ..Default::default() };
-        let (header, incoming) = receive::open(source, request, self.options.stall).await?;
+        let (header, incoming) = receive::open(self.dialer, source, request, self.options.stall).await?;
         let hashes = header.piece_hashes.clone();
         let document = check_header(&header, 0, None)?;
         let right = match self.wanted {
@@ -266,7 +267,7 @@ impl Run<'_> {
             length: range.end - range.start,
             without_piece_hashes: true,
         };
-        let (header, incoming) = receive::open(source, request, self.options.stall).await?;
+        let (header, incoming) = receive::open(self.dialer, source, request, self.options.stall).await?;
         let got = check_header(&header, range.start, Some(range.end - range.start))?;
         if got.hash != document.hash || got.size() != document.size() {
             return Err(SourceError::Protocol("answered with another document".into()));

@@ -5,12 +5,12 @@ use super::{
     partial::{Partial, WriteError, WrongPiece},
     sources::{Fault, Source},
 };
+use crate::dial::{Dialer, in_words};
 use bytes::Bytes;
 use p2pdi::{
-    channel::{RESPONSE_MAX_BYTES, connect},
     field::InvalidField,
     status::Reason,
-    v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part, peer_client::PeerClient},
+    v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
 use std::{ops::Range, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
@@ -22,11 +22,8 @@ const WRITE_QUEUE: usize = 16;
 /// Why a source failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Nobody takes the connection.
-    #[error("cannot connect: {0}")]
-    Connect(String),
     /// It refused or broke off.
-    #[error("{}", describe(.0))]
+    #[error("{}", in_words(.0))]
     Refused(Status),
     /// It said nothing for too long.
     #[error("stalled: nothing came for {} s", .0.as_secs_f32())]
@@ -50,20 +47,11 @@ pub enum SourceError {
     WrongBytes(usize),
 }
 
-/// A status in words for people; a broken connection has none of its own.
-fn describe(status: &Status) -> String {
-    match (status.message(), Reason::of(status)) {
-        (message, Some(_)) => message.to_owned(),
-        ("", None) => format!("failed with {:?}", status.code()),
-        (message, None) => format!("{:?}: {message}", status.code()),
-    }
-}
-
 impl SourceError {
     /// Whether to ask it again.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Connect(_) | Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
+            Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
             Self::Refused(status) => match status.code() {
                 Code::NotFound | Code::Aborted | Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
                     Fault::Final
@@ -85,9 +73,8 @@ pub struct Incoming {
 ///
 /// # Errors
 /// When it cannot be reached, refuses, stalls, or sends something else first.
-pub async fn open(source: &Source, request: GetRfcRequest, stall: Duration) -> Result<(GetRfcHeader, Incoming), SourceError> {
-    let channel = connect(&source.endpoint).await.map_err(|error| SourceError::Connect(root_cause(&error)))?;
-    let mut client = PeerClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES);
+pub async fn open(dialer: &Dialer, source: &Source, request: GetRfcRequest, stall: Duration) -> Result<(GetRfcHeader, Incoming), SourceError> {
+    let mut client = dialer.peer(&source.endpoint);
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
     let mut incoming = Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall };
     match incoming.next().await? {
@@ -95,15 +82,6 @@ pub async fn open(source: &Source, request: GetRfcRequest, stall: Duration) -> R
         Some(Part::Chunk(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
         None => Err(SourceError::EndedEarly { got: 0, expected: 1 }),
     }
-}
-
-/// The innermost reason, such as "Connection refused": the outer ones say "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 impl Incoming {

@@ -1,0 +1,300 @@
+//! The command line, declared.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, field::InvalidField, name::PeerName};
+use peerd::config::{REGISTRY_DEFAULT, parse_registry};
+use std::{path::PathBuf, time::Duration};
+
+const EXAMPLES: &str = "\
+Examples:
+  See it all work, on this machine and nothing else:
+    p2pctl demo
+
+  Who is there, and who has RFC 48?
+    p2pctl peers
+    p2pctl rfc-query fff-c --number 48
+
+  Fetch it, verified, from whoever has it, or from one peer:
+    p2pctl get-rfc 48
+    p2pctl get-rfc 48 --from fff-c --out ./out
+
+  Fetch any document by name or hash:
+    p2pctl get models/base.bin
+    p2pctl get b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
+
+  Talk:
+    p2pctl whisper fff-c 'hello there'
+
+Exit codes: 0 done; 1 not found, refused, no route, corrupt; 2 wrong usage.";
+
+/// The command line of P2P-DI.
+#[derive(Debug, Parser)]
+#[command(name = "p2pctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The registry to ask
+    #[arg(long, global = true, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
+    pub(crate) registry: Endpoint,
+
+    /// How to print the result
+    #[arg(long, short, global = true, env = "P2PDI_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+
+    /// Folder for the cookies that `register` keeps; by default the user's state folder
+    #[arg(long, global = true, env = "P2PDI_CTL_STATE", value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// What to log to standard error, such as info or debug; RUST_LOG does the same
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "off")]
+    pub(crate) log: String,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs: the messages of the contract.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Take a lease on a name; its cookie is kept for the verbs that follow
+    Register(Register),
+    /// Extend the lease that `register` took
+    Keepalive,
+    /// End the lease that `register` took
+    Leave,
+    /// List the active peers
+    #[command(visible_alias = "peers")]
+    Pquery(Pquery),
+    /// List the documents that a peer knows of, and who holds them
+    RfcQuery(RfcQuery),
+    /// Fetch an RFC by its number, verified
+    GetRfc(GetRfc),
+    /// Fetch a document by its name or hash, verified
+    Get(Get),
+    /// Send a message to one peer
+    Whisper(Whisper),
+    /// Ask a peer whether it is there
+    Ping(Ping),
+    /// Show how the registry, or a peer, is doing
+    Status(Status),
+    /// Start a registry and some peers in this process, and stay
+    Up(Up),
+    /// Start a registry and three peers, fetch and whisper, say what happened, and exit
+    Demo,
+    /// Measure
+    Bench(Bench),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the manual page, or write those of all verbs to a folder
+    Man(Man),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Register {
+    /// The name to take; by default this host's name
+    #[arg(long, env = "P2PDI_NAME")]
+    pub(crate) name: Option<PeerName>,
+    /// Address others can dial; by default this machine's address towards the registry, and peerd's port
+    #[arg(long, env = "P2PDI_ENDPOINT", value_name = "HOST:PORT")]
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Label others can filter by; may be given several times
+    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pquery {
+    /// Only this name, or pattern with * for any run of characters
+    #[arg(long, env = "P2PDI_PQUERY_NAME")]
+    pub(crate) name: Option<String>,
+    /// Only peers with this label; may be given several times
+    #[arg(long = "label", env = "P2PDI_PQUERY_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// A random sample of this many
+    #[arg(long, env = "P2PDI_PQUERY_SAMPLE", value_name = "N", conflicts_with = "since_revision")]
+    pub(crate) sample: Option<u32>,
+    /// Only what changed after this revision
+    #[arg(long, env = "P2PDI_PQUERY_SINCE_REVISION", value_name = "REVISION")]
+    pub(crate) since_revision: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RfcQuery {
+    /// Whom to ask: a peer's name, or HOST:PORT
+    pub(crate) peer: String,
+    /// Only this RFC
+    #[arg(long, env = "P2PDI_QUERY_NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) number: Option<u32>,
+    /// Only titles with all of these words
+    #[arg(long, env = "P2PDI_QUERY_TITLE", value_name = "TEXT")]
+    pub(crate) title: Option<String>,
+    /// Only this document name
+    #[arg(long, env = "P2PDI_QUERY_NAME", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Only this hash
+    #[arg(long, env = "P2PDI_QUERY_HASH", value_name = "b3:HASH", value_parser = parse_hash)]
+    pub(crate) hash: Option<ContentHash>,
+    /// Only what the peer itself shares
+    #[arg(long, env = "P2PDI_QUERY_OWN")]
+    pub(crate) own: bool,
+    /// At most this many
+    #[arg(long, env = "P2PDI_QUERY_LIMIT", value_name = "N")]
+    pub(crate) limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetRfc {
+    /// The RFC's number
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) number: u32,
+    #[command(flatten)]
+    pub(crate) fetching: Fetching,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The document: its name, or b3:HASH
+    #[arg(value_name = "NAME|b3:HASH", value_parser = parse_document)]
+    pub(crate) document: DocumentRef,
+    #[command(flatten)]
+    pub(crate) fetching: Fetching,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetching {
+    /// Fetch from this peer first: its name, or HOST:PORT; may be given several times
+    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',')]
+    pub(crate) from: Vec<String>,
+    /// Folder to put it in
+    #[arg(long, env = "P2PDI_OUT", value_name = "DIR", default_value = "./out")]
+    pub(crate) out: PathBuf,
+    /// Replace a file of the same name that has other content
+    #[arg(long, env = "P2PDI_FORCE")]
+    pub(crate) force: bool,
+    /// Turn to another holder when one is silent for this long
+    #[arg(long, env = "P2PDI_STALL_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) stall_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Whisper {
+    /// Who shall get it
+    pub(crate) name: PeerName,
+    /// What it says
+    pub(crate) message: String,
+    /// Hand it to this peer, which passes it on
+    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
+    pub(crate) via: Option<Endpoint>,
+    /// What it is: one token
+    #[arg(long, env = "P2PDI_KIND", default_value = "text")]
+    pub(crate) kind: String,
+    /// Who says so
+    #[arg(long, env = "P2PDI_SENDER", value_name = "NAME")]
+    pub(crate) sender: Option<PeerName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    /// A peer's name, or HOST:PORT
+    pub(crate) peer: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// A peer's name, or HOST:PORT; the registry without
+    pub(crate) peer: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// How many peers
+    #[arg(long, env = "P2PDI_UP_PEERS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) peers: u16,
+    /// Folder that all of them share; without, they deal some real RFCs out among themselves
+    #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
+    pub(crate) share: Option<PathBuf>,
+    /// Port of the registry; the peers take the ones after it. 0: free ones
+    #[arg(long, env = "P2PDI_UP_PORT", default_value_t = 7800)]
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchWhat {
+    /// The two tasks of the original study project: one source for 19 clients with 50 RFCs; 20 peers with 10 RFCs each, everyone fetches everything
+    Tasks(Tasks),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tasks {
+    /// Folder with at least 200 RFCs; without, texts of the same sizes are made
+    #[arg(long, env = "P2PDI_RFC_DIR", value_name = "DIR")]
+    pub(crate) rfcs: Option<PathBuf>,
+    /// Repeat this often and print the median
+    #[arg(long, env = "P2PDI_BENCH_RUNS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub(crate) runs: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// For which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write one page a verb to this folder
+    #[arg(long, env = "P2PDI_MAN_OUT", value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A document as a user names it.
+#[derive(Debug, Clone)]
+pub(crate) enum DocumentRef {
+    Name(DocumentName),
+    Hash(ContentHash),
+}
+
+fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
+    match text.strip_prefix("b3:") {
+        Some(hash) => hash.parse().map(DocumentRef::Hash),
+        None => DocumentName::parse(text).map(DocumentRef::Name),
+    }
+}
+
+fn parse_hash(text: &str) -> Result<ContentHash, InvalidField> {
+    text.strip_prefix("b3:").unwrap_or(text).parse()
+}
+
+fn parse_label(text: &str) -> Result<(String, String), InvalidField> {
+    let (key, value) = text.split_once('=').ok_or_else(|| InvalidField::new("label", "write KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,111 @@
+//! Errors of the command line: one line, hints, and the exit code.
+
+use p2pdi::{field::InvalidField, status::Reason};
+use peerd::{dial::in_words, node::NodeError, transfer::FetchError, transfer::partial::WriteError};
+use std::{fmt, io, process::ExitCode};
+use tonic::{Code, Status};
+
+/// What went wrong, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hints: Vec<String>,
+    code: u8,
+}
+
+/// What a verb comes to.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// The world said no: exit code 1.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new(), code: 1 }
+    }
+
+    /// The user asked for something that cannot be: exit code 2.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new(), code: 2 }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Whether the world, not the user, is at fault.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.code == 1
+    }
+
+    /// The same failure with another's message and hints as hints.
+    pub(crate) fn because(mut self, cause: Self) -> Self {
+        self.hints.push(cause.message);
+        self.hints.extend(cause.hints);
+        self
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+
+    /// A call to `whom` failed.
+    pub(crate) fn call(whom: &str, status: &Status) -> Self {
+        let words = in_words(status);
+        let failure = match (Reason::of(status), status.code()) {
+            (Some(Reason::InvalidField), _) => Self::usage(words),
+            (Some(_), _) => Self::refused(words),
+            (None, Code::Unavailable) => Self::refused(format!("{whom} does not answer: {words}")),
+            (None, Code::DeadlineExceeded) => Self::refused(format!("{whom} did not answer in time")),
+            (None, _) => Self::refused(format!("{whom}: {words}")),
+        };
+        match Reason::of(status) {
+            Some(Reason::CookieUnknown | Reason::LeaseExpired) => failure.hint("p2pctl register takes the name again"),
+            Some(Reason::NameTaken) => failure.hint("choose another name with --name, or wait until the lease runs out"),
+            _ => failure,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What a stranger said must not steer the terminal.
+        let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        write!(f, "error: {}", plain(&self.message))?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", plain(hint)))
+    }
+}
+
+impl From<InvalidField> for Failure {
+    fn from(error: InvalidField) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::refused(error.to_string())
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        Self::refused(error.to_string())
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let failure = Self::refused(error.to_string());
+        match &error {
+            FetchError::Write(WriteError::TargetExists { .. }) => failure.hint("--force replaces it, --out puts the document elsewhere"),
+            FetchError::Write(WriteError::NoRoom { .. }) => failure.hint("free some room, or choose another folder with --out"),
+            FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                failure.hint("free some room and run this again: what is verified is kept and not fetched again")
+            }
+            FetchError::Sources { kept_bytes, .. } if *kept_bytes > 0 => {
+                failure.hint(format!("{kept_bytes} verified bytes are kept; run this again to go on from there"))
+            }
+            _ => failure,
+        }
+    }
+}

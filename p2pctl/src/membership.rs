@@ -1,0 +1,211 @@
+//! This user's standing with a registry: a cookie kept by `register`, or a registration for as long as a verb runs.
+
+use crate::failure::{Failure, Outcome};
+use p2pdi::{
+    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    cookie::{COOKIE_HEADER, Cookie},
+    endpoint::Endpoint,
+    name::PeerName,
+    status::Reason,
+    v1::{LeaveRequest, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, registry_client::RegistryClient},
+};
+use peerd::{config::state_folder, identity::write_private, transfer::Source};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::time::timeout;
+use tonic::{Request, Status, metadata::AsciiMetadataValue};
+
+/// How long one call to the registry may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long leaving may hold up the end of a verb.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most peers that are asked for a document; of more, a random sample is.
+pub(crate) const ASK_MAX: u32 = 1_000;
+
+/// The kept cookie of one registry.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    path: PathBuf,
+    pub(crate) name: PeerName,
+    pub(crate) cookie: Cookie,
+}
+
+impl Kept {
+    fn path(state: Option<&Path>, registry: &Endpoint) -> Outcome<PathBuf> {
+        let folder = state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")));
+        let folder = folder.ok_or_else(|| Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state"))?;
+        // A host is letters, digits, dots, hyphens, colons and brackets.
+        Ok(folder.join(format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"))))
+    }
+
+    /// The cookie that `register` kept for `registry`, if any.
+    pub(crate) fn read(state: Option<&Path>, registry: &Endpoint) -> Outcome<Option<Self>> {
+        let path = Self::path(state, registry)?;
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::refused(format!("cannot read {}: {error}", path.display()))),
+        };
+        let mut lines = text.lines();
+        let read = lines.next().and_then(|name| name.parse().ok()).zip(lines.next().and_then(|cookie| cookie.parse().ok()));
+        match read {
+            Some((name, cookie)) => Ok(Some(Self { path, name, cookie })),
+            None => Err(Failure::refused(format!("{} is damaged", path.display())).hint("delete it and run p2pctl register again")),
+        }
+    }
+
+    pub(crate) fn write(state: Option<&Path>, registry: &Endpoint, name: &PeerName, cookie: &Cookie) -> Outcome {
+        let path = Self::path(state, registry)?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|error| Failure::refused(format!("cannot make {}: {error}", folder.display())))?;
+        }
+        write_private(&path, &format!("{name}\n{}\n", cookie.reveal())).map_err(|error| Failure::refused(error.to_string()))
+    }
+
+    pub(crate) fn forget(self) -> Outcome {
+        fs::remove_file(&self.path).map_err(|error| Failure::refused(format!("cannot delete {}: {error}", self.path.display())))
+    }
+}
+
+/// A client of the registry with a cookie.
+pub(crate) struct Member {
+    client: RegistryClient<Channel>,
+    registry: Endpoint,
+    cookie: Option<Cookie>,
+    /// Registered for this verb only; left at its end.
+    observer: bool,
+    name: Option<PeerName>,
+}
+
+impl Member {
+    /// A client that calls without a cookie, or with the one given.
+    pub(crate) fn new(registry: &Endpoint, kept: Option<&Kept>) -> Self {
+        let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+        let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
+        Self { client, registry: registry.clone(), cookie, observer: false, name }
+    }
+
+    /// A client that can ask: with the kept cookie, or registered as an observer.
+    pub(crate) async fn join(registry: &Endpoint, state: Option<&Path>) -> Outcome<Self> {
+        let kept = Kept::read(state, registry)?;
+        let mut member = Self::new(registry, kept.as_ref());
+        if kept.is_none() {
+            member.observe().await?;
+        }
+        Ok(member)
+    }
+
+    /// The name it is registered under for longer than this verb.
+    pub(crate) fn name(&self) -> Option<&PeerName> {
+        self.name.as_ref()
+    }
+
+    pub(crate) fn client(&mut self) -> &mut RegistryClient<Channel> {
+        &mut self.client
+    }
+
+    /// Registers for as long as this verb runs.
+    async fn observe(&mut self) -> Outcome {
+        self.cookie = None;
+        self.observer = true;
+        let request = RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
+        let answer = self.call(async |member| member.client.register(request).await).await?;
+        self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
+        Ok(())
+    }
+
+    /// One call, bounded in time.
+    pub(crate) async fn call<T>(&mut self, call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>) -> Outcome<T> {
+        let registry = format!("the registry at {}", self.registry);
+        match timeout(CALL_TIMEOUT, call(self)).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => {
+                let failure = Failure::call(&registry, &status);
+                Err(if Reason::of(&status).is_none() { failure.hint("start one with `registry`, or name another with --registry URL") } else { failure })
+            }
+            Err(_) => Err(Failure::refused(format!("{registry} did not answer within {} s", CALL_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// One page of peers. A kept cookie that is not valid any more makes place for an observer's.
+    pub(crate) async fn p_query(&mut self, query: &PQueryRequest) -> Outcome<PQueryResponse> {
+        if !self.observer {
+            let request = self.request(query.clone());
+            match timeout(CALL_TIMEOUT, self.client.p_query(request)).await {
+                Ok(Err(status)) if matches!(Reason::of(&status), Some(Reason::CookieUnknown | Reason::LeaseExpired)) => self.observe().await?,
+                Ok(answer) => return self.call(async |_| answer).await,
+                Err(_) => return Err(Failure::refused(format!("the registry at {} did not answer in time", self.registry))),
+            }
+        }
+        let request = self.request(query.clone());
+        self.call(async |member| member.client.p_query(request).await).await
+    }
+
+    /// All peers that fit, however many pages.
+    pub(crate) async fn all(&mut self, mut query: PQueryRequest) -> Outcome<PQueryResponse> {
+        let mut whole = self.p_query(&query).await?;
+        while !whole.next_page_token.is_empty() {
+            query.page_token = std::mem::take(&mut whole.next_page_token);
+            let page = self.p_query(&query).await?;
+            whole.peers.extend(page.peers);
+            whole.gone.extend(page.gone);
+            whole.next_page_token = page.next_page_token;
+        }
+        Ok(whole)
+    }
+
+    /// Peers to ask for a document: all, or a sample of very many.
+    pub(crate) async fn sources(&mut self) -> Outcome<Vec<Source>> {
+        let first = self.p_query(&PQueryRequest { page_size: ASK_MAX, ..Default::default() }).await?;
+        let peers = if first.next_page_token.is_empty() { first.peers } else { self.p_query(&PQueryRequest { sample: ASK_MAX, ..Default::default() }).await?.peers };
+        Ok(peers.iter().filter_map(source).collect())
+    }
+
+    /// The peer called `peer`, or the one at that HOST:PORT.
+    pub(crate) async fn find(&mut self, peer: &str) -> Outcome<Source> {
+        if let Some(direct) = direct(peer) {
+            return Ok(direct);
+        }
+        let name: PeerName = peer.parse()?;
+        let query = PQueryRequest { name: name.to_string(), ..Default::default() };
+        let found = self.p_query(&query).await?.peers.iter().find_map(source);
+        found.ok_or_else(|| {
+            Failure::refused(format!("no active peer is called {name}")).hint("`p2pctl peers` lists who is there; HOST:PORT works too")
+        })
+    }
+
+    /// Leaves, if it registered for this verb only.
+    pub(crate) async fn finish(mut self) {
+        if self.observer && self.cookie.is_some() {
+            let request = self.request(LeaveRequest {});
+            if timeout(LEAVE_TIMEOUT, self.client.leave(request)).await.is_err() {
+                tracing::debug!("the registry did not answer the leave in time");
+            }
+        }
+    }
+
+    /// A request with the cookie, if there is one.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(cookie) = &self.cookie
+            && let Ok(mut value) = AsciiMetadataValue::try_from(cookie.reveal())
+        {
+            value.set_sensitive(true);
+            request.metadata_mut().insert(COOKIE_HEADER, value);
+        }
+        request
+    }
+}
+
+/// A peer named by its address, which needs no registry.
+pub(crate) fn direct(peer: &str) -> Option<Source> {
+    let endpoint: Endpoint = peer.parse().ok()?;
+    Some(Source { name: endpoint.to_string(), endpoint })
+}
+
+fn source(record: &PeerRecord) -> Option<Source> {
+    Some(Source { name: record.name.clone(), endpoint: record.endpoint.parse().ok()? })
+}

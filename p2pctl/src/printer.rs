@@ -1,0 +1,133 @@
+//! The only place that prints: results to standard output, talk to standard error.
+
+use crate::args::Output;
+use bytesize::ByteSize;
+use p2pdi::json;
+use prost_types::{Duration as ProtoDuration, Timestamp};
+use serde_json::Value;
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    time::{Duration, SystemTime},
+};
+
+/// Prints results in the form the user asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printer {
+    output: Output,
+}
+
+impl Printer {
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output }
+    }
+
+    pub(crate) fn is_json(self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// A result: a message of the contract, or the text for people.
+    pub(crate) fn message<M: prost::Message + prost::Name>(self, message: &M, text: impl FnOnce() -> String) -> io::Result<()> {
+        match self.output {
+            Output::Json => self.json(&json::value(message)),
+            Output::Table => self.text(&text()),
+        }
+    }
+
+    /// One JSON value on a line of its own.
+    pub(crate) fn json(self, value: &Value) -> io::Result<()> {
+        line(&value)
+    }
+
+    /// Text for people, as it is.
+    pub(crate) fn text(self, text: &str) -> io::Result<()> {
+        line(&printable(text))
+    }
+
+    /// Rows below a head, columns aligned.
+    pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+        let mut all: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
+        all.extend(rows.iter().cloned());
+        let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..head.len()).map(width).collect();
+        for row in &all {
+            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{:<width$}", printable(cell), width = *width)).collect();
+            line(&cells.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// Raw bytes, such as a completion script.
+    pub(crate) fn raw(self, bytes: &[u8]) -> io::Result<()> {
+        ignore_closed(io::stdout().write_all(bytes))
+    }
+
+    /// Talk: to standard error, and not at all where it could be taken for a result.
+    pub(crate) fn note(self, text: &str) {
+        // Nobody is left to tell if this fails.
+        let _ = writeln!(io::stderr(), "{}", printable(text));
+    }
+
+    /// Whether somebody watches standard error.
+    pub(crate) fn is_watched(self) -> bool {
+        io::stderr().is_terminal()
+    }
+}
+
+fn line(text: &dyn Display) -> io::Result<()> {
+    ignore_closed(writeln!(io::stdout(), "{text}"))
+}
+
+/// `p2pctl peers | head -1` is no error.
+fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// What strangers say must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// `27.4 KiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    ByteSize(count).display().iec().to_string()
+}
+
+/// `1.2 GiB/s`.
+pub(crate) fn rate(count: u64, elapsed: Duration) -> String {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three digits are shown")]
+    let per_second = (count as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
+    format!("{}/s", bytes(per_second))
+}
+
+/// `3.21 ms`, `1.5 s`.
+pub(crate) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 0.001 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else if seconds < 120.0 {
+        format!("{seconds:.2} s")
+    } else {
+        humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+    }
+}
+
+/// `12s ago`.
+pub(crate) fn ago(at: Option<Timestamp>) -> String {
+    let passed = at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| SystemTime::now().duration_since(at).ok());
+    passed.map_or_else(|| "-".to_owned(), |passed| format!("{} ago", whole_seconds(passed)))
+}
+
+/// `29s`.
+pub(crate) fn proto_span(duration: Option<ProtoDuration>) -> String {
+    duration.and_then(|given| Duration::try_from(given).ok()).map_or_else(|| "-".to_owned(), whole_seconds)
+}
+
+fn whole_seconds(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}

@@ -1,0 +1,92 @@
+//! One client of a task.
+
+use crate::failure::{Failure, Outcome};
+use p2pdi::{
+    endpoint::Endpoint,
+    v1::RfcQueryRequest,
+};
+use peerd::{
+    dial::Dialer,
+    identity::Identity,
+    locate::ask,
+    transfer::{FetchOptions, FindHolders, Progress, STALL_TIMEOUT, Source, Wanted, fetch},
+};
+use std::{path::PathBuf, sync::Arc};
+use tokio::task::JoinSet;
+
+use crate::membership::Member;
+
+/// Documents that one client fetches at once.
+const AT_ONCE: usize = 4;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub(super) files: usize,
+    pub(super) bytes: u64,
+    pub(super) calls: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.calls += other.calls;
+    }
+}
+
+/// Asks the registry who is there and the peers what they hold, and fetches all that `me` does not hold itself.
+pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wanted: usize) -> Outcome<Tally> {
+    let folder = tempfile::tempdir()?;
+    // An empty state folder: no cookie, so it registers for as long as it runs.
+    let mut member = Member::join(&registry, Some(folder.path())).await?;
+    let peers = member.sources().await;
+    member.finish().await;
+    let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != me.endpoint).collect();
+    let dialer = Dialer::default();
+    // Register, PQuery, Leave.
+    let mut tally = Tally { calls: 3, ..Tally::default() };
+    let mut fetches = JoinSet::new();
+    let options = Arc::new(FetchOptions { out, replace: false, stall: STALL_TIMEOUT });
+    for peer in &peers {
+        let answers = ask(&dialer, std::slice::from_ref(peer), &RfcQueryRequest { own_only: true, ..Default::default() }).await;
+        tally.calls += 1;
+        if let Some((name, why)) = answers.failed.first() {
+            return Err(Failure::refused(format!("{name}: {why}")));
+        }
+        for found in answers.found {
+            if fetches.len() >= AT_ONCE {
+                take(&mut tally, fetches.join_next().await)?;
+            }
+            let (dialer, options) = (dialer.clone(), Arc::clone(&options));
+            fetches.spawn(async move {
+                let wanted = Wanted::Hash(found.document.hash);
+                fetch(&dialer, &wanted, found.holders, &Nobody, &options, &Arc::new(Progress::default())).await
+            });
+        }
+    }
+    while !fetches.is_empty() {
+        take(&mut tally, fetches.join_next().await)?;
+    }
+    if tally.files == wanted { Ok(tally) } else { Err(Failure::refused(format!("{} fetched {} of {wanted} files", me.name, tally.files))) }
+}
+
+type Done = Option<Result<Result<peerd::transfer::Fetched, peerd::transfer::FetchError>, tokio::task::JoinError>>;
+
+fn take(tally: &mut Tally, done: Done) -> Outcome {
+    let Some(done) = done else { return Ok(()) };
+    let fetched = done.map_err(|panicked| Failure::refused(panicked.to_string()))??;
+    tally.files += 1;
+    tally.calls += 1;
+    tally.bytes += fetched.fetched_bytes;
+    Ok(())
+}
+
+/// Each document of a task has the holders it was listed with.
+struct Nobody;
+
+impl FindHolders for Nobody {
+    async fn holders(&self, _: p2pdi::content::ContentHash) -> Vec<Source> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,124 @@
+//! A registry and peers in this process.
+
+use crate::failure::{Failure, Outcome};
+use p2pdi::{endpoint::Endpoint, server::Limits, v1::SessionState};
+use peerd::{
+    config::NodeConfig,
+    node::{Node, NodeHandle},
+    service::ControlFrom,
+};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long a cluster may take to come up; a large share takes its time.
+const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long calls may go on at its end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running registry with running peers.
+pub(super) struct Cluster {
+    registry: Endpoint,
+    peers: Vec<NodeHandle>,
+    running: JoinSet<Outcome>,
+    stop: CancellationToken,
+    folder: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a registry with its embedded store below `folder`, on `port` or a free one.
+    pub(super) async fn start(folder: &Path, port: u16, stop: &CancellationToken) -> Outcome<Self> {
+        let stop = stop.child_token();
+        let listener = bind(port).await?;
+        let registry = Endpoint::from(listener.local_addr()?);
+        let config = registry::Config::embedded(folder.join("registry"), Limits { grace: GRACE, ..Limits::default() });
+        let server = registry::Registry::open(config).map_err(|error| Failure::refused(error.to_string()))?;
+        let mut running = JoinSet::new();
+        let until = stop.clone();
+        running.spawn(async move { server.serve(listener, until).await.map_err(|error| Failure::refused(error.to_string())) });
+        Ok(Self { registry, peers: Vec::new(), running, stop, folder: folder.to_owned() })
+    }
+
+    /// Adds a peer that shares `share`, on `port` or a free one.
+    pub(super) async fn add_peer(&mut self, name: &str, share: Option<PathBuf>, port: u16) -> Outcome {
+        let config = NodeConfig {
+            name: name.parse()?,
+            advertise: None,
+            registry: Some(self.registry.clone()),
+            labels: BTreeMap::new(),
+            share,
+            state: self.folder.join("peers").join(name),
+            upload_limit: None,
+            control: ControlFrom::Loopback,
+            limits: Limits { grace: GRACE, ..Limits::default() },
+        };
+        let node = Node::open(config, bind(port).await?)?;
+        self.peers.push(node.handle());
+        let stop = self.stop.clone();
+        self.running.spawn(async move { Ok(node.run(stop).await?) });
+        Ok(())
+    }
+
+    /// Waits until every peer is registered, has read its share, and knows the others.
+    pub(super) async fn ready(&mut self) -> Outcome {
+        let others = self.peers.len().saturating_sub(1);
+        let ready = async {
+            for peer in &self.peers {
+                peer.share().settled().await;
+                // Fails only when the peer is gone, which the other branch tells.
+                let _ = peer.session().state().wait_for(|state| *state == SessionState::Registered).await;
+            }
+            for peer in &self.peers {
+                let mut changes = peer.session().known().changes();
+                while peer.session().known().len() < others {
+                    let _ = changes.changed().await;
+                }
+            }
+        };
+        tokio::select! {
+            ready = timeout(READY_TIMEOUT, ready) => ready.map_err(|_| Failure::refused("the peers did not get ready in time")),
+            ended = self.running.join_next() => Err(match ended {
+                Some(Ok(Err(failure))) => failure,
+                _ => Failure::refused("a part of the cluster ended early"),
+            }),
+        }
+    }
+
+    pub(super) fn registry(&self) -> &Endpoint {
+        &self.registry
+    }
+
+    pub(super) fn peers(&self) -> &[NodeHandle] {
+        &self.peers
+    }
+
+    /// Waits until something ends, which is right only once `stop` was asked for.
+    pub(super) async fn ended(&mut self) -> Outcome {
+        match self.running.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(panicked)) => Err(Failure::refused(format!("a part of the cluster failed: {panicked}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops all of it, the peers first so that they can leave.
+    pub(super) async fn stop(mut self) -> Outcome {
+        self.stop.cancel();
+        while !self.running.is_empty() {
+            self.ended().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn bind(port: u16) -> Outcome<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::refused(format!("cannot listen on {address}: {error}")).hint("choose another port with --port, or 0 for free ones")
+    })
+}

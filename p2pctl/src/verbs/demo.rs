@@ -1,0 +1,159 @@
+//! demo: the main job, on this machine, with real parts.
+
+use super::{cluster::Cluster, documents};
+use crate::{
+    failure::{Failure, Outcome},
+    printer::{Printer, bytes, rate, span},
+};
+use p2pdi::{
+    json,
+    v1::{Document, RfcQueryRequest, WhisperRequest},
+};
+use peerd::{
+    dial::Dialer,
+    locate::{Found, ask, list, query_for},
+    transfer::{FetchOptions, Fetched, FindHolders, Progress, STALL_TIMEOUT, Source, Wanted, fetch},
+};
+use serde_json::json;
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// The RFC of the first lines of the README.
+const SMALL: u32 = 48;
+/// The largest one that travels with the program.
+const LARGE: u32 = 8881;
+const NAMES: [&str; 3] = ["fff-a", "fff-b", "fff-c"];
+/// How long the message may take to be in the inbox once it is acknowledged.
+const INBOX_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) async fn demo(printer: Printer) -> Outcome {
+    let begun = Instant::now();
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(folder.path(), 0, &CancellationToken::new()).await?;
+    for (index, name) in NAMES.iter().enumerate() {
+        let share = documents::deal(&folder.path().join("share"), index, NAMES.len())?;
+        cluster.add_peer(name, Some(share), 0).await?;
+    }
+    cluster.ready().await?;
+    let shown = show(&cluster, folder.path(), printer).await;
+    let stopped = cluster.stop().await;
+    shown?;
+    stopped?;
+    if printer.is_json() {
+        printer.json(&json!({ "step": "done", "elapsed": format!("{:.3}s", begun.elapsed().as_secs_f64()) }))?;
+    } else {
+        printer.text(&format!("\nAll of it worked, in {}. Next: p2pctl up, then p2pctl get-rfc 48 in another terminal.", span(begun.elapsed())))?;
+    }
+    Ok(())
+}
+
+async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
+    let peers: Vec<_> = cluster.peers().iter().map(|peer| peer.identity().clone()).collect();
+    say(printer, &format!("registry   http://{}, leases on disk", cluster.registry()), || json!({ "step": "registry", "registry": format!("http://{}", cluster.registry()) }))?;
+    for peer in cluster.peers() {
+        let (me, index) = (peer.identity(), peer.share().index());
+        let numbers: Vec<_> = index.documents().filter_map(|document| document.number).collect();
+        say(printer, &format!("registered {} at {}, sharing RFCs {numbers:?}", me.name, me.endpoint), || {
+            json!({ "step": "registered", "name": me.name.to_string(), "endpoint": me.endpoint.as_str(), "rfcs": numbers })
+        })?;
+    }
+    let sources: Vec<_> = peers.iter().map(|peer| Source { name: peer.name.to_string(), endpoint: peer.endpoint.clone() }).collect();
+    let dialer = Dialer::default();
+    for number in [SMALL, LARGE] {
+        let found = find(&dialer, &sources, number, printer).await?;
+        let fetched = get(&dialer, found, folder).await?;
+        check(&fetched, number)?;
+        say_fetched(printer, &fetched)?;
+    }
+    whisper(cluster, &dialer, printer).await?;
+    let holdings = list(&dialer, &sources[0].endpoint, RfcQueryRequest { own_only: true, ..Default::default() }).await;
+    let holdings = holdings.map_err(|status| Failure::call(NAMES[0], &status))?;
+    if holdings.is_empty() {
+        return Err(Failure::refused(format!("{} lists nothing", NAMES[0])));
+    }
+    Ok(())
+}
+
+async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer) -> Outcome<Found> {
+    let answers = ask(dialer, sources, &query_for(&Wanted::Number(number))).await;
+    let found = answers.found.first().cloned();
+    let found = found.ok_or_else(|| Failure::refused(format!("nobody has RFC {number}; {}", answers.summary())))?;
+    let holders: Vec<_> = found.holders.iter().map(|holder| holder.name.clone()).collect();
+    let Found { document, .. } = &found;
+    let text = format!("\nfound      RFC {number}: {} ({}), held by {}", document.title, bytes(document.size()), holders.join(" and "));
+    say(printer, &text, || json!({ "step": "found", "document": json::value(&Document::from(document)), "holders": holders }))?;
+    Ok(found)
+}
+
+async fn get(dialer: &Dialer, found: Found, folder: &Path) -> Outcome<Fetched> {
+    let options = FetchOptions { out: folder.join("out"), replace: false, stall: STALL_TIMEOUT };
+    let wanted = Wanted::Hash(found.document.hash);
+    Ok(fetch(dialer, &wanted, found.holders, &Nobody, &options, &Arc::new(Progress::default())).await?)
+}
+
+/// All holders are named already.
+struct Nobody;
+
+impl FindHolders for Nobody {
+    async fn holders(&self, _: p2pdi::content::ContentHash) -> Vec<Source> {
+        Vec::new()
+    }
+}
+
+/// The bytes on the disk are those that travel with the program.
+fn check(fetched: &Fetched, number: u32) -> Outcome {
+    let published = documents::RFCS.iter().find(|(n, _)| *n == number).map(|(_, text)| *text);
+    if Some(fs::read(&fetched.path)?.as_slice()) == published {
+        Ok(())
+    } else {
+        Err(Failure::refused(format!("{} is not RFC {number} as published", fetched.path.display())))
+    }
+}
+
+fn say_fetched(printer: Printer, fetched: &Fetched) -> Outcome {
+    let from: Vec<_> = fetched.sources.iter().filter(|report| report.bytes > 0).map(|report| report.source.name.clone()).collect();
+    let (size, elapsed) = (fetched.document.size(), fetched.elapsed);
+    let text = format!(
+        "fetched    {} from {} in {}, {}\nverified   b3:{}",
+        fetched.document.name,
+        from.join(" and "),
+        span(elapsed),
+        rate(size, elapsed),
+        fetched.document.hash
+    );
+    say(printer, &text, || json!({ "step": "fetched", "document": json::value(&Document::from(&fetched.document)), "from": from, "elapsed": format!("{:.6}s", elapsed.as_secs_f64()) }))
+}
+
+async fn whisper(cluster: &Cluster, dialer: &Dialer, printer: Printer) -> Outcome {
+    let [first, .., last] = cluster.peers() else { return Err(Failure::refused("no peers to talk")) };
+    let (from, to) = (first.identity(), last.identity());
+    let request = WhisperRequest { to: to.name.to_string(), body: "hello from the demo".into(), from: from.name.to_string(), ..Default::default() };
+    // Through the first peer, which finds the last one by itself.
+    let begun = Instant::now();
+    let answer = dialer.peer(&from.endpoint).whisper(request).await;
+    let took = begun.elapsed();
+    let answer = answer.map_err(|status| Failure::call(from.name.as_str(), &status))?.into_inner();
+    let arrived = async {
+        while !last.inbox().latest(1).iter().any(|message| message.body == "hello from the demo") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(INBOX_TIMEOUT, arrived).await.map_err(|_| Failure::refused("the message was acknowledged but is not in the inbox"))?;
+    let text = format!("\nwhispered  {} to {}, delivered by {} after {} hop in {}", from.name, to.name, answer.delivered_by, answer.hops, span(took));
+    say(printer, &text, || {
+        let mut value = json::value(&answer);
+        value["step"] = json!("whispered");
+        value
+    })
+}
+
+fn say(printer: Printer, text: &str, value: impl FnOnce() -> serde_json::Value) -> Outcome {
+    if printer.is_json() { printer.json(&value())? } else { printer.text(text)? }
+    Ok(())
+}

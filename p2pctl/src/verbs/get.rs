@@ -1,0 +1,195 @@
+//! get-rfc and get: a document, verified, into a folder.
+
+use crate::{
+    args::{DocumentRef, Fetching, Get, GetRfc, Global},
+    failure::{Failure, Outcome},
+    membership::{Member, direct},
+    printer::{Printer, bytes, rate, span},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use p2pdi::{content::ContentHash, json, v1::Document};
+use peerd::{
+    dial::Dialer,
+    locate::{ask, query_for},
+    transfer::{FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
+};
+use serde_json::json;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+
+/// How often a progress bar is drawn.
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+
+pub(super) async fn get_rfc(global: &Global, args: GetRfc, printer: Printer) -> Outcome {
+    get_wanted(global, Wanted::Number(args.number), args.fetching, printer).await
+}
+
+pub(super) async fn get(global: &Global, args: Get, printer: Printer) -> Outcome {
+    let wanted = match args.document {
+        DocumentRef::Name(name) => Wanted::Name(name),
+        DocumentRef::Hash(hash) => Wanted::Hash(hash),
+    };
+    get_wanted(global, wanted, args.fetching, printer).await
+}
+
+async fn get_wanted(global: &Global, wanted: Wanted, fetching: Fetching, printer: Printer) -> Outcome {
+    let finder = Finder { registry: Mutex::new(Registry { member: None }), state: global.state.clone(), global, dialer: Dialer::default() };
+    let fetched = finder.fetch(wanted, &fetching, printer).await;
+    finder.finish().await;
+    print(&fetched?, printer)
+}
+
+/// Finds holders through the registry, which is joined when it is first needed: peers named by their address need none.
+struct Finder<'a> {
+    registry: Mutex<Registry>,
+    state: Option<PathBuf>,
+    global: &'a Global,
+    dialer: Dialer,
+}
+
+struct Registry {
+    member: Option<Member>,
+}
+
+impl Finder<'_> {
+    async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+        let (wanted, sources) = if fetching.from.is_empty() { self.search(wanted, printer).await? } else { (wanted, self.named(&fetching.from).await?) };
+        let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
+        let progress = Arc::new(Progress::default());
+        let fetching = fetch(&self.dialer, &wanted, sources, self, &options, &progress);
+        if !printer.is_watched() {
+            return Ok(fetching.await?);
+        }
+        tokio::select! {
+            fetched = fetching => Ok(fetched?),
+            () = draw(&progress) => Err(Failure::refused("stopped")),
+        }
+    }
+
+    async fn named(&self, names: &[String]) -> Outcome<Vec<Source>> {
+        let mut sources = Vec::new();
+        for name in names {
+            sources.push(match direct(name) {
+                Some(direct) => direct,
+                None => self.with_member(async |member| member.find(name).await).await?,
+            });
+        }
+        Ok(sources)
+    }
+
+    /// Asks all peers. Of several contents of one number or name, the one that most peers hold.
+    async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<(Wanted, Vec<Source>)> {
+        let peers = self.with_member(async |member| member.sources().await).await?;
+        if peers.is_empty() {
+            return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry)).hint("start one with `peerd --share DIR`"));
+        }
+        let answers = ask(&self.dialer, &peers, &query_for(&wanted)).await;
+        let Some(best) = answers.found.first() else {
+            return Err(Failure::refused(format!("nobody has {wanted}; {}", answers.summary())));
+        };
+        if answers.found.len() > 1 {
+            printer.note(&format!(
+                "note: {} different documents are called {wanted}; taking the one that most peers hold, {} b3:{}",
+                answers.found.len(),
+                best.document.name,
+                best.document.hash
+            ));
+        }
+        Ok((Wanted::Hash(best.document.hash), best.holders.clone()))
+    }
+
+    async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut Member) -> Outcome<T>) -> Outcome<T> {
+        let mut registry = self.registry.lock().await;
+        let member = match &mut registry.member {
+            Some(member) => member,
+            none => none.insert(Member::join(&self.global.registry, self.state.as_deref()).await?),
+        };
+        call(member).await
+    }
+
+    async fn finish(self) {
+        if let Some(member) = self.registry.into_inner().member {
+            member.finish().await;
+        }
+    }
+}
+
+impl FindHolders for Finder<'_> {
+    async fn holders(&self, hash: ContentHash) -> Vec<Source> {
+        match self.with_member(async |member| member.sources().await).await {
+            Ok(peers) => {
+                let answers = ask(&self.dialer, &peers, &query_for(&Wanted::Hash(hash))).await;
+                answers.found.into_iter().flat_map(|found| found.holders).collect()
+            }
+            Err(failure) => {
+                tracing::info!(%failure, "cannot look for further holders");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Draws until it is dropped; nothing for what takes no time.
+async fn draw(progress: &Progress) {
+    let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let mut bar: Option<ProgressBar> = None;
+    loop {
+        tokio::time::sleep(DRAW_INTERVAL).await;
+        if progress.size() == 0 {
+            continue;
+        }
+        let bar = bar.get_or_insert_with(|| {
+            let bar = ProgressBar::new(progress.size()).with_style(style.clone()).with_finish(indicatif::ProgressFinish::AndClear);
+            // What an earlier fetch left counts as done, not as speed.
+            bar.reset_elapsed();
+            bar.set_position(progress.verified());
+            bar.reset_eta();
+            bar
+        });
+        bar.set_position(progress.verified());
+    }
+}
+
+fn print(fetched: &Fetched, printer: Printer) -> Outcome {
+    let document = &fetched.document;
+    let used: Vec<_> = fetched.sources.iter().filter(|report| report.bytes > 0 || report.dropped.is_some()).collect();
+    if printer.is_json() {
+        let sources: Vec<_> = used
+            .iter()
+            .map(|report| {
+                json!({
+                    "peer_name": report.source.name,
+                    "endpoint": report.source.endpoint.as_str(),
+                    "bytes": report.bytes,
+                    "dropped": report.dropped,
+                })
+            })
+            .collect();
+        printer.json(&json!({
+            "document": json::value(&Document::from(document)),
+            "path": fetched.path.to_string_lossy(),
+            "already_there": fetched.already_there,
+            "fetched_bytes": fetched.fetched_bytes,
+            "resumed_bytes": fetched.resumed_bytes,
+            "elapsed": format!("{:.6}s", fetched.elapsed.as_secs_f64()),
+            "sources": sources,
+        }))?;
+        return Ok(());
+    }
+    printer.text(&fetched.path.display().to_string())?;
+    let number = document.number.map(|number| format!("RFC {number}: ")).unwrap_or_default();
+    printer.text(&format!("  {number}{}", document.title))?;
+    if fetched.already_there {
+        printer.text(&format!("  {} were there already, verified", bytes(document.size())))?;
+    } else {
+        let resumed = if fetched.resumed_bytes > 0 { format!(", after {} from an earlier fetch", bytes(fetched.resumed_bytes)) } else { String::new() };
+        printer.text(&format!("  {} in {}, {}{resumed}", bytes(fetched.fetched_bytes), span(fetched.elapsed), rate(fetched.fetched_bytes, fetched.elapsed)))?;
+    }
+    printer.text(&format!("  b3:{}", document.hash))?;
+    for report in used {
+        let dropped = report.dropped.as_ref().map(|why| format!(", dropped: {why}")).unwrap_or_default();
+        printer.text(&format!("  from {}: {}{dropped}", report.source, bytes(report.bytes)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! register, keepalive, leave.
+
+use crate::{
+    args::{Global, Register},
+    failure::{Failure, Outcome},
+    membership::{Kept, Member},
+    printer::{Printer, proto_span},
+};
+use p2pdi::{
+    cookie::Cookie,
+    endpoint::Endpoint,
+    name::PeerName,
+    selector::validate_labels,
+    v1::{KeepAliveRequest, LeaveRequest, PeerRecord, RegisterRequest},
+};
+use peerd::config::{PORT_DEFAULT, local_address_towards};
+use std::net::SocketAddr;
+
+pub(super) async fn register(global: &Global, args: Register, printer: Printer) -> Outcome {
+    let name = match args.name {
+        Some(name) => name,
+        None => PeerName::from_host_name(&gethostname::gethostname().to_string_lossy())
+            .ok_or_else(|| Failure::usage("this host's name cannot be a peer's name").hint("give a name with --name"))?,
+    };
+    let endpoint = match args.endpoint {
+        Some(endpoint) => endpoint,
+        None => {
+            let ip = local_address_towards(&global.registry)
+                .ok_or_else(|| Failure::usage("this machine's address towards the registry is not known").hint("give one with --endpoint HOST:PORT"))?;
+            Endpoint::from(SocketAddr::new(ip, PORT_DEFAULT))
+        }
+    };
+    let labels = args.labels.into_iter().collect();
+    validate_labels(&labels)?;
+    // With the cookie of an earlier registration of this name, the record may move to another endpoint.
+    let kept = Kept::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
+    let mut member = Member::new(&global.registry, kept.as_ref());
+    let request = RegisterRequest { name: name.to_string(), endpoint: endpoint.to_string(), labels, ..Default::default() };
+    let request = member.request(request);
+    let mut answer = member.call(async |member| member.client().register(request).await).await?;
+    let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
+    Kept::write(global.state.as_deref(), &global.registry, &name, &cookie)?;
+    // The cookie is in its file; a terminal or a log is no place for it.
+    answer.cookie.clear();
+    printer.message(&answer, || {
+        let times = answer.peer.as_ref().map_or(1, |peer| peer.registration_count);
+        format!(
+            "registered {name} at {endpoint} for {}, registration {times} in 30 days\nsend the first keepalive within {}",
+            proto_span(answer.ttl),
+            proto_span(answer.keep_alive_interval)
+        )
+    })?;
+    Ok(())
+}
+
+pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
+    let kept = kept(global)?;
+    let mut member = Member::new(&global.registry, Some(&kept));
+    let request = member.request(KeepAliveRequest::default());
+    let answer = member.call(async |member| member.client().keep_alive(request).await).await?;
+    printer.message(&answer, || {
+        let name = answer.peer.as_ref().map_or(kept.name.as_str(), |peer: &PeerRecord| &peer.name);
+        format!("{name} is active for {}, next keepalive within {}", proto_span(answer.ttl), proto_span(answer.keep_alive_interval))
+    })?;
+    Ok(())
+}
+
+pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
+    let kept = kept(global)?;
+    let mut member = Member::new(&global.registry, Some(&kept));
+    let request = member.request(LeaveRequest {});
+    let answer = member.call(async |member| member.client().leave(request).await).await?;
+    printer.message(&answer, || format!("{} left", kept.name))?;
+    kept.forget()
+}
+
+fn kept(global: &Global) -> Outcome<Kept> {
+    Kept::read(global.state.as_deref(), &global.registry)?
+        .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("p2pctl register comes first"))
+}

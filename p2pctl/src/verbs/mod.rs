@@ -1,0 +1,81 @@
+//! What the verbs do.
+
+mod bench;
+mod cluster;
+mod demo;
+mod documents;
+mod get;
+mod lease;
+mod message;
+mod pquery;
+mod rfc_query;
+mod shell;
+mod status;
+mod up;
+
+use crate::{
+    args::{BenchWhat, Cli, Verb},
+    failure::{Failure, Outcome},
+    printer::Printer,
+};
+use p2pdi::server::{Stopped, until_stopped};
+use tracing::Instrument as _;
+
+/// Runs the verb; Ctrl-C gives it up.
+pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
+    let Cli { global, verb } = cli;
+    let span = tracing::info_span!("p2pctl", otel.name = format!("p2pctl {}", name(&verb)), otel.kind = "client");
+    let running = async move |stop: tokio_util::sync::CancellationToken| {
+        // Verbs that stay end their cluster in order; the others are simply given up.
+        match verb {
+            Verb::Up(args) => up::up(args, printer, stop).await,
+            Verb::Demo => give_up(demo::demo(printer), stop).await,
+            Verb::Bench(bench) => match bench.what {
+                BenchWhat::Tasks(args) => give_up(bench::tasks(args, printer), stop).await,
+            },
+            Verb::Register(args) => give_up(lease::register(&global, args, printer), stop).await,
+            Verb::Keepalive => give_up(lease::keepalive(&global, printer), stop).await,
+            Verb::Leave => give_up(lease::leave(&global, printer), stop).await,
+            Verb::Pquery(args) => give_up(pquery::pquery(&global, args, printer), stop).await,
+            Verb::RfcQuery(args) => give_up(rfc_query::rfc_query(&global, args, printer), stop).await,
+            Verb::GetRfc(args) => give_up(get::get_rfc(&global, args, printer), stop).await,
+            Verb::Get(args) => give_up(get::get(&global, args, printer), stop).await,
+            Verb::Whisper(args) => give_up(message::whisper(&global, args, printer), stop).await,
+            Verb::Ping(args) => give_up(message::ping(&global, &args.peer, printer), stop).await,
+            Verb::Status(args) => give_up(status::status(&global, args.peer.as_deref(), printer), stop).await,
+            Verb::Completions(args) => shell::completions(args.shell, printer),
+            Verb::Man(args) => shell::man(args.out.as_deref(), printer),
+        }
+    };
+    match until_stopped(async |stop| running(stop).instrument(span).await).await? {
+        Stopped::Done(outcome) => outcome,
+        Stopped::AtOnce => Err(Failure::refused("stopped")),
+    }
+}
+
+async fn give_up(verb: impl Future<Output = Outcome>, stop: tokio_util::sync::CancellationToken) -> Outcome {
+    tokio::select! {
+        outcome = verb => outcome,
+        () = stop.cancelled() => Err(Failure::refused("interrupted").hint("what was fetched and verified is kept; the same command goes on from there")),
+    }
+}
+
+fn name(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Register(_) => "register",
+        Verb::Keepalive => "keepalive",
+        Verb::Leave => "leave",
+        Verb::Pquery(_) => "pquery",
+        Verb::RfcQuery(_) => "rfc-query",
+        Verb::GetRfc(_) => "get-rfc",
+        Verb::Get(_) => "get",
+        Verb::Whisper(_) => "whisper",
+        Verb::Ping(_) => "ping",
+        Verb::Status(_) => "status",
+        Verb::Up(_) => "up",
+        Verb::Demo => "demo",
+        Verb::Bench(_) => "bench",
+        Verb::Completions(_) => "completions",
+        Verb::Man(_) => "man",
+    }
+}

@@ -1,0 +1,49 @@
+//! pquery: who is active.
+
+use crate::{
+    args::{Global, Pquery},
+    failure::Outcome,
+    membership::Member,
+    printer::{Printer, ago, proto_span},
+};
+use p2pdi::v1::{PQueryRequest, PeerRecord};
+
+pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> Outcome {
+    let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
+    let query = PQueryRequest {
+        name: args.name.unwrap_or_default(),
+        labels: args.labels.into_iter().collect(),
+        sample: args.sample.unwrap_or(0),
+        since_revision: args.since_revision.unwrap_or(0),
+        ..Default::default()
+    };
+    let listed = member.all(query).await;
+    member.finish().await;
+    let listed = listed?;
+    if printer.is_json() {
+        printer.message(&listed, String::new)?;
+        return Ok(());
+    }
+    let rows: Vec<_> = listed.peers.iter().map(row).collect();
+    printer.table(&["NAME", "ENDPOINT", "LEASE", "ACTIVE", "REGISTERED", "SENDING", "LABELS"], &rows)?;
+    for gone in &listed.gone {
+        printer.text(&format!("{} is gone", gone.name))?;
+    }
+    if listed.start_over {
+        printer.note("note: that revision is older than what the registry remembers; this is the whole list");
+    }
+    Ok(())
+}
+
+fn row(peer: &PeerRecord) -> Vec<String> {
+    let labels: Vec<_> = peer.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    vec![
+        peer.name.clone(),
+        peer.endpoint.clone(),
+        proto_span(peer.lease_remaining),
+        ago(peer.last_active_at),
+        format!("{}x", peer.registration_count),
+        peer.load.as_ref().map_or_else(|| "-".to_owned(), |load| load.uploads.to_string()),
+        labels.join(","),
+    ]
+}

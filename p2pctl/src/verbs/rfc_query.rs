@@ -1,0 +1,65 @@
+//! rfc-query: what a peer knows of.
+
+use crate::{
+    args::{Global, RfcQuery},
+    failure::{Failure, Outcome},
+    membership::{Member, direct},
+    printer::{Printer, bytes},
+};
+use p2pdi::{
+    document::DocumentName,
+    json,
+    v1::{Holding, RfcQueryRequest},
+};
+use peerd::{dial::Dialer, locate, transfer::Source};
+
+pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer) -> Outcome {
+    let name = args.name.as_deref().map(DocumentName::parse).transpose()?;
+    let request = RfcQueryRequest {
+        number: args.number.unwrap_or(0),
+        title: args.title.unwrap_or_default(),
+        name: name.map(|name| name.to_string()).unwrap_or_default(),
+        blake3: args.hash.map(p2pdi::content::ContentHash::to_field).unwrap_or_default(),
+        own_only: args.own,
+        limit: args.limit.unwrap_or(0),
+        ..Default::default()
+    };
+    let peer = resolve(global, &args.peer).await?;
+    let holdings = locate::list(&Dialer::default(), &peer.endpoint, request).await;
+    let holdings = holdings.map_err(|status| Failure::call(&peer.to_string(), &status))?;
+    if printer.is_json() {
+        for holding in &holdings {
+            printer.json(&json::value(holding))?;
+        }
+        return Ok(());
+    }
+    if holdings.is_empty() {
+        return Err(Failure::refused(format!("{peer} knows of no such document")));
+    }
+    let rows: Vec<_> = holdings.iter().map(row).collect();
+    printer.table(&["RFC", "NAME", "SIZE", "TITLE", "HOLDERS"], &rows)?;
+    Ok(())
+}
+
+fn row(holding: &Holding) -> Vec<String> {
+    let document = holding.document.clone().unwrap_or_default();
+    let holders: Vec<_> = holding.holders.iter().map(|holder| holder.peer_name.clone()).collect();
+    vec![
+        if document.number == 0 { "-".to_owned() } else { document.number.to_string() },
+        document.name,
+        bytes(document.size),
+        document.title,
+        holders.join(","),
+    ]
+}
+
+/// The peer that a user names; the registry is asked only where a name is given.
+pub(super) async fn resolve(global: &Global, peer: &str) -> Outcome<Source> {
+    if let Some(direct) = direct(peer) {
+        return Ok(direct);
+    }
+    let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
+    let found = member.find(peer).await;
+    member.finish().await;
+    found
+}

@@ -1,0 +1,74 @@
+//! status: how the registry, or a peer, is doing.
+
+use super::rfc_query::resolve;
+use crate::{
+    args::Global,
+    failure::{Failure, Outcome},
+    membership::Member,
+    printer::{Printer, ago, bytes, proto_span},
+};
+use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
+use peerd::dial::Dialer;
+use serde_json::json;
+
+pub(super) async fn status(global: &Global, peer: Option<&str>, printer: Printer) -> Outcome {
+    match peer {
+        Some(peer) => of_peer(global, peer, printer).await,
+        None => of_registry(global, printer).await,
+    }
+}
+
+async fn of_peer(global: &Global, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, peer).await?;
+    let answer = Dialer::default().control(&peer.endpoint).status(StatusRequest {}).await;
+    let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
+    printer.message(&answer, || text(&answer))?;
+    Ok(())
+}
+
+fn text(status: &StatusResponse) -> String {
+    let registry = status.registry.clone().unwrap_or_default();
+    let share = status.share.clone().unwrap_or_default();
+    let inbox = status.inbox.unwrap_or_default();
+    let left_out = share.hidden + share.unreadable + share.outside + share.unsupported;
+    let mut lines = vec![
+        format!("{} at {}, version {}, started {}", status.name, status.endpoint, status.version, ago(status.started_at)),
+        format!("registry   {} (since {}, last contact {})", registry.detail, ago(registry.since), ago(registry.last_contact_at)),
+        format!("peers      {} known", registry.known_peers),
+        format!("share      {} documents, {}; {left_out} files left out, {} pending", share.documents, bytes(share.bytes), share.pending),
+        format!("learned    {} documents from other peers", share.learned_documents),
+        format!("sending    {}", status.load.unwrap_or_default().uploads),
+        format!("messages   {} received, {} dropped", inbox.received, inbox.dropped),
+    ];
+    if !share.detail.is_empty() {
+        lines.push(format!("note       {}", share.detail));
+    }
+    lines.join("\n")
+}
+
+async fn of_registry(global: &Global, printer: Printer) -> Outcome {
+    let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
+    let asked = member.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
+    let name = member.name().cloned();
+    member.finish().await;
+    let answer = asked?;
+    if printer.is_json() {
+        printer.json(&json!({
+            "registry": format!("http://{}", global.registry),
+            "active_peers": answer.active_peers,
+            "revision": answer.revision,
+            "ttl": proto_span(answer.ttl),
+            "registered_as": name.map(|name| name.to_string()),
+        }))?;
+        return Ok(());
+    }
+    let me = name.map_or_else(|| "not registered here".to_owned(), |name| format!("registered as {name}"));
+    printer.text(&format!(
+        "registry {}: {} active peers, revision {}, leases of {}; {me}",
+        global.registry,
+        answer.active_peers,
+        answer.revision,
+        proto_span(answer.ttl)
+    ))?;
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! The command line of `peerd`, and what a node needs to know however it is started.
+
+use crate::service::ControlFrom;
+use bytesize::ByteSize;
+use clap::Parser;
+use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
+use std::{
+    collections::BTreeMap,
+    env,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Port of a peer that was not told another.
+pub const PORT_DEFAULT: u16 = 7801;
+/// Address of a registry that was not told another.
+pub const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7800";
+
+/// What a node needs to know.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Unique in its registry.
+    pub name: PeerName,
+    /// Where others dial it, when that is not where it listens.
+    pub advertise: Option<Endpoint>,
+    /// The registry; `None`: runs without.
+    pub registry: Option<Endpoint>,
+    /// Labels others can filter by.
+    pub labels: BTreeMap<String, String>,
+    /// The folder shared; `None`: nothing.
+    pub share: Option<PathBuf>,
+    /// Where the id, the cookie and the index are kept.
+    pub state: PathBuf,
+    /// Bytes sent per second at most.
+    pub upload_limit: Option<u64>,
+    /// Who may control it.
+    pub control: ControlFrom,
+    /// Limits of its server.
+    pub limits: Limits,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Share a folder of RFCs, registered with a registry on this machine:
+    peerd --name fff-c --listen 127.0.0.1:7801 --share ./rfc --state ./state/fff-c
+
+  In a container, where others reach it by another address than it listens on:
+    peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 --registry http://registry:7800 --share /data --state /state
+
+  Without a registry:
+    peerd --no-registry --share ./rfc
+
+See it work:
+  curl localhost:7801/
+  grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery";
+
+/// A peer of P2P-DI: shares a folder of documents, and passes messages.
+#[derive(Debug, Parser)]
+#[command(name = "peerd", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Name of this peer, unique in its registry; by default the host's name
+    #[arg(long, env = "P2PDI_NAME")]
+    name: Option<PeerName>,
+
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)))]
+    listen: SocketAddr,
+
+    /// Port to listen on, in place of the one in --listen
+    #[arg(long, env = "P2PDI_PORT")]
+    port: Option<u16>,
+
+    /// Address others dial, when it is not the one listened on
+    #[arg(long, env = "P2PDI_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<Endpoint>,
+
+    /// The registry to register with
+    #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
+    registry: Endpoint,
+
+    /// Run without a registry
+    #[arg(long, env = "P2PDI_NO_REGISTRY", conflicts_with = "registry", num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
+    no_registry: bool,
+
+    /// Folder to share, with all below it; nothing is shared without
+    #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
+    share: Option<PathBuf>,
+
+    /// Folder for this peer's id, cookie and index; one per peer
+    #[arg(long, env = "P2PDI_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Label others can filter by; may be given several times
+    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+
+    /// Bytes sent per second at most, such as 10MiB
+    #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE")]
+    upload_limit: Option<ByteSize>,
+
+    /// Who may control this peer
+    #[arg(long, env = "P2PDI_CONTROL", value_enum, default_value_t = ControlFrom::Loopback)]
+    control: ControlFrom,
+
+    /// Connections at once; one more is closed
+    #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+
+    /// How long calls may go on after Ctrl-C or SIGTERM
+    #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+
+    /// What to log, such as info or debug or peerd=debug,p2pdi=info; RUST_LOG does the same
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+impl Args {
+    /// The log filter.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
+    /// The address to bind.
+    pub fn listen(&self) -> SocketAddr {
+        let mut listen = self.listen;
+        if let Some(port) = self.port {
+            listen.set_port(port);
+        }
+        listen
+    }
+
+    /// What the node needs to know.
+    ///
+    /// # Errors
+    /// When a value that depends on another cannot be right.
+    pub fn into_config(self) -> Result<NodeConfig, InvalidField> {
+        let name = match self.name {
+            Some(name) => name,
+            None => {
+                let host = gethostname::gethostname();
+                PeerName::from_host_name(&host.to_string_lossy())
+                    .ok_or_else(|| InvalidField::new("name", "the host's name cannot be a peer's name; give one with --name"))?
+            }
+        };
+        let labels: BTreeMap<_, _> = self.labels.into_iter().collect();
+        validate_labels(&labels)?;
+        let state = self.state.or_else(|| state_folder().map(|state| state.join("peerd").join(name.key())));
+        let state = state.ok_or_else(|| InvalidField::new("state", "neither XDG_STATE_HOME nor HOME says where; give a folder with --state"))?;
+        let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
+        Ok(NodeConfig {
+            name,
+            advertise: self.advertise,
+            registry: (!self.no_registry).then_some(self.registry),
+            labels,
+            share: self.share,
+            state,
+            upload_limit: self.upload_limit.map(|limit| limit.as_u64()),
+            control: self.control,
+            limits,
+        })
+    }
+}
+
+/// The user's folder for state of P2P-DI, by the XDG Base Directory Specification.
+pub fn state_folder() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME").filter(|path| path.is_absolute()).or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
+    Some(base.join("p2pdi"))
+}
+
+/// Reads `http://HOST:PORT`, or `HOST:PORT` alone.
+///
+/// # Errors
+/// When it is neither.
+pub fn parse_registry(text: &str) -> Result<Endpoint, InvalidField> {
+    if text.starts_with("https://") {
+        return Err(InvalidField::new("registry", "TLS is not spoken yet; write http://HOST:PORT"));
+    }
+    let rest = text.strip_prefix("http://").unwrap_or(text);
+    rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|error: InvalidField| error.in_field("registry"))
+}
+
+fn parse_label(text: &str) -> Result<(String, String), InvalidField> {
+    let (key, value) = text.split_once('=').ok_or_else(|| InvalidField::new("label", "write KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The address others dial for a server bound to `bound`: itself, or for a wildcard the address this machine has towards the registry.
+///
+/// # Errors
+/// When none can be found.
+pub fn reachable_endpoint(bound: SocketAddr, registry: Option<&Endpoint>) -> Result<Endpoint, InvalidField> {
+    if !bound.ip().is_unspecified() {
+        return Ok(bound.into());
+    }
+    let ip = registry.and_then(local_address_towards).ok_or_else(|| {
+        InvalidField::new("advertise", format!("{bound} is a wildcard address, which nobody can dial; give the one others reach with --advertise HOST:PORT"))
+    })?;
+    Ok(SocketAddr::new(ip, bound.port()).into())
+}
+
+/// The local address of the route to `endpoint`. Sends nothing: connecting a UDP socket only asks the routing table.
+pub fn local_address_towards(endpoint: &Endpoint) -> Option<IpAddr> {
+    let any = if endpoint.host().contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect((endpoint.host(), endpoint.port())).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_urls_or_addresses() {
+        assert_eq!(parse_registry("http://r:7800/").unwrap().as_str(), "r:7800");
+        assert_eq!(parse_registry("r:7800").unwrap().as_str(), "r:7800");
+        for text in ["https://r:1", "http://", "r", "ftp://r:1", "http://r:0"] {
+            assert_eq!(parse_registry(text).unwrap_err().field, "registry", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_never_advertised() {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80));
+        assert!(reachable_endpoint(any, None).is_err());
+        let registry = "127.0.0.1:7800".parse().unwrap();
+        assert_eq!(reachable_endpoint(any, Some(&registry)).unwrap().as_str(), "127.0.0.1:80");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+}

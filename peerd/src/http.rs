@@ -1,0 +1,148 @@
+//! What a browser, curl and Prometheus see, on the same port as gRPC.
+
+use crate::{
+    messages::Message,
+    service::Services,
+};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use p2pdi::{
+    instruments::Metrics,
+    json,
+    v1::{SessionState, StatusResponse},
+};
+use std::{fmt::Write as _, sync::Arc, time::SystemTime};
+
+/// Messages shown on the status page.
+const MESSAGES_SHOWN: usize = 10;
+/// Characters of a message shown there.
+const MESSAGE_SHOWN_CHARS: usize = 120;
+
+#[derive(Clone)]
+struct Page {
+    services: Arc<Services>,
+    metrics: Metrics,
+}
+
+/// The plain HTTP side of a peer.
+pub fn router(services: Arc<Services>, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/", get(status))
+        .route("/metrics", get(render_metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(Page { services, metrics })
+}
+
+async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
+    let status = page.services.status();
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    if accept.contains("application/json") {
+        let body = json::value(&status).to_string() + "\n";
+        return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    }
+    let text = text(&status, &page.services.inbox.latest(MESSAGES_SHOWN));
+    if accept.contains("text/html") { Html(html(&status.name, &text)).into_response() } else { text.into_response() }
+}
+
+async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
+    let status = page.services.status();
+    let share = status.share.unwrap_or_default();
+    let gauges = [
+        ("p2pdi_documents", "Documents shared", share.documents),
+        ("p2pdi_document_bytes", "Bytes of all documents shared", share.bytes),
+        ("p2pdi_learned_documents", "Documents known from other peers", share.learned_documents),
+        ("p2pdi_known_peers", "Peers known through the registry", status.registry.as_ref().map_or(0, |r| r.known_peers)),
+        ("p2pdi_registered", "1 while registered", u64::from(is_registered(page.services.session.status().state()))),
+    ];
+    for (name, help, value) in gauges {
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
+        page.metrics.gauge(name, help, &[]).set(value as f64);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.metrics.render())
+}
+
+fn is_registered(state: SessionState) -> bool {
+    state == SessionState::Registered
+}
+
+/// Ready: the share is read, and the registry does not refuse this peer. A registry that is away does not make a peer useless.
+async fn ready(State(page): State<Page>) -> (StatusCode, String) {
+    let standing = page.services.session.status();
+    if !page.services.catalog.share().is_settled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the share is still being read\n".to_owned());
+    }
+    match standing.state() {
+        SessionState::Refused | SessionState::Registering => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", standing.detail)),
+        _ => (StatusCode::OK, "ready\n".to_owned()),
+    }
+}
+
+fn text(status: &StatusResponse, messages: &[Message]) -> String {
+    let mut out = String::new();
+    let mut line = |label: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{label:<10} {value}");
+    };
+    let now = SystemTime::now();
+    let uptime = status.started_at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| now.duration_since(at).ok());
+    line("peer", format!("{} at {}", status.name, status.endpoint));
+    line("id", status.id.iter().map(|byte| format!("{byte:02x}")).collect());
+    line("version", status.version.clone());
+    line("up", uptime.map_or_else(String::new, |up| humantime::format_duration(std::time::Duration::from_secs(up.as_secs())).to_string()));
+    if let Some(registry) = &status.registry {
+        line("registry", registry.detail.clone());
+        line("peers", format!("{} known", registry.known_peers));
+    }
+    if let Some(share) = &status.share {
+        line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));
+        let left_out = [("hidden", share.hidden), ("unreadable", share.unreadable), ("leading outside", share.outside), ("unsupported", share.unsupported)];
+        let left_out: Vec<_> = left_out.iter().filter(|(_, count)| *count > 0).map(|(why, count)| format!("{count} {why}")).collect();
+        if !left_out.is_empty() {
+            line("left out", left_out.join(", "));
+        }
+        if share.pending > 0 {
+            line("pending", format!("{} files being looked at", share.pending));
+        }
+        if !share.detail.is_empty() {
+            line("note", share.detail.clone());
+        }
+        line("learned", format!("{} documents from other peers", share.learned_documents));
+    }
+    if let Some(load) = &status.load {
+        line("sending", format!("{} documents, {}/s", load.uploads, bytesize::ByteSize(load.upload_bytes_per_second).display().iec()));
+    }
+    if let Some(inbox) = &status.inbox {
+        line("messages", format!("{} received, {} kept, {} dropped", inbox.received, inbox.messages, inbox.dropped));
+    }
+    for message in messages {
+        let body: String = String::from_utf8_lossy(&message.body).chars().take(MESSAGE_SHOWN_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let from = if message.from.is_empty() { "somebody" } else { &message.from };
+        line("", format!("{from} ({}): {body}", message.kind));
+    }
+    out
+}
+
+fn html(name: &str, text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            c => escaped.push(c),
+        }
+    }
+    // A name is letters, digits, hyphens and dots.
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{name} - P2P-DI peer</title>\n<style>body{{font:16px/1.5 ui-monospace,monospace;margin:2rem auto;max-width:60rem;padding:0 1rem;\
+         color-scheme:light dark}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\n<h1>{name}</h1>\n<pre>{escaped}</pre>\n\
+         <p><a href=\"/metrics\">metrics</a> · <a href=\"/healthz\">health</a> · <a href=\"/readyz\">readiness</a></p>\n</html>\n"
+    )
+}

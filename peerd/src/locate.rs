@@ -1,0 +1,159 @@
+//! Asks peers who has a document.
+
+use crate::{
+    dial::{Dialer, in_words},
+    document::DocumentInfo,
+    transfer::{Source, Wanted},
+};
+use p2pdi::{
+    content::ContentHash,
+    endpoint::Endpoint,
+    v1::{Holding, RfcQueryRequest},
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinSet, time::timeout_at};
+use tonic::Status;
+
+/// Peers asked at once: enough to hide their latency, few enough for one client's connections.
+const ASKED_AT_ONCE: usize = 32;
+/// How long one peer may take to say what it knows.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long further answers are waited for once there is one: more holders are better, but the first one can begin.
+const AFTER_FIRST_ANSWER: Duration = Duration::from_millis(30);
+
+/// A document that somebody has.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Which.
+    pub document: DocumentInfo,
+    /// Who, as far as is known.
+    pub holders: Vec<Source>,
+}
+
+/// What came of asking.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Documents that fit, those with most holders first.
+    pub found: Vec<Found>,
+    /// Peers that answered.
+    pub asked: Vec<String>,
+    /// Peers that did not, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+impl Answers {
+    /// Who was asked, in words: for the error when nobody has it.
+    pub fn summary(&self) -> String {
+        let names = |names: &[String]| match names {
+            [] => "nobody".to_owned(),
+            few if few.len() <= 8 => few.join(", "),
+            many => format!("{} and {} more", many[..8].join(", "), many.len() - 8),
+        };
+        let mut text = format!("asked {}", names(&self.asked));
+        if !self.failed.is_empty() {
+            let failed: Vec<_> = self.failed.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+            text += &format!("; no answer from {}", names(&failed));
+        }
+        text
+    }
+}
+
+/// Asks each of `peers` for what fits `request`, and merges what they say.
+pub async fn ask(dialer: &Dialer, peers: &[Source], request: &RfcQueryRequest) -> Answers {
+    let mut answers = Answers::default();
+    let mut found: BTreeMap<ContentHash, Found> = BTreeMap::new();
+    let mut waiting = peers.iter();
+    let mut asking = JoinSet::new();
+    let mut deadline: Option<tokio::time::Instant> = None;
+    loop {
+        while deadline.is_none()
+            && asking.len() < ASKED_AT_ONCE
+            && let Some(peer) = waiting.next()
+        {
+            asking.spawn(ask_one(dialer.clone(), peer.clone(), request.clone()));
+        }
+        let next = match deadline {
+            Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
+            None => asking.join_next().await,
+        };
+        let Some(Ok((peer, answer))) = next else { break };
+        match answer {
+            Ok(holdings) => {
+                answers.asked.push(peer.name.clone());
+                for holding in holdings {
+                    merge(&mut found, &peer, holding);
+                }
+                if !found.is_empty() && deadline.is_none() {
+                    deadline = Some((Instant::now() + AFTER_FIRST_ANSWER).into());
+                }
+            }
+            Err(why) => answers.failed.push((peer.name.clone(), why)),
+        }
+    }
+    answers.found = found.into_values().filter(|found| !found.holders.is_empty()).collect();
+    answers.found.sort_by_key(|found| std::cmp::Reverse(found.holders.len()));
+    answers
+}
+
+async fn ask_one(dialer: Dialer, peer: Source, request: RfcQueryRequest) -> (Source, Result<Vec<Holding>, String>) {
+    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+    let answer = timeout_at(deadline, list(&dialer, &peer.endpoint, request)).await;
+    let answer = match answer {
+        Ok(Ok(holdings)) => Ok(holdings),
+        Ok(Err(status)) => Err(in_words(&status)),
+        Err(_) => Err("no answer in time".to_owned()),
+    };
+    (peer, answer)
+}
+
+/// Most holdings taken from one peer by one question.
+const HOLDINGS_MAX: usize = 100_000;
+
+/// All holdings of one peer's answer.
+///
+/// # Errors
+/// When the peer cannot be reached or refuses.
+pub async fn list(dialer: &Dialer, endpoint: &Endpoint, request: RfcQueryRequest) -> Result<Vec<Holding>, Status> {
+    let mut stream = dialer.peer(endpoint).rfc_query(request).await?.into_inner();
+    let mut holdings = Vec::new();
+    while let Some(message) = stream.message().await? {
+        holdings.extend(message.holdings);
+        if holdings.len() > HOLDINGS_MAX {
+            break;
+        }
+    }
+    Ok(holdings)
+}
+
+/// Takes a stranger's holding, as far as it can be.
+fn merge(found: &mut BTreeMap<ContentHash, Found>, from: &Source, holding: Holding) {
+    let Some(document) = holding.document else { return };
+    let document = match DocumentInfo::try_from(document) {
+        Ok(document) => document,
+        Err(error) => {
+            tracing::warn!(peer = %from, %error, "a peer lists a document that cannot be");
+            return;
+        }
+    };
+    let entry = found.entry(document.hash).or_insert(Found { document, holders: Vec::new() });
+    for holder in holding.holders {
+        if let Ok(endpoint) = holder.endpoint.parse::<Endpoint>()
+            && !entry.holders.iter().any(|known| known.endpoint == endpoint)
+        {
+            let name = holder.peer_name.parse::<p2pdi::name::PeerName>().map_or_else(|_| endpoint.to_string(), |name| name.to_string());
+            entry.holders.push(Source { name, endpoint });
+        }
+    }
+}
+
+/// The query that finds `wanted`.
+pub fn query_for(wanted: &Wanted) -> RfcQueryRequest {
+    match wanted {
+        Wanted::Number(number) => RfcQueryRequest { number: *number, ..Default::default() },
+        Wanted::Name(name) => RfcQueryRequest { name: name.to_string(), ..Default::default() },
+        Wanted::Hash(hash) => RfcQueryRequest { blake3: hash.to_field(), ..Default::default() },
+    }
+}

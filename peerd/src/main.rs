@@ -1,0 +1,77 @@
+//! `peerd`: parses, binds, runs, drains.
+
+mod progress;
+
+use clap::Parser as _;
+use p2pdi::{
+    server::{Stopped, until_stopped},
+    telemetry,
+};
+use peerd::{
+    config::Args,
+    node::{Node, NodeError},
+};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+use tokio::{net::TcpListener, runtime::Runtime};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, None),
+    };
+    let code = runtime.block_on(async {
+        let telemetry = match telemetry::init("peerd", args.log()) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return fail(&error, Some("try --log info")),
+        };
+        let code = match run(args).await {
+            Ok(Stopped::Done(())) => ExitCode::SUCCESS,
+            Ok(Stopped::AtOnce) => ExitCode::from(130),
+            Err(error) => fail(error.as_ref(), hint(error.as_ref())),
+        };
+        telemetry.finish().await;
+        code
+    });
+    // Blocking work still under way, such as hashing, is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(args: Args) -> Result<Stopped<()>, Box<dyn Error>> {
+    let address = args.listen();
+    let config = args.into_config()?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let bound = listener.local_addr()?;
+    let node = Node::open(config, listener)?;
+    progress::show(node.handle());
+    let mut stdout = io::stdout();
+    // The listener queues calls from now on.
+    writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush())?;
+    match until_stopped(async |stop| node.run(stop).await).await? {
+        Stopped::Done(done) => done.map(Stopped::Done).map_err(Into::into),
+        Stopped::AtOnce => Ok(Stopped::AtOnce),
+    }
+}
+
+fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref::<NodeError>()? {
+        NodeError::State(peerd::identity::StateError::Locked { .. }) => Some("give each peer a folder of its own with --state"),
+        NodeError::Share(_) => Some("give a folder that this user can read with --share"),
+        _ => None,
+    }
+}
+
+fn fail(error: &dyn Error, hint: Option<&str>) -> ExitCode {
+    let mut stderr = io::stderr();
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(stderr, "error: {error}");
+    if let Some(hint) = hint {
+        let _ = writeln!(stderr, "hint: {hint}");
+    }
+    ExitCode::FAILURE
+}

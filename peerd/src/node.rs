@@ -1,0 +1,168 @@
+//! The one place that knows all of a peer's parts and wires them.
+
+use crate::{
+    catalog::{self, Catalog},
+    config::{NodeConfig, reachable_endpoint},
+    dial::Dialer,
+    http,
+    identity::{Identity, StateError, StateFolder},
+    messages::{Inbox, Whispers},
+    service::{REQUEST_MAX_BYTES, Services},
+    session::{Session, SessionConfig, SessionDriver},
+    share::{Indexer, Share, ShareConfig, ShareError},
+    transfer::serve::Uploads,
+};
+use p2pdi::{
+    field::InvalidField,
+    instruments::Metrics,
+    server,
+    v1::{control_server::ControlServer, peer_server::PeerServer},
+};
+use std::{io, sync::Arc, time::SystemTime};
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// A peer, ready to run.
+pub struct Node {
+    listener: TcpListener,
+    config: NodeConfig,
+    state: Arc<StateFolder>,
+    services: Arc<Services>,
+    indexer: Indexer,
+    metrics: Metrics,
+}
+
+/// What a running peer's parts can be asked in its own process.
+#[derive(Clone)]
+pub struct NodeHandle {
+    services: Arc<Services>,
+}
+
+/// Why a peer cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its share.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// Its address.
+    #[error(transparent)]
+    Config(#[from] InvalidField),
+    /// Its listener.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] io::Error),
+    /// Its server.
+    #[error("cannot serve: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// A mistake of ours.
+    #[error(transparent)]
+    Router(#[from] server::RouterError),
+    /// A mistake of ours.
+    #[error("a part of the peer failed: {0}")]
+    Part(#[from] JoinError),
+}
+
+impl Node {
+    /// Opens everything a peer needs; nothing runs yet. Blocks while it reads the state folder.
+    ///
+    /// # Errors
+    /// When the state folder is in use or damaged, the share cannot be read, or there is no address others could dial.
+    pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
+        let metrics = Metrics::default();
+        let endpoint = match &config.advertise {
+            Some(endpoint) => endpoint.clone(),
+            None => reachable_endpoint(listener.local_addr()?, config.registry.as_ref())?,
+        };
+        let state = Arc::new(StateFolder::open(&config.state)?);
+        let me = Identity { id: state.id()?, name: config.name.clone(), endpoint };
+        let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()))?;
+        let session = Session::new(config.registry.as_ref());
+        let inbox = Arc::new(Inbox::new(&metrics));
+        let services = Services {
+            catalog: Catalog::new(share),
+            uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
+            whispers: Whispers::new(me.clone(), Arc::clone(&inbox), session.known().clone(), Dialer::default()),
+            me,
+            session,
+            inbox,
+            control: config.control,
+            started_at: SystemTime::now(),
+        };
+        Ok(Self { listener, config, state, services: Arc::new(services), indexer, metrics })
+    }
+
+    /// A handle that outlives [`Node::run`]'s consumption of the node.
+    pub fn handle(&self) -> NodeHandle {
+        NodeHandle { services: Arc::clone(&self.services) }
+    }
+
+    /// Runs until `stop`: then the registry is left, calls under way may finish within the grace period, and all parts end.
+    ///
+    /// # Errors
+    /// When the server cannot run, or a part panics.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
+        let Self { listener, config, state, services, indexer, metrics } = self;
+        // A part that ends by itself ends the peer.
+        let stop = stop.child_token();
+        let (health, _) = tonic_health::server::health_reporter();
+        health.set_serving::<PeerServer<Arc<Services>>>().await;
+        let grpc = Routes::new(PeerServer::new(Arc::clone(&services)).max_decoding_message_size(REQUEST_MAX_BYTES))
+            .add_service(ControlServer::new(Arc::clone(&services)).max_decoding_message_size(REQUEST_MAX_BYTES));
+        let router = server::router(grpc, health, http::router(Arc::clone(&services), metrics.clone()))?;
+
+        let mut parts = JoinSet::new();
+        parts.spawn(indexer.run(stop.clone()));
+        let catalog = services.catalog.clone();
+        parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
+        if let Some(registry) = config.registry {
+            let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
+            let uploads = Arc::clone(&services.uploads);
+            let version = services.catalog.share().changes();
+            parts.spawn(SessionDriver::new(services.session.clone(), session, state, uploads, version).run(stop.clone()));
+        }
+        let mut serving = std::pin::pin!(server::serve(listener, router, &config.limits, &metrics, stop.clone()));
+        let served = loop {
+            tokio::select! {
+                served = &mut serving => break served.map_err(NodeError::from),
+                Some(ended) = parts.join_next() => if let Err(panicked) = ended {
+                    stop.cancel();
+                    tracing::error!(%panicked, "a part of the peer failed");
+                    break Err(panicked.into());
+                },
+            }
+        };
+        stop.cancel();
+        while let Some(ended) = parts.join_next().await {
+            ended?;
+        }
+        served
+    }
+}
+
+impl NodeHandle {
+    /// Who the peer is.
+    pub fn identity(&self) -> &Identity {
+        &self.services.me
+    }
+
+    /// Its share.
+    pub fn share(&self) -> &Share {
+        self.services.catalog.share()
+    }
+
+    /// Its standing with the registry.
+    pub fn session(&self) -> &Session {
+        &self.services.session
+    }
+
+    /// The messages it received.
+    pub fn inbox(&self) -> &Inbox {
+        &self.services.inbox
+    }
+}

@@ -1,0 +1,162 @@
+//! The RPCs of `Peer` and `Control`: raw values are checked in the first lines, the parts do the work.
+
+use crate::{
+    catalog::{self, Catalog, Filter},
+    identity::Identity,
+    messages::{BODY_MAX_BYTES, Inbox, Whispers},
+    session::Session,
+    share::SharedDocument,
+    transfer::serve::{Upload, Uploads},
+};
+use p2pdi::{
+    VERSION,
+    content::ContentHash,
+    document::DocumentName,
+    field::InvalidField,
+    status::Reason,
+    v1::{
+        GetRfcRequest, GetRfcResponse, Load, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, StatusRequest, StatusResponse,
+        WhisperRequest, WhisperResponse, control_server::Control, get_rfc_request, peer_server::Peer,
+    },
+};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+/// Largest request taken, in bytes: a message with the longest body and all its names.
+pub const REQUEST_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * 1024;
+
+/// What a peer's servers share.
+pub struct Services {
+    pub(crate) me: Identity,
+    pub(crate) catalog: Catalog,
+    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) session: Session,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) whispers: Whispers,
+    pub(crate) control: ControlFrom,
+    pub(crate) started_at: SystemTime,
+}
+
+/// Who may control a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ControlFrom {
+    /// Callers on the same machine.
+    Loopback,
+    /// Anybody who can reach the port.
+    Any,
+}
+
+impl Services {
+    /// How the peer is doing.
+    pub fn status(&self) -> StatusResponse {
+        let mut share = self.catalog.share().status();
+        share.learned_documents = self.catalog.learned_documents() as u64;
+        StatusResponse {
+            id: self.me.id.to_field(),
+            name: self.me.name.to_string(),
+            endpoint: self.me.endpoint.to_string(),
+            version: VERSION.to_owned(),
+            started_at: Some(self.started_at.into()),
+            registry: Some(self.session.status()),
+            share: Some(share),
+            load: Some(self.load()),
+            inbox: Some(self.inbox.status()),
+        }
+    }
+
+    fn load(&self) -> Load {
+        self.uploads.load()
+    }
+
+    fn document(&self, wanted: Option<get_rfc_request::Document>) -> Result<Arc<SharedDocument>, Status> {
+        use get_rfc_request::Document;
+        let index = self.catalog.share().index();
+        let (found, what) = match wanted {
+            Some(Document::Number(0)) => return Err(InvalidField::new("number", "RFC numbers begin at 1").into()),
+            Some(Document::Number(number)) => (index.by_number(number).next().cloned(), format!("RFC {number}")),
+            Some(Document::Name(name)) => {
+                let name = DocumentName::parse(&name)?;
+                (index.by_name(name.as_str()).into_iter().next().cloned(), name.to_string())
+            }
+            Some(Document::Blake3(hash)) => {
+                let hash = ContentHash::from_field(&hash)?;
+                (index.by_hash(&hash).next().cloned(), format!("b3:{hash}"))
+            }
+            None => return Err(InvalidField::new("document", "say which document: a number, a name or a blake3 hash").into()),
+        };
+        found.ok_or_else(|| Reason::DocumentUnknown.status(format!("{} does not have {what}; ask RFCQuery who does", self.me.name)))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for Arc<Services> {
+    type RFCQueryStream = tokio_stream::Iter<Box<dyn Iterator<Item = Result<RfcQueryResponse, Status>> + Send>>;
+    type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
+
+    async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        let request = request.into_inner();
+        let filter = Filter::try_from(&request)?;
+        let messages = catalog::answer(&self.catalog, &self.me, &filter, request.if_version, Instant::now());
+        let messages: Box<dyn Iterator<Item = _> + Send> = Box::new(messages.map(Ok));
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
+        let GetRfcRequest { document, offset, length, without_piece_hashes } = request.into_inner();
+        let document = self.document(document)?;
+        let size = document.size;
+        let beyond = |what: &str| {
+            Reason::RangeBeyondEnd.status_with(format!("the range {what} beyond the end: the document has {size} bytes"), [("size", size.to_string())])
+        };
+        if offset > size {
+            return Err(beyond("begins"));
+        }
+        let end = if length == 0 { size } else { offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| beyond("ends"))? };
+        let upload = Upload { document, range: offset..end, with_piece_hashes: !without_piece_hashes };
+        let stream = Arc::clone(&self.uploads).send(self.catalog.share().clone(), upload).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn whisper(&self, request: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        self.whispers.deliver(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        let index = self.catalog.share().index();
+        Ok(Response::new(PingResponse {
+            id: self.me.id.to_field(),
+            name: self.me.name.to_string(),
+            endpoint: self.me.endpoint.to_string(),
+            version: VERSION.to_owned(),
+            index_version: index.version(),
+            documents: index.len() as u64,
+            load: Some(self.load()),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Arc<Services> {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.permit(request.remote_addr())?;
+        Ok(Response::new(Services::status(self)))
+    }
+}
+
+impl Services {
+    fn permit(&self, caller: Option<SocketAddr>) -> Result<(), Status> {
+        match self.control {
+            ControlFrom::Any => Ok(()),
+            ControlFrom::Loopback if caller.is_some_and(|caller| caller.ip().to_canonical().is_loopback()) => Ok(()),
+            ControlFrom::Loopback => Err(Reason::LoopbackOnly.status(
+                "this peer is controlled from its own machine only; call from there, or start it with --control any. Ping answers everybody",
+            )),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Pauses between tries. Pure.
+
+use std::time::Duration;
+
+/// Pause after the first failure.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// Longest pause: a registry that is back is found again within it.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Exponential backoff with full jitter above one half ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The pause after one more failure; `random` is in 0..1.
+    pub(super) fn next(&mut self, random: f64) -> Duration {
+        let whole = (PAUSE_FIRST * (1 << self.failures.min(10))).min(PAUSE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        whole.mul_f64(0.5 + random / 2.0)
+    }
+
+    /// It worked.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_start_small_again_after_a_success() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..20).map(|_| backoff.next(1.0)).collect();
+        assert_eq!(pauses[0], PAUSE_FIRST);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[19], PAUSE_MAX);
+        backoff.reset();
+        assert_eq!(backoff.next(0.0), PAUSE_FIRST / 2);
+    }
+}

@@ -1,0 +1,123 @@
+//! The other peers, as the registry last listed them.
+
+use p2pdi::{endpoint::Endpoint, id::PeerId, name::PeerName, v1};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::sync::watch;
+
+/// A peer that others can dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPeer {
+    /// Its id.
+    pub id: PeerId,
+    /// Its name.
+    pub name: PeerName,
+    /// Where it is dialled.
+    pub endpoint: Endpoint,
+}
+
+impl TryFrom<&v1::PeerRecord> for KnownPeer {
+    type Error = p2pdi::field::InvalidField;
+
+    fn try_from(record: &v1::PeerRecord) -> Result<Self, Self::Error> {
+        Ok(Self { id: PeerId::from_field("id", &record.id)?, name: record.name.parse()?, endpoint: record.endpoint.parse()? })
+    }
+}
+
+/// All of them; cheap to clone.
+#[derive(Clone, Default)]
+pub struct KnownPeers {
+    peers: Arc<RwLock<BTreeMap<PeerName, KnownPeer>>>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+/// What a registry answered, all pages together.
+#[derive(Default)]
+pub(super) struct Listing {
+    pub(super) start_over: bool,
+    pub(super) peers: Vec<v1::PeerRecord>,
+    pub(super) gone: Vec<v1::PeerGone>,
+}
+
+impl KnownPeers {
+    /// The peer of this name.
+    pub fn find(&self, name: &PeerName) -> Option<KnownPeer> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<KnownPeer> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tells whenever somebody came, left or moved.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn update(&self, listing: Listing) {
+        if !listing.start_over && listing.peers.is_empty() && listing.gone.is_empty() {
+            return;
+        }
+        let listed = listing.peers.iter().filter_map(|record| match KnownPeer::try_from(record) {
+            Ok(peer) => Some((peer.name.clone(), peer)),
+            Err(error) => {
+                tracing::warn!(%error, "the registry lists a peer that cannot be");
+                None
+            }
+        });
+        let changed = {
+            let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+            let mut next = if listing.start_over { BTreeMap::new() } else { peers.clone() };
+            for gone in &listing.gone {
+                if let Ok(name) = gone.name.parse() {
+                    next.remove::<PeerName>(&name);
+                }
+            }
+            next.extend(listed);
+            let changed = next != *peers;
+            *peers = next;
+            changed
+        };
+        if changed {
+            self.changed.send_replace(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, port: u16) -> v1::PeerRecord {
+        v1::PeerRecord { id: vec![1; 16].into(), name: name.into(), endpoint: format!("127.0.0.1:{port}"), ..Default::default() }
+    }
+
+    #[test]
+    fn deltas_are_applied_and_a_start_over_replaces_all() {
+        let known = KnownPeers::default();
+        known.update(Listing { start_over: true, peers: vec![record("a", 1), record("B", 2), record("no good", 3)], gone: vec![] });
+        assert_eq!(known.len(), 2);
+        let gone = v1::PeerGone { name: "A".into(), ..Default::default() };
+        known.update(Listing { peers: vec![record("b", 4)], gone: vec![gone], ..Default::default() });
+        assert_eq!(known.find(&"b".parse().unwrap()).unwrap().endpoint.port(), 4);
+        assert_eq!(known.len(), 1);
+        let changes = known.changes();
+        known.update(Listing::default());
+        assert!(!changes.has_changed().unwrap());
+        known.update(Listing { start_over: true, ..Default::default() });
+        assert!(known.is_empty() && changes.has_changed().unwrap());
+    }
+}
