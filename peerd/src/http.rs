@@ -30,7 +30,7 @@ struct Page {
 }
 
 /// The plain HTTP side of a peer.
-pub fn router(services: Arc<Services>, metrics: Metrics) -> Router {
+pub(crate) fn router(services: Arc<Services>, metrics: Metrics) -> Router {
     Router::new()
         .route("/", get(status))
         .route("/metrics", get(render_metrics))
@@ -74,7 +74,7 @@ fn is_registered(state: SessionState) -> bool {
 /// Ready: the share is read, and the registry does not refuse this peer. A registry that is away does not make a peer useless.
 async fn ready(State(page): State<Page>) -> (StatusCode, String) {
     let standing = page.services.session.status();
-    if !page.services.catalog.share().is_settled() {
+    if !page.services.catalog.share().progress().borrow().settled {
         return (StatusCode::SERVICE_UNAVAILABLE, "the share is still being read\n".to_owned());
     }
     match standing.state() {

@@ -7,7 +7,7 @@ use crate::{
     http,
     identity::{Identity, StateError, StateFolder},
     messages::{Inbox, Whispers},
-    service::{REQUEST_MAX_BYTES, Services},
+    service::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Session, SessionConfig, SessionDriver},
     share::{Indexer, Share, ShareConfig, ShareError},
     transfer::serve::Uploads,
@@ -81,7 +81,7 @@ impl Node {
         };
         let state = Arc::new(StateFolder::open(&config.state)?);
         let me = Identity { id: state.id()?, name: config.name.clone(), endpoint };
-        let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()))?;
+        let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(config.registry.as_ref());
         let inbox = Arc::new(Inbox::new(&metrics));
         let services = Services {
@@ -111,9 +111,9 @@ impl Node {
         // A part that ends by itself ends the peer.
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
-        health.set_serving::<PeerServer<Arc<Services>>>().await;
-        let grpc = Routes::new(PeerServer::new(Arc::clone(&services)).max_decoding_message_size(REQUEST_MAX_BYTES))
-            .add_service(ControlServer::new(Arc::clone(&services)).max_decoding_message_size(REQUEST_MAX_BYTES));
+        health.set_serving::<PeerServer<Calls>>().await;
+        let grpc = Routes::new(PeerServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES))
+            .add_service(ControlServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES));
         let router = server::router(grpc, health, http::router(Arc::clone(&services), metrics.clone()))?;
 
         let mut parts = JoinSet::new();

@@ -11,14 +11,15 @@ pub(crate) fn show(node: NodeHandle) {
     }
     tokio::spawn(async move {
         let mut progress = node.share().progress();
-        let style = ProgressStyle::with_template("indexing {pos} of {len} files, {bytes_hashed} {wide_bar}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("reading the share: {pos} of {len} files {wide_bar} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(0).with_style(style);
         let settled = node.share().settled();
         let draw = async {
             while progress.changed().await.is_ok() {
-                let now = progress.borrow_and_update().clone();
-                bar.set_length(now.files_seen);
-                bar.set_position(now.files_done);
+                let now = *progress.borrow_and_update();
+                bar.set_length(now.files);
+                bar.set_position(now.files.saturating_sub(now.pending));
+                bar.set_message(format!("{} hashed", bytesize::ByteSize(now.hashed_bytes).display().iec()));
             }
         };
         tokio::select! {

@@ -43,6 +43,18 @@ pub struct Services {
     pub(crate) started_at: SystemTime,
 }
 
+/// The RPCs; clones share their parts.
+#[derive(Clone)]
+pub(crate) struct Calls(pub(crate) Arc<Services>);
+
+impl std::ops::Deref for Calls {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
 /// Who may control a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ControlFrom {
@@ -79,14 +91,14 @@ impl Services {
         let index = self.catalog.share().index();
         let (found, what) = match wanted {
             Some(Document::Number(0)) => return Err(InvalidField::new("number", "RFC numbers begin at 1").into()),
-            Some(Document::Number(number)) => (index.by_number(number).next().cloned(), format!("RFC {number}")),
+            Some(Document::Number(number)) => (index.by_number(number).first().cloned(), format!("RFC {number}")),
             Some(Document::Name(name)) => {
                 let name = DocumentName::parse(&name)?;
-                (index.by_name(name.as_str()).into_iter().next().cloned(), name.to_string())
+                (index.by_name(name.as_str()).cloned(), name.to_string())
             }
             Some(Document::Blake3(hash)) => {
                 let hash = ContentHash::from_field(&hash)?;
-                (index.by_hash(&hash).next().cloned(), format!("b3:{hash}"))
+                (index.by_hash(&hash).first().cloned(), format!("b3:{hash}"))
             }
             None => return Err(InvalidField::new("document", "say which document: a number, a name or a blake3 hash").into()),
         };
@@ -95,7 +107,7 @@ impl Services {
 }
 
 #[tonic::async_trait]
-impl Peer for Arc<Services> {
+impl Peer for Calls {
     type RFCQueryStream = tokio_stream::Iter<Box<dyn Iterator<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
 
@@ -142,10 +154,10 @@ impl Peer for Arc<Services> {
 }
 
 #[tonic::async_trait]
-impl Control for Arc<Services> {
+impl Control for Calls {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.permit(request.remote_addr())?;
-        Ok(Response::new(Services::status(self)))
+        Ok(Response::new(self.0.status()))
     }
 }
 

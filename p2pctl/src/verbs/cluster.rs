@@ -36,8 +36,8 @@ impl Cluster {
         let stop = stop.child_token();
         let listener = bind(port).await?;
         let registry = Endpoint::from(listener.local_addr()?);
-        let config = registry::Config::embedded(folder.join("registry"), Limits { grace: GRACE, ..Limits::default() });
-        let server = registry::Registry::open(config).map_err(|error| Failure::refused(error.to_string()))?;
+        let config = registry::Config { state: registry::State::Folder(folder.join("registry")), grace: GRACE, ..registry::Config::default() };
+        let server = registry::Registry::open(&config).map_err(|error| Failure::refused(error.to_string()))?;
         let mut running = JoinSet::new();
         let until = stop.clone();
         running.spawn(async move { server.serve(listener, until).await.map_err(|error| Failure::refused(error.to_string())) });

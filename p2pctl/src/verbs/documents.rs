@@ -10,7 +10,7 @@ macro_rules! rfcs {
 }
 
 /// Number and text, as published.
-pub(super) const RFCS: &[(u32, &[u8])] = &rfcs!(1, 10, 48, 100, 791, 1149, 2324, 2616, 8881, 9110);
+pub(super) const RFCS: &[(u32, &[u8])] = &rfcs!(1, 10, 48, 49, 59, 64, 100, 791, 826, 2324, 8881, 9110);
 
 /// Writes the RFCs that peer `index` of `count` shares to a folder of its own. Each RFC goes to two peers, where there are so many.
 pub(super) fn deal(folder: &Path, index: usize, count: usize) -> Outcome<PathBuf> {

@@ -9,9 +9,9 @@ use std::{
 };
 
 /// How long a peer's word counts after it last gave it: several rounds of asking.
-pub const LEARNED_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+pub(super) const LEARNED_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Most holdings kept, of all peers together: some 100 MiB with long names. Past it a peer's further documents are not learned.
-pub const LEARNED_HOLDINGS_MAX: usize = 200_000;
+pub(super) const LEARNED_HOLDINGS_MAX: usize = 200_000;
 
 /// Whose word it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -121,10 +121,10 @@ pub fn answer(catalog: &Catalog, me: &Identity, filter: &Filter, if_version: u64
     if !unchanged {
         let mut by_hash: BTreeMap<ContentHash, usize> = BTreeMap::new();
         let own: Vec<Arc<SharedDocument>> = match (&filter.hash, filter.number, &filter.name) {
-            (Some(hash), _, _) => index.by_hash(hash).cloned().collect(),
-            (None, Some(number), _) => index.by_number(number).cloned().collect(),
+            (Some(hash), _, _) => index.by_hash(hash).to_vec(),
+            (None, Some(number), _) => index.by_number(number).to_vec(),
             (None, None, Some(name)) => index.by_name(name.as_str()).into_iter().cloned().collect(),
-            (None, None, None) => index.documents().cloned().collect(),
+            (None, None, None) => index.documents().to_vec(),
         };
         for document in own.into_iter().filter(|own| filter.selects_own(own)).take(filter.limit) {
             by_hash.entry(document.hash).or_insert(selected.len());

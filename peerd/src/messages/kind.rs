@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 /// The kind of a message that says none.
 pub const KIND_DEFAULT: &str = "text";
 /// Longest kind, in bytes: a word, not a message.
-pub const KIND_MAX_BYTES: usize = 64;
+pub(super) const KIND_MAX_BYTES: usize = 64;
 
 /// Letters, digits, `.`, `_` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

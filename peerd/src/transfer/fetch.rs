@@ -3,7 +3,7 @@
 use super::{
     partial::{self, Partial, WriteError},
     receive::{self, Incoming, SourceError},
-    sources::{Fault, Source, SourceReport, Sources},
+    sources::{Source, SourceReport, Sources},
 };
 use crate::{dial::Dialer, document::DocumentInfo};
 use p2pdi::{
@@ -154,7 +154,7 @@ pub async fn fetch(dialer: &Dialer, wanted: &Wanted, sources: Vec<Source>, finde
             let hash = match (&state, wanted) {
                 (State::Receiving { document, .. }, _) => Some(document.hash),
                 (State::Unknown, Wanted::Hash(hash)) => Some(*hash),
-                (State::Unknown, _) => None,
+                (State::Unknown | State::There { .. }, _) => None,
             };
             searches += 1;
             if let Some(hash) = hash.filter(|_| searches <= SEARCHES_MAX)
@@ -164,7 +164,7 @@ pub async fn fetch(dialer: &Dialer, wanted: &Wanted, sources: Vec<Source>, finde
             }
             let kept_bytes = match &state {
                 State::Receiving { partial, .. } => partial.size() - partial.missing_bytes(),
-                State::Unknown => 0,
+                State::Unknown | State::There { .. } => 0,
             };
             return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes });
         };

@@ -9,7 +9,6 @@ use crate::dial::{Dialer, in_words};
 use bytes::Bytes;
 use p2pdi::{
     field::InvalidField,
-    status::Reason,
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
 use std::{ops::Range, sync::Arc, time::Duration};

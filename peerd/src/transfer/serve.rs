@@ -5,6 +5,7 @@ use crate::share::{OpenDocument, OpenError, Share, SharedDocument};
 use bytes::{Bytes, BytesMut};
 use metrics::{Counter, Gauge};
 use p2pdi::{
+    content::Pieces,
     instruments::Metrics,
     status::{Reason, internal},
     v1::{Chunk, GetRfcHeader, GetRfcResponse, Load, get_rfc_response::Part},
@@ -88,17 +89,17 @@ impl Uploads {
         };
         let Upload { document, range, with_piece_hashes } = upload;
         let first = read_range(&range, range.start);
-        let opening = Arc::clone(&document);
-        let (file, data) = spawn_blocking(move || {
-            let file = share.open_document(&opening).map_err(|error| refuse_open(&opening, &error))?;
+        let header_range = range.clone();
+        let (file, header, data) = spawn_blocking(move || {
+            let file = share.open_document(&document).map_err(|error| refuse_open(&document, &error))?;
             let file = Arc::new(file);
+            let header = header(&share, &document, &header_range, with_piece_hashes)?;
             let data = read(&file, first)?;
-            Ok::<_, Status>((file, data))
+            Ok::<_, Status>((file, header, data))
         })
         .await
         .map_err(|error| internal("opening a document", &error))??;
         self.documents.increment(1);
-        let header = header(&document, &range, with_piece_hashes);
         let guard = Active::new(&self, place);
         Ok(async_stream::try_stream! {
             let guard = guard;
@@ -150,15 +151,20 @@ impl Drop for Active {
     }
 }
 
-fn header(document: &SharedDocument, range: &Range<u64>, with_piece_hashes: bool) -> GetRfcHeader {
-    let hashes = document.piece_hashes();
-    GetRfcHeader {
+fn header(share: &Share, document: &SharedDocument, range: &Range<u64>, with_piece_hashes: bool) -> Result<GetRfcHeader, Status> {
+    let piece_hashes = if with_piece_hashes {
+        let hashes = share.piece_hashes(document);
+        hashes.ok_or_else(|| Reason::DocumentUnreadable.status(format!("{} is being hashed again; ask another holder", document.name)))?.joined()
+    } else {
+        Bytes::new()
+    };
+    Ok(GetRfcHeader {
         document: Some(document.into()),
-        piece_size: hashes.pieces().piece_size(),
-        piece_hashes: if with_piece_hashes { hashes.joined() } else { Bytes::new() },
+        piece_size: Pieces::of_size(document.size)?.piece_size(),
+        piece_hashes,
         offset: range.start,
         served_length: range.end - range.start,
-    }
+    })
 }
 
 fn read_range(range: &Range<u64>, at: u64) -> Range<u64> {
@@ -176,7 +182,7 @@ fn ahead(file: &Arc<OpenDocument>, range: &Range<u64>, at: u64) -> Option<JoinHa
 fn read(file: &OpenDocument, range: Range<u64>) -> Result<Bytes, Status> {
     let length = usize::try_from(range.end - range.start).unwrap_or(READ_BYTES);
     let mut data = BytesMut::zeroed(length);
-    let read = file.read_exact_at(&mut data, range.start);
+    let read = file.read_at(&mut data, range.start);
     // Asked after the read: what was read before a change is of the old content.
     if !file.unchanged() {
         return Err(changed());
@@ -196,8 +202,8 @@ fn changed() -> Status {
 
 fn refuse_open(document: &SharedDocument, error: &OpenError) -> Status {
     match error {
-        OpenError::Changed => changed(),
-        OpenError::Io(error) => {
+        OpenError::Changed | OpenError::Gone => changed(),
+        OpenError::Unreadable(error) => {
             tracing::warn!(name = %document.name, %error, "cannot open a shared document");
             Reason::DocumentUnreadable.status(format!("{} cannot be read now; ask another holder", document.name))
         }
