@@ -18,9 +18,12 @@ use support::*;
 /// Registers and re-registers under names of its own until the registry dies. Keeps what was acknowledged.
 async fn storm(mut client: Client, worker: u64, round: u64, acknowledged: Arc<Mutex<HashMap<String, String>>>) {
     for number in 0.. {
-        let name = format!("w{worker}-r{round}-{}", number / 2);
+        let name = format!("w{worker}-r{round}-{number}");
         let Ok(answer) = client.register(asking(&name, "10.0.0.1:7801")).await else { return };
-        acknowledged.lock().unwrap().insert(name, answer.into_inner().cookie);
+        let cookie = answer.into_inner().cookie;
+        acknowledged.lock().unwrap().insert(name.clone(), cookie.clone());
+        // With its cookie: without, one that is written and not acknowledged would rightly end the cookie before.
+        let Ok(_) = client.register(with_cookie(asking(&name, "10.0.0.2:7801"), &cookie)).await else { return };
     }
 }
 
