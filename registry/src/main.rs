@@ -1,0 +1,76 @@
+//! `registry`: parse, bind, serve, drain.
+
+use clap::Parser as _;
+use p2pdi::server::{Stopped, until_stopped};
+use registry::{Config, Registry, RegistryError};
+use std::{fmt, io::Write as _, process::ExitCode};
+use tokio::net::TcpListener;
+
+/// Why the program ends with 1: one line, and what to do about it.
+struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(message: impl fmt::Display, hint: &str) -> Self {
+        Self { message: message.to_string(), hint: Some(hint.to_owned()).filter(|hint| !hint.is_empty()) }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        Self { hint: error.hint(), message: error.to_string() }
+    }
+}
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Failure::new(format_args!("cannot start threads: {error}"), "")),
+    };
+    let outcome = runtime.block_on(run(config));
+    // Not waiting for what a second signal left behind.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Stopped::Done(())) => ExitCode::SUCCESS,
+        Ok(Stopped::AtOnce) => ExitCode::FAILURE,
+        Err(failure) => failed(&failure),
+    }
+}
+
+async fn run(config: Config) -> Result<Stopped<()>, Failure> {
+    let telemetry = p2pdi::telemetry::init("registry", &config.log_filter())
+        .map_err(|error| Failure::new(error, "see --help for --log, and OpenTelemetry's documentation for OTEL_*"))?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        Failure::new(
+            format_args!("cannot listen on {}: {error}", config.listen),
+            "stop what listens there, or choose another address with --listen; port 0 picks a free one",
+        )
+    })?;
+    let registry = Registry::open(&config)?;
+    let address = listener.local_addr().map_err(|error| Failure::new(error, ""))?;
+    let stopped = until_stopped(async |stop| {
+        // A closed standard output is no reason not to serve.
+        let _closed = writeln!(std::io::stdout(), "listening on {address}");
+        registry.serve(listener, stop).await
+    });
+    let stopped = stopped.await.map_err(|error| Failure::new(format_args!("cannot listen for signals: {error}"), ""))?;
+    match stopped {
+        Stopped::Done(served) => served?,
+        Stopped::AtOnce => return Ok(Stopped::AtOnce),
+    }
+    telemetry.finish().await;
+    Ok(Stopped::Done(()))
+}
+
+/// The one place that speaks to the person at the terminal.
+fn failed(failure: &Failure) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    let _closed = writeln!(stderr, "error: {}", failure.message);
+    if let Some(hint) = &failure.hint {
+        let _closed = writeln!(stderr, "hint: {hint}");
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,154 @@
+//! A registry: opened, served, drained.
+
+use crate::{
+    clock::Clock,
+    config::{Config, State},
+    expiry, http,
+    leases::{Leases, Shared},
+    service::{Calls, REQUEST_MAX_BYTES},
+    store::{Embedded, Store, StoreError, Volatile, Write},
+    table::{Settings, Table},
+    writer::{Job, QUEUE_MAX, Writer},
+};
+use p2pdi::{instruments::Metrics, server::Limits, v1::registry_server::RegistryServer};
+use std::{io, sync::Arc, thread::JoinHandle, time::Instant};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Why a registry cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no thread, or no randomness, to give.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The contract's own descriptors.
+    #[error("cannot describe the service: {0}")]
+    Contract(#[from] tonic_reflection::server::Error),
+    /// The server.
+    #[error("cannot serve: {0}")]
+    Server(#[from] tonic::transport::Error),
+}
+
+impl RegistryError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => Some(error.hint()),
+            _ => None,
+        }
+    }
+}
+
+/// A registry with its records read, ready to serve.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use registry::{Config, Registry, State};
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let address = listener.local_addr()?;
+/// let stop = tokio_util::sync::CancellationToken::new();
+/// let registry = Registry::open(&Config { state: State::Memory, ..Config::default() })?;
+/// let serving = tokio::spawn(registry.serve(listener, stop.clone()));
+/// // … calls to `address` …
+/// stop.cancel();
+/// serving.await??;
+/// # Ok(()) }
+/// ```
+pub struct Registry {
+    leases: Leases,
+    metrics: Metrics,
+    limits: Limits,
+    writer: JoinHandle<()>,
+}
+
+impl Registry {
+    /// Opens the store and reads it. Takes some seconds for a million peers; call it before the port is announced.
+    ///
+    /// # Errors
+    /// When the state folder is in use, damaged or out of reach.
+    pub fn open(config: &Config) -> Result<Self, RegistryError> {
+        let store: Box<dyn Store> = match &config.state {
+            State::Memory => Box::new(Volatile),
+            State::Folder(folder) => Box::new(Embedded::open(folder)?),
+        };
+        Self::with_store(config, store)
+    }
+
+    fn with_store(config: &Config, mut store: Box<dyn Store>) -> Result<Self, RegistryError> {
+        let started = Instant::now();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::from)?;
+        let settings = Settings {
+            ttl_ms: u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX),
+            max_peers: config.max_peers,
+            max_peers_per_address: config.max_peers_per_address,
+        };
+        let clock = Clock::start();
+        let mut table = Table::new(settings, seed);
+        let ceiling = store.load(&mut |slot, peer| {
+            let name = peer.name.clone();
+            let twice = || StoreError::Failed { doing: "read the state file", problem: format!("{name} is in it twice") };
+            table.restore(slot, peer).then_some(()).ok_or_else(twice)
+        })?;
+        table.restored(ceiling, clock.now());
+        if let Some(ceiling) = table.ceiling_wanted() {
+            store.commit(&[Write::Ceiling(ceiling)])?;
+            table.ceiling_written(ceiling);
+        }
+        let counts = table.counts();
+        tracing::info!(active = counts.active, inactive = counts.inactive, state = %config.state, took = ?started.elapsed(), "records read");
+
+        let metrics = Metrics::default();
+        let shared = Arc::new(Shared::new(table, clock));
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer::new(Arc::clone(&shared), store, queue, &metrics).spawn()?;
+        let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
+        Ok(Self { leases: Leases { shared, jobs }, metrics, limits, writer })
+    }
+
+    /// Serves on `listener` until `stop`, then lets calls finish within the grace period and closes the store.
+    ///
+    /// # Errors
+    /// When it cannot serve at all; a failing connection ends only itself.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
+        let Self { leases, metrics, limits, writer } = self;
+        let (health, _service) = tonic_health::server::health_reporter();
+        health.set_serving::<RegistryServer<Calls>>().await;
+        let calls = RegistryServer::new(Calls { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
+        let http = http::routes(leases.clone(), metrics.clone(), stop.clone());
+        let router = p2pdi::server::router(Routes::new(calls), health.clone(), http)?;
+
+        let ended = CancellationToken::new();
+        let expiry = tokio::spawn(expiry::drive(leases.clone(), ended.clone()));
+        let draining = {
+            let (stop, ended) = (stop.clone(), ended.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = ended.cancelled() => return,
+                }
+                health.set_not_serving::<RegistryServer<Calls>>().await;
+                health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            })
+        };
+        let served = p2pdi::server::serve(listener, router, &limits, &metrics, stop).await;
+        ended.cancel();
+        for task in [expiry, draining] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the registry ended with a panic");
+            }
+        }
+        // Fails only if the thread is gone already, which the join tells.
+        let _gone = leases.jobs.send(Job::Stop).await;
+        drop(leases);
+        match tokio::task::spawn_blocking(|| writer.join()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => tracing::error!("the writing thread ended with a panic"),
+        }
+        Ok(served?)
+    }
+}

@@ -1,0 +1,163 @@
+//! The calls: raw values become validated ones, the table decides, refusals become statuses.
+
+use crate::{
+    leases::{Leases, Refused},
+    table::{Lease, PAGE_MAX, Query, Refusal, Registration, mapped},
+};
+use p2pdi::{
+    cookie::{COOKIE_HEADER, Cookie},
+    endpoint::Endpoint,
+    field::InvalidField,
+    id::PeerId,
+    name::PeerName,
+    selector::{NamePattern, validate_labels},
+    status::{Reason, internal},
+    v1::{
+        KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
+        RegisterResponse, registry_server::Registry,
+    },
+};
+use std::net::{IpAddr, Ipv6Addr};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+/// Largest request taken, in bytes: 16 labels of full length (2 KiB), a name, an endpoint, and room for what later
+/// versions add.
+pub(crate) const REQUEST_MAX_BYTES: usize = 16 * 1024;
+
+/// The service `p2pdi.v1.Registry`.
+pub(crate) struct Calls {
+    pub(crate) leases: Leases,
+}
+
+#[tonic::async_trait]
+impl Registry for Calls {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        let ask = registration(request)?;
+        let (lease, cookie) = self.leases.register(&ask).await?;
+        tracing::debug!(name = %ask.name, endpoint = %lease.peer.endpoint, revision = lease.revision, "registered");
+        let (ttl, interval) = (milliseconds(lease.ttl_ms), milliseconds(lease.interval_ms));
+        Ok(Response::new(RegisterResponse {
+            peer: Some(lease.peer),
+            cookie: cookie.reveal(),
+            ttl,
+            keep_alive_interval: interval,
+            revision: lease.revision,
+        }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        let cookie = required_cookie(request.metadata())?;
+        let revision = self.leases.leave(&cookie.hash()).await?;
+        Ok(Response::new(LeaveResponse { revision }))
+    }
+
+    async fn keep_alive(&self, request: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
+        let cookie = required_cookie(request.metadata())?.hash();
+        let KeepAliveRequest { load, index_version } = request.into_inner();
+        let kept = self.leases.shared.with(|table, now| table.keep_alive(&cookie, load, index_version, now));
+        let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(Refused::By)?;
+        let (ttl, interval) = (milliseconds(ttl_ms), milliseconds(interval_ms));
+        Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision }))
+    }
+
+    async fn p_query(&self, request: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
+        let cookie = required_cookie(request.metadata())?.hash();
+        let query = query(request.into_inner())?;
+        let answer = self.leases.shared.with(|table, now| table.query(&cookie, &query, now));
+        Ok(Response::new(answer.map_err(Refused::By)?))
+    }
+}
+
+fn registration(request: Request<RegisterRequest>) -> Result<Registration, Status> {
+    // Only calls from inside the process come without an address.
+    let address = mapped(request.remote_addr().map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |address| address.ip()));
+    let presented = cookie(request.metadata())?;
+    let RegisterRequest { name, endpoint, labels, id, observer } = request.into_inner();
+    let name: PeerName = name.parse()?;
+    let endpoint: Option<Endpoint> = if observer { None } else { Some(endpoint.parse()?) };
+    validate_labels(&labels)?;
+    let id = if id.is_empty() { None } else { Some(PeerId::from_field("id", &id)?) };
+    let random = |error: getrandom::Error| internal("making a secret", &error);
+    Ok(Registration {
+        name,
+        endpoint,
+        labels: crate::table::Labels::pack(&labels),
+        id,
+        spare_id: PeerId::generate().map_err(random)?,
+        presented,
+        spare_cookie: Cookie::generate().map_err(random)?,
+        address,
+    })
+}
+
+fn query(request: PQueryRequest) -> Result<Query, InvalidField> {
+    let PQueryRequest { name, labels, page_size, page_token, sample, since_revision, include_observers } = request;
+    let pattern = NamePattern::parse(&name)?;
+    validate_labels(&labels)?;
+    if sample > 0 && (!page_token.is_empty() || since_revision > 0) {
+        return Err(InvalidField::new("sample", "is a whole answer; it goes with neither page_token nor since_revision"));
+    }
+    let at_most = |asked: u32| usize::try_from(asked).unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let page_size = if page_size == 0 { PAGE_MAX } else { at_most(page_size) };
+    Ok(Query { name, pattern, labels, page_size, page_token, sample: at_most(sample), since_revision, include_observers })
+}
+
+/// The caller's cookie, if it sent one.
+fn cookie(metadata: &MetadataMap) -> Result<Option<Cookie>, Status> {
+    let mut sent = metadata.get_all(COOKIE_HEADER).iter();
+    let Some(first) = sent.next() else { return Ok(None) };
+    if sent.next().is_some() {
+        return Err(Reason::CookieMalformed.status(format!("{COOKIE_HEADER} was sent more than once; send it once")));
+    }
+    let text = first.to_str().map_err(|_| p2pdi::cookie::MalformedCookie)?;
+    Ok(Some(text.parse::<Cookie>()?))
+}
+
+fn required_cookie(metadata: &MetadataMap) -> Result<Cookie, Status> {
+    cookie(metadata)?.ok_or_else(|| {
+        Reason::CookieMissing.status(format!("this call needs the header {COOKIE_HEADER}; Register answers with its value"))
+    })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the message's field wants it")]
+fn milliseconds(ms: u64) -> Option<prost_types::Duration> {
+    Some(crate::table::duration(ms))
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let refusal = match refused {
+            Refused::By(refusal) => refusal,
+            Refused::Unwritten => {
+                let message = "the registry cannot write to its disk now, and nothing was changed; try again in a moment";
+                return Reason::StoreUnavailable.status(message);
+            }
+            Refused::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
+        };
+        match refusal {
+            Refusal::NameTaken { name, retry_after_seconds: seconds } => Reason::NameTaken.status_with(
+                format!(
+                    "the name {name} is active elsewhere, for {seconds} s more unless it is kept alive; \
+                     use another name, or send the cookie it was registered with"
+                ),
+                [("retry_after_seconds", seconds.to_string())],
+            ),
+            Refusal::CookieUnknown => {
+                Reason::CookieUnknown.status("this registry does not know the cookie; wait a random moment, then register again")
+            }
+            Refusal::LeaseExpired => {
+                Reason::LeaseExpired.status("the lease ran out or was given up; register again, with the same cookie")
+            }
+            Refusal::Full { max } => {
+                Reason::RegistryFull.status(format!("the registry keeps {max} peers, which is as many as it may (--max-peers)"))
+            }
+            Refusal::AddressFull { max } => Reason::RegistryFull.status(format!(
+                "callers from your address hold {max} leases, which is as many as one address may (--max-peers-per-address)"
+            )),
+            // Waited for where it can happen.
+            Refusal::Busy => Reason::StoreUnavailable.status("a change of this name is being written; try again in a moment"),
+            Refusal::PageTokenInvalid => Reason::PageTokenInvalid
+                .status("page_token: not one that goes with this query (any more); start again without it"),
+        }
+    }
+}

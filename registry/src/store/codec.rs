@@ -1,0 +1,72 @@
+//! A peer as bytes. Protobuf, so that a later version can add fields and still read what this one wrote.
+
+use crate::table::{Labels, Peer, Registrations};
+use p2pdi::{cookie::CookieHash, endpoint::Endpoint, id::PeerId, name::PeerName};
+use prost::Message;
+use std::net::Ipv6Addr;
+
+#[derive(Clone, PartialEq, Message)]
+struct Stored {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    endpoint: String,
+    #[prost(bytes = "vec", tag = "3")]
+    labels: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    cookie_hash: Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    address: Vec<u8>,
+    #[prost(uint64, tag = "7")]
+    first_registered_ms: u64,
+    #[prost(uint64, tag = "8")]
+    last_registered_ms: u64,
+    #[prost(uint64, tag = "9")]
+    last_active_ms: u64,
+    /// Days since 1970 and registrations on them, alternating.
+    #[prost(uint32, repeated, tag = "10")]
+    registrations: Vec<u32>,
+    #[prost(bool, tag = "11")]
+    active: bool,
+}
+
+pub(super) fn encode(peer: &Peer) -> Vec<u8> {
+    let stored = Stored {
+        name: peer.name.as_ref().into(),
+        endpoint: peer.endpoint.as_ref().into(),
+        labels: peer.labels.as_bytes().into(),
+        id: peer.id.as_bytes().into(),
+        cookie_hash: peer.cookie.as_bytes().into(),
+        address: peer.address.octets().into(),
+        first_registered_ms: peer.first_registered_ms,
+        last_registered_ms: peer.last_registered_ms,
+        last_active_ms: peer.last_active_ms,
+        registrations: peer.registrations.days().flat_map(|(day, count)| [day, count]).collect(),
+        active: peer.active,
+    };
+    stored.encode_to_vec()
+}
+
+/// The peer, or what is wrong with the bytes.
+pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
+    let stored = Stored::decode(bytes).map_err(|error| error.to_string())?;
+    let name: PeerName = stored.name.parse().map_err(|error| format!("{error}"))?;
+    let endpoint: Endpoint = stored.endpoint.parse().map_err(|error| format!("{error}"))?;
+    let cookie: [u8; 16] = stored.cookie_hash.try_into().map_err(|_| "cookie_hash: not 16 bytes")?;
+    let address: [u8; 16] = stored.address.try_into().map_err(|_| "address: not 16 bytes")?;
+    Ok(Peer {
+        name: name.as_str().into(),
+        endpoint: endpoint.as_str().into(),
+        labels: Labels::from_bytes(&stored.labels).ok_or("labels: cut short")?,
+        id: PeerId::from_field("id", &stored.id).map_err(|error| error.to_string())?,
+        cookie: CookieHash::from_bytes(cookie),
+        address: Ipv6Addr::from(address),
+        first_registered_ms: stored.first_registered_ms,
+        last_registered_ms: stored.last_registered_ms,
+        last_active_ms: stored.last_active_ms,
+        registrations: Registrations::from_days(stored.registrations.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
+        active: stored.active,
+    })
+}

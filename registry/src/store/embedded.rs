@@ -1,0 +1,165 @@
+//! The store in a file of its own: redb.
+
+use super::{Peer, Store, StoreError, Write, codec};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// The file in the state folder.
+pub const FILE_NAME: &str = "registry.redb";
+/// Version of what is in the tables. A change of meaning raises it; fields that are added do not.
+pub(super) const SCHEMA: u64 = 1;
+/// The file's pages kept in memory: the table holds all there is to read, so they only serve the pages being written.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// How long after a failure it is tried again: opening a large file anew reads it whole, and a disk that is full
+/// now is full a millisecond later.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+const PEERS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("peers");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+const SCHEMA_KEY: &str = "schema";
+const CEILING_KEY: &str = "revision_ceiling";
+
+/// One redb file, locked while it is open.
+pub struct Embedded {
+    path: PathBuf,
+    /// `None` after a failure, until it is opened anew: redb takes no more writes after one.
+    database: Option<Database>,
+    failed_at: Option<Instant>,
+}
+
+impl Embedded {
+    /// Opens or makes the store in `folder`, which is made when it is missing.
+    ///
+    /// # Errors
+    /// When the folder or the file cannot be used; neither is changed then.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let cannot = |source| StoreError::Folder { path: folder.to_owned(), source };
+        // Names and addresses of peers are their own business.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
+        let path = folder.join(FILE_NAME);
+        let database = unpanicked(&path, || open(&path))?;
+        // A new file's entry in its folder survives a loss of power only so.
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        Ok(Self { path, database: Some(database), failed_at: None })
+    }
+
+    fn database(&mut self) -> Result<Database, StoreError> {
+        if let Some(database) = self.database.take() {
+            return Ok(database);
+        }
+        if self.failed_at.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            return Err(StoreError::Failed { doing: "write", problem: "it failed a moment ago".into() });
+        }
+        // Until this comes to an end, it failed.
+        self.failed_at = Some(Instant::now());
+        open(&self.path)
+    }
+}
+
+impl Store for Embedded {
+    fn load(&mut self, each: &mut dyn FnMut(u32, Peer) -> Result<(), StoreError>) -> Result<u64, StoreError> {
+        let database = self.database()?;
+        let ceiling = unpanicked(&self.path, || self.read(&database, each))?;
+        self.database = Some(database);
+        Ok(ceiling)
+    }
+
+    fn commit(&mut self, batch: &[Write<'_>]) -> Result<(), StoreError> {
+        let database = self.database()?;
+        // On an error the database is dropped, and with it what redb remembers of the failure.
+        self.failed_at = Some(Instant::now());
+        write(&database, batch)
+            .map_err(|error| StoreError::Failed { doing: "write to the state folder", problem: error.to_string() })?;
+        self.failed_at = None;
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+impl Embedded {
+    fn read(&self, database: &Database, each: &mut dyn FnMut(u32, Peer) -> Result<(), StoreError>) -> Result<u64, StoreError> {
+        let damaged = |problem: String| StoreError::Damaged { path: self.path.clone(), problem };
+        let read = |error: &dyn std::fmt::Display| damaged(error.to_string());
+        let transaction = database.begin_read().map_err(|error| read(&error))?;
+        let peers = transaction.open_table(PEERS).map_err(|error| read(&error))?;
+        for row in peers.iter().map_err(|error| read(&error))? {
+            let (slot, bytes) = row.map_err(|error| read(&error))?;
+            let peer = codec::decode(bytes.value()).map_err(|problem| damaged(format!("record {}: {problem}", slot.value())))?;
+            each(slot.value(), peer)?;
+        }
+        let numbers = transaction.open_table(NUMBERS).map_err(|error| read(&error))?;
+        let ceiling = numbers.get(CEILING_KEY).map_err(|error| read(&error))?;
+        Ok(ceiling.map_or(0, |ceiling| ceiling.value()))
+    }
+}
+
+/// redb takes some damage for a fault of its own and panics.
+fn unpanicked<T>(path: &Path, act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|_| Err(StoreError::Damaged { path: path.to_owned(), problem: "reading it made the store panic".into() }))
+}
+
+fn write(database: &Database, batch: &[Write<'_>]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut peers = transaction.open_table(PEERS)?;
+        for write in batch {
+            match write {
+                Write::Put { slot, peer } => {
+                    peers.insert(slot, codec::encode(peer).as_slice())?;
+                }
+                Write::Remove { slot } => {
+                    peers.remove(slot)?;
+                }
+                Write::Ceiling(_) => {}
+            }
+        }
+        if let Some(ceiling) =
+            batch.iter().rev().find_map(|w| if let Write::Ceiling(ceiling) = w { Some(*ceiling) } else { None })
+        {
+            transaction.open_table(NUMBERS)?.insert(CEILING_KEY, ceiling)?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Database, StoreError> {
+    let damaged = |problem: String| StoreError::Damaged { path: path.to_owned(), problem };
+    let failed = |error: &dyn std::fmt::Display| StoreError::Failed { doing: "open the state file", problem: error.to_string() };
+    let new = !fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.parent().unwrap_or(path).to_owned()),
+        DatabaseError::Storage(StorageError::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
+            StoreError::Folder { path: path.to_owned(), source }
+        }
+        error => damaged(error.to_string()),
+    })?;
+    if new {
+        let begin = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            transaction.open_table(PEERS)?;
+            transaction.open_table(NUMBERS)?.insert(SCHEMA_KEY, SCHEMA)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        begin().map_err(|error| failed(&error))?;
+        return Ok(database);
+    }
+    let schema = || -> Result<Option<u64>, redb::Error> {
+        let transaction = database.begin_read()?;
+        let numbers = transaction.open_table(NUMBERS)?;
+        Ok(numbers.get(SCHEMA_KEY)?.map(|schema| schema.value()))
+    };
+    match schema().map_err(|error| damaged(error.to_string()))? {
+        Some(SCHEMA) => Ok(database),
+        Some(found) if found > SCHEMA => Err(StoreError::Newer { path: path.to_owned(), found }),
+        _ => Err(damaged("it has no format number".into())),
+    }
+}

@@ -1,0 +1,74 @@
+//! Page tokens: where a listing goes on.
+
+use super::Query;
+
+/// Where the next page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Position {
+    /// A full listing, at this slot. Slots never change hands while their peer is active, so none is told twice or left out.
+    Slot(u32),
+    /// A delta, at this revision.
+    Revision(u64),
+}
+
+/// A position, and the revision at which the first page was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) position: Position,
+    pub(super) revision: u64,
+}
+
+/// Kind, position, revision, and a code that binds them to the query.
+const BYTES: usize = 1 + 8 + 8 + 8;
+
+impl Cursor {
+    /// Opaque text, which only this process takes back, and only for the same query.
+    pub(super) fn seal(self, query: &Query, key: &[u8; 32]) -> String {
+        let (kind, at) = match self.position {
+            Position::Slot(slot) => (0, u64::from(slot)),
+            Position::Revision(revision) => (1, revision),
+        };
+        let mut bytes = [0; BYTES];
+        bytes[0] = kind;
+        bytes[1..9].copy_from_slice(&at.to_be_bytes());
+        bytes[9..17].copy_from_slice(&self.revision.to_be_bytes());
+        let code = code(&bytes[..17], query, key);
+        bytes[17..].copy_from_slice(&code);
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(super) fn open(token: &str, query: &Query, key: &[u8; 32]) -> Option<Self> {
+        if token.len() != 2 * BYTES || !token.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; BYTES];
+        for (byte, digits) in bytes.iter_mut().zip(token.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        if code(&bytes[..17], query, key) != bytes[17..] {
+            return None;
+        }
+        let at = u64::from_be_bytes(bytes[1..9].try_into().ok()?);
+        let revision = u64::from_be_bytes(bytes[9..17].try_into().ok()?);
+        let position = if bytes[0] == 0 { Position::Slot(u32::try_from(at).ok()?) } else { Position::Revision(at) };
+        Some(Self { position, revision })
+    }
+}
+
+fn code(token: &[u8], query: &Query, key: &[u8; 32]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(token);
+    // Each text with its length, so that no two queries read alike.
+    let mut text = |text: &str| {
+        hasher.update(&(text.len() as u64).to_be_bytes()).update(text.as_bytes());
+    };
+    text(&query.name.to_ascii_lowercase());
+    for (name, value) in &query.labels {
+        text(name);
+        text(value);
+    }
+    hasher.update(&query.since_revision.to_be_bytes()).update(&[u8::from(query.include_observers)]);
+    let mut code = [0; 8];
+    code.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    code
+}

@@ -1,0 +1,80 @@
+//! Labels of a peer in one allocation.
+
+use std::collections::BTreeMap;
+
+/// Labels, packed: for each the key's length, the key, the value's length, the value. No labels take no memory of
+/// their own, and some take as much as their text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Box<[u8]>);
+
+impl Labels {
+    /// Packs labels that were validated: at most 16, none longer than 63 bytes.
+    pub fn pack(labels: &BTreeMap<String, String>) -> Self {
+        let mut packed = Vec::with_capacity(labels.iter().map(|(key, value)| key.len() + value.len() + 2).sum());
+        for text in labels.iter().flat_map(|(key, value)| [key, value]) {
+            packed.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+            packed.extend_from_slice(&text.as_bytes()[..text.len().min(usize::from(u8::MAX))]);
+        }
+        Self(packed.into())
+    }
+
+    /// The packed form, for a store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Labels from their packed form; `None` when it is not one.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (mut rest, mut texts) = (bytes, 0);
+        while !rest.is_empty() {
+            rest = next(rest)?.1;
+            texts += 1;
+        }
+        (texts % 2 == 0).then(|| Self(bytes.into()))
+    }
+
+    /// All of them, in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (key, after) = next(rest)?;
+            let (value, after) = next(after)?;
+            rest = after;
+            Some((key, value))
+        })
+    }
+
+    /// Whether all of `wanted` are among them.
+    pub fn contain(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(key, value)| self.iter().any(|(k, v)| k == key && v == value))
+    }
+}
+
+/// One text, and what follows it.
+fn next(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_come_back_as_they_were() {
+        let labels = BTreeMap::from([("zone".to_owned(), "eu-1".to_owned()), ("empty".to_owned(), String::new())]);
+        let packed = Labels::pack(&labels);
+        let again = Labels::from_bytes(packed.as_bytes()).unwrap();
+        assert_eq!(again.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>(), labels);
+        assert!(again.contain(&labels) && again.contain(&BTreeMap::new()));
+        assert!(!again.contain(&BTreeMap::from([("zone".to_owned(), "eu-2".to_owned())])));
+    }
+
+    #[test]
+    fn what_is_not_packed_labels_is_refused() {
+        for bytes in [&[5, b'a'][..], &[1, b'a'], &[1, 0xff, 0]] {
+            assert_eq!(Labels::from_bytes(bytes), None, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! PQuery: pages, samples, deltas.
+
+use super::{
+    Now, Refusal, Table,
+    cursor::{Cursor, Position},
+    record::{Record, Standing},
+    view,
+};
+use p2pdi::{
+    cookie::CookieHash,
+    selector::NamePattern,
+    v1::{PQueryResponse, PeerRecord},
+};
+use rand::seq::index;
+use std::collections::BTreeMap;
+
+/// Most peers in one answer, and as many as come unasked: 1,000 records with every label at its longest stay within
+/// the answer size that clients take.
+pub const PAGE_MAX: usize = 1_000;
+/// Most records looked at for one answer, so that a filter which hardly matches keeps the table for about a millisecond.
+/// A page that comes back short for it has a token to go on with.
+pub(super) const SCAN_MAX: usize = 16_384;
+
+/// What a caller of PQuery asks for, validated.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// `pattern` as it was written.
+    pub name: String,
+    /// Which names; `None`: all.
+    pub pattern: Option<NamePattern>,
+    /// Labels that a peer must carry.
+    pub labels: BTreeMap<String, String>,
+    /// Peers in one answer, 1 to [`PAGE_MAX`].
+    pub page_size: usize,
+    /// Where to go on; empty: at the beginning.
+    pub page_token: String,
+    /// So many at random, up to [`PAGE_MAX`]; 0: pages.
+    pub sample: usize,
+    /// Only what changed since; 0: all.
+    pub since_revision: u64,
+    /// Observers too.
+    pub include_observers: bool,
+}
+
+impl Query {
+    fn selects(&self, record: &Record) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.peer.name)) && record.peer.labels.contain(&self.labels)
+    }
+
+    fn lists(&self, record: &Record, now: Now) -> bool {
+        record.is_live(now.mono_ms) && (self.include_observers || !record.is_observer()) && self.selects(record)
+    }
+}
+
+impl Table {
+    /// Extends the caller's lease and lists peers but the caller.
+    ///
+    /// # Errors
+    /// `CookieUnknown`, `LeaseExpired`, `PageTokenInvalid`.
+    pub fn query(&mut self, caller: &CookieHash, query: &Query, now: Now) -> Result<PQueryResponse, Refusal> {
+        let caller = self.refresh(caller, now)?;
+        let mut answer = PQueryResponse {
+            revision: self.revision,
+            active_peers: self.active.len() as u64,
+            ttl: Some(view::duration(self.ttl_ms())),
+            keep_alive_interval: Some(view::duration(self.interval_ms())),
+            ..PQueryResponse::default()
+        };
+        if query.sample > 0 {
+            answer.peers = self.sample(caller, query, now);
+            return Ok(answer);
+        }
+        let cursor = if query.page_token.is_empty() {
+            None
+        } else {
+            Some(Cursor::open(&query.page_token, query, &self.token_key).ok_or(Refusal::PageTokenInvalid)?)
+        };
+        let since = query.since_revision;
+        let remembered = (self.horizon..=self.revision).contains(&since);
+        let cursor = cursor.unwrap_or_else(|| {
+            answer.start_over = since > 0 && !remembered;
+            let delta = since > 0 && remembered;
+            let position = if delta { Position::Revision(since + 1) } else { Position::Slot(0) };
+            Cursor { position, revision: self.revision }
+        });
+        answer.revision = cursor.revision;
+        let next = match cursor.position {
+            // What was forgotten between two pages of a delta may be something that its caller has to hear of.
+            Position::Revision(_) if !remembered => return Err(Refusal::PageTokenInvalid),
+            Position::Revision(from) => {
+                self.delta(caller, from, cursor.revision, query, now, &mut answer).map(Position::Revision)
+            }
+            Position::Slot(from) => self.page(caller, from, query, now, &mut answer.peers).map(Position::Slot),
+        };
+        if let Some(position) = next {
+            answer.next_page_token = Cursor { position, ..cursor }.seal(query, &self.token_key);
+        }
+        Ok(answer)
+    }
+
+    /// Peers from slot `from` on. Gives the slot at which the next page begins.
+    fn page(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
+        let mut add = |slot: u32| {
+            if let Some(record) = self.records.get(slot).filter(|record| slot != caller && query.lists(record, now)) {
+                peers.push(view::peer(record, now));
+            }
+            peers.len()
+        };
+        if let Some(name) = query.pattern.as_ref().and_then(NamePattern::exact) {
+            let both = [self.records.by_name(name, false), self.records.by_name(name, true)];
+            both.into_iter().flatten().for_each(|slot| {
+                add(slot);
+            });
+            return None;
+        }
+        let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
+        for (looked_at, slot) in (from..end).enumerate() {
+            if looked_at >= SCAN_MAX {
+                return Some(slot);
+            }
+            if add(slot) >= query.page_size {
+                return (slot + 1 < end).then_some(slot + 1);
+            }
+        }
+        None
+    }
+
+    /// What changed in the revisions `from..=until`. Gives the revision at which the next page begins.
+    fn delta(&self, caller: u32, from: u64, until: u64, query: &Query, now: Now, answer: &mut PQueryResponse) -> Option<u64> {
+        if from > until {
+            return None;
+        }
+        let mut changed = self.changed.range(from..=until).peekable();
+        let mut gone = self.gone.range(from..=until).peekable();
+        for looked_at in 0.. {
+            let earlier = match (changed.peek(), gone.peek()) {
+                (None, None) => return None,
+                (Some((changed, _)), Some((gone, _))) => changed < gone,
+                (changed, _) => changed.is_some(),
+            };
+            let entries = if earlier { &mut changed } else { &mut gone };
+            let (revision, slot) = entries.peek().map(|(revision, slot)| (**revision, **slot))?;
+            if looked_at >= SCAN_MAX || answer.peers.len() + answer.gone.len() >= query.page_size {
+                return Some(revision);
+            }
+            entries.next();
+            let Some(record) = self.records.get(slot).filter(|_| slot != caller) else { continue };
+            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.peer.name));
+            if record.standing == Standing::Active {
+                if query.lists(record, now) {
+                    answer.peers.push(view::peer(record, now));
+                } else if named && record.labels_revision > query.since_revision {
+                    // It may have had the labels when the caller last asked.
+                    answer.gone.push(view::gone(record, revision));
+                }
+            } else if named && (record.peer.labels.contain(&query.labels) || record.labels_revision > query.since_revision) {
+                answer.gone.push(view::gone(record, revision));
+            }
+        }
+        None
+    }
+
+    /// Peers picked at random. With a filter, at most [`SCAN_MAX`] random peers are looked at.
+    fn sample(&mut self, caller: u32, query: &Query, now: Now) -> Vec<PeerRecord> {
+        let all = self.active.len();
+        let unfiltered = query.pattern.is_none() && query.labels.is_empty();
+        // Two to spare: the caller, and one whose lease ran out just now.
+        let picks = if unfiltered { query.sample + 2 } else { SCAN_MAX };
+        let exact = query.pattern.as_ref().and_then(NamePattern::exact);
+        let picked: Vec<u32> = match exact {
+            Some(name) => self.records.by_name(name, false).into_iter().collect(),
+            None => index::sample(&mut self.rng, all, picks.min(all)).into_iter().map(|index| self.active[index]).collect(),
+        };
+        let records = picked.into_iter().filter(|slot| *slot != caller).filter_map(|slot| self.records.get(slot));
+        let fitting = records.filter(|record| query.lists(record, now)).take(query.sample);
+        fitting.map(|record| view::peer(record, now)).collect()
+    }
+}

@@ -1,0 +1,181 @@
+//! The real program: it survives what may happen to a process and its disk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use p2pdi::{status::Reason, v1::PQueryRequest};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::process::Signal;
+use std::{
+    collections::HashMap,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use support::*;
+
+/// Registers and re-registers under names of its own until the registry dies. Keeps what was acknowledged.
+async fn storm(mut client: Client, worker: u64, round: u64, acknowledged: Arc<Mutex<HashMap<String, String>>>) {
+    for number in 0.. {
+        let name = format!("w{worker}-r{round}-{number}");
+        let Ok(answer) = client.register(asking(&name, "10.0.0.1:7801")).await else { return };
+        let cookie = answer.into_inner().cookie;
+        acknowledged.lock().unwrap().insert(name.clone(), cookie.clone());
+        // With its cookie: without, one that is written and not acknowledged would rightly end the cookie before.
+        let Ok(_) = client.register(with_cookie(asking(&name, "10.0.0.2:7801"), &cookie)).await else { return };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_registration_survives_kill_9_at_any_moment() {
+    const ROUNDS: u64 = 50;
+    const WORKERS: u64 = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let acknowledged = Arc::new(Mutex::new(HashMap::new()));
+    let mut random = StdRng::seed_from_u64(0x2bd1);
+    let mut revision = 0;
+    let mut registry = Program::start(folder.path());
+    for round in 0..ROUNDS {
+        let workers: Vec<_> =
+            (0..WORKERS).map(|worker| tokio::spawn(storm(registry.client(), worker, round, Arc::clone(&acknowledged)))).collect();
+        tokio::time::sleep(Duration::from_micros(random.random_range(1_000..120_000))).await;
+        registry.kill();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+        registry = Program::start(folder.path());
+        let mut client = registry.client();
+        // All of this round's, and a few of earlier rounds'.
+        let known = acknowledged.lock().unwrap().clone();
+        let this_round = format!("-r{round}-");
+        for (name, cookie) in known.iter().filter(|(name, _)| name.contains(&this_round) || random.random_ratio(1, 50)) {
+            let kept = keep_alive(&mut client, cookie).await;
+            let kept = kept.unwrap_or_else(|status| panic!("round {round}: {name} was acknowledged and is lost: {status:?}"));
+            assert_eq!(&kept.name, name);
+        }
+        let now = observe(&mut client, "observer").await.revision;
+        assert!(now > revision, "the revision went back from {revision} to {now}");
+        revision = now;
+    }
+    let total = acknowledged.lock().unwrap().len();
+    assert!(total > 500, "{total} registrations are no storm");
+}
+
+#[tokio::test]
+async fn sigterm_and_ctrl_c_end_it_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Program::start(folder.path());
+        register(&mut registry.client(), "a", "10.0.0.1:7801").await;
+        registry.signal(signal);
+        let (status, said) = registry.ended().await;
+        assert_eq!(status.code(), Some(0), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    use tokio::io::AsyncWriteExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path());
+    command.args(["--grace", "1h"]);
+    let registry = Program::spawn(command);
+    // A request that never ends keeps the first signal waiting.
+    let mut slow = tokio::net::TcpStream::connect(registry.address).await.unwrap();
+    slow.write_all(
+        b"POST /p2pdi.v1.Registry/Register HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 9\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    register(&mut registry.client(), "a", "10.0.0.1:7801").await;
+    registry.signal(Signal::TERM);
+    let address = registry.address;
+    eventually("it no longer accepts", || async move { tokio::net::TcpStream::connect(address).await.err() }).await;
+    registry.signal(Signal::TERM);
+    let (status, said) = registry.ended().await;
+    assert_eq!(status.code(), Some(1), "{said}");
+}
+
+#[tokio::test]
+async fn a_state_folder_in_use_is_refused_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Program::start(folder.path());
+    let second = command(folder.path()).output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("in use by another registry") && said.contains("hint: "), "{said}");
+    assert!(second.stdout.is_empty());
+    register(&mut first.client(), "a", "10.0.0.1:7801").await;
+}
+
+#[tokio::test]
+async fn wrong_usage_ends_with_2() {
+    for arguments in [["--ttl", "0s"], ["--ttl", "soon"], ["--listen", "nowhere"], ["--no-such", "flag"], ["--max-peers", "0"]] {
+        let outcome = std::process::Command::new(env!("CARGO_BIN_EXE_registry")).args(arguments).output().unwrap();
+        assert_eq!(outcome.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_refuses_registrations_and_loses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = |arguments: &[&str]| {
+        let outcome =
+            std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(folder.path()).stderr(Stdio::null()).status();
+        outcome.is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=4m", "none"]) {
+        println!("skipped: this user may not mount a tmpfs");
+        return;
+    }
+    let registry = Program::start(folder.path());
+    let mut client = registry.client();
+    let before = register(&mut client, "before", "10.0.0.1:7801").await;
+    let filler = folder.path().join("filler");
+    while std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&filler)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]))
+        .is_ok()
+    {}
+    // What fits into pages that the file has already may still succeed.
+    let mut accepted = Vec::new();
+    let mut refused = Vec::new();
+    for number in 0..20_000 {
+        let name = format!("peer-{number}");
+        match client.register(asking(&name, "10.0.0.1:7801")).await {
+            Ok(answer) => accepted.push((name, answer.into_inner().cookie)),
+            Err(status) => {
+                assert_refused::<()>(Err(status), Reason::StoreUnavailable);
+                refused.push(name);
+                if refused.len() == 5 {
+                    break;
+                }
+            }
+        }
+    }
+    assert_eq!(refused.len(), 5, "the disk never filled up");
+    keep_alive(&mut client, &before.cookie).await.expect("it goes on serving");
+    std::fs::remove_file(&filler).unwrap();
+    let after = eventually("it recovers when there is room", || {
+        let mut client = client.clone();
+        async move { client.register(asking("after", "10.0.0.1:7801")).await.ok() }
+    });
+    accepted.push(("after".into(), after.await.into_inner().cookie));
+    accepted.push(("before".into(), before.cookie));
+    registry.kill();
+    let registry = Program::start(folder.path());
+    let mut client = registry.client();
+    for (name, cookie) in accepted {
+        assert_eq!(keep_alive(&mut client, &cookie).await.unwrap_or_else(|status| panic!("{name}: {status:?}")).name, name);
+    }
+    let me = register(&mut client, "me", "10.0.0.1:1").await.cookie;
+    for name in refused {
+        let seen = query(&mut client, &me, PQueryRequest { name, ..Default::default() }).await.unwrap();
+        assert!(seen.peers.is_empty(), "refused, and there all the same: {:?}", seen.peers);
+    }
+    drop(registry);
+    assert!(mount(&["umount"]));
+}
