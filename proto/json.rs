@@ -19,7 +19,9 @@ pub fn value<M: Message + Name>(message: &M) -> Json {
 
 fn message_value(message: &DynamicMessage) -> Json {
     let descriptor = message.descriptor();
-    let number = |name: &str| message.get_field_by_name(name).and_then(|value| value.as_i64().or_else(|| value.as_i32().map(i64::from))).unwrap_or(0);
+    let number = |name: &str| {
+        message.get_field_by_name(name).and_then(|value| value.as_i64().or_else(|| value.as_i32().map(i64::from))).unwrap_or(0)
+    };
     match descriptor.full_name() {
         "google.protobuf.Timestamp" => return timestamp(number("seconds"), number("nanos")),
         "google.protobuf.Duration" => return duration(number("seconds"), number("nanos")),

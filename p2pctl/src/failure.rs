@@ -97,7 +97,9 @@ impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
         let failure = Self::refused(error.to_string());
         match &error {
-            FetchError::Write(WriteError::TargetExists { .. }) => failure.hint("--force replaces it, --out puts the document elsewhere"),
+            FetchError::Write(WriteError::TargetExists { .. }) => {
+                failure.hint("--force replaces it, --out puts the document elsewhere")
+            }
             FetchError::Write(WriteError::NoRoom { .. }) => failure.hint("free some room, or choose another folder with --out"),
             FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 failure.hint("free some room and run this again: what is verified is kept and not fetched again")

@@ -36,7 +36,9 @@ pub(crate) struct Kept {
 impl Kept {
     fn path(state: Option<&Path>, registry: &Endpoint) -> Outcome<PathBuf> {
         let folder = state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")));
-        let folder = folder.ok_or_else(|| Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state"))?;
+        let folder = folder.ok_or_else(|| {
+            Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state")
+        })?;
         // A host is letters, digits, dots, hyphens, colons and brackets.
         Ok(folder.join(format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"))))
     }
@@ -53,7 +55,9 @@ impl Kept {
         let read = lines.next().and_then(|name| name.parse().ok()).zip(lines.next().and_then(|cookie| cookie.parse().ok()));
         match read {
             Some((name, cookie)) => Ok(Some(Self { path, name, cookie })),
-            None => Err(Failure::refused(format!("{} is damaged", path.display())).hint("delete it and run p2pctl register again")),
+            None => {
+                Err(Failure::refused(format!("{} is damaged", path.display())).hint("delete it and run p2pctl register again"))
+            }
         }
     }
 
@@ -111,20 +115,28 @@ impl Member {
     async fn observe(&mut self) -> Outcome {
         self.cookie = None;
         self.observer = true;
-        let request = RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
+        let request =
+            RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
         let answer = self.call(async |member| member.client.register(request).await).await?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         Ok(())
     }
 
     /// One call, bounded in time.
-    pub(crate) async fn call<T>(&mut self, call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>) -> Outcome<T> {
+    pub(crate) async fn call<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>,
+    ) -> Outcome<T> {
         let registry = format!("the registry at {}", self.registry);
         match timeout(CALL_TIMEOUT, call(self)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => {
                 let failure = Failure::call(&registry, &status);
-                Err(if Reason::of(&status).is_none() { failure.hint("start one with `registry`, or name another with --registry URL") } else { failure })
+                Err(if Reason::of(&status).is_none() {
+                    failure.hint("start one with `registry`, or name another with --registry URL")
+                } else {
+                    failure
+                })
             }
             Err(_) => Err(Failure::refused(format!("{registry} did not answer within {} s", CALL_TIMEOUT.as_secs()))),
         }
@@ -135,7 +147,9 @@ impl Member {
         if !self.observer {
             let request = self.request(query.clone());
             match timeout(CALL_TIMEOUT, self.client.p_query(request)).await {
-                Ok(Err(status)) if matches!(Reason::of(&status), Some(Reason::CookieUnknown | Reason::LeaseExpired)) => self.observe().await?,
+                Ok(Err(status)) if matches!(Reason::of(&status), Some(Reason::CookieUnknown | Reason::LeaseExpired)) => {
+                    self.observe().await?
+                }
                 Ok(answer) => return self.call(async |_| answer).await,
                 Err(_) => return Err(Failure::refused(format!("the registry at {} did not answer in time", self.registry))),
             }
@@ -160,7 +174,11 @@ impl Member {
     /// Peers to ask for a document: all, or a sample of very many.
     pub(crate) async fn sources(&mut self) -> Outcome<Vec<Source>> {
         let first = self.p_query(&PQueryRequest { page_size: ASK_MAX, ..Default::default() }).await?;
-        let peers = if first.next_page_token.is_empty() { first.peers } else { self.p_query(&PQueryRequest { sample: ASK_MAX, ..Default::default() }).await?.peers };
+        let peers = if first.next_page_token.is_empty() {
+            first.peers
+        } else {
+            self.p_query(&PQueryRequest { sample: ASK_MAX, ..Default::default() }).await?.peers
+        };
         Ok(peers.iter().filter_map(source).collect())
     }
 
@@ -173,7 +191,8 @@ impl Member {
         let query = PQueryRequest { name: name.to_string(), ..Default::default() };
         let found = self.p_query(&query).await?.peers.iter().find_map(source);
         found.ok_or_else(|| {
-            Failure::refused(format!("no active peer is called {name}")).hint("`p2pctl peers` lists who is there; HOST:PORT works too")
+            Failure::refused(format!("no active peer is called {name}"))
+                .hint("`p2pctl peers` lists who is there; HOST:PORT works too")
         })
     }
 

@@ -48,10 +48,12 @@ impl Printer {
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         let mut all: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
         all.extend(rows.iter().cloned());
-        let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
         let widths: Vec<_> = (0..head.len()).map(width).collect();
         for row in &all {
-            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{:<width$}", printable(cell), width = *width)).collect();
+            let cells: Vec<_> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{:<width$}", printable(cell), width = *width)).collect();
             line(&cells.join("  ").trim_end())?;
         }
         Ok(())
@@ -98,7 +100,12 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// `1.2 GiB/s`.
 pub(crate) fn rate(count: u64, elapsed: Duration) -> String {
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three digits are shown")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "three digits are shown"
+    )]
     let per_second = (count as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
     format!("{}/s", bytes(per_second))
 }

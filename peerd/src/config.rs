@@ -147,7 +147,9 @@ impl Args {
         let labels: BTreeMap<_, _> = self.labels.into_iter().collect();
         validate_labels(&labels)?;
         let state = self.state.or_else(|| state_folder().map(|state| state.join("peerd").join(name.key())));
-        let state = state.ok_or_else(|| InvalidField::new("state", "neither XDG_STATE_HOME nor HOME says where; give a folder with --state"))?;
+        let state = state.ok_or_else(|| {
+            InvalidField::new("state", "neither XDG_STATE_HOME nor HOME says where; give a folder with --state")
+        })?;
         let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
         Ok(NodeConfig {
             name,
@@ -166,7 +168,8 @@ impl Args {
 /// The user's folder for state of P2P-DI, by the XDG Base Directory Specification.
 pub fn state_folder() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_STATE_HOME").filter(|path| path.is_absolute()).or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
+    let base =
+        set("XDG_STATE_HOME").filter(|path| path.is_absolute()).or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
     Some(base.join("p2pdi"))
 }
 
@@ -196,7 +199,10 @@ pub fn reachable_endpoint(bound: SocketAddr, registry: Option<&Endpoint>) -> Res
         return Ok(bound.into());
     }
     let ip = registry.and_then(local_address_towards).ok_or_else(|| {
-        InvalidField::new("advertise", format!("{bound} is a wildcard address, which nobody can dial; give the one others reach with --advertise HOST:PORT"))
+        InvalidField::new(
+            "advertise",
+            format!("{bound} is a wildcard address, which nobody can dial; give the one others reach with --advertise HOST:PORT"),
+        )
     })?;
     Ok(SocketAddr::new(ip, bound.port()).into())
 }

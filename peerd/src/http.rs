@@ -1,9 +1,6 @@
 //! What a browser, curl and Prometheus see, on the same port as gRPC.
 
-use crate::{
-    messages::Message,
-    service::Services,
-};
+use crate::{messages::Message, service::Services};
 use axum::{
     Router,
     extract::State,
@@ -94,15 +91,25 @@ fn text(status: &StatusResponse, messages: &[Message]) -> String {
     line("peer", format!("{} at {}", status.name, status.endpoint));
     line("id", status.id.iter().map(|byte| format!("{byte:02x}")).collect());
     line("version", status.version.clone());
-    line("up", uptime.map_or_else(String::new, |up| humantime::format_duration(std::time::Duration::from_secs(up.as_secs())).to_string()));
+    line(
+        "up",
+        uptime
+            .map_or_else(String::new, |up| humantime::format_duration(std::time::Duration::from_secs(up.as_secs())).to_string()),
+    );
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
         line("peers", format!("{} known", registry.known_peers));
     }
     if let Some(share) = &status.share {
         line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));
-        let left_out = [("hidden", share.hidden), ("unreadable", share.unreadable), ("leading outside", share.outside), ("unsupported", share.unsupported)];
-        let left_out: Vec<_> = left_out.iter().filter(|(_, count)| *count > 0).map(|(why, count)| format!("{count} {why}")).collect();
+        let left_out = [
+            ("hidden", share.hidden),
+            ("unreadable", share.unreadable),
+            ("leading outside", share.outside),
+            ("unsupported", share.unsupported),
+        ];
+        let left_out: Vec<_> =
+            left_out.iter().filter(|(_, count)| *count > 0).map(|(why, count)| format!("{count} {why}")).collect();
         if !left_out.is_empty() {
             line("left out", left_out.join(", "));
         }
@@ -115,13 +122,20 @@ fn text(status: &StatusResponse, messages: &[Message]) -> String {
         line("learned", format!("{} documents from other peers", share.learned_documents));
     }
     if let Some(load) = &status.load {
-        line("sending", format!("{} documents, {}/s", load.uploads, bytesize::ByteSize(load.upload_bytes_per_second).display().iec()));
+        line(
+            "sending",
+            format!("{} documents, {}/s", load.uploads, bytesize::ByteSize(load.upload_bytes_per_second).display().iec()),
+        );
     }
     if let Some(inbox) = &status.inbox {
         line("messages", format!("{} received, {} kept, {} dropped", inbox.received, inbox.messages, inbox.dropped));
     }
     for message in messages {
-        let body: String = String::from_utf8_lossy(&message.body).chars().take(MESSAGE_SHOWN_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let body: String = String::from_utf8_lossy(&message.body)
+            .chars()
+            .take(MESSAGE_SHOWN_CHARS)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let from = if message.from.is_empty() { "somebody" } else { &message.from };
         line("", format!("{from} ({}): {body}", message.kind));
     }

@@ -143,7 +143,8 @@ fn merge(found: &mut BTreeMap<ContentHash, Found>, from: &Source, holding: Holdi
         if let Ok(endpoint) = holder.endpoint.parse::<Endpoint>()
             && !entry.holders.iter().any(|known| known.endpoint == endpoint)
         {
-            let name = holder.peer_name.parse::<p2pdi::name::PeerName>().map_or_else(|_| endpoint.to_string(), |name| name.to_string());
+            let name =
+                holder.peer_name.parse::<p2pdi::name::PeerName>().map_or_else(|_| endpoint.to_string(), |name| name.to_string());
             entry.holders.push(Source { name, endpoint });
         }
     }

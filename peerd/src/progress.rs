@@ -11,7 +11,8 @@ pub(crate) fn show(node: NodeHandle) {
     }
     tokio::spawn(async move {
         let mut progress = node.share().progress();
-        let style = ProgressStyle::with_template("reading the share: {pos} of {len} files {wide_bar} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template("reading the share: {pos} of {len} files {wide_bar} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(0).with_style(style);
         let settled = node.share().settled();
         let draw = async {

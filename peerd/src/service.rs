@@ -15,8 +15,8 @@ use p2pdi::{
     field::InvalidField,
     status::Reason,
     v1::{
-        GetRfcRequest, GetRfcResponse, Load, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, StatusRequest, StatusResponse,
-        WhisperRequest, WhisperResponse, control_server::Control, get_rfc_request, peer_server::Peer,
+        GetRfcRequest, GetRfcResponse, Load, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, StatusRequest,
+        StatusResponse, WhisperRequest, WhisperResponse, control_server::Control, get_rfc_request, peer_server::Peer,
     },
 };
 use std::{
@@ -102,7 +102,9 @@ impl Services {
             }
             None => return Err(InvalidField::new("document", "say which document: a number, a name or a blake3 hash").into()),
         };
-        found.ok_or_else(|| Reason::DocumentUnknown.status(format!("{} does not have {what}; ask RFCQuery who does", self.me.name)))
+        found.ok_or_else(|| {
+            Reason::DocumentUnknown.status(format!("{} does not have {what}; ask RFCQuery who does", self.me.name))
+        })
     }
 }
 
@@ -124,12 +126,19 @@ impl Peer for Calls {
         let document = self.document(document)?;
         let size = document.size;
         let beyond = |what: &str| {
-            Reason::RangeBeyondEnd.status_with(format!("the range {what} beyond the end: the document has {size} bytes"), [("size", size.to_string())])
+            Reason::RangeBeyondEnd.status_with(
+                format!("the range {what} beyond the end: the document has {size} bytes"),
+                [("size", size.to_string())],
+            )
         };
         if offset > size {
             return Err(beyond("begins"));
         }
-        let end = if length == 0 { size } else { offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| beyond("ends"))? };
+        let end = if length == 0 {
+            size
+        } else {
+            offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| beyond("ends"))?
+        };
         let upload = Upload { document, range: offset..end, with_piece_hashes: !without_piece_hashes };
         let stream = Arc::clone(&self.uploads).send(self.catalog.share().clone(), upload).await?;
         Ok(Response::new(Box::pin(stream)))

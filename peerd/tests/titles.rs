@@ -42,21 +42,14 @@ fn check_folder(folder: &Path) -> usize {
             continue;
         }
         let mut head = Vec::new();
-        File::open(&path)
-            .and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head))
-            .expect("a readable file");
+        File::open(&path).and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head)).expect("a readable file");
         let got = title(name, &head);
         if got != *want {
             wrong.push(format!("{name}: want {want:?}, got {got:?}"));
         }
         checked += 1;
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {checked} wrong:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {checked} wrong:\n{}", wrong.len(), wrong.join("\n"));
     checked
 }
 
@@ -88,10 +81,7 @@ fn columns(left: &str, right: &str) -> String {
 }
 
 fn centred(text: &str) -> String {
-    format!(
-        "{}{text}\n",
-        " ".repeat(72_usize.saturating_sub(text.len()) / 2)
-    )
+    format!("{}{text}\n", " ".repeat(72_usize.saturating_sub(text.len()) / 2))
 }
 
 const BODY: &str = "\n\n   This memo says a few things about mail. They are all true, and some of\n   \
@@ -109,11 +99,7 @@ fn header(number: u32) -> String {
 fn below_header(body: &str, want: &str) {
     let memo = format!("\n\n{}{body}{BODY}", header(400));
     assert_eq!(title("rfc400.txt", memo.as_bytes()), want, "{memo}");
-    assert_eq!(
-        title("mail.txt", memo.as_bytes()),
-        want,
-        "whatever the file is called"
-    );
+    assert_eq!(title("mail.txt", memo.as_bytes()), want, "whatever the file is called");
 }
 
 /// Asserts the title of a whole memo.
@@ -132,10 +118,7 @@ fn a_title_may_take_one_line_or_many() {
             + &centred("A Very Long Study")),
         "Mail and Its Uses in a Resource Sharing Network: A Very Long Study",
     );
-    below_header(
-        "Mail and Its Uses at the Margin\n",
-        "Mail and Its Uses at the Margin",
-    );
+    below_header("Mail and Its Uses at the Margin\n", "Mail and Its Uses at the Margin");
     below_header(
         "Mail and Its Uses in a Network That Has Grown so Large That Its Name Takes\nTwo Lines\n",
         "Mail and Its Uses in a Network That Has Grown so Large That Its Name Takes Two Lines",
@@ -144,19 +127,10 @@ fn a_title_may_take_one_line_or_many() {
 
 #[test]
 fn a_title_may_be_underlined_or_letterspaced_or_overstruck() {
-    below_header(
-        &(centred("MAIL AND ITS USES") + &centred("-----------------")),
-        "MAIL AND ITS USES",
-    );
-    below_header(
-        &(centred("_________________") + &centred("MAIL AND") + &centred("ITS USES")),
-        "MAIL AND ITS USES",
-    );
+    below_header(&(centred("MAIL AND ITS USES") + &centred("-----------------")), "MAIL AND ITS USES");
+    below_header(&(centred("_________________") + &centred("MAIL AND") + &centred("ITS USES")), "MAIL AND ITS USES");
     below_header(&centred("N E T W O R K   M A I L"), "NETWORK MAIL");
-    below_header(
-        &centred("M\u{8}Ma\u{8}ai\u{8}il\u{8}l _\u{8}U_\u{8}s_\u{8}e"),
-        "Mail Use",
-    );
+    below_header(&centred("M\u{8}Ma\u{8}ai\u{8}il\u{8}l _\u{8}U_\u{8}s_\u{8}e"), "Mail Use");
 }
 
 #[test]
@@ -197,10 +171,7 @@ fn a_header_may_have_any_shape() {
         columns("A. McKenzie", "RFC # 400") + &columns("BBN-NET", "NIC # 11358") + "\n",
         columns("Network Working Group", "J. Postel")
             + &columns("Request for Comments: 400", "ISI")
-            + &columns(
-                "Obsoletes RFCs: 1340, 1060, 1010, 990, 960,",
-                "October 1994",
-            )
+            + &columns("Obsoletes RFCs: 1340, 1060, 1010, 990, 960,", "October 1994")
             + "943, 923, 900, 870, 820\nSTD: 2\nCategory: Standards Track\n\n",
         columns("Request for Comments #400", "Jon Postel")
             + "Online file:  [ISI]<DCROCKER>NAOCRD.TXT\n\nCategories: D.1\nUpdates: none\n\n",
@@ -212,19 +183,13 @@ fn a_header_may_have_any_shape() {
             + &columns("     RFC 400", "September 1982")
             + "\n",
     ] {
-        whole(
-            &format!("{header}{}{BODY}", centred("Mail and Its Uses")),
-            "Mail and Its Uses",
-        );
+        whole(&format!("{header}{}{BODY}", centred("Mail and Its Uses")), "Mail and Its Uses");
     }
 }
 
 #[test]
 fn a_title_may_stand_within_the_header() {
-    whole(
-        "NWG/RFC# 400              DHC 26-JUN-74 15:50 30899\nMail and Its Uses\n\n\n   The mail.\n",
-        "Mail and Its Uses",
-    );
+    whole("NWG/RFC# 400              DHC 26-JUN-74 15:50 30899\nMail and Its Uses\n\n\n   The mail.\n", "Mail and Its Uses");
     whole(
         "NWG/RFC 400      Conversations with a Mailman\n\n\n             Edwin W. Meyer, Jr.\n\
          \x20            MIT Project MAC\n\n   (These are my own opinions, and they are\n   not those \
@@ -270,18 +235,13 @@ fn a_title_that_names_people_or_places_or_memos_is_still_one() {
         &(centred("Internet Assigned Numbers Authority (IANA)") + &centred("Procedures for Mail")),
         "Internet Assigned Numbers Authority (IANA) Procedures for Mail",
     );
-    below_header(
-        &(centred("An Update to the Profile in") + &centred("RFC 3280")),
-        "An Update to the Profile in RFC 3280",
-    );
+    below_header(&(centred("An Update to the Profile in") + &centred("RFC 3280")), "An Update to the Profile in RFC 3280");
 }
 
 #[test]
 fn a_memo_without_a_title_on_its_first_page_goes_by_its_running_head() {
-    let memo = format!(
-        "{}\x0cRFC 400               Mail Without a Title                July 1972\n\nMore.\n",
-        header(400) + BODY
-    );
+    let memo =
+        format!("{}\x0cRFC 400               Mail Without a Title                July 1972\n\nMore.\n", header(400) + BODY);
     whole(&memo, "Mail Without a Title");
 }
 
@@ -311,40 +271,20 @@ fn an_rfc_in_html_or_xml_goes_by_its_title_element() {
         "<html><head><TITLE>RFC 400 - Mail &amp; Its Uses</TITLE></head>",
         "<?xml version='1.0'?>\n<rfc number='400'><front><title abbrev='M'>Mail &amp; Its Uses</title>",
     ] {
-        assert_eq!(
-            title("rfc400.html", page.as_bytes()),
-            "Mail & Its Uses",
-            "{page}"
-        );
+        assert_eq!(title("rfc400.html", page.as_bytes()), "Mail & Its Uses", "{page}");
     }
-    let mirror = format!(
-        "<html><title>rfc400</title><body><pre>{}{}</pre>",
-        header(400),
-        centred("<b>Mail</b> &amp; Its Uses")
-    );
+    let mirror = format!("<html><title>rfc400</title><body><pre>{}{}</pre>", header(400), centred("<b>Mail</b> &amp; Its Uses"));
     assert_eq!(title("rfc400.html", mirror.as_bytes()), "Mail & Its Uses");
 }
 
 #[test]
 fn a_document_that_is_no_rfc_goes_by_its_own_heading_or_its_file_name() {
-    assert_eq!(
-        title("docs/a.md", b"\n# Mail and Its Uses\n\ntext"),
-        "Mail and Its Uses"
-    );
+    assert_eq!(title("docs/a.md", b"\n# Mail and Its Uses\n\ntext"), "Mail and Its Uses");
     assert_eq!(title("docs/a.md", b"no heading"), "a.md");
-    assert_eq!(
-        title("page.htm", b"<html><head><title>Mail</title>"),
-        "Mail"
-    );
+    assert_eq!(title("page.htm", b"<html><head><title>Mail</title>"), "Mail");
     for (name, text) in [
-        (
-            "docs/notes.txt",
-            "Notes on Mail\n=============\n\nThe RFC series has much to say.\n",
-        ),
-        (
-            "notes.txt",
-            "                 MAIL\n\n   RFC 821 and RFC 822 are about mail.\n",
-        ),
+        ("docs/notes.txt", "Notes on Mail\n=============\n\nThe RFC series has much to say.\n"),
+        ("notes.txt", "                 MAIL\n\n   RFC 821 and RFC 822 are about mail.\n"),
         ("main.rs", "//! Mail.\nfn main() {}\n"),
         ("rfc400.json", "{\"title\": \"Mail\"}"),
         ("rfc400.txt.gz", "\x1f\u{8b}\x08\0\0\0\0\0\0\x03"),
@@ -374,11 +314,7 @@ fn an_old_memo_in_latin_1_or_with_other_line_ends_is_read_alike() {
         memo.replace('\n', "\r\n").into_bytes(),
         memo.replace('\n', "\r").into_bytes(),
         latin_1,
-        [
-            b"\xff\xfe".to_vec(),
-            memo.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-        ]
-        .concat(),
+        [b"\xff\xfe".to_vec(), memo.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat(),
         format!("\x0c{memo}").into_bytes(),
     ] {
         assert_eq!(title("rfc400.txt", &bytes), "Mail and Its Uses");

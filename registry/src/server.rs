@@ -27,7 +27,7 @@ pub enum RegistryError {
     System(#[from] io::Error),
     /// The contract's own descriptors.
     #[error("cannot describe the service: {0}")]
-    Contract(#[from] tonic_reflection::server::Error),
+    Contract(#[from] p2pdi::server::RouterError),
     /// The server.
     #[error("cannot serve: {0}")]
     Server(#[from] tonic::transport::Error),

@@ -36,7 +36,11 @@ impl Cluster {
         let stop = stop.child_token();
         let listener = bind(port).await?;
         let registry = Endpoint::from(listener.local_addr()?);
-        let config = registry::Config { state: registry::State::Folder(folder.join("registry")), grace: GRACE, ..registry::Config::default() };
+        let config = registry::Config {
+            state: registry::State::Folder(folder.join("registry")),
+            grace: GRACE,
+            ..registry::Config::default()
+        };
         let server = registry::Registry::open(&config).map_err(|error| Failure::refused(error.to_string()))?;
         let mut running = JoinSet::new();
         let until = stop.clone();
@@ -119,6 +123,7 @@ impl Cluster {
 async fn bind(port: u16) -> Outcome<TcpListener> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::refused(format!("cannot listen on {address}: {error}")).hint("choose another port with --port, or 0 for free ones")
+        Failure::refused(format!("cannot listen on {address}: {error}"))
+            .hint("choose another port with --port, or 0 for free ones")
     })
 }

@@ -48,22 +48,32 @@ pub(super) async fn demo(printer: Printer) -> Outcome {
     if printer.is_json() {
         printer.json(&json!({ "step": "done", "elapsed": format!("{:.3}s", begun.elapsed().as_secs_f64()) }))?;
     } else {
-        printer.text(&format!("\nAll of it worked, in {}. Next: p2pctl up, then p2pctl get-rfc 48 in another terminal.", span(begun.elapsed())))?;
+        printer.text(&format!(
+            "\nAll of it worked, in {}. Next: p2pctl up, then p2pctl get-rfc 48 in another terminal.",
+            span(begun.elapsed())
+        ))?;
     }
     Ok(())
 }
 
 async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
     let peers: Vec<_> = cluster.peers().iter().map(|peer| peer.identity().clone()).collect();
-    say(printer, &format!("registry   http://{}, leases on disk", cluster.registry()), || json!({ "step": "registry", "registry": format!("http://{}", cluster.registry()) }))?;
+    say(
+        printer,
+        &format!("registry   http://{}, leases on disk", cluster.registry()),
+        || json!({ "step": "registry", "registry": format!("http://{}", cluster.registry()) }),
+    )?;
     for peer in cluster.peers() {
         let (me, index) = (peer.identity(), peer.share().index());
-        let numbers: Vec<_> = index.documents().filter_map(|document| document.number).collect();
-        say(printer, &format!("registered {} at {}, sharing RFCs {numbers:?}", me.name, me.endpoint), || {
-            json!({ "step": "registered", "name": me.name.to_string(), "endpoint": me.endpoint.as_str(), "rfcs": numbers })
-        })?;
+        let numbers: Vec<_> = index.documents().iter().filter_map(|document| document.number).collect();
+        say(
+            printer,
+            &format!("registered {} at {}, sharing RFCs {numbers:?}", me.name, me.endpoint),
+            || json!({ "step": "registered", "name": me.name.to_string(), "endpoint": me.endpoint.as_str(), "rfcs": numbers }),
+        )?;
     }
-    let sources: Vec<_> = peers.iter().map(|peer| Source { name: peer.name.to_string(), endpoint: peer.endpoint.clone() }).collect();
+    let sources: Vec<_> =
+        peers.iter().map(|peer| Source { name: peer.name.to_string(), endpoint: peer.endpoint.clone() }).collect();
     let dialer = Dialer::default();
     for number in [SMALL, LARGE] {
         let found = find(&dialer, &sources, number, printer).await?;
@@ -86,7 +96,8 @@ async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer
     let found = found.ok_or_else(|| Failure::refused(format!("nobody has RFC {number}; {}", answers.summary())))?;
     let holders: Vec<_> = found.holders.iter().map(|holder| holder.name.clone()).collect();
     let Found { document, .. } = &found;
-    let text = format!("\nfound      RFC {number}: {} ({}), held by {}", document.title, bytes(document.size()), holders.join(" and "));
+    let text =
+        format!("\nfound      RFC {number}: {} ({}), held by {}", document.title, bytes(document.size()), holders.join(" and "));
     say(printer, &text, || json!({ "step": "found", "document": json::value(&Document::from(document)), "holders": holders }))?;
     Ok(found)
 }
@@ -117,7 +128,8 @@ fn check(fetched: &Fetched, number: u32) -> Outcome {
 }
 
 fn say_fetched(printer: Printer, fetched: &Fetched) -> Outcome {
-    let from: Vec<_> = fetched.sources.iter().filter(|report| report.bytes > 0).map(|report| report.source.name.clone()).collect();
+    let from: Vec<_> =
+        fetched.sources.iter().filter(|report| report.bytes > 0).map(|report| report.source.name.clone()).collect();
     let (size, elapsed) = (fetched.document.size(), fetched.elapsed);
     let text = format!(
         "fetched    {} from {} in {}, {}\nverified   b3:{}",
@@ -127,13 +139,22 @@ fn say_fetched(printer: Printer, fetched: &Fetched) -> Outcome {
         rate(size, elapsed),
         fetched.document.hash
     );
-    say(printer, &text, || json!({ "step": "fetched", "document": json::value(&Document::from(&fetched.document)), "from": from, "elapsed": format!("{:.6}s", elapsed.as_secs_f64()) }))
+    say(
+        printer,
+        &text,
+        || json!({ "step": "fetched", "document": json::value(&Document::from(&fetched.document)), "from": from, "elapsed": format!("{:.6}s", elapsed.as_secs_f64()) }),
+    )
 }
 
 async fn whisper(cluster: &Cluster, dialer: &Dialer, printer: Printer) -> Outcome {
     let [first, .., last] = cluster.peers() else { return Err(Failure::refused("no peers to talk")) };
     let (from, to) = (first.identity(), last.identity());
-    let request = WhisperRequest { to: to.name.to_string(), body: "hello from the demo".into(), from: from.name.to_string(), ..Default::default() };
+    let request = WhisperRequest {
+        to: to.name.to_string(),
+        body: "hello from the demo".into(),
+        from: from.name.to_string(),
+        ..Default::default()
+    };
     // Through the first peer, which finds the last one by itself.
     let begun = Instant::now();
     let answer = dialer.peer(&from.endpoint).whisper(request).await;
@@ -144,8 +165,17 @@ async fn whisper(cluster: &Cluster, dialer: &Dialer, printer: Printer) -> Outcom
             tokio::task::yield_now().await;
         }
     };
-    timeout(INBOX_TIMEOUT, arrived).await.map_err(|_| Failure::refused("the message was acknowledged but is not in the inbox"))?;
-    let text = format!("\nwhispered  {} to {}, delivered by {} after {} hop in {}", from.name, to.name, answer.delivered_by, answer.hops, span(took));
+    timeout(INBOX_TIMEOUT, arrived)
+        .await
+        .map_err(|_| Failure::refused("the message was acknowledged but is not in the inbox"))?;
+    let text = format!(
+        "\nwhispered  {} to {}, delivered by {} after {} hop in {}",
+        from.name,
+        to.name,
+        answer.delivered_by,
+        answer.hops,
+        span(took)
+    );
     say(printer, &text, || {
         let mut value = json::value(&answer);
         value["step"] = json!("whispered");
@@ -154,6 +184,10 @@ async fn whisper(cluster: &Cluster, dialer: &Dialer, printer: Printer) -> Outcom
 }
 
 fn say(printer: Printer, text: &str, value: impl FnOnce() -> serde_json::Value) -> Outcome {
-    if printer.is_json() { printer.json(&value())? } else { printer.text(text)? }
+    if printer.is_json() {
+        printer.json(&value())?
+    } else {
+        printer.text(text)?
+    }
     Ok(())
 }

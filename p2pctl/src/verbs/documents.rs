@@ -1,7 +1,10 @@
 //! Real RFCs that travel with the program, so that it can show itself on any machine.
 
 use crate::failure::Outcome;
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 macro_rules! rfcs {
     ($($number:literal),* $(,)?) => {

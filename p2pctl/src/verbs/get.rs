@@ -33,7 +33,12 @@ pub(super) async fn get(global: &Global, args: Get, printer: Printer) -> Outcome
 }
 
 async fn get_wanted(global: &Global, wanted: Wanted, fetching: Fetching, printer: Printer) -> Outcome {
-    let finder = Finder { registry: Mutex::new(Registry { member: None }), state: global.state.clone(), global, dialer: Dialer::default() };
+    let finder = Finder {
+        registry: Mutex::new(Registry { member: None }),
+        state: global.state.clone(),
+        global,
+        dialer: Dialer::default(),
+    };
     let fetched = finder.fetch(wanted, &fetching, printer).await;
     finder.finish().await;
     print(&fetched?, printer)
@@ -53,7 +58,11 @@ struct Registry {
 
 impl Finder<'_> {
     async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
-        let (wanted, sources) = if fetching.from.is_empty() { self.search(wanted, printer).await? } else { (wanted, self.named(&fetching.from).await?) };
+        let (wanted, sources) = if fetching.from.is_empty() {
+            self.search(wanted, printer).await?
+        } else {
+            (wanted, self.named(&fetching.from).await?)
+        };
         let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
         let fetching = fetch(&self.dialer, &wanted, sources, self, &options, &progress);
@@ -81,7 +90,8 @@ impl Finder<'_> {
     async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<(Wanted, Vec<Source>)> {
         let peers = self.with_member(async |member| member.sources().await).await?;
         if peers.is_empty() {
-            return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry)).hint("start one with `peerd --share DIR`"));
+            return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
+                .hint("start one with `peerd --share DIR`"));
         }
         let answers = ask(&self.dialer, &peers, &query_for(&wanted)).await;
         let Some(best) = answers.found.first() else {
@@ -140,7 +150,8 @@ async fn draw(progress: &Progress) {
             continue;
         }
         let bar = bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(progress.size()).with_style(style.clone()).with_finish(indicatif::ProgressFinish::AndClear);
+            let bar =
+                ProgressBar::new(progress.size()).with_style(style.clone()).with_finish(indicatif::ProgressFinish::AndClear);
             // What an earlier fetch left counts as done, not as speed.
             bar.reset_elapsed();
             bar.set_position(progress.verified());
@@ -183,8 +194,17 @@ fn print(fetched: &Fetched, printer: Printer) -> Outcome {
     if fetched.already_there {
         printer.text(&format!("  {} were there already, verified", bytes(document.size())))?;
     } else {
-        let resumed = if fetched.resumed_bytes > 0 { format!(", after {} from an earlier fetch", bytes(fetched.resumed_bytes)) } else { String::new() };
-        printer.text(&format!("  {} in {}, {}{resumed}", bytes(fetched.fetched_bytes), span(fetched.elapsed), rate(fetched.fetched_bytes, fetched.elapsed)))?;
+        let resumed = if fetched.resumed_bytes > 0 {
+            format!(", after {} from an earlier fetch", bytes(fetched.resumed_bytes))
+        } else {
+            String::new()
+        };
+        printer.text(&format!(
+            "  {} in {}, {}{resumed}",
+            bytes(fetched.fetched_bytes),
+            span(fetched.elapsed),
+            rate(fetched.fetched_bytes, fetched.elapsed)
+        ))?;
     }
     printer.text(&format!("  b3:{}", document.hash))?;
     for report in used {

@@ -25,8 +25,10 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let endpoint = match args.endpoint {
         Some(endpoint) => endpoint,
         None => {
-            let ip = local_address_towards(&global.registry)
-                .ok_or_else(|| Failure::usage("this machine's address towards the registry is not known").hint("give one with --endpoint HOST:PORT"))?;
+            let ip = local_address_towards(&global.registry).ok_or_else(|| {
+                Failure::usage("this machine's address towards the registry is not known")
+                    .hint("give one with --endpoint HOST:PORT")
+            })?;
             Endpoint::from(SocketAddr::new(ip, PORT_DEFAULT))
         }
     };
@@ -60,7 +62,11 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let answer = member.call(async |member| member.client().keep_alive(request).await).await?;
     printer.message(&answer, || {
         let name = answer.peer.as_ref().map_or(kept.name.as_str(), |peer: &PeerRecord| &peer.name);
-        format!("{name} is active for {}, next keepalive within {}", proto_span(answer.ttl), proto_span(answer.keep_alive_interval))
+        format!(
+            "{name} is active for {}, next keepalive within {}",
+            proto_span(answer.ttl),
+            proto_span(answer.keep_alive_interval)
+        )
     })?;
     Ok(())
 }

@@ -44,7 +44,9 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
     };
     let begun = Instant::now();
     let answer = call(&receiver, Dialer::default().peer(&receiver.endpoint).whisper(request)).await?;
-    printer.message(&answer, || format!("delivered by {} after {} hops in {}", answer.delivered_by, answer.hops, span(begun.elapsed())))?;
+    printer.message(&answer, || {
+        format!("delivered by {} after {} hops in {}", answer.delivered_by, answer.hops, span(begun.elapsed()))
+    })?;
     Ok(())
 }
 

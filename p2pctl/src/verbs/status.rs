@@ -35,7 +35,12 @@ fn text(status: &StatusResponse) -> String {
         format!("{} at {}, version {}, started {}", status.name, status.endpoint, status.version, ago(status.started_at)),
         format!("registry   {} (since {}, last contact {})", registry.detail, ago(registry.since), ago(registry.last_contact_at)),
         format!("peers      {} known", registry.known_peers),
-        format!("share      {} documents, {}; {left_out} files left out, {} pending", share.documents, bytes(share.bytes), share.pending),
+        format!(
+            "share      {} documents, {}; {left_out} files left out, {} pending",
+            share.documents,
+            bytes(share.bytes),
+            share.pending
+        ),
         format!("learned    {} documents from other peers", share.learned_documents),
         format!("sending    {}", status.load.unwrap_or_default().uploads),
         format!("messages   {} received, {} dropped", inbox.received, inbox.dropped),

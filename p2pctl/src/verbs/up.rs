@@ -1,14 +1,20 @@
 //! up: a small network in one process, for trying things out.
 
 use super::{cluster::Cluster, documents};
-use crate::{args::Up, failure::{Failure, Outcome}, printer::Printer};
+use crate::{
+    args::Up,
+    failure::{Failure, Outcome},
+    printer::Printer,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> Outcome {
     let folder = tempfile::tempdir()?;
     if let Some(share) = args.share.as_deref().filter(|share| !share.is_dir()) {
-        return Err(Failure::usage(format!("{} is not a folder", share.display())).hint("give the folder to share with --share DIR"));
+        return Err(
+            Failure::usage(format!("{} is not a folder", share.display())).hint("give the folder to share with --share DIR")
+        );
     }
     // Stopped below, after the peers left.
     let mut cluster = Cluster::start(folder.path(), args.port, &CancellationToken::new()).await?;
@@ -19,7 +25,11 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
             None => documents::deal(&folder.path().join("share"), index.into(), args.peers.into())?,
         };
         // Below 65,536: --port is checked here.
-        let port = if args.port == 0 { 0 } else { args.port.checked_add(index + 1).ok_or_else(|| Failure::usage("--port leaves no room for the peers' ports"))? };
+        let port = if args.port == 0 {
+            0
+        } else {
+            args.port.checked_add(index + 1).ok_or_else(|| Failure::usage("--port leaves no room for the peers' ports"))?
+        };
         cluster.add_peer(&name, Some(share), port).await?;
     }
     tokio::select! {

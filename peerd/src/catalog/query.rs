@@ -1,11 +1,7 @@
 //! Answers RFCQuery: filters the merged index and cuts the answer into messages.
 
 use super::Catalog;
-use crate::{
-    document::DocumentInfo,
-    identity::Identity,
-    share::SharedDocument,
-};
+use crate::{document::DocumentInfo, identity::Identity, share::SharedDocument};
 use p2pdi::{
     content::ContentHash,
     document::DocumentName,
@@ -38,7 +34,10 @@ impl TryFrom<&RfcQueryRequest> for Filter {
 
     fn try_from(request: &RfcQueryRequest) -> Result<Self, InvalidField> {
         if request.title.len() > TITLE_FILTER_MAX_BYTES {
-            return Err(InvalidField::new("title", format!("{} bytes long; at most {TITLE_FILTER_MAX_BYTES} fit", request.title.len())));
+            return Err(InvalidField::new(
+                "title",
+                format!("{} bytes long; at most {TITLE_FILTER_MAX_BYTES} fit", request.title.len()),
+            ));
         }
         Ok(Self {
             number: (request.number != 0).then_some(request.number),
@@ -107,7 +106,13 @@ impl Selected {
 }
 
 /// The messages of one RFCQuery answer, the first of which always comes.
-pub fn answer(catalog: &Catalog, me: &Identity, filter: &Filter, if_version: u64, now: Instant) -> impl Iterator<Item = RfcQueryResponse> + use<> {
+pub fn answer(
+    catalog: &Catalog,
+    me: &Identity,
+    filter: &Filter,
+    if_version: u64,
+    now: Instant,
+) -> impl Iterator<Item = RfcQueryResponse> + use<> {
     let index = catalog.share.index();
     let learned = (!filter.own_only).then(|| {
         let mut learned = catalog.learned();

@@ -78,9 +78,14 @@ impl Whispers {
             tracing::info!(from = whisper.from, kind = %whisper.kind, bytes = whisper.body.len(), "message received");
             let Whisper { kind, body, from, hops, .. } = whisper;
             self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now() });
-            return Ok(WhisperResponse { delivered_by: self.me.name.to_string(), hops, round_trip: Some(prost_types::Duration::default()) });
+            return Ok(WhisperResponse {
+                delivered_by: self.me.name.to_string(),
+                hops,
+                round_trip: Some(prost_types::Duration::default()),
+            });
         }
-        let no_route = |why: &str| Reason::NoRoute.status(format!("request cannot be fulfilled: no route to {}{why}", whisper.to));
+        let no_route =
+            |why: &str| Reason::NoRoute.status(format!("request cannot be fulfilled: no route to {}{why}", whisper.to));
         if whisper.hops >= HOPS_MAX {
             return Err(no_route(": passed on often enough"));
         }

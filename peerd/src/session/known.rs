@@ -108,7 +108,11 @@ mod tests {
     #[test]
     fn deltas_are_applied_and_a_start_over_replaces_all() {
         let known = KnownPeers::default();
-        known.update(Listing { start_over: true, peers: vec![record("a", 1), record("B", 2), record("no good", 3)], gone: vec![] });
+        known.update(Listing {
+            start_over: true,
+            peers: vec![record("a", 1), record("B", 2), record("no good", 3)],
+            gone: vec![],
+        });
         assert_eq!(known.len(), 2);
         let gone = v1::PeerGone { name: "A".into(), ..Default::default() };
         known.update(Listing { peers: vec![record("b", 4)], gone: vec![gone], ..Default::default() });

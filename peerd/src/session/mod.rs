@@ -16,7 +16,8 @@ use p2pdi::{
     endpoint::Endpoint,
     status::{self, Reason},
     v1::{
-        KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, RegistrySession, SessionState, registry_client::RegistryClient,
+        KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, RegistrySession, SessionState,
+        registry_client::RegistryClient,
     },
 };
 use std::{
@@ -63,7 +64,11 @@ impl Session {
             since: Some(SystemTime::now().into()),
             ..Default::default()
         };
-        Self { standing: Arc::new(Mutex::new(standing)), state: Arc::new(watch::Sender::new(state)), known: KnownPeers::default() }
+        Self {
+            standing: Arc::new(Mutex::new(standing)),
+            state: Arc::new(watch::Sender::new(state)),
+            known: KnownPeers::default(),
+        }
     }
 
     /// The peers known through the registry.
@@ -131,7 +136,13 @@ pub struct SessionDriver {
 
 impl SessionDriver {
     /// A driver that has not called yet.
-    pub fn new(session: Session, config: SessionConfig, state_folder: Arc<StateFolder>, uploads: Arc<Uploads>, index_version: watch::Receiver<u64>) -> Self {
+    pub fn new(
+        session: Session,
+        config: SessionConfig,
+        state_folder: Arc<StateFolder>,
+        uploads: Arc<Uploads>,
+        index_version: watch::Receiver<u64>,
+    ) -> Self {
         let client = RegistryClient::new(lazy(&config.registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let cookie = state_folder.cookie(config.registry.as_str(), &config.me.name);
         Self { session, config, client, state_folder, uploads, index_version, cookie, revision: 0 }
@@ -166,7 +177,8 @@ impl SessionDriver {
         let registry = &self.config.registry;
         match (Reason::of(error), error.code()) {
             (Some(Reason::CookieUnknown | Reason::LeaseExpired), _) => {
-                self.session.turn(SessionState::Registering, format!("{registry} does not know this peer any more; registering again"));
+                self.session
+                    .turn(SessionState::Registering, format!("{registry} does not know this peer any more; registering again"));
                 REREGISTER_JITTER.mul_f64(rand::random())
             }
             (Some(Reason::NameTaken), _) => {
@@ -177,7 +189,8 @@ impl SessionDriver {
             }
             (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal) => {
                 let pause = backoff.next(rand::random());
-                self.session.turn(SessionState::Unreachable, format!("{registry} does not answer ({}); still trying", error.message()));
+                self.session
+                    .turn(SessionState::Unreachable, format!("{registry} does not answer ({}); still trying", error.message()));
                 pause
             }
             (Some(Reason::StoreUnavailable | Reason::ShuttingDown | Reason::Internal), _) => {
@@ -234,12 +247,20 @@ impl SessionDriver {
                         standing.last_contact_at = Some(SystemTime::now().into());
                         standing.ttl = answer.ttl;
                     }
-                    self.session.turn(SessionState::Registered, format!("registered as {} at {}", self.config.me.name, self.config.registry));
+                    self.session.turn(
+                        SessionState::Registered,
+                        format!("registered as {} at {}", self.config.me.name, self.config.registry),
+                    );
                     if let Err(error) = self.refresh().await {
                         tracing::debug!(error = error.message(), "could not list the other peers");
                     }
                 }
-                Err(error) if matches!(Reason::of(&error), Some(Reason::CookieUnknown | Reason::LeaseExpired | Reason::CookieMalformed)) => {
+                Err(error)
+                    if matches!(
+                        Reason::of(&error),
+                        Some(Reason::CookieUnknown | Reason::LeaseExpired | Reason::CookieMalformed)
+                    ) =>
+                {
                     return error;
                 }
                 Err(error) => pause = self.note(&error, &mut backoff),

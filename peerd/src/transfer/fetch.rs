@@ -145,7 +145,14 @@ fn list(sources: &[SourceReport]) -> String {
 ///
 /// # Errors
 /// When the disk refuses, or every holder failed. What is verified stays in the partial file.
-pub async fn fetch(dialer: &Dialer, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders, options: &FetchOptions, progress: &Arc<Progress>) -> Result<Fetched, FetchError> {
+pub async fn fetch(
+    dialer: &Dialer,
+    wanted: &Wanted,
+    sources: Vec<Source>,
+    finder: &impl FindHolders,
+    options: &FetchOptions,
+    progress: &Arc<Progress>,
+) -> Result<Fetched, FetchError> {
     let mut run = Run { dialer, wanted, options, progress, sources: Sources::new(sources), started: Instant::now() };
     let mut state = State::Unknown;
     let mut searches = 0;
@@ -177,7 +184,9 @@ pub async fn fetch(dialer: &Dialer, wanted: &Wanted, sources: Vec<Source>, finde
             run.sources.failed(index, fault, error.to_string());
         }
         state = match state {
-            State::Receiving { document, partial, resumed } if partial.is_whole() => return run.finish(document, partial, resumed).await,
+            State::Receiving { document, partial, resumed } if partial.is_whole() => {
+                return run.finish(document, partial, resumed).await;
+            }
             State::Receiving { .. } | State::Unknown => state,
             State::There { document, path } => return Ok(run.there(document, path)),
         };
@@ -260,7 +269,12 @@ impl Run<'_> {
     }
 
     /// Asks for a range of the known content.
-    async fn resume(&self, source: &Source, document: &DocumentInfo, range: std::ops::Range<u64>) -> Result<Incoming, SourceError> {
+    async fn resume(
+        &self,
+        source: &Source,
+        document: &DocumentInfo,
+        range: std::ops::Range<u64>,
+    ) -> Result<Incoming, SourceError> {
         let request = GetRfcRequest {
             document: Some(get_rfc_request::Document::Blake3(document.hash.to_field())),
             offset: range.start,
@@ -335,4 +349,3 @@ async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T, WriteEr
         Err(_) => Err(WriteError::Io { doing: "finish", path: PathBuf::new(), source: io::ErrorKind::Interrupted.into() }),
     }
 }
-

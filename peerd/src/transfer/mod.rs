@@ -1,8 +1,8 @@
 //! Documents on their way: served from the share, and fetched verified into a folder.
 
 pub mod fetch;
-pub mod partial;
 pub mod pace;
+pub mod partial;
 pub mod receive;
 pub mod serve;
 pub mod sources;

@@ -110,7 +110,13 @@ struct Current {
 ///
 /// # Errors
 /// When the target exists with other content and `replace` is false, or cannot be looked at.
-pub fn target(folder: &Path, name: &DocumentName, hash: &ContentHash, size: u64, replace: bool) -> Result<(PathBuf, bool), WriteError> {
+pub fn target(
+    folder: &Path,
+    name: &DocumentName,
+    hash: &ContentHash,
+    size: u64,
+    replace: bool,
+) -> Result<(PathBuf, bool), WriteError> {
     let path = folder.join(name.to_relative_path());
     let there = match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, false)),
@@ -135,7 +141,13 @@ impl Partial {
     ///
     /// # Errors
     /// When the folder cannot be made or written, lacks room, or another fetch holds the file.
-    pub fn open(folder: &Path, target: PathBuf, name: &DocumentName, hashes: PieceHashes, replace: bool) -> Result<Self, WriteError> {
+    pub fn open(
+        folder: &Path,
+        target: PathBuf,
+        name: &DocumentName,
+        hashes: PieceHashes,
+        replace: bool,
+    ) -> Result<Self, WriteError> {
         let parent = make_folders(folder, name)?;
         let hash = hashes.merge().to_string();
         let path = parent.join(format!(".{}.{}.part", name.file_name(), &hash[..NAME_HASH_DIGITS]));

@@ -52,9 +52,13 @@ impl SourceError {
         match self {
             Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
             Self::Refused(status) => match status.code() {
-                Code::NotFound | Code::Aborted | Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => {
-                    Fault::Final
-                }
+                Code::NotFound
+                | Code::Aborted
+                | Code::InvalidArgument
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::PermissionDenied
+                | Code::Unauthenticated => Fault::Final,
                 _ => Fault::Passing,
             },
             Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
@@ -72,7 +76,12 @@ pub struct Incoming {
 ///
 /// # Errors
 /// When it cannot be reached, refuses, stalls, or sends something else first.
-pub async fn open(dialer: &Dialer, source: &Source, request: GetRfcRequest, stall: Duration) -> Result<(GetRfcHeader, Incoming), SourceError> {
+pub async fn open(
+    dialer: &Dialer,
+    source: &Source,
+    request: GetRfcRequest,
+    stall: Duration,
+) -> Result<(GetRfcHeader, Incoming), SourceError> {
     let mut client = dialer.peer(&source.endpoint);
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
     let mut incoming = Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall };
@@ -97,7 +106,12 @@ impl Incoming {
     ///
     /// # Errors
     /// When the disk fails, which is no source's fault.
-    pub async fn receive(self, mut partial: Partial, range: Range<u64>, progress: Arc<Progress>) -> Result<(Partial, u64, Result<(), SourceError>), WriteError> {
+    pub async fn receive(
+        self,
+        mut partial: Partial,
+        range: Range<u64>,
+        progress: Arc<Progress>,
+    ) -> Result<(Partial, u64, Result<(), SourceError>), WriteError> {
         let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
         let writer = spawn_blocking(move || {
             let mut verified = 0;
@@ -133,7 +147,10 @@ impl Incoming {
                 return Err(SourceError::Protocol("a second header".into()));
             };
             if offset != at || data.is_empty() {
-                return Err(SourceError::Protocol(format!("a chunk of {} bytes for offset {offset}, where {at} was next", data.len())));
+                return Err(SourceError::Protocol(format!(
+                    "a chunk of {} bytes for offset {offset}, where {at} was next",
+                    data.len()
+                )));
             }
             if data.len() as u64 > range.end - at {
                 return Err(SourceError::Protocol("more bytes than it said".into()));
@@ -144,6 +161,10 @@ impl Incoming {
                 return Ok(());
             }
         }
-        if at == range.end { Ok(()) } else { Err(SourceError::EndedEarly { got: at - range.start, expected: range.end - range.start }) }
+        if at == range.end {
+            Ok(())
+        } else {
+            Err(SourceError::EndedEarly { got: at - range.start, expected: range.end - range.start })
+        }
     }
 }

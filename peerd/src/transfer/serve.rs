@@ -82,10 +82,15 @@ impl Uploads {
     ///
     /// # Errors
     /// When the document cannot be opened any more, or too many are being sent.
-    pub async fn send(self: Arc<Self>, share: Share, upload: Upload) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + use<>, Status> {
+    pub async fn send(
+        self: Arc<Self>,
+        share: Share,
+        upload: Upload,
+    ) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + use<>, Status> {
         let place = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
         let Ok(Ok(place)) = place.await else {
-            return Err(Reason::TooManyStreams.status(format!("{UPLOADS_MAX} documents are being sent already; try again later or ask another holder")));
+            return Err(Reason::TooManyStreams
+                .status(format!("{UPLOADS_MAX} documents are being sent already; try again later or ask another holder")));
         };
         let Upload { document, range, with_piece_hashes } = upload;
         let first = read_range(&range, range.start);
@@ -154,7 +159,11 @@ impl Drop for Active {
 fn header(share: &Share, document: &SharedDocument, range: &Range<u64>, with_piece_hashes: bool) -> Result<GetRfcHeader, Status> {
     let piece_hashes = if with_piece_hashes {
         let hashes = share.piece_hashes(document);
-        hashes.ok_or_else(|| Reason::DocumentUnreadable.status(format!("{} is being hashed again; ask another holder", document.name)))?.joined()
+        hashes
+            .ok_or_else(|| {
+                Reason::DocumentUnreadable.status(format!("{} is being hashed again; ask another holder", document.name))
+            })?
+            .joined()
     } else {
         Bytes::new()
     };

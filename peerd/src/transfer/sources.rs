@@ -82,7 +82,8 @@ impl Sources {
     /// The source to ask now and how long to wait before; `None` when all are dropped.
     pub fn next(&self) -> Option<(usize, Duration)> {
         let order = (0..self.all.len()).map(|step| (self.current + step) % self.all.len());
-        let index = order.filter(|index| self.all[*index].report.dropped.is_none()).min_by_key(|index| self.all[*index].failures)?;
+        let index =
+            order.filter(|index| self.all[*index].report.dropped.is_none()).min_by_key(|index| self.all[*index].failures)?;
         let failures = self.all[index].failures;
         let pause = if failures == 0 { Duration::ZERO } else { (RETRY_FIRST * (1 << (failures - 1).min(8))).min(RETRY_MAX) };
         Some((index, pause))
@@ -124,7 +125,11 @@ mod tests {
     use super::*;
 
     fn sources(n: u16) -> Sources {
-        Sources::new((1..=n).map(|port| Source { name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}").parse().unwrap() }).collect())
+        Sources::new(
+            (1..=n)
+                .map(|port| Source { name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}").parse().unwrap() })
+                .collect(),
+        )
     }
 
     #[test]

@@ -1,10 +1,7 @@
 //! One client of a task.
 
 use crate::failure::{Failure, Outcome};
-use p2pdi::{
-    endpoint::Endpoint,
-    v1::RfcQueryRequest,
-};
+use p2pdi::{endpoint::Endpoint, v1::RfcQueryRequest};
 use peerd::{
     dial::Dialer,
     identity::Identity,
@@ -68,7 +65,11 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wa
     while !fetches.is_empty() {
         take(&mut tally, fetches.join_next().await)?;
     }
-    if tally.files == wanted { Ok(tally) } else { Err(Failure::refused(format!("{} fetched {} of {wanted} files", me.name, tally.files))) }
+    if tally.files == wanted {
+        Ok(tally)
+    } else {
+        Err(Failure::refused(format!("{} fetched {} of {wanted} files", me.name, tally.files)))
+    }
 }
 
 type Done = Option<Result<Result<peerd::transfer::Fetched, peerd::transfer::FetchError>, tokio::task::JoinError>>;

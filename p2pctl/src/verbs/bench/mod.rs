@@ -42,7 +42,10 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
         Some(folder) => texts::read(folder, PEERS * TASK_2_RFCS)?,
         None => texts::make(PEERS * TASK_2_RFCS),
     };
-    let source = args.rfcs.as_ref().map_or_else(|| "made texts of the sizes of RFCs".to_owned(), |folder| format!("RFCs of {}", folder.display()));
+    let source = args
+        .rfcs
+        .as_ref()
+        .map_or_else(|| "made texts of the sizes of RFCs".to_owned(), |folder| format!("RFCs of {}", folder.display()));
     printer.note(&format!("{source}; {} runs of each task, medians", args.runs));
     let tasks: [(&str, &str, Vec<&[Text]>); 2] = [
         ("task 1", "1 source with 50 RFCs, 19 clients fetch all", vec![&texts[..TASK_1_RFCS]]),
@@ -101,7 +104,12 @@ async fn run(shares: &[&[Text]]) -> Outcome<Run> {
         let all: usize = shares.iter().map(|texts| texts.len()).sum();
         let wanted = all - shares.get(index).map_or(0, |texts| texts.len());
         if wanted > 0 {
-            clients.spawn(client::fetch_all(cluster.registry().clone(), peer.identity().clone(), out(folder.path(), index), wanted));
+            clients.spawn(client::fetch_all(
+                cluster.registry().clone(),
+                peer.identity().clone(),
+                out(folder.path(), index),
+                wanted,
+            ));
         }
     }
     let mut tally = Tally::default();

@@ -1,0 +1,93 @@
+//! A file of the share as it is offered, and how a changed file is told from an unchanged one.
+
+use p2pdi::{
+    content::{ContentHash, HASH_BYTES},
+    document::DocumentName,
+};
+use rustix::fs::Stat;
+use std::time::{Duration, SystemTime};
+
+/// Clocks of file systems that keep nanoseconds still advance in ticks of the kernel's timer, 10 ms at most. Some of them.
+const TICK: Duration = Duration::from_millis(50);
+/// FAT keeps even seconds, and some network file systems whole ones.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// What the file system says about a file's content without reading it. A write changes the size or both times; a program
+/// that puts the modification time back (`cp -p`, `touch -d`) cannot put the change time back; another file of the same
+/// name has another inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Bytes.
+    pub(super) size: u64,
+    pub(super) inode: u64,
+    /// Nanoseconds since 1970, of the content.
+    pub(super) modified_ns: i64,
+    /// Nanoseconds since 1970, of content or metadata.
+    pub(super) changed_ns: i64,
+}
+
+impl Fingerprint {
+    pub(super) fn of(stat: &Stat) -> Self {
+        // The types of these fields differ between architectures.
+        let nanoseconds = |s: i128, ns: i128| i64::try_from(s * 1_000_000_000 + ns).unwrap_or(i64::MAX);
+        Self {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            inode: stat.st_ino,
+            modified_ns: nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+            changed_ns: nanoseconds(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
+        }
+    }
+
+    pub(super) fn modified(&self) -> SystemTime {
+        let distance = Duration::from_nanos(self.modified_ns.unsigned_abs());
+        let time = if self.modified_ns < 0 {
+            SystemTime::UNIX_EPOCH.checked_sub(distance)
+        } else {
+            SystemTime::UNIX_EPOCH.checked_add(distance)
+        };
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Longest time in which two writes can leave the same times behind. A file must have rested that long before it is
+    /// read, or a write during the reading could go unseen (git calls such files racily clean).
+    pub(super) fn tick(&self) -> Duration {
+        let whole_seconds = self.modified_ns % 1_000_000_000 == 0 && self.changed_ns % 1_000_000_000 == 0;
+        if whole_seconds { COARSE_TICK } else { TICK }
+    }
+}
+
+/// A document of the peer's own share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedDocument {
+    /// Path below the share.
+    pub name: DocumentName,
+    /// RFC number, where the name says one.
+    pub number: Option<u32>,
+    /// From the document's text, or its file name.
+    pub title: Box<str>,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of the whole.
+    pub hash: ContentHash,
+    /// When the content last changed, as the file system has it.
+    pub modified: SystemTime,
+    /// The file as it was when it was hashed.
+    pub fingerprint: Fingerprint,
+}
+
+impl SharedDocument {
+    /// A number for all that others can see of the document. Sums of these tell whether two indexes are the same.
+    pub(super) fn digest(&self) -> u128 {
+        let mut bytes = Vec::with_capacity(self.name.as_str().len() + self.title.len() + HASH_BYTES + 40);
+        for text in [self.name.as_str(), &self.title] {
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        bytes.extend(self.hash.as_bytes());
+        bytes.extend(self.size.to_le_bytes());
+        bytes.extend(self.number.unwrap_or(0).to_le_bytes());
+        bytes.extend(self.fingerprint.modified_ns.to_le_bytes());
+        let hash = ContentHash::of(&bytes);
+        hash.as_bytes().iter().take(size_of::<u128>()).fold(0, |number, byte| number << 8 | u128::from(*byte))
+    }
+}

@@ -1,0 +1,383 @@
+//! Reading files to hash them, on all cores: small files side by side, large ones by their pieces.
+
+use super::{
+    document::Fingerprint,
+    number,
+    root::Root,
+    title::{self, HEAD_BYTES},
+};
+use p2pdi::{
+    content::{ContentHash, PIECE_SIZE_MIN, PieceHash, PieceHashes, Pieces},
+    document::{DocumentName, TITLE_MAX_BYTES},
+};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+/// Bytes read at a time: enough for BLAKE3's widest instructions, little enough to stay in a core's cache.
+const READ_BYTES: usize = 256 * 1024;
+// A file of one piece is then in the buffer whole when it is hashed, its first bytes among it.
+const _: () = assert!(READ_BYTES as u64 == PIECE_SIZE_MIN && HEAD_BYTES <= READ_BYTES);
+/// A file up to this many bytes is one thread's work; a larger one is everybody's.
+const SMALL_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of a large file that a thread takes at a time, at least one piece.
+const SLICE_BYTES: u64 = 4 * 1024 * 1024;
+/// How far these threads step back behind those that serve (setpriority(2); on Linux it holds for the thread alone).
+const NICE: i32 = 10;
+
+/// A file to read.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) name: DocumentName,
+    pub(super) fingerprint: Fingerprint,
+    /// Its hash is known already, and only its title is wanted.
+    pub(super) known: Option<ContentHash>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) job: Job,
+    pub(super) result: Result<Hashed, Failure>,
+}
+
+/// What a file's bytes say.
+#[derive(Debug)]
+pub(super) struct Hashed {
+    pub(super) hash: ContentHash,
+    /// For a document of more than one piece that was hashed now.
+    pub(super) pieces: Option<PieceHashes>,
+    pub(super) number: Option<u32>,
+    pub(super) title: Box<str>,
+}
+
+/// Why there is no hash.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("it is not the file that was seen, or it changed while it was read")]
+    Changed,
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("reading it failed in an unforeseen way")]
+    Panicked,
+}
+
+/// Threads that hash. They live as long as there is something to do.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    root: Root,
+    threads_max: usize,
+    deliver: Box<dyn Fn(Outcome) + Send + Sync>,
+    hashed_bytes: Arc<AtomicU64>,
+    queue: Mutex<Queue>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    small: VecDeque<Job>,
+    large: VecDeque<Job>,
+    /// Large files being read.
+    open: VecDeque<Arc<Large>>,
+    threads: usize,
+    stopping: bool,
+}
+
+struct Large {
+    job: Job,
+    file: File,
+    pieces: Pieces,
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    next: usize,
+    missing: usize,
+    hashes: Vec<Option<PieceHash>>,
+    failed: bool,
+}
+
+enum Task {
+    Whole(Job),
+    Open(Job),
+    Slice(Arc<Large>),
+}
+
+impl Pool {
+    /// Threads that read below `root`, hand each outcome to `deliver`, and add what they read to `hashed_bytes` as they go.
+    pub(super) fn new(root: Root, hashed_bytes: Arc<AtomicU64>, deliver: impl Fn(Outcome) + Send + Sync + 'static) -> Self {
+        let threads_max = thread::available_parallelism().map_or(1, usize::from);
+        let deliver = Box::new(deliver);
+        let queue = Mutex::new(Queue::default());
+        Self { shared: Arc::new(Shared { root, threads_max, deliver, hashed_bytes, queue, left: Condvar::new() }) }
+    }
+
+    /// Takes files to hash. The caller bounds how many wait.
+    pub(super) fn submit(&self, jobs: impl IntoIterator<Item = Job>) {
+        let mut queue = self.shared.lock();
+        for job in jobs {
+            let small = job.known.is_some() || job.fingerprint.size <= SMALL_BYTES;
+            if small { &mut queue.small } else { &mut queue.large }.push_back(job);
+        }
+        self.shared.staff(queue);
+    }
+}
+
+impl Drop for Pool {
+    /// Ends the threads and waits for them; what they were reading is dropped.
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.stopping = true;
+        while queue.threads > 0 {
+            queue = self.shared.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Counts a thread out, should it end other than by finding nothing to do.
+struct Presence {
+    shared: Arc<Shared>,
+    counted: bool,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if self.counted {
+            self.shared.lock().threads -= 1;
+            self.shared.left.notify_all();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts threads for what waits.
+    fn staff(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        let slices: usize = queue.open.iter().map(|large| large.pieces.count()).sum();
+        let waiting = queue.small.len() + queue.large.len() + slices;
+        let missing = if queue.stopping { 0 } else { waiting.min(self.threads_max).saturating_sub(queue.threads) };
+        queue.threads += missing;
+        drop(queue);
+        for _ in 0..missing {
+            let presence = Presence { shared: Arc::clone(self), counted: true };
+            let spawned = thread::Builder::new().name("share-hash".into()).spawn(move || {
+                // Where it is refused, hashing competes as an equal.
+                let _ = rustix::process::setpriority_process(None, NICE);
+                Self::work(presence);
+            });
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "no thread for hashing");
+            }
+        }
+        let mut queue = self.lock();
+        if missing > 0 && queue.threads == 0 && !queue.stopping {
+            // Not one could be started: the caller does the work.
+            queue.threads += 1;
+            drop(queue);
+            Self::work(Presence { shared: Arc::clone(self), counted: true });
+        }
+    }
+
+    fn work(mut presence: Presence) {
+        let shared = Arc::clone(&presence.shared);
+        let mut buffer = vec![0; READ_BYTES];
+        while let Some(task) = shared.next(&mut presence) {
+            match task {
+                Task::Whole(job) => {
+                    let result = guarded(|| shared.whole(&job, &mut buffer));
+                    shared.finish(job, result);
+                }
+                Task::Open(job) => match shared.open(&job) {
+                    Err(failure) => shared.finish(job, Err(failure)),
+                    Ok((file, pieces)) => {
+                        let hashes = vec![None; pieces.count()];
+                        let progress = Progress { next: 0, missing: hashes.len(), hashes, failed: false };
+                        let mut queue = shared.lock();
+                        queue.open.push_back(Arc::new(Large { job, file, pieces, progress: Mutex::new(progress) }));
+                        shared.staff(queue);
+                    }
+                },
+                Task::Slice(large) => {
+                    if let Some(result) = shared.slice(&large, &mut buffer) {
+                        shared.lock().open.retain(|other| !Arc::ptr_eq(other, &large));
+                        shared.finish(large.job.clone(), result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Small files first: they must not wait for a large one.
+    fn next(&self, presence: &mut Presence) -> Option<Task> {
+        let mut queue = self.lock();
+        let small = |queue: &mut Queue| queue.small.pop_front().map(Task::Whole);
+        let slice = |queue: &mut Queue| queue.open.front().cloned().map(Task::Slice);
+        let large = |queue: &mut Queue| queue.large.pop_front().map(Task::Open);
+        let next =
+            if queue.stopping { None } else { small(&mut queue).or_else(|| slice(&mut queue)).or_else(|| large(&mut queue)) };
+        if next.is_none() {
+            // Under the same lock: what is submitted after this finds the thread gone, and starts another.
+            presence.counted = false;
+            queue.threads -= 1;
+            self.left.notify_all();
+        }
+        next
+    }
+
+    fn finish(&self, job: Job, result: Result<Hashed, Failure>) {
+        (self.deliver)(Outcome { job, result });
+    }
+
+    fn stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    fn open(&self, job: &Job) -> Result<(File, Pieces), Failure> {
+        let (file, stat) = self.root.open()?.open_file(&job.name)?;
+        let pieces = Pieces::of_size(job.fingerprint.size).map_err(|_| Failure::Changed)?;
+        if Fingerprint::of(&stat) == job.fingerprint { Ok((file, pieces)) } else { Err(Failure::Changed) }
+    }
+
+    fn whole(&self, job: &Job, buffer: &mut [u8]) -> Result<Hashed, Failure> {
+        let (file, pieces) = self.open(job)?;
+        if let Some(hash) = job.known {
+            return described(job, hash, None, head(&file, job, buffer)?);
+        }
+        if pieces.count() == 1 {
+            let hash = self.piece(&file, pieces, 0, buffer)?;
+            unchanged(&file, job)?;
+            let hashes = PieceHashes::new(pieces, vec![hash]).ok_or(Failure::Changed)?;
+            // The buffer holds the whole file.
+            let length = usize::try_from(pieces.size()).unwrap_or(usize::MAX).min(HEAD_BYTES);
+            return described(job, hashes.merge(), None, buffer.get(..length).unwrap_or_default());
+        }
+        let hashes = (0..pieces.count()).map(|index| self.piece(&file, pieces, index, buffer)).collect::<Result<_, _>>()?;
+        self.complete(&file, job, pieces, hashes, buffer)
+    }
+
+    /// Reads some pieces of a large file. The thread that has the last of them, or finds that it cannot go on, has the result.
+    fn slice(&self, large: &Large, buffer: &mut [u8]) -> Option<Result<Hashed, Failure>> {
+        let progress = || large.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = large.pieces.count();
+        let range = {
+            let mut progress = progress();
+            let start = progress.next;
+            let many = usize::try_from(SLICE_BYTES / large.pieces.piece_size()).unwrap_or(1).max(1);
+            progress.next = (start + many).min(all);
+            start..progress.next
+        };
+        if range.end == all {
+            // Nothing left to take: the others turn to the next file.
+            self.lock().open.retain(|other| !std::ptr::eq(Arc::as_ptr(other), large));
+        }
+        let read = guarded(|| {
+            let hashes = range.clone().map(|index| self.piece(&large.file, large.pieces, index, buffer));
+            let hashes = hashes.collect::<Result<Vec<_>, _>>()?;
+            unchanged(&large.file, &large.job)?;
+            Ok(hashes)
+        });
+        let hashes = {
+            let mut progress = progress();
+            if progress.failed {
+                return None;
+            }
+            match read {
+                Err(failure) => {
+                    progress.failed = true;
+                    return Some(Err(failure));
+                }
+                Ok(hashes) => {
+                    progress.missing -= hashes.len();
+                    for (index, hash) in range.zip(hashes) {
+                        if let Some(place) = progress.hashes.get_mut(index) {
+                            *place = Some(hash);
+                        }
+                    }
+                    if progress.missing > 0 || all == 0 {
+                        return None;
+                    }
+                    // Whoever comes after finds nothing to say.
+                    progress.failed = true;
+                    std::mem::take(&mut progress.hashes)
+                }
+            }
+        };
+        let hashes = hashes.into_iter().flatten().collect();
+        Some(guarded(|| self.complete(&large.file, &large.job, large.pieces, hashes, buffer)))
+    }
+
+    fn piece(&self, file: &File, pieces: Pieces, index: usize, buffer: &mut [u8]) -> Result<PieceHash, Failure> {
+        let mut hasher = pieces.hasher(index);
+        let mut range = pieces.range(index);
+        while !range.is_empty() {
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..length).unwrap_or_default();
+            file.read_exact_at(part, range.start).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Failure::Changed,
+                _ => Failure::Unreadable(error),
+            })?;
+            hasher.update(part);
+            range.start += length as u64;
+            self.hashed_bytes.fetch_add(length as u64, Ordering::Relaxed);
+            // A piece can have gigabytes.
+            if length == READ_BYTES && self.stopping() {
+                return Err(Failure::Changed);
+            }
+        }
+        Ok(hasher.finalize())
+    }
+
+    fn complete(
+        &self,
+        file: &File,
+        job: &Job,
+        pieces: Pieces,
+        hashes: Vec<PieceHash>,
+        buffer: &mut [u8],
+    ) -> Result<Hashed, Failure> {
+        let hashes = PieceHashes::new(pieces, hashes).ok_or(Failure::Changed)?;
+        let head = head(file, job, buffer)?;
+        described(job, hashes.merge(), Some(hashes), head)
+    }
+}
+
+/// Reads the first bytes, and then makes sure that all that was read belongs together.
+fn head<'a>(file: &File, job: &Job, buffer: &'a mut [u8]) -> Result<&'a [u8], Failure> {
+    let length = usize::try_from(job.fingerprint.size).unwrap_or(usize::MAX).min(HEAD_BYTES).min(buffer.len());
+    let head = buffer.get_mut(..length).unwrap_or_default();
+    file.read_exact_at(head, 0)?;
+    unchanged(file, job)?;
+    Ok(head)
+}
+
+fn unchanged(file: &File, job: &Job) -> Result<(), Failure> {
+    let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
+    if Fingerprint::of(&stat) == job.fingerprint { Ok(()) } else { Err(Failure::Changed) }
+}
+
+fn described(job: &Job, hash: ContentHash, pieces: Option<PieceHashes>, head: &[u8]) -> Result<Hashed, Failure> {
+    let file_name = job.name.file_name();
+    let mut title = title::title(file_name, head);
+    title.truncate(title.floor_char_boundary(TITLE_MAX_BYTES));
+    Ok(Hashed { hash, pieces, number: number::number(file_name), title: title.into() })
+}
+
+/// A fault in reading one file, say its title, costs that file only.
+fn guarded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Failure::Panicked))
+}

@@ -1,0 +1,58 @@
+//! A document opened for serving.
+
+use super::{
+    document::{Fingerprint, SharedDocument},
+    root::Root,
+};
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
+/// Why a document cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file is not there any more.
+    #[error("the file is not there any more")]
+    Gone,
+    /// The file is not the one that was indexed.
+    #[error("the file changed since it was indexed")]
+    Changed,
+    /// The file system refuses to read it.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+}
+
+/// The file of a document, as it was when it was indexed.
+#[derive(Debug)]
+pub struct OpenDocument {
+    file: File,
+    fingerprint: Fingerprint,
+}
+
+impl OpenDocument {
+    pub(super) fn open(root: &Root, document: &SharedDocument) -> Result<Self, OpenError> {
+        let (file, stat) = root.open().and_then(|root| root.open_file(&document.name)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Gone,
+            _ => OpenError::Unreadable(error),
+        })?;
+        let opened = Self { file, fingerprint: document.fingerprint };
+        if Fingerprint::of(&stat) == document.fingerprint { Ok(opened) } else { Err(OpenError::Changed) }
+    }
+
+    /// Bytes of the document.
+    pub fn size(&self) -> u64 {
+        self.fingerprint.size
+    }
+
+    /// Fills `buffer` from `offset` on. Blocking. The bytes count only if [`Self::unchanged`] holds afterwards.
+    ///
+    /// # Errors
+    /// When the file ends before, which means that it changed, or the file system fails.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    /// Whether the file is still as it was when it was indexed: size, modification and change time, inode. Blocking, and as
+    /// cheap as a system call.
+    pub fn unchanged(&self) -> bool {
+        rustix::fs::fstat(&self.file).is_ok_and(|stat| Fingerprint::of(&stat) == self.fingerprint)
+    }
+}

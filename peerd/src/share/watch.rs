@@ -1,0 +1,159 @@
+//! Hearing of changes: from the operating system, from those who serve, and from the threads that hash.
+
+use super::hash::Outcome;
+use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// Most changed paths that are kept apart; beyond them the whole folder is looked at.
+const DIRTY_MAX: usize = 4096;
+
+/// Everything that happened since the indexer last looked.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    /// Absolute paths that changed.
+    pub(super) dirty: BTreeSet<PathBuf>,
+    /// So much changed, or so unclear, that everything must be looked at.
+    pub(super) whole: bool,
+    pub(super) outcomes: Vec<Outcome>,
+    /// Names of documents whose cached piece hashes are lost.
+    pub(super) lost: BTreeSet<Box<str>>,
+}
+
+/// Wakes the indexer. Bounded: changed paths by [`DIRTY_MAX`], outcomes by the files in the indexer's hands, lost ones by
+/// the documents there are.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    inbox: Mutex<Inbox>,
+    woken: Condvar,
+    stopping: AtomicBool,
+}
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn changed(&self, path: PathBuf) {
+        let mut inbox = self.lock();
+        if inbox.dirty.len() < DIRTY_MAX {
+            inbox.dirty.insert(path);
+        } else {
+            inbox.whole = true;
+        }
+        self.woken.notify_one();
+    }
+
+    pub(super) fn changed_somewhere(&self) {
+        self.lock().whole = true;
+        self.woken.notify_one();
+    }
+
+    pub(super) fn hashed(&self, outcome: Outcome) {
+        self.lock().outcomes.push(outcome);
+        self.woken.notify_one();
+    }
+
+    pub(super) fn lost(&self, name: &str) {
+        self.lock().lost.insert(name.into());
+        self.woken.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // Not between the indexer's last look at the flag and its wait.
+        drop(self.lock());
+        self.woken.notify_one();
+    }
+
+    pub(super) fn stopping(&self) -> &AtomicBool {
+        &self.stopping
+    }
+
+    /// Waits until something happened or it is `deadline`, and takes it. Changed paths stay where they are, and wake nobody,
+    /// unless `looking`.
+    pub(super) fn wait(&self, deadline: Instant, looking: bool) -> Inbox {
+        let mut inbox = self.lock();
+        loop {
+            let changed = looking && (inbox.whole || !inbox.dirty.is_empty());
+            let left = deadline.saturating_duration_since(Instant::now());
+            let happened = changed || !inbox.outcomes.is_empty() || !inbox.lost.is_empty();
+            if happened || left.is_zero() || self.stopping.load(Ordering::Relaxed) {
+                break;
+            }
+            inbox = self.woken.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let mut taken = std::mem::take(&mut *inbox);
+        if !looking {
+            inbox.dirty = std::mem::take(&mut taken.dirty);
+            inbox.whole = std::mem::take(&mut taken.whole);
+        }
+        taken
+    }
+}
+
+/// The operating system's notices of changes in folders. Where there are none, or not enough, somebody has to look often.
+pub(super) struct Watcher {
+    inner: Option<RecommendedWatcher>,
+    complete: bool,
+}
+
+impl Watcher {
+    /// A watcher that tells `signal`, of no folder yet.
+    pub(super) fn new(signal: Weak<Signal>) -> Self {
+        // Each folder is watched by itself: hidden ones need no watch, and none is taken up before it is walked.
+        let config = Config::default().with_follow_symlinks(false);
+        let inner = RecommendedWatcher::new(move |event| tell(&signal, event), config);
+        let inner = inner.map_err(|error| tracing::warn!(%error, "cannot watch the share; looking at it often instead")).ok();
+        Self { complete: inner.is_some(), inner }
+    }
+
+    /// Every folder is watched.
+    pub(super) fn complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Watches a folder. Watching it again does no harm, and is needed after a rename on the way to it.
+    pub(super) fn watch(&mut self, folder: &Path) {
+        let Some(inner) = &mut self.inner else { return };
+        match inner.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => {}
+            // It went away, or may not be read, which the walk finds too.
+            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+            Err(error) if matches!(&error.kind, notify::ErrorKind::Io(error) if error.raw_os_error().is_some_and(harmless)) => {}
+            Err(error) => {
+                if self.complete {
+                    tracing::warn!(%error, folder = %folder.display(), "cannot watch every folder of the share; looking at it often instead");
+                }
+                self.complete = false;
+            }
+        }
+    }
+}
+
+fn harmless(errno: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::ACCESS, Errno::NOENT, Errno::NOTDIR].iter().any(|harmless| harmless.raw_os_error() == errno)
+}
+
+fn tell(signal: &Weak<Signal>, event: notify::Result<Event>) {
+    let Some(signal) = signal.upgrade() else { return };
+    match event {
+        Ok(event) if event.need_rescan() => signal.changed_somewhere(),
+        // Reading changes nothing; of all access, only the end of a writer's work matters.
+        Ok(Event { kind: EventKind::Access(access), .. })
+            if !matches!(access, notify::event::AccessKind::Close(notify::event::AccessMode::Write)) => {}
+        Ok(event) => event.paths.into_iter().for_each(|path| signal.changed(path)),
+        Err(error) => {
+            tracing::debug!(%error, "watching the share");
+            signal.changed_somewhere();
+        }
+    }
+}

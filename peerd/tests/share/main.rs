@@ -1,0 +1,121 @@
+//! What a share offers, what it leaves out, and how it follows its folder.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod changes;
+mod left_out;
+mod offered;
+mod restart;
+
+use p2pdi::instruments::Metrics;
+use peerd::share::{Index, Share, ShareConfig, SharedDocument};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything: far more than it takes, so that a busy machine fails no test.
+const PATIENCE: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_millis(150);
+
+/// A folder and a state folder.
+struct Place {
+    outer: TempDir,
+    config: ShareConfig,
+}
+
+impl Place {
+    fn new() -> Self {
+        let outer = tempfile::tempdir().unwrap();
+        let (folder, state) = (outer.path().join("share"), outer.path().join("state"));
+        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&state).unwrap();
+        let config = ShareConfig { quiet: QUIET, ..ShareConfig::new(Some(folder), state) };
+        Self { outer, config }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.outer.path().join("share").join(name)
+    }
+
+    /// Writes a file, with the folders it is in.
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn state(&self) -> &Path {
+        &self.config.state
+    }
+
+    fn open(&self) -> Running {
+        let (share, indexer) = Share::open(self.config.clone(), &Metrics::default()).unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(indexer.run(stop.clone()));
+        Running { share, stop, task }
+    }
+
+    async fn settled(&self) -> Running {
+        let running = self.open();
+        within("the first look", running.share.settled()).await;
+        running
+    }
+}
+
+/// A share with its indexer.
+struct Running {
+    share: Share,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn index(&self) -> Arc<Index> {
+        self.share.index()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.index().documents().iter().map(|document| document.name.to_string()).collect()
+    }
+
+    fn document(&self, name: &str) -> Arc<SharedDocument> {
+        Arc::clone(self.index().by_name(name).unwrap_or_else(|| panic!("{name} is not offered: {:?}", self.names())))
+    }
+
+    fn hashed_bytes(&self) -> u64 {
+        self.share.progress().borrow().hashed_bytes
+    }
+
+    /// Waits until the share is as wanted.
+    async fn until(&self, what: &str, wanted: impl Fn(&Self) -> bool) {
+        let mut changes = self.share.changes();
+        let wait = async {
+            while !wanted(self) {
+                // The status can change without the index.
+                let _ = tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("waited in vain for {what}: {:?} {:?}", self.names(), self.share.status());
+        }
+    }
+
+    async fn until_offered(&self, names: &[&str]) {
+        self.until(&format!("{names:?}"), |running| running.names() == names).await;
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        within("the indexer's end", self.task).await.unwrap();
+    }
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
