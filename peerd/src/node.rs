@@ -8,7 +8,7 @@ use crate::{
     identity::{Identity, StateError, StateFolder},
     messages::{Inbox, Whispers},
     service::{Calls, REQUEST_MAX_BYTES, Services},
-    session::{Session, SessionConfig, SessionDriver},
+    session::{Lookups, Session, SessionConfig, SessionDriver},
     share::{Indexer, Share, ShareConfig, ShareError},
     transfer::serve::Uploads,
 };
@@ -33,6 +33,7 @@ pub struct Node {
     state: Arc<StateFolder>,
     services: Arc<Services>,
     indexer: Indexer,
+    lookups: Lookups,
     metrics: Metrics,
 }
 
@@ -82,19 +83,19 @@ impl Node {
         let state = Arc::new(StateFolder::open(&config.state)?);
         let me = Identity { id: state.id()?, name: config.name.clone(), endpoint };
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
-        let session = Session::new(config.registry.as_ref());
+        let (session, lookups) = Session::new(config.registry.as_ref());
         let inbox = Arc::new(Inbox::new(&metrics));
         let services = Services {
             catalog: Catalog::new(share),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            whispers: Whispers::new(me.clone(), Arc::clone(&inbox), session.known().clone(), Dialer::default()),
+            whispers: Whispers::new(me.clone(), Arc::clone(&inbox), session.clone(), Dialer::default()),
             me,
             session,
             inbox,
             control: config.control,
             started_at: SystemTime::now(),
         };
-        Ok(Self { listener, config, state, services: Arc::new(services), indexer, metrics })
+        Ok(Self { listener, config, state, services: Arc::new(services), indexer, lookups, metrics })
     }
 
     /// A handle that outlives [`Node::run`]'s consumption of the node.
@@ -107,7 +108,7 @@ impl Node {
     /// # Errors
     /// When the server cannot run, or a part panics.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
-        let Self { listener, config, state, services, indexer, metrics } = self;
+        let Self { listener, config, state, services, indexer, lookups, metrics } = self;
         // A part that ends by itself ends the peer.
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
@@ -124,7 +125,8 @@ impl Node {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);
             let version = services.catalog.share().changes();
-            parts.spawn(SessionDriver::new(services.session.clone(), session, state, uploads, version).run(stop.clone()));
+            parts
+                .spawn(SessionDriver::new(services.session.clone(), session, lookups, state, uploads, version).run(stop.clone()));
         }
         let mut serving = std::pin::pin!(server::serve(listener, router, &config.limits, &metrics, stop.clone()));
         let served = loop {

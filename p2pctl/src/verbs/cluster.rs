@@ -68,20 +68,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until every peer is registered, has read its share, and knows the others.
+    /// Waits until every peer is registered and has read its share.
     pub(super) async fn ready(&mut self) -> Outcome {
-        let others = self.peers.len().saturating_sub(1);
         let ready = async {
             for peer in &self.peers {
                 peer.share().settled().await;
                 // Fails only when the peer is gone, which the other branch tells.
                 let _ = peer.session().state().wait_for(|state| *state == SessionState::Registered).await;
-            }
-            for peer in &self.peers {
-                let mut changes = peer.session().known().changes();
-                while peer.session().known().len() < others {
-                    let _ = changes.changed().await;
-                }
             }
         };
         tokio::select! {

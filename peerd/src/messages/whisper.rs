@@ -4,7 +4,7 @@ use super::{
     inbox::{Inbox, Message},
     kind::MessageKind,
 };
-use crate::{dial::Dialer, identity::Identity, session::KnownPeers};
+use crate::{dial::Dialer, identity::Identity, session::Session};
 use bytes::Bytes;
 use p2pdi::{
     field::{InvalidField, Shown},
@@ -30,7 +30,7 @@ const HOPS_MAX: u32 = 1;
 pub struct Whispers {
     me: Identity,
     inbox: Arc<Inbox>,
-    known: KnownPeers,
+    session: Session,
     dialer: Dialer,
 }
 
@@ -63,9 +63,9 @@ impl TryFrom<WhisperRequest> for Whisper {
 }
 
 impl Whispers {
-    /// Delivers to `inbox`, and finds others through `known`.
-    pub fn new(me: Identity, inbox: Arc<Inbox>, known: KnownPeers, dialer: Dialer) -> Self {
-        Self { me, inbox, known, dialer }
+    /// Delivers to `inbox`, and finds others through `session`.
+    pub fn new(me: Identity, inbox: Arc<Inbox>, session: Session, dialer: Dialer) -> Self {
+        Self { me, inbox, session, dialer }
     }
 
     /// Delivers a message, here or one dial away.
@@ -89,7 +89,7 @@ impl Whispers {
         if whisper.hops >= HOPS_MAX {
             return Err(no_route(": passed on often enough"));
         }
-        let Some(receiver) = self.known.find(&whisper.to) else {
+        let Some(receiver) = self.session.find(&whisper.to).await else {
             return Err(no_route(""));
         };
         let passed_on = WhisperRequest {

@@ -14,6 +14,7 @@ use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
     cookie::{COOKIE_HEADER, Cookie},
     endpoint::Endpoint,
+    name::PeerName,
     status::{self, Reason},
     v1::{
         KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, RegistrySession, SessionState,
@@ -26,8 +27,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
@@ -51,11 +52,20 @@ pub struct Session {
     standing: Arc<Mutex<RegistrySession>>,
     state: Arc<watch::Sender<SessionState>>,
     known: KnownPeers,
+    lookups: mpsc::Sender<Lookup>,
 }
 
+/// Somebody wants to know where a peer is.
+type Lookup = (PeerName, oneshot::Sender<Option<KnownPeer>>);
+
+/// Lookups that may wait for the registry; one more is answered "not known" at once.
+const LOOKUPS_MAX: usize = 64;
+/// How long a lookup waits for the registry.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
 impl Session {
-    /// No standing yet; `registry` is empty when the peer runs without one.
-    pub fn new(registry: Option<&Endpoint>) -> Self {
+    /// No standing yet, and what a [`SessionDriver`] listens to.
+    pub fn new(registry: Option<&Endpoint>) -> (Self, Lookups) {
         let state = if registry.is_some() { SessionState::Registering } else { SessionState::None };
         let standing = RegistrySession {
             registry: registry.map(|registry| format!("http://{registry}")).unwrap_or_default(),
@@ -64,11 +74,27 @@ impl Session {
             since: Some(SystemTime::now().into()),
             ..Default::default()
         };
-        Self {
+        let (lookups, asked) = mpsc::channel(LOOKUPS_MAX);
+        let session = Self {
             standing: Arc::new(Mutex::new(standing)),
             state: Arc::new(watch::Sender::new(state)),
             known: KnownPeers::default(),
+            lookups,
+        };
+        (session, Lookups(asked))
+    }
+
+    /// Where the peer called `name` is: from the list of known peers, or asked of the registry now.
+    pub async fn find(&self, name: &PeerName) -> Option<KnownPeer> {
+        if let Some(known) = self.known.find(name) {
+            return Some(known);
         }
+        if *self.state.borrow() != SessionState::Registered {
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        self.lookups.try_send((name.clone(), answer)).ok()?;
+        timeout(LOOKUP_TIMEOUT, answered).await.ok()?.ok()?
     }
 
     /// The peers known through the registry.
@@ -111,6 +137,9 @@ impl Session {
     }
 }
 
+/// The receiving end of a session's questions.
+pub struct Lookups(mpsc::Receiver<Lookup>);
+
 /// What a session needs to know of its peer.
 pub struct SessionConfig {
     /// The registry's address.
@@ -130,6 +159,7 @@ pub struct SessionDriver {
     uploads: Arc<Uploads>,
     index_version: watch::Receiver<u64>,
     cookie: Option<Cookie>,
+    lookups: Lookups,
     /// Revision of the list of known peers; 0 before the first one.
     revision: u64,
 }
@@ -139,13 +169,14 @@ impl SessionDriver {
     pub fn new(
         session: Session,
         config: SessionConfig,
+        lookups: Lookups,
         state_folder: Arc<StateFolder>,
         uploads: Arc<Uploads>,
         index_version: watch::Receiver<u64>,
     ) -> Self {
         let client = RegistryClient::new(lazy(&config.registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let cookie = state_folder.cookie(config.registry.as_str(), &config.me.name);
-        Self { session, config, client, state_folder, uploads, index_version, cookie, revision: 0 }
+        Self { session, config, client, state_folder, uploads, index_version, cookie, lookups, revision: 0 }
     }
 
     /// Keeps the peer registered until `stop`, then leaves.
@@ -235,7 +266,7 @@ impl SessionDriver {
     async fn keep_alive(&mut self, mut pause: Duration) -> Status {
         let mut backoff = Backoff::default();
         loop {
-            sleep(pause).await;
+            self.wait(pause).await;
             let request = KeepAliveRequest { load: Some(self.uploads.load()), index_version: *self.index_version.borrow() };
             let request = self.with_cookie(request);
             match call(self.client.keep_alive(request)).await {
@@ -266,6 +297,30 @@ impl SessionDriver {
                 Err(error) => pause = self.note(&error, &mut backoff),
             }
         }
+    }
+
+    /// Waits until the next keepalive is due, and answers lookups meanwhile.
+    async fn wait(&mut self, pause: Duration) {
+        let due = Instant::now() + pause;
+        loop {
+            let asked = tokio::select! {
+                () = sleep_until(due) => return,
+                asked = self.lookups.0.recv() => asked,
+            };
+            let Some((name, answer)) = asked else { return sleep_until(due).await };
+            let found = self.look_up(&name).await.unwrap_or_else(|error| {
+                tracing::debug!(%name, error = error.message(), "could not look a peer up");
+                None
+            });
+            // Whoever asked may have given up.
+            let _ = answer.send(found);
+        }
+    }
+
+    async fn look_up(&mut self, name: &PeerName) -> Result<Option<KnownPeer>, Status> {
+        let request = self.with_cookie(PQueryRequest { name: name.to_string(), ..Default::default() });
+        let listed = call(self.client.p_query(request)).await?.peers;
+        Ok(listed.iter().find_map(|record| KnownPeer::try_from(record).ok()))
     }
 
     /// Brings the list of known peers up to date.
