@@ -373,7 +373,9 @@ fn unchanged(file: &File, job: &Job) -> Result<(), Failure> {
 fn described(job: &Job, hash: ContentHash, pieces: Option<PieceHashes>, head: &[u8]) -> Result<Hashed, Failure> {
     let file_name = job.name.file_name();
     let mut title = title::title(file_name, head);
-    title.truncate(title.floor_char_boundary(TITLE_MAX_BYTES));
+    while title.len() > TITLE_MAX_BYTES {
+        title.pop();
+    }
     Ok(Hashed { hash, pieces, number: number::number(file_name), title: title.into() })
 }
 

@@ -404,7 +404,8 @@ impl Driver {
 
     fn report(&mut self) {
         let now = Instant::now();
-        if self.hashing > 0 && now < self.next_progress && !self.settled {
+        let settling = self.settled != *self.shared.settled.borrow();
+        if self.hashing > 0 && now < self.next_progress && !settling {
             return;
         }
         self.next_progress = now + PROGRESS_EVERY;
