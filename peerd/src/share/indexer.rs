@@ -353,6 +353,7 @@ impl Driver {
             }
         }
         self.hashing += jobs.len();
+        self.shared.signal.expect(jobs.len());
         self.pool.submit(jobs);
     }
 
