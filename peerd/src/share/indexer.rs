@@ -269,7 +269,10 @@ impl Driver {
         match opened {
             Ok((id, path)) => {
                 tracing::info!(folder = %path.display(), "sharing");
-                let watcher = Watcher::new(Arc::downgrade(&self.shared.signal));
+                let watcher = match self.shared.config.watch {
+                    true => Watcher::new(Arc::downgrade(&self.shared.signal)),
+                    false => Watcher::none(),
+                };
                 self.watched = Some(Watched { id, path, watcher });
                 self.whole = true;
                 self.next_look = Instant::now();

@@ -135,6 +135,11 @@ impl Watcher {
         Self { complete: inner.is_some(), inner }
     }
 
+    /// A watcher that never tells of anything.
+    pub(super) fn none() -> Self {
+        Self { inner: None, complete: false }
+    }
+
     /// Every folder is watched.
     pub(super) fn complete(&self) -> bool {
         self.complete
@@ -175,5 +180,36 @@ fn tell(signal: &Weak<Signal>, event: notify::Result<Event>) {
             tracing::debug!(%error, "watching the share");
             signal.changed_somewhere();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{sync::Arc, time::Duration};
+
+    #[test]
+    fn too_many_changes_to_keep_apart_become_one_look_at_everything() {
+        let signal = Signal::default();
+        for i in 0..=DIRTY_MAX {
+            signal.changed(PathBuf::from(i.to_string()));
+        }
+        // Not while looking has to wait.
+        let inbox = signal.wait(Instant::now(), false);
+        assert!(!inbox.whole && inbox.dirty.is_empty());
+        let inbox = signal.wait(Instant::now() + Duration::from_secs(60), true);
+        assert!(inbox.whole && inbox.dirty.len() == DIRTY_MAX);
+    }
+
+    #[test]
+    fn a_watcher_that_lost_events_asks_for_a_look_at_everything() {
+        let signal = Arc::new(Signal::default());
+        let weak = Arc::downgrade(&signal);
+        tell(&weak, Ok(Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)));
+        assert!(signal.wait(Instant::now(), true).whole);
+        let open = notify::event::AccessKind::Open(notify::event::AccessMode::Any);
+        tell(&weak, Ok(Event::new(EventKind::Access(open)).add_path("a".into())));
+        let inbox = signal.wait(Instant::now(), true);
+        assert!(!inbox.whole && inbox.dirty.is_empty(), "reading is no change");
     }
 }
