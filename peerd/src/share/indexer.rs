@@ -269,10 +269,8 @@ impl Driver {
         match opened {
             Ok((id, path)) => {
                 tracing::info!(folder = %path.display(), "sharing");
-                let watcher = match self.shared.config.watch {
-                    true => Watcher::new(Arc::downgrade(&self.shared.signal)),
-                    false => Watcher::none(),
-                };
+                let watched = self.shared.config.watch;
+                let watcher = if watched { Watcher::new(Arc::downgrade(&self.shared.signal)) } else { Watcher::none() };
                 self.watched = Some(Watched { id, path, watcher });
                 self.whole = true;
                 self.next_look = Instant::now();
