@@ -62,12 +62,15 @@ pub struct ShareConfig {
     pub rescan: Duration,
     /// How long the cache remembers files that are gone.
     pub keep_missing: Duration,
+    /// Whether the system is asked to tell of changes; otherwise the whole folder is looked at every second or, if that
+    /// takes long, less often.
+    pub watch: bool,
 }
 
 impl ShareConfig {
     /// `folder` shared in the usual way.
     pub fn new(folder: Option<PathBuf>, state: PathBuf) -> Self {
-        Self { folder, state, quiet: QUIET, rescan: RESCAN_EVERY, keep_missing: KEEP_MISSING }
+        Self { folder, state, quiet: QUIET, rescan: RESCAN_EVERY, keep_missing: KEEP_MISSING, watch: true }
     }
 }
 

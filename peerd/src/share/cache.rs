@@ -14,7 +14,7 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Name of the cache in the state folder.
@@ -65,12 +65,14 @@ pub(super) struct Published {
 struct Unsaved {
     files: BTreeMap<Box<str>, Vec<u8>>,
     forgotten: HashSet<Box<str>>,
-    pieces: HashMap<ContentHash, PieceHashes>,
 }
 
 pub(super) struct Cache {
     database: Database,
+    /// The indexer's alone.
     unsaved: Mutex<Unsaved>,
+    /// Asked by those who serve, and so never locked while something is written.
+    unsaved_pieces: Mutex<HashMap<ContentHash, Arc<PieceHashes>>>,
 }
 
 impl Cache {
@@ -95,7 +97,7 @@ impl Cache {
             Ok((database, problem))
         }));
         match opened {
-            Ok(Ok((database, None))) => Ok(Self { database, unsaved: Mutex::default() }),
+            Ok(Ok((database, None))) => Ok(Self { database, unsaved: Mutex::default(), unsaved_pieces: Mutex::default() }),
             Ok(Ok((_, Some(redb::Error::Io(error))))) => Err(io_error(error)),
             Ok(Ok((_, Some(problem)))) => Err(CacheError::Other(problem.to_string())),
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(CacheError::InUse),
@@ -139,6 +141,10 @@ impl Cache {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn unsaved_pieces(&self) -> MutexGuard<'_, HashMap<ContentHash, Arc<PieceHashes>>> {
+        self.unsaved_pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was published last.
     pub(super) fn published(&self) -> Option<Published> {
         let read = || -> Result<_, redb::Error> {
@@ -168,7 +174,7 @@ impl Cache {
         let name: Box<str> = document.name.as_str().into();
         unsaved.forgotten.remove(&name);
         unsaved.files.insert(name, encode(document));
-        unsaved.pieces.extend(hashed.pieces.map(|pieces| (document.hash, pieces)));
+        self.unsaved_pieces().extend(hashed.pieces.map(|pieces| (document.hash, Arc::new(pieces))));
     }
 
     /// Forgets a file, at the next [`Self::commit`].
@@ -181,6 +187,7 @@ impl Cache {
     /// Writes what is new, and the index that is about to be published. When that fails, all goes on from memory.
     pub(super) fn commit(&self, published: Published) -> Result<(), redb::Error> {
         let mut unsaved = self.unsaved();
+        let unsaved_pieces = self.unsaved_pieces().clone();
         let writing = self.database.begin_write()?;
         {
             let mut meta = writing.open_table(META)?;
@@ -194,12 +201,13 @@ impl Cache {
                 files.insert(&**name, value.as_slice())?;
             }
             let mut pieces = writing.open_table(PIECES)?;
-            for (hash, hashes) in &unsaved.pieces {
+            for (hash, hashes) in &unsaved_pieces {
                 pieces.insert(hash.as_bytes().as_slice(), hashes.joined().as_ref())?;
             }
         }
         writing.commit()?;
         *unsaved = Unsaved::default();
+        self.unsaved_pieces().clear();
         Ok(())
     }
 
@@ -209,8 +217,9 @@ impl Cache {
         if pieces.count() == 1 {
             return PieceHashes::verified(pieces, hash.as_bytes(), hash).ok();
         }
-        if let Some(hashes) = self.unsaved().pieces.get(hash) {
-            return Some(hashes.clone());
+        let unsaved = self.unsaved_pieces().get(hash).cloned();
+        if let Some(hashes) = unsaved {
+            return Some(PieceHashes::clone(&hashes));
         }
         let read = || -> Result<_, redb::Error> {
             let table = self.database.begin_read()?.open_table(PIECES)?;
@@ -246,7 +255,7 @@ impl Cache {
                 }
                 used.extend(decode(name, value.value()).map(|(_, known)| known.hash));
             }
-            used.extend(self.unsaved().pieces.keys());
+            used.extend(self.unsaved_pieces().keys());
             for name in returned.iter().chain(&dropped) {
                 missed.remove(name.as_str())?;
             }

@@ -3,7 +3,7 @@
 use super::{
     document::Fingerprint,
     number,
-    root::Root,
+    root::{OpenRoot, Root},
     title::{self, HEAD_BYTES},
 };
 use p2pdi::{
@@ -196,13 +196,14 @@ impl Shared {
     fn work(mut presence: Presence) {
         let shared = Arc::clone(&presence.shared);
         let mut buffer = vec![0; READ_BYTES];
+        let mut root = None;
         while let Some(task) = shared.next(&mut presence) {
             match task {
                 Task::Whole(job) => {
-                    let result = guarded(|| shared.whole(&job, &mut buffer));
+                    let result = guarded(|| shared.whole(&job, &mut root, &mut buffer));
                     shared.finish(job, result);
                 }
-                Task::Open(job) => match shared.open(&job) {
+                Task::Open(job) => match shared.open(&job, &mut root) {
                     Err(failure) => shared.finish(job, Err(failure)),
                     Ok((file, pieces)) => {
                         let hashes = vec![None; pieces.count()];
@@ -247,14 +248,23 @@ impl Shared {
         self.lock().stopping
     }
 
-    fn open(&self, job: &Job) -> Result<(File, Pieces), Failure> {
-        let (file, stat) = self.root.open()?.open_file(&job.name)?;
+    /// The share's folder is kept open from one file to the next, but not trusted: it may have been replaced.
+    fn open(&self, job: &Job, root: &mut Option<OpenRoot>) -> Result<(File, Pieces), Failure> {
+        let opened = match root.as_ref().map(|root| root.open_file(&job.name)) {
+            Some(Ok(opened)) => Ok(opened),
+            _ => root.insert(self.root.open()?).open_file(&job.name),
+        };
+        let (file, stat) = opened.map_err(|error| match error.kind() {
+            // The indexer will find out.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => Failure::Changed,
+            _ => Failure::Unreadable(error),
+        })?;
         let pieces = Pieces::of_size(job.fingerprint.size).map_err(|_| Failure::Changed)?;
         if Fingerprint::of(&stat) == job.fingerprint { Ok((file, pieces)) } else { Err(Failure::Changed) }
     }
 
-    fn whole(&self, job: &Job, buffer: &mut [u8]) -> Result<Hashed, Failure> {
-        let (file, pieces) = self.open(job)?;
+    fn whole(&self, job: &Job, root: &mut Option<OpenRoot>, buffer: &mut [u8]) -> Result<Hashed, Failure> {
+        let (file, pieces) = self.open(job, root)?;
         if let Some(hash) = job.known {
             return described(job, hash, None, head(&file, job, buffer)?);
         }
@@ -373,7 +383,9 @@ fn unchanged(file: &File, job: &Job) -> Result<(), Failure> {
 fn described(job: &Job, hash: ContentHash, pieces: Option<PieceHashes>, head: &[u8]) -> Result<Hashed, Failure> {
     let file_name = job.name.file_name();
     let mut title = title::title(file_name, head);
-    title.truncate(title.floor_char_boundary(TITLE_MAX_BYTES));
+    while title.len() > TITLE_MAX_BYTES {
+        title.pop();
+    }
     Ok(Hashed { hash, pieces, number: number::number(file_name), title: title.into() })
 }
 

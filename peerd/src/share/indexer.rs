@@ -269,7 +269,8 @@ impl Driver {
         match opened {
             Ok((id, path)) => {
                 tracing::info!(folder = %path.display(), "sharing");
-                let watcher = Watcher::new(Arc::downgrade(&self.shared.signal));
+                let watched = self.shared.config.watch;
+                let watcher = if watched { Watcher::new(Arc::downgrade(&self.shared.signal)) } else { Watcher::none() };
                 self.watched = Some(Watched { id, path, watcher });
                 self.whole = true;
                 self.next_look = Instant::now();
@@ -353,6 +354,7 @@ impl Driver {
             }
         }
         self.hashing += jobs.len();
+        self.shared.signal.expect(jobs.len());
         self.pool.submit(jobs);
     }
 
@@ -404,7 +406,8 @@ impl Driver {
 
     fn report(&mut self) {
         let now = Instant::now();
-        if self.hashing > 0 && now < self.next_progress && !self.settled {
+        let settling = self.settled != *self.shared.settled.borrow();
+        if self.hashing > 0 && now < self.next_progress && !settling {
             return;
         }
         self.next_progress = now + PROGRESS_EVERY;

@@ -285,3 +285,179 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::{content::ContentHash, document::DocumentName};
+
+    const QUIET: Duration = Duration::from_millis(500);
+    const SECOND_NS: i64 = 1_000_000_000;
+    /// A moment, in nanoseconds since 1970.
+    const T: i64 = 1_700_000_000 * SECOND_NS + 123;
+
+    struct Clock(Instant);
+
+    impl Clock {
+        fn at(&self, after: Duration) -> Now {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(T.unsigned_abs()) + after;
+            Now { instant: self.0 + after, wall }
+        }
+    }
+
+    fn print(size: u64, modified_ns: i64, changed_ns: i64) -> Fingerprint {
+        Fingerprint { size, inode: 7, modified_ns, changed_ns }
+    }
+
+    fn sight(entries: &[(&str, Seen)]) -> BTreeMap<Box<str>, Seen> {
+        entries.iter().map(|(name, seen)| ((*name).into(), *seen)).collect()
+    }
+
+    fn document(name: &str, fingerprint: Fingerprint) -> Arc<SharedDocument> {
+        Arc::new(SharedDocument {
+            name: DocumentName::parse(name).unwrap(),
+            number: None,
+            title: name.into(),
+            size: fingerprint.size,
+            hash: ContentHash::of(name.as_bytes()),
+            modified: fingerprint.modified(),
+            fingerprint,
+        })
+    }
+
+    /// When a file that is seen at T will be hashed, after that.
+    fn wait(fingerprint: Fingerprint) -> Duration {
+        let clock = Clock(Instant::now());
+        let mut ledger = Ledger::new(QUIET);
+        ledger.observe("", sight(&[("a", Seen::File(fingerprint))]), clock.at(Duration::ZERO));
+        ledger.next_due().unwrap() - clock.0
+    }
+
+    #[test]
+    fn a_file_waits_until_it_was_quiet_by_its_own_times() {
+        let ms = |ms: i64| T - ms * 1_000_000;
+        assert_eq!(wait(print(1, ms(3_600_000), ms(3_600_000))), Duration::ZERO, "an old file");
+        assert_eq!(wait(print(1, ms(100), ms(100))), Duration::from_millis(400), "a file written just now");
+        assert_eq!(wait(print(1, ms(3_600_000), ms(10))), Duration::from_millis(40), "an old file renamed just now");
+        assert_eq!(wait(print(1, ms(-3_600_000), ms(-3_600_000))), QUIET, "a file from the future");
+        let whole = T / SECOND_NS * SECOND_NS;
+        assert!(wait(print(1, whole, whole)) > Duration::from_secs(1), "a file system of whole seconds");
+    }
+
+    #[test]
+    fn a_file_that_changes_before_our_eyes_waits_anew_whatever_its_times() {
+        let clock = Clock(Instant::now());
+        let mut ledger = Ledger::new(QUIET);
+        let old = T - 3600 * SECOND_NS;
+        for step in 0..5 {
+            let now = clock.at(Duration::from_millis(300 * step));
+            ledger.observe("a", sight(&[("a", Seen::File(print(step, old, old)))]), now);
+            if step > 0 {
+                assert!(ledger.take_due(now.instant, 10).is_empty(), "step {step}");
+            }
+        }
+        let later = clock.at(Duration::from_millis(300 * 4) + QUIET);
+        assert_eq!(ledger.take_due(later.instant, 10), [("a".into(), print(4, old, old))]);
+        // What was made of an earlier state is not offered.
+        assert!(!ledger.offer(document("a", print(3, old, old))));
+        assert!(ledger.offer(document("a", print(4, old, old))));
+        assert_eq!(ledger.take_changes().len(), 1);
+    }
+
+    #[test]
+    fn a_look_at_a_part_says_nothing_of_the_rest() {
+        let clock = Clock(Instant::now());
+        let mut ledger = Ledger::new(QUIET);
+        let file = Seen::File(print(1, 1, 1));
+        let names = ["a", "a-b", "a/x", "a/y/z", "a0", "b"];
+        let all: Vec<_> = names.iter().map(|name| (*name, file)).collect();
+        ledger.observe("", sight(&all), clock.at(Duration::ZERO));
+        ledger.observe("a", sight(&[("a/y/z", file)]), clock.at(Duration::ZERO));
+        let left: Vec<_> = names.into_iter().filter(|name| ledger.knows(name)).collect();
+        assert_eq!(left, ["a-b", "a/y/z", "a0", "b"]);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_when_everything_is_looked_at() {
+        let clock = Clock(Instant::now());
+        let mut ledger = Ledger::new(QUIET);
+        let seen = || sight(&[("a", Seen::File(print(1, 1, 1)))]);
+        ledger.observe("", seen(), clock.at(Duration::ZERO));
+        assert!(!ledger.settled());
+        ledger.take_due(clock.0, 1);
+        ledger.fail("a", &print(1, 1, 1));
+        assert!(ledger.settled() && ledger.counts().unreadable == 1);
+        assert!(ledger.observe("a", seen(), clock.at(Duration::ZERO)).is_empty());
+        assert_eq!(ledger.observe("", seen(), clock.at(Duration::ZERO)).len(), 1);
+        assert_eq!((ledger.counts().unreadable, ledger.counts().pending), (0, 1));
+    }
+
+    /// Numbers from a seed (xorshift64*).
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
+    }
+
+    #[test]
+    fn counts_and_changes_add_up_whatever_happens() {
+        for seed in 1..200 {
+            let mut state = seed;
+            let clock = Clock(Instant::now());
+            let mut ledger = Ledger::new(QUIET);
+            let mut offered: BTreeMap<Box<str>, Arc<SharedDocument>> = BTreeMap::new();
+            let mut taken: Vec<(Box<str>, Fingerprint)> = Vec::new();
+            for step in 0..100 {
+                let now = clock.at(Duration::from_millis(step * 100));
+                let name = format!("{}", random(&mut state, 8));
+                match random(&mut state, 6) {
+                    0 | 1 => {
+                        let mut seen = BTreeMap::new();
+                        let reasons = [Reason::Hidden, Reason::Unreadable, Reason::Outside, Reason::Unsupported];
+                        match random(&mut state, 8) as usize {
+                            0 => {}
+                            reason @ 1..=4 => drop(seen.insert(name.as_str().into(), Seen::Left(reasons[reason - 1]))),
+                            size => drop(seen.insert(name.as_str().into(), Seen::File(print(size as u64, 1, 1)))),
+                        }
+                        ledger.observe(if random(&mut state, 10) == 0 { "" } else { &name }, seen, now);
+                    }
+                    2 => taken.extend(ledger.take_due(now.instant, 3)),
+                    3 | 4 => {
+                        if let Some((name, fingerprint)) = taken.pop() {
+                            match random(&mut state, 3) {
+                                0 => ledger.fail(&name, &fingerprint),
+                                1 => ledger.postpone(&name, &fingerprint, now.instant),
+                                _ => drop(ledger.offer(document(&name, fingerprint))),
+                            }
+                        }
+                    }
+                    _ => {
+                        for (name, change) in ledger.take_changes() {
+                            match change {
+                                Some(document) => drop(offered.insert(name, document)),
+                                None => drop(offered.remove(&name)),
+                            }
+                        }
+                        let now_offered: BTreeMap<_, _> = ledger
+                            .entries
+                            .iter()
+                            .filter_map(|(name, entry)| match entry {
+                                Entry::Offered(document) => Some((name.clone(), Arc::clone(document))),
+                                _ => None,
+                            })
+                            .collect();
+                        assert_eq!(offered, now_offered, "seed {seed}, step {step}");
+                    }
+                }
+                let mut fresh = Ledger::new(QUIET);
+                for entry in ledger.entries.values() {
+                    fresh.count(entry, |count, by| *count += by, |bytes, by| *bytes += by);
+                }
+                assert_eq!(ledger.counts, fresh.counts, "seed {seed}, step {step}");
+                let waiting = ledger.entries.values().filter(|entry| matches!(entry, Entry::Pending(p) if p.due.is_some()));
+                assert_eq!(ledger.due.len(), waiting.count(), "seed {seed}, step {step}");
+            }
+        }
+    }
+}

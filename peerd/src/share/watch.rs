@@ -15,6 +15,9 @@ use std::{
 /// Most changed paths that are kept apart; beyond them the whole folder is looked at.
 const DIRTY_MAX: usize = 4096;
 
+/// Outcomes are gathered up to this many, as long as more are to come: waking somebody costs as much as hashing a small file.
+const OUTCOMES_AT_ONCE: usize = 64;
+
 /// Everything that happened since the indexer last looked.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -23,8 +26,16 @@ pub(super) struct Inbox {
     /// So much changed, or so unclear, that everything must be looked at.
     pub(super) whole: bool,
     pub(super) outcomes: Vec<Outcome>,
+    /// How many outcomes are to come, with those that are here.
+    expected: usize,
     /// Names of documents whose cached piece hashes are lost.
     pub(super) lost: BTreeSet<Box<str>>,
+}
+
+impl Inbox {
+    fn has_enough_outcomes(&self) -> bool {
+        self.outcomes.len() >= self.expected.clamp(1, OUTCOMES_AT_ONCE)
+    }
 }
 
 /// Wakes the indexer. Bounded: changed paths by [`DIRTY_MAX`], outcomes by the files in the indexer's hands, lost ones by
@@ -56,9 +67,17 @@ impl Signal {
         self.woken.notify_one();
     }
 
+    /// So many more outcomes are to come.
+    pub(super) fn expect(&self, outcomes: usize) {
+        self.lock().expected += outcomes;
+    }
+
     pub(super) fn hashed(&self, outcome: Outcome) {
-        self.lock().outcomes.push(outcome);
-        self.woken.notify_one();
+        let mut inbox = self.lock();
+        inbox.outcomes.push(outcome);
+        if inbox.has_enough_outcomes() {
+            self.woken.notify_one();
+        }
     }
 
     pub(super) fn lost(&self, name: &str) {
@@ -84,13 +103,14 @@ impl Signal {
         loop {
             let changed = looking && (inbox.whole || !inbox.dirty.is_empty());
             let left = deadline.saturating_duration_since(Instant::now());
-            let happened = changed || !inbox.outcomes.is_empty() || !inbox.lost.is_empty();
+            let happened = changed || inbox.has_enough_outcomes() || !inbox.lost.is_empty();
             if happened || left.is_zero() || self.stopping.load(Ordering::Relaxed) {
                 break;
             }
             inbox = self.woken.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let mut taken = std::mem::take(&mut *inbox);
+        inbox.expected = taken.expected - taken.outcomes.len();
         if !looking {
             inbox.dirty = std::mem::take(&mut taken.dirty);
             inbox.whole = std::mem::take(&mut taken.whole);
@@ -113,6 +133,11 @@ impl Watcher {
         let inner = RecommendedWatcher::new(move |event| tell(&signal, event), config);
         let inner = inner.map_err(|error| tracing::warn!(%error, "cannot watch the share; looking at it often instead")).ok();
         Self { complete: inner.is_some(), inner }
+    }
+
+    /// A watcher that never tells of anything.
+    pub(super) fn none() -> Self {
+        Self { inner: None, complete: false }
     }
 
     /// Every folder is watched.
@@ -155,5 +180,36 @@ fn tell(signal: &Weak<Signal>, event: notify::Result<Event>) {
             tracing::debug!(%error, "watching the share");
             signal.changed_somewhere();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{sync::Arc, time::Duration};
+
+    #[test]
+    fn too_many_changes_to_keep_apart_become_one_look_at_everything() {
+        let signal = Signal::default();
+        for i in 0..=DIRTY_MAX {
+            signal.changed(PathBuf::from(i.to_string()));
+        }
+        // Not while looking has to wait.
+        let inbox = signal.wait(Instant::now(), false);
+        assert!(!inbox.whole && inbox.dirty.is_empty());
+        let inbox = signal.wait(Instant::now() + Duration::from_secs(60), true);
+        assert!(inbox.whole && inbox.dirty.len() == DIRTY_MAX);
+    }
+
+    #[test]
+    fn a_watcher_that_lost_events_asks_for_a_look_at_everything() {
+        let signal = Arc::new(Signal::default());
+        let weak = Arc::downgrade(&signal);
+        tell(&weak, Ok(Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)));
+        assert!(signal.wait(Instant::now(), true).whole);
+        let open = notify::event::AccessKind::Open(notify::event::AccessMode::Any);
+        tell(&weak, Ok(Event::new(EventKind::Access(open)).add_path("a".into())));
+        let inbox = signal.wait(Instant::now(), true);
+        assert!(!inbox.whole && inbox.dirty.is_empty(), "reading is no change");
     }
 }

@@ -183,3 +183,30 @@ async fn a_burst_of_changes_costs_few_versions() {
     let versions = count.await.unwrap();
     assert!((1..100).contains(&versions), "{versions}");
 }
+
+#[tokio::test]
+async fn changes_are_found_where_the_system_tells_of_none() {
+    let mut place = Place::new();
+    place.config.watch = false;
+    place.write("a", "1");
+    let running = place.settled().await;
+    place.write("sub/b", "2");
+    running.until_offered(&["a", "sub/b"]).await;
+    fs::remove_file(place.path("a")).unwrap();
+    running.until_offered(&["sub/b"]).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_document_is_found_by_those_who_serve_it() {
+    let mut place = Place::new();
+    place.config.watch = false;
+    place.write("a", "old");
+    let running = place.settled().await;
+    let document = running.document("a");
+    fs::remove_file(place.path("a")).unwrap();
+    place.write("a", "brand new");
+    assert!(running.share.open_document(&document).is_err());
+    running.until("the new content", |running| running.index().by_hash(&ContentHash::of(b"brand new")).len() == 1).await;
+    running.stop().await;
+}

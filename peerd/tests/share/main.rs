@@ -1,6 +1,6 @@
 //! What a share offers, what it leaves out, and how it follows its folder.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests are tests")]
 
 mod changes;
 mod left_out;
