@@ -77,15 +77,13 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
     let endpoint: Option<Endpoint> = if observer { None } else { Some(endpoint.parse()?) };
     validate_labels(&labels)?;
     let id = if id.is_empty() { None } else { Some(PeerId::from_field("id", &id)?) };
-    let random = |error: getrandom::Error| internal("making a secret", &error);
     Ok(Registration {
         name,
         endpoint,
         labels: crate::table::Labels::pack(&labels),
         id,
-        spare_id: PeerId::generate().map_err(random)?,
         presented,
-        spare_cookie: Cookie::generate().map_err(random)?,
+        spare_cookie: Cookie::generate().map_err(|error| internal("making a secret", &error))?,
         address,
     })
 }

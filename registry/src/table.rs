@@ -18,6 +18,11 @@ mod registrations;
 mod restore;
 mod view;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 pub use labels::Labels;
 pub use lease::Lease;
 pub use peer::{Peer, mapped};

@@ -107,8 +107,8 @@ impl Table {
             peers.len()
         };
         if let Some(name) = query.pattern.as_ref().and_then(NamePattern::exact) {
-            let both = [self.records.by_name(name, false), self.records.by_name(name, true)];
-            both.into_iter().flatten().for_each(|slot| {
+            let (peer, observer) = self.records.by_name(name);
+            [peer, observer].into_iter().flatten().for_each(|slot| {
                 add(slot);
             });
             return None;
@@ -168,7 +168,7 @@ impl Table {
         let picks = if unfiltered { query.sample + 2 } else { SCAN_MAX };
         let exact = query.pattern.as_ref().and_then(NamePattern::exact);
         let picked: Vec<u32> = match exact {
-            Some(name) => self.records.by_name(name, false).into_iter().collect(),
+            Some(name) => self.records.by_name(name).0.into_iter().collect(),
             None => index::sample(&mut self.rng, all, picks.min(all)).into_iter().map(|index| self.active[index]).collect(),
         };
         let records = picked.into_iter().filter(|slot| *slot != caller).filter_map(|slot| self.records.get(slot));

@@ -128,13 +128,17 @@ impl Records {
         u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
     }
 
-    /// The slot of the peer, or of the observer, of this name. Without regard to case.
-    pub(super) fn by_name(&self, name: &str, observer: bool) -> Option<u32> {
+    /// The slots of the peer and of the observer of this name. Without regard to case.
+    pub(super) fn by_name(&self, name: &str) -> (Option<u32>, Option<u32>) {
         let hash = self.name_hash(name);
-        let is_it = |&(filed, slot): &Filed| {
-            filed == hash && self.get(slot).is_some_and(|r| r.is_observer() == observer && r.peer.name.eq_ignore_ascii_case(name))
+        let find = |observer| {
+            let is_it = |&(filed, slot): &Filed| {
+                filed == hash
+                    && self.get(slot).is_some_and(|r| r.is_observer() == observer && r.peer.name.eq_ignore_ascii_case(name))
+            };
+            self.by_name.find(spread(hash), is_it).map(|(_, slot)| *slot)
         };
-        self.by_name.find(spread(hash), is_it).map(|(_, slot)| *slot)
+        (find(false), find(true))
     }
 
     pub(super) fn by_cookie(&self, cookie: &CookieHash) -> Option<u32> {

@@ -10,6 +10,7 @@ use p2pdi::{
     id::PeerId,
     name::PeerName,
 };
+use rand::RngExt as _;
 use std::net::Ipv6Addr;
 
 /// What a caller of Register asks for, validated.
@@ -22,8 +23,6 @@ pub struct Registration {
     pub labels: super::Labels,
     /// Its own id, if it gave one.
     pub id: Option<PeerId>,
-    /// The id it gets if it is new and gave none.
-    pub spare_id: PeerId,
     /// The cookie it presented.
     pub presented: Option<Cookie>,
     /// The cookie it gets, unless it presented its own.
@@ -67,9 +66,11 @@ impl Table {
     /// `NameTaken`, `Full`, `AddressFull`, or `Busy` while another change of the name is being written.
     pub fn prepare_register(&mut self, ask: &Registration, now: Now) -> Result<(Prepared<Lease>, Cookie), Refusal> {
         let observer = ask.endpoint.is_none();
-        if let Some(slot) = self.records.by_name(ask.name.as_str(), !observer)
-            && let Some(record) = self.records.get(slot)
-        {
+        let (slot, other) = match self.records.by_name(ask.name.as_str()) {
+            (peer, watching) if observer => (watching, peer),
+            both => both,
+        };
+        if let Some(record) = other.and_then(|slot| self.records.get(slot)) {
             if record.in_flight {
                 return Err(Refusal::Busy);
             }
@@ -77,11 +78,11 @@ impl Table {
                 return Err(taken(record, now));
             }
         }
-        let slot = self.records.by_name(ask.name.as_str(), observer);
         let cookie = match slot.and_then(|slot| self.records.get(slot)) {
             Some(record) => allowed(record, ask, now)?,
-            None => ask.spare_cookie.clone(),
+            None => &ask.spare_cookie,
         };
+        let hash = cookie.hash();
         let held_there = slot
             .and_then(|slot| self.records.get(slot))
             .is_some_and(|r| matches!(r.standing, Standing::Active | Standing::Observer) && r.peer.address == ask.address);
@@ -90,13 +91,13 @@ impl Table {
         }
         let slot = match slot {
             Some(slot) => slot,
-            None => self.new_slot(ask, &cookie, observer, now)?,
+            None => self.new_slot(ask, hash, observer, now)?,
         };
         let Some(record) = self.records.get_mut(slot) else { return Err(Refusal::Busy) };
-        let peer = registered(&record.peer, ask, cookie.hash(), now);
+        let peer = registered(&record.peer, ask, hash, now);
         if !observer {
             record.in_flight = true;
-            return Ok((Prepared::Write(Change { slot, peer: Box::new(peer) }), cookie));
+            return Ok((Prepared::Write(Change { slot, peer: Box::new(peer) }), cookie.clone()));
         }
         let before = std::mem::replace(&mut record.peer, peer);
         let (filed, address) = (record.peer.cookie, record.peer.address);
@@ -106,11 +107,11 @@ impl Table {
         self.addresses.add(address);
         self.extend(slot, now);
         let lease = self.lease(slot, now).ok_or(Refusal::Busy)?;
-        Ok((Prepared::Done(lease), cookie))
+        Ok((Prepared::Done(lease), cookie.clone()))
     }
 
     /// A slot for a name never seen, held by it from now on.
-    fn new_slot(&mut self, ask: &Registration, cookie: &Cookie, observer: bool, now: Now) -> Result<u32, Refusal> {
+    fn new_slot(&mut self, ask: &Registration, cookie: CookieHash, observer: bool, now: Now) -> Result<u32, Refusal> {
         let full = Refusal::Full { max: self.settings.max_peers };
         // Who left makes room for who comes; only leases fill the registry.
         if self.records.len() >= self.settings.max_peers as usize && !self.forget_longest_gone() {
@@ -120,8 +121,8 @@ impl Table {
             name: ask.name.as_str().into(),
             endpoint: Box::default(),
             labels: super::Labels::default(),
-            id: ask.spare_id,
-            cookie: cookie.hash(),
+            id: PeerId::from_bytes(self.rng.random()),
+            cookie,
             address: ask.address,
             first_registered_ms: now.wall_ms,
             last_registered_ms: now.wall_ms,
@@ -224,19 +225,19 @@ impl Table {
 }
 
 /// Whether the caller may have this record, and with which cookie.
-fn allowed(record: &Record, ask: &Registration, now: Now) -> Result<Cookie, Refusal> {
+fn allowed<'a>(record: &Record, ask: &'a Registration, now: Now) -> Result<&'a Cookie, Refusal> {
     if record.in_flight {
         return Err(Refusal::Busy);
     }
     if let Some(own) = ask.presented.as_ref().filter(|cookie| cookie.hash() == record.peer.cookie) {
-        return Ok(own.clone());
+        return Ok(own);
     }
     let endpoint = ask.endpoint.as_ref().map_or("", Endpoint::as_str);
     let same_place = record.peer.endpoint.eq_ignore_ascii_case(endpoint) && record.peer.address == ask.address;
     if record.is_live(now.mono_ms) && !same_place {
         return Err(taken(record, now));
     }
-    Ok(ask.spare_cookie.clone())
+    Ok(&ask.spare_cookie)
 }
 
 fn taken(record: &Record, now: Now) -> Refusal {

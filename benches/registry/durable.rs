@@ -1,0 +1,80 @@
+//! Registrations that are on disk when they are acknowledged, against etcd's grant and put.
+
+use super::{
+    Figure, Options,
+    etcd::{self, Etcd},
+    load::{CONNECTIONS, median, rate},
+    server::Served,
+};
+use p2pdi::v1::RegisterRequest;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Registrations in flight: a storm of as many peers as one connection each would allow and more.
+const WORKERS: usize = 512;
+/// Bytes of a key's value in etcd: as much as a record of ours takes.
+const VALUE_BYTES: usize = 130;
+
+/// On the disk that the build is on: /tmp may be memory.
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap()
+}
+
+async fn ours(run: usize, duration: Duration) -> f64 {
+    let folder = folder();
+    let registry = Served::registry(folder.path().to_str().unwrap());
+    let clients = registry.clients(CONNECTIONS).await;
+    rate(WORKERS, duration, move |worker, number| {
+        let mut client = clients[worker % clients.len()].clone();
+        let ask = RegisterRequest {
+            name: format!("peer-{run}-{worker}-{number}"),
+            endpoint: format!("10.0.{}.{}:7801", worker % 250, number % 250 + 1),
+            ..RegisterRequest::default()
+        };
+        async move {
+            client.register(ask).await.unwrap();
+        }
+    })
+    .await
+}
+
+async fn theirs(run: usize, duration: Duration) -> Result<f64, String> {
+    let etcd = Etcd::start(folder()).await?;
+    let channels = etcd.channels(CONNECTIONS).await;
+    let registered = rate(WORKERS, duration, move |worker, number| {
+        let channel = channels[worker % channels.len()].clone();
+        async move {
+            etcd::register(channel, format!("peer-{run}-{worker}-{number}"), vec![b'x'; VALUE_BYTES]).await.unwrap();
+        }
+    });
+    Ok(registered.await)
+}
+
+pub(crate) async fn measure(options: &Options) -> Vec<Figure> {
+    let (runs, duration) = if options.quick { (1, Duration::from_secs(2)) } else { (5, Duration::from_secs(4)) };
+    let (mut registry, mut etcd) = (Vec::new(), Vec::new());
+    let mut skipped = None;
+    for run in 0..runs {
+        registry.push(ours(run, duration).await);
+        match theirs(run, duration).await {
+            Ok(rate) => etcd.push(rate),
+            Err(reason) => skipped = Some(reason),
+        }
+    }
+    let rate = median(registry);
+    let mut figures = vec![Figure {
+        name: "durable Register".into(),
+        value: rate,
+        unit: "registrations/s",
+        yardstick: None,
+        aim: "≥ 10,000".into(),
+        reached: rate >= 10_000.0,
+    }];
+    match skipped {
+        Some(reason) => eprintln!("skipped: durable Register against etcd, {reason}"),
+        None => {
+            figures.push(Figure::share("durable Register", rate, "registrations/s", ("etcd grant + put", median(etcd)), 5.0));
+        }
+    }
+    figures
+}

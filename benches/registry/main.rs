@@ -1,0 +1,94 @@
+//! What the registry costs, each figure beside its yardstick in the same run.
+//!
+//! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::cast_precision_loss)]
+#![allow(clippy::cast_possible_truncation, reason = "figures are small")]
+
+mod calls;
+mod durable;
+mod etcd;
+mod load;
+mod memory;
+mod server;
+
+use serde_json::{Value, json};
+
+/// One thing measured.
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    /// What it is compared with, and how that did in the same run.
+    pub(crate) yardstick: Option<(&'static str, f64)>,
+    /// What it is to reach.
+    pub(crate) aim: String,
+    pub(crate) reached: bool,
+}
+
+impl Figure {
+    /// `value` against a yardstick, as a share of it.
+    pub(crate) fn share(name: &str, value: f64, unit: &'static str, yardstick: (&'static str, f64), at_least: f64) -> Self {
+        Self {
+            name: name.into(),
+            value,
+            unit,
+            yardstick: Some(yardstick),
+            aim: format!("≥ {at_least} × the yardstick"),
+            reached: value >= at_least * yardstick.1,
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name, "value": self.value, "unit": self.unit, "aim": self.aim, "reached": self.reached,
+            "yardstick": self.yardstick.map(|(name, _)| name), "yardstick_value": self.yardstick.map(|(_, value)| value),
+            "ratio": self.yardstick.map(|(_, value)| self.value / value),
+        })
+    }
+
+    fn line(&self) -> String {
+        let compared =
+            self.yardstick.map_or(String::new(), |(name, value)| format!("{name}: {value:.0}, ratio {:.3}", self.value / value));
+        let mark = if self.reached { "ok" } else { "MISSED" };
+        format!("{:52} {:>10.0} {:14} {compared:44} aim {} {mark}", self.name, self.value, self.unit, self.aim)
+    }
+}
+
+pub(crate) struct Options {
+    pub(crate) quick: bool,
+    pub(crate) million: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if arguments.first().is_some_and(|first| first == server::FLAG) {
+        return server::main(&arguments[1..]);
+    }
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let options = Options { quick: has("--quick"), million: has("--million") };
+    let parts: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with("--")).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let figures = runtime.block_on(async {
+        let mut figures = Vec::new();
+        if wanted("idle") {
+            figures.push(memory::idle().await);
+        }
+        if wanted("calls") {
+            figures.extend(calls::measure(&options).await);
+        }
+        if wanted("durable") {
+            figures.extend(durable::measure(&options).await);
+        }
+        if wanted("memory") {
+            figures.extend(memory::measure(&options).await);
+        }
+        figures
+    });
+    if has("--json") {
+        println!("{:#}", Value::from(figures.iter().map(Figure::json).collect::<Vec<_>>()));
+    } else {
+        figures.iter().for_each(|figure| println!("{}", figure.line()));
+    }
+}

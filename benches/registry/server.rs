@@ -1,0 +1,108 @@
+//! The servers under load, each in a process of its own: a registry, and an empty tonic echo.
+
+use p2pdi::v1::{
+    KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
+    RegisterResponse,
+    registry_client::RegistryClient,
+    registry_server::{Registry, RegistryServer},
+};
+use registry::Config;
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, transport::Channel};
+
+/// First argument of the process that serves.
+pub(crate) const FLAG: &str = "--serve";
+const ECHO: &str = "echo";
+
+/// Answers everything with nothing: the floor of what a call costs.
+struct Echo;
+
+#[tonic::async_trait]
+impl Registry for Echo {
+    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn keep_alive(&self, _: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+}
+
+/// `--serve echo` or `--serve STATE`.
+pub(crate) fn main(arguments: &[String]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        if arguments[0] == ECHO {
+            println!("{address}");
+            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+            let server = tonic::transport::Server::builder().add_service(RegistryServer::new(Echo));
+            server.serve_with_incoming(incoming).await.unwrap();
+        } else {
+            let state = arguments[0].parse().unwrap();
+            // Leases outlive the measurement, so that no expiry falls into it.
+            let config = Config { state, ttl: std::time::Duration::from_secs(3600), ..Config::default() };
+            let registry = registry::Registry::open(&config).unwrap();
+            println!("{address}");
+            registry.serve(listener, CancellationToken::new()).await.unwrap();
+        }
+    });
+}
+
+/// A server in a process of its own, killed when dropped.
+pub(crate) struct Served {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Served {
+    pub(crate) fn echo() -> Self {
+        Self::start(ECHO)
+    }
+
+    pub(crate) fn registry(state: &str) -> Self {
+        Self::start(state)
+    }
+
+    fn start(what: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child = command.args([FLAG, what]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { address: line.trim().parse().expect("its address"), child }
+    }
+
+    pub(crate) async fn clients(&self, count: usize) -> Vec<RegistryClient<Channel>> {
+        let mut clients = Vec::new();
+        for channel in super::load::channels(&format!("http://{}", self.address), count).await {
+            clients.push(RegistryClient::new(channel));
+        }
+        clients
+    }
+
+    /// Resident memory in bytes, as Linux counts it.
+    pub(crate) fn resident(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() * 1024.0
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}

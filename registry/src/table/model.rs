@@ -1,0 +1,179 @@
+//! The table against a model that is too simple to be wrong: random calls, and after each the same answers.
+
+use super::{
+    tests::{SETTINGS, ask, at, commit_all, cookie, leave},
+    *,
+};
+use p2pdi::cookie::CookieHash;
+use std::net::Ipv6Addr;
+
+const NAMES: u32 = 12;
+
+/// A name as the model sees it.
+#[derive(Clone)]
+struct Known {
+    cookie: CookieHash,
+    endpoint: u32,
+    address: u32,
+    /// End of the lease; `None`: it left.
+    until_ms: Option<u64>,
+    registrations: u32,
+}
+
+struct World {
+    table: Table,
+    known: BTreeMap<u32, Known>,
+    now_ms: u64,
+    next_cookie: u128,
+    /// Someone who keeps a copy by deltas.
+    watcher: CookieHash,
+    copy: BTreeMap<String, String>,
+    since: u64,
+}
+
+impl World {
+    fn live(&self, name: u32) -> bool {
+        self.known.get(&name).is_some_and(|known| known.until_ms.is_some_and(|until| until > self.now_ms))
+    }
+
+    fn register(&mut self, rng: &mut StdRng) {
+        let (name, endpoint, address) = (rng.random_range(0..NAMES), rng.random_range(0..2u32), rng.random_range(0..2u32));
+        self.next_cookie += 1;
+        // Its own cookie, another's, or none.
+        let presented = match rng.random_range(0..3) {
+            0 => None,
+            1 => Some(cookie(rng.random_range(0..self.next_cookie))),
+            _ => (0..self.next_cookie).map(cookie).find(|c| self.known.get(&name).is_some_and(|k| k.cookie == c.hash())),
+        };
+        let upper = rng.random::<bool>();
+        let registration = Registration {
+            endpoint: Some(format!("10.0.0.{}:7801", endpoint + 1).parse().unwrap()),
+            address: Ipv6Addr::from_bits(0xffff_0a00_0000 + u128::from(address)),
+            presented: presented.clone(),
+            ..ask(&format!("{}{name}", if upper { "P" } else { "p" }), self.next_cookie)
+        };
+        let known = self.known.get(&name).cloned();
+        let own = known.as_ref().is_some_and(|known| presented.as_ref().is_some_and(|p| p.hash() == known.cookie));
+        let same_place = known.as_ref().is_some_and(|known| (known.endpoint, known.address) == (endpoint, address));
+        let outcome = if rng.random_ratio(1, 5) {
+            // The disk fails.
+            match self.table.prepare_register(&registration, at(self.now_ms)) {
+                Ok((Prepared::Write(change), _)) => {
+                    self.table.abort(change);
+                    return;
+                }
+                Ok(_) => panic!("a peer is written"),
+                Err(refusal) => Err(refusal),
+            }
+        } else {
+            commit_all(&mut self.table, &registration, at(self.now_ms))
+        };
+        if self.live(name) && !own && !same_place {
+            let left_ms = known.and_then(|known| known.until_ms).unwrap() - self.now_ms;
+            let Err(Refusal::NameTaken { retry_after_seconds, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(retry_after_seconds, left_ms.div_ceil(1000));
+            return;
+        }
+        let (lease, held) = outcome.unwrap();
+        let registrations = known.as_ref().map_or(0, |known| known.registrations) + 1;
+        assert_eq!(lease.peer.registration_count, registrations);
+        assert_eq!(known.is_some_and(|known| known.cookie == held), own);
+        let until_ms = Some(self.now_ms + SETTINGS.ttl_ms);
+        self.known.insert(name, Known { cookie: held, endpoint, address, until_ms, registrations });
+    }
+
+    fn touch(&mut self, rng: &mut StdRng) {
+        let secret = cookie(rng.random_range(0..=self.next_cookie)).hash();
+        let name = self.known.iter().find(|(_, known)| known.cookie == secret).map(|(name, _)| *name);
+        let expected = match name {
+            None => Err(Refusal::CookieUnknown),
+            Some(name) if self.live(name) => Ok(()),
+            Some(_) => Err(Refusal::LeaseExpired),
+        };
+        if rng.random_ratio(1, 4) {
+            let left = leave(&mut self.table, &secret, at(self.now_ms));
+            assert_eq!(left, expected.or_else(|refusal| if refusal == Refusal::LeaseExpired { Ok(()) } else { Err(refusal) }));
+            if let Some(known) = name.and_then(|name| self.known.get_mut(&name)) {
+                known.until_ms = None;
+            }
+            return;
+        }
+        assert_eq!(self.table.keep_alive(&secret, None, 1, at(self.now_ms)).map(drop), expected);
+        if expected.is_ok()
+            && let Some(known) = name.and_then(|name| self.known.get_mut(&name))
+        {
+            known.until_ms = Some(self.now_ms + SETTINGS.ttl_ms);
+        }
+    }
+
+    /// What a listing and a copy kept by deltas say, against the model.
+    fn compare(&mut self, rng: &mut StdRng) {
+        let expected: BTreeMap<String, String> = (self.known.iter())
+            .filter(|(name, _)| self.live(**name))
+            .map(|(name, known)| (format!("p{name}"), format!("10.0.0.{}:7801", known.endpoint + 1)))
+            .collect();
+        let page_size = rng.random_range(1..6);
+        for (since_revision, mut copy) in [(0, BTreeMap::new()), (self.since, std::mem::take(&mut self.copy))] {
+            let (mut page_token, mut first) = (String::new(), None);
+            loop {
+                let query = Query { page_size, page_token, since_revision, ..Query::default() };
+                let page = self.table.query(&self.watcher, &query, at(self.now_ms)).unwrap();
+                if page.start_over {
+                    copy.clear();
+                }
+                copy.extend(page.peers.into_iter().map(|peer| (peer.name.to_lowercase(), peer.endpoint)));
+                page.gone.iter().for_each(|gone| {
+                    copy.remove(&gone.name.to_lowercase());
+                });
+                assert_eq!(*first.get_or_insert(page.revision), page.revision);
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(copy, expected, "since {since_revision}");
+            (self.since, self.copy) = (first.unwrap(), copy);
+        }
+    }
+}
+
+#[test]
+fn random_calls_are_answered_as_the_model_says() {
+    for seed in 0..40 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut table = Table::new(SETTINGS, rng.random());
+        let watching = Registration { endpoint: None, ..ask("watcher", u128::MAX) };
+        let (lease, watcher) = commit_all(&mut table, &watching, at(0)).unwrap();
+        let mut world = World {
+            table,
+            known: BTreeMap::new(),
+            now_ms: 0,
+            next_cookie: 0,
+            watcher,
+            copy: BTreeMap::new(),
+            since: lease.revision,
+        };
+        for _ in 0..600 {
+            // Long pauses let leases run out; the watcher never lets its own.
+            world.now_ms += rng.random_range(0..4_000) * u64::from(rng.random_ratio(1, 3));
+            while world.table.expire(at(world.now_ms), 3) {}
+            world.table.keep_alive(&watcher, None, 0, at(world.now_ms)).unwrap();
+            match rng.random_range(0..10) {
+                0..4 => world.register(&mut rng),
+                4..9 => world.touch(&mut rng),
+                _ => {
+                    // An expiry shows in a delta once its tick is over.
+                    let tick = |ms: u64| ms / deadlines::TICK_MS;
+                    let ended = |world: &World| world.known.values().filter_map(|known| known.until_ms).collect::<Vec<_>>();
+                    while ended(&world).iter().any(|until| *until <= world.now_ms && tick(*until) == tick(world.now_ms)) {
+                        world.now_ms = (tick(world.now_ms) + 1) * deadlines::TICK_MS;
+                    }
+                    while world.table.expire(at(world.now_ms), 3) {}
+                    world.compare(&mut rng);
+                }
+            }
+            let counts = world.table.counts();
+            assert!(counts.active + counts.inactive <= NAMES as usize && counts.observers == 1);
+        }
+    }
+}
