@@ -6,6 +6,7 @@ use super::{
     sources::{Source, SourceReport, Sources},
 };
 use crate::{dial::Dialer, document::DocumentInfo};
+use bytes::Bytes;
 use p2pdi::{
     content::{ContentHash, PieceHashes},
     document::DocumentName,
@@ -188,7 +189,7 @@ pub async fn fetch(
                 return run.finish(document, partial, resumed).await;
             }
             State::Receiving { .. } | State::Unknown => state,
-            State::There { document, path } => return Ok(run.there(document, path)),
+            State::There { document, path, already } => return Ok(run.there(document, path, already)),
         };
     }
 }
@@ -199,8 +200,8 @@ enum State {
     Unknown,
     /// The document is known and some of it may be there.
     Receiving { document: DocumentInfo, partial: Partial, resumed: u64 },
-    /// The target already has this content.
-    There { document: DocumentInfo, path: PathBuf },
+    /// The target has this content; already before, or now.
+    There { document: DocumentInfo, path: PathBuf, already: bool },
 }
 
 struct Run<'a> {
@@ -218,6 +219,16 @@ impl Run<'_> {
         let source = self.sources.get(index).clone();
         let (state, opened) = match state {
             State::Unknown => match self.identify(&source).await {
+                Ok((document, hashes, incoming)) if hashes.pieces().count() == 1 => match incoming.collect(&hashes).await {
+                    Ok(data) => {
+                        let taken = self.take_small(document, hashes, data).await?;
+                        if let State::There { document, already: false, .. } = &taken {
+                            self.sources.progressed(index, document.size());
+                        }
+                        return Ok((taken, Ok(())));
+                    }
+                    Err(error) => return Ok((State::Unknown, Err(error))),
+                },
                 Ok((document, hashes, incoming)) => (self.prepare(document, hashes).await?, Some(incoming)),
                 Err(error) => return Ok((State::Unknown, Err(error))),
             },
@@ -295,7 +306,7 @@ impl Run<'_> {
         let state = off_runtime(move || {
             let (path, there) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
             if there {
-                return Ok(State::There { document, path });
+                return Ok(State::There { document, path, already: true });
             }
             let partial = Partial::open(&out, path, &document.name, hashes, replace)?;
             let resumed = partial.size() - partial.missing_bytes();
@@ -315,10 +326,29 @@ impl Run<'_> {
         Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources })
     }
 
-    fn there(self, document: DocumentInfo, path: PathBuf) -> Fetched {
+    /// Takes a document of one piece: it fits in memory, and goes to the disk in one step.
+    async fn take_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
+        let (out, replace) = (self.options.out.clone(), self.options.replace);
+        Ok(off_runtime(move || {
+            let (path, already) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
+            if already {
+                return Ok(State::There { document, path, already });
+            }
+            let mut partial = Partial::open(&out, path, &document.name, hashes, replace)?;
+            if !partial.is_whole() {
+                // Its bytes were checked when they came.
+                let _checked = partial.write(0, &data)?;
+            }
+            Ok(State::There { path: partial.finish()?, document, already })
+        })
+        .await?)
+    }
+
+    fn there(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
         self.progress.begin(document.size(), document.size());
+        let fetched_bytes = if already_there { 0 } else { document.size() };
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
-        Fetched { document, path, already_there: true, fetched_bytes: 0, resumed_bytes: 0, elapsed, sources }
+        Fetched { document, path, already_there, fetched_bytes, resumed_bytes: 0, elapsed, sources }
     }
 }
 

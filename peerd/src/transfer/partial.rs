@@ -289,18 +289,18 @@ impl Partial {
         }
     }
 
-    /// Makes the whole document appear under its name: sync, rename, sync of the folder.
+    /// Makes the whole document appear under its name: sync, then rename.
     ///
     /// # Errors
     /// When the disk refuses; the partial file stays.
     pub fn finish(self) -> Result<PathBuf, WriteError> {
-        self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
-        self.file.sync_all().map_err(WriteError::io("write", &self.path))?;
-        self.rename()?;
-        if let Some(parent) = self.target.parent() {
-            let folder = File::open(parent).map_err(WriteError::io("open", parent))?;
-            folder.sync_all().map_err(WriteError::io("sync", parent))?;
+        let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
+        if written != self.size() {
+            self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
         }
+        self.file.sync_all().map_err(WriteError::io("write", &self.path))?;
+        // The folder is not synced: its content is safe on the disk, so that a power failure leaves it under one of its two names.
+        self.rename()?;
         Ok(self.target)
     }
 }

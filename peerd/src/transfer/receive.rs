@@ -6,8 +6,9 @@ use super::{
     sources::{Fault, Source},
 };
 use crate::dial::{Dialer, in_words};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use p2pdi::{
+    content::PieceHashes,
     field::InvalidField,
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
@@ -107,7 +108,7 @@ impl Incoming {
     /// # Errors
     /// When the disk fails, which is no source's fault.
     pub async fn receive(
-        self,
+        mut self,
         mut partial: Partial,
         range: Range<u64>,
         progress: Arc<Progress>,
@@ -127,7 +128,7 @@ impl Incoming {
             }
             Ok((partial, verified, None))
         });
-        let received = self.pass_on(range, &to_disk).await;
+        let received = self.pass_on(&range, &to_disk).await;
         drop(to_disk);
         let (partial, verified, wrong) = match writer.await {
             Ok(written) => written?,
@@ -140,31 +141,51 @@ impl Incoming {
         Ok((partial, verified, source))
     }
 
-    async fn pass_on(mut self, range: Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
+    /// Receives a small document into memory.
+    ///
+    /// # Errors
+    /// When the source fails, or the bytes are not those of `hashes`.
+    pub async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
+        let size = hashes.pieces().size();
+        let mut whole = BytesMut::new();
+        while let Some((_, data)) = self.next_chunk(whole.len() as u64, &(0..size)).await? {
+            whole.extend_from_slice(&data);
+        }
+        let mut hasher = hashes.pieces().hasher(0);
+        hasher.update(&whole);
+        if Some(hasher.finalize()) == hashes.get(0) { Ok(whole.freeze()) } else { Err(SourceError::WrongBytes(0)) }
+    }
+
+    /// The next chunk of a range of which `at` is the next byte; `None` when all of it came and the stream ended.
+    async fn next_chunk(&mut self, at: u64, range: &Range<u64>) -> Result<Option<(u64, Bytes)>, SourceError> {
+        let Some(part) = self.next().await? else {
+            let (got, expected) = (at - range.start, range.end - range.start);
+            return if got == expected { Ok(None) } else { Err(SourceError::EndedEarly { got, expected }) };
+        };
+        let Part::Chunk(Chunk { offset, data }) = part else {
+            return Err(SourceError::Protocol("a second header".into()));
+        };
+        if offset != at || data.is_empty() {
+            return Err(SourceError::Protocol(format!(
+                "a chunk of {} bytes for offset {offset}, where {at} was next",
+                data.len()
+            )));
+        }
+        if data.len() as u64 > range.end - at {
+            return Err(SourceError::Protocol("more bytes than it said".into()));
+        }
+        Ok(Some((offset, data)))
+    }
+
+    async fn pass_on(&mut self, range: &Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
         let mut at = range.start;
-        while let Some(part) = self.next().await? {
-            let Part::Chunk(Chunk { offset, data }) = part else {
-                return Err(SourceError::Protocol("a second header".into()));
-            };
-            if offset != at || data.is_empty() {
-                return Err(SourceError::Protocol(format!(
-                    "a chunk of {} bytes for offset {offset}, where {at} was next",
-                    data.len()
-                )));
-            }
-            if data.len() as u64 > range.end - at {
-                return Err(SourceError::Protocol("more bytes than it said".into()));
-            }
+        while let Some((offset, data)) = self.next_chunk(at, range).await? {
             at += data.len() as u64;
             if to_disk.send((offset, data)).await.is_err() {
                 // The writer ended first and says why.
                 return Ok(());
             }
         }
-        if at == range.end {
-            Ok(())
-        } else {
-            Err(SourceError::EndedEarly { got: at - range.start, expected: range.end - range.start })
-        }
+        Ok(())
     }
 }
