@@ -186,7 +186,7 @@ pub async fn fetch(
         }
         state = match state {
             State::Receiving { document, partial, resumed } if partial.is_whole() => {
-                return run.finish(document, partial, resumed).await;
+                return run.finish(document, *partial, resumed).await;
             }
             State::Receiving { .. } | State::Unknown => state,
             State::There { document, path, already } => return Ok(run.there(document, path, already)),
@@ -199,7 +199,7 @@ enum State {
     /// No valid header came yet.
     Unknown,
     /// The document is known and some of it may be there.
-    Receiving { document: DocumentInfo, partial: Partial, resumed: u64 },
+    Receiving { document: DocumentInfo, partial: Box<Partial>, resumed: u64 },
     /// The target has this content; already before, or now.
     There { document: DocumentInfo, path: PathBuf, already: bool },
 }
@@ -246,8 +246,8 @@ impl Run<'_> {
                     Err(error) => return Ok((State::Receiving { document, partial, resumed }, Err(error))),
                 },
             };
-            let (back, verified, received) = incoming.receive(partial, range, Arc::clone(self.progress)).await?;
-            partial = back;
+            let (back, verified, received) = incoming.receive(*partial, range, Arc::clone(self.progress)).await?;
+            partial = Box::new(back);
             self.sources.progressed(index, verified);
             if let Err(error) = received {
                 return Ok((State::Receiving { document, partial, resumed }, Err(error)));
@@ -310,7 +310,7 @@ impl Run<'_> {
             }
             let partial = Partial::open(&out, path, &document.name, hashes, replace)?;
             let resumed = partial.size() - partial.missing_bytes();
-            Ok(State::Receiving { document, partial, resumed })
+            Ok(State::Receiving { document, partial: Box::new(partial), resumed })
         })
         .await?;
         if let State::Receiving { document, resumed, .. } = &state {
