@@ -40,6 +40,8 @@ pub(super) struct Record {
     pub(super) in_flight: bool,
     /// Listed among those the store holds otherwise.
     pub(super) unwritten: bool,
+    /// Taken from that list and not on disk yet.
+    pub(super) being_written: bool,
 }
 
 impl Record {
@@ -57,6 +59,7 @@ impl Record {
             loaded: false,
             in_flight: false,
             unwritten: false,
+            being_written: false,
         }
     }
 

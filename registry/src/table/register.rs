@@ -154,7 +154,7 @@ impl Table {
             return Ok(Prepared::Done(self.revision));
         }
         // An expiry that is not on disk yet is written now: after this answer the peer stays inactive.
-        if record.standing == Standing::Inactive && !record.unwritten {
+        if record.standing == Standing::Inactive && !record.unwritten && !record.being_written {
             return Ok(Prepared::Done(self.revision));
         }
         record.in_flight = true;
