@@ -25,7 +25,7 @@ mod tests;
 
 pub use labels::Labels;
 pub use lease::Lease;
-pub use peer::{Peer, mapped};
+pub use peer::{Peer, Texts, mapped};
 pub use query::{PAGE_MAX, Query};
 pub use register::{Change, Prepared, Registration};
 pub use registrations::Registrations;

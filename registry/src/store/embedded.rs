@@ -15,7 +15,7 @@ pub const FILE_NAME: &str = "registry.redb";
 /// Version of what is in the tables. A change of meaning raises it; fields that are added do not.
 pub(super) const SCHEMA: u64 = 1;
 /// The file's pages kept in memory: the table holds all there is to read, so they only serve the pages being written.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
+const CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// How long after a failure it is tried again: opening a large file anew reads it whole, and a disk that is full
 /// now is full a millisecond later.
 const RETRY_AFTER: Duration = Duration::from_millis(250);

@@ -137,7 +137,9 @@ impl Records {
         let find = |observer| {
             let is_it = |&(filed, slot): &Filed| {
                 filed == hash
-                    && self.get(slot).is_some_and(|r| r.is_observer() == observer && r.peer.name.eq_ignore_ascii_case(name))
+                    && self
+                        .get(slot)
+                        .is_some_and(|r| r.is_observer() == observer && r.peer.texts.name().eq_ignore_ascii_case(name))
             };
             self.by_name.find(spread(hash), is_it).map(|(_, slot)| *slot)
         };
@@ -184,7 +186,7 @@ impl Records {
     }
 
     fn fill(&mut self, slot: u32, record: Record) {
-        let hash = self.name_hash(&record.peer.name);
+        let hash = self.name_hash(record.peer.texts.name());
         self.slots[slot as usize] = Some(record);
         self.by_name.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
     }
@@ -204,7 +206,7 @@ impl Records {
     /// Empties `slot`.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Record> {
         let record = self.slots.get_mut(slot as usize)?.take()?;
-        let hash = self.name_hash(&record.peer.name);
+        let hash = self.name_hash(record.peer.texts.name());
         if let Ok(filed) = self.by_name.find_entry(spread(hash), |filed| *filed == (hash, slot)) {
             filed.remove();
         }
