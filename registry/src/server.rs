@@ -90,7 +90,7 @@ impl Registry {
         let clock = Clock::start();
         let mut table = Table::new(settings, seed);
         let ceiling = store.load(&mut |slot, peer| {
-            let name = peer.name.clone();
+            let name = peer.texts.name().to_owned();
             let twice = || StoreError::Failed { doing: "read the state file", problem: format!("{name} is in it twice") };
             table.restore(slot, peer).then_some(()).ok_or_else(twice)
         })?;

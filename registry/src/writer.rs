@@ -94,6 +94,9 @@ impl Writer {
                 if self.shared.store_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the state folder can be written to again");
                 }
+                if !unwritten.is_empty() {
+                    self.shared.with(|table, _| table.settle_unwritten(unwritten.iter().map(|(slot, _)| *slot), true));
+                }
                 self.make_visible(changes, ceiling);
             }
             Err(error) => {
@@ -102,7 +105,7 @@ impl Writer {
                     tracing::error!(%error, "registrations are refused until the state folder can be written to");
                 }
                 self.shared.with(|table, _| {
-                    table.put_back_unwritten(unwritten.iter().map(|(slot, _)| *slot));
+                    table.settle_unwritten(unwritten.iter().map(|(slot, _)| *slot), false);
                     for (change, done) in changes {
                         table.abort(change);
                         // Whoever waited may have gone away.
