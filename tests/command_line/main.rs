@@ -1,0 +1,14 @@
+//! Every verb of the real `p2pctl`, beside real registries and peers: what it prints, where, and how it exits.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod documents;
+mod failures;
+mod help;
+mod interrupted;
+mod lease;
+mod listing;
+mod output;
+mod stay;
+mod talk;
