@@ -5,6 +5,7 @@ use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, fi
 use peerd::config::{REGISTRY_DEFAULT, parse_registry};
 use std::{path::PathBuf, time::Duration};
 
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
 Examples:
   See it all work, on this machine and nothing else:
@@ -20,7 +21,8 @@ Examples:
 
   Fetch any document by name or hash:
     p2pctl get models/base.bin
-    p2pctl get b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
+    p2pctl get \\
+      b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
 
   Talk:
     p2pctl whisper fff-c 'hello there'

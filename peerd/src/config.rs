@@ -40,13 +40,15 @@ pub struct NodeConfig {
     pub limits: Limits,
 }
 
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
 Examples:
   Share a folder of RFCs, registered with a registry on this machine:
-    peerd --name fff-c --listen 127.0.0.1:7801 --share ./rfc --state ./state/fff-c
+    peerd --name fff-c --share ./rfc --state ./state/fff-c
 
   In a container, where others reach it by another address than it listens on:
-    peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 --registry http://registry:7800 --share /data --state /state
+    peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 \\
+      --registry http://registry:7800 --share /data --state /state
 
   Without a registry:
     peerd --no-registry --share ./rfc

@@ -10,7 +10,11 @@ use crate::{
     table::{Settings, Table},
     writer::{Job, QUEUE_MAX, Writer},
 };
-use p2pdi::{instruments::Metrics, server::Limits, v1::registry_server::RegistryServer};
+use p2pdi::{
+    instruments::Metrics,
+    server::Limits,
+    v1::registry_server::{self, RegistryServer},
+};
 use std::{io, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -120,7 +124,7 @@ impl Registry {
         health.set_serving::<RegistryServer<Calls>>().await;
         let calls = RegistryServer::new(Calls { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
         let http = http::routes(leases.clone(), metrics.clone(), stop.clone());
-        let router = p2pdi::server::router(Routes::new(calls), health.clone(), http)?;
+        let router = p2pdi::server::router(Routes::new(calls), &[registry_server::SERVICE_NAME], health.clone(), http)?;
 
         let ended = CancellationToken::new();
         let expiry = tokio::spawn(expiry::drive(leases.clone(), ended.clone()));

@@ -5,9 +5,11 @@ use super::{
     programs::program,
 };
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 use tempfile::TempDir;
 
@@ -37,7 +39,10 @@ impl World {
         let folder = self.path(name);
         fs::create_dir_all(&folder).unwrap();
         for number in numbers {
-            fs::write(folder.join(format!("rfc{number}.txt")), rfc(*number)).unwrap();
+            let mut file = File::create(folder.join(format!("rfc{number}.txt"))).unwrap();
+            file.write_all(&rfc(*number)).unwrap();
+            // Long written, so that a peer offers it without waiting whether more comes.
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)).unwrap();
         }
         folder
     }

@@ -17,9 +17,14 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
         since_revision: args.since_revision.unwrap_or(0),
         ..Default::default()
     };
+    let is_sample = query.sample > 0;
     let listed = member.all(query).await;
     member.finish().await;
-    let listed = listed?;
+    let mut listed = listed?;
+    // A registry lists in the order it remembers; a sample is in random order on purpose.
+    if !is_sample {
+        listed.peers.sort_by_cached_key(|peer| peer.name.to_lowercase());
+    }
     if printer.is_json() {
         printer.message(&listed, String::new)?;
         return Ok(());
