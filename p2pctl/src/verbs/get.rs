@@ -11,7 +11,7 @@ use p2pdi::{content::ContentHash, json, v1::Document};
 use peerd::{
     dial::Dialer,
     locate::{ask, query_for},
-    transfer::{FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
 };
 use serde_json::json;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -57,22 +57,28 @@ struct Registry {
 }
 
 impl Finder<'_> {
-    async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+    async fn fetch(&self, asked: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
         let (wanted, sources) = if fetching.from.is_empty() {
-            self.search(wanted, printer).await?
+            self.search(asked.clone(), printer).await?
         } else {
-            (wanted, self.named(&fetching.from).await?)
+            (asked.clone(), self.named(&fetching.from).await?)
         };
         let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
         let fetching = fetch(&self.dialer, &wanted, sources, self, &options, &progress);
-        if !printer.is_watched() {
-            return Ok(fetching.await?);
-        }
-        tokio::select! {
-            fetched = fetching => Ok(fetched?),
-            () = draw(&progress) => Err(Failure::refused("stopped")),
-        }
+        let fetched = if printer.is_watched() {
+            tokio::select! {
+                fetched = fetching => fetched,
+                () = draw(&progress) => return Err(Failure::refused("stopped")),
+            }
+        } else {
+            fetching.await
+        };
+        // The user asked for a number or a name, not for the hash it was found to be.
+        fetched.map_err(|error| match error {
+            FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes }.into(),
+            error @ FetchError::Write(_) => error.into(),
+        })
     }
 
     async fn named(&self, names: &[String]) -> Outcome<Vec<Source>> {
