@@ -49,23 +49,18 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
 
 async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
     let status = page.services.status();
-    let share = status.share.unwrap_or_default();
+    let registry = status.registry.unwrap_or_default();
+    let registered = u64::from(registry.state() == SessionState::Registered);
     let gauges = [
-        ("p2pdi_documents", "Documents shared", share.documents),
-        ("p2pdi_document_bytes", "Bytes of all documents shared", share.bytes),
-        ("p2pdi_learned_documents", "Documents known from other peers", share.learned_documents),
-        ("p2pdi_known_peers", "Peers known through the registry", status.registry.as_ref().map_or(0, |r| r.known_peers)),
-        ("p2pdi_registered", "1 while registered", u64::from(is_registered(page.services.session.status().state()))),
+        ("p2pdi_learned_documents", "Documents known from other peers", status.share.unwrap_or_default().learned_documents),
+        ("p2pdi_known_peers", "Peers known through the registry", registry.known_peers),
+        ("p2pdi_registered", "1 while registered", registered),
     ];
     for (name, help, value) in gauges {
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
         page.metrics.gauge(name, help, &[]).set(value as f64);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.metrics.render())
-}
-
-fn is_registered(state: SessionState) -> bool {
-    state == SessionState::Registered
 }
 
 /// Ready: the share is read, and the registry does not refuse this peer. A registry that is away does not make a peer useless.
