@@ -2,7 +2,14 @@
 //!
 //! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::cast_precision_loss)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss
+)]
 #![allow(clippy::cast_possible_truncation, reason = "figures are small")]
 
 mod calls;
