@@ -3,7 +3,8 @@
 use super::{document::Sample, source};
 use p2pdi::v1::{
     Document, GetRfcRequest, GetRfcResponse, Holding, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse,
-    WhisperRequest, WhisperResponse, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
+    WhisperRequest, WhisperResponse, get_rfc_request::Document as Wanted, get_rfc_response::Part, peer_server::Peer,
+    peer_server::PeerServer,
 };
 use peerd::transfer::Source;
 use std::{
@@ -54,7 +55,13 @@ impl Holder {
     /// Answers every request for the sample as it should be.
     pub async fn honest(sample: &Sample) -> Self {
         let sample = sample.clone();
-        Self::start(move |_, request| sending(sample.answer(request))).await
+        Self::start(move |_, request| {
+            if matches!(&request.document, Some(Wanted::Blake3(hash)) if *hash != sample.hash().to_field()) {
+                return vec![Step::Fail(Status::not_found("no such document here"))];
+            }
+            sending(sample.answer(request))
+        })
+        .await
     }
 
     /// Bends what an honest holder of the sample would answer.
@@ -70,11 +77,8 @@ impl Holder {
     pub async fn listing(documents: Vec<Document>, batch: usize) -> Self {
         let holdings = documents.into_iter().map(|document| Holding { document: Some(document), holders: Vec::new() });
         let holdings: Vec<_> = holdings.collect();
-        let messages = holdings.chunks(batch).map(|batch| RfcQueryResponse {
-            version: 1,
-            unchanged: false,
-            holdings: batch.to_vec(),
-        });
+        let messages =
+            holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, unchanged: false, holdings: batch.to_vec() });
         let listing = Arc::new(messages.collect());
         Self::serve(Scripted { script: Arc::new(|_, _| vec![Step::Stall]), listing, seen: Arc::default() }).await
     }

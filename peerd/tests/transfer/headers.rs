@@ -31,10 +31,7 @@ async fn bent(sample: &Sample, wanted: &Wanted, bend: impl Fn(&mut GetRfcHeader)
     why
 }
 
-async fn bent_document(
-    wanted: &Wanted,
-    bend: impl Fn(&mut p2pdi::v1::Document) + Clone + Send + Sync + 'static,
-) -> String {
+async fn bent_document(wanted: &Wanted, bend: impl Fn(&mut p2pdi::v1::Document) + Clone + Send + Sync + 'static) -> String {
     bent(&Sample::rfc48(3), wanted, move |header| bend(header.document.as_mut().unwrap())).await
 }
 
@@ -134,13 +131,8 @@ async fn a_document_larger_than_any_disk_is_refused_before_anything_is_written()
         other => panic!("{other}"),
     };
     let liar = Holder::start(move |_, _| {
-        let document = p2pdi::v1::Document {
-            name: "rfc48.txt".into(),
-            number: 48,
-            size,
-            blake3: merged.to_field(),
-            ..Default::default()
-        };
+        let document =
+            p2pdi::v1::Document { name: "rfc48.txt".into(), number: 48, size, blake3: merged.to_field(), ..Default::default() };
         let bent = GetRfcHeader {
             document: Some(document),
             piece_size: pieces.piece_size(),

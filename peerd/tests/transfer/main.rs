@@ -59,12 +59,7 @@ impl Target {
         self.fetch_with(wanted, sources, &Nobody).await
     }
 
-    async fn fetch_with(
-        &self,
-        wanted: &Wanted,
-        sources: Vec<Source>,
-        finder: &impl FindHolders,
-    ) -> Result<Fetched, FetchError> {
+    async fn fetch_with(&self, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders) -> Result<Fetched, FetchError> {
         let options = FetchOptions { out: self.out.clone(), replace: false, stall: self.stall };
         within("the fetch", fetch(&self.dialer, wanted, sources, finder, &options, &self.progress)).await
     }
