@@ -25,6 +25,11 @@ use tokio::task::spawn_blocking;
 
 /// How long a source may stay silent before another one is asked.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a partial file may stay locked before the fetch is refused: one that was just given up may still be writing its last
+/// pieces, or the system be syncing them.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often the network is asked for further holders once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
 
@@ -182,6 +187,9 @@ pub async fn fetch(
             tracing::info!(source = %run.sources.get(index), %error, "a source failed");
             let fault = error.fault();
             run.sources.failed(index, fault, error.to_string());
+            if error.is_lie() {
+                state = run.forget(state).await?;
+            }
         }
         state = match state {
             State::Receiving { document, partial, resumed } if partial.is_whole() => {
@@ -291,21 +299,43 @@ impl Run<'_> {
 
     /// Looks at the target and opens the partial file.
     async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
-        let (out, replace) = (self.options.out.clone(), self.options.replace);
-        let state = off_runtime(move || {
-            let (path, there) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
-            if there {
-                return Ok(State::There { document, path });
+        let (out, replace) = (&self.options.out, self.options.replace);
+        let begun = Instant::now();
+        let state = loop {
+            let (out, document, hashes) = (out.clone(), document.clone(), hashes.clone());
+            let opened = off_runtime(move || {
+                let (path, there) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
+                if there {
+                    return Ok(State::There { document, path });
+                }
+                let partial = Partial::open(&out, path, &document.name, hashes, replace)?;
+                let resumed = partial.size() - partial.missing_bytes();
+                Ok(State::Receiving { document, partial, resumed })
+            });
+            match opened.await {
+                Err(WriteError::Busy { .. }) if begun.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_RETRY).await,
+                opened => break opened?,
             }
-            let partial = Partial::open(&out, path, &document.name, hashes, replace)?;
-            let resumed = partial.size() - partial.missing_bytes();
-            Ok(State::Receiving { document, partial, resumed })
-        })
-        .await?;
+        };
         if let State::Receiving { document, resumed, .. } = &state {
             self.progress.begin(document.size(), *resumed);
         }
         Ok(state)
+    }
+
+    /// Where a number or a name was asked for, the document is what its first holder says it is. One whose bytes are not that
+    /// document said nothing, as long as nobody else sent a piece of it.
+    async fn forget(&self, state: State) -> Result<State, FetchError> {
+        match state {
+            State::Receiving { partial, .. }
+                if !matches!(self.wanted, Wanted::Hash(_)) && partial.missing_bytes() == partial.size() =>
+            {
+                off_runtime(move || partial.discard()).await?;
+                self.progress.begin(0, 0);
+                Ok(State::Unknown)
+            }
+            known => Ok(known),
+        }
     }
 
     async fn finish(self, document: DocumentInfo, partial: Partial, resumed_bytes: u64) -> Result<Fetched, FetchError> {
