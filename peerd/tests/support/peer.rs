@@ -113,7 +113,9 @@ pub fn config(name: &str, folder: &TempDir) -> NodeConfig {
 
 pub fn client(address: SocketAddr) -> PeerClient<Channel> {
     let endpoint: Endpoint = address.into();
-    let channel = transport::Endpoint::from_shared(format!("http://{endpoint}")).unwrap().connect_lazy();
+    let channel = transport::Endpoint::from_shared(format!("http://{endpoint}")).unwrap();
+    // Small, so that a caller that does not read is soon noticed.
+    let channel = channel.initial_stream_window_size(65_535).initial_connection_window_size(65_535).connect_lazy();
     PeerClient::new(channel).max_decoding_message_size(p2pdi::channel::RESPONSE_MAX_BYTES)
 }
 
