@@ -30,6 +30,7 @@ use tonic::{
         server::{Connected, TcpConnectInfo},
     },
 };
+use tower::util::MapRequestLayer;
 
 mod stop;
 pub use stop::{Stopped, until_stopped};
@@ -41,8 +42,10 @@ pub struct Limits {
     pub connections: usize,
     /// Streams (calls under way) of one connection.
     pub streams_per_connection: u32,
-    /// How long a new connection may stay silent.
+    /// How long a new connection may take to say what it wants.
     pub first_byte: Duration,
+    /// How long the next message of an answer may wait for its caller to read; then the connection is closed.
+    pub unread: Duration,
     /// How long calls may go on once the server stops.
     pub grace: Duration,
 }
@@ -56,6 +59,8 @@ impl Default for Limits {
             streams_per_connection: 256,
             // A client sends its preface at once; three lost packets fit.
             first_byte: Duration::from_secs(10),
+            // A chunk of 256 KiB at the speed of a bad telephone line; nginx's `send_timeout` is the same.
+            unread: Duration::from_secs(60),
             // Kubernetes waits 30 s before it kills.
             grace: Duration::from_secs(10),
         }
@@ -133,7 +138,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let cut = CancellationToken::new();
-    let incoming = accept(listener, limits, metrics, cut.clone());
+    let incoming = accept(listener, limits, metrics, &cut);
     let server = Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -143,6 +148,7 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapRequestLayer::new(with_address))
         .layer(metrics.rpc_layer())
         .serve_with_incoming_shutdown(router, incoming, stop.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
@@ -166,8 +172,9 @@ fn accept(
     listener: TcpListener,
     limits: &Limits,
     metrics: &Metrics,
-    cut: CancellationToken,
+    cut: &CancellationToken,
 ) -> impl tokio_stream::Stream<Item = io::Result<Connection>> + use<> {
+    let cut = cut.clone();
     let places = Arc::new(Semaphore::new(limits.connections));
     let first_byte = limits.first_byte;
     let refused =
@@ -186,10 +193,12 @@ fn accept(
                     tracing::debug!(%error, "a connection closed at once");
                     return None;
                 }
+                let cut = cut.child_token();
                 Some(Ok(Connection {
+                    silence: Some((Box::pin(sleep(first_byte)), PREFACE_BYTES)),
+                    caller: Caller { tcp: stream.connect_info(), cut: cut.clone() },
                     stream,
-                    silence: Some(Box::pin(sleep(first_byte))),
-                    cut: Box::pin(cut.clone().cancelled_owned()),
+                    cut: Box::pin(cut.cancelled_owned()),
                     _place: place,
                 }))
             }
@@ -215,42 +224,74 @@ fn futures_accept(listener: TcpListener) -> impl tokio_stream::Stream<Item = io:
     }
 }
 
-/// An accepted connection: counted, closed when it stays silent at first, and cut when the server's grace period ends.
+/// Who called, in the extensions of every call.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    tcp: TcpConnectInfo,
+    cut: CancellationToken,
+}
+
+impl Caller {
+    /// Closes the connection that the call came on, with all other calls on it.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+}
+
+/// tonic and the handlers look for the address under its own type.
+fn with_address<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
+    if let Some(tcp) = request.extensions().get::<Caller>().map(|caller| caller.tcp.clone()) {
+        request.extensions_mut().insert(tcp);
+    }
+    request
+}
+
+/// Bytes that an HTTP/2 client sends first (RFC 9113, section 3.4). Fewer than these do not tell yet which HTTP it is, and
+/// wait without a limit of the HTTP server's own; for a request of HTTP/1 it has one.
+const PREFACE_BYTES: usize = 24;
+
+/// An accepted connection: counted, closed when it says too little at first, and cut when the server's grace period ends or a
+/// call asks for it.
 struct Connection {
     stream: TcpStream,
-    /// Runs until the first byte.
-    silence: Option<Pin<Box<Sleep>>>,
+    caller: Caller,
+    /// Runs until that many more bytes came, or anything was answered.
+    silence: Option<(Pin<Box<Sleep>>, usize)>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().poll(cx).is_ready() {
+        let this = &mut *self;
+        if this.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        if let Some(silence) = &mut self.silence {
-            if silence.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            self.silence = None;
-            return Poll::Ready(Ok(()));
+        let Some((silence, missing)) = &mut this.silence else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+        if silence.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        *missing = missing.saturating_sub(buf.filled().len() - before);
+        if *missing == 0 {
+            this.silence = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.silence = None;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -263,6 +304,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.silence = None;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -97,6 +97,7 @@ impl Node {
             inbox,
             control: config.control,
             started_at: SystemTime::now(),
+            unread: config.limits.unread,
         };
         Ok(Self { listener, config, state, services: Arc::new(services), indexer, lookups, metrics })
     }

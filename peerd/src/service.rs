@@ -1,6 +1,7 @@
 //! The RPCs of `Peer` and `Control`: raw values are checked in the first lines, the parts do the work.
 
 use crate::{
+    attended::Attended,
     catalog::{self, Catalog, Filter},
     identity::Identity,
     messages::{BODY_MAX_BYTES, Inbox, Whispers},
@@ -13,6 +14,7 @@ use p2pdi::{
     content::ContentHash,
     document::DocumentName,
     field::InvalidField,
+    server::Caller,
     status::Reason,
     v1::{
         GetRfcRequest, GetRfcResponse, Load, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, StatusRequest,
@@ -23,7 +25,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -41,6 +43,8 @@ pub struct Services {
     pub(crate) whispers: Whispers,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
+    /// See [`p2pdi::server::Limits::unread`].
+    pub(crate) unread: Duration,
 }
 
 /// The RPCs; clones share their parts.
@@ -110,18 +114,19 @@ impl Services {
 
 #[tonic::async_trait]
 impl Peer for Calls {
-    type RFCQueryStream = tokio_stream::Iter<Box<dyn Iterator<Item = Result<RfcQueryResponse, Status>> + Send>>;
+    type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
         let messages = catalog::answer(&self.catalog, &self.me, &filter, request.if_version, Instant::now());
-        let messages: Box<dyn Iterator<Item = _> + Send> = Box::new(messages.map(Ok));
-        Ok(Response::new(tokio_stream::iter(messages)))
+        Ok(Response::new(Box::pin(Attended::new(tokio_stream::iter(messages.map(Ok)), caller, self.unread))))
     }
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let GetRfcRequest { document, offset, length, without_piece_hashes } = request.into_inner();
         let document = self.document(document)?;
         let size = document.size;
@@ -141,7 +146,7 @@ impl Peer for Calls {
         };
         let upload = Upload { document, range: offset..end, with_piece_hashes: !without_piece_hashes };
         let stream = Arc::clone(&self.uploads).send(self.catalog.share().clone(), upload).await?;
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(Attended::new(stream, caller, self.unread))))
     }
 
     async fn whisper(&self, request: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {

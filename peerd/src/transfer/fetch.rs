@@ -26,6 +26,11 @@ use tokio::task::spawn_blocking;
 
 /// How long a source may stay silent before another one is asked.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a partial file may stay locked before the fetch is refused: one that was just given up may still be writing its last
+/// pieces, or the system be syncing them.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often the network is asked for further holders once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
 
@@ -183,6 +188,9 @@ pub async fn fetch(
             tracing::info!(source = %run.sources.get(index), %error, "a source failed");
             let fault = error.fault();
             run.sources.failed(index, fault, error.to_string());
+            if error.is_lie() {
+                state = run.forget(state).await?;
+            }
         }
         state = match state {
             State::Receiving { document, partial, resumed } if partial.is_whole() => {
@@ -303,20 +311,35 @@ impl Run<'_> {
     /// Looks at the target and opens the partial file.
     async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
         let (out, replace) = (self.options.out.clone(), self.options.replace);
-        let state = off_runtime(move || {
+        let state = when_unlocked(move || {
             let (path, there) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
             if there {
-                return Ok(State::There { document, path, already: true });
+                return Ok(State::There { document: document.clone(), path, already: true });
             }
-            let partial = Partial::open(&out, path, &document.name, hashes, replace)?;
+            let partial = Partial::open(&out, path, &document.name, hashes.clone(), replace)?;
             let resumed = partial.size() - partial.missing_bytes();
-            Ok(State::Receiving { document, partial: Box::new(partial), resumed })
+            Ok(State::Receiving { document: document.clone(), partial: Box::new(partial), resumed })
         })
         .await?;
         if let State::Receiving { document, resumed, .. } = &state {
             self.progress.begin(document.size(), *resumed);
         }
         Ok(state)
+    }
+
+    /// Where a number or a name was asked for, the document is what its first holder says it is. One whose bytes are not that
+    /// document said nothing, as long as nobody else sent a piece of it.
+    async fn forget(&self, state: State) -> Result<State, FetchError> {
+        match state {
+            State::Receiving { partial, .. }
+                if !matches!(self.wanted, Wanted::Hash(_)) && partial.missing_bytes() == partial.size() =>
+            {
+                off_runtime(move || partial.discard()).await?;
+                self.progress.begin(0, 0);
+                Ok(State::Unknown)
+            }
+            known => Ok(known),
+        }
     }
 
     async fn finish(self, document: DocumentInfo, partial: Partial, resumed_bytes: u64) -> Result<Fetched, FetchError> {
@@ -329,19 +352,20 @@ impl Run<'_> {
     /// Takes a document of one piece: it fits in memory, and goes to the disk in one step.
     async fn take_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
         let (out, replace) = (self.options.out.clone(), self.options.replace);
-        Ok(off_runtime(move || {
+        let taken = when_unlocked(move || {
+            let document = document.clone();
             let (path, already) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
             if already {
                 return Ok(State::There { document, path, already });
             }
-            let mut partial = Partial::open(&out, path, &document.name, hashes, replace)?;
+            let mut partial = Partial::open(&out, path, &document.name, hashes.clone(), replace)?;
             if !partial.is_whole() {
                 // Its bytes were checked when they came.
                 let _checked = partial.write(0, &data)?;
             }
             Ok(State::There { path: partial.finish()?, document, already })
-        })
-        .await?)
+        });
+        Ok(taken.await?)
     }
 
     fn there(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
@@ -369,6 +393,19 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
         )));
     }
     Ok(document)
+}
+
+/// Runs blocking work on a partial file, again while another fetch holds that file and [`LOCK_PATIENCE`] lasts.
+async fn when_unlocked<T: Send + 'static>(
+    work: impl Fn() -> Result<T, WriteError> + Clone + Send + 'static,
+) -> Result<T, WriteError> {
+    let begun = Instant::now();
+    loop {
+        match off_runtime(work.clone()).await {
+            Err(WriteError::Busy { .. }) if begun.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_RETRY).await,
+            done => return done,
+        }
+    }
 }
 
 /// Runs blocking work; a panic in it goes on here.

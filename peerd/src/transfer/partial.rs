@@ -283,7 +283,8 @@ impl Partial {
 
     /// Asks the kernel to begin writing out what was written; errors show at the final sync.
     fn start_flush(&self) {
-        if let Ok(file) = self.file.try_clone() {
+        // Opened anew: a clone would keep the lock for as long as the disk takes.
+        if let Ok(file) = File::open(&self.path) {
             // A sync waits for the disk, which the next bytes should not.
             std::thread::spawn(move || file.sync_data());
         }
@@ -306,6 +307,14 @@ impl Partial {
 }
 
 impl Partial {
+    /// Removes the file: the document that it was for is none.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn discard(self) -> Result<(), WriteError> {
+        fs::remove_file(&self.path).map_err(WriteError::io("remove", &self.path))
+    }
+
     /// A file that appeared at the target meanwhile is not replaced unasked.
     fn rename(&self) -> Result<(), WriteError> {
         use rustix::{

@@ -65,6 +65,11 @@ impl SourceError {
             Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
         }
     }
+
+    /// Whether nothing it said is to be believed.
+    pub fn is_lie(&self) -> bool {
+        matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))
+    }
 }
 
 /// A stream whose header came.
