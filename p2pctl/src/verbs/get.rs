@@ -11,7 +11,7 @@ use p2pdi::{content::ContentHash, json, v1::Document};
 use peerd::{
     dial::Dialer,
     locate::{ask, query_for},
-    transfer::{FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
 };
 use serde_json::json;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -58,6 +58,7 @@ struct Registry {
 
 impl Finder<'_> {
     async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+        let asked = wanted.clone();
         let (wanted, sources) = if fetching.from.is_empty() {
             self.search(wanted, printer).await?
         } else {
@@ -65,12 +66,19 @@ impl Finder<'_> {
         };
         let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
-        let fetching = fetch(&self.dialer, &wanted, sources, self, &options, &progress);
+        let fetching = async {
+            let fetched = fetch(&self.dialer, &wanted, sources, self, &options, &progress).await;
+            // A search ends with a hash, which is not what the user asked for.
+            Ok(fetched.map_err(|error| match error {
+                FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes },
+                other => other,
+            })?)
+        };
         if !printer.is_watched() {
-            return Ok(fetching.await?);
+            return fetching.await;
         }
         tokio::select! {
-            fetched = fetching => Ok(fetched?),
+            fetched = fetching => fetched,
             () = draw(&progress) => Err(Failure::refused("stopped")),
         }
     }
