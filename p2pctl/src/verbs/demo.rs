@@ -105,7 +105,9 @@ async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer
 async fn get(dialer: &Dialer, found: Found, folder: &Path) -> Outcome<Fetched> {
     let options = FetchOptions { out: folder.join("out"), replace: false, stall: STALL_TIMEOUT };
     let wanted = Wanted::Hash(found.document.hash);
-    Ok(fetch(dialer, &wanted, found.holders, &Nobody, &options, &Arc::new(Progress::default())).await?)
+    let progress = Arc::new(Progress::default());
+    // Boxed: a fetch carries the state of a piece's hash, which is large.
+    Ok(Box::pin(fetch(dialer, &wanted, found.holders, &Nobody, &options, &progress)).await?)
 }
 
 /// All holders are named already.

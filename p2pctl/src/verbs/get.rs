@@ -66,14 +66,15 @@ impl Finder<'_> {
         };
         let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
-        let fetching = async {
+        // Boxed: a fetch carries the state of a piece's hash, which is large.
+        let fetching = Box::pin(async {
             let fetched = fetch(&self.dialer, &wanted, sources, self, &options, &progress).await;
             // A search ends with a hash, which is not what the user asked for.
             Ok(fetched.map_err(|error| match error {
                 FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes },
                 other => other,
             })?)
-        };
+        });
         if !printer.is_watched() {
             return fetching.await;
         }
