@@ -1,5 +1,7 @@
 //! How the real servers start, stop, die and come back.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod support;
 
 use rustix::process::Signal;

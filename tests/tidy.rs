@@ -1,6 +1,8 @@
 //! What the tree promises and a test can check by reading it: which part knows which, what pure parts leave out, who prints, and that
 //! the README's map is the tree's.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
