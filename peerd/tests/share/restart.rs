@@ -49,7 +49,9 @@ async fn a_damaged_cache_is_made_anew() {
     place.settled().await.stop().await;
     let cache = place.state().join("share.redb");
     let sound = fs::read(&cache).unwrap();
-    let bytes = place.settled().await.index().bytes();
+    let running = place.settled().await;
+    let bytes = running.index().bytes();
+    running.stop().await;
     let mut damages: Vec<Vec<u8>> =
         vec![Vec::new(), b"not a database".to_vec(), vec![0; sound.len()], sound[..sound.len() / 2].to_vec()];
     // A run of wrong bytes, here and there.
