@@ -1,5 +1,7 @@
 //! The contract as text: what buf says of it, and that its prose tells all reasons.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod support;
 
 use std::{fs, path::Path, process::Command};

@@ -1,5 +1,7 @@
 //! The real grpcurl, which knows nothing of this project, lists, describes and calls everything.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod support;
 
 use serde_json::{Value, json};

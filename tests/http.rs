@@ -1,5 +1,7 @@
 //! The servers as curl, browsers and Prometheus see them: plain HTTP/1.1 on the port that speaks gRPC.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod support;
 
 use std::collections::BTreeMap;

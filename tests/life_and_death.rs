@@ -1,5 +1,7 @@
 //! How the real servers start, stop, die and come back.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod support;
 
 use rustix::process::Signal;
@@ -171,6 +173,10 @@ fn a_peer_without_a_registry_serves() {
     let alone = Server::start(world.command("peerd", &arguments));
     ready(&alone);
     assert_eq!(state(&alone), "SESSION_STATE_NONE");
+    // A registry for all of a machine's peers does not bind this one.
+    let mut told = world.peer_command("told", "http://127.0.0.1:1", &[]);
+    told.env("P2PDI_NO_REGISTRY", "1");
+    assert_eq!(state(&Server::start(told)), "SESSION_STATE_NONE");
     world.run("p2pctl", &["get-rfc", "48", "--from", &alone.address.to_string()]).exits(0);
     alone.signal(Signal::TERM);
     alone.ended().exits(0);

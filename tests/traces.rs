@@ -1,5 +1,7 @@
 //! One command is one trace, through the command line, the registry and a peer, as a real OTLP endpoint receives it.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod support;
 
 use opentelemetry_proto::tonic::{

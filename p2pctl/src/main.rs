@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let printer = Printer::new(cli.global.output);
     let runtime = match runtime(&cli.verb) {
         Ok(runtime) => runtime,
-        Err(failure) => return fail(printer, &failure),
+        Err(error) => return fail(printer, &error),
     };
     let code = runtime.block_on(async {
         let telemetry = match telemetry::init("p2pctl", &cli.global.log) {

@@ -2,7 +2,7 @@
 
 use crate::service::ControlFrom;
 use bytesize::ByteSize;
-use clap::Parser;
+use clap::{Parser, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
 use std::{
     collections::BTreeMap,
@@ -81,8 +81,8 @@ pub struct Args {
     #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
     registry: Endpoint,
 
-    /// Run without a registry
-    #[arg(long, env = "P2PDI_NO_REGISTRY", conflicts_with = "registry", num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
+    /// Run without a registry, whatever --registry says
+    #[arg(long, env = "P2PDI_NO_REGISTRY", value_parser = BoolishValueParser::new())]
     no_registry: bool,
 
     /// Folder to share, with all below it; nothing is shared without

@@ -113,6 +113,18 @@ fn a_variable_stands_for_its_flag_and_the_flag_wins() {
 }
 
 #[test]
+fn a_variable_of_a_switch_takes_what_people_write() {
+    let world = World::new();
+    for (value, code) in [("1", 1), ("true", 1), ("yes", 1), ("on", 1), ("0", 1), ("false", 1), ("no", 1), ("maybe", 2)] {
+        for (variable, verb) in [("P2PDI_FORCE", "get-rfc"), ("P2PDI_QUERY_OWN", "rfc-query")] {
+            let mut command = world.command("p2pctl", &["--registry", "http://127.0.0.1:1", verb, "48"]);
+            command.env(variable, value);
+            Running::to_its_end(command).exits(code).prints_nothing();
+        }
+    }
+}
+
+#[test]
 fn completions_know_the_verbs() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish"] {

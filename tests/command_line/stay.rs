@@ -8,7 +8,8 @@ use std::{fs, net::TcpStream};
 fn up_stays_until_ctrl_c() {
     let world = World::new();
     for signal in [Signal::INT, Signal::TERM] {
-        let mut up = Running::start(world.command("p2pctl", &["up", "--peers", "2", "--port", "0", "-o", "json"]));
+        let mut up =
+            Running::start(world.command("p2pctl", &["up", "--peers", "2", "--port", "0", "-o", "json", "--log", "info"]));
         let line = eventually("it is up", || {
             assert!(up.is_running(), "{}", up.said());
             Some(up.printed()).filter(|printed| printed.contains('\n'))
@@ -24,6 +25,8 @@ fn up_stays_until_ctrl_c() {
         up.signal(signal);
         let ended = up.ended().exits(0);
         assert_eq!(ended.stdout.lines().count(), 1, "{ended:#?}");
+        assert_eq!(ended.stderr.matches("left the registry").count(), 2, "{ended:#?}");
+        assert!(!ended.stderr.contains("WARN"), "{ended:#?}");
         let refused = TcpStream::connect(registry.strip_prefix("http://").unwrap());
         assert!(refused.is_err(), "the registry is still there");
     }

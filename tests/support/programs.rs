@@ -45,8 +45,11 @@ fn is_fresh(program: &Path) -> bool {
     sources.split(' ').all(|source| modified(Path::new(&source.replace('\0', " "))).is_some_and(|changed| changed <= built))
 }
 
+/// When a file changed, or the latest of a folder's: build scripts name folders.
 fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+    let own = fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let within = fs::read_dir(path).into_iter().flatten().flatten().filter_map(|entry| modified(&entry.path()));
+    own.map(|own| within.fold(own, SystemTime::max))
 }
 
 fn build(folder: &Path) {

@@ -24,6 +24,7 @@ pub fn buf() -> Option<PathBuf> {
 }
 
 /// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
+#[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
 fn tool(name: &str, variable: &str, version: &str, package: &str, of_python: &str) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         Command::new(path).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())

@@ -57,28 +57,31 @@ struct Registry {
 }
 
 impl Finder<'_> {
-    async fn fetch(&self, asked: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+    async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+        let asked = wanted.clone();
         let (wanted, sources) = if fetching.from.is_empty() {
-            self.search(asked.clone(), printer).await?
+            self.search(wanted, printer).await?
         } else {
-            (asked.clone(), self.named(&fetching.from).await?)
+            (wanted, self.named(&fetching.from).await?)
         };
         let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
-        let fetching = fetch(&self.dialer, &wanted, sources, self, &options, &progress);
-        let fetched = if printer.is_watched() {
-            tokio::select! {
-                fetched = fetching => fetched,
-                () = draw(&progress) => return Err(Failure::refused("stopped")),
-            }
-        } else {
-            fetching.await
-        };
-        // The user asked for a number or a name, not for the hash it was found to be.
-        fetched.map_err(|error| match error {
-            FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes }.into(),
-            error @ FetchError::Write(_) => error.into(),
-        })
+        // Boxed: a fetch carries the state of a piece's hash, which is large.
+        let fetching = Box::pin(async {
+            let fetched = fetch(&self.dialer, &wanted, sources, self, &options, &progress).await;
+            // A search ends with a hash, which is not what the user asked for.
+            Ok(fetched.map_err(|error| match error {
+                FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes },
+                other => other,
+            })?)
+        });
+        if !printer.is_watched() {
+            return fetching.await;
+        }
+        tokio::select! {
+            fetched = fetching => fetched,
+            () = draw(&progress) => Err(Failure::refused("stopped")),
+        }
     }
 
     async fn named(&self, names: &[String]) -> Outcome<Vec<Source>> {

@@ -22,7 +22,6 @@ use std::{
 };
 use texts::Text;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Peers of either task, the source of task 1 included.
 const PEERS: usize = 20;
@@ -89,7 +88,7 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
 
 /// Sets the peers up, lets everyone fetch what it does not have, and checks every file.
 async fn run(folder: &Path, shares: &[&[Text]]) -> Outcome<Run> {
-    let mut cluster = Cluster::start(folder, 0, &CancellationToken::new()).await?;
+    let mut cluster = Cluster::start(folder, 0).await?;
     for index in 0..PEERS {
         let share = folder.join("share").join(index.to_string());
         fs::create_dir_all(&share)?;
