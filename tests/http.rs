@@ -66,7 +66,7 @@ fn metrics_parse_and_count_calls() {
     let peer = metrics(&get(network.c.address, "/metrics", &[]));
     assert_eq!(peer[r#"p2pdi_rpc_handled_total{method="p2pdi.v1.Peer/GetRFC"}"#], 1.0, "{peer:#?}");
     assert_eq!(peer["p2pdi_upload_bytes_total"], 41_696.0, "{peer:#?}");
-    assert_eq!((peer["p2pdi_documents"], peer["p2pdi_registered"]), (3.0, 1.0));
+    assert_eq!((peer["p2pdi_share_documents"], peer["p2pdi_registered"]), (3.0, 1.0));
     network.p2pctl(&["get-rfc", "7", "--from", "fff-c"]).exits(1);
     let peer = metrics(&get(network.c.address, "/metrics", &[]));
     assert_eq!(peer[r#"p2pdi_rpc_refused_total{method="p2pdi.v1.Peer/GetRFC"}"#], 1.0, "{peer:#?}");

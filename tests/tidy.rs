@@ -78,9 +78,9 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 14] = [
+const PEERD_EDGES: [(&str, &[&str]); 15] = [
     ("node", &["catalog", "config", "dial", "http", "identity", "messages", "service", "session", "share", "transfer"]),
-    ("service", &["catalog", "identity", "messages", "session", "share", "transfer"]),
+    ("service", &["attended", "catalog", "identity", "messages", "session", "share", "transfer"]),
     ("http", &["messages", "service"]),
     // Who may control the peer is a flag, and the service's word.
     ("config", &["service"]),
@@ -94,8 +94,11 @@ const PEERD_EDGES: [(&str, &[&str]); 14] = [
     ("session", &["identity", "transfer"]),
     // Sends what the share opens; fetches by way of dial.
     ("transfer", &["dial", "document", "share"]),
+    // Streams whose callers must read them.
+    ("attended", &[]),
     ("dial", &[]),
-    ("document", &[]),
+    // What a name says of a number, whoever lists it.
+    ("document", &["share"]),
     ("identity", &[]),
     ("share", &[]),
     // Of the program, not the library.
@@ -272,8 +275,11 @@ fn unsafe_is_nowhere() {
 
 /// Tests wait for what they wait for, with a deadline. These may sleep: between two looks within such a wait, or because time itself is
 /// what they are about.
-const SLEEPING: [(&str, &str); 2] = [
+const SLEEPING: [(&str, &str); 5] = [
     ("registry/tests/support/mod.rs", "between two looks of `eventually` and `ended`"),
+    ("peerd/tests/support/mod.rs", "between two looks of `eventually`"),
+    ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
+    ("peerd/tests/serving/slow_readers.rs", "a reader that takes its time, and one that takes none"),
     ("registry/tests/process.rs", "kills at a random moment"),
 ];
 

@@ -152,6 +152,12 @@ impl Args {
         let state = state.ok_or_else(|| {
             InvalidField::new("state", "neither XDG_STATE_HOME nor HOME says where; give a folder with --state")
         })?;
+        if self.upload_limit.is_some_and(|limit| limit.as_u64() == 0) {
+            return Err(InvalidField::new(
+                "upload-limit",
+                "is 0, which would serve nobody; share nothing instead, or give a limit such as 1MiB",
+            ));
+        }
         let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
         Ok(NodeConfig {
             name,

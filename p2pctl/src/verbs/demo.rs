@@ -102,7 +102,7 @@ async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer
 }
 
 async fn get(dialer: &Dialer, found: Found, folder: &Path) -> Outcome<Fetched> {
-    let options = FetchOptions { out: folder.join("out"), replace: false, stall: STALL_TIMEOUT };
+    let options = FetchOptions { out: folder.join("out"), save_as: None, replace: false, stall: STALL_TIMEOUT };
     let wanted = Wanted::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
     // Boxed: a fetch carries the state of a piece's hash, which is large.

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use p2pdi::{content::ContentHash, json, v1::Document};
 use peerd::{
     dial::Dialer,
-    locate::{ask, query_for},
+    locate::{Found, ask, query_for},
     transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
 };
 use serde_json::json;
@@ -59,12 +59,14 @@ struct Registry {
 impl Finder<'_> {
     async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
         let asked = wanted.clone();
-        let (wanted, sources) = if fetching.from.is_empty() {
-            self.search(wanted, printer).await?
+        let (wanted, sources, save_as) = if fetching.from.is_empty() {
+            let Found { document, holders } = self.search(wanted, printer).await?;
+            // The name it was found by: the first holder asked may have the same content under another one.
+            (Wanted::Hash(document.hash), holders, Some(document.name))
         } else {
-            (wanted, self.named(&fetching.from).await?)
+            (wanted, self.named(&fetching.from).await?, None)
         };
-        let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
+        let options = FetchOptions { out: fetching.out.clone(), save_as, replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
         // Boxed: a fetch carries the state of a piece's hash, which is large.
         let fetching = Box::pin(async {
@@ -96,7 +98,7 @@ impl Finder<'_> {
     }
 
     /// Asks all peers. Of several contents of one number or name, the one that most peers hold.
-    async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<(Wanted, Vec<Source>)> {
+    async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<Found> {
         let peers = self.with_member(async |member| member.sources().await).await?;
         if peers.is_empty() {
             return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
@@ -114,7 +116,7 @@ impl Finder<'_> {
                 best.document.hash
             ));
         }
-        Ok((Wanted::Hash(best.document.hash), best.holders.clone()))
+        Ok(best.clone())
     }
 
     async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut Member) -> Outcome<T>) -> Outcome<T> {

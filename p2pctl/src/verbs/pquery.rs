@@ -34,6 +34,9 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
     for gone in &listed.gone {
         printer.text(&format!("{} is gone", gone.name))?;
     }
+    if printer.is_watched() {
+        printer.note(&format!("{} active peers at revision {}", listed.active_peers, listed.revision));
+    }
     if listed.start_over {
         printer.note("note: that revision is older than what the registry remembers; this is the whole list");
     }

@@ -60,6 +60,8 @@ impl fmt::Display for Wanted {
 pub struct FetchOptions {
     /// The target folder; made when missing.
     pub out: PathBuf,
+    /// The name it gets there; that of the document where none is given. Holders may have the same content under other names.
+    pub save_as: Option<DocumentName>,
     /// Replace a file of the same name with other content.
     pub replace: bool,
     /// See [`STALL_TIMEOUT`].
@@ -310,13 +312,13 @@ impl Run<'_> {
 
     /// Looks at the target and opens the partial file.
     async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
-        let (out, replace) = (self.options.out.clone(), self.options.replace);
+        let (out, replace, name) = self.destination(&document);
         let state = when_unlocked(move || {
-            let (path, there) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
+            let (path, there) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
             if there {
                 return Ok(State::There { document: document.clone(), path, already: true });
             }
-            let partial = Partial::open(&out, path, &document.name, hashes.clone(), replace)?;
+            let partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
             let resumed = partial.size() - partial.missing_bytes();
             Ok(State::Receiving { document: document.clone(), partial: Box::new(partial), resumed })
         })
@@ -351,14 +353,14 @@ impl Run<'_> {
 
     /// Takes a document of one piece: it fits in memory, and goes to the disk in one step.
     async fn take_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
-        let (out, replace) = (self.options.out.clone(), self.options.replace);
+        let (out, replace, name) = self.destination(&document);
         let taken = when_unlocked(move || {
             let document = document.clone();
-            let (path, already) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
+            let (path, already) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
             if already {
                 return Ok(State::There { document, path, already });
             }
-            let mut partial = Partial::open(&out, path, &document.name, hashes.clone(), replace)?;
+            let mut partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
             if !partial.is_whole() {
                 // Its bytes were checked when they came.
                 let _checked = partial.write(0, &data)?;
@@ -366,6 +368,12 @@ impl Run<'_> {
             Ok(State::There { path: partial.finish()?, document, already })
         });
         Ok(taken.await?)
+    }
+
+    /// The folder, whether a file may be replaced, and the name there.
+    fn destination(&self, document: &DocumentInfo) -> (PathBuf, bool, DocumentName) {
+        let name = self.options.save_as.as_ref().unwrap_or(&document.name);
+        (self.options.out.clone(), self.options.replace, name.clone())
     }
 
     fn there(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {

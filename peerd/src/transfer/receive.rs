@@ -3,6 +3,7 @@
 use super::{
     fetch::Progress,
     partial::{Partial, WriteError, WrongPiece},
+    serve::CHUNK_BYTES,
     sources::{Fault, Source},
 };
 use crate::dial::{Dialer, in_words};
@@ -12,12 +13,19 @@ use p2pdi::{
     field::InvalidField,
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use tonic::{Code, Status, Streaming};
 
 /// Chunks between the network and the disk: enough that neither waits for the other's hiccups, 4 MiB at most.
 const WRITE_QUEUE: usize = 16;
+
+/// Fewer bytes than this in the time that a source may stay silent are as good as none.
+const DRIP_BYTES: u64 = 4 * 1024;
 
 /// Why a source failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +34,7 @@ pub enum SourceError {
     #[error("{}", in_words(.0))]
     Refused(Status),
     /// It said nothing for too long.
-    #[error("stalled: nothing came for {} s", .0.as_secs_f32())]
+    #[error("stalled: too little came for {} s", .0.as_secs_f32())]
     Stalled(Duration),
     /// It ended before the range did.
     #[error("ended early: {got} of {expected} bytes came")]
@@ -76,6 +84,8 @@ impl SourceError {
 pub struct Incoming {
     stream: Streaming<GetRfcResponse>,
     stall: Duration,
+    /// When the present window of [`DRIP_BYTES`] began, and what came in it.
+    window: (Instant, u64),
 }
 
 /// Asks `source` and waits for the header.
@@ -90,7 +100,8 @@ pub async fn open(
 ) -> Result<(GetRfcHeader, Incoming), SourceError> {
     let mut client = dialer.peer(&source.endpoint);
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
-    let mut incoming = Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall };
+    let mut incoming =
+        Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall, window: (Instant::now(), 0) };
     match incoming.next().await? {
         Some(Part::Header(header)) => Ok((header, incoming)),
         Some(Part::Chunk(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
@@ -175,6 +186,16 @@ impl Incoming {
                 "a chunk of {} bytes for offset {offset}, where {at} was next",
                 data.len()
             )));
+        }
+        if data.len() > CHUNK_BYTES {
+            return Err(SourceError::Protocol(format!("a chunk of {} bytes; at most {CHUNK_BYTES} are allowed", data.len())));
+        }
+        self.window.1 += data.len() as u64;
+        if self.window.0.elapsed() >= self.stall {
+            if self.window.1 < DRIP_BYTES && at + (data.len() as u64) < range.end {
+                return Err(SourceError::Stalled(self.stall));
+            }
+            self.window = (Instant::now(), 0);
         }
         if data.len() as u64 > range.end - at {
             return Err(SourceError::Protocol("more bytes than it said".into()));
