@@ -304,6 +304,8 @@ impl SessionDriver {
         let due = Instant::now() + pause;
         loop {
             let asked = tokio::select! {
+                // However many ask, the lease comes first.
+                biased;
                 () = sleep_until(due) => return,
                 asked = self.lookups.0.recv() => asked,
             };
