@@ -251,6 +251,8 @@ impl SessionDriver {
             tracing::warn!(%error, "the cookie is not kept; after a crash the name is free again only when its lease ran out");
         }
         self.cookie = Some(cookie);
+        // It may have forgotten everything and count anew: a revision from before would hide what it has by now.
+        self.revision = 0;
         {
             let mut standing = self.session.standing();
             standing.registrations += 1;
