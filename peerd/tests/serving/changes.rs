@@ -116,7 +116,7 @@ async fn a_share_that_vanishes_is_refused_and_served_again_when_it_is_back() {
         "{status:?}"
     );
     eventually("the empty index", async || {
-        (peer.handle.share().index().len() == 0 && !peer.handle.share().status().detail.is_empty()).then_some(())
+        (peer.handle.share().index().is_empty() && !peer.handle.share().status().detail.is_empty()).then_some(())
     })
     .await;
     refused(get(&mut client, by_name(SMALL.0)).await, Reason::DocumentUnknown);

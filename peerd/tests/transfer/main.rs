@@ -61,7 +61,7 @@ impl Target {
 
     async fn fetch_with(&self, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders) -> Result<Fetched, FetchError> {
         let options = FetchOptions { out: self.out.clone(), replace: false, stall: self.stall };
-        within("the fetch", fetch(&self.dialer, wanted, sources, finder, &options, &self.progress)).await
+        within("the fetch", Box::pin(fetch(&self.dialer, wanted, sources, finder, &options, &self.progress))).await
     }
 
     /// All files below the target folder, and what they hold.
