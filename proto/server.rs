@@ -67,6 +67,12 @@ impl Default for Limits {
     }
 }
 
+/// What every server serves beside its own services.
+const ALWAYS_SERVED: [&str; 3] = [
+    tonic_health::pb::health_server::SERVICE_NAME,
+    tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+    tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME,
+];
 /// Largest header block taken: the cookie, a trace context and a deadline fit many times.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
 /// Pause after a failed accept, such as "too many open files": without it the loop would spin.
@@ -81,19 +87,24 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 #[error("the contract's descriptors cannot be served: {0}")]
 pub struct RouterError(#[from] tonic_reflection::server::Error);
 
-/// Adds health, reflection and a fallback for unknown paths to a server's own services.
+/// Adds health, reflection and a fallback for unknown paths to a server's own services, whose names are `served`.
 ///
 /// # Errors
 /// When the contract's descriptors cannot be read, which is our mistake.
 pub fn router(
     services: Routes,
+    served: &[&str],
     health: tonic_health::server::HealthReporter,
     http: axum::Router,
 ) -> Result<axum::Router, RouterError> {
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let described = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that grpcurl shows the reason of a refusal in words.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+        // The contract describes services of other servers too, which are not to be found here.
+        served.iter().chain(&ALWAYS_SERVED).fold(described, |described, name| described.with_service_name(*name))
     };
     let grpc = services
         .add_service(tonic_health::pb::health_server::HealthServer::new(

@@ -1,10 +1,11 @@
 //! The command line, declared.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, field::InvalidField, name::PeerName};
 use peerd::config::{REGISTRY_DEFAULT, parse_registry};
 use std::{path::PathBuf, time::Duration};
 
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
 Examples:
   See it all work, on this machine and nothing else:
@@ -20,7 +21,8 @@ Examples:
 
   Fetch any document by name or hash:
     p2pctl get models/base.bin
-    p2pctl get b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
+    p2pctl get \\
+      b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
 
   Talk:
     p2pctl whisper fff-c 'hello there'
@@ -147,7 +149,7 @@ pub(crate) struct RfcQuery {
     #[arg(long, env = "P2PDI_QUERY_HASH", value_name = "b3:HASH", value_parser = parse_hash)]
     pub(crate) hash: Option<ContentHash>,
     /// Only what the peer itself shares
-    #[arg(long, env = "P2PDI_QUERY_OWN")]
+    #[arg(long, env = "P2PDI_QUERY_OWN", value_parser = BoolishValueParser::new())]
     pub(crate) own: bool,
     /// At most this many
     #[arg(long, env = "P2PDI_QUERY_LIMIT", value_name = "N")]
@@ -181,7 +183,7 @@ pub(crate) struct Fetching {
     #[arg(long, env = "P2PDI_OUT", value_name = "DIR", default_value = "./out")]
     pub(crate) out: PathBuf,
     /// Replace a file of the same name that has other content
-    #[arg(long, env = "P2PDI_FORCE")]
+    #[arg(long, env = "P2PDI_FORCE", value_parser = BoolishValueParser::new())]
     pub(crate) force: bool,
     /// Turn to another holder when one is silent for this long
     #[arg(long, env = "P2PDI_STALL_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]

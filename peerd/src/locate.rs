@@ -17,6 +17,7 @@ use std::{
 };
 use tokio::{task::JoinSet, time::timeout_at};
 use tonic::Status;
+use tracing::Instrument as _;
 
 /// Peers asked at once: enough to hide their latency, few enough for one client's connections.
 const ASKED_AT_ONCE: usize = 32;
@@ -74,7 +75,8 @@ pub async fn ask(dialer: &Dialer, peers: &[Source], request: &RfcQueryRequest) -
             && asking.len() < ASKED_AT_ONCE
             && let Some(peer) = waiting.next()
         {
-            asking.spawn(ask_one(dialer.clone(), peer.clone(), request.clone()));
+            // A task of its own, and still a part of the caller's trace.
+            asking.spawn(ask_one(dialer.clone(), peer.clone(), request.clone()).in_current_span());
         }
         let next = match deadline {
             Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),

@@ -16,7 +16,10 @@ use p2pdi::{
     field::InvalidField,
     instruments::Metrics,
     server,
-    v1::{control_server::ControlServer, peer_server::PeerServer},
+    v1::{
+        control_server::{self, ControlServer},
+        peer_server::{self, PeerServer},
+    },
 };
 use std::{io, sync::Arc, time::SystemTime};
 use tokio::{
@@ -114,11 +117,21 @@ impl Node {
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
         health.set_serving::<PeerServer<Calls>>().await;
+        health.set_serving::<ControlServer<Calls>>().await;
         let grpc = Routes::new(PeerServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES))
             .add_service(ControlServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES));
-        let router = server::router(grpc, health, http::router(Arc::clone(&services), metrics.clone()))?;
+        let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
+        let router =
+            server::router(grpc, &served, health.clone(), http::router(Arc::clone(&services), metrics.clone(), stop.clone()))?;
 
         let mut parts = JoinSet::new();
+        let stopping = stop.clone();
+        parts.spawn(async move {
+            stopping.cancelled().await;
+            health.set_not_serving::<PeerServer<Calls>>().await;
+            health.set_not_serving::<ControlServer<Calls>>().await;
+            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        });
         parts.spawn(indexer.run(stop.clone()));
         let catalog = services.catalog.clone();
         parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));

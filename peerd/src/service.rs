@@ -154,16 +154,7 @@ impl Peer for Calls {
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
-        let index = self.catalog.share().index();
-        Ok(Response::new(PingResponse {
-            id: self.me.id.to_field(),
-            name: self.me.name.to_string(),
-            endpoint: self.me.endpoint.to_string(),
-            version: VERSION.to_owned(),
-            index_version: index.version(),
-            documents: index.len() as u64,
-            load: Some(self.load()),
-        }))
+        Ok(Response::new(self.0.ping()))
     }
 }
 
@@ -176,7 +167,22 @@ impl Control for Calls {
 }
 
 impl Services {
-    fn permit(&self, caller: Option<SocketAddr>) -> Result<(), Status> {
+    /// What everybody may know.
+    pub(crate) fn ping(&self) -> PingResponse {
+        let index = self.catalog.share().index();
+        PingResponse {
+            id: self.me.id.to_field(),
+            name: self.me.name.to_string(),
+            endpoint: self.me.endpoint.to_string(),
+            version: VERSION.to_owned(),
+            index_version: index.version(),
+            documents: index.len() as u64,
+            load: Some(self.load()),
+        }
+    }
+
+    /// Whether `caller` may control the peer, and see all of its status.
+    pub(crate) fn permit(&self, caller: Option<SocketAddr>) -> Result<(), Status> {
         match self.control {
             ControlFrom::Any => Ok(()),
             ControlFrom::Loopback if caller.is_some_and(|caller| caller.ip().to_canonical().is_loopback()) => Ok(()),

@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::print_stdout,
     reason = "helpers of tests are tests"
 )]
 
@@ -60,8 +61,8 @@ impl Target {
     }
 
     async fn fetch_with(&self, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders) -> Result<Fetched, FetchError> {
-        let options = FetchOptions { out: self.out.clone(), replace: false, stall: self.stall };
-        within("the fetch", Box::pin(fetch(&self.dialer, wanted, sources, finder, &options, &self.progress))).await
+        let options = FetchOptions { out: self.out.clone(), save_as: None, replace: false, stall: self.stall };
+        within("the fetch", fetch(&self.dialer, wanted, sources, finder, &options, &self.progress)).await
     }
 
     /// All files below the target folder, and what they hold.
