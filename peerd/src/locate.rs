@@ -10,6 +10,7 @@ use p2pdi::{
     endpoint::Endpoint,
     v1::{Holding, RfcQueryRequest},
 };
+use prost::Message as _;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -113,6 +114,8 @@ async fn ask_one(dialer: Dialer, peer: Source, request: RfcQueryRequest) -> (Sou
 
 /// Most holdings taken from one peer by one question.
 const HOLDINGS_MAX: usize = 100_000;
+/// Most bytes taken: so many holdings with names and titles of ordinary length, and one holder each.
+const HOLDINGS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// All holdings of one peer's answer.
 ///
@@ -120,10 +123,11 @@ const HOLDINGS_MAX: usize = 100_000;
 /// When the peer cannot be reached or refuses.
 pub async fn list(dialer: &Dialer, endpoint: &Endpoint, request: RfcQueryRequest) -> Result<Vec<Holding>, Status> {
     let mut stream = dialer.peer(endpoint).rfc_query(request).await?.into_inner();
-    let mut holdings = Vec::new();
+    let (mut holdings, mut bytes) = (Vec::new(), 0);
     while let Some(message) = stream.message().await? {
+        bytes += message.encoded_len();
         holdings.extend(message.holdings);
-        if holdings.len() > HOLDINGS_MAX {
+        if holdings.len() > HOLDINGS_MAX || bytes > HOLDINGS_MAX_BYTES {
             break;
         }
     }

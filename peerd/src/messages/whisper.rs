@@ -103,6 +103,9 @@ impl Whispers {
         match timeout(DELIVERY_TIMEOUT, self.dialer.peer(&receiver.endpoint).whisper(passed_on)).await {
             Ok(Ok(answer)) => {
                 let answer = answer.into_inner();
+                if !answer.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {
+                    return Err(no_route(": somebody else answers at its address"));
+                }
                 Ok(WhisperResponse { round_trip: prost_types::Duration::try_from(begun.elapsed()).ok(), ..answer })
             }
             Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => Err(error),

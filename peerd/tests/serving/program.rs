@@ -24,14 +24,24 @@ struct Program {
 
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerd"));
-    command.env_clear().args(["--name", "sharer", "--listen", "127.0.0.1:0", "--no-registry", "--share"]);
+    command.env_clear().args(["--name", "sharer", "--listen", "127.0.0.1:0", "--share"]);
     command.arg(folder.join("share")).arg("--state").arg(folder.join("state"));
+    command
+}
+
+fn alone(folder: &Path) -> Command {
+    let mut command = command(folder);
+    command.arg("--no-registry");
     command
 }
 
 impl Program {
     fn start(folder: &Path) -> Self {
-        let mut child = command(folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::spawn(alone(folder))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {line:?}"));
@@ -107,7 +117,7 @@ async fn a_state_folder_in_use_is_refused_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("share")).unwrap();
     let first = Program::start(folder.path());
-    let mut second = command(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut second = alone(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = eventually("its end", async || second.try_wait().unwrap()).await;
     let mut said = String::new();
     second.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -149,5 +159,30 @@ async fn a_signal_lets_streams_finish_and_a_second_one_does_not_wait() {
         assert_eq!(got, data.len());
         drop((stream, caller));
         assert_eq!(program.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_signal_makes_the_peer_leave_its_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("share")).unwrap();
+    let registry = support::registry::Noting::start().await;
+    for (signal, times) in [(Signal::TERM, 1), (Signal::INT, 2)] {
+        let mut command = command(folder.path());
+        command.arg("--registry").arg(format!("http://{}", registry.address));
+        let program = Program::spawn(command);
+        eventually("the registration", async || (registry.registered() == times).then_some(())).await;
+        // The answer may still be on its way to the peer.
+        eventually("readiness", async || {
+            let status = p2pdi::v1::StatusRequest {};
+            let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", program.address)).unwrap();
+            let mut control = p2pdi::v1::control_client::ControlClient::new(channel.connect_lazy());
+            let session = control.status(status).await.ok()?.into_inner().registry?;
+            (session.state() == p2pdi::v1::SessionState::Registered).then_some(())
+        })
+        .await;
+        program.signal(signal);
+        assert_eq!(program.ended().await.code(), Some(0));
+        assert_eq!(registry.left(), times);
     }
 }

@@ -49,7 +49,7 @@ struct Seen {
 impl Holder {
     /// Plays `script`.
     pub async fn start(script: impl Fn(usize, &GetRfcRequest) -> Vec<Step> + Send + Sync + 'static) -> Self {
-        Self::serve(Scripted { script: Arc::new(script), listing: Arc::default(), seen: Arc::default() }).await
+        Self::serve(Scripted { script: Arc::new(script), ..Scripted::default() }).await
     }
 
     /// Answers every request for the sample as it should be.
@@ -80,7 +80,12 @@ impl Holder {
         let messages =
             holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, unchanged: false, holdings: batch.to_vec() });
         let listing = Arc::new(messages.collect());
-        Self::serve(Scripted { script: Arc::new(|_, _| vec![Step::Stall]), listing, seen: Arc::default() }).await
+        Self::serve(Scripted { listing, ..Scripted::default() }).await
+    }
+
+    /// Answers every whisper as if this peer had it now.
+    pub async fn claiming(delivered_by: &str) -> Self {
+        Self::serve(Scripted { delivered_by: Some(delivered_by.to_owned()), ..Scripted::default() }).await
     }
 
     async fn serve(peer: Scripted) -> Self {
@@ -119,7 +124,15 @@ pub fn sending(messages: Vec<GetRfcResponse>) -> Vec<Step> {
 struct Scripted {
     script: Arc<Script>,
     listing: Arc<Vec<RfcQueryResponse>>,
+    delivered_by: Option<String>,
     seen: Arc<Seen>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        let script = Arc::new(|_: usize, _: &GetRfcRequest| vec![Step::Stall]);
+        Self { script, listing: Arc::default(), delivered_by: None, seen: Arc::default() }
+    }
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -171,7 +184,10 @@ impl Peer for Scripted {
     }
 
     async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        match &self.delivered_by {
+            Some(name) => Ok(Response::new(WhisperResponse { delivered_by: name.clone(), ..Default::default() })),
+            None => Err(Status::unimplemented("not here")),
+        }
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

@@ -5,6 +5,7 @@
 pub mod document;
 pub mod holder;
 pub mod peer;
+pub mod registry;
 
 use peerd::transfer::Source;
 use std::{

@@ -133,6 +133,7 @@ async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
 /// A file system of its own over a folder.
 struct Mount<'a>(&'a Path);
 
+#[expect(clippy::print_stdout, reason = "says why a test did not run")]
 impl<'a> Mount<'a> {
     /// `None`, with the reason printed, where this user may not mount.
     fn over(folder: &'a Path, options: &str) -> Option<Self> {
