@@ -4,6 +4,7 @@
 
 mod support;
 
+use p2pdi::content::PIECE_SIZE_MIN;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
@@ -43,9 +44,9 @@ fn slow_fetch(world: &World, registry: &Server, limit: &str, grace: &str) -> (Se
     let slow = world.peer("slow", registry, &["--share", "share", "--upload-limit", limit, "--grace", grace]);
     ready(&slow);
     let fetching = Running::start(world.p2pctl_command(registry, &["get-rfc", "8881"]));
-    until("bytes flow", || {
+    until("a whole piece came", || {
         let mut entries = fs::read_dir(world.path("out")).into_iter().flatten();
-        entries.any(|entry| entry.and_then(|entry| entry.metadata()).is_ok_and(|meta| meta.len() > 0))
+        entries.any(|entry| entry.and_then(|entry| entry.metadata()).is_ok_and(|meta| meta.len() > PIECE_SIZE_MIN))
     });
     assert_eq!(status(&slow)["load"]["uploads"], 1);
     (slow, fetching)

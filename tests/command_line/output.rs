@@ -10,7 +10,7 @@ const VERBS: [&[&str]; 14] = [
     &["pquery"],
     &["peers", "--sample", "1"],
     &["rfc-query", "fff-c"],
-    &["rfc-query", "fff-c", "--number", "7"],
+    &["rfc-query", "fff-c", "--number", "48"],
     &["get-rfc", "48"],
     &["get-rfc", "48"],
     &["get", "rfc2324.txt"],
