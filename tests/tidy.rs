@@ -275,9 +275,8 @@ fn unsafe_is_nowhere() {
 
 /// Tests wait for what they wait for, with a deadline. These may sleep: between two looks within such a wait, or because time itself is
 /// what they are about.
-const SLEEPING: [(&str, &str); 6] = [
+const SLEEPING: [(&str, &str); 5] = [
     ("registry/tests/support/mod.rs", "between two looks of `eventually` and `ended`"),
-    ("tests/membership/main.rs", "between two looks of `eventually`"),
     ("peerd/tests/support/mod.rs", "between two looks of `eventually`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
     ("peerd/tests/serving/slow_readers.rs", "a reader that takes its time, and one that takes none"),
