@@ -25,7 +25,7 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog that has learned nothing yet.
     pub fn new(share: Share) -> Self {
-        Self { share, learned: Arc::new(Mutex::new(Learned::new())) }
+        Self { share, learned: Arc::new(Mutex::new(Learned::default())) }
     }
 
     /// The peer's own share.
