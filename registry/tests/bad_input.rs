@@ -60,7 +60,8 @@ async fn endpoints_that_nobody_can_dial_are_refused() {
         ("0.0.0.0:7801", "wildcard"),
         ("[::]:7801", "wildcard"),
         ("a b:7801", "no valid host"),
-        ("http://a:7801", "IPv6"),
+        ("http://a:7801", "HOST:PORT without"),
+        (&format!("10.0.0.1:{}80", "0".repeat(10_000)), "leading zeros"),
     ] {
         assert_field(client.register(asking("a", endpoint)).await, "endpoint", said);
     }
