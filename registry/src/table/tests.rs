@@ -327,3 +327,20 @@ fn pages_samples_and_deltas_end_before_they_are_too_large_for_clients() {
         assert_eq!(seen.len(), 600);
     }
 }
+
+#[test]
+fn a_lease_is_never_cut_below_what_its_peer_was_told() {
+    let mut table = Table::new(Settings { ttl_ms: 1_000, ..SETTINGS }, [7; 32]);
+    for number in 0..20_000 {
+        commit_all(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
+    }
+    let (told, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    assert!(told.ttl_ms > 10_000, "{}", told.ttl_ms);
+    for number in 0..20_000 {
+        leave(&mut table, &cookie(number).hash(), at(1)).unwrap();
+    }
+    // Its answer may get lost.
+    assert_eq!(table.keep_alive(&me, None, 0, at(2)).unwrap().ttl_ms, 1_000);
+    while table.expire(at(9_000), 100) {}
+    table.keep_alive(&me, None, 0, at(9_000)).expect("it was told so");
+}
