@@ -130,6 +130,10 @@ impl From<Refused> for Status {
                 let message = "the registry cannot write to its disk now, and nothing was changed; try again in a moment";
                 return Reason::StoreUnavailable.status(message);
             }
+            Refused::Uncertain => {
+                let message = "the registry's disk does not answer; the change may or may not have been written; call again";
+                return Reason::StoreUnavailable.status(message);
+            }
             Refused::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
         };
         match refusal {
