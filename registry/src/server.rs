@@ -163,10 +163,11 @@ impl Registry {
             }
         };
         ended.cancel();
-        if !expiry.is_finished() {
-            if let Err(error) = expiry.await {
-                tracing::error!(%error, "the task that ends leases panicked");
-            }
+        // Once it was seen to end it must not be asked again.
+        if !expiry.is_finished()
+            && let Err(error) = expiry.await
+        {
+            tracing::error!(%error, "the task that ends leases panicked");
         }
         if let Err(error) = draining.await {
             tracing::error!(%error, "a task of the registry ended with a panic");
