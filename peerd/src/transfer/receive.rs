@@ -12,7 +12,7 @@ use p2pdi::{
     field::InvalidField,
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{error::Error as _, ops::Range, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use tonic::{Code, Status, Streaming};
 
@@ -60,6 +60,8 @@ impl SourceError {
                 | Code::Unimplemented
                 | Code::PermissionDenied
                 | Code::Unauthenticated => Fault::Final,
+                // Said by the server, not made of a broken connection.
+                Code::ResourceExhausted | Code::Unavailable if status.source().is_none() => Fault::Busy,
                 _ => Fault::Passing,
             },
             Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
