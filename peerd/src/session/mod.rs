@@ -48,7 +48,7 @@ const KNOWN_SAMPLE: u32 = 256;
 /// How long a sample serves: peers of it that left are noticed when they are called, so it need not be fresh.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Most entries taken in one listing, and most peers known: a registry that lists more than it says it has is not believed.
-const LISTED_MAX: usize = 2 * KNOWN_ALL_MAX as usize;
+const LISTED_MAX: usize = 2_000;
 /// Most pages of one listing. A page may be short, or empty: one call looks at a bounded number of records.
 const PAGES_MAX: usize = 256;
 
