@@ -3,7 +3,7 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const CONTRACT: [&str; 2] = ["p2pdi/v1/registry.proto", "p2pdi/v1/peer.proto"];
+const CONTRACT: [&str; 3] = ["p2pdi/v1/registry.proto", "p2pdi/v1/peer.proto", "p2pdi/v1/overlay.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/p2pdi");

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod locate;
 pub mod messages;
 pub mod node;
+pub mod overlay;
 pub mod service;
 pub mod session;
 pub mod share;

@@ -1,0 +1,263 @@
+//! What is true of one link: whether the other side lives, how much it may send, and which of two
+//! links between a pair stays.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{PeerId, Time};
+
+/// A side with nothing to say pings this often: a little more seldom than beacons come, so that in a
+/// network that works none is sent. A guess.
+pub const PING_INTERVAL: Duration = Duration::from_millis(2_500);
+/// A link silent for this long is dead: two pings and their answers may get lost. A guess; "dead peers are
+/// noticed in seconds" is the requirement.
+pub const DEAD_AFTER: Duration = Duration::from_secs(6);
+/// Frames a link may bring per second, on average. A guess: ten times what a busy broadcast tree
+/// carries here, a tenth of what one core decodes.
+pub const FRAMES_PER_SECOND: u32 = 10_000;
+/// Bytes a link may bring per second, on average. A guess: a quarter of a gigabit network.
+pub const BYTES_PER_SECOND: u32 = 32 << 20;
+/// How far a link may go into debt before its frames are dropped, in seconds' worth: it was told to
+/// pause, so only what was under way may still come.
+pub const MAX_DEBT: Duration = Duration::from_secs(1);
+
+/// What the two ends of a link tell each other about the link itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Asks whether the other side is there.
+    Ping(u64),
+    /// Answers with the ping's nonce.
+    Pong(u64),
+}
+
+/// Which of two links between the same two peers stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The one that was there.
+    Existing,
+    /// The one that came later.
+    New,
+}
+
+/// Decides between two links to `other`; both ends come to the same answer on their own.
+///
+/// Where both sides dialled, the dial of the lower id stays. Where one side dialled twice it has lost
+/// the first link already (it never dials a peer it is linked to), so the new one stays.
+pub fn keep(me: PeerId, other: PeerId, existing_dialled: bool, new_dialled: bool) -> Keep {
+    if existing_dialled == new_dialled || new_dialled == (me < other) { Keep::New } else { Keep::Existing }
+}
+
+/// A token bucket that may go into debt; it holds at most one second's worth.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    per_second: u32,
+    /// Millionths of a token. Negative: debt.
+    level: i64,
+    at: Time,
+}
+
+const MICRO: i64 = 1_000_000;
+
+impl Bucket {
+    /// Starts full.
+    pub fn new(per_second: u32, now: Time) -> Self {
+        Self { per_second, level: i64::from(per_second) * MICRO, at: now }
+    }
+
+    /// Takes a token if there is one.
+    pub fn try_take(&mut self, now: Time) -> bool {
+        self.take(0, now);
+        let has = self.level >= MICRO;
+        if has {
+            self.level -= MICRO;
+        }
+        has
+    }
+
+    /// Takes `tokens`, on credit if need be, and says how long until the debt is paid (zero: none).
+    pub fn take(&mut self, tokens: u32, now: Time) -> Duration {
+        let gone = now.saturating_sub(self.at);
+        self.at = self.at.max(now);
+        let full = i64::from(self.per_second) * MICRO;
+        let micros = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
+        let gained = micros.saturating_mul(i64::from(self.per_second));
+        self.level = self.level.saturating_add(gained).min(full);
+        self.level = self.level.saturating_sub(i64::from(tokens) * MICRO);
+        if self.level >= 0 {
+            return Duration::ZERO;
+        }
+        let owed = self.level.unsigned_abs();
+        Duration::from_micros(owed / u64::from(self.per_second.max(1)))
+    }
+}
+
+/// What to do with a frame that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Handle it.
+    Pass,
+    /// Handle it, then read nothing more from this link for so long.
+    PassThenPause(Duration),
+    /// Drop it: the link was told to pause and did not.
+    Drop,
+}
+
+#[derive(Debug)]
+struct Health {
+    heard: Time,
+    sent: Time,
+    frames: Bucket,
+    bytes: Bucket,
+}
+
+/// The state of all links, as far as it does not depend on what is said on them.
+#[derive(Debug, Default)]
+pub struct Links {
+    links: BTreeMap<PeerId, Health>,
+    nonce: u64,
+}
+
+/// What [`Links::tick`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Send this ping.
+    Ping(PeerId, u64),
+    /// Nothing heard for [`DEAD_AFTER`].
+    Dead(PeerId),
+}
+
+impl Links {
+    /// A link came up, or a new one took the place of the old.
+    pub fn up(&mut self, peer: PeerId, now: Time) {
+        let health = Health {
+            heard: now,
+            sent: now,
+            frames: Bucket::new(FRAMES_PER_SECOND, now),
+            bytes: Bucket::new(BYTES_PER_SECOND, now),
+        };
+        self.links.insert(peer, health);
+    }
+
+    /// A link is gone.
+    pub fn down(&mut self, peer: PeerId) {
+        self.links.remove(&peer);
+    }
+
+    /// Whether there is a link to `peer`.
+    pub fn contains(&self, peer: PeerId) -> bool {
+        self.links.contains_key(&peer)
+    }
+
+    /// How many links there are.
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Something was sent.
+    pub fn sent(&mut self, peer: PeerId, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.sent = link.sent.max(now);
+        }
+    }
+
+    /// A frame of `bytes` arrived. `None` if there is no such link.
+    pub fn heard(&mut self, peer: PeerId, bytes: usize, now: Time) -> Option<Verdict> {
+        let link = self.links.get_mut(&peer)?;
+        link.heard = link.heard.max(now);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let debt = link.frames.take(1, now).max(link.bytes.take(bytes, now));
+        Some(if debt.is_zero() {
+            Verdict::Pass
+        } else if debt <= MAX_DEBT {
+            Verdict::PassThenPause(debt)
+        } else {
+            Verdict::Drop
+        })
+    }
+
+    /// Which links need a ping and which are dead.
+    pub fn tick(&mut self, now: Time) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (peer, link) in &mut self.links {
+            if now >= link.heard + DEAD_AFTER {
+                findings.push(Finding::Dead(*peer));
+            } else if now >= link.sent + PING_INTERVAL {
+                link.sent = now;
+                self.nonce = self.nonce.wrapping_add(1);
+                findings.push(Finding::Ping(*peer, self.nonce));
+            }
+        }
+        findings
+    }
+
+    /// When [`Links::tick`] will next find something.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let due = |link: &Health| (link.heard + DEAD_AFTER).min(link.sent + PING_INTERVAL);
+        self.links.values().map(due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_keep_the_same_of_two_links() {
+        let (low, high) = (PeerId::from_u128(1), PeerId::from_u128(2));
+        // Both dialled; each end sees its own dial and the other's, in either order.
+        for first_is_lows in [true, false] {
+            let at_low = keep(low, high, first_is_lows, !first_is_lows);
+            let at_high = keep(high, low, !first_is_lows, first_is_lows);
+            assert_eq!(at_low, at_high);
+            assert_eq!(at_low == Keep::Existing, first_is_lows, "the lower id's dial stays");
+        }
+        assert_eq!(keep(low, high, true, true), Keep::New);
+        assert_eq!(keep(low, high, false, false), Keep::New);
+    }
+
+    #[test]
+    fn a_link_is_pinged_when_idle_and_dead_when_silent() {
+        let mut links = Links::default();
+        let peer = PeerId::from_u128(1);
+        links.up(peer, Time::ZERO);
+        assert_eq!(links.next_deadline(), Some(PING_INTERVAL));
+        assert_eq!(links.tick(PING_INTERVAL), [Finding::Ping(peer, 1)]);
+        assert_eq!(links.tick(PING_INTERVAL), []);
+        links.heard(peer, 10, PING_INTERVAL);
+        assert!(!links.tick(DEAD_AFTER).contains(&Finding::Dead(peer)));
+        assert_eq!(links.tick(DEAD_AFTER + PING_INTERVAL), [Finding::Dead(peer)]);
+    }
+
+    #[test]
+    fn who_sends_too_much_is_paused_and_dropped_only_if_that_does_not_help() {
+        let mut links = Links::default();
+        let (flooder, other) = (PeerId::from_u128(1), PeerId::from_u128(2));
+        links.up(flooder, Time::ZERO);
+        links.up(other, Time::ZERO);
+        let mut verdicts = Vec::new();
+        for _ in 0..3 * FRAMES_PER_SECOND {
+            verdicts.extend(links.heard(flooder, 100, Time::ZERO));
+        }
+        let second = FRAMES_PER_SECOND as usize;
+        assert_eq!(verdicts[second - 1], Verdict::Pass);
+        assert!(matches!(verdicts[second], Verdict::PassThenPause(_)));
+        assert_eq!(verdicts.last(), Some(&Verdict::Drop));
+        assert_eq!(links.heard(other, 100, Time::ZERO), Some(Verdict::Pass));
+        let later = Duration::from_secs(3);
+        assert_eq!(links.heard(flooder, 100, later), Some(Verdict::Pass));
+    }
+
+    #[test]
+    fn a_bucket_bears_any_clock_and_any_size() {
+        let mut bucket = Bucket::new(u32::MAX, Time::ZERO);
+        for now in [Time::MAX, Time::ZERO, Duration::from_secs(1)] {
+            for _ in 0..3 {
+                bucket.take(u32::MAX, now);
+            }
+        }
+    }
+}

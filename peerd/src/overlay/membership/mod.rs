@@ -1,0 +1,482 @@
+//! HyParView: which peers this one is linked to, and whom it can fall back on.
+//!
+//! Leitão, Pereira, Rodrigues: *HyParView: a membership protocol for reliable gossip-based broadcast*
+//! (DSN 2007). It knows nothing of what is sent along the links. Where it departs from the paper:
+//!
+//! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that a peer that
+//!   only takes links cannot fill it, and some incoming slots are kept for newcomers.
+//! - A peer is asked before it becomes a neighbour and answers; refusals carry contacts to turn to.
+//! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead, page 7),
+//!   since the newcomer seeks its own links as well.
+//! - The answer to a shuffle travels back along its walk, so that no link is made for it.
+//! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
+//!   its outgoing part is full.
+
+mod config;
+mod passive;
+mod requests;
+mod seeking;
+#[cfg(test)]
+mod tests;
+mod walks;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand::{Rng, RngExt};
+
+pub use config::{Config, MAX_CONTACTS, MAX_WALK};
+pub use passive::PassiveView;
+
+use super::{Contact, Misbehaviour, PeerId, Time, link::Bucket};
+
+/// What peers say to each other about membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The sender is new.
+    Join,
+    /// A newcomer's contact on a random walk with `ttl` hops to go.
+    ForwardJoin {
+        /// Who is new.
+        newcomer: Contact,
+        /// Hops to go.
+        ttl: u32,
+    },
+    /// Be my neighbour; `urgent` if the sender has none.
+    Request {
+        /// The sender has no neighbour, or joins two islands.
+        urgent: bool,
+    },
+    /// Answers `Join` and `Request`.
+    Reply {
+        /// They are neighbours now.
+        accepted: bool,
+        /// Others to turn to.
+        peers: Vec<Contact>,
+    },
+    /// No longer neighbours.
+    Disconnect {
+        /// The sender lives on.
+        alive: bool,
+        /// Others to turn to.
+        peers: Vec<Contact>,
+    },
+    /// Contacts on a random walk.
+    Shuffle {
+        /// Made up by the origin.
+        nonce: u64,
+        /// Ids walked through, the origin first.
+        path: Vec<PeerId>,
+        /// Hops to go.
+        ttl: u32,
+        /// Others to turn to.
+        peers: Vec<Contact>,
+    },
+    /// Back along the path of its shuffle.
+    ShuffleReply {
+        /// Made up by the origin.
+        nonce: u64,
+        /// Ids walked through, the origin first.
+        path: Vec<PeerId>,
+        /// Others to turn to.
+        peers: Vec<Contact>,
+    },
+}
+
+/// What membership is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// There is a link, or a new one in the place of the old.
+    LinkUp {
+        /// Who.
+        peer: Contact,
+        /// Which of its lives.
+        incarnation: u64,
+        /// This side dialled.
+        dialled: bool,
+    },
+    /// There is no link any more.
+    LinkDown {
+        /// Who.
+        peer: PeerId,
+    },
+    /// There will be no link.
+    DialFailed {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer said something.
+    Received {
+        /// Who said it.
+        from: PeerId,
+        /// What it said.
+        message: Message,
+    },
+    /// These peers are said to be there.
+    PeersFound(Vec<Contact>),
+    /// Become this peer's neighbour, whatever else.
+    Join(Contact),
+    /// Dial this peer, without becoming its neighbour.
+    Meet(Contact),
+    /// Become the neighbour of a peer that was met: it is of another island.
+    Bridge(PeerId),
+    /// Time has passed.
+    Tick,
+    /// Say goodbye to all.
+    Leave,
+}
+
+/// What membership wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a link; answered by `LinkUp` or `DialFailed`.
+    Dial(Contact),
+    /// Say this.
+    Send(PeerId, Message),
+    /// Close the link, after what was said on it.
+    Close(PeerId),
+    /// A peer that was to be met is linked.
+    Met(PeerId),
+    /// There is a new neighbour.
+    NeighbourUp(Contact),
+    /// There is one less.
+    NeighbourDown(PeerId),
+    /// Find this many peers, outside the overlay.
+    AskForPeers(usize),
+    /// A peer said what no peer of ours would say.
+    Misbehaved(PeerId, Misbehaviour),
+}
+
+/// Who made the link to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// This peer did.
+    Outgoing,
+    /// The other side did.
+    Incoming,
+}
+
+#[derive(Debug)]
+struct Neighbour {
+    contact: Contact,
+    direction: Direction,
+}
+
+#[derive(Debug)]
+struct Link {
+    contact: Contact,
+    incarnation: u64,
+    dialled: bool,
+    since: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Fill the outgoing part.
+    Neighbour,
+    /// Become a neighbour even if the outgoing part is full.
+    Insist,
+    /// Only be linked.
+    Meet,
+}
+
+#[derive(Debug)]
+struct Pending {
+    contact: Contact,
+    purpose: Purpose,
+    deadline: Time,
+    /// The request is on its way; before that, the dial.
+    requested: bool,
+}
+
+/// Links, neighbours or not, held at once: all neighbours of the largest sensible set-up and as many
+/// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled.
+pub const MAX_LINKS: usize = 64;
+
+/// The membership machine.
+#[derive(Debug)]
+pub struct Membership {
+    me: PeerId,
+    contact: Contact,
+    config: Config,
+    active: BTreeMap<PeerId, Neighbour>,
+    passive: PassiveView,
+    links: BTreeMap<PeerId, Link>,
+    pending: BTreeMap<PeerId, Pending>,
+    displacements: Bucket,
+    next_shuffle: Time,
+    shuffle_nonce: u64,
+    /// When help may be asked for again, and the wait after that.
+    next_ask: Time,
+    ask_wait: Duration,
+    /// Somebody has accepted this peer once.
+    joined: bool,
+    /// Its outgoing part has been full, and it has not lost everyone since.
+    settled: bool,
+    /// Dials that failed since the last one that did not.
+    failures: usize,
+    leaving: bool,
+}
+
+type Actions = Vec<Action>;
+
+impl Membership {
+    /// A peer with empty views. `now` is any time before the first event.
+    pub fn new(contact: Contact, config: Config, now: Time) -> Self {
+        Self {
+            me: contact.id(),
+            active: BTreeMap::new(),
+            passive: PassiveView::new(config.passive),
+            links: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            displacements: Bucket::new(config.displacements_per_second, now),
+            next_shuffle: now + config.hungry_shuffle_interval,
+            shuffle_nonce: 0,
+            next_ask: now,
+            ask_wait: config.ask_min,
+            joined: false,
+            settled: false,
+            failures: 0,
+            leaving: false,
+            contact,
+            config,
+        }
+    }
+
+    /// The neighbours, each with who made the link.
+    pub fn neighbours(&self) -> impl Iterator<Item = (&Contact, Direction)> {
+        self.active.values().map(|n| (&n.contact, n.direction))
+    }
+
+    /// Whether `peer` is a neighbour.
+    pub fn is_neighbour(&self, peer: PeerId) -> bool {
+        self.active.contains_key(&peer)
+    }
+
+    /// The contacts to fall back on.
+    pub fn passive(&self) -> &PassiveView {
+        &self.passive
+    }
+
+    /// The limits it keeps to.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes note of `event` and adds what is to be done to `out`.
+    pub fn handle(&mut self, event: Event, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        match event {
+            Event::LinkUp { peer, incarnation, dialled } => self.on_link_up(peer, incarnation, dialled, now, rng, out),
+            Event::LinkDown { peer } => self.on_link_down(peer, now, rng, out),
+            Event::DialFailed { peer } => {
+                if self.pending.remove(&peer).is_some() {
+                    self.passive.remove(peer);
+                    self.failures = self.failures.saturating_add(1);
+                }
+            }
+            Event::Received { from, message } => self.on_message(from, message, now, rng, out),
+            Event::PeersFound(peers) => {
+                // Freshly sampled, so worth more than what is there.
+                self.remember(peers, rng);
+            }
+            Event::Join(contact) => self.dial(contact, Purpose::Insist, now, rng, out),
+            Event::Meet(contact) => self.dial(contact, Purpose::Meet, now, rng, out),
+            Event::Bridge(peer) => {
+                if let Some(link) = self.links.get(&peer) {
+                    let contact = link.contact.clone();
+                    self.dial(contact, Purpose::Insist, now, rng, out);
+                }
+            }
+            Event::Tick => self.on_tick(now, rng, out),
+            Event::Leave => self.leave(rng, out),
+        }
+        self.seek(now, rng, out);
+    }
+
+    /// When it wants a [`Event::Tick`].
+    pub fn next_deadline(&self, now: Time) -> Option<Time> {
+        if self.leaving {
+            return None;
+        }
+        let mut next = self.next_shuffle;
+        for pending in self.pending.values() {
+            next = next.min(pending.deadline);
+        }
+        for (peer, link) in &self.links {
+            if !self.active.contains_key(peer) && !self.pending.contains_key(peer) {
+                next = next.min(link.since + self.config.idle_link);
+            }
+        }
+        if self.missing() > 0 {
+            if self.joined || self.pending.is_empty() {
+                next = next.min(self.next_ask);
+            }
+            if let Some(awake) = self.passive.next_awake(now) {
+                next = next.min(awake);
+            }
+        }
+        Some(next)
+    }
+
+    fn on_link_up(
+        &mut self,
+        contact: Contact,
+        incarnation: u64,
+        dialled: bool,
+        now: Time,
+        rng: &mut impl Rng,
+        out: &mut Actions,
+    ) {
+        let peer = contact.id();
+        if peer == self.me || self.leaving {
+            out.push(Action::Close(peer));
+            return;
+        }
+        let expected = self.links.contains_key(&peer) || self.pending.contains_key(&peer);
+        if !expected && self.links.len() >= MAX_LINKS {
+            out.push(Action::Close(peer));
+            return;
+        }
+        let before = self.links.get(&peer).map(|link| link.incarnation);
+        if before.is_some_and(|before| before != incarnation) {
+            self.drop_neighbour(peer, false, rng, out);
+        }
+        if let Some(neighbour) = self.active.get_mut(&peer) {
+            neighbour.direction = direction(dialled);
+            neighbour.contact = contact.clone();
+        }
+        let link = Link { contact, incarnation, dialled, since: now };
+        self.links.insert(peer, link);
+        if self.pending.contains_key(&peer) {
+            self.request(peer, now, rng, out);
+        }
+    }
+
+    fn on_link_down(&mut self, peer: PeerId, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        self.links.remove(&peer);
+        if let Some(pending) = self.pending.get(&peer)
+            && pending.requested
+        {
+            self.pending.remove(&peer);
+            self.passive.rest(peer, now + self.config.refused_pause);
+        }
+        if self.drop_neighbour(peer, false, rng, out) {
+            self.hurry(now);
+        }
+    }
+
+    /// Takes `peer` out of the active view, and into the passive one if it is to be kept.
+    fn drop_neighbour(&mut self, peer: PeerId, keep: bool, rng: &mut impl Rng, out: &mut Actions) -> bool {
+        let Some(neighbour) = self.active.remove(&peer) else {
+            return false;
+        };
+        out.push(Action::NeighbourDown(peer));
+        if keep {
+            self.passive.insert(neighbour.contact, rng);
+        }
+        true
+    }
+
+    fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        if !self.links.contains_key(&from) || self.leaving {
+            return;
+        }
+        match message {
+            Message::Join => self.on_join(from, now, rng, out),
+            Message::Request { urgent } => self.on_request(from, urgent, now, rng, out),
+            Message::Reply { accepted, peers } => {
+                self.on_reply(from, accepted, peers, now, rng, out);
+            }
+            Message::Disconnect { alive, peers } => {
+                self.on_disconnect(from, alive, peers, now, rng, out);
+            }
+            Message::ForwardJoin { newcomer, ttl } => {
+                self.on_forward_join(from, newcomer, ttl, now, rng, out);
+            }
+            Message::Shuffle { nonce, path, ttl, peers } => self.on_shuffle(from, nonce, path, ttl, peers, rng, out),
+            Message::ShuffleReply { nonce, path, peers } => {
+                self.on_shuffle_reply(from, nonce, path, peers, rng, out);
+            }
+        }
+    }
+
+    fn on_tick(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        let late: Vec<PeerId> =
+            self.pending.iter().filter(|(_, pending)| pending.deadline <= now).map(|(peer, _)| *peer).collect();
+        for peer in late {
+            self.pending.remove(&peer);
+            self.passive.remove(peer);
+            if self.links.contains_key(&peer) {
+                out.push(Action::Close(peer));
+            }
+        }
+        let idle: Vec<PeerId> = self
+            .links
+            .iter()
+            .filter(|(peer, link)| {
+                !self.active.contains_key(peer) && !self.pending.contains_key(peer) && link.since + self.config.idle_link <= now
+            })
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in idle {
+            self.links.remove(&peer);
+            out.push(Action::Close(peer));
+        }
+        if self.next_shuffle <= now {
+            self.shuffle(rng, out);
+            let wait = if self.passive.len() * 2 < self.config.passive {
+                self.config.hungry_shuffle_interval
+            } else {
+                self.config.shuffle_interval
+            };
+            self.next_shuffle = now + wait.mul_f64(rng.random_range(0.75..1.25));
+        }
+    }
+
+    fn leave(&mut self, rng: &mut impl Rng, out: &mut Actions) {
+        self.leaving = true;
+        let all: Vec<PeerId> = self.active.keys().copied().collect();
+        for peer in all {
+            self.put_out(peer, false, rng, out);
+        }
+        self.pending.clear();
+    }
+
+    /// Tells a neighbour that it is none any more, and who else there is.
+    fn put_out(&mut self, peer: PeerId, alive: bool, rng: &mut impl Rng, out: &mut Actions) {
+        let peers = self.sample_for(peer, rng);
+        self.drop_neighbour(peer, alive, rng, out);
+        self.links.remove(&peer);
+        out.push(Action::Send(peer, Message::Disconnect { alive, peers }));
+        out.push(Action::Close(peer));
+    }
+
+    /// Contacts to hand to `peer`.
+    fn sample_for(&self, peer: PeerId, rng: &mut impl Rng) -> Vec<Contact> {
+        let mut peers = self.passive.sample(self.config.shuffle_passive, rng);
+        peers.extend(self.sample_active(self.config.shuffle_active, peer, rng));
+        peers.retain(|contact| contact.id() != peer);
+        peers
+    }
+
+    fn sample_active(&self, count: usize, but: PeerId, rng: &mut impl Rng) -> Vec<Contact> {
+        let others: Vec<&Contact> =
+            self.active.iter().filter(|(peer, _)| **peer != but).map(|(_, neighbour)| &neighbour.contact).collect();
+        rand::seq::index::sample(rng, others.len(), count.min(others.len()))
+            .into_iter()
+            .filter_map(|index| others.get(index).map(|contact| (*contact).clone()))
+            .collect()
+    }
+
+    fn random_neighbour(&self, rng: &mut impl Rng, wanted: impl Fn(PeerId, &Neighbour) -> bool) -> Option<PeerId> {
+        let fits: Vec<PeerId> =
+            self.active.iter().filter(|(peer, neighbour)| wanted(**peer, neighbour)).map(|(peer, _)| *peer).collect();
+        match fits.len() {
+            0 => None,
+            len => fits.get(rng.random_range(0..len)).copied(),
+        }
+    }
+}
+
+fn direction(dialled: bool) -> Direction {
+    if dialled { Direction::Outgoing } else { Direction::Incoming }
+}

@@ -1,0 +1,111 @@
+//! Filling the outgoing part: candidates from the passive view, help from outside.
+
+use rand::{Rng, RngExt};
+
+use super::{Action, Actions, Direction, Membership, Neighbour, Pending, Purpose};
+use crate::overlay::{Contact, Time};
+
+/// Dials and requests under way at once: all outgoing slots, four times over. A guess.
+const MAX_PENDING: usize = 16;
+/// Candidates dialled at once for one slot, at most. A guess: `MAX_PENDING` by the outgoing slots.
+const MAX_DIALS_PER_SLOT: usize = 4;
+/// Dials that have to fail in a row for one more at a time. A guess: as many as there are slots.
+const FAILURES_PER_STEP: usize = 4;
+impl Membership {
+    pub(super) fn outgoing(&self) -> usize {
+        let outgoing = |n: &&Neighbour| n.direction == Direction::Outgoing;
+        self.active.values().filter(outgoing).count()
+    }
+
+    /// Outgoing slots that nobody fills.
+    pub(super) fn open_slots(&self) -> usize {
+        self.config.outgoing.saturating_sub(self.outgoing())
+    }
+
+    /// How many more to dial for them. Where dials fail, most of those known are dead, and several are
+    /// tried for each slot.
+    pub(super) fn missing(&self) -> usize {
+        let each = 1 + (self.failures / FAILURES_PER_STEP).min(MAX_DIALS_PER_SLOT - 1);
+        let under_way = |p: &&Pending| p.purpose != Purpose::Meet;
+        let under_way = self.pending.values().filter(under_way).count();
+        let wanted = (self.open_slots() * each).min(MAX_PENDING);
+        wanted.saturating_sub(under_way)
+    }
+
+    /// Takes contacts up into the passive view.
+    pub(super) fn remember(&mut self, peers: impl IntoIterator<Item = Contact>, rng: &mut impl Rng) {
+        for contact in peers {
+            if contact.id() != self.me && !self.active.contains_key(&contact.id()) {
+                self.passive.insert(contact, rng);
+            }
+        }
+    }
+
+    /// Dials candidates for open outgoing slots; asks outside when there are none.
+    pub(super) fn seek(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        if self.leaving {
+            return;
+        }
+        // A newcomer joins through one or two peers; the others learn of it by the walk.
+        let at_once = if self.joined { MAX_PENDING } else { 2 };
+        while self.missing() > 0 && self.pending.len() < at_once {
+            let free = |id| !self.pending.contains_key(&id) && !self.links.contains_key(&id);
+            let Some(contact) = self.passive.pick(now, rng, free) else {
+                break;
+            };
+            self.dial(contact, Purpose::Neighbour, now, rng, out);
+        }
+        if self.missing() == 0 || (!self.joined && !self.pending.is_empty()) {
+            return;
+        }
+        if now >= self.next_ask {
+            out.push(Action::AskForPeers(self.config.ask_sample));
+            let jitter = rng.random_range(0.75..1.25);
+            self.next_ask = now + self.ask_wait.mul_f64(jitter);
+            self.ask_wait = (self.ask_wait * 2).min(self.config.ask_max);
+        }
+    }
+
+    pub(super) fn dial(&mut self, contact: Contact, purpose: Purpose, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        let peer = contact.id();
+        if peer == self.me || self.active.contains_key(&peer) || self.leaving {
+            return;
+        }
+        let linked = self.links.contains_key(&peer);
+        let full = self.pending.len() >= MAX_PENDING && purpose == Purpose::Neighbour;
+        let most = 2 * MAX_PENDING;
+        let full = full || self.pending.len() >= most;
+        match self.pending.get_mut(&peer) {
+            Some(pending) => {
+                if pending.purpose == Purpose::Meet {
+                    pending.purpose = purpose;
+                }
+                if !linked || pending.requested {
+                    return;
+                }
+            }
+            None if full => return,
+            None => {
+                let pending =
+                    Pending { contact: contact.clone(), purpose, deadline: now + self.config.dial_timeout, requested: false };
+                self.pending.insert(peer, pending);
+                if !linked {
+                    out.push(Action::Dial(contact));
+                }
+            }
+        }
+        if linked {
+            self.request(peer, now, rng, out);
+        }
+    }
+
+    /// After a loss, what was put off is tried again, and help may be had at once if nobody is left.
+    pub(super) fn hurry(&mut self, now: Time) {
+        if self.active.is_empty() {
+            self.settled = false;
+            self.next_ask = now;
+            self.ask_wait = self.config.ask_min;
+            self.passive.wake();
+        }
+    }
+}

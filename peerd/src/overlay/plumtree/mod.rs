@@ -1,0 +1,459 @@
+//! Plumtree: how a broadcast reaches every peer, along a tree where that works and by asking where it does not.
+//!
+//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007). It knows the neighbours that
+//! it is told of and nothing of how they are found. A broadcast is pushed along eager links and
+//! advertised (IHAVE) along lazy ones; what was advertised and does not come is pulled (GRAFT), which
+//! makes the link eager; what comes twice is not wanted from there (PRUNE). Where it departs from
+//! the paper:
+//!
+//! - A broadcast is named by origin, incarnation and sequence number, not by its content.
+//! - The eager links of all senders are the branches of one rooted tree (see [`Tree`]), plus what
+//!   GRAFT added since. Without a parent, at the root or after a failure, all links are eager.
+//! - A link that came up between two islands carries adverts for all that is kept, so
+//!   that each side pulls what it missed.
+
+mod config;
+mod missing;
+mod store;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod window;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use rand::Rng;
+
+pub use config::*;
+pub use missing::{Due, Missing, Pull};
+pub use store::{Kept, Store};
+pub use tree::{Beacon, Root, Tree};
+pub use window::{WINDOW, Windows};
+
+use super::{Misbehaviour, PeerId, Time};
+
+/// Names one broadcast for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// Who sent it.
+    pub origin: PeerId,
+    /// In which of its lives.
+    pub incarnation: u64,
+    /// The how-manieth of that life.
+    pub sequence: u64,
+}
+
+/// A broadcast on a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gossip {
+    /// Its name.
+    pub id: MessageId,
+    /// Links travelled, the one it is on included.
+    pub hops: u32,
+    /// Time since it was sent, not counting that on links.
+    pub age: Duration,
+    /// What was broadcast.
+    pub payload: Bytes,
+}
+
+/// A broadcast that a neighbour has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advert {
+    /// Its name.
+    pub id: MessageId,
+    /// Time since it was sent.
+    pub age: Duration,
+}
+
+/// What neighbours say to each other about broadcasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Shapes the tree.
+    Beacon(Beacon),
+    /// A broadcast.
+    Gossip(Gossip),
+    /// IHAVE.
+    Advertise(Vec<Advert>),
+    /// Give me these, and push from now on if `push`.
+    Graft {
+        /// Which.
+        ids: Vec<MessageId>,
+        /// And push what comes from now on.
+        push: bool,
+    },
+    /// Do not push.
+    Prune,
+}
+
+/// What the broadcast machine is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// There is a neighbour, or a new link to an old one.
+    NeighbourUp(PeerId),
+    /// There is one less.
+    NeighbourDown(PeerId),
+    /// A neighbour said something.
+    Received {
+        /// Who said it.
+        from: PeerId,
+        /// What it said.
+        message: Message,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What it wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Say this.
+    Send(PeerId, Message),
+    /// Show this, from that neighbour.
+    Deliver(PeerId, Gossip),
+    /// A peer said what no peer of ours would say.
+    Misbehaved(PeerId, Misbehaviour),
+}
+
+/// What has happened so far, in broadcasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Received for the first time and delivered.
+    pub delivered: u64,
+    /// Received again, and not delivered.
+    pub duplicates: u64,
+    /// Received, but too old to be told from new, or from before this peer was there.
+    pub stale: u64,
+    /// Pulled from a neighbour.
+    pub pulled: u64,
+    /// Advertised, asked for in vain and forgotten.
+    pub forgotten: u64,
+    /// Pushed or given to neighbours.
+    pub sent: u64,
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    /// GRAFT made it eager although it is no branch.
+    grafted: bool,
+    /// PRUNE made it lazy although there is no parent.
+    pruned: bool,
+    adverts: Vec<MessageId>,
+    broken_promises: u32,
+}
+
+/// The broadcast machine.
+#[derive(Debug)]
+pub struct Plumtree {
+    me: Root,
+    config: Config,
+    started: Time,
+    sides: BTreeMap<PeerId, Side>,
+    tree: Tree,
+    seen: Windows,
+    store: Store,
+    missing: Missing,
+    advertise_at: Option<Time>,
+    last_sequence: u64,
+    counts: Counts,
+}
+
+type Actions = Vec<Action>;
+
+impl Plumtree {
+    /// A peer without neighbours. `incarnation` must be larger than in any earlier life of `me`.
+    pub fn new(me: PeerId, incarnation: u64, config: Config, now: Time) -> Self {
+        let me = Root { incarnation, id: me };
+        Self {
+            me,
+            started: now,
+            sides: BTreeMap::new(),
+            tree: Tree::new(me, config.clone(), now),
+            seen: Windows::new(MAX_ORIGINS),
+            store: Store::new(MAX_KEPT, MAX_KEPT_BYTES),
+            missing: Missing::new(&config),
+            advertise_at: None,
+            last_sequence: 0,
+            counts: Counts::default(),
+            config,
+        }
+    }
+
+    /// The shape of the tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Origins remembered, broadcasts kept, broadcasts missing.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.seen.len(), self.store.len(), self.missing.len())
+    }
+
+    /// Whether broadcasts are pushed to `peer`.
+    pub fn is_eager(&self, peer: PeerId) -> bool {
+        self.sides.get(&peer).is_some_and(|side| self.eager(peer, side))
+    }
+
+    fn eager(&self, peer: PeerId, side: &Side) -> bool {
+        self.tree.is_branch(peer) || side.grafted || self.tree.parent().is_none() && !side.pruned
+    }
+
+    /// Sends `payload` to all; `None` if it is longer than [`MAX_PAYLOAD`].
+    pub fn broadcast(&mut self, payload: Bytes, now: Time, out: &mut Vec<Action>) -> Option<MessageId> {
+        if payload.len() > MAX_PAYLOAD {
+            return None;
+        }
+        self.last_sequence += 1;
+        let id = MessageId { origin: self.me.id, incarnation: self.me.incarnation, sequence: self.last_sequence };
+        self.seen.insert(&id);
+        let kept = Kept { payload, hops: 0, born: now, from: None };
+        self.spread(id, kept, now, out);
+        Some(id)
+    }
+
+    /// Takes note of `event` and adds what is to be done to `out`.
+    pub fn handle(&mut self, event: Event, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        let had_parent = self.tree.parent().is_some();
+        match event {
+            Event::NeighbourUp(peer) => {
+                self.sides.insert(peer, Side::default());
+                self.tree.up(peer);
+            }
+            Event::NeighbourDown(peer) => {
+                self.sides.remove(&peer);
+                self.tree.down(peer);
+                self.missing.down(peer);
+            }
+            Event::Received { from, message } if self.sides.contains_key(&from) => {
+                self.on_message(from, message, now, rng, out);
+            }
+            Event::Received { .. } => {}
+            Event::Tick => self.on_tick(now, rng, out),
+        }
+        if had_parent && self.tree.parent().is_none() {
+            // On its own for now: every link counts again.
+            self.sides.values_mut().for_each(|side| side.pruned = false);
+        }
+        for (peer, beacon) in self.tree.drain() {
+            out.push(Action::Send(peer, Message::Beacon(beacon)));
+        }
+    }
+
+    /// When it wants an [`Event::Tick`].
+    pub fn next_deadline(&self) -> Time {
+        [self.advertise_at, self.missing.next_deadline()].into_iter().flatten().fold(self.tree.next_deadline(), Time::min)
+    }
+
+    fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        match message {
+            Message::Beacon(beacon) => {
+                if self.tree.on_beacon(from, beacon, now, rng) {
+                    self.advertise_all(from, now, out);
+                }
+            }
+            Message::Gossip(gossip) => self.on_gossip(from, gossip, now, out),
+            Message::Advertise(adverts) => self.on_adverts(from, adverts, now, out),
+            Message::Graft { ids, push } => self.on_graft(from, &ids, push, now, out),
+            Message::Prune => {
+                if let Some(side) = self.sides.get_mut(&from) {
+                    side.grafted = false;
+                    side.pruned = true;
+                }
+                if self.tree.parent() == Some(from) {
+                    self.tree.remind(from);
+                }
+            }
+        }
+    }
+
+    fn on_gossip(&mut self, from: PeerId, gossip: Gossip, now: Time, out: &mut Actions) {
+        let id = gossip.id;
+        if gossip.payload.len() > MAX_PAYLOAD {
+            out.push(Action::Misbehaved(from, Misbehaviour::PayloadTooLong));
+            return;
+        }
+        if let Some(side) = self.sides.get_mut(&from) {
+            side.broken_promises = side.broken_promises.saturating_sub(1);
+        }
+        if self.seen.contains(&id) {
+            self.on_duplicate(from, &id, out);
+            return;
+        }
+        self.missing.arrived(&id, self.tree.is_branch(from), now);
+        if id.origin == self.me.id || self.is_stale(gossip.age, now) {
+            self.counts.stale += 1;
+            return;
+        }
+        self.seen.insert(&id);
+        self.counts.delivered += 1;
+        let kept =
+            Kept { payload: gossip.payload.clone(), hops: gossip.hops, born: now.saturating_sub(gossip.age), from: Some(from) };
+        out.push(Action::Deliver(from, gossip));
+        self.spread(id, kept, now, out);
+    }
+
+    /// From before this peer was there, or so old that nobody should have it any more.
+    fn is_stale(&self, age: Duration, now: Time) -> bool {
+        age > self.config.retention * 2 || age > now.saturating_sub(self.started) + self.config.graft_max
+    }
+
+    /// Takes a link out of a cycle: this one, unless it is a branch and the one that was faster is not.
+    fn on_duplicate(&mut self, from: PeerId, id: &MessageId, out: &mut Actions) {
+        self.counts.duplicates += 1;
+        let mut prune = from;
+        if self.tree.is_branch(from) {
+            let Some(first) = self.store.get(id).and_then(|kept| kept.from) else {
+                return;
+            };
+            if first == from || self.tree.is_branch(first) {
+                return;
+            }
+            prune = first;
+        }
+        if let Some(side) = self.sides.get_mut(&prune) {
+            side.grafted = false;
+            side.pruned = true;
+            out.push(Action::Send(prune, Message::Prune));
+        }
+    }
+
+    /// Pushes along the eager links, advertises along the others, and keeps it.
+    fn spread(&mut self, id: MessageId, kept: Kept, now: Time, out: &mut Actions) {
+        let gossip =
+            Gossip { id, hops: kept.hops.saturating_add(1), age: now.saturating_sub(kept.born), payload: kept.payload.clone() };
+        let peers: Vec<(PeerId, bool)> = self
+            .sides
+            .iter()
+            .map(|(peer, side)| (*peer, self.eager(*peer, side)))
+            .filter(|(peer, _)| Some(*peer) != kept.from)
+            .collect();
+        self.store.insert(id, kept, now);
+        for (peer, eager) in peers {
+            if eager {
+                self.counts.sent += 1;
+                out.push(Action::Send(peer, Message::Gossip(gossip.clone())));
+            } else {
+                self.advertise(peer, id, now, out);
+            }
+        }
+    }
+
+    fn advertise(&mut self, peer: PeerId, id: MessageId, now: Time, out: &mut Actions) {
+        let Some(side) = self.sides.get_mut(&peer) else {
+            return;
+        };
+        side.adverts.push(id);
+        if side.adverts.len() >= MAX_IDS {
+            self.send_adverts(peer, now, out);
+        } else if self.advertise_at.is_none() {
+            self.advertise_at = Some(now + self.config.advertise_delay);
+        }
+    }
+
+    fn send_adverts(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
+        let Some(side) = self.sides.get_mut(&peer) else {
+            return;
+        };
+        let ids = std::mem::take(&mut side.adverts);
+        let adverts: Vec<Advert> = ids
+            .into_iter()
+            .filter_map(|id| {
+                let kept = self.store.get(&id)?;
+                let age = now.saturating_sub(kept.born);
+                Some(Advert { id, age })
+            })
+            .collect();
+        if !adverts.is_empty() {
+            out.push(Action::Send(peer, Message::Advertise(adverts)));
+        }
+    }
+
+    /// Tells a neighbour from another island all there is to be had.
+    fn advertise_all(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
+        self.store.expire(now.saturating_sub(self.config.retention));
+        let ids: Vec<MessageId> = self.store.iter().map(|(id, _)| *id).collect();
+        for id in ids {
+            self.advertise(peer, id, now, out);
+        }
+    }
+
+    fn on_adverts(&mut self, from: PeerId, adverts: Vec<Advert>, now: Time, out: &mut Actions) {
+        if adverts.len() > MAX_IDS {
+            out.push(Action::Misbehaved(from, Misbehaviour::TooManyIds));
+            return;
+        }
+        for Advert { id, age } in adverts {
+            let known = self.seen.contains(&id) || id.origin == self.me.id;
+            if !known && age <= self.config.retention && !self.is_stale(age, now) {
+                let backlog = age > self.config.graft_max * 2;
+                self.missing.advertised(id, from, backlog, now);
+            }
+        }
+    }
+
+    fn on_graft(&mut self, from: PeerId, ids: &[MessageId], push: bool, now: Time, out: &mut Actions) {
+        if ids.len() > MAX_IDS {
+            out.push(Action::Misbehaved(from, Misbehaviour::TooManyIds));
+            return;
+        }
+        if push && let Some(side) = self.sides.get_mut(&from) {
+            side.grafted = true;
+            side.pruned = false;
+        }
+        let mut bytes = 0;
+        for id in ids {
+            let Some(kept) = self.store.get(id) else {
+                continue;
+            };
+            bytes += kept.payload.len();
+            if bytes > MAX_GRAFT_BYTES {
+                break;
+            }
+            let gossip = Gossip {
+                id: *id,
+                hops: kept.hops.saturating_add(1),
+                age: now.saturating_sub(kept.born),
+                payload: kept.payload.clone(),
+            };
+            self.counts.sent += 1;
+            out.push(Action::Send(from, Message::Gossip(gossip)));
+        }
+    }
+
+    fn on_tick(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+        self.tree.tick(now, rng);
+        if self.advertise_at.is_some_and(|at| at <= now) {
+            self.advertise_at = None;
+            let peers: Vec<PeerId> = self.sides.keys().copied().collect();
+            for peer in peers {
+                self.send_adverts(peer, now, out);
+            }
+        }
+        self.store.expire(now.saturating_sub(self.config.retention));
+        let due = self.missing.tick(now);
+        self.counts.forgotten += due.forgotten as u64;
+        for Pull { holder, ids, push } in due.pulls {
+            self.counts.pulled += ids.len() as u64;
+            if push && let Some(side) = self.sides.get_mut(&holder) {
+                side.grafted = true;
+                side.pruned = false;
+            }
+            out.push(Action::Send(holder, Message::Graft { ids, push }));
+        }
+        for peer in due.broken {
+            let Some(side) = self.sides.get_mut(&peer) else {
+                continue;
+            };
+            side.broken_promises += 1;
+            if side.broken_promises >= MAX_BROKEN_PROMISES {
+                side.broken_promises = 0;
+                out.push(Action::Misbehaved(peer, Misbehaviour::BrokenPromises));
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! A seeded simulator of whole networks of pure state machines, ours and iroh-gossip's alike.
+//!
+//! Time is simulated; latencies are drawn once per pair of peers, so that links keep their order unless
+//! [`Faults::jitter`] says otherwise. A killed peer's links end after one latency, as when the system resets a dead process's
+//! connections; with [`Network::unplug`] nothing is heard of it any more, as when its machine lost power.
+//! The registry gives random samples and lists dead peers until their leases have run out.
+
+#![allow(dead_code)] // the test and the benchmark use different parts
+
+mod events;
+pub mod iroh;
+pub mod ours;
+pub mod scenario;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Microseconds since the start.
+pub type Micros = u64;
+/// A peer's place in the network's list.
+pub type Index = u32;
+
+/// One second.
+pub const SECOND: Micros = 1_000_000;
+/// iroh-gossip's simulator draws from the same range.
+const LATENCY: std::ops::Range<Micros> = 10_000..100_000;
+const REGISTRY_LATENCY: Micros = 20_000;
+/// A lease of 30 s, kept alive every 10 s: a dead peer is listed for another 20 to 30 s.
+const LISTED_AFTER_DEATH: std::ops::Range<Micros> = 20 * SECOND..30 * SECOND;
+/// How long a dial to an unplugged machine takes to fail.
+const DIAL_TIMEOUT: Micros = 3 * SECOND;
+
+/// What a peer is told.
+pub enum Input<M> {
+    Start(Vec<Index>),
+    LinkUp { peer: Index, life: u64, dialled: bool },
+    LinkDown(Index),
+    DialFailed(Index),
+    Received { from: Index, message: M },
+    Found(Vec<Index>),
+    Broadcast(u64),
+    Timer(u64),
+    Leave,
+}
+
+/// What a peer wants done.
+pub enum Output<M> {
+    Dial(Index),
+    Close(Index),
+    Send(Index, M),
+    /// Reading from a link stops for so long.
+    Pause(Index, Micros),
+    Ask(usize),
+    /// Wake me then with that number.
+    Timer(Micros, u64),
+    Delivered {
+        broadcast: u64,
+        hops: u32,
+    },
+    Misbehaved(Index),
+}
+
+/// What kind of traffic a message is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Payload,
+    Control,
+}
+
+/// A state machine that can be simulated.
+pub trait Node: Sized {
+    type Message: Clone;
+    /// Whether links are made by a dial, or by the first message (iroh-gossip).
+    const DIALS: bool;
+    fn new(me: Index, life: u64, seed: u64, now: Micros) -> Self;
+    fn handle(&mut self, input: Input<Self::Message>, now: Micros, out: &mut Vec<Output<Self::Message>>);
+    /// Neighbours now.
+    fn neighbours(&self) -> Vec<Index>;
+    fn kind(message: &Self::Message) -> Kind;
+    fn size(message: &Self::Message) -> usize;
+    /// The message after a trip through its encoding.
+    fn recode(message: Self::Message) -> Self::Message;
+}
+
+/// What goes wrong with single messages.
+#[derive(Clone, Copy, Default)]
+pub struct Faults {
+    /// Share of messages lost.
+    pub loss: f64,
+    /// Share of messages that arrive twice.
+    pub duplicates: f64,
+    /// Messages are late by up to this, each by itself, so that they overtake each other.
+    pub jitter: Micros,
+}
+
+enum Event<M> {
+    Start(Index, Vec<Index>),
+    Dial { from: Index, to: Index, link: u64 },
+    Dialled { from: Index, to: Index, link: u64 },
+    DialFailed { from: Index, to: Index },
+    Down { at: Index, peer: Index, link: u64 },
+    Message { from: Index, to: Index, link: u64, message: M },
+    Found(Index, Vec<Index>),
+    Timer(Index, u64, u64),
+}
+
+struct Slot<N> {
+    node: Option<N>,
+    life: u64,
+    links: BTreeMap<Index, u64>,
+    paused: BTreeMap<Index, Micros>,
+    unplugged: bool,
+    side: u8,
+    listed_until: Micros,
+}
+
+/// One broadcast's fate.
+#[derive(Clone)]
+pub struct Fate {
+    pub origin: Index,
+    pub sent_at: Micros,
+    /// When each peer got it; `Micros::MAX` if it did not.
+    pub got: Vec<Micros>,
+    pub last_hop: u32,
+    pub again: u32,
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Traffic {
+    pub payloads: u64,
+    pub controls: u64,
+    pub bytes: u64,
+    pub asks: u64,
+    pub dials: u64,
+    pub misbehaved: u64,
+    pub pauses: u64,
+}
+
+/// A network of simulated peers.
+pub struct Network<N: Node> {
+    pub now: Micros,
+    seed: u64,
+    pub rng: ChaCha8Rng,
+    slots: Vec<Slot<N>>,
+    queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    events: Vec<Option<Event<N::Message>>>,
+    free: Vec<usize>,
+    count: u64,
+    links: u64,
+    pub fates: Vec<Fate>,
+    /// The number of the first of them. No two broadcasts are alike, or iroh-gossip takes them for one.
+    first_fate: u64,
+    pub traffic: Traffic,
+    /// Whether messages go through their encoding, and bytes are counted.
+    pub encode: bool,
+    pub faults: Faults,
+    listed: Vec<Index>,
+    out: Vec<Output<N::Message>>,
+}
+
+impl<N: Node> Network<N> {
+    /// An empty network.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: 0,
+            seed,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            slots: Vec::new(),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+            links: 0,
+            fates: Vec::new(),
+            first_fate: 0,
+            traffic: Traffic::default(),
+            encode: false,
+            faults: Faults::default(),
+            listed: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Adds a peer that starts at once, with a sample of two peers that are there.
+    pub fn add(&mut self) -> Index {
+        let index = self.slots.len() as Index;
+        self.slots.push(Slot {
+            node: None,
+            life: 0,
+            links: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            unplugged: false,
+            side: 0,
+            listed_until: Micros::MAX,
+        });
+        self.start(index);
+        index
+    }
+
+    /// Starts a peer, or starts it again with nothing but its id.
+    pub fn start(&mut self, index: Index) {
+        let contacts = self.sample(index, 2);
+        let seed = self.rng.next_u64();
+        let slot = &mut self.slots[index as usize];
+        slot.life = self.now + 1;
+        slot.unplugged = false;
+        slot.listed_until = Micros::MAX;
+        slot.node = Some(N::new(index, slot.life, seed, self.now));
+        if !self.listed.contains(&index) {
+            self.listed.push(index);
+        }
+        self.schedule(0, Event::Start(index, contacts));
+    }
+
+    /// A peer's process is gone, and the system ends its connections.
+    pub fn kill(&mut self, index: Index) {
+        let slot = &mut self.slots[index as usize];
+        slot.node = None;
+        slot.listed_until = self.now + self.rng.random_range(LISTED_AFTER_DEATH);
+        for (peer, link) in std::mem::take(&mut slot.links) {
+            let late = self.latency(index, peer) + 1;
+            if !N::DIALS {
+                self.slots[peer as usize].links.remove(&index);
+            }
+            self.schedule(late, Event::Down { at: peer, peer: index, link });
+        }
+    }
+
+    /// A peer's machine is gone, and nothing is heard of it.
+    pub fn unplug(&mut self, index: Index) {
+        let slot = &mut self.slots[index as usize];
+        slot.node = None;
+        slot.unplugged = true;
+        slot.links.clear();
+        slot.listed_until = self.now + self.rng.random_range(LISTED_AFTER_DEATH);
+    }
+
+    /// Says goodbye, then is gone.
+    pub fn leave(&mut self, index: Index) {
+        self.feed(index, Input::Leave);
+        self.kill(index);
+        self.slots[index as usize].listed_until = self.now;
+    }
+
+    /// Nothing passes between the two sides until they are the same again.
+    pub fn put_on_side(&mut self, index: Index, side: u8) {
+        self.slots[index as usize].side = side;
+    }
+
+    /// Who lives.
+    pub fn alive(&self) -> Vec<Index> {
+        let indexes = 0..self.slots.len() as Index;
+        indexes.filter(|index| self.node(*index).is_some()).collect()
+    }
+
+    /// A peer's machine, if it lives.
+    pub fn node(&self, index: Index) -> Option<&N> {
+        self.slots[index as usize].node.as_ref()
+    }
+
+    /// A random peer that lives.
+    pub fn any(&mut self) -> Index {
+        loop {
+            let index = self.rng.random_range(0..self.slots.len());
+            if self.slots[index].node.is_some() {
+                return index as Index;
+            }
+        }
+    }
+
+    /// Broadcasts from `origin`; returns the broadcast's number.
+    pub fn broadcast(&mut self, origin: Index) -> usize {
+        let number = self.fates.len();
+        let mut got = vec![Micros::MAX; self.slots.len()];
+        got[origin as usize] = self.now;
+        self.fates.push(Fate { origin, sent_at: self.now, got, last_hop: 0, again: 0 });
+        let number_of_all = self.first_fate + number as u64;
+        self.feed(origin, Input::Broadcast(number_of_all));
+        number
+    }
+
+    /// Forgets all broadcasts so far, and what they cost.
+    pub fn reset(&mut self) {
+        self.first_fate += self.fates.len() as u64;
+        self.fates.clear();
+        self.traffic = Traffic::default();
+    }
+
+    /// Gives a peer a message as if `from` had sent it on their link.
+    pub fn inject(&mut self, from: Index, to: Index, message: N::Message) {
+        if let Some(link) = self.slots[from as usize].links.get(&to).copied() {
+            self.send(from, to, link, message);
+        }
+    }
+
+    /// Share of `peers` that have the broadcast by `deadline`.
+    pub fn reliability(&self, number: usize, peers: &[Index], deadline: Micros) -> f64 {
+        let fate = &self.fates[number];
+        let got = |peer: &&Index| fate.got.get(**peer as usize).is_some_and(|at| *at <= deadline);
+        peers.iter().filter(got).count() as f64 / peers.len().max(1) as f64
+    }
+
+    /// Sizes of the connected parts of the graph of neighbours, largest first.
+    pub fn components(&self) -> Vec<usize> {
+        let mut seen = vec![false; self.slots.len()];
+        let mut sizes = Vec::new();
+        for start in self.alive() {
+            if std::mem::replace(&mut seen[start as usize], true) {
+                continue;
+            }
+            let (mut stack, mut size) = (vec![start], 0);
+            while let Some(index) = stack.pop() {
+                size += 1;
+                let Some(node) = self.node(index) else {
+                    continue;
+                };
+                for peer in node.neighbours() {
+                    let linked = self.node(peer).is_some_and(|n| n.neighbours().contains(&index));
+                    if linked && !std::mem::replace(&mut seen[peer as usize], true) {
+                        stack.push(peer);
+                    }
+                }
+            }
+            sizes.push(size);
+        }
+        sizes.sort_unstable_by_key(|size| Reverse(*size));
+        sizes
+    }
+
+    /// Lets `duration` pass.
+    pub fn run(&mut self, duration: Micros) {
+        let end = self.now + duration;
+        while let Some(Reverse((at, _, place))) = self.queue.peek().copied() {
+            if at > end {
+                break;
+            }
+            self.queue.pop();
+            self.now = at;
+            self.free.push(place);
+            if let Some(event) = self.events[place].take() {
+                self.happen(event);
+            }
+        }
+        self.now = end;
+    }
+
+    fn schedule(&mut self, wait: Micros, event: Event<N::Message>) {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.events[place] = Some(event);
+                place
+            }
+            None => {
+                self.events.push(Some(event));
+                self.events.len() - 1
+            }
+        };
+        self.count += 1;
+        self.queue.push(Reverse((self.now + wait, self.count, place)));
+    }
+
+    /// The same for a pair at all times.
+    fn latency(&self, a: Index, b: Index) -> Micros {
+        let pair = u64::from(a.min(b)) << 32 | u64::from(a.max(b));
+        let mut x = pair ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..2 {
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^= x >> 31;
+        }
+        LATENCY.start + x % (LATENCY.end - LATENCY.start)
+    }
+
+    /// Whether anything can pass between two peers.
+    fn cut(&self, a: Index, b: Index) -> bool {
+        let (a, b) = (&self.slots[a as usize], &self.slots[b as usize]);
+        a.side != b.side || a.unplugged || b.unplugged
+    }
+
+    /// What the registry gives `but`.
+    fn sample(&mut self, but: Index, count: usize) -> Vec<Index> {
+        let now = self.now;
+        let slots = &self.slots;
+        self.listed.retain(|index| slots[*index as usize].listed_until > now);
+        let mut sample: Vec<Index> = Vec::new();
+        for _ in 0..2 * count {
+            if self.listed.is_empty() || sample.len() >= count {
+                break;
+            }
+            let index = self.listed[self.rng.random_range(0..self.listed.len())];
+            if index != but && !sample.contains(&index) {
+                sample.push(index);
+            }
+        }
+        sample
+    }
+}

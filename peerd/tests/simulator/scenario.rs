@@ -1,0 +1,166 @@
+//! What is done to a network and what is measured.
+//!
+//! - *Reliability* of a broadcast: the share of the peers alive when it was sent, and still alive at
+//!   its deadline, that had it by the deadline.
+//! - *RMR*, relative message redundancy, as in the Plumtree paper: payload messages sent for each peer that
+//!   received one, less 1; 0 is a perfect tree. Over several broadcasts: all payload messages by all deliveries, less 1.
+//! - *Last hop* of a broadcast: links travelled to the peer it took the most links to reach (1: straight from the origin).
+//! - *Control*: messages without a payload.
+
+use rand::{RngExt, seq::SliceRandom};
+
+use super::{Index, Micros, Network, Node, SECOND};
+
+/// A broadcast counts as far as it came in this time.
+pub const DEADLINE: Micros = 5 * SECOND;
+
+/// What a series of broadcasts came to.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub broadcasts: usize,
+    pub reliability: f64,
+    pub worst_reliability: f64,
+    pub rmr: f64,
+    pub last_hop_mean: f64,
+    pub last_hop_max: u32,
+    pub last_ms_mean: f64,
+    pub again: u64,
+    pub controls_per_peer_second: f64,
+    pub bytes_per_peer_second: f64,
+    pub asks: u64,
+}
+
+/// What a failure came to.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    pub survivors: usize,
+    /// Every broadcast sent this many seconds after the failure or later reached all survivors within
+    /// [`DEADLINE`]; `None` if the last one watched did not.
+    pub recovered_after_s: Option<u64>,
+    /// Mean reliability of the broadcasts sent in the first 10 s, the 20 s after that, and later.
+    pub first_10s: f64,
+    pub to_30s: f64,
+    pub later: f64,
+    /// Islands at the end.
+    pub islands: usize,
+    pub asks: u64,
+    pub dials: u64,
+}
+
+/// A network of `peers` that start one after the other, at `per_second`, and are then left alone.
+pub fn build<N: Node>(seed: u64, peers: usize, per_second: u64, settle_s: u64) -> Network<N> {
+    let mut network = Network::new(seed);
+    for _ in 0..peers {
+        network.add();
+        network.run(SECOND / per_second);
+    }
+    network.run(settle_s * SECOND);
+    network
+}
+
+/// One broadcast each `interval`, each from a random peer.
+pub fn many_senders<N: Node>(network: &mut Network<N>, broadcasts: usize, interval: Micros) -> Figures {
+    network.reset();
+    let start = network.now;
+    let peers = network.alive();
+    for _ in 0..broadcasts {
+        let origin = network.any();
+        network.broadcast(origin);
+        network.run(interval);
+    }
+    network.run(DEADLINE);
+    figures(network, &peers, start)
+}
+
+/// Peers of a share of `per_second` are killed each second, and as many start, while random peers broadcast.
+pub fn churn<N: Node>(network: &mut Network<N>, seconds: u64, per_second: f64) -> Figures {
+    network.reset();
+    let start = network.now;
+    let size = network.alive().len();
+    let mut settled: Vec<Index> = network.alive();
+    for _ in 0..seconds {
+        for _ in 0..(size as f64 * per_second).round() as usize {
+            let victim = network.any();
+            network.kill(victim);
+            network.add();
+        }
+        settled.retain(|peer| network.node(*peer).is_some());
+        let origin = settled[network.rng.random_range(0..settled.len())];
+        network.broadcast(origin);
+        network.run(SECOND);
+    }
+    network.run(DEADLINE);
+    settled.retain(|peer| network.node(*peer).is_some());
+    figures(network, &settled, start)
+}
+
+fn figures<N: Node>(network: &Network<N>, peers: &[Index], start: Micros) -> Figures {
+    let count = network.fates.len();
+    let mut figures = Figures { broadcasts: count, worst_reliability: 1.0, asks: network.traffic.asks, ..Figures::default() };
+    let mut deliveries = 0;
+    for (number, fate) in network.fates.iter().enumerate() {
+        let reliability = network.reliability(number, peers, fate.sent_at + DEADLINE);
+        figures.reliability += reliability / count as f64;
+        figures.worst_reliability = figures.worst_reliability.min(reliability);
+        figures.last_hop_mean += f64::from(fate.last_hop) / count as f64;
+        figures.last_hop_max = figures.last_hop_max.max(fate.last_hop);
+        figures.again += u64::from(fate.again);
+        let got = fate.got.iter().filter(|at| **at != Micros::MAX);
+        deliveries += got.clone().count() - 1;
+        let got = peers.iter().filter_map(|peer| fate.got.get(*peer as usize));
+        let last = got.filter(|at| **at != Micros::MAX).max().map_or(0, |at| at - fate.sent_at);
+        figures.last_ms_mean += last as f64 / 1_000.0 / count as f64;
+    }
+    let traffic = network.traffic;
+    figures.rmr = traffic.payloads as f64 / deliveries.max(1) as f64 - 1.0;
+    let seconds = (network.now - start) as f64 / SECOND as f64;
+    let peer_seconds = peers.len() as f64 * seconds;
+    figures.controls_per_peer_second = traffic.controls as f64 / peer_seconds;
+    figures.bytes_per_peer_second = traffic.bytes as f64 / peer_seconds;
+    figures
+}
+
+/// A share of all peers is gone at once; a random survivor broadcasts each second from then on.
+pub fn mass_failure<N: Node>(network: &mut Network<N>, share: f64, watch_s: u64, unplug: bool) -> Recovery {
+    network.reset();
+    let mut peers = network.alive();
+    peers.shuffle(&mut network.rng);
+    let dead = (peers.len() as f64 * share).round() as usize;
+    let survivors = peers.split_off(dead);
+    for peer in peers {
+        if unplug {
+            network.unplug(peer);
+        } else {
+            network.kill(peer);
+        }
+    }
+    for _ in 0..watch_s {
+        let origin = network.any();
+        network.broadcast(origin);
+        network.run(SECOND);
+    }
+    network.run(DEADLINE);
+    let reliability: Vec<f64> = (0..network.fates.len())
+        .map(|number| {
+            let deadline = network.fates[number].sent_at + DEADLINE;
+            network.reliability(number, &survivors, deadline)
+        })
+        .collect();
+    let last_bad = reliability.iter().rposition(|r| *r < 1.0);
+    let recovered = last_bad.map_or(0, |second| second as u64 + 1);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
+    let part = |from: usize, to: usize| {
+        let to = to.min(reliability.len());
+        mean(&reliability[from.min(to)..to])
+    };
+    Recovery {
+        survivors: survivors.len(),
+        recovered_after_s: (recovered < watch_s).then_some(recovered),
+        first_10s: part(0, 10),
+        to_30s: part(10, 30),
+        later: part(30, usize::MAX),
+        islands: network.components().len(),
+        asks: network.traffic.asks,
+        dials: network.traffic.dials,
+    }
+}
