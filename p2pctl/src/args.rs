@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, field::InvalidField, name::PeerName};
-use peerd::config::{REGISTRY_DEFAULT, parse_registry};
+use peerd::config::{REGISTRY_DEFAULT, parse_label, parse_registry};
 use std::{path::PathBuf, time::Duration};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
@@ -283,11 +283,6 @@ fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
 
 fn parse_hash(text: &str) -> Result<ContentHash, InvalidField> {
     text.strip_prefix("b3:").unwrap_or(text).parse()
-}
-
-fn parse_label(text: &str) -> Result<(String, String), InvalidField> {
-    let (key, value) = text.split_once('=').ok_or_else(|| InvalidField::new("label", "write KEY=VALUE"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

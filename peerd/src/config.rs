@@ -193,7 +193,11 @@ pub fn parse_registry(text: &str) -> Result<Endpoint, InvalidField> {
     rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|error: InvalidField| error.in_field("registry"))
 }
 
-fn parse_label(text: &str) -> Result<(String, String), InvalidField> {
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// When there is no `=`.
+pub fn parse_label(text: &str) -> Result<(String, String), InvalidField> {
     let (key, value) = text.split_once('=').ok_or_else(|| InvalidField::new("label", "write KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }

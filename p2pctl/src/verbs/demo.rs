@@ -12,7 +12,7 @@ use p2pdi::{
 use peerd::{
     dial::Dialer,
     locate::{Found, ask, list, query_for},
-    transfer::{FetchOptions, Fetched, FindHolders, Progress, STALL_TIMEOUT, Source, Wanted, fetch},
+    transfer::{FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, Source, Wanted, fetch},
 };
 use serde_json::json;
 use std::{
@@ -106,16 +106,7 @@ async fn get(dialer: &Dialer, found: Found, folder: &Path) -> Outcome<Fetched> {
     let wanted = Wanted::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
     // Boxed: a fetch carries the state of a piece's hash, which is large.
-    Ok(Box::pin(fetch(dialer, &wanted, found.holders, &Nobody, &options, &progress)).await?)
-}
-
-/// All holders are named already.
-struct Nobody;
-
-impl FindHolders for Nobody {
-    async fn holders(&self, _: p2pdi::content::ContentHash) -> Vec<Source> {
-        Vec::new()
-    }
+    Ok(Box::pin(fetch(dialer, &wanted, found.holders, &NobodyElse, &options, &progress)).await?)
 }
 
 /// The bytes on the disk are those that travel with the program.

@@ -7,5 +7,5 @@ pub mod receive;
 pub mod serve;
 pub mod sources;
 
-pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, Progress, STALL_TIMEOUT, Wanted, fetch};
+pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, Progress, STALL_TIMEOUT, Wanted, fetch};
 pub use sources::{Source, SourceReport};

@@ -6,7 +6,7 @@ use peerd::{
     dial::Dialer,
     identity::Identity,
     locate::ask,
-    transfer::{FetchOptions, FindHolders, Progress, STALL_TIMEOUT, Source, Wanted, fetch},
+    transfer::{FetchOptions, NobodyElse, Progress, STALL_TIMEOUT, Wanted, fetch},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
@@ -58,7 +58,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wa
             let (dialer, options) = (dialer.clone(), Arc::clone(&options));
             fetches.spawn(async move {
                 let wanted = Wanted::Hash(found.document.hash);
-                fetch(&dialer, &wanted, found.holders, &Nobody, &options, &Arc::new(Progress::default())).await
+                fetch(&dialer, &wanted, found.holders, &NobodyElse, &options, &Arc::new(Progress::default())).await
             });
         }
     }
@@ -81,13 +81,4 @@ fn take(tally: &mut Tally, done: Done) -> Outcome {
     tally.calls += 1;
     tally.bytes += fetched.fetched_bytes;
     Ok(())
-}
-
-/// Each document of a task has the holders it was listed with.
-struct Nobody;
-
-impl FindHolders for Nobody {
-    async fn holders(&self, _: p2pdi::content::ContentHash) -> Vec<Source> {
-        Vec::new()
-    }
 }
