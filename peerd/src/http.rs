@@ -1,6 +1,8 @@
 //! What a browser, curl and Prometheus see, on the same port as gRPC.
 
-use crate::{messages::Message, service::Services};
+mod messages;
+
+use crate::{mesh::View, messages::Message, overlay::membership::Direction, service::Services};
 use axum::{
     Router,
     extract::State,
@@ -30,6 +32,8 @@ struct Page {
 pub(crate) fn router(services: Arc<Services>, metrics: Metrics) -> Router {
     Router::new()
         .route("/", get(status))
+        .route("/whisper", get(messages::whisper).post(messages::whisper))
+        .route("/broadcast", get(messages::broadcast).post(messages::broadcast))
         .route("/metrics", get(render_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -39,22 +43,30 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics) -> Router {
 async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     let status = page.services.status();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    if accept.contains("application/json") {
+    if messages::wants_json(&headers) {
         let body = json::value(&status).to_string() + "\n";
         return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     }
-    let text = text(&status, &page.services.inbox.latest(MESSAGES_SHOWN));
+    let text = text(&status, &page.services.mesh.view(), &page.services.inbox.latest(MESSAGES_SHOWN));
     if accept.contains("text/html") { Html(html(&status.name, &text)).into_response() } else { text.into_response() }
 }
 
 async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
     let status = page.services.status();
     let share = status.share.unwrap_or_default();
+    let mesh = status.mesh.unwrap_or_default();
     let gauges = [
         ("p2pdi_documents", "Documents shared", share.documents),
         ("p2pdi_document_bytes", "Bytes of all documents shared", share.bytes),
         ("p2pdi_learned_documents", "Documents known from other peers", share.learned_documents),
         ("p2pdi_known_peers", "Peers known through the registry", status.registry.as_ref().map_or(0, |r| r.known_peers)),
+        ("p2pdi_mesh_links", "Open links", mesh.links.into()),
+        ("p2pdi_mesh_neighbours", "Neighbours in the mesh", mesh.neighbours.into()),
+        ("p2pdi_mesh_broadcasts", "Broadcasts that arrived", mesh.broadcasts),
+        ("p2pdi_mesh_duplicates", "Broadcasts that arrived again", mesh.duplicates),
+        ("p2pdi_mesh_relayed", "Messages passed on for others", mesh.relayed),
+        ("p2pdi_mesh_throttled", "Frames dropped since their sender sent more than its share", mesh.throttled),
+        ("p2pdi_mesh_misbehaviour", "Frames that no peer should send", mesh.misbehaviour),
         ("p2pdi_registered", "1 while registered", u64::from(is_registered(page.services.session.status().state()))),
     ];
     for (name, help, value) in gauges {
@@ -80,7 +92,7 @@ async fn ready(State(page): State<Page>) -> (StatusCode, String) {
     }
 }
 
-fn text(status: &StatusResponse, messages: &[Message]) -> String {
+fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -> String {
     let mut out = String::new();
     let mut line = |label: &str, value: String| {
         // Writing to a string does not fail.
@@ -99,6 +111,13 @@ fn text(status: &StatusResponse, messages: &[Message]) -> String {
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
         line("peers", format!("{} known", registry.known_peers));
+    }
+    for (contact, direction) in &mesh.neighbours {
+        let direction = if *direction == Direction::Outgoing { "to" } else { "from" };
+        line("linked", format!("{direction} {} at {}", contact.name(), contact.endpoint()));
+    }
+    if !mesh.others.is_empty() {
+        line("others", format!("{} to fall back on", mesh.others.len()));
     }
     if let Some(share) = &status.share {
         line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));
