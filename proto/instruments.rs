@@ -73,7 +73,7 @@ impl Metrics {
         RpcLayer { methods: Arc::new(self.methods()) }
     }
 
-    fn methods(&self) -> HashMap<String, Method> {
+    fn methods(&self) -> HashMap<String, Arc<Method>> {
         let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
         let mut methods = HashMap::new();
         for file in set.file.iter().filter(|file| file.package() == "p2pdi.v1") {
@@ -92,7 +92,7 @@ impl Metrics {
                         latency: self.histogram(LATENCY, "Time until a call's answer began, by method", &labels),
                         name,
                     };
-                    methods.insert(path, known);
+                    methods.insert(path, Arc::new(known));
                 }
             }
         }
@@ -115,7 +115,7 @@ struct Method {
 /// See [`Metrics::rpc_layer`].
 #[derive(Clone)]
 pub struct RpcLayer {
-    methods: Arc<HashMap<String, Method>>,
+    methods: Arc<HashMap<String, Arc<Method>>>,
 }
 
 impl<S> Layer<S> for RpcLayer {
@@ -130,7 +130,7 @@ impl<S> Layer<S> for RpcLayer {
 #[derive(Clone)]
 pub struct RpcService<S> {
     inner: S,
-    methods: Arc<HashMap<String, Method>>,
+    methods: Arc<HashMap<String, Arc<Method>>>,
 }
 
 impl<S, B, R> Service<Request<B>> for RpcService<S>
@@ -149,8 +149,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = self.methods.get_key_value(request.uri().path()).map(|(path, _)| path.clone());
-        let span = match method.as_ref().and_then(|path| self.methods.get(path)) {
+        let method = self.methods.get(request.uri().path()).cloned();
+        let span = match &method {
             Some(method) => crate::telemetry::server_span(&method.name, request.headers()),
             None => tracing::Span::none(),
         };
@@ -158,7 +158,7 @@ where
             let _entered = span.enter();
             self.inner.call(request)
         };
-        RpcFuture { inner: Box::pin(inner), span, started: Instant::now(), methods: Arc::clone(&self.methods), method }
+        RpcFuture { inner: Box::pin(inner), span, started: Instant::now(), method }
     }
 }
 
@@ -167,8 +167,7 @@ pub struct RpcFuture<F> {
     inner: Pin<Box<F>>,
     span: tracing::Span,
     started: Instant,
-    methods: Arc<HashMap<String, Method>>,
-    method: Option<String>,
+    method: Option<Arc<Method>>,
 }
 
 impl<F, R, E> Future for RpcFuture<F>
@@ -183,7 +182,7 @@ where
             let _entered = this.span.enter();
             ready!(this.inner.as_mut().poll(cx))
         };
-        if let Some(method) = this.method.as_ref().and_then(|path| this.methods.get(path)) {
+        if let Some(method) = &this.method {
             method.latency.record(this.started.elapsed().as_secs_f64());
             // An error known before the first byte travels in the headers; a later one in the trailers.
             let code = answer.as_ref().ok().and_then(|answer| answer.headers().get("grpc-status"));

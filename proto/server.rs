@@ -30,6 +30,7 @@ use tonic::{
         server::{Connected, TcpConnectInfo},
     },
 };
+use tower::util::MapRequestLayer;
 
 mod stop;
 pub use stop::{Stopped, until_stopped};
@@ -41,8 +42,10 @@ pub struct Limits {
     pub connections: usize,
     /// Streams (calls under way) of one connection.
     pub streams_per_connection: u32,
-    /// How long a new connection may stay silent.
+    /// How long a new connection may take to say what it wants.
     pub first_byte: Duration,
+    /// How long the next message of an answer may wait for its caller to read; then the connection is closed.
+    pub unread: Duration,
     /// How long calls may go on once the server stops.
     pub grace: Duration,
 }
@@ -56,12 +59,20 @@ impl Default for Limits {
             streams_per_connection: 256,
             // A client sends its preface at once; three lost packets fit.
             first_byte: Duration::from_secs(10),
+            // A chunk of 256 KiB at the speed of a bad telephone line; nginx's `send_timeout` is the same.
+            unread: Duration::from_secs(60),
             // Kubernetes waits 30 s before it kills.
             grace: Duration::from_secs(10),
         }
     }
 }
 
+/// What every server serves beside its own services.
+const ALWAYS_SERVED: [&str; 3] = [
+    tonic_health::pb::health_server::SERVICE_NAME,
+    tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+    tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME,
+];
 /// Largest header block taken: the cookie, a trace context and a deadline fit many times.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
 /// Pause after a failed accept, such as "too many open files": without it the loop would spin.
@@ -76,19 +87,24 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 #[error("the contract's descriptors cannot be served: {0}")]
 pub struct RouterError(#[from] tonic_reflection::server::Error);
 
-/// Adds health, reflection and a fallback for unknown paths to a server's own services.
+/// Adds health, reflection and a fallback for unknown paths to a server's own services, whose names are `served`.
 ///
 /// # Errors
 /// When the contract's descriptors cannot be read, which is our mistake.
 pub fn router(
     services: Routes,
+    served: &[&str],
     health: tonic_health::server::HealthReporter,
     http: axum::Router,
 ) -> Result<axum::Router, RouterError> {
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let described = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that grpcurl shows the reason of a refusal in words.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+        // The contract describes services of other servers too, which are not to be found here.
+        served.iter().chain(&ALWAYS_SERVED).fold(described, |described, name| described.with_service_name(*name))
     };
     let grpc = services
         .add_service(tonic_health::pb::health_server::HealthServer::new(
@@ -122,7 +138,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let cut = CancellationToken::new();
-    let incoming = accept(listener, limits, metrics, cut.clone());
+    let incoming = accept(listener, limits, metrics, &cut);
     let server = Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -132,6 +148,7 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapRequestLayer::new(with_address))
         .layer(metrics.rpc_layer())
         .serve_with_incoming_shutdown(router, incoming, stop.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
@@ -155,8 +172,9 @@ fn accept(
     listener: TcpListener,
     limits: &Limits,
     metrics: &Metrics,
-    cut: CancellationToken,
+    cut: &CancellationToken,
 ) -> impl tokio_stream::Stream<Item = io::Result<Connection>> + use<> {
+    let cut = cut.clone();
     let places = Arc::new(Semaphore::new(limits.connections));
     let first_byte = limits.first_byte;
     let refused =
@@ -175,10 +193,12 @@ fn accept(
                     tracing::debug!(%error, "a connection closed at once");
                     return None;
                 }
+                let cut = cut.child_token();
                 Some(Ok(Connection {
+                    silence: Some((Box::pin(sleep(first_byte)), PREFACE_BYTES)),
+                    caller: Caller { tcp: stream.connect_info(), cut: cut.clone() },
                     stream,
-                    silence: Some(Box::pin(sleep(first_byte))),
-                    cut: Box::pin(cut.clone().cancelled_owned()),
+                    cut: Box::pin(cut.cancelled_owned()),
                     _place: place,
                 }))
             }
@@ -204,42 +224,74 @@ fn futures_accept(listener: TcpListener) -> impl tokio_stream::Stream<Item = io:
     }
 }
 
-/// An accepted connection: counted, closed when it stays silent at first, and cut when the server's grace period ends.
+/// Who called, in the extensions of every call.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    tcp: TcpConnectInfo,
+    cut: CancellationToken,
+}
+
+impl Caller {
+    /// Closes the connection that the call came on, with all other calls on it.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+}
+
+/// tonic and the handlers look for the address under its own type.
+fn with_address<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
+    if let Some(tcp) = request.extensions().get::<Caller>().map(|caller| caller.tcp.clone()) {
+        request.extensions_mut().insert(tcp);
+    }
+    request
+}
+
+/// Bytes that an HTTP/2 client sends first (RFC 9113, section 3.4). Fewer than these do not tell yet which HTTP it is, and
+/// wait without a limit of the HTTP server's own; for a request of HTTP/1 it has one.
+const PREFACE_BYTES: usize = 24;
+
+/// An accepted connection: counted, closed when it says too little at first, and cut when the server's grace period ends or a
+/// call asks for it.
 struct Connection {
     stream: TcpStream,
-    /// Runs until the first byte.
-    silence: Option<Pin<Box<Sleep>>>,
+    caller: Caller,
+    /// Runs until that many more bytes came, or anything was answered.
+    silence: Option<(Pin<Box<Sleep>>, usize)>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().poll(cx).is_ready() {
+        let this = &mut *self;
+        if this.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        if let Some(silence) = &mut self.silence {
-            if silence.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            self.silence = None;
-            return Poll::Ready(Ok(()));
+        let Some((silence, missing)) = &mut this.silence else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+        if silence.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        *missing = missing.saturating_sub(buf.filled().len() - before);
+        if *missing == 0 {
+            this.silence = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.silence = None;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -252,6 +304,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.silence = None;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -22,6 +22,7 @@ pub(crate) async fn idle() -> Figure {
         value,
         unit: "MiB resident",
         yardstick: None,
+        ratio: None,
         aim: "< 30".into(),
         reached: value < 30.0,
     }
@@ -81,6 +82,7 @@ pub(crate) async fn measure(options: &Options) -> Vec<Figure> {
                 value,
                 unit: "bytes resident",
                 yardstick: None,
+                ratio: None,
                 aim: "≤ 512".into(),
                 reached: value <= 512.0,
             });

@@ -92,6 +92,14 @@ impl Served {
         clients
     }
 
+    /// Processor time used so far, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Fields 14 and 15 (proc(5)), counted after the name in parentheses; in hundredths on every Linux in use.
+        let after = stat.rsplit_once(')').unwrap().1;
+        after.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+    }
+
     /// Resident memory in bytes, as Linux counts it.
     pub(crate) fn resident(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -19,14 +19,14 @@ fn main() -> ExitCode {
     let printer = Printer::new(cli.global.output);
     let runtime = match runtime(&cli.verb) {
         Ok(runtime) => runtime,
-        Err(error) => return fail(printer, &error.into()),
+        Err(error) => return fail(printer, &error),
     };
     let code = runtime.block_on(async {
         let telemetry = match telemetry::init("p2pctl", &cli.global.log) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(printer, &Failure::usage(error.to_string())),
         };
-        let code = match verbs::run(cli, printer).await {
+        let code = match Box::pin(verbs::run(cli, printer)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => fail(printer, &failure),
         };

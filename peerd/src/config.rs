@@ -2,7 +2,7 @@
 
 use crate::{mesh::Bootnode, service::ControlFrom};
 use bytesize::ByteSize;
-use clap::Parser;
+use clap::{Parser, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
 use std::{
     collections::BTreeMap,
@@ -42,13 +42,15 @@ pub struct NodeConfig {
     pub limits: Limits,
 }
 
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
 Examples:
   Share a folder of RFCs, registered with a registry on this machine:
-    peerd --name fff-c --listen 127.0.0.1:7801 --share ./rfc --state ./state/fff-c
+    peerd --name fff-c --share ./rfc --state ./state/fff-c
 
   In a container, where others reach it by another address than it listens on:
-    peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 --registry http://registry:7800 --share /data --state /state
+    peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 \\
+      --registry http://registry:7800 --share /data --state /state
 
   Three peers without a registry, the third of which knows the other two:
     peerd --no-registry --name A --port 8001
@@ -84,8 +86,8 @@ pub struct Args {
     #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
     registry: Endpoint,
 
-    /// Run without a registry
-    #[arg(long, env = "P2PDI_NO_REGISTRY", conflicts_with = "registry", num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = clap::ArgAction::Set)]
+    /// Run without a registry, whatever --registry says
+    #[arg(long, env = "P2PDI_NO_REGISTRY", value_parser = BoolishValueParser::new())]
     no_registry: bool,
 
     /// Peers to link to: NAME:PORT on this host, NAME@HOST:PORT, or HOST:PORT; tried until they answer
@@ -159,6 +161,12 @@ impl Args {
         let state = state.ok_or_else(|| {
             InvalidField::new("state", "neither XDG_STATE_HOME nor HOME says where; give a folder with --state")
         })?;
+        if self.upload_limit.is_some_and(|limit| limit.as_u64() == 0) {
+            return Err(InvalidField::new(
+                "upload-limit",
+                "is 0, which would serve nobody; share nothing instead, or give a limit such as 1MiB",
+            ));
+        }
         let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
         Ok(NodeConfig {
             name,

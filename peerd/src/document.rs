@@ -1,5 +1,6 @@
 //! What is known of a document, checked when it comes from a stranger.
 
+use crate::share::number;
 use p2pdi::{
     content::{ContentHash, Pieces},
     document::{DocumentName, TITLE_MAX_BYTES},
@@ -39,8 +40,12 @@ impl TryFrom<v1::Document> for DocumentInfo {
         if from.title.len() > TITLE_MAX_BYTES {
             return Err(InvalidField::new("title", format!("{} bytes long; at most {TITLE_MAX_BYTES} fit", from.title.len())));
         }
+        let name = DocumentName::parse(&from.name)?;
+        if from.number != 0 && number(name.file_name()) != Some(from.number) {
+            return Err(InvalidField::new("number", format!("{} is not what {name} says", from.number)));
+        }
         Ok(Self {
-            name: DocumentName::parse(&from.name)?,
+            name,
             number: (from.number != 0).then_some(from.number),
             // It is printed on terminals.
             title: from.title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),

@@ -5,7 +5,7 @@ mod messages;
 use crate::{mesh::View, messages::Message, overlay::membership::Direction, service::Services};
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -16,6 +16,8 @@ use p2pdi::{
     v1::{SessionState, StatusResponse},
 };
 use std::{fmt::Write as _, sync::Arc, time::SystemTime};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
 
 /// Messages shown on the status page.
 const MESSAGES_SHOWN: usize = 10;
@@ -26,10 +28,11 @@ const MESSAGE_SHOWN_CHARS: usize = 120;
 struct Page {
     services: Arc<Services>,
     metrics: Metrics,
+    stop: CancellationToken,
 }
 
 /// The plain HTTP side of a peer.
-pub(crate) fn router(services: Arc<Services>, metrics: Metrics) -> Router {
+pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(status))
         .route("/whisper", get(messages::whisper).post(messages::whisper))
@@ -37,29 +40,38 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics) -> Router {
         .route("/metrics", get(render_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Page { services, metrics })
+        .with_state(Page { services, metrics, stop })
 }
 
-async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
-    let status = page.services.status();
+/// The whole status for those who may control the peer; others see what Ping tells everybody.
+async fn status(State(page): State<Page>, headers: HeaderMap, request: Request) -> Response {
+    let caller = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let (value, text) = if page.services.permit(caller).is_ok() {
+        let status = page.services.status();
+        (json::value(&status), text(&status, &page.services.mesh.view(), &page.services.inbox.latest(MESSAGES_SHOWN)))
+    } else {
+        let ping = page.services.ping();
+        let text = format!("peer {} at {}, version {}, {} documents\n", ping.name, ping.endpoint, ping.version, ping.documents);
+        (json::value(&ping), text)
+    };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     if messages::wants_json(&headers) {
-        let body = json::value(&status).to_string() + "\n";
-        return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+        ([(header::CONTENT_TYPE, "application/json")], value.to_string() + "\n").into_response()
+    } else if accept.contains("text/html") {
+        Html(html(page.services.me.name.as_str(), &text)).into_response()
+    } else {
+        text.into_response()
     }
-    let text = text(&status, &page.services.mesh.view(), &page.services.inbox.latest(MESSAGES_SHOWN));
-    if accept.contains("text/html") { Html(html(&status.name, &text)).into_response() } else { text.into_response() }
 }
 
 async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
     let status = page.services.status();
-    let share = status.share.unwrap_or_default();
+    let registry = status.registry.unwrap_or_default();
+    let registered = u64::from(registry.state() == SessionState::Registered);
     let mesh = status.mesh.unwrap_or_default();
     let gauges = [
-        ("p2pdi_documents", "Documents shared", share.documents),
-        ("p2pdi_document_bytes", "Bytes of all documents shared", share.bytes),
-        ("p2pdi_learned_documents", "Documents known from other peers", share.learned_documents),
-        ("p2pdi_known_peers", "Peers known through the registry", status.registry.as_ref().map_or(0, |r| r.known_peers)),
+        ("p2pdi_learned_documents", "Documents known from other peers", status.share.unwrap_or_default().learned_documents),
+        ("p2pdi_known_peers", "Peers known through the registry", registry.known_peers),
         ("p2pdi_mesh_links", "Open links", mesh.links.into()),
         ("p2pdi_mesh_neighbours", "Neighbours in the mesh", mesh.neighbours.into()),
         ("p2pdi_mesh_broadcasts", "Broadcasts that arrived", mesh.broadcasts),
@@ -67,7 +79,7 @@ async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
         ("p2pdi_mesh_relayed", "Messages passed on for others", mesh.relayed),
         ("p2pdi_mesh_throttled", "Frames dropped since their sender sent more than its share", mesh.throttled),
         ("p2pdi_mesh_misbehaviour", "Frames that no peer should send", mesh.misbehaviour),
-        ("p2pdi_registered", "1 while registered", u64::from(is_registered(page.services.session.status().state()))),
+        ("p2pdi_registered", "1 while registered", registered),
     ];
     for (name, help, value) in gauges {
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
@@ -76,12 +88,11 @@ async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.metrics.render())
 }
 
-fn is_registered(state: SessionState) -> bool {
-    state == SessionState::Registered
-}
-
 /// Ready: the share is read, and the registry does not refuse this peer. A registry that is away does not make a peer useless.
 async fn ready(State(page): State<Page>) -> (StatusCode, String) {
+    if page.stop.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
     let standing = page.services.session.status();
     if !page.services.catalog.share().progress().borrow().settled {
         return (StatusCode::SERVICE_UNAVAILABLE, "the share is still being read\n".to_owned());

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 
+mod attended;
 mod backoff;
 pub mod catalog;
 pub mod config;

@@ -10,12 +10,14 @@ use p2pdi::{
     endpoint::Endpoint,
     v1::{Holding, RfcQueryRequest},
 };
+use prost::Message as _;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 use tokio::{task::JoinSet, time::timeout_at};
 use tonic::Status;
+use tracing::Instrument as _;
 
 /// Peers asked at once: enough to hide their latency, few enough for one client's connections.
 const ASKED_AT_ONCE: usize = 32;
@@ -73,7 +75,8 @@ pub async fn ask(dialer: &Dialer, peers: &[Source], request: &RfcQueryRequest) -
             && asking.len() < ASKED_AT_ONCE
             && let Some(peer) = waiting.next()
         {
-            asking.spawn(ask_one(dialer.clone(), peer.clone(), request.clone()));
+            // A task of its own, and still a part of the caller's trace.
+            asking.spawn(ask_one(dialer.clone(), peer.clone(), request.clone()).in_current_span());
         }
         let next = match deadline {
             Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
@@ -111,6 +114,8 @@ async fn ask_one(dialer: Dialer, peer: Source, request: RfcQueryRequest) -> (Sou
 
 /// Most holdings taken from one peer by one question.
 const HOLDINGS_MAX: usize = 100_000;
+/// Most bytes taken: so many holdings with names and titles of ordinary length, and one holder each.
+const HOLDINGS_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// All holdings of one peer's answer.
 ///
@@ -118,10 +123,11 @@ const HOLDINGS_MAX: usize = 100_000;
 /// When the peer cannot be reached or refuses.
 pub async fn list(dialer: &Dialer, endpoint: &Endpoint, request: RfcQueryRequest) -> Result<Vec<Holding>, Status> {
     let mut stream = dialer.peer(endpoint).rfc_query(request).await?.into_inner();
-    let mut holdings = Vec::new();
+    let (mut holdings, mut bytes) = (Vec::new(), 0);
     while let Some(message) = stream.message().await? {
+        bytes += message.encoded_len();
         holdings.extend(message.holdings);
-        if holdings.len() > HOLDINGS_MAX {
+        if holdings.len() > HOLDINGS_MAX || bytes > HOLDINGS_MAX_BYTES {
             break;
         }
     }

@@ -4,6 +4,7 @@ mod progress;
 
 use clap::Parser as _;
 use p2pdi::{
+    field::InvalidField,
     server::{Stopped, until_stopped},
     telemetry,
 };
@@ -14,6 +15,7 @@ use peerd::{
 use std::{
     error::Error,
     io::{self, Write as _},
+    net::SocketAddr,
     process::ExitCode,
 };
 use tokio::{net::TcpListener, runtime::Runtime};
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
         let code = match Box::pin(run(args)).await {
             Ok(Stopped::Done(())) => ExitCode::SUCCESS,
             Ok(Stopped::AtOnce) => ExitCode::from(130),
+            Err(error) if is_usage(error.as_ref()) => {
+                fail(error.as_ref(), None);
+                ExitCode::from(2)
+            }
             Err(error) => fail(error.as_ref(), hint(error.as_ref())),
         };
         telemetry.finish().await;
@@ -45,7 +51,7 @@ fn main() -> ExitCode {
 async fn run(args: Args) -> Result<Stopped<()>, Box<dyn Error>> {
     let address = args.listen();
     let config = args.into_config()?;
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener = TcpListener::bind(address).await.map_err(|source| CannotListen { address, source })?;
     let bound = listener.local_addr()?;
     let node = Node::open(config, listener)?;
     progress::show(node.handle());
@@ -58,12 +64,28 @@ async fn run(args: Args) -> Result<Stopped<()>, Box<dyn Error>> {
     }
 }
 
+/// The address is not to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+struct CannotListen {
+    address: SocketAddr,
+    source: io::Error,
+}
+
 fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if error.is::<CannotListen>() {
+        return Some("stop what listens there, or choose another address with --listen; port 0 picks a free one");
+    }
     match error.downcast_ref::<NodeError>()? {
         NodeError::State(peerd::identity::StateError::Locked { .. }) => Some("give each peer a folder of its own with --state"),
         NodeError::Share(_) => Some("give a folder that this user can read with --share"),
         _ => None,
     }
+}
+
+/// Whether a flag cannot be right, whatever the world does.
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    error.is::<InvalidField>() || matches!(error.downcast_ref(), Some(NodeError::Config(_)))
 }
 
 fn fail(error: &dyn Error, hint: Option<&str>) -> ExitCode {

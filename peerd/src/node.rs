@@ -17,7 +17,11 @@ use p2pdi::{
     field::InvalidField,
     instruments::Metrics,
     server,
-    v1::{WhisperRequest, WhisperResponse, control_server::ControlServer, peer_server::PeerServer},
+    v1::{
+        WhisperRequest, WhisperResponse,
+        control_server::{self, ControlServer},
+        peer_server::{self, PeerServer},
+    },
 };
 use std::{io, sync::Arc, time::SystemTime};
 use tokio::{
@@ -103,6 +107,7 @@ impl Node {
             control: config.control,
             started_at: SystemTime::now(),
             stop: CancellationToken::new(),
+            unread: config.limits.unread,
         };
         Ok(Self { listener, config, state, services: Arc::new(services), indexer, lookups, mesh: driver, metrics })
     }
@@ -122,15 +127,21 @@ impl Node {
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
         health.set_serving::<PeerServer<Calls>>().await;
+        health.set_serving::<ControlServer<Calls>>().await;
         let grpc = Routes::new(PeerServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES))
             .add_service(ControlServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES));
-        let router = server::router(grpc, health, http::router(Arc::clone(&services), metrics.clone()))?;
+        let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
+        let router =
+            server::router(grpc, &served, health.clone(), http::router(Arc::clone(&services), metrics.clone(), stop.clone()))?;
 
         let mut parts = JoinSet::new();
-        let (stopped, streams) = (stop.clone(), services.stop.clone());
+        let (stopping, streams) = (stop.clone(), services.stop.clone());
         parts.spawn(async move {
-            stopped.cancelled().await;
+            stopping.cancelled().await;
             streams.cancel();
+            health.set_not_serving::<PeerServer<Calls>>().await;
+            health.set_not_serving::<ControlServer<Calls>>().await;
+            health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         parts.spawn(indexer.run(stop.clone()));
         parts.spawn(mesh.run(stop.clone()));

@@ -4,12 +4,12 @@
 //! those it asked says "this way", or all of them have answered (Chang: *Echo Algorithms*, IEEE TSE 8(4), 1982). So the
 //! asker hears that there is no way as soon as that is known. The answers form a tree, along which the message follows.
 
-mod types;
+mod message;
 
 #[cfg(test)]
 mod tests;
 
-pub use types::{Action, Message, Relay, RelayReply, RouteId};
+pub use message::{Action, Message, Relay, RelayReply, RouteId};
 
 use crate::overlay::{Contact, Time, link::Bucket};
 use p2pdi::{id::PeerId, name::PeerName};

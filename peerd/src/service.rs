@@ -1,6 +1,7 @@
 //! The RPCs of `Peer` and `Control`: raw values are checked in the first lines, the parts do the work.
 
 use crate::{
+    attended::Attended,
     catalog::{self, Catalog, Filter},
     identity::Identity,
     mesh::{Mesh, RELAYED_MAX_BYTES},
@@ -15,6 +16,7 @@ use p2pdi::{
     content::ContentHash,
     document::DocumentName,
     field::InvalidField,
+    server::Caller,
     status::Reason,
     v1::{
         BroadcastRequest, BroadcastResponse, GetRfcRequest, GetRfcResponse, JoinRequest, JoinResponse, LinkRequest, LinkResponse,
@@ -51,6 +53,8 @@ pub struct Services {
     pub(crate) started_at: SystemTime,
     /// Ends streams that would go on for ever.
     pub(crate) stop: CancellationToken,
+    /// See [`p2pdi::server::Limits::unread`].
+    pub(crate) unread: Duration,
 }
 
 /// The RPCs; clones share their parts.
@@ -121,19 +125,20 @@ impl Services {
 
 #[tonic::async_trait]
 impl Peer for Calls {
-    type RFCQueryStream = tokio_stream::Iter<Box<dyn Iterator<Item = Result<RfcQueryResponse, Status>> + Send>>;
+    type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
         let messages = catalog::answer(&self.catalog, &self.me, &filter, request.if_version, Instant::now());
-        let messages: Box<dyn Iterator<Item = _> + Send> = Box::new(messages.map(Ok));
-        Ok(Response::new(tokio_stream::iter(messages)))
+        Ok(Response::new(Box::pin(Attended::new(tokio_stream::iter(messages.map(Ok)), caller, self.unread))))
     }
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let GetRfcRequest { document, offset, length, without_piece_hashes } = request.into_inner();
         let document = self.document(document)?;
         let size = document.size;
@@ -153,7 +158,7 @@ impl Peer for Calls {
         };
         let upload = Upload { document, range: offset..end, with_piece_hashes: !without_piece_hashes };
         let stream = Arc::clone(&self.uploads).send(self.catalog.share().clone(), upload).await?;
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(Attended::new(stream, caller, self.unread))))
     }
 
     async fn whisper(&self, request: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
@@ -161,16 +166,7 @@ impl Peer for Calls {
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
-        let index = self.catalog.share().index();
-        Ok(Response::new(PingResponse {
-            id: self.me.id.to_field(),
-            name: self.me.name.to_string(),
-            endpoint: self.me.endpoint.to_string(),
-            version: VERSION.to_owned(),
-            index_version: index.version(),
-            documents: index.len() as u64,
-            load: Some(self.load()),
-        }))
+        Ok(Response::new(self.0.ping()))
     }
 
     async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
@@ -209,6 +205,7 @@ impl Control for Calls {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         self.permit(request.remote_addr())?;
+        let caller = request.extensions().get::<Caller>().cloned();
         let kinds = request.into_inner().kinds;
         if kinds.len() > KINDS_MAX {
             return Err(InvalidField::new("kinds", format!("names {}; at most {KINDS_MAX} fit", kinds.len())).into());
@@ -229,7 +226,7 @@ impl Control for Calls {
                 }
             }
         };
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(Attended::new(stream, caller, self.unread))))
     }
 
     async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
@@ -240,7 +237,21 @@ impl Control for Calls {
 }
 
 impl Services {
-    /// Whether `caller` may control this peer.
+    /// What everybody may know.
+    pub(crate) fn ping(&self) -> PingResponse {
+        let index = self.catalog.share().index();
+        PingResponse {
+            id: self.me.id.to_field(),
+            name: self.me.name.to_string(),
+            endpoint: self.me.endpoint.to_string(),
+            version: VERSION.to_owned(),
+            index_version: index.version(),
+            documents: index.len() as u64,
+            load: Some(self.load()),
+        }
+    }
+
+    /// Whether `caller` may control the peer, and see all of its status.
     pub(crate) fn permit(&self, caller: Option<SocketAddr>) -> Result<(), Status> {
         match self.control {
             ControlFrom::Any => Ok(()),

@@ -6,6 +6,14 @@
 //! shows no title has its file name there. Few of these RFCs are in the repository; point
 //! `P2PDI_RFC_DIR` at a folder with more of them (`rfc48.txt`, ...) to check them all.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot read its files cannot go on"
+)]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;

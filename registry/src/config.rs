@@ -9,16 +9,19 @@ const TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest ttl: a peer that died stays listed that long.
 const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
 Examples:
-  registry                                    keep leases on 127.0.0.1:7800, records in the user's state folder
+  registry                                listen on 127.0.0.1:7800, keep records
   registry --listen 0.0.0.0:7800 --state /var/lib/p2pdi
   registry --listen 127.0.0.1:0 --state memory --ttl 5s
-  curl http://127.0.0.1:7800/                 who is alive
-  grpcurl -plaintext 127.0.0.1:7800 list      what can be called
+  curl http://127.0.0.1:7800/             who is alive
+  grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
-Every flag can be given as an environment variable too; flags win. Traces go where the standard OTEL_* variables say.
-The name, address and labels of a peer are known to everyone who can reach the registry.";
+Every flag can be given as an environment variable too; flags win. Traces go
+where the standard OTEL_* variables say.
+The name, address and labels of a peer are known to everyone who can reach the
+registry.";
 
 /// The registry of P2P-DI: knows which peers are alive.
 ///

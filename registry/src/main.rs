@@ -35,7 +35,8 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(Stopped::Done(())) => ExitCode::SUCCESS,
-        Ok(Stopped::AtOnce) => ExitCode::FAILURE,
+        // As a shell says of what Ctrl-C ended.
+        Ok(Stopped::AtOnce) => ExitCode::from(130),
         Err(failure) => failed(&failure),
     }
 }

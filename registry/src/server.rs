@@ -10,7 +10,11 @@ use crate::{
     table::{Settings, Table},
     writer::{Job, QUEUE_MAX, Writer},
 };
-use p2pdi::{instruments::Metrics, server::Limits, v1::registry_server::RegistryServer};
+use p2pdi::{
+    instruments::Metrics,
+    server::Limits,
+    v1::registry_server::{self, RegistryServer},
+};
 use std::{io, sync::Arc, thread::JoinHandle, time::Instant};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +94,7 @@ impl Registry {
         let clock = Clock::start();
         let mut table = Table::new(settings, seed);
         let ceiling = store.load(&mut |slot, peer| {
-            let name = peer.name.clone();
+            let name = peer.texts.name().to_owned();
             let twice = || StoreError::Failed { doing: "read the state file", problem: format!("{name} is in it twice") };
             table.restore(slot, peer).then_some(()).ok_or_else(twice)
         })?;
@@ -120,7 +124,7 @@ impl Registry {
         health.set_serving::<RegistryServer<Calls>>().await;
         let calls = RegistryServer::new(Calls { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
         let http = http::routes(leases.clone(), metrics.clone(), stop.clone());
-        let router = p2pdi::server::router(Routes::new(calls), health.clone(), http)?;
+        let router = p2pdi::server::router(Routes::new(calls), &[registry_server::SERVICE_NAME], health.clone(), http)?;
 
         let ended = CancellationToken::new();
         let expiry = tokio::spawn(expiry::drive(leases.clone(), ended.clone()));

@@ -25,7 +25,7 @@ mod tests;
 
 pub use labels::Labels;
 pub use lease::Lease;
-pub use peer::{Peer, mapped};
+pub use peer::{Peer, Texts, mapped};
 pub use query::{PAGE_MAX, Query};
 pub use register::{Change, Prepared, Registration};
 pub use registrations::Registrations;
@@ -131,6 +131,8 @@ pub struct Table {
     addresses: Addresses,
     /// Slots whose record on disk differs from the one here, each once.
     unwritten: Vec<u32>,
+    /// How many of them are on their way to the disk.
+    being_written: usize,
     revision: u64,
     /// Deltas from before this revision cannot be told.
     horizon: u64,
@@ -155,6 +157,7 @@ impl Table {
             observers: 0,
             addresses: Addresses::default(),
             unwritten: Vec::new(),
+            being_written: 0,
             revision: 1,
             horizon: 1,
             ceiling: REVISION_BLOCK,
@@ -170,7 +173,7 @@ impl Table {
             inactive: self.gone.len(),
             observers: self.observers,
             revision: self.revision,
-            unwritten: self.unwritten.len(),
+            unwritten: self.unwritten.len() + self.being_written,
         }
     }
 
@@ -185,7 +188,7 @@ impl Table {
     }
 
     /// Takes up to `limit` slots whose record must be written again, each with what the store shall hold there
-    /// (`None`: nothing). What cannot be written comes back by [`Table::put_back_unwritten`].
+    /// (`None`: nothing). End it with [`Table::settle_unwritten`] before taking more.
     pub fn take_unwritten(&mut self, limit: usize) -> Vec<(u32, Option<Peer>)> {
         let from = self.unwritten.len().saturating_sub(limit);
         let slots = self.unwritten.split_off(from);
@@ -196,19 +199,26 @@ impl Table {
                 Some(record) if record.in_flight => record.unwritten = false,
                 Some(record) if record.is_observer() => taken.push((slot, None)),
                 Some(record) => {
-                    record.unwritten = false;
+                    (record.unwritten, record.being_written) = (false, true);
                     taken.push((slot, Some(record.peer.clone())));
                 }
                 None => taken.push((slot, None)),
             }
         }
+        self.being_written = taken.len();
         taken
     }
 
-    /// Notes that `slots` are still not as they should be on disk.
-    pub fn put_back_unwritten(&mut self, slots: impl IntoIterator<Item = u32>) {
+    /// Ends what [`Table::take_unwritten`] began: `slots` are on disk now, or are to be written again.
+    pub fn settle_unwritten(&mut self, slots: impl IntoIterator<Item = u32>, on_disk: bool) {
+        self.being_written = 0;
         for slot in slots {
-            self.mark_unwritten(slot);
+            if let Some(record) = self.records.get_mut(slot) {
+                record.being_written = false;
+            }
+            if !on_disk {
+                self.mark_unwritten(slot);
+            }
         }
     }
 

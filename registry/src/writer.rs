@@ -72,6 +72,10 @@ impl Writer {
                 }
             }
             self.write(changes);
+            // A crowd that expired at once is written as fast as the disk takes it, but never before who waits.
+            while self.jobs.is_empty() && self.unwritten() {
+                self.write(Vec::new());
+            }
         }
         self.finish();
     }
@@ -94,6 +98,9 @@ impl Writer {
                 if self.shared.store_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the state folder can be written to again");
                 }
+                if !unwritten.is_empty() {
+                    self.shared.with(|table, _| table.settle_unwritten(unwritten.iter().map(|(slot, _)| *slot), true));
+                }
                 self.make_visible(changes, ceiling);
             }
             Err(error) => {
@@ -102,7 +109,7 @@ impl Writer {
                     tracing::error!(%error, "registrations are refused until the state folder can be written to");
                 }
                 self.shared.with(|table, _| {
-                    table.put_back_unwritten(unwritten.iter().map(|(slot, _)| *slot));
+                    table.settle_unwritten(unwritten.iter().map(|(slot, _)| *slot), false);
                     for (change, done) in changes {
                         table.abort(change);
                         // Whoever waited may have gone away.
@@ -137,13 +144,18 @@ impl Writer {
             .unwrap_or_else(|_| Err(StoreError::Failed { doing: "write", problem: "the store panicked".into() }))
     }
 
+    /// Whether records wait to be put right on disk, and the disk takes them.
+    fn unwritten(&self) -> bool {
+        !self.shared.store_failing.load(Ordering::Relaxed) && self.shared.with(|table, _| table.counts().unwritten) > 0
+    }
+
     /// The last things to write: expiries, and where revisions go on.
     fn finish(mut self) {
-        while self.shared.with(|table, _| table.counts().unwritten) > 0 {
+        while self.unwritten() {
             self.write(Vec::new());
-            if self.shared.store_failing.load(Ordering::Relaxed) {
-                return;
-            }
+        }
+        if self.shared.store_failing.load(Ordering::Relaxed) {
+            return;
         }
         let ceiling = self.shared.with(|table, _| table.last_ceiling());
         if let Err(error) = self.commit(&[Write::Ceiling(ceiling)]) {

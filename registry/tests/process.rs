@@ -94,7 +94,7 @@ async fn a_second_signal_ends_it_at_once() {
     eventually("it no longer accepts", || async move { tokio::net::TcpStream::connect(address).await.err() }).await;
     registry.signal(Signal::TERM);
     let (status, said) = registry.ended().await;
-    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(status.code(), Some(130), "{said}");
 }
 
 #[tokio::test]

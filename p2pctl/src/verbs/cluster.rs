@@ -25,15 +25,17 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct Cluster {
     registry: Endpoint,
     peers: Vec<NodeHandle>,
+    /// The registry and the peers.
     running: JoinSet<Outcome>,
-    stop: CancellationToken,
+    stop_peers: CancellationToken,
+    stop_registry: CancellationToken,
     folder: PathBuf,
 }
 
 impl Cluster {
     /// Starts a registry with its embedded store below `folder`, on `port` or a free one.
-    pub(super) async fn start(folder: &Path, port: u16, stop: &CancellationToken) -> Outcome<Self> {
-        let stop = stop.child_token();
+    pub(super) async fn start(folder: &Path, port: u16) -> Outcome<Self> {
+        let (stop_peers, stop_registry) = (CancellationToken::new(), CancellationToken::new());
         let listener = bind(port).await?;
         let registry = Endpoint::from(listener.local_addr()?);
         let config = registry::Config {
@@ -43,9 +45,9 @@ impl Cluster {
         };
         let server = registry::Registry::open(&config).map_err(|error| Failure::refused(error.to_string()))?;
         let mut running = JoinSet::new();
-        let until = stop.clone();
+        let until = stop_registry.clone();
         running.spawn(async move { server.serve(listener, until).await.map_err(|error| Failure::refused(error.to_string())) });
-        Ok(Self { registry, peers: Vec::new(), running, stop, folder: folder.to_owned() })
+        Ok(Self { registry, peers: Vec::new(), running, stop_peers, stop_registry, folder: folder.to_owned() })
     }
 
     /// Adds a peer that shares `share`, on `port` or a free one.
@@ -64,7 +66,7 @@ impl Cluster {
         };
         let node = Node::open(config, bind(port).await?)?;
         self.peers.push(node.handle());
-        let stop = self.stop.clone();
+        let stop = self.stop_peers.clone();
         self.running.spawn(async move { Ok(node.run(stop).await?) });
         Ok(())
     }
@@ -106,11 +108,13 @@ impl Cluster {
 
     /// Stops all of it, the peers first so that they can leave.
     pub(super) async fn stop(mut self) -> Outcome {
-        self.stop.cancel();
-        while !self.running.is_empty() {
+        self.stop_peers.cancel();
+        // The registry is the last one left.
+        while self.running.len() > 1 {
             self.ended().await?;
         }
-        Ok(())
+        self.stop_registry.cancel();
+        self.ended().await
     }
 }
 

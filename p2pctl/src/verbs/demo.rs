@@ -22,7 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// The RFC of the first lines of the README.
 const SMALL: u32 = 48;
@@ -35,7 +34,7 @@ const INBOX_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) async fn demo(printer: Printer) -> Outcome {
     let begun = Instant::now();
     let folder = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(folder.path(), 0, &CancellationToken::new()).await?;
+    let mut cluster = Cluster::start(folder.path(), 0).await?;
     for (index, name) in NAMES.iter().enumerate() {
         let share = documents::deal(&folder.path().join("share"), index, NAMES.len())?;
         cluster.add_peer(name, Some(share), 0).await?;
@@ -103,9 +102,11 @@ async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer
 }
 
 async fn get(dialer: &Dialer, found: Found, folder: &Path) -> Outcome<Fetched> {
-    let options = FetchOptions { out: folder.join("out"), replace: false, stall: STALL_TIMEOUT };
+    let options = FetchOptions { out: folder.join("out"), save_as: None, replace: false, stall: STALL_TIMEOUT };
     let wanted = Wanted::Hash(found.document.hash);
-    Ok(fetch(dialer, &wanted, found.holders, &Nobody, &options, &Arc::new(Progress::default())).await?)
+    let progress = Arc::new(Progress::default());
+    // Boxed: a fetch carries the state of a piece's hash, which is large.
+    Ok(Box::pin(fetch(dialer, &wanted, found.holders, &Nobody, &options, &progress)).await?)
 }
 
 /// All holders are named already.

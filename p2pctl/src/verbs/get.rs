@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use p2pdi::{content::ContentHash, json, v1::Document};
 use peerd::{
     dial::Dialer,
-    locate::{ask, query_for},
-    transfer::{FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
+    locate::{Found, ask, query_for},
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
 };
 use serde_json::json;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -58,19 +58,30 @@ struct Registry {
 
 impl Finder<'_> {
     async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
-        let (wanted, sources) = if fetching.from.is_empty() {
-            self.search(wanted, printer).await?
+        let asked = wanted.clone();
+        let (wanted, sources, save_as) = if fetching.from.is_empty() {
+            let Found { document, holders } = self.search(wanted, printer).await?;
+            // The name it was found by: the first holder asked may have the same content under another one.
+            (Wanted::Hash(document.hash), holders, Some(document.name))
         } else {
-            (wanted, self.named(&fetching.from).await?)
+            (wanted, self.named(&fetching.from).await?, None)
         };
-        let options = FetchOptions { out: fetching.out.clone(), replace: fetching.force, stall: fetching.stall_timeout };
+        let options = FetchOptions { out: fetching.out.clone(), save_as, replace: fetching.force, stall: fetching.stall_timeout };
         let progress = Arc::new(Progress::default());
-        let fetching = fetch(&self.dialer, &wanted, sources, self, &options, &progress);
+        // Boxed: a fetch carries the state of a piece's hash, which is large.
+        let fetching = Box::pin(async {
+            let fetched = fetch(&self.dialer, &wanted, sources, self, &options, &progress).await;
+            // A search ends with a hash, which is not what the user asked for.
+            Ok(fetched.map_err(|error| match error {
+                FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes },
+                other => other,
+            })?)
+        });
         if !printer.is_watched() {
-            return Ok(fetching.await?);
+            return fetching.await;
         }
         tokio::select! {
-            fetched = fetching => Ok(fetched?),
+            fetched = fetching => fetched,
             () = draw(&progress) => Err(Failure::refused("stopped")),
         }
     }
@@ -87,7 +98,7 @@ impl Finder<'_> {
     }
 
     /// Asks all peers. Of several contents of one number or name, the one that most peers hold.
-    async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<(Wanted, Vec<Source>)> {
+    async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<Found> {
         let peers = self.with_member(async |member| member.sources().await).await?;
         if peers.is_empty() {
             return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
@@ -105,7 +116,7 @@ impl Finder<'_> {
                 best.document.hash
             ));
         }
-        Ok((Wanted::Hash(best.document.hash), best.holders.clone()))
+        Ok(best.clone())
     }
 
     async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut Member) -> Outcome<T>) -> Outcome<T> {

@@ -17,9 +17,14 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
         since_revision: args.since_revision.unwrap_or(0),
         ..Default::default()
     };
+    let is_sample = query.sample > 0;
     let listed = member.all(query).await;
     member.finish().await;
-    let listed = listed?;
+    let mut listed = listed?;
+    // A registry lists in the order it remembers; a sample is in random order on purpose.
+    if !is_sample {
+        listed.peers.sort_by_cached_key(|peer| peer.name.to_lowercase());
+    }
     if printer.is_json() {
         printer.message(&listed, String::new)?;
         return Ok(());
@@ -28,6 +33,9 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
     printer.table(&["NAME", "ENDPOINT", "LEASE", "ACTIVE", "REGISTERED", "SENDING", "LABELS"], &rows)?;
     for gone in &listed.gone {
         printer.text(&format!("{} is gone", gone.name))?;
+    }
+    if printer.is_watched() {
+        printer.note(&format!("{} active peers at revision {}", listed.active_peers, listed.revision));
     }
     if listed.start_over {
         printer.note("note: that revision is older than what the registry remembers; this is the whole list");

@@ -31,10 +31,12 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         for holding in &holdings {
             printer.json(&json::value(holding))?;
         }
-        return Ok(());
     }
     if holdings.is_empty() {
         return Err(Failure::refused(format!("{peer} knows of no such document")));
+    }
+    if printer.is_json() {
+        return Ok(());
     }
     let rows: Vec<_> = holdings.iter().map(row).collect();
     printer.table(&["RFC", "NAME", "SIZE", "TITLE", "HOLDERS"], &rows)?;

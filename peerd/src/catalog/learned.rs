@@ -1,7 +1,12 @@
 //! What other peers said they hold: merged by content, aged, bounded. Pure.
 
 use crate::document::DocumentInfo;
-use p2pdi::{content::ContentHash, endpoint::Endpoint, id::PeerId, name::PeerName};
+use p2pdi::{
+    content::{ContentHash, HASH_BYTES},
+    endpoint::Endpoint,
+    id::PeerId,
+    name::PeerName,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -24,6 +29,17 @@ pub struct LearnedPeer {
     pub endpoint: Endpoint,
 }
 
+impl LearnedPeer {
+    /// What it is filed under. Its name, which a registry gives to one peer only; an id is whatever its peer says.
+    pub(super) fn key(&self) -> PeerKey {
+        PeerKey(*ContentHash::of(self.name.key().as_bytes()).as_bytes())
+    }
+}
+
+/// See [`LearnedPeer::key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PeerKey([u8; HASH_BYTES]);
+
 /// All documents of one peer, as it listed them.
 #[derive(Debug, Clone)]
 pub struct LearnedDocuments {
@@ -36,10 +52,10 @@ pub struct LearnedDocuments {
 /// The merged index.
 #[derive(Debug)]
 pub(crate) struct Learned {
-    documents: BTreeMap<(ContentHash, PeerId), Arc<DocumentInfo>>,
-    numbers: BTreeSet<(u32, ContentHash, PeerId)>,
-    names: BTreeSet<(String, ContentHash, PeerId)>,
-    peers: BTreeMap<PeerId, Known>,
+    documents: BTreeMap<(ContentHash, PeerKey), Arc<DocumentInfo>>,
+    numbers: BTreeSet<(u32, ContentHash, PeerKey)>,
+    names: BTreeSet<(String, ContentHash, PeerKey)>,
+    peers: BTreeMap<PeerKey, Known>,
     version: u64,
 }
 
@@ -58,8 +74,16 @@ pub(crate) struct Word<'a> {
 }
 
 impl Learned {
-    pub(crate) fn new() -> Self {
-        Self { documents: BTreeMap::new(), numbers: BTreeSet::new(), names: BTreeSet::new(), peers: BTreeMap::new(), version: 0 }
+    pub(crate) fn new(wall: SystemTime) -> Self {
+        let mut new = Self {
+            documents: BTreeMap::new(),
+            numbers: BTreeSet::new(),
+            names: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            version: 0,
+        };
+        new.bump(wall);
+        new
     }
 
     /// Grows with every change, across restarts too as far as the clock does.
@@ -74,13 +98,13 @@ impl Learned {
     }
 
     /// The version of a peer's index that is known.
-    pub(crate) fn version_of(&self, id: &PeerId) -> Option<u64> {
+    pub(crate) fn version_of(&self, id: &PeerKey) -> Option<u64> {
         self.peers.get(id).map(|known| known.version)
     }
 
     /// A peer said that nothing changed.
     pub(crate) fn confirm(&mut self, peer: LearnedPeer, now: Instant) {
-        if let Some(known) = self.peers.get_mut(&peer.id) {
+        if let Some(known) = self.peers.get_mut(&peer.key()) {
             known.heard = now;
             known.peer = peer;
         }
@@ -88,7 +112,7 @@ impl Learned {
 
     /// A peer listed all it has.
     pub(crate) fn replace(&mut self, peer: LearnedPeer, listing: LearnedDocuments, now: Instant, wall: SystemTime) {
-        let id = peer.id;
+        let id = peer.key();
         self.remove(&id, wall);
         for document in listing.documents {
             if self.documents.len() >= LEARNED_HOLDINGS_MAX {
@@ -106,7 +130,7 @@ impl Learned {
     }
 
     /// A peer left, or is not believed any more.
-    pub(crate) fn remove(&mut self, id: &PeerId, wall: SystemTime) {
+    pub(crate) fn remove(&mut self, id: &PeerKey, wall: SystemTime) {
         if self.peers.remove(id).is_none() {
             return;
         }
@@ -117,12 +141,11 @@ impl Learned {
     }
 
     /// Forgets peers that were not heard of for [`LEARNED_AGE_MAX`].
-    pub(crate) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant, wall: SystemTime) {
         let old = |known: &Known| now.saturating_duration_since(known.heard) > LEARNED_AGE_MAX;
         let gone: Vec<_> = self.peers.iter().filter(|(_, known)| old(known)).map(|(id, _)| *id).collect();
         for id in gone {
-            // The version only has to differ from the last one.
-            self.remove(&id, SystemTime::UNIX_EPOCH);
+            self.remove(&id, wall);
         }
     }
 
@@ -136,24 +159,24 @@ impl Learned {
     }
 
     pub(crate) fn by_hash(&self, hash: ContentHash, now: Instant) -> impl Iterator<Item = Word<'_>> {
-        let range = (hash, PeerId::from_bytes([0; 16]))..=(hash, PeerId::from_bytes([0xff; 16]));
+        let range = (hash, PeerKey([0; HASH_BYTES]))..=(hash, PeerKey([0xff; HASH_BYTES]));
         self.documents.range(range).filter_map(move |((_, id), document)| self.word(id, document, now))
     }
 
     pub(crate) fn by_number(&self, number: u32, now: Instant) -> impl Iterator<Item = Word<'_>> {
-        let from = (number, ContentHash::from_bytes([0; 32]), PeerId::from_bytes([0; 16]));
+        let from = (number, ContentHash::from_bytes([0; 32]), PeerKey([0; HASH_BYTES]));
         let keys = self.numbers.range(from..).take_while(move |(n, _, _)| *n == number);
         keys.filter_map(move |(_, hash, id)| self.word(id, self.documents.get(&(*hash, *id))?, now))
     }
 
     pub(crate) fn by_name(&self, name: &str, now: Instant) -> impl Iterator<Item = Word<'_>> {
         let lower = name.to_lowercase();
-        let from = (lower.clone(), ContentHash::from_bytes([0; 32]), PeerId::from_bytes([0; 16]));
+        let from = (lower.clone(), ContentHash::from_bytes([0; 32]), PeerKey([0; HASH_BYTES]));
         let keys = self.names.range(from..).take_while(move |(n, _, _)| *n == lower);
         keys.filter_map(move |(_, hash, id)| self.word(id, self.documents.get(&(*hash, *id))?, now))
     }
 
-    fn word<'a>(&'a self, id: &PeerId, document: &'a Arc<DocumentInfo>, now: Instant) -> Option<Word<'a>> {
+    fn word<'a>(&'a self, id: &PeerKey, document: &'a Arc<DocumentInfo>, now: Instant) -> Option<Word<'a>> {
         let known = self.peers.get(id)?;
         Some(Word { document, peer: &known.peer, age: now.saturating_duration_since(known.heard) })
     }
@@ -190,7 +213,7 @@ mod tests {
     #[test]
     fn the_same_content_at_two_peers_is_one_document_with_two_holders() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new();
+        let mut learned = Learned::new(wall);
         learned.replace(peer(1), listing(1, &[48, 1]), now, wall);
         learned.replace(peer(2), listing(1, &[48]), now, wall);
         assert_eq!(learned.len(), 2);
@@ -201,29 +224,55 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_calls_itself_by_the_id_of_another_takes_nothing_from_it() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut learned = Learned::new(wall);
+        learned.replace(peer(1), listing(1, &[48]), now, wall);
+        learned.replace(LearnedPeer { id: peer(1).id, ..peer(2) }, listing(7, &[49]), now, wall);
+        assert_eq!((learned.len(), learned.version_of(&peer(1).key())), (2, Some(1)));
+        assert_eq!(learned.by_number(48, now).next().unwrap().peer, &peer(1));
+        learned.remove(&peer(2).key(), wall);
+        assert_eq!((learned.len(), learned.by_number(48, now).count()), (1, 1));
+    }
+
+    #[test]
     fn a_word_that_is_not_renewed_is_forgotten() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new();
+        let mut learned = Learned::new(wall);
         learned.replace(peer(1), listing(1, &[48]), now, wall);
         learned.replace(peer(2), listing(1, &[48]), now, wall);
         let version = learned.version();
         let later = now + LEARNED_AGE_MAX;
         learned.confirm(peer(2), later);
-        learned.expire(later + Duration::from_secs(1));
+        learned.expire(later + Duration::from_secs(1), wall);
         let holders: Vec<_> = learned.by_number(48, later).map(|word| word.peer.id).collect();
         assert_eq!(holders, [peer(2).id]);
         assert!(learned.version() > version);
-        assert_eq!(learned.version_of(&peer(1).id), None);
+        assert_eq!(learned.version_of(&peer(1).key()), None);
+    }
+
+    #[test]
+    fn every_change_has_a_version_of_its_own_whatever_the_clock_does() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut learned = Learned::new(wall);
+        let mut versions = vec![learned.version()];
+        for back in 0..5 {
+            learned.replace(peer(1), listing(back, &[48]), now, wall - Duration::from_secs(back * 3600));
+            versions.push(learned.version());
+        }
+        learned.expire(now + LEARNED_AGE_MAX * 2, SystemTime::UNIX_EPOCH);
+        versions.push(learned.version());
+        assert!(versions[0] > 0 && versions.windows(2).all(|pair| pair[0] < pair[1]), "{versions:?}");
     }
 
     #[test]
     fn a_new_listing_replaces_the_old_one() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new();
+        let mut learned = Learned::new(wall);
         learned.replace(peer(1), listing(1, &[48, 49]), now, wall);
         let version = learned.version();
         learned.replace(peer(1), listing(2, &[50]), now, wall);
-        assert_eq!((learned.len(), learned.version_of(&peer(1).id)), (1, Some(2)));
+        assert_eq!((learned.len(), learned.version_of(&peer(1).key())), (1, Some(2)));
         assert_eq!(learned.by_number(48, now).count(), 0);
         assert!(learned.version() > version);
     }

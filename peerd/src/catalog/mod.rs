@@ -12,7 +12,7 @@ use crate::share::Share;
 use learned::Learned;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 /// The peer's own share and what it learned, as one index.
@@ -25,7 +25,7 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog that has learned nothing yet.
     pub fn new(share: Share) -> Self {
-        Self { share, learned: Arc::new(Mutex::new(Learned::new())) }
+        Self { share, learned: Arc::new(Mutex::new(Learned::new(SystemTime::now()))) }
     }
 
     /// The peer's own share.
@@ -36,7 +36,7 @@ impl Catalog {
     /// Documents known from other peers.
     pub fn learned_documents(&self) -> usize {
         let mut learned = self.learned();
-        learned.expire(Instant::now());
+        learned.expire(Instant::now(), SystemTime::now());
         learned.len()
     }
 

@@ -9,7 +9,11 @@ use p2pdi::{
     v1::{Document, Holder, Holding, RfcQueryRequest, RfcQueryResponse},
 };
 use prost::Message as _;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 /// Bytes of one message of an answer, about: a batch is cut where it passes this. Far below the largest message taken.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -116,11 +120,11 @@ pub fn answer(
     let index = catalog.share.index();
     let learned = (!filter.own_only).then(|| {
         let mut learned = catalog.learned();
-        learned.expire(now);
+        learned.expire(now, SystemTime::now());
         learned
     });
-    // Both grow with the clock, so their maximum changes whenever either does.
-    let version = index.version().max(learned.as_ref().map_or(0, |learned| learned.version()));
+    // Both only grow, so their sum does whenever either does. Their maximum would not: a change of the lesser one does not show.
+    let version = index.version().saturating_add(learned.as_ref().map_or(0, |learned| learned.version()));
     let unchanged = if_version != 0 && if_version == version;
     let mut selected: Vec<Selected> = Vec::new();
     if !unchanged {

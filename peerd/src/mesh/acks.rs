@@ -130,9 +130,13 @@ impl Acks {
         ids.into_iter().filter_map(|id| Some((id, tally(self.waits.remove(&id)?)))).collect()
     }
 
-    /// When there is something to flush or to finish.
-    pub(super) fn next_deadline(&self) -> Option<Time> {
-        let waits = self.waits.values().map(|wait| wait.deadline.min(wait.latest + QUIET));
+    /// When there is something to flush, or perhaps to finish.
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
+        let waits = self.waits.values().map(|wait| {
+            // Looked at in vain then, a wait is looked at again after the next acknowledgement.
+            let quiet = Some(wait.latest + QUIET).filter(|quiet| *quiet > now);
+            quiet.map_or(wait.deadline, |quiet| quiet.min(wait.deadline))
+        });
         waits.chain(self.flush).min()
     }
 
@@ -175,7 +179,9 @@ mod tests {
         let mut acks = Acks::default();
         acks.wait(id(9), LATER, Time::ZERO);
         acks.acknowledged(id(9), vec![contact(1)], Time::ZERO);
+        assert_eq!(acks.next_deadline(Time::ZERO), Some(QUIET));
         assert_eq!(acks.finished(&known, QUIET), []);
+        assert_eq!(acks.next_deadline(QUIET), Some(LATER));
         let all = Tally { known: 2, acknowledged: 1, missing: vec!["P2".into()] };
         assert_eq!(acks.finished(&known, LATER), [(id(9), all)]);
         acks.wait(id(9), LATER, Time::ZERO);

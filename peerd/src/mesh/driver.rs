@@ -187,9 +187,9 @@ impl MeshDriver {
     }
 
     fn next_deadline(&self) -> Time {
-        let others = [self.routing.next_deadline(), self.acks.next_deadline(), self.bootnodes.next_deadline()];
         let now = self.now();
-        // A wait that is not over yet though its time has come is looked at again soon, not at once.
+        let others = [self.routing.next_deadline(), self.acks.next_deadline(now), self.bootnodes.next_deadline()];
+        // Whatever a machine says, the driver sleeps between two looks.
         let soonest = now + Duration::from_millis(1);
         others.into_iter().flatten().fold(self.overlay.next_deadline(now), Time::min).max(soonest)
     }

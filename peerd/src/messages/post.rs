@@ -1,7 +1,10 @@
 //! Where messages for this peer arrive, whichever way they came.
 
-use super::inbox::{Inbox, KIND_PING, KIND_PONG, Message, Reply};
-use super::whisper::Whisper;
+use super::{
+    inbox::{Inbox, KIND_PING, KIND_PONG, Message, Reply},
+    kind::MessageKind,
+    whisper::Whisper,
+};
 use crate::identity::Identity;
 use bytes::Bytes;
 use p2pdi::{name::NAME_MAX_BYTES, v1::WhisperResponse};
@@ -46,10 +49,14 @@ impl Post {
 
     /// Takes a message to all peers; each comes once.
     pub fn broadcast(&self, from: &str, kind: &str, body: Bytes) {
-        let Ok(kind) = kind.parse() else {
+        let Ok(kind) = kind.parse::<MessageKind>() else {
             tracing::debug!(from, "a broadcast of a kind that cannot be");
             return;
         };
+        // To be acknowledged, not shown: how peers are counted.
+        if kind.as_str() == KIND_PING {
+            return;
+        }
         let from = from.chars().filter(|c| !c.is_control()).take(NAME_MAX_BYTES).collect();
         tracing::info!(from, %kind, bytes = body.len(), "broadcast received");
         self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now(), broadcast: true }, &[]);

@@ -23,7 +23,7 @@ use tonic::Status;
 pub const BODY_MAX_BYTES: usize = 256 * 1024;
 /// How long a message may take to arrive and its answer to come back, whichever way.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of that a peer that is dialled directly may take, so that there is time to ask the mesh.
+/// How much of that a peer that is linked or dialled may take, so that there is time for the next way.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many peers may pass a message on by dialling: the one that was asked. Along links: `routing::HOPS_MAX`.
 const DIALS_MAX: u32 = 1;
@@ -107,14 +107,17 @@ impl Whispers {
             return Err(no_route(": passed on often enough"));
         }
         let deadline = begun + DELIVERY_TIMEOUT;
-        if let Ok(Ok(delivered)) = within(deadline, self.mesh.whisper_linked(whisper)).await {
+        let direct = || deadline.min(Instant::now() + DIRECT_TIMEOUT);
+        if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_linked(whisper)).await {
             return Ok(delivered.into());
         }
         let mut why = "";
         if let Some(endpoint) = self.address(&whisper.to).await {
-            match within(deadline.min(Instant::now() + DIRECT_TIMEOUT), self.dial(&endpoint, whisper)).await {
+            match within(direct(), self.dial(&endpoint, whisper)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => return Err(error),
+                // Its own words: somebody else answers at its address.
+                Ok(Err(error)) if Reason::of(&error).is_some() => why = ": somebody else answers at its address",
                 Ok(Err(_)) => why = ": it is known but does not answer",
                 Err(_) => why = ": it is known but does not answer in time",
             }
@@ -143,7 +146,11 @@ impl Whispers {
             hops: whisper.hops + 1,
             message_id: whisper.message_id.clone(),
         };
-        self.dialer.peer(endpoint).whisper(request).await.map(tonic::Response::into_inner)
+        let answer = self.dialer.peer(endpoint).whisper(request).await?.into_inner();
+        if !answer.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {
+            return Err(Reason::NoRoute.status("somebody else answers at its address"));
+        }
+        Ok(answer)
     }
 }
 

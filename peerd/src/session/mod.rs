@@ -273,6 +273,8 @@ impl SessionDriver {
             tracing::warn!(%error, "the cookie is not kept; after a crash the name is free again only when its lease ran out");
         }
         self.cookie = Some(cookie);
+        // It may have forgotten everything and count anew: a revision from before would hide what it has by now.
+        self.revision = 0;
         {
             let mut standing = self.session.standing();
             standing.registrations += 1;
@@ -326,6 +328,8 @@ impl SessionDriver {
         let due = Instant::now() + pause;
         loop {
             let asked = tokio::select! {
+                // However many ask, the lease comes first.
+                biased;
                 () = sleep_until(due) => return,
                 asked = self.lookups.0.recv() => asked,
             };

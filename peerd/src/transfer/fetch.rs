@@ -6,6 +6,7 @@ use super::{
     sources::{Source, SourceReport, Sources},
 };
 use crate::{dial::Dialer, document::DocumentInfo};
+use bytes::Bytes;
 use p2pdi::{
     content::{ContentHash, PieceHashes},
     document::DocumentName,
@@ -25,6 +26,11 @@ use tokio::task::spawn_blocking;
 
 /// How long a source may stay silent before another one is asked.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a partial file may stay locked before the fetch is refused: one that was just given up may still be writing its last
+/// pieces, or the system be syncing them.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often the network is asked for further holders once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
 
@@ -54,6 +60,8 @@ impl fmt::Display for Wanted {
 pub struct FetchOptions {
     /// The target folder; made when missing.
     pub out: PathBuf,
+    /// The name it gets there; that of the document where none is given. Holders may have the same content under other names.
+    pub save_as: Option<DocumentName>,
     /// Replace a file of the same name with other content.
     pub replace: bool,
     /// See [`STALL_TIMEOUT`].
@@ -182,13 +190,16 @@ pub async fn fetch(
             tracing::info!(source = %run.sources.get(index), %error, "a source failed");
             let fault = error.fault();
             run.sources.failed(index, fault, error.to_string());
+            if error.is_lie() {
+                state = run.forget(state).await?;
+            }
         }
         state = match state {
             State::Receiving { document, partial, resumed } if partial.is_whole() => {
-                return run.finish(document, partial, resumed).await;
+                return run.finish(document, *partial, resumed).await;
             }
             State::Receiving { .. } | State::Unknown => state,
-            State::There { document, path } => return Ok(run.there(document, path)),
+            State::There { document, path, already } => return Ok(run.there(document, path, already)),
         };
     }
 }
@@ -198,9 +209,9 @@ enum State {
     /// No valid header came yet.
     Unknown,
     /// The document is known and some of it may be there.
-    Receiving { document: DocumentInfo, partial: Partial, resumed: u64 },
-    /// The target already has this content.
-    There { document: DocumentInfo, path: PathBuf },
+    Receiving { document: DocumentInfo, partial: Box<Partial>, resumed: u64 },
+    /// The target has this content; already before, or now.
+    There { document: DocumentInfo, path: PathBuf, already: bool },
 }
 
 struct Run<'a> {
@@ -218,6 +229,16 @@ impl Run<'_> {
         let source = self.sources.get(index).clone();
         let (state, opened) = match state {
             State::Unknown => match self.identify(&source).await {
+                Ok((document, hashes, incoming)) if hashes.pieces().count() == 1 => match incoming.collect(&hashes).await {
+                    Ok(data) => {
+                        let taken = self.take_small(document, hashes, data).await?;
+                        if let State::There { document, already: false, .. } = &taken {
+                            self.sources.progressed(index, document.size());
+                        }
+                        return Ok((taken, Ok(())));
+                    }
+                    Err(error) => return Ok((State::Unknown, Err(error))),
+                },
                 Ok((document, hashes, incoming)) => (self.prepare(document, hashes).await?, Some(incoming)),
                 Err(error) => return Ok((State::Unknown, Err(error))),
             },
@@ -235,8 +256,8 @@ impl Run<'_> {
                     Err(error) => return Ok((State::Receiving { document, partial, resumed }, Err(error))),
                 },
             };
-            let (back, verified, received) = incoming.receive(partial, range, Arc::clone(self.progress)).await?;
-            partial = back;
+            let (back, verified, received) = incoming.receive(*partial, range, Arc::clone(self.progress)).await?;
+            partial = Box::new(back);
             self.sources.progressed(index, verified);
             if let Err(error) = received {
                 return Ok((State::Receiving { document, partial, resumed }, Err(error)));
@@ -291,21 +312,36 @@ impl Run<'_> {
 
     /// Looks at the target and opens the partial file.
     async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
-        let (out, replace) = (self.options.out.clone(), self.options.replace);
-        let state = off_runtime(move || {
-            let (path, there) = partial::target(&out, &document.name, &document.hash, document.size(), replace)?;
+        let (out, replace, name) = self.destination(&document);
+        let state = when_unlocked(move || {
+            let (path, there) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
             if there {
-                return Ok(State::There { document, path });
+                return Ok(State::There { document: document.clone(), path, already: true });
             }
-            let partial = Partial::open(&out, path, &document.name, hashes, replace)?;
+            let partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
             let resumed = partial.size() - partial.missing_bytes();
-            Ok(State::Receiving { document, partial, resumed })
+            Ok(State::Receiving { document: document.clone(), partial: Box::new(partial), resumed })
         })
         .await?;
         if let State::Receiving { document, resumed, .. } = &state {
             self.progress.begin(document.size(), *resumed);
         }
         Ok(state)
+    }
+
+    /// Where a number or a name was asked for, the document is what its first holder says it is. One whose bytes are not that
+    /// document said nothing, as long as nobody else sent a piece of it.
+    async fn forget(&self, state: State) -> Result<State, FetchError> {
+        match state {
+            State::Receiving { partial, .. }
+                if !matches!(self.wanted, Wanted::Hash(_)) && partial.missing_bytes() == partial.size() =>
+            {
+                off_runtime(move || partial.discard()).await?;
+                self.progress.begin(0, 0);
+                Ok(State::Unknown)
+            }
+            known => Ok(known),
+        }
     }
 
     async fn finish(self, document: DocumentInfo, partial: Partial, resumed_bytes: u64) -> Result<Fetched, FetchError> {
@@ -315,10 +351,36 @@ impl Run<'_> {
         Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources })
     }
 
-    fn there(self, document: DocumentInfo, path: PathBuf) -> Fetched {
+    /// Takes a document of one piece: it fits in memory, and goes to the disk in one step.
+    async fn take_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
+        let (out, replace, name) = self.destination(&document);
+        let taken = when_unlocked(move || {
+            let document = document.clone();
+            let (path, already) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
+            if already {
+                return Ok(State::There { document, path, already });
+            }
+            let mut partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
+            if !partial.is_whole() {
+                // Its bytes were checked when they came.
+                let _checked = partial.write(0, &data)?;
+            }
+            Ok(State::There { path: partial.finish()?, document, already })
+        });
+        Ok(taken.await?)
+    }
+
+    /// The folder, whether a file may be replaced, and the name there.
+    fn destination(&self, document: &DocumentInfo) -> (PathBuf, bool, DocumentName) {
+        let name = self.options.save_as.as_ref().unwrap_or(&document.name);
+        (self.options.out.clone(), self.options.replace, name.clone())
+    }
+
+    fn there(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
         self.progress.begin(document.size(), document.size());
+        let fetched_bytes = if already_there { 0 } else { document.size() };
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
-        Fetched { document, path, already_there: true, fetched_bytes: 0, resumed_bytes: 0, elapsed, sources }
+        Fetched { document, path, already_there, fetched_bytes, resumed_bytes: 0, elapsed, sources }
     }
 }
 
@@ -339,6 +401,19 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
         )));
     }
     Ok(document)
+}
+
+/// Runs blocking work on a partial file, again while another fetch holds that file and [`LOCK_PATIENCE`] lasts.
+async fn when_unlocked<T: Send + 'static>(
+    work: impl Fn() -> Result<T, WriteError> + Clone + Send + 'static,
+) -> Result<T, WriteError> {
+    let begun = Instant::now();
+    loop {
+        match off_runtime(work.clone()).await {
+            Err(WriteError::Busy { .. }) if begun.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_RETRY).await,
+            done => return done,
+        }
+    }
 }
 
 /// Runs blocking work; a panic in it goes on here.

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// long enough that a timer's grain does not cost throughput.
 const BURST: Duration = Duration::from_millis(100);
 
+/// Smallest piece that [`Pace::share_of`] makes: below it the frames around it would weigh more than the limit.
+const CHUNK_MIN_BYTES: usize = 4 * 1024;
+
 /// A token bucket that lends: a send is always allowed, and tells how long to wait before the next (generic cell rate
 /// algorithm, ITU-T I.371).
 #[derive(Debug)]
@@ -25,10 +28,23 @@ impl Pace {
     pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let begin = self.paid_at.max(earliest);
-        #[expect(clippy::cast_precision_loss, reason = "a nanosecond in a year of sending")]
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        self.paid_at = begin + cost;
+        self.paid_at = begin + self.cost(bytes);
         begin.saturating_duration_since(now)
+    }
+
+    /// Takes back what was counted and not sent.
+    pub fn give_back(&mut self, bytes: u64) {
+        self.paid_at = self.paid_at.checked_sub(self.cost(bytes)).unwrap_or(self.paid_at);
+    }
+
+    /// Most bytes to send in one piece, so that a reader who waits for the next one does not take the limit for a stall.
+    pub fn share_of(&self, chunk: usize) -> usize {
+        usize::try_from(self.bytes_per_second / 4).unwrap_or(usize::MAX).clamp(CHUNK_MIN_BYTES.min(chunk), chunk)
+    }
+
+    fn cost(&self, bytes: u64) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "a nanosecond in a year of sending")]
+        Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
     }
 }
 
@@ -45,6 +61,18 @@ mod tests {
         }
         let took = now - start;
         assert!(took >= Duration::from_millis(4_800) && took <= Duration::from_millis(5_000), "{took:?}");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_owed() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1_000, start);
+        for _ in 0..1_000 {
+            pace.take(256 * 1024, start);
+            pace.give_back(256 * 1024);
+        }
+        assert_eq!(pace.take(1, start), Duration::ZERO);
+        assert_eq!((pace.share_of(256 * 1024), Pace::new(1 << 30, start).share_of(9)), (CHUNK_MIN_BYTES, 9));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
     ops::Range,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread::{self, JoinHandle},
 };
 
 /// How much is read at once while a partial file is checked.
@@ -96,6 +97,7 @@ pub struct Partial {
     verified: Vec<bool>,
     current: Option<Current>,
     unflushed: u64,
+    flushing: Option<JoinHandle<()>>,
 }
 
 /// The piece whose bytes are arriving.
@@ -166,7 +168,17 @@ impl Partial {
             Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", &path)(error)),
         }
         let count = hashes.pieces().count();
-        let mut partial = Self { file, path, target, replace, hashes, verified: vec![false; count], current: None, unflushed: 0 };
+        let mut partial = Self {
+            file,
+            path,
+            target,
+            replace,
+            hashes,
+            verified: vec![false; count],
+            current: None,
+            unflushed: 0,
+            flushing: None,
+        };
         partial.check()?;
         partial.check_room(&parent, name)?;
         Ok(partial)
@@ -281,31 +293,44 @@ impl Partial {
         Ok(Ok(counted))
     }
 
-    /// Asks the kernel to begin writing out what was written; errors show at the final sync.
-    fn start_flush(&self) {
-        if let Ok(file) = self.file.try_clone() {
-            // A sync waits for the disk, which the next bytes should not.
-            std::thread::spawn(move || file.sync_data());
+    /// Asks the kernel to begin writing out what was written, if it is not at it still. A sync waits for the disk, which the next
+    /// bytes should not; without a thread to be had, the final sync just takes longer.
+    fn start_flush(&mut self) {
+        if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
+            return;
         }
+        // Opened anew: a clone would keep the lock for as long as the disk takes, and would take note of a write error in the final
+        // sync's place (Linux reports one once to each opening of a file).
+        let file = File::open(&self.path).ok();
+        self.flushing =
+            file.and_then(|file| thread::Builder::new().name("flush".to_owned()).spawn(move || drop(file.sync_data())).ok());
     }
 
-    /// Makes the whole document appear under its name: sync, rename, sync of the folder.
+    /// Makes the whole document appear under its name: sync, then rename.
     ///
     /// # Errors
     /// When the disk refuses; the partial file stays.
     pub fn finish(self) -> Result<PathBuf, WriteError> {
-        self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
-        self.file.sync_all().map_err(WriteError::io("write", &self.path))?;
-        self.rename()?;
-        if let Some(parent) = self.target.parent() {
-            let folder = File::open(parent).map_err(WriteError::io("open", parent))?;
-            folder.sync_all().map_err(WriteError::io("sync", parent))?;
+        let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
+        if written != self.size() {
+            self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
         }
+        self.file.sync_all().map_err(WriteError::io("write", &self.path))?;
+        // The folder is not synced: its content is safe on the disk, so that a power failure leaves it under one of its two names.
+        self.rename()?;
         Ok(self.target)
     }
 }
 
 impl Partial {
+    /// Removes the file: the document that it was for is none.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn discard(self) -> Result<(), WriteError> {
+        fs::remove_file(&self.path).map_err(WriteError::io("remove", &self.path))
+    }
+
     /// A file that appeared at the target meanwhile is not replaced unasked.
     fn rename(&self) -> Result<(), WriteError> {
         use rustix::{

@@ -3,20 +3,29 @@
 use super::{
     fetch::Progress,
     partial::{Partial, WriteError, WrongPiece},
+    serve::CHUNK_BYTES,
     sources::{Fault, Source},
 };
 use crate::dial::{Dialer, in_words};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use p2pdi::{
+    content::PieceHashes,
     field::InvalidField,
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use tonic::{Code, Status, Streaming};
 
 /// Chunks between the network and the disk: enough that neither waits for the other's hiccups, 4 MiB at most.
 const WRITE_QUEUE: usize = 16;
+
+/// Fewer bytes than this in the time that a source may stay silent are as good as none.
+const DRIP_BYTES: u64 = 4 * 1024;
 
 /// Why a source failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +34,7 @@ pub enum SourceError {
     #[error("{}", in_words(.0))]
     Refused(Status),
     /// It said nothing for too long.
-    #[error("stalled: nothing came for {} s", .0.as_secs_f32())]
+    #[error("stalled: too little came for {} s", .0.as_secs_f32())]
     Stalled(Duration),
     /// It ended before the range did.
     #[error("ended early: {got} of {expected} bytes came")]
@@ -64,12 +73,19 @@ impl SourceError {
             Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
         }
     }
+
+    /// Whether nothing it said is to be believed.
+    pub fn is_lie(&self) -> bool {
+        matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))
+    }
 }
 
 /// A stream whose header came.
 pub struct Incoming {
     stream: Streaming<GetRfcResponse>,
     stall: Duration,
+    /// When the present window of [`DRIP_BYTES`] began, and what came in it.
+    window: (Instant, u64),
 }
 
 /// Asks `source` and waits for the header.
@@ -84,7 +100,8 @@ pub async fn open(
 ) -> Result<(GetRfcHeader, Incoming), SourceError> {
     let mut client = dialer.peer(&source.endpoint);
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
-    let mut incoming = Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall };
+    let mut incoming =
+        Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall, window: (Instant::now(), 0) };
     match incoming.next().await? {
         Some(Part::Header(header)) => Ok((header, incoming)),
         Some(Part::Chunk(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
@@ -107,7 +124,7 @@ impl Incoming {
     /// # Errors
     /// When the disk fails, which is no source's fault.
     pub async fn receive(
-        self,
+        mut self,
         mut partial: Partial,
         range: Range<u64>,
         progress: Arc<Progress>,
@@ -127,7 +144,7 @@ impl Incoming {
             }
             Ok((partial, verified, None))
         });
-        let received = self.pass_on(range, &to_disk).await;
+        let received = self.pass_on(&range, &to_disk).await;
         drop(to_disk);
         let (partial, verified, wrong) = match writer.await {
             Ok(written) => written?,
@@ -140,31 +157,61 @@ impl Incoming {
         Ok((partial, verified, source))
     }
 
-    async fn pass_on(mut self, range: Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
+    /// Receives a small document into memory.
+    ///
+    /// # Errors
+    /// When the source fails, or the bytes are not those of `hashes`.
+    pub async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
+        let size = hashes.pieces().size();
+        let mut whole = BytesMut::new();
+        while let Some((_, data)) = self.next_chunk(whole.len() as u64, &(0..size)).await? {
+            whole.extend_from_slice(&data);
+        }
+        let mut hasher = hashes.pieces().hasher(0);
+        hasher.update(&whole);
+        if Some(hasher.finalize()) == hashes.get(0) { Ok(whole.freeze()) } else { Err(SourceError::WrongBytes(0)) }
+    }
+
+    /// The next chunk of a range of which `at` is the next byte; `None` when all of it came and the stream ended.
+    async fn next_chunk(&mut self, at: u64, range: &Range<u64>) -> Result<Option<(u64, Bytes)>, SourceError> {
+        let Some(part) = self.next().await? else {
+            let (got, expected) = (at - range.start, range.end - range.start);
+            return if got == expected { Ok(None) } else { Err(SourceError::EndedEarly { got, expected }) };
+        };
+        let Part::Chunk(Chunk { offset, data }) = part else {
+            return Err(SourceError::Protocol("a second header".into()));
+        };
+        if offset != at || data.is_empty() {
+            return Err(SourceError::Protocol(format!(
+                "a chunk of {} bytes for offset {offset}, where {at} was next",
+                data.len()
+            )));
+        }
+        if data.len() > CHUNK_BYTES {
+            return Err(SourceError::Protocol(format!("a chunk of {} bytes; at most {CHUNK_BYTES} are allowed", data.len())));
+        }
+        self.window.1 += data.len() as u64;
+        if self.window.0.elapsed() >= self.stall {
+            if self.window.1 < DRIP_BYTES && at + (data.len() as u64) < range.end {
+                return Err(SourceError::Stalled(self.stall));
+            }
+            self.window = (Instant::now(), 0);
+        }
+        if data.len() as u64 > range.end - at {
+            return Err(SourceError::Protocol("more bytes than it said".into()));
+        }
+        Ok(Some((offset, data)))
+    }
+
+    async fn pass_on(&mut self, range: &Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
         let mut at = range.start;
-        while let Some(part) = self.next().await? {
-            let Part::Chunk(Chunk { offset, data }) = part else {
-                return Err(SourceError::Protocol("a second header".into()));
-            };
-            if offset != at || data.is_empty() {
-                return Err(SourceError::Protocol(format!(
-                    "a chunk of {} bytes for offset {offset}, where {at} was next",
-                    data.len()
-                )));
-            }
-            if data.len() as u64 > range.end - at {
-                return Err(SourceError::Protocol("more bytes than it said".into()));
-            }
+        while let Some((offset, data)) = self.next_chunk(at, range).await? {
             at += data.len() as u64;
             if to_disk.send((offset, data)).await.is_err() {
                 // The writer ended first and says why.
                 return Ok(());
             }
         }
-        if at == range.end {
-            Ok(())
-        } else {
-            Err(SourceError::EndedEarly { got: at - range.start, expected: range.end - range.start })
-        }
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use p2pdi::{
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -114,7 +114,7 @@ impl Uploads {
                 // The next bytes come from the disk while these go out.
                 let ahead = ahead(&file, &range, at + data.len() as u64);
                 while !data.is_empty() {
-                    let chunk = data.split_to(data.len().min(CHUNK_BYTES));
+                    let chunk = data.split_to(data.len().min(guard.uploads.chunk_bytes()));
                     let length = chunk.len() as u64;
                     guard.uploads.wait_turn(length).await;
                     yield GetRfcResponse { part: Some(Part::Chunk(Chunk { offset: at, data: chunk })) };
@@ -127,12 +127,37 @@ impl Uploads {
         })
     }
 
+    fn chunk_bytes(&self) -> usize {
+        self.pace().map_or(CHUNK_BYTES, |pace| pace.share_of(CHUNK_BYTES))
+    }
+
     async fn wait_turn(&self, bytes: u64) {
+        let wait = self.pace().map(|mut pace| pace.take(bytes, Instant::now()));
+        if let Some(wait) = wait {
+            // A reader that goes away while it waits owes nothing.
+            let mut turn = Turn { uploads: self, unsent: bytes };
+            tokio::time::sleep(wait).await;
+            turn.unsent = 0;
+        }
         self.bytes.increment(bytes);
         self.rate.add(bytes, Instant::now());
-        if let Some(pace) = &self.pace {
-            let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now());
-            tokio::time::sleep(wait).await;
+    }
+
+    fn pace(&self) -> Option<MutexGuard<'_, Pace>> {
+        self.pace.as_ref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Bytes counted against the limit that are not sent yet; given back if they never are.
+struct Turn<'a> {
+    uploads: &'a Uploads,
+    unsent: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(mut pace) = self.uploads.pace().filter(|_| self.unsent > 0) {
+            pace.give_back(self.unsent);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A peer as bytes. Protobuf, so that a later version can add fields and still read what this one wrote.
 
-use crate::table::{Labels, Peer, Registrations};
+use crate::table::{Labels, Peer, Registrations, Texts};
 use p2pdi::{cookie::CookieHash, endpoint::Endpoint, id::PeerId, name::PeerName};
 use prost::Message;
 use std::net::Ipv6Addr;
@@ -34,9 +34,9 @@ struct Stored {
 
 pub(super) fn encode(peer: &Peer) -> Vec<u8> {
     let stored = Stored {
-        name: peer.name.as_ref().into(),
-        endpoint: peer.endpoint.as_ref().into(),
-        labels: peer.labels.as_bytes().into(),
+        name: peer.texts.name().into(),
+        endpoint: peer.texts.endpoint().into(),
+        labels: peer.texts.labels().as_bytes().into(),
         id: peer.id.as_bytes().into(),
         cookie_hash: peer.cookie.as_bytes().into(),
         address: peer.address.octets().into(),
@@ -56,10 +56,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
     let endpoint: Endpoint = stored.endpoint.parse().map_err(|error| format!("{error}"))?;
     let cookie: [u8; 16] = stored.cookie_hash.try_into().map_err(|_| "cookie_hash: not 16 bytes")?;
     let address: [u8; 16] = stored.address.try_into().map_err(|_| "address: not 16 bytes")?;
+    let labels = Labels::from_bytes(&stored.labels).ok_or("labels: cut short")?;
     Ok(Peer {
-        name: name.as_str().into(),
-        endpoint: endpoint.as_str().into(),
-        labels: Labels::from_bytes(&stored.labels).ok_or("labels: cut short")?,
+        texts: Texts::new(name.as_str(), endpoint.as_str(), &labels),
         id: PeerId::from_field("id", &stored.id).map_err(|error| error.to_string())?,
         cookie: CookieHash::from_bytes(cookie),
         address: Ipv6Addr::from(address),

@@ -4,7 +4,7 @@ use super::{Peer, Store, StoreError, Write, codec};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ pub const FILE_NAME: &str = "registry.redb";
 /// Version of what is in the tables. A change of meaning raises it; fields that are added do not.
 pub(super) const SCHEMA: u64 = 1;
 /// The file's pages kept in memory: the table holds all there is to read, so they only serve the pages being written.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
+const CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// How long after a failure it is tried again: opening a large file anew reads it whole, and a disk that is full
 /// now is full a millisecond later.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -134,7 +134,10 @@ fn open(path: &Path) -> Result<Database, StoreError> {
     let damaged = |problem: String| StoreError::Damaged { path: path.to_owned(), problem };
     let failed = |error: &dyn std::fmt::Display| StoreError::Failed { doing: "open the state file", problem: error.to_string() };
     let new = !fs::metadata(path).is_ok_and(|file| file.len() > 0);
-    let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+    // Whoever else may look into the folder need not read who is known here.
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(|source| StoreError::Folder { path: path.to_owned(), source })?;
+    let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(file).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.parent().unwrap_or(path).to_owned()),
         DatabaseError::Storage(StorageError::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
             StoreError::Folder { path: path.to_owned(), source }

@@ -1,13 +1,13 @@
 //! Labels of a peer in one allocation.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Labels, packed: for each the key's length, the key, the value's length, the value. No labels take no memory of
 /// their own, and some take as much as their text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Box<[u8]>);
+pub struct Labels<'a>(Cow<'a, [u8]>);
 
-impl Labels {
+impl<'a> Labels<'a> {
     /// Packs labels that were validated: at most 16, none longer than 63 bytes.
     pub fn pack(labels: &BTreeMap<String, String>) -> Self {
         let mut packed = Vec::with_capacity(labels.iter().map(|(key, value)| key.len() + value.len() + 2).sum());
@@ -24,13 +24,18 @@ impl Labels {
     }
 
     /// Labels from their packed form; `None` when it is not one.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
         let (mut rest, mut texts) = (bytes, 0);
         while !rest.is_empty() {
             rest = next(rest)?.1;
             texts += 1;
         }
-        (texts % 2 == 0).then(|| Self(bytes.into()))
+        (texts % 2 == 0).then_some(Self::trusted(bytes))
+    }
+
+    /// Labels from a packed form that was checked before.
+    pub(super) fn trusted(bytes: &'a [u8]) -> Self {
+        Self(Cow::Borrowed(bytes))
     }
 
     /// All of them, in the order of their keys.

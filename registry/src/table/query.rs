@@ -44,7 +44,8 @@ pub struct Query {
 
 impl Query {
     fn selects(&self, record: &Record) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.peer.name)) && record.peer.labels.contain(&self.labels)
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.texts.name()))
+            && record.peer.texts.labels().contain(&self.labels)
     }
 
     fn lists(&self, record: &Record, now: Now) -> bool {
@@ -145,7 +146,7 @@ impl Table {
             }
             entries.next();
             let Some(record) = self.records.get(slot).filter(|_| slot != caller) else { continue };
-            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(&record.peer.name));
+            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.texts.name()));
             if record.standing == Standing::Active {
                 if query.lists(record, now) {
                     answer.peers.push(view::peer(record, now));
@@ -153,7 +154,9 @@ impl Table {
                     // It may have had the labels when the caller last asked.
                     answer.gone.push(view::gone(record, revision));
                 }
-            } else if named && (record.peer.labels.contain(&query.labels) || record.labels_revision > query.since_revision) {
+            } else if named
+                && (record.peer.texts.labels().contain(&query.labels) || record.labels_revision > query.since_revision)
+            {
                 answer.gone.push(view::gone(record, revision));
             }
         }

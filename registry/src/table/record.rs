@@ -40,6 +40,8 @@ pub(super) struct Record {
     pub(super) in_flight: bool,
     /// Listed among those the store holds otherwise.
     pub(super) unwritten: bool,
+    /// Taken from that list and not on disk yet.
+    pub(super) being_written: bool,
 }
 
 impl Record {
@@ -57,6 +59,7 @@ impl Record {
             loaded: false,
             in_flight: false,
             unwritten: false,
+            being_written: false,
         }
     }
 
@@ -134,7 +137,9 @@ impl Records {
         let find = |observer| {
             let is_it = |&(filed, slot): &Filed| {
                 filed == hash
-                    && self.get(slot).is_some_and(|r| r.is_observer() == observer && r.peer.name.eq_ignore_ascii_case(name))
+                    && self
+                        .get(slot)
+                        .is_some_and(|r| r.is_observer() == observer && r.peer.texts.name().eq_ignore_ascii_case(name))
             };
             self.by_name.find(spread(hash), is_it).map(|(_, slot)| *slot)
         };
@@ -181,7 +186,7 @@ impl Records {
     }
 
     fn fill(&mut self, slot: u32, record: Record) {
-        let hash = self.name_hash(&record.peer.name);
+        let hash = self.name_hash(record.peer.texts.name());
         self.slots[slot as usize] = Some(record);
         self.by_name.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
     }
@@ -201,7 +206,7 @@ impl Records {
     /// Empties `slot`.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Record> {
         let record = self.slots.get_mut(slot as usize)?.take()?;
-        let hash = self.name_hash(&record.peer.name);
+        let hash = self.name_hash(record.peer.texts.name());
         if let Ok(filed) = self.by_name.find_entry(spread(hash), |filed| *filed == (hash, slot)) {
             filed.remove();
         }

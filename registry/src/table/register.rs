@@ -1,7 +1,7 @@
 //! Register and Leave, in two steps each: checked here, written by the caller, then made visible here.
 
 use super::{
-    Lease, Now, Peer, Refusal, Table,
+    Lease, Now, Peer, Refusal, Table, Texts,
     record::{Record, Standing},
 };
 use p2pdi::{
@@ -20,7 +20,7 @@ pub struct Registration {
     /// Where others can dial it; `None` for an observer.
     pub endpoint: Option<Endpoint>,
     /// For those who select by them.
-    pub labels: super::Labels,
+    pub labels: super::Labels<'static>,
     /// Its own id, if it gave one.
     pub id: Option<PeerId>,
     /// The cookie it presented.
@@ -118,9 +118,7 @@ impl Table {
             return Err(full);
         }
         let peer = Peer {
-            name: ask.name.as_str().into(),
-            endpoint: Box::default(),
-            labels: super::Labels::default(),
+            texts: Texts::new(ask.name.as_str(), "", &super::Labels::default()),
             id: PeerId::from_bytes(self.rng.random()),
             cookie,
             address: ask.address,
@@ -154,7 +152,7 @@ impl Table {
             return Ok(Prepared::Done(self.revision));
         }
         // An expiry that is not on disk yet is written now: after this answer the peer stays inactive.
-        if record.standing == Standing::Inactive && !record.unwritten {
+        if record.standing == Standing::Inactive && !record.unwritten && !record.being_written {
             return Ok(Prepared::Done(self.revision));
         }
         record.in_flight = true;
@@ -176,7 +174,7 @@ impl Table {
             self.deactivate(slot);
             return self.lease(slot, now);
         }
-        let relabelled = record.peer.labels != peer.labels;
+        let relabelled = record.peer.texts.labels() != peer.texts.labels();
         let before = std::mem::replace(&mut record.peer, *peer);
         let (standing, revision) = (record.standing, record.revision);
         let (cookie, address) = (record.peer.cookie, record.peer.address);
@@ -233,7 +231,7 @@ fn allowed<'a>(record: &Record, ask: &'a Registration, now: Now) -> Result<&'a C
         return Ok(own);
     }
     let endpoint = ask.endpoint.as_ref().map_or("", Endpoint::as_str);
-    let same_place = record.peer.endpoint.eq_ignore_ascii_case(endpoint) && record.peer.address == ask.address;
+    let same_place = record.peer.texts.endpoint().eq_ignore_ascii_case(endpoint) && record.peer.address == ask.address;
     if record.is_live(now.mono_ms) && !same_place {
         return Err(taken(record, now));
     }
@@ -242,7 +240,7 @@ fn allowed<'a>(record: &Record, ask: &'a Registration, now: Now) -> Result<&'a C
 
 fn taken(record: &Record, now: Now) -> Refusal {
     let left_ms = record.deadline_ms.saturating_sub(now.mono_ms);
-    Refusal::NameTaken { name: record.peer.name.clone(), retry_after_seconds: left_ms.div_ceil(1000) }
+    Refusal::NameTaken { name: record.peer.texts.name().into(), retry_after_seconds: left_ms.div_ceil(1000) }
 }
 
 /// The record of `before` after this registration.
@@ -250,10 +248,8 @@ fn registered(before: &Peer, ask: &Registration, cookie: CookieHash, now: Now) -
     let mut registrations = before.registrations.clone();
     registrations.add(now.wall_ms);
     Peer {
-        name: ask.name.as_str().into(),
+        texts: Texts::new(ask.name.as_str(), ask.endpoint.as_ref().map_or("", Endpoint::as_str), &ask.labels),
         active: ask.endpoint.is_some(),
-        endpoint: ask.endpoint.as_ref().map_or("", Endpoint::as_str).into(),
-        labels: ask.labels.clone(),
         id: ask.id.unwrap_or(before.id),
         cookie,
         address: ask.address,

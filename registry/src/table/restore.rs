@@ -9,7 +9,7 @@ impl Table {
     /// Puts a peer back into its slot. Call [`Table::restored`] after the last one. `false`: the slot or the name is
     /// taken, so the store is not one that this table wrote.
     pub fn restore(&mut self, slot: u32, peer: Peer) -> bool {
-        if self.records.by_name(&peer.name).0.is_some() {
+        if self.records.by_name(peer.texts.name()).0.is_some() {
             return false;
         }
         let (cookie, standing) = (peer.cookie, if peer.active { Standing::Active } else { Standing::Inactive });

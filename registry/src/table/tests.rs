@@ -275,3 +275,21 @@ fn a_restored_table_gives_everyone_a_whole_ttl_and_keeps_who_left_inactive() {
     commit_all(&mut again, &ask("c", 3), at(1_030_000)).unwrap();
     assert_eq!(again.records.slots(), 4);
 }
+
+#[test]
+fn what_could_not_be_written_is_written_again_and_once() {
+    let mut table = table();
+    let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
+    table.expire(at(40_000), 10);
+    let taken = table.take_unwritten(10);
+    assert_eq!((taken.len(), table.counts().unwritten), (1, 1));
+    // Not on disk yet, so a Leave is not done without a write of its own.
+    let Ok(Prepared::Write(change)) = table.prepare_leave(&a, at(40_000)) else { panic!("it has to be written") };
+    table.settle_unwritten(taken.iter().map(|(slot, _)| *slot), false);
+    assert!(table.take_unwritten(10).is_empty(), "the change under way writes it");
+    table.abort(change);
+    let taken = table.take_unwritten(10);
+    table.settle_unwritten(taken.iter().map(|(slot, _)| *slot), true);
+    assert_eq!((taken.len(), table.counts().unwritten), (1, 0));
+    assert!(matches!(table.prepare_leave(&a, at(40_001)), Ok(Prepared::Done(_))));
+}

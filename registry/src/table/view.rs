@@ -13,9 +13,9 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
     let left_ms = if live { record.deadline_ms - now.mono_ms } else { 0 };
     PeerRecord {
         id: record.peer.id.to_field(),
-        name: record.peer.name.as_ref().into(),
-        endpoint: record.peer.endpoint.as_ref().into(),
-        labels: record.peer.labels.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        name: record.peer.texts.name().into(),
+        endpoint: record.peer.texts.endpoint().into(),
+        labels: record.peer.texts.labels().iter().map(|(key, value)| (key.into(), value.into())).collect(),
         state: state.into(),
         first_registered_at: Some(timestamp(record.peer.first_registered_ms)),
         last_registered_at: Some(timestamp(record.peer.last_registered_ms)),
@@ -30,7 +30,7 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
 
 pub(super) fn gone(record: &Record, revision: u64) -> PeerGone {
     debug_assert!(record.standing != Standing::Joining, "nobody saw it come");
-    PeerGone { id: record.peer.id.to_field(), name: record.peer.name.as_ref().into(), revision }
+    PeerGone { id: record.peer.id.to_field(), name: record.peer.texts.name().into(), revision }
 }
 
 /// Milliseconds since 1970 as the wire has them.

@@ -44,7 +44,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wa
     // Register, PQuery, Leave.
     let mut tally = Tally { calls: 3, ..Tally::default() };
     let mut fetches = JoinSet::new();
-    let options = Arc::new(FetchOptions { out, replace: false, stall: STALL_TIMEOUT });
+    let options = Arc::new(FetchOptions { out, save_as: None, replace: false, stall: STALL_TIMEOUT });
     for peer in &peers {
         let answers = ask(&dialer, std::slice::from_ref(peer), &RfcQueryRequest { own_only: true, ..Default::default() }).await;
         tally.calls += 1;

@@ -22,7 +22,6 @@ use std::{
 };
 use texts::Text;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Peers of either task, the source of task 1 included.
 const PEERS: usize = 20;
@@ -51,10 +50,12 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
         ("task 1", "1 source with 50 RFCs, 19 clients fetch all", vec![&texts[..TASK_1_RFCS]]),
         ("task 2", "20 peers with 10 RFCs each, everyone fetches everything", texts.chunks(TASK_2_RFCS).collect()),
     ];
+    // Kept whole to the end: some file systems (ext4) are slow to make files for seconds after many were deleted.
+    let folder = tempfile::tempdir()?;
     for (name, what, shares) in tasks {
         let mut runs = Vec::new();
-        for _ in 0..args.runs {
-            runs.push(run(&shares).await?);
+        for index in 0..args.runs {
+            runs.push(run(&folder.path().join(format!("{name} {index}")), &shares).await?);
         }
         runs.sort_by_key(|run| run.elapsed);
         let median = &runs[runs.len() / 2];
@@ -86,11 +87,10 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
 }
 
 /// Sets the peers up, lets everyone fetch what it does not have, and checks every file.
-async fn run(shares: &[&[Text]]) -> Outcome<Run> {
-    let folder = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(folder.path(), 0, &CancellationToken::new()).await?;
+async fn run(folder: &Path, shares: &[&[Text]]) -> Outcome<Run> {
+    let mut cluster = Cluster::start(folder, 0).await?;
     for index in 0..PEERS {
-        let share = folder.path().join("share").join(index.to_string());
+        let share = folder.join("share").join(index.to_string());
         fs::create_dir_all(&share)?;
         for text in shares.get(index).into_iter().flat_map(|texts| texts.iter()) {
             fs::write(share.join(&text.name), &text.body)?;
@@ -104,12 +104,7 @@ async fn run(shares: &[&[Text]]) -> Outcome<Run> {
         let all: usize = shares.iter().map(|texts| texts.len()).sum();
         let wanted = all - shares.get(index).map_or(0, |texts| texts.len());
         if wanted > 0 {
-            clients.spawn(client::fetch_all(
-                cluster.registry().clone(),
-                peer.identity().clone(),
-                out(folder.path(), index),
-                wanted,
-            ));
+            clients.spawn(client::fetch_all(cluster.registry().clone(), peer.identity().clone(), out(folder, index), wanted));
         }
     }
     let mut tally = Tally::default();
@@ -118,7 +113,7 @@ async fn run(shares: &[&[Text]]) -> Outcome<Run> {
     }
     let elapsed = begun.elapsed();
     cluster.stop().await?;
-    check(folder.path(), shares)?;
+    check(folder, shares)?;
     Ok(Run { elapsed, tally })
 }
 

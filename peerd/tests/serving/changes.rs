@@ -1,0 +1,127 @@
+//! Files and folders that change while they are served.
+
+use super::*;
+use crate::support::{
+    eventually,
+    peer::{Peer, by_name, get},
+    within,
+};
+use p2pdi::v1::get_rfc_response::Part;
+use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
+
+/// Changes a file after its first chunk came. Returns what came in all, and how the stream ended.
+async fn served_while(change: impl Fn(&Path)) -> (Vec<u8>, Vec<u8>, Status) {
+    let data = support::bytes(4 << 20);
+    // Slow, so that the end is not on its way before the change.
+    let peer = Peer::configured(&[("doc.bin", &data), SMALL], |config| config.upload_limit = Some(2 << 20)).await;
+    let mut stream = peer.client().get_rfc(by_name("doc.bin")).await.unwrap().into_inner();
+    let mut got = Vec::new();
+    let ended = within("the end of the stream", async {
+        loop {
+            match stream.message().await {
+                Ok(Some(message)) => {
+                    let Some(Part::Chunk(chunk)) = message.part else { continue };
+                    assert_eq!(chunk.offset, got.len() as u64);
+                    if got.is_empty() {
+                        change(&peer.share().join("doc.bin"));
+                    }
+                    got.extend_from_slice(&chunk.data);
+                }
+                Ok(None) => panic!("it ended as if all were well after {} bytes", got.len()),
+                Err(status) => break status,
+            }
+        }
+    })
+    .await;
+    peer.assert_serves(SMALL.0, SMALL.1).await;
+    (data, got, ended)
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_to_ends_its_streams_and_mixes_no_bytes() {
+    let (data, got, ended) = served_while(|path| {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
+    })
+    .await;
+    refused::<()>(Err(ended), Reason::DocumentChanged);
+    assert!(got.len() < data.len() && data.starts_with(&got), "{} bytes came", got.len());
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_short_ends_its_streams() {
+    let (data, got, ended) = served_while(|path| {
+        fs::File::options().write(true).open(path).unwrap().set_len(10).unwrap();
+    })
+    .await;
+    refused::<()>(Err(ended), Reason::DocumentChanged);
+    assert!(got.len() < data.len() && data.starts_with(&got));
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_or_replaced_ends_its_streams() {
+    for replace in [false, true] {
+        let (data, got, ended) = served_while(|path| {
+            fs::remove_file(path).unwrap();
+            if replace {
+                fs::write(path, "new").unwrap();
+            }
+        })
+        .await;
+        refused::<()>(Err(ended), Reason::DocumentChanged);
+        assert!(got.len() < data.len() && data.starts_with(&got));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_file_is_offered_anew_and_never_under_its_old_hash() {
+    let peer = Peer::sharing(&[("doc", b"old"), SMALL]).await;
+    let mut client = peer.client();
+    let old = get(&mut client, by_name("doc")).await.unwrap().0.document.unwrap().blake3;
+    fs::write(peer.share().join("doc"), "newer").unwrap();
+    eventually("the new content", async || match get(&mut client, by_name("doc")).await {
+        Ok((header, data)) => {
+            assert_eq!(header.document.unwrap().blake3 == old, data == b"old");
+            (data == b"newer").then_some(())
+        }
+        Err(status) => {
+            assert!(matches!(Reason::of(&status), Some(Reason::DocumentChanged | Reason::DocumentUnknown)), "{status:?}");
+            None
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_share_that_vanishes_is_refused_and_served_again_when_it_is_back() {
+    let data = support::bytes(2 << 20);
+    let peer = Peer::configured(&[("doc.bin", &data), SMALL], |config| config.upload_limit = Some(1 << 20)).await;
+    let away = peer.folder.path().join("away");
+    let mut client = peer.client();
+    let mut stream = peer.client().get_rfc(by_name("doc.bin")).await.unwrap().into_inner();
+    stream.message().await.unwrap();
+    fs::rename(peer.share(), &away).unwrap();
+    // What is open stays open: the bytes are the document's.
+    let mut got = 0;
+    while let Some(message) = within("a chunk", stream.message()).await.unwrap() {
+        let Some(Part::Chunk(chunk)) = message.part else { panic!("not a chunk") };
+        assert!(chunk.data == data[got..got + chunk.data.len()]);
+        got += chunk.data.len();
+    }
+    assert_eq!(got, data.len());
+    // What is asked for now is not there.
+    let status = get(&mut client, by_name(SMALL.0)).await.unwrap_err();
+    assert!(
+        matches!(Reason::of(&status), Some(Reason::DocumentChanged | Reason::DocumentUnknown | Reason::DocumentUnreadable)),
+        "{status:?}"
+    );
+    eventually("the empty index", async || {
+        (peer.handle.share().index().is_empty() && !peer.handle.share().status().detail.is_empty()).then_some(())
+    })
+    .await;
+    refused(get(&mut client, by_name(SMALL.0)).await, Reason::DocumentUnknown);
+    fs::rename(&away, peer.share()).unwrap();
+    eventually("the return", async || get(&mut client, by_name(SMALL.0)).await.ok()).await;
+    peer.assert_serves(SMALL.0, SMALL.1).await;
+    tokio::time::timeout(Duration::from_secs(60), peer.stop()).await.unwrap();
+}

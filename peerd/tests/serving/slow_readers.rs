@@ -1,0 +1,132 @@
+//! Callers that ask and do not listen.
+
+use super::*;
+use crate::support::{
+    eventually,
+    peer::{Peer, by_name, get},
+    within,
+};
+use p2pdi::v1::{GetRfcResponse, PingRequest};
+use peerd::transfer::serve::UPLOADS_MAX;
+use std::time::Duration;
+use tonic::Streaming;
+
+/// Streams whose header was read and nothing more, each on a connection of its own: one that is not read keeps the others
+/// of its connection waiting.
+async fn unread(peer: &Peer, count: usize) -> Vec<Streaming<GetRfcResponse>> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut client = peer.client();
+        let mut stream = within("an answer", client.get_rfc(by_name("large.bin"))).await.unwrap().into_inner();
+        within("a header", stream.message()).await.unwrap().unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+async fn uploads(peer: &Peer) -> u32 {
+    peer.client().ping(PingRequest {}).await.unwrap().into_inner().load.unwrap().uploads
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_reading_holds_up_nobody_and_its_place_is_taken_back() {
+    let large = support::bytes(8 << 20);
+    let peer = Peer::configured(&[("large.bin", &large), SMALL], |config| config.limits.unread = Duration::from_secs(2)).await;
+    let mut streams = unread(&peer, 3).await;
+    assert_eq!(uploads(&peer).await, 3);
+    peer.assert_serves("large.bin", &large).await;
+    eventually("their end", async || (uploads(&peer).await == 0).then_some(())).await;
+    // Who comes back to read is told, after what had arrived.
+    let ended = within("the end", async {
+        loop {
+            match streams[0].message().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        }
+    })
+    .await;
+    assert!(ended.is_err(), "a stream that was cut ended as if all were well");
+    peer.assert_serves("large.bin", &large).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_reads_slowly_is_served_to_the_end() {
+    let large = support::bytes(3 << 20);
+    let peer = Peer::configured(&[("large.bin", &large)], |config| config.limits.unread = Duration::from_secs(2)).await;
+    let mut stream = peer.client().get_rfc(by_name("large.bin")).await.unwrap().into_inner();
+    let mut got = 0;
+    // Twice the limit in all, never the limit at once.
+    while let Some(message) = within("a chunk", stream.message()).await.unwrap() {
+        if let Some(p2pdi::v1::get_rfc_response::Part::Chunk(chunk)) = message.part {
+            got += chunk.data.len();
+        }
+        tokio::time::sleep(Duration::from_millis(330)).await;
+    }
+    assert_eq!(got, large.len());
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_not_taken_for_a_caller_that_does_not_read() {
+    let large = support::bytes(1 << 20);
+    let peer = Peer::configured(&[("large.bin", &large)], |config| {
+        config.upload_limit = Some(200 * 1024);
+        config.limits.unread = Duration::from_millis(600);
+    })
+    .await;
+    peer.assert_serves("large.bin", &large).await;
+}
+
+#[tokio::test]
+async fn one_upload_too_many_is_refused_until_one_ends() {
+    let large = support::bytes(2 << 20);
+    let peer = Peer::sharing(&[("large.bin", &large), SMALL]).await;
+    let mut streams = unread(&peer, UPLOADS_MAX).await;
+    assert_eq!(uploads(&peer).await as usize, UPLOADS_MAX);
+    let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
+    assert!(status.message().contains("128"), "{}", status.message());
+    // Other calls are answered meanwhile.
+    peer.client().rfc_query(p2pdi::v1::RfcQueryRequest::default()).await.unwrap();
+    streams.pop();
+    eventually("a place", async || get(&mut peer.client(), by_name(SMALL.0)).await.ok()).await;
+    drop(streams);
+    peer.until_idle().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_leaves_no_upload_behind() {
+    let large = support::bytes(8 << 20);
+    let peer = Peer::sharing(&[("large.bin", &large)]).await;
+    for _ in 0..3 {
+        drop(unread(&peer, 20).await);
+    }
+    peer.until_idle().await;
+    peer.assert_serves("large.bin", &large).await;
+}
+
+#[tokio::test]
+async fn a_listing_that_nobody_reads_is_given_up() {
+    let files: Vec<(String, Vec<u8>)> = (0..3000).map(|n| (format!("{n:0190}.txt"), n.to_string().into_bytes())).collect();
+    let borrowed: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    let peer = Peer::configured(&borrowed, |config| config.limits.unread = Duration::from_secs(1)).await;
+    let mut stream = peer.client().rfc_query(p2pdi::v1::RfcQueryRequest::default()).await.unwrap().into_inner();
+    within("a batch", stream.message()).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let ended = within("the end", async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        }
+    })
+    .await;
+    assert!(ended.is_err(), "a listing that was cut ended as if all were well");
+    let found = within("a listing", peerd_list(&peer)).await;
+    assert_eq!(found, 3000);
+}
+
+async fn peerd_list(peer: &Peer) -> usize {
+    let endpoint = peer.address.into();
+    peerd::locate::list(&peerd::dial::Dialer::default(), &endpoint, p2pdi::v1::RfcQueryRequest::default()).await.unwrap().len()
+}

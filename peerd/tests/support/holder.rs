@@ -1,0 +1,205 @@
+//! A holder that answers GetRFC as a script says.
+
+use super::{document::Sample, source};
+use p2pdi::v1::{
+    Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
+    PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
+    get_rfc_request::Document as Wanted, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
+};
+use peerd::transfer::Source;
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+/// What comes next in an answer.
+pub enum Step {
+    Send(GetRfcResponse),
+    Fail(Status),
+    /// Nothing, for ever.
+    Stall,
+    /// Nothing, until this says so.
+    Until(Box<dyn Fn() -> bool + Send + Sync>),
+}
+
+/// Steps of the answer to a request, the how-manieth of this holder (from 0).
+pub type Script = dyn Fn(usize, &GetRfcRequest) -> Vec<Step> + Send + Sync;
+
+/// A holder on loopback.
+pub struct Holder {
+    pub address: SocketAddr,
+    seen: Arc<Seen>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: Mutex<Vec<GetRfcRequest>>,
+    bytes: AtomicU64,
+}
+
+impl Holder {
+    /// Plays `script`.
+    pub async fn start(script: impl Fn(usize, &GetRfcRequest) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::serve(Scripted { script: Arc::new(script), ..Scripted::default() }).await
+    }
+
+    /// Answers every request for the sample as it should be.
+    pub async fn honest(sample: &Sample) -> Self {
+        let sample = sample.clone();
+        Self::start(move |_, request| {
+            if matches!(&request.document, Some(Wanted::Blake3(hash)) if *hash != sample.hash().to_field()) {
+                return vec![Step::Fail(Status::not_found("no such document here"))];
+            }
+            sending(sample.answer(request))
+        })
+        .await
+    }
+
+    /// Bends what an honest holder of the sample would answer.
+    pub async fn bending(
+        sample: &Sample,
+        bend: impl Fn(&GetRfcRequest, Vec<GetRfcResponse>) -> Vec<GetRfcResponse> + Send + Sync + 'static,
+    ) -> Self {
+        let sample = sample.clone();
+        Self::start(move |_, request| sending(bend(request, sample.answer(request)))).await
+    }
+
+    /// Lists these documents, whatever is asked, in messages of `batch` documents.
+    pub async fn listing(documents: Vec<Document>, batch: usize) -> Self {
+        let holdings = documents.into_iter().map(|document| Holding { document: Some(document), holders: Vec::new() });
+        let holdings: Vec<_> = holdings.collect();
+        let messages =
+            holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, unchanged: false, holdings: batch.to_vec() });
+        let listing = Arc::new(messages.collect());
+        Self::serve(Scripted { listing, ..Scripted::default() }).await
+    }
+
+    /// Answers every whisper as if this peer had it now.
+    pub async fn claiming(delivered_by: &str) -> Self {
+        Self::serve(Scripted { delivered_by: Some(delivered_by.to_owned()), ..Scripted::default() }).await
+    }
+
+    async fn serve(peer: Scripted) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::clone(&peer.seen));
+        let server = Server::builder().add_service(PeerServer::new(peer));
+        let serving = tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+        Self { address, seen, serving }
+    }
+
+    pub fn source(&self, name: &str) -> Source {
+        source(name, self.address)
+    }
+
+    /// The requests it got.
+    pub fn requests(&self) -> Vec<GetRfcRequest> {
+        self.seen.requests.lock().unwrap().clone()
+    }
+
+    /// Bytes of documents that it sent.
+    pub fn sent_bytes(&self) -> u64 {
+        self.seen.bytes.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+pub fn sending(messages: Vec<GetRfcResponse>) -> Vec<Step> {
+    messages.into_iter().map(Step::Send).collect()
+}
+
+struct Scripted {
+    script: Arc<Script>,
+    listing: Arc<Vec<RfcQueryResponse>>,
+    delivered_by: Option<String>,
+    seen: Arc<Seen>,
+}
+
+impl Default for Scripted {
+    fn default() -> Self {
+        let script = Arc::new(|_: usize, _: &GetRfcRequest| vec![Step::Stall]);
+        Self { script, listing: Arc::default(), delivered_by: None, seen: Arc::default() }
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Peer for Scripted {
+    type RFCQueryStream = Answers<RfcQueryResponse>;
+    type GetRFCStream = Answers<GetRfcResponse>;
+    type LinkStream = Answers<LinkResponse>;
+
+    async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        Err(Status::unimplemented("it serves documents only"))
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Err(Status::unimplemented("it serves documents only"))
+    }
+
+    async fn rfc_query(&self, _: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        let messages: Vec<_> = self.listing.iter().cloned().map(Ok).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+
+    async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
+        let request = request.into_inner();
+        let earlier = {
+            let mut requests = self.seen.requests.lock().unwrap();
+            requests.push(request.clone());
+            requests.len() - 1
+        };
+        let mut steps = (self.script)(earlier, &request);
+        if let [Step::Fail(_)] = steps.as_slice()
+            && let Some(Step::Fail(status)) = steps.pop()
+        {
+            return Err(status);
+        }
+        let seen = Arc::clone(&self.seen);
+        let answer = async_stream::try_stream! {
+            for step in steps {
+                match step {
+                    Step::Send(message) => {
+                        if let Some(Part::Chunk(chunk)) = &message.part {
+                            seen.bytes.fetch_add(chunk.data.len() as u64, Ordering::SeqCst);
+                        }
+                        yield message;
+                    }
+                    Step::Fail(status) => Err(status)?,
+                    Step::Stall => std::future::pending().await,
+                    Step::Until(so) => {
+                        while !so() {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    }
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(answer)))
+    }
+
+    async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        match &self.delivered_by {
+            Some(name) => Ok(Response::new(WhisperResponse { delivered_by: name.clone(), ..Default::default() })),
+            None => Err(Status::unimplemented("not here")),
+        }
+    }
+
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}

@@ -1,0 +1,50 @@
+//! Real peers on loopback: honest ones, and holders that play a script.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+
+pub mod document;
+pub mod holder;
+pub mod peer;
+pub mod registry;
+
+use peerd::transfer::Source;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for anything in a test: far more than it takes, so that a busy machine fails no test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Looks again and again until it is so.
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn source(name: &str, address: SocketAddr) -> Source {
+    Source { name: name.to_owned(), endpoint: address.into() }
+}
+
+/// Bytes that repeat nowhere near, so that a misplaced piece shows.
+pub fn bytes(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[0]
+        })
+        .collect()
+}

@@ -1,0 +1,81 @@
+//! A registry that takes everybody, and notes who leaves.
+
+use p2pdi::v1::{
+    KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
+    RegisterResponse,
+    registry_server::{Registry, RegistryServer},
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+const COOKIE: &str = "0123456789abcdef0123456789abcdef";
+
+pub struct Noting {
+    pub address: SocketAddr,
+    noted: Arc<Noted>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Noted {
+    registered: AtomicUsize,
+    left: AtomicUsize,
+}
+
+impl Noting {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, noted) = (listener.local_addr().unwrap(), Arc::<Noted>::default());
+        let server = Server::builder().add_service(RegistryServer::new(Calls(Arc::clone(&noted))));
+        let serving = tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+        Self { address, noted, serving }
+    }
+
+    pub fn registered(&self) -> usize {
+        self.noted.registered.load(Ordering::SeqCst)
+    }
+
+    pub fn left(&self) -> usize {
+        self.noted.left.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+struct Calls(Arc<Noted>);
+
+#[tonic::async_trait]
+impl Registry for Calls {
+    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        self.0.registered.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(RegisterResponse { cookie: COOKIE.into(), ..Default::default() }))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        let cookie = request.metadata().get(p2pdi::cookie::COOKIE_HEADER).and_then(|cookie| cookie.to_str().ok());
+        if cookie == Some(COOKIE) {
+            self.0.left.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(Response::new(LeaveResponse::default()))
+    }
+
+    async fn keep_alive(&self, _: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
+        Ok(Response::new(KeepAliveResponse::default()))
+    }
+
+    async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
+        Ok(Response::new(PQueryResponse::default()))
+    }
+}

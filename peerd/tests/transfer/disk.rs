@@ -1,0 +1,161 @@
+//! Target folders that are missing, in the way, read-only or full.
+
+use super::*;
+use crate::support::{
+    document::PIECE,
+    holder::{Holder, Step, sending},
+};
+use std::process::Command;
+
+#[tokio::test]
+async fn a_missing_folder_is_made() {
+    let sample = Sample::new("a/b/c.txt", 0, b"deep".to_vec());
+    let honest = Holder::honest(&sample).await;
+    let mut target = Target::new();
+    target.out = target.out.join("not/there/yet");
+    let fetched = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
+    assert_eq!(fetched.path, target.out.join("a/b/c.txt"));
+    assert_eq!(target.files(), [("out/not/there/yet/a/b/c.txt".to_owned(), b"deep".to_vec())]);
+}
+
+#[tokio::test]
+async fn a_file_in_the_way_is_named_and_left_alone() {
+    let sample = Sample::new("a/rfc48.txt", 48, b"text".to_vec());
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    // In place of the folder itself, of a folder in it, and of the document.
+    fs::write(&target.out, "mine").unwrap();
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.starts_with("cannot ") && said.contains("out"), "{said}");
+    fs::remove_file(&target.out).unwrap();
+    fs::create_dir(&target.out).unwrap();
+    fs::write(target.out.join("a"), "mine").unwrap();
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.starts_with("cannot ") && said.contains("out/a"), "{said}");
+    assert_eq!(target.files(), [("out/a".to_owned(), b"mine".to_vec())]);
+    fs::remove_file(target.out.join("a")).unwrap();
+    fs::create_dir(target.out.join("a")).unwrap();
+    fs::write(target.out.join("a/rfc48.txt"), "mine").unwrap();
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.ends_with("rfc48.txt exists with other content"), "{said}");
+    assert_eq!(target.files(), [("out/a/rfc48.txt".to_owned(), b"mine".to_vec())]);
+}
+
+#[tokio::test]
+async fn links_below_the_folder_lead_nowhere() {
+    let sample = Sample::new("a/rfc48.txt", 48, b"text".to_vec());
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::create_dir(&target.out).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), target.out.join("a")).unwrap();
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.contains("is a link"), "{said}");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    // A link in place of the document is something else that exists, wherever it leads.
+    fs::remove_file(target.out.join("a")).unwrap();
+    fs::create_dir(target.out.join("a")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("new"), target.out.join("a/rfc48.txt")).unwrap();
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.contains("exists"), "{said}");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_folder_that_may_not_be_written_is_named() {
+    let sample = Sample::rfc48(2);
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    fs::create_dir(&target.out).unwrap();
+    let Some(read_only) = Mount::over(&target.out, "size=1m,ro") else { return };
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.starts_with("cannot write ") && said.contains("Read-only file system"), "{said}");
+    assert_eq!(target.files(), []);
+    drop(read_only);
+    target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+}
+
+#[tokio::test]
+async fn a_document_larger_than_the_disk_is_refused_before_it_begins() {
+    let sample = Sample::rfc48(20);
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    fs::create_dir(&target.out).unwrap();
+    let Some(_small) = Mount::over(&target.out, "size=2m") else { return };
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.starts_with("not enough room for rfc48.txt: "), "{said}");
+    assert!(said.contains(&sample.size().to_string()) && said.contains("free"), "{said}");
+    target.assert_nothing_visible();
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
+    let sample = Sample::rfc48(20);
+    let target = Target::new();
+    fs::create_dir(&target.out).unwrap();
+    let Some(small) = Mount::over(&target.out, "size=8m") else { return };
+    let (ballast, progress) = (target.out.join("ballast"), Arc::clone(&target.progress));
+    // The room is there when the fetch begins, and taken by somebody else after four pieces.
+    let filler = ballast.clone();
+    let slow = sample.clone();
+    let filling = Holder::start(move |_, request| {
+        let mut steps = sending(slow.answer(request));
+        let (filler, progress) = (filler.clone(), Arc::clone(&progress));
+        let full = move || progress.verified() >= 4 * PIECE && fs::write(&filler, vec![0; 5 << 20]).is_ok();
+        steps.insert(5, Step::Until(Box::new(full)));
+        steps
+    })
+    .await;
+    let error = target.fetch(&hash(&sample), vec![filling.source("filling")]).await.unwrap_err();
+    let said = error.to_string();
+    assert!(matches!(error, FetchError::Write { .. }), "{said}");
+    assert!(said.starts_with("cannot write ") && said.contains("No space left"), "{said}");
+    assert!(target.visible().iter().all(|(name, _)| name == "out/ballast"));
+
+    // Still full: told before anything is asked for again.
+    let honest = Holder::honest(&sample).await;
+    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(said.starts_with("not enough room") || said.contains("No space left"), "{said}");
+    let before = honest.sent_bytes();
+
+    fs::remove_file(&ballast).unwrap();
+    let fetched = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert!(fetched.resumed_bytes >= 4 * PIECE, "{fetched:?}");
+    assert_eq!(fetched.fetched_bytes + fetched.resumed_bytes, sample.size());
+    let asked = honest.requests().pop().unwrap();
+    assert_eq!((asked.offset, asked.length), (fetched.resumed_bytes, fetched.fetched_bytes));
+    assert!(honest.sent_bytes() > before);
+    drop(small);
+}
+
+/// A file system of its own over a folder.
+struct Mount<'a>(&'a Path);
+
+#[expect(clippy::print_stdout, reason = "says why a test did not run")]
+impl<'a> Mount<'a> {
+    /// `None`, with the reason printed, where this user may not mount.
+    fn over(folder: &'a Path, options: &str) -> Option<Self> {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            Ok(output) => {
+                println!("skipped: cannot mount a tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("skipped: cannot run mount: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        // Lazily, should a file in it still be open.
+        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(std::thread::panicking() || unmounted.unwrap().success());
+    }
+}

@@ -1,0 +1,157 @@
+//! Fetching in a world of broken, lying and vanishing holders, onto disks that fail.
+//!
+//! Every case ends with a look at the target folder: a file there is whole and right, or it is not there.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
+
+mod disk;
+mod headers;
+mod resume;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+mod unreachable;
+
+use p2pdi::content::ContentHash;
+use peerd::{
+    dial::Dialer,
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, SourceReport, Wanted, fetch},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use support::{document::Sample, within};
+use tempfile::TempDir;
+
+/// A target folder, and how to fetch into it.
+struct Target {
+    folder: TempDir,
+    dialer: Dialer,
+    /// How long a holder may stay silent.
+    stall: Duration,
+    out: PathBuf,
+    progress: Arc<Progress>,
+}
+
+impl Target {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        // Longer than a busy machine keeps an honest holder waiting, as far as tests can wait for silent ones.
+        Self { folder, dialer: Dialer::default(), stall: Duration::from_secs(20), out, progress: Arc::default() }
+    }
+
+    /// For tests in which somebody is silent on purpose.
+    fn impatient() -> Self {
+        Self { stall: Duration::from_millis(500), ..Self::new() }
+    }
+
+    async fn fetch(&self, wanted: &Wanted, sources: Vec<Source>) -> Result<Fetched, FetchError> {
+        self.fetch_with(wanted, sources, &Nobody).await
+    }
+
+    async fn fetch_with(&self, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders) -> Result<Fetched, FetchError> {
+        let options = FetchOptions { out: self.out.clone(), save_as: None, replace: false, stall: self.stall };
+        within("the fetch", fetch(&self.dialer, wanted, sources, finder, &options, &self.progress)).await
+    }
+
+    /// All files below the target folder, and what they hold.
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.push((relative(&path, self.folder.path()), fs::read(&path).unwrap()));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// What a user sees there, partial files left aside.
+    fn visible(&self) -> Vec<(String, Vec<u8>)> {
+        self.files().into_iter().filter(|(name, _)| !name.ends_with(".part")).collect()
+    }
+
+    fn partial_path(&self) -> PathBuf {
+        let files = self.files();
+        let partials: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".part")).collect();
+        assert_eq!(partials.len(), 1, "{:?}", files.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        self.folder.path().join(&partials[0].0)
+    }
+
+    /// The sample is there, and nothing else, not even a partial file.
+    #[track_caller]
+    fn assert_holds_only(&self, sample: &Sample) {
+        let files = self.files();
+        assert_eq!(files.len(), 1, "{:?}", files.iter().map(|(name, data)| (name, data.len())).collect::<Vec<_>>());
+        assert_eq!(files[0].0, format!("out/{}", sample.name));
+        assert!(files[0].1 == sample.data, "the file is not the document");
+    }
+
+    #[track_caller]
+    fn assert_nothing_visible(&self) {
+        let visible = self.visible();
+        assert!(visible.is_empty(), "{:?}", visible.iter().map(|(name, data)| (name, data.len())).collect::<Vec<_>>());
+    }
+}
+
+fn relative(path: &Path, to: &Path) -> String {
+    path.strip_prefix(to).unwrap().to_str().unwrap().to_owned()
+}
+
+fn hash(sample: &Sample) -> Wanted {
+    Wanted::Hash(sample.hash())
+}
+
+/// Why a source was dropped.
+#[track_caller]
+fn dropped<'a>(reports: &'a [SourceReport], name: &str) -> &'a str {
+    let report = reports.iter().find(|report| report.source.name == name).expect("a report of every source");
+    report.dropped.as_deref().unwrap_or_else(|| panic!("{name} was not dropped"))
+}
+
+#[track_caller]
+fn kept(reports: &[SourceReport], name: &str) -> u64 {
+    let report = reports.iter().find(|report| report.source.name == name).expect("a report of every source");
+    assert_eq!(report.dropped, None);
+    report.bytes
+}
+
+/// No further holders.
+struct Nobody;
+
+impl FindHolders for Nobody {
+    async fn holders(&self, _: ContentHash) -> Vec<Source> {
+        Vec::new()
+    }
+}
+
+/// Finds these holders, and notes what it is asked.
+#[derive(Default)]
+struct Finds {
+    sources: Vec<Source>,
+    asked: Mutex<Vec<ContentHash>>,
+}
+
+impl FindHolders for Finds {
+    async fn holders(&self, hash: ContentHash) -> Vec<Source> {
+        self.asked.lock().unwrap().push(hash);
+        self.sources.clone()
+    }
+}

@@ -1,0 +1,186 @@
+//! Fetches that are interrupted, and go on.
+
+use super::*;
+use crate::support::{
+    document::PIECE,
+    eventually,
+    holder::{Holder, Step, sending},
+    peer::Peer,
+};
+use std::os::unix::fs::FileExt as _;
+use tonic::Status;
+
+const PIECES: u64 = 8;
+
+/// Sends the first `count` chunks of each answer, then `end`.
+async fn quitter(sample: &Sample, count: usize, end: impl Fn() -> Step + Send + Sync + 'static) -> Holder {
+    let sample = sample.clone();
+    Holder::start(move |_, request| {
+        let mut steps = sending(sample.answer(request));
+        steps.truncate(1 + count);
+        steps.push(end());
+        steps
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_fetch_whose_source_fails_goes_on_where_it_stopped() {
+    let sample = Sample::rfc48(PIECES);
+    let gone = quitter(&sample, 5, || Step::Fail(Status::aborted("it changed"))).await;
+    let target = Target::new();
+    let error = target.fetch(&hash(&sample), vec![gone.source("gone")]).await.unwrap_err();
+    let FetchError::Sources { kept_bytes, .. } = error else { panic!("{error}") };
+    assert_eq!(kept_bytes, 5 * PIECE);
+    target.assert_nothing_visible();
+
+    let honest = Holder::honest(&sample).await;
+    let fetched = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!((fetched.resumed_bytes, fetched.fetched_bytes), (5 * PIECE, sample.size() - 5 * PIECE));
+    let ranges: Vec<_> = honest.requests().iter().map(|request| (request.offset, request.length)).collect();
+    assert_eq!(ranges, [(0, 0), (5 * PIECE, sample.size() - 5 * PIECE)]);
+    assert!(kept(&fetched.sources, "honest") == fetched.fetched_bytes);
+}
+
+#[tokio::test]
+async fn one_source_that_breaks_off_again_and_again_still_delivers_every_byte_once() {
+    let sample = Sample::rfc48(PIECES);
+    let flaky = quitter(&sample, 1, || Step::Fail(Status::unavailable("bad line"))).await;
+    let target = Target::new();
+    target.fetch(&hash(&sample), vec![flaky.source("flaky")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!(flaky.sent_bytes(), sample.size());
+    assert_eq!(flaky.requests().len() as u64, PIECES);
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_given_up_goes_on_where_it_stopped() {
+    let sample = Sample::rfc48(PIECES);
+    let staller = quitter(&sample, 4, || Step::Stall).await;
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    let wanted = hash(&sample);
+    tokio::select! {
+        fetched = target.fetch(&wanted, vec![staller.source("staller")]) => panic!("{fetched:?}"),
+        () = eventually("four pieces", async || (target.progress.verified() == 4 * PIECE).then_some(())) => {}
+    }
+    target.assert_nothing_visible();
+    // At once: what was given up may still be closing its file.
+    let fetched = target.fetch(&wanted, vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!((fetched.resumed_bytes, fetched.fetched_bytes), (4 * PIECE, sample.size() - 4 * PIECE));
+}
+
+#[tokio::test]
+async fn a_large_fetch_that_is_given_up_can_be_begun_again_at_once() {
+    // So much that the system is writing it out when the fetch is given up.
+    let sample = Sample::new("large.bin", 0, crate::support::bytes(80 << 20));
+    let (honest, staller) = (Holder::honest(&sample).await, quitter(&sample, 4 * 66, || Step::Stall).await);
+    let (target, wanted) = (Target::new(), hash(&sample));
+    tokio::select! {
+        fetched = target.fetch(&wanted, vec![staller.source("staller")]) => panic!("{fetched:?}"),
+        () = eventually("most of it", async || (target.progress.verified() >= 65 << 20).then_some(())) => {}
+    }
+    let fetched = target.fetch(&wanted, vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert!(fetched.resumed_bytes >= 65 << 20, "{fetched:?}");
+}
+
+#[tokio::test]
+async fn damaged_pieces_of_a_partial_file_are_fetched_again_and_only_those() {
+    let sample = Sample::rfc48(PIECES);
+    let gone = quitter(&sample, 6, || Step::Fail(Status::aborted("it changed"))).await;
+    let target = Target::new();
+    target.fetch(&hash(&sample), vec![gone.source("gone")]).await.unwrap_err();
+    let file = fs::File::options().write(true).open(target.partial_path()).unwrap();
+    file.write_all_at(b"!", PIECE + 9).unwrap();
+    file.write_all_at(b"!", 5 * PIECE).unwrap();
+    drop(file);
+    let honest = Holder::honest(&sample).await;
+    let fetched = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!(fetched.resumed_bytes, 4 * PIECE);
+    let asked: Vec<_> = honest.requests().iter().skip(1).map(|request| (request.offset, request.length)).collect();
+    assert_eq!(asked, [(PIECE, PIECE), (5 * PIECE, sample.size() - 5 * PIECE)]);
+}
+
+#[tokio::test]
+async fn a_partial_file_cut_short_or_grown_is_no_trouble() {
+    for length in [0, 1, 3 * PIECE + 5, 100 * PIECE] {
+        let sample = Sample::rfc48(PIECES);
+        let gone = quitter(&sample, 6, || Step::Fail(Status::aborted("it changed"))).await;
+        let target = Target::new();
+        target.fetch(&hash(&sample), vec![gone.source("gone")]).await.unwrap_err();
+        fs::File::options().write(true).open(target.partial_path()).unwrap().set_len(length).unwrap();
+        let honest = Holder::honest(&sample).await;
+        let fetched = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
+        target.assert_holds_only(&sample);
+        assert_eq!(fetched.resumed_bytes, (length / PIECE).min(6) * PIECE);
+    }
+}
+
+#[tokio::test]
+async fn a_second_fetch_of_the_same_document_into_the_same_folder_is_told_so() {
+    let sample = Sample::rfc48(PIECES);
+    let staller = quitter(&sample, 4, || Step::Stall).await;
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    let wanted = hash(&sample);
+    tokio::select! {
+        fetched = target.fetch(&wanted, vec![staller.source("staller")]) => panic!("{fetched:?}"),
+        () = async {
+            eventually("four pieces", async || (target.progress.verified() == 4 * PIECE).then_some(())).await;
+            let second = Target { progress: Arc::default(), out: target.out.clone(), ..Target::new() };
+            let error = second.fetch(&wanted, vec![honest.source("honest")]).await.unwrap_err();
+            assert!(error.to_string().starts_with("another fetch is writing "), "{error}");
+        } => {}
+    }
+    target.fetch(&wanted, vec![honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    let again = target.fetch(&wanted, vec![honest.source("honest")]).await.unwrap();
+    assert!(again.already_there && again.fetched_bytes == 0);
+}
+
+#[tokio::test]
+async fn further_holders_are_asked_for_when_all_known_ones_failed() {
+    let sample = Sample::rfc48(PIECES);
+    let gone = quitter(&sample, 3, || Step::Fail(Status::aborted("it changed"))).await;
+    let honest = Holder::honest(&sample).await;
+    let finder = Finds { sources: vec![gone.source("gone"), honest.source("found")], ..Default::default() };
+    let target = Target::new();
+    let fetched = target.fetch_with(&Wanted::Number(48), vec![gone.source("gone")], &finder).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!(*finder.asked.lock().unwrap(), [sample.hash()]);
+    assert_eq!(gone.requests().len(), 1, "found again, it stays dropped");
+    assert_eq!(kept(&fetched.sources, "found"), sample.size() - 3 * PIECE);
+
+    let target = Target::new();
+    let finder = Finds { sources: vec![gone.source("gone")], ..Default::default() };
+    target.fetch_with(&hash(&sample), vec![gone.source("gone")], &finder).await.unwrap_err();
+    assert_eq!(finder.asked.lock().unwrap().len(), 1, "who is known already ends the search");
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_on_the_way_is_replaced_by_another() {
+    let data = crate::support::bytes(6 << 20);
+    let sample = Sample::new("large.bin", 0, data.clone());
+    // So slow that it is still sending when it stops.
+    let first = Peer::configured(&[("large.bin", &data)], |config| {
+        config.upload_limit = Some(1 << 20);
+        config.limits.grace = Duration::from_millis(1);
+    })
+    .await;
+    let second = Peer::sharing(&[("other name.bin", &data)]).await;
+    let (target, wanted) = (Target::new(), hash(&sample));
+    let sources = vec![first.source("first"), second.source("second")];
+    let (fetched, _) = tokio::join!(target.fetch(&wanted, sources), async {
+        eventually("a piece", async || (target.progress.verified() >= PIECE).then_some(())).await;
+        first.stop().await
+    });
+    let fetched = fetched.unwrap();
+    target.assert_holds_only(&sample);
+    assert!(fetched.sources[0].bytes >= PIECE, "{:?}", fetched.sources);
+    assert_eq!(fetched.sources[0].bytes + fetched.sources[1].bytes, sample.size());
+    second.stop().await;
+}

@@ -1,0 +1,131 @@
+//! Holders that are not there, or are and say nothing.
+
+use super::*;
+use crate::support::{
+    holder::{Holder, Step, sending},
+    source,
+};
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tonic::Status;
+
+/// Fetches with this holder first and an honest one behind it.
+async fn beside_an_honest_one(address: SocketAddr) -> Vec<SourceReport> {
+    let sample = Sample::rfc48(2);
+    let honest = Holder::honest(&sample).await;
+    let target = Target::impatient();
+    // An honest holder may be slow on a busy machine: it is asked again.
+    let fetched = target.fetch(&hash(&sample), vec![source("odd", address), honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!(kept(&fetched.sources, "honest"), sample.size());
+    fetched.sources
+}
+
+async fn alone(address: SocketAddr) -> String {
+    let target = Target::impatient();
+    let error = target.fetch(&Wanted::Number(48), vec![source("odd", address)]).await.unwrap_err();
+    assert_eq!(target.files(), []);
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("no holder could deliver RFC 48: odd ({address}): ")), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_refused_connection() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let said = alone(closed).await;
+    assert!(said.contains("refused"), "{said}");
+    beside_an_honest_one(closed).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_taken_and_never_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let taking = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            taken.push(stream);
+        }
+    });
+    let said = alone(address).await;
+    assert!(said.contains("stalled: too little came for 0.5 s"), "{said}");
+    beside_an_honest_one(address).await;
+    taking.abort();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_taken_and_closed_or_answered_in_another_language() {
+    for answer in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"SSH-2.0-OpenSSH_9.9\r\n", &[0xff; 4096]] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let taking = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(answer).await;
+                let _ = stream.read(&mut [0; 64]).await;
+            }
+        });
+        alone(address).await;
+        beside_an_honest_one(address).await;
+        taking.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_goes_on_elsewhere() {
+    let sample = Sample::rfc48(4);
+    let staller = Holder::start({
+        let sample = sample.clone();
+        move |_, request| {
+            let mut steps = sending(sample.answer(request));
+            steps.truncate(3);
+            steps.push(Step::Stall);
+            steps
+        }
+    })
+    .await;
+    let honest = Holder::honest(&sample).await;
+    let target = Target::impatient();
+    let fetched = target.fetch(&hash(&sample), vec![staller.source("staller"), honest.source("honest")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    // What came before the stall counts.
+    assert_eq!(staller.requests().len(), 1);
+    assert_eq!(fetched.sources[0].bytes, 2 * crate::support::document::PIECE);
+    assert_eq!(honest.sent_bytes(), sample.size() - 2 * crate::support::document::PIECE);
+}
+
+#[tokio::test]
+async fn a_holder_that_is_full_for_a_while_is_asked_again() {
+    let sample = Sample::rfc48(2);
+    let busy = Holder::start({
+        let sample = sample.clone();
+        move |earlier, request| match earlier {
+            0 | 1 => vec![Step::Fail(Status::resource_exhausted("as many as may be"))],
+            _ => sending(sample.answer(request)),
+        }
+    })
+    .await;
+    let target = Target::new();
+    target.fetch(&hash(&sample), vec![busy.source("busy")]).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!(busy.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn every_holder_is_named_with_its_fault() {
+    let sample = Sample::rfc48(2);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let without = Holder::start(|_, _| vec![Step::Fail(Status::not_found("never had it"))]).await;
+    let forbidding = Holder::start(|_, _| vec![Step::Fail(Status::permission_denied("not for you"))]).await;
+    let target = Target::impatient();
+    let sources = vec![source("gone", closed), without.source("without"), forbidding.source("forbidding")];
+    let said = target.fetch(&hash(&sample), sources).await.unwrap_err().to_string();
+    for part in ["gone (", "refused", "without (", "never had it", "forbidding (", "not for you"] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+    let said = target.fetch(&hash(&sample), Vec::new()).await.unwrap_err().to_string();
+    assert!(said.ends_with("nobody to ask"), "{said}");
+}

@@ -1,0 +1,150 @@
+//! --help, --version, wrong usage, completions, manual pages.
+
+use crate::support::{
+    process::{Ended, Running},
+    world::World,
+};
+use std::fs;
+
+const PROGRAMS: [&str; 3] = ["registry", "peerd", "p2pctl"];
+
+#[test]
+fn every_program_has_a_version_and_help_with_examples() {
+    let world = World::new();
+    for program in PROGRAMS {
+        let version = world.run(program, &["--version"]).exits(0);
+        assert_eq!(version.stdout, format!("{program} {}\n", env!("CARGO_PKG_VERSION")));
+        let help = world.run(program, &["--help"]).exits(0).prints(&["Usage: ", "Examples:", &format!("  {program} ")]);
+        assert_eq!(help.stderr, "");
+        world.run(program, &["-h"]).exits(0).prints(&["Usage: "]);
+    }
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_right() {
+    let world = World::new();
+    for program in PROGRAMS {
+        let run = world.run(program, &["--no-such-flag"]).exits(2).prints_nothing();
+        run.says(&["error: unexpected argument '--no-such-flag'", "Usage: ", "--help"]);
+    }
+    world.run("p2pctl", &["no-such-verb"]).exits(2).prints_nothing().says(&["no-such-verb"]);
+    world.run("p2pctl", &[]).exits(2).prints_nothing().says(&["Usage: "]);
+    world.run("p2pctl", &["--registry", "https://r:1", "peers"]).exits(2).prints_nothing().says(&["TLS is not spoken yet"]);
+    world.run("p2pctl", &["--output", "xml", "peers"]).exits(2).prints_nothing().says(&["table", "json"]);
+    world.run("p2pctl", &["--log", "=", "peers"]).exits(2).prints_nothing().says(&["log filter"]);
+    world.run("peerd", &["--upload-limit", "fast"]).exits(2).prints_nothing();
+    world.run("peerd", &["--name", "../x"]).exits(2).prints_nothing().says(&["name"]);
+    world.run("peerd", &["--listen", "127.0.0.1:70000"]).exits(2).prints_nothing();
+    world.run("peerd", &["--advertise", "0.0.0.0:1"]).exits(2).prints_nothing().says(&["wildcard"]);
+}
+
+#[test]
+fn every_flag_has_an_environment_variable() {
+    let world = World::new();
+    for program in ["registry", "peerd"] {
+        assert_eq!(flags_without_variable(&world.run(program, &["--help"])), Vec::<String>::new(), "{program}");
+    }
+    let verbs = verbs(&world.run("p2pctl", &["--help"]));
+    assert!(verbs.len() >= 15, "{verbs:?}");
+    let mut pages = vec![vec!["--help".to_owned()], vec!["bench".to_owned(), "tasks".to_owned(), "--help".to_owned()]];
+    pages.extend(verbs.into_iter().map(|verb| vec![verb, "--help".to_owned()]));
+    for page in pages {
+        let arguments: Vec<_> = page.iter().map(String::as_str).collect();
+        let help = world.run("p2pctl", &arguments).exits(0);
+        assert_eq!(flags_without_variable(&help), Vec::<String>::new(), "{page:?}");
+    }
+}
+
+/// The verbs a page of help lists.
+fn verbs(help: &Ended) -> Vec<String> {
+    let lines = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A verb stands two spaces in; what its description needs of further lines stands further in.
+    let entry = |line: &str| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
+    let verbs = lines.filter_map(entry).map(|line| line.split_whitespace().next().unwrap().to_owned());
+    verbs.filter(|verb| verb != "help").collect()
+}
+
+/// Flags whose text does not name their variable.
+fn flags_without_variable(help: &Ended) -> Vec<String> {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    let lines = help.stdout.lines().skip_while(|line| *line != "Options:").skip(1);
+    for line in lines.take_while(|line| *line != "Examples:") {
+        // Flags stand two spaces in, or six where they have no short form; their text stands further in.
+        if line.starts_with("  -") || line.starts_with("      --") {
+            let long = line.split([' ', ',']).find_map(|word| word.strip_prefix("--"));
+            texts.push((long.unwrap_or(line).to_owned(), String::new()));
+        }
+        if let Some((_, text)) = texts.last_mut() {
+            *text += line.trim_start();
+            *text += " ";
+        }
+    }
+    assert!(texts.len() >= 2, "{help:#?}");
+    let without = |text: &str| !text.contains("[env: P2PDI_") && !text.contains("[env: RUST_LOG");
+    texts.retain(|(flag, text)| !["help", "version"].contains(&flag.as_str()) && without(text));
+    texts.into_iter().map(|(flag, _)| flag).collect()
+}
+
+#[test]
+fn an_example_can_be_pasted_from_a_narrow_terminal() {
+    let world = World::new();
+    let examples = |program: &str, columns: &str| {
+        let mut command = world.command(program, &["--help"]);
+        command.env("COLUMNS", columns);
+        let help = Running::to_its_end(command).exits(0).stdout;
+        let (_, examples) = help.split_once("\nExamples:\n").unwrap();
+        examples.to_owned()
+    };
+    for program in PROGRAMS {
+        assert_eq!(examples(program, "80"), examples(program, "1000"), "{program}: a line is broken, and a paste would be");
+    }
+}
+
+#[test]
+fn a_variable_stands_for_its_flag_and_the_flag_wins() {
+    let world = World::new();
+    let run = |arguments: &[&str]| {
+        let mut command = world.command("p2pctl", arguments);
+        command.env("P2PDI_REGISTRY", "http://127.0.0.1:1").env("P2PDI_OUTPUT", "json");
+        Running::to_its_end(command)
+    };
+    run(&["peers"]).exits(1).prints_nothing().says(&["127.0.0.1:1 does not answer"]);
+    run(&["--registry", "http://127.0.0.1:2", "peers"]).exits(1).prints_nothing().says(&["127.0.0.1:2 does not answer"]);
+}
+
+#[test]
+fn a_variable_of_a_switch_takes_what_people_write() {
+    let world = World::new();
+    for (value, code) in [("1", 1), ("true", 1), ("yes", 1), ("on", 1), ("0", 1), ("false", 1), ("no", 1), ("maybe", 2)] {
+        for (variable, verb) in [("P2PDI_FORCE", "get-rfc"), ("P2PDI_QUERY_OWN", "rfc-query")] {
+            let mut command = world.command("p2pctl", &["--registry", "http://127.0.0.1:1", verb, "48"]);
+            command.env(variable, value);
+            Running::to_its_end(command).exits(code).prints_nothing();
+        }
+    }
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = world.run("p2pctl", &["completions", shell]).exits(0);
+        assert_eq!(script.stderr, "");
+        script.prints(&["p2pctl", "get-rfc", "whisper", "--registry".trim_start_matches('-')]);
+    }
+    world.run("p2pctl", &["completions", "no-such-shell"]).exits(2).prints_nothing();
+}
+
+#[test]
+fn manual_pages_are_printed_or_written_one_a_verb() {
+    let world = World::new();
+    let page = world.run("p2pctl", &["man"]).exits(0);
+    page.prints(&[".TH p2pctl 1", ".SH NAME", ".SH SYNOPSIS", "get"]);
+    let written = world.run("p2pctl", &["man", "--out", "man"]).exits(0).prints_nothing();
+    assert_eq!(written.stderr, "");
+    for page in ["p2pctl.1", "p2pctl-get-rfc.1", "p2pctl-register.1", "p2pctl-up.1"] {
+        assert!(fs::read_to_string(world.path("man").join(page)).unwrap().contains(".TH"), "{page}");
+    }
+    fs::write(world.path("file"), "").unwrap();
+    world.run("p2pctl", &["man", "--out", "file"]).exits(1).prints_nothing().says(&["error: cannot write manual pages to file"]);
+}

@@ -1,0 +1,41 @@
+//! A fetch that is stopped half-way goes on where it stopped.
+
+use crate::support::{
+    network::ready,
+    process::Running,
+    wait::eventually,
+    world::{World, rfc},
+};
+use rustix::process::Signal;
+use std::fs;
+
+/// Bytes of a piece of a document of less than 2 GiB.
+const PIECE: u64 = 256 * 1024;
+
+#[test]
+fn ctrl_c_keeps_what_is_verified_and_the_next_run_goes_on_from_there() {
+    let world = World::new();
+    let registry = world.registry(&[]);
+    world.share("share", &[8881]);
+    let slow = world.peer("slow", &registry, &["--share", "share", "--upload-limit", "512KiB"]);
+    ready(&slow);
+    let fetching = Running::start(world.p2pctl_command(&registry, &["get-rfc", "8881"]));
+    let partial = eventually("some pieces are there", || {
+        let mut entries = fs::read_dir(world.path("out")).ok()?;
+        let partial = entries.find_map(|entry| entry.ok().map(|entry| entry.path()))?;
+        fs::metadata(&partial).is_ok_and(|meta| meta.len() >= 2 * PIECE).then_some(partial)
+    });
+    fetching.signal(Signal::INT);
+    fetching.ended().exits(1).prints_nothing().says(&["error: interrupted", "hint: ", "goes on from there"]);
+    assert!(partial.file_name().unwrap().to_str().unwrap().starts_with(".rfc8881.txt."), "{}", partial.display());
+    assert!(!world.path("out/rfc8881.txt").exists());
+    assert!(fs::metadata(&partial).unwrap().len() < rfc(8881).len() as u64);
+
+    let json = world.p2pctl(&registry, &["get-rfc", "8881", "-o", "json"]).exits(0).json();
+    let resumed = json["resumed_bytes"].as_u64().unwrap();
+    assert!(resumed >= PIECE && resumed.is_multiple_of(PIECE), "{json}");
+    assert_eq!(resumed + json["fetched_bytes"].as_u64().unwrap(), json["document"]["size"].as_u64().unwrap());
+    assert_eq!(json["sources"][0]["bytes"], json["fetched_bytes"], "{json}");
+    assert!(world.read("out/rfc8881.txt") == rfc(8881));
+    assert!(!partial.exists());
+}

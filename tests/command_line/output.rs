@@ -1,0 +1,104 @@
+//! What is printed is data: its form, and what happens when nobody reads it.
+
+use crate::support::{network::Network, process::with_a_reader_of_one_line};
+use serde_json::Value;
+
+/// Every verb that answers with JSON, beside a network.
+const VERBS: [&[&str]; 14] = [
+    &["register", "--name", "op", "--endpoint", "127.0.0.1:9"],
+    &["keepalive"],
+    &["pquery"],
+    &["peers", "--sample", "1"],
+    &["rfc-query", "fff-c"],
+    &["rfc-query", "fff-c", "--number", "48"],
+    &["get-rfc", "48"],
+    &["get-rfc", "48"],
+    &["get", "rfc2324.txt"],
+    &["whisper", "fff-c", "hello"],
+    &["ping", "fff-c"],
+    &["status"],
+    &["status", "fff-c"],
+    &["leave"],
+];
+
+#[test]
+fn json_is_all_there_is_on_standard_output() {
+    let network = Network::start();
+    for verb in VERBS {
+        let run = network.p2pctl(&[verb, &["--output", "json"]].concat()).exits(0);
+        assert_eq!(run.stderr, "", "{verb:?}");
+        let values = run.json_lines();
+        let many = verb[0] == "rfc-query";
+        assert!(many || values.len() == 1, "{verb:?}: {run:#?}");
+        for value in &values {
+            assert!(value.is_object(), "{verb:?}: {value}");
+            check(value, verb);
+        }
+    }
+}
+
+/// Names are snake_case, hashes and ids hexadecimal digits, times RFC 3339, durations seconds.
+fn check(value: &Value, verb: &[&str]) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| check(item, verb)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{verb:?}: {name}");
+                let text = value.as_str();
+                let right = match name.as_str() {
+                    "blake3" => text.is_some_and(|text| is_hex(text, 64)),
+                    "id" | "peer_id" => text.is_some_and(|text| is_hex(text, 32)),
+                    "ttl" | "keep_alive_interval" | "lease_remaining" | "round_trip" | "elapsed" | "age" => {
+                        text.and_then(|text| text.strip_suffix('s')).is_some_and(|seconds| seconds.parse::<f64>().is_ok())
+                    }
+                    "since" => text.is_some_and(is_time),
+                    name if name.ends_with("_at") => text.is_some_and(is_time),
+                    name if name.ends_with("_bytes") || name == "size" || name == "revision" => value.is_u64(),
+                    _ => true,
+                };
+                assert!(right, "{verb:?}: {name}: {value}");
+                check(value, verb);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// `2026-01-31T12:00:00.5Z` (RFC 3339, section 5.6, in UTC).
+fn is_time(text: &str) -> bool {
+    let Some((date, time)) = text.strip_suffix('Z').and_then(|text| text.split_once('T')) else { return false };
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let lengths = |parts: &str, by: char| parts.split(by).map(str::len).collect::<Vec<_>>();
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    lengths(date, '-') == [4, 2, 2]
+        && lengths(time, ':') == [2, 2, 2]
+        && digits(&date.replace('-', ""))
+        && digits(&time.replace(':', ""))
+        && digits(fraction)
+}
+
+#[test]
+fn an_error_is_the_same_whatever_the_output_and_never_on_standard_output() {
+    let network = Network::start();
+    for output in ["table", "json"] {
+        let run = network.p2pctl(&["get-rfc", "7", "-o", output]).exits(1).prints_nothing();
+        assert!(run.stderr.starts_with("error: nobody has RFC 7"), "{run:#?}");
+        assert!(run.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{run:#?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let network = Network::start();
+    for arguments in
+        [["rfc-query", "fff-c"].as_slice(), &["peers"], &["completions", "bash"], &["man"], &["get-rfc", "48"], &["--help"]]
+    {
+        let run = with_a_reader_of_one_line(network.world.p2pctl_command(&network.registry, arguments)).exits(0);
+        assert_eq!(run.stderr, "", "{arguments:?}");
+        assert_eq!(run.stdout.lines().count(), 1, "{arguments:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! up and demo, bench: whole networks in one process.
+
+use crate::support::{process::Running, wait::eventually, world::World};
+use rustix::process::Signal;
+use std::{fs, net::TcpStream};
+
+#[test]
+fn up_stays_until_ctrl_c() {
+    let world = World::new();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut up =
+            Running::start(world.command("p2pctl", &["up", "--peers", "2", "--port", "0", "-o", "json", "--log", "info"]));
+        let line = eventually("it is up", || {
+            assert!(up.is_running(), "{}", up.said());
+            Some(up.printed()).filter(|printed| printed.contains('\n'))
+        });
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let registry = json["registry"].as_str().unwrap();
+        let peers = json["peers"].as_array().unwrap();
+        assert_eq!(peers.len(), 2, "{json}");
+        assert!(peers.iter().all(|peer| peer["documents"].as_u64() > Some(0)), "{json}");
+        world.run("p2pctl", &["--registry", registry, "get-rfc", "48", "--force"]).exits(0);
+        let listed = world.run("p2pctl", &["--registry", registry, "peers"]).exits(0);
+        listed.prints(&["peer-1", "peer-2"]);
+        up.signal(signal);
+        let ended = up.ended().exits(0);
+        assert_eq!(ended.stdout.lines().count(), 1, "{ended:#?}");
+        assert_eq!(ended.stderr.matches("left the registry").count(), 2, "{ended:#?}");
+        assert!(!ended.stderr.contains("WARN"), "{ended:#?}");
+        let refused = TcpStream::connect(registry.strip_prefix("http://").unwrap());
+        assert!(refused.is_err(), "the registry is still there");
+    }
+}
+
+#[test]
+fn up_shares_a_folder_of_the_users() {
+    let world = World::new();
+    world.share("mine", &[10]);
+    let mut up = Running::start(world.command("p2pctl", &["up", "--peers", "1", "--port", "0", "--share", "mine"]));
+    let printed = eventually("it is up", || {
+        assert!(up.is_running(), "{}", up.said());
+        Some(up.printed()).filter(|printed| printed.contains("1 documents"))
+    });
+    assert!(printed.starts_with("registry  http://127.0.0.1:"), "{printed}");
+    up.signal(Signal::INT);
+    up.ended().exits(0).says(&["p2pctl --registry http://127.0.0.1:", "Ctrl-C stops it"]);
+    world.run("p2pctl", &["up", "--port", "0", "--share", "missing"]).exits(2).prints_nothing().says(&["missing", "hint: "]);
+}
+
+#[test]
+fn up_on_a_port_in_use_says_so() {
+    let world = World::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    world.run("p2pctl", &["up", "--port", &port]).exits(1).prints_nothing().says(&["error: cannot listen on", "hint: "]);
+}
+
+#[test]
+fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
+    let world = World::new();
+    let temporary = world.share("temporary", &[]);
+    let mut command = world.command("p2pctl", &["demo"]);
+    command.env("TMPDIR", &temporary);
+    let demo = Running::to_its_end(command).exits(0);
+    assert_eq!(demo.stderr, "", "{demo:#?}");
+    demo.prints(&[
+        "registry   http://127.0.0.1:",
+        "registered fff-a",
+        "registered fff-c",
+        "found      RFC 48: ",
+        "fetched    rfc48.txt from ",
+        "found      RFC 8881: ",
+        "fetched    rfc8881.txt from ",
+        "verified   b3:",
+        "whispered  fff-a to fff-c",
+        "All of it worked",
+    ]);
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn the_demo_as_json_has_one_step_a_line() {
+    let world = World::new();
+    let steps = world.run("p2pctl", &["demo", "-o", "json"]).exits(0).json_lines();
+    let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let expected =
+        ["registry", "registered", "registered", "registered", "found", "fetched", "found", "fetched", "whispered", "done"];
+    assert_eq!(names, expected);
+    let hash = blake3::hash(&crate::support::world::rfc(48)).to_hex();
+    assert_eq!(steps[5]["document"]["blake3"], hash.as_str());
+}

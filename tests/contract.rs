@@ -1,0 +1,52 @@
+//! The contract as text: what buf says of it, and that its prose tells all reasons.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
+mod support;
+
+use std::{fs, path::Path, process::Command};
+use support::tools;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn buf_finds_nothing_to_correct() {
+    let Some(buf) = tools::buf() else { return };
+    let cache = tempfile::tempdir().unwrap();
+    for arguments in [["lint", "proto"].as_slice(), &["build", "proto"], &["format", "-d", "proto", "--exit-code"]] {
+        let said = Command::new(&buf).args(arguments).env("BUF_CACHE_DIR", cache.path()).current_dir(root()).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        assert!(said.status.success(), "buf {arguments:?}: {out}{err}");
+    }
+}
+
+#[test]
+fn every_reason_is_told_with_its_code_in_the_prose_of_a_contract() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let contracts = read("proto/p2pdi/v1/registry.proto") + &read("proto/p2pdi/v1/peer.proto");
+    for reason in p2pdi::status::Reason::ALL {
+        let told = |line: &str| {
+            let mut words = line.trim_start_matches("//").split_whitespace();
+            let code = words.next().unwrap_or_default().replace('_', "");
+            words.next() == Some(reason.as_str()) && code.eq_ignore_ascii_case(&format!("{:?}", reason.code()))
+        };
+        assert!(contracts.lines().any(told), "no contract tells of {} {:?}", reason.as_str(), reason.code());
+    }
+}
+
+#[test]
+fn every_service_method_and_enum_has_a_comment() {
+    for path in ["proto/p2pdi/v1/registry.proto", "proto/p2pdi/v1/peer.proto"] {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("// "), "{path} does not open with its contract in prose");
+        for (index, line) in lines.iter().enumerate() {
+            let told = index > 0 && lines[index - 1].trim_start().starts_with("//");
+            if line.trim_start().starts_with("rpc ") || line.starts_with("service ") || line.starts_with("enum ") {
+                assert!(told, "{path}:{}: {line}", index + 1);
+            }
+        }
+    }
+}

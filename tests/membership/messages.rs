@@ -1,0 +1,81 @@
+//! Whispers to peers that a registry knows.
+
+use super::*;
+use crate::support::holder::Holder;
+use p2pdi::{
+    status::Reason,
+    v1::{WhisperRequest, WhisperResponse},
+};
+use tonic::Status;
+
+async fn whisper(via: &Peer, to: &str) -> Result<WhisperResponse, Status> {
+    let request = WhisperRequest { to: to.into(), body: "hello".into(), from: "tester".into(), ..Default::default() };
+    within("an answer", via.client().whisper(request)).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_message_reaches_a_peer_that_the_registry_knows_even_if_it_just_came() {
+    let registry = Running::in_memory().await;
+    let a = member("a", registry.address, &[]).await;
+    until(&a, SessionState::Registered).await;
+    let b = member("b", registry.address, &[]).await;
+    until(&b, SessionState::Registered).await;
+    let answer = whisper(&a, "B").await.unwrap();
+    assert_eq!((answer.delivered_by.as_str(), answer.hops), ("b", 1));
+    assert!(answer.round_trip.is_some_and(|took| took.seconds > 0 || took.nanos > 0));
+    let inbox = b.handle.inbox().latest(1);
+    assert_eq!((inbox[0].from.as_str(), &inbox[0].body[..]), ("tester", &b"hello"[..]));
+    assert_eq!(a.handle.inbox().status().received, 0);
+
+    b.stop().await;
+    let status = whisper(&a, "b").await.unwrap_err();
+    assert_eq!(Reason::of(&status), Some(Reason::NoRoute));
+    assert!(status.message().starts_with("request cannot be fulfilled: no route to b"), "{}", status.message());
+    let status = whisper(&a, "nobody").await.unwrap_err();
+    assert_eq!(status.message(), "request cannot be fulfilled: no route to nobody");
+    a.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_answers_at_an_address_does_not_pass_for_the_receiver() {
+    let registry = Running::in_memory().await;
+    let a = member("a", registry.address, &[]).await;
+    until(&a, SessionState::Registered).await;
+    let long = "x".repeat(100_000);
+    for (name, claim) in [("wanted-1", "somebody-else"), ("wanted-2", ""), ("wanted-3", "\u{1b}[2J"), ("wanted-4", &long)] {
+        let other = Holder::claiming(claim).await;
+        register(
+            registry.address,
+            RegisterRequest { name: name.into(), endpoint: other.address.to_string(), ..Default::default() },
+        )
+        .await;
+        let status = whisper(&a, name).await.unwrap_err();
+        assert_eq!(Reason::of(&status), Some(Reason::NoRoute), "{status:?}");
+        assert!(status.message().contains("somebody else answers"), "{}", status.message());
+    }
+    let right = Holder::claiming("Wanted-5").await;
+    let request = RegisterRequest { name: "wanted-5".into(), endpoint: right.address.to_string(), ..Default::default() };
+    register(registry.address, request).await;
+    assert_eq!(whisper(&a, "wanted-5").await.unwrap().delivered_by, "Wanted-5");
+    a.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_is_no_route_in_time() {
+    let registry = Running::in_memory().await;
+    let a = member("a", registry.address, &[]).await;
+    until(&a, SessionState::Registered).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for (name, address) in [("silent", silent.local_addr().unwrap()), ("gone", gone)] {
+        let request = RegisterRequest { name: name.into(), endpoint: address.to_string(), ..Default::default() };
+        register(registry.address, request).await;
+        let status = whisper(&a, name).await.unwrap_err();
+        assert_eq!(Reason::of(&status), Some(Reason::NoRoute), "{status:?}");
+        assert!(status.message().contains("it is known but does not answer"), "{}", status.message());
+    }
+    a.stop().await;
+    registry.stop().await;
+}

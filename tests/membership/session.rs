@@ -1,0 +1,162 @@
+//! A peer's standing with a registry that comes, goes, forgets and refuses.
+
+use super::*;
+use peerd::{
+    identity::StateError,
+    node::{Node, NodeError},
+};
+
+#[tokio::test]
+async fn a_registry_that_is_down_at_the_start_is_found_when_it_comes() {
+    let gate = Gate::closed().await;
+    let peer = member("early", gate.address, &[("rfc1.txt", b"one")]).await;
+    let status = until(&peer, SessionState::Unreachable).await;
+    assert!(status.detail.contains("does not answer") && status.registrations == 0, "{status:?}");
+    assert_eq!(status.registry, format!("http://{}", gate.address));
+    peer.assert_serves("rfc1.txt", b"one").await;
+    let registry = Running::in_memory().await;
+    gate.open(registry.address);
+    let status = until(&peer, SessionState::Registered).await;
+    assert_eq!(status.registrations, 1);
+    assert_eq!(active(registry.address).await, ["early"]);
+    peer.stop().await;
+    assert!(active(registry.address).await.is_empty(), "a peer that stops leaves");
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_comes_back_with_its_records_is_not_registered_with_again() {
+    let state = tempfile::tempdir().unwrap();
+    let registry = Running::in_folder(state.path()).await;
+    let gate = Gate::to(registry.address).await;
+    let peer = member("rider", gate.address, &[("rfc1.txt", b"one")]).await;
+    until(&peer, SessionState::Registered).await;
+    gate.close();
+    registry.stop().await;
+    until(&peer, SessionState::Unreachable).await;
+    peer.assert_serves("rfc1.txt", b"one").await;
+    let registry = Running::in_folder(state.path()).await;
+    gate.open(registry.address);
+    let status = until(&peer, SessionState::Registered).await;
+    assert_eq!(status.registrations, 1, "{status:?}");
+    assert_eq!(active(registry.address).await, ["rider"]);
+    peer.stop().await;
+    assert!(active(registry.address).await.is_empty());
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_away_for_longer_than_a_lease_gets_its_peer_back() {
+    let registry = Running::in_memory().await;
+    let gate = Gate::to(registry.address).await;
+    let peer = member("sleeper", gate.address, &[]).await;
+    until(&peer, SessionState::Registered).await;
+    gate.close();
+    eventually("the end of the lease", async || active(registry.address).await.is_empty().then_some(())).await;
+    gate.open(registry.address);
+    eventually("its return", async || (active(registry.address).await == ["sleeper"]).then_some(())).await;
+    let status = until(&peer, SessionState::Registered).await;
+    assert_eq!(status.registrations, 2, "{status:?}");
+    peer.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_forgot_everybody_is_registered_with_again() {
+    let registry = Running::in_memory().await;
+    let gate = Gate::to(registry.address).await;
+    let mut peers = Vec::new();
+    for name in ["a", "b", "c"] {
+        peers.push(member(name, gate.address, &[]).await);
+    }
+    for peer in &peers {
+        until(peer, SessionState::Registered).await;
+    }
+    let fresh = Running::in_memory().await;
+    gate.open(fresh.address);
+    registry.stop().await;
+    eventually("all of them", async || (active(fresh.address).await == ["a", "b", "c"]).then_some(())).await;
+    for peer in &peers {
+        let status = until(peer, SessionState::Registered).await;
+        assert_eq!(status.registrations, 2, "{status:?}");
+        eventually("the other two", async || (peer.handle.session().known().len() == 2).then_some(())).await;
+    }
+    for peer in peers {
+        peer.stop().await;
+    }
+    assert!(active(fresh.address).await.is_empty());
+    fresh.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_says_nothing_holds_up_neither_serving_nor_stopping() {
+    let registry = Running::in_memory().await;
+    let gate = Gate::to(registry.address).await;
+    let peer = member("patient", gate.address, &[("rfc1.txt", b"one")]).await;
+    until(&peer, SessionState::Registered).await;
+    gate.swallow();
+    peer.assert_serves("rfc1.txt", b"one").await;
+    let status = until(&peer, SessionState::Unreachable).await;
+    assert!(status.detail.contains("still trying"), "{status:?}");
+    // Whispers to strangers do not wait for it either.
+    let whisper = p2pdi::v1::WhisperRequest { to: "stranger".into(), ..Default::default() };
+    let status = within("an answer", peer.client().whisper(whisper)).await.unwrap_err();
+    assert_eq!(status.message(), "request cannot be fulfilled: no route to stranger");
+    peer.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_refused_in_words_and_taken_once_it_is_free() {
+    let registry = Running::in_memory().await;
+    let first = member("twin", registry.address, &[]).await;
+    until(&first, SessionState::Registered).await;
+    let second = member("TWIN", registry.address, &[("rfc1.txt", b"one")]).await;
+    let status = until(&second, SessionState::Refused).await;
+    assert!(status.detail.contains("twin") && status.registrations == 0, "{status:?}");
+    second.assert_serves("rfc1.txt", b"one").await;
+    // The first one keeps its lease all the while.
+    assert_eq!(first.handle.session().status().registrations, 1);
+    assert_eq!(active(registry.address).await, ["twin"]);
+    first.stop().await;
+    until(&second, SessionState::Registered).await;
+    assert_eq!(active(registry.address).await, ["TWIN"]);
+    second.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_was_killed_gets_its_record_back() {
+    let registry = Running::in_memory().await;
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::to(registry.address).await;
+    let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
+    until(&peer, SessionState::Registered).await;
+    let id = peer.handle.identity().id;
+    // It cannot say that it leaves.
+    gate.close();
+    let folder = peer.stop().await;
+    assert_eq!(active(registry.address).await, ["phoenix"]);
+    gate.open(registry.address);
+    // At another address, while its lease still runs: the cookie in its folder proves that it is the same.
+    let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
+    let status = until(&peer, SessionState::Registered).await;
+    assert_eq!((status.registrations, peer.handle.identity().id), (1, id));
+    peer.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_folder_has_one_peer_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("share")).unwrap();
+    let config = peer::config("one", &folder);
+    let first = Peer::start(config.clone(), folder).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let error = Node::open(config.clone(), listener).map(|_| ()).unwrap_err();
+    assert!(matches!(error, NodeError::State(StateError::Locked { .. })), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    first.client().ping(p2pdi::v1::PingRequest {}).await.unwrap();
+    let folder = first.stop().await;
+    Peer::start(config, folder).await.stop().await;
+}

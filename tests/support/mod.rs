@@ -1,0 +1,11 @@
+//! What the whole-system tests stand on: the real programs, each test in a folder of its own, no fixed port, no wait without a deadline.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+
+pub mod http;
+pub mod network;
+pub mod process;
+pub mod programs;
+pub mod tools;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,237 @@
+//! A program of ours while it runs, and after.
+
+use super::wait::{PATIENCE, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt as _,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
+};
+
+/// A process. Killed when dropped, by its id, and nothing else is.
+pub struct Running {
+    child: Child,
+    what: String,
+    stdout: Option<Reading>,
+    stderr: Reading,
+}
+
+/// What a pipe brings, read on the side so that the program never waits for us.
+struct Reading {
+    text: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Reading {
+    fn start(mut pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&text);
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                shared.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        Self { text, thread }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
+    }
+
+    fn all(self) -> String {
+        self.thread.join().unwrap();
+        String::from_utf8(Arc::try_unwrap(self.text).unwrap().into_inner().unwrap()).unwrap()
+    }
+}
+
+/// What a program came to.
+#[derive(Debug)]
+pub struct Ended {
+    pub what: String,
+    /// `None`: a signal ended it.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts it; nothing is read from standard input.
+    pub fn start(mut command: Command) -> Self {
+        let what = format!("{command:?}");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = Reading::start(child.stderr.take().unwrap());
+        let stdout = child.stdout.take().map(Reading::start);
+        Self { child, what, stdout, stderr }
+    }
+
+    /// Runs it to its end.
+    pub fn to_its_end(command: Command) -> Ended {
+        Self::start(command).ended()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it said on standard output until now.
+    pub fn printed(&self) -> String {
+        self.stdout.as_ref().map(Reading::so_far).unwrap_or_default()
+    }
+
+    /// What it said on standard error until now.
+    pub fn said(&self) -> String {
+        self.stderr.so_far()
+    }
+
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn ended(mut self) -> Ended {
+        let status = eventually(&format!("the end of {}", self.what), || self.child.try_wait().unwrap());
+        let (what, stdout) = (self.what.clone(), self.stdout.take());
+        // A pipe ends with its last writer, and these programs start no others.
+        let stderr = std::mem::replace(&mut self.stderr, Reading::start(std::io::empty()));
+        Ended {
+            what,
+            code: status.code(),
+            signal: status.signal(),
+            stdout: stdout.map(Reading::all).unwrap_or_default(),
+            stderr: stderr.all(),
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended before.
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+impl Ended {
+    /// It ended with this code, and said nothing that only a terminal understands.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!((self.code, self.signal), (Some(code), None), "{self:#?}");
+        for text in [&self.stdout, &self.stderr] {
+            assert!(!text.contains(['\u{1b}', '\r']), "for a terminal, and there is none: {self:#?}");
+            assert!(!text.contains("panicked"), "{self:#?}");
+        }
+        self
+    }
+
+    /// Standard error has all of these.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is missing: {self:#?}");
+        }
+        self
+    }
+
+    /// Standard output has all of these.
+    #[track_caller]
+    pub fn prints(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stdout.contains(word), "{word:?} is missing: {self:#?}");
+        }
+        self
+    }
+
+    /// Nothing on standard output.
+    #[track_caller]
+    pub fn prints_nothing(self) -> Self {
+        assert_eq!(self.stdout, "", "{self:#?}");
+        self
+    }
+
+    /// One JSON value a line and nothing else.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}: {self:#?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// One JSON value and nothing else.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        let mut lines = self.json_lines();
+        assert_eq!(lines.len(), 1, "{self:#?}");
+        lines.remove(0)
+    }
+}
+
+/// A server that accepts calls.
+pub struct Server {
+    pub address: SocketAddr,
+    pub process: Running,
+}
+
+impl Server {
+    /// Starts it and waits until it accepts calls, which is the one thing it prints.
+    #[track_caller]
+    pub fn start(command: Command) -> Self {
+        let mut process = Running::start(command);
+        let line = eventually(&format!("a line from {}", process.what), || {
+            let printed = process.printed();
+            if !printed.contains('\n') && !process.is_running() {
+                panic!("it ended: {}", process.said());
+            }
+            printed.contains('\n').then_some(printed)
+        });
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.strip_suffix('\n'));
+        let address = address.unwrap_or_else(|| panic!("it printed {line:?}")).parse().unwrap();
+        Self { address, process }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    #[track_caller]
+    pub fn ended(self) -> Ended {
+        self.process.ended()
+    }
+
+    pub fn kill(self) {
+        self.process.kill();
+    }
+}
+
+/// Runs `command` with a standard output that is closed after its first line, as `| head -1` does.
+#[track_caller]
+pub fn with_a_reader_of_one_line(mut command: Command) -> Ended {
+    let what = format!("{command:?}");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (sender, first) = mpsc::channel();
+    let pipe = child.stdout.take().unwrap();
+    thread::spawn(move || {
+        let mut line = String::new();
+        BufReader::with_capacity(1, pipe).read_line(&mut line).unwrap();
+        sender.send(line).unwrap();
+    });
+    let stderr = Reading::start(child.stderr.take().unwrap());
+    let running = Running { child, what, stdout: None, stderr };
+    let first = first.recv_timeout(PATIENCE).unwrap();
+    Ended { stdout: first, ..running.ended() }
+}

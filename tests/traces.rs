@@ -1,0 +1,147 @@
+//! One command is one trace, through the command line, the registry and a peer, as a real OTLP endpoint receives it.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
+mod support;
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::any_value::Value,
+};
+use rustix::process::Signal;
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    process::Command,
+    sync::{Arc, Mutex},
+};
+use support::{
+    network::ready,
+    process::{Running, Server},
+    world::World,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// A span as received.
+#[derive(Debug, Clone)]
+struct Span {
+    service: String,
+    name: String,
+    trace: Vec<u8>,
+    id: Vec<u8>,
+    parent: Vec<u8>,
+}
+
+/// The receiving end of OTLP.
+#[derive(Clone, Default)]
+struct Receiver(Arc<Mutex<Vec<Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        for resource_spans in request.into_inner().resource_spans {
+            let attributes = resource_spans.resource.unwrap_or_default().attributes;
+            let service = attributes.into_iter().find(|attribute| attribute.key == "service.name");
+            let Some(Value::StringValue(service)) = service.and_then(|service| service.value?.value) else {
+                return Err(Status::invalid_argument("a resource without service.name"));
+            };
+            for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                let (name, trace, id, parent) = (span.name, span.trace_id, span.span_id, span.parent_span_id);
+                self.0.lock().unwrap().push(Span { service: service.clone(), name, trace, id, parent });
+            }
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Receiver {
+    async fn start() -> (Self, SocketAddr) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (receiver, address) = (Self::default(), listener.local_addr().unwrap());
+        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(receiver.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (receiver, address)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn traced(mut command: Command, receiver: SocketAddr) -> Command {
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{receiver}"));
+    command
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_is_one_trace_through_all_three_programs() {
+    let (receiver, address) = Receiver::start().await;
+    let world = World::new();
+    world.share("share", &[48]);
+    let registry = Server::start(traced(world.registry_command("127.0.0.1:0", &[]), address));
+    let peer = Server::start(traced(world.peer_command("fff-c", &registry.url(), &["--share", "share"]), address));
+    ready(&peer);
+    Running::to_its_end(traced(world.p2pctl_command(&registry, &["get-rfc", "48"]), address)).exits(0);
+    // What is left is sent at the end of each.
+    for server in [peer, registry] {
+        server.signal(Signal::TERM);
+        let ended = server.ended().exits(0);
+        assert!(!ended.stderr.contains("traces could not be sent"), "{ended:#?}");
+    }
+
+    let spans = receiver.spans();
+    let root = spans.iter().find(|span| span.name == "p2pctl get-rfc").unwrap_or_else(|| panic!("no root: {spans:#?}"));
+    assert_eq!((root.service.as_str(), root.parent.as_slice()), ("p2pctl", [].as_slice()));
+    let trace: Vec<_> = spans.iter().filter(|span| span.trace == root.trace).collect();
+    let services: BTreeSet<_> = trace.iter().map(|span| span.service.as_str()).collect();
+    assert_eq!(services, BTreeSet::from(["p2pctl", "peerd", "registry"]), "{trace:#?}");
+    let of_p2pctl: BTreeSet<_> = trace.iter().filter(|span| span.service == "p2pctl").map(|span| span.id.as_slice()).collect();
+    for (service, call) in [
+        ("registry", "p2pdi.v1.Registry/Register"),
+        ("registry", "p2pdi.v1.Registry/PQuery"),
+        ("peerd", "p2pdi.v1.Peer/RFCQuery"),
+        ("peerd", "p2pdi.v1.Peer/GetRFC"),
+        ("registry", "p2pdi.v1.Registry/Leave"),
+    ] {
+        let served: Vec<_> = trace.iter().filter(|span| span.service == service && span.name == call).collect();
+        assert_eq!(served.len(), 1, "{service} {call}: {spans:#?}");
+        assert!(of_p2pctl.contains(served[0].parent.as_slice()), "{service} {call} is no child of p2pctl's: {trace:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whisper_is_one_trace_from_peer_to_peer() {
+    let (receiver, address) = Receiver::start().await;
+    let world = World::new();
+    let registry = world.registry(&[]);
+    let peers = ["fff-a", "fff-c"].map(|name| Server::start(traced(world.peer_command(name, &registry.url(), &[]), address)));
+    peers.iter().for_each(ready);
+    let via = peers[0].address.to_string();
+    let whisper = world.p2pctl_command(&registry, &["whisper", "fff-c", "hello", "--via", &via]);
+    Running::to_its_end(traced(whisper, address)).exits(0);
+    for peer in peers {
+        peer.signal(Signal::TERM);
+        peer.ended().exits(0);
+    }
+    let spans = receiver.spans();
+    let root = spans.iter().find(|span| span.name == "p2pctl whisper").unwrap_or_else(|| panic!("no root: {spans:#?}"));
+    let hops: Vec<_> = spans.iter().filter(|span| span.trace == root.trace && span.name == "p2pdi.v1.Peer/Whisper").collect();
+    assert_eq!(hops.len(), 2, "{spans:#?}");
+    assert!(hops.iter().any(|hop| hop.parent == root.id), "{spans:#?}");
+    assert!(hops.iter().any(|hop| hops.iter().any(|first| hop.parent == first.id)), "{spans:#?}");
+}
+
+#[test]
+fn an_endpoint_for_traces_that_nobody_serves_delays_nothing_for_long_and_fails_nothing() {
+    let world = World::new();
+    let registry = world.registry(&[]);
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    Running::to_its_end(traced(world.p2pctl_command(&registry, &["peers"]), nobody)).exits(0).prints(&["NAME"]);
+    let mut refused = world.p2pctl_command(&registry, &["peers"]);
+    refused.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
+    Running::to_its_end(refused).exits(2).prints_nothing().says(&["OTEL_EXPORTER_OTLP_PROTOCOL=grpc"]);
+}
