@@ -1,12 +1,20 @@
 //! Addresses that others can dial.
 
 use crate::field::{InvalidField, Shown};
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    str::FromStr,
+};
 
 /// Longest host of an endpoint, in bytes: a DNS name (RFC 1035, section 2.3.4).
 pub const HOST_MAX_BYTES: usize = 253;
 
-/// `HOST:PORT`, where the host is an IPv4 address, an IPv6 address in brackets, or a DNS name, and the port is not 0.
+/// Most digits of a port: 65535 has five.
+const PORT_MAX_DIGITS: usize = 5;
+
+/// `HOST:PORT`, where the host is an IPv4 address, an IPv6 address in brackets, or a DNS name, and the port is not 0. Each
+/// address and port has one spelling, so the text is never longer than the host may be and `:65535`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
     text: Box<str>,
@@ -40,6 +48,9 @@ impl FromStr for Endpoint {
         if text.is_empty() {
             return wrong("is empty; give the address others can dial, as HOST:PORT".into());
         }
+        if text.contains("://") {
+            return wrong(format!("{} has a scheme; an endpoint is HOST:PORT without one", Shown(text)));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return wrong(format!("{} has no port; write HOST:PORT", Shown(text)));
         };
@@ -54,18 +65,23 @@ impl FromStr for Endpoint {
         if bare.len() > HOST_MAX_BYTES {
             return wrong(format!("host of {} bytes; at most {HOST_MAX_BYTES} fit", bare.len()));
         }
-        match (bare.parse::<IpAddr>(), host.starts_with('[')) {
+        let ip = bare.parse::<IpAddr>();
+        // As the system will dial it: an IPv4 address in an IPv6 one is that IPv4 address.
+        match (ip.as_ref().map(IpAddr::to_canonical), host.starts_with('[')) {
             (Ok(ip), _) if ip.is_unspecified() => {
                 return wrong(format!(
                     "{} is a wildcard address, which nobody can dial; give the address others reach this machine at",
                     Shown(text)
                 ));
             }
-            (Ok(IpAddr::V4(_)), true) => {
+            (Ok(_), true) if bare.parse::<Ipv4Addr>().is_ok() => {
                 return wrong(format!("{} has brackets around an IPv4 address", Shown(text)));
             }
             (Ok(ip), _) if ip.is_multicast() => {
                 return wrong(format!("{} is a multicast address", Shown(text)));
+            }
+            (Ok(IpAddr::V4(Ipv4Addr::BROADCAST)), _) => {
+                return wrong(format!("{} is a broadcast address", Shown(text)));
             }
             (Ok(_), _) => {}
             (Err(_), true) => {
@@ -77,15 +93,15 @@ impl FromStr for Endpoint {
             }
             (Err(_), false) => valid_dns_name(bare, text)?,
         }
-        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-        match port.parse::<u16>() {
-            Ok(number) if digits && number > 0 => Ok(Self {
-                text: text.into(),
-                colon: u16::try_from(host.len()).map_err(|_| InvalidField::new("endpoint", "is too long"))?,
-                port: number,
-            }),
-            _ => wrong(format!("{} has no valid port; ports are 1 to 65535", Shown(text))),
+        let digits = port.len() <= PORT_MAX_DIGITS && port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with('0');
+        let Some(port) = port.parse::<u16>().ok().filter(|_| digits) else {
+            return wrong(format!("{} has no valid port; ports are 1 to 65535, without leading zeros", Shown(text)));
+        };
+        if let Ok(ip) = ip {
+            return Ok(SocketAddr::new(ip, port).into());
         }
+        let colon = u16::try_from(host.len()).map_err(|_| InvalidField::new("endpoint", "is too long"))?;
+        Ok(Self { text: text.into(), colon, port })
     }
 }
 
@@ -117,9 +133,9 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-impl From<std::net::SocketAddr> for Endpoint {
+impl From<SocketAddr> for Endpoint {
     /// The caller answers for the address being one that can be dialled.
-    fn from(address: std::net::SocketAddr) -> Self {
+    fn from(address: SocketAddr) -> Self {
         let text = address.to_string();
         // An address is at most 47 bytes of text.
         let colon = text.rfind(':').and_then(|at| u16::try_from(at).ok()).unwrap_or(0);
@@ -145,6 +161,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_has_one_spelling() {
+        for (written, text) in [("[0000:0::0001]:80", "[::1]:80"), ("[2001:DB8::A]:80", "[2001:db8::a]:80")] {
+            let endpoint: Endpoint = written.parse().unwrap();
+            assert_eq!((endpoint.as_str(), endpoint.port()), (text, 80));
+        }
+    }
+
+    #[test]
     fn what_nobody_can_dial_is_refused_with_the_reason() {
         for (text, said) in [
             ("", "is empty"),
@@ -160,7 +184,13 @@ mod tests {
             ("[::1:80", "unclosed"),
             ("300.1.1.1:80", "no valid host"),
             ("a b:80", "no valid host name"),
-            ("http://a:80", "IPv6"),
+            ("http://a:80", "HOST:PORT without"),
+            ("host:080", "leading zeros"),
+            (&format!("10.0.0.1:{}80", "0".repeat(16_000)), "leading zeros"),
+            ("[::ffff:0.0.0.0]:80", "wildcard"),
+            ("[::ffff:224.0.0.1]:80", "multicast"),
+            ("255.255.255.255:80", "broadcast"),
+            ("[10.0.0.1]:80", "around an IPv4"),
             (":80", "no valid host"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();

@@ -1,7 +1,7 @@
 //! Metrics in Prometheus's text form. Each server has its own set, so that several can live in one process.
 
-use crate::v1::FILE_DESCRIPTOR_SET;
-use http::{Request, Response};
+use crate::{status::Reason, v1::FILE_DESCRIPTOR_SET};
+use http::{HeaderMap, Request, Response};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use prost::Message as _;
@@ -12,11 +12,15 @@ use std::{
     task::{Context, Poll, ready},
     time::Instant,
 };
+use tonic::Status;
 use tower::{Layer, Service};
 
 /// Upper bounds of the latency histogram's buckets, in seconds: a loopback call to a slow disk.
 const LATENCY_BUCKETS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 const LATENCY: &str = "p2pdi_rpc_duration_seconds";
+
+/// What tonic says of a request past `max_decoding_message_size`.
+const TOO_LARGE: &str = "message length too large";
 
 const METADATA: Metadata<'static> = Metadata::new("p2pdi", Level::INFO, None);
 
@@ -162,6 +166,21 @@ where
     }
 }
 
+/// Makes the contract's refusal of the one that tonic gives to a request that is too large: `OUT_OF_RANGE` without an
+/// `ErrorInfo`, where all of ours have one.
+fn with_reason(headers: &mut HeaderMap) {
+    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code.as_bytes() != b"11") {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers).filter(|status| status.details().is_empty()) else { return };
+    if !status.message().contains(TOO_LARGE) {
+        return;
+    }
+    let said = format!("the request is larger than this server takes ({}); send less", status.message());
+    // Fails for a message that is no header value, which is escaped.
+    let _written = Reason::MessageTooLarge.status(said).add_header(headers);
+}
+
 /// See [`Metrics::rpc_layer`].
 pub struct RpcFuture<F> {
     inner: Pin<Box<F>>,
@@ -178,10 +197,13 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let answer = {
+        let mut answer = {
             let _entered = this.span.enter();
             ready!(this.inner.as_mut().poll(cx))
         };
+        if let Ok(answer) = &mut answer {
+            with_reason(answer.headers_mut());
+        }
         if let Some(method) = &this.method {
             method.latency.record(this.started.elapsed().as_secs_f64());
             // An error known before the first byte travels in the headers; a later one in the trailers.

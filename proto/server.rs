@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, Uri, header},
     response::{IntoResponse as _, Response},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     io,
     pin::Pin,
@@ -137,6 +138,7 @@ pub async fn serve(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    raise_descriptors(limits.connections);
     let cut = CancellationToken::new();
     let incoming = accept(listener, limits, metrics, &cut);
     let server = Server::builder()
@@ -166,6 +168,25 @@ pub async fn serve(
     tracing::warn!(grace = ?limits.grace, "calls still under way after the grace period; closing their connections");
     cut.cancel();
     tokio::time::timeout(CUT_TIMEOUT, &mut server).await.unwrap_or(Ok(()))
+}
+
+/// Descriptors beside connections: files under way, the store, the runtime.
+const DESCRIPTORS_SPARE: u64 = 256;
+
+/// Raises the soft limit of open files to the hard one, and warns when fewer connections fit than are allowed. The soft
+/// limit is 1,024 on most systems, for the sake of programs that use `select`.
+fn raise_descriptors(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+    // None: no limit.
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if descriptors < (connections as u64).saturating_add(DESCRIPTORS_SPARE) {
+        tracing::warn!(descriptors, connections, "fewer files may be open than connections are allowed; raise `ulimit -Hn`");
+    }
 }
 
 fn accept(

@@ -46,11 +46,13 @@ pub(crate) fn routes(leases: Leases, metrics: Metrics, stop: CancellationToken) 
         .with_state(Page { leases, metrics, stop, gauges })
 }
 
-/// Ready while it does not stop. A disk that fails is told on the status page and in the metrics only: leases and queries
-/// go on without it, and would not for callers that are sent away.
+/// Ready while it does not stop and its disk does not hang. A disk that fails at once is told on the status page and in the
+/// metrics only: leases and queries go on without it, and would not for callers that are sent away.
 async fn ready(State(page): State<Page>) -> Response {
     if page.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else if page.leases.shared.store_hangs() {
+        (StatusCode::SERVICE_UNAVAILABLE, "the disk does not answer\n").into_response()
     } else {
         "ok\n".into_response()
     }

@@ -15,12 +15,17 @@ use std::{
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// How long a call waits for its turn to be written: a disk that needs longer is as good as none, and callers
 /// have deadlines of about as much.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a call waits for its own write. A sync that takes longer hangs rather than being slow.
+const COMMIT_WAIT: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(10) };
+/// A write that takes longer makes the registry unready: a slow disk needs a tenth of it.
+const COMMIT_SLOW_MS: u64 = if cfg!(test) { 100 } else { 3_000 };
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(crate) enum Refused {
     By(Refusal),
     /// It could not be written.
     Unwritten,
+    /// Whether it was written is not known.
+    Uncertain,
     /// The registry is stopping.
     Stopping,
 }
@@ -50,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) asleep_until_ms: AtomicU64,
     /// The latest write failed.
     pub(crate) store_failing: AtomicBool,
+    /// When the write under way began, by the clock that never goes back, and 1 added; 0 while there is none.
+    commit_began_ms: AtomicU64,
 }
 
 impl Shared {
@@ -61,7 +70,20 @@ impl Shared {
             sooner: Notify::new(),
             asleep_until_ms: AtomicU64::new(0),
             store_failing: AtomicBool::new(false),
+            commit_began_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that a write begins, or (`false`) came to an end.
+    pub(crate) fn committing(&self, begins: bool) {
+        let began_ms = if begins { self.clock.now().mono_ms + 1 } else { 0 };
+        self.commit_began_ms.store(began_ms, Ordering::Relaxed);
+    }
+
+    /// Whether the write under way takes so long that the disk seems to hang.
+    pub(crate) fn store_hangs(&self) -> bool {
+        let began_ms = self.commit_began_ms.load(Ordering::Relaxed);
+        began_ms > 0 && self.clock.now().mono_ms >= began_ms + COMMIT_SLOW_MS
     }
 
     /// Does something with the table, at this moment.
@@ -126,9 +148,12 @@ impl Leases {
                 Ok(Prepared::Write(change)) => {
                     let (done, answer) = oneshot::channel();
                     place.send(Job::Change(change, done));
-                    return match answer.await {
-                        Ok(Some(lease)) => Ok(written(lease)),
-                        Ok(None) | Err(_) => Err(Refused::Unwritten),
+                    // If nobody waits any more, the writer ends the change all the same.
+                    return match timeout(COMMIT_WAIT, answer).await {
+                        Ok(Ok(Some(lease))) => Ok(written(lease)),
+                        Ok(Ok(None)) => Err(Refused::Unwritten),
+                        // It hangs, or the writer is gone.
+                        Err(_) | Ok(Err(_)) => Err(Refused::Uncertain),
                     };
                 }
                 Err(Refusal::Busy) => {

@@ -95,6 +95,10 @@ fn query(request: PQueryRequest) -> Result<Query, InvalidField> {
     if sample > 0 && (!page_token.is_empty() || since_revision > 0) {
         return Err(InvalidField::new("sample", "is a whole answer; it goes with neither page_token nor since_revision"));
     }
+    if include_observers && (sample > 0 || since_revision > 0) {
+        let problem = "goes with neither sample nor since_revision, which never tell of observers";
+        return Err(InvalidField::new("include_observers", problem));
+    }
     let at_most = |asked: u32| usize::try_from(asked).unwrap_or(PAGE_MAX).min(PAGE_MAX);
     let page_size = if page_size == 0 { PAGE_MAX } else { at_most(page_size) };
     Ok(Query { name, pattern, labels, page_size, page_token, sample: at_most(sample), since_revision, include_observers })
@@ -128,6 +132,10 @@ impl From<Refused> for Status {
             Refused::By(refusal) => refusal,
             Refused::Unwritten => {
                 let message = "the registry cannot write to its disk now, and nothing was changed; try again in a moment";
+                return Reason::StoreUnavailable.status(message);
+            }
+            Refused::Uncertain => {
+                let message = "the registry's disk does not answer; the change may or may not have been written; call again";
                 return Reason::StoreUnavailable.status(message);
             }
             Refused::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),

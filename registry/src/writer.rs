@@ -14,6 +14,7 @@ use std::{
     time::Instant,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Changes that may wait for a batch: what 10,000 connections ask for at once, some 4 MiB.
 pub(crate) const QUEUE_MAX: usize = 10_000;
@@ -55,9 +56,16 @@ impl Writer {
         }
     }
 
-    /// Starts the thread. It ends after [`Job::Stop`], or when nobody can ask any more.
-    pub(crate) fn spawn(self) -> std::io::Result<thread::JoinHandle<()>> {
-        thread::Builder::new().name("registry-writer".into()).spawn(move || self.run())
+    /// Starts the thread. It ends after [`Job::Stop`], or when nobody can ask any more. The token is cancelled when it ends,
+    /// by a panic too.
+    pub(crate) fn spawn(self) -> std::io::Result<(thread::JoinHandle<()>, CancellationToken)> {
+        let ended = CancellationToken::new();
+        let at_end = ended.clone().drop_guard();
+        let thread = thread::Builder::new().name("registry-writer".into()).spawn(move || {
+            let _at_end = at_end;
+            self.run();
+        })?;
+        Ok((thread, ended))
     }
 
     fn run(mut self) {
@@ -140,8 +148,11 @@ impl Writer {
 
     /// A panic in the store is one more way to fail.
     fn commit(&mut self, batch: &[Write<'_>]) -> Result<(), StoreError> {
-        catch_unwind(AssertUnwindSafe(|| self.store.commit(batch)))
-            .unwrap_or_else(|_| Err(StoreError::Failed { doing: "write", problem: "the store panicked".into() }))
+        self.shared.committing(true);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.store.commit(batch)))
+            .unwrap_or_else(|_| Err(StoreError::Failed { doing: "write", problem: "the store panicked".into() }));
+        self.shared.committing(false);
+        outcome
     }
 
     /// Whether records wait to be put right on disk, and the disk takes them.

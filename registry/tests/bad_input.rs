@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tonic::{Code, Request, metadata::BinaryMetadataValue};
+use tonic::{Request, metadata::BinaryMetadataValue};
 
 #[track_caller]
 fn assert_field<T: std::fmt::Debug>(outcome: Result<T, tonic::Status>, field: &str, said: &str) {
@@ -60,7 +60,8 @@ async fn endpoints_that_nobody_can_dial_are_refused() {
         ("0.0.0.0:7801", "wildcard"),
         ("[::]:7801", "wildcard"),
         ("a b:7801", "no valid host"),
-        ("http://a:7801", "IPv6"),
+        ("http://a:7801", "HOST:PORT without"),
+        (&format!("10.0.0.1:{}80", "0".repeat(10_000)), "leading zeros"),
     ] {
         assert_field(client.register(asking("a", endpoint)).await, "endpoint", said);
     }
@@ -86,6 +87,10 @@ async fn labels_ids_patterns_and_combinations_past_their_rules_are_refused() {
     assert_field(query(&mut client, &me, wrong).await, "name", "pattern");
     let wrong = PQueryRequest { sample: 1, since_revision: 1, ..Default::default() };
     assert_field(query(&mut client, &me, wrong).await, "sample", "neither");
+    for wrong in [PQueryRequest { sample: 1, ..Default::default() }, PQueryRequest { since_revision: 1, ..Default::default() }] {
+        let wrong = PQueryRequest { include_observers: true, ..wrong };
+        assert_field(query(&mut client, &me, wrong).await, "include_observers", "neither");
+    }
     let most = PQueryRequest { page_size: u32::MAX, sample: u32::MAX, ..Default::default() };
     query(&mut client, &me, most).await.expect("more than there is is no error");
     registry.stop().await;
@@ -124,8 +129,8 @@ async fn cookies_that_are_missing_malformed_doubled_or_unknown_are_told_apart() 
 async fn a_message_past_the_size_limit_is_refused() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
-    let status = client.register(asking(&"a".repeat(20_000), "10.0.0.1:7801")).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    let outcome = client.register(asking(&"a".repeat(20_000), "10.0.0.1:7801")).await;
+    let status = assert_refused(outcome, Reason::MessageTooLarge);
     assert!(status.message().contains("16384 bytes"), "{status:?}");
     register(&mut client, "a", "10.0.0.1:7801").await;
     registry.stop().await;

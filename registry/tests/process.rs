@@ -63,6 +63,21 @@ async fn an_acknowledged_registration_survives_kill_9_at_any_moment() {
 }
 
 #[tokio::test]
+async fn a_first_start_killed_at_any_moment_leaves_a_folder_to_start_in() {
+    let mut random = StdRng::seed_from_u64(0x51a7);
+    for _ in 0..60 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command(folder.path());
+        let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_micros(random.random_range(1_000..25_000))).await;
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let registry = Program::start(folder.path());
+        register(&mut registry.client(), "a", "10.0.0.1:7801").await;
+    }
+}
+
+#[tokio::test]
 async fn sigterm_and_ctrl_c_end_it_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let folder = tempfile::tempdir().unwrap();

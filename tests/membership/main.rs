@@ -109,17 +109,9 @@ fn member_config(name: &str, registry: SocketAddr, folder: &tempfile::TempDir) -
 
 /// Waits until a peer's standing is this one.
 async fn until(peer: &Peer, state: SessionState) -> RegistrySession {
-    let mut last = None;
-    let reached = tokio::time::timeout(support::PATIENCE, async {
-        loop {
-            let status = peer.handle.session().status();
-            if status.state() == state {
-                return status;
-            }
-            last = Some(status);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-    reached.unwrap_or_else(|_| panic!("never {state:?}: {last:?}"))
+    let session = peer.handle.session();
+    let mut states = session.state();
+    let reached = tokio::time::timeout(support::PATIENCE, states.wait_for(|now| *now == state)).await;
+    assert!(reached.is_ok(), "never {state:?}: {:?}", session.status());
+    session.status()
 }

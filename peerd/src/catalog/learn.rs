@@ -1,15 +1,18 @@
 //! Asks other peers now and then what they hold.
 
-use super::{Catalog, LearnedDocuments, LearnedPeer};
+use super::{
+    Catalog, LearnedDocuments, LearnedPeer,
+    learned::{LEARNED_PEER_BYTES_MAX, cost},
+};
 use crate::{
     dial::Dialer,
     document::DocumentInfo,
     session::{KnownPeer, KnownPeers},
 };
-use p2pdi::v1::RfcQueryRequest;
+use p2pdi::{name::PeerName, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -17,54 +20,112 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// How often each peer in view is asked; "unchanged" costs it a hundred bytes.
 const LEARN_INTERVAL: Duration = Duration::from_secs(20);
 /// Most peers in view. Beyond, a random choice, kept while they live: knowledge of everybody's documents is not needed, only a fair part.
-const LEARN_PEERS_MAX: usize = 64;
-/// Peers asked at once.
+pub(super) const LEARN_PEERS_MAX: usize = 64;
+/// Peers asked at once: one that is slow does not hold up the others.
 const ASKED_AT_ONCE: usize = 8;
 /// How long one peer may take for its whole listing.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most documents taken from one peer.
-const LISTING_DOCUMENTS_MAX: usize = 50_000;
+/// For how many rounds a peer that let that time pass is not asked.
+const BENCH_ROUNDS: u32 = 6;
+/// After how many failures in a row a peer makes place for another.
+const FAILURES_MAX: u32 = 4;
 
-impl From<KnownPeer> for LearnedPeer {
-    fn from(KnownPeer { id, name, endpoint }: KnownPeer) -> Self {
-        Self { id, name, endpoint }
+/// The peers that are asked.
+#[derive(Debug, Default)]
+struct View(BTreeMap<PeerName, Viewed>);
+
+#[derive(Debug)]
+struct Viewed {
+    peer: LearnedPeer,
+    failures: u32,
+    /// Rounds left on the bench.
+    bench: u32,
+}
+
+impl View {
+    /// Brings the view up to date with the peers that are `known`; returns those that left it. Where these are not all there are,
+    /// a peer that is not among them may well live.
+    fn update(&mut self, known: &[KnownPeer], are_all: bool) -> Vec<PeerName> {
+        let crowded = !are_all || known.len() > LEARN_PEERS_MAX;
+        let known: BTreeMap<_, _> = known.iter().map(|peer| (peer.name.clone(), peer)).collect();
+        let leaves = |name: &PeerName, viewed: &Viewed| {
+            (are_all && !known.contains_key(name)) || (crowded && viewed.failures >= FAILURES_MAX)
+        };
+        let gone: Vec<_> = self.0.iter().filter(|(name, viewed)| leaves(name, viewed)).map(|(name, _)| name.clone()).collect();
+        self.0.retain(|name, _| !gone.contains(name));
+        for (name, viewed) in &mut self.0 {
+            if let Some(peer) = known.get(name) {
+                viewed.peer = learned(peer);
+            }
+        }
+        let others: Vec<_> = known.into_iter().filter(|(name, _)| !self.0.contains_key(name) && !gone.contains(name)).collect();
+        let room = LEARN_PEERS_MAX.saturating_sub(self.0.len());
+        for (name, peer) in others.sample(&mut rand::rng(), room) {
+            self.0.insert(name.clone(), Viewed { peer: learned(peer), failures: 0, bench: 0 });
+        }
+        gone
     }
+
+    /// Whom to ask in this round.
+    fn round(&mut self) -> Vec<LearnedPeer> {
+        let mut asked = Vec::new();
+        for viewed in self.0.values_mut() {
+            match viewed.bench {
+                0 => asked.push(viewed.peer.clone()),
+                rounds => viewed.bench = rounds - 1,
+            }
+        }
+        asked
+    }
+
+    fn note(&mut self, name: &PeerName, answer: &Result<(), Status>) {
+        let Some(viewed) = self.0.get_mut(name) else { return };
+        match answer {
+            Ok(()) => viewed.failures = 0,
+            Err(error) => {
+                viewed.failures += 1;
+                if error.code() == Code::DeadlineExceeded {
+                    viewed.bench = BENCH_ROUNDS;
+                }
+            }
+        }
+    }
+}
+
+fn learned(peer: &KnownPeer) -> LearnedPeer {
+    LearnedPeer { id: peer.id, name: peer.name.clone(), endpoint: peer.endpoint.clone() }
 }
 
 /// Learns until `stop`.
 pub async fn learn(catalog: Catalog, peers: KnownPeers, dialer: Dialer, stop: CancellationToken) {
-    let mut in_view: BTreeSet<_> = BTreeSet::new();
+    let mut view = View::default();
     let mut changes = peers.changes();
     while !stop.is_cancelled() {
         let round = async {
-            let known: BTreeMap<_, _> = peers.all().into_iter().map(LearnedPeer::from).map(|peer| (peer.key(), peer)).collect();
-            for gone in in_view.iter().filter(|key| !known.contains_key(key)) {
-                catalog.learned().remove(gone, SystemTime::now());
+            for gone in view.update(&peers.all(), peers.are_all()) {
+                catalog.learned().remove(&gone, SystemTime::now());
             }
-            in_view.retain(|key| known.contains_key(key));
-            let others: Vec<_> = known.keys().filter(|key| !in_view.contains(key)).copied().collect();
-            let room = LEARN_PEERS_MAX.saturating_sub(in_view.len());
-            in_view.extend(others.sample(&mut rand::rng(), room).copied());
+            let mut waiting = view.round().into_iter();
             let mut asking = JoinSet::new();
-            for (_, peer) in known.into_iter().filter(|(key, _)| in_view.contains(key)) {
-                // A silent peer keeps one of these places, not the others' answers.
-                if asking.len() >= ASKED_AT_ONCE {
-                    asking.join_next().await;
+            loop {
+                while asking.len() < ASKED_AT_ONCE
+                    && let Some(peer) = waiting.next()
+                {
+                    let (catalog, dialer) = (catalog.clone(), dialer.clone());
+                    asking.spawn(async move { (peer.name.clone(), ask(&catalog, &dialer, peer).await) });
                 }
-                let (catalog, dialer) = (catalog.clone(), dialer.clone());
-                asking.spawn(async move {
-                    let name = peer.name.clone();
-                    if let Err(error) = ask(&catalog, &dialer, peer).await {
-                        tracing::debug!(peer = %name, error = error.message(), "could not learn what a peer holds");
-                    }
-                });
+                let Some(asked) = asking.join_next().await else { break };
+                let Ok((name, answer)) = asked else { continue };
+                if let Err(error) = &answer {
+                    tracing::debug!(peer = %name, error = error.message(), "could not learn what a peer holds");
+                }
+                view.note(&name, &answer);
             }
-            while asking.join_next().await.is_some() {}
             // Soon after somebody came or left, and regularly.
             tokio::select! {
                 () = sleep(LEARN_INTERVAL) => {}
@@ -79,13 +140,15 @@ pub async fn learn(catalog: Catalog, peers: KnownPeers, dialer: Dialer, stop: Ca
 }
 
 async fn ask(catalog: &Catalog, dialer: &Dialer, peer: LearnedPeer) -> Result<(), Status> {
-    let known = catalog.learned().version_of(&peer.key()).unwrap_or(0);
+    let known = catalog.learned().version_of(&peer.name).unwrap_or(0);
     let request = RfcQueryRequest { own_only: true, if_version: known, ..Default::default() };
     let listing = timeout(LISTING_TIMEOUT, async {
         let mut stream = dialer.peer(&peer.endpoint).rfc_query(request).await?.into_inner();
         let mut listing = LearnedDocuments { version: 0, documents: Vec::new() };
-        let mut refused = 0_u64;
-        while let Some(message) = stream.message().await? {
+        let mut bytes = 0;
+        while bytes <= LEARNED_PEER_BYTES_MAX
+            && let Some(message) = stream.message().await?
+        {
             if message.unchanged {
                 return Ok(None);
             }
@@ -93,19 +156,13 @@ async fn ask(catalog: &Catalog, dialer: &Dialer, peer: LearnedPeer) -> Result<()
             let documents = message.holdings.into_iter().filter_map(|holding| holding.document);
             for document in documents {
                 match DocumentInfo::try_from(document) {
-                    Ok(document) if listing.documents.len() < LISTING_DOCUMENTS_MAX => listing.documents.push(document),
-                    Ok(_) => {}
-                    // The first one only: a stranger does not fill the log.
-                    Err(error) if refused == 0 => {
-                        refused += 1;
-                        tracing::warn!(peer = %peer.name, %error, "a peer lists a document that cannot be");
+                    Ok(document) => {
+                        bytes += cost(&document);
+                        listing.documents.push(document);
                     }
-                    Err(_) => refused += 1,
+                    Err(error) => tracing::warn!(peer = %peer.name, %error, "a peer lists a document that cannot be"),
                 }
             }
-        }
-        if refused > 1 {
-            tracing::warn!(peer = %peer.name, refused, "a peer lists documents that cannot be");
         }
         Ok::<_, Status>(Some(listing))
     })
@@ -114,7 +171,48 @@ async fn ask(catalog: &Catalog, dialer: &Dialer, peer: LearnedPeer) -> Result<()
     let now = Instant::now();
     match listing {
         Some(listing) => catalog.learned().replace(peer, listing, now, SystemTime::now()),
-        None => catalog.learned().confirm(peer, now),
+        None => catalog.learned().confirm(peer, now, SystemTime::now()),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::id::PeerId;
+
+    fn known(names: std::ops::Range<usize>) -> Vec<KnownPeer> {
+        let peer = |n| KnownPeer {
+            id: PeerId::from_bytes([1; 16]),
+            name: format!("p{n}").parse().unwrap(),
+            endpoint: "127.0.0.1:7801".parse().unwrap(),
+        };
+        names.map(peer).collect()
+    }
+
+    #[test]
+    fn a_peer_outside_a_new_sample_is_kept_and_one_outside_the_whole_list_is_not() {
+        let mut view = View::default();
+        assert!(view.update(&known(0..3), false).is_empty());
+        assert!(view.update(&known(3..6), false).is_empty());
+        assert_eq!(view.0.len(), 6);
+        assert_eq!(view.update(&known(3..6), true).len(), 3);
+        assert_eq!(view.round().len(), 3);
+    }
+
+    #[test]
+    fn a_silent_peer_sits_out_some_rounds_and_one_that_fails_on_makes_place() {
+        let mut view = View::default();
+        view.update(&known(0..1), false);
+        let name = known(0..1)[0].name.clone();
+        view.note(&name, &Err(Status::deadline_exceeded("silent")));
+        for _ in 0..BENCH_ROUNDS {
+            assert!(view.round().is_empty());
+        }
+        assert_eq!(view.round().len(), 1);
+        for _ in 1..FAILURES_MAX {
+            view.note(&name, &Err(Status::unavailable("gone")));
+        }
+        assert_eq!(view.update(&known(1..2), false), [name]);
+    }
 }

@@ -1,12 +1,7 @@
 //! What other peers said they hold: merged by content, aged, bounded. Pure.
 
 use crate::document::DocumentInfo;
-use p2pdi::{
-    content::{ContentHash, HASH_BYTES},
-    endpoint::Endpoint,
-    id::PeerId,
-    name::PeerName,
-};
+use p2pdi::{content::ContentHash, endpoint::Endpoint, id::PeerId, name::PeerName};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -15,8 +10,19 @@ use std::{
 
 /// How long a peer's word counts after it last gave it: several rounds of asking.
 pub(super) const LEARNED_AGE_MAX: Duration = Duration::from_secs(5 * 60);
-/// Most holdings kept, of all peers together: some 100 MiB with long names. Past it a peer's further documents are not learned.
-pub(super) const LEARNED_HOLDINGS_MAX: usize = 200_000;
+/// Most bytes kept, of all peers together, as [`cost`] counts them: 200,000 documents with names of ordinary length.
+const LEARNED_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// Most bytes kept of one peer: three times the whole RFC series.
+pub(super) const LEARNED_PEER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What each of the peers in view can count on, whatever the others listed before it.
+const FAIR_BYTES: usize = LEARNED_BYTES_MAX / super::learn::LEARN_PEERS_MAX;
+/// Bytes that a document costs beside its texts, about: the record and its place in three sorted sets.
+const DOCUMENT_BYTES: usize = 400;
+
+/// Bytes that a document costs. Its name is kept twice: as it is, and to be found without regard to case.
+pub(super) fn cost(document: &DocumentInfo) -> usize {
+    DOCUMENT_BYTES + 2 * document.name.as_str().len() + document.title.len()
+}
 
 /// Whose word it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +35,6 @@ pub struct LearnedPeer {
     pub endpoint: Endpoint,
 }
 
-impl LearnedPeer {
-    /// What it is filed under. Its name, which a registry gives to one peer only; an id is whatever its peer says.
-    pub(super) fn key(&self) -> PeerKey {
-        PeerKey(*ContentHash::of(self.name.key().as_bytes()).as_bytes())
-    }
-}
-
-/// See [`LearnedPeer::key`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PeerKey([u8; HASH_BYTES]);
-
 /// All documents of one peer, as it listed them.
 #[derive(Debug, Clone)]
 pub struct LearnedDocuments {
@@ -49,13 +44,20 @@ pub struct LearnedDocuments {
     pub documents: Vec<DocumentInfo>,
 }
 
+/// Which document: the peer's slot, and the place in its listing.
+type Place = (u32, u32);
+
 /// The merged index.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Learned {
-    documents: BTreeMap<(ContentHash, PeerKey), Arc<DocumentInfo>>,
-    numbers: BTreeSet<(u32, ContentHash, PeerKey)>,
-    names: BTreeSet<(String, ContentHash, PeerKey)>,
-    peers: BTreeMap<PeerKey, Known>,
+    hashes: BTreeSet<(ContentHash, Place)>,
+    numbers: BTreeSet<(u32, Place)>,
+    names: BTreeSet<(Box<str>, Place)>,
+    /// By name, which the registry gives once; an id is whatever a peer says it is.
+    slots: BTreeMap<PeerName, u32>,
+    peers: BTreeMap<u32, Known>,
+    slots_given: u32,
+    bytes: usize,
     version: u64,
 }
 
@@ -64,6 +66,10 @@ struct Known {
     peer: LearnedPeer,
     version: u64,
     heard: Instant,
+    documents: Vec<Arc<DocumentInfo>>,
+    bytes: usize,
+    /// The others had left no room for the rest.
+    cut: bool,
 }
 
 /// One peer's word on one document.
@@ -74,14 +80,9 @@ pub(crate) struct Word<'a> {
 }
 
 impl Learned {
+    /// Nothing yet, at a version greater than any before, as far as the clock is right.
     pub(crate) fn new(wall: SystemTime) -> Self {
-        let mut new = Self {
-            documents: BTreeMap::new(),
-            numbers: BTreeSet::new(),
-            names: BTreeSet::new(),
-            peers: BTreeMap::new(),
-            version: 0,
-        };
+        let mut new = Self::default();
         new.bump(wall);
         new
     }
@@ -92,60 +93,102 @@ impl Learned {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let mut hashes: Vec<_> = self.documents.keys().map(|(hash, _)| hash).collect();
-        hashes.dedup();
-        hashes.len()
+        let mut last = None;
+        self.hashes.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash)).count()
     }
 
-    /// The version of a peer's index that is known.
-    pub(crate) fn version_of(&self, id: &PeerKey) -> Option<u64> {
-        self.peers.get(id).map(|known| known.version)
+    fn known(&self, name: &PeerName) -> Option<&Known> {
+        self.peers.get(self.slots.get(name)?)
+    }
+
+    /// The version of a peer's index that is known; `None` where there is more to learn.
+    pub(crate) fn version_of(&self, name: &PeerName) -> Option<u64> {
+        let room = LEARNED_BYTES_MAX - self.bytes >= FAIR_BYTES;
+        self.known(name).filter(|known| !(known.cut && room)).map(|known| known.version)
     }
 
     /// A peer said that nothing changed.
-    pub(crate) fn confirm(&mut self, peer: LearnedPeer, now: Instant) {
-        if let Some(known) = self.peers.get_mut(&peer.key()) {
-            known.heard = now;
+    pub(crate) fn confirm(&mut self, peer: LearnedPeer, now: Instant, wall: SystemTime) {
+        let Some(known) = self.slots.get(&peer.name).and_then(|slot| self.peers.get_mut(slot)) else { return };
+        known.heard = now;
+        if known.peer != peer {
             known.peer = peer;
+            self.bump(wall);
         }
     }
 
     /// A peer listed all it has.
     pub(crate) fn replace(&mut self, peer: LearnedPeer, listing: LearnedDocuments, now: Instant, wall: SystemTime) {
-        let id = peer.key();
-        self.remove(&id, wall);
+        self.remove(&peer.name, wall);
+        self.make_room(listing.documents.iter().map(cost).sum::<usize>().min(FAIR_BYTES));
+        let slot = self.slots_given;
+        self.slots_given += 1;
+        let mut known = Known { peer, version: listing.version, heard: now, documents: Vec::new(), bytes: 0, cut: false };
         for document in listing.documents {
-            if self.documents.len() >= LEARNED_HOLDINGS_MAX {
+            let bytes = cost(&document);
+            if known.bytes + bytes > LEARNED_PEER_BYTES_MAX {
                 break;
             }
-            let hash = document.hash;
-            if let Some(number) = document.number {
-                self.numbers.insert((number, hash, id));
+            if self.bytes + bytes > LEARNED_BYTES_MAX {
+                known.cut = true;
+                break;
             }
-            self.names.insert((document.name.as_str().to_lowercase(), hash, id));
-            self.documents.insert((hash, id), Arc::new(document));
+            let Ok(at) = u32::try_from(known.documents.len()) else { break };
+            let place = (slot, at);
+            if let Some(number) = document.number {
+                self.numbers.insert((number, place));
+            }
+            self.names.insert((document.name.as_str().to_lowercase().into(), place));
+            self.hashes.insert((document.hash, place));
+            known.documents.push(Arc::new(document));
+            known.bytes += bytes;
+            self.bytes += bytes;
         }
-        self.peers.insert(id, Known { peer, version: listing.version, heard: now });
+        self.slots.insert(known.peer.name.clone(), slot);
+        self.peers.insert(slot, known);
         self.bump(wall);
     }
 
-    /// A peer left, or is not believed any more.
-    pub(crate) fn remove(&mut self, id: &PeerKey, wall: SystemTime) {
-        if self.peers.remove(id).is_none() {
-            return;
+    /// Forgets the last documents of those who take most, as far as they take more than their share.
+    fn make_room(&mut self, wanted: usize) {
+        while LEARNED_BYTES_MAX - self.bytes < wanted {
+            let Some((&slot, _)) = self.peers.iter().max_by_key(|(_, known)| known.bytes) else { return };
+            let Some(known) = self.peers.get_mut(&slot).filter(|known| known.bytes > FAIR_BYTES) else { return };
+            let Some(document) = known.documents.pop() else { return };
+            known.cut = true;
+            known.bytes -= cost(&document);
+            self.bytes -= cost(&document);
+            let place = (slot, u32::try_from(known.documents.len()).unwrap_or(u32::MAX));
+            self.unlist(&document, place);
         }
-        self.documents.retain(|(_, holder), _| holder != id);
-        self.numbers.retain(|(_, _, holder)| holder != id);
-        self.names.retain(|(_, _, holder)| holder != id);
+    }
+
+    fn unlist(&mut self, document: &DocumentInfo, place: Place) {
+        self.hashes.remove(&(document.hash, place));
+        self.names.remove(&(document.name.as_str().to_lowercase().into(), place));
+        if let Some(number) = document.number {
+            self.numbers.remove(&(number, place));
+        }
+    }
+
+    /// A peer left, or is not believed any more.
+    pub(crate) fn remove(&mut self, name: &PeerName, wall: SystemTime) {
+        let Some(slot) = self.slots.remove(name) else { return };
+        let Some(known) = self.peers.remove(&slot) else { return };
+        self.bytes -= known.bytes;
+        for (at, document) in (0..).zip(&known.documents) {
+            self.unlist(document, (slot, at));
+        }
         self.bump(wall);
     }
 
     /// Forgets peers that were not heard of for [`LEARNED_AGE_MAX`].
-    pub(crate) fn expire(&mut self, now: Instant, wall: SystemTime) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         let old = |known: &Known| now.saturating_duration_since(known.heard) > LEARNED_AGE_MAX;
-        let gone: Vec<_> = self.peers.iter().filter(|(_, known)| old(known)).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.remove(&id, wall);
+        let gone: Vec<_> = self.peers.values().filter(|known| old(known)).map(|known| known.peer.name.clone()).collect();
+        for name in gone {
+            // The version only has to differ from the last one.
+            self.remove(&name, SystemTime::UNIX_EPOCH);
         }
     }
 
@@ -154,30 +197,30 @@ impl Learned {
         self.version = u64::try_from(micros).unwrap_or(u64::MAX - 1).max(self.version + 1);
     }
 
+    /// All, those of one content together.
     pub(crate) fn all(&self, now: Instant) -> impl Iterator<Item = Word<'_>> {
-        self.documents.iter().filter_map(move |((_, id), document)| self.word(id, document, now))
+        self.hashes.iter().filter_map(move |(_, place)| self.word(*place, now))
     }
 
     pub(crate) fn by_hash(&self, hash: ContentHash, now: Instant) -> impl Iterator<Item = Word<'_>> {
-        let range = (hash, PeerKey([0; HASH_BYTES]))..=(hash, PeerKey([0xff; HASH_BYTES]));
-        self.documents.range(range).filter_map(move |((_, id), document)| self.word(id, document, now))
+        let range = (hash, (0, 0))..=(hash, (u32::MAX, u32::MAX));
+        self.hashes.range(range).filter_map(move |(_, place)| self.word(*place, now))
     }
 
     pub(crate) fn by_number(&self, number: u32, now: Instant) -> impl Iterator<Item = Word<'_>> {
-        let from = (number, ContentHash::from_bytes([0; 32]), PeerKey([0; HASH_BYTES]));
-        let keys = self.numbers.range(from..).take_while(move |(n, _, _)| *n == number);
-        keys.filter_map(move |(_, hash, id)| self.word(id, self.documents.get(&(*hash, *id))?, now))
+        let range = (number, (0, 0))..=(number, (u32::MAX, u32::MAX));
+        self.numbers.range(range).filter_map(move |(_, place)| self.word(*place, now))
     }
 
     pub(crate) fn by_name(&self, name: &str, now: Instant) -> impl Iterator<Item = Word<'_>> {
-        let lower = name.to_lowercase();
-        let from = (lower.clone(), ContentHash::from_bytes([0; 32]), PeerKey([0; HASH_BYTES]));
-        let keys = self.names.range(from..).take_while(move |(n, _, _)| *n == lower);
-        keys.filter_map(move |(_, hash, id)| self.word(id, self.documents.get(&(*hash, *id))?, now))
+        let lower: Box<str> = name.to_lowercase().into();
+        let range = (lower.clone(), (0, 0))..=(lower, (u32::MAX, u32::MAX));
+        self.names.range(range).filter_map(move |(_, place)| self.word(*place, now))
     }
 
-    fn word<'a>(&'a self, id: &PeerKey, document: &'a Arc<DocumentInfo>, now: Instant) -> Option<Word<'a>> {
-        let known = self.peers.get(id)?;
+    fn word(&self, (slot, at): Place, now: Instant) -> Option<Word<'_>> {
+        let known = self.peers.get(&slot)?;
+        let document = known.documents.get(at as usize)?;
         Some(Word { document, peer: &known.peer, age: now.saturating_duration_since(known.heard) })
     }
 }
@@ -213,7 +256,7 @@ mod tests {
     #[test]
     fn the_same_content_at_two_peers_is_one_document_with_two_holders() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new(wall);
+        let mut learned = Learned::default();
         learned.replace(peer(1), listing(1, &[48, 1]), now, wall);
         learned.replace(peer(2), listing(1, &[48]), now, wall);
         assert_eq!(learned.len(), 2);
@@ -224,56 +267,66 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_calls_itself_by_the_id_of_another_takes_nothing_from_it() {
-        let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new(wall);
-        learned.replace(peer(1), listing(1, &[48]), now, wall);
-        learned.replace(LearnedPeer { id: peer(1).id, ..peer(2) }, listing(7, &[49]), now, wall);
-        assert_eq!((learned.len(), learned.version_of(&peer(1).key())), (2, Some(1)));
-        assert_eq!(learned.by_number(48, now).next().unwrap().peer, &peer(1));
-        learned.remove(&peer(2).key(), wall);
-        assert_eq!((learned.len(), learned.by_number(48, now).count()), (1, 1));
-    }
-
-    #[test]
     fn a_word_that_is_not_renewed_is_forgotten() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new(wall);
+        let mut learned = Learned::default();
         learned.replace(peer(1), listing(1, &[48]), now, wall);
         learned.replace(peer(2), listing(1, &[48]), now, wall);
         let version = learned.version();
         let later = now + LEARNED_AGE_MAX;
-        learned.confirm(peer(2), later);
-        learned.expire(later + Duration::from_secs(1), wall);
+        learned.confirm(peer(2), later, wall);
+        learned.expire(later + Duration::from_secs(1));
         let holders: Vec<_> = learned.by_number(48, later).map(|word| word.peer.id).collect();
         assert_eq!(holders, [peer(2).id]);
         assert!(learned.version() > version);
-        assert_eq!(learned.version_of(&peer(1).key()), None);
-    }
-
-    #[test]
-    fn every_change_has_a_version_of_its_own_whatever_the_clock_does() {
-        let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new(wall);
-        let mut versions = vec![learned.version()];
-        for back in 0..5 {
-            learned.replace(peer(1), listing(back, &[48]), now, wall - Duration::from_secs(back * 3600));
-            versions.push(learned.version());
-        }
-        learned.expire(now + LEARNED_AGE_MAX * 2, SystemTime::UNIX_EPOCH);
-        versions.push(learned.version());
-        assert!(versions[0] > 0 && versions.windows(2).all(|pair| pair[0] < pair[1]), "{versions:?}");
+        assert_eq!(learned.version_of(&peer(1).name), None);
     }
 
     #[test]
     fn a_new_listing_replaces_the_old_one() {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut learned = Learned::new(wall);
+        let mut learned = Learned::default();
         learned.replace(peer(1), listing(1, &[48, 49]), now, wall);
         let version = learned.version();
         learned.replace(peer(1), listing(2, &[50]), now, wall);
-        assert_eq!((learned.len(), learned.version_of(&peer(1).key())), (1, Some(2)));
+        assert_eq!((learned.len(), learned.version_of(&peer(1).name)), (1, Some(2)));
         assert_eq!(learned.by_number(48, now).count(), 0);
         assert!(learned.version() > version);
+    }
+
+    #[test]
+    fn files_of_equal_content_are_found_under_each_of_their_names() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut learned = Learned::default();
+        let copy = DocumentInfo { name: DocumentName::parse("copy.txt").unwrap(), number: None, ..document(48) };
+        learned.replace(peer(1), LearnedDocuments { version: 1, documents: vec![document(48), copy] }, now, wall);
+        let named = |name| learned.by_name(name, now).map(|word| word.document.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(named("copy.txt"), ["copy.txt"]);
+        assert_eq!(named("rfc48.txt"), ["rfc48.txt"]);
+        assert_eq!(learned.by_number(48, now).count(), 1);
+        assert_eq!(learned.len(), 1);
+        learned.remove(&peer(1).name, wall);
+        assert_eq!((learned.bytes, learned.names.len(), learned.hashes.len(), learned.numbers.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn long_names_of_one_content_are_bounded_by_bytes_and_leave_others_their_share() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut learned = Learned::default();
+        let long = |n: u32| DocumentInfo {
+            name: DocumentName::parse(&format!("{n:08}/{}", ["x".repeat(200).as_str(); 4].join("/"))).unwrap(),
+            ..document(1)
+        };
+        let documents: Vec<_> = (0..9_000).map(long).collect();
+        for n in 1..=8 {
+            learned.replace(peer(n), LearnedDocuments { version: 7, documents: documents.clone() }, now, wall);
+            assert!(learned.bytes <= LEARNED_BYTES_MAX && learned.names.len() * 1_600 <= LEARNED_BYTES_MAX);
+            assert!(learned.peers.values().all(|known| known.bytes <= LEARNED_PEER_BYTES_MAX));
+        }
+        // The last one came when all was taken.
+        assert!(learned.known(&peer(8).name).unwrap().bytes + 4_096 > FAIR_BYTES);
+        assert_eq!(learned.version_of(&peer(8).name), Some(7));
+        learned.remove(&peer(1).name, wall);
+        assert_eq!(learned.version_of(&peer(8).name), None, "there is room for the rest now");
     }
 }

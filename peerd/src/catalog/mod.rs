@@ -36,7 +36,7 @@ impl Catalog {
     /// Documents known from other peers.
     pub fn learned_documents(&self) -> usize {
         let mut learned = self.learned();
-        learned.expire(Instant::now(), SystemTime::now());
+        learned.expire(Instant::now());
         learned.len()
     }
 

@@ -9,11 +9,7 @@ use p2pdi::{
     v1::{Document, Holder, Holding, RfcQueryRequest, RfcQueryResponse},
 };
 use prost::Message as _;
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 /// Bytes of one message of an answer, about: a batch is cut where it passes this. Far below the largest message taken.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -120,7 +116,7 @@ pub fn answer(
     let index = catalog.share.index();
     let learned = (!filter.own_only).then(|| {
         let mut learned = catalog.learned();
-        learned.expire(now, SystemTime::now());
+        learned.expire(now);
         learned
     });
     // Both only grow, so their sum does whenever either does. Their maximum would not: a change of the lesser one does not show.

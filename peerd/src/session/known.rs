@@ -1,9 +1,13 @@
 //! The other peers, as the registry last listed them.
 
+use super::LISTED_MAX;
 use p2pdi::{endpoint::Endpoint, id::PeerId, name::PeerName, v1};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::watch;
 
@@ -31,12 +35,15 @@ impl TryFrom<&v1::PeerRecord> for KnownPeer {
 pub struct KnownPeers {
     peers: Arc<RwLock<BTreeMap<PeerName, KnownPeer>>>,
     changed: Arc<watch::Sender<()>>,
+    sampled: Arc<AtomicBool>,
 }
 
 /// What a registry answered, all pages together.
 #[derive(Default)]
 pub(super) struct Listing {
     pub(super) start_over: bool,
+    /// These are some of many.
+    pub(super) sample: bool,
     pub(super) peers: Vec<v1::PeerRecord>,
     pub(super) gone: Vec<v1::PeerGone>,
 }
@@ -62,6 +69,11 @@ impl KnownPeers {
         self.len() == 0
     }
 
+    /// Whether these are all there are. If not, they are a random sample of many, and a peer that is not among them may well live.
+    pub fn are_all(&self) -> bool {
+        !self.sampled.load(Ordering::Relaxed)
+    }
+
     /// Tells whenever somebody came, left or moved.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -71,6 +83,7 @@ impl KnownPeers {
         if !listing.start_over && listing.peers.is_empty() && listing.gone.is_empty() {
             return;
         }
+        self.sampled.store(listing.sample, Ordering::Relaxed);
         let listed = listing.peers.iter().filter_map(|record| match KnownPeer::try_from(record) {
             Ok(peer) => Some((peer.name.clone(), peer)),
             Err(error) => {
@@ -86,7 +99,11 @@ impl KnownPeers {
                     next.remove::<PeerName>(&name);
                 }
             }
-            next.extend(listed);
+            for (name, peer) in listed {
+                if next.len() < LISTED_MAX || next.contains_key(&name) {
+                    next.insert(name, peer);
+                }
+            }
             let changed = next != *peers;
             *peers = next;
             changed
@@ -111,7 +128,7 @@ mod tests {
         known.update(Listing {
             start_over: true,
             peers: vec![record("a", 1), record("B", 2), record("no good", 3)],
-            gone: vec![],
+            ..Default::default()
         });
         assert_eq!(known.len(), 2);
         let gone = v1::PeerGone { name: "A".into(), ..Default::default() };
@@ -123,5 +140,16 @@ mod tests {
         assert!(!changes.has_changed().unwrap());
         known.update(Listing { start_over: true, ..Default::default() });
         assert!(known.is_empty() && changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_sample_does_not_pass_for_everybody_and_no_more_than_the_limit_are_kept() {
+        let known = KnownPeers::default();
+        known.update(Listing { start_over: true, sample: true, peers: vec![record("a", 1)], ..Default::default() });
+        assert!(!known.are_all());
+        let many = (0..=LISTED_MAX).map(|n| record(&format!("p{n}"), 1)).collect();
+        known.update(Listing { start_over: true, peers: many, ..Default::default() });
+        assert!(known.are_all());
+        assert_eq!(known.len(), LISTED_MAX);
     }
 }

@@ -16,7 +16,7 @@ use p2pdi::{
     name::PeerName,
     status::{self, Reason},
     v1::{
-        KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, RegistrySession, SessionState,
+        KeepAliveRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegistrySession, SessionState,
         registry_client::RegistryClient,
     },
 };
@@ -44,6 +44,13 @@ const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Durat
 const KNOWN_ALL_MAX: u64 = 1_000;
 /// See [`KNOWN_ALL_MAX`].
 const KNOWN_SAMPLE: u32 = 256;
+/// How long a sample serves: peers of it that left are noticed when they are called, so it need not be fresh.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Most entries taken in one listing, and most peers known: a registry that lists more than it says it has is not believed.
+const LISTED_MAX: usize = 2_000;
+const _: () = assert!(LISTED_MAX as u64 == 2 * KNOWN_ALL_MAX);
+/// Most pages of one listing. A page may be short, or empty: one call looks at a bounded number of records.
+const PAGES_MAX: usize = 256;
 
 /// A peer's standing, for its status page and its readiness.
 #[derive(Clone)]
@@ -184,6 +191,12 @@ pub struct SessionDriver {
     lookups: Lookups,
     /// Revision of the list of known peers; 0 before the first one.
     revision: u64,
+    /// The registry has more than [`KNOWN_ALL_MAX`] peers, as far as it last said.
+    crowded: bool,
+    /// When the sample was taken.
+    sampled_at: Option<Instant>,
+    /// Between keepalives, as the registry's newest answer wants it.
+    interval: Duration,
 }
 
 impl SessionDriver {
@@ -198,7 +211,20 @@ impl SessionDriver {
     ) -> Self {
         let client = RegistryClient::new(lazy(&config.registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let cookie = state_folder.cookie(config.registry.as_str(), &config.me.name);
-        Self { session, config, client, state_folder, uploads, index_version, cookie, lookups, revision: 0 }
+        Self {
+            session,
+            config,
+            client,
+            state_folder,
+            uploads,
+            index_version,
+            cookie,
+            lookups,
+            revision: 0,
+            crowded: false,
+            sampled_at: None,
+            interval: INTERVAL_BOUNDS.1,
+        }
     }
 
     /// Keeps the peer registered until `stop`, then leaves.
@@ -214,9 +240,9 @@ impl SessionDriver {
         let mut backoff = Backoff::default();
         loop {
             let error = match self.register().await {
-                Ok(interval) => {
+                Ok(()) => {
                     backoff.reset();
-                    self.keep_alive(interval).await
+                    self.keep_alive().await
                 }
                 Err(error) => error,
             };
@@ -257,7 +283,7 @@ impl SessionDriver {
         }
     }
 
-    async fn register(&mut self) -> Result<Duration, Status> {
+    async fn register(&mut self) -> Result<(), Status> {
         let SessionConfig { me, labels, .. } = &self.config;
         let request = RegisterRequest {
             name: me.name.to_string(),
@@ -282,21 +308,30 @@ impl SessionDriver {
             standing.ttl = answer.ttl;
         }
         self.session.turn(SessionState::Registered, format!("registered as {} at {}", self.config.me.name, self.config.registry));
-        self.refresh().await?;
-        Ok(interval(answer.keep_alive_interval))
+        self.interval = interval(answer.keep_alive_interval);
+        self.refresh_if_it_can().await;
+        Ok(())
+    }
+
+    /// The peer is registered whether or not the others can be listed; the next keepalive tries again.
+    async fn refresh_if_it_can(&mut self) {
+        if let Err(error) = self.refresh().await {
+            tracing::debug!(error = error.message(), "could not list the other peers");
+        }
     }
 
     /// Sends keepalives until one is refused for good. A registry that does not answer is waited for: the cookie outlives it.
-    async fn keep_alive(&mut self, mut pause: Duration) -> Status {
+    async fn keep_alive(&mut self) -> Status {
         let mut backoff = Backoff::default();
+        let mut pause = None;
         loop {
-            self.wait(pause).await;
+            self.wait(pause.take()).await;
             let request = KeepAliveRequest { load: Some(self.uploads.load()), index_version: *self.index_version.borrow() };
             let request = self.with_cookie(request);
             match call(self.client.keep_alive(request)).await {
                 Ok(answer) => {
                     backoff.reset();
-                    pause = interval(answer.keep_alive_interval);
+                    self.interval = interval(answer.keep_alive_interval);
                     {
                         let mut standing = self.session.standing();
                         standing.last_contact_at = Some(SystemTime::now().into());
@@ -306,9 +341,7 @@ impl SessionDriver {
                         SessionState::Registered,
                         format!("registered as {} at {}", self.config.me.name, self.config.registry),
                     );
-                    if let Err(error) = self.refresh().await {
-                        tracing::debug!(error = error.message(), "could not list the other peers");
-                    }
+                    self.refresh_if_it_can().await;
                 }
                 Err(error)
                     if matches!(
@@ -318,15 +351,16 @@ impl SessionDriver {
                 {
                     return error;
                 }
-                Err(error) => pause = self.note(&error, &mut backoff),
+                Err(error) => pause = Some(self.note(&error, &mut backoff)),
             }
         }
     }
 
-    /// Waits until the next keepalive is due, and answers lookups meanwhile.
-    async fn wait(&mut self, pause: Duration) {
-        let due = Instant::now() + pause;
+    /// Waits for `pause`, or else until the next keepalive is due by the registry's newest answer, and answers lookups meanwhile.
+    async fn wait(&mut self, pause: Option<Duration>) {
+        let begun = Instant::now();
         loop {
+            let due = begun + pause.unwrap_or(self.interval);
             let asked = tokio::select! {
                 // However many ask, the lease comes first.
                 biased;
@@ -349,48 +383,70 @@ impl SessionDriver {
             Wanted::Sample(sample) => PQueryRequest { sample, ..Default::default() },
         };
         let request = self.with_cookie(query);
-        let listed = call(self.client.p_query(request)).await?.peers;
+        let listed = self.query(request).await?.peers;
         Ok(listed.iter().filter_map(|record| KnownPeer::try_from(record).ok()).collect())
+    }
+
+    /// Lists peers, and takes the interval that comes with them.
+    async fn query(&mut self, request: Request<PQueryRequest>) -> Result<PQueryResponse, Status> {
+        let answer = call(self.client.p_query(request)).await?;
+        if answer.keep_alive_interval.is_some() {
+            self.interval = interval(answer.keep_alive_interval);
+        }
+        Ok(answer)
     }
 
     /// Brings the list of known peers up to date.
     async fn refresh(&mut self) -> Result<(), Status> {
+        if self.crowded {
+            let fresh = self.sampled_at.is_some_and(|at| at.elapsed() < SAMPLE_INTERVAL);
+            return if fresh && !self.session.known.is_empty() { Ok(()) } else { self.refresh_sample().await };
+        }
+        // Whatever goes wrong, the next listing begins anew.
+        let since_revision = std::mem::take(&mut self.revision);
         let mut token = String::new();
         let mut listing = known::Listing::default();
-        let since_revision = self.revision;
         let mut first_revision = None;
-        loop {
+        for _ in 0..PAGES_MAX {
             let request = PQueryRequest { since_revision, page_token: std::mem::take(&mut token), ..Default::default() };
             let request = self.with_cookie(request);
-            let page = call(self.client.p_query(request)).await?;
+            let page = self.query(request).await?;
             if page.active_peers > KNOWN_ALL_MAX {
+                self.crowded = true;
                 return self.refresh_sample().await;
             }
             let revision = *first_revision.get_or_insert(page.revision);
             listing.start_over |= page.start_over;
             listing.gone.extend(page.gone);
             listing.peers.extend(page.peers);
+            if listing.gone.len() + listing.peers.len() > LISTED_MAX {
+                return Err(Status::out_of_range(format!("the registry lists more than {LISTED_MAX} changes of few peers")));
+            }
             token = page.next_page_token;
             if token.is_empty() {
                 self.revision = revision;
-                break;
+                listing.start_over |= since_revision == 0;
+                self.session.known.update(listing);
+                return Ok(());
             }
         }
-        listing.start_over |= since_revision == 0;
-        self.session.known.update(listing);
-        Ok(())
+        Err(Status::out_of_range(format!("the registry's listing has more than {PAGES_MAX} pages")))
     }
 
     async fn refresh_sample(&mut self) -> Result<(), Status> {
-        self.revision = 0;
         let request = self.with_cookie(PQueryRequest { sample: KNOWN_SAMPLE, ..Default::default() });
-        let peers = call(self.client.p_query(request)).await?.peers;
-        self.session.known.update(known::Listing { start_over: true, peers, gone: Vec::new() });
+        let answer = self.query(request).await?;
+        self.sampled_at = Some(Instant::now());
+        self.crowded = answer.active_peers > KNOWN_ALL_MAX;
+        let mut peers = answer.peers;
+        peers.truncate(KNOWN_SAMPLE as usize);
+        self.session.known.update(known::Listing { start_over: true, sample: true, peers, gone: Vec::new() });
         Ok(())
     }
 
     async fn leave(&mut self) {
-        if self.cookie.is_none() || *self.session.state.borrow() != SessionState::Registered {
+        // Whatever the last call came to: with a cookie there may be a lease.
+        if self.cookie.is_none() {
             return;
         }
         let request = self.with_cookie(LeaveRequest {});

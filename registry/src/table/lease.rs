@@ -82,14 +82,17 @@ impl Table {
         Some(Lease { peer, ttl_ms, interval_ms, revision })
     }
 
-    /// Gives a whole ttl from now.
+    /// Gives a whole ttl from now. A lease that runs longer keeps its end: ttls shrink with the population, and the peer
+    /// goes by the one it was told until it hears of a new one.
     pub(super) fn extend(&mut self, slot: u32, now: Now) {
-        let deadline_ms = now.mono_ms + self.ttl_ms();
-        let tick = tick_after(deadline_ms);
+        let ttl_ms = self.ttl_ms();
         let Some(record) = self.records.get_mut(slot) else { return };
+        let runs_until_ms = if record.is_live(now.mono_ms) { record.deadline_ms } else { 0 };
+        let deadline_ms = runs_until_ms.max(now.mono_ms + ttl_ms);
+        let tick = tick_after(deadline_ms);
         record.deadline_ms = deadline_ms;
         record.peer.last_active_ms = now.wall_ms;
-        // Leases became shorter since it was armed: look at it sooner.
+        // An entry for later than needed would end the lease late.
         if record.armed == 0 || tick < record.armed {
             record.armed = tick;
             self.deadlines.arm(tick, slot);

@@ -7,16 +7,23 @@ use super::{
     view,
 };
 use p2pdi::{
+    channel::REGISTRY_RESPONSE_MAX_BYTES,
     cookie::CookieHash,
     selector::NamePattern,
     v1::{PQueryResponse, PeerRecord},
 };
+use prost::Message as _;
 use rand::seq::index;
 use std::collections::BTreeMap;
 
 /// Most peers in one answer, and as many as come unasked: 1,000 records with every label at its longest stay within
 /// the answer size that clients take.
 pub const PAGE_MAX: usize = 1_000;
+/// Bytes of records after which an answer takes no further one. The largest page of records as long as Register takes
+/// them stays below; what an older registry let in may not.
+pub(super) const PAGE_MAX_BYTES: usize = REGISTRY_RESPONSE_MAX_BYTES / 4 * 3;
+/// Most bytes around one record: a tag and a length.
+const FRAMING_BYTES: usize = 4;
 /// Most records looked at for one answer, so that a filter which hardly matches keeps the table for about a millisecond.
 /// A page that comes back short for it has a token to go on with.
 pub(super) const SCAN_MAX: usize = 16_384;
@@ -101,16 +108,19 @@ impl Table {
 
     /// Peers from slot `from` on. Gives the slot at which the next page begins.
     fn page(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
-        let mut add = |slot: u32| {
+        let mut bytes = 0;
+        let mut full = |slot: u32| {
             if let Some(record) = self.records.get(slot).filter(|record| slot != caller && query.lists(record, now)) {
-                peers.push(view::peer(record, now));
+                let peer = view::peer(record, now);
+                bytes += peer.encoded_len() + FRAMING_BYTES;
+                peers.push(peer);
             }
-            peers.len()
+            peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES
         };
         if let Some(name) = query.pattern.as_ref().and_then(NamePattern::exact) {
             let (peer, observer) = self.records.by_name(name);
             [peer, observer].into_iter().flatten().for_each(|slot| {
-                add(slot);
+                full(slot);
             });
             return None;
         }
@@ -119,7 +129,7 @@ impl Table {
             if looked_at >= SCAN_MAX {
                 return Some(slot);
             }
-            if add(slot) >= query.page_size {
+            if full(slot) {
                 return (slot + 1 < end).then_some(slot + 1);
             }
         }
@@ -133,6 +143,7 @@ impl Table {
         }
         let mut changed = self.changed.range(from..=until).peekable();
         let mut gone = self.gone.range(from..=until).peekable();
+        let mut bytes = 0;
         for looked_at in 0.. {
             let earlier = match (changed.peek(), gone.peek()) {
                 (None, None) => return None,
@@ -141,7 +152,8 @@ impl Table {
             };
             let entries = if earlier { &mut changed } else { &mut gone };
             let (revision, slot) = entries.peek().map(|(revision, slot)| (**revision, **slot))?;
-            if looked_at >= SCAN_MAX || answer.peers.len() + answer.gone.len() >= query.page_size {
+            let full = answer.peers.len() + answer.gone.len() >= query.page_size || bytes >= PAGE_MAX_BYTES;
+            if full || looked_at >= SCAN_MAX {
                 return Some(revision);
             }
             entries.next();
@@ -149,7 +161,9 @@ impl Table {
             let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.texts.name()));
             if record.standing == Standing::Active {
                 if query.lists(record, now) {
-                    answer.peers.push(view::peer(record, now));
+                    let peer = view::peer(record, now);
+                    bytes += peer.encoded_len() + FRAMING_BYTES;
+                    answer.peers.push(peer);
                 } else if named && record.labels_revision > query.since_revision {
                     // It may have had the labels when the caller last asked.
                     answer.gone.push(view::gone(record, revision));
@@ -176,6 +190,15 @@ impl Table {
         };
         let records = picked.into_iter().filter(|slot| *slot != caller).filter_map(|slot| self.records.get(slot));
         let fitting = records.filter(|record| query.lists(record, now)).take(query.sample);
-        fitting.map(|record| view::peer(record, now)).collect()
+        let mut bytes = 0;
+        let mut peers = Vec::new();
+        for peer in fitting.map(|record| view::peer(record, now)) {
+            bytes += peer.encoded_len() + FRAMING_BYTES;
+            peers.push(peer);
+            if bytes >= PAGE_MAX_BYTES {
+                break;
+            }
+        }
+        peers
     }
 }

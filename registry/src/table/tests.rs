@@ -293,3 +293,54 @@ fn what_could_not_be_written_is_written_again_and_once() {
     assert_eq!((taken.len(), table.counts().unwritten), (1, 0));
     assert!(matches!(table.prepare_leave(&a, at(40_001)), Ok(Prepared::Done(_))));
 }
+
+#[test]
+fn pages_samples_and_deltas_end_before_they_are_too_large_for_clients() {
+    let mut table = table();
+    let (_, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    let since_revision = table.revision();
+    // As an older registry let them in.
+    let endpoint = format!("10.0.0.1:{}80", "0".repeat(16_000));
+    for slot in 1..=600 {
+        let name = format!("p{slot}");
+        commit_all(&mut table, &ask(&name, u128::from(slot)), at(0)).unwrap();
+        table.records.get_mut(slot).unwrap().peer.texts = Texts::new(&name, &endpoint, &Labels::default());
+    }
+    let fits = |answer: &PQueryResponse| {
+        assert!(prost::Message::encoded_len(answer) < p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES);
+        assert!(!answer.peers.is_empty());
+    };
+    let sampled = table.query(&me, &Query { sample: 1_000, ..Query::default() }, at(1)).unwrap();
+    fits(&sampled);
+    for since_revision in [0, since_revision] {
+        let (mut page_token, mut seen) = (String::new(), BTreeSet::new());
+        loop {
+            let query = Query { page_size: PAGE_MAX, page_token, since_revision, ..Query::default() };
+            let page = table.query(&me, &query, at(1)).unwrap();
+            fits(&page);
+            seen.extend(page.peers.into_iter().map(|peer| peer.name));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 600);
+    }
+}
+
+#[test]
+fn a_lease_is_never_cut_below_what_its_peer_was_told() {
+    let mut table = Table::new(Settings { ttl_ms: 1_000, ..SETTINGS }, [7; 32]);
+    for number in 0..20_000 {
+        commit_all(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
+    }
+    let (told, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    assert!(told.ttl_ms > 10_000, "{}", told.ttl_ms);
+    for number in 0..20_000 {
+        leave(&mut table, &cookie(number).hash(), at(1)).unwrap();
+    }
+    // Its answer may get lost.
+    assert_eq!(table.keep_alive(&me, None, 0, at(2)).unwrap().ttl_ms, 1_000);
+    while table.expire(at(9_000), 100) {}
+    table.keep_alive(&me, None, 0, at(9_000)).expect("it was told so");
+}
