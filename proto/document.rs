@@ -1,6 +1,6 @@
 //! Names of documents, from a share or from a stranger.
 
-use crate::field::{InvalidField, Shown};
+use crate::field::{InvalidField, Shown, steers_terminal};
 use std::{fmt, path::PathBuf};
 
 /// Longest document name, in bytes: fits every usual file system's path limit with room for the folder it goes to.
@@ -34,11 +34,7 @@ impl DocumentName {
         if text.starts_with('/') {
             return wrong("is an absolute path; names are relative to the share");
         }
-        // Bidirectional marks reorder what a terminal shows: "txt.exe" can pose as "exe.txt".
-        if text
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-        {
+        if text.chars().any(steers_terminal) {
             return wrong("has control characters");
         }
         if text.contains(['\\', ':']) {

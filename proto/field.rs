@@ -27,6 +27,12 @@ impl InvalidField {
     }
 }
 
+/// Whether a character does something to a terminal other than show itself: control characters, and the bidirectional marks that reorder
+/// what is shown ("txt.exe" can pose as "exe.txt").
+pub fn steers_terminal(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Longest part of a foreign value that a message repeats, in characters.
 const SHOWN_CHARS: usize = 60;
 

@@ -1,9 +1,15 @@
 //! Errors of the command line: one line, hints, and the exit code.
 
-use p2pdi::{field::InvalidField, status::Reason};
+use p2pdi::{
+    field::{InvalidField, steers_terminal},
+    status::Reason,
+};
 use peerd::{dial::in_words, node::NodeError, transfer::FetchError, transfer::partial::WriteError};
 use std::{fmt, io, process::ExitCode};
 use tonic::{Code, Status};
+
+/// Longest line of an error, in characters: a stranger's words may be in it.
+const SHOWN_MAX_CHARS: usize = 1_000;
 
 /// What went wrong, and what to do.
 #[derive(Debug)]
@@ -69,7 +75,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What a stranger said must not steer the terminal.
-        let plain = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        let plain =
+            |text: &str| text.chars().map(|c| if steers_terminal(c) { ' ' } else { c }).take(SHOWN_MAX_CHARS).collect::<String>();
         write!(f, "error: {}", plain(&self.message))?;
         self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", plain(hint)))
     }

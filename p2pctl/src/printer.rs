@@ -2,7 +2,7 @@
 
 use crate::args::Output;
 use bytesize::ByteSize;
-use p2pdi::json;
+use p2pdi::{field::steers_terminal, json};
 use prost_types::{Duration as ProtoDuration, Timestamp};
 use serde_json::Value;
 use std::{
@@ -10,6 +10,9 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     time::{Duration, SystemTime},
 };
+
+/// Widest cell of a table, in characters; the JSON has all of it.
+const CELL_MAX_CHARS: usize = 72;
 
 /// Prints results in the form the user asked for.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +51,17 @@ impl Printer {
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         let mut all: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
         all.extend(rows.iter().cloned());
+        for cell in all.iter_mut().flatten() {
+            *cell = printable(cell).replace('\n', " ");
+            if cell.chars().count() > CELL_MAX_CHARS {
+                *cell = cell.chars().take(CELL_MAX_CHARS - 1).chain(['…']).collect();
+            }
+        }
         let width =
             |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
         let widths: Vec<_> = (0..head.len()).map(width).collect();
         for row in &all {
-            let cells: Vec<_> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{:<width$}", printable(cell), width = *width)).collect();
+            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
             line(&cells.join("  ").trim_end())?;
         }
         Ok(())
@@ -90,7 +98,7 @@ fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
 
 /// What strangers say must not steer the terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if steers_terminal(c) && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// `27.4 KiB`.

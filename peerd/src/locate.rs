@@ -8,6 +8,7 @@ use crate::{
 use p2pdi::{
     content::ContentHash,
     endpoint::Endpoint,
+    name::PeerName,
     v1::{Holding, RfcQueryRequest},
 };
 use prost::Message as _;
@@ -31,14 +32,19 @@ const AFTER_FIRST_ANSWER: Duration = Duration::from_millis(30);
 pub struct Found {
     /// Which.
     pub document: DocumentInfo,
-    /// Who, as far as is known.
+    /// Who, as far as is known: those that said so of themselves first.
     pub holders: Vec<Source>,
+    /// How many peers said that they hold it themselves. What one stranger says of others is no second voice.
+    pub vouchers: usize,
 }
+
+/// Most holders taken for one document: enough to choose from, too few for a liar to drown the honest ones.
+const HOLDERS_MAX: usize = 64;
 
 /// What came of asking.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// Documents that fit, those with most holders first.
+    /// Documents that fit, those that most peers hold themselves first.
     pub found: Vec<Found>,
     /// Peers that answered.
     pub asked: Vec<String>,
@@ -97,7 +103,7 @@ pub async fn ask(dialer: &Dialer, peers: &[Source], request: &RfcQueryRequest) -
         }
     }
     answers.found = found.into_values().filter(|found| !found.holders.is_empty()).collect();
-    answers.found.sort_by_key(|found| std::cmp::Reverse(found.holders.len()));
+    answers.found.sort_by_key(|found| std::cmp::Reverse((found.vouchers, found.holders.len())));
     answers
 }
 
@@ -144,13 +150,19 @@ fn merge(found: &mut BTreeMap<ContentHash, Found>, from: &Source, holding: Holdi
             return;
         }
     };
-    let entry = found.entry(document.hash).or_insert(Found { document, holders: Vec::new() });
+    let entry = found.entry(document.hash).or_insert(Found { document, holders: Vec::new(), vouchers: 0 });
     for holder in holding.holders {
-        if let Ok(endpoint) = holder.endpoint.parse::<Endpoint>()
-            && !entry.holders.iter().any(|known| known.endpoint == endpoint)
-        {
-            let name =
-                holder.peer_name.parse::<p2pdi::name::PeerName>().map_or_else(|_| endpoint.to_string(), |name| name.to_string());
+        let Ok(endpoint) = holder.endpoint.parse::<Endpoint>() else { continue };
+        if endpoint == from.endpoint {
+            if entry.holders[..entry.vouchers].iter().any(|known| known.endpoint == endpoint) {
+                continue;
+            }
+            // Its word of itself counts, and takes the place of what others said of it.
+            entry.holders.retain(|known| known.endpoint != endpoint);
+            entry.holders.insert(entry.vouchers, from.clone());
+            entry.vouchers += 1;
+        } else if entry.holders.len() < HOLDERS_MAX && !entry.holders.iter().any(|known| known.endpoint == endpoint) {
+            let name = holder.peer_name.parse::<PeerName>().map_or_else(|_| endpoint.to_string(), |name| name.to_string());
             entry.holders.push(Source { name, endpoint });
         }
     }
@@ -162,5 +174,32 @@ pub fn query_for(wanted: &Wanted) -> RfcQueryRequest {
         Wanted::Number(number) => RfcQueryRequest { number: *number, ..Default::default() },
         Wanted::Name(name) => RfcQueryRequest { name: name.to_string(), ..Default::default() },
         Wanted::Hash(hash) => RfcQueryRequest { blake3: hash.to_field(), ..Default::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::v1::{Document, Holder};
+
+    fn source(port: u16) -> Source {
+        Source { name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}").parse().unwrap() }
+    }
+
+    fn holding(text: &[u8], ports: impl IntoIterator<Item = u16>) -> Holding {
+        let holder = |port| Holder { peer_name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}"), ..Default::default() };
+        let document = Document { name: "a".into(), size: 1, blake3: ContentHash::of(text).to_field(), ..Default::default() };
+        Holding { document: Some(document), holders: ports.into_iter().map(holder).collect() }
+    }
+
+    #[test]
+    fn invented_holders_do_not_outvote_two_peers_that_speak_for_themselves() {
+        let mut found = BTreeMap::new();
+        merge(&mut found, &source(66), holding(b"lie", 66..1066));
+        merge(&mut found, &source(1), holding(b"true", [1, 2]));
+        merge(&mut found, &source(2), holding(b"true", [2, 2, 1]));
+        let (lie, truth) = (&found[&ContentHash::of(b"lie")], &found[&ContentHash::of(b"true")]);
+        assert_eq!((lie.vouchers, lie.holders.len()), (1, HOLDERS_MAX));
+        assert_eq!((truth.vouchers, truth.holders.len()), (2, 2));
     }
 }

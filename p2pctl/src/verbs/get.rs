@@ -14,7 +14,7 @@ use peerd::{
     transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
 };
 use serde_json::json;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
 /// How often a progress bar is drawn.
@@ -57,32 +57,50 @@ struct Registry {
 }
 
 impl Finder<'_> {
-    async fn fetch(&self, wanted: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
-        let asked = wanted.clone();
-        let (wanted, sources, save_as) = if fetching.from.is_empty() {
-            let Found { document, holders } = self.search(wanted, printer).await?;
+    async fn fetch(&self, asked: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+        let options =
+            FetchOptions { out: fetching.out.clone(), save_as: None, replace: fetching.force, stall: fetching.stall_timeout };
+        if !fetching.from.is_empty() {
+            let sources = self.named(&fetching.from).await?;
+            return Ok(self.watched(&asked, sources, &options, printer).await?);
+        }
+        let mut candidates = self.search(&asked, printer).await?.into_iter().peekable();
+        let mut failed = None;
+        while let Some(Found { document, holders, .. }) = candidates.next() {
             // The name it was found by: the first holder asked may have the same content under another one.
-            (Wanted::Hash(document.hash), holders, Some(document.name))
-        } else {
-            (wanted, self.named(&fetching.from).await?, None)
-        };
-        let options = FetchOptions { out: fetching.out.clone(), save_as, replace: fetching.force, stall: fetching.stall_timeout };
+            let options = FetchOptions { save_as: Some(document.name), ..options.clone() };
+            match self.watched(&Wanted::Hash(document.hash), holders, &options, printer).await {
+                // The user asked for a number or a name, not for the hash it was found to be.
+                Err(FetchError::Sources { sources, kept_bytes, .. }) => {
+                    let error = Failure::from(FetchError::Sources { wanted: asked.clone(), sources, kept_bytes });
+                    if candidates.peek().is_some() {
+                        printer.note(&format!("note: that one cannot be had, trying the next; {error}"));
+                    }
+                    failed = Some(error);
+                }
+                fetched => return Ok(fetched?),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Failure::refused(format!("nobody has {asked}"))))
+    }
+
+    /// One fetch, with a progress bar where somebody watches.
+    async fn watched(
+        &self,
+        wanted: &Wanted,
+        sources: Vec<Source>,
+        options: &FetchOptions,
+        printer: Printer,
+    ) -> Result<Fetched, FetchError> {
         let progress = Arc::new(Progress::default());
         // Boxed: a fetch carries the state of a piece's hash, which is large.
-        let fetching = Box::pin(async {
-            let fetched = fetch(&self.dialer, &wanted, sources, self, &options, &progress).await;
-            // A search ends with a hash, which is not what the user asked for.
-            Ok(fetched.map_err(|error| match error {
-                FetchError::Sources { sources, kept_bytes, .. } => FetchError::Sources { wanted: asked, sources, kept_bytes },
-                other => other,
-            })?)
-        });
+        let fetching = Box::pin(fetch(&self.dialer, wanted, sources, self, options, &progress));
         if !printer.is_watched() {
             return fetching.await;
         }
         tokio::select! {
             fetched = fetching => fetched,
-            () = draw(&progress) => Err(Failure::refused("stopped")),
+            never = draw(&progress) => match never {},
         }
     }
 
@@ -97,14 +115,14 @@ impl Finder<'_> {
         Ok(sources)
     }
 
-    /// Asks all peers. Of several contents of one number or name, the one that most peers hold.
-    async fn search(&self, wanted: Wanted, printer: Printer) -> Outcome<Found> {
+    /// Asks all peers. Of several contents of one number or name, the one that most peers hold themselves comes first.
+    async fn search(&self, wanted: &Wanted, printer: Printer) -> Outcome<Vec<Found>> {
         let peers = self.with_member(async |member| member.sources().await).await?;
         if peers.is_empty() {
             return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
                 .hint("start one with `peerd --share DIR`"));
         }
-        let answers = ask(&self.dialer, &peers, &query_for(&wanted)).await;
+        let answers = ask(&self.dialer, &peers, &query_for(wanted)).await;
         let Some(best) = answers.found.first() else {
             return Err(Failure::refused(format!("nobody has {wanted}; {}", answers.summary())));
         };
@@ -116,7 +134,7 @@ impl Finder<'_> {
                 best.document.hash
             ));
         }
-        Ok(best.clone())
+        Ok(answers.found)
     }
 
     async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut Member) -> Outcome<T>) -> Outcome<T> {
@@ -151,7 +169,7 @@ impl FindHolders for Finder<'_> {
 }
 
 /// Draws until it is dropped; nothing for what takes no time.
-async fn draw(progress: &Progress) {
+async fn draw(progress: &Progress) -> Infallible {
     let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let mut bar: Option<ProgressBar> = None;

@@ -8,10 +8,12 @@ use crate::{
 };
 use p2pdi::{
     document::DocumentName,
+    endpoint::Endpoint,
     json,
-    v1::{Holding, RfcQueryRequest},
+    name::PeerName,
+    v1::{Document, Holder, Holding, RfcQueryRequest},
 };
-use peerd::{dial::Dialer, locate, transfer::Source};
+use peerd::{dial::Dialer, document::DocumentInfo, locate, transfer::Source};
 
 pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer) -> Outcome {
     let name = args.name.as_deref().map(DocumentName::parse).transpose()?;
@@ -27,6 +29,11 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
     let peer = resolve(global, &args.peer).await?;
     let holdings = locate::list(&Dialer::default(), &peer.endpoint, request).await;
     let holdings = holdings.map_err(|status| Failure::call(&peer.to_string(), &status))?;
+    let listed = holdings.len();
+    let holdings: Vec<_> = holdings.into_iter().filter_map(checked).collect();
+    if holdings.len() < listed {
+        printer.note(&format!("warning: {} documents that cannot be are left out of what {peer} says", listed - holdings.len()));
+    }
     if printer.is_json() {
         for holding in &holdings {
             printer.json(&json::value(holding))?;
@@ -41,6 +48,21 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
     let rows: Vec<_> = holdings.iter().map(row).collect();
     printer.table(&["RFC", "NAME", "SIZE", "TITLE", "HOLDERS"], &rows)?;
     Ok(())
+}
+
+/// Bytes of a peer's id.
+const ID_BYTES: usize = 16;
+
+/// What a stranger says, as far as it can be.
+fn checked(holding: Holding) -> Option<Holding> {
+    let document = DocumentInfo::try_from(holding.document?).ok()?;
+    let can_be = |holder: &Holder| {
+        holder.endpoint.parse::<Endpoint>().is_ok()
+            && holder.peer_name.parse::<PeerName>().is_ok()
+            && holder.peer_id.len() == ID_BYTES
+    };
+    let holders = holding.holders.into_iter().filter(can_be).collect();
+    Some(Holding { document: Some(Document::from(&document)), holders })
 }
 
 fn row(holding: &Holding) -> Vec<String> {

@@ -48,7 +48,6 @@ const KNOWN_SAMPLE: u32 = 256;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Most entries taken in one listing, and most peers known: a registry that lists more than it says it has is not believed.
 const LISTED_MAX: usize = 2_000;
-const _: () = assert!(LISTED_MAX as u64 == 2 * KNOWN_ALL_MAX);
 /// Most pages of one listing. A page may be short, or empty: one call looks at a bounded number of records.
 const PAGES_MAX: usize = 256;
 

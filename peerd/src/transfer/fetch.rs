@@ -165,7 +165,7 @@ pub async fn fetch(
     let mut state = State::Unknown;
     let mut searches = 0;
     loop {
-        let Some((index, pause)) = run.sources.next() else {
+        let Some((index, pause)) = run.sources.next(Instant::now()) else {
             let hash = match (&state, wanted) {
                 (State::Receiving { document, .. }, _) => Some(document.hash),
                 (State::Unknown, Wanted::Hash(hash)) => Some(*hash),
@@ -189,7 +189,7 @@ pub async fn fetch(
         if let Err(error) = tried {
             tracing::info!(source = %run.sources.get(index), %error, "a source failed");
             let fault = error.fault();
-            run.sources.failed(index, fault, error.to_string());
+            run.sources.failed(index, fault, error.to_string(), Instant::now());
             if error.is_lie() {
                 state = run.forget(state).await?;
             }

@@ -14,6 +14,7 @@ use p2pdi::{
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
 use std::{
+    error::Error as _,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -68,6 +69,8 @@ impl SourceError {
                 | Code::Unimplemented
                 | Code::PermissionDenied
                 | Code::Unauthenticated => Fault::Final,
+                // Said by the server, not made of a broken connection.
+                Code::ResourceExhausted | Code::Unavailable if status.source().is_none() => Fault::Busy,
                 _ => Fault::Passing,
             },
             Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,

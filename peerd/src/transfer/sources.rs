@@ -1,10 +1,17 @@
 //! Which holder to ask next. Pure.
 
 use p2pdi::endpoint::Endpoint;
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
-/// How often in a row a holder may fail without a verified byte between before it is given up.
-const FAILURES_MAX: u32 = 4;
+/// How often in a row a holder must fail, without a verified byte between, before it is given up.
+const FAILURES_MIN: u32 = 4;
+/// How long a holder may go on failing: one that cannot be reached is probably not there.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long one may that lives and says that it is busy, or about to restart: its uploads end, and it comes back.
+const PATIENCE_BUSY: Duration = Duration::from_secs(30);
 /// Pause before the second try of the same holder; doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
@@ -39,8 +46,10 @@ pub struct SourceReport {
 /// How a source failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It may do better next time: a broken connection, a stall, a full server.
+    /// It may do better next time: a broken connection, a stall.
     Passing,
+    /// It lives and says that it may do better later: a full server, or one that stops.
+    Busy,
     /// It will not: it sent a wrong byte, broke the protocol, or does not have the document.
     Final,
 }
@@ -56,7 +65,28 @@ pub struct Sources {
 struct Candidate {
     report: SourceReport,
     failures: u32,
-    last_failure: String,
+    /// Since when it fails, and when it last did.
+    failing: Option<(Instant, Instant)>,
+    patience: Duration,
+    /// Never to be asked again.
+    done: bool,
+}
+
+impl Candidate {
+    fn new(source: Source) -> Self {
+        let report = SourceReport { source, bytes: 0, dropped: None };
+        Self { report, failures: 0, failing: None, patience: PATIENCE, done: false }
+    }
+
+    fn forgive(&mut self) {
+        (self.failures, self.failing, self.patience) = (0, None, PATIENCE);
+    }
+
+    fn pause(&self, now: Instant) -> Duration {
+        let Some((_, last)) = self.failing else { return Duration::ZERO };
+        let pause = (RETRY_FIRST * (1 << self.failures.saturating_sub(1).min(8))).min(RETRY_MAX);
+        (last + pause).saturating_duration_since(now)
+    }
 }
 
 impl Sources {
@@ -67,26 +97,31 @@ impl Sources {
         new
     }
 
-    /// Takes more holders, those it knows left aside. Returns whether there were new ones.
+    /// Takes more holders. Those it knows are left aside, but one that was given up for passing faults gets another chance.
+    /// Returns whether there is anybody to ask that there was not before.
     pub fn add(&mut self, sources: Vec<Source>) -> bool {
-        let before = self.all.len();
+        let mut more = false;
         for source in sources {
-            if !self.all.iter().any(|known| known.report.source.endpoint == source.endpoint) {
-                let report = SourceReport { source, bytes: 0, dropped: None };
-                self.all.push(Candidate { report, failures: 0, last_failure: String::new() });
+            match self.all.iter_mut().find(|known| known.report.source.endpoint == source.endpoint) {
+                None => self.all.push(Candidate::new(source)),
+                Some(known) if known.report.dropped.is_some() && !known.done => {
+                    known.report.dropped = None;
+                    known.forgive();
+                }
+                Some(_) => continue,
             }
+            more = true;
         }
-        self.all.len() > before
+        more
     }
 
-    /// The source to ask now and how long to wait before; `None` when all are dropped.
-    pub fn next(&self) -> Option<(usize, Duration)> {
+    /// The source to ask and how long to wait before; `None` when all are dropped.
+    pub fn next(&self, now: Instant) -> Option<(usize, Duration)> {
         let order = (0..self.all.len()).map(|step| (self.current + step) % self.all.len());
-        let index =
-            order.filter(|index| self.all[*index].report.dropped.is_none()).min_by_key(|index| self.all[*index].failures)?;
-        let failures = self.all[index].failures;
-        let pause = if failures == 0 { Duration::ZERO } else { (RETRY_FIRST * (1 << (failures - 1).min(8))).min(RETRY_MAX) };
-        Some((index, pause))
+        let index = order
+            .filter(|index| self.all[*index].report.dropped.is_none())
+            .min_by_key(|index| (self.all[*index].pause(now), self.all[*index].failures))?;
+        Some((index, self.all[index].pause(now)))
     }
 
     /// The source of this index.
@@ -98,19 +133,26 @@ impl Sources {
     pub fn progressed(&mut self, index: usize, bytes: u64) {
         if bytes > 0 {
             self.all[index].report.bytes += bytes;
-            self.all[index].failures = 0;
+            self.all[index].forgive();
             self.current = index;
         }
     }
 
     /// A source failed; the next one in line is preferred from now on.
-    pub fn failed(&mut self, index: usize, fault: Fault, why: String) {
+    pub fn failed(&mut self, index: usize, fault: Fault, why: String, now: Instant) {
         let candidate = &mut self.all[index];
         candidate.failures += 1;
-        if fault == Fault::Final || candidate.failures >= FAILURES_MAX {
-            candidate.report.dropped = Some(why.clone());
+        let since = candidate.failing.map_or(now, |(since, _)| since);
+        candidate.failing = Some((since, now));
+        match fault {
+            Fault::Final => candidate.done = true,
+            Fault::Busy => candidate.patience = PATIENCE_BUSY,
+            Fault::Passing => {}
         }
-        candidate.last_failure = why;
+        let enough = candidate.failures >= FAILURES_MIN && now.saturating_duration_since(since) >= candidate.patience;
+        if candidate.done || enough {
+            candidate.report.dropped = Some(why);
+        }
         self.current = (index + 1) % self.all.len();
     }
 
@@ -132,40 +174,73 @@ mod tests {
         )
     }
 
+    /// Fails one source with each try until it is given up; returns how long that took, and how often it was tried.
+    fn given_up_after(sources: &mut Sources, fault: Fault) -> (Duration, u32) {
+        let begun = Instant::now();
+        let (mut now, mut tries) = (begun, 0);
+        while let Some((index, pause)) = sources.next(now) {
+            assert!(pause <= RETRY_MAX);
+            now += pause;
+            tries += 1;
+            sources.failed(index, fault, "broke".into(), now);
+        }
+        (now - begun, tries)
+    }
+
+    #[test]
+    fn a_busy_source_is_waited_for_longer_than_one_that_is_not_there() {
+        let (absent, tries) = given_up_after(&mut sources(1), Fault::Passing);
+        assert!(absent >= PATIENCE && absent <= PATIENCE + RETRY_MAX && tries >= FAILURES_MIN, "{absent:?}, {tries} tries");
+        let (busy, tries) = given_up_after(&mut sources(1), Fault::Busy);
+        assert!(busy >= PATIENCE_BUSY && busy <= PATIENCE_BUSY + RETRY_MAX && tries < 20, "{busy:?}, {tries} tries");
+    }
+
+    #[test]
+    fn a_later_search_revives_a_source_that_was_given_up_and_no_liar() {
+        let mut sources = sources(2);
+        let known = vec![sources.get(0).clone(), sources.get(1).clone()];
+        sources.failed(1, Fault::Final, "wrong bytes".into(), Instant::now());
+        given_up_after(&mut sources, Fault::Passing);
+        assert!(sources.add(known.clone()));
+        assert_eq!(sources.next(Instant::now()), Some((0, Duration::ZERO)));
+        assert_eq!(sources.reports()[1].dropped.as_deref(), Some("wrong bytes"));
+        assert!(!sources.add(known));
+    }
+
     #[test]
     fn a_source_with_a_final_fault_is_never_asked_again() {
         let mut sources = sources(2);
-        assert_eq!(sources.next(), Some((0, Duration::ZERO)));
-        sources.failed(0, Fault::Final, "wrong bytes".into());
-        assert_eq!(sources.next(), Some((1, Duration::ZERO)));
-        sources.failed(1, Fault::Final, "gone".into());
-        assert_eq!(sources.next(), None);
+        let now = Instant::now();
+        assert_eq!(sources.next(now), Some((0, Duration::ZERO)));
+        sources.failed(0, Fault::Final, "wrong bytes".into(), now);
+        assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
+        sources.failed(1, Fault::Final, "gone".into(), now);
+        assert_eq!(sources.next(now), None);
         assert_eq!(sources.reports()[0].dropped.as_deref(), Some("wrong bytes"));
     }
 
     #[test]
     fn others_are_tried_before_a_failing_one_again_and_that_after_a_growing_pause() {
         let mut sources = sources(2);
-        sources.failed(0, Fault::Passing, "broke".into());
-        assert_eq!(sources.next(), Some((1, Duration::ZERO)));
-        sources.failed(1, Fault::Passing, "broke".into());
-        assert_eq!(sources.next(), Some((0, RETRY_FIRST)));
-        sources.failed(0, Fault::Passing, "broke".into());
-        sources.failed(1, Fault::Passing, "broke".into());
-        assert_eq!(sources.next(), Some((0, RETRY_FIRST * 2)));
-        for _ in 0..2 {
-            sources.failed(0, Fault::Passing, "broke".into());
-            sources.failed(1, Fault::Passing, "broke".into());
-        }
-        assert_eq!(sources.next(), None);
+        let now = Instant::now();
+        sources.failed(0, Fault::Passing, "broke".into(), now);
+        assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
+        sources.failed(1, Fault::Passing, "broke".into(), now);
+        assert_eq!(sources.next(now), Some((0, RETRY_FIRST)));
+        sources.failed(0, Fault::Passing, "broke".into(), now);
+        sources.failed(1, Fault::Passing, "broke".into(), now);
+        assert_eq!(sources.next(now), Some((0, RETRY_FIRST * 2)));
+        let later = now + RETRY_FIRST;
+        assert_eq!(sources.next(later), Some((0, RETRY_FIRST)), "waiting for others counts");
     }
 
     #[test]
     fn a_source_that_delivers_is_kept() {
         let mut sources = sources(2);
+        let now = Instant::now();
         for _ in 0..20 {
             sources.progressed(1, 1);
-            assert_eq!(sources.next(), Some((1, Duration::ZERO)));
+            assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
         }
         assert!(!sources.add(vec![sources.get(0).clone()]));
     }
