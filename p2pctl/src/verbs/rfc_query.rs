@@ -14,6 +14,8 @@ use p2pdi::{
     v1::{Document, Holder, Holding, RfcQueryRequest},
 };
 use peerd::{dial::Dialer, document::DocumentInfo, locate, transfer::Source};
+use std::time::Duration;
+use tokio::time::timeout;
 
 pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer) -> Outcome {
     let name = args.name.as_deref().map(DocumentName::parse).transpose()?;
@@ -27,8 +29,10 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         ..Default::default()
     };
     let peer = resolve(global, &args.peer).await?;
-    let holdings = locate::list(&Dialer::default(), &peer.endpoint, request).await;
-    let holdings = holdings.map_err(|status| Failure::call(&peer.to_string(), &status))?;
+    let listed = timeout(LISTING_TIMEOUT, locate::list(&Dialer::default(), &peer.endpoint, request)).await;
+    let listed = listed
+        .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
+    let holdings = listed.map_err(|status| Failure::call(&peer.to_string(), &status))?;
     let listed = holdings.len();
     let holdings: Vec<_> = holdings.into_iter().filter_map(checked).collect();
     if holdings.len() < listed {
@@ -50,6 +54,8 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
     Ok(())
 }
 
+/// How long a peer may take to list all it knows: 100,000 documents over a slow link.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a peer's id.
 const ID_BYTES: usize = 16;
 

@@ -10,6 +10,11 @@ use crate::{
 use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
 use peerd::dial::Dialer;
 use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a peer may take to say how it is.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn status(global: &Global, peer: Option<&str>, printer: Printer) -> Outcome {
     match peer {
@@ -20,7 +25,8 @@ pub(super) async fn status(global: &Global, peer: Option<&str>, printer: Printer
 
 async fn of_peer(global: &Global, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, peer).await?;
-    let answer = Dialer::default().control(&peer.endpoint).status(StatusRequest {}).await;
+    let asked = timeout(CALL_TIMEOUT, Dialer::default().control(&peer.endpoint).status(StatusRequest {})).await;
+    let answer = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
     let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
     printer.message(&answer, || text(&answer))?;
     Ok(())
