@@ -156,7 +156,11 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Instant {
-        let mut next = self.next_root_check.min(self.next_rescan);
+        let mut next = match self.shared.config.folder {
+            Some(_) => self.next_root_check.min(self.next_rescan),
+            // Nothing to look at, ever.
+            None => Instant::now() + self.shared.config.rescan,
+        };
         if Instant::now() < self.next_look {
             next = next.min(self.next_look);
         }
@@ -444,4 +448,21 @@ fn now() -> Now {
 
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::{Share, ShareConfig};
+    use p2pdi::instruments::Metrics;
+
+    #[test]
+    fn without_a_folder_there_is_nothing_to_wake_up_for() {
+        let state = tempfile::tempdir().unwrap();
+        let (_share, indexer) = Share::open(ShareConfig::new(None, state.path().to_owned()), &Metrics::default()).unwrap();
+        let mut driver = Driver::new(indexer.shared);
+        driver.ledger.observe("", BTreeMap::new(), now());
+        driver.publish_if_due();
+        assert!(driver.next_wake() > Instant::now() + Duration::from_secs(10), "it would never sleep");
+    }
 }
