@@ -36,20 +36,27 @@ async fn everybody_whispers_to_everybody() {
 }
 
 #[tokio::test]
-async fn a_peer_that_cannot_be_dialled_is_reached_along_links() {
-    let a = Setup::named("A").start().await;
-    let middle = Setup::named("middle").with_bootnodes([&a]).start().await;
-    // As behind a NAT: it dials others, nobody can dial it. Port 1 refuses.
-    let hidden = Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named("hidden") };
-    let hidden = hidden.with_bootnodes([&middle]).start().await;
-    until("they are linked", async || middle.is_linked_to(&a) && middle.is_linked_to(&hidden)).await;
-    let answer = a.client().await.whisper(whisper("hidden", "hello")).await.unwrap().into_inner();
-    assert_eq!(answer.delivered_by, "hidden");
-    assert!(answer.hops >= 1);
-    assert_eq!(hidden.messages(), ["hello"]);
+async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
+    let middle = Setup::named("middle").start().await;
+    // As behind a NAT each: they dial others, nobody can dial them. Port 1 refuses.
+    let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
+    let left = hidden("left").with_bootnodes([&middle]).start().await;
+    let right = hidden("right").with_bootnodes([&middle]).start().await;
+    until("they are linked", async || middle.is_linked_to(&left) && middle.is_linked_to(&right)).await;
+    until("they know it", async || left.is_linked_to(&middle) && right.is_linked_to(&middle)).await;
+    let answer = left.client().await.whisper(whisper("right", "hello")).await.unwrap().into_inner();
+    assert_eq!((answer.delivered_by.as_str(), answer.hops), ("right", 2));
+    assert_eq!(right.messages(), ["hello"]);
     let large = "x".repeat(256 * 1024);
-    a.client().await.whisper(whisper("hidden", &large)).await.unwrap();
-    assert_eq!(hidden.messages()[1].len(), large.len());
+    right.client().await.whisper(whisper("left", &large)).await.unwrap();
+    assert_eq!(left.messages()[0].len(), large.len());
+    assert_eq!(middle.messages().len(), 0);
+    until("it is counted", async || middle.handle.mesh().view().status.relayed == 2).await;
+    // Its way gone, a message is refused.
+    drop(middle);
+    until("the loss is noticed", async || left.handle.mesh().view().neighbours.is_empty()).await;
+    let refused = left.client().await.whisper(whisper("right", "hello")).await.unwrap_err();
+    assert_eq!(Reason::of(&refused), Some(Reason::NoRoute));
 }
 
 #[tokio::test]
