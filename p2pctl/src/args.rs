@@ -6,6 +6,9 @@ use peerd::config::{REGISTRY_DEFAULT, parse_label, parse_registry};
 use std::{path::PathBuf, time::Duration};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
+/// Where a peer that was not told another port is.
+const VIA_DEFAULT: &str = "127.0.0.1:7801";
+
 const EXAMPLES: &str = "\
 Examples:
   See it all work, on this machine and nothing else:
@@ -26,6 +29,11 @@ Examples:
 
   Talk:
     p2pctl whisper fff-c 'hello there'
+    p2pctl broadcast 'hello all' --via 127.0.0.1:7801 --wait 2s
+
+  Listen to what a peer is told, and draw the network it is in:
+    p2pctl listen --via 127.0.0.1:7801
+    p2pctl graph --via 127.0.0.1:7801 --format svg > network.svg
 
 Exit codes: 0 done; 1 not found, refused, no route, corrupt; 2 wrong usage.";
 
@@ -87,6 +95,16 @@ pub(crate) enum Verb {
     Get(Get),
     /// Send a message to one peer
     Whisper(Whisper),
+    /// Send a message to all peers of the mesh
+    Broadcast(Broadcast),
+    /// Print the messages that a peer gets, until Ctrl-C
+    Listen(Listen),
+    /// Link a peer to another, and so to its mesh
+    Join(Join),
+    /// Count the peers that answer in the mesh, without the one asked
+    PeerCount(PeerCount),
+    /// Draw the network: peers and their links
+    Graph(Graph),
     /// Ask a peer whether it is there
     Ping(Ping),
     /// Show how the registry, or a peer, is doing
@@ -118,6 +136,9 @@ pub(crate) struct Register {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pquery {
+    /// Not of the registry: the peers that this peer is linked to or has heard of; its name, or HOST:PORT
+    #[arg(long, env = "P2PDI_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
+    pub(crate) of: Option<String>,
     /// Only this name, or pattern with * for any run of characters
     #[arg(long, env = "P2PDI_PQUERY_NAME")]
     pub(crate) name: Option<String>,
@@ -207,6 +228,77 @@ pub(crate) struct Whisper {
     pub(crate) sender: Option<PeerName>,
 }
 
+/// The peer of this machine that a verb goes through.
+#[derive(Debug, Args)]
+pub(crate) struct Via {
+    /// The peer to go through; most verbs need it to be on this machine
+    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT", default_value = VIA_DEFAULT)]
+    pub(crate) via: Endpoint,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Broadcast {
+    /// What it says
+    pub(crate) message: String,
+    #[command(flatten)]
+    pub(crate) via: Via,
+    /// Count who has it, for at most so long; 0s: do not ask
+    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Duration,
+    /// What it is: one token
+    #[arg(long, env = "P2PDI_KIND", default_value = "text")]
+    pub(crate) kind: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    #[command(flatten)]
+    pub(crate) via: Via,
+    /// Only messages of this kind; may be given several times
+    #[arg(long = "kind", env = "P2PDI_KINDS", value_name = "KIND", value_delimiter = ',')]
+    pub(crate) kinds: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// Where a peer of that mesh is
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) endpoint: Endpoint,
+    #[command(flatten)]
+    pub(crate) via: Via,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerCount {
+    #[command(flatten)]
+    pub(crate) via: Via,
+    /// How long to wait for answers
+    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait)]
+    pub(crate) wait: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    #[command(flatten)]
+    pub(crate) via: Via,
+    /// How to draw it
+    #[arg(long, env = "P2PDI_GRAPH_FORMAT", value_enum, default_value_t = GraphFormat::Text)]
+    pub(crate) format: GraphFormat,
+}
+
+/// How a network is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// A line for each peer.
+    Text,
+    /// For Graphviz.
+    Dot,
+    /// For Mermaid, as in Markdown.
+    Mermaid,
+    /// A picture.
+    Svg,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Ping {
     /// A peer's name, or HOST:PORT
@@ -265,6 +357,13 @@ pub(crate) struct Man {
     /// Write one page a verb to this folder
     #[arg(long, env = "P2PDI_MAN_OUT", value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nobody can answer in no time".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }
 
 /// A document as a user names it.

@@ -1,6 +1,6 @@
 //! The command line of `peerd`, and what a node needs to know however it is started.
 
-use crate::service::ControlFrom;
+use crate::{mesh::Bootnode, service::ControlFrom};
 use bytesize::ByteSize;
 use clap::{Parser, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub advertise: Option<Endpoint>,
     /// The registry; `None`: runs without.
     pub registry: Option<Endpoint>,
+    /// Peers to link to at the start, and whenever all others are lost.
+    pub bootnodes: Vec<Bootnode>,
     /// Labels others can filter by.
     pub labels: BTreeMap<String, String>,
     /// The folder shared; `None`: nothing.
@@ -50,11 +52,14 @@ Examples:
     peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 \\
       --registry http://registry:7800 --share /data --state /state
 
-  Without a registry:
-    peerd --no-registry --share ./rfc
+  Three peers without a registry, the third of which knows the other two:
+    peerd --no-registry --name A --port 8001
+    peerd --no-registry --name B --port 8002
+    peerd --no-registry --name C --port 8003 --bootnodes A:8001,B:8002
 
 See it work:
   curl localhost:7801/
+  curl 'localhost:8003/whisper?name=A&message=hello'
   grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery";
 
 /// A peer of P2P-DI: shares a folder of documents, and passes messages.
@@ -84,6 +89,10 @@ pub struct Args {
     /// Run without a registry, whatever --registry says
     #[arg(long, env = "P2PDI_NO_REGISTRY", value_parser = BoolishValueParser::new())]
     no_registry: bool,
+
+    /// Peers to link to: NAME:PORT on this host, NAME@HOST:PORT, or HOST:PORT; tried until they answer
+    #[arg(long, env = "P2PDI_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
+    bootnodes: Vec<Bootnode>,
 
     /// Folder to share, with all below it; nothing is shared without
     #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
@@ -163,6 +172,7 @@ impl Args {
             name,
             advertise: self.advertise,
             registry: (!self.no_registry).then_some(self.registry),
+            bootnodes: self.bootnodes,
             labels,
             share: self.share,
             state,
@@ -202,15 +212,19 @@ pub fn parse_label(text: &str) -> Result<(String, String), InvalidField> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// The address others dial for a server bound to `bound`: itself, or for a wildcard the address this machine has towards the registry.
+/// The address others dial for a server bound to `bound`: itself, or for a wildcard the address this machine has towards `others`,
+/// the first of which there is a route to.
 ///
 /// # Errors
 /// When none can be found.
-pub fn reachable_endpoint(bound: SocketAddr, registry: Option<&Endpoint>) -> Result<Endpoint, InvalidField> {
+pub fn reachable_endpoint<'a>(
+    bound: SocketAddr,
+    others: impl IntoIterator<Item = &'a Endpoint>,
+) -> Result<Endpoint, InvalidField> {
     if !bound.ip().is_unspecified() {
         return Ok(bound.into());
     }
-    let ip = registry.and_then(local_address_towards).ok_or_else(|| {
+    let ip = others.into_iter().find_map(local_address_towards).ok_or_else(|| {
         InvalidField::new(
             "advertise",
             format!("{bound} is a wildcard address, which nobody can dial; give the one others reach with --advertise HOST:PORT"),
@@ -243,9 +257,9 @@ mod tests {
     #[test]
     fn a_wildcard_is_never_advertised() {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80));
-        assert!(reachable_endpoint(any, None).is_err());
+        assert!(reachable_endpoint(any, []).is_err());
         let registry = "127.0.0.1:7800".parse().unwrap();
-        assert_eq!(reachable_endpoint(any, Some(&registry)).unwrap().as_str(), "127.0.0.1:80");
+        assert_eq!(reachable_endpoint(any, [&registry]).unwrap().as_str(), "127.0.0.1:80");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a browser, curl and Prometheus see, on the same port as gRPC.
 
-use crate::{messages::Message, service::Services};
+mod messages;
+
+use crate::{mesh::View, messages::Message, overlay::membership::Direction, service::Services};
 use axum::{
     Router,
     extract::{Request, State},
@@ -33,6 +35,8 @@ struct Page {
 pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(status))
+        .route("/whisper", get(messages::whisper).post(messages::whisper))
+        .route("/broadcast", get(messages::broadcast).post(messages::broadcast))
         .route("/metrics", get(render_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -44,14 +48,14 @@ async fn status(State(page): State<Page>, headers: HeaderMap, request: Request) 
     let caller = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     let (value, text) = if page.services.permit(caller).is_ok() {
         let status = page.services.status();
-        (json::value(&status), text(&status, &page.services.inbox.latest(MESSAGES_SHOWN)))
+        (json::value(&status), text(&status, &page.services.mesh.view(), &page.services.inbox.latest(MESSAGES_SHOWN)))
     } else {
         let ping = page.services.ping();
         let text = format!("peer {} at {}, version {}, {} documents\n", ping.name, ping.endpoint, ping.version, ping.documents);
         (json::value(&ping), text)
     };
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    if accept.contains("application/json") {
+    if messages::wants_json(&headers) {
         ([(header::CONTENT_TYPE, "application/json")], value.to_string() + "\n").into_response()
     } else if accept.contains("text/html") {
         Html(html(page.services.me.name.as_str(), &text)).into_response()
@@ -64,9 +68,17 @@ async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
     let status = page.services.status();
     let registry = status.registry.unwrap_or_default();
     let registered = u64::from(registry.state() == SessionState::Registered);
+    let mesh = status.mesh.unwrap_or_default();
     let gauges = [
         ("p2pdi_learned_documents", "Documents known from other peers", status.share.unwrap_or_default().learned_documents),
         ("p2pdi_known_peers", "Peers known through the registry", registry.known_peers),
+        ("p2pdi_mesh_links", "Open links", mesh.links.into()),
+        ("p2pdi_mesh_neighbours", "Neighbours in the mesh", mesh.neighbours.into()),
+        ("p2pdi_mesh_broadcasts", "Broadcasts that arrived", mesh.broadcasts),
+        ("p2pdi_mesh_duplicates", "Broadcasts that arrived again", mesh.duplicates),
+        ("p2pdi_mesh_relayed", "Messages passed on for others", mesh.relayed),
+        ("p2pdi_mesh_throttled", "Frames dropped since their sender sent more than its share", mesh.throttled),
+        ("p2pdi_mesh_misbehaviour", "Frames that no peer should send", mesh.misbehaviour),
         ("p2pdi_registered", "1 while registered", registered),
     ];
     for (name, help, value) in gauges {
@@ -91,7 +103,7 @@ async fn ready(State(page): State<Page>) -> (StatusCode, String) {
     }
 }
 
-fn text(status: &StatusResponse, messages: &[Message]) -> String {
+fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -> String {
     let mut out = String::new();
     let mut line = |label: &str, value: String| {
         // Writing to a string does not fail.
@@ -110,6 +122,13 @@ fn text(status: &StatusResponse, messages: &[Message]) -> String {
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
         line("peers", format!("{} known", registry.known_peers));
+    }
+    for (contact, direction) in &mesh.neighbours {
+        let direction = if *direction == Direction::Outgoing { "to" } else { "from" };
+        line("linked", format!("{direction} {} at {}", contact.name(), contact.endpoint()));
+    }
+    if !mesh.others.is_empty() {
+        line("others", format!("{} to fall back on", mesh.others.len()));
     }
     if let Some(share) = &status.share {
         line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));

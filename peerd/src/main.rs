@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(&error, Some("try --log info")),
         };
-        let code = match run(args).await {
+        let code = match Box::pin(run(args)).await {
             Ok(Stopped::Done(())) => ExitCode::SUCCESS,
             Ok(Stopped::AtOnce) => ExitCode::from(130),
             Err(error) if is_usage(error.as_ref()) => {

@@ -6,7 +6,8 @@ use crate::{
     dial::Dialer,
     http,
     identity::{Identity, StateError, StateFolder},
-    messages::{Inbox, Whispers},
+    mesh::{Mesh, MeshDriver},
+    messages::{Inbox, Post, Whispers},
     service::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
     share::{Indexer, Share, ShareConfig, ShareError},
@@ -17,6 +18,7 @@ use p2pdi::{
     instruments::Metrics,
     server,
     v1::{
+        WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
         peer_server::{self, PeerServer},
     },
@@ -27,7 +29,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 
 /// A peer, ready to run.
 pub struct Node {
@@ -37,6 +39,7 @@ pub struct Node {
     services: Arc<Services>,
     indexer: Indexer,
     lookups: Lookups,
+    mesh: MeshDriver,
     metrics: Metrics,
 }
 
@@ -81,25 +84,32 @@ impl Node {
         let metrics = Metrics::default();
         let endpoint = match &config.advertise {
             Some(endpoint) => endpoint.clone(),
-            None => reachable_endpoint(listener.local_addr()?, config.registry.as_ref())?,
+            None => {
+                let bootnodes = config.bootnodes.iter().flat_map(|bootnode| bootnode.endpoints());
+                reachable_endpoint(listener.local_addr()?, config.registry.iter().chain(bootnodes))?
+            }
         };
         let state = Arc::new(StateFolder::open(&config.state)?);
         let me = Identity { id: state.id()?, name: config.name.clone(), endpoint };
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let (session, lookups) = Session::new(config.registry.as_ref());
         let inbox = Arc::new(Inbox::new(&metrics));
+        let post = Post::new(me.clone(), Arc::clone(&inbox));
+        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone());
         let services = Services {
             catalog: Catalog::new(share),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            whispers: Whispers::new(me.clone(), Arc::clone(&inbox), session.clone(), Dialer::default()),
+            whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::default(), mesh.clone()),
+            mesh,
             me,
             session,
             inbox,
             control: config.control,
             started_at: SystemTime::now(),
+            stop: CancellationToken::new(),
             unread: config.limits.unread,
         };
-        Ok(Self { listener, config, state, services: Arc::new(services), indexer, lookups, metrics })
+        Ok(Self { listener, config, state, services: Arc::new(services), indexer, lookups, mesh: driver, metrics })
     }
 
     /// A handle that outlives [`Node::run`]'s consumption of the node.
@@ -112,7 +122,7 @@ impl Node {
     /// # Errors
     /// When the server cannot run, or a part panics.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
-        let Self { listener, config, state, services, indexer, lookups, metrics } = self;
+        let Self { listener, config, state, services, indexer, lookups, mesh, metrics } = self;
         // A part that ends by itself ends the peer.
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
@@ -125,14 +135,16 @@ impl Node {
             server::router(grpc, &served, health.clone(), http::router(Arc::clone(&services), metrics.clone(), stop.clone()))?;
 
         let mut parts = JoinSet::new();
-        let stopping = stop.clone();
+        let (stopping, streams) = (stop.clone(), services.stop.clone());
         parts.spawn(async move {
             stopping.cancelled().await;
+            streams.cancel();
             health.set_not_serving::<PeerServer<Calls>>().await;
             health.set_not_serving::<ControlServer<Calls>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         parts.spawn(indexer.run(stop.clone()));
+        parts.spawn(mesh.run(stop.clone()));
         let catalog = services.catalog.clone();
         parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
         if let Some(registry) = config.registry {
@@ -177,8 +189,21 @@ impl NodeHandle {
         &self.services.session
     }
 
+    /// Its place in the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.services.mesh
+    }
+
+    /// Sends a message to one peer, whichever way there is.
+    ///
+    /// # Errors
+    /// When there is none, or a field is wrong.
+    pub async fn whisper(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
+        self.services.whispers.deliver(request).await
+    }
+
     /// The messages it received.
-    pub fn inbox(&self) -> &Inbox {
+    pub fn inbox(&self) -> &Arc<Inbox> {
         &self.services.inbox
     }
 }

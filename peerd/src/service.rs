@@ -4,7 +4,9 @@ use crate::{
     attended::Attended,
     catalog::{self, Catalog, Filter},
     identity::Identity,
-    messages::{BODY_MAX_BYTES, Inbox, Whispers},
+    mesh::{Mesh, RELAYED_MAX_BYTES},
+    messages::{Inbox, MessageKind, Whispers},
+    overlay::wire,
     session::Session,
     share::SharedDocument,
     transfer::serve::{Upload, Uploads},
@@ -17,8 +19,10 @@ use p2pdi::{
     server::Caller,
     status::Reason,
     v1::{
-        GetRfcRequest, GetRfcResponse, Load, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, StatusRequest,
-        StatusResponse, WhisperRequest, WhisperResponse, control_server::Control, get_rfc_request, peer_server::Peer,
+        BroadcastRequest, BroadcastResponse, GetRfcRequest, GetRfcResponse, JoinRequest, JoinResponse, LinkRequest, LinkResponse,
+        ListPeersRequest, ListPeersResponse, Load, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, StatusRequest,
+        StatusResponse, SubscribeRequest, SubscribeResponse, TopologyRequest, TopologyResponse, WhisperRequest, WhisperResponse,
+        control_server::Control, get_rfc_request, peer_server::Peer,
     },
 };
 use std::{
@@ -28,10 +32,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 /// Largest request taken, in bytes: a message with the longest body and all its names.
-pub const REQUEST_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * 1024;
+pub const REQUEST_MAX_BYTES: usize = RELAYED_MAX_BYTES;
+/// Kinds that one subscription may name. A guess: more than a program handles.
+const KINDS_MAX: usize = 64;
 
 /// What a peer's servers share.
 pub struct Services {
@@ -41,8 +48,11 @@ pub struct Services {
     pub(crate) session: Session,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) whispers: Whispers,
+    pub(crate) mesh: Mesh,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
+    /// Ends streams that would go on for ever.
+    pub(crate) stop: CancellationToken,
     /// See [`p2pdi::server::Limits::unread`].
     pub(crate) unread: Duration,
 }
@@ -83,6 +93,7 @@ impl Services {
             share: Some(share),
             load: Some(self.load()),
             inbox: Some(self.inbox.status()),
+            mesh: Some(self.mesh.view().status),
         }
     }
 
@@ -116,6 +127,7 @@ impl Services {
 impl Peer for Calls {
     type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
@@ -156,13 +168,71 @@ impl Peer for Calls {
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
         Ok(Response::new(self.0.ping()))
     }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Ok(Response::new(self.mesh.view().list()))
+    }
+
+    async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        let stream = self.mesh.accept(request.into_inner())?;
+        Ok(Response::new(Box::pin(stream)))
+    }
 }
 
 #[tonic::async_trait]
 impl Control for Calls {
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.permit(request.remote_addr())?;
         Ok(Response::new(self.0.status()))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        self.permit(request.remote_addr())?;
+        let contact = self.mesh.join(request.into_inner().endpoint.parse()?).await?;
+        Ok(Response::new(JoinResponse { peer: Some(wire::contact(&contact)) }))
+    }
+
+    async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
+        self.permit(request.remote_addr())?;
+        let BroadcastRequest { kind, body, wait } = request.into_inner();
+        let kind: MessageKind = kind.parse()?;
+        let wait = Duration::try_from(wait.unwrap_or_default())
+            .map_err(|_| InvalidField::new("wait", "is negative; give how long to wait for acknowledgements, or nothing"))?;
+        self.mesh.broadcast(&kind, body, wait).await.map(Response::new)
+    }
+
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        self.permit(request.remote_addr())?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let kinds = request.into_inner().kinds;
+        if kinds.len() > KINDS_MAX {
+            return Err(InvalidField::new("kinds", format!("names {}; at most {KINDS_MAX} fit", kinds.len())).into());
+        }
+        let kinds = kinds.iter().map(|kind| kind.parse()).collect::<Result<Vec<MessageKind>, _>>()?;
+        let mut subscription = self.inbox.subscribe(kinds)?;
+        let stop = self.stop.clone();
+        let stream = async_stream::stream! {
+            yield Ok(SubscribeResponse::default());
+            loop {
+                let next = tokio::select! {
+                    () = stop.cancelled() => None,
+                    next = subscription.next() => next,
+                };
+                match next {
+                    Some((message, dropped)) => yield Ok(SubscribeResponse { message: Some(message.into()), dropped }),
+                    None => return,
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(Attended::new(stream, caller, self.unread))))
+    }
+
+    async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
+        self.permit(request.remote_addr())?;
+        let view = self.mesh.view();
+        Ok(Response::new(TopologyResponse { peers: Some(view.list()), mesh: Some(view.status) }))
     }
 }
 

@@ -11,6 +11,7 @@ mod help;
 mod interrupted;
 mod lease;
 mod listing;
+mod mesh;
 mod output;
 mod stay;
 mod talk;

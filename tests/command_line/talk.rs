@@ -27,9 +27,12 @@ fn a_whisper_goes_by_way_of_a_peer() {
 fn a_whisper_says_who_registered_here() {
     let network = Network::start();
     network.p2pctl(&["register", "--name", "op", "--endpoint", "127.0.0.1:9"]).exits(0);
-    network.p2pctl(&["whisper", "fff-c", "hello", "--kind", "chat.v1"]).exits(0);
+    network.p2pctl(&["whisper", "fff-c", "hello"]).exits(0);
     let page = crate::support::http::get(network.c.address, "/", &[]).body;
-    assert!(page.contains("op (chat.v1): hello"), "{page}");
+    assert!(page.contains("op (text): hello"), "{page}");
+    // Nobody listens there for messages of another kind.
+    network.p2pctl(&["whisper", "fff-c", "hello", "--kind", "chat.v1"]).exits(0);
+    assert_eq!(status(&network.c)["inbox"]["unclaimed"], 1);
 }
 
 #[test]

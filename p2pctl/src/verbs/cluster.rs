@@ -56,6 +56,7 @@ impl Cluster {
             name: name.parse()?,
             advertise: None,
             registry: Some(self.registry.clone()),
+            bootnodes: Vec::new(),
             labels: BTreeMap::new(),
             share,
             state: self.folder.join("peers").join(name),

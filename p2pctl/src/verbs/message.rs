@@ -40,7 +40,7 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
         kind: args.kind,
         body: args.message.into_bytes().into(),
         from: sender.map(|sender| sender.to_string()).unwrap_or_default(),
-        hops: 0,
+        ..Default::default()
     };
     let begun = Instant::now();
     let answer = call(&receiver, Dialer::default().peer(&receiver.endpoint).whisper(request)).await?;

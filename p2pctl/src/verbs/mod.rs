@@ -5,7 +5,9 @@ mod cluster;
 mod demo;
 mod documents;
 mod get;
+mod graph;
 mod lease;
+mod mesh;
 mod message;
 mod pquery;
 mod rfc_query;
@@ -14,7 +16,7 @@ mod status;
 mod up;
 
 use crate::{
-    args::{BenchWhat, Cli, Verb},
+    args::{BenchWhat, Cli, Pquery, Verb},
     failure::{Failure, Outcome},
     printer::Printer,
 };
@@ -36,7 +38,13 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Register(args) => give_up(lease::register(&global, args, printer), stop).await,
             Verb::Keepalive => give_up(lease::keepalive(&global, printer), stop).await,
             Verb::Leave => give_up(lease::leave(&global, printer), stop).await,
+            Verb::Pquery(Pquery { of: Some(peer), .. }) => give_up(mesh::peers_of(&global, &peer, printer), stop).await,
             Verb::Pquery(args) => give_up(pquery::pquery(&global, args, printer), stop).await,
+            Verb::Broadcast(args) => give_up(mesh::broadcast(args, printer), stop).await,
+            Verb::Listen(args) => mesh::listen(args, printer, stop).await,
+            Verb::Join(args) => give_up(mesh::join(args, printer), stop).await,
+            Verb::PeerCount(args) => give_up(mesh::peer_count(args, printer), stop).await,
+            Verb::Graph(args) => give_up(graph::graph(args, printer), stop).await,
             Verb::RfcQuery(args) => give_up(rfc_query::rfc_query(&global, args, printer), stop).await,
             Verb::GetRfc(args) => give_up(Box::pin(get::get_rfc(&global, args, printer)), stop).await,
             Verb::Get(args) => give_up(Box::pin(get::get(&global, args, printer)), stop).await,
@@ -70,6 +78,11 @@ fn name(verb: &Verb) -> &'static str {
         Verb::GetRfc(_) => "get-rfc",
         Verb::Get(_) => "get",
         Verb::Whisper(_) => "whisper",
+        Verb::Broadcast(_) => "broadcast",
+        Verb::Listen(_) => "listen",
+        Verb::Join(_) => "join",
+        Verb::PeerCount(_) => "peer-count",
+        Verb::Graph(_) => "graph",
         Verb::Ping(_) => "ping",
         Verb::Status(_) => "status",
         Verb::Up(_) => "up",

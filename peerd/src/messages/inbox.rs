@@ -1,19 +1,31 @@
-//! The messages that came, the latest of them.
+//! The messages that came, the latest of them, and who listens.
 
-use super::kind::MessageKind;
+use super::{kind::MessageKind, seen::Seen};
 use bytes::Bytes;
 use metrics::Counter;
-use p2pdi::{instruments::Metrics, v1::InboxStatus};
+use p2pdi::{
+    instruments::Metrics,
+    status::Reason,
+    v1::{InboxMessage, InboxStatus},
+};
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
+use tokio::sync::watch;
+use tonic::Status;
 
 /// Most messages kept; the oldest goes first.
 const MESSAGES_MAX: usize = 1_000;
 /// Most bytes of bodies kept: a flood of the longest messages stays within it.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Subscriptions at once. A guess: more listeners than a machine has programs for.
+const SUBSCRIPTIONS_MAX: usize = 256;
+/// Asks whether a peer is there, from peer to peer.
+pub const KIND_PING: &str = "PING";
+/// Answers [`KIND_PING`].
+pub const KIND_PONG: &str = "PONG";
 
 /// A message that came.
 #[derive(Debug, Clone)]
@@ -26,13 +38,30 @@ pub struct Message {
     pub body: Bytes,
     /// When it came.
     pub received_at: SystemTime,
+    /// To all peers, not to this one only.
+    pub broadcast: bool,
 }
+
+/// What a receiver says to a message at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// What it is; empty: there is none.
+    pub kind: String,
+    /// What it says.
+    pub body: Bytes,
+}
+
+/// Called with each message of one kind.
+pub type Handler = Arc<dyn Fn(&Message) -> Option<Reply> + Send + Sync>;
 
 /// Bounded; drops the oldest and counts it.
 pub struct Inbox {
     kept: Mutex<Kept>,
+    /// The number of the next message.
+    next: watch::Sender<u64>,
     received: Counter,
     dropped: Counter,
+    unclaimed: Counter,
 }
 
 #[derive(Default)]
@@ -40,32 +69,72 @@ struct Kept {
     messages: VecDeque<Message>,
     bytes: usize,
     received: u64,
+    /// Messages ever kept.
+    next: u64,
     dropped: u64,
+    unclaimed: u64,
+    seen: Seen,
+    /// What each subscriber wants; empty: all.
+    wanted: BTreeMap<u64, Vec<MessageKind>>,
+    subscriptions: u64,
+    handlers: BTreeMap<MessageKind, Handler>,
 }
 
 impl Inbox {
     /// An empty inbox.
     pub fn new(metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.counter(name, help, &[]);
         Self {
             kept: Mutex::default(),
-            received: metrics.counter("p2pdi_messages_received_total", "Messages that came", &[]),
-            dropped: metrics.counter("p2pdi_messages_dropped_total", "Messages pushed out of the inbox by newer ones", &[]),
+            next: watch::Sender::new(0),
+            received: counter("p2pdi_messages_received_total", "Messages that came"),
+            dropped: counter("p2pdi_messages_dropped_total", "Messages pushed out of the inbox by newer ones"),
+            unclaimed: counter("p2pdi_messages_unclaimed_total", "Messages of a kind that nobody listened for"),
         }
     }
 
-    /// Takes a message.
-    pub fn deliver(&self, message: Message) {
-        self.received.increment(1);
+    /// Takes a message, unless one with its id came before. Returns what a handler answers.
+    pub fn deliver(&self, message: Message, message_id: &[u8]) -> Option<Reply> {
+        let handler = {
+            let mut kept = self.kept();
+            if !kept.seen.first(message_id) {
+                return None;
+            }
+            kept.received += 1;
+            self.received.increment(1);
+            let handler = kept.handlers.get(&message.kind).cloned();
+            if handler.is_none() && !kept.is_wanted(&message.kind) {
+                kept.unclaimed += 1;
+                self.unclaimed.increment(1);
+                tracing::debug!(kind = %message.kind, "nobody listens for messages of this kind");
+                return None;
+            }
+            kept.keep(message.clone(), &self.dropped);
+            self.next.send_replace(kept.next);
+            handler
+        };
+        // Without the lock: a handler may look at the inbox.
+        handler.and_then(|handler| handler(&message))
+    }
+
+    /// Calls `handler` with each message of `kind` from now on, in the place of an earlier one.
+    pub fn on(&self, kind: MessageKind, handler: Handler) {
+        self.kept().handlers.insert(kind, handler);
+    }
+
+    /// The messages that come from now on, of these kinds or of all.
+    ///
+    /// # Errors
+    /// When there are as many subscriptions as may be.
+    pub fn subscribe(self: &Arc<Self>, kinds: Vec<MessageKind>) -> Result<Subscription, Status> {
         let mut kept = self.kept();
-        kept.received += 1;
-        kept.bytes += message.body.len();
-        kept.messages.push_back(message);
-        while kept.messages.len() > MESSAGES_MAX || kept.bytes > BYTES_MAX {
-            let Some(oldest) = kept.messages.pop_front() else { break };
-            kept.bytes -= oldest.body.len();
-            kept.dropped += 1;
-            self.dropped.increment(1);
+        if kept.wanted.len() >= SUBSCRIPTIONS_MAX {
+            return Err(Reason::TooManyStreams.status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open; end one of them")));
         }
+        kept.subscriptions += 1;
+        let id = kept.subscriptions;
+        kept.wanted.insert(id, kinds.clone());
+        Ok(Subscription { id, kinds, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
     }
 
     /// The latest `count` messages, the newest last.
@@ -77,7 +146,12 @@ impl Inbox {
     /// Counts.
     pub fn status(&self) -> InboxStatus {
         let kept = self.kept();
-        InboxStatus { messages: kept.messages.len() as u64, received: kept.received, dropped: kept.dropped }
+        InboxStatus {
+            messages: kept.messages.len() as u64,
+            received: kept.received,
+            dropped: kept.dropped,
+            unclaimed: kept.unclaimed,
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -85,27 +159,144 @@ impl Inbox {
     }
 }
 
+impl Kept {
+    fn is_wanted(&self, kind: &MessageKind) -> bool {
+        kind.is_default() || self.wanted.values().any(|kinds| kinds.is_empty() || kinds.contains(kind))
+    }
+
+    fn keep(&mut self, message: Message, dropped: &Counter) {
+        self.bytes += message.body.len();
+        self.messages.push_back(message);
+        self.next += 1;
+        while self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX {
+            let Some(oldest) = self.messages.pop_front() else { break };
+            self.bytes -= oldest.body.len();
+            self.dropped += 1;
+            dropped.increment(1);
+        }
+    }
+}
+
+/// One listener. It reads the inbox at its own pace and holds nobody up; what was pushed out before it came by is counted.
+pub struct Subscription {
+    id: u64,
+    kinds: Vec<MessageKind>,
+    next: u64,
+    changes: watch::Receiver<u64>,
+    inbox: Arc<Inbox>,
+}
+
+impl Subscription {
+    /// The next message, and how many of any kind were lost before it. Waits for one; `None` when the inbox is gone.
+    pub async fn next(&mut self) -> Option<(Message, u64)> {
+        let mut lost = 0;
+        loop {
+            self.changes.borrow_and_update();
+            if let Some(found) = self.look(&mut lost) {
+                return Some((found, lost));
+            }
+            self.changes.changed().await.ok()?;
+        }
+    }
+
+    fn look(&mut self, lost: &mut u64) -> Option<Message> {
+        let kept = self.inbox.kept();
+        let first = kept.next - kept.messages.len() as u64;
+        if self.next < first {
+            *lost += first - self.next;
+            self.next = first;
+        }
+        while self.next < kept.next {
+            let message = usize::try_from(self.next - first).ok().and_then(|at| kept.messages.get(at));
+            self.next += 1;
+            if let Some(message) = message.filter(|message| self.kinds.is_empty() || self.kinds.contains(&message.kind)) {
+                return Some(message.clone());
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.inbox.kept().wanted.remove(&self.id);
+    }
+}
+
+impl From<Message> for InboxMessage {
+    fn from(message: Message) -> Self {
+        Self {
+            from: message.from,
+            kind: message.kind.to_string(),
+            body: message.body,
+            received_at: Some(message.received_at.into()),
+            broadcast: message.broadcast,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn message(from: usize, kind: &str, len: usize) -> Message {
+        Message {
+            from: from.to_string(),
+            kind: kind.parse().unwrap(),
+            body: vec![0; len].into(),
+            received_at: SystemTime::now(),
+            broadcast: false,
+        }
+    }
+
     #[test]
     fn past_its_bounds_the_oldest_message_is_dropped_and_counted() {
         let inbox = Inbox::new(&Metrics::default());
-        let message = |n: usize, len: usize| Message {
-            from: n.to_string(),
-            kind: "".parse().unwrap(),
-            body: vec![0; len].into(),
-            received_at: SystemTime::now(),
-        };
         for n in 0..MESSAGES_MAX + 5 {
-            inbox.deliver(message(n, 1));
+            inbox.deliver(message(n, "", 1), &[]);
         }
-        assert_eq!(inbox.status(), InboxStatus { messages: 1000, received: 1005, dropped: 5 });
+        assert_eq!(inbox.status(), InboxStatus { messages: 1000, received: 1005, dropped: 5, unclaimed: 0 });
         for n in 0..20 {
-            inbox.deliver(message(n, 256 * 1024));
+            inbox.deliver(message(n, "", 256 * 1024), &[]);
         }
         assert_eq!(inbox.status().messages, 16);
         assert_eq!(inbox.latest(1)[0].from, "19");
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_loses_the_oldest_and_holds_nobody_up() {
+        let inbox = Arc::new(Inbox::new(&Metrics::default()));
+        let (mut slow, mut quick) = (inbox.subscribe(vec![]).unwrap(), inbox.subscribe(vec![]).unwrap());
+        for n in 0..MESSAGES_MAX + 7 {
+            inbox.deliver(message(n, "", 1), &[]);
+            assert_eq!(quick.next().await.unwrap().0.from, n.to_string());
+        }
+        let (first, lost) = slow.next().await.unwrap();
+        assert_eq!((first.from.as_str(), lost), ("7", 7));
+        assert_eq!(slow.next().await.unwrap().1, 0);
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_nobody_listens_for_is_counted_and_dropped() {
+        let inbox = Arc::new(Inbox::new(&Metrics::default()));
+        inbox.deliver(message(1, "TEST", 1), &[]);
+        assert_eq!((inbox.status().messages, inbox.status().unclaimed), (0, 1));
+        let mut listener = inbox.subscribe(vec!["TEST".parse().unwrap()]).unwrap();
+        inbox.deliver(message(2, "text", 1), &[]);
+        inbox.deliver(message(3, "TEST", 1), &[]);
+        assert_eq!(listener.next().await.unwrap().0.from, "3");
+        drop(listener);
+        inbox.deliver(message(4, "TEST", 1), &[]);
+        assert_eq!(inbox.status().unclaimed, 2);
+    }
+
+    #[test]
+    fn a_message_that_comes_twice_is_shown_once_and_a_handler_answers() {
+        let inbox = Inbox::new(&Metrics::default());
+        let echo = |message: &Message| Some(Reply { kind: "ECHO".into(), body: message.body.clone() });
+        inbox.on("TEST".parse().unwrap(), Arc::new(echo));
+        assert_eq!(inbox.deliver(message(1, "TEST", 3), &[7; 16]).unwrap().body.len(), 3);
+        assert_eq!(inbox.deliver(message(1, "TEST", 3), &[7; 16]), None);
+        assert_eq!(inbox.status().received, 1);
     }
 }

@@ -17,6 +17,11 @@ impl MessageKind {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is that of a message that says none.
+    pub fn is_default(&self) -> bool {
+        &*self.0 == KIND_DEFAULT
+    }
 }
 
 impl FromStr for MessageKind {

@@ -1,46 +1,57 @@
-//! One message to one named peer: this one, or one that can be dialled directly.
+//! One message to one named peer: this one, or any that there is a way to.
 
-use super::{
-    inbox::{Inbox, Message},
-    kind::MessageKind,
+use super::{kind::MessageKind, post::Post};
+use crate::{
+    dial::Dialer,
+    identity::Identity,
+    mesh::{Mesh, NoWay},
+    session::Session,
 };
-use crate::{dial::Dialer, identity::Identity, session::Session};
 use bytes::Bytes;
 use p2pdi::{
+    endpoint::Endpoint,
     field::{InvalidField, Shown},
     name::{NAME_MAX_BYTES, PeerName},
     status::Reason,
-    v1::{WhisperRequest, WhisperResponse},
+    v1::{self, WhisperRequest, WhisperResponse},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
+use tokio::time::{error::Elapsed, timeout_at};
 use tonic::Status;
 
 /// Longest body, in bytes: larger things are documents.
 pub const BODY_MAX_BYTES: usize = 256 * 1024;
-/// How long a directly dialled receiver may take.
+/// How long a message may take to arrive and its answer to come back, whichever way.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many peers may pass a message on: without links, the one that was asked.
-const HOPS_MAX: u32 = 1;
+/// How much of that a peer that is linked or dialled may take, so that there is time for the next way.
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many peers may pass a message on by dialling: the one that was asked. Along links: `routing::HOPS_MAX`.
+const DIALS_MAX: u32 = 1;
 
-/// Takes messages for this peer and passes on those for its neighbours.
+/// Takes messages for this peer and finds the way for those to others.
 pub struct Whispers {
     me: Identity,
-    inbox: Arc<Inbox>,
+    post: Post,
     session: Session,
     dialer: Dialer,
+    mesh: Mesh,
 }
 
 /// A whisper, checked.
-struct Whisper {
-    to: PeerName,
-    kind: MessageKind,
-    body: Bytes,
-    from: String,
-    hops: u32,
+#[derive(Debug, Clone)]
+pub struct Whisper {
+    /// Who it is for.
+    pub to: PeerName,
+    /// What it is.
+    pub kind: MessageKind,
+    /// What it says.
+    pub body: Bytes,
+    /// The sender, as it calls itself.
+    pub from: String,
+    /// Peers that passed it on.
+    pub hops: u32,
+    /// 16 bytes, or none.
+    pub message_id: Bytes,
 }
 
 impl TryFrom<WhisperRequest> for Whisper {
@@ -58,59 +69,91 @@ impl TryFrom<WhisperRequest> for Whisper {
                 request.body.len()
             )));
         }
-        Ok(Self { to, kind, body: request.body, from: request.from, hops: request.hops })
+        if !matches!(request.message_id.len(), 0 | 16) {
+            return Err(InvalidField::new("message_id", "has 16 bytes, or none").into());
+        }
+        let WhisperRequest { body, from, hops, message_id, .. } = request;
+        Ok(Self { to, kind, body, from, hops, message_id })
     }
 }
 
 impl Whispers {
-    /// Delivers to `inbox`, and finds others through `session`.
-    pub fn new(me: Identity, inbox: Arc<Inbox>, session: Session, dialer: Dialer) -> Self {
-        Self { me, inbox, session, dialer }
+    /// Delivers to `post`, and finds others through `session` and `mesh`.
+    pub fn new(me: Identity, post: Post, session: Session, dialer: Dialer, mesh: Mesh) -> Self {
+        Self { me, post, session, dialer, mesh }
     }
 
-    /// Delivers a message, here or one dial away.
+    /// Delivers a message: here, along a link, one dial away, or along a way that the mesh finds.
     ///
     /// # Errors
     /// When a field is wrong, or there is no way to the receiver.
     pub async fn deliver(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
-        let whisper = Whisper::try_from(request)?;
+        let mut whisper = Whisper::try_from(request)?;
         if whisper.to == self.me.name {
-            tracing::info!(from = whisper.from, kind = %whisper.kind, bytes = whisper.body.len(), "message received");
-            let Whisper { kind, body, from, hops, .. } = whisper;
-            self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now() });
-            return Ok(WhisperResponse {
-                delivered_by: self.me.name.to_string(),
-                hops,
-                round_trip: Some(prost_types::Duration::default()),
-            });
+            return Ok(self.post.whisper(whisper).into());
         }
+        if whisper.message_id.is_empty() {
+            whisper.message_id = Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes());
+        }
+        let begun = Instant::now();
+        let answer = self.pass_on(&whisper, begun).await?;
+        Ok(WhisperResponse { round_trip: prost_types::Duration::try_from(begun.elapsed()).ok(), ..answer })
+    }
+
+    async fn pass_on(&self, whisper: &Whisper, begun: Instant) -> Result<WhisperResponse, Status> {
         let no_route =
             |why: &str| Reason::NoRoute.status(format!("request cannot be fulfilled: no route to {}{why}", whisper.to));
-        if whisper.hops >= HOPS_MAX {
+        if whisper.hops >= DIALS_MAX {
             return Err(no_route(": passed on often enough"));
         }
-        let Some(receiver) = self.session.find(&whisper.to).await else {
-            return Err(no_route(""));
-        };
-        let passed_on = WhisperRequest {
+        let deadline = begun + DELIVERY_TIMEOUT;
+        let direct = || deadline.min(Instant::now() + DIRECT_TIMEOUT);
+        if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_linked(whisper)).await {
+            return Ok(delivered.into());
+        }
+        let mut why = "";
+        if let Some(endpoint) = self.address(&whisper.to).await {
+            match within(direct(), self.dial(&endpoint, whisper)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => return Err(error),
+                // Its own words: somebody else answers at its address.
+                Ok(Err(error)) if Reason::of(&error).is_some() => why = ": somebody else answers at its address",
+                Ok(Err(_)) => why = ": it is known but does not answer",
+                Err(_) => why = ": it is known but does not answer in time",
+            }
+        }
+        match within(deadline, self.mesh.whisper_routed(whisper)).await {
+            Ok(Ok(delivered)) => Ok(delivered.into()),
+            Ok(Err(NoWay)) => Err(no_route(why)),
+            Err(_) => Err(no_route(": the mesh did not find one in time")),
+        }
+    }
+
+    /// Where a peer can be dialled: as the registry, a bootnode or the mesh says.
+    async fn address(&self, name: &PeerName) -> Option<Endpoint> {
+        match self.session.find(name).await {
+            Some(known) => Some(known.endpoint),
+            None => self.mesh.view().find(name).map(|contact| contact.endpoint().clone()),
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, whisper: &Whisper) -> Result<WhisperResponse, Status> {
+        let request = v1::WhisperRequest {
             to: whisper.to.to_string(),
             kind: whisper.kind.as_str().to_owned(),
             body: whisper.body.clone(),
             from: whisper.from.clone(),
             hops: whisper.hops + 1,
+            message_id: whisper.message_id.clone(),
         };
-        let begun = Instant::now();
-        match timeout(DELIVERY_TIMEOUT, self.dialer.peer(&receiver.endpoint).whisper(passed_on)).await {
-            Ok(Ok(answer)) => {
-                let answer = answer.into_inner();
-                if !answer.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {
-                    return Err(no_route(": somebody else answers at its address"));
-                }
-                Ok(WhisperResponse { round_trip: prost_types::Duration::try_from(begun.elapsed()).ok(), ..answer })
-            }
-            Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => Err(error),
-            Ok(Err(_)) => Err(no_route(": it is known but does not answer")),
-            Err(_) => Err(no_route(": it is known but does not answer in time")),
+        let answer = self.dialer.peer(endpoint).whisper(request).await?.into_inner();
+        if !answer.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {
+            return Err(Reason::NoRoute.status("somebody else answers at its address"));
         }
+        Ok(answer)
     }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    timeout_at(deadline.into(), work).await
 }

@@ -1,15 +1,14 @@
 //! The peer's standing with its registry: register, keep alive, list the others, register again, leave.
 
-mod backoff;
 mod known;
 
 pub use known::{KnownPeer, KnownPeers};
 
 use crate::{
+    backoff::{self, Backoff},
     identity::{Identity, StateFolder},
     transfer::serve::Uploads,
 };
-use backoff::Backoff;
 use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
     cookie::{COOKIE_HEADER, Cookie},
@@ -61,8 +60,15 @@ pub struct Session {
     lookups: mpsc::Sender<Lookup>,
 }
 
-/// Somebody wants to know where a peer is.
-type Lookup = (PeerName, oneshot::Sender<Option<KnownPeer>>);
+/// What somebody wants to know of the registry.
+enum Wanted {
+    /// Where the peer of this name is.
+    Name(PeerName),
+    /// This many peers at random.
+    Sample(u32),
+}
+
+type Lookup = (Wanted, oneshot::Sender<Vec<KnownPeer>>);
 
 /// Lookups that may wait for the registry; one more is answered "not known" at once.
 const LOOKUPS_MAX: usize = 64;
@@ -95,12 +101,28 @@ impl Session {
         if let Some(known) = self.known.find(name) {
             return Some(known);
         }
+        self.look_up(Wanted::Name(name.clone())).await?.into_iter().next()
+    }
+
+    /// About `count` peers at random: asked of the registry now, or from the list of known peers when it does not answer.
+    pub async fn sample(&self, count: u32) -> Vec<KnownPeer> {
+        match self.look_up(Wanted::Sample(count)).await {
+            Some(peers) if !peers.is_empty() => peers,
+            _ => {
+                let known = self.known.all();
+                let count = known.len().min(count as usize);
+                rand::seq::index::sample(&mut rand::rng(), known.len(), count).into_iter().map(|at| known[at].clone()).collect()
+            }
+        }
+    }
+
+    async fn look_up(&self, wanted: Wanted) -> Option<Vec<KnownPeer>> {
         if *self.state.borrow() != SessionState::Registered {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        self.lookups.try_send((name.clone(), answer)).ok()?;
-        timeout(LOOKUP_TIMEOUT, answered).await.ok()?.ok()?
+        self.lookups.try_send((wanted, answer)).ok()?;
+        timeout(LOOKUP_TIMEOUT, answered).await.ok()?.ok()
     }
 
     /// The peers known through the registry.
@@ -344,20 +366,24 @@ impl SessionDriver {
                 () = sleep_until(due) => return,
                 asked = self.lookups.0.recv() => asked,
             };
-            let Some((name, answer)) = asked else { return sleep_until(due).await };
-            let found = self.look_up(&name).await.unwrap_or_else(|error| {
-                tracing::debug!(%name, error = error.message(), "could not look a peer up");
-                None
+            let Some((wanted, answer)) = asked else { return sleep_until(due).await };
+            let found = self.look_up(wanted).await.unwrap_or_else(|error| {
+                tracing::debug!(error = error.message(), "could not look peers up");
+                Vec::new()
             });
             // Whoever asked may have given up.
             let _ = answer.send(found);
         }
     }
 
-    async fn look_up(&mut self, name: &PeerName) -> Result<Option<KnownPeer>, Status> {
-        let request = self.with_cookie(PQueryRequest { name: name.to_string(), ..Default::default() });
-        let answer = self.query(request).await?;
-        Ok(answer.peers.iter().find_map(|record| KnownPeer::try_from(record).ok()))
+    async fn look_up(&mut self, wanted: Wanted) -> Result<Vec<KnownPeer>, Status> {
+        let query = match wanted {
+            Wanted::Name(name) => PQueryRequest { name: name.to_string(), ..Default::default() },
+            Wanted::Sample(sample) => PQueryRequest { sample, ..Default::default() },
+        };
+        let request = self.with_cookie(query);
+        let listed = self.query(request).await?.peers;
+        Ok(listed.iter().filter_map(|record| KnownPeer::try_from(record).ok()).collect())
     }
 
     /// Lists peers, and takes the interval that comes with them.

@@ -15,11 +15,13 @@ async fn whisper(peer: &Peer, request: WhisperRequest) -> Result<WhisperResponse
 #[tokio::test]
 async fn a_message_for_the_peer_itself_is_in_its_inbox() {
     let peer = Peer::sharing(&[]).await;
-    let answer = whisper(&peer, WhisperRequest { kind: "PING".into(), ..to("SHARER") }).await.unwrap();
+    let ping = whisper(&peer, WhisperRequest { kind: "PING".into(), ..to("sharer") }).await.unwrap();
+    assert_eq!((ping.reply_kind.as_str(), &ping.reply[..]), ("PONG", peer.address.to_string().as_bytes()));
+    let answer = whisper(&peer, to("SHARER")).await.unwrap();
     assert_eq!((answer.delivered_by.as_str(), answer.hops), ("sharer", 0));
     let messages = peer.handle.inbox().latest(10);
     assert_eq!(messages.len(), 1);
-    assert_eq!((messages[0].from.as_str(), messages[0].kind.as_str(), &messages[0].body[..]), ("tester", "PING", &b"hello"[..]));
+    assert_eq!((messages[0].from.as_str(), messages[0].kind.as_str(), &messages[0].body[..]), ("tester", "text", &b"hello"[..]));
     // An empty one of no kind, from nobody, is a message too.
     whisper(&peer, WhisperRequest { to: "sharer".into(), ..Default::default() }).await.unwrap();
     assert_eq!(peer.handle.inbox().latest(1)[0].kind.as_str(), "text");

@@ -2,9 +2,9 @@
 
 use super::{document::Sample, source};
 use p2pdi::v1::{
-    Document, GetRfcRequest, GetRfcResponse, Holding, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse,
-    WhisperRequest, WhisperResponse, get_rfc_request::Document as Wanted, get_rfc_response::Part, peer_server::Peer,
-    peer_server::PeerServer,
+    Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
+    PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
+    get_rfc_request::Document as Wanted, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
 };
 use peerd::transfer::Source;
 use std::{
@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 /// What comes next in an answer.
 pub enum Step {
@@ -141,6 +141,15 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Peer for Scripted {
     type RFCQueryStream = Answers<RfcQueryResponse>;
     type GetRFCStream = Answers<GetRfcResponse>;
+    type LinkStream = Answers<LinkResponse>;
+
+    async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        Err(Status::unimplemented("it serves documents only"))
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Err(Status::unimplemented("it serves documents only"))
+    }
 
     async fn rfc_query(&self, _: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
         let messages: Vec<_> = self.listing.iter().cloned().map(Ok).collect();

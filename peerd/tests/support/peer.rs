@@ -102,6 +102,7 @@ pub fn config(name: &str, folder: &TempDir) -> NodeConfig {
         name: name.parse().unwrap(),
         advertise: None,
         registry: None,
+        bootnodes: Vec::new(),
         labels: BTreeMap::new(),
         share: Some(folder.path().join("share")),
         state: folder.path().join("state"),

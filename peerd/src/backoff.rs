@@ -5,24 +5,24 @@ use std::time::Duration;
 /// Pause after the first failure.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 /// Longest pause: a registry that is back is found again within it.
-pub(super) const PAUSE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Exponential backoff with full jitter above one half ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The pause after one more failure; `random` is in 0..1.
-    pub(super) fn next(&mut self, random: f64) -> Duration {
+    pub(crate) fn next(&mut self, random: f64) -> Duration {
         let whole = (PAUSE_FIRST * (1 << self.failures.min(10))).min(PAUSE_MAX);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(0.5 + random / 2.0)
     }
 
     /// It worked.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -1,0 +1,129 @@
+//! broadcast, listen, join, peer-count, and peers --of: one peer's part in the mesh, asked of that peer.
+
+use super::rfc_query::resolve;
+use crate::{
+    args::{Broadcast, Global, Join, Listen, PeerCount},
+    failure::{Failure, Outcome},
+    printer::Printer,
+};
+use p2pdi::{
+    endpoint::Endpoint,
+    json,
+    v1::{
+        BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
+        control_client::ControlClient,
+    },
+};
+use peerd::{dial::Dialer, messages::KIND_PING};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status};
+
+/// How long a call may take, beyond what it is told to wait.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
+    let answer = send(&args.via.via, args.kind, args.message, args.wait).await?;
+    printer.message(&answer, || match &answer {
+        answer if args.wait.is_zero() => format!("sent; {} peers are known", answer.known),
+        answer if answer.missing.is_empty() => format!("{} of {} known peers have it", answer.acknowledged, answer.known),
+        answer => {
+            format!("{} of {} known peers have it; missing: {}", answer.acknowledged, answer.known, answer.missing.join(", "))
+        }
+    })?;
+    Ok(())
+}
+
+pub(super) async fn peer_count(args: PeerCount, printer: Printer) -> Outcome {
+    // Everybody acknowledges it, and nobody shows it.
+    let answer = send(&args.via.via, KIND_PING.to_owned(), String::new(), args.wait).await?;
+    printer.message(&answer, || answer.acknowledged.to_string())?;
+    Ok(())
+}
+
+async fn send(via: &Endpoint, kind: String, message: String, wait: Duration) -> Outcome<BroadcastResponse> {
+    let wait_field = prost_types::Duration::try_from(wait).map_err(|_| Failure::usage("--wait is too long"))?;
+    let request = BroadcastRequest { kind, body: message.into_bytes().into(), wait: Some(wait_field) };
+    call(via, wait + CALL_TIMEOUT, async |mut client| client.broadcast(request).await).await
+}
+
+pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
+    let request = JoinRequest { endpoint: args.endpoint.to_string() };
+    let answer = call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await?;
+    let peer = answer.peer.clone().unwrap_or_default();
+    printer.message(&answer, || format!("{} is linked to {} at {}", args.via.via, peer.name, peer.endpoint))?;
+    Ok(())
+}
+
+/// Prints messages until Ctrl-C, which is how it is meant to end.
+pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationToken) -> Outcome {
+    let via = args.via.via;
+    let request = SubscribeRequest { kinds: args.kinds };
+    let listening = async {
+        let mut messages = call(&via, CALL_TIMEOUT, async |mut client| client.subscribe(request).await).await?;
+        while let Some(answer) = messages.message().await.map_err(|status| Failure::call(via.as_str(), &status))? {
+            if answer.dropped > 0 {
+                printer.note(&format!("too slow: {} messages were not kept for this listener", answer.dropped));
+            }
+            match answer.message {
+                Some(message) => show(printer, &message)?,
+                None => printer.note(&format!("listening to {via}; Ctrl-C ends it")),
+            }
+        }
+        Err(Failure::refused(format!("{via} has stopped")))
+    };
+    tokio::select! {
+        ended = listening => ended,
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+fn show(printer: Printer, message: &InboxMessage) -> Outcome {
+    let text = String::from_utf8_lossy(&message.body);
+    if printer.is_json() {
+        let mut value = json::value(message);
+        value["text"] = json!(text);
+        printer.json(&value)?;
+    } else {
+        let from = if message.from.is_empty() { "somebody" } else { &message.from };
+        let to_all = if message.broadcast { " to all" } else { "" };
+        printer.text(&format!("{from}{to_all} ({}): {}", message.kind, text.replace('\n', " ")))?;
+    }
+    Ok(())
+}
+
+/// The peers that `peer` is linked to, and those it has heard of.
+pub(super) async fn peers_of(global: &Global, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, peer).await?;
+    let asked = Dialer::default().peer(&peer.endpoint).list_peers(ListPeersRequest {}).await;
+    let answer = asked.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
+    if printer.is_json() {
+        printer.json(&json::value(&answer))?;
+        return Ok(());
+    }
+    let row = |contact: &Contact, how: &str| {
+        let id: String = contact.id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        vec![contact.name.clone(), contact.endpoint.clone(), id, how.to_owned()]
+    };
+    let linked = answer.neighbours.iter().filter_map(|neighbour| {
+        let how = if neighbour.outgoing { "linked, it dialled" } else { "linked, was dialled" };
+        neighbour.peer.as_ref().map(|contact| row(contact, how))
+    });
+    let rows: Vec<_> = linked.chain(answer.others.iter().map(|contact| row(contact, "heard of"))).collect();
+    printer.table(&["NAME", "ENDPOINT", "ID", "HOW"], &rows)?;
+    Ok(())
+}
+
+async fn call<T>(
+    via: &Endpoint,
+    limit: Duration,
+    call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,
+) -> Outcome<T> {
+    match timeout(limit, call(Dialer::default().control(via))).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Failure::call(via.as_str(), &status).hint("--via HOST:PORT names the peer to go through")),
+        Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
+    }
+}

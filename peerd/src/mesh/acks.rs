@@ -1,0 +1,203 @@
+//! Who got a broadcast: acknowledgements on their way back, and the counts of those that this peer asked for. Pure.
+
+use crate::overlay::{Contact, PeerId, Time, plumtree::MessageId};
+use p2pdi::name::PeerName;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+/// Broadcasts whose acknowledgements find their way back through this peer. A guess: a minute of a busy network.
+const PATHS_MAX: usize = 4_096;
+/// Acknowledgements of several peers wait this long to travel together. A guess: below what people notice.
+const GATHER: Duration = Duration::from_millis(20);
+/// Peers in one frame.
+pub(super) const PEERS_MAX: usize = 256;
+/// Acknowledgements waiting to be sent on.
+const OUTGOING_MAX: usize = 16_384;
+/// Broadcasts of this peer that wait for acknowledgements.
+const WAITS_MAX: usize = 64;
+/// Acknowledgements counted for one broadcast: networks of 10,000 peers, and some liars.
+const COUNTED_MAX: usize = 20_000;
+/// Once all that are known have answered, others may still come for this long.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// What came of a broadcast.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) known: u64,
+    pub(super) acknowledged: u64,
+    pub(super) missing: Vec<String>,
+}
+
+struct Wait {
+    acknowledged: BTreeMap<PeerId, PeerName>,
+    deadline: Time,
+    latest: Time,
+}
+
+/// Acknowledgements of other peers' broadcasts on their way, and of this peer's.
+#[derive(Default)]
+pub(super) struct Acks {
+    /// Which neighbour brought a broadcast first.
+    came_from: BTreeMap<MessageId, PeerId>,
+    order: VecDeque<MessageId>,
+    outgoing: BTreeMap<MessageId, Vec<Contact>>,
+    waiting_out: usize,
+    flush: Option<Time>,
+    waits: BTreeMap<MessageId, Wait>,
+}
+
+impl Acks {
+    /// A broadcast that asks for acknowledgement came from `from`.
+    pub(super) fn delivered(&mut self, id: MessageId, from: PeerId, me: Contact, now: Time) {
+        if self.came_from.insert(id, from).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > PATHS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.came_from.remove(&oldest);
+            self.waiting_out -= self.outgoing.remove(&oldest).map_or(0, |peers| peers.len());
+        }
+        self.gather(id, vec![me], now);
+    }
+
+    /// Others acknowledge a broadcast.
+    pub(super) fn acknowledged(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
+        if let Some(wait) = self.waits.get_mut(&id) {
+            wait.latest = now;
+            for peer in peers {
+                if wait.acknowledged.len() < COUNTED_MAX {
+                    wait.acknowledged.insert(peer.id(), peer.name().clone());
+                }
+            }
+        } else if self.came_from.contains_key(&id) {
+            self.gather(id, peers, now);
+        }
+    }
+
+    fn gather(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
+        if self.waiting_out + peers.len() > OUTGOING_MAX {
+            return;
+        }
+        self.waiting_out += peers.len();
+        self.outgoing.entry(id).or_default().extend(peers);
+        self.flush.get_or_insert(now + GATHER);
+    }
+
+    /// What is to be sent now, and to whom.
+    pub(super) fn flush(&mut self, now: Time) -> Vec<(PeerId, MessageId, Vec<Contact>)> {
+        if self.flush.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        (self.flush, self.waiting_out) = (None, 0);
+        let mut out = Vec::new();
+        for (id, peers) in std::mem::take(&mut self.outgoing) {
+            if let Some(to) = self.came_from.get(&id) {
+                out.extend(peers.chunks(PEERS_MAX).map(|part| (*to, id, part.to_vec())));
+            }
+        }
+        out
+    }
+
+    /// Whether one more broadcast may wait for acknowledgements.
+    pub(super) fn has_room(&self) -> bool {
+        self.waits.len() < WAITS_MAX
+    }
+
+    /// Counts acknowledgements of `id` until `deadline`.
+    pub(super) fn wait(&mut self, id: MessageId, deadline: Time, now: Time) {
+        self.waits.insert(id, Wait { acknowledged: BTreeMap::new(), deadline, latest: now });
+    }
+
+    /// Broadcasts whose wait is over, with what came of them; `known` are all other peers.
+    pub(super) fn finished(&mut self, known: &BTreeSet<PeerName>, now: Time) -> Vec<(MessageId, Tally)> {
+        let over = |wait: &Wait| {
+            let all = || known.iter().all(|name| wait.acknowledged.values().any(|acknowledged| acknowledged == name));
+            wait.deadline <= now || (!known.is_empty() && wait.latest + QUIET <= now && all())
+        };
+        let ids: Vec<_> = self.waits.iter().filter(|(_, wait)| over(wait)).map(|(id, _)| *id).collect();
+        let tally = |wait: Wait| {
+            let names: BTreeSet<_> = wait.acknowledged.values().collect();
+            let missing: Vec<_> = known.iter().filter(|name| !names.contains(name)).map(ToString::to_string).collect();
+            Tally {
+                known: (wait.acknowledged.len() + missing.len()) as u64,
+                acknowledged: wait.acknowledged.len() as u64,
+                missing,
+            }
+        };
+        ids.into_iter().filter_map(|id| Some((id, tally(self.waits.remove(&id)?)))).collect()
+    }
+
+    /// When there is something to flush, or perhaps to finish.
+    pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
+        let waits = self.waits.values().map(|wait| {
+            // Looked at in vain then, a wait is looked at again after the next acknowledgement.
+            let quiet = Some(wait.latest + QUIET).filter(|quiet| *quiet > now);
+            quiet.map_or(wait.deadline, |quiet| quiet.min(wait.deadline))
+        });
+        waits.chain(self.flush).min()
+    }
+
+    /// Whether there are broadcasts that wait.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waits.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contact(number: u128) -> Contact {
+        Contact::parse(PeerId::from_u128(number), &format!("p{number}"), "127.0.0.1:1").unwrap()
+    }
+
+    fn id(origin: u128) -> MessageId {
+        MessageId { origin: PeerId::from_u128(origin), incarnation: 1, sequence: 1 }
+    }
+
+    const LATER: Time = Time::from_secs(1);
+
+    #[test]
+    fn acknowledgements_travel_back_the_way_the_broadcast_came() {
+        let mut acks = Acks::default();
+        acks.delivered(id(9), PeerId::from_u128(2), contact(1), Time::ZERO);
+        acks.acknowledged(id(9), vec![contact(3), contact(4)], Time::ZERO);
+        assert_eq!(acks.flush(Time::ZERO), []);
+        assert_eq!(acks.flush(GATHER), [(PeerId::from_u128(2), id(9), vec![contact(1), contact(3), contact(4)])]);
+        assert_eq!(acks.flush(LATER), []);
+        // Of a broadcast that never came, none are taken.
+        acks.acknowledged(id(8), vec![contact(3)], Time::ZERO);
+        assert_eq!(acks.flush(LATER), []);
+    }
+
+    #[test]
+    fn a_wait_ends_when_all_known_have_answered_or_at_its_deadline_and_names_who_did_not() {
+        let known: BTreeSet<PeerName> = ["p1", "P2"].iter().map(|name| name.parse().unwrap()).collect();
+        let mut acks = Acks::default();
+        acks.wait(id(9), LATER, Time::ZERO);
+        acks.acknowledged(id(9), vec![contact(1)], Time::ZERO);
+        assert_eq!(acks.next_deadline(Time::ZERO), Some(QUIET));
+        assert_eq!(acks.finished(&known, QUIET), []);
+        assert_eq!(acks.next_deadline(QUIET), Some(LATER));
+        let all = Tally { known: 2, acknowledged: 1, missing: vec!["P2".into()] };
+        assert_eq!(acks.finished(&known, LATER), [(id(9), all)]);
+        acks.wait(id(9), LATER, Time::ZERO);
+        acks.acknowledged(id(9), vec![contact(1), contact(2), contact(2), contact(5)], Time::ZERO);
+        let all = Tally { known: 3, acknowledged: 3, missing: vec![] };
+        assert_eq!(acks.finished(&known, QUIET), [(id(9), all)]);
+        assert!(!acks.is_waiting());
+    }
+
+    #[test]
+    fn nothing_grows_without_bound() {
+        let mut acks = Acks::default();
+        for origin in 0..20_000 {
+            acks.delivered(id(origin), PeerId::from_u128(2), contact(1), Time::ZERO);
+        }
+        assert!(acks.came_from.len() <= PATHS_MAX && acks.outgoing.len() <= PATHS_MAX && acks.waiting_out <= OUTGOING_MAX);
+        assert_eq!(acks.waiting_out, acks.outgoing.values().map(Vec::len).sum::<usize>());
+    }
+}

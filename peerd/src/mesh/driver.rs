@@ -1,0 +1,393 @@
+//! The task that owns the state machines and carries out what they want.
+
+mod frames;
+mod links;
+
+use super::{
+    Bootnode, Command, NoWay, View,
+    acks::Acks,
+    bootnodes::Bootnodes,
+    link::{Greeted, Heard, Outgoing},
+};
+use crate::{
+    messages::{Delivered, Post, Whisper},
+    overlay::{self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time, plumtree::MessageId, wire},
+    routing::{Relay, RouteId, Routing},
+    session::Session,
+};
+use p2pdi::{
+    name::PeerName,
+    status::Reason,
+    v1::{LinkFrame, MeshStatus},
+};
+use rand::{SeedableRng as _, rngs::StdRng};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::acks::Tally;
+
+/// Frames of all links that may wait for the driver; past it links are not read. Waiting readers take turns.
+const INPUTS_MAX: usize = 256;
+/// Links being opened at once, by either side. A guess: a large network starting around one bootnode.
+const GREETINGS_MAX: usize = 128;
+/// Wrong frames of one link after which it is closed: more than a bug, short of a flood of log lines.
+const MISBEHAVIOUR_MAX: u32 = 1_000;
+/// How long goodbyes may take to get out.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the driver hears from its tasks.
+enum Input {
+    Heard(u64, PeerId, Heard),
+    Opened(Box<Greeted>, Purpose),
+    NotOpened(Purpose, String),
+    PeersFound(Vec<Contact>),
+}
+
+/// What a link is opened for.
+enum Purpose {
+    /// The overlay wants a link to this peer.
+    Overlay(PeerId),
+    /// It is the bootnode at this place of the list.
+    Bootnode(usize),
+    /// Somebody asked for it.
+    Join(oneshot::Sender<Result<Contact, String>>),
+    /// The other side opened it.
+    Accepted,
+}
+
+/// An open link, from the driver's side.
+struct Link {
+    number: u64,
+    contact: Contact,
+    dialled: bool,
+    out: Outgoing,
+    pause: watch::Sender<Instant>,
+    closing: CancellationToken,
+    misbehaved: u32,
+}
+
+/// A whisper on its way through the mesh.
+struct Underway {
+    /// Not yet sent: the way is still sought.
+    relay: Option<Relay>,
+    answer: oneshot::Sender<Result<Delivered, NoWay>>,
+}
+
+/// Runs one peer's part of the mesh.
+pub struct MeshDriver {
+    me: Contact,
+    hello: LinkFrame,
+    begun: Instant,
+    overlay: Overlay<StdRng>,
+    routing: Routing,
+    acks: Acks,
+    bootnodes: Bootnodes,
+    links: BTreeMap<PeerId, Link>,
+    links_ever: u64,
+    greetings: usize,
+    whispers: BTreeMap<RouteId, Underway>,
+    broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
+    misbehaviour: u64,
+    /// Found out while actions are carried out; told to the overlay after them.
+    events: VecDeque<Event>,
+    post: Post,
+    session: Session,
+    commands: mpsc::Receiver<Command>,
+    tell: mpsc::Sender<Input>,
+    inputs: mpsc::Receiver<Input>,
+    tasks: JoinSet<()>,
+    shown: watch::Sender<Arc<View>>,
+    changed: bool,
+}
+
+impl MeshDriver {
+    pub(super) fn new(
+        me: Contact,
+        post: Post,
+        session: Session,
+        bootnodes: Vec<Bootnode>,
+        commands: mpsc::Receiver<Command>,
+        shown: watch::Sender<Arc<View>>,
+    ) -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let incarnation = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let (tell, inputs) = mpsc::channel(INPUTS_MAX);
+        let rng = StdRng::from_rng(&mut rand::rng());
+        Self {
+            hello: wire::hello(&me, incarnation),
+            begun: Instant::now(),
+            overlay: Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO),
+            routing: Routing::new(me.clone()),
+            acks: Acks::default(),
+            bootnodes: Bootnodes::new(bootnodes),
+            links: BTreeMap::new(),
+            links_ever: 0,
+            greetings: 0,
+            whispers: BTreeMap::new(),
+            broadcasts: BTreeMap::new(),
+            misbehaviour: 0,
+            events: VecDeque::new(),
+            post,
+            session,
+            commands,
+            tell,
+            inputs,
+            tasks: JoinSet::new(),
+            shown,
+            changed: true,
+            me,
+        }
+    }
+
+    /// Takes part in the mesh until `stop`, then says goodbye.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.on_time();
+        loop {
+            if self.changed {
+                self.show();
+            }
+            let due = self.begun + self.next_deadline();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(input) = self.inputs.recv() => self.on_input(input),
+                Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "a link's task failed");
+                },
+                () = sleep_until(due) => self.on_time(),
+            }
+        }
+        self.leave().await;
+    }
+
+    async fn leave(mut self) {
+        self.tell_overlay(Event::Leave);
+        // Readers that wait to be heard give up; queues drain.
+        self.inputs.close();
+        for (_, link) in std::mem::take(&mut self.links) {
+            link.closing.cancel();
+        }
+        let tasks = &mut self.tasks;
+        if timeout(LEAVE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::debug!("some links did not end in time");
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.begun.elapsed()
+    }
+
+    fn next_deadline(&self) -> Time {
+        let now = self.now();
+        let others = [self.routing.next_deadline(), self.acks.next_deadline(now), self.bootnodes.next_deadline()];
+        // Whatever a machine says, the driver sleeps between two looks.
+        let soonest = now + Duration::from_millis(1);
+        others.into_iter().flatten().fold(self.overlay.next_deadline(now), Time::min).max(soonest)
+    }
+
+    fn on_time(&mut self) {
+        let now = self.now();
+        if self.overlay.next_deadline(now) <= now {
+            self.tell_overlay(Event::Tick);
+        }
+        let actions = self.routing.tick(now);
+        self.route(actions);
+        for (to, id, peers) in self.acks.flush(now) {
+            self.send_acknowledgement(to, &id, &peers);
+        }
+        if self.acks.is_waiting() {
+            let known = self.known();
+            for (id, tally) in self.acks.finished(&known, now) {
+                if let Some(answer) = self.broadcasts.remove(&id) {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Ok(tally));
+                }
+            }
+        }
+        for (index, endpoints) in self.bootnodes.due(now) {
+            self.dial(endpoints, Purpose::Bootnode(index));
+        }
+        self.changed = true;
+    }
+
+    /// The names of all other peers this one knows of.
+    fn known(&self) -> BTreeSet<PeerName> {
+        let view = self.view();
+        let mesh = view.known().map(|contact| contact.name().clone());
+        mesh.chain(self.session.known().all().into_iter().map(|peer| peer.name)).filter(|name| name != self.me.name()).collect()
+    }
+
+    fn view(&self) -> View {
+        let membership = self.overlay.membership();
+        let neighbours: Vec<_> = membership.neighbours().map(|(contact, direction)| (contact.clone(), direction)).collect();
+        let others: Vec<_> = membership.passive().contacts().cloned().collect();
+        let counts = self.overlay.plumtree().counts();
+        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let status = MeshStatus {
+            links: count(self.links.len()),
+            neighbours: count(neighbours.len()),
+            others: count(others.len()),
+            broadcasts: counts.delivered,
+            duplicates: counts.duplicates,
+            relayed: self.routing.relayed(),
+            throttled: self.overlay.throttled(),
+            misbehaviour: self.misbehaviour,
+        };
+        View {
+            me: self.me.clone(),
+            neighbours,
+            linked: self.links.values().map(|link| link.contact.clone()).collect(),
+            others,
+            bootnodes: self.bootnodes.contacts().cloned().collect(),
+            status,
+        }
+    }
+
+    fn show(&mut self) {
+        self.changed = false;
+        self.shown.send_replace(Arc::new(self.view()));
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Accept(frames, out) => self.accept(frames, out),
+            Command::Join(endpoint, answer) => self.dial(vec![endpoint], Purpose::Join(answer)),
+            Command::Broadcast { payload, wait, answer } => {
+                if !wait.is_zero() && !self.acks.has_room() {
+                    let busy = Reason::TooManyStreams.status("too many broadcasts wait for acknowledgements; try again later");
+                    let _ = answer.send(Err(busy));
+                    return;
+                }
+                let now = self.now();
+                match self.overlay.broadcast(payload, now) {
+                    Err(error) => {
+                        let _ = answer.send(Err(Reason::MessageTooLarge.status(error.to_string())));
+                    }
+                    Ok((id, actions)) => {
+                        if wait.is_zero() {
+                            let known = self.known().len() as u64;
+                            let _ = answer.send(Ok(Tally { known, ..Tally::default() }));
+                        } else {
+                            self.acks.wait(id, now + wait, now);
+                            self.broadcasts.insert(id, answer);
+                        }
+                        self.perform(actions);
+                        self.tell_events();
+                    }
+                }
+            }
+            Command::Whisper { whisper, linked_only, answer } => self.on_whisper(whisper, linked_only, answer),
+        }
+    }
+
+    fn on_whisper(&mut self, whisper: Whisper, linked_only: bool, answer: oneshot::Sender<Result<Delivered, NoWay>>) {
+        let id: RouteId = rand::random();
+        let now = self.now();
+        let Whisper { to, kind, body, from, message_id, .. } = whisper;
+        let kind = kind.as_str().to_owned();
+        let relay = Relay { id, to, kind, body, from, hops: 1, message_id };
+        let linked = self.links.values().find(|link| *link.contact.name() == relay.to).map(|link| link.contact.id());
+        let actions = match linked {
+            Some(peer) => {
+                self.whispers.insert(id, Underway { relay: None, answer });
+                self.routing.send_to(peer, relay, now)
+            }
+            None if linked_only => {
+                let _ = answer.send(Err(NoWay));
+                return;
+            }
+            None => {
+                let neighbours = self.neighbours();
+                let actions = self.routing.seek(id, &relay.to, &neighbours, now);
+                self.whispers.insert(id, Underway { relay: Some(relay), answer });
+                actions
+            }
+        };
+        self.route(actions);
+        self.tell_events();
+    }
+
+    fn neighbours(&self) -> Vec<Contact> {
+        self.overlay.membership().neighbours().map(|(contact, _)| contact.clone()).collect()
+    }
+
+    /// Tells the overlay, does what it wants, and tells it what came of that.
+    fn tell_overlay(&mut self, event: Event) {
+        self.events.push_back(event);
+        self.tell_events();
+    }
+
+    fn tell_events(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            let now = self.now();
+            let actions = self.overlay.handle(event, now);
+            self.perform(actions);
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<overlay::Action>) {
+        use overlay::Action;
+        for action in actions {
+            match action {
+                Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
+                Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
+                Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
+                Action::Pause(peer, pause) => {
+                    if let Some(link) = self.links.get(&peer) {
+                        link.pause.send_replace(Instant::now() + pause);
+                    }
+                }
+                Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
+                Action::NeighbourUp(contact) => {
+                    tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
+                    self.changed = true;
+                }
+                Action::NeighbourDown(peer) => {
+                    tracing::info!(%peer, "no longer linked");
+                    self.changed = true;
+                }
+                Action::AskForPeers(count) => self.find_peers(count),
+                Action::Misbehaved(peer, what) => self.on_misbehaviour(peer, what),
+            }
+        }
+    }
+
+    /// Asks the registry and the bootnodes whom to turn to.
+    fn find_peers(&mut self, count: usize) {
+        if self.links.is_empty() {
+            let now = self.now();
+            self.bootnodes.needed(now);
+        }
+        let mut found: Vec<_> = self.bootnodes.contacts().cloned().collect();
+        let (session, tell, me) = (self.session.clone(), self.tell.clone(), self.me.id());
+        self.tasks.spawn(async move {
+            let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;
+            found.extend(listed.into_iter().map(|peer| Contact::new(peer.id, peer.name, peer.endpoint)));
+            found.retain(|contact| contact.id() != me);
+            // Fails only when the peer stops.
+            let _ = tell.send(Input::PeersFound(found)).await;
+        });
+    }
+
+    fn on_misbehaviour(&mut self, peer: PeerId, what: Misbehaviour) {
+        self.misbehaviour += 1;
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.misbehaved += 1;
+        if link.misbehaved == 1 {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
+        }
+        if link.misbehaved >= MISBEHAVIOUR_MAX {
+            tracing::warn!(peer = %link.contact.name(), times = link.misbehaved, "a peer {what} again and again; closing its link");
+            self.lost(peer);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The mesh: drives the overlay's and the routing's state machines over real links.
+//!
+//! One task owns both machines ([`MeshDriver`]). Each link has a task that reads it; what is to be written waits in a bounded
+//! queue. Everything else talks to the driver through [`Mesh`].
+
+mod acks;
+mod bootnodes;
+mod driver;
+mod link;
+mod view;
+
+pub use bootnodes::Bootnode;
+pub use driver::MeshDriver;
+pub use link::RELAYED_MAX_BYTES;
+pub use view::View;
+
+use crate::{
+    identity::Identity,
+    messages::{Delivered, MessageKind, Post, Whisper},
+    overlay::{Contact, plumtree},
+    session::Session,
+};
+use acks::Tally;
+use bytes::Bytes;
+use link::{OutgoingStream, outgoing};
+use p2pdi::{
+    endpoint::Endpoint,
+    status::Reason,
+    v1::{Announcement, BroadcastResponse, LinkRequest, LinkResponse},
+};
+use prost::Message as _;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tonic::{Status, Streaming};
+
+/// Questions that may wait for the driver; past it callers wait. A guess: a busy HTTP server's worth.
+const COMMANDS_MAX: usize = 256;
+/// How long a join may take: a dial and both greetings.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(6);
+/// Longest wait for acknowledgements: those of a large network come within seconds.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Longest body of a broadcast, in bytes: what the overlay carries, less the names around it.
+pub const BROADCAST_MAX_BYTES: usize = plumtree::MAX_PAYLOAD - 2 * 1024;
+
+/// There is no way to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoWay;
+
+/// The peer's part of the mesh, as its other parts see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Mesh {
+    me: Contact,
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+}
+
+/// What the driver is asked to do.
+enum Command {
+    /// Somebody opened a link.
+    Accept(Box<Streaming<LinkRequest>>, link::Outgoing),
+    Join(Endpoint, oneshot::Sender<Result<Contact, String>>),
+    Broadcast {
+        payload: Bytes,
+        wait: Duration,
+        answer: oneshot::Sender<Result<Tally, Status>>,
+    },
+    Whisper {
+        whisper: Whisper,
+        linked_only: bool,
+        answer: oneshot::Sender<Result<Delivered, NoWay>>,
+    },
+}
+
+impl Mesh {
+    /// The mesh of the peer `me`, and what runs it. Messages go to `post`; peers to turn to come from `session` and `bootnodes`.
+    pub fn new(me: &Identity, post: Post, session: Session, bootnodes: Vec<Bootnode>) -> (Self, MeshDriver) {
+        let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
+        let (commands, asked) = mpsc::channel(COMMANDS_MAX);
+        let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
+        let driver = MeshDriver::new(me.clone(), post, session, bootnodes, asked, shown);
+        (Self { me, commands, view }, driver)
+    }
+
+    /// How the mesh looks from here. A moment old.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Tells whenever [`Mesh::view`] changes.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Takes a link that another peer opened.
+    ///
+    /// # Errors
+    /// When too many are being opened, or the peer is stopping.
+    pub fn accept(
+        &self,
+        frames: Streaming<LinkRequest>,
+    ) -> Result<impl tokio_stream::Stream<Item = Result<LinkResponse, Status>> + Send + use<>, Status> {
+        let (out, queue): (_, OutgoingStream) = outgoing();
+        self.commands.try_send(Command::Accept(Box::new(frames), out)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Reason::TooManyStreams.status("too many links are being opened; try again later")
+            }
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkResponse { frame: Some(frame) })))
+    }
+
+    /// Links this peer to the one at `endpoint`.
+    ///
+    /// # Errors
+    /// When nobody answers there, or it is this peer itself.
+    pub async fn join(&self, endpoint: Endpoint) -> Result<Contact, Status> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.commands.send(Command::Join(endpoint.clone(), answer)).await.map_err(|_| stopping())?;
+            answered.await.map_err(|_| stopping())
+        };
+        match timeout(JOIN_TIMEOUT, asked).await {
+            Ok(Ok(Ok(contact))) => Ok(contact),
+            Ok(Ok(Err(why))) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: {why}"))),
+            Ok(Err(stopping)) => Err(stopping),
+            Err(_) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: no answer in time"))),
+        }
+    }
+
+    /// Sends a message to all peers. With a `wait`, asks for acknowledgements and gathers them for at most so long.
+    ///
+    /// # Errors
+    /// When the body is too long, or too many broadcasts wait already.
+    pub async fn broadcast(&self, kind: &MessageKind, body: Bytes, wait: Duration) -> Result<BroadcastResponse, Status> {
+        if body.len() > BROADCAST_MAX_BYTES {
+            return Err(Reason::MessageTooLarge.status(format!(
+                "the body has {} bytes; at most {BROADCAST_MAX_BYTES} fit. Share larger things as documents",
+                body.len()
+            )));
+        }
+        let announcement = Announcement {
+            sender: Some(crate::overlay::wire::contact(&self.me)),
+            kind: kind.to_string(),
+            body,
+            acknowledge: !wait.is_zero(),
+        };
+        let (answer, answered) = oneshot::channel();
+        let payload = announcement.encode_to_vec().into();
+        let command = Command::Broadcast { payload, wait: wait.min(WAIT_MAX), answer };
+        self.commands.send(command).await.map_err(|_| stopping())?;
+        let tally = answered.await.map_err(|_| stopping())??;
+        Ok(BroadcastResponse { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
+    }
+
+    /// Sends a whisper along the link to its receiver, if there is one. Waits for the answer without end.
+    ///
+    /// # Errors
+    /// When there is no link, or it broke.
+    pub async fn whisper_linked(&self, whisper: &Whisper) -> Result<Delivered, NoWay> {
+        if !self.view().is_linked(&whisper.to) {
+            return Err(NoWay);
+        }
+        self.whisper(whisper, true).await
+    }
+
+    /// Asks the mesh for a way to the receiver and sends a whisper along it. Waits for the answer at most `routing::LIFETIME`.
+    ///
+    /// # Errors
+    /// When there is no way.
+    pub async fn whisper_routed(&self, whisper: &Whisper) -> Result<Delivered, NoWay> {
+        self.whisper(whisper, false).await
+    }
+
+    async fn whisper(&self, whisper: &Whisper, linked_only: bool) -> Result<Delivered, NoWay> {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Whisper { whisper: whisper.clone(), linked_only, answer };
+        self.commands.send(command).await.map_err(|_| NoWay)?;
+        answered.await.unwrap_or(Err(NoWay))
+    }
+}
+
+fn stopping() -> Status {
+    Reason::ShuttingDown.status("this peer is stopping; ask another")
+}

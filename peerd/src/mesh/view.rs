@@ -1,0 +1,66 @@
+//! How the mesh looks from one peer.
+
+use crate::overlay::{Contact, membership::Direction, wire};
+use p2pdi::{
+    name::PeerName,
+    v1::{ListPeersResponse, MeshStatus, Neighbour},
+};
+
+/// A peer's links, whom it would turn to, and counts.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// This peer.
+    pub me: Contact,
+    /// Its neighbours, with who made the link.
+    pub neighbours: Vec<(Contact, Direction)>,
+    /// All peers with an open link, neighbours or not.
+    pub linked: Vec<Contact>,
+    /// Contacts to fall back on.
+    pub others: Vec<Contact>,
+    /// Bootnodes that have answered once.
+    pub bootnodes: Vec<Contact>,
+    /// Counts.
+    pub status: MeshStatus,
+}
+
+impl View {
+    pub(super) fn new(me: Contact) -> Self {
+        Self {
+            me,
+            neighbours: Vec::new(),
+            linked: Vec::new(),
+            others: Vec::new(),
+            bootnodes: Vec::new(),
+            status: MeshStatus::default(),
+        }
+    }
+
+    /// Whether there is a link to the peer called `name`.
+    pub fn is_linked(&self, name: &PeerName) -> bool {
+        self.linked.iter().any(|contact| contact.name() == name)
+    }
+
+    /// Every other peer that is known of; some more than once.
+    pub fn known(&self) -> impl Iterator<Item = &Contact> {
+        let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
+        neighbours.chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
+    }
+
+    /// The peer called `name`; of several, the one with the lowest id.
+    pub fn find(&self, name: &PeerName) -> Option<&Contact> {
+        self.known().filter(|contact| contact.name() == name).min_by_key(|contact| contact.id())
+    }
+
+    /// As the contract says it.
+    pub fn list(&self) -> ListPeersResponse {
+        let neighbour = |(contact, direction): &(Contact, Direction)| Neighbour {
+            peer: Some(wire::contact(contact)),
+            outgoing: *direction == Direction::Outgoing,
+        };
+        ListPeersResponse {
+            peer: Some(wire::contact(&self.me)),
+            neighbours: self.neighbours.iter().map(neighbour).collect(),
+            others: self.others.iter().map(wire::contact).collect(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Networks of these machines, with frames carried in order.
+
+use super::*;
+use std::collections::VecDeque;
+
+struct Net {
+    peers: Vec<Routing>,
+    links: BTreeSet<(usize, usize)>,
+    under_way: VecDeque<(usize, usize, Message)>,
+    frames: usize,
+    /// What the peer that asks heard.
+    heard: Vec<Action>,
+    delivered: Vec<(usize, Relay)>,
+}
+
+fn contact(index: usize) -> Contact {
+    Contact::parse(PeerId::from_u128(index as u128 + 1), &format!("p{index}"), "127.0.0.1:1").unwrap()
+}
+
+impl Net {
+    fn new(peers: usize, links: &[(usize, usize)]) -> Self {
+        let both = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
+        let peers = (0..peers).map(|index| Routing::new(contact(index))).collect();
+        Self { peers, links: both, under_way: VecDeque::new(), frames: 0, heard: Vec::new(), delivered: Vec::new() }
+    }
+
+    fn neighbours(&self, of: usize) -> Vec<Contact> {
+        self.links.iter().filter(|(a, _)| *a == of).map(|(_, b)| contact(*b)).collect()
+    }
+
+    fn take(&mut self, at: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(to, message) => {
+                    let to = usize::try_from(to.as_u128() - 1).unwrap();
+                    if self.links.contains(&(at, to)) {
+                        self.under_way.push_back((at, to, message));
+                    }
+                }
+                Action::Deliver(from, relay) => {
+                    let reply = RelayReply {
+                        id: relay.id,
+                        delivered: true,
+                        delivered_by: format!("p{at}"),
+                        hops: relay.hops,
+                        reply_kind: String::new(),
+                        reply: Bytes::new(),
+                    };
+                    self.delivered.push((at, relay));
+                    self.take(at, vec![Action::Send(from, Message::RelayReply(reply))]);
+                }
+                told => self.heard.push(told),
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some((from, to, message)) = self.under_way.pop_front() {
+            self.frames += 1;
+            assert!(self.frames < 100_000, "it goes round in circles");
+            let neighbours = self.neighbours(to);
+            let read = Message::read(message.into_frame().body.unwrap()).unwrap().unwrap();
+            let actions = self.peers[to].received(PeerId::from_u128(from as u128 + 1), read, &neighbours, Time::ZERO);
+            self.take(to, actions);
+        }
+    }
+
+    fn seek(&mut self, from: usize, id: RouteId, to: &str) {
+        let neighbours = self.neighbours(from);
+        let actions = self.peers[from].seek(id, &to.parse().unwrap(), &neighbours, Time::ZERO);
+        self.take(from, actions);
+    }
+}
+
+use bytes::Bytes;
+
+fn relay(id: RouteId, to: &str) -> Relay {
+    let body = Bytes::from_static(b"hello");
+    Relay { id, to: to.parse().unwrap(), kind: String::new(), body, from: "p0".into(), hops: 0, message_id: Bytes::new() }
+}
+
+#[test]
+fn a_message_finds_its_way_and_the_answer_comes_back() {
+    let mut net = Net::new(5, &[(0, 1), (1, 2), (2, 3), (3, 4), (4, 1)]);
+    net.seek(0, 7, "P3");
+    net.run();
+    assert_eq!(net.heard, [Action::Found(7, contact(3))]);
+    let actions = net.peers[0].send(relay(7, "p3"));
+    net.take(0, actions);
+    net.run();
+    let Some(Action::Answer(answer)) = net.heard.last() else { panic!("{:?}", net.heard) };
+    assert_eq!((answer.delivered_by.as_str(), answer.hops), ("p3", 3));
+    assert_eq!(net.delivered.len(), 1);
+}
+
+#[test]
+fn that_there_is_no_way_is_heard_once_everybody_was_asked() {
+    let ring: Vec<_> = (0..20).map(|i| (i, (i + 1) % 20)).chain((0..20).map(|i| (i, (i + 7) % 20))).collect();
+    let mut net = Net::new(20, &ring);
+    net.seek(0, 1, "nobody");
+    net.run();
+    assert_eq!(net.heard, [Action::NoWay(1)]);
+    // A question and an answer each way of each of 40 links, at most.
+    assert!(net.frames <= 4 * 40, "{}", net.frames);
+    let mut alone = Net::new(1, &[]);
+    alone.seek(0, 1, "nobody");
+    assert_eq!(alone.heard, [Action::NoWay(1)]);
+}
+
+#[test]
+fn a_link_that_breaks_ends_the_wait() {
+    let mut net = Net::new(3, &[(0, 1), (1, 2)]);
+    net.seek(0, 1, "p2");
+    net.under_way.clear();
+    let actions = net.peers[0].link_down(PeerId::from_u128(2));
+    net.take(0, actions);
+    assert_eq!(net.heard, [Action::NoWay(1)]);
+    // And on a way that was found, the message comes back as lost.
+    let mut net = Net::new(3, &[(0, 1), (1, 2)]);
+    net.seek(0, 1, "p2");
+    net.run();
+    let actions = net.peers[1].link_down(PeerId::from_u128(3));
+    net.take(1, actions);
+    net.run();
+    assert_eq!(net.heard.last(), Some(&Action::NoWay(1)));
+}
+
+#[test]
+fn a_message_without_a_way_is_sent_back_and_a_stranger_cannot_use_anothers() {
+    let mut net = Net::new(4, &[(0, 1), (1, 2), (3, 1)]);
+    net.seek(0, 1, "p2");
+    net.run();
+    let actions = net.peers[1].received(PeerId::from_u128(4), Message::Relay(relay(1, "p2")), &[], Time::ZERO);
+    assert!(matches!(&actions[..], [Action::Send(to, Message::RelayReply(reply))] if to.as_u128() == 4 && !reply.delivered));
+}
+
+#[test]
+fn ways_are_forgotten_and_bounded_and_askers_are_throttled() {
+    let mut net = Net::new(3, &[(0, 1), (1, 2)]);
+    let neighbours = net.neighbours(1);
+    for id in 0..ROUTES_MAX as RouteId + 100 {
+        let now = Duration::from_millis(u64::try_from(id).unwrap());
+        let seek = Message::Seek { id, to: "nobody".parse().unwrap(), hops: 1 };
+        net.peers[1].received(PeerId::from_u128(1), seek, &neighbours, now);
+    }
+    // One second's worth at once, then as many as that in each of the four seconds that follow.
+    assert!(net.peers[1].len() <= 6 * SEEKS_PER_SECOND as usize, "{}", net.peers[1].len());
+    net.peers[1].tick(Duration::from_secs(60));
+    assert!(net.peers[1].is_empty());
+}

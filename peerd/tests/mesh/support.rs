@@ -1,0 +1,152 @@
+//! Peers to test with, and waiting with a deadline.
+
+use p2pdi::{
+    endpoint::Endpoint,
+    server::Limits,
+    v1::{WhisperRequest, control_client::ControlClient, peer_client::PeerClient},
+};
+use peerd::{
+    config::NodeConfig,
+    mesh::Bootnode,
+    node::{Node, NodeHandle},
+    service::ControlFrom,
+};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// Far longer than anything here takes, so that a busy machine fails no test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running peer. Dropped, it dies without a goodbye.
+pub(crate) struct TestPeer {
+    pub(crate) handle: NodeHandle,
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    /// Of its own, so that it can be ended at any point, as by `kill -9`.
+    runtime: Option<Runtime>,
+    _state: TempDir,
+}
+
+pub(crate) struct Setup {
+    pub(crate) name: String,
+    pub(crate) bootnodes: Vec<Bootnode>,
+    pub(crate) advertise: Option<Endpoint>,
+    pub(crate) registry: Option<Endpoint>,
+}
+
+impl Setup {
+    pub(crate) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), bootnodes: Vec::new(), advertise: None, registry: None }
+    }
+
+    pub(crate) fn with_bootnodes<'a>(mut self, peers: impl IntoIterator<Item = &'a TestPeer>) -> Self {
+        let bootnode = |peer: &TestPeer| format!("{}:{}", peer.handle.identity().name, peer.address.port());
+        self.bootnodes = peers.into_iter().map(|peer| bootnode(peer).parse().unwrap()).collect();
+        self
+    }
+
+    pub(crate) async fn start(self) -> TestPeer {
+        let state = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = NodeConfig {
+            name: self.name.parse().unwrap(),
+            advertise: self.advertise,
+            registry: self.registry,
+            bootnodes: self.bootnodes,
+            labels: BTreeMap::new(),
+            share: None,
+            state: state.path().join("state"),
+            upload_limit: None,
+            control: ControlFrom::Loopback,
+            limits: Limits { grace: Duration::from_secs(2), ..Limits::default() },
+        };
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        let listener = listener.into_std().unwrap();
+        let (told, handle) = tokio::sync::oneshot::channel();
+        runtime.spawn(async move {
+            let node = Node::open(config, TcpListener::from_std(listener).unwrap()).unwrap();
+            assert!(told.send(node.handle()).is_ok());
+            node.run(until).await.unwrap();
+        });
+        TestPeer { handle: handle.await.unwrap(), address, stop, runtime: Some(runtime), _state: state }
+    }
+}
+
+impl TestPeer {
+    pub(crate) async fn client(&self) -> PeerClient<Channel> {
+        PeerClient::connect(format!("http://{}", self.address)).await.unwrap()
+    }
+
+    pub(crate) async fn control(&self) -> ControlClient<Channel> {
+        ControlClient::connect(format!("http://{}", self.address)).await.unwrap()
+    }
+
+    pub(crate) fn is_linked_to(&self, other: &Self) -> bool {
+        self.handle.mesh().view().neighbours.iter().any(|(contact, _)| contact.id() == other.handle.identity().id)
+    }
+
+    /// Bodies of the messages it has, as text.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let text = |message: peerd::messages::Message| String::from_utf8(message.body.to_vec()).unwrap();
+        self.handle.inbox().latest(1_000).into_iter().map(text).collect()
+    }
+
+    /// One HTTP/1.1 request as curl makes it: status code and body.
+    pub(crate) async fn get(&self, path: &str, headers: &[&str]) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let port = self.address.port();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nAccept: */*\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// Ends it with a goodbye.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        let address = self.address;
+        until("it is gone", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for TestPeer {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub(crate) fn whisper(to: &str, body: &str) -> WhisperRequest {
+    WhisperRequest { to: to.to_owned(), body: body.to_owned().into(), ..Default::default() }
+}
+
+/// Looks until `what` is so.
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !so().await {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
