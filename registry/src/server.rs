@@ -103,7 +103,10 @@ impl Registry {
             let twice = || StoreError::Failed { doing: "read the state file", problem: format!("{name} is in it twice") };
             table.restore(slot, peer).then_some(()).ok_or_else(twice)
         })?;
-        table.restored(ceiling, clock.now());
+        let now = clock.now();
+        // No registry changes a million times a second, so one whose state was lost or put back from a copy still goes on
+        // above all it ever gave out, and a client's `since_revision` from before is not taken for one of its own.
+        table.restored(ceiling.max(now.wall_ms.saturating_mul(1_000)), now);
         if let Some(ceiling) = table.ceiling_wanted() {
             store.commit(&[Write::Ceiling(ceiling)])?;
             table.ceiling_written(ceiling);

@@ -91,7 +91,7 @@ async fn a_live_name_goes_only_to_the_same_place() {
 
 #[tokio::test]
 async fn a_lease_runs_out_and_the_name_is_free() {
-    let registry = Running::start(registry::Config { ttl: Duration::from_millis(300), ..in_memory() }).await;
+    let registry = Running::start(registry::Config { ttl: Duration::from_secs(2), ..in_memory() }).await;
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
     let watcher = register(&mut client, "watcher", "10.0.0.3:7801").await;
@@ -99,7 +99,8 @@ async fn a_lease_runs_out_and_the_name_is_free() {
         let mut client = client.clone();
         let cookie = watcher.cookie.clone();
         async move {
-            let seen = query(&mut client, &cookie, PQueryRequest { since_revision: 1, ..Default::default() }).await.unwrap();
+            let since = PQueryRequest { since_revision: watcher.revision, ..Default::default() };
+            let seen = query(&mut client, &cookie, since).await.unwrap();
             (!seen.gone.is_empty()).then_some(seen.gone)
         }
     });

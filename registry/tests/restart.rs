@@ -45,6 +45,24 @@ async fn records_cookies_and_leases_outlive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_registry_that_lost_its_state_knows_an_old_revision_for_another_s() {
+    let registry = Running::start(in_memory()).await;
+    let seen = register(&mut registry.client(), "a", "10.0.0.1:7801").await.revision;
+    registry.stop().await;
+
+    let registry = Running::start(in_memory()).await;
+    let mut client = registry.client();
+    let cookie = register(&mut client, "a", "10.0.0.1:7801").await.cookie;
+    for n in 0..20 {
+        register(&mut client, &format!("b{n}"), "10.0.0.2:7801").await;
+    }
+    let since = PQueryRequest { since_revision: seen, ..Default::default() };
+    let answer = query(&mut client, &cookie, since).await.unwrap();
+    assert!(answer.start_over && answer.peers.len() == 20, "{answer:?}");
+    registry.stop().await;
+}
+
+#[tokio::test]
 async fn a_lease_that_ran_out_before_a_crash_stays_so_and_a_running_one_gets_a_whole_ttl() {
     let folder = tempfile::tempdir().unwrap();
     let start = || {
