@@ -123,7 +123,8 @@ async fn unknown_path(uri: Uri, headers: HeaderMap) -> Response {
         tonic::Status::unimplemented("no such method here; list the services with `grpcurl -plaintext HOST:PORT list`")
             .into_http()
     } else {
-        (axum::http::StatusCode::NOT_FOUND, format!("nothing at {}; see / for what is here\n", uri.path())).into_response()
+        let words = format!("nothing at {}; see / for what is here\n", uri.path());
+        (axum::http::StatusCode::NOT_FOUND, [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], words).into_response()
     }
 }
 
