@@ -60,5 +60,7 @@ fn documents(page: &Page, find: &str) -> Result<Value, Status> {
         .collect();
     let more = documents.len() > DOCUMENTS_MAX;
     documents.truncate(DOCUMENTS_MAX);
+    // Those with a number first, in its order; the others stay by name.
+    documents.sort_by_key(|document| document["number"].as_u64().filter(|number| *number > 0).unwrap_or(u64::MAX));
     Ok(json!({ "documents": documents, "more": more }))
 }

@@ -48,7 +48,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 fn admit(page: &Page, parts: &Parts) -> Result<OwnedSemaphorePermit, Status> {
     caller::may_see(&page.services, parts)?;
     Arc::clone(&page.places).try_acquire_owned().map_err(|_| {
-        Reason::TooManyStreams.status(format!("{STREAMS_MAX} pages watch this peer already; close one of them, or try again later"))
+        Reason::TooManyStreams
+            .status(format!("{STREAMS_MAX} pages watch this peer already; close one of them, or try again later"))
     })
 }
 

@@ -9,6 +9,10 @@ const ROUNDS_FIRST = 400;
 const ROUNDS_NEXT = 60;
 // How long peers take to their new places, in ms.
 const MOVE = 600;
+// Pixels of a unit at most: two peers do not stand at opposite walls.
+const SCALE = 260;
+// Height of a row of peers without links, in pixels.
+const ROW = 44;
 // Characters of a name beside its peer; the table has it whole.
 const NAME = 18;
 
@@ -26,19 +30,34 @@ function element(name, parent, attributes = {}) {
   return made;
 }
 
+// For each of `size` places the lowest one that `links` join it with.
+function parts(size, links) {
+  const part = Array.from({ length: size }, (_, at) => at);
+  const root = (at) => {
+    while (part[at] !== at) at = part[at] = part[part[at]];
+    return at;
+  };
+  for (const [a, b] of links) part[Math.max(root(a), root(b))] = Math.min(root(a), root(b));
+  return part.map((_, at) => root(at));
+}
+
 // Moves `nodes` ({x, y, fixed}) apart, and those that `links` (pairs of places) join together.
 function settle(nodes, links, rounds, heat) {
+  const part = parts(nodes.length, links);
   const force = nodes.map(() => [0, 0]);
   for (let round = 0; round < rounds; round++) {
     for (const f of force) f[0] = f[1] = 0;
     for (let a = 0; a < nodes.length; a++) {
       for (let b = a + 1; b < nodes.length; b++) {
         const dx = nodes[a].x - nodes[b].x || 1e-3 * (a - b), dy = nodes[a].y - nodes[b].y || 1e-3;
-        const push = Math.min(LINK * LINK / (dx * dx + dy * dy), 50);
+        const square = dx * dx + dy * dy;
+        // Parts that no link joins keep out of each other's way, and do not drive each other off.
+        if (part[a] !== part[b] && square > 4 * LINK * LINK) continue;
+        const push = Math.min(LINK * LINK / square, 50);
         force[a][0] += dx * push; force[a][1] += dy * push;
         force[b][0] -= dx * push; force[b][1] -= dy * push;
       }
-      // Towards the middle: parts that no link joins stay in sight.
+      // Towards the middle: all parts stay in sight.
       force[a][0] -= nodes[a].x * 0.12; force[a][1] -= nodes[a].y * 0.12;
     }
     for (const [a, b] of links) {
@@ -73,7 +92,9 @@ export class Drawing {
 
   // Shows `network`, as /network has it.
   show(network) {
-    const first = this.nodes.size < 2;
+    // Before the others were asked there is only part of it; the layout that stays begins after that.
+    const first = !this.asked;
+    this.asked = network.asked;
     const ids = network.peers.map((peer) => peer.id);
     for (const [id, node] of this.nodes) {
       if (!ids.includes(id)) {
@@ -90,14 +111,15 @@ export class Drawing {
       if (a === me) near.add(b);
       if (b === me) near.add(a);
     }
-    let changed = this.shape !== JSON.stringify([ids, network.links]);
+    const shape = JSON.stringify([ids, network.links]);
     network.peers.forEach((peer, at) => {
       let node = this.nodes.get(peer.id);
+      const angle = seed(peer.id) * 2 * Math.PI;
+      const begin = (from, far) => ({ x: from.x + far * Math.cos(angle), y: from.y + far * Math.sin(angle) });
+      if (first && node) Object.assign(node, begin({ x: 0, y: 0 }, peer.hops ?? 3));
       if (!node) {
-        const angle = seed(peer.id) * 2 * Math.PI;
-        const from = beside[at].map((other) => this.nodes.get(ids[other])).find((other) => other) ?? { x: 0, y: 0 };
-        const far = first ? 1 + (peer.hops ?? 3) : 0.8;
-        node = { x: from.x + far * Math.cos(angle), y: from.y + far * Math.sin(angle), fresh: true };
+        const from = first ? undefined : beside[at].map((other) => this.nodes.get(ids[other])).find((other) => other);
+        node = { ...begin(from ?? { x: 0, y: 0 }, first ? peer.hops ?? 3 : 0.8), fresh: true };
         node.group = element("g", this.dots);
         node.title = element("title", node.group);
         node.ring = element("circle", node.group, { class: "ring" });
@@ -110,12 +132,17 @@ export class Drawing {
       node.near = near.has(at);
       node.beside = new Set(beside[at].map((other) => ids[other]));
       node.fixed = peer.self;
+      // Without any link there is no place in the layout; such peers stand in a row below it.
+      node.alone = beside[at].length === 0 && network.links.length > 0;
       if (peer.self) node.x = node.y = 0;
     });
-    this.shape = JSON.stringify([ids, network.links]);
     this.order = ids.map((id) => this.nodes.get(id));
-    if (changed) {
-      settle(this.order, network.links, first ? ROUNDS_FIRST : ROUNDS_NEXT, first ? 0.4 : 0.1);
+    if (first || shape !== this.shape) {
+      this.shape = shape;
+      const joined = network.peers.map((_, at) => at).filter((at) => !this.order[at].alone);
+      const place = new Map(joined.map((at, index) => [at, index]));
+      const links = network.links.map(([a, b]) => [place.get(a), place.get(b)]);
+      settle(joined.map((at) => this.order[at]), links, first ? ROUNDS_FIRST : ROUNDS_NEXT, first ? 0.4 : 0.1);
       this.lines.replaceChildren();
       this.links = network.links.map(([a, b]) => ({ a: this.order[a], b: this.order[b], line: element("line", this.lines) }));
     }
@@ -127,19 +154,28 @@ export class Drawing {
     const { width, height } = this.svg.getBoundingClientRect();
     if (!this.order?.length || !width) return;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const xs = this.order.map((node) => node.x), ys = this.order.map((node) => node.y);
+    const joined = this.order.filter((node) => !node.alone), alone = this.order.filter((node) => node.alone);
+    const across = Math.max(Math.floor(width / 100), 1), rows = Math.ceil(alone.length / across);
+    const below = height - rows * ROW;
+    const xs = joined.map((node) => node.x), ys = joined.map((node) => node.y);
     const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-    const [roomX, roomY] = [Math.max(width - 120, 60), Math.max(height - 70, 60)];
+    const [roomX, roomY] = [Math.max(width - 120, 60), Math.max(below - 70, 60)];
     let scaleX = roomX / Math.max(right - left, 0.5), scaleY = roomY / Math.max(bottom - top, 0.5);
     // Stretched to the room, within reason.
-    scaleX = Math.min(scaleX, scaleY * 1.8, 180);
-    scaleY = Math.min(scaleY, scaleX * 1.8, 180);
+    scaleX = Math.min(scaleX, scaleY * 1.8, SCALE);
+    scaleY = Math.min(scaleY, scaleX * 1.8, SCALE);
+    for (const node of joined) {
+      node.goal = [width / 2 + (node.x - (left + right) / 2) * scaleX, (below - 8) / 2 + (node.y - (top + bottom) / 2) * scaleY];
+    }
+    alone.forEach((node, at) => {
+      node.goal = [width * (at % across + 0.5) / Math.min(across, alone.length), below + (Math.floor(at / across) + 0.4) * ROW];
+    });
     for (const node of this.order) {
-      node.goal = [width / 2 + (node.x - (left + right) / 2) * scaleX, (height - 8) / 2 + (node.y - (top + bottom) / 2) * scaleY];
       node.from = node.at && !node.fresh ? node.at : node.goal;
       node.fresh = false;
       this.dress(node);
     }
+    this.svg.classList.toggle("many", this.order.length > 100);
     this.label(width, height);
     cancelAnimationFrame(this.frame);
     const moved = this.order.some(({ from, goal }) => Math.hypot(from[0] - goal[0], from[1] - goal[1]) > 0.5);
@@ -171,8 +207,11 @@ export class Drawing {
     node.dot.setAttribute("r", node.radius);
     const rate = peer.load.upload_bytes_per_second;
     const busy = peer.load.uploads > 0 || rate > 0;
+    const ring = busy ? 2 + Math.min(Math.log10(1 + rate / 1e4), 4) : 0;
     node.ring.setAttribute("r", busy ? node.radius + 4 : 0);
-    node.ring.setAttribute("stroke-width", busy ? 2 + Math.min(Math.log10(1 + rate / 1e4), 4) : 0);
+    node.ring.setAttribute("stroke-width", ring);
+    // What names keep clear of.
+    node.reach = node.radius + (busy ? 4 + ring / 2 : 0);
     node.kind = peer.self ? "self" : peer.standing === "silent" ? "silent" : node.near ? "near" : "far";
     node.name = peer.name.length > NAME ? peer.name.slice(0, NAME - 1) + "…" : peer.name;
     node.text.textContent = node.name;
@@ -181,15 +220,15 @@ export class Drawing {
 
   // Puts each name below, above or beside its peer where there is room, those nearest first; names without room wait for the pointer.
   label(width, height) {
-    const taken = this.order.map(({ goal: [x, y], radius }) => [x - radius, y - radius, x + radius, y + radius]);
+    const taken = this.order.map(({ goal: [x, y], reach }) => [x - reach, y - reach, x + reach, y + reach]);
     const free = (box, own) => box[0] > 2 && box[2] < width - 2 && box[1] > 2 && box[3] < height - 2
       && taken.every((other, at) => at === own || box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]);
     const rank = (at) => (this.order[at].peer.self ? -2 : this.order[at].near ? -1 : 0);
     const turn = this.order.map((_, at) => at).sort((a, b) => rank(a) - rank(b) || a - b);
     for (const at of turn) {
       const node = this.order[at];
-      const [x, y] = node.goal, half = this.ruler.measureText(node.name).width / 2 + 3, off = node.radius + 9;
-      const spots = [[0, off + 2], [0, -off], [node.radius + 4 + half, 0], [-node.radius - 4 - half, 0]];
+      const [x, y] = node.goal, half = this.ruler.measureText(node.name).width / 2 + 3, off = node.reach + 9;
+      const spots = [[0, off + 2], [0, -off], [node.reach + 4 + half, 0], [-node.reach - 4 - half, 0]];
       const found = spots.find(([dx, dy]) => free([x + dx - half, y + dy - 7, x + dx + half, y + dy + 7], at));
       const [dx, dy] = found ?? spots[0];
       if (found) taken.push([x + dx - half, y + dy - 7, x + dx + half, y + dy + 7]);
