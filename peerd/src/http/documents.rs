@@ -19,7 +19,7 @@ use tonic::Status;
 /// Documents in one answer: what a person looks through; past it they search.
 const DOCUMENTS_MAX: usize = 100;
 /// Holders named for one of them.
-const HOLDERS_MAX: usize = 5;
+const HOLDERS_MAX: usize = 3;
 
 /// `?find=…`: an RFC number (`48`, `rfc48`), or words of the title.
 pub(super) async fn find(State(page): State<Page>, request: Request) -> Response {
