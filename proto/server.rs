@@ -123,7 +123,8 @@ async fn unknown_path(uri: Uri, headers: HeaderMap) -> Response {
         tonic::Status::unimplemented("no such method here; list the services with `grpcurl -plaintext HOST:PORT list`")
             .into_http()
     } else {
-        (axum::http::StatusCode::NOT_FOUND, format!("nothing at {}; see / for what is here\n", uri.path())).into_response()
+        let words = format!("nothing at {}; see / for what is here\n", uri.path());
+        (axum::http::StatusCode::NOT_FOUND, [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], words).into_response()
     }
 }
 
@@ -290,12 +291,18 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    /// An error once it is cut. Asked at reads and writes: while an answer waits to be read, and bytes of a next request are there,
+    /// an HTTP/1 connection only writes.
+    fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.cut.as_mut().poll(cx).is_ready() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        this.check_cut(cx)?;
         let Some((silence, missing)) = &mut this.silence else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
         if silence.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -313,10 +320,12 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.silence = None;
+        self.check_cut(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -326,6 +335,7 @@ impl AsyncWrite for Connection {
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.silence = None;
+        self.check_cut(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

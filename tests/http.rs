@@ -4,11 +4,17 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use rustix::process::Signal;
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 use support::{
     http::{Answer, ask, get, send},
     network::{Network, status},
-    wait::until,
+    process::Server,
+    wait::{PATIENCE, eventually, until},
     world::World,
 };
 
@@ -51,7 +57,7 @@ fn a_page_shows_a_message_as_text_whatever_it_says() {
     let network = Network::start();
     network.p2pctl(&["whisper", "fff-c", "<script>alert(1)</script>&"]).exits(0);
     let page = get(network.c.address, "/", &[BROWSER]).body;
-    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") && !page.contains("<script"), "{page}");
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") && !page.contains("<script>"), "{page}");
 }
 
 #[test]
@@ -117,9 +123,12 @@ fn a_peer_that_could_not_register_is_healthy_and_not_ready() {
     support::network::ready(&first);
     let second = world.peer("fff-a", &registry, &["--state", "peer-state/second"]);
     until("it is refused", || status(&second)["registry"]["state"] == "SESSION_STATE_REFUSED");
-    let ready = get(second.address, "/readyz", &[]);
-    assert_eq!(ready.status, 503, "{ready:?}");
-    assert!(ready.body.contains("fff-a"), "{ready:?}");
+    // Until the share is read, that is why.
+    until("it says why", || {
+        let ready = get(second.address, "/readyz", &[]);
+        assert_eq!(ready.status, 503, "{ready:?}");
+        ready.body.contains("fff-a")
+    });
     assert_eq!(get(second.address, "/healthz", &[]).status, 200);
 }
 
@@ -148,4 +157,186 @@ fn garbage_on_the_port_ends_its_connection_and_nothing_else() {
         assert_eq!(get(server.address, "/healthz", &[]).status, 200);
     }
     network.p2pctl(&["get-rfc", "49"]).exits(0);
+}
+
+/// A peer on its own.
+fn alone(world: &World) -> Server {
+    let own = ["--no-registry", "--name", "alone", "--listen", "127.0.0.1:0", "--state", "state-alone"];
+    Server::start(world.command("peerd", &own))
+}
+
+#[test]
+fn messages_by_http_are_read_as_written_or_refused_in_words() {
+    let world = World::new();
+    let peer = alone(&world);
+    for (query, status, words) in [
+        ("/whisper?name=alone&message=hello", 200, "delivered by alone\n"),
+        ("/whisper?name=ALONE&message=gr%C3%BC%C3%9Fe+an%20alle", 200, "delivered by alone\n"),
+        ("/whisper?name=foo&message=hello", 404, "request cannot be fulfilled: no route to foo\n"),
+        ("/whisper?name=alone", 400, "message: is missing; write ?name=foo&message=hello\n"),
+        ("/whisper", 400, "name: is missing; write ?name=foo&message=hello\n"),
+        ("/broadcast", 400, "message: is missing; write ?message=hello\n"),
+        ("/whisper?name=alone&message=a&message=b", 400, "message: is there twice; give it once\n"),
+        ("/whisper?name=alone&message=%ff", 400, "message: is not UTF-8 once its percent signs are decoded\n"),
+        ("/whisper?name=alone&text=a", 400, "query: \"text\" is no parameter here; there are name, message, kind\n"),
+        ("/broadcast?message=a&wait=soon", 400, "wait: expected number at 0; write a duration such as 2s\n"),
+        ("/broadcast?message=a", 200, "0 of 0 known peers have it\n"),
+    ] {
+        let answer = get(peer.address, query, &[]);
+        assert_eq!((answer.status, answer.body.as_str()), (status, words), "{query}");
+        assert_eq!(answer.content_type(), "text/plain; charset=utf-8", "{query}");
+    }
+    let text = get(peer.address, "/", &[]).body;
+    assert!(text.contains("alone (text): hello\n") && text.contains("alone (text): grüße an alle\n"), "{text}");
+    let refused = get(peer.address, "/whisper?name=foo&message=hello", &[JSON]);
+    let json: serde_json::Value = serde_json::from_str(&refused.body).unwrap();
+    assert_eq!((refused.status, json["error"]["reason"].as_str()), (404, Some("NO_ROUTE")), "{refused:?}");
+    let long = get(peer.address, &format!("/whisper?name={}&message=x", "n".repeat(300)), &[]);
+    assert!(long.status == 400 && long.body.starts_with("name: ") && long.body.len() < 200, "{long:?}");
+    let longer = get(peer.address, &format!("/whisper?name=alone&message={}", "x".repeat(100_000)), &[]);
+    assert_eq!(longer.status, 414, "{longer:?}");
+
+    let post = |kind: &str, form: &str| {
+        let head = format!("content-type: {kind}\r\ncontent-length: {}\r\nconnection: close", form.len());
+        send(peer.address, format!("POST /whisper HTTP/1.1\r\nhost: localhost\r\n{head}\r\n\r\n{form}").as_bytes())
+    };
+    let form = "application/x-www-form-urlencoded";
+    assert!(post(form, "name=alone&message=by+form").contains("delivered by alone\n"));
+    assert!(post("application/json", "{}").starts_with("HTTP/1.1 400 "));
+    assert!(post(form, &format!("name=alone&message={}", "x".repeat(300_000))).starts_with("HTTP/1.1 413 "));
+    assert!(post(form, &format!("name=alone&message={}", "x".repeat(900_000))).starts_with("HTTP/1.1 413 "));
+    for method in ["HEAD", "PUT", "DELETE", "OPTIONS"] {
+        let answer = ask(peer.address, method, "/broadcast?message=a", &[("content-length", "0")]);
+        assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "GET, POST"), "{method}");
+    }
+    assert_eq!(status(&peer)["inbox"]["received"], 3);
+}
+
+#[test]
+fn a_browser_acts_by_a_post_of_the_peers_own_page_only_and_a_foreign_name_sees_nothing() {
+    let world = World::new();
+    let peer = alone(&world);
+    let port = peer.address.port();
+    let mozilla = "user-agent: Mozilla/5.0 (X11; Linux x86_64)\r\n";
+    let asks = |method: &str, path: &str, host: &str, more: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n{more}\r\n");
+        let answer = send(peer.address, head.as_bytes());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].to_owned(), body.to_owned())
+    };
+    let (localhost, act) = (format!("localhost:{port}"), "/whisper?name=alone&message=x");
+    let own = format!("{mozilla}origin: http://localhost:{port}\r\nsec-fetch-site: same-origin\r\n");
+    assert_eq!(asks("POST", act, &localhost, &own).0, "200");
+    assert_eq!(asks("GET", act, &localhost, "user-agent: curl/8.5.0\r\n").0, "200");
+    let other_port = format!("{mozilla}origin: http://localhost:1\r\nsec-fetch-site: same-site\r\n");
+    for (method, host, more) in [
+        ("GET", localhost.as_str(), own.as_str()),
+        ("GET", &localhost, mozilla),
+        ("GET", &localhost, "sec-fetch-site: none\r\n"),
+        ("GET", &localhost, "sec-fetch-site: cross-site\r\n"),
+        ("GET", &format!("0.0.0.0:{port}"), mozilla),
+        ("POST", &localhost, &other_port),
+        ("POST", &localhost, "origin: null\r\n"),
+        ("POST", &localhost, "origin: https://evil.example\r\n"),
+        (
+            "POST",
+            &format!("evil.example:{port}"),
+            &format!("origin: http://evil.example:{port}\r\nsec-fetch-site: same-origin\r\n"),
+        ),
+        ("GET", &format!("evil.example:{port}"), ""),
+    ] {
+        let (code, words) = asks(method, act, host, more);
+        assert_eq!(code, "403", "{method} {host} {more}");
+        assert!(words.contains("curl"), "{words}");
+    }
+    assert_eq!(status(&peer)["inbox"]["received"], 2);
+    // What the operator may see, a rebound name may not: messages, links, the stream.
+    for path in ["/network", "/live", "/documents"] {
+        assert_eq!(asks("GET", path, &format!("evil.example:{port}"), mozilla).0, "403", "{path}");
+    }
+    for accept in ["*/*", "text/html", "application/json"] {
+        let seen = asks("GET", "/", &format!("evil.example:{port}"), &format!("{mozilla}accept: {accept}\r\n")).1;
+        assert!(seen.contains("alone") && !seen.contains("inbox") && !seen.contains("messages  "), "{seen}");
+    }
+}
+
+#[test]
+fn the_page_may_load_its_own_files_and_nothing_else() {
+    let world = World::new();
+    let peer = alone(&world);
+    let page = get(peer.address, "/", &[BROWSER]);
+    let policy = &page.headers["content-security-policy"];
+    for words in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"] {
+        assert!(policy.contains(words), "{policy}");
+    }
+    // No exception in it: no inline code, no other site.
+    let mut exceptions = policy.split('\'').skip(1).step_by(2).filter(|word| !["none", "self", "script"].contains(word));
+    assert!(exceptions.next().is_none() && !policy.contains("http"), "{policy}");
+    assert!(!page.body.contains("://") && !page.body.contains(" style=") && !page.body.contains(" on"), "{}", page.body);
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/graph.js", "text/javascript; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/metrics", "text/plain; version=0.0.4"),
+        ("/nothing", "text/plain; charset=utf-8"),
+    ] {
+        let answer = get(peer.address, path, &[BROWSER]);
+        assert_eq!((answer.content_type(), answer.headers["x-content-type-options"].as_str()), (kind, "nosniff"), "{path}");
+    }
+    let found = get(peer.address, "/documents?find=rfc48", &[]);
+    assert_eq!((found.status, found.body.as_str()), (200, "{\"documents\":[],\"more\":false}\n"));
+    let network: serde_json::Value = serde_json::from_str(&get(peer.address, "/network", &[]).body).unwrap();
+    assert_eq!((network["peers"][0]["name"].as_str(), network["asked"].as_bool()), (Some("alone"), Some(true)), "{network}");
+}
+
+#[test]
+fn so_many_pages_watch_one_more_is_told_and_a_stop_ends_them() {
+    let world = World::new();
+    let peer = alone(&world);
+    let watch = || {
+        let mut stream = TcpStream::connect_timeout(&peer.address, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("GET /live HTTP/1.1\r\nhost: {}\r\n\r\n", peer.address).as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        // The first event, or the refusal.
+        while !String::from_utf8_lossy(&seen).contains("\n\n") && !String::from_utf8_lossy(&seen).contains(" 503 ") {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).unwrap();
+            assert!(length > 0, "{}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&part[..length]);
+        }
+        (stream, String::from_utf8_lossy(&seen).into_owned())
+    };
+    let mut watching: Vec<_> = (0..32).map(|_| watch()).collect();
+    assert!(watching.iter().all(|(_, seen)| seen.starts_with("HTTP/1.1 200 ") && seen.contains("event: status")));
+    let refused = get(peer.address, "/live", &[]);
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains("32 pages watch this peer already"), "{refused:?}");
+    // A place that a page left is free again.
+    drop(watching.pop());
+    watching.push(eventually("a place is free", || Some(watch()).filter(|(_, seen)| seen.starts_with("HTTP/1.1 200 "))));
+    let begun = std::time::Instant::now();
+    peer.signal(Signal::TERM);
+    peer.ended().exits(0);
+    // Streams that went on would be cut at the end of the grace period, 10 s.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(9), "{:?}", begun.elapsed());
+    for (mut stream, _) in watching {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(b"0\r\n\r\n"), "cut, not ended: {}", String::from_utf8_lossy(&rest));
+    }
+}
+
+#[test]
+fn a_flood_of_messages_is_no_flood_of_log_lines() {
+    let world = World::new();
+    let peer = alone(&world);
+    for _ in 0..200 {
+        assert_eq!(get(peer.address, "/whisper?name=alone&message=x", &[]).status, 200);
+    }
+    peer.signal(Signal::TERM);
+    let said = peer.ended().exits(0).stderr;
+    assert!(said.lines().count() < 50, "{said}");
 }

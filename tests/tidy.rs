@@ -78,10 +78,16 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 19] = [
-    ("node", &["catalog", "config", "dial", "http", "identity", "mesh", "messages", "service", "session", "share", "transfer"]),
-    ("service", &["attended", "catalog", "identity", "mesh", "messages", "overlay", "session", "share", "transfer"]),
-    ("http", &["dial", "mesh", "messages", "overlay", "service"]),
+const PEERD_EDGES: [(&str, &[&str]); 20] = [
+    (
+        "node",
+        &[
+            "catalog", "config", "dial", "http", "identity", "mesh", "messages", "network", "service", "session", "share",
+            "transfer",
+        ],
+    ),
+    ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
+    ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are the mesh's.
     ("config", &["mesh", "service"]),
     // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.
@@ -92,6 +98,8 @@ const PEERD_EDGES: [(&str, &[&str]); 19] = [
     ("messages", &["dial", "identity", "mesh", "session"]),
     // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
     ("mesh", &["backoff", "dial", "identity", "messages", "overlay", "routing", "session"]),
+    // Asks peers for their links, beginning with those of the mesh and those that the session knows of.
+    ("network", &["dial", "mesh", "overlay", "session"]),
     ("overlay", &[]),
     // Speaks of peers as the overlay does.
     ("routing", &["overlay"]),
@@ -165,7 +173,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 19] = [
+const PURE: [&str; 21] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
@@ -174,6 +182,8 @@ const PURE: [&str; 19] = [
     "peerd/src/overlay",
     "peerd/src/routing",
     "peerd/src/mesh/acks.rs",
+    "peerd/src/network/picture.rs",
+    "peerd/src/network/history.rs",
     "peerd/src/messages/seen.rs",
     "peerd/src/messages/kind.rs",
     "peerd/src/share/title",

@@ -1,67 +1,74 @@
 //! What a browser, curl and Prometheus see, on the same port as gRPC.
 
+mod caller;
+mod documents;
+mod fields;
+mod live;
 mod messages;
+mod page;
+mod text;
 
-use crate::{mesh::View, messages::Message, overlay::membership::Direction, service::Services};
+use crate::service::Services;
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    middleware,
+    response::{IntoResponse, Response},
     routing::get,
 };
-use p2pdi::{
-    instruments::Metrics,
-    json,
-    v1::{SessionState, StatusResponse},
-};
-use std::{fmt::Write as _, sync::Arc, time::SystemTime};
+use p2pdi::{instruments::Metrics, v1::SessionState};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpConnectInfo;
 
-/// Messages shown on the status page.
-const MESSAGES_SHOWN: usize = 10;
-/// Characters of a message shown there.
-const MESSAGE_SHOWN_CHARS: usize = 120;
+/// Open event streams, each of one page: more than one person has browser windows, and few enough that all of them cost little.
+const STREAMS_MAX: usize = 32;
 
 #[derive(Clone)]
 struct Page {
     services: Arc<Services>,
     metrics: Metrics,
     stop: CancellationToken,
+    /// For event streams.
+    places: Arc<Semaphore>,
 }
 
 /// The plain HTTP side of a peer.
 pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Router {
+    let page = Page { services, metrics, stop, places: Arc::new(Semaphore::new(STREAMS_MAX)) };
     Router::new()
-        .route("/", get(status))
-        .route("/whisper", get(messages::whisper).post(messages::whisper))
-        .route("/broadcast", get(messages::broadcast).post(messages::broadcast))
+        .route("/", get(page::front))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/graph.js", get(page::drawing))
+        .route("/icon.svg", get(page::icon))
+        .route("/live", get(live::events))
+        .route("/network", get(live::network))
+        .route("/documents", get(documents::find))
+        .route("/whisper", messages::whisper())
+        .route("/broadcast", messages::broadcast())
         .route("/metrics", get(render_metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Page { services, metrics, stop })
+        .with_state(page)
+        .layer(middleware::map_response(guarded))
 }
 
-/// The whole status for those who may control the peer; others see what Ping tells everybody.
-async fn status(State(page): State<Page>, headers: HeaderMap, request: Request) -> Response {
-    let caller = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let (value, text) = if page.services.permit(caller).is_ok() {
-        let status = page.services.status();
-        (json::value(&status), text(&status, &page.services.mesh.view(), &page.services.inbox.latest(MESSAGES_SHOWN)))
-    } else {
-        let ping = page.services.ping();
-        let text = format!("peer {} at {}, version {}, {} documents\n", ping.name, ping.endpoint, ping.version, ping.documents);
-        (json::value(&ping), text)
-    };
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    if messages::wants_json(&headers) {
-        ([(header::CONTENT_TYPE, "application/json")], value.to_string() + "\n").into_response()
-    } else if accept.contains("text/html") {
-        Html(html(page.services.me.name.as_str(), &text)).into_response()
-    } else {
-        text.into_response()
+/// What keeps browsers from taking an answer for more than it is: never for another type, in another site's frame or code, or as a
+/// page that may load anything. The page itself says what it may.
+async fn guarded(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
+    answer
 }
 
 async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
@@ -101,92 +108,4 @@ async fn ready(State(page): State<Page>) -> (StatusCode, String) {
         SessionState::Refused | SessionState::Registering => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", standing.detail)),
         _ => (StatusCode::OK, "ready\n".to_owned()),
     }
-}
-
-fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -> String {
-    let mut out = String::new();
-    let mut line = |label: &str, value: String| {
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "{label:<10} {value}");
-    };
-    let now = SystemTime::now();
-    let uptime = status.started_at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| now.duration_since(at).ok());
-    line("peer", format!("{} at {}", status.name, status.endpoint));
-    line("id", status.id.iter().map(|byte| format!("{byte:02x}")).collect());
-    line("version", status.version.clone());
-    line(
-        "up",
-        uptime
-            .map_or_else(String::new, |up| humantime::format_duration(std::time::Duration::from_secs(up.as_secs())).to_string()),
-    );
-    if let Some(registry) = &status.registry {
-        line("registry", registry.detail.clone());
-        line("peers", format!("{} known", registry.known_peers));
-    }
-    for (contact, direction) in &mesh.neighbours {
-        let direction = if *direction == Direction::Outgoing { "to" } else { "from" };
-        line("linked", format!("{direction} {} at {}", contact.name(), contact.endpoint()));
-    }
-    if !mesh.others.is_empty() {
-        line("others", format!("{} to fall back on", mesh.others.len()));
-    }
-    if let Some(share) = &status.share {
-        line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));
-        let left_out = [
-            ("hidden", share.hidden),
-            ("unreadable", share.unreadable),
-            ("leading outside", share.outside),
-            ("unsupported", share.unsupported),
-        ];
-        let left_out: Vec<_> =
-            left_out.iter().filter(|(_, count)| *count > 0).map(|(why, count)| format!("{count} {why}")).collect();
-        if !left_out.is_empty() {
-            line("left out", left_out.join(", "));
-        }
-        if share.pending > 0 {
-            line("pending", format!("{} files being looked at", share.pending));
-        }
-        if !share.detail.is_empty() {
-            line("note", share.detail.clone());
-        }
-        line("learned", format!("{} documents from other peers", share.learned_documents));
-    }
-    if let Some(load) = &status.load {
-        line(
-            "sending",
-            format!("{} documents, {}/s", load.uploads, bytesize::ByteSize(load.upload_bytes_per_second).display().iec()),
-        );
-    }
-    if let Some(inbox) = &status.inbox {
-        line("messages", format!("{} received, {} kept, {} dropped", inbox.received, inbox.messages, inbox.dropped));
-    }
-    for message in messages {
-        let body: String = String::from_utf8_lossy(&message.body)
-            .chars()
-            .take(MESSAGE_SHOWN_CHARS)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        let from = if message.from.is_empty() { "somebody" } else { &message.from };
-        line("", format!("{from} ({}): {body}", message.kind));
-    }
-    out
-}
-
-fn html(name: &str, text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            c => escaped.push(c),
-        }
-    }
-    // A name is letters, digits, hyphens and dots.
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{name} - P2P-DI peer</title>\n<style>body{{font:16px/1.5 ui-monospace,monospace;margin:2rem auto;max-width:60rem;padding:0 1rem;\
-         color-scheme:light dark}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\n<h1>{name}</h1>\n<pre>{escaped}</pre>\n\
-         <p><a href=\"/metrics\">metrics</a> · <a href=\"/healthz\">health</a> · <a href=\"/readyz\">readiness</a></p>\n</html>\n"
-    )
 }

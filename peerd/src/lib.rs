@@ -15,6 +15,7 @@ pub mod identity;
 pub mod locate;
 pub mod mesh;
 pub mod messages;
+pub mod network;
 pub mod node;
 pub mod overlay;
 pub mod routing;

@@ -8,6 +8,7 @@ use crate::{
     identity::{Identity, StateError, StateFolder},
     mesh::{Mesh, MeshDriver},
     messages::{Inbox, Post, Whispers},
+    network::{Network, NetworkDriver},
     service::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
     share::{Indexer, Share, ShareConfig, ShareError},
@@ -40,6 +41,7 @@ pub struct Node {
     indexer: Indexer,
     lookups: Lookups,
     mesh: MeshDriver,
+    network: NetworkDriver,
     metrics: Metrics,
 }
 
@@ -96,11 +98,13 @@ impl Node {
         let inbox = Arc::new(Inbox::new(&metrics));
         let post = Post::new(me.clone(), Arc::clone(&inbox));
         let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone());
+        let (network, looking) = Network::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
             whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::default(), mesh.clone()),
             mesh,
+            network,
             me,
             session,
             inbox,
@@ -109,7 +113,17 @@ impl Node {
             stop: CancellationToken::new(),
             unread: config.limits.unread,
         };
-        Ok(Self { listener, config, state, services: Arc::new(services), indexer, lookups, mesh: driver, metrics })
+        Ok(Self {
+            listener,
+            config,
+            state,
+            services: Arc::new(services),
+            indexer,
+            lookups,
+            mesh: driver,
+            network: looking,
+            metrics,
+        })
     }
 
     /// A handle that outlives [`Node::run`]'s consumption of the node.
@@ -122,7 +136,7 @@ impl Node {
     /// # Errors
     /// When the server cannot run, or a part panics.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
-        let Self { listener, config, state, services, indexer, lookups, mesh, metrics } = self;
+        let Self { listener, config, state, services, indexer, lookups, mesh, network, metrics } = self;
         // A part that ends by itself ends the peer.
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
@@ -145,6 +159,7 @@ impl Node {
         });
         parts.spawn(indexer.run(stop.clone()));
         parts.spawn(mesh.run(stop.clone()));
+        parts.spawn(network.run(stop.clone()));
         let catalog = services.catalog.clone();
         parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
         if let Some(registry) = config.registry {

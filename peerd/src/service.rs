@@ -4,8 +4,9 @@ use crate::{
     attended::Attended,
     catalog::{self, Catalog, Filter},
     identity::Identity,
-    mesh::{Mesh, RELAYED_MAX_BYTES},
+    mesh::{Mesh, RELAYED_MAX_BYTES, View},
     messages::{Inbox, MessageKind, Whispers},
+    network::Network,
     overlay::wire,
     session::Session,
     share::SharedDocument,
@@ -49,6 +50,7 @@ pub struct Services {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) whispers: Whispers,
     pub(crate) mesh: Mesh,
+    pub(crate) network: Network,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
     /// Ends streams that would go on for ever.
@@ -97,8 +99,13 @@ impl Services {
         }
     }
 
-    fn load(&self) -> Load {
-        self.uploads.load()
+    pub(crate) fn load(&self) -> Load {
+        Load { links: self.mesh.view().status.links, ..self.uploads.load() }
+    }
+
+    /// This peer and its neighbours.
+    fn listed(&self, view: &View) -> ListPeersResponse {
+        ListPeersResponse { load: Some(self.load()), documents: self.catalog.share().index().len() as u64, ..view.list() }
     }
 
     fn document(&self, wanted: Option<get_rfc_request::Document>) -> Result<Arc<SharedDocument>, Status> {
@@ -170,7 +177,7 @@ impl Peer for Calls {
     }
 
     async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
-        Ok(Response::new(self.mesh.view().list()))
+        Ok(Response::new(self.listed(&self.mesh.view())))
     }
 
     async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
@@ -232,7 +239,7 @@ impl Control for Calls {
     async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
         self.permit(request.remote_addr())?;
         let view = self.mesh.view();
-        Ok(Response::new(TopologyResponse { peers: Some(view.list()), mesh: Some(view.status) }))
+        Ok(Response::new(TopologyResponse { peers: Some(self.listed(&view)), mesh: Some(view.status) }))
     }
 }
 

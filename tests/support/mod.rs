@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
+pub mod browser;
 pub mod http;
 pub mod network;
 pub mod process;

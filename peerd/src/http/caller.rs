@@ -1,0 +1,176 @@
+//! Who asks: a program such as curl, or a browser, and then on behalf of which site.
+//!
+//! A browser on this machine makes requests for whatever site it shows, and they come from loopback. Its own word says for whom:
+//! Fetch Metadata (W3C) where it gives it, which is to addresses it trusts (`localhost` and `127.0.0.1`, not `0.0.0.0` or a
+//! name), else `Origin`, which every POST has. A site whose name was made to point here (DNS rebinding) is told by `Host`.
+//! What a browser asks for without such a word could come from anywhere: an image, a link in a mail, a redirect after a typed
+//! address. Such requests may look, and change nothing.
+
+use crate::service::{ControlFrom, Services};
+use axum::http::{
+    HeaderMap, Method,
+    header::{self, HeaderName},
+    request::Parts,
+    uri::Authority,
+};
+use p2pdi::status::Reason;
+use std::net::IpAddr;
+use tonic::{Status, transport::server::TcpConnectInfo};
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// No browser: whoever runs it decides what it does.
+    Program,
+    /// The peer's own page.
+    OwnPage,
+    /// A browser that does not say for whom, or that a person (or a program of theirs) sent here.
+    Browser,
+    /// A page of another site.
+    Foreign,
+}
+
+/// Whether the request may see what only the operator may. Nothing cross-site can read an answer; a rebound name could.
+pub(super) fn may_see(services: &Services, request: &Parts) -> Result<(), Status> {
+    permit(services, request, |_| true)
+}
+
+/// Whether the request may make the peer do something.
+pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status> {
+    permit(services, request, |origin| match origin {
+        Origin::Program => true,
+        // Links, images and redirects make GETs, so a browser's GET does nothing, whoever seems to make it.
+        Origin::OwnPage => request.method == Method::POST,
+        Origin::Browser | Origin::Foreign => false,
+    })
+}
+
+fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
+    services.permit(request.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr))?;
+    let authority = request.uri.authority().map(Authority::as_str);
+    let refuse = |words: &str| Err(Reason::LoopbackOnly.status(words));
+    match origin(&request.headers, authority, services.me.endpoint.host(), services.control) {
+        Origin::Foreign => refuse(
+            "this request comes from a page of another site, or by a name that is not this peer's; use http://localhost, the peer's address, or curl",
+        ),
+        origin if !allowed(origin) => refuse(
+            "a browser's address bar or link may not make this peer talk, since any site can lead it here; send from the peer's page at /, or with curl",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn origin(headers: &HeaderMap, authority: Option<&str>, own_host: &str, control: ControlFrom) -> Origin {
+    // What cannot be read is nobody's.
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST).or(authority);
+    let site = text(HeaderName::from_static("sec-fetch-site"));
+    let origin = text(header::ORIGIN);
+    // All browsers call themselves that, and no page can have them say otherwise without asking this server first.
+    let is_mozilla = text(header::USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/"));
+    let is_browser = is_mozilla || site.is_some() || origin.is_some() || headers.contains_key(header::REFERER);
+    if (is_browser || control == ControlFrom::Loopback) && host.map_or(is_browser, |host| !is_ours(host, own_host)) {
+        return Origin::Foreign;
+    }
+    if !is_browser {
+        return Origin::Program;
+    }
+    let same =
+        |origin: &str| origin.split_once("://").is_some_and(|(_, from)| host.is_some_and(|host| from.eq_ignore_ascii_case(host)));
+    match (site, origin.map(same)) {
+        (_, Some(false)) => Origin::Foreign,
+        (Some("same-origin"), _) | (None, Some(true)) => Origin::OwnPage,
+        (Some("none") | None, _) => Origin::Browser,
+        (Some(_), _) => Origin::Foreign,
+    }
+}
+
+/// Whether a `Host` names this machine in a way that nobody else's DNS has a say in.
+fn is_ours(host: &str, own: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    address.eq_ignore_ascii_case(own)
+        || is("localhost")
+        || address.parse::<IpAddr>().is_ok()
+        || gethostname::gethostname().to_str().is_some_and(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn of(pairs: &[(&'static str, &'static str)]) -> Origin {
+        origin(&headers(pairs), None, "peer-0.peers", ControlFrom::Loopback)
+    }
+
+    const MOZILLA: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36");
+
+    #[test]
+    fn programs_by_any_name_of_this_machine() {
+        for host in ["localhost:8003", "LOCALHOST", "127.0.0.1:8003", "[::1]:8003", "[::1]", "0.0.0.0:8003", "peer-0.peers:8003"]
+        {
+            assert_eq!(of(&[("host", host), ("user-agent", "curl/8.5.0")]), Origin::Program, "{host}");
+        }
+        assert_eq!(of(&[]), Origin::Program, "HTTP/1.0");
+        let over_http2 = |authority| origin(&headers(&[]), Some(authority), "peer-0.peers", ControlFrom::Loopback);
+        assert_eq!((over_http2("localhost:8003"), over_http2("evil.example:8003")), (Origin::Program, Origin::Foreign));
+        for host in ["evil.example", "evil.example:8003", "localhost.evil.example", "127.0.0.1.evil.example", "", "?", "[::1"] {
+            assert_eq!(of(&[("host", host)]), Origin::Foreign, "{host}");
+        }
+        // Whom anybody may control is reached by any name.
+        assert_eq!(origin(&headers(&[("host", "peers.example")]), None, "10.0.0.1", ControlFrom::Any), Origin::Program);
+    }
+
+    #[test]
+    fn the_own_page_in_browsers_that_say_so_and_in_those_that_do_not() {
+        for ours in [
+            &[MOZILLA, ("host", "localhost:8003"), ("sec-fetch-site", "same-origin")][..],
+            &[MOZILLA, ("host", "localhost:8003"), ("origin", "http://localhost:8003"), ("sec-fetch-site", "same-origin")],
+            &[MOZILLA, ("host", "192.0.2.7:8003"), ("origin", "http://192.0.2.7:8003")],
+        ] {
+            assert_eq!(of(ours), Origin::OwnPage, "{ours:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_else_a_browser_asks_for_is_nobodys_word() {
+        for browser in [
+            &[MOZILLA, ("host", "localhost:8003")][..],
+            // Typed, or a link in a mail; redirects after it keep this word.
+            &[MOZILLA, ("host", "localhost:8003"), ("sec-fetch-site", "none")],
+            // An address that browsers do not trust, so they do not say who asks; it leads here on Linux and macOS.
+            &[MOZILLA, ("host", "0.0.0.0:8003")],
+            &[("host", "localhost:8003"), ("referer", "http://localhost:8003/")],
+        ] {
+            assert_eq!(of(browser), Origin::Browser, "{browser:?}");
+        }
+    }
+
+    #[test]
+    fn other_sites_other_ports_and_rebound_names_are_foreign() {
+        for foreign in [
+            &[("host", "localhost:8003"), ("origin", "http://evil.example")][..],
+            &[("host", "localhost:8003"), ("origin", "null")],
+            &[("host", "localhost:8003"), ("origin", "http://localhost:9000")],
+            &[("host", "localhost:8003"), ("origin", "http://localhost:9000"), ("sec-fetch-site", "same-site")],
+            &[("host", "localhost:8003"), ("sec-fetch-site", "cross-site")],
+            &[("host", "localhost:8003"), ("sec-fetch-site", "same-site")],
+            &[("host", "localhost:8003"), ("sec-fetch-site", "none"), ("origin", "http://evil.example")],
+            &[("host", "localhost:8003"), ("sec-fetch-site", "of-the-future")],
+            &[("host", "evil.example:8003"), ("origin", "http://evil.example:8003"), ("sec-fetch-site", "same-origin")],
+            &[MOZILLA, ("host", "evil.example:8003")],
+            &[MOZILLA],
+        ] {
+            assert_eq!(of(foreign), Origin::Foreign, "{foreign:?}");
+            assert_eq!(origin(&headers(foreign), None, "10.0.0.1", ControlFrom::Any), Origin::Foreign, "{foreign:?}");
+        }
+    }
+}

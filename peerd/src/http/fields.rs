@@ -1,0 +1,122 @@
+//! The parameters of a request: those of its query and, in a POST, of its form.
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{header, request::Parts},
+};
+use p2pdi::{
+    field::{InvalidField, Shown},
+    status::Reason,
+};
+use percent_encoding::percent_decode_str;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::timeout;
+use tonic::Status;
+
+/// Longest form: the longest whisper, every byte of it percent-encoded, and the names around it.
+const FORM_MAX_BYTES: usize = 3 * crate::messages::BODY_MAX_BYTES + 4 * 1024;
+/// How long a form may take to arrive. A guess: the longest one over a bad line.
+const FORM_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a form says it is.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Named values, each given once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields(BTreeMap<&'static str, String>);
+
+impl Fields {
+    /// Reads all of a request. `known`: the parameters there are.
+    pub(super) async fn read(parts: &Parts, body: Body, known: &'static [&'static str]) -> Result<Self, Status> {
+        let form = match timeout(FORM_TIMEOUT, to_bytes(body, FORM_MAX_BYTES)).await {
+            Ok(Ok(form)) => form,
+            Ok(Err(_)) => return Err(Reason::MessageTooLarge.status(format!("the form is longer than {FORM_MAX_BYTES} bytes"))),
+            Err(_) => return Err(Status::deadline_exceeded("the form did not arrive in time")),
+        };
+        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(FORM);
+        if !form.is_empty() && !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM)) {
+            return Err(InvalidField::new("content-type", format!("{} is not understood; send {FORM}", Shown(kind))).into());
+        }
+        let form = std::str::from_utf8(&form).map_err(|_| InvalidField::new("form", "is not UTF-8; percent-encode it"))?;
+        Ok(Self::parse(&[parts.uri.query().unwrap_or(""), form], known)?)
+    }
+
+    /// By the URL standard: `+` is a space, and a `%` that encodes nothing is itself. What is not UTF-8 is refused.
+    fn parse(texts: &[&str], known: &'static [&'static str]) -> Result<Self, InvalidField> {
+        let mut fields = BTreeMap::new();
+        for pair in texts.iter().flat_map(|text| text.split('&')).filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded =
+                |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8().map(std::borrow::Cow::into_owned);
+            let unknown = |name: &str| {
+                InvalidField::new("query", format!("{} is no parameter here; there are {}", Shown(name), known.join(", ")))
+            };
+            let name = decoded(name).map_err(|_| unknown(name))?;
+            let Some(name) = known.iter().find(|known| **known == name) else { return Err(unknown(&name)) };
+            let value = decoded(value).map_err(|_| InvalidField::new(name, "is not UTF-8 once its percent signs are decoded"))?;
+            if fields.insert(*name, value).is_some() {
+                return Err(InvalidField::new(name, "is there twice; give it once"));
+            }
+        }
+        Ok(Self(fields))
+    }
+
+    /// What a parameter says, if it is there.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// What a parameter says that has to be there; `example` shows how.
+    pub(super) fn needed(&self, name: &'static str, example: &str) -> Result<&str, InvalidField> {
+        self.get(name).ok_or_else(|| InvalidField::new(name, format!("is missing; write {example}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["name", "message"];
+
+    fn message(query: &str) -> Result<Option<String>, String> {
+        let fields = Fields::parse(&[query, ""], KNOWN).map_err(|error| error.to_string())?;
+        Ok(fields.get("message").map(str::to_owned))
+    }
+
+    #[test]
+    fn values_are_decoded_as_urls_and_forms_are() {
+        for (query, expected) in [
+            ("message=hello", "hello"),
+            ("message=hello+there%21", "hello there!"),
+            ("message=1%2B1", "1+1"),
+            ("message=gr%C3%BC%C3%9Fe", "grüße"),
+            ("message=grüße", "grüße"),
+            ("message=a=b", "a=b"),
+            ("message=100%&&name=foo&", "100%"),
+            ("message=%zz%4", "%zz%4"),
+            ("%6dessage=x", "x"),
+            ("message=", ""),
+            ("message", ""),
+        ] {
+            assert_eq!(message(query).unwrap().as_deref(), Some(expected), "{query}");
+        }
+        assert_eq!(message("").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_repeated_unknown_or_no_text_is_refused_by_name() {
+        for (query, expected) in [
+            ("message=a&message=b", "message: is there twice; give it once"),
+            ("message=%ff", "message: is not UTF-8 once its percent signs are decoded"),
+            ("mesage=a", "query: \"mesage\" is no parameter here; there are name, message"),
+            ("Message=a", "query: \"Message\" is no parameter here; there are name, message"),
+            ("%ff=a", "query: \"%ff\" is no parameter here; there are name, message"),
+            ("%3Cscript%3E=a", "query: \"<script>\" is no parameter here; there are name, message"),
+        ] {
+            assert_eq!(message(query).unwrap_err(), expected, "{query}");
+        }
+        let both = Fields::parse(&["message=a", "message=b"], KNOWN).unwrap_err();
+        assert_eq!(both.field, "message");
+        let missing = Fields::default().needed("name", "?name=foo").unwrap_err();
+        assert_eq!(missing.to_string(), "name: is missing; write ?name=foo");
+    }
+}

@@ -1,0 +1,83 @@
+//! The front: text for curl, JSON for programs, the live page for browsers.
+
+use super::{Page, caller, messages, text};
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use p2pdi::json;
+
+const PAGE: &str = include_str!("page/index.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
+const DRAWING: &str = include_str!("page/graph.js");
+const ICON: &str = include_str!("page/icon.svg");
+
+/// What the page may load: its own files and nothing else; and no text may become markup or code (`trusted-types`).
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// The whole status for those who may control the peer; others see what Ping tells everybody.
+pub(super) async fn front(State(page): State<Page>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let services = &page.services;
+    let accept = parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let (as_json, as_page) = (messages::wants_json(&parts.headers), accept.contains("text/html"));
+    match caller::may_see(services, &parts) {
+        Ok(()) if as_json => messages::as_json(StatusCode::OK, &json::value(&services.status())),
+        Ok(()) => {
+            let text = text::text(&services.status(), &services.mesh.view(), &services.inbox.latest(text::MESSAGES_SHOWN));
+            if as_page { html(services.me.name.as_str(), &text) } else { text.into_response() }
+        }
+        Err(_) if as_json => messages::as_json(StatusCode::OK, &json::value(&services.ping())),
+        Err(refused) => {
+            let ping = services.ping();
+            let text =
+                format!("peer {} at {}, version {}, {} documents\n", ping.name, ping.endpoint, ping.version, ping.documents);
+            // The page would see no more; but a link from another site to this one is followed by a person.
+            if as_page { html(&ping.name, &(text + "\n" + refused.message() + "\n")) } else { text.into_response() }
+        }
+    }
+}
+
+/// The page; `text` is what it says without its script.
+fn html(name: &str, text: &str) -> Response {
+    // A name is letters, digits, hyphens and dots.
+    let page = PAGE.replacen("{{name}}", name, 1).replacen("{{text}}", &escaped(text), 1);
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], page).into_response()
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+pub(super) async fn style() -> Response {
+    file("text/css; charset=utf-8", STYLE)
+}
+
+pub(super) async fn script() -> Response {
+    file("text/javascript; charset=utf-8", SCRIPT)
+}
+
+pub(super) async fn drawing() -> Response {
+    file("text/javascript; charset=utf-8", DRAWING)
+}
+
+pub(super) async fn icon() -> Response {
+    file("image/svg+xml", ICON)
+}
+
+/// Asked for again with each page, so that one of an older version is never left over.
+fn file(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind), (HeaderName::from_static("cache-control"), "no-cache")], text).into_response()
+}

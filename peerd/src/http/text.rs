@@ -1,0 +1,79 @@
+//! The peer's status as text, for curl and for browsers without scripts.
+
+use crate::{mesh::View, messages::Message, overlay::membership::Direction};
+use p2pdi::v1::StatusResponse;
+use std::{fmt::Write as _, time::SystemTime};
+
+/// Messages shown.
+pub(super) const MESSAGES_SHOWN: usize = 10;
+/// Characters of a message shown.
+const MESSAGE_SHOWN_CHARS: usize = 120;
+
+pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -> String {
+    let mut out = String::new();
+    let mut line = |label: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{label:<10} {value}");
+    };
+    let now = SystemTime::now();
+    let uptime = status.started_at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| now.duration_since(at).ok());
+    line("peer", format!("{} at {}", status.name, status.endpoint));
+    line("id", status.id.iter().map(|byte| format!("{byte:02x}")).collect());
+    line("version", status.version.clone());
+    line(
+        "up",
+        uptime
+            .map_or_else(String::new, |up| humantime::format_duration(std::time::Duration::from_secs(up.as_secs())).to_string()),
+    );
+    if let Some(registry) = &status.registry {
+        line("registry", registry.detail.clone());
+        line("peers", format!("{} known", registry.known_peers));
+    }
+    for (contact, direction) in &mesh.neighbours {
+        let direction = if *direction == Direction::Outgoing { "to" } else { "from" };
+        line("linked", format!("{direction} {} at {}", contact.name(), contact.endpoint()));
+    }
+    if !mesh.others.is_empty() {
+        line("others", format!("{} to fall back on", mesh.others.len()));
+    }
+    if let Some(share) = &status.share {
+        line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));
+        let left_out = [
+            ("hidden", share.hidden),
+            ("unreadable", share.unreadable),
+            ("leading outside", share.outside),
+            ("unsupported", share.unsupported),
+        ];
+        let left_out: Vec<_> =
+            left_out.iter().filter(|(_, count)| *count > 0).map(|(why, count)| format!("{count} {why}")).collect();
+        if !left_out.is_empty() {
+            line("left out", left_out.join(", "));
+        }
+        if share.pending > 0 {
+            line("pending", format!("{} files being looked at", share.pending));
+        }
+        if !share.detail.is_empty() {
+            line("note", share.detail.clone());
+        }
+        line("learned", format!("{} documents from other peers", share.learned_documents));
+    }
+    if let Some(load) = &status.load {
+        line(
+            "sending",
+            format!("{} documents, {}/s", load.uploads, bytesize::ByteSize(load.upload_bytes_per_second).display().iec()),
+        );
+    }
+    if let Some(inbox) = &status.inbox {
+        line("messages", format!("{} received, {} kept, {} dropped", inbox.received, inbox.messages, inbox.dropped));
+    }
+    for message in messages {
+        let body: String = String::from_utf8_lossy(&message.body)
+            .chars()
+            .take(MESSAGE_SHOWN_CHARS)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let from = if message.from.is_empty() { "somebody" } else { &message.from };
+        line("", format!("{from} ({}): {body}", message.kind));
+    }
+    out
+}

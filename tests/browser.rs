@@ -1,0 +1,164 @@
+//! The live page in a real browser, and what other sites' pages in the same browser cannot do.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
+mod support;
+
+use rustix::process::Signal;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+};
+use support::{
+    browser::Browser,
+    http::get,
+    network::{Network, status},
+    tools,
+};
+
+/// Text of the page's elements that a selector finds, joined.
+fn text(selector: &str) -> String {
+    format!("[...document.querySelectorAll('{selector}')].map((found) => found.textContent).join(' | ')")
+}
+
+#[test]
+fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
+    let Some(chromium) = tools::chromium() else { return };
+    let network = Network::start();
+    let mut browser = Browser::start(&chromium);
+    let page = browser.open(&format!("http://localhost:{}/", network.c.address.port()));
+    for (what, words) in [
+        ("#name", "fff-c"),
+        ("#connection", "live"),
+        ("#counts", "2 peers, 1 link"),
+        ("#peer-rows .peer", "fff-c | fff-a"),
+        ("#drawing .node text", "fff-a"),
+        ("#document-rows", "fff-a"),
+        ("#events", "fff-a is linked to this peer"),
+    ] {
+        browser.until(&page, &format!("{}.includes('{words}')", text(what)));
+    }
+    browser.until(&page, "document.querySelectorAll('#drawing line').length === 1");
+    browser.until(&page, "document.querySelectorAll('#document-rows tr').length >= 4");
+
+    // What strangers say is text.
+    let script = "<script>document.title='broken'</script><img src=x onerror=document.title='broken'>";
+    network.p2pctl(&["whisper", "fff-c", script]).exits(0);
+    browser.until(&page, &format!("{}.includes('<script>')", text("#message-list")));
+    assert_eq!(browser.value(&page, "document.querySelectorAll('#message-list img, #message-list script').length"), 0);
+    assert_eq!(browser.value(&page, "document.title"), "fff-c - P2P-DI peer");
+
+    // Its form sends.
+    let send = |to: &str, body: &str| {
+        format!(
+            "document.getElementById('to').value = '{to}'; document.getElementById('body').value = '{body}'; \
+             document.querySelector('#send button').click()"
+        )
+    };
+    browser.value(&page, &send("fff-a", "grüße & 100% + 1"));
+    browser.until(&page, &format!("{}.startsWith('Delivered by fff-a')", text("#sent")));
+    assert!(get(network.a.address, "/", &[]).body.contains("fff-c (text): grüße & 100% + 1"));
+    browser.value(&page, &send("", "to all"));
+    browser.until(&page, &format!("{} === '1 of 1 known peers have it'", text("#sent")));
+
+    // A search, then a peer that dies.
+    browser.value(
+        &page,
+        "const find = document.getElementById('find'); find.value = '2324'; find.dispatchEvent(new Event('input'))",
+    );
+    browser.until(&page, &format!("{}.includes('Hyper Text Coffee Pot Control Protocol')", text("#document-rows tr:only-child")));
+    network.a.signal(Signal::KILL);
+    browser.until(&page, &format!("{}.includes('fff-a does not answer')", text("#event-list")));
+    assert_eq!(browser.problems(&page), [""; 0], "the console stays empty");
+
+    // The policy holds, whatever the script might do.
+    let markup = "try { document.body.innerHTML = '<b>x</b>'; 'taken' } catch (error) { error.name }";
+    assert_eq!(browser.value(&page, markup), "TypeError");
+    assert_eq!(browser.value(&page, "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"), "TypeError");
+    assert!(browser.problems(&page).iter().any(|problem| problem.contains("Content Security Policy")));
+}
+
+#[test]
+fn pages_of_other_sites_make_a_peer_say_nothing() {
+    let Some(chromium) = tools::chromium() else { return };
+    let network = Network::start();
+    let port = network.c.address.port();
+    // Each way a page can make a browser ask: an image, a link followed, a script's request of either method, a form.
+    let evil = format!(
+        "<!doctype html><title>waiting</title><body><script>
+        const hosts = ['localhost:{port}', '127.0.0.1:{port}', '0.0.0.0:{port}'];
+        const settled = (make) => new Promise((done) => {{ make(done); }});
+        (async () => {{
+          for (const host of hosts) {{
+            for (const path of ['/whisper?name=fff-c&message=evil', '/broadcast?message=evil']) {{
+              const url = 'http://' + host + path;
+              await settled((done) => {{
+                const image = new Image();
+                image.onload = image.onerror = done;
+                image.referrerPolicy = 'no-referrer';
+                image.src = url;
+              }});
+              for (const method of ['GET', 'POST', 'HEAD']) {{
+                await fetch(url, {{ method, mode: 'no-cors', referrerPolicy: 'no-referrer' }}).catch(() => {{}});
+                await fetch(url, {{ method }}).catch(() => {{}});
+              }}
+              await settled((done) => {{
+                const frame = document.createElement('iframe');
+                frame.onload = frame.onerror = done;
+                frame.src = url;
+                document.body.append(frame);
+              }});
+              await settled((done) => {{
+                const frame = document.createElement('iframe');
+                const form = document.createElement('form');
+                frame.name = form.target = 'of' + document.querySelectorAll('iframe').length;
+                form.method = 'post';
+                form.action = url;
+                document.body.append(frame, form);
+                frame.onload = done;
+                form.submit();
+              }});
+            }}
+          }}
+          const read = await fetch('http://localhost:{port}/network').then(() => 'read', () => 'refused');
+          document.title = 'done ' + read;
+        }})();
+        </script>"
+    );
+    let site = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = site.local_addr().unwrap();
+    // Serves this page until the test ends, and redirects a typed address.
+    thread::spawn(move || {
+        for stream in site.incoming().map_while(Result::ok) {
+            let (evil, mut stream) = (evil.clone(), stream);
+            thread::spawn(move || {
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap_or(0);
+                let answer = if request[..length].starts_with(b"GET /redirect") {
+                    let to = format!("http://localhost:{port}/broadcast?message=evil");
+                    format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                } else {
+                    format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{evil}",
+                        evil.len()
+                    )
+                };
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    let mut browser = Browser::start(&chromium);
+    let page = browser.open(&format!("http://localhost:{}/", address.port()));
+    browser.until(&page, "document.title === 'done refused'");
+    let typed = browser.open(&format!("http://localhost:{}/redirect", address.port()));
+    browser.until(
+        &typed,
+        &format!("location.port === '{port}' && document.body.textContent.includes('may not make this peer talk')"),
+    );
+    assert_eq!(status(&network.c)["inbox"]["received"], 0);
+    assert_eq!(status(&network.a)["inbox"]["received"], 0);
+    // It could have said something: the same lines by curl do.
+    assert_eq!(get(network.c.address, "/broadcast?message=good", &[("user-agent", "curl/8.5.0")]).status, 200);
+    assert_eq!(status(&network.a)["inbox"]["received"], 1);
+}
