@@ -7,7 +7,7 @@ use crate::{
     http,
     identity::{Identity, StateError, StateFolder},
     mesh::{Mesh, MeshDriver},
-    messages::{Inbox, Post, Whispers},
+    messages::{Handlers, Inbox, Post, Whispers},
     service::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
     share::{Indexer, Share, ShareConfig, ShareError},
@@ -23,7 +23,12 @@ use p2pdi::{
         peer_server::{self, PeerServer},
     },
 };
-use std::{io, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -47,6 +52,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct NodeHandle {
     services: Arc<Services>,
+    state: PathBuf,
 }
 
 /// Why a peer cannot run.
@@ -103,6 +109,7 @@ impl Node {
             mesh,
             me,
             session,
+            handlers: Handlers::new(Arc::clone(&inbox)),
             inbox,
             control: config.control,
             started_at: SystemTime::now(),
@@ -114,7 +121,7 @@ impl Node {
 
     /// A handle that outlives [`Node::run`]'s consumption of the node.
     pub fn handle(&self) -> NodeHandle {
-        NodeHandle { services: Arc::clone(&self.services) }
+        NodeHandle { services: Arc::clone(&self.services), state: self.state.path().to_owned() }
     }
 
     /// Runs until `stop`: then the registry is left, calls under way may finish within the grace period, and all parts end.
@@ -145,6 +152,7 @@ impl Node {
         });
         parts.spawn(indexer.run(stop.clone()));
         parts.spawn(mesh.run(stop.clone()));
+        parts.spawn(services.handlers.clone().run(stop.clone()));
         let catalog = services.catalog.clone();
         parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
         if let Some(registry) = config.registry {
@@ -179,6 +187,11 @@ impl NodeHandle {
         &self.services.me
     }
 
+    /// The folder of its id, its cookie and its index.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Its share.
     pub fn share(&self) -> &Share {
         self.services.catalog.share()
@@ -205,5 +218,10 @@ impl NodeHandle {
     /// The messages it received.
     pub fn inbox(&self) -> &Arc<Inbox> {
         &self.services.inbox
+    }
+
+    /// What is done with them as they come.
+    pub fn handlers(&self) -> &Handlers {
+        &self.services.handlers
     }
 }
