@@ -26,8 +26,8 @@
 //! # }
 //! ```
 //!
-//! `cargo run -p peerd --example chat` is a whole program. Below [`Peer`] lie the parts: they know each other only through what [`node`]
-//! hands them, and [`Peer::node`] gives access to them.
+//! `cargo run -p peerd --example chat` is a whole program. Below it lie the parts: they know each other only through what [`node`]
+//! hands them, and [`PeerHandle::node`] gives access to them.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 

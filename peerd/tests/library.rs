@@ -1,6 +1,12 @@
 //! Peers of a program, through nothing but what the crate offers for that.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test may fail loudly, and its sizes are small"
+)]
 
 mod support;
 

@@ -287,6 +287,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_handler_is_too_slow_for_is_dropped_and_its_senders_are_told() {
+        let (inbox, handlers) = handlers();
+        let (go, gone) = tokio::sync::watch::channel(false);
+        let slow = move |_| {
+            let mut gone = gone.clone();
+            async move { gone.wait_for(|go| *go).await.map(|_| Reply::new("DONE", "")).ok() }
+        };
+        handlers.on("SLOW".parse().unwrap(), slow, &Handle::current()).unwrap();
+        let deliver = || match deliver(&inbox, "SLOW", "") {
+            Taken::Handled(answered) => answered,
+            _ => panic!("nobody handles it"),
+        };
+        let first = deliver();
+        // Until it is being handled: then nothing can push it out any more.
+        while Arc::strong_count(handlers.0.handlers().get(&"SLOW".parse().unwrap()).unwrap()) == 1 {
+            tokio::task::yield_now().await;
+        }
+        let mut waiting: std::collections::VecDeque<_> = (0..1_100).map(|_| deliver()).collect();
+        assert_eq!(inbox.status().dropped, 101);
+        go.send_replace(true);
+        assert!(first.await.is_ok());
+        for pushed_out in waiting.drain(..100) {
+            assert!(pushed_out.await.is_err());
+        }
+        for handled in waiting {
+            assert!(handled.await.is_ok());
+        }
+    }
+
+    #[tokio::test]
     async fn an_answer_that_cannot_be_sent_is_none() {
         let (inbox, handlers) = handlers();
         let long = |_| async { Reply::new("LONG", vec![0; BODY_MAX_BYTES + 1]) };
