@@ -1,8 +1,9 @@
-//! chat, driven through pipes, as scripts do it. What a person sees on a terminal has no test of its own but those of its parts.
+//! chat: on a terminal as a person uses it, and through pipes as scripts do.
 
 use super::mesh::peer;
 use crate::support::{
     process::{Running, Server},
+    terminal::Terminal,
     wait::{eventually, until},
     world::World,
 };
@@ -125,4 +126,47 @@ fn a_chat_in_a_pipe_says_its_lines_and_ends() {
     hers.ended().exits(0);
     let refused = world.run("p2pctl", &["chat", "--via", "127.0.0.1:1"]).exits(1).prints_nothing();
     refused.says(&["error: 127.0.0.1:1 does not answer", "hint: --via HOST:PORT"]);
+}
+
+/// Sets a colour of the 256.
+const COLOUR: &str = "\u{1b}[38;5;";
+
+#[test]
+fn a_person_types_while_messages_come_and_finds_the_line_again_the_next_day() {
+    let world = World::new();
+    let (alice, bob) = alice_and_bob(&world);
+    let (at_alice, at_bob) = (alice.address.to_string(), bob.address.to_string());
+    let his = chat(&world, &bob, &[]);
+    let mut hers = Terminal::start(world.command("p2pctl", &["chat", "--via", &at_alice]));
+    hers.shows("alice> ");
+    hers.types("half a ");
+    hers.shows("half a ");
+    world.run("p2pctl", &["broadcast", "news\u{1b}[2J", "--kind", "chat", "--via", &at_bob]).exits(0);
+    hers.shows(": news\u{fffd}[2J");
+    // The line that is typed is below it again, and whole.
+    until("her line is there again", || hers.shown().split(": news").nth(1).is_some_and(|after| after.contains("half a ")));
+    assert!(hers.shown().contains(COLOUR), "{:?}", hers.shown());
+    hers.types("line\r@b\tto you\r");
+    until("he reads both", || his.printed() == "alice: half a line\nalice (to you): to you\n");
+    // Ctrl-D.
+    hers.types("\u{4}");
+    hers.exits(0);
+
+    let mut command = world.command("p2pctl", &["chat", "--via", &at_alice]);
+    command.env("NO_COLOR", "1");
+    let mut hers = Terminal::start(command);
+    hers.shows("alice> ");
+    // Arrow up, twice.
+    hers.types("\u{1b}[A\u{1b}[A\r");
+    until("he reads it again", || his.printed().ends_with("to you\nalice: half a line\n"));
+    assert!(!hers.shown().contains(COLOUR), "{:?}", hers.shown());
+    hers.types("unfinished\u{3}");
+    hers.exits(0);
+
+    let mut hers = Terminal::start(world.command("p2pctl", &["chat", "--via", &at_alice]));
+    hers.shows("alice> ");
+    // Typed ahead, all at once.
+    hers.types("one\rtwo\r/quit\rthree\r");
+    hers.exits(0);
+    until("he reads what was before the end", || his.printed().ends_with("alice: one\nalice: two\n"));
 }
