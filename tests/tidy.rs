@@ -78,7 +78,7 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 20] = [
+const PEERD_EDGES: [(&str, &[&str]); 21] = [
     (
         "node",
         &[
@@ -88,6 +88,8 @@ const PEERD_EDGES: [(&str, &[&str]); 20] = [
     ),
     ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
     ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service"]),
+    // What a program asks of its own peer; begins and ends the node.
+    ("peer", &["config", "dial", "mesh", "messages", "node", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are the mesh's.
     ("config", &["mesh", "service"]),
     // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.

@@ -30,6 +30,7 @@ Examples:
   Talk:
     p2pctl whisper fff-c 'hello there'
     p2pctl broadcast 'hello all' --via 127.0.0.1:7801 --wait 2s
+    p2pctl chat --via 127.0.0.1:7801
 
   Listen to what a peer is told, and draw the network it is in:
     p2pctl listen --via 127.0.0.1:7801
@@ -58,7 +59,7 @@ pub(crate) struct Global {
     #[arg(long, short, global = true, env = "P2PDI_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 
-    /// Folder for the cookies that `register` keeps; by default the user's state folder
+    /// Folder for the cookies that `register` keeps and the history of `chat`; by default the user's state folder
     #[arg(long, global = true, env = "P2PDI_CTL_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
@@ -99,6 +100,8 @@ pub(crate) enum Verb {
     Broadcast(Broadcast),
     /// Print the messages that a peer gets, until Ctrl-C
     Listen(Listen),
+    /// Talk with everybody in the mesh of a peer; `@name text` goes to one
+    Chat(Chat),
     /// Link a peer to another, and so to its mesh
     Join(Join),
     /// Count the peers that answer in the mesh, without the one asked
@@ -257,6 +260,12 @@ pub(crate) struct Listen {
     /// Only messages of this kind; may be given several times
     #[arg(long = "kind", env = "P2PDI_KINDS", value_name = "KIND", value_delimiter = ',')]
     pub(crate) kinds: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Chat {
+    #[command(flatten)]
+    pub(crate) via: Via,
 }
 
 #[derive(Debug, Args)]

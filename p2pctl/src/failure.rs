@@ -38,6 +38,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, without hints.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Whether the world, not the user, is at fault.
     pub(crate) fn is_refused(&self) -> bool {
         self.code == 1

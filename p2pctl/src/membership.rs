@@ -33,10 +33,14 @@ pub(crate) struct Kept {
     pub(crate) cookie: Cookie,
 }
 
+/// Where this user's state is kept: in `state`, or in the user's state folder.
+pub(crate) fn folder(state: Option<&Path>) -> Option<PathBuf> {
+    state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")))
+}
+
 impl Kept {
     fn path(state: Option<&Path>, registry: &Endpoint) -> Outcome<PathBuf> {
-        let folder = state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")));
-        let folder = folder.ok_or_else(|| {
+        let folder = folder(state).ok_or_else(|| {
             Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state")
         })?;
         // A host is letters, digits, dots, hyphens, colons and brackets.

@@ -1,5 +1,9 @@
 //! The only place that prints: results to standard output, talk to standard error.
 
+mod terminal;
+
+pub(crate) use terminal::{Lines, Screen, Typed};
+
 use crate::args::Output;
 use bytesize::ByteSize;
 use p2pdi::{field::steers_terminal, json};

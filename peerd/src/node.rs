@@ -7,7 +7,7 @@ use crate::{
     http,
     identity::{Identity, StateError, StateFolder},
     mesh::{Mesh, MeshDriver},
-    messages::{Inbox, Post, Whispers},
+    messages::{Handlers, Inbox, Post, Whispers},
     network::{Network, NetworkDriver},
     service::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
@@ -24,7 +24,12 @@ use p2pdi::{
         peer_server::{self, PeerServer},
     },
 };
-use std::{io, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -49,6 +54,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct NodeHandle {
     services: Arc<Services>,
+    state: PathBuf,
 }
 
 /// Why a peer cannot run.
@@ -107,6 +113,7 @@ impl Node {
             network,
             me,
             session,
+            handlers: Handlers::new(Arc::clone(&inbox)),
             inbox,
             control: config.control,
             started_at: SystemTime::now(),
@@ -128,7 +135,7 @@ impl Node {
 
     /// A handle that outlives [`Node::run`]'s consumption of the node.
     pub fn handle(&self) -> NodeHandle {
-        NodeHandle { services: Arc::clone(&self.services) }
+        NodeHandle { services: Arc::clone(&self.services), state: self.state.path().to_owned() }
     }
 
     /// Runs until `stop`: then the registry is left, calls under way may finish within the grace period, and all parts end.
@@ -160,6 +167,7 @@ impl Node {
         parts.spawn(indexer.run(stop.clone()));
         parts.spawn(mesh.run(stop.clone()));
         parts.spawn(network.run(stop.clone()));
+        parts.spawn(services.handlers.clone().run(stop.clone()));
         let catalog = services.catalog.clone();
         parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
         if let Some(registry) = config.registry {
@@ -194,6 +202,11 @@ impl NodeHandle {
         &self.services.me
     }
 
+    /// The folder of its id, its cookie and its index.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Its share.
     pub fn share(&self) -> &Share {
         self.services.catalog.share()
@@ -220,5 +233,10 @@ impl NodeHandle {
     /// The messages it received.
     pub fn inbox(&self) -> &Arc<Inbox> {
         &self.services.inbox
+    }
+
+    /// What is done with them as they come.
+    pub fn handlers(&self) -> &Handlers {
+        &self.services.handlers
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chat;
 mod documents;
 mod failures;
 mod help;

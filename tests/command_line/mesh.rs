@@ -16,7 +16,7 @@ struct Three {
     world: World,
 }
 
-fn peer(world: &World, name: &str, arguments: &[&str]) -> Server {
+pub(crate) fn peer(world: &World, name: &str, arguments: &[&str]) -> Server {
     let state = format!("state-{name}");
     let own = ["--no-registry", "--name", name, "--listen", "127.0.0.1:0", "--state", &state];
     Server::start(world.command("peerd", &[&own, arguments].concat()))

@@ -7,6 +7,7 @@ pub mod http;
 pub mod network;
 pub mod process;
 pub mod programs;
+pub mod terminal;
 pub mod tools;
 pub mod wait;
 pub mod world;

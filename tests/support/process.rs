@@ -3,7 +3,7 @@
 use super::wait::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
     os::unix::process::ExitStatusExt as _,
     process::{Child, Command, Stdio},
@@ -61,12 +61,32 @@ pub struct Ended {
 
 impl Running {
     /// Starts it; nothing is read from standard input.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::with_stdin(command, Stdio::null())
+    }
+
+    /// Starts it, to type to it with [`Running::types`].
+    pub fn start_typing(command: Command) -> Self {
+        Self::with_stdin(command, Stdio::piped())
+    }
+
+    fn with_stdin(mut command: Command, stdin: Stdio) -> Self {
         let what = format!("{command:?}");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Reading::start(child.stderr.take().unwrap());
         let stdout = child.stdout.take().map(Reading::start);
         Self { child, what, stdout, stderr }
+    }
+
+    /// A line to its standard input, which [`Running::start_typing`] left open.
+    #[track_caller]
+    pub fn types(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The end of its standard input, as by Ctrl-D.
+    pub fn types_no_more(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// Runs it to its end.

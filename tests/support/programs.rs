@@ -15,7 +15,7 @@ const PROGRAMS: [&str; 3] = ["registry", "peerd", "p2pctl"];
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = built_folder();
     if !PROGRAMS.iter().all(|program| is_fresh(&folder.join(program))) {
-        build(&folder);
+        build(&folder, &["--workspace", "--bins"]);
     }
     folder
 });
@@ -24,6 +24,15 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
 pub fn program(name: &str) -> PathBuf {
     assert!(PROGRAMS.contains(&name), "{name} is no program of this workspace");
     FOLDER.join(name)
+}
+
+/// The path of an example of `peerd`, built if need be: `cargo test` builds it with all tests, `cargo test --test NAME` does not.
+pub fn example(name: &str) -> PathBuf {
+    let path = built_folder().join("examples").join(name);
+    if !is_fresh(&path) {
+        build(&built_folder(), &["--package", "peerd", "--example", name]);
+    }
+    path
 }
 
 /// `target/<profile>`: cargo puts a test into `target/<profile>/deps` and programs beside that.
@@ -52,14 +61,16 @@ fn modified(path: &Path) -> Option<SystemTime> {
     own.map(|own| within.fold(own, SystemTime::max))
 }
 
-fn build(folder: &Path) {
+fn build(folder: &Path, what: &[&str]) {
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(profile) => profile,
         None => panic!("{} names no profile", folder.display()),
     };
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile, "--target-dir"])
+        .arg("build")
+        .args(what)
+        .args(["--quiet", "--profile", profile, "--target-dir"])
         .arg(folder.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()

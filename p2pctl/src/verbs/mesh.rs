@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
 /// How long a call may take, beyond what it is told to wait.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
     let answer = send(&args.via.via, args.kind, args.message, args.wait).await?;
@@ -80,7 +80,8 @@ pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationTok
     }
 }
 
-fn show(printer: Printer, message: &InboxMessage) -> Outcome {
+/// A message that came, for people or for programs.
+pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
     let text = String::from_utf8_lossy(&message.body);
     if printer.is_json() {
         let mut value = json::value(message);
@@ -116,7 +117,8 @@ pub(super) async fn peers_of(global: &Global, peer: &str, printer: Printer) -> O
     Ok(())
 }
 
-async fn call<T>(
+/// One call of the control of the peer at `via`.
+pub(super) async fn call<T>(
     via: &Endpoint,
     limit: Duration,
     call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,

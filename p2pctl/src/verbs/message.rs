@@ -12,7 +12,7 @@ use p2pdi::{
     status::Reason,
     v1::{PingRequest, WhisperRequest},
 };
-use peerd::{dial::Dialer, transfer::Source};
+use peerd::{dial::Dialer, messages::KIND_UNCLAIMED, transfer::Source};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -37,7 +37,7 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
     };
     let request = WhisperRequest {
         to: args.name.to_string(),
-        kind: args.kind,
+        kind: args.kind.clone(),
         body: args.message.into_bytes().into(),
         from: sender.map(|sender| sender.to_string()).unwrap_or_default(),
         ..Default::default()
@@ -45,7 +45,11 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
     let begun = Instant::now();
     let answer = call(&receiver, Dialer::default().peer(&receiver.endpoint).whisper(request)).await?;
     printer.message(&answer, || {
-        format!("delivered by {} after {} hops in {}", answer.delivered_by, answer.hops, span(begun.elapsed()))
+        let unclaimed = match answer.reply_kind.as_str() {
+            KIND_UNCLAIMED => format!("; nobody there listens for {}", args.kind),
+            _ => String::new(),
+        };
+        format!("delivered by {} after {} hops in {}{unclaimed}", answer.delivered_by, answer.hops, span(begun.elapsed()))
     })?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What the verbs do.
 
 mod bench;
+mod chat;
 mod cluster;
 mod demo;
 mod documents;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Pquery(args) => give_up(pquery::pquery(&global, args, printer), stop).await,
             Verb::Broadcast(args) => give_up(mesh::broadcast(args, printer), stop).await,
             Verb::Listen(args) => mesh::listen(args, printer, stop).await,
+            Verb::Chat(args) => chat::chat(&global, args, printer, stop).await,
             Verb::Join(args) => give_up(mesh::join(args, printer), stop).await,
             Verb::PeerCount(args) => give_up(mesh::peer_count(args, printer), stop).await,
             Verb::Graph(args) => give_up(graph::graph(args, printer), stop).await,
@@ -80,6 +82,7 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Whisper(_) => "whisper",
         Verb::Broadcast(_) => "broadcast",
         Verb::Listen(_) => "listen",
+        Verb::Chat(_) => "chat",
         Verb::Join(_) => "join",
         Verb::PeerCount(_) => "peer-count",
         Verb::Graph(_) => "graph",

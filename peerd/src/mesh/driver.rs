@@ -50,6 +50,8 @@ enum Input {
     Opened(Box<Greeted>, Purpose),
     NotOpened(Purpose, String),
     PeersFound(Vec<Contact>),
+    /// What a handler said to a message that this peer brought.
+    Answered(PeerId, LinkFrame),
 }
 
 /// What a link is opened for.

@@ -1,19 +1,20 @@
 //! The messages that came, the latest of them, and who listens.
 
-use super::{kind::MessageKind, seen::Seen};
+use super::{handlers::Reply, kind::MessageKind, seen::Seen};
 use bytes::Bytes;
 use metrics::Counter;
 use p2pdi::{
+    field::steers_terminal,
     instruments::Metrics,
     status::Reason,
     v1::{InboxMessage, InboxStatus},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
 /// Most messages kept; the oldest goes first.
@@ -26,6 +27,8 @@ const SUBSCRIPTIONS_MAX: usize = 256;
 pub const KIND_PING: &str = "PING";
 /// Answers [`KIND_PING`].
 pub const KIND_PONG: &str = "PONG";
+/// Answers a message of a kind that nobody listens for.
+pub const KIND_UNCLAIMED: &str = "UNCLAIMED";
 
 /// A message that came.
 #[derive(Debug, Clone)]
@@ -40,19 +43,29 @@ pub struct Message {
     pub received_at: SystemTime,
     /// To all peers, not to this one only.
     pub broadcast: bool,
+    /// Of a whisper: how many peers passed it on. Of a broadcast: how many links it travelled.
+    pub hops: u32,
 }
 
-/// What a receiver says to a message at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reply {
-    /// What it is; empty: there is none.
-    pub kind: String,
-    /// What it says.
-    pub body: Bytes,
+impl Message {
+    /// The body as text that can be shown: what is no UTF-8, and what would steer a terminal, is replaced.
+    pub fn text(&self) -> String {
+        let steers = |c: char| steers_terminal(c) && c != '\n';
+        String::from_utf8_lossy(&self.body).chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    }
 }
 
-/// Called with each message of one kind.
-pub type Handler = Arc<dyn Fn(&Message) -> Option<Reply> + Send + Sync>;
+/// What becomes of a message that comes.
+pub(super) enum Taken {
+    /// It is kept for whoever listens.
+    Kept,
+    /// It is kept, and the handler of its kind may answer it. Ends when the handler gave it up.
+    Handled(oneshot::Receiver<Reply>),
+    /// It came before.
+    Again,
+    /// Nobody listens for messages of its kind: counted and dropped.
+    Unclaimed,
+}
 
 /// Bounded; drops the oldest and counts it.
 pub struct Inbox {
@@ -77,7 +90,10 @@ struct Kept {
     /// What each subscriber wants; empty: all.
     wanted: BTreeMap<u64, Vec<MessageKind>>,
     subscriptions: u64,
-    handlers: BTreeMap<MessageKind, Handler>,
+    /// Kinds that a handler may answer.
+    answered: BTreeSet<MessageKind>,
+    /// By a message's number: who waits for what the handler says to it. Goes with its message.
+    answers: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
 }
 
 impl Inbox {
@@ -93,33 +109,31 @@ impl Inbox {
         }
     }
 
-    /// Takes a message, unless one with its id came before. Returns what a handler answers.
-    pub fn deliver(&self, message: Message, message_id: &[u8]) -> Option<Reply> {
-        let handler = {
-            let mut kept = self.kept();
-            if !kept.seen.first(message_id) {
-                return None;
-            }
-            kept.received += 1;
-            self.received.increment(1);
-            let handler = kept.handlers.get(&message.kind).cloned();
-            if handler.is_none() && !kept.is_wanted(&message.kind) {
-                kept.unclaimed += 1;
-                self.unclaimed.increment(1);
-                tracing::debug!(kind = %message.kind, "nobody listens for messages of this kind");
-                return None;
-            }
-            kept.keep(message.clone(), &self.dropped);
-            self.next.send_replace(kept.next);
-            handler
+    /// Takes a message, unless one with its id came before.
+    pub(super) fn deliver(&self, message: Message, message_id: &[u8]) -> Taken {
+        let mut kept = self.kept();
+        if !kept.seen.first(message_id) {
+            return Taken::Again;
+        }
+        kept.received += 1;
+        self.received.increment(1);
+        if !kept.is_wanted(&message.kind) {
+            kept.unclaimed += 1;
+            self.unclaimed.increment(1);
+            tracing::debug!(kind = %message.kind, "nobody listens for messages of this kind");
+            return Taken::Unclaimed;
+        }
+        let taken = if !message.broadcast && kept.answered.contains(&message.kind) {
+            let (answer, answered) = oneshot::channel();
+            let number = kept.next;
+            kept.answers.insert(number, (message.kind.clone(), answer));
+            Taken::Handled(answered)
+        } else {
+            Taken::Kept
         };
-        // Without the lock: a handler may look at the inbox.
-        handler.and_then(|handler| handler(&message))
-    }
-
-    /// Calls `handler` with each message of `kind` from now on, in the place of an earlier one.
-    pub fn on(&self, kind: MessageKind, handler: Handler) {
-        self.kept().handlers.insert(kind, handler);
+        kept.keep(message, &self.dropped);
+        self.next.send_replace(kept.next);
+        taken
     }
 
     /// The messages that come from now on, of these kinds or of all.
@@ -127,6 +141,15 @@ impl Inbox {
     /// # Errors
     /// When there are as many subscriptions as may be.
     pub fn subscribe(self: &Arc<Self>, kinds: Vec<MessageKind>) -> Result<Subscription, Status> {
+        self.listen(kinds, false)
+    }
+
+    /// The messages of one kind from now on, for the one who may answer them.
+    pub(super) fn subscribe_handler(self: &Arc<Self>, kind: MessageKind) -> Result<Subscription, Status> {
+        self.listen(vec![kind], true)
+    }
+
+    fn listen(self: &Arc<Self>, kinds: Vec<MessageKind>, answers: bool) -> Result<Subscription, Status> {
         let mut kept = self.kept();
         if kept.wanted.len() >= SUBSCRIPTIONS_MAX {
             return Err(Reason::TooManyStreams.status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open; end one of them")));
@@ -134,7 +157,10 @@ impl Inbox {
         kept.subscriptions += 1;
         let id = kept.subscriptions;
         kept.wanted.insert(id, kinds.clone());
-        Ok(Subscription { id, kinds, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
+        if answers {
+            kept.answered.extend(kinds.iter().cloned());
+        }
+        Ok(Subscription { id, kinds, answers, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
     }
 
     /// The latest `count` messages, the newest last.
@@ -171,6 +197,8 @@ impl Kept {
         while self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX {
             let Some(oldest) = self.messages.pop_front() else { break };
             self.bytes -= oldest.body.len();
+            let number = self.next - self.messages.len() as u64 - 1;
+            self.answers.remove(&number);
             self.dropped += 1;
             dropped.increment(1);
         }
@@ -181,6 +209,8 @@ impl Kept {
 pub struct Subscription {
     id: u64,
     kinds: Vec<MessageKind>,
+    /// It is that of a handler.
+    answers: bool,
     next: u64,
     changes: watch::Receiver<u64>,
     inbox: Arc<Inbox>,
@@ -197,6 +227,14 @@ impl Subscription {
             }
             self.changes.changed().await.ok()?;
         }
+    }
+
+    /// As [`Subscription::next`], with whoever waits for an answer, if the message is for a handler.
+    pub(super) async fn next_to_handle(&mut self) -> Option<(Message, u64, Option<oneshot::Sender<Reply>>)> {
+        let (message, lost) = self.next().await?;
+        let number = self.next - 1;
+        let answer = self.inbox.kept().answers.remove(&number);
+        Some((message, lost, answer.map(|(_, answer)| answer)))
     }
 
     fn look(&mut self, lost: &mut u64) -> Option<Message> {
@@ -219,7 +257,13 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.inbox.kept().wanted.remove(&self.id);
+        let mut kept = self.inbox.kept();
+        kept.wanted.remove(&self.id);
+        if self.answers {
+            kept.answered.retain(|kind| !self.kinds.contains(kind));
+            // Those it did not come to: nobody answers them any more.
+            kept.answers.retain(|_, (kind, _)| !self.kinds.contains(kind));
+        }
     }
 }
 
@@ -231,6 +275,7 @@ impl From<Message> for InboxMessage {
             body: message.body,
             received_at: Some(message.received_at.into()),
             broadcast: message.broadcast,
+            hops: message.hops,
         }
     }
 }
@@ -246,6 +291,7 @@ mod tests {
             body: vec![0; len].into(),
             received_at: SystemTime::now(),
             broadcast: false,
+            hops: 0,
         }
     }
 
@@ -291,12 +337,35 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_comes_twice_is_shown_once_and_a_handler_answers() {
+    fn a_message_that_comes_twice_is_shown_once() {
         let inbox = Inbox::new(&Metrics::default());
-        let echo = |message: &Message| Some(Reply { kind: "ECHO".into(), body: message.body.clone() });
-        inbox.on("TEST".parse().unwrap(), Arc::new(echo));
-        assert_eq!(inbox.deliver(message(1, "TEST", 3), &[7; 16]).unwrap().body.len(), 3);
-        assert_eq!(inbox.deliver(message(1, "TEST", 3), &[7; 16]), None);
+        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), Taken::Kept));
+        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), Taken::Again));
         assert_eq!(inbox.status().received, 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_is_told_when_the_message_is_pushed_out_or_the_handler_gone() {
+        let inbox = Arc::new(Inbox::new(&Metrics::default()));
+        let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
+        let deliver = |from, kind| match inbox.deliver(message(from, kind, 1), &[]) {
+            Taken::Handled(answered) => Some(answered),
+            _ => None,
+        };
+        let (first, second) = (deliver(1, "TEST").unwrap(), deliver(2, "TEST").unwrap());
+        assert!(deliver(3, "").is_none());
+        let (heard, lost, answer) = handler.next_to_handle().await.unwrap();
+        assert_eq!((heard.from.as_str(), lost), ("1", 0));
+        answer.unwrap().send(Reply::new("ECHO", "x")).unwrap();
+        assert_eq!(first.await.unwrap().kind, "ECHO");
+        for n in 0..MESSAGES_MAX {
+            deliver(n, "");
+        }
+        assert!(second.await.is_err());
+        let third = deliver(4, "TEST").unwrap();
+        drop(handler);
+        assert!(third.await.is_err());
+        assert!(matches!(inbox.deliver(message(5, "TEST", 1), &[]), Taken::Unclaimed));
+        assert_eq!(inbox.kept().answers.len(), 0);
     }
 }

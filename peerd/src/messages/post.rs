@@ -1,14 +1,16 @@
 //! Where messages for this peer arrive, whichever way they came.
 
 use super::{
-    inbox::{Inbox, KIND_PING, KIND_PONG, Message, Reply},
+    handlers::{REPLY_TIMEOUT, Reply},
+    inbox::{Inbox, KIND_PING, KIND_PONG, KIND_UNCLAIMED, Message, Taken},
     kind::MessageKind,
     whisper::Whisper,
 };
 use crate::identity::Identity;
 use bytes::Bytes;
-use p2pdi::{name::NAME_MAX_BYTES, v1::WhisperResponse};
+use p2pdi::{field::steers_terminal, name::NAME_MAX_BYTES, v1::WhisperResponse};
 use std::{sync::Arc, time::SystemTime};
+use tokio::{sync::oneshot, time::timeout};
 
 /// Takes messages for this peer.
 #[derive(Clone)]
@@ -28,6 +30,36 @@ pub struct Delivered {
     pub reply: Reply,
 }
 
+/// A message that was taken, and may still be answered.
+#[derive(Debug)]
+pub struct Receipt {
+    delivered: Delivered,
+    /// The handler of its kind has the word.
+    answered: Option<oneshot::Receiver<Reply>>,
+}
+
+impl Receipt {
+    /// What became of the message, where that is known at once; otherwise the receipt again, to wait with.
+    ///
+    /// # Errors
+    /// When a handler has not yet answered.
+    pub fn at_once(self) -> Result<Delivered, Self> {
+        if self.answered.is_none() { Ok(self.delivered) } else { Err(self) }
+    }
+
+    /// Waits for the handler's answer, for at most [`REPLY_TIMEOUT`].
+    pub async fn answered(self) -> Delivered {
+        let Self { mut delivered, answered } = self;
+        if let Some(answered) = answered
+            // Too late, panicked, or the message was pushed out before its turn: it is delivered all the same.
+            && let Ok(Ok(reply)) = timeout(REPLY_TIMEOUT, answered).await
+        {
+            delivered.reply = reply;
+        }
+        delivered
+    }
+}
+
 impl Post {
     /// Delivers to `inbox`.
     pub fn new(me: Identity, inbox: Arc<Inbox>) -> Self {
@@ -35,20 +67,25 @@ impl Post {
     }
 
     /// Takes a message to this peer. A PING is answered and not shown.
-    pub fn whisper(&self, whisper: Whisper) -> Delivered {
+    pub fn whisper(&self, whisper: Whisper) -> Receipt {
         let Whisper { kind, body, from, hops, message_id, .. } = whisper;
         tracing::debug!(from, %kind, bytes = body.len(), "message received");
-        let reply = if kind.as_str() == KIND_PING {
-            Some(Reply { kind: KIND_PONG.to_owned(), body: Bytes::copy_from_slice(self.me.endpoint.as_str().as_bytes()) })
+        let (mut reply, mut answered) = (Reply::default(), None);
+        if kind.as_str() == KIND_PING {
+            reply = Reply::new(KIND_PONG, self.me.endpoint.to_string());
         } else {
-            let message = Message { from, kind, body, received_at: SystemTime::now(), broadcast: false };
-            self.inbox.deliver(message, &message_id)
-        };
-        Delivered { by: self.me.name.to_string(), hops, reply: reply.unwrap_or_default() }
+            let message = Message { from, kind, body, received_at: SystemTime::now(), broadcast: false, hops };
+            match self.inbox.deliver(message, &message_id) {
+                Taken::Kept | Taken::Again => {}
+                Taken::Handled(receiver) => answered = Some(receiver),
+                Taken::Unclaimed => reply = Reply::new(KIND_UNCLAIMED, ""),
+            }
+        }
+        Receipt { delivered: Delivered { by: self.me.name.to_string(), hops, reply }, answered }
     }
 
     /// Takes a message to all peers; each comes once.
-    pub fn broadcast(&self, from: &str, kind: &str, body: Bytes) {
+    pub fn broadcast(&self, from: &str, kind: &str, body: Bytes, hops: u32) {
         let Ok(kind) = kind.parse::<MessageKind>() else {
             tracing::debug!(from, "a broadcast of a kind that cannot be");
             return;
@@ -57,9 +94,9 @@ impl Post {
         if kind.as_str() == KIND_PING {
             return;
         }
-        let from = from.chars().filter(|c| !c.is_control()).take(NAME_MAX_BYTES).collect();
+        let from = from.chars().filter(|c| !steers_terminal(*c)).take(NAME_MAX_BYTES).collect();
         tracing::debug!(from, %kind, bytes = body.len(), "broadcast received");
-        self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now(), broadcast: true }, &[]);
+        drop(self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now(), broadcast: true, hops }, &[]));
     }
 }
 

@@ -1,6 +1,6 @@
 //! One message to one named peer: this one, or any that there is a way to.
 
-use super::{kind::MessageKind, post::Post};
+use super::{handlers::REPLY_TIMEOUT, kind::MessageKind, post::Post};
 use crate::{
     dial::Dialer,
     identity::Identity,
@@ -10,7 +10,7 @@ use crate::{
 use bytes::Bytes;
 use p2pdi::{
     endpoint::Endpoint,
-    field::{InvalidField, Shown},
+    field::{InvalidField, Shown, steers_terminal},
     name::{NAME_MAX_BYTES, PeerName},
     status::Reason,
     v1::{self, WhisperRequest, WhisperResponse},
@@ -25,6 +25,8 @@ pub const BODY_MAX_BYTES: usize = 256 * 1024;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of that a peer that is linked or dialled may take, so that there is time for the next way.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
+// A handler that takes its time is no reason to try another way.
+const _: () = assert!(REPLY_TIMEOUT.as_millis() * 2 <= DIRECT_TIMEOUT.as_millis());
 /// How many peers may pass a message on by dialling: the one that was asked. Along links: `routing::HOPS_MAX`.
 const DIALS_MAX: u32 = 1;
 
@@ -60,7 +62,7 @@ impl TryFrom<WhisperRequest> for Whisper {
     fn try_from(request: WhisperRequest) -> Result<Self, Status> {
         let to = request.to.parse::<PeerName>().map_err(|error| error.in_field("to"))?;
         let kind = request.kind.parse()?;
-        if request.from.len() > NAME_MAX_BYTES || request.from.chars().any(char::is_control) {
+        if request.from.len() > NAME_MAX_BYTES || request.from.chars().any(steers_terminal) {
             return Err(InvalidField::new("from", format!("{} is no name a sender can have", Shown(&request.from))).into());
         }
         if request.body.len() > BODY_MAX_BYTES {
@@ -90,7 +92,7 @@ impl Whispers {
     pub async fn deliver(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
         let mut whisper = Whisper::try_from(request)?;
         if whisper.to == self.me.name {
-            return Ok(self.post.whisper(whisper).into());
+            return Ok(self.post.whisper(whisper).answered().await.into());
         }
         if whisper.message_id.is_empty() {
             whisper.message_id = Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes());

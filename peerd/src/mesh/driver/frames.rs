@@ -1,6 +1,6 @@
 //! What arrives on links: the overlay's frames, and those that are relayed along them.
 
-use super::MeshDriver;
+use super::{Input, MeshDriver};
 use crate::{
     mesh::{NoWay, acks::PEERS_MAX},
     messages::{Delivered, Reply, Whisper},
@@ -105,22 +105,36 @@ impl MeshDriver {
         let request = WhisperRequest { to: to.to_string(), kind, body, from: sender, hops, message_id };
         match Whisper::try_from(request) {
             Ok(whisper) => {
-                let Delivered { by, hops, reply } = self.post.whisper(whisper);
-                let reply = RelayReply { id, delivered: true, delivered_by: by, hops, reply_kind: reply.kind, reply: reply.body };
-                self.send(from, routing::Message::RelayReply(reply).into_frame());
+                let reply = move |Delivered { by, hops, reply }| {
+                    let (reply_kind, reply) = (reply.kind, reply.body);
+                    routing::Message::RelayReply(RelayReply { id, delivered: true, delivered_by: by, hops, reply_kind, reply })
+                        .into_frame()
+                };
+                match self.post.whisper(whisper).at_once() {
+                    Ok(delivered) => self.send(from, reply(delivered)),
+                    // As many at once as the inbox keeps messages.
+                    Err(receipt) => {
+                        let tell = self.tell.clone();
+                        self.tasks.spawn(async move {
+                            let frame = reply(receipt.answered().await);
+                            // Fails only when the peer stops.
+                            let _ = tell.send(Input::Answered(from, frame)).await;
+                        });
+                    }
+                }
             }
             Err(status) => tracing::debug!(peer = %from, error = status.message(), "a relayed message is not taken"),
         }
     }
 
     pub(super) fn on_broadcast(&mut self, from: PeerId, gossip: Gossip) {
-        let Gossip { id, payload, .. } = gossip;
+        let Gossip { id, payload, hops, .. } = gossip;
         let Ok(Announcement { sender, kind, body, acknowledge }) = Announcement::decode(payload) else {
             tracing::debug!(origin = %id.origin, "a broadcast cannot be read");
             return;
         };
         let sender = sender.map(|contact| contact.name).unwrap_or_default();
-        self.post.broadcast(&sender, &kind, body);
+        self.post.broadcast(&sender, &kind, body, hops);
         if acknowledge {
             let now = self.now();
             self.acks.delivered(id, from, self.me.clone(), now);

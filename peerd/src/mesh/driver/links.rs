@@ -85,6 +85,7 @@ impl MeshDriver {
                 self.not_opened(purpose, &why);
             }
             Input::PeersFound(peers) => self.tell_overlay(Event::PeersFound(peers)),
+            Input::Answered(peer, frame) => self.send(peer, frame),
         }
         self.tell_events();
     }

@@ -1,0 +1,214 @@
+//! chat: people talk through a running peer.
+
+mod line;
+
+use super::mesh;
+use crate::{
+    args::{Chat, Global},
+    failure::{Failure, Outcome},
+    membership,
+    printer::{Lines, Printer, Screen, Typed},
+};
+use line::Line;
+use p2pdi::{
+    endpoint::Endpoint,
+    name::PeerName,
+    v1::{
+        BroadcastRequest, Contact, InboxMessage, ListPeersRequest, ListPeersResponse, PingRequest, SubscribeRequest,
+        SubscribeResponse, WhisperRequest,
+    },
+};
+use peerd::{
+    dial::Dialer,
+    messages::{KIND_DEFAULT, KIND_UNCLAIMED},
+};
+use std::{fs, time::Duration};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status, Streaming};
+
+/// The kind of what is said in a chat. What `whisper` and `broadcast` say without a kind is shown as well.
+const KIND_CHAT: &str = "chat";
+/// Pause between two tries to reach a peer that went away: short, it is on this machine.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Peers listed by name; of more, the number is told.
+const PEERS_SHOWN: usize = 50;
+
+const HELP: &str = "\
+What you type goes to everybody in the mesh.
+  @name text    to that peer alone; Tab completes names
+  /peers        who is there
+  /quit         the end, as Ctrl-C and Ctrl-D are
+  //text        says /text
+Arrow up brings back what you said, in earlier chats too.";
+
+/// A chat by way of one peer.
+struct Room {
+    via: Endpoint,
+    me: PeerName,
+    dialer: Dialer,
+    screen: Screen,
+    printer: Printer,
+}
+
+pub(super) async fn chat(global: &Global, args: Chat, printer: Printer, stop: CancellationToken) -> Outcome {
+    let via = args.via.via;
+    let dialer = Dialer::default();
+    let (messages, me) = tokio::select! {
+        begun = begin(&dialer, &via) => begun?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let history = membership::folder(global.state.as_deref()).filter(|folder| fs::create_dir_all(folder).is_ok());
+    let ends = |line: &str| Line::read(line) == Line::Quit;
+    let (screen, lines) = Screen::open(printer, me.as_str(), history.map(|folder| folder.join("chat_history")), ends);
+    let room = Room { via, me, dialer, screen, printer };
+    let chatting = async {
+        room.screen.note(&format!("you are {} at {}; /help says what you can type", room.me, room.via)).await;
+        if let Ok(peers) = room.peers().await {
+            contacts(&peers).for_each(|contact| room.screen.meet(&contact.name));
+        }
+        tokio::select! {
+            ended = room.listen(messages) => ended,
+            ended = room.talk(lines) => ended,
+        }
+    };
+    tokio::select! {
+        ended = chatting => ended,
+        // How it is meant to end.
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+impl Room {
+    /// Shows what others say, for ever, and waits for the peer when it goes away.
+    async fn listen(&self, mut messages: Streaming<SubscribeResponse>) -> Outcome {
+        loop {
+            let why = loop {
+                match messages.message().await {
+                    Ok(Some(answer)) => self.show(answer).await?,
+                    Ok(None) => break "it has stopped".to_owned(),
+                    Err(status) => break Failure::call(self.via.as_str(), &status).message().to_owned(),
+                }
+            };
+            self.screen.note(&format!("lost the peer at {}: {why}; waiting until it is back", self.via)).await;
+            messages = loop {
+                sleep(RETRY_INTERVAL).await;
+                match subscribe(&self.dialer, &self.via).await {
+                    Ok(messages) => break messages,
+                    Err(failure) => tracing::debug!(why = failure.message(), "the peer is not back yet"),
+                }
+            };
+            self.screen.note(&format!("the peer at {} is back; what was said meanwhile is not shown", self.via)).await;
+        }
+    }
+
+    async fn show(&self, answer: SubscribeResponse) -> Outcome {
+        if answer.dropped > 0 {
+            self.screen.note(&format!("{} messages came too fast to be shown", answer.dropped)).await;
+        }
+        let Some(message) = answer.message else { return Ok(()) };
+        if self.printer.is_json() {
+            return mesh::show(self.printer, &message);
+        }
+        let InboxMessage { from, body, broadcast, .. } = &message;
+        self.screen.meet(from);
+        Ok(self.screen.said(from, *broadcast, &String::from_utf8_lossy(body)).await?)
+    }
+
+    /// Sends what is typed until that ends.
+    async fn talk(&self, mut lines: Lines) -> Outcome {
+        loop {
+            let line = match lines.next().await {
+                Typed::Line(line) => line,
+                Typed::TooLong(max) => {
+                    self.screen
+                        .note(&format!("not sent: a line has at most {max} bytes; share larger things as documents"))
+                        .await;
+                    continue;
+                }
+                Typed::End => return Ok(()),
+            };
+            let done = match Line::read(&line) {
+                Line::Empty => Ok(None),
+                Line::Wrong(why) => Ok(Some(why.to_owned())),
+                Line::Help => Ok(Some(HELP.to_owned())),
+                Line::Peers => self.peers().await.map(|peers| Some(listed(&peers))),
+                Line::ToAll(text) => self.to_all(text).await,
+                Line::ToOne(name, text) => self.to_one(name, text).await,
+                Line::Quit => return Ok(()),
+            };
+            match done {
+                Ok(Some(note)) => self.screen.note(&note).await,
+                Ok(None) => {}
+                Err(failure) => self.screen.note(&format!("not sent: {}", failure.message())).await,
+            }
+        }
+    }
+
+    async fn to_all(&self, text: &str) -> Outcome<Option<String>> {
+        let request = BroadcastRequest { kind: KIND_CHAT.to_owned(), body: text.to_owned().into(), wait: None };
+        let answer = within(&self.via, self.dialer.control(&self.via).broadcast(request)).await?;
+        Ok((answer.known == 0)
+            .then(|| "nobody heard that: the peer knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
+    }
+
+    async fn to_one(&self, name: &str, text: &str) -> Outcome<Option<String>> {
+        let to: PeerName = name.parse()?;
+        let request = WhisperRequest {
+            to: to.to_string(),
+            kind: KIND_CHAT.to_owned(),
+            body: text.to_owned().into(),
+            from: self.me.to_string(),
+            ..Default::default()
+        };
+        let answer = within(&self.via, self.dialer.peer(&self.via).whisper(request)).await?;
+        Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but nobody chats there now")))
+    }
+
+    async fn peers(&self) -> Outcome<ListPeersResponse> {
+        within(&self.via, self.dialer.peer(&self.via).list_peers(ListPeersRequest {})).await
+    }
+}
+
+fn contacts(peers: &ListPeersResponse) -> impl Iterator<Item = &Contact> {
+    peers.neighbours.iter().filter_map(|neighbour| neighbour.peer.as_ref()).chain(&peers.others)
+}
+
+fn listed(peers: &ListPeersResponse) -> String {
+    let linked = peers.neighbours.iter().filter_map(|neighbour| neighbour.peer.as_ref()).map(|contact| (contact, "linked"));
+    let all: Vec<_> = linked.chain(peers.others.iter().map(|contact| (contact, "heard of"))).collect();
+    let mut lines: Vec<_> =
+        all.iter().take(PEERS_SHOWN).map(|(contact, how)| format!("{} at {}, {how}", contact.name, contact.endpoint)).collect();
+    match all.len() {
+        0 => return "nobody else is there; p2pctl join HOST:PORT links the peer to others".to_owned(),
+        more if more > PEERS_SHOWN => lines.push(format!("and {} more", more - PEERS_SHOWN)),
+        _ => {}
+    }
+    lines.join("\n")
+}
+
+/// A peer that is not there at the beginning is a wrong address; later it is waited for.
+async fn begin(dialer: &Dialer, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
+    let messages = subscribe(dialer, via).await?;
+    let me = within(via, dialer.peer(via).ping(PingRequest {})).await?;
+    Ok((messages, me.name.parse()?))
+}
+
+/// Messages from now on: the subscription counts once its first answer is here.
+async fn subscribe(dialer: &Dialer, via: &Endpoint) -> Outcome<Streaming<SubscribeResponse>> {
+    let request = SubscribeRequest { kinds: vec![KIND_CHAT.to_owned(), KIND_DEFAULT.to_owned()] };
+    let mut client = dialer.control(via);
+    let subscribing = async {
+        let mut messages = client.subscribe(request).await?.into_inner();
+        messages.message().await?;
+        Ok(Response::new(messages))
+    };
+    within(via, subscribing).await.map_err(|failure| failure.hint("--via HOST:PORT names the peer to go through"))
+}
+
+async fn within<T>(via: &Endpoint, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
+    match timeout(mesh::CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map(Response::into_inner).map_err(|status| Failure::call(via.as_str(), &status)),
+        Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
+    }
+}

@@ -1,0 +1,65 @@
+//! What a typed line means. Pure.
+
+/// A line of a chat.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// To all.
+    ToAll(&'a str),
+    /// `@name text`.
+    ToOne(&'a str, &'a str),
+    /// Who is there?
+    Peers,
+    /// What can be typed?
+    Help,
+    /// The end.
+    Quit,
+    /// Nothing that can be sent, and what to type instead.
+    Wrong(&'static str),
+    Empty,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn read(line: &'a str) -> Self {
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix('@') {
+            return match rest.split_once(char::is_whitespace) {
+                Some((name, text)) if !name.is_empty() => Self::ToOne(name, text.trim_start()),
+                _ => Self::Wrong("say what: @name text goes to that peer alone"),
+            };
+        }
+        match line {
+            "" => Self::Empty,
+            "/peers" | "/who" => Self::Peers,
+            "/help" | "/?" => Self::Help,
+            "/quit" | "/exit" => Self::Quit,
+            // Two for one, as a way to say it.
+            line if line.starts_with("//") => Self::ToAll(&line[1..]),
+            line if line.starts_with('/') => Self::Wrong("no such command; /help lists them, and //text says /text"),
+            line => Self::ToAll(line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_people_mean_them() {
+        for (typed, meant) in [
+            ("hello all", Line::ToAll("hello all")),
+            ("  mail a@b ", Line::ToAll("mail a@b")),
+            ("@bob hello  you", Line::ToOne("bob", "hello  you")),
+            (" @bob\t hi", Line::ToOne("bob", "hi")),
+            ("/peers", Line::Peers),
+            ("/quit", Line::Quit),
+            ("//etc/hosts", Line::ToAll("/etc/hosts")),
+            ("", Line::Empty),
+        ] {
+            assert_eq!(Line::read(typed), meant, "{typed}");
+        }
+        for typed in ["@bob", "@", "@ x", "/nick me"] {
+            assert!(matches!(Line::read(typed), Line::Wrong(_)), "{typed}");
+        }
+    }
+}

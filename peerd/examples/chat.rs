@@ -1,0 +1,56 @@
+//! A chat. In one terminal, then in another:
+//!
+//!     cargo run --example chat -- --name alice --port 8001
+//!     cargo run --example chat -- --name bob --join 127.0.0.1:8001
+//!
+//! What you type goes to everybody, `@bob hello` to bob alone. Ctrl-C or Ctrl-D ends it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what a chat does")]
+
+use clap::Parser;
+use peerd::{Peer, PeerError};
+use std::{io::stdin, process::ExitCode, thread};
+use tokio::{signal::ctrl_c, sync::mpsc};
+
+#[derive(Parser)]
+struct Args {
+    /// Your name
+    #[arg(long)]
+    name: String,
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// HOST:PORT of somebody who is there already; may be given several times
+    #[arg(long)]
+    join: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let chatted = chat(Args::parse()).await;
+    chatted.inspect_err(|error| eprintln!("error: {error}")).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+}
+
+async fn chat(args: Args) -> Result<(), PeerError> {
+    let peer = Peer::builder(args.name).port(args.port).build().await?;
+    peer.on("chat", |message| async move {
+        let to = if message.broadcast { "" } else { " (to you)" };
+        println!("{}{to}: {}", message.from, message.text());
+    })?;
+    println!("{} listens on {}", peer.name(), peer.endpoint());
+    if !args.join.is_empty() {
+        for other in peer.bootstrap(args.join).await? {
+            println!("joined {other}");
+        }
+    }
+    // A thread of its own: nothing can interrupt one that waits for the keyboard.
+    let (typed, mut lines) = mpsc::channel(1);
+    thread::spawn(move || stdin().lines().map_while(Result::ok).try_for_each(|line| typed.blocking_send(line)));
+    while let Some(line) = tokio::select! { line = lines.recv() => line, _ = ctrl_c() => None } {
+        let sent = match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
+            Some((name, text)) => peer.whisper(name, "chat", text).await.map(drop),
+            None => peer.broadcast("chat", line).await,
+        };
+        sent.unwrap_or_else(|error| println!("not sent: {error}"));
+    }
+    peer.shutdown().await
+}

@@ -1,0 +1,345 @@
+//! What a peer can be asked by its own program.
+
+use super::{PeerError, Phase};
+use crate::{
+    dial::Dialer,
+    mesh::Bootnode,
+    messages::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
+    node::NodeHandle,
+    overlay::{Contact, wire},
+};
+use bytes::Bytes;
+use p2pdi::{
+    endpoint::Endpoint,
+    field::InvalidField,
+    id::PeerId,
+    name::PeerName,
+    v1::{BroadcastResponse, ListPeersRequest, WhisperRequest, WhisperResponse},
+};
+use std::{collections::BTreeMap, fmt, time::Duration};
+use tokio::{runtime, sync::watch, task::JoinSet, time::timeout};
+
+/// Peers that are joined at once; the others of a list wait. A guess: enough to hide their latency.
+const JOINS_AT_ONCE: usize = 16;
+/// How long a join waits for the other side to say that it counts this peer among its neighbours: one message there and one back.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a peer may take to list those it knows.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most peers taken from one list: more than an honest peer keeps.
+const LISTED_MAX: usize = 1_000;
+
+/// Another peer, as far as this one knows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerInfo {
+    /// What it calls itself.
+    pub name: PeerName,
+    /// Where it can be dialled.
+    pub endpoint: Endpoint,
+    /// There is a link to it.
+    pub linked: bool,
+}
+
+/// `NAME@HOST:PORT`, as [`PeerHandle::join`] takes it.
+impl fmt::Display for PeerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.endpoint)
+    }
+}
+
+/// What became of a whisper, as its receiver says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Name of the peer that has it.
+    pub by: String,
+    /// How many peers passed it on; 0: this peer itself has it.
+    pub hops: u32,
+    /// There and back.
+    pub round_trip: Duration,
+    /// What the handler there answered, if it did so within [`REPLY_TIMEOUT`](crate::messages::REPLY_TIMEOUT).
+    pub reply: Option<Reply>,
+    /// Nobody there listens for messages of its kind: it was counted and dropped.
+    pub unclaimed: bool,
+}
+
+/// Asks a peer of this program; cheap to clone. It does not keep the peer running: that does [`Peer`](super::Peer) alone.
+#[derive(Clone)]
+pub struct PeerHandle {
+    node: NodeHandle,
+    phase: watch::Receiver<Phase>,
+    runtime: runtime::Handle,
+    dialer: Dialer,
+}
+
+impl PeerHandle {
+    pub(super) fn new(node: NodeHandle, phase: watch::Receiver<Phase>) -> Self {
+        Self { node, phase, runtime: runtime::Handle::current(), dialer: Dialer::default() }
+    }
+
+    pub(super) fn runtime(&self) -> &runtime::Handle {
+        &self.runtime
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &PeerName {
+        &self.node.identity().name
+    }
+
+    /// Its id.
+    pub fn id(&self) -> PeerId {
+        self.node.identity().id
+    }
+
+    /// Where others dial it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.node.identity().endpoint
+    }
+
+    /// Its parts: the share, the inbox, the place in the mesh, the standing with the registry.
+    pub fn node(&self) -> &NodeHandle {
+        &self.node
+    }
+
+    /// Calls `handler` with each message of this kind, whisper or broadcast, from now on; in the place of an earlier handler of the kind.
+    /// What it returns goes back to who whispered: a [`Reply`], perhaps one, or `()`. One is waited for for
+    /// [`REPLY_TIMEOUT`](crate::messages::REPLY_TIMEOUT); to a broadcast nothing can be replied.
+    ///
+    /// Messages of one kind are handled one after the other, in the order they came. A handler that waits holds up its own kind only; what
+    /// it is too slow for is dropped, the oldest first, and logged. One that panics, or takes longer than a minute, ends with that
+    /// message. It must not block the thread: long computations belong into `tokio::task::spawn_blocking`.
+    ///
+    /// # Errors
+    /// When `kind` is not one token of letters, digits, `.`, `_` and `-`, or is `PING`, which every peer answers by itself.
+    pub fn on<F, R>(&self, kind: &str, handler: impl Fn(Message) -> F + Send + Sync + 'static) -> Result<(), PeerError>
+    where
+        F: Future<Output = R> + Send + 'static,
+        R: Into<Reply>,
+    {
+        if *self.phase.borrow() == Phase::Ended {
+            return Err(PeerError::Stopped);
+        }
+        let kind: MessageKind = kind.parse()?;
+        if kind.as_str() == KIND_PING {
+            return Err(InvalidField::new("kind", "PING is answered by every peer itself; choose another kind").into());
+        }
+        self.node.handlers().on(kind, handler, &self.runtime).map_err(|status| self.refused(&status))
+    }
+
+    /// Links this peer to another, and so to its mesh: `NAME:PORT` on this machine, `NAME@HOST:PORT`, `HOST:PORT`, or a [`PeerInfo`].
+    ///
+    /// # Errors
+    /// When nobody answers there, or it is this peer itself.
+    pub async fn join(&self, peer: impl ToString) -> Result<PeerInfo, PeerError> {
+        self.running()?;
+        self.join_one(&peer.to_string().parse()?).await
+    }
+
+    /// Joins all of these that answer, such as a list of bootnodes, or what [`PeerHandle::peers_from`] gave; says which did.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn bootstrap(&self, peers: impl IntoIterator<Item = impl ToString>) -> Result<Vec<PeerInfo>, PeerError> {
+        self.running()?;
+        let peers = peers.into_iter().map(|peer| peer.to_string().parse()).collect::<Result<Vec<Bootnode>, _>>()?;
+        let (mut joined, mut failed, mut joining) = (Vec::new(), Vec::new(), JoinSet::new());
+        let mut waiting = peers.into_iter();
+        loop {
+            while joining.len() < JOINS_AT_ONCE
+                && let Some(peer) = waiting.next()
+            {
+                let handle = self.clone();
+                joining.spawn(async move { (peer.to_string(), handle.join_one(&peer).await) });
+            }
+            match joining.join_next().await {
+                Some(Ok((_, Ok(peer)))) => joined.push(peer),
+                Some(Ok((peer, Err(error)))) => failed.push((peer, error)),
+                Some(Err(error)) => tracing::error!(%error, "a join failed"),
+                None => break,
+            }
+        }
+        if joined.is_empty() { Err(PeerError::nobody(failed)) } else { Ok(joined) }
+    }
+
+    async fn join_one(&self, peer: &Bootnode) -> Result<PeerInfo, PeerError> {
+        let mut failure = None;
+        for endpoint in peer.endpoints() {
+            match self.node.mesh().join(endpoint.clone()).await {
+                Ok(contact) => {
+                    self.settled(contact.id()).await;
+                    return Ok(self.info(&contact, true));
+                }
+                // Of one word that may be a name here or a host, the first reading is the likely one.
+                Err(status) => failure = failure.or(Some(PeerError::refused(&peer.to_string(), &status))),
+            }
+        }
+        Err(failure.unwrap_or_else(|| PeerError::NoRoute(format!("{peer} has no address"))))
+    }
+
+    /// Waits until a peer that was joined is a neighbour, so that messages find their way through it. It may be one late, or never: where it
+    /// has many already.
+    async fn settled(&self, peer: PeerId) {
+        let mut views = self.node.mesh().views();
+        let neighbour = views.wait_for(|view| view.neighbours.iter().any(|(contact, _)| contact.id() == peer));
+        // In vain or not, there is a link.
+        let _ = timeout(SETTLE_TIMEOUT, neighbour).await;
+    }
+
+    /// The other peers that this one knows, through links, the mesh or the registry, by name. Some may be gone by now.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let view = self.node.mesh().view();
+        let mut found: BTreeMap<PeerId, PeerInfo> = BTreeMap::new();
+        for known in self.node.session().known().all() {
+            found.insert(known.id, PeerInfo { name: known.name, endpoint: known.endpoint, linked: false });
+        }
+        for contact in view.known() {
+            let linked = view.linked.iter().any(|linked| linked.id() == contact.id());
+            found.insert(contact.id(), self.info(contact, linked));
+        }
+        found.remove(&self.id());
+        let mut peers: Vec<_> = found.into_values().collect();
+        peers.sort();
+        peers
+    }
+
+    /// The peer of this name: one that is known already, or that the registry or the mesh finds; `None` where nobody does.
+    ///
+    /// # Errors
+    /// When `name` cannot be one, or this peer is not running.
+    pub async fn find_peer(&self, name: &str) -> Result<Option<PeerInfo>, PeerError> {
+        self.running()?;
+        let name: PeerName = name.parse()?;
+        if let Some(known) = self.peers().into_iter().find(|peer| peer.name == name) {
+            return Ok(Some(known));
+        }
+        if let Some(known) = self.node.session().find(&name).await {
+            return Ok(Some(PeerInfo { name: known.name, endpoint: known.endpoint, linked: false }));
+        }
+        // It answers with its address.
+        let pong = match self.whisper(name.as_str(), KIND_PING, "").await {
+            Ok(Delivery { by, reply: Some(reply), .. }) => {
+                by.parse().ok().zip(str::from_utf8(&reply.body).ok().map(str::to_owned))
+            }
+            Ok(_) | Err(PeerError::NoRoute(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(pong.and_then(|(name, endpoint)| Some(PeerInfo { name, endpoint: endpoint.parse().ok()?, linked: false })))
+    }
+
+    /// The peers that another one is linked to or has heard of, without this one. [`PeerHandle::bootstrap`] joins them.
+    ///
+    /// # Errors
+    /// When there is no such peer, or it does not answer.
+    pub async fn peers_from(&self, peer: impl ToString) -> Result<Vec<PeerInfo>, PeerError> {
+        self.running()?;
+        let peer = peer.to_string();
+        let endpoints = if peer.contains(':') {
+            peer.parse::<Bootnode>()?.endpoints().to_vec()
+        } else {
+            let found = self.find_peer(&peer).await?;
+            let no_route = || PeerError::NoRoute(format!("request cannot be fulfilled: no route to {peer}"));
+            vec![found.ok_or_else(no_route)?.endpoint]
+        };
+        let mut failure = PeerError::NoRoute(format!("{peer} has no address"));
+        for endpoint in &endpoints {
+            let mut client = self.dialer.peer(endpoint);
+            match timeout(LIST_TIMEOUT, client.list_peers(ListPeersRequest {})).await {
+                Ok(Ok(list)) => {
+                    let list = list.into_inner();
+                    let neighbours = list.neighbours.into_iter().filter_map(|neighbour| neighbour.peer);
+                    // What a stranger lists that cannot be is left out.
+                    let contacts =
+                        neighbours.chain(list.others).take(LISTED_MAX).filter_map(|contact| wire::read_contact(contact).ok());
+                    return Ok(self.infos(contacts));
+                }
+                Ok(Err(status)) => failure = PeerError::refused(&peer, &status),
+                Err(_) => failure = PeerError::not_answering(&peer),
+            }
+        }
+        Err(failure)
+    }
+
+    /// Sends a message to all peers of the mesh. It is on its way when this returns.
+    ///
+    /// # Errors
+    /// When `kind` is not one token, or `body` too long, or this peer is not running.
+    pub async fn broadcast(&self, kind: &str, body: impl AsRef<[u8]>) -> Result<(), PeerError> {
+        self.broadcast_counted(kind, body, Duration::ZERO).await.map(drop)
+    }
+
+    /// Sends a message to all peers of the mesh and waits until all that are known say that they have it, for at most `wait`: who is
+    /// known, how many have it, who does not.
+    ///
+    /// # Errors
+    /// As with [`PeerHandle::broadcast`], or when too many are waited for already.
+    pub async fn broadcast_counted(
+        &self,
+        kind: &str,
+        body: impl AsRef<[u8]>,
+        wait: Duration,
+    ) -> Result<BroadcastResponse, PeerError> {
+        self.running()?;
+        let body = Bytes::copy_from_slice(body.as_ref());
+        self.node.mesh().broadcast(&kind.parse()?, body, wait).await.map_err(|status| self.refused(&status))
+    }
+
+    /// Sends a message to one peer, whichever way there is, and waits until it has arrived.
+    ///
+    /// # Errors
+    /// When there is no way to it, `kind` is not one token, or `body` too long.
+    pub async fn whisper(&self, to: &str, kind: &str, body: impl AsRef<[u8]>) -> Result<Delivery, PeerError> {
+        self.running()?;
+        // Checked here for errors of the right type.
+        let (to, kind): (PeerName, MessageKind) = (to.parse()?, kind.parse()?);
+        let request = WhisperRequest {
+            to: to.to_string(),
+            kind: kind.to_string(),
+            body: Bytes::copy_from_slice(body.as_ref()),
+            from: self.name().to_string(),
+            ..Default::default()
+        };
+        let answer = self.node.whisper(request).await.map_err(|status| PeerError::refused(to.as_str(), &status))?;
+        let WhisperResponse { delivered_by, hops, round_trip, reply_kind, reply } = answer;
+        let unclaimed = reply_kind == KIND_UNCLAIMED;
+        let reply = Some(Reply { kind: reply_kind, body: reply }).filter(|reply| !unclaimed && !reply.kind.is_empty());
+        let round_trip = round_trip.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
+        Ok(Delivery { by: delivered_by, hops, round_trip, reply, unclaimed })
+    }
+
+    /// Waits until it has stopped.
+    pub async fn stopped(&self) {
+        // Fails only when the peer is gone, which is the same.
+        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
+    }
+
+    fn running(&self) -> Result<(), PeerError> {
+        match *self.phase.borrow() {
+            Phase::Built => Err(PeerError::NotStarted),
+            Phase::Running => Ok(()),
+            Phase::Ended => Err(PeerError::Stopped),
+        }
+    }
+
+    fn refused(&self, status: &tonic::Status) -> PeerError {
+        PeerError::refused(self.name().as_str(), status)
+    }
+
+    fn info(&self, contact: &Contact, linked: bool) -> PeerInfo {
+        PeerInfo { name: contact.name().clone(), endpoint: contact.endpoint().clone(), linked }
+    }
+
+    /// Each once, without this peer.
+    fn infos(&self, contacts: impl Iterator<Item = Contact>) -> Vec<PeerInfo> {
+        let view = self.node.mesh().view();
+        let linked = |id| view.linked.iter().any(|linked| linked.id() == id);
+        let found: BTreeMap<_, _> =
+            contacts.filter(|contact| contact.id() != self.id()).map(|contact| (contact.id(), contact)).collect();
+        let mut peers: Vec<_> = found.into_values().map(|contact| self.info(&contact, linked(contact.id()))).collect();
+        peers.sort();
+        peers
+    }
+}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({:?})", self.name(), self.endpoint(), *self.phase.borrow())
+    }
+}

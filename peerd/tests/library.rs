@@ -1,0 +1,228 @@
+//! Peers of a program, through nothing but what the crate offers for that.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test may fail loudly, and its sizes are small"
+)]
+
+mod support;
+
+use peerd::{Message, Peer, PeerError, PeerHandle, Reply};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+use support::{PATIENCE, eventually, within};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn peer(name: &str) -> Peer {
+    Peer::builder(name).build().await.unwrap()
+}
+
+async fn linked(a: &PeerHandle, b: &PeerHandle) {
+    eventually("a link", async || a.peers().iter().any(|peer| peer.linked && peer.name == *b.name()).then_some(())).await;
+}
+
+/// Messages of a kind as they come, in words.
+fn heard(peer: &PeerHandle, kind: &str) -> Arc<Mutex<Vec<String>>> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&heard);
+    peer.on(kind, move |message: Message| {
+        let into = Arc::clone(&into);
+        async move {
+            let Message { from, kind, broadcast, hops, .. } = &message;
+            into.lock().unwrap().push(format!("{from} {kind} {} {broadcast} {hops}", message.text()));
+        }
+    })
+    .unwrap();
+    heard
+}
+
+#[tokio::test]
+async fn a_handler_gets_the_message_and_what_it_answers_goes_back() {
+    let (a, b) = (peer("A").await, peer("B").await);
+    let heard = heard(&b, "NEWS");
+    b.on("TEST", |message| async move { Reply::new("TESTED", message.text() + " and seen") }).unwrap();
+    let joined = a.join(b.endpoint()).await.unwrap();
+    assert_eq!((joined.name, joined.linked), (b.name().clone(), true));
+    let delivery = a.whisper("b", "TEST", "sent").await.unwrap();
+    assert_eq!((delivery.by.as_str(), delivery.hops, delivery.unclaimed), ("B", 1, false));
+    assert_eq!(delivery.reply, Some(Reply::new("TESTED", "sent and seen")));
+    // To itself, too.
+    assert_eq!(b.whisper("B", "TEST", "x").await.unwrap().reply, Some(Reply::new("TESTED", "x and seen")));
+
+    assert_eq!(a.whisper("B", "NEWS", "one").await.unwrap().reply, None);
+    a.broadcast("NEWS", "all\u{1b}[2J").await.unwrap();
+    let expected = ["A NEWS one false 1", "A NEWS all\u{fffd}[2J true 1"];
+    eventually("both", async || (*heard.lock().unwrap() == expected).then_some(())).await;
+
+    // Every peer answers PING by itself; a kind that nobody handles is said so.
+    let pong = a.whisper("B", "PING", "").await.unwrap().reply.unwrap();
+    assert_eq!((pong.kind.as_str(), &pong.body[..]), ("PONG", b.endpoint().as_str().as_bytes()));
+    assert!(a.whisper("B", "ODD", "?").await.unwrap().unclaimed);
+    assert_eq!(b.node().inbox().status().unclaimed, 1);
+    b.shutdown().await.unwrap();
+    a.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_comes_back_along_the_links_of_others() {
+    let middle = peer("middle").await;
+    // Nobody can dial these two: port 1 refuses.
+    let hidden = |name: &str| Peer::builder(name).advertise("127.0.0.1:1").build();
+    let (left, right) = (hidden("left").await.unwrap(), hidden("right").await.unwrap());
+    right.on("TEST", |message| async move { Reply::new("TESTED", message.body) }).unwrap();
+    for peer in [&left, &right] {
+        peer.join(middle.endpoint()).await.unwrap();
+    }
+    let delivery = left.whisper("right", "TEST", "hello").await.unwrap();
+    assert_eq!((delivery.hops, delivery.reply), (2, Some(Reply::new("TESTED", "hello"))));
+    assert!(left.whisper("right", "ODD", "").await.unwrap().unclaimed);
+    // Found through the mesh, which knows it by name.
+    assert_eq!(left.find_peer("RIGHT").await.unwrap().unwrap().name, *right.name());
+    assert_eq!(left.find_peer("nobody").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn handlers_that_hang_or_panic_hold_up_nobody() {
+    let (a, b) = (peer("A").await, peer("B").await);
+    b.on("HANG", |_| pending::<()>()).unwrap();
+    b.on("PANIC", |message| async move { assert_ne!(message.text(), "bad", "as told") }).unwrap();
+    b.on("ECHO", |message| async { Some(Reply::new("ECHO", message.body)) }).unwrap();
+    a.join(b.endpoint()).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(a.whisper("B", "PANIC", "bad").await.unwrap().reply, None);
+        // Delivered, without an answer, once that was waited for.
+        assert_eq!(a.whisper("B", "HANG", "").await.unwrap().reply, None);
+        assert_eq!(a.whisper("B", "ECHO", "x").await.unwrap().reply, Some(Reply::new("ECHO", "x")));
+    }
+    assert!(begun.elapsed() >= peerd::messages::REPLY_TIMEOUT * 3);
+    within("the end of a peer with a handler that hangs", b.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_answers_with_messages_of_its_own() {
+    let (a, b) = (peer("A").await, peer("B").await);
+    let answers = heard(&a, "ADVERTISED");
+    let handle = b.handle();
+    b.on("ADVERTISE", move |message| {
+        let handle = handle.clone();
+        async move {
+            let names: Vec<_> = handle.peers().iter().map(|peer| peer.name.to_string()).collect();
+            handle.whisper(&message.from, "ADVERTISED", names.join(" ")).await.unwrap();
+        }
+    })
+    .unwrap();
+    a.join(b.endpoint()).await.unwrap();
+    a.broadcast("ADVERTISE", "").await.unwrap();
+    eventually("its answer", async || (*answers.lock().unwrap() == ["B ADVERTISED A false 1"]).then_some(())).await;
+}
+
+#[tokio::test]
+async fn peers_are_asked_for_theirs_and_joined() {
+    let (a, b, c) = (peer("A").await, peer("B").await, peer("C").await);
+    b.join(a.endpoint()).await.unwrap();
+    assert_eq!(c.peers(), []);
+    // One that runs, one that does not, and itself.
+    let joined = c.bootstrap([a.endpoint().as_str(), "127.0.0.1:1", c.endpoint().as_str()]).await.unwrap();
+    assert_eq!(joined.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["A"]);
+    let theirs = c.peers_from("a").await.unwrap();
+    assert_eq!(theirs.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["B"]);
+    assert_eq!(c.peers_from(a.endpoint()).await.unwrap()[0].endpoint, *b.endpoint());
+    let joined = c.bootstrap(theirs).await.unwrap();
+    assert_eq!((joined[0].name.clone(), joined[0].linked), (b.name().clone(), true));
+    assert_eq!(c.find_peer("b").await.unwrap().unwrap().endpoint, *b.endpoint());
+
+    let tally = c.broadcast_counted("NEWS", "x", PATIENCE).await.unwrap();
+    assert_eq!((tally.known, tally.acknowledged, tally.missing.len()), (2, 2, 0));
+    b.shutdown().await.unwrap();
+    eventually("the goodbye", async || {
+        a.peers().iter().all(|peer| !peer.linked || peer.name != "B".parse().unwrap()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_was_not_started_is_at_its_port_and_says_so() {
+    let other = peer("other").await;
+    let mut late = Peer::builder("late").bootnode(other.endpoint()).autostart(false).build().await.unwrap();
+    let heard = heard(&late, "TEST");
+    for asked in [late.join(other.endpoint()).await.map(drop), late.broadcast("TEST", "").await] {
+        assert!(matches!(asked, Err(PeerError::NotStarted)), "{asked:?}");
+    }
+    late.start();
+    late.start();
+    linked(&other, &late).await;
+    other.whisper("late", "TEST", "now").await.unwrap();
+    eventually("it", async || (heard.lock().unwrap().len() == 1).then_some(())).await;
+    let (handle, address) = (late.handle(), late.endpoint().to_string());
+    late.shutdown().await.unwrap();
+    assert!(TcpStream::connect(&address).await.is_err());
+    assert!(matches!(handle.broadcast("TEST", "").await, Err(PeerError::Stopped)));
+    assert!(matches!(handle.on("TEST", |_| async {}), Err(PeerError::Stopped)));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_dropped_stops_and_leaves_nothing() {
+    for autostart in [true, false] {
+        let held = Arc::new(());
+        let peer = Peer::builder("A").autostart(autostart).build().await.unwrap();
+        let (in_handler, itself) = (Arc::clone(&held), peer.handle());
+        peer.on("TEST", move |_| {
+            let _hold = (Arc::clone(&in_handler), itself.clone());
+            async {}
+        })
+        .unwrap();
+        let (handle, address) = (peer.handle(), peer.endpoint().to_string());
+        let state = handle.node().state().to_owned();
+        assert!(state.join("id").exists());
+        drop(peer);
+        within("its end", handle.stopped()).await;
+        eventually("a free port", async || TcpStream::connect(&address).await.is_err().then_some(())).await;
+        eventually("nothing in the way of its folder", async || (!state.exists()).then_some(())).await;
+        eventually("its handlers are forgotten", async || (Arc::strong_count(&held) == 1).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said_with_what_can() {
+    let said = async |built: Result<Peer, PeerError>, words: &str| {
+        let error = built.err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    said(Peer::builder("two words").build().await, "name").await;
+    said(Peer::builder("A").bootnode("nowhere").build().await, "NAME:PORT, NAME@HOST:PORT or HOST:PORT").await;
+    said(Peer::builder("A").registry("https://r:1").build().await, "http://HOST:PORT").await;
+    said(Peer::builder("A").share("/no/such/folder").build().await, "/no/such/folder").await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    said(Peer::builder("A").listen(taken.local_addr().unwrap()).build().await, "choose another port").await;
+    let folder = tempfile::tempdir().unwrap();
+    let a = Peer::builder("A").state(folder.path()).build().await.unwrap();
+    said(Peer::builder("B").state(folder.path()).build().await, "in use").await;
+
+    let said = |error: Option<PeerError>, words: &str| {
+        let error = error.unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    said(a.on("two words", |_| async {}).err(), "kind");
+    said(a.on("PING", |_| async {}).err(), "answered by every peer itself");
+    said(a.whisper("nobody", "TEST", "").await.err(), "request cannot be fulfilled: no route to nobody");
+    said(a.whisper("A", "TEST", vec![0; 300_000]).await.err(), "at most 262144");
+    said(a.broadcast("TEST", vec![0; 100_000]).await.err(), "Share larger things as documents");
+    said(a.join("127.0.0.1:1").await.err(), "cannot join 127.0.0.1:1");
+    said(a.join(a.endpoint()).await.err(), "this peer itself");
+    said(a.bootstrap(["127.0.0.1:1", "127.0.0.1:2"]).await.err(), "127.0.0.1:2");
+    said(a.bootstrap(Vec::<String>::new()).await.err(), "nobody to join");
+    said(a.peers_from("127.0.0.1:1").await.err(), "127.0.0.1:1");
+    let id = a.id();
+    a.shutdown().await.unwrap();
+    // With a folder of its own it is the same peer again.
+    let again = Peer::builder("A").state(folder.path()).build().await.unwrap();
+    assert_eq!(again.id(), id);
+    within("its end", again.shutdown()).await.unwrap();
+}

@@ -1,0 +1,47 @@
+//! The library's example, `cargo run --example chat`, as two processes.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
+mod support;
+
+use rustix::process::Signal;
+use std::process::Command;
+use support::{
+    process::Running,
+    programs::example,
+    wait::{eventually, until},
+};
+
+fn chat(arguments: &[&str]) -> Running {
+    let mut command = Command::new(example("chat"));
+    command.args(arguments);
+    Running::start_typing(command)
+}
+
+#[test]
+fn two_processes_of_the_example_talk() {
+    let mut alice = chat(&["--name", "alice"]);
+    let at = eventually("her address", || {
+        assert!(alice.is_running(), "{}", alice.said());
+        let printed = alice.printed();
+        printed
+            .lines()
+            .find_map(|line| line.strip_prefix("alice listens on ").map(str::to_owned))
+            .filter(|_| printed.ends_with('\n'))
+    });
+    let mut bob = chat(&["--name", "bob", "--join", &at]);
+    until("he has joined", || bob.printed().contains(&format!("joined alice@{at}")));
+    bob.types("hello all");
+    until("his line is at hers", || alice.printed().contains("bob: hello all\n"));
+    alice.types("@bob hello you");
+    until("hers is at his", || bob.printed().contains("alice (to you): hello you\n"));
+    alice.types("@nobody hello");
+    until("she is told", || alice.printed().contains("not sent: request cannot be fulfilled: no route to nobody"));
+    bob.types_no_more();
+    bob.ended().exits(0);
+    alice.signal(Signal::INT);
+    alice.ended().exits(0);
+    let mut nobody = chat(&["--name", "carol", "--join", "127.0.0.1:1"]);
+    nobody.types_no_more();
+    nobody.ended().exits(1).says(&["error: nobody to join: 127.0.0.1:1"]);
+}
