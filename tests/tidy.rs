@@ -78,12 +78,12 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 19] = [
+const PEERD_EDGES: [(&str, &[&str]); 20] = [
     ("node", &["catalog", "config", "dial", "http", "identity", "mesh", "messages", "service", "session", "share", "transfer"]),
     ("service", &["attended", "catalog", "identity", "mesh", "messages", "overlay", "session", "share", "transfer"]),
     ("http", &["dial", "mesh", "messages", "overlay", "service"]),
-    // Who may control the peer is a flag, and the service's word; bootnodes are the mesh's.
-    ("config", &["mesh", "service"]),
+    // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
+    ("config", &["discovery", "service"]),
     // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.
     ("catalog", &["dial", "document", "identity", "session", "share"]),
     // A client of other peers, as a library for the command line.
@@ -91,7 +91,9 @@ const PEERD_EDGES: [(&str, &[&str]); 19] = [
     // Finds the receiver through the session and dials it, or has the mesh carry the message.
     ("messages", &["dial", "identity", "mesh", "session"]),
     // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
-    ("mesh", &["backoff", "dial", "identity", "messages", "overlay", "routing", "session"]),
+    ("mesh", &["dial", "discovery", "identity", "messages", "overlay", "routing", "session"]),
+    // Speaks of peers as the overlay does.
+    ("discovery", &["backoff", "overlay"]),
     ("overlay", &[]),
     // Speaks of peers as the overlay does.
     ("routing", &["overlay"]),

@@ -1,6 +1,6 @@
 //! The command line of `peerd`, and what a node needs to know however it is started.
 
-use crate::{mesh::Bootnode, service::ControlFrom};
+use crate::{discovery::Bootnode, service::ControlFrom};
 use bytesize::ByteSize;
 use clap::{Parser, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};

@@ -4,12 +4,12 @@ mod frames;
 mod links;
 
 use super::{
-    Bootnode, Command, NoWay, View,
+    Command, NoWay, View,
     acks::Acks,
-    bootnodes::Bootnodes,
     link::{Greeted, Heard, Outgoing},
 };
 use crate::{
+    discovery::{Bootnode, Bootnodes},
     messages::{Delivered, Post, Whisper},
     overlay::{self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time, plumtree::MessageId, wire},
     routing::{Relay, RouteId, Routing},

@@ -4,17 +4,16 @@
 //! queue. Everything else talks to the driver through [`Mesh`].
 
 mod acks;
-mod bootnodes;
 mod driver;
 mod link;
 mod view;
 
-pub use bootnodes::Bootnode;
 pub use driver::MeshDriver;
 pub use link::RELAYED_MAX_BYTES;
 pub use view::View;
 
 use crate::{
+    discovery::Bootnode,
     identity::Identity,
     messages::{Delivered, MessageKind, Post, Whisper},
     overlay::{Contact, plumtree},

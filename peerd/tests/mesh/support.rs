@@ -7,7 +7,7 @@ use p2pdi::{
 };
 use peerd::{
     config::NodeConfig,
-    mesh::Bootnode,
+    discovery::Bootnode,
     node::{Node, NodeHandle},
     service::ControlFrom,
 };
