@@ -79,7 +79,23 @@ fn crates_know_only_what_the_arrows_say() {
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
 const PEERD_EDGES: [(&str, &[&str]); 20] = [
-    ("node", &["catalog", "config", "dial", "http", "identity", "mesh", "messages", "service", "session", "share", "transfer"]),
+    (
+        "node",
+        &[
+            "catalog",
+            "config",
+            "dial",
+            "discovery",
+            "http",
+            "identity",
+            "mesh",
+            "messages",
+            "service",
+            "session",
+            "share",
+            "transfer",
+        ],
+    ),
     ("service", &["attended", "catalog", "identity", "mesh", "messages", "overlay", "session", "share", "transfer"]),
     ("http", &["dial", "mesh", "messages", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
@@ -92,8 +108,8 @@ const PEERD_EDGES: [(&str, &[&str]); 20] = [
     ("messages", &["dial", "identity", "mesh", "session"]),
     // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
     ("mesh", &["dial", "discovery", "identity", "messages", "overlay", "routing", "session"]),
-    // Speaks of peers as the overlay does.
-    ("discovery", &["backoff", "overlay"]),
+    // Speaks of peers as the overlay does; announces who this one is.
+    ("discovery", &["backoff", "identity", "overlay"]),
     ("overlay", &[]),
     // Speaks of peers as the overlay does.
     ("routing", &["overlay"]),
@@ -167,13 +183,16 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 19] = [
+const PURE: [&str; 22] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
     "peerd/src/catalog/learned.rs",
     "peerd/src/backoff.rs",
     "peerd/src/overlay",
+    "peerd/src/discovery/announcement.rs",
+    "peerd/src/discovery/bootnodes.rs",
+    "peerd/src/discovery/nearby.rs",
     "peerd/src/routing",
     "peerd/src/mesh/acks.rs",
     "peerd/src/messages/seen.rs",

@@ -64,6 +64,7 @@ impl Setup {
             advertise: self.advertise,
             registry: self.registry,
             bootnodes: self.bootnodes,
+            lan: false,
             labels: BTreeMap::new(),
             share: None,
             state: state.path().join("state"),
