@@ -118,6 +118,11 @@ fn five_receivers_and_a_sender_find_each_other_and_see_each_other_go() {
     receivers.push(lan.peer(5, "receiver-5"));
     until("the late one is there", || lan.count(SENDER, &sender) == 5);
 
+    // One dies without a goodbye and comes back at another port, with the same id.
+    receivers.remove(3).kill();
+    receivers.insert(3, lan.peer(4, "receiver-4"));
+    until("it is back", || lan.count(SENDER, &sender) == 5);
+
     let told = lan.p2pctl(SENDER, &sender, &["broadcast", "hello", "--wait", "10s", "-o", "json"]).exits(0).json();
     let counts = (told["known"].as_u64(), told["acknowledged"].as_u64());
     assert_eq!((counts, &told["missing"]), ((Some(5), Some(5)), &serde_json::json!([])), "{told}");

@@ -174,6 +174,11 @@ impl Lan {
                             tracing::info!(%name, on = on.rsplit(':').next(), "announced by multicast DNS");
                         }
                     }
+                    // A network is back, on which nothing was announced yet.
+                    Ok(DaemonEvent::IpAdd(address)) => {
+                        tracing::debug!(%address, "LAN discovery");
+                        daemon.register(announce(&self.me, scope, port, said)?)?;
+                    }
                     Ok(event) => tracing::debug!(?event, "LAN discovery"),
                     Err(_) => return Err(Interrupted::Closed),
                 },

@@ -70,3 +70,20 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::PeerId;
+
+    #[test]
+    fn who_was_only_seen_on_the_lan_is_found_by_name_where_nobody_else_has_it_and_is_not_known() {
+        let contact = |id, name: &str| Contact::parse(PeerId::from_u128(id), name, "10.0.0.1:1").unwrap();
+        let mut view = View::new(contact(9, "me"));
+        view.nearby = vec![contact(1, "a"), contact(2, "b")];
+        view.others = vec![contact(3, "A")];
+        let found = |name: &str| view.find(&name.parse().unwrap()).map(|contact| contact.id().as_u128());
+        assert_eq!((found("a"), found("b"), found("c")), (Some(3), Some(2), None));
+        assert_eq!(view.known().count(), 1);
+    }
+}
