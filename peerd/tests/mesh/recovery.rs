@@ -6,6 +6,7 @@ use p2pdi::v1::{
     RegisterResponse,
     registry_server::{Registry, RegistryServer},
 };
+use peerd::overlay::membership::Config;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -146,6 +147,14 @@ fn neighbours(peer: &TestPeer) -> usize {
     peer.handle.mesh().view().neighbours.len()
 }
 
+/// Whether it has all the links it seeks, or has no room for more.
+fn has_enough(peer: &TestPeer) -> bool {
+    let config = Config::default();
+    let neighbours = peer.handle.mesh().view().list().neighbours;
+    let outgoing = neighbours.iter().filter(|neighbour| neighbour.outgoing).count();
+    outgoing == config.outgoing || neighbours.len() == config.max_active()
+}
+
 /// Looks for [`STEADY`] whether it stays so.
 async fn stays(what: &str, so: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -190,18 +199,18 @@ async fn a_peer_that_lost_all_others_comes_back_through_a_sample_of_the_registry
     let lonely = setup.start().await;
     until("they are linked", async || lonely.is_linked_to(&first)).await;
 
-    // More than it will be linked to.
+    // Many more than it will be linked to, so that each finds some with room.
     let mut others = vec![Setup::named("other-0").start().await];
-    for number in 1..14 {
+    for number in 1..24 {
         let setup = Setup::named(&format!("other-{number}")).with_bootnodes([&others[0]]);
         others.push(setup.start().await);
     }
-    until("the others are linked", async || others.iter().all(|other| neighbours(other) >= 4)).await;
+    // With all the links they seek, so that none of them puts anybody out for another any more.
+    until("the others are linked", async || others.iter().all(has_enough)).await;
     registry.knows(&others);
     let before = registry.rescues();
     drop(first);
-    let outgoing = || lonely.handle.mesh().view().list().neighbours.iter().filter(|neighbour| neighbour.outgoing).count();
-    until("it has all the links it seeks", async || outgoing() == 4).await;
+    until("it has all the links it seeks", async || has_enough(&lonely)).await;
     assert!(registry.rescues() > before);
 
     until("all calls for help are answered", async || {
@@ -212,5 +221,5 @@ async fn a_peer_that_lost_all_others_comes_back_through_a_sample_of_the_registry
     })
     .await;
     let asked = registry.rescues();
-    stays("no more is asked and the links stay", || registry.rescues() == asked && outgoing() == 4).await;
+    stays("no more is asked and the links stay", || registry.rescues() == asked && has_enough(&lonely)).await;
 }
