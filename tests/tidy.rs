@@ -78,20 +78,31 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 21] = [
+const PEERD_EDGES: [(&str, &[&str]); 22] = [
     (
         "node",
         &[
-            "catalog", "config", "dial", "http", "identity", "mesh", "messages", "network", "service", "session", "share",
+            "catalog",
+            "config",
+            "dial",
+            "discovery",
+            "http",
+            "identity",
+            "mesh",
+            "messages",
+            "network",
+            "service",
+            "session",
+            "share",
             "transfer",
         ],
     ),
     ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
     ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service"]),
     // What a program asks of its own peer; begins and ends the node.
-    ("peer", &["config", "dial", "mesh", "messages", "node", "overlay", "service"]),
-    // Who may control the peer is a flag, and the service's word; bootnodes are the mesh's.
-    ("config", &["mesh", "service"]),
+    ("peer", &["config", "dial", "discovery", "mesh", "messages", "node", "overlay", "service"]),
+    // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
+    ("config", &["discovery", "service"]),
     // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.
     ("catalog", &["dial", "document", "identity", "session", "share"]),
     // A client of other peers, as a library for the command line.
@@ -99,9 +110,11 @@ const PEERD_EDGES: [(&str, &[&str]); 21] = [
     // Finds the receiver through the session and dials it, or has the mesh carry the message.
     ("messages", &["dial", "identity", "mesh", "session"]),
     // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
-    ("mesh", &["backoff", "dial", "identity", "messages", "overlay", "routing", "session"]),
+    ("mesh", &["dial", "discovery", "identity", "messages", "overlay", "routing", "session"]),
     // Asks peers for their links, beginning with those of the mesh and those that the session knows of.
     ("network", &["dial", "mesh", "overlay", "session"]),
+    // Speaks of peers as the overlay does; announces who this one is.
+    ("discovery", &["backoff", "identity", "overlay"]),
     ("overlay", &[]),
     // Speaks of peers as the overlay does.
     ("routing", &["overlay"]),
@@ -175,13 +188,16 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 21] = [
+const PURE: [&str; 24] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
     "peerd/src/catalog/learned.rs",
     "peerd/src/backoff.rs",
     "peerd/src/overlay",
+    "peerd/src/discovery/announcement.rs",
+    "peerd/src/discovery/bootnodes.rs",
+    "peerd/src/discovery/nearby.rs",
     "peerd/src/routing",
     "peerd/src/mesh/acks.rs",
     "peerd/src/network/picture.rs",

@@ -54,7 +54,7 @@ impl Programs {
             Server::start(program("registry").args(["--listen", "127.0.0.1:0", "--state"]).arg(folder.join("registry")));
         let peer = Server::start(
             program("peerd")
-                .args(["--name", "fff-c", "--listen", "127.0.0.1:0", "--registry"])
+                .args(["--name", "fff-c", "--listen", "127.0.0.1:0", "--no-lan", "--registry"])
                 .arg(registry.address.to_string())
                 .arg("--share")
                 .arg(share)

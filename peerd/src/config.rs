@@ -1,6 +1,9 @@
 //! The command line of `peerd`, and what a node needs to know however it is started.
 
-use crate::{mesh::Bootnode, service::ControlFrom};
+use crate::{
+    discovery::{Bootnode, address_on_the_lan},
+    service::ControlFrom,
+};
 use bytesize::ByteSize;
 use clap::{Parser, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
@@ -28,6 +31,8 @@ pub struct NodeConfig {
     pub registry: Option<Endpoint>,
     /// Peers to link to at the start, and whenever all others are lost.
     pub bootnodes: Vec<Bootnode>,
+    /// Announces itself on the LAN and turns to the peers that do.
+    pub lan: bool,
     /// Labels others can filter by.
     pub labels: BTreeMap<String, String>,
     /// The folder shared; `None`: nothing.
@@ -56,6 +61,9 @@ Examples:
     peerd --no-registry --name A --port 8001
     peerd --no-registry --name B --port 8002
     peerd --no-registry --name C --port 8003 --bootnodes A:8001,B:8002
+
+  On each machine of a LAN, with nothing to set up; they find each other:
+    peerd --no-registry --listen 0.0.0.0:7801
 
 See it work:
   curl localhost:7801/
@@ -93,6 +101,10 @@ pub struct Args {
     /// Peers to link to: NAME:PORT on this host, NAME@HOST:PORT, or HOST:PORT; tried until they answer
     #[arg(long, env = "P2PDI_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
     bootnodes: Vec<Bootnode>,
+
+    /// Neither announce this peer on the LAN nor look for others there
+    #[arg(long, env = "P2PDI_NO_LAN", value_parser = BoolishValueParser::new())]
+    no_lan: bool,
 
     /// Folder to share, with all below it; nothing is shared without
     #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
@@ -173,6 +185,7 @@ impl Args {
             advertise: self.advertise,
             registry: (!self.no_registry).then_some(self.registry),
             bootnodes: self.bootnodes,
+            lan: !self.no_lan,
             labels,
             share: self.share,
             state,
@@ -180,6 +193,28 @@ impl Args {
             control: self.control,
             limits,
         })
+    }
+}
+
+impl NodeConfig {
+    /// Where others dial a server that listens on `bound`.
+    ///
+    /// # Errors
+    /// When it is a wildcard and nothing says which of this machine's addresses others reach.
+    pub fn endpoint(&self, bound: SocketAddr) -> Result<Endpoint, InvalidField> {
+        if let Some(endpoint) = &self.advertise {
+            return Ok(endpoint.clone());
+        }
+        let bootnodes = self.bootnodes.iter().flat_map(|bootnode| bootnode.endpoints());
+        let others: Vec<_> = self.registry.iter().chain(bootnodes).collect();
+        if self.lan && bound.ip().is_unspecified() {
+            // A registry on this machine says nothing of how others on the LAN reach it.
+            let towards = others.iter().filter_map(|endpoint| local_address_towards(endpoint)).find(|ip| !ip.is_loopback());
+            if let Some(ip) = towards.or_else(|| address_on_the_lan(bound.is_ipv6())) {
+                return Ok(SocketAddr::new(ip, bound.port()).into());
+            }
+        }
+        reachable_endpoint(bound, others)
     }
 }
 

@@ -140,7 +140,8 @@ impl StateFolder {
     }
 }
 
-fn parse_id(text: &str) -> Option<PeerId> {
+/// Reads an id as [`PeerId`] is shown.
+pub(crate) fn parse_id(text: &str) -> Option<PeerId> {
     if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }

@@ -36,6 +36,7 @@ mod backoff;
 pub mod catalog;
 pub mod config;
 pub mod dial;
+pub mod discovery;
 pub mod document;
 mod http;
 pub mod identity;

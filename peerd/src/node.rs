@@ -2,8 +2,9 @@
 
 use crate::{
     catalog::{self, Catalog},
-    config::{NodeConfig, reachable_endpoint},
+    config::NodeConfig,
     dial::Dialer,
+    discovery::{Busy, Lan, Sights},
     http,
     identity::{Identity, StateError, StateFolder},
     mesh::{Mesh, MeshDriver},
@@ -45,6 +46,7 @@ pub struct Node {
     services: Arc<Services>,
     indexer: Indexer,
     lookups: Lookups,
+    lan: Option<Lan>,
     mesh: MeshDriver,
     network: NetworkDriver,
     metrics: Metrics,
@@ -90,20 +92,19 @@ impl Node {
     /// When the state folder is in use or damaged, the share cannot be read, or there is no address others could dial.
     pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
-        let endpoint = match &config.advertise {
-            Some(endpoint) => endpoint.clone(),
-            None => {
-                let bootnodes = config.bootnodes.iter().flat_map(|bootnode| bootnode.endpoints());
-                reachable_endpoint(listener.local_addr()?, config.registry.iter().chain(bootnodes))?
-            }
-        };
+        let bound = listener.local_addr()?;
+        let endpoint = config.endpoint(bound)?;
         let state = Arc::new(StateFolder::open(&config.state)?);
         let me = Identity { id: state.id()?, name: config.name.clone(), endpoint };
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let (session, lookups) = Session::new(config.registry.as_ref());
         let inbox = Arc::new(Inbox::new(&metrics));
         let post = Post::new(me.clone(), Arc::clone(&inbox));
-        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone());
+        let (lan, sights) = match config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())) {
+            Some((lan, sights)) => (Some(lan), sights),
+            None => (None, Sights::none()),
+        };
+        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone(), sights);
         let (network, looking) = Network::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
@@ -127,6 +128,7 @@ impl Node {
             services: Arc::new(services),
             indexer,
             lookups,
+            lan,
             mesh: driver,
             network: looking,
             metrics,
@@ -143,7 +145,7 @@ impl Node {
     /// # Errors
     /// When the server cannot run, or a part panics.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
-        let Self { listener, config, state, services, indexer, lookups, mesh, network, metrics } = self;
+        let Self { listener, config, state, services, indexer, lookups, lan, mesh, network, metrics } = self;
         // A part that ends by itself ends the peer.
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
@@ -168,6 +170,11 @@ impl Node {
         parts.spawn(mesh.run(stop.clone()));
         parts.spawn(network.run(stop.clone()));
         parts.spawn(services.handlers.clone().run(stop.clone()));
+        if let Some(lan) = lan {
+            let (uploads, mesh) = (Arc::clone(&services.uploads), services.mesh.clone());
+            let busy = move || Busy { load: uploads.load().uploads, links: mesh.view().status.links };
+            parts.spawn(lan.run(busy, stop.clone()));
+        }
         let catalog = services.catalog.clone();
         parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
         if let Some(registry) = config.registry {

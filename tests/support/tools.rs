@@ -23,8 +23,18 @@ pub fn chromium() -> Option<PathBuf> {
     tool("chromium", "P2PDI_CHROMIUM", "--version", "apt-get install chromium", None)
 }
 
-/// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
+/// `ip`, which makes network namespaces: `P2PDI_IP`, or on the path.
+pub fn ip() -> Option<PathBuf> {
+    tool("ip", "P2PDI_IP", "-V", "apt-get install iproute2", None)
+}
+
+/// Says why a test proves nothing here.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
+pub fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
+
+/// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
 fn tool(name: &str, variable: &str, version: &str, install: &str, of_python: Option<&str>) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         Command::new(path).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
@@ -41,7 +51,7 @@ fn tool(name: &str, variable: &str, version: &str, install: &str, of_python: Opt
     if found.is_none() {
         let missing = format!("{name} is missing; `{install}`, or say where it is with {variable}");
         assert!(env::var("P2PDI_REQUIRE_TOOLS").as_deref() != Ok("1"), "{missing}");
-        println!("skipped: {missing}");
+        skipped(&missing);
     }
     found
 }

@@ -47,10 +47,16 @@ impl World {
         folder
     }
 
-    /// One of the programs, in this folder and with a home of its own in it, without any variable of the world outside.
+    /// One of the programs, in this folder and with a home of its own in it, without any variable of the world outside. Its peers do not
+    /// look around on the LAN, where those of other tests are.
     pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program(name));
-        command.env_clear().env("HOME", self.path("home")).env("XDG_STATE_HOME", self.path("state")).current_dir(self.path(""));
+        command
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("P2PDI_NO_LAN", "1")
+            .current_dir(self.path(""));
         command.args(arguments);
         command
     }

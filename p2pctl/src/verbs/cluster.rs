@@ -57,6 +57,7 @@ impl Cluster {
             advertise: None,
             registry: Some(self.registry.clone()),
             bootnodes: Vec::new(),
+            lan: false,
             labels: BTreeMap::new(),
             share,
             state: self.folder.join("peers").join(name),

@@ -2,14 +2,15 @@
 
 mod frames;
 mod links;
+mod nearby;
 
 use super::{
-    Bootnode, Command, NoWay, View,
+    Command, NoWay, View,
     acks::Acks,
-    bootnodes::Bootnodes,
     link::{Greeted, Heard, Outgoing},
 };
 use crate::{
+    discovery::{Bootnode, Bootnodes, Nearby, Sights},
     messages::{Delivered, Post, Whisper},
     overlay::{self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time, plumtree::MessageId, wire},
     routing::{Relay, RouteId, Routing},
@@ -93,6 +94,7 @@ pub struct MeshDriver {
     routing: Routing,
     acks: Acks,
     bootnodes: Bootnodes,
+    nearby: Nearby,
     links: BTreeMap<PeerId, Link>,
     links_ever: u64,
     greetings: usize,
@@ -103,6 +105,7 @@ pub struct MeshDriver {
     events: VecDeque<Event>,
     post: Post,
     session: Session,
+    sights: Sights,
     commands: mpsc::Receiver<Command>,
     tell: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
@@ -116,7 +119,7 @@ impl MeshDriver {
         me: Contact,
         post: Post,
         session: Session,
-        bootnodes: Vec<Bootnode>,
+        (bootnodes, sights): (Vec<Bootnode>, Sights),
         commands: mpsc::Receiver<Command>,
         shown: watch::Sender<Arc<View>>,
     ) -> Self {
@@ -131,6 +134,8 @@ impl MeshDriver {
             routing: Routing::new(me.clone()),
             acks: Acks::default(),
             bootnodes: Bootnodes::new(bootnodes),
+            nearby: Nearby::new(me.id()),
+            sights,
             links: BTreeMap::new(),
             links_ever: 0,
             greetings: 0,
@@ -162,6 +167,7 @@ impl MeshDriver {
                 () = stop.cancelled() => break,
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(input) = self.inputs.recv() => self.on_input(input),
+                Some(sight) = self.sights.0.recv() => self.on_sight(sight),
                 Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
                     tracing::error!(%error, "a link's task failed");
                 },
@@ -190,7 +196,8 @@ impl MeshDriver {
 
     fn next_deadline(&self) -> Time {
         let now = self.now();
-        let others = [self.routing.next_deadline(), self.acks.next_deadline(now), self.bootnodes.next_deadline()];
+        let others =
+            [self.routing.next_deadline(), self.acks.next_deadline(now), self.bootnodes.next_deadline(), self.next_nearby()];
         // Whatever a machine says, the driver sleeps between two looks.
         let soonest = now + Duration::from_millis(1);
         others.into_iter().flatten().fold(self.overlay.next_deadline(now), Time::min).max(soonest)
@@ -218,6 +225,7 @@ impl MeshDriver {
         for (index, endpoints) in self.bootnodes.due(now) {
             self.dial(endpoints, Purpose::Bootnode(index));
         }
+        self.turn_to_nearby();
         self.changed = true;
     }
 
@@ -250,6 +258,7 @@ impl MeshDriver {
             linked: self.links.values().map(|link| link.contact.clone()).collect(),
             others,
             bootnodes: self.bootnodes.contacts().cloned().collect(),
+            nearby: self.nearby.contacts().cloned().collect(),
             status,
         }
     }
@@ -351,10 +360,13 @@ impl MeshDriver {
                 Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
                 Action::NeighbourUp(contact) => {
                     tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
+                    self.nearby.linked(contact.id());
                     self.changed = true;
                 }
                 Action::NeighbourDown(peer) => {
                     tracing::info!(%peer, "no longer linked");
+                    let now = self.now();
+                    self.nearby.unlinked(peer, now);
                     self.changed = true;
                 }
                 Action::AskForPeers(count) => self.find_peers(count),
@@ -363,13 +375,18 @@ impl MeshDriver {
         }
     }
 
-    /// Asks the registry and the bootnodes whom to turn to.
+    /// Asks the registry, the bootnodes and the LAN whom to turn to.
     fn find_peers(&mut self, count: usize) {
         if self.links.is_empty() {
             let now = self.now();
             self.bootnodes.needed(now);
+            self.nearby.needed(now);
         }
         let mut found: Vec<_> = self.bootnodes.contacts().cloned().collect();
+        // Where links are wanted, those of the LAN are turned to one by one, without waiting for the registry.
+        if self.overlay.membership().wanted() == 0 {
+            found.extend(self.offered(count));
+        }
         let (session, tell, me) = (self.session.clone(), self.tell.clone(), self.me.id());
         self.tasks.spawn(async move {
             let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;

@@ -4,17 +4,16 @@
 //! queue. Everything else talks to the driver through [`Mesh`].
 
 mod acks;
-mod bootnodes;
 mod driver;
 mod link;
 mod view;
 
-pub use bootnodes::Bootnode;
 pub use driver::MeshDriver;
 pub use link::RELAYED_MAX_BYTES;
 pub use view::View;
 
 use crate::{
+    discovery::{Bootnode, Sights},
     identity::Identity,
     messages::{Delivered, MessageKind, Post, Whisper},
     overlay::{Contact, plumtree},
@@ -75,12 +74,12 @@ enum Command {
 }
 
 impl Mesh {
-    /// The mesh of the peer `me`, and what runs it. Messages go to `post`; peers to turn to come from `session` and `bootnodes`.
-    pub fn new(me: &Identity, post: Post, session: Session, bootnodes: Vec<Bootnode>) -> (Self, MeshDriver) {
+    /// The mesh of the peer `me`, and what runs it. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
+    pub fn new(me: &Identity, post: Post, session: Session, bootnodes: Vec<Bootnode>, lan: Sights) -> (Self, MeshDriver) {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
         let (commands, asked) = mpsc::channel(COMMANDS_MAX);
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
-        let driver = MeshDriver::new(me.clone(), post, session, bootnodes, asked, shown);
+        let driver = MeshDriver::new(me.clone(), post, session, (bootnodes, lan), asked, shown);
         (Self { me, commands, view }, driver)
     }
 

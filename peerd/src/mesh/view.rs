@@ -19,6 +19,8 @@ pub struct View {
     pub others: Vec<Contact>,
     /// Bootnodes that have answered once.
     pub bootnodes: Vec<Contact>,
+    /// Peers that announce themselves on the LAN: hearsay, until there is a link.
+    pub nearby: Vec<Contact>,
     /// Counts.
     pub status: MeshStatus,
 }
@@ -31,6 +33,7 @@ impl View {
             linked: Vec::new(),
             others: Vec::new(),
             bootnodes: Vec::new(),
+            nearby: Vec::new(),
             status: MeshStatus::default(),
         }
     }
@@ -40,7 +43,7 @@ impl View {
         self.linked.iter().any(|contact| contact.name() == name)
     }
 
-    /// Every other peer that is known of; some more than once.
+    /// Every other peer that is known of; some more than once. Not those that were only seen on the LAN.
     pub fn known(&self) -> impl Iterator<Item = &Contact> {
         let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
         neighbours.chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
@@ -48,7 +51,10 @@ impl View {
 
     /// The peer called `name`; of several, the one with the lowest id.
     pub fn find(&self, name: &PeerName) -> Option<&Contact> {
-        self.known().filter(|contact| contact.name() == name).min_by_key(|contact| contact.id())
+        let named = |contact: &&Contact| contact.name() == name;
+        let lowest = |contact: &&Contact| contact.id();
+        // Anybody on the LAN can announce any name: that counts where nobody else is known by it.
+        self.known().filter(named).min_by_key(lowest).or_else(|| self.nearby.iter().filter(named).min_by_key(lowest))
     }
 
     /// As the contract says it.
@@ -65,5 +71,22 @@ impl View {
             load: None,
             documents: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::PeerId;
+
+    #[test]
+    fn who_was_only_seen_on_the_lan_is_found_by_name_where_nobody_else_has_it_and_is_not_known() {
+        let contact = |id, name: &str| Contact::parse(PeerId::from_u128(id), name, "10.0.0.1:1").unwrap();
+        let mut view = View::new(contact(9, "me"));
+        view.nearby = vec![contact(1, "a"), contact(2, "b")];
+        view.others = vec![contact(3, "A")];
+        let found = |name: &str| view.find(&name.parse().unwrap()).map(|contact| contact.id().as_u128());
+        assert_eq!((found("a"), found("b"), found("c")), (Some(3), Some(2), None));
+        assert_eq!(view.known().count(), 1);
     }
 }

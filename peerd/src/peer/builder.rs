@@ -33,6 +33,7 @@ pub struct PeerBuilder {
     advertise: Option<String>,
     registry: Option<String>,
     bootnodes: Vec<String>,
+    lan: bool,
     labels: BTreeMap<String, String>,
     share: Option<PathBuf>,
     state: State,
@@ -48,6 +49,7 @@ impl PeerBuilder {
             advertise: None,
             registry: None,
             bootnodes: Vec::new(),
+            lan: false,
             labels: BTreeMap::new(),
             share: None,
             state: State::Temporary,
@@ -57,7 +59,7 @@ impl PeerBuilder {
     }
 
     /// Listens here; port 0 picks a free one. An address of this machine's network lets others in, and so does `0.0.0.0`, with
-    /// [`PeerBuilder::advertise`]. By default a free port that only this machine can reach.
+    /// [`PeerBuilder::advertise`] or [`PeerBuilder::lan`]. By default a free port that only this machine can reach.
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = address.into();
         self
@@ -87,6 +89,12 @@ impl PeerBuilder {
     /// [`PeerHandle::join`]: super::PeerHandle::join
     pub fn bootnode(mut self, peer: impl ToString) -> Self {
         self.bootnodes.push(peer.to_string());
+        self
+    }
+
+    /// Whether it finds peers of its LAN by multicast DNS, and lets them find it. By default not: a program's tests find nobody then.
+    pub fn lan(mut self, lan: bool) -> Self {
+        self.lan = lan;
         self
     }
 
@@ -149,6 +157,7 @@ impl PeerBuilder {
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
             registry: self.registry.as_deref().map(parse_registry).transpose()?,
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
+            lan: self.lan,
             labels: self.labels,
             share: self.share,
             state,

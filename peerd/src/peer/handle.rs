@@ -3,7 +3,7 @@
 use super::{PeerError, Phase};
 use crate::{
     dial::Dialer,
-    mesh::Bootnode,
+    discovery::Bootnode,
     messages::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
     node::NodeHandle,
     overlay::{Contact, wire},

@@ -7,7 +7,7 @@ use p2pdi::{
 };
 use peerd::{
     config::NodeConfig,
-    mesh::Bootnode,
+    discovery::Bootnode,
     node::{Node, NodeHandle},
     service::ControlFrom,
 };
@@ -64,6 +64,7 @@ impl Setup {
             advertise: self.advertise,
             registry: self.registry,
             bootnodes: self.bootnodes,
+            lan: false,
             labels: BTreeMap::new(),
             share: None,
             state: state.path().join("state"),

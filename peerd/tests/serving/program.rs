@@ -24,7 +24,7 @@ struct Program {
 
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerd"));
-    command.env_clear().args(["--name", "sharer", "--listen", "127.0.0.1:0", "--share"]);
+    command.env_clear().args(["--name", "sharer", "--listen", "127.0.0.1:0", "--no-lan", "--share"]);
     command.arg(folder.join("share")).arg("--state").arg(folder.join("state"));
     command
 }

@@ -103,6 +103,7 @@ pub fn config(name: &str, folder: &TempDir) -> NodeConfig {
         advertise: None,
         registry: None,
         bootnodes: Vec::new(),
+        lan: false,
         labels: BTreeMap::new(),
         share: Some(folder.path().join("share")),
         state: folder.path().join("state"),

@@ -257,6 +257,11 @@ impl Membership {
         &self.passive
     }
 
+    /// How many more peers it would dial now, if it knew them.
+    pub fn wanted(&self) -> usize {
+        if self.leaving { 0 } else { self.missing() }
+    }
+
     /// The limits it keeps to.
     pub fn config(&self) -> &Config {
         &self.config

@@ -17,9 +17,11 @@ impl Membership {
         self.active.values().filter(outgoing).count()
     }
 
-    /// Outgoing slots that nobody fills.
+    /// Outgoing slots that nobody fills, as far as there is room. Where both sides dialled, an outgoing neighbour becomes an incoming
+    /// one; a peer that had no room for another and sought one all the same would dial and close for ever.
     pub(super) fn open_slots(&self) -> usize {
-        self.config.outgoing.saturating_sub(self.outgoing())
+        let room = self.config.max_active().saturating_sub(self.active.len());
+        self.config.outgoing.saturating_sub(self.outgoing()).min(room)
     }
 
     /// How many more to dial for them. Where dials fail, most of those known are dead, and several are

@@ -146,6 +146,26 @@ fn a_peer_with_enough_links_asks_for_nothing() {
 }
 
 #[test]
+fn a_peer_without_room_seeks_nobody_whoever_made_its_links() {
+    let mut peer = Peer::new();
+    peer.settle(1..5);
+    for number in 10..16 {
+        assert!(peer.asked(number, true));
+    }
+    // Both had dialled, and the link of the other side stays: one outgoing link less, and as many neighbours.
+    peer.link(1, false);
+    assert_eq!((peer.count(Direction::Outgoing), peer.count(Direction::Incoming)), (3, 7));
+    peer.now += Duration::from_secs(100);
+    for event in [Event::PeersFound((20..30).map(contact).collect()), Event::Tick] {
+        let out = peer.tell(event);
+        assert!(!asks(&out) && !out.iter().any(|action| matches!(action, Action::Dial(_))), "{out:?}");
+    }
+    // With room again, it does.
+    let out = peer.tell(Event::LinkDown { peer: PeerId::from_u128(10) });
+    assert!(out.iter().any(|action| matches!(action, Action::Dial(_))), "{out:?}");
+}
+
+#[test]
 fn a_lost_neighbour_is_replaced_from_the_passive_view_without_help() {
     let mut peer = Peer::new();
     peer.settle(1..30);

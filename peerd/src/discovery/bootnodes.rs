@@ -58,7 +58,7 @@ impl fmt::Display for Bootnode {
 }
 
 /// All of them, and when each is dialled.
-pub(super) struct Bootnodes(Vec<State>);
+pub(crate) struct Bootnodes(Vec<State>);
 
 struct State {
     bootnode: Bootnode,
@@ -71,22 +71,22 @@ struct State {
 }
 
 impl Bootnodes {
-    pub(super) fn new(bootnodes: Vec<Bootnode>) -> Self {
+    pub(crate) fn new(bootnodes: Vec<Bootnode>) -> Self {
         let state = |bootnode| State { bootnode, contact: None, backoff: Backoff::default(), due: Some(Time::ZERO), failures: 0 };
         Self(bootnodes.into_iter().map(state).collect())
     }
 
     /// Those that have answered once.
-    pub(super) fn contacts(&self) -> impl Iterator<Item = &Contact> {
+    pub(crate) fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.0.iter().filter_map(|state| state.contact.as_ref())
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Time> {
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.0.iter().filter_map(|state| state.due).min()
     }
 
     /// Those to dial now; [`Bootnodes::reached`], [`Bootnodes::failed`] or [`Bootnodes::is_me`] says what came of it.
-    pub(super) fn due(&mut self, now: Time) -> Vec<(usize, Vec<Endpoint>)> {
+    pub(crate) fn due(&mut self, now: Time) -> Vec<(usize, Vec<Endpoint>)> {
         let mut due = Vec::new();
         for (index, state) in self.0.iter_mut().enumerate() {
             if state.due.is_some_and(|at| at <= now) {
@@ -98,7 +98,7 @@ impl Bootnodes {
     }
 
     /// This peer has lost all others.
-    pub(super) fn needed(&mut self, now: Time) {
+    pub(crate) fn needed(&mut self, now: Time) {
         for state in &mut self.0 {
             if state.contact.is_some() && state.due.is_none() {
                 state.due = Some(now);
@@ -106,7 +106,7 @@ impl Bootnodes {
         }
     }
 
-    pub(super) fn reached(&mut self, index: usize, contact: &Contact) {
+    pub(crate) fn reached(&mut self, index: usize, contact: &Contact) {
         let Some(state) = self.0.get_mut(index) else { return };
         if let Some(name) = &state.bootnode.name
             && name != contact.name()
@@ -121,7 +121,7 @@ impl Bootnodes {
     }
 
     /// Dialled again later, however often.
-    pub(super) fn failed(&mut self, index: usize, why: &str, now: Time, random: f64) {
+    pub(crate) fn failed(&mut self, index: usize, why: &str, now: Time, random: f64) {
         let Some(state) = self.0.get_mut(index) else { return };
         let pause = state.backoff.next(random);
         state.due = Some(now + pause);
@@ -134,7 +134,7 @@ impl Bootnodes {
     }
 
     /// It is this peer itself.
-    pub(super) fn is_me(&mut self, index: usize) {
+    pub(crate) fn is_me(&mut self, index: usize) {
         if let Some(state) = self.0.get_mut(index) {
             tracing::debug!(bootnode = %state.bootnode, "that bootnode is this peer");
             (state.contact, state.due) = (None, None);

@@ -1,0 +1,262 @@
+//! What a peer announces on the LAN, and what is believed of what others do. Pure.
+//!
+//! DNS-SD (RFC 6763): one instance of the service [`SERVICE`], whose SRV record has the port, whose host has the addresses, and
+//! whose TXT record has `id` (32 hexadecimal digits), `name`, `load` (documents being sent) and `links`.
+
+use super::nearby::{Busy, Sighting};
+use crate::{
+    identity::{Identity, parse_id},
+    overlay::Contact,
+};
+use if_addrs::{IfAddr, Interface};
+use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceInfo};
+use p2pdi::{
+    endpoint::Endpoint,
+    field::{InvalidField, Shown},
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The service that peers offer, in the domain of multicast DNS.
+pub(super) const SERVICE: &str = "_p2pdi._tcp.local.";
+/// Longest part of a peer's name in the name of its instance: a label has 63 bytes (RFC 1035), less a dash and eight digits.
+const INSTANCE_NAME_MAX: usize = 54;
+
+/// Where a peer can be reached, and so is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Each network this machine is on, with the addresses it has there; this machine itself not.
+    Networks {
+        /// With IPv6 addresses too.
+        v6: bool,
+    },
+    /// The network this address is in, with this address only.
+    Address(IpAddr),
+    /// This machine, with this loopback address.
+    Machine(IpAddr),
+}
+
+/// What a peer that listens on `bound` announces: where, and with which port. An address that the user gave it to advertise counts
+/// for more, if it is one of `own`, this machine's; elsewhere nobody would believe it.
+pub(super) fn scope(bound: SocketAddr, advertised: Option<&Endpoint>, own: &[IpAddr]) -> (Scope, u16) {
+    let advertised = advertised.and_then(|endpoint| Some((endpoint.host().parse::<IpAddr>().ok()?, endpoint.port())));
+    match advertised.filter(|(ip, _)| own.contains(ip)).unwrap_or((bound.ip(), bound.port())) {
+        (ip, port) if ip.is_unspecified() => (Scope::Networks { v6: ip.is_ipv6() }, port),
+        (ip, port) if ip.is_loopback() => (Scope::Machine(ip), port),
+        (ip, port) => (Scope::Address(ip), port),
+    }
+}
+
+impl Scope {
+    /// Interfaces to be left out, and then those to be taken in again.
+    pub(super) fn interfaces(self) -> (Vec<IfKind>, Vec<IfKind>) {
+        match self {
+            Self::Networks { v6: true } => (vec![IfKind::LoopbackV4, IfKind::LoopbackV6], vec![]),
+            Self::Networks { v6: false } => (vec![IfKind::LoopbackV4, IfKind::LoopbackV6, IfKind::IPv6], vec![]),
+            Self::Address(ip) => (vec![IfKind::All], vec![IfKind::Addr(ip)]),
+            Self::Machine(IpAddr::V4(_)) => (vec![IfKind::All], vec![IfKind::LoopbackV4]),
+            Self::Machine(IpAddr::V6(_)) => (vec![IfKind::All], vec![IfKind::LoopbackV6]),
+        }
+    }
+}
+
+/// What the peer `me` announces.
+///
+/// # Errors
+/// When its name is too long for it.
+pub(super) fn announce(me: &Identity, scope: Scope, port: u16, busy: Busy) -> Result<ServiceInfo, mdns_sd::Error> {
+    let id = me.id.to_string();
+    // Told apart by the id: two peers of one name are for the mesh to report.
+    let name: String = me.name.as_str().chars().take(INSTANCE_NAME_MAX).collect();
+    let instance = format!("{name}-{}", &id[..8]);
+    // A host of its own for every peer: several share a machine, each with its own addresses.
+    let host = format!("p2pdi-{id}.local.");
+    let (load, links) = (busy.load.to_string(), busy.links.to_string());
+    let text = [("id", id.as_str()), ("name", me.name.as_str()), ("load", &load), ("links", &links)];
+    match scope {
+        Scope::Networks { .. } => {
+            ServiceInfo::new(SERVICE, &instance, &host, "", port, &text[..]).map(ServiceInfo::enable_addr_auto)
+        }
+        Scope::Address(ip) | Scope::Machine(ip) => ServiceInfo::new(SERVICE, &instance, &host, ip, port, &text[..]),
+    }
+}
+
+/// Reads what another peer announces.
+///
+/// # Errors
+/// When it cannot be a peer's, or has no address on a network of this machine's `interfaces`.
+pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Result<Sighting, InvalidField> {
+    let text = |key: &'static str| {
+        service.get_property_val_str(key).ok_or_else(|| InvalidField::new(key, "is missing from the TXT record"))
+    };
+    let id = text("id")?;
+    let id = parse_id(id).ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Shown(id))))?;
+    let name = text("name")?.parse()?;
+    // What does not say how busy it is comes last.
+    let number = |key| text(key).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);
+    let busy = Busy { load: number("load"), links: number("links") };
+    let mut addresses: Vec<_> =
+        service.get_addresses().iter().filter(|address| is_on_link(address, interfaces)).map(ScopedIp::to_ip_addr).collect();
+    // IPv4 first, which whoever listens on a wildcard of either kind takes; else any, but always the same.
+    addresses.sort_unstable();
+    let nowhere = || InvalidField::new("address", "has none in a network of this machine");
+    let address = addresses.first().ok_or_else(nowhere)?;
+    if service.get_port() == 0 {
+        return Err(InvalidField::new("port", "is 0"));
+    }
+    let endpoint = SocketAddr::new(*address, service.get_port()).to_string().parse()?;
+    Ok(Sighting { instance: service.get_fullname().to_owned(), contact: Contact::new(id, name, endpoint), busy })
+}
+
+/// Whether an address belongs to the very network it was heard on. Whoever is on a LAN can announce any address; this keeps it from having
+/// peers dial the world at large, or services of their own machines.
+fn is_on_link(address: &ScopedIp, interfaces: &[Interface]) -> bool {
+    let heard_on = |index: u32| interfaces.iter().filter(move |interface| interface.index == Some(index));
+    match address {
+        ScopedIp::V4(address) => {
+            let ip = *address.addr();
+            address.interface_ids().iter().flat_map(|id| heard_on(id.index)).any(|interface| match &interface.addr {
+                IfAddr::V4(own) => {
+                    ip.is_loopback() == own.ip.is_loopback()
+                        && masked_v4(ip, own.netmask) == masked_v4(own.ip, own.netmask)
+                        && own.netmask != Ipv4Addr::UNSPECIFIED
+                        && Some(ip) != own.broadcast
+                }
+                IfAddr::V6(_) => false,
+            })
+        }
+        // An endpoint has no place for the zone that a link-local address needs.
+        ScopedIp::V6(address) => {
+            let ip = *address.addr();
+            !ip.is_unicast_link_local()
+                && heard_on(address.scope_id().index).any(|interface| match &interface.addr {
+                    IfAddr::V6(own) => {
+                        ip.is_loopback() == own.ip.is_loopback()
+                            && masked_v6(ip, own.netmask) == masked_v6(own.ip, own.netmask)
+                            && own.netmask != Ipv6Addr::UNSPECIFIED
+                    }
+                    IfAddr::V4(_) => false,
+                })
+        }
+        _ => false,
+    }
+}
+
+fn masked_v4(ip: Ipv4Addr, mask: Ipv4Addr) -> u32 {
+    u32::from(ip) & u32::from(mask)
+}
+
+fn masked_v6(ip: Ipv6Addr, mask: Ipv6Addr) -> u128 {
+    u128::from(ip) & u128::from(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mdns_sd::ScopedIpV4;
+    use p2pdi::id::PeerId;
+
+    fn me() -> Identity {
+        let name = "fff-c.lab".parse().unwrap();
+        Identity { id: PeerId::from_u128(0xabc), name, endpoint: "10.0.0.7:7801".parse().unwrap() }
+    }
+
+    fn interface(index: u32, ip: &str, mask: &str) -> Interface {
+        let addr = if_addrs::Ifv4Addr {
+            ip: ip.parse().unwrap(),
+            netmask: mask.parse().unwrap(),
+            prefixlen: 0,
+            broadcast: Some(Ipv4Addr::new(10, 0, 0, 255)),
+        };
+        Interface {
+            name: format!("if{index}"),
+            addr: IfAddr::V4(addr),
+            index: Some(index),
+            oper_status: if_addrs::IfOperStatus::Up,
+            is_p2p: false,
+        }
+    }
+
+    fn interfaces() -> [Interface; 2] {
+        [interface(1, "127.0.0.1", "255.0.0.0"), interface(2, "10.0.0.7", "255.255.255.0")]
+    }
+
+    /// As heard on interface 2.
+    fn heard(addresses: &[&str], text: &[(&str, &str)]) -> ResolvedService {
+        let info = ServiceInfo::new(SERVICE, "x", "x.local.", "", 7801, text).unwrap();
+        let mut service = info.as_resolved_service();
+        let on = |ip: &&str| ScopedIp::V4(ScopedIpV4::new(ip.parse().unwrap(), interface_id(2)));
+        service.addresses = addresses.iter().map(on).collect();
+        service
+    }
+
+    fn interface_id(index: u32) -> mdns_sd::InterfaceId {
+        mdns_sd::InterfaceId { name: format!("if{index}"), index }
+    }
+
+    const ID: &str = "00000000000000000000000000000abc";
+
+    #[test]
+    fn what_is_announced_is_read_again() {
+        let busy = Busy { load: 3, links: 5 };
+        let info = announce(&me(), Scope::Address("10.0.0.7".parse().unwrap()), 7801, busy).unwrap();
+        assert_eq!(info.get_fullname(), "fff-c\\.lab-00000000._p2pdi._tcp.local.");
+        let mut service = info.as_resolved_service();
+        service.addresses = heard(&["10.0.0.7"], &[]).addresses;
+        let sighting = read(&service, &interfaces()).unwrap();
+        assert_eq!((sighting.contact.id(), sighting.contact.name().as_str()), (me().id, "fff-c.lab"));
+        assert_eq!((sighting.contact.endpoint().as_str(), sighting.busy), ("10.0.0.7:7801", busy));
+        let long: Identity = Identity { name: format!("{}a", "a.".repeat(100)).parse().unwrap(), ..me() };
+        assert!(announce(&long, Scope::Networks { v6: true }, 1, busy).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_a_peers_is_refused_and_says_why() {
+        for (text, field) in [
+            (vec![], "id"),
+            (vec![("id", "xyz"), ("name", "a")], "id"),
+            (vec![("id", "+0000000000000000000000000000abc"), ("name", "a")], "id"),
+            (vec![("id", ID)], "name"),
+            (vec![("id", ID), ("name", "two words")], "name"),
+            (vec![("id", ID), ("name", "\u{1b}[31m")], "name"),
+        ] {
+            assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap_err().field, field, "{text:?}");
+        }
+        let text = [("id", ID), ("name", "a"), ("load", "many")];
+        assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap().busy.load, u32::MAX);
+    }
+
+    #[test]
+    fn only_addresses_of_the_network_they_were_heard_on_are_dialled() {
+        let text = [("id", ID), ("name", "a")];
+        for ip in ["127.0.0.1", "8.8.8.8", "10.0.1.9", "10.0.0.255", "224.0.0.251", "0.0.0.0"] {
+            assert_eq!(read(&heard(&[ip], &text), &interfaces()).unwrap_err().field, "address", "{ip}");
+        }
+        let sighting = read(&heard(&["127.0.0.1", "10.0.0.9", "10.0.0.8"], &text), &interfaces()).unwrap();
+        assert_eq!(sighting.contact.endpoint().as_str(), "10.0.0.8:7801");
+        // This machine's own peers are heard on its loopback interface, and have its address.
+        let mut own = heard(&[], &text);
+        own.addresses = [ScopedIp::V4(ScopedIpV4::new(Ipv4Addr::LOCALHOST, interface_id(1)))].into();
+        assert_eq!(read(&own, &interfaces()).unwrap().contact.endpoint().as_str(), "127.0.0.1:7801");
+        own.port = 0;
+        assert_eq!(read(&own, &interfaces()).unwrap_err().field, "port");
+    }
+
+    #[test]
+    fn a_peer_is_announced_where_it_can_be_reached() {
+        let own: Vec<IpAddr> = ["127.0.0.1", "10.0.0.7"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let lan = Scope::Address(own[1]);
+        for (bound, advertised, expected) in [
+            ("127.0.0.1:1", None, (Scope::Machine(own[0]), 1)),
+            ("0.0.0.0:1", None, (Scope::Networks { v6: false }, 1)),
+            ("[::]:1", None, (Scope::Networks { v6: true }, 1)),
+            ("10.0.0.7:1", None, (lan, 1)),
+            // A way in from elsewhere is none from this LAN; a name is no address.
+            ("0.0.0.0:1", Some("203.0.113.1:2"), (Scope::Networks { v6: false }, 1)),
+            ("0.0.0.0:1", Some("peer-0.peers:2"), (Scope::Networks { v6: false }, 1)),
+            ("127.0.0.1:1", Some("10.0.0.7:2"), (lan, 2)),
+        ] {
+            let advertised: Option<Endpoint> = advertised.map(|text| text.parse().unwrap());
+            assert_eq!(scope(bound.parse().unwrap(), advertised.as_ref(), &own), expected, "{bound} {advertised:?}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Whom to turn to for a place in the mesh: peers that a user named, and those that announce themselves on the LAN.
+//!
+//! - [`Bootnode`]s are dialled until they answer, for ever.
+//! - [`Lan`] announces this peer by multicast DNS and hears others; `nearby` remembers them and says whom to try next.
+//!
+//! The registry's part in it is the session's. Whoever was found is the mesh's to dial.
+
+mod announcement;
+mod bootnodes;
+mod lan;
+mod nearby;
+
+pub use bootnodes::Bootnode;
+pub(crate) use bootnodes::Bootnodes;
+pub(crate) use lan::address_on_the_lan;
+pub use lan::{Lan, Sights};
+pub use nearby::Busy;
+pub(crate) use nearby::{Nearby, Sight};

@@ -1,0 +1,38 @@
+//! Turning to peers that were seen on the LAN.
+
+use super::MeshDriver;
+use crate::{
+    discovery::Sight,
+    overlay::{Contact, Event, PeerId, Time},
+};
+
+impl MeshDriver {
+    pub(super) fn on_sight(&mut self, sight: Sight) {
+        let now = self.now();
+        self.nearby.saw(sight, now);
+        self.turn_to_nearby();
+        self.changed = true;
+    }
+
+    /// Hands the least loaded to the overlay, as many as it has use for, the best one first.
+    pub(super) fn turn_to_nearby(&mut self) {
+        let wanted = self.overlay.membership().wanted();
+        for contact in self.offered(wanted) {
+            self.tell_overlay(Event::PeersFound(vec![contact]));
+        }
+    }
+
+    /// Up to `count` that are not linked yet.
+    pub(super) fn offered(&mut self, count: usize) -> Vec<Contact> {
+        let now = self.now();
+        let (membership, links) = (self.overlay.membership(), &self.links);
+        let linked = |peer: PeerId| membership.is_neighbour(peer) || links.contains_key(&peer);
+        self.nearby.offer(count, now, linked, rand::random)
+    }
+
+    /// When there is somebody to turn to next, if the overlay has use for anybody.
+    pub(super) fn next_nearby(&self) -> Option<Time> {
+        let linked = |peer: PeerId| self.overlay.membership().is_neighbour(peer) || self.links.contains_key(&peer);
+        (self.overlay.membership().wanted() > 0).then(|| self.nearby.next_deadline(linked)).flatten()
+    }
+}

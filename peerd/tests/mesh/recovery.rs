@@ -1,0 +1,225 @@
+//! A peer that lost all others, and how it comes back: through its bootnodes, and through a sample of the registry's.
+
+use crate::support::{Setup, TestPeer, until};
+use p2pdi::v1::{
+    KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest,
+    RegisterResponse,
+    registry_server::{Registry, RegistryServer},
+};
+use peerd::overlay::membership::Config;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// How long nothing more is to happen: twice the pause after which a peer in need would ask again.
+const STEADY: Duration = Duration::from_secs(4);
+/// What a peer in need asks a registry for; a probe for islands is smaller.
+const RESCUE_SAMPLE: u32 = 32;
+
+/// An address behind which now this peer is, now another, now none.
+struct Address {
+    address: SocketAddr,
+    leads_to: Arc<Mutex<Option<SocketAddr>>>,
+    dialled: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Address {
+    async fn new() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (leads_to, dialled) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Arc::<AtomicUsize>::default());
+        let (there, count) = (Arc::clone(&leads_to), Arc::clone(&dialled));
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let there = *there.lock().unwrap();
+                tokio::spawn(async move {
+                    if let Some(there) = there
+                        && let Ok(mut other) = TcpStream::connect(there).await
+                    {
+                        // Ends in an error when one side dies, as it is meant to.
+                        let _ended = copy_bidirectional(&mut stream, &mut other).await;
+                    }
+                });
+            }
+        });
+        Self { address, leads_to, dialled, serving }
+    }
+
+    fn leads_to(&self, peer: Option<&TestPeer>) {
+        *self.leads_to.lock().unwrap() = peer.map(|peer| peer.address);
+    }
+
+    fn dialled(&self) -> usize {
+        self.dialled.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Takes everybody, lists nobody, and answers who asks for a sample.
+struct Sampler {
+    address: SocketAddr,
+    sample: Arc<Mutex<Vec<PeerRecord>>>,
+    rescues: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Sampler {
+    async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sample, rescues) = (Arc::<Mutex<Vec<PeerRecord>>>::default(), Arc::<AtomicUsize>::default());
+        let calls = Calls { sample: Arc::clone(&sample), rescues: Arc::clone(&rescues) };
+        let server = Server::builder().add_service(RegistryServer::new(calls));
+        let serving = tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+        Self { address, sample, rescues, serving }
+    }
+
+    fn knows<'a>(&self, peers: impl IntoIterator<Item = &'a TestPeer>) {
+        let record = |peer: &TestPeer| {
+            let identity = peer.handle.identity();
+            let (name, endpoint) = (identity.name.to_string(), identity.endpoint.to_string());
+            PeerRecord { id: identity.id.to_field(), name, endpoint, ..Default::default() }
+        };
+        *self.sample.lock().unwrap() = peers.into_iter().map(record).collect();
+    }
+
+    fn rescues(&self) -> usize {
+        self.rescues.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+struct Calls {
+    sample: Arc<Mutex<Vec<PeerRecord>>>,
+    rescues: Arc<AtomicUsize>,
+}
+
+#[tonic::async_trait]
+impl Registry for Calls {
+    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        Ok(Response::new(RegisterResponse { cookie: "0123456789abcdef".repeat(2), ..Default::default() }))
+    }
+
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        Ok(Response::new(LeaveResponse::default()))
+    }
+
+    async fn keep_alive(&self, _: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
+        Ok(Response::new(KeepAliveResponse::default()))
+    }
+
+    async fn p_query(&self, request: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
+        let asked = request.into_inner().sample;
+        if asked == RESCUE_SAMPLE {
+            self.rescues.fetch_add(1, Ordering::SeqCst);
+        }
+        let peers = if asked > 0 { self.sample.lock().unwrap().clone() } else { Vec::new() };
+        Ok(Response::new(PQueryResponse { peers, ..Default::default() }))
+    }
+}
+
+fn neighbours(peer: &TestPeer) -> usize {
+    peer.handle.mesh().view().neighbours.len()
+}
+
+/// Whether it has all the links it seeks (and one more that joins two islands, perhaps), or has no room for more.
+fn has_enough(peer: &TestPeer) -> bool {
+    let config = Config::default();
+    let neighbours = peer.handle.mesh().view().list().neighbours;
+    let outgoing = neighbours.iter().filter(|neighbour| neighbour.outgoing).count();
+    outgoing >= config.outgoing || neighbours.len() == config.max_active()
+}
+
+/// Looks for [`STEADY`] whether it stays so.
+async fn stays(what: &str, so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    until(what, async || {
+        assert!(so(), "{what}");
+        begun.elapsed() > STEADY
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_lost_all_others_comes_back_through_its_bootnode_and_then_leaves_it_alone() {
+    let bootnode = Address::new().await;
+    let first = Setup::named("first").start().await;
+    bootnode.leads_to(Some(&first));
+    let mut setup = Setup::named("lonely");
+    setup.bootnodes = vec![bootnode.address.to_string().parse().unwrap()];
+    let lonely = setup.start().await;
+    until("they are linked", async || lonely.is_linked_to(&first)).await;
+
+    bootnode.leads_to(None);
+    drop(first);
+    until("the loss is noticed", async || neighbours(&lonely) == 0).await;
+    // As often as it takes.
+    let before = bootnode.dialled();
+    until("the bootnode is tried again and again", async || bootnode.dialled() > before + 2).await;
+    let second = Setup::named("second").start().await;
+    bootnode.leads_to(Some(&second));
+    until("they are linked", async || lonely.is_linked_to(&second) && second.is_linked_to(&lonely)).await;
+
+    let dialled = bootnode.dialled();
+    stays("nothing more is dialled and the link stays", || bootnode.dialled() == dialled && lonely.is_linked_to(&second)).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_lost_all_others_comes_back_through_a_sample_of_the_registry_and_then_leaves_it_alone() {
+    let registry = Sampler::start().await;
+    let first = Setup::named("first").start().await;
+    registry.knows([&first]);
+    let mut setup = Setup::named("lonely");
+    setup.registry = Some(registry.address.into());
+    let lonely = setup.start().await;
+    until("they are linked", async || lonely.is_linked_to(&first)).await;
+
+    // Many more than it will be linked to, so that each finds some with room.
+    let mut others = vec![Setup::named("other-0").start().await];
+    for number in 1..24 {
+        let setup = Setup::named(&format!("other-{number}")).with_bootnodes([&others[0]]);
+        others.push(setup.start().await);
+    }
+    // With all the links they seek, so that none of them puts anybody out for another any more.
+    until("the others are linked", async || others.iter().all(has_enough)).await;
+    registry.knows(&others);
+    let before = registry.rescues();
+    drop(first);
+    until("it has all the links it seeks", async || has_enough(&lonely)).await;
+    assert!(registry.rescues() > before);
+
+    until("all calls for help are answered", async || {
+        let asked = registry.rescues();
+        let begun = Instant::now();
+        until("a moment has passed", async || begun.elapsed() > Duration::from_millis(500)).await;
+        registry.rescues() == asked
+    })
+    .await;
+    let asked = registry.rescues();
+    stays("no more is asked and the links stay", || registry.rescues() == asked && has_enough(&lonely)).await;
+}

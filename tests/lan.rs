@@ -1,0 +1,190 @@
+//! Machines on one LAN, each a network namespace of its own on one bridge: peers that know nobody find each other.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use rustix::process::Signal;
+use std::{
+    path::PathBuf,
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+};
+use support::{
+    process::{Ended, Running, Server},
+    tools,
+    wait::until,
+    world::World,
+};
+
+/// A bridge and the machines on it. It stands in a namespace of its own, so that nothing is to be seen of it outside, and all of it goes
+/// with the namespaces.
+struct Lan {
+    ip: PathBuf,
+    /// The first has the bridge.
+    namespaces: Vec<String>,
+    world: World,
+}
+
+impl Lan {
+    /// None where there is no `ip`, or nobody may make namespaces.
+    fn new(machines: usize) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let ip = tools::ip()?;
+        let lan = format!("p2pdi-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let namespaces = (0..=machines).map(|number| format!("{lan}-{number}")).collect();
+        let lan = Self { ip, namespaces, world: World::new() };
+        let made = || {
+            for namespace in &lan.namespaces {
+                lan.ip(&["netns", "add", namespace])?;
+                lan.ip(&["-n", namespace, "link", "set", "lo", "up"])?;
+            }
+            let switch = &lan.namespaces[0];
+            lan.ip(&["-n", switch, "link", "add", "bridge", "type", "bridge"])?;
+            lan.ip(&["-n", switch, "link", "set", "bridge", "up"])?;
+            for (number, namespace) in lan.namespaces.iter().enumerate().skip(1) {
+                let port = format!("port{number}");
+                let cable = ["type", "veth", "peer", "name", "eth0", "netns", namespace];
+                lan.ip(&[["-n", switch, "link", "add", port.as_str()].as_slice(), &cable].concat())?;
+                lan.ip(&["-n", switch, "link", "set", &port, "master", "bridge", "up"])?;
+                lan.ip(&["-n", namespace, "address", "add", &format!("10.77.0.{number}/24"), "dev", "eth0"])?;
+                lan.ip(&["-n", namespace, "link", "set", "eth0", "up"])?;
+            }
+            Ok::<_, String>(())
+        };
+        match made() {
+            Ok(()) => Some(lan),
+            Err(error) => {
+                // What an environment does not permit, no package adds.
+                tools::skipped(&format!("network namespaces are not to be had: {error}"));
+                None
+            }
+        }
+    }
+
+    fn ip(&self, arguments: &[&str]) -> Result<(), String> {
+        let done = Command::new(&self.ip).args(arguments).output().map_err(|error| error.to_string())?;
+        if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()) }
+    }
+
+    /// One of the programs, on one machine, 1 being the first.
+    fn on(&self, machine: usize, program: &str, arguments: &[&str]) -> Command {
+        let there = self.world.command(program, arguments);
+        let mut command = Command::new(&self.ip);
+        command.args(["netns", "exec", &self.namespaces[machine]]).arg(there.get_program()).args(there.get_args());
+        command.current_dir(self.world.path("")).env_clear();
+        let set = there.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_NO_LAN");
+        command.envs(set);
+        command
+    }
+
+    fn peer(&self, machine: usize, name: &str) -> Server {
+        let state = format!("state-{name}");
+        let arguments = ["--name", name, "--listen", "0.0.0.0:0", "--no-registry", "--state", &state];
+        Server::start(self.on(machine, "peerd", &[arguments.as_slice(), &["--log", "info,peerd::discovery=debug"]].concat()))
+    }
+
+    fn p2pctl(&self, machine: usize, peer: &Server, arguments: &[&str]) -> Ended {
+        let via = format!("127.0.0.1:{}", peer.address.port());
+        Running::to_its_end(self.on(machine, "p2pctl", &[arguments, &["--via", &via]].concat()))
+    }
+
+    /// Peers that answer the one on `machine`.
+    fn count(&self, machine: usize, peer: &Server) -> usize {
+        let counted = self.p2pctl(machine, peer, &["peer-count", "--wait", "1s"]).exits(0);
+        counted.stdout.trim_end().parse().unwrap()
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for namespace in &self.namespaces {
+            // It may be that it was not made.
+            let _gone = self.ip(&["netns", "delete", namespace]);
+        }
+    }
+}
+
+#[test]
+fn five_receivers_and_a_sender_find_each_other_and_see_each_other_go() {
+    const SENDER: usize = 6;
+    let Some(lan) = Lan::new(6) else { return };
+    // Alone, it waits and listens.
+    let sender = lan.peer(SENDER, "sender");
+    assert_eq!(lan.count(SENDER, &sender), 0);
+    let mut receivers: Vec<_> = (1..=4).map(|number| lan.peer(number, &format!("receiver-{number}"))).collect();
+    until("four are there", || lan.count(SENDER, &sender) == 4);
+    receivers.push(lan.peer(5, "receiver-5"));
+    until("the late one is there", || lan.count(SENDER, &sender) == 5);
+
+    // One dies without a goodbye and comes back at another port, with the same id.
+    receivers.remove(3).kill();
+    receivers.insert(3, lan.peer(4, "receiver-4"));
+    until("it is back", || lan.count(SENDER, &sender) == 5);
+
+    // Once the last links are made, an acknowledgement is not lost with one that is replaced.
+    let mut sent = 0;
+    until("all five acknowledge a broadcast", || {
+        sent += 1;
+        let told = lan.p2pctl(SENDER, &sender, &["broadcast", "hello", "--wait", "5s", "-o", "json"]).exits(0).json();
+        let counts = (told["known"].as_u64(), told["acknowledged"].as_u64());
+        counts == (Some(5), Some(5)) && told["missing"] == serde_json::json!([])
+    });
+    let heard = |peer: &Server| peer.process.said().matches(r#"broadcast received from="sender" kind=text"#).count();
+    assert_eq!(receivers.iter().map(heard).collect::<Vec<_>>(), [sent; 5]);
+    // Known by its announcement alone, everybody is at an address that others can dial.
+    lan.p2pctl(SENDER, &sender, &["whisper", "receiver-5", "hello"]).exits(0).prints(&["delivered by receiver-5"]);
+
+    let first = receivers.remove(0);
+    first.signal(Signal::INT);
+    first.ended().exits(0);
+    // Within seconds: without a goodbye, its records would live for two minutes.
+    let is_gone = |peer: &Server| {
+        peer.process.said().lines().any(|line| line.contains("gone from the LAN") && line.contains("receiver-1-"))
+    };
+    until("all have seen it go", || is_gone(&sender) && receivers.iter().all(is_gone));
+    until("four are left", || lan.count(SENDER, &sender) == 4);
+    for peer in receivers.into_iter().chain([sender]) {
+        peer.signal(Signal::INT);
+        let ended = peer.ended().exits(0);
+        assert!(!ended.stderr.contains("ERROR"), "{ended:#?}");
+    }
+}
+
+#[test]
+fn peers_of_one_machine_find_each_other_and_keep_to_themselves() {
+    let Some(lan) = Lan::new(2) else { return };
+    let on_loopback = |machine: usize, name: &str| {
+        let state = format!("state-{name}");
+        let arguments = ["--name", name, "--listen", "127.0.0.1:0", "--no-registry", "--state", &state];
+        Server::start(lan.on(machine, "peerd", &arguments))
+    };
+    let (a, b, elsewhere) = (on_loopback(1, "a"), on_loopback(1, "b"), on_loopback(2, "elsewhere"));
+    let open = lan.peer(2, "open");
+    until("both of one machine are linked", || lan.count(1, &a) == 1 && lan.count(1, &b) == 1);
+    until("what to do is said", || a.process.said().contains("--listen 0.0.0.0:"));
+    until("the other is announced", || open.process.said().contains("announced by multicast DNS"));
+    // It was announced to the LAN, and whoever listens on loopback only was not.
+    for peer in [&a, &b, &elsewhere, &open] {
+        assert!(!peer.process.said().contains("peer=open"), "{}", peer.process.said());
+        assert!(!peer.process.said().contains("peer=elsewhere"), "{}", peer.process.said());
+    }
+    assert_eq!((lan.count(2, &open), lan.count(2, &elsewhere)), (0, 0));
+}
+
+#[test]
+fn a_peer_without_a_network_says_so_once_and_serves() {
+    let Some(lan) = Lan::new(1) else { return };
+    lan.ip(&["-n", &lan.namespaces[1], "link", "delete", "eth0"]).unwrap();
+    let arguments =
+        ["--name", "a", "--listen", "0.0.0.0:0", "--advertise", "a.example:7801", "--no-registry", "--state", "state"];
+    let peer = Server::start(lan.on(1, "peerd", &arguments));
+    let warnings = || peer.process.said().matches("LAN discovery does not work").count();
+    until("it says so", || warnings() > 0);
+    assert!(peer.process.said().contains("no network"), "{}", peer.process.said());
+    assert_eq!(lan.count(1, &peer), 0);
+    peer.signal(Signal::INT);
+    let ended = peer.ended().exits(0);
+    assert_eq!(ended.stderr.matches("LAN discovery does not work").count(), 1);
+}
