@@ -78,7 +78,7 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 22] = [
+const PEERD_EDGES: [(&str, &[&str]); 23] = [
     (
         "node",
         &[
@@ -103,8 +103,10 @@ const PEERD_EDGES: [(&str, &[&str]); 22] = [
     ("peer", &["config", "dial", "discovery", "mesh", "messages", "node", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
     ("config", &["discovery", "service"]),
+    // Everybody whom the registry lists, and whom the mesh has heard of.
+    ("acquaintances", &["mesh", "session"]),
     // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.
-    ("catalog", &["dial", "document", "identity", "session", "share"]),
+    ("catalog", &["acquaintances", "dial", "document", "identity", "session", "share"]),
     // A client of other peers, as a library for the command line.
     ("locate", &["dial", "document", "transfer"]),
     // Finds the receiver through the session and dials it, or has the mesh carry the message.

@@ -139,6 +139,8 @@ pub(crate) struct Register {
 
 #[derive(Debug, Args)]
 pub(crate) struct Pquery {
+    #[command(flatten)]
+    pub(crate) through: Through,
     /// Not of the registry: the peers that this peer is linked to or has heard of; its name, or HOST:PORT
     #[arg(long, env = "P2PDI_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
     pub(crate) of: Option<String>,
@@ -154,6 +156,13 @@ pub(crate) struct Pquery {
     /// Only what changed after this revision
     #[arg(long, env = "P2PDI_PQUERY_SINCE_REVISION", value_name = "REVISION")]
     pub(crate) since_revision: Option<u64>,
+}
+
+impl Pquery {
+    /// Whether it asks for what only a registry can answer.
+    pub(crate) fn has_filter(&self) -> bool {
+        self.name.is_some() || !self.labels.is_empty() || self.sample.is_some() || self.since_revision.is_some()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +187,8 @@ pub(crate) struct RfcQuery {
     /// At most this many
     #[arg(long, env = "P2PDI_QUERY_LIMIT", value_name = "N")]
     pub(crate) limit: Option<u32>,
+    #[command(flatten)]
+    pub(crate) through: Through,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +214,8 @@ pub(crate) struct Fetching {
     /// Fetch from this peer first: its name, or HOST:PORT; may be given several times
     #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',')]
     pub(crate) from: Vec<String>,
+    #[command(flatten)]
+    pub(crate) through: Through,
     /// Folder to put it in
     #[arg(long, env = "P2PDI_OUT", value_name = "DIR", default_value = "./out")]
     pub(crate) out: PathBuf,
@@ -229,6 +242,14 @@ pub(crate) struct Whisper {
     /// Who says so
     #[arg(long, env = "P2PDI_SENDER", value_name = "NAME")]
     pub(crate) sender: Option<PeerName>,
+}
+
+/// Who knows where other peers are.
+#[derive(Debug, Args)]
+pub(crate) struct Through {
+    /// Ask this peer where others are, not the registry
+    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
+    pub(crate) via: Option<Endpoint>,
 }
 
 /// The peer of this machine that a verb goes through.
@@ -312,12 +333,16 @@ pub(crate) enum GraphFormat {
 pub(crate) struct Ping {
     /// A peer's name, or HOST:PORT
     pub(crate) peer: String,
+    #[command(flatten)]
+    pub(crate) through: Through,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// A peer's name, or HOST:PORT; the registry without
     pub(crate) peer: Option<String>,
+    #[command(flatten)]
+    pub(crate) through: Through,
 }
 
 #[derive(Debug, Args)]

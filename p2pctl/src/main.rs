@@ -4,6 +4,7 @@ mod args;
 mod failure;
 mod membership;
 mod printer;
+mod through;
 mod verbs;
 
 use args::{Cli, Verb};

@@ -121,7 +121,8 @@ impl Member {
         self.observer = true;
         let request =
             RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
-        let answer = self.call(async |member| member.client.register(request).await).await?;
+        let asked = self.call(async |member| member.client.register(request).await).await;
+        let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         Ok(())
     }

@@ -31,6 +31,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 
+pub mod acquaintances;
 mod attended;
 mod backoff;
 pub mod catalog;

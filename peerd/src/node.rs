@@ -1,6 +1,7 @@
 //! The one place that knows all of a peer's parts and wires them.
 
 use crate::{
+    acquaintances::{self, Acquaintances},
     catalog::{self, Catalog},
     config::NodeConfig,
     dial::Dialer,
@@ -33,6 +34,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
+    sync::watch,
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -176,7 +178,10 @@ impl Node {
             parts.spawn(lan.run(busy, stop.clone()));
         }
         let catalog = services.catalog.clone();
-        parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
+        let (told, acquaintances) = watch::channel(Acquaintances::default());
+        let registered = config.registry.is_some().then(|| services.session.known().clone());
+        parts.spawn(acquaintances::keep(told, registered, services.mesh.clone(), stop.clone()));
+        parts.spawn(catalog::learn(catalog, acquaintances, Dialer::default(), stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);

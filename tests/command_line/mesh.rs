@@ -105,6 +105,30 @@ fn a_mesh_is_asked_through_one_of_its_peers() {
 }
 
 #[test]
+fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them() {
+    let world = World::new();
+    let rfcs = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/rfc");
+    let a = peer(&world, "A", &["--share", rfcs]);
+    let b = peer(&world, "B", &["--bootnodes", &format!("A:{}", a.address.port())]);
+    let (at_a, at_b) = (a.address.to_string(), b.address.to_string());
+    until("they are linked", || get(&b, "/").1.contains("to A at "));
+    until("the share is read", || get(&a, "/readyz").0 == 200);
+    let via_b = |arguments: &[&str]| world.run("p2pctl", &[arguments, &["--via", &at_b]].concat());
+    via_b(&["ping", "A"]).exits(0).prints(&[&format!("A at {at_a} answered")]);
+    via_b(&["status", "A"]).exits(0).prints(&["1 neighbours"]);
+    via_b(&["rfc-query", "A", "--number", "48"]).exits(0).prints(&["rfc48"]);
+    via_b(&["peers"]).exits(0).prints(&["A", &at_a]);
+    via_b(&["peers", "--of", "A"]).exits(0).prints(&["B", &at_b]);
+    via_b(&["get-rfc", "48"]).exits(0).prints(&["rfc48", "from A at"]);
+    via_b(&["get-rfc", "1", "--from", "A", "--out", "from"]).exits(1).says(&["RFC 1"]);
+    via_b(&["ping", "foo"]).exits(1).prints_nothing().says(&["no route to foo"]);
+    via_b(&["get-rfc", "99999"]).exits(1).prints_nothing().says(&["nobody has RFC 99999", "asked B, A"]);
+    let missing = world.run("p2pctl", &["--registry", "http://127.0.0.1:1", "ping", "A"]).exits(1);
+    missing.says(&["the registry at 127.0.0.1:1 does not answer", "ask a peer: --via HOST:PORT"]);
+    until("what A shares is known to B", || get(&b, "/").1.contains("13 documents from other peers"));
+}
+
+#[test]
 fn a_peer_joins_when_told_to() {
     let world = World::new();
     let (a, b) = (peer(&world, "A", &[]), peer(&world, "B", &[]));

@@ -5,9 +5,10 @@ use crate::{
     failure::{Failure, Outcome},
     membership::{Member, direct},
     printer::{Printer, bytes, rate, span},
+    through,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use p2pdi::{content::ContentHash, json, v1::Document};
+use p2pdi::{content::ContentHash, endpoint::Endpoint, json, v1::Document};
 use peerd::{
     dial::Dialer,
     locate::{Found, ask, query_for},
@@ -37,6 +38,7 @@ async fn get_wanted(global: &Global, wanted: Wanted, fetching: Fetching, printer
         registry: Mutex::new(Registry { member: None }),
         state: global.state.clone(),
         global,
+        via: fetching.through.via.clone(),
         dialer: Dialer::default(),
     };
     let fetched = finder.fetch(wanted, &fetching, printer).await;
@@ -49,6 +51,8 @@ struct Finder<'a> {
     registry: Mutex<Registry>,
     state: Option<PathBuf>,
     global: &'a Global,
+    /// Asked in the registry's place.
+    via: Option<Endpoint>,
     dialer: Dialer,
 }
 
@@ -107,9 +111,10 @@ impl Finder<'_> {
     async fn named(&self, names: &[String]) -> Outcome<Vec<Source>> {
         let mut sources = Vec::new();
         for name in names {
-            sources.push(match direct(name) {
-                Some(direct) => direct,
-                None => self.with_member(async |member| member.find(name).await).await?,
+            sources.push(match (direct(name), &self.via) {
+                (Some(direct), _) => direct,
+                (None, Some(via)) => through::find(via, name).await?,
+                (None, None) => self.with_member(async |member| member.find(name).await).await?,
             });
         }
         Ok(sources)
@@ -117,7 +122,7 @@ impl Finder<'_> {
 
     /// Asks all peers. Of several contents of one number or name, the one that most peers hold themselves comes first.
     async fn search(&self, wanted: &Wanted, printer: Printer) -> Outcome<Vec<Found>> {
-        let peers = self.with_member(async |member| member.sources().await).await?;
+        let peers = self.peers().await?;
         if peers.is_empty() {
             return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
                 .hint("start one with `peerd --share DIR`"));
@@ -135,6 +140,14 @@ impl Finder<'_> {
             ));
         }
         Ok(answers.found)
+    }
+
+    /// Peers to ask.
+    async fn peers(&self) -> Outcome<Vec<Source>> {
+        match &self.via {
+            Some(via) => through::sources(via).await,
+            None => self.with_member(async |member| member.sources().await).await,
+        }
     }
 
     async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut Member) -> Outcome<T>) -> Outcome<T> {
@@ -155,7 +168,7 @@ impl Finder<'_> {
 
 impl FindHolders for Finder<'_> {
     async fn holders(&self, hash: ContentHash) -> Vec<Source> {
-        match self.with_member(async |member| member.sources().await).await {
+        match self.peers().await {
             Ok(peers) => {
                 let answers = ask(&self.dialer, &peers, &query_for(&Wanted::Hash(hash))).await;
                 answers.found.into_iter().flat_map(|found| found.holders).collect()

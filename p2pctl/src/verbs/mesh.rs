@@ -2,7 +2,7 @@
 
 use super::rfc_query::resolve;
 use crate::{
-    args::{Broadcast, Global, Join, Listen, PeerCount},
+    args::{Broadcast, Global, Join, Listen, PeerCount, Through},
     failure::{Failure, Outcome},
     printer::Printer,
 };
@@ -96,8 +96,8 @@ pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
 }
 
 /// The peers that `peer` is linked to, and those it has heard of.
-pub(super) async fn peers_of(global: &Global, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, peer).await?;
+pub(super) async fn peers_of(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, through, peer).await?;
     let asked = Dialer::default().peer(&peer.endpoint).list_peers(ListPeersRequest {}).await;
     let answer = asked.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
     if printer.is_json() {

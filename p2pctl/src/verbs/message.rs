@@ -2,7 +2,7 @@
 
 use super::rfc_query::resolve;
 use crate::{
-    args::{Global, Whisper},
+    args::{Global, Ping, Through, Whisper},
     failure::{Failure, Outcome},
     membership::Kept,
     printer::{Printer, span},
@@ -23,7 +23,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) -> Outcome {
     let receiver = match args.via {
         Some(endpoint) => Source { name: endpoint.to_string(), endpoint },
-        None => match resolve(global, args.name.as_str()).await {
+        None => match resolve(global, &Through { via: None }, args.name.as_str()).await {
             Ok(receiver) => receiver,
             Err(failure) if failure.is_refused() => {
                 return Err(Failure::refused(format!("request cannot be fulfilled: no route to {}", args.name)).because(failure));
@@ -49,13 +49,14 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
             KIND_UNCLAIMED => format!("; nobody there listens for {}", args.kind),
             _ => String::new(),
         };
-        format!("delivered by {} after {} hops in {}{unclaimed}", answer.delivered_by, answer.hops, span(begun.elapsed()))
+        let hops = if answer.hops == 1 { "hop" } else { "hops" };
+        format!("delivered by {} after {} {hops} in {}{unclaimed}", answer.delivered_by, answer.hops, span(begun.elapsed()))
     })?;
     Ok(())
 }
 
-pub(super) async fn ping(global: &Global, peer: &str, printer: Printer) -> Outcome {
-    let receiver = resolve(global, peer).await?;
+pub(super) async fn ping(global: &Global, args: Ping, printer: Printer) -> Outcome {
+    let receiver = resolve(global, &args.through, &args.peer).await?;
     let mut client = Dialer::default().peer(&receiver.endpoint);
     // The first call connects, which is not what a ping measures.
     call(&receiver, client.ping(PingRequest {})).await?;

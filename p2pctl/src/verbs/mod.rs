@@ -39,7 +39,13 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Register(args) => give_up(lease::register(&global, args, printer), stop).await,
             Verb::Keepalive => give_up(lease::keepalive(&global, printer), stop).await,
             Verb::Leave => give_up(lease::leave(&global, printer), stop).await,
-            Verb::Pquery(Pquery { of: Some(peer), .. }) => give_up(mesh::peers_of(&global, &peer, printer), stop).await,
+            Verb::Pquery(Pquery { of: Some(peer), through, .. }) => {
+                give_up(mesh::peers_of(&global, &through, &peer, printer), stop).await
+            }
+            Verb::Pquery(args) if args.through.via.is_some() && !args.has_filter() => {
+                let via = args.through.via.as_ref().map(ToString::to_string).unwrap_or_default();
+                give_up(mesh::peers_of(&global, &args.through, &via, printer), stop).await
+            }
             Verb::Pquery(args) => give_up(pquery::pquery(&global, args, printer), stop).await,
             Verb::Broadcast(args) => give_up(mesh::broadcast(args, printer), stop).await,
             Verb::Listen(args) => mesh::listen(args, printer, stop).await,
@@ -51,8 +57,8 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::GetRfc(args) => give_up(Box::pin(get::get_rfc(&global, args, printer)), stop).await,
             Verb::Get(args) => give_up(Box::pin(get::get(&global, args, printer)), stop).await,
             Verb::Whisper(args) => give_up(message::whisper(&global, args, printer), stop).await,
-            Verb::Ping(args) => give_up(message::ping(&global, &args.peer, printer), stop).await,
-            Verb::Status(args) => give_up(status::status(&global, args.peer.as_deref(), printer), stop).await,
+            Verb::Ping(args) => give_up(message::ping(&global, args, printer), stop).await,
+            Verb::Status(args) => give_up(status::status(&global, args, printer), stop).await,
             Verb::Completions(args) => shell::completions(args.shell, printer),
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }

@@ -1,10 +1,11 @@
 //! rfc-query: what a peer knows of.
 
 use crate::{
-    args::{Global, RfcQuery},
+    args::{Global, RfcQuery, Through},
     failure::{Failure, Outcome},
     membership::{Member, direct},
     printer::{Printer, bytes},
+    through,
 };
 use p2pdi::{
     document::DocumentName,
@@ -28,7 +29,7 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         limit: args.limit.unwrap_or(0),
         ..Default::default()
     };
-    let peer = resolve(global, &args.peer).await?;
+    let peer = resolve(global, &args.through, &args.peer).await?;
     let listed = timeout(LISTING_TIMEOUT, locate::list(&Dialer::default(), &peer.endpoint, request)).await;
     let listed = listed
         .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
@@ -83,10 +84,13 @@ fn row(holding: &Holding) -> Vec<String> {
     ]
 }
 
-/// The peer that a user names; the registry is asked only where a name is given.
-pub(super) async fn resolve(global: &Global, peer: &str) -> Outcome<Source> {
+/// The peer that a user names; the registry, or the peer to go through, is asked only where a name is given.
+pub(super) async fn resolve(global: &Global, through: &Through, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
+    }
+    if let Some(via) = &through.via {
+        return through::find(via, peer).await;
     }
     let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
     let found = member.find(peer).await;

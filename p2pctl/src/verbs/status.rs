@@ -2,7 +2,7 @@
 
 use super::rfc_query::resolve;
 use crate::{
-    args::Global,
+    args::{Global, Status, Through},
     failure::{Failure, Outcome},
     membership::Member,
     printer::{Printer, ago, bytes, proto_span},
@@ -16,15 +16,15 @@ use tokio::time::timeout;
 /// How long a peer may take to say how it is.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn status(global: &Global, peer: Option<&str>, printer: Printer) -> Outcome {
-    match peer {
-        Some(peer) => of_peer(global, peer, printer).await,
+pub(super) async fn status(global: &Global, args: Status, printer: Printer) -> Outcome {
+    match &args.peer {
+        Some(peer) => of_peer(global, &args.through, peer, printer).await,
         None => of_registry(global, printer).await,
     }
 }
 
-async fn of_peer(global: &Global, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, peer).await?;
+async fn of_peer(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, through, peer).await?;
     let asked = timeout(CALL_TIMEOUT, Dialer::default().control(&peer.endpoint).status(StatusRequest {})).await;
     let answer = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
     let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
@@ -37,10 +37,15 @@ fn text(status: &StatusResponse) -> String {
     let share = status.share.clone().unwrap_or_default();
     let inbox = status.inbox.unwrap_or_default();
     let left_out = share.hidden + share.unreadable + share.outside + share.unsupported;
+    let mesh = status.mesh.unwrap_or_default();
+    let contact = match registry.last_contact_at {
+        Some(at) => format!("since {}, last contact {}", ago(registry.since), ago(Some(at))),
+        None => format!("since {}", ago(registry.since)),
+    };
     let mut lines = vec![
         format!("{} at {}, version {}, started {}", status.name, status.endpoint, status.version, ago(status.started_at)),
-        format!("registry   {} (since {}, last contact {})", registry.detail, ago(registry.since), ago(registry.last_contact_at)),
-        format!("peers      {} known", registry.known_peers),
+        format!("registry   {} ({contact}); {} peers known", registry.detail, registry.known_peers),
+        format!("mesh       {} neighbours, {} links, {} others to fall back on", mesh.neighbours, mesh.links, mesh.others),
         format!(
             "share      {} documents, {}; {left_out} files left out, {} pending",
             share.documents,

@@ -5,9 +5,10 @@ use super::{
     learned::{LEARNED_PEER_BYTES_MAX, cost},
 };
 use crate::{
+    acquaintances::Acquaintances,
     dial::Dialer,
     document::DocumentInfo,
-    session::{KnownPeer, KnownPeers},
+    session::KnownPeer,
 };
 use p2pdi::{name::PeerName, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -50,9 +52,8 @@ struct Viewed {
 impl View {
     /// Brings the view up to date with the peers that are `known`; returns those that left it. Where these are not all there are,
     /// a peer that is not among them may well live.
-    fn update(&mut self, known: &[KnownPeer], are_all: bool) -> Vec<PeerName> {
+    fn update(&mut self, Acquaintances { peers: known, are_all }: Acquaintances) -> Vec<PeerName> {
         let crowded = !are_all || known.len() > LEARN_PEERS_MAX;
-        let known: BTreeMap<_, _> = known.iter().map(|peer| (peer.name.clone(), peer)).collect();
         let leaves = |name: &PeerName, viewed: &Viewed| {
             (are_all && !known.contains_key(name)) || (crowded && viewed.failures >= FAILURES_MAX)
         };
@@ -66,7 +67,7 @@ impl View {
         let others: Vec<_> = known.into_iter().filter(|(name, _)| !self.0.contains_key(name) && !gone.contains(name)).collect();
         let room = LEARN_PEERS_MAX.saturating_sub(self.0.len());
         for (name, peer) in others.sample(&mut rand::rng(), room) {
-            self.0.insert(name.clone(), Viewed { peer: learned(peer), failures: 0, bench: 0 });
+            self.0.insert(name.clone(), Viewed { peer: learned(&peer), failures: 0, bench: 0 });
         }
         gone
     }
@@ -102,12 +103,12 @@ fn learned(peer: &KnownPeer) -> LearnedPeer {
 }
 
 /// Learns until `stop`.
-pub async fn learn(catalog: Catalog, peers: KnownPeers, dialer: Dialer, stop: CancellationToken) {
+pub async fn learn(catalog: Catalog, mut peers: watch::Receiver<Acquaintances>, dialer: Dialer, stop: CancellationToken) {
     let mut view = View::default();
-    let mut changes = peers.changes();
     while !stop.is_cancelled() {
         let round = async {
-            for gone in view.update(&peers.all(), peers.are_all()) {
+            let now = peers.borrow_and_update().clone();
+            for gone in view.update(now) {
                 catalog.learned().remove(&gone, SystemTime::now());
             }
             let mut waiting = view.round().into_iter();
@@ -129,7 +130,7 @@ pub async fn learn(catalog: Catalog, peers: KnownPeers, dialer: Dialer, stop: Ca
             // Soon after somebody came or left, and regularly.
             tokio::select! {
                 () = sleep(LEARN_INTERVAL) => {}
-                _ = changes.changed() => {}
+                Ok(()) = peers.changed() => {}
             }
         };
         tokio::select! {
@@ -181,30 +182,30 @@ mod tests {
     use super::*;
     use p2pdi::id::PeerId;
 
-    fn known(names: std::ops::Range<usize>) -> Vec<KnownPeer> {
+    fn known(names: std::ops::Range<usize>, are_all: bool) -> Acquaintances {
         let peer = |n| KnownPeer {
             id: PeerId::from_bytes([1; 16]),
             name: format!("p{n}").parse().unwrap(),
             endpoint: "127.0.0.1:7801".parse().unwrap(),
         };
-        names.map(peer).collect()
+        Acquaintances { peers: names.map(peer).map(|peer| (peer.name.clone(), peer)).collect(), are_all }
     }
 
     #[test]
     fn a_peer_outside_a_new_sample_is_kept_and_one_outside_the_whole_list_is_not() {
         let mut view = View::default();
-        assert!(view.update(&known(0..3), false).is_empty());
-        assert!(view.update(&known(3..6), false).is_empty());
+        assert!(view.update(known(0..3, false)).is_empty());
+        assert!(view.update(known(3..6, false)).is_empty());
         assert_eq!(view.0.len(), 6);
-        assert_eq!(view.update(&known(3..6), true).len(), 3);
+        assert_eq!(view.update(known(3..6, true)).len(), 3);
         assert_eq!(view.round().len(), 3);
     }
 
     #[test]
     fn a_silent_peer_sits_out_some_rounds_and_one_that_fails_on_makes_place() {
         let mut view = View::default();
-        view.update(&known(0..1), false);
-        let name = known(0..1)[0].name.clone();
+        view.update(known(0..1, false));
+        let name: PeerName = "p0".parse().unwrap();
         view.note(&name, &Err(Status::deadline_exceeded("silent")));
         for _ in 0..BENCH_ROUNDS {
             assert!(view.round().is_empty());
@@ -213,6 +214,6 @@ mod tests {
         for _ in 1..FAILURES_MAX {
             view.note(&name, &Err(Status::unavailable("gone")));
         }
-        assert_eq!(view.update(&known(1..2), false), [name]);
+        assert_eq!(view.update(known(1..2, false)), [name]);
     }
 }
