@@ -92,9 +92,9 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     quantile(&mut values, 0.5)
 }
 
-/// The value that this part of `values` does not exceed.
+/// The value that this part of `values` does not exceed; of none, no number.
 pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    let last = values.len() - 1;
-    values[(last as f64 * part).round() as usize]
+    let last = values.len().saturating_sub(1);
+    values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
 }

@@ -32,6 +32,8 @@ struct Sample {
     p50: f64,
     p99: f64,
     rate: f64,
+    /// Part of the messages that did not arrive.
+    lost: f64,
 }
 
 /// Two peers that can dial each other; and two that nobody can dial, with a third between them.
@@ -123,6 +125,10 @@ fn compared(what: &str, size: usize, workers: usize, ours: &[Sample], theirs: &[
         },
         figure("p99", "µs", &pairs(|sample| sample.p99)),
     ];
+    let lost = ours.iter().map(|sample| sample.lost).fold(0.0, f64::max);
+    if lost > 0.0 {
+        figures.push(Figure::alone(&format!("{what}, {size} B, {how}, lost"), lost * 100.0, "%").below(0.0));
+    }
     if workers > 1 {
         figures.push(figure("rate", "/s", &pairs(|sample| sample.rate)));
     }
@@ -140,20 +146,32 @@ where
         .map(|_| {
             let call = Arc::clone(&call);
             tokio::spawn(async move {
-                let mut took = Vec::with_capacity(count / workers);
+                let (mut took, mut lost) = (Vec::with_capacity(count / workers), None);
                 for _ in 0..count / workers {
                     let begun = Instant::now();
-                    call().await.unwrap_or_else(|why| panic!("a message did not arrive: {why}"));
-                    took.push(begun.elapsed().as_secs_f64() * 1e6);
+                    match call().await {
+                        Ok(()) => took.push(begun.elapsed().as_secs_f64() * 1e6),
+                        Err(why) => lost = Some(why),
+                    }
                 }
-                took
+                (took, lost)
             })
         })
         .collect();
     let mut took = Vec::with_capacity(count);
     for task in tasks {
-        took.extend(task.await.unwrap());
+        let (arrived, lost) = task.await.unwrap();
+        took.extend(arrived);
+        if let Some(why) = lost {
+            eprintln!("a message did not arrive: {why}");
+        }
     }
     let all: Duration = begun.elapsed();
-    Sample { p50: median(took.clone()), p99: quantile(&mut took, 0.99), rate: took.len() as f64 / all.as_secs_f64() }
+    let arrived = took.len() as f64;
+    Sample {
+        p50: median(took.clone()),
+        p99: quantile(&mut took, 0.99),
+        rate: arrived / all.as_secs_f64(),
+        lost: 1.0 - arrived / count as f64,
+    }
 }

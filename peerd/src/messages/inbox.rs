@@ -9,7 +9,7 @@ use p2pdi::{
     v1::{InboxMessage, InboxStatus},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -20,8 +20,8 @@ use tonic::Status;
 const MESSAGES_MAX: usize = 1_000;
 /// Most bytes of bodies kept: a flood of the longest messages stays within it.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Subscriptions at once. A guess: more listeners than a machine has programs for.
-const SUBSCRIPTIONS_MAX: usize = 256;
+/// Subscriptions at once: as many as connections (`server::Limits`), each of which costs more than a subscription.
+const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Asks whether a peer is there, from peer to peer.
 pub const KIND_PING: &str = "PING";
 /// Answers [`KIND_PING`].
@@ -74,9 +74,10 @@ struct Kept {
     dropped: u64,
     unclaimed: u64,
     seen: Seen,
-    /// What each subscriber wants; empty: all.
-    wanted: BTreeMap<u64, Vec<MessageKind>>,
-    subscriptions: u64,
+    subscriptions: usize,
+    /// How many of them want each kind, and how many all.
+    wanted: BTreeMap<MessageKind, usize>,
+    wanted_all: usize,
     handlers: BTreeMap<MessageKind, Handler>,
 }
 
@@ -128,13 +129,11 @@ impl Inbox {
     /// When there are as many subscriptions as may be.
     pub fn subscribe(self: &Arc<Self>, kinds: Vec<MessageKind>) -> Result<Subscription, Status> {
         let mut kept = self.kept();
-        if kept.wanted.len() >= SUBSCRIPTIONS_MAX {
+        if kept.subscriptions >= SUBSCRIPTIONS_MAX {
             return Err(Reason::TooManyStreams.status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open; end one of them")));
         }
-        kept.subscriptions += 1;
-        let id = kept.subscriptions;
-        kept.wanted.insert(id, kinds.clone());
-        Ok(Subscription { id, kinds, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
+        kept.want(&kinds);
+        Ok(Subscription { kinds, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
     }
 
     /// The latest `count` messages, the newest last.
@@ -161,7 +160,30 @@ impl Inbox {
 
 impl Kept {
     fn is_wanted(&self, kind: &MessageKind) -> bool {
-        kind.is_default() || self.wanted.values().any(|kinds| kinds.is_empty() || kinds.contains(kind))
+        kind.is_default() || self.wanted_all > 0 || self.wanted.contains_key(kind)
+    }
+
+    /// Somebody listens, to these kinds or to all.
+    fn want(&mut self, kinds: &[MessageKind]) {
+        self.subscriptions += 1;
+        self.wanted_all += usize::from(kinds.is_empty());
+        for kind in kinds {
+            *self.wanted.entry(kind.clone()).or_default() += 1;
+        }
+    }
+
+    /// One who wanted these does not listen any more.
+    fn want_no_more(&mut self, kinds: &[MessageKind]) {
+        self.subscriptions -= 1;
+        self.wanted_all -= usize::from(kinds.is_empty());
+        for kind in kinds {
+            if let Entry::Occupied(mut count) = self.wanted.entry(kind.clone()) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
     }
 
     fn keep(&mut self, message: Message, dropped: &Counter) {
@@ -179,7 +201,6 @@ impl Kept {
 
 /// One listener. It reads the inbox at its own pace and holds nobody up; what was pushed out before it came by is counted.
 pub struct Subscription {
-    id: u64,
     kinds: Vec<MessageKind>,
     next: u64,
     changes: watch::Receiver<u64>,
@@ -219,7 +240,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.inbox.kept().wanted.remove(&self.id);
+        self.inbox.kept().want_no_more(&self.kinds);
     }
 }
 
