@@ -37,7 +37,7 @@ impl Post {
     /// Takes a message to this peer. A PING is answered and not shown.
     pub fn whisper(&self, whisper: Whisper) -> Delivered {
         let Whisper { kind, body, from, hops, message_id, .. } = whisper;
-        tracing::info!(from, %kind, bytes = body.len(), "message received");
+        tracing::debug!(from, %kind, bytes = body.len(), "message received");
         let reply = if kind.as_str() == KIND_PING {
             Some(Reply { kind: KIND_PONG.to_owned(), body: Bytes::copy_from_slice(self.me.endpoint.as_str().as_bytes()) })
         } else {
@@ -58,7 +58,7 @@ impl Post {
             return;
         }
         let from = from.chars().filter(|c| !c.is_control()).take(NAME_MAX_BYTES).collect();
-        tracing::info!(from, %kind, bytes = body.len(), "broadcast received");
+        tracing::debug!(from, %kind, bytes = body.len(), "broadcast received");
         self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now(), broadcast: true }, &[]);
     }
 }
