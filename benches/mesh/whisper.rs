@@ -2,7 +2,8 @@
 //!
 //! Both go from this process over a server to another and back: four times over loopback, three processes. A whisper goes over the
 //! sender's peer to the receiver's, which answers; a request over nats-server to a process that answers. A relayed whisper goes over one
-//! more peer: six times, four processes.
+//! more peer: six times, four processes. What a call alone costs is shown by `Ping`, which a program's own peer answers: twice, two
+//! processes.
 
 use crate::{
     figure::{Figure, median, quantile},
@@ -12,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use p2pdi::{
     channel::Channel,
-    v1::{WhisperRequest, peer_client::PeerClient},
+    v1::{PingRequest, WhisperRequest, peer_client::PeerClient},
 };
 use peerd::dial::Dialer;
 use std::{
@@ -90,24 +91,36 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                     }
                 }
             };
-            let (mut theirs, mut direct, mut relayed) = (Vec::new(), Vec::new(), Vec::new());
+            let ping = || {
+                let near = near.clone();
+                move || {
+                    let mut near = near.clone();
+                    async move { near.ping(PingRequest {}).await.map(drop).map_err(|error| error.to_string()) }
+                }
+            };
+            let (mut theirs, mut direct, mut relayed, mut pinged) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             // The first round warms everything up.
             for round in 0..=rounds {
                 let samples = [
                     load(workers, count, request()).await,
                     load(workers, count, whisper(&near, "right", 1)).await,
                     load(workers, count, whisper(&far, "hermit", 2)).await,
+                    load(workers, count, ping()).await,
                 ];
                 if round > 0 {
                     theirs.push(samples[0]);
                     direct.push(samples[1]);
                     relayed.push(samples[2]);
+                    pinged.push(samples[3]);
                 }
             }
             // The aim is about one message; many at once measure what one costs the processor.
             let aim = (workers == 1).then_some(AIM);
             figures.extend(compared("whisper to a linked peer", size, workers, &direct, &theirs, aim));
             figures.extend(compared("whisper over a third peer", size, workers, &relayed, &theirs, None));
+            if size == SIZES[0] {
+                figures.extend(compared("ping of one's own peer", 0, workers, &pinged, &theirs, None));
+            }
         }
     }
     figures
