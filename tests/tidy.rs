@@ -82,6 +82,7 @@ const PEERD_EDGES: [(&str, &[&str]); 23] = [
     (
         "node",
         &[
+            "acquaintances",
             "catalog",
             "config",
             "dial",

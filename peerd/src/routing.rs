@@ -3,6 +3,10 @@
 //! A seek spreads over the links as an echo: whoever hears it for the first time passes it on and answers once one of
 //! those it asked says "this way", or all of them have answered (Chang: *Echo Algorithms*, IEEE TSE 8(4), 1982). So the
 //! asker hears that there is no way as soon as that is known. The answers form a tree, along which the message follows.
+//!
+//! A way that was found is known for a while, to all peers on it: further messages follow it without another seek, until one
+//! comes back as lost. Every message is remembered where it passes until its answer has, so one that came back to a peer
+//! that has it already, along ways that have changed meanwhile, is lost and not sent in circles.
 
 mod message;
 
@@ -14,7 +18,7 @@ pub use message::{Action, Message, Relay, RelayReply, RouteId};
 use crate::overlay::{Contact, Time, link::Bucket};
 use p2pdi::{id::PeerId, name::PeerName};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::Duration,
 };
 
@@ -24,15 +28,40 @@ pub const HOPS_MAX: u32 = 16;
 pub const LIFETIME: Duration = Duration::from_secs(10);
 /// Ways remembered at once, some 300 bytes each. A guess: 400 seeks a second through one peer.
 pub const ROUTES_MAX: usize = 4_096;
+/// Of those, asked for by one link: it cannot use up all. A guess.
+pub const ROUTES_OF_LINK_MAX: usize = ROUTES_MAX / 4;
+/// How long a way that was found is used without seeking again, so that a shorter one is found too. A guess.
+pub const WAY_LIFETIME: Duration = Duration::from_secs(30);
+/// A way along which a message has waited so long for its answer is sought again. Longer than a receiver takes to answer,
+/// and shorter than a sender waits before it tries something else (`messages::whisper`, 2 s).
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Ways to peers known at once, some 300 bytes each. A guess: more peers than one relays for within that time.
+pub const WAYS_MAX: usize = 1_024;
 /// Seeks passed on for one link per second: each costs every peer of the network a frame or two. A guess.
 pub const SEEKS_PER_SECOND: u32 = 50;
 
-/// What is known of the way to one peer.
+/// One seek, or one message, on its way.
 #[derive(Debug)]
 struct Route {
     /// Whom the answer goes to; `None`: this peer asked.
     from: Option<PeerId>,
+    to: PeerName,
     way: Way,
+    /// When it is forgotten at the latest.
+    end: Time,
+    /// A seek: remembered to its end, so that the same one is not passed on again.
+    sought: bool,
+}
+
+/// The way to a peer, as a seek found it.
+#[derive(Debug)]
+struct KnownWay {
+    contact: Contact,
+    /// The first link of it.
+    next: PeerId,
+    end: Time,
+    /// Since when a message along it waits for its answer.
+    waits: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -51,7 +80,10 @@ pub struct Routing {
     me: Contact,
     routes: BTreeMap<RouteId, Route>,
     /// In the order they end.
-    ends: VecDeque<(Time, RouteId)>,
+    ends: BTreeSet<(Time, RouteId)>,
+    /// How many each link asked for.
+    of_links: BTreeMap<PeerId, usize>,
+    ways: BTreeMap<PeerName, KnownWay>,
     /// What each link may still ask.
     seekers: BTreeMap<PeerId, Bucket>,
     relayed: u64,
@@ -60,7 +92,15 @@ pub struct Routing {
 impl Routing {
     /// A peer that knows no way.
     pub fn new(me: Contact) -> Self {
-        Self { me, routes: BTreeMap::new(), ends: VecDeque::new(), seekers: BTreeMap::new(), relayed: 0 }
+        Self {
+            me,
+            routes: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            of_links: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            seekers: BTreeMap::new(),
+            relayed: 0,
+        }
     }
 
     /// Messages passed on for others.
@@ -68,7 +108,7 @@ impl Routing {
         self.relayed
     }
 
-    /// Ways remembered.
+    /// Seeks and messages remembered.
     pub fn len(&self) -> usize {
         self.routes.len()
     }
@@ -80,25 +120,35 @@ impl Routing {
 
     /// When [`Routing::tick`] has something to forget.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.ends.front().map(|(end, _)| *end)
+        self.ends.first().map(|(end, _)| *end)
     }
 
     /// Forgets what is over.
     pub fn tick(&mut self, now: Time) -> Vec<Action> {
         let mut out = Vec::new();
-        while let Some((end, id)) = self.ends.front().copied()
+        while let Some((end, id)) = self.ends.first().copied()
             && end <= now
         {
-            self.ends.pop_front();
-            if let Some(Route { from: None, way: Way::Asked(_) | Way::Found(_) }) = self.routes.remove(&id) {
+            let Some(route) = self.forget(id) else { break };
+            if let Way::Found(next) = route.way
+                && !route.sought
+            {
+                // No answer came along it.
+                self.leads_nowhere(&route.to, next);
+            }
+            if let Route { from: None, way: Way::Asked(_) | Way::Found(_), .. } = route {
                 out.push(Action::NoWay(id));
             }
         }
         out
     }
 
-    /// Asks `neighbours` for the way to `to`; ends with [`Action::Found`] or [`Action::NoWay`].
+    /// Asks `neighbours` for the way to `to`, unless it is known; ends with [`Action::Found`] or [`Action::NoWay`].
     pub fn seek(&mut self, id: RouteId, to: &PeerName, neighbours: &[Contact], now: Time) -> Vec<Action> {
+        if let Some((contact, next)) = self.known(to, now) {
+            let known = self.remember(id, None, to, Way::Found(next), false, now);
+            return vec![if known { Action::Found(id, contact) } else { Action::NoWay(id) }];
+        }
         let mut out = Vec::new();
         self.ask(id, None, to, 1, neighbours, now, &mut out);
         out
@@ -107,7 +157,7 @@ impl Routing {
     /// Sends `relay` along the way that was found for it; ends with [`Action::Answer`] or [`Action::NoWay`].
     pub fn send(&mut self, relay: Relay) -> Vec<Action> {
         match self.routes.get(&relay.id) {
-            Some(Route { from: None, way: Way::Found(next) }) => {
+            Some(Route { from: None, way: Way::Found(next), .. }) => {
                 vec![Action::Send(*next, Message::Relay(Relay { hops: 1, ..relay }))]
             }
             _ => vec![Action::NoWay(relay.id)],
@@ -117,7 +167,7 @@ impl Routing {
     /// Sends `relay` to the linked peer it is for; ends with [`Action::Answer`] or [`Action::NoWay`].
     pub fn send_to(&mut self, peer: PeerId, relay: Relay, now: Time) -> Vec<Action> {
         let id = relay.id;
-        if !self.remember(id, Route { from: None, way: Way::Found(peer) }, now) {
+        if !self.remember(id, None, &relay.to, Way::Found(peer), false, now) {
             return vec![Action::NoWay(id)];
         }
         self.send(relay)
@@ -128,8 +178,8 @@ impl Routing {
         let mut out = Vec::new();
         match message {
             Message::Seek { id, to, hops } => self.on_seek(from, id, &to, hops, neighbours, now, &mut out),
-            Message::SeekReply { id, found } => self.on_seek_reply(from, id, found, &mut out),
-            Message::Relay(relay) => self.on_relay(from, relay, &mut out),
+            Message::SeekReply { id, found } => self.on_seek_reply(from, id, found, now, &mut out),
+            Message::Relay(relay) => self.on_relay(from, relay, neighbours, now, &mut out),
             Message::RelayReply(reply) => self.on_relay_reply(from, reply, &mut out),
         }
         out
@@ -138,6 +188,7 @@ impl Routing {
     /// A link is gone, and all ways over it.
     pub fn link_down(&mut self, peer: PeerId) -> Vec<Action> {
         self.seekers.remove(&peer);
+        self.ways.retain(|_, way| way.next != peer);
         let mut out = Vec::new();
         let mut asked = Vec::new();
         for (id, route) in &mut self.routes {
@@ -154,18 +205,64 @@ impl Routing {
             }
         }
         for id in asked {
-            self.on_seek_reply(peer, id, None, &mut out);
+            self.on_seek_reply(peer, id, None, Time::ZERO, &mut out);
         }
         out
     }
 
-    fn remember(&mut self, id: RouteId, route: Route, now: Time) -> bool {
-        if self.routes.len() >= ROUTES_MAX || self.routes.contains_key(&id) {
+    /// Remembers where a seek or a message goes; not where there is no room, nor one that is remembered already.
+    fn remember(&mut self, id: RouteId, from: Option<PeerId>, to: &PeerName, way: Way, sought: bool, now: Time) -> bool {
+        let of_link = from.map_or(0, |from| self.of_links.get(&from).copied().unwrap_or_default());
+        if self.routes.len() >= ROUTES_MAX || of_link >= ROUTES_OF_LINK_MAX || self.routes.contains_key(&id) {
             return false;
         }
-        self.routes.insert(id, route);
-        self.ends.push_back((now + LIFETIME, id));
+        if let Some(from) = from {
+            self.of_links.insert(from, of_link + 1);
+        }
+        let end = now + LIFETIME;
+        self.routes.insert(id, Route { from, to: to.clone(), way, end, sought });
+        self.ends.insert((end, id));
         true
+    }
+
+    fn forget(&mut self, id: RouteId) -> Option<Route> {
+        let route = self.routes.remove(&id)?;
+        self.ends.remove(&(route.end, id));
+        if let Some(from) = route.from
+            && let Entry::Occupied(mut count) = self.of_links.entry(from)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(route)
+    }
+
+    /// Keeps the way to a peer for the messages that follow.
+    fn learn(&mut self, contact: &Contact, next: PeerId, now: Time) {
+        self.ways.retain(|_, way| way.end > now);
+        if self.ways.len() < WAYS_MAX || self.ways.contains_key(contact.name()) {
+            let way = KnownWay { contact: contact.clone(), next, end: now + WAY_LIFETIME, waits: None };
+            self.ways.insert(contact.name().clone(), way);
+        }
+    }
+
+    /// The way to a peer as it was found, for one more message.
+    fn known(&mut self, to: &PeerName, now: Time) -> Option<(Contact, PeerId)> {
+        let way = self.ways.get_mut(to)?;
+        if way.end <= now || way.waits.is_some_and(|since| since + ANSWER_TIMEOUT <= now) {
+            return None;
+        }
+        way.waits.get_or_insert(now);
+        Some((way.contact.clone(), way.next))
+    }
+
+    /// A message did not arrive along the way over `next`.
+    fn leads_nowhere(&mut self, to: &PeerName, next: PeerId) {
+        if self.ways.get(to).is_some_and(|way| way.next == next) {
+            self.ways.remove(to);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of the echo, called from its two ends")]
@@ -187,7 +284,7 @@ impl Routing {
             None if hops > HOPS_MAX => BTreeSet::new(),
             None => others().map(Contact::id).collect(),
         };
-        if asked.is_empty() || !self.remember(id, Route { from, way: Way::Asked(asked.clone()) }, now) {
+        if asked.is_empty() || !self.remember(id, from, to, Way::Asked(asked.clone()), true, now) {
             out.push(match from {
                 None => Action::NoWay(id),
                 Some(from) => Action::Send(from, Message::SeekReply { id, found: None }),
@@ -218,7 +315,7 @@ impl Routing {
         }
     }
 
-    fn on_seek_reply(&mut self, peer: PeerId, id: RouteId, found: Option<Contact>, out: &mut Vec<Action>) {
+    fn on_seek_reply(&mut self, peer: PeerId, id: RouteId, found: Option<Contact>, now: Time, out: &mut Vec<Action>) {
         let Some(route) = self.routes.get_mut(&id) else { return };
         let Way::Asked(waiting) = &mut route.way else { return };
         if !waiting.remove(&peer) {
@@ -227,7 +324,11 @@ impl Routing {
         match found {
             Some(contact) => {
                 route.way = Way::Found(peer);
-                out.push(match route.from {
+                let (from, right) = (route.from, route.to == *contact.name());
+                if right {
+                    self.learn(&contact, peer, now);
+                }
+                out.push(match from {
                     None => Action::Found(id, contact),
                     Some(from) => Action::Send(from, Message::SeekReply { id, found: Some(contact) }),
                 });
@@ -243,29 +344,55 @@ impl Routing {
         }
     }
 
-    fn on_relay(&mut self, from: PeerId, relay: Relay, out: &mut Vec<Action>) {
+    fn on_relay(&mut self, from: PeerId, relay: Relay, neighbours: &[Contact], now: Time, out: &mut Vec<Action>) {
         if relay.to == *self.me.name() {
             out.push(Action::Deliver(from, relay));
             return;
         }
-        match self.routes.get(&relay.id) {
-            Some(Route { from: Some(asker), way: Way::Found(next) }) if *asker == from && relay.hops <= HOPS_MAX => {
+        let next = match self.routes.get(&relay.id) {
+            _ if relay.hops > HOPS_MAX => None,
+            Some(Route { from: Some(asker), way: Way::Found(next), sought: true, .. }) if *asker == from => Some(*next),
+            Some(_) => None,
+            None => {
+                let next = self.towards(&relay.to, from, neighbours, now);
+                next.filter(|next| self.remember(relay.id, Some(from), &relay.to, Way::Found(*next), false, now))
+            }
+        };
+        match next {
+            Some(next) => {
                 self.relayed += 1;
                 let hops = relay.hops.saturating_add(1);
-                out.push(Action::Send(*next, Message::Relay(Relay { hops, ..relay })));
+                out.push(Action::Send(next, Message::Relay(Relay { hops, ..relay })));
             }
-            _ => out.push(Action::Send(from, Message::RelayReply(RelayReply::lost(relay.id)))),
+            None => out.push(Action::Send(from, Message::RelayReply(RelayReply::lost(relay.id)))),
         }
     }
 
+    /// The link that leads to a peer, as far as is known without asking; never back.
+    fn towards(&mut self, to: &PeerName, from: PeerId, neighbours: &[Contact], now: Time) -> Option<PeerId> {
+        let linked = neighbours.iter().find(|contact| contact.name() == to).map(Contact::id);
+        let next = linked.or_else(|| self.known(to, now).map(|(_, next)| next));
+        next.filter(|next| *next != from)
+    }
+
     fn on_relay_reply(&mut self, peer: PeerId, reply: RelayReply, out: &mut Vec<Action>) {
-        match self.routes.get(&reply.id) {
-            Some(Route { from, way: Way::Found(next) }) if *next == peer => out.push(match from {
-                Some(from) => Action::Send(*from, Message::RelayReply(reply)),
-                None if reply.delivered => Action::Answer(reply),
-                None => Action::NoWay(reply.id),
-            }),
-            _ => {}
+        let Some(Route { from, to, way: Way::Found(next), sought, .. }) = self.routes.get(&reply.id) else { return };
+        if *next != peer {
+            return;
         }
+        let (from, to, sought) = (*from, to.clone(), *sought);
+        if !sought {
+            self.forget(reply.id);
+        }
+        if !reply.delivered {
+            self.leads_nowhere(&to, peer);
+        } else if let Some(way) = self.ways.get_mut(&to).filter(|way| way.next == peer) {
+            way.waits = None;
+        }
+        out.push(match from {
+            Some(from) => Action::Send(from, Message::RelayReply(reply)),
+            None if reply.delivered => Action::Answer(reply),
+            None => Action::NoWay(reply.id),
+        });
     }
 }

@@ -10,7 +10,7 @@ use p2pdi::{
     v1::{InboxMessage, InboxStatus},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -21,8 +21,8 @@ use tonic::Status;
 const MESSAGES_MAX: usize = 1_000;
 /// Most bytes of bodies kept: a flood of the longest messages stays within it.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Subscriptions at once. A guess: more listeners than a machine has programs for.
-const SUBSCRIPTIONS_MAX: usize = 256;
+/// Subscriptions at once: as many as connections (`server::Limits`), each of which costs more than a subscription.
+const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Asks whether a peer is there, from peer to peer.
 pub const KIND_PING: &str = "PING";
 /// Answers [`KIND_PING`].
@@ -87,9 +87,10 @@ struct Kept {
     dropped: u64,
     unclaimed: u64,
     seen: Seen,
-    /// What each subscriber wants; empty: all.
-    wanted: BTreeMap<u64, Vec<MessageKind>>,
-    subscriptions: u64,
+    subscriptions: usize,
+    /// How many of them want each kind, and how many all.
+    wanted: BTreeMap<MessageKind, usize>,
+    wanted_all: usize,
     /// Kinds that a handler may answer.
     answered: BTreeSet<MessageKind>,
     /// By a message's number: who waits for what the handler says to it. Goes with its message.
@@ -151,16 +152,14 @@ impl Inbox {
 
     fn listen(self: &Arc<Self>, kinds: Vec<MessageKind>, answers: bool) -> Result<Subscription, Status> {
         let mut kept = self.kept();
-        if kept.wanted.len() >= SUBSCRIPTIONS_MAX {
+        if kept.subscriptions >= SUBSCRIPTIONS_MAX {
             return Err(Reason::TooManyStreams.status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open; end one of them")));
         }
-        kept.subscriptions += 1;
-        let id = kept.subscriptions;
-        kept.wanted.insert(id, kinds.clone());
+        kept.want(&kinds);
         if answers {
             kept.answered.extend(kinds.iter().cloned());
         }
-        Ok(Subscription { id, kinds, answers, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
+        Ok(Subscription { kinds, answers, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
     }
 
     /// The latest `count` messages, the newest last.
@@ -187,7 +186,30 @@ impl Inbox {
 
 impl Kept {
     fn is_wanted(&self, kind: &MessageKind) -> bool {
-        kind.is_default() || self.wanted.values().any(|kinds| kinds.is_empty() || kinds.contains(kind))
+        kind.is_default() || self.wanted_all > 0 || self.wanted.contains_key(kind)
+    }
+
+    /// Somebody listens, to these kinds or to all.
+    fn want(&mut self, kinds: &[MessageKind]) {
+        self.subscriptions += 1;
+        self.wanted_all += usize::from(kinds.is_empty());
+        for kind in kinds {
+            *self.wanted.entry(kind.clone()).or_default() += 1;
+        }
+    }
+
+    /// One who wanted these does not listen any more.
+    fn want_no_more(&mut self, kinds: &[MessageKind]) {
+        self.subscriptions -= 1;
+        self.wanted_all -= usize::from(kinds.is_empty());
+        for kind in kinds {
+            if let Entry::Occupied(mut count) = self.wanted.entry(kind.clone()) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
     }
 
     fn keep(&mut self, message: Message, dropped: &Counter) {
@@ -207,7 +229,6 @@ impl Kept {
 
 /// One listener. It reads the inbox at its own pace and holds nobody up; what was pushed out before it came by is counted.
 pub struct Subscription {
-    id: u64,
     kinds: Vec<MessageKind>,
     /// It is that of a handler.
     answers: bool,
@@ -258,7 +279,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut kept = self.inbox.kept();
-        kept.wanted.remove(&self.id);
+        kept.want_no_more(&self.kinds);
         if self.answers {
             kept.answered.retain(|kind| !self.kinds.contains(kind));
             // Those it did not come to: nobody answers them any more.

@@ -15,7 +15,11 @@ use p2pdi::{
     status::Reason,
     v1::{self, WhisperRequest, WhisperResponse},
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 use tokio::time::{error::Elapsed, timeout_at};
 use tonic::Status;
 
@@ -29,6 +33,11 @@ const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 const _: () = assert!(REPLY_TIMEOUT.as_millis() * 2 <= DIRECT_TIMEOUT.as_millis());
 /// How many peers may pass a message on by dialling: the one that was asked. Along links: `routing::HOPS_MAX`.
 const DIALS_MAX: u32 = 1;
+/// How long a peer that only the mesh could reach is not dialled first: behind a NAT, each dial in vain may take all of
+/// [`DIRECT_TIMEOUT`].
+const DETOUR_LIFETIME: Duration = Duration::from_secs(30);
+/// Such peers remembered, some 100 bytes each. A guess: more than one writes to within that time.
+const DETOURS_MAX: usize = 1_024;
 
 /// Takes messages for this peer and finds the way for those to others.
 pub struct Whispers {
@@ -37,6 +46,33 @@ pub struct Whispers {
     session: Session,
     dialer: Dialer,
     mesh: Mesh,
+    detours: Detours,
+}
+
+/// Peers that only the mesh could reach lately.
+#[derive(Default)]
+struct Detours(Mutex<BTreeMap<PeerName, Instant>>);
+
+impl Detours {
+    fn remember(&self, name: &PeerName) {
+        let mut taken = self.taken();
+        taken.retain(|_, at| at.elapsed() < DETOUR_LIFETIME);
+        if taken.len() < DETOURS_MAX {
+            taken.insert(name.clone(), Instant::now());
+        }
+    }
+
+    fn forget(&self, name: &PeerName) {
+        self.taken().remove(name);
+    }
+
+    fn has(&self, name: &PeerName) -> bool {
+        self.taken().get(name).is_some_and(|at| at.elapsed() < DETOUR_LIFETIME)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<PeerName, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A whisper, checked.
@@ -82,7 +118,7 @@ impl TryFrom<WhisperRequest> for Whisper {
 impl Whispers {
     /// Delivers to `post`, and finds others through `session` and `mesh`.
     pub fn new(me: Identity, post: Post, session: Session, dialer: Dialer, mesh: Mesh) -> Self {
-        Self { me, post, session, dialer, mesh }
+        Self { me, post, session, dialer, mesh, detours: Detours::default() }
     }
 
     /// Delivers a message: here, along a link, one dial away, or along a way that the mesh finds.
@@ -113,6 +149,12 @@ impl Whispers {
         if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_linked(whisper)).await {
             return Ok(delivered.into());
         }
+        if self.detours.has(&whisper.to) {
+            if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_routed(whisper)).await {
+                return Ok(delivered.into());
+            }
+            self.detours.forget(&whisper.to);
+        }
         let mut why = "";
         if let Some(endpoint) = self.address(&whisper.to).await {
             match within(direct(), self.dial(&endpoint, whisper)).await {
@@ -125,7 +167,10 @@ impl Whispers {
             }
         }
         match within(deadline, self.mesh.whisper_routed(whisper)).await {
-            Ok(Ok(delivered)) => Ok(delivered.into()),
+            Ok(Ok(delivered)) => {
+                self.detours.remember(&whisper.to);
+                Ok(delivered.into())
+            }
             Ok(Err(NoWay)) => Err(no_route(why)),
             Err(_) => Err(no_route(": the mesh did not find one in time")),
         }

@@ -148,3 +148,105 @@ fn ways_are_forgotten_and_bounded_and_askers_are_throttled() {
     net.peers[1].tick(Duration::from_secs(60));
     assert!(net.peers[1].is_empty());
 }
+
+impl Net {
+    /// Sends a message the way it is known or found, at `now`; says how many frames all of it took.
+    fn whisper(&mut self, from: usize, id: RouteId, to: &str, now: Time) -> usize {
+        let (before, neighbours) = (self.frames, self.neighbours(from));
+        let actions = self.peers[from].seek(id, &to.parse().unwrap(), &neighbours, now);
+        self.take(from, actions);
+        self.run();
+        if matches!(self.heard.last(), Some(Action::Found(found, _)) if *found == id) {
+            let actions = self.peers[from].send(relay(id, to));
+            self.take(from, actions);
+            self.run();
+        }
+        self.frames - before
+    }
+}
+
+#[test]
+fn messages_that_follow_need_no_seek_and_leave_nothing_behind() {
+    let mut net = Net::new(4, &[(0, 1), (1, 2), (2, 3)]);
+    let first = net.whisper(0, 1, "p3", Time::ZERO);
+    assert_eq!(first, 12, "a seek and a message, there and back, over three links");
+    // Many more than could be remembered, or sought within that time.
+    for id in 2..3 * ROUTES_MAX as RouteId {
+        assert_eq!(net.whisper(0, id, "P3", Time::ZERO), 6);
+        assert!(matches!(net.heard.last(), Some(Action::Answer(answer)) if answer.id == id && answer.hops == 3));
+        net.heard.clear();
+        net.delivered.clear();
+    }
+    assert!(net.peers.iter().all(|peer| peer.len() <= 1 && peer.of_links.values().sum::<usize>() <= 1));
+    // So do messages to a linked peer.
+    for id in 1_000_000..1_000_000 + 2 * ROUTES_MAX as RouteId {
+        let actions = net.peers[0].send_to(PeerId::from_u128(2), relay(id, "p1"), Time::ZERO);
+        net.take(0, actions);
+        net.run();
+        assert!(matches!(net.heard.last(), Some(Action::Answer(answer)) if answer.id == id), "{:?}", net.heard.last());
+    }
+    // And after a while, a shorter way would be found.
+    assert_eq!(net.whisper(0, 9_000_000, "p3", WAY_LIFETIME), 12);
+}
+
+#[test]
+fn a_way_that_broke_is_sought_again() {
+    let mut net = Net::new(4, &[(0, 1), (1, 3), (0, 2), (2, 3)]);
+    net.whisper(0, 1, "p3", Time::ZERO);
+    let Some(KnownWay { next, .. }) = net.peers[0].ways.get(&"p3".parse().unwrap()) else { panic!("no way is known") };
+    let middle = usize::try_from(next.as_u128() - 1).unwrap();
+    net.links.retain(|(a, b)| ![(middle, 3), (3, middle)].contains(&(*a, *b)));
+    for (at, other) in [(middle, 3), (3, middle)] {
+        let actions = net.peers[at].link_down(PeerId::from_u128(other as u128 + 1));
+        net.take(at, actions);
+    }
+    // What the middle says of that by itself does not get through.
+    net.under_way.clear();
+    // Lost at the broken link, and told so.
+    net.whisper(0, 2, "p3", Time::ZERO);
+    assert_eq!(net.heard.last(), Some(&Action::NoWay(2)));
+    net.whisper(0, 3, "p3", Time::ZERO);
+    assert!(matches!(net.heard.last(), Some(Action::Answer(answer)) if answer.id == 3), "{:?}", net.heard);
+}
+
+#[test]
+fn a_way_that_gives_no_answer_is_sought_again() {
+    let mut net = Net::new(3, &[(0, 1), (1, 2)]);
+    net.whisper(0, 1, "p2", Time::ZERO);
+    assert_eq!(net.peers[0].seek(2, &"p2".parse().unwrap(), &[], Time::ZERO), [Action::Found(2, contact(2))]);
+    // Sent and never answered; others may follow for a while.
+    assert_eq!(net.peers[0].send(relay(2, "p2")).len(), 1);
+    assert_eq!(net.peers[0].seek(3, &"p2".parse().unwrap(), &[], Time::from_secs(1)), [Action::Found(3, contact(2))]);
+    let neighbours = net.neighbours(0);
+    let actions = net.peers[0].seek(4, &"p2".parse().unwrap(), &neighbours, ANSWER_TIMEOUT);
+    assert!(matches!(&actions[..], [Action::Send(_, Message::Seek { id: 4, .. })]), "{actions:?}");
+}
+
+#[test]
+fn ways_that_lead_in_a_circle_lose_the_message_and_are_forgotten() {
+    let mut net = Net::new(4, &[(0, 1), (1, 2), (2, 3), (3, 1)]);
+    // As after changes that each heard of at another time: 1 to 2 to 3 to 1.
+    for (at, next) in [(0, 1), (1, 2), (2, 3), (3, 1)] {
+        net.peers[at].learn(&contact(9), PeerId::from_u128(next + 1), Time::ZERO);
+    }
+    net.whisper(0, 1, "p9", Time::ZERO);
+    assert_eq!(net.heard, [Action::Found(1, contact(9)), Action::NoWay(1)]);
+    assert!(net.peers.iter().all(|peer| peer.ways.is_empty()));
+    assert!(net.peers.iter().all(Routing::is_empty));
+}
+
+#[test]
+fn one_link_cannot_use_up_what_is_remembered_for_all() {
+    let mut peer = Routing::new(contact(0));
+    let receive = |peer: &mut Routing, from: u128, id| {
+        let relay = Message::Relay(relay(id, "p2"));
+        let actions = peer.received(PeerId::from_u128(from), relay, &[contact(2)], Time::ZERO);
+        matches!(&actions[..], [Action::Send(to, Message::Relay(_))] if *to == contact(2).id())
+    };
+    let passed = (0..2 * ROUTES_MAX as RouteId).filter(|id| receive(&mut peer, 7, *id)).count();
+    assert_eq!(passed, ROUTES_OF_LINK_MAX);
+    assert!(receive(&mut peer, 8, RouteId::MAX));
+    assert_eq!(peer.tick(LIFETIME), []);
+    assert!(peer.is_empty() && peer.of_links.is_empty() && peer.ends.is_empty());
+    assert!(receive(&mut peer, 7, 0));
+}

@@ -52,6 +52,13 @@ async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
     assert_eq!(left.messages()[0].len(), large.len());
     assert_eq!(middle.messages().len(), 0);
     until("it is counted", async || middle.handle.mesh().view().status.relayed == 2).await;
+    // Those that follow need not ask for the way again: more than the middle would let anybody ask for at once.
+    let mut client = left.client().await;
+    for number in 0..150 {
+        let answer = client.whisper(whisper("right", &number.to_string())).await.unwrap().into_inner();
+        assert_eq!((answer.delivered_by.as_str(), answer.hops), ("right", 2));
+    }
+    assert_eq!(right.messages().len(), 151);
     // Its way gone, a message is refused.
     drop(middle);
     until("the loss is noticed", async || left.handle.mesh().view().neighbours.is_empty()).await;

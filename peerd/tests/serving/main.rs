@@ -12,6 +12,7 @@
 
 mod changes;
 mod connections;
+mod listeners;
 mod program;
 mod queries;
 mod requests;

@@ -1,0 +1,90 @@
+//! Peers in this process, linked over loopback.
+
+use p2pdi::server::Limits;
+use peerd::{
+    config::NodeConfig,
+    discovery::Bootnode,
+    node::{Node, NodeHandle},
+    service::ControlFrom,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How long they may take to find each other.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Beacons go every two seconds; by then the tree that broadcasts follow is there.
+const SETTLE: Duration = Duration::from_secs(6);
+
+/// A network. Dropped, its peers end without a goodbye.
+pub(crate) struct Crowd {
+    pub(crate) peers: Vec<NodeHandle>,
+    running: JoinSet<()>,
+    stop: CancellationToken,
+    _state: TempDir,
+}
+
+impl Crowd {
+    /// So many peers in one network; they know the first one, or `bootnode`.
+    pub(crate) async fn start(count: usize, bootnode: Option<SocketAddr>) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let (stop, mut running, mut peers) = (CancellationToken::new(), JoinSet::new(), Vec::new());
+        let mut first = bootnode;
+        for index in 0..count {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let bootnodes = first.iter().map(|first| first.to_string().parse::<Bootnode>().unwrap()).collect();
+            first.get_or_insert(listener.local_addr().unwrap());
+            let config = NodeConfig {
+                name: format!("p{index}").parse().unwrap(),
+                advertise: None,
+                registry: None,
+                bootnodes,
+                lan: false,
+                labels: BTreeMap::new(),
+                share: None,
+                state: state.path().join(index.to_string()),
+                upload_limit: None,
+                control: ControlFrom::Loopback,
+                limits: Limits::default(),
+            };
+            let node = Node::open(config, listener).unwrap();
+            peers.push(node.handle());
+            let until = stop.clone();
+            running.spawn(async move { node.run(until).await.unwrap() });
+        }
+        let begun = Instant::now();
+        while !is_one_network(&peers) {
+            assert!(begun.elapsed() < PATIENCE, "the peers do not find each other");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(SETTLE).await;
+        Self { peers, running, stop, _state: state }
+    }
+
+    /// Ends all of them.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// Whether links lead from each to each.
+fn is_one_network(peers: &[NodeHandle]) -> bool {
+    let ids: Vec<_> = peers.iter().map(|peer| peer.identity().id).collect();
+    let (mut reached, mut next) = (BTreeSet::from([0]), vec![0]);
+    while let Some(at) = next.pop() {
+        for (contact, _) in &peers[at].mesh().view().neighbours {
+            if let Some(index) = ids.iter().position(|id| *id == contact.id())
+                && reached.insert(index)
+            {
+                next.push(index);
+            }
+        }
+    }
+    reached.len() == peers.len()
+}

@@ -1,0 +1,69 @@
+//! NATS as a yardstick: its server as it comes, and the client that its users use.
+
+use crate::programs::{Process, patience, program_of_ours};
+use async_nats::{Client, ConnectOptions};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+use tokio_stream::StreamExt as _;
+
+/// First argument of the process that answers requests.
+pub(crate) const RESPOND: &str = "--respond";
+/// What is asked there.
+pub(crate) const ASKED: &str = "whisper";
+
+/// A nats-server with its defaults: nothing is kept, and nothing logged for each message.
+pub(crate) struct NatsServer {
+    pub(crate) process: Process,
+    pub(crate) url: String,
+    _ports: TempDir,
+}
+
+impl NatsServer {
+    /// Starts it; or says why not.
+    pub(crate) fn start() -> Result<Self, String> {
+        let ports = tempfile::tempdir().unwrap();
+        let mut command = Command::new("nats-server");
+        command.args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"]).arg(ports.path());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process = Process(child.map_err(|error| format!("nats-server cannot be started: {error}"))?);
+        let file = ports.path().join(format!("nats-server_{}.ports", process.pid()));
+        let url = patience("nats-server to say where it listens", || {
+            let said: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).ok()?).ok()?;
+            said["nats"][0].as_str().map(str::to_owned)
+        });
+        Ok(Self { process, url, _ports: ports })
+    }
+
+    /// What it calls itself.
+    pub(crate) fn version(&self) -> String {
+        let said = Command::new("nats-server").arg("--version").output().unwrap();
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    }
+
+    /// A client that does not hear itself, as a peer does not.
+    pub(crate) async fn client(&self) -> Client {
+        ConnectOptions::new().no_echo().connect(&self.url).await.unwrap()
+    }
+
+    /// A process that answers what is [`ASKED`].
+    pub(crate) async fn responder(&self, client: &Client) -> Process {
+        let child = program_of_ours(&std::env::current_exe().unwrap()).args([RESPOND, &self.url]).spawn().unwrap();
+        let process = Process(child);
+        // Refused at once as long as nobody listens.
+        while client.request(ASKED, "ready".into()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        process
+    }
+}
+
+/// Answers with a name, as the receiver of a whisper does.
+pub(crate) async fn respond(url: &str) {
+    let client = async_nats::connect(url).await.unwrap();
+    let mut asked = client.subscribe(ASKED).await.unwrap();
+    while let Some(message) = asked.next().await {
+        if let Some(reply) = message.reply {
+            client.publish(reply, "right".into()).await.unwrap();
+        }
+    }
+}
