@@ -82,7 +82,11 @@ impl Lan {
     fn peer(&self, machine: usize, name: &str) -> Server {
         let state = format!("state-{name}");
         let arguments = ["--name", name, "--listen", "0.0.0.0:0", "--no-registry", "--state", &state];
-        Server::start(self.on(machine, "peerd", &[arguments.as_slice(), &["--log", "info,peerd::discovery=debug,peerd::messages=debug"]].concat()))
+        Server::start(self.on(
+            machine,
+            "peerd",
+            &[arguments.as_slice(), &["--log", "info,peerd::discovery=debug,peerd::messages=debug"]].concat(),
+        ))
     }
 
     fn p2pctl(&self, machine: usize, peer: &Server, arguments: &[&str]) -> Ended {

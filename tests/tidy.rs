@@ -101,7 +101,7 @@ const PEERD_EDGES: [(&str, &[&str]); 23] = [
     ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
     ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service"]),
     // What a program asks of its own peer; begins and ends the node.
-    ("peer", &["config", "dial", "discovery", "mesh", "messages", "node", "overlay", "service"]),
+    ("peer", &["config", "dial", "discovery", "messages", "node", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
     ("config", &["discovery", "service"]),
     // Everybody whom the registry lists, and whom the mesh has heard of.

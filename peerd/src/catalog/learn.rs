@@ -4,12 +4,7 @@ use super::{
     Catalog, LearnedDocuments, LearnedPeer,
     learned::{LEARNED_PEER_BYTES_MAX, cost},
 };
-use crate::{
-    acquaintances::Acquaintances,
-    dial::Dialer,
-    document::DocumentInfo,
-    session::KnownPeer,
-};
+use crate::{acquaintances::Acquaintances, dial::Dialer, document::DocumentInfo, session::KnownPeer};
 use p2pdi::{name::PeerName, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
 use std::{
@@ -67,7 +62,7 @@ impl View {
         let others: Vec<_> = known.into_iter().filter(|(name, _)| !self.0.contains_key(name) && !gone.contains(name)).collect();
         let room = LEARN_PEERS_MAX.saturating_sub(self.0.len());
         for (name, peer) in others.sample(&mut rand::rng(), room) {
-            self.0.insert(name.clone(), Viewed { peer: learned(&peer), failures: 0, bench: 0 });
+            self.0.insert(name.clone(), Viewed { peer: learned(peer), failures: 0, bench: 0 });
         }
         gone
     }
