@@ -192,3 +192,14 @@ fn a_peer_without_a_network_says_so_once_and_serves() {
     let ended = peer.ended().exits(0);
     assert_eq!(ended.stderr.matches("LAN discovery does not work").count(), 1);
 }
+
+#[test]
+fn a_peer_that_listens_on_its_network_only_is_controlled_from_its_own_machine_only() {
+    let Some(lan) = Lan::new(2) else { return };
+    let arguments = ["--name", "a", "--listen", "10.77.0.1:0", "--no-registry", "--no-lan", "--state", "state"];
+    let peer = Server::start(lan.on(1, "peerd", &arguments));
+    let at = peer.address.to_string();
+    let count = |machine| Running::to_its_end(lan.on(machine, "p2pctl", &["peer-count", "--wait", "100ms", "--via", &at]));
+    count(1).exits(0).prints(&["0\n"]);
+    count(2).exits(1).prints_nothing().says(&["from its own machine only"]);
+}

@@ -34,7 +34,7 @@ use std::{
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpConnectInfo};
 
 /// Largest request taken, in bytes: a message with the longest body and all its names.
 pub const REQUEST_MAX_BYTES: usize = RELAYED_MAX_BYTES;
@@ -70,6 +70,14 @@ impl std::ops::Deref for Calls {
     fn deref(&self) -> &Services {
         &self.0
     }
+}
+
+/// Whether a connection begins on the machine where it ends: over loopback, or from the very address that it goes to, as when a
+/// peer listens on the address of its network only.
+fn is_of_this_machine(connection: &TcpConnectInfo) -> bool {
+    let ip = |address: Option<SocketAddr>| address.map(|address| address.ip().to_canonical());
+    let caller = ip(connection.remote_addr());
+    caller.is_some_and(|caller| caller.is_loopback()) || (caller.is_some() && caller == ip(connection.local_addr()))
 }
 
 /// Who may control a peer.
@@ -192,18 +200,18 @@ impl Control for Calls {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        self.permit(request.remote_addr())?;
+        self.permit(request.extensions().get())?;
         Ok(Response::new(self.0.status()))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        self.permit(request.remote_addr())?;
+        self.permit(request.extensions().get())?;
         let contact = self.mesh.join(request.into_inner().endpoint.parse()?).await?;
         Ok(Response::new(JoinResponse { peer: Some(wire::contact(&contact)) }))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {
-        self.permit(request.remote_addr())?;
+        self.permit(request.extensions().get())?;
         let BroadcastRequest { kind, body, wait } = request.into_inner();
         let kind: MessageKind = kind.parse()?;
         let wait = Duration::try_from(wait.unwrap_or_default())
@@ -212,7 +220,7 @@ impl Control for Calls {
     }
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        self.permit(request.remote_addr())?;
+        self.permit(request.extensions().get())?;
         let caller = request.extensions().get::<Caller>().cloned();
         let kinds = request.into_inner().kinds;
         if kinds.len() > KINDS_MAX {
@@ -238,7 +246,7 @@ impl Control for Calls {
     }
 
     async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
-        self.permit(request.remote_addr())?;
+        self.permit(request.extensions().get())?;
         let view = self.mesh.view();
         Ok(Response::new(TopologyResponse { peers: Some(self.listed(&view)), mesh: Some(view.status) }))
     }
@@ -260,10 +268,10 @@ impl Services {
     }
 
     /// Whether `caller` may control the peer, and see all of its status.
-    pub(crate) fn permit(&self, caller: Option<SocketAddr>) -> Result<(), Status> {
+    pub(crate) fn permit(&self, caller: Option<&TcpConnectInfo>) -> Result<(), Status> {
         match self.control {
             ControlFrom::Any => Ok(()),
-            ControlFrom::Loopback if caller.is_some_and(|caller| caller.ip().to_canonical().is_loopback()) => Ok(()),
+            ControlFrom::Loopback if caller.is_some_and(is_of_this_machine) => Ok(()),
             ControlFrom::Loopback => Err(Reason::LoopbackOnly.status(
                 "this peer is controlled from its own machine only; call from there, or start it with --control any. Ping answers everybody",
             )),

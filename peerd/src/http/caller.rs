@@ -15,7 +15,7 @@ use axum::http::{
 };
 use p2pdi::status::Reason;
 use std::net::IpAddr;
-use tonic::{Status, transport::server::TcpConnectInfo};
+use tonic::Status;
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status
 }
 
 fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
-    services.permit(request.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr))?;
+    services.permit(request.extensions.get())?;
     let authority = request.uri.authority().map(Authority::as_str);
     let refuse = |words: &str| Err(Reason::LoopbackOnly.status(words));
     match origin(&request.headers, authority, services.me.endpoint.host(), services.control) {
