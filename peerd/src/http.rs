@@ -79,6 +79,8 @@ async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
         ("p2pdi_mesh_relayed", "Messages passed on for others", mesh.relayed),
         ("p2pdi_mesh_throttled", "Frames dropped since their sender sent more than its share", mesh.throttled),
         ("p2pdi_mesh_misbehaviour", "Frames that no peer should send", mesh.misbehaviour),
+        ("p2pdi_mesh_paused", "Times a link was not read for a while since its sender sent more than its share", mesh.paused),
+        ("p2pdi_mesh_namesakes", "Other peers that go by this peer's name", mesh.namesakes.len() as u64),
         ("p2pdi_registered", "1 while registered", registered),
     ];
     for (name, help, value) in gauges {
@@ -122,6 +124,11 @@ fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -> String {
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
         line("peers", format!("{} known", registry.known_peers));
+    }
+    for namesake in &mesh.namesakes {
+        let goes_to = if mesh.yields_to().is_some() { "there" } else { "here" };
+        let what = format!("another peer is called {}: {} at {}", namesake.name(), namesake.id(), namesake.endpoint());
+        line("conflict", format!("{what}; messages for {} go {goes_to}", namesake.name()));
     }
     for (contact, direction) in &mesh.neighbours {
         let direction = if *direction == Direction::Outgoing { "to" } else { "from" };

@@ -95,11 +95,11 @@ impl Node {
         let (session, lookups) = Session::new(config.registry.as_ref());
         let inbox = Arc::new(Inbox::new(&metrics));
         let post = Post::new(me.clone(), Arc::clone(&inbox));
-        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone());
+        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone(), config.dial_from);
         let services = Services {
             catalog: Catalog::new(share),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::default(), mesh.clone()),
+            whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::new(config.dial_from), mesh.clone()),
             mesh,
             me,
             session,
@@ -146,7 +146,7 @@ impl Node {
         parts.spawn(indexer.run(stop.clone()));
         parts.spawn(mesh.run(stop.clone()));
         let catalog = services.catalog.clone();
-        parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::default(), stop.clone()));
+        parts.spawn(catalog::learn(catalog, services.session.known().clone(), Dialer::new(config.dial_from), stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);

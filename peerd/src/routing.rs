@@ -40,7 +40,14 @@ enum Way {
     /// These have not answered yet.
     Asked(BTreeSet<PeerId>),
     /// That link leads there.
-    Found(PeerId),
+    Found {
+        /// The link.
+        next: PeerId,
+        /// Who is there; not known where no seek came before.
+        peer: Option<Contact>,
+        /// These were asked as well and have not answered. If one of them finds another peer, two have one name.
+        waiting: BTreeSet<PeerId>,
+    },
     /// None does, or the one that did is gone.
     None,
 }
@@ -55,12 +62,23 @@ pub struct Routing {
     /// What each link may still ask.
     seekers: BTreeMap<PeerId, Bucket>,
     relayed: u64,
+    /// Another peer has this one's name, and gets the messages for it.
+    yields: bool,
 }
 
 impl Routing {
     /// A peer that knows no way.
     pub fn new(me: Contact) -> Self {
-        Self { me, routes: BTreeMap::new(), ends: VecDeque::new(), seekers: BTreeMap::new(), relayed: 0 }
+        Self { me, routes: BTreeMap::new(), ends: VecDeque::new(), seekers: BTreeMap::new(), relayed: 0, yields: false }
+    }
+
+    /// Whether another peer with this one's name gets the messages for it.
+    pub fn yield_name(&mut self, yields: bool) {
+        self.yields = yields;
+    }
+
+    fn is_mine(&self, name: &PeerName) -> bool {
+        !self.yields && name == self.me.name()
     }
 
     /// Messages passed on for others.
@@ -90,7 +108,7 @@ impl Routing {
             && end <= now
         {
             self.ends.pop_front();
-            if let Some(Route { from: None, way: Way::Asked(_) | Way::Found(_) }) = self.routes.remove(&id) {
+            if let Some(Route { from: None, way: Way::Asked(_) | Way::Found { .. } }) = self.routes.remove(&id) {
                 out.push(Action::NoWay(id));
             }
         }
@@ -107,7 +125,7 @@ impl Routing {
     /// Sends `relay` along the way that was found for it; ends with [`Action::Answer`] or [`Action::NoWay`].
     pub fn send(&mut self, relay: Relay) -> Vec<Action> {
         match self.routes.get(&relay.id) {
-            Some(Route { from: None, way: Way::Found(next) }) => {
+            Some(Route { from: None, way: Way::Found { next, .. } }) => {
                 vec![Action::Send(*next, Message::Relay(Relay { hops: 1, ..relay }))]
             }
             _ => vec![Action::NoWay(relay.id)],
@@ -117,7 +135,7 @@ impl Routing {
     /// Sends `relay` to the linked peer it is for; ends with [`Action::Answer`] or [`Action::NoWay`].
     pub fn send_to(&mut self, peer: PeerId, relay: Relay, now: Time) -> Vec<Action> {
         let id = relay.id;
-        if !self.remember(id, Route { from: None, way: Way::Found(peer) }, now) {
+        if !self.remember(id, Route { from: None, way: Way::Found { next: peer, peer: None, waiting: BTreeSet::new() } }, now) {
             return vec![Action::NoWay(id)];
         }
         self.send(relay)
@@ -131,6 +149,7 @@ impl Routing {
             Message::SeekReply { id, found } => self.on_seek_reply(from, id, found, &mut out),
             Message::Relay(relay) => self.on_relay(from, relay, &mut out),
             Message::RelayReply(reply) => self.on_relay_reply(from, reply, &mut out),
+            Message::Namesake { id, peer } => self.on_namesake(from, id, peer, &mut out),
         }
         out
     }
@@ -143,7 +162,7 @@ impl Routing {
         for (id, route) in &mut self.routes {
             match &route.way {
                 Way::Asked(waiting) if waiting.contains(&peer) => asked.push(*id),
-                Way::Found(next) if *next == peer => {
+                Way::Found { next, .. } if *next == peer => {
                     route.way = Way::None;
                     out.push(match route.from {
                         None => Action::NoWay(*id),
@@ -181,12 +200,10 @@ impl Routing {
     ) {
         let others = || neighbours.iter().filter(|contact| Some(contact.id()) != from);
         // Whoever is linked to it need not ask the rest.
-        let linked = others().find(|contact| contact.name() == to);
-        let asked: BTreeSet<PeerId> = match linked {
-            Some(contact) => [contact.id()].into(),
-            None if hops > HOPS_MAX => BTreeSet::new(),
-            None => others().map(Contact::id).collect(),
-        };
+        let mut asked: BTreeSet<PeerId> = others().filter(|contact| contact.name() == to).map(Contact::id).collect();
+        if asked.is_empty() && hops <= HOPS_MAX {
+            asked = others().map(Contact::id).collect();
+        }
         if asked.is_empty() || !self.remember(id, Route { from, way: Way::Asked(asked.clone()) }, now) {
             out.push(match from {
                 None => Action::NoWay(id),
@@ -209,7 +226,7 @@ impl Routing {
         out: &mut Vec<Action>,
     ) {
         let allowed = self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
-        if to == self.me.name() {
+        if self.is_mine(to) {
             out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()) }));
         } else if !allowed || self.routes.contains_key(&id) {
             out.push(Action::Send(from, Message::SeekReply { id, found: None }));
@@ -220,13 +237,28 @@ impl Routing {
 
     fn on_seek_reply(&mut self, peer: PeerId, id: RouteId, found: Option<Contact>, out: &mut Vec<Action>) {
         let Some(route) = self.routes.get_mut(&id) else { return };
-        let Way::Asked(waiting) = &mut route.way else { return };
+        let waiting = match &mut route.way {
+            Way::Asked(waiting) => waiting,
+            Way::Found { next, peer: Some(first), waiting } => {
+                if waiting.remove(&peer)
+                    && let Some(second) = found
+                    && second.id() != first.id()
+                {
+                    // Two answer to one name, and their answers meet here.
+                    out.push(Action::Send(*next, Message::Namesake { id, peer: second }));
+                    out.push(Action::Send(peer, Message::Namesake { id, peer: first.clone() }));
+                }
+                return;
+            }
+            _ => return,
+        };
         if !waiting.remove(&peer) {
             return;
         }
         match found {
             Some(contact) => {
-                route.way = Way::Found(peer);
+                let waiting = std::mem::take(waiting);
+                route.way = Way::Found { next: peer, peer: Some(contact.clone()), waiting };
                 out.push(match route.from {
                     None => Action::Found(id, contact),
                     Some(from) => Action::Send(from, Message::SeekReply { id, found: Some(contact) }),
@@ -244,12 +276,12 @@ impl Routing {
     }
 
     fn on_relay(&mut self, from: PeerId, relay: Relay, out: &mut Vec<Action>) {
-        if relay.to == *self.me.name() {
+        if self.is_mine(&relay.to) {
             out.push(Action::Deliver(from, relay));
             return;
         }
         match self.routes.get(&relay.id) {
-            Some(Route { from: Some(asker), way: Way::Found(next) }) if *asker == from && relay.hops <= HOPS_MAX => {
+            Some(Route { from: Some(asker), way: Way::Found { next, .. } }) if *asker == from && relay.hops <= HOPS_MAX => {
                 self.relayed += 1;
                 let hops = relay.hops.saturating_add(1);
                 out.push(Action::Send(*next, Message::Relay(Relay { hops, ..relay })));
@@ -260,11 +292,25 @@ impl Routing {
 
     fn on_relay_reply(&mut self, peer: PeerId, reply: RelayReply, out: &mut Vec<Action>) {
         match self.routes.get(&reply.id) {
-            Some(Route { from, way: Way::Found(next) }) if *next == peer => out.push(match from {
+            Some(Route { from, way: Way::Found { next, .. } }) if *next == peer => out.push(match from {
                 Some(from) => Action::Send(*from, Message::RelayReply(reply)),
                 None if reply.delivered => Action::Answer(reply),
                 None => Action::NoWay(reply.id),
             }),
+            _ => {}
+        }
+    }
+
+    /// On its way to the peer that was found, or here.
+    ///
+    /// A second answer that met the first one further on, and so was not passed on itself, leads no further than here; then the
+    /// other peer is told by whoever is asked next.
+    fn on_namesake(&mut self, from: PeerId, id: RouteId, peer: Contact, out: &mut Vec<Action>) {
+        match self.routes.get(&id) {
+            Some(Route { from: Some(asker), way: Way::Found { next, .. } }) if *asker == from => {
+                out.push(Action::Send(*next, Message::Namesake { id, peer }));
+            }
+            None if peer.name() == self.me.name() && peer.id() != self.me.id() => out.push(Action::Namesake(peer)),
             _ => {}
         }
     }

@@ -19,6 +19,8 @@ pub struct View {
     pub others: Vec<Contact>,
     /// Bootnodes that have answered once.
     pub bootnodes: Vec<Contact>,
+    /// Others that go by this peer's name, lowest id first.
+    pub namesakes: Vec<Contact>,
     /// Counts.
     pub status: MeshStatus,
 }
@@ -31,6 +33,7 @@ impl View {
             linked: Vec::new(),
             others: Vec::new(),
             bootnodes: Vec::new(),
+            namesakes: Vec::new(),
             status: MeshStatus::default(),
         }
     }
@@ -40,10 +43,16 @@ impl View {
         self.linked.iter().any(|contact| contact.name() == name)
     }
 
+    /// The peer that gets the messages for this one's name, if that is not this one itself: of several with one name, the one with the
+    /// lowest id.
+    pub fn yields_to(&self) -> Option<&Contact> {
+        self.namesakes.first().filter(|namesake| namesake.id() < self.me.id())
+    }
+
     /// Every other peer that is known of; some more than once.
     pub fn known(&self) -> impl Iterator<Item = &Contact> {
         let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
-        neighbours.chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
+        neighbours.chain(&self.namesakes).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
     }
 
     /// The peer called `name`; of several, the one with the lowest id.

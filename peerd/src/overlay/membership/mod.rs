@@ -207,6 +207,7 @@ pub struct Membership {
     shuffle_nonce: u64,
     /// When help may be asked for again, and the wait after that.
     next_ask: Time,
+    asked_at: Option<Time>,
     ask_wait: Duration,
     /// Somebody has accepted this peer once.
     joined: bool,
@@ -232,6 +233,7 @@ impl Membership {
             next_shuffle: now + config.hungry_shuffle_interval,
             shuffle_nonce: 0,
             next_ask: now,
+            asked_at: None,
             ask_wait: config.ask_min,
             joined: false,
             settled: false,
