@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     messages::{Delivered, Post, Whisper},
-    overlay::{self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time, plumtree::MessageId, wire},
+    overlay::{
+        self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time,
+        plumtree::{self, Advert, MessageId},
+        wire,
+    },
     routing::{Relay, RouteId, Routing},
     session::Session,
 };
@@ -374,6 +378,12 @@ impl MeshDriver {
                 }
                 Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
                 Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
+                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip)))
+                    if self.links.get(&peer).is_some_and(|link| link.out.is_congested()) =>
+                {
+                    let offer = vec![Advert { id: gossip.id, age: gossip.age }];
+                    self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(offer))));
+                }
                 Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
                 Action::Pause(peer, pause) => {
                     if let Some(link) = self.links.get_mut(&peer) {

@@ -34,7 +34,8 @@ use tonic::{Code, Status, Streaming};
 pub const RELAYED_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * 1024;
 /// Frames that may wait to be written on one link. A guess: a burst of broadcasts; small ones are a few hundred bytes.
 const QUEUE_MAX: usize = 4_096;
-/// Bytes that may wait: twice what one pull is answered with. A peer that reads less than it asks for loses the link.
+/// Bytes that may wait. Broadcasts are pushed while less than half of it waits, and a pull is answered with half of that at most; past
+/// the half they are only offered, and the other side asks for them at its own pace. A peer that does not read even that loses the link.
 const QUEUE_MAX_BYTES: usize = 4 << 20;
 /// A dial and both greetings. Below the overlay's own limit (`membership::Config::dial_timeout`, 4 s).
 pub(super) const GREETING_TIMEOUT: Duration = Duration::from_millis(3_500);
@@ -65,6 +66,11 @@ pub(super) fn outgoing() -> (Outgoing, OutgoingStream) {
 pub(super) struct Stalled;
 
 impl Outgoing {
+    /// Whether the other side reads so slowly that broadcasts should be offered to it rather than pushed: half of the queue is full.
+    pub(super) fn is_congested(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > QUEUE_MAX_BYTES / 2 || self.frames.capacity() < QUEUE_MAX / 2
+    }
+
     pub(super) fn send(&self, frame: LinkFrame) -> Result<(), Stalled> {
         let length = frame.encoded_len();
         if self.bytes.load(Ordering::Relaxed) + length > QUEUE_MAX_BYTES {

@@ -6,6 +6,7 @@ use crate::{
     support::{Setup, TestPeer, until},
 };
 use p2pdi::v1::JoinRequest;
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 const PEERS: usize = 50;
@@ -32,16 +33,18 @@ fn across(peers: &[TestPeer]) -> usize {
 #[tokio::test]
 async fn fifty_peers_fall_into_halves_that_become_one_and_hear_what_was_said_meanwhile() {
     let (cut, is_cut) = watch::channel(false);
-    let mut peers: Vec<TestPeer> = Vec::new();
-    for side in [0, 1] {
-        let first = peers.len();
-        for index in 0..PEERS / 2 {
-            let bootnodes: Vec<_> = peers[first..].first().into_iter().chain(peers[first..].get(index / 2)).collect();
+    let (mut peers, mut others): (Vec<TestPeer>, Vec<TestPeer>) = (Vec::new(), Vec::new());
+    for index in 0..PEERS / 2 {
+        for (side, peers) in [(0, &mut peers), (1, &mut others)] {
+            let bootnodes: Vec<_> = peers.first().into_iter().chain(peers.get(index / 2)).collect();
             peers.push(start(side, index, &is_cut, &bootnodes).await);
         }
+        if index == 0 {
+            let endpoint = others[0].handle.identity().endpoint.to_string();
+            peers[0].control().await.join(JoinRequest { endpoint }).await.unwrap();
+        }
     }
-    let endpoint = peers[PEERS / 2].handle.identity().endpoint.to_string();
-    peers[0].control().await.join(JoinRequest { endpoint }).await.unwrap();
+    peers.append(&mut others);
     until("the two sides are one network and well mixed", async || is_one_network(&peers) && across(&peers) > 20).await;
     peers[1].say_to_all("before").await;
     until("all have heard", async || times_heard(&peers, "before").iter().sum::<usize>() == PEERS - 1).await;
@@ -75,6 +78,20 @@ async fn fifty_peers_fall_into_halves_that_become_one_and_hear_what_was_said_mea
     }
 }
 
+/// The beginnings of the bodies that a peer hears from now on. Its inbox keeps less than it hears here.
+fn listen(peer: &TestPeer) -> Arc<Mutex<Vec<String>>> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (mut told, kept) = (peer.handle.inbox().subscribe(Vec::new()).unwrap(), Arc::clone(&heard));
+    tokio::spawn(async move {
+        while let Some((message, dropped)) = told.next().await {
+            let body: String = String::from_utf8_lossy(&message.body).chars().take(40).collect();
+            let dropped = (0..dropped).map(|_| "the test listens too slowly".to_owned());
+            kept.lock().unwrap().extend(dropped.chain([body]));
+        }
+    });
+    heard
+}
+
 /// What a peer that is back gets: all that fits the window, once, and not what no longer does.
 #[tokio::test]
 async fn a_peer_that_was_cut_off_hears_once_what_fits_the_window_and_nothing_older() {
@@ -87,6 +104,7 @@ async fn a_peer_that_was_cut_off_hears_once_what_fits_the_window_and_nothing_old
     until("it is heard", async || c.messages() == ["before"]).await;
 
     cut.send_replace(true);
+    let heard = listen(&c);
     until("the cut is noticed", async || c.neighbours() == 0 && a.neighbours() == 1 && b.neighbours() == 1).await;
     // The oldest and the largest: 9 MiB, of which the last 8 are kept.
     a.say_to_all("pushed out by what follows").await;
@@ -97,26 +115,27 @@ async fn a_peer_that_was_cut_off_hears_once_what_fits_the_window_and_nothing_old
     for number in 0..20 {
         a.say_to_all(format!("small {number}")).await;
     }
-    until("the other two have all", async || b.messages().len() == 22 && a.messages().len() == 150).await;
+    until("the other two have all", async || b.mesh().broadcasts == 22 && a.mesh().broadcasts == 150).await;
     c.say_to_all("said alone").await;
 
     cut.send_replace(false);
     until("they are linked again", async || c.neighbours() > 0).await;
-    let small = |peer: &TestPeer| peer.messages().iter().filter(|message| message.starts_with("small")).count();
-    until("it has what fits", async || small(&c) == 20 && c.messages().iter().any(|message| message.starts_with("0149"))).await;
-    until("what it said alone is heard", async || {
-        [&a, &b].iter().all(|peer| peer.messages().contains(&"said alone".to_owned()))
-    })
-    .await;
+    let has = |body: &str| heard.lock().unwrap().iter().any(|heard| heard.starts_with(body));
+    until("it has the last of each", async || has("small 19") && has("0149")).await;
+    until("what it said alone is heard", async || [&a, &b].iter().all(|peer| peer.messages().contains(&"said alone".to_owned())))
+        .await;
     // One more, so that nothing is still on its way.
     a.say_to_all("after").await;
-    until("it is heard", async || c.messages().contains(&"after".to_owned())).await;
-    let heard = c.messages();
+    until("it is heard", async || has("after")).await;
+    let heard = heard.lock().unwrap().clone();
     let mut once = heard.clone();
     once.sort_unstable();
     once.dedup();
-    assert_eq!(once.len(), heard.len(), "something came twice");
-    assert!(!heard.contains(&"pushed out by what follows".to_owned()));
-    let large = heard.iter().filter(|message| message.len() > 1_000).count();
-    assert!((100..140).contains(&large), "8 MiB are kept, {large} came");
+    assert_eq!(once.len(), heard.len(), "something came twice: {heard:?}");
+    let has = |body: &str| heard.iter().any(|heard| heard.starts_with(body));
+    assert!(!has("pushed out by what follows"));
+    assert_eq!(heard.iter().filter(|body| body.starts_with("small")).count(), 20);
+    // 8 MiB are kept, of 60 KiB each.
+    let large = heard.iter().filter(|body| body.ends_with('x')).count();
+    assert!((120..140).contains(&large), "{large} came");
 }
