@@ -48,13 +48,7 @@ impl Message for LinkMessage {
         *self = Self::default();
     }
 
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire_type: WireType,
-        buf: &mut impl Buf,
-        ctx: DecodeContext,
-    ) -> Result<(), DecodeError> {
+    fn merge_field(&mut self, tag: u32, wire_type: WireType, buf: &mut impl Buf, ctx: DecodeContext) -> Result<(), DecodeError> {
         let mut wire = Wire { frame: self.frame.take() };
         let merged = wire.merge_field(tag, wire_type, buf, ctx);
         self.frame = wire.frame;

@@ -128,7 +128,7 @@ fn measure<N: Node>(subject: &'static str, arguments: &Arguments, unplug: bool) 
         eprintln!("{}", text(&row));
         rows.push(row);
     };
-    let build = || -> Network<N> { 
+    let build = || -> Network<N> {
         scenario::build_with(arguments.seed, arguments.peers, START_RATE, SETTLE_S, arguments.latencies.clone())
     };
 

@@ -227,8 +227,7 @@ impl Routing {
     ) {
         // Asking the one peer it is for costs the network nothing; asking all others does.
         let linked = neighbours.iter().any(|contact| contact.name() == to);
-        let allowed =
-            linked || self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
+        let allowed = linked || self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
         if self.is_mine(to) {
             out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()) }));
         } else if !allowed || self.routes.contains_key(&id) {

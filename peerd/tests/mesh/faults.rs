@@ -96,7 +96,8 @@ async fn a_peer_that_floods_is_slowed_down_and_others_are_served_meanwhile() {
 async fn peers_that_only_take_leave_room_for_others() {
     let hub = Setup::named("hub").start().await;
     // They dial, and cannot be dialled.
-    let taker = |number: usize| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(&format!("taker-{number}")) };
+    let taker =
+        |number: usize| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(&format!("taker-{number}")) };
     let mut takers = Vec::new();
     for number in 0..14 {
         takers.push(taker(number).with_bootnodes([&hub]).start().await);

@@ -27,7 +27,10 @@ async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_mess
         assert_eq!(goes_to(from, "A", &format!("message {number}"), [&low, &high]).await, [true, false]);
     }
     let page = high.get("/", &[]).await.1;
-    assert!(page.contains("conflict   another peer is called A: 00000000000000000000000000000001 at") && page.contains("go there"), "{page}");
+    assert!(
+        page.contains("conflict   another peer is called A: 00000000000000000000000000000001 at") && page.contains("go there"),
+        "{page}"
+    );
     assert!(low.get("/", &[]).await.1.contains("messages for a go here"));
     // The first gone, the other has the name.
     drop(low);

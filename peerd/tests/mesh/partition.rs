@@ -54,7 +54,8 @@ async fn fifty_peers_fall_into_halves_that_become_one_and_hear_what_was_said_mea
         across(&peers) == 0 && is_one_network(&peers[..PEERS / 2]) && is_one_network(&peers[PEERS / 2..])
     })
     .await;
-    let said: Vec<_> = (0..SAID).flat_map(|number| [(3, format!("0 says {number}")), (PEERS - 3, format!("1 says {number}"))]).collect();
+    let said: Vec<_> =
+        (0..SAID).flat_map(|number| [(3, format!("0 says {number}")), (PEERS - 3, format!("1 says {number}"))]).collect();
     for (who, body) in &said {
         peers[*who].say_to_all(body.clone()).await;
     }

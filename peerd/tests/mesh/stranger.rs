@@ -6,8 +6,9 @@ use p2pdi::{
     id::PeerId,
     link::LinkMessage,
     v1::{
-        Contact, GetRfcRequest, GetRfcResponse, LinkFrame, LinkHello, LinkPong, ListPeersRequest, ListPeersResponse, NeighbourReply,
-        NeighbourRequest, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
+        Contact, GetRfcRequest, GetRfcResponse, LinkFrame, LinkHello, LinkPong, ListPeersRequest, ListPeersResponse,
+        NeighbourReply, NeighbourRequest, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest,
+        WhisperResponse,
         link_frame::Body,
         peer_server::{Peer, PeerServer},
     },
@@ -130,8 +131,7 @@ impl RawLink {
     }
 
     pub(crate) async fn say_bytes(&self, bytes: Vec<u8>) -> bool {
-        timeout(PATIENCE, self.out.send(bytes.into())).await.expect("nobody reads what is said")
-            .is_ok()
+        timeout(PATIENCE, self.out.send(bytes.into())).await.expect("nobody reads what is said").is_ok()
     }
 
     /// What the peer says; `None` once it has ended the link.

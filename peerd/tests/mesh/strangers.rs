@@ -210,10 +210,8 @@ async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
 async fn a_peer_that_never_answers_a_greeting_holds_up_nobody() {
     let mute = Impostor::start(|_, _| Vec::new()).await;
     let a = Setup::named("a").start().await;
-    let bootnodes = vec![
-        format!("mute:{}", mute.address.port()).parse().unwrap(),
-        format!("a:{}", a.address.port()).parse().unwrap(),
-    ];
+    let bootnodes =
+        vec![format!("mute:{}", mute.address.port()).parse().unwrap(), format!("a:{}", a.address.port()).parse().unwrap()];
     let begun = Instant::now();
     let b = Setup { bootnodes, ..Setup::named("b") }.start().await;
     until("the other bootnode is reached", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;

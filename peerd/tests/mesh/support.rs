@@ -52,7 +52,15 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), bootnodes: Vec::new(), advertise: None, registry: None, dial_from: None, proxy: None, id: None }
+        Self {
+            name: name.to_owned(),
+            bootnodes: Vec::new(),
+            advertise: None,
+            registry: None,
+            dial_from: None,
+            proxy: None,
+            id: None,
+        }
     }
 
     pub(crate) fn with_bootnodes<'a>(mut self, peers: impl IntoIterator<Item = &'a TestPeer>) -> Self {

@@ -18,7 +18,14 @@ impl MeshDriver {
     pub(super) fn on_frame(&mut self, from: PeerId, frame: LinkFrame) {
         let bytes = frame.encoded_len();
         match frame.body {
-            Some(body @ (Body::Seek(_) | Body::SeekReply(_) | Body::Relay(_) | Body::RelayReply(_) | Body::Namesake(_) | Body::Acknowledge(_))) => {
+            Some(
+                body @ (Body::Seek(_)
+                | Body::SeekReply(_)
+                | Body::Relay(_)
+                | Body::RelayReply(_)
+                | Body::Namesake(_)
+                | Body::Acknowledge(_)),
+            ) => {
                 if self.admit(from, bytes) && !self.on_relayed(from, body) {
                     self.perform(vec![Action::Misbehaved(from, Misbehaviour::Unreadable)]);
                 }

@@ -243,8 +243,7 @@ impl MeshDriver {
             let tell = tell.clone();
             async move { tell.send(Input::Heard(number, peer, heard)).await.is_ok() }
         }));
-        let link =
-            Link { number, contact: contact.clone(), dialled, caller, out, pause, paused: false, closing, misbehaved: 0 };
+        let link = Link { number, contact: contact.clone(), dialled, caller, out, pause, paused: false, closing, misbehaved: 0 };
         self.links.insert(peer, link);
         self.lost.retain(|lost| lost.id() != peer);
         self.changed = true;

@@ -60,7 +60,13 @@ pub struct Missing {
 impl Missing {
     /// Nothing is missing yet.
     pub fn new(config: &Config) -> Self {
-        Self { wanted: BTreeMap::new(), due: BTreeSet::new(), gave: BTreeMap::new(), lateness: Lateness::new(config), retry: config.graft_retry }
+        Self {
+            wanted: BTreeMap::new(),
+            due: BTreeSet::new(),
+            gave: BTreeMap::new(),
+            lateness: Lateness::new(config),
+            retry: config.graft_retry,
+        }
     }
 
     /// How many are missing.
