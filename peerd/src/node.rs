@@ -39,7 +39,7 @@ pub struct Node {
     services: Arc<Services>,
     indexer: Indexer,
     lookups: Lookups,
-    mesh: MeshDriver,
+    mesh: Box<MeshDriver>,
     metrics: Metrics,
 }
 

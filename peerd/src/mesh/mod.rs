@@ -90,12 +90,12 @@ impl Mesh {
         session: Session,
         bootnodes: Vec<Bootnode>,
         from: Option<IpAddr>,
-    ) -> (Self, MeshDriver) {
+    ) -> (Self, Box<MeshDriver>) {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
         let (commands, asked) = mpsc::channel(COMMANDS_MAX);
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
         let driver = MeshDriver::new(me.clone(), post, session, (bootnodes, from), asked, shown);
-        (Self { me, commands, view }, driver)
+        (Self { me, commands, view }, Box::new(driver))
     }
 
     /// How the mesh looks from here. A moment old.

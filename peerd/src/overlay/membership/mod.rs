@@ -6,7 +6,7 @@
 //! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that a peer that
 //!   only takes links cannot fill it, and some incoming slots are kept for newcomers.
 //! - A peer is asked before it becomes a neighbour and answers; refusals carry contacts to turn to.
-//! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead, page 7),
+//! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead),
 //!   since the newcomer seeks its own links as well.
 //! - The answer to a shuffle travels back along its walk, so that no link is made for it.
 //! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
