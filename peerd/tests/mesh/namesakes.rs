@@ -1,6 +1,6 @@
 //! Two peers of one name.
 
-use crate::support::{Setup, TestPeer, until, whisper};
+use crate::support::{Setup, TestPeer, logged, until, whisper};
 use p2pdi::id::PeerId;
 
 async fn named(name: &str, id: u128, bootnodes: &[&TestPeer]) -> TestPeer {
@@ -16,6 +16,7 @@ async fn goes_to(from: &TestPeer, name: &str, body: &str, receivers: [&TestPeer;
 
 #[tokio::test]
 async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_messages() {
+    logged("");
     let middle = named("middle", 50, &[]).await;
     let other = named("other", 60, &[&middle]).await;
     let low = named("A", 1, &[&middle]).await;
@@ -32,6 +33,10 @@ async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_mess
         "{page}"
     );
     assert!(low.get("/", &[]).await.1.contains("messages for a go here"));
+    // Both said so, once each.
+    let id = |id: u128| format!("id={}", PeerId::from_u128(id));
+    let reports = |number: u128| logged(&id(number)).iter().filter(|line| line.contains("goes by this peer's name")).count();
+    assert_eq!((reports(1), reports(99)), (1, 1));
     // The first gone, the other has the name.
     drop(low);
     until("it is noticed", async || high.mesh().namesakes.is_empty()).await;

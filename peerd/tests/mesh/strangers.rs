@@ -3,7 +3,7 @@
 use crate::{
     proxy::source,
     stranger::{Impostor, RawLink, contact, frame, hello},
-    support::{Setup, TestPeer, until, whisper},
+    support::{Setup, TestPeer, logged, until, whisper},
 };
 use bytes::Bytes;
 use p2pdi::v1::{
@@ -41,6 +41,7 @@ impl WhisperTo for p2pdi::v1::peer_client::PeerClient<tonic::transport::Channel>
 #[tokio::test]
 async fn frames_that_cannot_be_are_dropped_and_counted_and_the_link_stays_until_there_are_many() {
     let (a, b) = pair().await;
+    logged("");
     let mut link = RawLink::neighbour(a.address, None, contact(7, "liar", "127.0.0.1:1")).await;
     let many = (0..300).map(|id| contact(id, "x", "127.0.0.1:1")).collect();
     let id = |bytes: usize| Bytes::from(vec![1; bytes]);
@@ -91,15 +92,21 @@ async fn frames_that_cannot_be_are_dropped_and_counted_and_the_link_stays_until_
     again.say(hello(contact(7, "liar", "127.0.0.1:1"))).await;
     again.ended().await;
     is_well(&a, &b).await;
+    // A thousand wrong frames, two lines: it is named, and what it did.
+    let lines: Vec<_> = logged("peer=liar").into_iter().filter(|line| line.contains("WARN")).collect();
+    assert!(lines.len() == 2 && lines[0].contains("sent a frame that cannot be read"), "{lines:?}");
+    assert!(lines[1].contains("leaving it alone for a while"), "{lines:?}");
 }
 
 #[tokio::test]
 async fn a_frame_too_large_ends_the_link_and_is_counted() {
     let (a, b) = pair().await;
+    logged("");
     let mut link = RawLink::neighbour(a.address, None, contact(7, "giant", "127.0.0.1:1")).await;
     link.say_bytes(vec![0; 300 * 1024]).await;
     link.ended().await;
     until("it is counted", async || a.mesh().misbehaviour == 1).await;
+    assert!(logged("peer=giant").iter().any(|line| line.contains("sent a frame past the limit")));
     is_well(&a, &b).await;
 }
 

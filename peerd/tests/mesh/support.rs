@@ -16,6 +16,7 @@ use peerd::{
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -174,6 +175,33 @@ impl Drop for TestPeer {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Lines that this process has logged so far with `word` in them, from the first call on; each test looks for a name of its own.
+pub(crate) fn logged(word: &str) -> Vec<String> {
+    static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let writer = Log(Arc::clone(&log));
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    });
+    let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+    log.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+}
+
+#[derive(Clone)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
