@@ -3,7 +3,7 @@
 use crate::{
     proxy::Proxy,
     stranger::{RawLink, contact, frame},
-    support::{PATIENCE, Setup, TestPeer, until, whisper},
+    support::{PATIENCE, Setup, TestPeer, logged, until, whisper},
 };
 use p2pdi::{
     link::LinkMessage,
@@ -90,6 +90,20 @@ async fn a_peer_that_floods_is_slowed_down_and_others_are_served_meanwhile() {
     // Its share is 10,000 a second, and one second's worth at once.
     println!("{pongs} frames served of the flood in {lasted:.1} s");
     assert!(pongs > 10_000 && (pongs as f64) < 10_000.0 * (lasted + 2.0), "{pongs} in {lasted}");
+}
+
+#[tokio::test]
+async fn a_burst_larger_than_a_links_queue_costs_no_link_and_no_message() {
+    logged("");
+    let a = Setup::named("burst-a").start().await;
+    let b = Setup::named("burst-b").with_bootnodes([&a]).start().await;
+    until("they are linked", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
+    for number in 0..150 {
+        b.say_to_all(format!("{number:04}{}", "x".repeat(60 * 1024))).await;
+    }
+    until("all have come", async || a.mesh().broadcasts == 150).await;
+    let cut: Vec<_> = logged("peer=burst-a").into_iter().filter(|line| line.contains("does not read")).collect();
+    assert!(cut.is_empty(), "{cut:?}");
 }
 
 #[tokio::test]

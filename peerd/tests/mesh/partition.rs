@@ -6,7 +6,10 @@ use crate::{
     support::{Setup, TestPeer, until},
 };
 use p2pdi::v1::JoinRequest;
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 const PEERS: usize = 50;
@@ -50,6 +53,7 @@ async fn fifty_peers_fall_into_halves_that_become_one_and_hear_what_was_said_mea
     until("all have heard", async || times_heard(&peers, "before").iter().sum::<usize>() == PEERS - 1).await;
 
     cut.send_replace(true);
+    let begun = Instant::now();
     until("each side is on its own", async || {
         across(&peers) == 0 && is_one_network(&peers[..PEERS / 2]) && is_one_network(&peers[PEERS / 2..])
     })
@@ -67,6 +71,8 @@ async fn fifty_peers_fall_into_halves_that_become_one_and_hear_what_was_said_mea
         assert_eq!(times_heard(&peers, body).iter().sum::<usize>(), PEERS / 2 - 1, "the cut leaks");
     }
 
+    // Long enough for both sides to have forgotten the other as far as they ever do: views are full, dials have failed.
+    until("half a minute has passed", async || begun.elapsed() > Duration::from_secs(30)).await;
     cut.send_replace(false);
     until("the halves are one network again", async || across(&peers) > 0 && is_one_network(&peers)).await;
     until("both have heard all", async || {

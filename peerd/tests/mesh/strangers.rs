@@ -9,8 +9,14 @@ use bytes::Bytes;
 use p2pdi::v1::{
     Broadcast, BroadcastId, Contact, JoinRequest, LinkFrame, LinkHello, NeighbourReply, Seek, Shuffle, link_frame::Body,
 };
-use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Endpoint;
 
 /// Two peers that are linked, so that there is something to disturb.
@@ -183,23 +189,31 @@ async fn nobody_takes_the_place_of_a_peer_that_is_linked_by_claiming_its_id() {
 #[tokio::test]
 async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
     let a = Setup::named("a").start().await;
-    // Sixteen connections with as many links each as a connection may have, and never a greeting, from one address.
+    // Four connections with 50 links each from one address, none of which ever greets; each that is closed is opened again.
     let one = source(9, 1);
-    let mut held = Vec::new();
-    for _ in 0..16 {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let mut openers = JoinSet::new();
+    for _ in 0..4 {
         let endpoint = Endpoint::from_shared(format!("http://{}", a.address)).unwrap().local_address(Some(one));
         let channel = endpoint.connect().await.unwrap();
-        for _ in 0..200 {
-            if let Ok(link) = RawLink::open_on(channel.clone()).await {
-                held.push(link);
-            }
+        for _ in 0..50 {
+            let (channel, opened) = (channel.clone(), Arc::clone(&opened));
+            openers.spawn(async move {
+                while let Ok(mut link) = RawLink::open_on(channel.clone()).await {
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    link.ended().await;
+                }
+            });
         }
     }
-    assert!(held.len() > 3_000);
+    until("thousands were opened", async || opened.load(Ordering::Relaxed) > 3_000).await;
     let begun = Instant::now();
     let b = Setup::named("b").with_bootnodes([&a]).start().await;
     until("another is in at once", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // Less than a link that does not greet is waited for, were it not for a loaded machine.
+    println!("in after {:?}, beside {} links opened", begun.elapsed(), opened.load(Ordering::Relaxed));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    openers.shutdown().await;
     // Links that greet, each by an id of its own, are no better.
     let mut greeted = Vec::new();
     for id in 0..200 {

@@ -209,3 +209,47 @@ impl Lateness {
         (self.peak.min(self.max) * MARGIN).clamp(self.min, self.max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_gives_a_part_at_a_time_is_asked_until_it_has_given_all() {
+        let config = Config::default();
+        let (mut missing, holder) = (Missing::new(&config), PeerId::from_u128(1));
+        let id = |sequence| MessageId { origin: PeerId::from_u128(9), incarnation: 1, sequence };
+        let mut now = Time::from_secs(1);
+        for sequence in 0..200 {
+            missing.advertised(id(sequence), holder, true, now);
+        }
+        let mut given = 0;
+        for _ in 0..100 {
+            let due = missing.tick(now);
+            assert_eq!((due.forgotten, due.broken.len()), (0, 0), "after {given}");
+            for wanted in due.pulls.iter().flat_map(|pull| &pull.ids).take(17) {
+                now += Duration::from_millis(1);
+                missing.arrived(wanted, holder, false, now);
+                given += 1;
+            }
+            now += config.graft_retry;
+        }
+        assert_eq!((given, missing.len()), (200, 0));
+    }
+
+    #[test]
+    fn a_holder_that_gives_nothing_is_asked_twice_and_named() {
+        let config = Config::default();
+        let (mut missing, holder) = (Missing::new(&config), PeerId::from_u128(1));
+        missing.advertised(MessageId { origin: holder, incarnation: 1, sequence: 1 }, holder, true, Time::ZERO);
+        let mut now = Time::ZERO;
+        let mut pulls = 0;
+        while !missing.is_empty() {
+            now += config.graft_retry;
+            let due = missing.tick(now);
+            pulls += due.pulls.len();
+            assert!(due.forgotten == 0 || due.broken == [holder]);
+        }
+        assert_eq!(pulls, 2);
+    }
+}
