@@ -61,9 +61,14 @@ pub(super) fn outgoing() -> (Outgoing, OutgoingStream) {
     (Outgoing { frames, bytes: Arc::clone(&bytes) }, OutgoingStream { frames: queue, bytes })
 }
 
-/// The other side does not read, or is gone.
-#[derive(Debug)]
-pub(super) struct Stalled;
+/// Why a frame was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotQueued {
+    /// The other side does not read.
+    Full,
+    /// The link has ended.
+    Ended,
+}
 
 impl Outgoing {
     /// Whether the other side reads so slowly that broadcasts should be offered to it rather than pushed: half of the queue is full.
@@ -71,13 +76,16 @@ impl Outgoing {
         self.bytes.load(Ordering::Relaxed) > QUEUE_MAX_BYTES / 2 || self.frames.capacity() < QUEUE_MAX / 2
     }
 
-    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), Stalled> {
+    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), NotQueued> {
         let length = frame.encoded_len();
         if self.bytes.load(Ordering::Relaxed) + length > QUEUE_MAX_BYTES {
-            return Err(Stalled);
+            return Err(NotQueued::Full);
         }
         self.bytes.fetch_add(length, Ordering::Relaxed);
-        self.frames.try_send(frame).map_err(|_| Stalled)
+        self.frames.try_send(frame).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
+            mpsc::error::TrySendError::Closed(_) => NotQueued::Ended,
+        })
     }
 }
 
@@ -147,7 +155,7 @@ pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkF
     let greeting = async {
         let channel = connect(endpoint, from).await.map_err(|error| NotOpened::Away(innermost(&error)))?;
         let (out, queue) = outgoing();
-        out.send(hello).map_err(|Stalled| "no room for a greeting")?;
+        out.send(hello).map_err(|_| "no room for a greeting")?;
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
         let answered = client.link(queue.map(LinkMessage::new)).await;
         let frames = answered.map_err(|status| NotOpened::Away(in_words(&status)))?.into_inner();
@@ -163,7 +171,7 @@ pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkF
 pub(super) async fn accept(frames: Incoming, out: Outgoing, hello: LinkFrame) -> Result<Greeted, NotOpened> {
     let greeting = async {
         let greeted = greeted(frames, out, false).await?;
-        greeted.out.send(hello).map_err(|Stalled| "it went away")?;
+        greeted.out.send(hello).map_err(|_| "it went away")?;
         Ok(greeted)
     };
     timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no greeting in time".into()))

@@ -3,7 +3,7 @@
 use super::{GREETINGS_MAX, Input, LOST_MAX, Link, MeshDriver, Purpose};
 use crate::{
     mesh::{
-        link::{self, Greeted, Heard, Incoming, NotOpened, Outgoing, Reader},
+        link::{self, Greeted, Heard, Incoming, NotOpened, NotQueued, Outgoing, Reader},
         strangers::LINKS_PER_ADDRESS,
     },
     overlay::{
@@ -283,9 +283,14 @@ impl MeshDriver {
     /// Queues a frame. A link whose queue is full is lost: the other side does not read.
     pub(super) fn send(&mut self, peer: PeerId, frame: LinkFrame) {
         let Some(link) = self.links.get(&peer) else { return };
-        if link.out.send(frame).is_err() {
-            tracing::info!(peer = %link.contact.name(), "a peer does not read what it is sent; dropping its link");
-            self.lost(peer);
+        let Err(why) = link.out.send(frame) else { return };
+        match why {
+            NotQueued::Full => {
+                tracing::info!(peer = %link.contact.name(), "a peer does not read what it is sent; dropping its link");
+            }
+            // Its reader is about to say why.
+            NotQueued::Ended => tracing::debug!(peer = %link.contact.name(), "a link has ended"),
         }
+        self.lost(peer);
     }
 }
