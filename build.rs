@@ -18,6 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Payloads stay slices of the buffer they arrived in.
         .bytes(".p2pdi.v1")
         .btree_map(".p2pdi.v1")
+        // Read so that bytes that are no message do not end the link.
+        .extern_path(".p2pdi.v1.LinkRequest", "crate::link::LinkMessage")
+        .extern_path(".p2pdi.v1.LinkResponse", "crate::link::LinkMessage")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! How a client connects: the same windows, limits and keepalives everywhere.
 
 use crate::{endpoint::Endpoint, telemetry::Propagate};
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 use tonic::{
     service::interceptor::InterceptedService,
     transport::{self, Uri},
@@ -31,15 +31,20 @@ pub type Channel = InterceptedService<transport::Channel, Propagate>;
 
 /// A connection to `endpoint`, made when it is first used and made again when it breaks.
 pub fn lazy(endpoint: &Endpoint) -> Channel {
-    InterceptedService::new(configured(endpoint).connect_lazy(), Propagate)
+    lazy_from(endpoint, None)
 }
 
-/// A connection to `endpoint`, made now.
+/// The same, made from the local address `from`.
+pub fn lazy_from(endpoint: &Endpoint, from: Option<IpAddr>) -> Channel {
+    InterceptedService::new(configured(endpoint).local_address(from).connect_lazy(), Propagate)
+}
+
+/// A connection to `endpoint`, made now, from the local address `from`; `None`: the one the system chooses.
 ///
 /// # Errors
 /// When nobody takes the connection within [`CONNECT_TIMEOUT`].
-pub async fn connect(endpoint: &Endpoint) -> Result<Channel, transport::Error> {
-    Ok(InterceptedService::new(configured(endpoint).connect().await?, Propagate))
+pub async fn connect(endpoint: &Endpoint, from: Option<IpAddr>) -> Result<Channel, transport::Error> {
+    Ok(InterceptedService::new(configured(endpoint).local_address(from).connect().await?, Propagate))
 }
 
 #[expect(clippy::expect_used, reason = "an endpoint was checked to be a host and a port")]

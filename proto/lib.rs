@@ -14,6 +14,7 @@ pub mod field;
 pub mod id;
 pub mod instruments;
 pub mod json;
+pub mod link;
 pub mod name;
 pub mod selector;
 pub mod server;
@@ -24,6 +25,8 @@ pub mod telemetry;
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("p2pdi.v1");
+    // These two are alike, and are read in a way of their own.
+    pub use crate::link::{LinkMessage as LinkRequest, LinkMessage as LinkResponse};
     /// The package's descriptors with all they import, as protobuf's `FileDescriptorSet`.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("p2pdi.v1");
 }

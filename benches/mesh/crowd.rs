@@ -45,6 +45,7 @@ impl Crowd {
                 registry: None,
                 bootnodes,
                 lan: false,
+                dial_from: None,
                 labels: BTreeMap::new(),
                 share: None,
                 state: state.path().join(index.to_string()),

@@ -1,8 +1,10 @@
 //! The overlay beside iroh-gossip's, in one run: the same simulated network, the same seed, the same failures.
 //!
-//! `cargo bench --bench overlay -- [--peers 10000] [--seed 1] [--only ours|iroh] [--json]`
+//! `cargo bench --bench overlay -- [--peers 10000] [--seed 1] [--latency-ms 10..100] [--only ours|iroh|iroh-wide] [--json]`
 //!
-//! What the columns mean stands in `tests/simulator/scenario.rs`.
+//! `iroh` has its default configuration (5 links a peer), `iroh-wide` is the same machine with views as large as ours, so that neither
+//! our shorter ways nor our redundancy come from more links alone. What the columns mean stands in `tests/simulator/scenario.rs`;
+//! what is fair about them in `benches/README.md`.
 
 #![allow(
     clippy::expect_used,
@@ -19,11 +21,11 @@
 #[path = "../tests/simulator/mod.rs"]
 mod simulator;
 
-use std::{process::ExitCode, time::Instant};
+use std::{ops::Range, process::ExitCode, time::Instant};
 
 use simulator::{
-    Network, Node, SECOND,
-    iroh::Iroh,
+    LATENCY, Micros, Network, Node, SECOND,
+    iroh::{Iroh, IrohWide},
     ours::Ours,
     scenario::{self, Figures, Recovery},
 };
@@ -36,16 +38,19 @@ const SETTLE_S: u64 = 90;
 const WARM_UP: usize = 10;
 /// Seconds watched after a failure.
 const WATCH_S: u64 = 45;
+/// Share of messages lost where some are.
+const LOSS: f64 = 0.01;
 
 struct Arguments {
     peers: usize,
     seed: u64,
+    latencies: Range<Micros>,
     only: Option<String>,
     json: bool,
 }
 
 fn arguments() -> Option<Arguments> {
-    let mut parsed = Arguments { peers: 10_000, seed: 1, only: None, json: false };
+    let mut parsed = Arguments { peers: 10_000, seed: 1, latencies: LATENCY, only: None, json: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -53,6 +58,14 @@ fn arguments() -> Option<Arguments> {
             "--json" => parsed.json = true,
             "--peers" => parsed.peers = words.next()?.parse().ok()?,
             "--seed" => parsed.seed = words.next()?.parse().ok()?,
+            "--latency-ms" => {
+                let (low, high) = words.next()?.split_once("..").map(|(low, high)| (low.to_owned(), high.to_owned()))?;
+                let micros = |ms: String| Some(ms.parse::<Micros>().ok()? * 1_000);
+                parsed.latencies = micros(low)?..micros(high)?;
+                if parsed.latencies.is_empty() {
+                    return None;
+                }
+            }
             "--only" => parsed.only = Some(words.next()?),
             _ => return None,
         }
@@ -78,6 +91,7 @@ fn series(figures: &Figures) -> Vec<(&'static str, String)> {
         ("last_ms_mean", format!("{:.0}", figures.last_ms_mean)),
         ("shown_twice", figures.again.to_string()),
         ("controls_per_peer_s", format!("{:.2}", figures.controls_per_peer_second)),
+        ("links_per_peer", format!("{:.1}", figures.mean_degree)),
         ("registry_asks", figures.asks.to_string()),
     ]
 }
@@ -99,7 +113,11 @@ fn recovery(recovery: &Recovery) -> Vec<(&'static str, String)> {
         ("10_to_30s", format!("{:.4}", recovery.to_30s)),
         ("after_30s", format!("{:.4}", recovery.later)),
         ("islands", recovery.islands.to_string()),
-        ("registry_asks", recovery.asks.to_string()),
+        ("rmr", format!("{:.3}", recovery.figures.rmr)),
+        ("last_hop_mean", format!("{:.1}", recovery.figures.last_hop_mean)),
+        ("last_hop_max", recovery.figures.last_hop_max.to_string()),
+        ("controls_per_peer_s", format!("{:.2}", recovery.figures.controls_per_peer_second)),
+        ("registry_asks", recovery.figures.asks.to_string()),
     ]
 }
 
@@ -110,7 +128,9 @@ fn measure<N: Node>(subject: &'static str, arguments: &Arguments, unplug: bool) 
         eprintln!("{}", text(&row));
         rows.push(row);
     };
-    let build = || -> Network<N> { scenario::build(arguments.seed, arguments.peers, START_RATE, SETTLE_S) };
+    let build = || -> Network<N> {
+        scenario::build_with(arguments.seed, arguments.peers, START_RATE, SETTLE_S, arguments.latencies.clone())
+    };
 
     let mut network = build();
     network.encode = true;
@@ -124,6 +144,8 @@ fn measure<N: Node>(subject: &'static str, arguments: &Arguments, unplug: bool) 
     network.encode = false;
     let busy = scenario::many_senders(&mut network, 300, SECOND / 50);
     add("stable, 50 random senders a second".to_owned(), series(&busy));
+    let lossy = scenario::lossy(&mut network, 60, SECOND, LOSS);
+    add(format!("{:.0} % of messages lost", LOSS * 100.0), series(&lossy));
     let churn = scenario::churn(&mut network, 30, 0.01);
     add("churn, 1 % replaced each second".to_owned(), series(&churn));
     for share in [0.5, 0.8, 0.95] {
@@ -141,7 +163,7 @@ fn measure<N: Node>(subject: &'static str, arguments: &Arguments, unplug: bool) 
 
 fn text(row: &Row) -> String {
     let figures: Vec<String> = row.figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    format!("{:5} {:36} {}", row.subject, row.scenario, figures.join("  "))
+    format!("{:9} {:36} {}", row.subject, row.scenario, figures.join("  "))
 }
 
 fn json(row: &Row) -> String {
@@ -151,7 +173,7 @@ fn json(row: &Row) -> String {
 
 fn main() -> ExitCode {
     let Some(arguments) = arguments() else {
-        eprintln!("usage: overlay [--peers N] [--seed N] [--only ours|iroh] [--json]");
+        eprintln!("usage: overlay [--peers N] [--seed N] [--latency-ms LOW..HIGH] [--only ours|iroh|iroh-wide] [--json]");
         return ExitCode::from(2);
     };
     let started = Instant::now();
@@ -163,6 +185,9 @@ fn main() -> ExitCode {
     if wanted("iroh") {
         // Unplugged peers are left out: iroh-gossip's machine leaves noticing them to QUIC.
         rows.extend(measure::<Iroh>("iroh", &arguments, false));
+    }
+    if wanted("iroh-wide") {
+        rows.extend(measure::<IrohWide>("iroh-wide", &arguments, false));
     }
     for row in &rows {
         println!("{}", if arguments.json { json(row) } else { text(row) });

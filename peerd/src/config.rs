@@ -27,6 +27,8 @@ pub struct NodeConfig {
     pub name: PeerName,
     /// Where others dial it, when that is not where it listens.
     pub advertise: Option<Endpoint>,
+    /// The local address other peers are dialled from; `None`: the one the system chooses.
+    pub dial_from: Option<IpAddr>,
     /// The registry; `None`: runs without.
     pub registry: Option<Endpoint>,
     /// Peers to link to at the start, and whenever all others are lost.
@@ -89,6 +91,10 @@ pub struct Args {
     /// Address others dial, when it is not the one listened on
     #[arg(long, env = "P2PDI_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<Endpoint>,
+
+    /// Local address to dial other peers from, on a host with several
+    #[arg(long, env = "P2PDI_DIAL_FROM", value_name = "IP")]
+    dial_from: Option<IpAddr>,
 
     /// The registry to register with
     #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
@@ -183,6 +189,7 @@ impl Args {
         Ok(NodeConfig {
             name,
             advertise: self.advertise,
+            dial_from: self.dial_from,
             registry: (!self.no_registry).then_some(self.registry),
             bootnodes: self.bootnodes,
             lan: !self.no_lan,

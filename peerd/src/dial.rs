@@ -1,7 +1,7 @@
 //! Connections to other peers, kept for reuse.
 
 use p2pdi::{
-    channel::{Channel, RESPONSE_MAX_BYTES, lazy},
+    channel::{Channel, RESPONSE_MAX_BYTES, lazy_from},
     endpoint::Endpoint,
     status::Reason,
     v1::{control_client::ControlClient, peer_client::PeerClient},
@@ -9,6 +9,7 @@ use p2pdi::{
 use std::{
     collections::BTreeMap,
     error::Error,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,6 +21,7 @@ const CONNECTIONS_MAX: usize = 128;
 /// Dials peers, and hands out the connection it already has.
 #[derive(Clone, Default)]
 pub struct Dialer {
+    from: Option<IpAddr>,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -30,6 +32,11 @@ struct Connections {
 }
 
 impl Dialer {
+    /// One that dials from the local address `from`; `None`: from the one the system chooses.
+    pub fn new(from: Option<IpAddr>) -> Self {
+        Self { from, connections: Arc::default() }
+    }
+
     /// A client for the peer at `endpoint`. It connects when first used, and again after a failure.
     pub fn peer(&self, endpoint: &Endpoint) -> PeerClient<Channel> {
         PeerClient::new(self.channel(endpoint)).max_decoding_message_size(RESPONSE_MAX_BYTES)
@@ -41,12 +48,12 @@ impl Dialer {
     }
 
     fn channel(&self, endpoint: &Endpoint) -> Channel {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint)
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint, self.from)
     }
 }
 
 impl Connections {
-    fn get(&mut self, endpoint: &Endpoint) -> Channel {
+    fn get(&mut self, endpoint: &Endpoint, from: Option<IpAddr>) -> Channel {
         self.uses += 1;
         if let Some((channel, used)) = self.open.get_mut(endpoint) {
             *used = self.uses;
@@ -56,7 +63,7 @@ impl Connections {
             let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(endpoint, _)| endpoint.clone());
             oldest.and_then(|endpoint| self.open.remove(&endpoint));
         }
-        let channel = lazy(endpoint);
+        let channel = lazy_from(endpoint, from);
         self.open.insert(endpoint.clone(), (channel.clone(), self.uses));
         channel
     }

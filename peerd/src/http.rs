@@ -86,6 +86,8 @@ async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {
         ("p2pdi_mesh_relayed", "Messages passed on for others", mesh.relayed),
         ("p2pdi_mesh_throttled", "Frames dropped since their sender sent more than its share", mesh.throttled),
         ("p2pdi_mesh_misbehaviour", "Frames that no peer should send", mesh.misbehaviour),
+        ("p2pdi_mesh_paused", "Times a link was not read for a while since its sender sent more than its share", mesh.paused),
+        ("p2pdi_mesh_namesakes", "Other peers that go by this peer's name", mesh.namesakes.len() as u64),
         ("p2pdi_registered", "1 while registered", registered),
     ];
     for (name, help, value) in gauges {

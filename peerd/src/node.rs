@@ -49,7 +49,7 @@ pub struct Node {
     indexer: Indexer,
     lookups: Lookups,
     lan: Option<Lan>,
-    mesh: MeshDriver,
+    mesh: Box<MeshDriver>,
     network: NetworkDriver,
     metrics: Metrics,
 }
@@ -106,12 +106,12 @@ impl Node {
             Some((lan, sights)) => (Some(lan), sights),
             None => (None, Sights::none()),
         };
-        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), config.bootnodes.clone(), sights);
+        let (mesh, driver) = Mesh::new(&me, post.clone(), session.clone(), (config.bootnodes.clone(), sights), config.dial_from);
         let (network, looking) = Network::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::default(), mesh.clone()),
+            whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::new(config.dial_from), mesh.clone()),
             mesh,
             network,
             me,
@@ -181,7 +181,7 @@ impl Node {
         let (told, acquaintances) = watch::channel(Acquaintances::default());
         let registered = config.registry.is_some().then(|| services.session.known().clone());
         parts.spawn(acquaintances::keep(told, registered, services.mesh.clone(), stop.clone()));
-        parts.spawn(catalog::learn(catalog, acquaintances, Dialer::default(), stop.clone()));
+        parts.spawn(catalog::learn(catalog, acquaintances, Dialer::new(config.dial_from), stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);

@@ -69,9 +69,23 @@ enum Way {
     /// These have not answered yet.
     Asked(BTreeSet<PeerId>),
     /// That link leads there.
-    Found(PeerId),
+    Found {
+        /// The link.
+        next: PeerId,
+        /// Who is there; not known where no seek came before.
+        peer: Option<Contact>,
+        /// These were asked as well and have not answered. If one of them finds another peer, two have one name.
+        waiting: BTreeSet<PeerId>,
+    },
     /// None does, or the one that did is gone.
     None,
+}
+
+impl Way {
+    /// Over the link to `next`, to whoever is there.
+    fn over(next: PeerId) -> Self {
+        Self::Found { next, peer: None, waiting: BTreeSet::new() }
+    }
 }
 
 /// The ways through one peer.
@@ -87,6 +101,8 @@ pub struct Routing {
     /// What each link may still ask.
     seekers: BTreeMap<PeerId, Bucket>,
     relayed: u64,
+    /// Another peer has this one's name, and gets the messages for it.
+    yields: bool,
 }
 
 impl Routing {
@@ -100,7 +116,17 @@ impl Routing {
             ways: BTreeMap::new(),
             seekers: BTreeMap::new(),
             relayed: 0,
+            yields: false,
         }
+    }
+
+    /// Whether another peer with this one's name gets the messages for it.
+    pub fn yield_name(&mut self, yields: bool) {
+        self.yields = yields;
+    }
+
+    fn is_mine(&self, name: &PeerName) -> bool {
+        !self.yields && name == self.me.name()
     }
 
     /// Messages passed on for others.
@@ -130,13 +156,13 @@ impl Routing {
             && end <= now
         {
             let Some(route) = self.forget(id) else { break };
-            if let Way::Found(next) = route.way
+            if let Way::Found { next, .. } = route.way
                 && !route.sought
             {
                 // No answer came along it.
                 self.leads_nowhere(&route.to, next);
             }
-            if let Route { from: None, way: Way::Asked(_) | Way::Found(_), .. } = route {
+            if let Route { from: None, way: Way::Asked(_) | Way::Found { .. }, .. } = route {
                 out.push(Action::NoWay(id));
             }
         }
@@ -146,7 +172,7 @@ impl Routing {
     /// Asks `neighbours` for the way to `to`, unless it is known; ends with [`Action::Found`] or [`Action::NoWay`].
     pub fn seek(&mut self, id: RouteId, to: &PeerName, neighbours: &[Contact], now: Time) -> Vec<Action> {
         if let Some((contact, next)) = self.known(to, now) {
-            let known = self.remember(id, None, to, Way::Found(next), false, now);
+            let known = self.remember(id, None, to, Way::over(next), false, now);
             return vec![if known { Action::Found(id, contact) } else { Action::NoWay(id) }];
         }
         let mut out = Vec::new();
@@ -157,7 +183,7 @@ impl Routing {
     /// Sends `relay` along the way that was found for it; ends with [`Action::Answer`] or [`Action::NoWay`].
     pub fn send(&mut self, relay: Relay) -> Vec<Action> {
         match self.routes.get(&relay.id) {
-            Some(Route { from: None, way: Way::Found(next), .. }) => {
+            Some(Route { from: None, way: Way::Found { next, .. }, .. }) => {
                 vec![Action::Send(*next, Message::Relay(Relay { hops: 1, ..relay }))]
             }
             _ => vec![Action::NoWay(relay.id)],
@@ -167,7 +193,7 @@ impl Routing {
     /// Sends `relay` to the linked peer it is for; ends with [`Action::Answer`] or [`Action::NoWay`].
     pub fn send_to(&mut self, peer: PeerId, relay: Relay, now: Time) -> Vec<Action> {
         let id = relay.id;
-        if !self.remember(id, None, &relay.to, Way::Found(peer), false, now) {
+        if !self.remember(id, None, &relay.to, Way::over(peer), false, now) {
             return vec![Action::NoWay(id)];
         }
         self.send(relay)
@@ -181,6 +207,7 @@ impl Routing {
             Message::SeekReply { id, found } => self.on_seek_reply(from, id, found, now, &mut out),
             Message::Relay(relay) => self.on_relay(from, relay, neighbours, now, &mut out),
             Message::RelayReply(reply) => self.on_relay_reply(from, reply, &mut out),
+            Message::Namesake { id, peer } => self.on_namesake(from, id, peer, &mut out),
         }
         out
     }
@@ -194,7 +221,7 @@ impl Routing {
         for (id, route) in &mut self.routes {
             match &route.way {
                 Way::Asked(waiting) if waiting.contains(&peer) => asked.push(*id),
-                Way::Found(next) if *next == peer => {
+                Way::Found { next, .. } if *next == peer => {
                     route.way = Way::None;
                     out.push(match route.from {
                         None => Action::NoWay(*id),
@@ -278,12 +305,10 @@ impl Routing {
     ) {
         let others = || neighbours.iter().filter(|contact| Some(contact.id()) != from);
         // Whoever is linked to it need not ask the rest.
-        let linked = others().find(|contact| contact.name() == to);
-        let asked: BTreeSet<PeerId> = match linked {
-            Some(contact) => [contact.id()].into(),
-            None if hops > HOPS_MAX => BTreeSet::new(),
-            None => others().map(Contact::id).collect(),
-        };
+        let mut asked: BTreeSet<PeerId> = others().filter(|contact| contact.name() == to).map(Contact::id).collect();
+        if asked.is_empty() && hops <= HOPS_MAX {
+            asked = others().map(Contact::id).collect();
+        }
         if asked.is_empty() || !self.remember(id, from, to, Way::Asked(asked.clone()), true, now) {
             out.push(match from {
                 None => Action::NoWay(id),
@@ -305,8 +330,10 @@ impl Routing {
         now: Time,
         out: &mut Vec<Action>,
     ) {
-        let allowed = self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
-        if to == self.me.name() {
+        // Asking the one peer it is for costs the network nothing; asking all others does.
+        let linked = neighbours.iter().any(|contact| contact.name() == to);
+        let allowed = linked || self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
+        if self.is_mine(to) {
             out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()) }));
         } else if !allowed || self.routes.contains_key(&id) {
             out.push(Action::Send(from, Message::SeekReply { id, found: None }));
@@ -317,13 +344,28 @@ impl Routing {
 
     fn on_seek_reply(&mut self, peer: PeerId, id: RouteId, found: Option<Contact>, now: Time, out: &mut Vec<Action>) {
         let Some(route) = self.routes.get_mut(&id) else { return };
-        let Way::Asked(waiting) = &mut route.way else { return };
+        let waiting = match &mut route.way {
+            Way::Asked(waiting) => waiting,
+            Way::Found { next, peer: Some(first), waiting } => {
+                if waiting.remove(&peer)
+                    && let Some(second) = found
+                    && second.id() != first.id()
+                {
+                    // Two answer to one name, and their answers meet here.
+                    out.push(Action::Send(*next, Message::Namesake { id, peer: second }));
+                    out.push(Action::Send(peer, Message::Namesake { id, peer: first.clone() }));
+                }
+                return;
+            }
+            _ => return,
+        };
         if !waiting.remove(&peer) {
             return;
         }
         match found {
             Some(contact) => {
-                route.way = Way::Found(peer);
+                let waiting = std::mem::take(waiting);
+                route.way = Way::Found { next: peer, peer: Some(contact.clone()), waiting };
                 let (from, right) = (route.from, route.to == *contact.name());
                 if right {
                     self.learn(&contact, peer, now);
@@ -345,17 +387,17 @@ impl Routing {
     }
 
     fn on_relay(&mut self, from: PeerId, relay: Relay, neighbours: &[Contact], now: Time, out: &mut Vec<Action>) {
-        if relay.to == *self.me.name() {
+        if self.is_mine(&relay.to) {
             out.push(Action::Deliver(from, relay));
             return;
         }
         let next = match self.routes.get(&relay.id) {
             _ if relay.hops > HOPS_MAX => None,
-            Some(Route { from: Some(asker), way: Way::Found(next), sought: true, .. }) if *asker == from => Some(*next),
+            Some(Route { from: Some(asker), way: Way::Found { next, .. }, sought: true, .. }) if *asker == from => Some(*next),
             Some(_) => None,
             None => {
                 let next = self.towards(&relay.to, from, neighbours, now);
-                next.filter(|next| self.remember(relay.id, Some(from), &relay.to, Way::Found(*next), false, now))
+                next.filter(|next| self.remember(relay.id, Some(from), &relay.to, Way::over(*next), false, now))
             }
         };
         match next {
@@ -376,7 +418,7 @@ impl Routing {
     }
 
     fn on_relay_reply(&mut self, peer: PeerId, reply: RelayReply, out: &mut Vec<Action>) {
-        let Some(Route { from, to, way: Way::Found(next), sought, .. }) = self.routes.get(&reply.id) else { return };
+        let Some(Route { from, to, way: Way::Found { next, .. }, sought, .. }) = self.routes.get(&reply.id) else { return };
         if *next != peer {
             return;
         }
@@ -394,5 +436,19 @@ impl Routing {
             None if reply.delivered => Action::Answer(reply),
             None => Action::NoWay(reply.id),
         });
+    }
+
+    /// On its way to the peer that was found, or here.
+    ///
+    /// A second answer that met the first one further on, and so was not passed on itself, leads no further than here; then the
+    /// other peer is told by whoever is asked next.
+    fn on_namesake(&mut self, from: PeerId, id: RouteId, peer: Contact, out: &mut Vec<Action>) {
+        match self.routes.get(&id) {
+            Some(Route { from: Some(asker), way: Way::Found { next, .. }, .. }) if *asker == from => {
+                out.push(Action::Send(*next, Message::Namesake { id, peer }));
+            }
+            None if peer.name() == self.me.name() && peer.id() != self.me.id() => out.push(Action::Namesake(peer)),
+            _ => {}
+        }
     }
 }

@@ -104,7 +104,7 @@ impl Services {
             share: Some(share),
             load: Some(self.load()),
             inbox: Some(self.inbox.status()),
-            mesh: Some(self.mesh.view().status),
+            mesh: Some(self.mesh.view().status.clone()),
         }
     }
 
@@ -190,7 +190,8 @@ impl Peer for Calls {
     }
 
     async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
-        let stream = self.mesh.accept(request.into_inner())?;
+        let caller = request.remote_addr();
+        let stream = self.mesh.accept(request.into_inner(), caller)?;
         Ok(Response::new(Box::pin(stream)))
     }
 }
@@ -248,7 +249,7 @@ impl Control for Calls {
     async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
         self.permit(request.extensions().get())?;
         let view = self.mesh.view();
-        Ok(Response::new(TopologyResponse { peers: Some(self.listed(&view)), mesh: Some(view.status) }))
+        Ok(Response::new(TopologyResponse { peers: Some(self.listed(&view)), mesh: Some(view.status.clone()) }))
     }
 }
 

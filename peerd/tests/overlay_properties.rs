@@ -38,6 +38,16 @@ proptest! {
     }
 
     #[test]
+    fn the_routing_bears_any_story(story in vec(any::<u8>(), STORY)) {
+        any_input::drive_routing(&story);
+    }
+
+    #[test]
+    fn the_readers_of_texts_bear_any_text(text in "[A-Za-z0-9.@:\\[\\]-]{0,40}|\\PC{0,40}") {
+        any_input::decode_rest(text.as_bytes());
+    }
+
+    #[test]
     fn the_decoder_bears_any_bytes(bytes in vec(any::<u8>(), 0..400)) {
         any_input::decode(&bytes);
     }

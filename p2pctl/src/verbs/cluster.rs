@@ -55,6 +55,7 @@ impl Cluster {
         let config = NodeConfig {
             name: name.parse()?,
             advertise: None,
+            dial_from: None,
             registry: Some(self.registry.clone()),
             bootnodes: Vec::new(),
             lan: false,

@@ -37,7 +37,7 @@ fn text(status: &StatusResponse) -> String {
     let share = status.share.clone().unwrap_or_default();
     let inbox = status.inbox.unwrap_or_default();
     let left_out = share.hidden + share.unreadable + share.outside + share.unsupported;
-    let mesh = status.mesh.unwrap_or_default();
+    let mesh = status.mesh.clone().unwrap_or_default();
     let contact = match registry.last_contact_at {
         Some(at) => format!("since {}, last contact {}", ago(registry.since), ago(Some(at))),
         None => format!("since {}", ago(registry.since)),

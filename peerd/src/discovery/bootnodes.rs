@@ -9,7 +9,11 @@ use p2pdi::{
     field::{InvalidField, Shown},
     name::PeerName,
 };
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
+
+/// A bootnode that was reached and lost again is not dialled sooner than this after its last dial, or one that breaks every link at once
+/// would be dialled without a pause. A guess: a bootnode that restarts takes longer.
+const REDIAL_MIN: Duration = Duration::from_secs(2);
 
 /// A bootnode as the user wrote it: `NAME:PORT` on this host, `NAME@HOST:PORT` or `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +69,8 @@ struct State {
     /// Who answered there last.
     contact: Option<Contact>,
     backoff: Backoff,
+    /// When it was dialled last.
+    dialled: Option<Time>,
     /// When to dial; `None`: not needed, or under way.
     due: Option<Time>,
     failures: u32,
@@ -72,7 +78,14 @@ struct State {
 
 impl Bootnodes {
     pub(crate) fn new(bootnodes: Vec<Bootnode>) -> Self {
-        let state = |bootnode| State { bootnode, contact: None, backoff: Backoff::default(), due: Some(Time::ZERO), failures: 0 };
+        let state = |bootnode| State {
+            bootnode,
+            contact: None,
+            backoff: Backoff::default(),
+            dialled: None,
+            due: Some(Time::ZERO),
+            failures: 0,
+        };
         Self(bootnodes.into_iter().map(state).collect())
     }
 
@@ -90,7 +103,7 @@ impl Bootnodes {
         let mut due = Vec::new();
         for (index, state) in self.0.iter_mut().enumerate() {
             if state.due.is_some_and(|at| at <= now) {
-                state.due = None;
+                (state.due, state.dialled) = (None, Some(now));
                 due.push((index, state.bootnode.endpoints.clone()));
             }
         }
@@ -101,7 +114,7 @@ impl Bootnodes {
     pub(crate) fn needed(&mut self, now: Time) {
         for state in &mut self.0 {
             if state.contact.is_some() && state.due.is_none() {
-                state.due = Some(now);
+                state.due = Some(state.dialled.map_or(now, |at| now.max(at + REDIAL_MIN)));
             }
         }
     }

@@ -29,6 +29,11 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -
         line("registry", registry.detail.clone());
         line("peers", format!("{} known", registry.known_peers));
     }
+    for namesake in &mesh.namesakes {
+        let goes_to = if mesh.yields_to().is_some() { "there" } else { "here" };
+        let what = format!("another peer is called {}: {} at {}", namesake.name(), namesake.id(), namesake.endpoint());
+        line("conflict", format!("{what}; messages for {} go {goes_to}", namesake.name()));
+    }
     for (contact, direction) in &mesh.neighbours {
         let direction = if *direction == Direction::Outgoing { "to" } else { "from" };
         line("linked", format!("{direction} {} at {}", contact.name(), contact.endpoint()));

@@ -1,5 +1,6 @@
 //! The task that owns the state machines and carries out what they want.
 
+mod conflicts;
 mod frames;
 mod links;
 mod nearby;
@@ -7,12 +8,18 @@ mod nearby;
 use super::{
     Command, NoWay, View,
     acks::Acks,
-    link::{Greeted, Heard, Outgoing},
+    link::{Greeted, Heard, NotOpened, Outgoing},
+    namesakes::Namesakes,
+    strangers::Strangers,
 };
 use crate::{
     discovery::{Bootnode, Bootnodes, Nearby, Sights},
     messages::{Delivered, Post, Whisper},
-    overlay::{self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time, plumtree::MessageId, wire},
+    overlay::{
+        self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time,
+        plumtree::{self, Advert, MessageId},
+        wire,
+    },
     routing::{Relay, RouteId, Routing},
     session::Session,
 };
@@ -24,6 +31,7 @@ use p2pdi::{
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -38,10 +46,15 @@ use super::acks::Tally;
 
 /// Frames of all links that may wait for the driver; past it links are not read. Waiting readers take turns.
 const INPUTS_MAX: usize = 256;
-/// Links being opened at once, by either side. A guess: a large network starting around one bootnode.
+/// Links being opened at once by this side, and as many by others. A guess: a large network starting around one bootnode.
 const GREETINGS_MAX: usize = 128;
-/// Wrong frames of one link after which it is closed: more than a bug, short of a flood of log lines.
+/// Wrong frames of one link after which it is closed and its peer left alone for a while: more than a bug makes.
 const MISBEHAVIOUR_MAX: u32 = 1_000;
+/// Neighbours lost without a goodbye that are remembered: a failure of the network looks like their death, and they may be all that is
+/// known of its other side. As many as a large passive view.
+const LOST_MAX: usize = 64;
+/// How many of them are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
+const LOST_SAMPLE: usize = 4;
 /// How long goodbyes may take to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -49,7 +62,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 enum Input {
     Heard(u64, PeerId, Heard),
     Opened(Box<Greeted>, Purpose),
-    NotOpened(Purpose, String),
+    NotOpened(Purpose, NotOpened),
     PeersFound(Vec<Contact>),
     /// What a handler said to a message that this peer brought.
     Answered(PeerId, LinkFrame),
@@ -63,8 +76,10 @@ enum Purpose {
     Bootnode(usize),
     /// Somebody asked for it.
     Join(oneshot::Sender<Result<Contact, String>>),
-    /// The other side opened it.
-    Accepted,
+    /// To see whether this peer, of this one's name, is there.
+    Namesake(PeerId),
+    /// The other side opened it, from that address.
+    Accepted(Option<IpAddr>),
 }
 
 /// An open link, from the driver's side.
@@ -72,8 +87,11 @@ struct Link {
     number: u64,
     contact: Contact,
     dialled: bool,
+    /// The address it was opened from, if the other side did.
+    caller: Option<IpAddr>,
     out: Outgoing,
     pause: watch::Sender<Instant>,
+    paused: bool,
     closing: CancellationToken,
     misbehaved: u32,
 }
@@ -97,7 +115,12 @@ pub struct MeshDriver {
     nearby: Nearby,
     links: BTreeMap<PeerId, Link>,
     links_ever: u64,
-    greetings: usize,
+    dial_from: Option<IpAddr>,
+    dialling: usize,
+    accepting: usize,
+    strangers: Strangers,
+    namesakes: Namesakes,
+    lost: VecDeque<Contact>,
     whispers: BTreeMap<RouteId, Underway>,
     broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
     misbehaviour: u64,
@@ -119,7 +142,7 @@ impl MeshDriver {
         me: Contact,
         post: Post,
         session: Session,
-        (bootnodes, sights): (Vec<Bootnode>, Sights),
+        (bootnodes, sights, dial_from): (Vec<Bootnode>, Sights, Option<IpAddr>),
         commands: mpsc::Receiver<Command>,
         shown: watch::Sender<Arc<View>>,
     ) -> Self {
@@ -138,7 +161,12 @@ impl MeshDriver {
             sights,
             links: BTreeMap::new(),
             links_ever: 0,
-            greetings: 0,
+            dial_from,
+            dialling: 0,
+            accepting: 0,
+            strangers: Strangers::default(),
+            namesakes: Namesakes::default(),
+            lost: VecDeque::new(),
             whispers: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
             misbehaviour: 0,
@@ -196,8 +224,13 @@ impl MeshDriver {
 
     fn next_deadline(&self) -> Time {
         let now = self.now();
-        let others =
-            [self.routing.next_deadline(), self.acks.next_deadline(now), self.bootnodes.next_deadline(), self.next_nearby()];
+        let others = [
+            self.routing.next_deadline(),
+            self.acks.next_deadline(now),
+            self.bootnodes.next_deadline(),
+            self.namesakes.next_deadline(),
+            self.next_nearby(),
+        ];
         // Whatever a machine says, the driver sleeps between two looks.
         let soonest = now + Duration::from_millis(1);
         others.into_iter().flatten().fold(self.overlay.next_deadline(now), Time::min).max(soonest)
@@ -226,6 +259,7 @@ impl MeshDriver {
             self.dial(endpoints, Purpose::Bootnode(index));
         }
         self.turn_to_nearby();
+        self.greet_namesakes();
         self.changed = true;
     }
 
@@ -251,6 +285,8 @@ impl MeshDriver {
             relayed: self.routing.relayed(),
             throttled: self.overlay.throttled(),
             misbehaviour: self.misbehaviour,
+            namesakes: self.namesakes.contacts().map(wire::contact).collect(),
+            paused: self.overlay.paused(),
         };
         View {
             me: self.me.clone(),
@@ -259,6 +295,7 @@ impl MeshDriver {
             others,
             bootnodes: self.bootnodes.contacts().cloned().collect(),
             nearby: self.nearby.contacts().cloned().collect(),
+            namesakes: self.namesakes.contacts().cloned().collect(),
             status,
         }
     }
@@ -270,7 +307,7 @@ impl MeshDriver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Accept(frames, out) => self.accept(frames, out),
+            Command::Accept(frames, out, caller) => self.accept(frames, out, caller),
             Command::Join(endpoint, answer) => self.dial(vec![endpoint], Purpose::Join(answer)),
             Command::Broadcast { payload, wait, answer } => {
                 if !wait.is_zero() && !self.acks.has_room() {
@@ -306,22 +343,20 @@ impl MeshDriver {
         let Whisper { to, kind, body, from, message_id, .. } = whisper;
         let kind = kind.as_str().to_owned();
         let relay = Relay { id, to, kind, body, from, hops: 1, message_id };
-        let linked = self.links.values().find(|link| *link.contact.name() == relay.to).map(|link| link.contact.id());
-        let actions = match linked {
-            Some(peer) => {
-                self.whispers.insert(id, Underway { relay: None, answer });
-                self.routing.send_to(peer, relay, now)
-            }
-            None if linked_only => {
+        let actions = if linked_only {
+            // In the order of their ids.
+            let linked = self.links.values().find(|link| *link.contact.name() == relay.to).map(|link| link.contact.id());
+            let Some(peer) = linked else {
                 let _ = answer.send(Err(NoWay));
                 return;
-            }
-            None => {
-                let neighbours = self.neighbours();
-                let actions = self.routing.seek(id, &relay.to, &neighbours, now);
-                self.whispers.insert(id, Underway { relay: Some(relay), answer });
-                actions
-            }
+            };
+            self.whispers.insert(id, Underway { relay: None, answer });
+            self.routing.send_to(peer, relay, now)
+        } else {
+            let neighbours = self.neighbours();
+            let actions = self.routing.seek(id, &relay.to, &neighbours, now);
+            self.whispers.insert(id, Underway { relay: Some(relay), answer });
+            actions
         };
         self.route(actions);
         self.tell_events();
@@ -349,12 +384,24 @@ impl MeshDriver {
         use overlay::Action;
         for action in actions {
             match action {
+                Action::Dial(contact) if self.strangers.is_shunned(contact.id(), self.now()) => {
+                    self.events.push_back(Event::DialFailed { peer: contact.id() });
+                }
                 Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
                 Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
+                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip)))
+                    if self.links.get(&peer).is_some_and(|link| link.out.is_congested()) =>
+                {
+                    let offer = vec![Advert { id: gossip.id, age: gossip.age }];
+                    self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(offer))));
+                }
                 Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
                 Action::Pause(peer, pause) => {
-                    if let Some(link) = self.links.get(&peer) {
+                    if let Some(link) = self.links.get_mut(&peer) {
                         link.pause.send_replace(Instant::now() + pause);
+                        if !std::mem::replace(&mut link.paused, true) {
+                            tracing::info!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer sends more than its share; reading it slowly");
+                        }
                     }
                 }
                 Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
@@ -376,6 +423,7 @@ impl MeshDriver {
     }
 
     /// Asks the registry, the bootnodes and the LAN whom to turn to.
+    /// Asks the registry and the bootnodes whom to turn to, and thinks of those that were lost.
     fn find_peers(&mut self, count: usize) {
         if self.links.is_empty() {
             let now = self.now();
@@ -387,6 +435,10 @@ impl MeshDriver {
         if self.overlay.membership().wanted() == 0 {
             found.extend(self.offered(count));
         }
+        let lost = self.lost.len().min(LOST_SAMPLE);
+        found.extend(self.lost.iter().take(lost).cloned());
+        // Others the next time.
+        self.lost.rotate_left(lost);
         let (session, tell, me) = (self.session.clone(), self.tell.clone(), self.me.id());
         self.tasks.spawn(async move {
             let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;
@@ -405,8 +457,19 @@ impl MeshDriver {
             tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
         }
         if link.misbehaved >= MISBEHAVIOUR_MAX {
-            tracing::warn!(peer = %link.contact.name(), times = link.misbehaved, "a peer {what} again and again; closing its link");
-            self.lost(peer);
+            self.shun(peer, what);
         }
+    }
+
+    /// Closes the link to a peer for what it sent, and leaves it alone for a while.
+    fn shun(&mut self, peer: PeerId, what: Misbehaviour) {
+        let now = self.now();
+        let pause = self.strangers.shun(peer, now);
+        if let Some(link) = self.links.get(&peer) {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
+        }
+        self.lost(peer);
+        // Not one to turn to in need.
+        self.lost.retain(|contact| contact.id() != peer);
     }
 }

@@ -3,15 +3,17 @@
 use crate::{
     dial::in_words,
     messages::BODY_MAX_BYTES,
-    overlay::{Contact, PeerId, wire},
+    overlay::{Contact, Misbehaviour, PeerId, wire},
 };
 use p2pdi::{
     channel::connect,
     endpoint::Endpoint,
-    v1::{LinkFrame, LinkRequest, LinkResponse, peer_client::PeerClient},
+    link::LinkMessage,
+    v1::{LinkFrame, peer_client::PeerClient},
 };
 use prost::Message as _;
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -26,13 +28,14 @@ use tokio::{
 };
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// Largest frame taken, in bytes: a relayed message with the longest body and all its names.
 pub const RELAYED_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * 1024;
 /// Frames that may wait to be written on one link. A guess: a burst of broadcasts; small ones are a few hundred bytes.
 const QUEUE_MAX: usize = 4_096;
-/// Bytes that may wait: twice what one pull is answered with. A peer that reads less than it asks for loses the link.
+/// Bytes that may wait. Broadcasts are pushed while less than half of it waits, and a pull is answered with half of that at most; past
+/// the half they are only offered, and the other side asks for them at its own pace. A peer that does not read even that loses the link.
 const QUEUE_MAX_BYTES: usize = 4 << 20;
 /// A dial and both greetings. Below the overlay's own limit (`membership::Config::dial_timeout`, 4 s).
 pub(super) const GREETING_TIMEOUT: Duration = Duration::from_millis(3_500);
@@ -58,18 +61,31 @@ pub(super) fn outgoing() -> (Outgoing, OutgoingStream) {
     (Outgoing { frames, bytes: Arc::clone(&bytes) }, OutgoingStream { frames: queue, bytes })
 }
 
-/// The other side does not read, or is gone.
-#[derive(Debug)]
-pub(super) struct Stalled;
+/// Why a frame was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotQueued {
+    /// The other side does not read.
+    Full,
+    /// The link has ended.
+    Ended,
+}
 
 impl Outgoing {
-    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), Stalled> {
+    /// Whether the other side reads so slowly that broadcasts should be offered to it rather than pushed: half of the queue is full.
+    pub(super) fn is_congested(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > QUEUE_MAX_BYTES / 2 || self.frames.capacity() < QUEUE_MAX / 2
+    }
+
+    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), NotQueued> {
         let length = frame.encoded_len();
         if self.bytes.load(Ordering::Relaxed) + length > QUEUE_MAX_BYTES {
-            return Err(Stalled);
+            return Err(NotQueued::Full);
         }
         self.bytes.fetch_add(length, Ordering::Relaxed);
-        self.frames.try_send(frame).map_err(|_| Stalled)
+        self.frames.try_send(frame).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
+            mpsc::error::TrySendError::Closed(_) => NotQueued::Ended,
+        })
     }
 }
 
@@ -86,17 +102,16 @@ impl Stream for OutgoingStream {
 }
 
 /// What the other side says, whichever side it is.
-pub(super) enum Incoming {
-    Dialled(Box<Streaming<LinkResponse>>),
-    Accepted(Box<Streaming<LinkRequest>>),
-}
+pub(super) type Incoming = Box<Streaming<LinkMessage>>;
 
-impl Incoming {
-    async fn next(&mut self) -> Result<Option<LinkFrame>, Status> {
-        Ok(match self {
-            Self::Dialled(frames) => frames.message().await?.map(|message| message.frame.unwrap_or_default()),
-            Self::Accepted(frames) => frames.message().await?.map(|message| message.frame.unwrap_or_default()),
-        })
+/// What a link ended with, if that was a frame which nobody can read on after: gRPC has no way to find the next one.
+fn ended_by(status: &Status) -> Option<Misbehaviour> {
+    // What broke below has a cause; what tonic itself found wrong has none.
+    let own = std::error::Error::source(status).is_none();
+    match status.code() {
+        Code::OutOfRange if own => Some(Misbehaviour::FrameTooLong),
+        Code::Internal | Code::Unimplemented if own => Some(Misbehaviour::Unreadable),
+        _ => None,
     }
 }
 
@@ -109,40 +124,73 @@ pub(super) struct Greeted {
     pub(super) frames: Incoming,
 }
 
-/// Opens a link and exchanges greetings.
+/// Why a link was not opened, in words.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// Nobody answers, or it went away.
+    Away(String),
+    /// What answers is no peer, or one that does not keep to the contract.
+    Wrong(String),
+}
+
+impl NotOpened {
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Self::Away(why) | Self::Wrong(why) => why,
+        }
+    }
+}
+
+impl From<&str> for NotOpened {
+    fn from(why: &str) -> Self {
+        Self::Away(why.to_owned())
+    }
+}
+
+/// Opens a link, from the local address `from` if one is given, and exchanges greetings.
 ///
 /// # Errors
-/// In words, when nobody answers, or not as a peer would.
-pub(super) async fn dial(endpoint: &Endpoint, hello: LinkFrame) -> Result<Greeted, String> {
+/// When nobody answers, or not as a peer would.
+pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkFrame) -> Result<Greeted, NotOpened> {
     let greeting = async {
-        let channel = connect(endpoint).await.map_err(|error| innermost(&error))?;
+        let channel = connect(endpoint, from).await.map_err(|error| NotOpened::Away(innermost(&error)))?;
         let (out, queue) = outgoing();
-        out.send(hello).map_err(|Stalled| "no room for a greeting".to_owned())?;
-        let requests = queue.map(|frame| LinkRequest { frame: Some(frame) });
+        out.send(hello).map_err(|_| "no room for a greeting")?;
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
-        let frames = client.link(requests).await.map_err(|status| in_words(&status))?.into_inner();
-        greeted(Incoming::Dialled(Box::new(frames)), out, true).await
+        let answered = client.link(queue.map(LinkMessage::new)).await;
+        let frames = answered.map_err(|status| NotOpened::Away(in_words(&status)))?.into_inner();
+        greeted(Box::new(frames), out, true).await
     };
-    timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
 
 /// Takes a link and exchanges greetings.
 ///
 /// # Errors
-/// In words, when the other side does not greet as a peer would.
-pub(super) async fn accept(frames: Box<Streaming<LinkRequest>>, out: Outgoing, hello: LinkFrame) -> Result<Greeted, String> {
+/// When the other side does not greet as a peer would.
+pub(super) async fn accept(frames: Incoming, out: Outgoing, hello: LinkFrame) -> Result<Greeted, NotOpened> {
     let greeting = async {
-        let greeted = greeted(Incoming::Accepted(frames), out, false).await?;
-        greeted.out.send(hello).map_err(|Stalled| "it went away".to_owned())?;
+        let greeted = greeted(frames, out, false).await?;
+        greeted.out.send(hello).map_err(|_| "it went away")?;
         Ok(greeted)
     };
-    timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no greeting in time".to_owned()))
+    timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no greeting in time".into()))
 }
 
-async fn greeted(mut frames: Incoming, out: Outgoing, dialled: bool) -> Result<Greeted, String> {
-    let first = frames.next().await.map_err(|status| in_words(&status))?;
-    let first = first.ok_or_else(|| "it closed the link without a greeting".to_owned())?;
-    let (contact, incarnation) = wire::read_hello(first).map_err(|error| format!("its greeting is wrong: {error}"))?;
+async fn greeted(mut frames: Incoming, out: Outgoing, dialled: bool) -> Result<Greeted, NotOpened> {
+    let first = frames.message().await.map_err(|status| match ended_by(&status) {
+        Some(_) => NotOpened::Wrong(format!("its greeting cannot be read: {}", in_words(&status))),
+        None => NotOpened::Away(in_words(&status)),
+    })?;
+    let first = first.ok_or("it closed the link without a greeting")?;
+    let frame = match first {
+        LinkMessage { unreadable: Some((error, _)), .. } => {
+            return Err(NotOpened::Wrong(format!("its greeting cannot be read: {error}")));
+        }
+        LinkMessage { frame, .. } => frame.unwrap_or_default(),
+    };
+    let wrong = |error| NotOpened::Wrong(format!("its greeting is wrong: {error}"));
+    let (contact, incarnation) = wire::read_hello(frame).map_err(wrong)?;
     Ok(Greeted { contact, incarnation, dialled, out, frames })
 }
 
@@ -157,7 +205,10 @@ fn innermost(error: &dyn std::error::Error) -> String {
 /// What a link's reader tells the driver.
 pub(super) enum Heard {
     Frame(LinkFrame),
-    Ended(String),
+    /// So many bytes that are no frame.
+    Unreadable(usize),
+    /// Why, in words, and what the other side did, if that was it.
+    Ended(String, Option<Misbehaviour>),
 }
 
 /// Who a reader reads for.
@@ -178,17 +229,18 @@ impl Reader {
             let until = *self.pause.borrow_and_update();
             let next = async {
                 sleep_until(until).await;
-                self.frames.next().await
+                self.frames.message().await
             };
             let heard = tokio::select! {
                 () = self.closing.cancelled() => break,
                 next = next => match next {
-                    Ok(Some(frame)) => Heard::Frame(frame),
-                    Ok(None) => Heard::Ended("the other side ended it".to_owned()),
-                    Err(status) => Heard::Ended(in_words(&status)),
+                    Ok(Some(LinkMessage { unreadable: Some((_, bytes)), .. })) => Heard::Unreadable(bytes),
+                    Ok(Some(LinkMessage { frame, .. })) => Heard::Frame(frame.unwrap_or_default()),
+                    Ok(None) => Heard::Ended("the other side ended it".to_owned(), None),
+                    Err(status) => Heard::Ended(in_words(&status), ended_by(&status)),
                 },
             };
-            let ended = matches!(heard, Heard::Ended(_));
+            let ended = matches!(heard, Heard::Ended(..));
             let told = tokio::select! {
                 () = self.closing.cancelled() => break,
                 told = tell(self.number, self.peer, heard) => told,
@@ -198,7 +250,7 @@ impl Reader {
             }
         }
         // Nobody listens any more; this only lets the queue drain.
-        let drain = async { while let Ok(Some(_)) = self.frames.next().await {} };
+        let drain = async { while let Ok(Some(_)) = self.frames.message().await {} };
         let _ = timeout(LINGER, drain).await;
     }
 }

@@ -6,6 +6,8 @@
 mod acks;
 mod driver;
 mod link;
+mod namesakes;
+mod strangers;
 mod view;
 
 pub use driver::MeshDriver;
@@ -21,14 +23,19 @@ use crate::{
 };
 use acks::Tally;
 use bytes::Bytes;
-use link::{OutgoingStream, outgoing};
+use link::{Incoming, OutgoingStream, outgoing};
 use p2pdi::{
     endpoint::Endpoint,
+    link::LinkMessage,
     status::Reason,
-    v1::{Announcement, BroadcastResponse, LinkRequest, LinkResponse},
+    v1::{Announcement, BroadcastResponse},
 };
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -58,8 +65,8 @@ pub struct Mesh {
 
 /// What the driver is asked to do.
 enum Command {
-    /// Somebody opened a link.
-    Accept(Box<Streaming<LinkRequest>>, link::Outgoing),
+    /// Somebody opened a link, from that address.
+    Accept(Incoming, link::Outgoing, Option<IpAddr>),
     Join(Endpoint, oneshot::Sender<Result<Contact, String>>),
     Broadcast {
         payload: Bytes,
@@ -75,12 +82,19 @@ enum Command {
 
 impl Mesh {
     /// The mesh of the peer `me`, and what runs it. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
-    pub fn new(me: &Identity, post: Post, session: Session, bootnodes: Vec<Bootnode>, lan: Sights) -> (Self, MeshDriver) {
+    /// Links are dialled from the local address `from`, if one is given.
+    pub fn new(
+        me: &Identity,
+        post: Post,
+        session: Session,
+        (bootnodes, lan): (Vec<Bootnode>, Sights),
+        from: Option<IpAddr>,
+    ) -> (Self, Box<MeshDriver>) {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
         let (commands, asked) = mpsc::channel(COMMANDS_MAX);
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
-        let driver = MeshDriver::new(me.clone(), post, session, (bootnodes, lan), asked, shown);
-        (Self { me, commands, view }, driver)
+        let driver = MeshDriver::new(me.clone(), post, session, (bootnodes, lan, from), asked, shown);
+        (Self { me, commands, view }, Box::new(driver))
     }
 
     /// How the mesh looks from here. A moment old.
@@ -93,22 +107,24 @@ impl Mesh {
         self.view.clone()
     }
 
-    /// Takes a link that another peer opened.
+    /// Takes a link that another peer opened, calling from `caller`.
     ///
     /// # Errors
     /// When too many are being opened, or the peer is stopping.
     pub fn accept(
         &self,
-        frames: Streaming<LinkRequest>,
-    ) -> Result<impl tokio_stream::Stream<Item = Result<LinkResponse, Status>> + Send + use<>, Status> {
+        frames: Streaming<LinkMessage>,
+        caller: Option<SocketAddr>,
+    ) -> Result<impl tokio_stream::Stream<Item = Result<LinkMessage, Status>> + Send + use<>, Status> {
         let (out, queue): (_, OutgoingStream) = outgoing();
-        self.commands.try_send(Command::Accept(Box::new(frames), out)).map_err(|error| match error {
+        let caller = caller.map(|caller| strangers::address(caller.ip()));
+        self.commands.try_send(Command::Accept(Box::new(frames), out, caller)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Reason::TooManyStreams.status("too many links are being opened; try again later")
             }
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })?;
-        Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkResponse { frame: Some(frame) })))
+        Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkMessage::new(frame))))
     }
 
     /// Links this peer to the one at `endpoint`.

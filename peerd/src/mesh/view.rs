@@ -21,6 +21,8 @@ pub struct View {
     pub bootnodes: Vec<Contact>,
     /// Peers that announce themselves on the LAN: hearsay, until there is a link.
     pub nearby: Vec<Contact>,
+    /// Others that go by this peer's name, lowest id first.
+    pub namesakes: Vec<Contact>,
     /// Counts.
     pub status: MeshStatus,
 }
@@ -34,6 +36,7 @@ impl View {
             others: Vec::new(),
             bootnodes: Vec::new(),
             nearby: Vec::new(),
+            namesakes: Vec::new(),
             status: MeshStatus::default(),
         }
     }
@@ -44,9 +47,16 @@ impl View {
     }
 
     /// Every other peer that is known of; some more than once. Not those that were only seen on the LAN.
+    /// The peer that gets the messages for this one's name, if that is not this one itself: of several with one name, the one with the
+    /// lowest id.
+    pub fn yields_to(&self) -> Option<&Contact> {
+        self.namesakes.first().filter(|namesake| namesake.id() < self.me.id())
+    }
+
+    /// Every other peer that is known of; some more than once.
     pub fn known(&self) -> impl Iterator<Item = &Contact> {
         let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
-        neighbours.chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
+        neighbours.chain(&self.namesakes).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
     }
 
     /// The peer called `name`; of several, the one with the lowest id.

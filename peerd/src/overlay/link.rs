@@ -11,6 +11,9 @@ pub const PING_INTERVAL: Duration = Duration::from_millis(2_500);
 /// A link silent for this long is dead: two pings and their answers may get lost. A guess; "dead peers are
 /// noticed in seconds" is the requirement.
 pub const DEAD_AFTER: Duration = Duration::from_secs(6);
+/// A link on which something came within this time lives, whoever says otherwise: the other side pings or sends a beacon more often, with
+/// half a second for the way.
+pub const FRESH: Duration = Duration::from_millis(3_000);
 /// Frames a link may bring per second, on average. A guess: ten times what a busy broadcast tree
 /// carries here, a tenth of what one core decodes.
 pub const FRAMES_PER_SECOND: u32 = 10_000;
@@ -145,6 +148,11 @@ impl Links {
     /// Whether there is a link to `peer`.
     pub fn contains(&self, peer: PeerId) -> bool {
         self.links.contains_key(&peer)
+    }
+
+    /// Whether something came on the link to `peer` within [`FRESH`].
+    pub fn is_fresh(&self, peer: PeerId, now: Time) -> bool {
+        self.links.get(&peer).is_some_and(|link| now < link.heard + FRESH)
     }
 
     /// How many links there are.

@@ -53,6 +53,12 @@ pub enum Misbehaviour {
     /// Not a frame, or with a field that cannot be.
     #[error("sent a frame that cannot be read")]
     Unreadable,
+    /// A message longer than is taken; what follows it cannot be found.
+    #[error("sent a frame past the limit")]
+    FrameTooLong,
+    /// A greeting that cannot be true.
+    #[error("greeted with what cannot be")]
+    WrongGreeting,
     /// More contacts than a message may carry.
     #[error("sent more contacts than a message may carry")]
     TooManyContacts,
@@ -175,6 +181,7 @@ pub struct Overlay<R> {
     plumtree: Plumtree,
     islands: Islands,
     throttled: u64,
+    paused: u64,
     membership_out: Vec<membership::Action>,
     plumtree_out: Vec<plumtree::Action>,
 }
@@ -191,6 +198,7 @@ impl<R: Rng> Overlay<R> {
             membership: Membership::new(me, config.membership, now),
             islands: Islands::new(now),
             throttled: 0,
+            paused: 0,
             membership_out: Vec::new(),
             plumtree_out: Vec::new(),
         }
@@ -209,6 +217,16 @@ impl<R: Rng> Overlay<R> {
     /// Frames dropped since their sender was over its share.
     pub fn throttled(&self) -> u64 {
         self.throttled
+    }
+
+    /// Times that a link was to be paused since its sender was over its share.
+    pub fn paused(&self) -> u64 {
+        self.paused
+    }
+
+    /// Whether something came on the link to `peer` so lately that it cannot be dead.
+    pub fn is_fresh(&self, peer: PeerId, now: Time) -> bool {
+        self.links.is_fresh(peer, now)
     }
 
     /// Sends `payload` to all peers.
@@ -274,7 +292,10 @@ impl<R: Rng> Overlay<R> {
         match self.links.heard(from, bytes, now) {
             None => (false, None),
             Some(Verdict::Pass) => (true, None),
-            Some(Verdict::PassThenPause(pause)) => (true, Some(Action::Pause(from, pause))),
+            Some(Verdict::PassThenPause(pause)) => {
+                self.paused += 1;
+                (true, Some(Action::Pause(from, pause)))
+            }
             Some(Verdict::Drop) => {
                 self.throttled += 1;
                 (false, Some(Action::Misbehaved(from, Misbehaviour::Flooding)))
@@ -283,15 +304,10 @@ impl<R: Rng> Overlay<R> {
     }
 
     fn on_received(&mut self, from: PeerId, message: Option<Message>, bytes: usize, now: Time, out: &mut Vec<Action>) {
-        match self.links.heard(from, bytes, now) {
-            None => return,
-            Some(Verdict::Pass) => {}
-            Some(Verdict::PassThenPause(pause)) => out.push(Action::Pause(from, pause)),
-            Some(Verdict::Drop) => {
-                self.throttled += 1;
-                out.push(Action::Misbehaved(from, Misbehaviour::Flooding));
-                return;
-            }
+        let (admitted, action) = self.admit(from, bytes, now);
+        out.extend(action);
+        if !admitted {
+            return;
         }
         match message {
             None => out.push(Action::Misbehaved(from, Misbehaviour::Unreadable)),

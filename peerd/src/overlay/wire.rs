@@ -166,9 +166,13 @@ impl TryFrom<v1::LinkFrame> for Message {
         let member = |message| Ok(Self::Membership(message));
         let tree = |message| Ok(Self::Plumtree(message));
         match frame.body.ok_or(Error::Unknown)? {
-            Body::Hello(_) | Body::Seek(_) | Body::SeekReply(_) | Body::Relay(_) | Body::RelayReply(_) | Body::Acknowledge(_) => {
-                Err(Error::Unknown)
-            }
+            Body::Hello(_)
+            | Body::Seek(_)
+            | Body::SeekReply(_)
+            | Body::Relay(_)
+            | Body::RelayReply(_)
+            | Body::Acknowledge(_)
+            | Body::Namesake(_) => Err(Error::Unknown),
             Body::Ping(ping) => Ok(Self::Link(link::Message::Ping(ping.nonce))),
             Body::Pong(pong) => Ok(Self::Link(link::Message::Pong(pong.nonce))),
             Body::Join(_) => member(M::Join),

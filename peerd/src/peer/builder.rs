@@ -158,6 +158,7 @@ impl PeerBuilder {
             registry: self.registry.as_deref().map(parse_registry).transpose()?,
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
             lan: self.lan,
+            dial_from: None,
             labels: self.labels,
             share: self.share,
             state,

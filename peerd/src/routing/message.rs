@@ -35,6 +35,13 @@ pub enum Message {
     Relay(Relay),
     /// What became of it.
     RelayReply(RelayReply),
+    /// Another peer has the name of the one that was found this way.
+    Namesake {
+        /// Of the seek.
+        id: RouteId,
+        /// The other peer.
+        peer: Contact,
+    },
 }
 
 /// A message on its way.
@@ -93,6 +100,8 @@ pub enum Action {
     Deliver(PeerId, Relay),
     /// This peer's message arrived.
     Answer(RelayReply),
+    /// Somebody says that this peer has the name of another.
+    Namesake(Contact),
 }
 
 impl Message {
@@ -110,6 +119,7 @@ impl Message {
             Self::RelayReply(RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
                 Body::RelayReply(v1::RelayReply { id: field(id), delivered, delivered_by, hops, reply_kind, reply })
             }
+            Self::Namesake { id, peer } => Body::Namesake(v1::Namesake { id: field(id), peer: Some(wire::contact(&peer)) }),
         };
         v1::LinkFrame { body: Some(body) }
     }
@@ -122,9 +132,11 @@ impl Message {
         Ok(Some(match body {
             Body::Seek(v1::Seek { id, to, hops }) => Self::Seek { id: route(&id)?, to: to.parse()?, hops },
             Body::SeekReply(v1::SeekReply { id, found, peer }) => {
-                let peer = peer.filter(|_| found).map(wire::read_contact).transpose();
-                let found = peer.map_err(|error| InvalidField::new("peer", error.to_string()))?;
-                Self::SeekReply { id: route(&id)?, found }
+                Self::SeekReply { id: route(&id)?, found: contact(peer.filter(|_| found))? }
+            }
+            Body::Namesake(v1::Namesake { id, peer }) => {
+                let peer = contact(peer)?.ok_or_else(|| InvalidField::new("peer", "is missing"))?;
+                Self::Namesake { id: route(&id)?, peer }
             }
             Body::Relay(v1::Relay { id, to, kind, body, from, hops, message_id }) => {
                 Self::Relay(Relay { id: route(&id)?, to: to.parse()?, kind, body, from, hops, message_id })
@@ -135,6 +147,10 @@ impl Message {
             _ => return Ok(None),
         }))
     }
+}
+
+fn contact(peer: Option<v1::Contact>) -> Result<Option<Contact>, InvalidField> {
+    peer.map(wire::read_contact).transpose().map_err(|error| InvalidField::new("peer", error.to_string()))
 }
 
 fn route(id: &[u8]) -> Result<RouteId, InvalidField> {

@@ -11,17 +11,31 @@ struct Net {
     /// What the peer that asks heard.
     heard: Vec<Action>,
     delivered: Vec<(usize, Relay)>,
+    /// Who was told of a namesake, and of whom.
+    namesakes: Vec<(usize, Contact)>,
 }
 
+/// Two of them have one name.
+const TWINS: [usize; 2] = [4, 5];
+
 fn contact(index: usize) -> Contact {
-    Contact::parse(PeerId::from_u128(index as u128 + 1), &format!("p{index}"), "127.0.0.1:1").unwrap()
+    let name = if TWINS.contains(&index) { "twin".to_owned() } else { format!("p{index}") };
+    Contact::parse(PeerId::from_u128(index as u128 + 1), &name, "127.0.0.1:1").unwrap()
 }
 
 impl Net {
     fn new(peers: usize, links: &[(usize, usize)]) -> Self {
         let both = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
         let peers = (0..peers).map(|index| Routing::new(contact(index))).collect();
-        Self { peers, links: both, under_way: VecDeque::new(), frames: 0, heard: Vec::new(), delivered: Vec::new() }
+        Self {
+            peers,
+            links: both,
+            under_way: VecDeque::new(),
+            frames: 0,
+            heard: Vec::new(),
+            delivered: Vec::new(),
+            namesakes: Vec::new(),
+        }
     }
 
     fn neighbours(&self, of: usize) -> Vec<Contact> {
@@ -49,6 +63,7 @@ impl Net {
                     self.delivered.push((at, relay));
                     self.take(at, vec![Action::Send(from, Message::RelayReply(reply))]);
                 }
+                Action::Namesake(other) => self.namesakes.push((at, other)),
                 told => self.heard.push(told),
             }
         }
@@ -132,6 +147,49 @@ fn a_message_without_a_way_is_sent_back_and_a_stranger_cannot_use_anothers() {
     net.run();
     let actions = net.peers[1].received(PeerId::from_u128(4), Message::Relay(relay(1, "p2")), &[], Time::ZERO);
     assert!(matches!(&actions[..], [Action::Send(to, Message::RelayReply(reply))] if to.as_u128() == 4 && !reply.delivered));
+}
+
+/// 0 - 1 - 2 - twin 4, and 1 - 3 - twin 5.
+const WITH_TWINS: [(usize, usize); 5] = [(0, 1), (1, 2), (1, 3), (2, 4), (3, 5)];
+
+#[test]
+fn where_answers_of_two_peers_with_one_name_meet_each_is_told_of_the_other() {
+    let mut net = Net::new(6, &WITH_TWINS);
+    net.seek(0, 1, "twin");
+    net.run();
+    // The asker has one answer, and both twins know.
+    assert!(matches!(&net.heard[..], [Action::Found(1, _)]), "{:?}", net.heard);
+    net.namesakes.sort_by_key(|(at, _)| *at);
+    assert_eq!(net.namesakes, [(4, contact(5)), (5, contact(4))]);
+    // A single peer that is found along two ways is nobody's namesake.
+    let mut net = Net::new(4, &[(0, 1), (0, 2), (1, 3), (2, 3)]);
+    net.seek(0, 1, "p3");
+    net.run();
+    assert!(net.namesakes.is_empty());
+}
+
+#[test]
+fn a_peer_that_yields_its_name_leaves_the_messages_to_the_other() {
+    for (yields, gets) in [(4, 5), (5, 4)] {
+        let mut net = Net::new(6, &WITH_TWINS);
+        net.peers[yields].yield_name(true);
+        net.seek(0, 1, "twin");
+        net.run();
+        assert_eq!(net.heard, [Action::Found(1, contact(gets))]);
+        let actions = net.peers[0].send(relay(1, "twin"));
+        net.take(0, actions);
+        net.run();
+        assert_eq!(net.delivered.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [gets]);
+        // What comes straight to it goes back: it is not for it any more.
+        let actions = net.peers[yields].received(PeerId::from_u128(3), Message::Relay(relay(9, "twin")), &[], Time::ZERO);
+        assert!(matches!(&actions[..], [Action::Send(_, Message::RelayReply(reply))] if !reply.delivered));
+    }
+    // Also to one whose only link is to the peer that yields.
+    let mut net = Net::new(6, &[(0, 5), (5, 3), (3, 4)]);
+    net.peers[5].yield_name(true);
+    net.seek(0, 1, "twin");
+    net.run();
+    assert_eq!(net.heard, [Action::Found(1, contact(4))]);
 }
 
 #[test]

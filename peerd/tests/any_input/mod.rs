@@ -5,12 +5,23 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use p2pdi::{
+    link::LinkMessage,
+    name::PeerName,
+    v1::{self, Announcement, link_frame::Body},
+};
 use peerd::overlay::{
     Action, Config, Contact, Event, Message, Overlay, PeerId, Time, islands, link,
     membership::{self, Membership},
     plumtree::{self, Advert, Beacon, Gossip, MAX_IDS, MAX_KEPT, MAX_MISSING, MAX_ORIGINS, MessageId, Plumtree, Root},
     wire,
 };
+use peerd::{
+    mesh::Bootnode,
+    messages::MessageKind,
+    routing::{self, ROUTES_MAX, Relay, RelayReply, Routing},
+};
+use prost::Message as _;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -255,7 +266,92 @@ pub fn drive_overlay(data: &[u8]) {
     }
 }
 
-/// The decoder: no panic, and what it accepts is the same again after another trip.
+/// The routing machine, by links that keep to no rule.
+pub fn drive_routing(data: &[u8]) {
+    let mut source = Source(data);
+    let mut now = Time::ZERO;
+    let mut routing = Routing::new(contact(ME));
+    let names: Vec<PeerName> = (0..4).map(|n| format!("peer-{n}").parse().expect("a name")).collect();
+    while !source.0.is_empty() {
+        now += source.wait();
+        let neighbours: Vec<Contact> = source.list(Source::contact).into_iter().filter(|peer| peer.id() != ME).collect();
+        let id = u128::from(source.byte() % 8);
+        let to = names[usize::from(source.byte() % 4)].clone();
+        let relay = |source: &mut Source<'_>| Relay {
+            id,
+            to: to.clone(),
+            kind: String::new(),
+            body: Bytes::new(),
+            from: String::new(),
+            hops: source.number() as u32,
+            message_id: Bytes::new(),
+        };
+        let from = source.id();
+        let actions = match source.byte() % 12 {
+            0 => routing.seek(id, &to, &neighbours, now),
+            1 => routing.send(relay(&mut source)),
+            2 => routing.send_to(from, relay(&mut source), now),
+            3 => routing.link_down(from),
+            4 => routing.tick(now),
+            5 => {
+                routing.yield_name(source.flag());
+                Vec::new()
+            }
+            kind => {
+                let message = match kind {
+                    6 | 7 => routing::Message::Seek { id, to: to.clone(), hops: source.number() as u32 },
+                    8 | 9 => routing::Message::SeekReply { id, found: source.flag().then(|| source.contact()) },
+                    10 => routing::Message::Relay(relay(&mut source)),
+                    _ if source.flag() => routing::Message::Namesake { id, peer: source.contact() },
+                    _ => routing::Message::RelayReply(RelayReply {
+                        id,
+                        delivered: source.flag(),
+                        delivered_by: String::new(),
+                        hops: source.number() as u32,
+                        reply_kind: String::new(),
+                        reply: Bytes::new(),
+                    }),
+                };
+                routing.received(from, message, &neighbours, now)
+            }
+        };
+        for action in actions {
+            match action {
+                routing::Action::Send(_, message) => {
+                    let body = message.clone().into_frame().body.expect("a frame says something");
+                    assert_eq!(routing::Message::read(body), Ok(Some(message)), "nobody could read it");
+                }
+                routing::Action::Namesake(peer) => assert!(peer.id() != ME),
+                _ => {}
+            }
+        }
+        assert!(routing.len() <= ROUTES_MAX);
+    }
+}
+
+/// Whatever strangers say as text or in a broadcast.
+pub fn decode_rest(data: &[u8]) {
+    let message = LinkMessage::decode(data).expect("nothing ends a link");
+    assert!(message.unreadable.is_none_or(|(_, length)| length == data.len()));
+    if let Ok(announcement) = Announcement::decode(data) {
+        if let Some(sender) = announcement.sender {
+            let _ = wire::read_contact(sender);
+        }
+        let _ = announcement.kind.parse::<MessageKind>();
+    }
+    if let Ok(contact) = v1::Contact::decode(data)
+        && let Ok(contact) = wire::read_contact(contact)
+    {
+        assert_eq!(wire::read_contact(wire::contact(&contact)), Ok(contact));
+    }
+    let text = String::from_utf8_lossy(data);
+    if let Ok(bootnode) = text.parse::<Bootnode>() {
+        assert!(!bootnode.endpoints().is_empty());
+        assert_eq!(bootnode.to_string().parse::<Bootnode>(), Ok(bootnode));
+    }
+}
+
+/// The decoders of what travels on a link: no panic, and what they accept is the same again after another trip.
 pub fn decode(data: &[u8]) {
     if let Ok(message) = wire::decode(Bytes::copy_from_slice(data)) {
         let again = wire::decode(wire::encode(&message));
@@ -263,9 +359,17 @@ pub fn decode(data: &[u8]) {
         let again = again.expect("what was encoded can be decoded");
         assert_eq!(wire::decode(wire::encode(&again)), Ok(again));
     }
-    if let Ok(frame) = <p2pdi::v1::LinkFrame as prost::Message>::decode(data) {
-        let _ = wire::read_hello(frame);
+    if let Ok(frame) = v1::LinkFrame::decode(data) {
+        let _ = wire::read_hello(frame.clone());
+        if let Some(Body::Acknowledge(acknowledge)) = &frame.body {
+            let _ = acknowledge.id.as_ref().map(wire::read_broadcast_id);
+        }
+        if let Some(Ok(Some(message))) = frame.body.map(routing::Message::read) {
+            let body = message.clone().into_frame().body.expect("a frame says something");
+            assert_eq!(routing::Message::read(body), Ok(Some(message)));
+        }
     }
+    decode_rest(data);
 }
 
 /// Any message can be encoded, and decoded unless a list is past its limit.

@@ -8,7 +8,7 @@ const PEERS: usize = 50;
 const KILLED: usize = 15;
 
 /// Whether links lead from each to each.
-fn is_one_network(peers: &[TestPeer]) -> bool {
+pub(crate) fn is_one_network(peers: &[TestPeer]) -> bool {
     let ids: Vec<_> = peers.iter().map(|peer| peer.handle.identity().id).collect();
     let (mut reached, mut next) = (BTreeSet::from([ids[0]]), vec![0]);
     while let Some(at) = next.pop() {
@@ -29,7 +29,7 @@ async fn broadcast(from: &TestPeer, body: &str) -> BroadcastResponse {
     from.control().await.broadcast(request).await.unwrap().into_inner()
 }
 
-fn times_heard(peers: &[TestPeer], body: &str) -> Vec<usize> {
+pub(crate) fn times_heard(peers: &[TestPeer], body: &str) -> Vec<usize> {
     peers.iter().map(|peer| peer.messages().iter().filter(|message| *message == body).count()).collect()
 }
 
@@ -45,6 +45,10 @@ async fn fifty_peers_hear_a_broadcast_once_and_survive_the_death_of_fifteen() {
     let tally = broadcast(&peers[7], "first").await;
     until("all have heard", async || times_heard(&peers, "first").iter().sum::<usize>() == PEERS - 1).await;
     assert!(times_heard(&peers, "first").iter().enumerate().all(|(at, times)| *times == usize::from(at != 7)));
+    // By the counts as well: each has delivered it once, and what came again was counted and not shown.
+    let counted = |peer: &TestPeer| peer.mesh().broadcasts;
+    assert!(peers.iter().enumerate().all(|(at, peer)| counted(peer) == u64::from(at != 7)));
+    assert!(peers.iter().all(|peer| peer.messages().len() <= 1));
     assert_eq!(tally.acknowledged, PEERS as u64 - 1, "{tally:?}");
 
     // Every third or so, the first bootnode among them, without a goodbye.

@@ -3,6 +3,12 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
 mod crowd;
+mod faults;
+mod namesakes;
+mod partition;
+mod proxy;
 mod recovery;
+mod stranger;
+mod strangers;
 mod support;
 mod three;

@@ -1,7 +1,9 @@
 //! Peers to test with, and waiting with a deadline.
 
+use crate::proxy::Proxy;
 use p2pdi::{
     endpoint::Endpoint,
+    id::PeerId,
     server::Limits,
     v1::{WhisperRequest, control_client::ControlClient, peer_client::PeerClient},
 };
@@ -13,7 +15,8 @@ use peerd::{
 };
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -42,15 +45,27 @@ pub(crate) struct Setup {
     pub(crate) bootnodes: Vec<Bootnode>,
     pub(crate) advertise: Option<Endpoint>,
     pub(crate) registry: Option<Endpoint>,
+    /// Where it dials others from, and what stands in front of it.
+    pub(crate) dial_from: Option<IpAddr>,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) id: Option<PeerId>,
 }
 
 impl Setup {
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), bootnodes: Vec::new(), advertise: None, registry: None }
+        Self {
+            name: name.to_owned(),
+            bootnodes: Vec::new(),
+            advertise: None,
+            registry: None,
+            dial_from: None,
+            proxy: None,
+            id: None,
+        }
     }
 
     pub(crate) fn with_bootnodes<'a>(mut self, peers: impl IntoIterator<Item = &'a TestPeer>) -> Self {
-        let bootnode = |peer: &TestPeer| format!("{}:{}", peer.handle.identity().name, peer.address.port());
+        let bootnode = |peer: &TestPeer| format!("{}:{}", peer.handle.identity().name, peer.handle.identity().endpoint.port());
         self.bootnodes = peers.into_iter().map(|peer| bootnode(peer).parse().unwrap()).collect();
         self
     }
@@ -59,9 +74,18 @@ impl Setup {
         let state = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        if let Some(proxy) = &self.proxy {
+            proxy.leads_to(address);
+        }
+        if let Some(id) = self.id {
+            // Made once and kept; here it was made before.
+            std::fs::create_dir(state.path().join("state")).unwrap();
+            std::fs::write(state.path().join("state/id"), format!("{id}\n")).unwrap();
+        }
         let config = NodeConfig {
             name: self.name.parse().unwrap(),
-            advertise: self.advertise,
+            advertise: self.advertise.or(self.proxy.as_ref().map(|proxy| proxy.address().into())),
+            dial_from: self.dial_from,
             registry: self.registry,
             bootnodes: self.bootnodes,
             lan: false,
@@ -97,6 +121,22 @@ impl TestPeer {
 
     pub(crate) fn is_linked_to(&self, other: &Self) -> bool {
         self.handle.mesh().view().neighbours.iter().any(|(contact, _)| contact.id() == other.handle.identity().id)
+    }
+
+    /// How many peers it counts as its neighbours.
+    pub(crate) fn neighbours(&self) -> usize {
+        self.handle.mesh().view().neighbours.len()
+    }
+
+    /// Its counts.
+    pub(crate) fn mesh(&self) -> p2pdi::v1::MeshStatus {
+        self.handle.mesh().view().status.clone()
+    }
+
+    /// Broadcasts `body`, and waits for no acknowledgement.
+    pub(crate) async fn say_to_all(&self, body: impl Into<bytes::Bytes>) {
+        let kind = "text".parse().unwrap();
+        self.handle.mesh().broadcast(&kind, body.into(), Duration::ZERO).await.unwrap();
     }
 
     /// Bodies of the messages it has, as text.
@@ -136,6 +176,33 @@ impl Drop for TestPeer {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Lines that this process has logged so far with `word` in them, from the first call on; each test looks for a name of its own.
+pub(crate) fn logged(word: &str) -> Vec<String> {
+    static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let writer = Log(Arc::clone(&log));
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    });
+    let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
+    log.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+}
+
+#[derive(Clone)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

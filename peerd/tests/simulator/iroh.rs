@@ -12,8 +12,17 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Index, Input, Kind, Micros, Node, Output};
 
+/// Links and contacts of [`IrohWide`]: as many as ours has on average (`links_per_peer` of the benchmark), and as many to fall
+/// back on.
+const WIDE: (usize, usize) = (8, 48);
+
 /// A peer of iroh-gossip, with its default configuration.
-pub struct Iroh {
+pub type Iroh = Peer<false>;
+/// A peer of iroh-gossip with views as large as ours, and all else as by default.
+pub type IrohWide = Peer<true>;
+
+/// A peer of iroh-gossip.
+pub struct Peer<const WIDE_VIEWS: bool> {
     state: State<Index, ChaCha8Rng>,
     timers: BTreeMap<u64, proto::Timer<Index>>,
     next_timer: u64,
@@ -32,15 +41,19 @@ fn hops(scope: DeliveryScope) -> u32 {
     digits.parse::<u32>().map_or(1, |round| round + 1)
 }
 
-impl Node for Iroh {
+impl<const WIDE_VIEWS: bool> Node for Peer<WIDE_VIEWS> {
     type Message = proto::Message<Index>;
     const DIALS: bool = false;
 
     fn new(me: Index, _life: u64, seed: u64, _now: Micros) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let data = PeerData::new(Bytes::from_static(b"10.0.0.1:7801"));
+        let mut config = proto::Config::default();
+        if WIDE_VIEWS {
+            (config.membership.active_view_capacity, config.membership.passive_view_capacity) = WIDE;
+        }
         Self {
-            state: State::new(me, data, proto::Config::default(), rng),
+            state: State::new(me, data, config, rng),
             timers: BTreeMap::new(),
             next_timer: 0,
             neighbours: Vec::new(),

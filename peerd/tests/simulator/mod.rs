@@ -27,8 +27,9 @@ pub type Index = u32;
 
 /// One second.
 pub const SECOND: Micros = 1_000_000;
-/// iroh-gossip's simulator draws from the same range.
-const LATENCY: std::ops::Range<Micros> = 10_000..100_000;
+/// Latencies of links, unless a network is given others. iroh-gossip's simulator draws from this range by default, and from the
+/// lower half of it in the scenarios that it is published with.
+pub const LATENCY: std::ops::Range<Micros> = 10_000..100_000;
 const REGISTRY_LATENCY: Micros = 20_000;
 /// A lease of 30 s, kept alive every 10 s: a dead peer is listed for another 20 to 30 s.
 const LISTED_AFTER_DEATH: std::ops::Range<Micros> = 20 * SECOND..30 * SECOND;
@@ -160,14 +161,21 @@ pub struct Network<N: Node> {
     /// Whether messages go through their encoding, and bytes are counted.
     pub encode: bool,
     pub faults: Faults,
+    latencies: std::ops::Range<Micros>,
     listed: Vec<Index>,
     out: Vec<Output<N::Message>>,
 }
 
 impl<N: Node> Network<N> {
-    /// An empty network.
+    /// An empty network, with links as slow as [`LATENCY`] says.
     pub fn new(seed: u64) -> Self {
+        Self::with_latencies(seed, LATENCY)
+    }
+
+    /// An empty network with links of these latencies.
+    pub fn with_latencies(seed: u64, latencies: std::ops::Range<Micros>) -> Self {
         Self {
+            latencies,
             now: 0,
             seed,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -306,6 +314,13 @@ impl<N: Node> Network<N> {
         peers.iter().filter(got).count() as f64 / peers.len().max(1) as f64
     }
 
+    /// Links a peer has, on average.
+    pub fn mean_degree(&self) -> f64 {
+        let alive = self.alive();
+        let links: usize = alive.iter().filter_map(|index| self.node(*index)).map(|node| node.neighbours().len()).sum();
+        links as f64 / alive.len().max(1) as f64
+    }
+
     /// Sizes of the connected parts of the graph of neighbours, largest first.
     pub fn components(&self) -> Vec<usize> {
         let mut seen = vec![false; self.slots.len()];
@@ -374,7 +389,7 @@ impl<N: Node> Network<N> {
             x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             x ^= x >> 31;
         }
-        LATENCY.start + x % (LATENCY.end - LATENCY.start)
+        self.latencies.start + x % (self.latencies.end - self.latencies.start)
     }
 
     /// Whether anything can pass between two peers.

@@ -9,7 +9,7 @@
 
 use rand::{RngExt, seq::SliceRandom};
 
-use super::{Index, Micros, Network, Node, SECOND};
+use super::{Faults, Index, LATENCY, Micros, Network, Node, SECOND};
 
 /// A broadcast counts as far as it came in this time.
 pub const DEADLINE: Micros = 5 * SECOND;
@@ -27,6 +27,7 @@ pub struct Figures {
     pub again: u64,
     pub controls_per_peer_second: f64,
     pub bytes_per_peer_second: f64,
+    pub mean_degree: f64,
     pub asks: u64,
 }
 
@@ -34,6 +35,8 @@ pub struct Figures {
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     pub survivors: usize,
+    /// Of all broadcasts since the failure.
+    pub figures: Figures,
     /// Every broadcast sent this many seconds after the failure or later reached all survivors within
     /// [`DEADLINE`]; `None` if the last one watched did not.
     pub recovered_after_s: Option<u64>,
@@ -43,13 +46,23 @@ pub struct Recovery {
     pub later: f64,
     /// Islands at the end.
     pub islands: usize,
-    pub asks: u64,
     pub dials: u64,
 }
 
 /// A network of `peers` that start one after the other, at `per_second`, and are then left alone.
 pub fn build<N: Node>(seed: u64, peers: usize, per_second: u64, settle_s: u64) -> Network<N> {
-    let mut network = Network::new(seed);
+    build_with(seed, peers, per_second, settle_s, LATENCY)
+}
+
+/// The same, with links as slow as `latencies` says.
+pub fn build_with<N: Node>(
+    seed: u64,
+    peers: usize,
+    per_second: u64,
+    settle_s: u64,
+    latencies: std::ops::Range<Micros>,
+) -> Network<N> {
+    let mut network = Network::with_latencies(seed, latencies);
     for _ in 0..peers {
         network.add();
         network.run(SECOND / per_second);
@@ -70,6 +83,14 @@ pub fn many_senders<N: Node>(network: &mut Network<N>, broadcasts: usize, interv
     }
     network.run(DEADLINE);
     figures(network, &peers, start)
+}
+
+/// As [`many_senders`], while a share of all messages is lost, whatever they are.
+pub fn lossy<N: Node>(network: &mut Network<N>, broadcasts: usize, interval: Micros, loss: f64) -> Figures {
+    let before = std::mem::replace(&mut network.faults, Faults { loss, ..Faults::default() });
+    let figures = many_senders(network, broadcasts, interval);
+    network.faults = before;
+    figures
 }
 
 /// Peers of a share of `per_second` are killed each second, and as many start, while random peers broadcast.
@@ -117,12 +138,14 @@ fn figures<N: Node>(network: &Network<N>, peers: &[Index], start: Micros) -> Fig
     let peer_seconds = peers.len() as f64 * seconds;
     figures.controls_per_peer_second = traffic.controls as f64 / peer_seconds;
     figures.bytes_per_peer_second = traffic.bytes as f64 / peer_seconds;
+    figures.mean_degree = network.mean_degree();
     figures
 }
 
 /// A share of all peers is gone at once; a random survivor broadcasts each second from then on.
 pub fn mass_failure<N: Node>(network: &mut Network<N>, share: f64, watch_s: u64, unplug: bool) -> Recovery {
     network.reset();
+    let start = network.now;
     let mut peers = network.alive();
     peers.shuffle(&mut network.rng);
     let dead = (peers.len() as f64 * share).round() as usize;
@@ -155,12 +178,12 @@ pub fn mass_failure<N: Node>(network: &mut Network<N>, share: f64, watch_s: u64,
     };
     Recovery {
         survivors: survivors.len(),
+        figures: figures(network, &survivors, start),
         recovered_after_s: (recovered < watch_s).then_some(recovered),
         first_10s: part(0, 10),
         to_30s: part(10, 30),
         later: part(30, usize::MAX),
         islands: network.components().len(),
-        asks: network.traffic.asks,
         dials: network.traffic.dials,
     }
 }

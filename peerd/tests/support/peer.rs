@@ -101,6 +101,7 @@ pub fn config(name: &str, folder: &TempDir) -> NodeConfig {
     NodeConfig {
         name: name.parse().unwrap(),
         advertise: None,
+        dial_from: None,
         registry: None,
         bootnodes: Vec::new(),
         lan: false,

@@ -18,7 +18,14 @@ impl MeshDriver {
     pub(super) fn on_frame(&mut self, from: PeerId, frame: LinkFrame) {
         let bytes = frame.encoded_len();
         match frame.body {
-            Some(body @ (Body::Seek(_) | Body::SeekReply(_) | Body::Relay(_) | Body::RelayReply(_) | Body::Acknowledge(_))) => {
+            Some(
+                body @ (Body::Seek(_)
+                | Body::SeekReply(_)
+                | Body::Relay(_)
+                | Body::RelayReply(_)
+                | Body::Namesake(_)
+                | Body::Acknowledge(_)),
+            ) => {
                 if self.admit(from, bytes) && !self.on_relayed(from, body) {
                     self.perform(vec![Action::Misbehaved(from, Misbehaviour::Unreadable)]);
                 }
@@ -27,7 +34,13 @@ impl MeshDriver {
             None => drop(self.admit(from, bytes)),
             body => match Message::try_from(LinkFrame { body }) {
                 Err(wire::Error::Unknown) => drop(self.admit(from, bytes)),
-                read => self.tell_overlay(Event::Received { from, message: read.ok(), bytes }),
+                read => {
+                    let message = read.ok();
+                    if let Some(message) = &message {
+                        self.notice_in(message);
+                    }
+                    self.tell_overlay(Event::Received { from, message, bytes });
+                }
             },
         }
         self.tell_events();
@@ -49,11 +62,15 @@ impl MeshDriver {
             let (Some(id), true) = (id, peers.len() <= PEERS_MAX) else { return false };
             let peers: Result<Vec<_>, _> = peers.into_iter().map(wire::read_contact).collect();
             let Ok(peers) = peers else { return false };
+            self.notice(&peers);
             self.acks.acknowledged(id, peers, now);
             return true;
         }
         match routing::Message::read(body) {
             Ok(Some(message)) => {
+                if let routing::Message::SeekReply { found: Some(found), .. } = &message {
+                    self.notice([found]);
+                }
                 let neighbours = self.neighbours();
                 let actions = self.routing.received(from, message, &neighbours, now);
                 self.route(actions);
@@ -96,6 +113,7 @@ impl MeshDriver {
                     }
                 }
                 Action::Deliver(from, relay) => self.deliver(from, relay),
+                Action::Namesake(contact) => self.notice([&contact]),
             }
         }
     }
@@ -133,6 +151,9 @@ impl MeshDriver {
             tracing::debug!(origin = %id.origin, "a broadcast cannot be read");
             return;
         };
+        if let Some(Ok(sender)) = sender.clone().map(wire::read_contact) {
+            self.notice([&sender]);
+        }
         let sender = sender.map(|contact| contact.name).unwrap_or_default();
         self.post.broadcast(&sender, &kind, body, hops);
         if acknowledge {

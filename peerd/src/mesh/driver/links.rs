@@ -1,35 +1,35 @@
 //! Opening, replacing and closing links.
 
-use super::{GREETINGS_MAX, Input, Link, MeshDriver, Purpose};
+use super::{GREETINGS_MAX, Input, LOST_MAX, Link, MeshDriver, Purpose};
 use crate::{
-    mesh::link::{self, Greeted, Heard, Outgoing, Reader},
+    mesh::{
+        link::{self, Greeted, Heard, Incoming, NotOpened, NotQueued, Outgoing, Reader},
+        strangers::LINKS_PER_ADDRESS,
+    },
     overlay::{
         Action, Contact, Event, PeerId,
         link::{Keep, keep},
     },
 };
-use p2pdi::{
-    endpoint::Endpoint,
-    v1::{LinkFrame, LinkRequest},
-};
+use p2pdi::{endpoint::Endpoint, v1::LinkFrame};
+use std::net::IpAddr;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
 impl MeshDriver {
     /// Opens a link to the first of `endpoints` that answers.
     pub(super) fn dial(&mut self, endpoints: Vec<Endpoint>, purpose: Purpose) {
-        if self.greetings >= GREETINGS_MAX {
-            self.not_opened(purpose, "too many links are being opened");
+        if self.dialling >= GREETINGS_MAX {
+            self.not_opened(purpose, &"too many links are being opened".into());
             return;
         }
-        self.greetings += 1;
-        let (hello, tell) = (self.hello.clone(), self.tell.clone());
+        self.dialling += 1;
+        let (hello, tell, from) = (self.hello.clone(), self.tell.clone(), self.dial_from);
         self.tasks.spawn(async move {
-            let mut failure = "there is no address to dial".to_owned();
+            let mut failure = NotOpened::from("there is no address to dial");
             let mut opened = None;
             for endpoint in endpoints {
-                match link::dial(&endpoint, hello.clone()).await {
+                match link::dial(&endpoint, from, hello.clone()).await {
                     Ok(greeted) => {
                         opened = Some(greeted);
                         break;
@@ -47,17 +47,25 @@ impl MeshDriver {
     }
 
     /// Greets whoever opened a link.
-    pub(super) fn accept(&mut self, frames: Box<Streaming<LinkRequest>>, out: Outgoing) {
-        if self.greetings >= GREETINGS_MAX {
+    pub(super) fn accept(&mut self, frames: Incoming, out: Outgoing, caller: Option<IpAddr>) {
+        if self.accepting >= GREETINGS_MAX {
             tracing::debug!("too many links are being opened; one more is closed");
             return;
         }
-        self.greetings += 1;
+        if let Some(ip) = caller
+            && !self.strangers.may_greet(ip)
+        {
+            if self.strangers.is_news(ip) {
+                tracing::warn!(address = %ip, "one address opens too many links; closing those past its share");
+            }
+            return;
+        }
+        self.accepting += 1;
         let (hello, tell) = (self.hello.clone(), self.tell.clone());
         self.tasks.spawn(async move {
             let input = match link::accept(frames, out, hello).await {
-                Ok(greeted) => Input::Opened(Box::new(greeted), Purpose::Accepted),
-                Err(why) => Input::NotOpened(Purpose::Accepted, why),
+                Ok(greeted) => Input::Opened(Box::new(greeted), Purpose::Accepted(caller)),
+                Err(why) => Input::NotOpened(Purpose::Accepted(caller), why),
             };
             let _ = tell.send(input).await;
         });
@@ -69,28 +77,55 @@ impl MeshDriver {
                 if self.links.get(&peer).is_some_and(|link| link.number == number) {
                     match heard {
                         Heard::Frame(frame) => self.on_frame(peer, frame),
-                        Heard::Ended(why) => {
+                        Heard::Unreadable(bytes) => self.tell_overlay(Event::Received { from: peer, message: None, bytes }),
+                        Heard::Ended(why, None) => {
                             tracing::debug!(%peer, why, "a link ended");
                             self.lost(peer);
+                        }
+                        Heard::Ended(_, Some(what)) => {
+                            self.on_misbehaviour(peer, what);
+                            self.shun(peer, what);
                         }
                     }
                 }
             }
             Input::Opened(greeted, purpose) => {
-                self.greetings -= 1;
+                self.greeted(&purpose);
                 self.opened(*greeted, purpose);
             }
             Input::NotOpened(purpose, why) => {
-                self.greetings -= 1;
+                self.greeted(&purpose);
                 self.not_opened(purpose, &why);
             }
-            Input::PeersFound(peers) => self.tell_overlay(Event::PeersFound(peers)),
+            Input::PeersFound(peers) => {
+                self.notice(&peers);
+                self.tell_overlay(Event::PeersFound(peers));
+            }
             Input::Answered(peer, frame) => self.send(peer, frame),
         }
         self.tell_events();
     }
 
-    fn not_opened(&mut self, purpose: Purpose, why: &str) {
+    /// One greeting less is under way.
+    fn greeted(&mut self, purpose: &Purpose) {
+        match purpose {
+            Purpose::Accepted(caller) => {
+                self.accepting -= 1;
+                if let Some(ip) = caller {
+                    self.strangers.greeted(*ip);
+                }
+            }
+            _ => self.dialling -= 1,
+        }
+    }
+
+    fn not_opened(&mut self, purpose: Purpose, why: &NotOpened) {
+        if let NotOpened::Wrong(_) = why {
+            self.misbehaviour += 1;
+            self.changed = true;
+        }
+        let wrong = matches!(why, NotOpened::Wrong(_));
+        let why = why.why();
         match purpose {
             Purpose::Overlay(peer) => {
                 tracing::debug!(%peer, why, "could not open a link");
@@ -102,27 +137,48 @@ impl MeshDriver {
             }
             // Whoever asked may have gone.
             Purpose::Join(answer) => drop(answer.send(Err(why.to_owned()))),
-            Purpose::Accepted => tracing::debug!(why, "a link was not taken"),
+            Purpose::Namesake(peer) => {
+                tracing::debug!(%peer, why, "a peer that is said to have this one's name does not answer");
+                let now = self.now();
+                self.namesakes.failed(peer, now);
+            }
+            Purpose::Accepted(Some(ip)) if wrong && self.strangers.is_news(ip) => {
+                tracing::warn!(address = %ip, why, "who opened a link is no peer, or a broken one; there may be more");
+            }
+            Purpose::Accepted(caller) => tracing::debug!(?caller, why, "a link was not taken"),
         }
     }
 
     fn opened(&mut self, greeted: Greeted, purpose: Purpose) {
-        let contact = greeted.contact.clone();
+        let (contact, now) = (greeted.contact.clone(), self.now());
         if contact.id() == self.me.id() {
             match purpose {
                 Purpose::Bootnode(index) => self.bootnodes.is_me(index),
-                other => self.not_opened(other, "that is this peer itself"),
+                other => self.not_opened(other, &"that is this peer itself".into()),
             }
             return;
         }
-        if contact.name() == self.me.name() {
-            tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), "another peer goes by this peer's name");
+        self.greeted_by(&contact);
+        if self.strangers.is_shunned(contact.id(), now) && !matches!(purpose, Purpose::Join(_)) {
+            self.not_opened(purpose, &"it was put out for what it sent, and is left alone for a while".into());
+            return;
         }
+        let mut caller = None;
         let insist = match purpose {
-            Purpose::Accepted => false,
+            Purpose::Accepted(from) => {
+                caller = from;
+                false
+            }
             Purpose::Overlay(peer) if peer == contact.id() => false,
             Purpose::Overlay(_) => {
-                self.not_opened(purpose, "another peer answers at its address");
+                self.not_opened(purpose, &"another peer answers at its address".into());
+                return;
+            }
+            Purpose::Namesake(peer) => {
+                if peer != contact.id() || contact.name() != self.me.name() {
+                    self.not_opened(purpose, &"another peer answers at its address".into());
+                }
+                // It greeted, which was all that was wanted.
                 return;
             }
             Purpose::Bootnode(index) => {
@@ -130,24 +186,42 @@ impl MeshDriver {
                 true
             }
             Purpose::Join(answer) => {
+                self.strangers.forgive(contact.id());
                 let _ = answer.send(Ok(contact.clone()));
                 true
             }
         };
+        if let Some(ip) = caller
+            && self.links.values().filter(|link| link.caller == caller).count() >= LINKS_PER_ADDRESS
+        {
+            if self.strangers.is_news(ip) {
+                tracing::warn!(address = %ip, "one address has too many links open; closing those past its share");
+            }
+            return;
+        }
         if insist {
-            let now = self.now();
             let mut actions = self.overlay.handle(Event::Join(contact.clone()), now);
             // The link is here already.
             actions.retain(|action| !matches!(action, Action::Dial(dialled) if dialled.id() == contact.id()));
             self.perform(actions);
         }
-        self.take(contact, greeted);
+        self.take(contact, greeted, caller);
     }
 
     /// Takes a link, unless the one that is there stays in its place.
-    fn take(&mut self, contact: Contact, greeted: Greeted) {
-        let peer = contact.id();
+    fn take(&mut self, contact: Contact, greeted: Greeted, caller: Option<IpAddr>) {
+        let (peer, now) = (contact.id(), self.now());
         if let Some(existing) = self.links.get(&peer) {
+            if existing.dialled == greeted.dialled && self.overlay.is_fresh(peer, now) {
+                // A peer that lives dials no second link. Whoever claims its id must not get its place.
+                if caller.is_some() {
+                    self.misbehaviour += 1;
+                    self.changed = true;
+                    tracing::warn!(peer = %existing.contact.name(), claimed_as = %contact.name(), from = ?caller,
+                        "somebody else says it is a peer that is linked; keeping the link that is there");
+                }
+                return;
+            }
             match keep(self.me.id(), peer, existing.dialled, greeted.dialled) {
                 Keep::Existing => return,
                 Keep::New => {
@@ -162,15 +236,17 @@ impl MeshDriver {
         let Greeted { incarnation, dialled, out, frames, .. } = greeted;
         self.links_ever += 1;
         let number = self.links_ever;
-        let (pause, paused) = watch::channel(Instant::now());
+        let (pause, watched) = watch::channel(Instant::now());
         let closing = CancellationToken::new();
         let tell = self.tell.clone();
-        let reader = Reader { number, peer, frames, pause: paused, closing: closing.clone() };
+        let reader = Reader { number, peer, frames, pause: watched, closing: closing.clone() };
         self.tasks.spawn(reader.run(move |number, peer, heard| {
             let tell = tell.clone();
             async move { tell.send(Input::Heard(number, peer, heard)).await.is_ok() }
         }));
-        self.links.insert(peer, Link { number, contact: contact.clone(), dialled, out, pause, closing, misbehaved: 0 });
+        let link = Link { number, contact: contact.clone(), dialled, caller, out, pause, paused: false, closing, misbehaved: 0 };
+        self.links.insert(peer, link);
+        self.lost.retain(|lost| lost.id() != peer);
         self.changed = true;
         self.events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });
     }
@@ -180,6 +256,7 @@ impl MeshDriver {
         let Some(link) = self.links.remove(&peer) else { return };
         if silent {
             tracing::info!(peer = %link.contact.name(), "nothing heard from a peer any more");
+            self.remember_lost(link.contact.clone());
         }
         link.closing.cancel();
         self.changed = true;
@@ -189,18 +266,32 @@ impl MeshDriver {
 
     /// A link ended by itself, or its other side does not read.
     pub(super) fn lost(&mut self, peer: PeerId) {
-        if self.links.contains_key(&peer) {
+        if let Some(contact) = self.links.get(&peer).map(|link| link.contact.clone()) {
             self.close(peer, false);
+            self.remember_lost(contact);
             self.events.push_back(Event::LinkDown { peer });
         }
+    }
+
+    /// A network that falls apart looks like the death of peers.
+    fn remember_lost(&mut self, contact: Contact) {
+        if self.lost.len() >= LOST_MAX {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(contact);
     }
 
     /// Queues a frame. A link whose queue is full is lost: the other side does not read.
     pub(super) fn send(&mut self, peer: PeerId, frame: LinkFrame) {
         let Some(link) = self.links.get(&peer) else { return };
-        if link.out.send(frame).is_err() {
-            tracing::info!(peer = %link.contact.name(), "a peer does not read what it is sent; dropping its link");
-            self.lost(peer);
+        let Err(why) = link.out.send(frame) else { return };
+        match why {
+            NotQueued::Full => {
+                tracing::info!(peer = %link.contact.name(), "a peer does not read what it is sent; dropping its link");
+            }
+            // Its reader is about to say why.
+            NotQueued::Ended => tracing::debug!(peer = %link.contact.name(), "a link has ended"),
         }
+        self.lost(peer);
     }
 }

@@ -1,7 +1,8 @@
 //! The numbers of the membership protocol, with where they come from.
 //!
 //! "HyParView" is Leitão, Pereira, Rodrigues: *HyParView: a membership protocol for reliable
-//! gossip-based broadcast* (DSN 2007); pages are those of its longer print, technical report DI-FCUL TR-07-13.
+//! gossip-based broadcast* (DSN 2007; longer as technical report DI-FCUL TR-07-13). Its numbers are those of its evaluation ("Experimental
+//! Setting"), for 10,000 peers; no pages are given, as the prints differ.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Links a peer seeks by itself. HyParView has one active view of log10(n) + 1 (5 for its 10,000
-    /// peers, page 9) that whoever comes first fills. Ours is split, as in Bitcoin, so
+    /// peers) that whoever comes first fills. Ours is split, as in Bitcoin, so
     /// that nobody can take all of it: what a peer dialled is its own choice.
     pub outgoing: usize,
     /// Links accepted from anyone who asks. One more than `outgoing`, since on average as many come in as
@@ -17,17 +18,17 @@ pub struct Config {
     pub incoming: usize,
     /// Links accepted beyond that, from newcomers and from peers that have none. A guess.
     pub reserved: usize,
-    /// Contacts remembered to fall back on. HyParView: six times the active view (k = 6: 30 for its 5, page 9).
+    /// Contacts remembered to fall back on. HyParView: six times the active view (k = 6: 30 for its 5).
     pub passive: usize,
-    /// Hops of a forwarded join (ARWL 6, HyParView, page 9).
+    /// Hops of a forwarded join (ARWL 6, HyParView).
     pub active_walk: u32,
-    /// Hops to go at which a forwarded join enters the passive view (PRWL 3, HyParView, page 9).
+    /// Hops to go at which a forwarded join enters the passive view (PRWL 3, HyParView).
     pub passive_walk: u32,
-    /// Hops of a shuffle. HyParView: that of a join (6, page 9).
+    /// Hops of a shuffle. HyParView: that of a join (6).
     pub shuffle_walk: u32,
-    /// Neighbours named in a shuffle (ka 3, HyParView, page 9).
+    /// Neighbours named in a shuffle (ka 3, HyParView).
     pub shuffle_active: usize,
-    /// Passive contacts named in a shuffle (kp 4, HyParView, page 9).
+    /// Passive contacts named in a shuffle (kp 4, HyParView).
     pub shuffle_passive: usize,
     /// Time between shuffles; HyParView counts in rounds. A guess: a passive view of 48 turns over in a
     /// few minutes, for one walk of small messages.

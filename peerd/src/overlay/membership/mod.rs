@@ -6,7 +6,7 @@
 //! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that a peer that
 //!   only takes links cannot fill it, and some incoming slots are kept for newcomers.
 //! - A peer is asked before it becomes a neighbour and answers; refusals carry contacts to turn to.
-//! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead, page 7),
+//! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead),
 //!   since the newcomer seeks its own links as well.
 //! - The answer to a shuffle travels back along its walk, so that no link is made for it.
 //! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
@@ -207,6 +207,7 @@ pub struct Membership {
     shuffle_nonce: u64,
     /// When help may be asked for again, and the wait after that.
     next_ask: Time,
+    asked_at: Option<Time>,
     ask_wait: Duration,
     /// Somebody has accepted this peer once.
     joined: bool,
@@ -232,6 +233,7 @@ impl Membership {
             next_shuffle: now + config.hungry_shuffle_interval,
             shuffle_nonce: 0,
             next_ask: now,
+            asked_at: None,
             ask_wait: config.ask_min,
             joined: false,
             settled: false,

@@ -41,7 +41,7 @@ impl Membership {
     }
 
     /// "A node that receives a join request will start by adding the new node to its active view, even
-    /// if it has to drop a random node from it" and sends a forward join to all others (HyParView, page 6).
+    /// if it has to drop a random node from it" and sends a forward join to all others (HyParView, "Join Mechanism").
     pub(super) fn on_join(&mut self, from: PeerId, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let known = self.active.contains_key(&from);
         if !self.accept(from, true, now, rng, out) || known {
@@ -58,7 +58,7 @@ impl Membership {
 
     /// "A node that receives a high priority neighbor request will always accept the request, even if it
     /// has to drop a random member from its active view. If a node receives a low priority Neighbor
-    /// request, it will only accept it if it has a free slot" (HyParView, page 7).
+    /// request, it will only accept it if it has a free slot" (HyParView, "Active View Management").
     pub(super) fn on_request(&mut self, from: PeerId, urgent: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         self.accept(from, urgent, now, rng, out);
     }

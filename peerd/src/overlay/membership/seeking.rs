@@ -62,6 +62,7 @@ impl Membership {
         }
         if now >= self.next_ask {
             out.push(Action::AskForPeers(self.config.ask_sample));
+            self.asked_at = Some(now);
             let jitter = rng.random_range(0.75..1.25);
             self.next_ask = now + self.ask_wait.mul_f64(jitter);
             self.ask_wait = (self.ask_wait * 2).min(self.config.ask_max);
@@ -101,11 +102,12 @@ impl Membership {
         }
     }
 
-    /// After a loss, what was put off is tried again, and help may be had at once if nobody is left.
+    /// After a loss, what was put off is tried again, and help may be had at once if nobody is left: but no more often than once in
+    /// `ask_min`, or a peer that accepts everybody and then breaks the link could make this one ask without a pause.
     pub(super) fn hurry(&mut self, now: Time) {
         if self.active.is_empty() {
             self.settled = false;
-            self.next_ask = now;
+            self.next_ask = self.asked_at.map_or(now, |at| now.max(at + self.config.ask_min));
             self.ask_wait = self.config.ask_min;
             self.passive.wake();
         }

@@ -38,7 +38,7 @@ impl Membership {
         }
     }
 
-    /// Starts a shuffle (HyParView, page 8).
+    /// Starts a shuffle (HyParView, "Passive View Management").
     pub(super) fn shuffle(&mut self, rng: &mut impl Rng, out: &mut Actions) {
         let Some(first) = self.random_neighbour(rng, |_, _| true) else {
             return;

@@ -1,7 +1,7 @@
 //! The numbers of the broadcast protocol, with where they come from.
 //!
-//! "Plumtree" is Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007); pages are
-//! those of its longer print, technical report DI-FCUL TR-07-14.
+//! "Plumtree" is Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007; longer as technical report DI-FCUL TR-07-14). What
+//! is quoted is from its description of tree repair, in the words that other implementations quote; no pages are given, as the prints differ.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Config {
     /// between the messages of a burst.
     pub advertise_delay: Duration,
     /// First wait for an advertised broadcast before it is pulled. Plumtree: "should be configured
-    /// considering the diameter of the overlay and a target maximum recovery latency" (page 8);
+    /// considering the diameter of the overlay and a target maximum recovery latency";
     /// here it follows what is measured, between the two limits below. A guess.
     pub graft_first: Duration,
     /// Shortest such wait. A guess: the jitter of a local network.
@@ -25,7 +25,7 @@ pub struct Config {
     /// Longest such wait. A guess: the recovery people still bear.
     pub graft_max: Duration,
     /// Wait for the answer to a pull before the next holder is asked: "in the order of an average
-    /// round trip time to a neighbor" (Plumtree, page 9). A guess.
+    /// round trip time to a neighbor" (Plumtree). A guess.
     pub graft_retry: Duration,
     /// How long a broadcast is kept for peers that were cut off. A guess: a laptop's change of network.
     pub retention: Duration,

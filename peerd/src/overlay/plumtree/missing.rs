@@ -18,6 +18,8 @@ struct Wanted {
     since: Time,
     due: Time,
     pulls: usize,
+    /// Who was asked last, and when.
+    asked: Option<(PeerId, Time)>,
     /// From before there was a link to a holder: to be had, but no reason to change the tree.
     backlog: bool,
 }
@@ -49,6 +51,8 @@ pub struct Due {
 pub struct Missing {
     wanted: BTreeMap<MessageId, Wanted>,
     due: BTreeSet<(Time, MessageId)>,
+    /// When each holder last gave something that was wanted.
+    gave: BTreeMap<PeerId, Time>,
     lateness: Lateness,
     retry: Duration,
 }
@@ -56,7 +60,13 @@ pub struct Missing {
 impl Missing {
     /// Nothing is missing yet.
     pub fn new(config: &Config) -> Self {
-        Self { wanted: BTreeMap::new(), due: BTreeSet::new(), lateness: Lateness::new(config), retry: config.graft_retry }
+        Self {
+            wanted: BTreeMap::new(),
+            due: BTreeSet::new(),
+            gave: BTreeMap::new(),
+            lateness: Lateness::new(config),
+            retry: config.graft_retry,
+        }
     }
 
     /// How many are missing.
@@ -81,19 +91,22 @@ impl Missing {
             return;
         }
         let wait = if backlog { Duration::ZERO } else { self.lateness.wait() };
-        let wanted = Wanted { holders: vec![holder], since: now, due: now + wait, pulls: 0, backlog };
+        let wanted = Wanted { holders: vec![holder], since: now, due: now + wait, pulls: 0, asked: None, backlog };
         self.due.insert((wanted.due, id));
         self.wanted.insert(id, wanted);
     }
 
-    /// It came; `along_tree` if by itself, whether or not it had been pulled elsewhere meanwhile.
-    pub fn arrived(&mut self, id: &MessageId, along_tree: bool, now: Time) {
+    /// It came from `giver`; `along_tree` if by itself, whether or not it had been pulled elsewhere meanwhile.
+    pub fn arrived(&mut self, id: &MessageId, giver: PeerId, along_tree: bool, now: Time) {
         let Some(wanted) = self.wanted.remove(id) else {
             // Before any advert: the tree is as fast as can be.
             self.lateness.observe(Duration::ZERO);
             return;
         };
         self.due.remove(&(wanted.due, *id));
+        if wanted.asked.is_some() {
+            self.gave.insert(giver, now);
+        }
         if along_tree && !wanted.backlog {
             self.lateness.observe(now.saturating_sub(wanted.since));
         }
@@ -101,6 +114,7 @@ impl Missing {
 
     /// A holder is gone.
     pub fn down(&mut self, peer: PeerId) {
+        self.gave.remove(&peer);
         let due = &mut self.due;
         self.wanted.retain(|id, wanted| {
             wanted.holders.retain(|holder| *holder != peer);
@@ -124,6 +138,13 @@ impl Missing {
             let Some(wanted) = self.wanted.get_mut(&id) else {
                 continue;
             };
+            if let Some((holder, at)) = wanted.asked
+                && self.gave.get(&holder).is_some_and(|gave| *gave >= at)
+            {
+                // It gives what it can at a time (`MAX_GRAFT_BYTES`), and this one's turn has not come.
+                wanted.pulls = wanted.pulls.saturating_sub(1);
+            }
+            wanted.asked = None;
             if wanted.pulls >= MAX_PULLS.min(2 * wanted.holders.len()) {
                 found.broken.append(&mut wanted.holders);
                 found.forgotten += 1;
@@ -139,6 +160,7 @@ impl Missing {
             wanted.pulls += 1;
             let holder = wanted.holders[0];
             wanted.holders.rotate_left(1);
+            wanted.asked = Some((holder, now));
             pulls.entry((holder, !wanted.backlog)).or_default().push(id);
         }
         for ((holder, push), ids) in pulls {
@@ -185,5 +207,49 @@ impl Lateness {
 
     fn wait(&self) -> Duration {
         (self.peak.min(self.max) * MARGIN).clamp(self.min, self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_gives_a_part_at_a_time_is_asked_until_it_has_given_all() {
+        let config = Config::default();
+        let (mut missing, holder) = (Missing::new(&config), PeerId::from_u128(1));
+        let id = |sequence| MessageId { origin: PeerId::from_u128(9), incarnation: 1, sequence };
+        let mut now = Time::from_secs(1);
+        for sequence in 0..200 {
+            missing.advertised(id(sequence), holder, true, now);
+        }
+        let mut given = 0;
+        for _ in 0..100 {
+            let due = missing.tick(now);
+            assert_eq!((due.forgotten, due.broken.len()), (0, 0), "after {given}");
+            for wanted in due.pulls.iter().flat_map(|pull| &pull.ids).take(17) {
+                now += Duration::from_millis(1);
+                missing.arrived(wanted, holder, false, now);
+                given += 1;
+            }
+            now += config.graft_retry;
+        }
+        assert_eq!((given, missing.len()), (200, 0));
+    }
+
+    #[test]
+    fn a_holder_that_gives_nothing_is_asked_twice_and_named() {
+        let config = Config::default();
+        let (mut missing, holder) = (Missing::new(&config), PeerId::from_u128(1));
+        missing.advertised(MessageId { origin: holder, incarnation: 1, sequence: 1 }, holder, true, Time::ZERO);
+        let mut now = Time::ZERO;
+        let mut pulls = 0;
+        while !missing.is_empty() {
+            now += config.graft_retry;
+            let due = missing.tick(now);
+            pulls += due.pulls.len();
+            assert!(due.forgotten == 0 || due.broken == [holder]);
+        }
+        assert_eq!(pulls, 2);
     }
 }

@@ -284,7 +284,7 @@ impl Plumtree {
             self.on_duplicate(from, &id, out);
             return;
         }
-        self.missing.arrived(&id, self.tree.is_branch(from), now);
+        self.missing.arrived(&id, from, self.tree.is_branch(from), now);
         if id.origin == self.me.id || self.is_stale(gossip.age, now) {
             self.counts.stale += 1;
             return;

@@ -1,0 +1,132 @@
+//! Links that fail without closing, and peers that ask for more than their share.
+
+use crate::{
+    proxy::Proxy,
+    stranger::{RawLink, contact, frame},
+    support::{PATIENCE, Setup, TestPeer, logged, until, whisper},
+};
+use p2pdi::{
+    link::LinkMessage,
+    v1::{LinkPing, link_frame::Body},
+};
+use peerd::overlay::membership::Direction;
+use prost::Message as _;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+#[tokio::test]
+async fn a_link_that_stalls_without_closing_is_noticed_in_seconds_and_replaced() {
+    let (stall, stalls) = watch::channel(false);
+    let hub = Setup::named("hub").start().await;
+    let proxy = Proxy::start(None, stalls).await;
+    let b = Setup { proxy: Some(proxy), ..Setup::named("b") }.start().await;
+    let a = Setup::named("a").with_bootnodes([&b, &hub]).start().await;
+    hub.control().await.join(p2pdi::v1::JoinRequest { endpoint: a.address.to_string() }).await.unwrap();
+    let direction = || {
+        let view = a.handle.mesh().view();
+        view.neighbours.iter().find(|(peer, _)| peer.name().as_str() == "b").map(|(_, direction)| *direction)
+    };
+    until("a has dialled b", async || direction() == Some(Direction::Outgoing) && b.is_linked_to(&a)).await;
+    until("a is linked to the hub", async || a.is_linked_to(&hub)).await;
+    stall.send_replace(true);
+    let begun = Instant::now();
+    // b cannot be dialled any more, and dials.
+    until("b has dialled a in its place", async || direction() == Some(Direction::Incoming) && b.is_linked_to(&a)).await;
+    // Six seconds of silence; the rest is for a loaded machine.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_secs(3), "a stall is not a broken connection: {:?}", begun.elapsed());
+    a.say_to_all("around it").await;
+    until("b hears it", async || b.messages() == ["around it"]).await;
+    stall.send_replace(false);
+    until("nobody hears anything twice", async || b.messages() == ["around it"] && hub.messages() == ["around it"]).await;
+}
+
+/// The slowest and the middle of whispers from `from` to `to`, while `flood` goes on.
+async fn latencies(from: &TestPeer, to: &str, count: usize) -> (Duration, Duration) {
+    let mut client = from.client().await;
+    let mut took = Vec::new();
+    for number in 0..count {
+        let begun = Instant::now();
+        client.whisper(whisper(to, &format!("{to} {number}"))).await.unwrap();
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    (took[count / 2], took[count - 1])
+}
+
+#[tokio::test]
+async fn a_peer_that_floods_is_slowed_down_and_others_are_served_meanwhile() {
+    let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
+    let victim = Setup::named("victim").start().await;
+    // Nobody can dial these, so every whisper between them goes through the victim's links.
+    let left = hidden("left").with_bootnodes([&victim]).start().await;
+    let right = hidden("right").with_bootnodes([&victim]).start().await;
+    until("they are linked", async || left.is_linked_to(&victim) && right.is_linked_to(&victim)).await;
+    until("the victim knows", async || victim.neighbours() == 2).await;
+    let (quiet, quiet_most) = latencies(&left, "right", 100).await;
+
+    let link = RawLink::neighbour(victim.address, None, contact(77, "flooder", "127.0.0.1:1")).await;
+    let (out, mut incoming) = link.split();
+    let ping = LinkMessage::new(frame(Body::Ping(LinkPing { nonce: 7 }))).encode_to_vec();
+    let begun = Instant::now();
+    let flood = tokio::spawn(async move { while out.send(ping.clone().into()).await.is_ok() {} });
+    let pongs = tokio::spawn(async move {
+        let mut pongs = 0_u64;
+        while let Ok(Ok(Some(_))) = tokio::time::timeout(PATIENCE, incoming.message()).await {
+            pongs += 1;
+        }
+        pongs
+    });
+    until("it is told to slow down", async || victim.mesh().paused > 0).await;
+    let (busy, busy_most) = latencies(&left, "right", 300).await;
+    println!("a whisper, relayed: {quiet:?}, at most {quiet_most:?}; beside a flood: {busy:?}, at most {busy_most:?}");
+    assert!(busy < Duration::from_millis(500) && busy_most < Duration::from_secs(4), "{busy:?} {busy_most:?}");
+    // Let it go on for three seconds in all, so that its share shows.
+    until("three seconds have passed", async || begun.elapsed() > Duration::from_secs(3)).await;
+    flood.abort();
+    let lasted = begun.elapsed().as_secs_f64();
+    drop(victim);
+    let pongs = pongs.await.unwrap();
+    // Its share is 10,000 a second, and one second's worth at once.
+    println!("{pongs} frames served of the flood in {lasted:.1} s");
+    assert!(pongs > 10_000 && (pongs as f64) < 10_000.0 * (lasted + 2.0), "{pongs} in {lasted}");
+}
+
+#[tokio::test]
+async fn a_burst_that_a_slow_link_cannot_carry_costs_no_link() {
+    logged("");
+    let (stall, stalls) = watch::channel(false);
+    let proxy = Proxy::start(None, stalls).await;
+    let a = Setup { proxy: Some(proxy), ..Setup::named("burst-a") }.start().await;
+    let b = Setup::named("burst-b").with_bootnodes([&a]).start().await;
+    until("they are linked", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
+    // More than the connection's window and the link's queue hold together, while nothing is read.
+    stall.send_replace(true);
+    for number in 0..220 {
+        b.say_to_all(format!("{number:04}{}", "x".repeat(60 * 1024))).await;
+    }
+    stall.send_replace(false);
+    until("the last has come", async || a.messages().iter().any(|message| message.starts_with("0219"))).await;
+    let cut: Vec<_> = logged("peer=burst-a").into_iter().filter(|line| line.contains("does not read")).collect();
+    assert!(cut.is_empty(), "{cut:?}");
+    println!("{} of 220 came", a.mesh().broadcasts);
+}
+
+#[tokio::test]
+async fn peers_that_only_take_leave_room_for_others() {
+    let hub = Setup::named("hub").start().await;
+    // They dial, and cannot be dialled.
+    let taker =
+        |number: usize| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(&format!("taker-{number}")) };
+    let mut takers = Vec::new();
+    for number in 0..14 {
+        takers.push(taker(number).with_bootnodes([&hub]).start().await);
+    }
+    until("all its incoming slots are taken", async || hub.neighbours() >= 6).await;
+    // Four slots are for whom it chooses itself.
+    assert!(hub.neighbours() <= 6, "{}", hub.neighbours());
+    let newcomer = Setup::named("newcomer").with_bootnodes([&hub]).start().await;
+    until("a newcomer is in", async || newcomer.is_linked_to(&hub) && hub.is_linked_to(&newcomer)).await;
+    hub.say_to_all("hello").await;
+    until("it hears", async || newcomer.messages() == ["hello"]).await;
+}

@@ -1,0 +1,64 @@
+//! Two peers of one name.
+
+use crate::support::{Setup, TestPeer, logged, until, whisper};
+use p2pdi::id::PeerId;
+
+async fn named(name: &str, id: u128, bootnodes: &[&TestPeer]) -> TestPeer {
+    let setup = Setup { id: Some(PeerId::from_u128(id)), ..Setup::named(name) };
+    setup.with_bootnodes(bootnodes.iter().copied()).start().await
+}
+
+/// Whispers to `name` from `from`, and says which of `receivers` got it.
+async fn goes_to(from: &TestPeer, name: &str, body: &str, receivers: [&TestPeer; 2]) -> Vec<bool> {
+    from.client().await.whisper(whisper(name, body)).await.unwrap();
+    receivers.iter().map(|peer| peer.messages().iter().any(|message| message == body)).collect()
+}
+
+#[tokio::test]
+async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_messages() {
+    logged("");
+    let middle = named("middle", 50, &[]).await;
+    let other = named("other", 60, &[&middle]).await;
+    let low = named("A", 1, &[&middle]).await;
+    let high = named("a", 99, &[&other]).await;
+    until("both know", async || low.mesh().namesakes.len() == 1 && high.mesh().namesakes.len() == 1).await;
+    assert_eq!(high.mesh().namesakes[0].id, PeerId::from_u128(1).to_field());
+    assert_eq!(low.mesh().namesakes[0].name, "a");
+    for (number, from) in [&middle, &other, &low, &high].into_iter().enumerate() {
+        assert_eq!(goes_to(from, "A", &format!("message {number}"), [&low, &high]).await, [true, false]);
+    }
+    let page = high.get("/", &[]).await.1;
+    assert!(
+        page.contains("conflict   another peer is called A: 00000000000000000000000000000001 at") && page.contains("go there"),
+        "{page}"
+    );
+    assert!(low.get("/", &[]).await.1.contains("messages for a go here"));
+    // Both said so, once each.
+    let id = |id: u128| format!("id={}", PeerId::from_u128(id));
+    let reports = |number: u128| logged(&id(number)).iter().filter(|line| line.contains("goes by this peer's name")).count();
+    assert_eq!((reports(1), reports(99)), (1, 1));
+    // The first gone, the other has the name.
+    drop(low);
+    until("it is noticed", async || high.mesh().namesakes.is_empty()).await;
+    middle.client().await.whisper(whisper("A", "to whoever is left")).await.unwrap();
+    assert!(high.messages().contains(&"to whoever is left".to_owned()));
+}
+
+#[tokio::test]
+async fn hearsay_of_a_namesake_that_is_not_there_changes_nothing() {
+    use crate::stranger::{RawLink, contact, frame};
+    use p2pdi::v1::{LinkPing, Shuffle, link_frame::Body};
+    let a = named("a", 99, &[]).await;
+    let mut liar = RawLink::neighbour(a.address, None, contact(7, "liar", "127.0.0.1:1")).await;
+    let peers = vec![contact(1, "A", "127.0.0.1:1"), contact(2, "a", "127.0.0.1:2")];
+    let path = vec![PeerId::from_u128(7).to_field()];
+    liar.say(frame(Body::Shuffle(Shuffle { nonce: 1, path, ttl: 1, peers }))).await;
+    // Frames are heard in their order.
+    liar.say(frame(Body::Ping(LinkPing { nonce: 7 }))).await;
+    while !matches!(liar.next().await.unwrap().body, Some(Body::Pong(_))) {}
+    for number in 0..10 {
+        a.client().await.whisper(whisper("a", &format!("message {number}"))).await.unwrap();
+    }
+    assert_eq!(a.messages().len(), 10);
+    assert!(a.mesh().namesakes.is_empty());
+}

@@ -1,0 +1,245 @@
+//! Peers that keep to no rule: a client and a server that say on a link whatever a test wants.
+
+use crate::support::PATIENCE;
+use bytes::{Buf as _, BufMut as _, Bytes};
+use p2pdi::{
+    id::PeerId,
+    link::LinkMessage,
+    v1::{
+        Contact, GetRfcRequest, GetRfcResponse, LinkFrame, LinkHello, LinkPong, ListPeersRequest, ListPeersResponse,
+        NeighbourReply, NeighbourRequest, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest,
+        WhisperResponse,
+        link_frame::Body,
+        peer_server::{Peer, PeerServer},
+    },
+};
+use prost::Message as _;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio_stream::{
+    Empty,
+    wrappers::{ReceiverStream, TcpListenerStream},
+};
+use tonic::{
+    Request, Response, Status, Streaming,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    transport::Endpoint,
+};
+
+/// Bytes as they are, whatever they are.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let length = buf.remaining();
+        Ok(Some(buf.copy_to_bytes(length)))
+    }
+}
+
+/// A link that says what a test wants.
+pub(crate) struct RawLink {
+    out: mpsc::Sender<Bytes>,
+    incoming: Streaming<Bytes>,
+}
+
+pub(crate) fn contact(id: u128, name: &str, endpoint: &str) -> Contact {
+    Contact { id: PeerId::from_u128(id).to_field(), name: name.to_owned(), endpoint: endpoint.to_owned() }
+}
+
+pub(crate) fn frame(body: Body) -> LinkFrame {
+    LinkFrame { body: Some(body) }
+}
+
+pub(crate) fn hello(peer: Contact) -> LinkFrame {
+    frame(Body::Hello(LinkHello { peer: Some(peer), incarnation: 1 }))
+}
+
+impl RawLink {
+    /// Opens one to the peer at `address`, from the local address `from`.
+    pub(crate) async fn open(address: SocketAddr, from: Option<IpAddr>) -> Result<Self, Status> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap().local_address(from);
+        let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Self::open_on(channel).await
+    }
+
+    /// Opens one more on a connection.
+    pub(crate) async fn open_on(channel: tonic::transport::Channel) -> Result<Self, Status> {
+        let mut client = Grpc::new(channel);
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let (out, queue) = mpsc::channel(64);
+        let path = PathAndQuery::from_static("/p2pdi.v1.Peer/Link");
+        let incoming = client.streaming(Request::new(ReceiverStream::new(queue)), path, Raw).await?.into_inner();
+        Ok(Self { out, incoming })
+    }
+
+    /// Opens one, greets as `peer`, and becomes a neighbour if it is let.
+    pub(crate) async fn neighbour(address: SocketAddr, from: Option<IpAddr>, peer: Contact) -> Self {
+        let mut link = Self::open(address, from).await.unwrap();
+        link.say(hello(peer)).await;
+        link.say(frame(Body::NeighbourRequest(NeighbourRequest { urgent: true }))).await;
+        loop {
+            match link.next().await.expect("it closed the link").body {
+                Some(Body::NeighbourReply(reply)) => {
+                    assert!(reply.accepted);
+                    return link;
+                }
+                _ => continue,
+            }
+        }
+    }
+
+    /// Says `frame`, and whether that could be said.
+    pub(crate) async fn say(&self, frame: LinkFrame) -> bool {
+        self.say_bytes(LinkMessage::new(frame).encode_to_vec()).await
+    }
+
+    pub(crate) async fn say_bytes(&self, bytes: Vec<u8>) -> bool {
+        timeout(PATIENCE, self.out.send(bytes.into())).await.expect("nobody reads what is said").is_ok()
+    }
+
+    /// What the peer says; `None` once it has ended the link.
+    pub(crate) async fn next(&mut self) -> Option<LinkFrame> {
+        let bytes = timeout(PATIENCE, self.incoming.message()).await.expect("it says nothing");
+        bytes.ok().flatten().map(|bytes| LinkMessage::decode(bytes).unwrap().frame.unwrap_or_default())
+    }
+
+    /// Waits until the peer has ended the link, answering its pings.
+    pub(crate) async fn ended(&mut self) {
+        while let Some(said) = self.next().await {
+            if let Some(Body::Ping(ping)) = said.body {
+                self.say(frame(Body::Pong(LinkPong { nonce: ping.nonce }))).await;
+            }
+        }
+    }
+
+    /// The queue of what is to be said, and what is heard, apart.
+    pub(crate) fn split(self) -> (mpsc::Sender<Bytes>, Streaming<Bytes>) {
+        (self.out, self.incoming)
+    }
+}
+
+/// What a hostile server answers on a link, given its address and a frame that it heard.
+type Script = dyn Fn(SocketAddr, LinkFrame) -> Vec<LinkFrame> + Send + Sync;
+
+/// A server that speaks `Peer.Link` as a test wants, and nothing else.
+pub(crate) struct Impostor {
+    pub(crate) address: SocketAddr,
+    links: Arc<AtomicUsize>,
+}
+
+struct Service {
+    address: SocketAddr,
+    links: Arc<AtomicUsize>,
+    script: Arc<Script>,
+}
+
+impl Impostor {
+    pub(crate) async fn start(script: impl Fn(SocketAddr, LinkFrame) -> Vec<LinkFrame> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let links = Arc::new(AtomicUsize::new(0));
+        let service = PeerServer::new(Service { address, links: Arc::clone(&links), script: Arc::new(script) });
+        let incoming = TcpListenerStream::new(listener);
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        Self { address, links }
+    }
+
+    /// One that greets by that id and name, accepts whoever asks, and then says `then`.
+    pub(crate) async fn accepting(id: u128, name: &'static str, then: Vec<LinkFrame>) -> Self {
+        Self::start(move |address, said| match said.body {
+            Some(Body::Hello(_)) => vec![hello(contact(id, name, &address.to_string()))],
+            Some(Body::Join(_) | Body::NeighbourRequest(_)) => {
+                let accepted = frame(Body::NeighbourReply(NeighbourReply { accepted: true, peers: Vec::new() }));
+                [accepted].into_iter().chain(then.iter().cloned()).collect()
+            }
+            Some(Body::Ping(ping)) => vec![frame(Body::Pong(LinkPong { nonce: ping.nonce }))],
+            _ => Vec::new(),
+        })
+        .await
+    }
+
+    /// Links that were opened to it so far.
+    pub(crate) fn links(&self) -> usize {
+        self.links.load(Ordering::Relaxed)
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type RFCQueryStream = Empty<Result<RfcQueryResponse, Status>>;
+    type GetRFCStream = Empty<Result<GetRfcResponse, Status>>;
+    type LinkStream = ReceiverStream<Result<LinkMessage, Status>>;
+
+    async fn link(&self, request: Request<Streaming<LinkMessage>>) -> Result<Response<Self::LinkStream>, Status> {
+        self.links.fetch_add(1, Ordering::Relaxed);
+        let (out, queue) = mpsc::channel(64);
+        let (script, address, mut frames) = (Arc::clone(&self.script), self.address, request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = frames.message().await {
+                for answer in script(address, message.frame.unwrap_or_default()) {
+                    if out.send(Ok(LinkMessage::new(answer))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(queue)))
+    }
+
+    async fn rfc_query(&self, _: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_rfc(&self, _: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
