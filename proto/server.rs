@@ -6,7 +6,9 @@ use crate::{
     v1::FILE_DESCRIPTOR_SET,
 };
 use axum::{
-    http::{HeaderMap, Uri, header},
+    extract::Request,
+    http::{HeaderMap, Uri, Version, header},
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -114,12 +116,25 @@ pub fn router(
         .add_service(reflection().build_v1()?)
         // Older tools, grpcurl 1.8 among them, ask for this one.
         .add_service(reflection().build_v1alpha()?);
-    Ok(grpc.into_axum_router().merge(http).fallback(unknown_path))
+    Ok(grpc.into_axum_router().route_layer(middleware::from_fn(only_grpc)).merge(http).fallback(unknown_path))
+}
+
+/// Refuses what is not gRPC as its clients speak it: over HTTP/2, with the content type of its own. What a page in a browser sends
+/// to another site without asking first has neither (the Fetch standard's safelisted requests), so no page makes a call.
+async fn only_grpc(request: Request, next: Next) -> Response {
+    if request.version() == Version::HTTP_2 && is_grpc(request.headers()) {
+        return next.run(request).await;
+    }
+    let words = "this is a gRPC method: call it over HTTP/2 with content-type application/grpc, as `grpcurl -plaintext` does\n";
+    (axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE, [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")], words).into_response()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 async fn unknown_path(uri: Uri, headers: HeaderMap) -> Response {
-    let grpc = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if grpc {
+    if is_grpc(&headers) {
         tonic::Status::unimplemented("no such method here; list the services with `grpcurl -plaintext HOST:PORT list`")
             .into_http()
     } else {

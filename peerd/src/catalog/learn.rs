@@ -19,6 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+/// Between two rounds, however often the acquaintances change: strangers have a say in those.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// How often each peer in view is asked; "unchanged" costs it a hundred bytes.
 const LEARN_INTERVAL: Duration = Duration::from_secs(20);
 /// Most peers in view. Beyond, a random choice, kept while they live: knowledge of everybody's documents is not needed, only a fair part.
@@ -123,6 +125,7 @@ pub async fn learn(catalog: Catalog, mut peers: watch::Receiver<Acquaintances>, 
                 view.note(&name, &answer);
             }
             // Soon after somebody came or left, and regularly.
+            sleep(PAUSE_MIN).await;
             tokio::select! {
                 () = sleep(LEARN_INTERVAL) => {}
                 Ok(()) = peers.changed() => {}

@@ -11,7 +11,7 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use p2pdi::{
-    field::InvalidField,
+    field::{InvalidField, steers_terminal},
     json,
     name::PeerName,
     status::Reason,
@@ -59,7 +59,7 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
             1 => ", passed on by 1 peer".to_owned(),
             hops => format!(", passed on by {hops} peers"),
         };
-        let reply = String::from_utf8_lossy(&delivered.reply).replace(char::is_control, " ");
+        let reply = String::from_utf8_lossy(&delivered.reply).replace(steers_terminal, " ");
         let reply = if delivered.reply_kind.is_empty() { reply } else { format!("\n{} {reply}", delivered.reply_kind) };
         format!("delivered by {}{passed}{reply}\n", delivered.delivered_by)
     })
@@ -67,6 +67,8 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
 
 async fn send_broadcast(State(page): State<Page>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    // Whether acknowledgements were asked for.
+    let mut asked = true;
     let sent = async {
         caller::may_act(&page.services, &parts)?;
         let fields = Fields::read(&parts, body, &["message", "kind", "wait"]).await?;
@@ -77,9 +79,14 @@ async fn send_broadcast(State(page): State<Page>, request: Request) -> Response 
             None => WAIT_DEFAULT,
         };
         let body = fields.needed("message", "?message=hello")?.to_owned().into();
+        asked = !wait.is_zero();
         page.services.mesh.broadcast(&kind, body, wait).await
     };
-    answer(sent.await, &parts.headers, |tally: &BroadcastResponse| {
+    let sent = sent.await;
+    answer(sent, &parts.headers, |tally: &BroadcastResponse| {
+        if !asked {
+            return format!("sent; {} peers are known\n", tally.known);
+        }
         let missing = if tally.missing.is_empty() { String::new() } else { format!("; missing: {}", tally.missing.join(", ")) };
         format!("{} of {} known peers have it{missing}\n", tally.acknowledged, tally.known)
     })

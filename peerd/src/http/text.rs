@@ -1,7 +1,7 @@
 //! The peer's status as text, for curl and for browsers without scripts.
 
 use crate::{mesh::View, messages::Message, overlay::membership::Direction};
-use p2pdi::v1::StatusResponse;
+use p2pdi::{field::steers_terminal, v1::StatusResponse};
 use std::{fmt::Write as _, time::SystemTime};
 
 /// Messages shown.
@@ -75,7 +75,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -
         let body: String = String::from_utf8_lossy(&message.body)
             .chars()
             .take(MESSAGE_SHOWN_CHARS)
-            .map(|c| if c.is_control() { ' ' } else { c })
+            .map(|c| if steers_terminal(c) { ' ' } else { c })
             .collect();
         let from = if message.from.is_empty() { "somebody" } else { &message.from };
         line("", format!("{from} ({}): {body}", message.kind));

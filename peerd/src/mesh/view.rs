@@ -59,12 +59,15 @@ impl View {
         neighbours.chain(&self.namesakes).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
     }
 
-    /// The peer called `name`; of several, the one with the lowest id.
+    /// The peer called `name`: one that is linked, or was; else one that others speak of. Of several of a kind, the one with the lowest id.
     pub fn find(&self, name: &PeerName) -> Option<&Contact> {
-        let named = |contact: &&Contact| contact.name() == name;
-        let lowest = |contact: &&Contact| contact.id();
-        // Anybody on the LAN can announce any name: that counts where nobody else is known by it.
-        self.known().filter(named).min_by_key(lowest).or_else(|| self.nearby.iter().filter(named).min_by_key(lowest))
+        let lowest = |contacts: &'_ [Contact]| -> Option<usize> {
+            let named = contacts.iter().enumerate().filter(|(_, contact)| contact.name() == name);
+            named.min_by_key(|(_, contact)| contact.id()).map(|(index, _)| index)
+        };
+        // Those that greeted this peer go before hearsay, and anybody on the LAN can announce any name.
+        let classes = [&self.linked, &self.bootnodes, &self.others, &self.nearby];
+        classes.into_iter().find_map(|contacts| lowest(contacts).and_then(|index| contacts.get(index)))
     }
 
     /// As the contract says it.

@@ -123,15 +123,19 @@ impl Handlers {
             let handling = handler(message);
             Box::pin(async move { handling.await.into() })
         });
-        let mut handlers = self.0.handlers();
-        if self.0.stop.is_cancelled() {
-            return Ok(());
-        }
-        if !handlers.contains_key(&kind) {
-            let subscription = self.0.inbox.subscribe_handler(kind.clone())?;
-            self.0.tasks.spawn_on(Arc::clone(&self.0).run(kind.clone(), subscription), runtime);
-        }
-        handlers.insert(kind, handler);
+        let replaced = {
+            let mut handlers = self.0.handlers();
+            if self.0.stop.is_cancelled() {
+                return Ok(());
+            }
+            if !handlers.contains_key(&kind) {
+                let subscription = self.0.inbox.subscribe_handler(kind.clone())?;
+                self.0.tasks.spawn_on(Arc::clone(&self.0).run(kind.clone(), subscription), runtime);
+            }
+            handlers.insert(kind, handler)
+        };
+        // Without the lock: what it holds may be a handle of this peer.
+        drop(replaced);
         Ok(())
     }
 

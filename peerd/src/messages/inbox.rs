@@ -113,12 +113,14 @@ impl Inbox {
     /// Takes a message, unless one with its id came before.
     pub(super) fn deliver(&self, message: Message, message_id: &[u8]) -> Taken {
         let mut kept = self.kept();
-        if !kept.seen.first(message_id) {
+        let wanted = kept.is_wanted(&message.kind);
+        // One that nobody wanted did not arrive: sent again, it may.
+        if wanted && !kept.seen.first(message_id) {
             return Taken::Again;
         }
         kept.received += 1;
         self.received.increment(1);
-        if !kept.is_wanted(&message.kind) {
+        if !wanted {
             kept.unclaimed += 1;
             self.unclaimed.increment(1);
             tracing::debug!(kind = %message.kind, "nobody listens for messages of this kind");

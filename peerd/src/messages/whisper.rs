@@ -160,7 +160,7 @@ impl Whispers {
             self.detours.forget(&whisper.to);
         }
         let mut why = "";
-        if let Some(endpoint) = self.address(&whisper.to).await {
+        if let Ok(Some(endpoint)) = within(direct(), self.address(&whisper.to)).await {
             match within(direct(), self.dial(&endpoint, whisper)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => return Err(error),
@@ -203,6 +203,10 @@ impl Whispers {
         let answer = self.dialer.peer(endpoint).whisper(request).await?.into_inner();
         if !answer.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {
             return Err(Reason::NoRoute.status("somebody else answers at its address"));
+        }
+        // A receiver's words go on to whoever asked.
+        if !answer.reply_kind.is_empty() && answer.reply_kind.parse::<MessageKind>().is_err() {
+            return Err(Reason::NoRoute.status("who answers at its address is no peer"));
         }
         Ok(answer)
     }

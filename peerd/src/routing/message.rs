@@ -142,6 +142,13 @@ impl Message {
                 Self::Relay(Relay { id: route(&id)?, to: to.parse()?, kind, body, from, hops, message_id })
             }
             Body::RelayReply(v1::RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
+                // They go on to whoever asked, and to a terminal.
+                if delivered {
+                    delivered_by.parse::<PeerName>().map_err(|error| error.in_field("delivered_by"))?;
+                }
+                if !reply_kind.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+                    return Err(InvalidField::new("reply_kind", "is one token"));
+                }
                 Self::RelayReply(RelayReply { id: route(&id)?, delivered, delivered_by, hops, reply_kind, reply })
             }
             _ => return Ok(None),

@@ -17,7 +17,7 @@ use peerd::overlay::{
     wire,
 };
 use peerd::{
-    mesh::Bootnode,
+    discovery::Bootnode,
     messages::MessageKind,
     routing::{self, ROUTES_MAX, Relay, RelayReply, Routing},
 };
