@@ -11,6 +11,9 @@ use std::{
 const PATHS_MAX: usize = 4_096;
 /// Acknowledgements of several peers wait this long to travel together. A guess: below what people notice.
 const GATHER: Duration = Duration::from_millis(20);
+/// Frames of acknowledgements of one broadcast that take another way since the one they came by is gone. The other way may lead back
+/// here, so there must be an end to it; a guess.
+const DETOURS_MAX: u8 = 8;
 /// Peers in one frame.
 pub(super) const PEERS_MAX: usize = 256;
 /// Acknowledgements waiting to be sent on.
@@ -42,6 +45,7 @@ pub(super) struct Acks {
     /// Which neighbour brought a broadcast first.
     came_from: BTreeMap<MessageId, PeerId>,
     order: VecDeque<MessageId>,
+    detours: BTreeMap<MessageId, u8>,
     outgoing: BTreeMap<MessageId, Vec<Contact>>,
     waiting_out: usize,
     flush: Option<Time>,
@@ -58,6 +62,7 @@ impl Acks {
             && let Some(oldest) = self.order.pop_front()
         {
             self.came_from.remove(&oldest);
+            self.detours.remove(&oldest);
             self.waiting_out -= self.outgoing.remove(&oldest).map_or(0, |peers| peers.len());
         }
         self.gather(id, vec![me], now);
@@ -99,6 +104,16 @@ impl Acks {
             }
         }
         out
+    }
+
+    /// The link that a broadcast came by is gone: whether its acknowledgements may go another way.
+    pub(super) fn detour(&mut self, id: &MessageId) -> bool {
+        if !self.came_from.contains_key(id) {
+            return false;
+        }
+        let taken = self.detours.entry(*id).or_insert(0);
+        *taken = taken.saturating_add(1);
+        *taken <= DETOURS_MAX
     }
 
     /// Whether one more broadcast may wait for acknowledgements.
@@ -192,11 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn detours_come_to_an_end() {
+        let mut acks = Acks::default();
+        assert!(!acks.detour(&id(9)), "of a broadcast that never came");
+        acks.delivered(id(9), PeerId::from_u128(2), contact(1), Time::ZERO);
+        assert_eq!((0..1_000).filter(|_| acks.detour(&id(9))).count(), usize::from(DETOURS_MAX));
+    }
+
+    #[test]
     fn nothing_grows_without_bound() {
         let mut acks = Acks::default();
         for origin in 0..20_000 {
             acks.delivered(id(origin), PeerId::from_u128(2), contact(1), Time::ZERO);
+            acks.detour(&id(origin));
         }
+        assert!(acks.detours.len() <= PATHS_MAX);
         assert!(acks.came_from.len() <= PATHS_MAX && acks.outgoing.len() <= PATHS_MAX && acks.waiting_out <= OUTGOING_MAX);
         assert_eq!(acks.waiting_out, acks.outgoing.values().map(Vec::len).sum::<usize>());
     }

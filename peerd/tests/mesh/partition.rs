@@ -115,6 +115,7 @@ async fn a_peer_that_was_cut_off_hears_once_what_fits_the_window_and_nothing_old
     until("the cut is noticed", async || c.neighbours() == 0 && a.neighbours() == 1 && b.neighbours() == 1).await;
     // The oldest and the largest: 9 MiB, of which the last 8 are kept.
     a.say_to_all("pushed out by what follows").await;
+    until("it is the oldest of both", async || b.messages().contains(&"pushed out by what follows".to_owned())).await;
     let large = |number: usize| format!("{number:04}{}", "x".repeat(60 * 1024));
     for number in 0..150 {
         b.say_to_all(large(number)).await;

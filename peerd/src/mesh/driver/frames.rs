@@ -163,6 +163,15 @@ impl MeshDriver {
     }
 
     pub(super) fn send_acknowledgement(&mut self, to: PeerId, id: &MessageId, peers: &[Contact]) {
+        let to = match self.links.contains_key(&to) {
+            true => Some(to),
+            // The link that the broadcast came by is gone; another neighbour has had it as well.
+            false if self.acks.detour(id) => {
+                self.overlay.plumtree().tree().parent().or_else(|| self.links.keys().next().copied())
+            }
+            false => None,
+        };
+        let Some(to) = to else { return };
         let peers = peers.iter().map(wire::contact).collect();
         let body = Body::Acknowledge(Acknowledge { id: Some(wire::broadcast_id(id)), peers });
         self.send(to, LinkFrame { body: Some(body) });
