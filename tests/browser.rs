@@ -121,6 +121,13 @@ fn pages_of_other_sites_make_a_peer_say_nothing() {
               }});
             }}
           }}
+          // A gRPC call needs no more than a frame where HTTP/1.1 and any content type would do: {{ body: 'evil', kind: '' }}.
+          const frame = new Uint8Array([0, 0, 0, 0, 6, 18, 4, 101, 118, 105, 108]);
+          for (const method of ['Control/Broadcast', 'Control/Status', 'Peer/Whisper']) {{
+            const url = 'http://localhost:{port}/p2pdi.v1.' + method;
+            await fetch(url, {{ method: 'POST', mode: 'no-cors', body: frame }}).catch(() => {{}});
+            await fetch(url, {{ method: 'POST', headers: {{ 'content-type': 'application/grpc' }}, body: frame }}).catch(() => {{}});
+          }}
           const read = await fetch('http://localhost:{port}/network').then(() => 'read', () => 'refused');
           document.title = 'done ' + read;
         }})();

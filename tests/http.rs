@@ -340,3 +340,27 @@ fn a_flood_of_messages_is_no_flood_of_log_lines() {
     let said = peer.ended().exits(0).stderr;
     assert!(said.lines().count() < 50, "{said}");
 }
+
+/// What a page of any site can have a browser send without asking first.
+#[test]
+fn a_grpc_call_is_http2_with_its_own_content_type_or_none() {
+    let world = World::new();
+    let registry = world.registry(&[]);
+    let peer =
+        Server::start(world.command("peerd", &["--name", "a", "--no-registry", "--listen", "127.0.0.1:0", "--state", "state-a"]));
+    for (server, method) in [
+        (peer.address, "p2pdi.v1.Control/Broadcast"),
+        (peer.address, "p2pdi.v1.Control/Status"),
+        (peer.address, "p2pdi.v1.Peer/Whisper"),
+        (peer.address, "p2pdi.v1.Peer/Link"),
+        (registry.address, "p2pdi.v1.Registry/Register"),
+    ] {
+        for kind in ["text/plain", "application/grpc"] {
+            let head = format!(
+                "POST /{method} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: 5\r\nconnection: close\r\n\r\n"
+            );
+            let answer = send(server, &[head.as_bytes(), &[0; 5]].concat());
+            assert!(answer.starts_with("HTTP/1.1 415 ") && answer.contains("grpcurl"), "{method}: {answer}");
+        }
+    }
+}

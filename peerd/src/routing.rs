@@ -199,6 +199,15 @@ impl Routing {
         self.send(relay)
     }
 
+    /// The link that a relay should have gone along does not take it now.
+    pub fn refuse(&mut self, id: RouteId) -> Vec<Action> {
+        match self.forget(id) {
+            Some(Route { from: Some(from), .. }) => vec![Action::Send(from, Message::RelayReply(RelayReply::lost(id)))],
+            Some(Route { from: None, .. }) => vec![Action::NoWay(id)],
+            None => Vec::new(),
+        }
+    }
+
     /// A peer said something.
     pub fn received(&mut self, from: PeerId, message: Message, neighbours: &[Contact], now: Time) -> Vec<Action> {
         let mut out = Vec::new();

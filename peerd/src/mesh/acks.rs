@@ -22,7 +22,7 @@ const OUTGOING_MAX: usize = 16_384;
 const WAITS_MAX: usize = 64;
 /// Acknowledgements counted for one broadcast: networks of 10,000 peers, and some liars.
 const COUNTED_MAX: usize = 20_000;
-/// Once all that are known have answered, others may still come for this long.
+/// Once all that are known have answered, others may still come for this long, and for twice as long as the latest took.
 const QUIET: Duration = Duration::from_millis(250);
 
 /// What came of a broadcast.
@@ -34,9 +34,17 @@ pub(super) struct Tally {
 }
 
 struct Wait {
+    begun: Time,
     acknowledged: BTreeMap<PeerId, PeerName>,
     deadline: Time,
     latest: Time,
+}
+
+impl Wait {
+    /// From when on no others are to be expected: those further away than any known peer take longer, as in a large or slow network.
+    fn quiet_at(&self) -> Time {
+        self.latest + QUIET.max((self.latest - self.begun) * 2)
+    }
 }
 
 /// Acknowledgements of other peers' broadcasts on their way, and of this peer's.
@@ -123,14 +131,17 @@ impl Acks {
 
     /// Counts acknowledgements of `id` until `deadline`.
     pub(super) fn wait(&mut self, id: MessageId, deadline: Time, now: Time) {
-        self.waits.insert(id, Wait { acknowledged: BTreeMap::new(), deadline, latest: now });
+        self.waits.insert(id, Wait { begun: now, acknowledged: BTreeMap::new(), deadline, latest: now });
     }
 
     /// Broadcasts whose wait is over, with what came of them; `known` are all other peers.
     pub(super) fn finished(&mut self, known: &BTreeSet<PeerName>, now: Time) -> Vec<(MessageId, Tally)> {
         let over = |wait: &Wait| {
-            let all = || known.iter().all(|name| wait.acknowledged.values().any(|acknowledged| acknowledged == name));
-            wait.deadline <= now || (!known.is_empty() && wait.latest + QUIET <= now && all())
+            let all = || {
+                let names: BTreeSet<_> = wait.acknowledged.values().collect();
+                known.iter().all(|name| names.contains(name))
+            };
+            wait.deadline <= now || (!known.is_empty() && wait.quiet_at() <= now && all())
         };
         let ids: Vec<_> = self.waits.iter().filter(|(_, wait)| over(wait)).map(|(id, _)| *id).collect();
         let tally = |wait: Wait| {
@@ -149,7 +160,7 @@ impl Acks {
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         let waits = self.waits.values().map(|wait| {
             // Looked at in vain then, a wait is looked at again after the next acknowledgement.
-            let quiet = Some(wait.latest + QUIET).filter(|quiet| *quiet > now);
+            let quiet = Some(wait.quiet_at()).filter(|quiet| *quiet > now);
             quiet.map_or(wait.deadline, |quiet| quiet.min(wait.deadline))
         });
         waits.chain(self.flush).min()

@@ -55,6 +55,8 @@ const MISBEHAVIOUR_MAX: u32 = 1_000;
 const LOST_MAX: usize = 64;
 /// How many of them are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
 const LOST_SAMPLE: usize = 4;
+/// How often a view is made for the sake of its counts alone. A guess: below what people notice.
+const COUNTS_SHOWN_EVERY: Duration = Duration::from_millis(100);
 /// How long goodbyes may take to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -135,6 +137,7 @@ pub struct MeshDriver {
     tasks: JoinSet<()>,
     shown: watch::Sender<Arc<View>>,
     changed: bool,
+    shown_at: Option<Time>,
 }
 
 impl MeshDriver {
@@ -179,6 +182,7 @@ impl MeshDriver {
             tasks: JoinSet::new(),
             shown,
             changed: true,
+            shown_at: None,
             me,
         }
     }
@@ -260,7 +264,10 @@ impl MeshDriver {
         }
         self.turn_to_nearby();
         self.greet_namesakes();
-        self.changed = true;
+        // Of links that broke, and of dials that failed at once.
+        self.tell_events();
+        // Counts change with every message; whoever looks at them has a moment's patience.
+        self.changed |= self.shown_at.is_none_or(|at| at + COUNTS_SHOWN_EVERY <= now);
     }
 
     /// The names of all other peers this one knows of.
@@ -302,6 +309,7 @@ impl MeshDriver {
 
     fn show(&mut self) {
         self.changed = false;
+        self.shown_at = Some(self.now());
         self.shown.send_replace(Arc::new(self.view()));
     }
 
@@ -347,7 +355,7 @@ impl MeshDriver {
             // In the order of their ids.
             let linked = self.links.values().find(|link| *link.contact.name() == relay.to).map(|link| link.contact.id());
             let Some(peer) = linked else {
-                let _ = answer.send(Err(NoWay));
+                let _ = answer.send(Err(NoWay::Unknown));
                 return;
             };
             self.whispers.insert(id, Underway { relay: None, answer });

@@ -51,9 +51,16 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest body of a broadcast, in bytes: what the overlay carries, less the names around it.
 pub const BROADCAST_MAX_BYTES: usize = plumtree::MAX_PAYLOAD - 2 * 1024;
 
-/// There is no way to a peer.
+/// Why a message was not delivered along links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoWay;
+pub enum NoWay {
+    /// There is no way to its receiver, or it broke.
+    Unknown,
+    /// So much waits on the link already that it would wait too long.
+    Busy,
+    /// This peer is stopping.
+    Stopping,
+}
 
 /// The peer's part of the mesh, as its other parts see it. Cheap to clone.
 #[derive(Clone)]
@@ -176,7 +183,7 @@ impl Mesh {
     /// When there is no link, or it broke.
     pub async fn whisper_linked(&self, whisper: &Whisper) -> Result<Delivered, NoWay> {
         if !self.view().is_linked(&whisper.to) {
-            return Err(NoWay);
+            return Err(NoWay::Unknown);
         }
         self.whisper(whisper, true).await
     }
@@ -192,8 +199,8 @@ impl Mesh {
     async fn whisper(&self, whisper: &Whisper, linked_only: bool) -> Result<Delivered, NoWay> {
         let (answer, answered) = oneshot::channel();
         let command = Command::Whisper { whisper: whisper.clone(), linked_only, answer };
-        self.commands.send(command).await.map_err(|_| NoWay)?;
-        answered.await.unwrap_or(Err(NoWay))
+        self.commands.send(command).await.map_err(|_| NoWay::Stopping)?;
+        answered.await.unwrap_or(Err(NoWay::Stopping))
     }
 }
 

@@ -175,7 +175,10 @@ impl Whispers {
                 self.detours.remember(&whisper.to);
                 Ok(delivered.into())
             }
-            Ok(Err(NoWay)) => Err(no_route(why)),
+            Ok(Err(NoWay::Unknown)) => Err(no_route(why)),
+            Ok(Err(NoWay::Busy)) => Err(Reason::TooManyStreams
+                .status(format!("too many messages wait on the link that leads to {}; try again later", whisper.to))),
+            Ok(Err(NoWay::Stopping)) => Err(Reason::ShuttingDown.status("this peer is stopping; ask another")),
             Err(_) => Err(no_route(": the mesh did not find one in time")),
         }
     }

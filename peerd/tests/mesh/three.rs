@@ -36,6 +36,28 @@ async fn everybody_whispers_to_everybody() {
 }
 
 #[tokio::test]
+async fn a_burst_of_the_longest_messages_arrives_and_costs_no_link() {
+    let a = Setup::named("A").start().await;
+    let b = Setup::named("B").with_bootnodes([&a]).start().await;
+    until("they are linked", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
+    let linked = || a.handle.mesh().view().linked.len();
+    let client = a.client().await;
+    let mut sending = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let mut client = client.clone();
+        // As long as may be, and each another.
+        let body = number.to_string() + &"x".repeat(256 * 1024 - 2);
+        sending.spawn(async move { client.whisper(whisper("B", &body)).await });
+    }
+    while let Some(sent) = sending.join_next().await {
+        assert_eq!(sent.unwrap().unwrap().into_inner().delivered_by, "B");
+        assert_eq!(linked(), 1);
+    }
+    let status = b.handle.inbox().status();
+    assert_eq!((status.received, status.messages + status.dropped), (60, 60));
+}
+
+#[tokio::test]
 async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
     let middle = Setup::named("middle").start().await;
     // As behind a NAT each: they dial others, nobody can dial them. Port 1 refuses.

@@ -89,9 +89,15 @@ impl MeshDriver {
         use routing::Action;
         for action in actions {
             match action {
-                Action::Send(peer, message) => {
-                    self.send(peer, message.into_frame());
+                // A burst of messages waits its turn elsewhere, or is refused; it must not cost the link.
+                Action::Send(peer, routing::Message::Relay(relay)) if self.is_congested(peer) => {
+                    if let Some(underway) = self.whispers.remove(&relay.id) {
+                        let _ = underway.answer.send(Err(NoWay::Busy));
+                    }
+                    let actions = self.routing.refuse(relay.id);
+                    self.route(actions);
                 }
+                Action::Send(peer, message) => self.send(peer, message.into_frame()),
                 Action::Found(id, contact) => {
                     tracing::debug!(peer = %contact.name(), "the mesh knows a way");
                     let relay = self.whispers.get_mut(&id).and_then(|underway| underway.relay.take());
@@ -103,7 +109,7 @@ impl MeshDriver {
                 Action::NoWay(id) => {
                     if let Some(underway) = self.whispers.remove(&id) {
                         // Whoever asked may have gone.
-                        let _ = underway.answer.send(Err(NoWay));
+                        let _ = underway.answer.send(Err(NoWay::Unknown));
                     }
                 }
                 Action::Answer(RelayReply { id, delivered_by, hops, reply_kind, reply, .. }) => {

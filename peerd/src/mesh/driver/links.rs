@@ -281,6 +281,11 @@ impl MeshDriver {
         self.lost.push_back(contact);
     }
 
+    /// Whether so much waits on a link that messages should not be added to it.
+    pub(super) fn is_congested(&self, peer: PeerId) -> bool {
+        self.links.get(&peer).is_some_and(|link| link.out.is_congested())
+    }
+
     /// Queues a frame. A link whose queue is full is lost: the other side does not read.
     pub(super) fn send(&mut self, peer: PeerId, frame: LinkFrame) {
         let Some(link) = self.links.get(&peer) else { return };
