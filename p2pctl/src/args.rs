@@ -5,10 +5,10 @@ use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, fi
 use peerd::config::{REGISTRY_DEFAULT, parse_label, parse_registry};
 use std::{path::PathBuf, time::Duration};
 
-// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 /// Where a peer that was not told another port is.
 const VIA_DEFAULT: &str = "127.0.0.1:7801";
 
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
 Examples:
   See it all work, on this machine and nothing else:
@@ -339,7 +339,7 @@ pub(crate) struct Ping {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// A peer's name, or HOST:PORT; the registry without
+    /// A peer's name, or HOST:PORT; without, the peer that --via names, or the registry
     pub(crate) peer: Option<String>,
     #[command(flatten)]
     pub(crate) through: Through,

@@ -89,6 +89,17 @@ async fn sigterm_and_ctrl_c_end_it_with_0() {
     }
 }
 
+/// A gRPC call whose request never comes, as bytes: HTTP/2's preface, empty settings, and headers that do not end their stream
+/// (RFC 9113, sections 3.4, 6.2 and 6.5), as literals and entries of the static table (RFC 7541, section 6.2.2 and appendix A).
+fn begun_call(method: &str) -> Vec<u8> {
+    let literal = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    let (method_post, scheme_http) = ([0x83], [0x86]);
+    let fields = [literal(&[0x04], method), literal(&[0x01], "a"), literal(&[0x0f, 0x10], "application/grpc")].concat();
+    let block = [method_post.as_slice(), &scheme_http, &fields].concat();
+    let headers = [&[0, 0, u8::try_from(block.len()).unwrap(), 1, 4, 0, 0, 0, 1], block.as_slice()].concat();
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 0, 4, 0, 0, 0, 0, 0], &headers].concat()
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     use tokio::io::AsyncWriteExt as _;
@@ -98,11 +109,7 @@ async fn a_second_signal_ends_it_at_once() {
     let registry = Program::spawn(command);
     // A request that never ends keeps the first signal waiting.
     let mut slow = tokio::net::TcpStream::connect(registry.address).await.unwrap();
-    slow.write_all(
-        b"POST /p2pdi.v1.Registry/Register HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 9\r\n\r\n",
-    )
-    .await
-    .unwrap();
+    slow.write_all(&begun_call("/p2pdi.v1.Registry/Register")).await.unwrap();
     register(&mut registry.client(), "a", "10.0.0.1:7801").await;
     registry.signal(Signal::TERM);
     let address = registry.address;

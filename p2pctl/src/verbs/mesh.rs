@@ -9,6 +9,7 @@ use crate::{
 use p2pdi::{
     endpoint::Endpoint,
     json,
+    status::Reason,
     v1::{
         BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
         control_client::ControlClient,
@@ -98,7 +99,8 @@ pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
 /// The peers that `peer` is linked to, and those it has heard of.
 pub(super) async fn peers_of(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, through, peer).await?;
-    let asked = Dialer::default().peer(&peer.endpoint).list_peers(ListPeersRequest {}).await;
+    let asked = timeout(CALL_TIMEOUT, Dialer::default().peer(&peer.endpoint).list_peers(ListPeersRequest {})).await;
+    let asked = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
     let answer = asked.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
     if printer.is_json() {
         printer.json(&json::value(&answer))?;
@@ -125,6 +127,7 @@ pub(super) async fn call<T>(
 ) -> Outcome<T> {
     match timeout(limit, call(Dialer::default().control(via))).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if Reason::of(&status).is_some() => Err(Failure::call(via.as_str(), &status)),
         Ok(Err(status)) => Err(Failure::call(via.as_str(), &status).hint("--via HOST:PORT names the peer to go through")),
         Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
     }

@@ -42,7 +42,10 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Pquery(Pquery { of: Some(peer), through, .. }) => {
                 give_up(mesh::peers_of(&global, &through, &peer, printer), stop).await
             }
-            Verb::Pquery(args) if args.through.via.is_some() && !args.has_filter() => {
+            Verb::Pquery(args) if args.through.via.is_some() && args.has_filter() => Err(Failure::usage(
+                "a peer has no filters: leave out --via (or P2PDI_VIA) to ask the registry, or the filters to ask the peer",
+            )),
+            Verb::Pquery(args) if args.through.via.is_some() => {
                 let via = args.through.via.as_ref().map(ToString::to_string).unwrap_or_default();
                 give_up(mesh::peers_of(&global, &args.through, &via, printer), stop).await
             }

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn status(global: &Global, args: Status, printer: Printer) -> Outcome {
-    match &args.peer {
+    // A peer to go through that is asked for nobody is asked how it is itself.
+    let peer = args.peer.clone().or_else(|| args.through.via.as_ref().map(ToString::to_string));
+    match &peer {
         Some(peer) => of_peer(global, &args.through, peer, printer).await,
         None => of_registry(global, printer).await,
     }
