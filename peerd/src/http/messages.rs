@@ -54,10 +54,11 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
         page.services.whispers.deliver(request).await
     };
     answer(sent.await, &parts.headers, |delivered: &WhisperResponse| {
-        let passed = match delivered.hops {
+        // The first hop is this peer's own.
+        let passed = match delivered.hops.saturating_sub(1) {
             0 => String::new(),
-            1 => ", passed on by 1 peer".to_owned(),
-            hops => format!(", passed on by {hops} peers"),
+            1 => ", passed on by 1 other peer".to_owned(),
+            others => format!(", passed on by {others} other peers"),
         };
         let reply = String::from_utf8_lossy(&delivered.reply).replace(steers_terminal, " ");
         let reply = if delivered.reply_kind.is_empty() { reply } else { format!("\n{} {reply}", delivered.reply_kind) };
