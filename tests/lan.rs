@@ -203,3 +203,20 @@ fn a_peer_that_listens_on_its_network_only_is_controlled_from_its_own_machine_on
     count(1).exits(0).prints(&["0\n"]);
     count(2).exits(1).prints_nothing().says(&["from its own machine only"]);
 }
+
+#[test]
+fn peers_of_one_machine_that_listen_on_its_network_find_each_other() {
+    let Some(lan) = Lan::new(1) else { return };
+    let start = |name: &str| {
+        let state = format!("state-{name}");
+        let arguments = ["--name", name, "--listen", "10.77.0.1:0", "--no-registry", "--state", &state];
+        Server::start(lan.on(1, "peerd", &arguments))
+    };
+    let (a, b) = (start("a"), start("b"));
+    let at = a.address.to_string();
+    until("they are linked", || {
+        let counted = Running::to_its_end(lan.on(1, "p2pctl", &["peer-count", "--wait", "1s", "--via", &at])).exits(0);
+        counted.stdout == "1\n"
+    });
+    drop(b);
+}

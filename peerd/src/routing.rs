@@ -120,9 +120,9 @@ impl Routing {
         }
     }
 
-    /// Whether another peer with this one's name gets the messages for it.
-    pub fn yield_name(&mut self, yields: bool) {
-        self.yields = yields;
+    /// Whether another peer with this one's name gets the messages for it. Says whether that is new.
+    pub fn yield_name(&mut self, yields: bool) -> bool {
+        std::mem::replace(&mut self.yields, yields) != yields
     }
 
     fn is_mine(&self, name: &PeerName) -> bool {

@@ -119,7 +119,8 @@ fn is_on_link(address: &ScopedIp, interfaces: &[Interface]) -> bool {
                     ip.is_loopback() == own.ip.is_loopback()
                         && masked_v4(ip, own.netmask) == masked_v4(own.ip, own.netmask)
                         && own.netmask != Ipv4Addr::UNSPECIFIED
-                        && Some(ip) != own.broadcast
+                        // Where no broadcast address is set, the system names the interface's own.
+                        && (ip == own.ip || Some(ip) != own.broadcast)
                 }
                 IfAddr::V6(_) => false,
             })

@@ -419,7 +419,10 @@ impl MeshDriver {
                     self.changed = true;
                 }
                 Action::NeighbourDown(peer) => {
-                    tracing::info!(%peer, "no longer linked");
+                    // The link is gone, and with it the name, but for who looked.
+                    let known = self.shown.borrow().neighbours.iter().find(|(contact, _)| contact.id() == peer).cloned();
+                    let name = known.map_or_else(|| peer.to_string(), |(contact, _)| contact.name().to_string());
+                    tracing::info!(peer = name, "no longer linked");
                     let now = self.now();
                     self.nearby.unlinked(peer, now);
                     self.changed = true;

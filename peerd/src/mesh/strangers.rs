@@ -1,6 +1,7 @@
 //! Who is not trusted: peers that were put out for what they sent, and addresses that open too many links. Pure.
 
 use crate::overlay::{PeerId, Time};
+use p2pdi::name::PeerName;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
@@ -29,6 +30,8 @@ pub(super) struct Strangers {
     greeting: BTreeMap<IpAddr, usize>,
     /// Addresses that a line in the log was written for.
     named: VecDeque<IpAddr>,
+    /// Names that one was written for, since two peers have them.
+    doubled: VecDeque<PeerName>,
 }
 
 /// What counts as one address: that of IPv4, or the network of IPv6 that one host usually has to itself (RFC 6177: a /64 or more).
@@ -96,6 +99,18 @@ impl Strangers {
             self.named.pop_front();
         }
         self.named.push_back(ip);
+        true
+    }
+
+    /// Whether it is to be said in the log that two peers have this name: the first time.
+    pub(super) fn is_news_of(&mut self, name: &PeerName) -> bool {
+        if self.doubled.contains(name) {
+            return false;
+        }
+        if self.doubled.len() >= REMEMBERED_MAX {
+            self.doubled.pop_front();
+        }
+        self.doubled.push_back(name.clone());
         true
     }
 }

@@ -45,6 +45,21 @@ async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_mess
 }
 
 #[tokio::test]
+async fn who_is_linked_to_two_of_one_name_says_so_once() {
+    logged("");
+    let between = named("between", 150, &[]).await;
+    let one = named("Twin", 101, &[&between]).await;
+    let other = named("twin", 199, &[&between]).await;
+    until("both are linked", async || between.is_linked_to(&one) && between.is_linked_to(&other)).await;
+    let reports = || logged("two peers go by one name").into_iter().filter(|line| line.contains("win ")).count();
+    until("it says so", async || reports() > 0).await;
+    drop(other);
+    let _again = named("twin", 199, &[&between]).await;
+    until("it is back", async || between.handle.mesh().view().linked.len() == 2).await;
+    assert_eq!(reports(), 1);
+}
+
+#[tokio::test]
 async fn hearsay_of_a_namesake_that_is_not_there_changes_nothing() {
     use crate::stranger::{RawLink, contact, frame};
     use p2pdi::v1::{LinkPing, Shuffle, link_frame::Body};

@@ -34,6 +34,7 @@ impl MeshDriver {
         }
         let now = self.now();
         if self.namesakes.greeted(contact, now) {
+            self.changed = true;
             let mine = self.namesakes.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id());
             let goes_to = if mine { "this peer" } else { "that peer" };
             tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to,
@@ -53,15 +54,31 @@ impl MeshDriver {
             }
         }
         for gone in self.namesakes.expire(now) {
+            self.changed = true;
             tracing::info!(id = %gone.id(), endpoint = %gone.endpoint(), "the other peer of this peer's name is gone");
         }
         self.settle_name();
     }
 
+    /// Two of those that are linked to this peer have one name, which they may not know of each other.
+    pub(super) fn compare_names(&mut self, contact: &Contact) {
+        let twin = self
+            .links
+            .values()
+            .map(|link| &link.contact)
+            .find(|other| other.name() == contact.name() && other.id() != contact.id());
+        if let Some(twin) = twin
+            && self.strangers.is_news_of(contact.name())
+        {
+            let lowest = contact.id().min(twin.id());
+            tracing::warn!(name = %contact.name(), one = %twin.endpoint(), other = %contact.endpoint(), messages_go_to = %lowest,
+                "two peers go by one name; give one of them another with --name");
+        }
+    }
+
     /// The lowest id has the name.
     fn settle_name(&mut self) {
         let yields = self.namesakes.contacts().next().is_some_and(|lowest| lowest.id() < self.me.id());
-        self.routing.yield_name(yields);
-        self.changed = true;
+        self.changed |= self.routing.yield_name(yields);
     }
 }

@@ -233,6 +233,7 @@ impl MeshDriver {
                 }
             }
         }
+        self.compare_names(&contact);
         let Greeted { incarnation, dialled, out, frames, .. } = greeted;
         self.links_ever += 1;
         let number = self.links_ever;
