@@ -306,7 +306,8 @@ pub fn drive_routing(data: &[u8]) {
                     _ => routing::Message::RelayReply(RelayReply {
                         id,
                         delivered: source.flag(),
-                        delivered_by: String::new(),
+                        // As every reader wants it of what was delivered.
+                        delivered_by: to.to_string(),
                         hops: source.number() as u32,
                         reply_kind: String::new(),
                         reply: Bytes::new(),
