@@ -29,7 +29,7 @@ pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
     }
     let name: PeerName = peer.parse()?;
     let ping = WhisperRequest { to: name.to_string(), kind: KIND_PING.to_owned(), ..Default::default() };
-    let answer = call(via, Dialer::default().peer(via).whisper(ping)).await?;
+    let answer = call(via, CALL_TIMEOUT, Dialer::default().peer(via).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
     let endpoint = endpoint.ok_or_else(|| Failure::refused(format!("{name} answers, but not with its address")))?;
     Ok(Source { name: name.to_string(), endpoint })
@@ -37,26 +37,27 @@ pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
 
 /// The peer itself, and those that it is linked to or has heard of.
 pub(crate) async fn sources(via: &Endpoint) -> Outcome<Vec<Source>> {
-    let listed = call(via, Dialer::default().peer(via).list_peers(ListPeersRequest {})).await?;
+    let listed = call(via, CALL_TIMEOUT, Dialer::default().peer(via).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
     let source = |contact: Contact| {
         Some(Source { name: contact.name.parse::<PeerName>().ok()?.to_string(), endpoint: contact.endpoint.parse().ok()? })
     };
-    let itself = Source { name: via.to_string(), endpoint: via.clone() };
-    let itself = listed
-        .peer
-        .and_then(|me| Some(me.name.parse::<PeerName>().ok()?.to_string()))
-        .map(|name| Source { name, ..itself.clone() })
-        .unwrap_or(itself);
+    let name = listed.peer.and_then(|me| me.name.parse::<PeerName>().ok());
+    let itself = Source { name: name.map_or_else(|| via.to_string(), |name| name.to_string()), endpoint: via.clone() };
     let limit = usize::try_from(ASK_MAX).unwrap_or(usize::MAX);
     Ok(std::iter::once(itself).chain(others.filter_map(source)).take(limit).collect())
 }
 
-async fn call<T>(via: &Endpoint, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
-    match timeout(CALL_TIMEOUT, call).await {
+/// A call to the peer to go through, which may take so long.
+pub(crate) async fn call<T>(
+    via: &Endpoint,
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Outcome<T> {
+    match timeout(limit, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) if Reason::of(&status).is_some() => Err(Failure::call(via.as_str(), &status)),
-        Ok(Err(status)) => Err(Failure::call(via.as_str(), &status).hint("--via HOST:PORT names the peer to ask")),
-        Err(_) => Err(Failure::refused(format!("{via} did not answer within {} s", CALL_TIMEOUT.as_secs()))),
+        Ok(Err(status)) => Err(Failure::call(via.as_str(), &status).hint("--via HOST:PORT names the peer to go through")),
+        Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
     }
 }

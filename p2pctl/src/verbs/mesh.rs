@@ -5,11 +5,11 @@ use crate::{
     args::{Broadcast, Global, Join, Listen, PeerCount, Through},
     failure::{Failure, Outcome},
     printer::Printer,
+    through,
 };
 use p2pdi::{
     endpoint::Endpoint,
     json,
-    status::Reason,
     v1::{
         BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
         control_client::ControlClient,
@@ -125,10 +125,5 @@ pub(super) async fn call<T>(
     limit: Duration,
     call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
-    match timeout(limit, call(Dialer::default().control(via))).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) if Reason::of(&status).is_some() => Err(Failure::call(via.as_str(), &status)),
-        Ok(Err(status)) => Err(Failure::call(via.as_str(), &status).hint("--via HOST:PORT names the peer to go through")),
-        Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
-    }
+    through::call(via, limit, call(Dialer::default().control(via))).await
 }

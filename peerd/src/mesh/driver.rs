@@ -397,9 +397,7 @@ impl MeshDriver {
                 }
                 Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
                 Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
-                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip)))
-                    if self.links.get(&peer).is_some_and(|link| link.out.is_congested()) =>
-                {
+                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip))) if self.is_congested(peer) => {
                     let offer = vec![Advert { id: gossip.id, age: gossip.age }];
                     self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(offer))));
                 }
