@@ -46,9 +46,9 @@ const HOLDERS_MAX: usize = 64;
 pub struct Answers {
     /// Documents that fit, those that most peers hold themselves first.
     pub found: Vec<Found>,
-    /// Peers that answered.
+    /// Peers that answered, in the order they were given.
     pub asked: Vec<String>,
-    /// Peers that did not, and why.
+    /// Peers that did not, and why; in that order too.
     pub failed: Vec<(String, String)>,
 }
 
@@ -71,27 +71,28 @@ impl Answers {
 
 /// Asks each of `peers` for what fits `request`, and merges what they say.
 pub async fn ask(dialer: &Dialer, peers: &[Source], request: &RfcQueryRequest) -> Answers {
-    let mut answers = Answers::default();
     let mut found: BTreeMap<ContentHash, Found> = BTreeMap::new();
-    let mut waiting = peers.iter();
+    // By place among `peers`: whoever is quicker, the same answers read the same.
+    let (mut asked, mut failed) = (BTreeMap::new(), BTreeMap::new());
+    let mut waiting = peers.iter().enumerate();
     let mut asking = JoinSet::new();
     let mut deadline: Option<tokio::time::Instant> = None;
     loop {
         while deadline.is_none()
             && asking.len() < ASKED_AT_ONCE
-            && let Some(peer) = waiting.next()
+            && let Some((place, peer)) = waiting.next()
         {
             // A task of its own, and still a part of the caller's trace.
-            asking.spawn(ask_one(dialer.clone(), peer.clone(), request.clone()).in_current_span());
+            asking.spawn(ask_one(dialer.clone(), place, peer.clone(), request.clone()).in_current_span());
         }
         let next = match deadline {
             Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
             None => asking.join_next().await,
         };
-        let Some(Ok((peer, answer))) = next else { break };
+        let Some(Ok((place, peer, answer))) = next else { break };
         match answer {
             Ok(holdings) => {
-                answers.asked.push(peer.name.clone());
+                asked.insert(place, peer.name.clone());
                 for holding in holdings {
                     merge(&mut found, &peer, holding);
                 }
@@ -99,15 +100,17 @@ pub async fn ask(dialer: &Dialer, peers: &[Source], request: &RfcQueryRequest) -
                     deadline = Some((Instant::now() + AFTER_FIRST_ANSWER).into());
                 }
             }
-            Err(why) => answers.failed.push((peer.name.clone(), why)),
+            Err(why) => drop(failed.insert(place, (peer.name.clone(), why))),
         }
     }
-    answers.found = found.into_values().filter(|found| !found.holders.is_empty()).collect();
-    answers.found.sort_by_key(|found| std::cmp::Reverse((found.vouchers, found.holders.len())));
-    answers
+    let mut found: Vec<_> = found.into_values().filter(|found| !found.holders.is_empty()).collect();
+    found.sort_by_key(|found| std::cmp::Reverse((found.vouchers, found.holders.len())));
+    Answers { found, asked: asked.into_values().collect(), failed: failed.into_values().collect() }
 }
 
-async fn ask_one(dialer: Dialer, peer: Source, request: RfcQueryRequest) -> (Source, Result<Vec<Holding>, String>) {
+type Asked = (usize, Source, Result<Vec<Holding>, String>);
+
+async fn ask_one(dialer: Dialer, place: usize, peer: Source, request: RfcQueryRequest) -> Asked {
     let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
     let answer = timeout_at(deadline, list(&dialer, &peer.endpoint, request)).await;
     let answer = match answer {
@@ -115,7 +118,7 @@ async fn ask_one(dialer: Dialer, peer: Source, request: RfcQueryRequest) -> (Sou
         Ok(Err(status)) => Err(in_words(&status)),
         Err(_) => Err("no answer in time".to_owned()),
     };
-    (peer, answer)
+    (place, peer, answer)
 }
 
 /// Most holdings taken from one peer by one question.
