@@ -68,6 +68,8 @@ reasons! {
     NoRoute = "NO_ROUTE", NotFound;
     /// As many streams are open as may be.
     TooManyStreams = "TOO_MANY_STREAMS", ResourceExhausted;
+    /// A peer has as many neighbours as it keeps.
+    NeighboursFull = "NEIGHBOURS_FULL", ResourceExhausted;
     /// A message is larger than allowed.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
     /// The call is for the server's own machine.

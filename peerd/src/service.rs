@@ -4,7 +4,7 @@ use crate::{
     attended::Attended,
     catalog::{self, Catalog, Filter},
     identity::Identity,
-    mesh::{Mesh, RELAYED_MAX_BYTES, View},
+    mesh::{Joined, Mesh, RELAYED_MAX_BYTES, View},
     messages::{Handlers, Inbox, MessageKind, Whispers},
     network::Network,
     overlay::wire,
@@ -207,8 +207,8 @@ impl Control for Calls {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         self.permit(request.extensions().get())?;
-        let contact = self.mesh.join(request.into_inner().endpoint.parse()?).await?;
-        Ok(Response::new(JoinResponse { peer: Some(wire::contact(&contact)) }))
+        let Joined { contact, already } = self.mesh.join(request.into_inner().endpoint.parse()?).await?;
+        Ok(Response::new(JoinResponse { peer: Some(wire::contact(&contact)), already_linked: already }))
     }
 
     async fn broadcast(&self, request: Request<BroadcastRequest>) -> Result<Response<BroadcastResponse>, Status> {

@@ -54,7 +54,8 @@ pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
     let request = JoinRequest { endpoint: args.endpoint.to_string() };
     let answer = call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await?;
     let peer = answer.peer.clone().unwrap_or_default();
-    printer.message(&answer, || format!("{} is linked to {} at {}", args.via.via, peer.name, peer.endpoint))?;
+    let already = if answer.already_linked { " already" } else { "" };
+    printer.message(&answer, || format!("{} is{already} linked to {} at {}", args.via.via, peer.name, peer.endpoint))?;
     Ok(())
 }
 

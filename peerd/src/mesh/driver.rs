@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod frames;
+mod joins;
 mod links;
 mod nearby;
 
@@ -77,7 +78,7 @@ enum Purpose {
     /// It is the bootnode at this place of the list.
     Bootnode(usize),
     /// Somebody asked for it.
-    Join(oneshot::Sender<Result<Contact, String>>),
+    Join(joins::Asker),
     /// To see whether this peer, of this one's name, is there.
     Namesake(PeerId),
     /// The other side opened it, from that address.
@@ -123,6 +124,7 @@ pub struct MeshDriver {
     strangers: Strangers,
     namesakes: Namesakes,
     lost: VecDeque<Contact>,
+    joins: joins::Joins,
     whispers: BTreeMap<RouteId, Underway>,
     broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
     misbehaviour: u64,
@@ -170,6 +172,7 @@ impl MeshDriver {
             strangers: Strangers::default(),
             namesakes: Namesakes::default(),
             lost: VecDeque::new(),
+            joins: joins::Joins::default(),
             whispers: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
             misbehaviour: 0,
@@ -415,6 +418,7 @@ impl MeshDriver {
                     tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
                     self.nearby.linked(contact.id());
                     self.changed = true;
+                    self.joined(contact.id());
                 }
                 Action::NeighbourDown(peer) => {
                     // The link is gone, and with it the name, but for who looked.

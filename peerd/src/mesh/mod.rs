@@ -44,7 +44,8 @@ use tonic::{Status, Streaming};
 
 /// Questions that may wait for the driver; past it callers wait. A guess: a busy HTTP server's worth.
 const COMMANDS_MAX: usize = 256;
-/// How long a join may take: a dial and both greetings.
+/// How long a join may take: a dial and both greetings (`link::GREETING_TIMEOUT`), then the other side's answer whether it takes this peer
+/// as a neighbour (`membership::Config::request_timeout`, 2 s).
 const JOIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Longest wait for acknowledgements: those of a large network come within seconds.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -62,6 +63,24 @@ pub enum NoWay {
     Stopping,
 }
 
+/// A peer that was joined: it is a neighbour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Who answers there.
+    pub contact: Contact,
+    /// It was a neighbour before.
+    pub already: bool,
+}
+
+/// Why a peer was not joined, in words.
+#[derive(Debug, Clone)]
+enum NotJoined {
+    /// Nobody answers, or not as a peer would.
+    Failed(String),
+    /// One of the two has no room.
+    Full(String),
+}
+
 /// The peer's part of the mesh, as its other parts see it. Cheap to clone.
 #[derive(Clone)]
 pub struct Mesh {
@@ -74,7 +93,7 @@ pub struct Mesh {
 enum Command {
     /// Somebody opened a link, from that address.
     Accept(Incoming, link::Outgoing, Option<IpAddr>),
-    Join(Endpoint, oneshot::Sender<Result<Contact, String>>),
+    Join(Endpoint, oneshot::Sender<Result<Joined, NotJoined>>),
     Broadcast {
         payload: Bytes,
         wait: Duration,
@@ -134,19 +153,20 @@ impl Mesh {
         Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkMessage::new(frame))))
     }
 
-    /// Links this peer to the one at `endpoint`.
+    /// Makes the peer at `endpoint` a neighbour of this one.
     ///
     /// # Errors
-    /// When nobody answers there, or it is this peer itself.
-    pub async fn join(&self, endpoint: Endpoint) -> Result<Contact, Status> {
+    /// When nobody answers there, it is this peer itself, or one of the two has as many neighbours as it keeps.
+    pub async fn join(&self, endpoint: Endpoint) -> Result<Joined, Status> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             self.commands.send(Command::Join(endpoint.clone(), answer)).await.map_err(|_| stopping())?;
             answered.await.map_err(|_| stopping())
         };
         match timeout(JOIN_TIMEOUT, asked).await {
-            Ok(Ok(Ok(contact))) => Ok(contact),
-            Ok(Ok(Err(why))) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: {why}"))),
+            Ok(Ok(Ok(joined))) => Ok(joined),
+            Ok(Ok(Err(NotJoined::Failed(why)))) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: {why}"))),
+            Ok(Ok(Err(NotJoined::Full(why)))) => Err(Reason::NeighboursFull.status(format!("cannot join {endpoint}: {why}"))),
             Ok(Err(stopping)) => Err(stopping),
             Err(_) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: no answer in time"))),
         }

@@ -21,8 +21,6 @@ use tokio::{runtime, sync::watch, task::JoinSet, time::timeout};
 
 /// Peers that are joined at once; the others of a list wait. A guess: enough to hide their latency.
 const JOINS_AT_ONCE: usize = 16;
-/// How long a join waits for the other side to say that it counts this peer among its neighbours: one message there and one back.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer may take to list those it knows.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most peers taken from one list: more than an honest peer keeps.
@@ -124,63 +122,54 @@ impl PeerHandle {
         self.node.handlers().on(kind, handler, &self.runtime).map_err(|status| self.refused(&status))
     }
 
-    /// Links this peer to another, and so to its mesh: `NAME:PORT` on this machine, `NAME@HOST:PORT`, `HOST:PORT`, or a [`PeerInfo`].
+    /// Makes another peer a neighbour, and so joins its mesh: `NAME:PORT` on this machine, `NAME@HOST:PORT`, `HOST:PORT`, or a [`PeerInfo`].
     ///
     /// # Errors
-    /// When nobody answers there, or it is this peer itself.
+    /// When nobody answers there, it is this peer itself, or one of the two has as many neighbours as it keeps ([`PeerError::Busy`]); it
+    /// has named others then, which this peer turns to by itself.
     pub async fn join(&self, peer: impl ToString) -> Result<PeerInfo, PeerError> {
         self.running()?;
         self.join_one(&peer.to_string().parse()?).await
     }
 
-    /// Joins all of these that answer, such as a list of bootnodes, or what [`PeerHandle::peers_from`] gave; says which did.
+    /// Joins all of these that answer, such as a list of bootnodes, or what [`PeerHandle::peers_from`] gave; says which did. Those
+    /// without room for another neighbour are left out: they named others, which this peer turns to by itself.
     ///
     /// # Errors
-    /// When none does.
+    /// When none answers.
     pub async fn bootstrap(&self, peers: impl IntoIterator<Item = impl ToString>) -> Result<Vec<PeerInfo>, PeerError> {
         self.running()?;
         let peers = peers.into_iter().map(|peer| peer.to_string().parse()).collect::<Result<Vec<Bootnode>, _>>()?;
-        let (mut joined, mut failed, mut joining) = (Vec::new(), Vec::new(), JoinSet::new());
+        let (mut joined, mut full, mut failed, mut joining) = (Vec::new(), false, Vec::new(), JoinSet::new());
         let mut waiting = peers.into_iter();
         loop {
             while joining.len() < JOINS_AT_ONCE
                 && let Some(peer) = waiting.next()
             {
                 let handle = self.clone();
-                joining.spawn(async move { (peer.to_string(), handle.join_one(&peer).await) });
+                joining.spawn(async move { handle.join_one(&peer).await.map_err(|error| (peer, error)) });
             }
             match joining.join_next().await {
-                Some(Ok((_, Ok(peer)))) => joined.push(peer),
-                Some(Ok((peer, Err(error)))) => failed.push((peer, error)),
+                Some(Ok(Ok(peer))) => joined.push(peer),
+                Some(Ok(Err((_, PeerError::Busy(_))))) => full = true,
+                Some(Ok(Err((peer, error)))) => failed.push((peer.to_string(), error)),
                 Some(Err(error)) => tracing::error!(%error, "a join failed"),
                 None => break,
             }
         }
-        if joined.is_empty() { Err(PeerError::nobody(failed)) } else { Ok(joined) }
+        if joined.is_empty() && !full { Err(PeerError::nobody(failed)) } else { Ok(joined) }
     }
 
     async fn join_one(&self, peer: &Bootnode) -> Result<PeerInfo, PeerError> {
         let mut failure = None;
         for endpoint in peer.endpoints() {
             match self.node.mesh().join(endpoint.clone()).await {
-                Ok(contact) => {
-                    self.settled(contact.id()).await;
-                    return Ok(self.info(&contact, true));
-                }
+                Ok(joined) => return Ok(self.info(&joined.contact, true)),
                 // Of one word that may be a name here or a host, the first reading is the likely one.
                 Err(status) => failure = failure.or(Some(PeerError::refused(&peer.to_string(), &status))),
             }
         }
         Err(failure.unwrap_or_else(|| PeerError::NoRoute(format!("{peer} has no address"))))
-    }
-
-    /// Waits until a peer that was joined is a neighbour, so that messages find their way through it. It may be one late, or never: where it
-    /// has many already.
-    async fn settled(&self, peer: PeerId) {
-        let mut views = self.node.mesh().views();
-        let neighbour = views.wait_for(|view| view.neighbours.iter().any(|(contact, _)| contact.id() == peer));
-        // In vain or not, there is a link.
-        let _ = timeout(SETTLE_TIMEOUT, neighbour).await;
     }
 
     /// The other peers that this one knows, through links, the mesh or the registry, by name. Some may be gone by now.

@@ -4,6 +4,7 @@
 
 mod crowd;
 mod faults;
+mod joins;
 mod namesakes;
 mod partition;
 mod proxy;

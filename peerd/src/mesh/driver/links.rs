@@ -3,6 +3,7 @@
 use super::{GREETINGS_MAX, Input, LOST_MAX, Link, MeshDriver, Purpose};
 use crate::{
     mesh::{
+        Joined, NotJoined,
         link::{self, Greeted, Heard, Incoming, NotOpened, NotQueued, Outgoing, Reader},
         strangers::LINKS_PER_ADDRESS,
     },
@@ -136,7 +137,7 @@ impl MeshDriver {
                 self.bootnodes.failed(index, why, now, rand::random());
             }
             // Whoever asked may have gone.
-            Purpose::Join(answer) => drop(answer.send(Err(why.to_owned()))),
+            Purpose::Join(answer) => drop(answer.send(Err(NotJoined::Failed(why.to_owned())))),
             Purpose::Namesake(peer) => {
                 tracing::debug!(%peer, why, "a peer that is said to have this one's name does not answer");
                 let now = self.now();
@@ -163,7 +164,7 @@ impl MeshDriver {
             self.not_opened(purpose, &"it was put out for what it sent, and is left alone for a while".into());
             return;
         }
-        let mut caller = None;
+        let (mut caller, mut asker) = (None, None);
         let insist = match purpose {
             Purpose::Accepted(from) => {
                 caller = from;
@@ -187,7 +188,12 @@ impl MeshDriver {
             }
             Purpose::Join(answer) => {
                 self.strangers.forgive(contact.id());
-                let _ = answer.send(Ok(contact.clone()));
+                if self.overlay.membership().is_neighbour(contact.id()) && self.overlay.is_fresh(contact.id(), now) {
+                    // The link that is there stays.
+                    let _ = answer.send(Ok(Joined { contact, already: true }));
+                    return;
+                }
+                asker = Some(answer);
                 true
             }
         };
@@ -205,7 +211,11 @@ impl MeshDriver {
             actions.retain(|action| !matches!(action, Action::Dial(dialled) if dialled.id() == contact.id()));
             self.perform(actions);
         }
-        self.take(contact, greeted, caller);
+        self.take(contact.clone(), greeted, caller);
+        if let Some(asker) = asker {
+            self.tell_events();
+            self.await_joined(&contact, asker);
+        }
     }
 
     /// Takes a link, unless the one that is there stays in its place.
@@ -263,6 +273,7 @@ impl MeshDriver {
         self.changed = true;
         let actions = self.routing.link_down(peer);
         self.route(actions);
+        self.not_joined(peer);
     }
 
     /// A link ended by itself, or its other side does not read.

@@ -254,6 +254,11 @@ impl Membership {
         self.active.contains_key(&peer)
     }
 
+    /// Whether `peer` is dialled, or asked to be a neighbour, and has not answered yet.
+    pub fn is_pending(&self, peer: PeerId) -> bool {
+        self.pending.contains_key(&peer)
+    }
+
     /// The contacts to fall back on.
     pub fn passive(&self) -> &PassiveView {
         &self.passive

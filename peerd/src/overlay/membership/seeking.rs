@@ -80,7 +80,7 @@ impl Membership {
         let full = full || self.pending.len() >= most;
         match self.pending.get_mut(&peer) {
             Some(pending) => {
-                if pending.purpose == Purpose::Meet {
+                if pending.purpose == Purpose::Meet || purpose == Purpose::Insist {
                     pending.purpose = purpose;
                 }
                 if !linked || pending.requested {
