@@ -49,7 +49,7 @@ pub struct Node {
     indexer: Indexer,
     lookups: Lookups,
     lan: Option<Lan>,
-    mesh: Box<MeshDriver>,
+    mesh: MeshDriver,
     network: NetworkDriver,
     metrics: Metrics,
 }

@@ -1,488 +1,100 @@
-//! The task that owns the state machines and carries out what they want.
+//! The lock around the state of the mesh, and the task that looks at it when time has passed.
+//!
+//! Whoever brings something (a link's reader, a call) takes the lock and sees it through at once: a message that would be handed to a task of
+//! its own instead would wait for that task at each peer it passes, which is most of what a whisper costs. Nothing waits inside the lock.
 
-mod conflicts;
-mod frames;
-mod joins;
-mod links;
-mod nearby;
-
-use super::{
-    Command, NoWay, View,
-    acks::Acks,
-    link::{Greeted, Heard, NotOpened, Outgoing},
-    namesakes::Namesakes,
-    strangers::Strangers,
-};
-use crate::{
-    discovery::{Bootnode, Bootnodes, Nearby, Sights},
-    messages::{Delivered, Post, Whisper},
-    overlay::{
-        self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time,
-        plumtree::{self, Advert, MessageId},
-        wire,
-    },
-    routing::{Relay, RouteId, Routing},
-    session::Session,
-};
-use p2pdi::{
-    name::PeerName,
-    status::Reason,
-    v1::{LinkFrame, MeshStatus},
-};
-use rand::{SeedableRng as _, rngs::StdRng};
+use super::state::{Input, State};
+use crate::discovery::Sights;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    sync::Notify,
+    time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::acks::Tally;
-
-/// Frames of all links that may wait for the driver; past it links are not read. Waiting readers take turns.
-const INPUTS_MAX: usize = 256;
-/// Links being opened at once by this side, and as many by others. A guess: a large network starting around one bootnode.
-const GREETINGS_MAX: usize = 128;
-/// Wrong frames of one link after which it is closed and its peer left alone for a while: more than a bug makes.
-const MISBEHAVIOUR_MAX: u32 = 1_000;
-/// Neighbours lost without a goodbye that are remembered: a failure of the network looks like their death, and they may be all that is
-/// known of its other side. As many as a large passive view.
-const LOST_MAX: usize = 64;
-/// How many of them are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
-const LOST_SAMPLE: usize = 4;
-/// How often a view is made for the sake of its counts alone. A guess: below what people notice.
-const COUNTS_SHOWN_EVERY: Duration = Duration::from_millis(100);
 /// How long goodbyes may take to get out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the driver hears from its tasks.
-enum Input {
-    Heard(u64, PeerId, Heard),
-    Opened(Box<Greeted>, Purpose),
-    NotOpened(Purpose, NotOpened),
-    PeersFound(Vec<Contact>),
-    /// What a handler said to a message that this peer brought.
-    Answered(PeerId, LinkFrame),
+/// The state, behind its lock.
+pub(super) struct Core {
+    state: Mutex<State>,
+    /// Something is due sooner than the driver knows.
+    sooner: Notify,
 }
 
-/// What a link is opened for.
-enum Purpose {
-    /// The overlay wants a link to this peer.
-    Overlay(PeerId),
-    /// It is the bootnode at this place of the list.
-    Bootnode(usize),
-    /// Somebody asked for it.
-    Join(joins::Asker),
-    /// To see whether this peer, of this one's name, is there.
-    Namesake(PeerId),
-    /// The other side opened it, from that address.
-    Accepted(Option<IpAddr>),
+impl Core {
+    pub(super) fn new(state: impl FnOnce(Weak<Self>) -> State) -> Arc<Self> {
+        Arc::new_cyclic(|core| Self { state: Mutex::new(state(core.clone())), sooner: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What a panic left half done is not to be worked with: it is handed on, to the driver as well, and ends the peer.
+        self.state.lock().unwrap_or_else(|_| resume_unwind(Box::new("the state of the mesh was left half changed")))
+    }
+
+    /// Does something with the state, unless this peer has left the mesh.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let mut state = self.lock();
+        if state.has_left() {
+            return None;
+        }
+        let done = act(&mut state);
+        let sooner = state.settle();
+        drop(state);
+        if sooner {
+            self.sooner.notify_one();
+        }
+        Some(done)
+    }
+
+    /// Says what a task came to, if anybody still wants to know.
+    pub(super) fn tell(core: &Weak<Self>, input: Input) {
+        if let Some(core) = core.upgrade() {
+            core.with(|state| state.on_input(input));
+        }
+    }
 }
 
-/// An open link, from the driver's side.
-struct Link {
-    number: u64,
-    contact: Contact,
-    dialled: bool,
-    /// The address it was opened from, if the other side did.
-    caller: Option<IpAddr>,
-    out: Outgoing,
-    pause: watch::Sender<Instant>,
-    paused: bool,
-    closing: CancellationToken,
-    misbehaved: u32,
-}
-
-/// A whisper on its way through the mesh.
-struct Underway {
-    /// Not yet sent: the way is still sought.
-    relay: Option<Relay>,
-    answer: oneshot::Sender<Result<Delivered, NoWay>>,
-}
-
-/// Runs one peer's part of the mesh.
+/// Runs one peer's part of the mesh. Dropped, the peer is gone without a goodbye.
 pub struct MeshDriver {
-    me: Contact,
-    hello: LinkFrame,
-    begun: Instant,
-    overlay: Overlay<StdRng>,
-    routing: Routing,
-    acks: Acks,
-    bootnodes: Bootnodes,
-    nearby: Nearby,
-    links: BTreeMap<PeerId, Link>,
-    links_ever: u64,
-    dial_from: Option<IpAddr>,
-    dialling: usize,
-    accepting: usize,
-    strangers: Strangers,
-    namesakes: Namesakes,
-    lost: VecDeque<Contact>,
-    joins: joins::Joins,
-    whispers: BTreeMap<RouteId, Underway>,
-    broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
-    misbehaviour: u64,
-    /// Found out while actions are carried out; told to the overlay after them.
-    events: VecDeque<Event>,
-    post: Post,
-    session: Session,
+    core: Arc<Core>,
     sights: Sights,
-    commands: mpsc::Receiver<Command>,
-    tell: mpsc::Sender<Input>,
-    inputs: mpsc::Receiver<Input>,
-    tasks: JoinSet<()>,
-    shown: watch::Sender<Arc<View>>,
-    changed: bool,
-    shown_at: Option<Time>,
 }
 
 impl MeshDriver {
-    pub(super) fn new(
-        me: Contact,
-        post: Post,
-        session: Session,
-        (bootnodes, sights, dial_from): (Vec<Bootnode>, Sights, Option<IpAddr>),
-        commands: mpsc::Receiver<Command>,
-        shown: watch::Sender<Arc<View>>,
-    ) -> Self {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let incarnation = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let (tell, inputs) = mpsc::channel(INPUTS_MAX);
-        let rng = StdRng::from_rng(&mut rand::rng());
-        Self {
-            hello: wire::hello(&me, incarnation),
-            begun: Instant::now(),
-            overlay: Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO),
-            routing: Routing::new(me.clone()),
-            acks: Acks::default(),
-            bootnodes: Bootnodes::new(bootnodes),
-            nearby: Nearby::new(me.id()),
-            sights,
-            links: BTreeMap::new(),
-            links_ever: 0,
-            dial_from,
-            dialling: 0,
-            accepting: 0,
-            strangers: Strangers::default(),
-            namesakes: Namesakes::default(),
-            lost: VecDeque::new(),
-            joins: joins::Joins::default(),
-            whispers: BTreeMap::new(),
-            broadcasts: BTreeMap::new(),
-            misbehaviour: 0,
-            events: VecDeque::new(),
-            post,
-            session,
-            commands,
-            tell,
-            inputs,
-            tasks: JoinSet::new(),
-            shown,
-            changed: true,
-            shown_at: None,
-            me,
-        }
+    pub(super) fn new(core: Arc<Core>, sights: Sights) -> Self {
+        Self { core, sights }
     }
 
     /// Takes part in the mesh until `stop`, then says goodbye.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.on_time();
-        loop {
-            if self.changed {
-                self.show();
-            }
-            let due = self.begun + self.next_deadline();
+        let begun = self.core.lock().begun();
+        while let Some(due) = self.core.with(State::look) {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(command) = self.commands.recv() => self.on_command(command),
-                Some(input) = self.inputs.recv() => self.on_input(input),
-                Some(sight) = self.sights.0.recv() => self.on_sight(sight),
-                Some(ended) = self.tasks.join_next() => if let Err(error) = ended && error.is_panic() {
-                    tracing::error!(%error, "a link's task failed");
-                },
-                () = sleep_until(due) => self.on_time(),
+                Some(sight) = self.sights.0.recv() => drop(self.core.with(|state| state.on_sight(sight))),
+                () = self.core.sooner.notified() => {}
+                () = sleep_until(begun + due) => {}
             }
         }
-        self.leave().await;
-    }
-
-    async fn leave(mut self) {
-        self.tell_overlay(Event::Leave);
-        // Readers that wait to be heard give up; queues drain.
-        self.inputs.close();
-        for (_, link) in std::mem::take(&mut self.links) {
-            link.closing.cancel();
-        }
-        let tasks = &mut self.tasks;
+        let mut tasks = self.core.lock().leave();
         if timeout(LEAVE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::debug!("some links did not end in time");
         }
     }
+}
 
-    fn now(&self) -> Time {
-        self.begun.elapsed()
-    }
-
-    fn next_deadline(&self) -> Time {
-        let now = self.now();
-        let others = [
-            self.routing.next_deadline(),
-            self.acks.next_deadline(now),
-            self.bootnodes.next_deadline(),
-            self.namesakes.next_deadline(),
-            self.next_nearby(),
-        ];
-        // Whatever a machine says, the driver sleeps between two looks.
-        let soonest = now + Duration::from_millis(1);
-        others.into_iter().flatten().fold(self.overlay.next_deadline(now), Time::min).max(soonest)
-    }
-
-    fn on_time(&mut self) {
-        let now = self.now();
-        if self.overlay.next_deadline(now) <= now {
-            self.tell_overlay(Event::Tick);
+impl Drop for MeshDriver {
+    fn drop(&mut self) {
+        // After a panic there is nothing to tidy.
+        if let Ok(mut state) = self.core.state.lock() {
+            state.end();
+            // Tasks end with it.
+            drop(state.take_tasks());
         }
-        let actions = self.routing.tick(now);
-        self.route(actions);
-        for (to, id, peers) in self.acks.flush(now) {
-            self.send_acknowledgement(to, &id, &peers);
-        }
-        if self.acks.is_waiting() {
-            let known = self.known();
-            for (id, tally) in self.acks.finished(&known, now) {
-                if let Some(answer) = self.broadcasts.remove(&id) {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(Ok(tally));
-                }
-            }
-        }
-        for (index, endpoints) in self.bootnodes.due(now) {
-            self.dial(endpoints, Purpose::Bootnode(index));
-        }
-        self.turn_to_nearby();
-        self.greet_namesakes();
-        // Of links that broke, and of dials that failed at once.
-        self.tell_events();
-        // Counts change with every message; whoever looks at them has a moment's patience.
-        self.changed |= self.shown_at.is_none_or(|at| at + COUNTS_SHOWN_EVERY <= now);
-    }
-
-    /// The names of all other peers this one knows of.
-    fn known(&self) -> BTreeSet<PeerName> {
-        let view = self.view();
-        let mesh = view.known().map(|contact| contact.name().clone());
-        mesh.chain(self.session.known().all().into_iter().map(|peer| peer.name)).filter(|name| name != self.me.name()).collect()
-    }
-
-    fn view(&self) -> View {
-        let membership = self.overlay.membership();
-        let neighbours: Vec<_> = membership.neighbours().map(|(contact, direction)| (contact.clone(), direction)).collect();
-        let others: Vec<_> = membership.passive().contacts().cloned().collect();
-        let counts = self.overlay.plumtree().counts();
-        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let status = MeshStatus {
-            links: count(self.links.len()),
-            neighbours: count(neighbours.len()),
-            others: count(others.len()),
-            broadcasts: counts.delivered,
-            duplicates: counts.duplicates,
-            relayed: self.routing.relayed(),
-            throttled: self.overlay.throttled(),
-            misbehaviour: self.misbehaviour,
-            namesakes: self.namesakes.contacts().map(wire::contact).collect(),
-            paused: self.overlay.paused(),
-        };
-        View {
-            me: self.me.clone(),
-            neighbours,
-            linked: self.links.values().map(|link| link.contact.clone()).collect(),
-            others,
-            bootnodes: self.bootnodes.contacts().cloned().collect(),
-            nearby: self.nearby.contacts().cloned().collect(),
-            namesakes: self.namesakes.contacts().cloned().collect(),
-            status,
-        }
-    }
-
-    fn show(&mut self) {
-        self.changed = false;
-        self.shown_at = Some(self.now());
-        self.shown.send_replace(Arc::new(self.view()));
-    }
-
-    fn on_command(&mut self, command: Command) {
-        match command {
-            Command::Accept(frames, out, caller) => self.accept(frames, out, caller),
-            Command::Join(endpoint, answer) => self.dial(vec![endpoint], Purpose::Join(answer)),
-            Command::Broadcast { payload, wait, answer } => {
-                if !wait.is_zero() && !self.acks.has_room() {
-                    let busy = Reason::TooManyStreams.status("too many broadcasts wait for acknowledgements; try again later");
-                    let _ = answer.send(Err(busy));
-                    return;
-                }
-                let now = self.now();
-                match self.overlay.broadcast(payload, now) {
-                    Err(error) => {
-                        let _ = answer.send(Err(Reason::MessageTooLarge.status(error.to_string())));
-                    }
-                    Ok((id, actions)) => {
-                        if wait.is_zero() {
-                            let known = self.known().len() as u64;
-                            let _ = answer.send(Ok(Tally { known, ..Tally::default() }));
-                        } else {
-                            self.acks.wait(id, now + wait, now);
-                            self.broadcasts.insert(id, answer);
-                        }
-                        self.perform(actions);
-                        self.tell_events();
-                    }
-                }
-            }
-            Command::Whisper { whisper, linked_only, answer } => self.on_whisper(whisper, linked_only, answer),
-        }
-    }
-
-    fn on_whisper(&mut self, whisper: Whisper, linked_only: bool, answer: oneshot::Sender<Result<Delivered, NoWay>>) {
-        let id: RouteId = rand::random();
-        let now = self.now();
-        let Whisper { to, kind, body, from, message_id, .. } = whisper;
-        let kind = kind.as_str().to_owned();
-        let relay = Relay { id, to, kind, body, from, hops: 1, message_id };
-        let actions = if linked_only {
-            // In the order of their ids.
-            let linked = self.links.values().find(|link| *link.contact.name() == relay.to).map(|link| link.contact.id());
-            let Some(peer) = linked else {
-                let _ = answer.send(Err(NoWay::Unknown));
-                return;
-            };
-            self.whispers.insert(id, Underway { relay: None, answer });
-            self.routing.send_to(peer, relay, now)
-        } else {
-            let neighbours = self.neighbours();
-            let actions = self.routing.seek(id, &relay.to, &neighbours, now);
-            self.whispers.insert(id, Underway { relay: Some(relay), answer });
-            actions
-        };
-        self.route(actions);
-        self.tell_events();
-    }
-
-    fn neighbours(&self) -> Vec<Contact> {
-        self.overlay.membership().neighbours().map(|(contact, _)| contact.clone()).collect()
-    }
-
-    /// Tells the overlay, does what it wants, and tells it what came of that.
-    fn tell_overlay(&mut self, event: Event) {
-        self.events.push_back(event);
-        self.tell_events();
-    }
-
-    fn tell_events(&mut self) {
-        while let Some(event) = self.events.pop_front() {
-            let now = self.now();
-            let actions = self.overlay.handle(event, now);
-            self.perform(actions);
-        }
-    }
-
-    fn perform(&mut self, actions: Vec<overlay::Action>) {
-        use overlay::Action;
-        for action in actions {
-            match action {
-                Action::Dial(contact) if self.strangers.is_shunned(contact.id(), self.now()) => {
-                    self.events.push_back(Event::DialFailed { peer: contact.id() });
-                }
-                Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
-                Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
-                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip))) if self.is_congested(peer) => {
-                    let offer = vec![Advert { id: gossip.id, age: gossip.age }];
-                    self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(offer))));
-                }
-                Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
-                Action::Pause(peer, pause) => {
-                    if let Some(link) = self.links.get_mut(&peer) {
-                        link.pause.send_replace(Instant::now() + pause);
-                        if !std::mem::replace(&mut link.paused, true) {
-                            tracing::info!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer sends more than its share; reading it slowly");
-                        }
-                    }
-                }
-                Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
-                Action::NeighbourUp(contact) => {
-                    tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
-                    self.nearby.linked(contact.id());
-                    self.changed = true;
-                    self.joined(contact.id());
-                }
-                Action::NeighbourDown(peer) => {
-                    // The link is gone, and with it the name, but for who looked.
-                    let known = self.shown.borrow().neighbours.iter().find(|(contact, _)| contact.id() == peer).cloned();
-                    let name = known.map_or_else(|| peer.to_string(), |(contact, _)| contact.name().to_string());
-                    tracing::info!(peer = name, "no longer linked");
-                    let now = self.now();
-                    self.nearby.unlinked(peer, now);
-                    self.changed = true;
-                }
-                Action::AskForPeers(count) => self.find_peers(count),
-                Action::Misbehaved(peer, what) => self.on_misbehaviour(peer, what),
-            }
-        }
-    }
-
-    /// Asks the registry, the bootnodes and the LAN whom to turn to.
-    /// Asks the registry and the bootnodes whom to turn to, and thinks of those that were lost.
-    fn find_peers(&mut self, count: usize) {
-        if self.links.is_empty() {
-            let now = self.now();
-            self.bootnodes.needed(now);
-            self.nearby.needed(now);
-        }
-        let mut found: Vec<_> = self.bootnodes.contacts().cloned().collect();
-        // Where links are wanted, those of the LAN are turned to one by one, without waiting for the registry.
-        if self.overlay.membership().wanted() == 0 {
-            found.extend(self.offered(count));
-        }
-        let lost = self.lost.len().min(LOST_SAMPLE);
-        found.extend(self.lost.iter().take(lost).cloned());
-        // Others the next time.
-        self.lost.rotate_left(lost);
-        let (session, tell, me) = (self.session.clone(), self.tell.clone(), self.me.id());
-        self.tasks.spawn(async move {
-            let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;
-            found.extend(listed.into_iter().map(|peer| Contact::new(peer.id, peer.name, peer.endpoint)));
-            found.retain(|contact| contact.id() != me);
-            // Fails only when the peer stops.
-            let _ = tell.send(Input::PeersFound(found)).await;
-        });
-    }
-
-    fn on_misbehaviour(&mut self, peer: PeerId, what: Misbehaviour) {
-        self.misbehaviour += 1;
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.misbehaved += 1;
-        if link.misbehaved == 1 {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
-        }
-        if link.misbehaved >= MISBEHAVIOUR_MAX {
-            self.shun(peer, what);
-        }
-    }
-
-    /// Closes the link to a peer for what it sent, and leaves it alone for a while.
-    fn shun(&mut self, peer: PeerId, what: Misbehaviour) {
-        let now = self.now();
-        let pause = self.strangers.shun(peer, now);
-        if let Some(link) = self.links.get(&peer) {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
-        }
-        self.lost(peer);
-        // Not one to turn to in need.
-        self.lost.retain(|contact| contact.id() != peer);
     }
 }

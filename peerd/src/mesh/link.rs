@@ -3,7 +3,7 @@
 use crate::{
     dial::in_words,
     messages::BODY_MAX_BYTES,
-    overlay::{Contact, Misbehaviour, PeerId, wire},
+    overlay::{Contact, Misbehaviour, wire},
 };
 use p2pdi::{
     channel::connect,
@@ -24,6 +24,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
+    task::coop::consume_budget,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -202,7 +203,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// What a link's reader tells the driver.
+/// What a link's reader hears.
 pub(super) enum Heard {
     Frame(LinkFrame),
     /// So many bytes that are no frame.
@@ -211,11 +212,8 @@ pub(super) enum Heard {
     Ended(String, Option<Misbehaviour>),
 }
 
-/// Who a reader reads for.
+/// Reads a link.
 pub(super) struct Reader {
-    /// Tells links to one peer apart.
-    pub(super) number: u64,
-    pub(super) peer: PeerId,
     pub(super) frames: Incoming,
     /// Read nothing before.
     pub(super) pause: watch::Receiver<Instant>,
@@ -223,34 +221,45 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Hands frames to `tell` until the link ends or is closed. `tell` waits while the driver is busy, and with it the other side.
-    pub(super) async fn run<T: Future<Output = bool>>(mut self, tell: impl Fn(u64, PeerId, Heard) -> T) {
+    /// Hands frames to `tell` until the link ends, is closed, or `tell` wants no more.
+    pub(super) async fn run(mut self, tell: impl Fn(Heard) -> bool) {
         loop {
             let until = *self.pause.borrow_and_update();
             let next = async {
-                sleep_until(until).await;
+                if until > Instant::now() {
+                    sleep_until(until).await;
+                }
                 self.frames.message().await
             };
-            let heard = tokio::select! {
+            let next = tokio::select! {
                 () = self.closing.cancelled() => break,
-                next = next => match next {
-                    Ok(Some(LinkMessage { unreadable: Some((_, bytes)), .. })) => Heard::Unreadable(bytes),
-                    Ok(Some(LinkMessage { frame, .. })) => Heard::Frame(frame.unwrap_or_default()),
-                    Ok(None) => Heard::Ended("the other side ended it".to_owned(), None),
-                    Err(status) => Heard::Ended(in_words(&status), ended_by(&status)),
-                },
+                next = next => next,
             };
+            let heard = Heard::from(next);
             let ended = matches!(heard, Heard::Ended(..));
-            let told = tokio::select! {
-                () = self.closing.cancelled() => break,
-                told = tell(self.number, self.peer, heard) => told,
-            };
-            if ended || !told {
+            if !tell(heard) || ended {
                 return;
             }
+            // What has arrived already is read without waiting; other links have their turn all the same.
+            consume_budget().await;
         }
-        // Nobody listens any more; this only lets the queue drain.
-        let drain = async { while let Ok(Some(_)) = self.frames.message().await {} };
+        // What was under way when it was closed. This also lets the queue drain.
+        let drain = async {
+            while let Ok(Some(message)) = self.frames.message().await {
+                tell(Heard::from(Ok(Some(message))));
+            }
+        };
         let _ = timeout(LINGER, drain).await;
+    }
+}
+
+impl From<Result<Option<LinkMessage>, Status>> for Heard {
+    fn from(next: Result<Option<LinkMessage>, Status>) -> Self {
+        match next {
+            Ok(Some(LinkMessage { unreadable: Some((_, bytes)), .. })) => Self::Unreadable(bytes),
+            Ok(Some(LinkMessage { frame, .. })) => Self::Frame(frame.unwrap_or_default()),
+            Ok(None) => Self::Ended("the other side ended it".to_owned(), None),
+            Err(status) => Self::Ended(in_words(&status), ended_by(&status)),
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The mesh: drives the overlay's and the routing's state machines over real links.
 //!
-//! One task owns both machines ([`MeshDriver`]). Each link has a task that reads it; what is to be written waits in a bounded
-//! queue. Everything else talks to the driver through [`Mesh`].
+//! Both machines live in one state behind one lock. Each link has a task that reads it and sees through what it reads; what is to be
+//! written waits in a bounded queue. Everything else talks to the state through [`Mesh`]; what time brings is done by [`MeshDriver`].
 
 mod acks;
 mod driver;
 mod link;
 mod namesakes;
+mod state;
 mod strangers;
 mod view;
 
@@ -21,9 +22,9 @@ use crate::{
     overlay::{Contact, plumtree},
     session::Session,
 };
-use acks::Tally;
 use bytes::Bytes;
-use link::{Incoming, OutgoingStream, outgoing};
+use driver::Core;
+use link::{OutgoingStream, outgoing};
 use p2pdi::{
     endpoint::Endpoint,
     link::LinkMessage,
@@ -31,19 +32,18 @@ use p2pdi::{
     v1::{Announcement, BroadcastResponse},
 };
 use prost::Message as _;
+use state::State;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::timeout,
 };
 use tonic::{Status, Streaming};
 
-/// Questions that may wait for the driver; past it callers wait. A guess: a busy HTTP server's worth.
-const COMMANDS_MAX: usize = 256;
 /// How long a join may take: a dial and both greetings (`link::GREETING_TIMEOUT`), then the other side's answer whether it takes this peer
 /// as a neighbour (`membership::Config::request_timeout`, 2 s).
 const JOIN_TIMEOUT: Duration = Duration::from_secs(6);
@@ -85,25 +85,8 @@ enum NotJoined {
 #[derive(Clone)]
 pub struct Mesh {
     me: Contact,
-    commands: mpsc::Sender<Command>,
+    core: Arc<Core>,
     view: watch::Receiver<Arc<View>>,
-}
-
-/// What the driver is asked to do.
-enum Command {
-    /// Somebody opened a link, from that address.
-    Accept(Incoming, link::Outgoing, Option<IpAddr>),
-    Join(Endpoint, oneshot::Sender<Result<Joined, NotJoined>>),
-    Broadcast {
-        payload: Bytes,
-        wait: Duration,
-        answer: oneshot::Sender<Result<Tally, Status>>,
-    },
-    Whisper {
-        whisper: Whisper,
-        linked_only: bool,
-        answer: oneshot::Sender<Result<Delivered, NoWay>>,
-    },
 }
 
 impl Mesh {
@@ -115,12 +98,12 @@ impl Mesh {
         session: Session,
         (bootnodes, lan): (Vec<Bootnode>, Sights),
         from: Option<IpAddr>,
-    ) -> (Self, Box<MeshDriver>) {
+    ) -> (Self, MeshDriver) {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
-        let (commands, asked) = mpsc::channel(COMMANDS_MAX);
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
-        let driver = MeshDriver::new(me.clone(), post, session, (bootnodes, lan, from), asked, shown);
-        (Self { me, commands, view }, Box::new(driver))
+        let core = Core::new(|core| State::new(core, me.clone(), post, session, (bootnodes, from), shown));
+        let driver = MeshDriver::new(Arc::clone(&core), lan);
+        (Self { me, core, view }, driver)
     }
 
     /// How the mesh looks from here. A moment old.
@@ -144,12 +127,7 @@ impl Mesh {
     ) -> Result<impl tokio_stream::Stream<Item = Result<LinkMessage, Status>> + Send + use<>, Status> {
         let (out, queue): (_, OutgoingStream) = outgoing();
         let caller = caller.map(|caller| strangers::address(caller.ip()));
-        self.commands.try_send(Command::Accept(Box::new(frames), out, caller)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Reason::TooManyStreams.status("too many links are being opened; try again later")
-            }
-            mpsc::error::TrySendError::Closed(_) => stopping(),
-        })?;
+        self.core.with(|state| state.accept(Box::new(frames), out, caller)).ok_or_else(stopping)??;
         Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkMessage::new(frame))))
     }
 
@@ -160,7 +138,7 @@ impl Mesh {
     pub async fn join(&self, endpoint: Endpoint) -> Result<Joined, Status> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.commands.send(Command::Join(endpoint.clone(), answer)).await.map_err(|_| stopping())?;
+            self.core.with(|state| state.join(endpoint.clone(), answer)).ok_or_else(stopping)?;
             answered.await.map_err(|_| stopping())
         };
         match timeout(JOIN_TIMEOUT, asked).await {
@@ -191,8 +169,7 @@ impl Mesh {
         };
         let (answer, answered) = oneshot::channel();
         let payload = announcement.encode_to_vec().into();
-        let command = Command::Broadcast { payload, wait: wait.min(WAIT_MAX), answer };
-        self.commands.send(command).await.map_err(|_| stopping())?;
+        self.core.with(|state| state.broadcast(payload, wait.min(WAIT_MAX), answer)).ok_or_else(stopping)?;
         let tally = answered.await.map_err(|_| stopping())??;
         Ok(BroadcastResponse { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
     }
@@ -218,8 +195,7 @@ impl Mesh {
 
     async fn whisper(&self, whisper: &Whisper, linked_only: bool) -> Result<Delivered, NoWay> {
         let (answer, answered) = oneshot::channel();
-        let command = Command::Whisper { whisper: whisper.clone(), linked_only, answer };
-        self.commands.send(command).await.map_err(|_| NoWay::Stopping)?;
+        self.core.with(|state| state.whisper(whisper.clone(), linked_only, answer)).ok_or(NoWay::Stopping)?;
         answered.await.unwrap_or(Err(NoWay::Stopping))
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     support::{Setup, TestPeer, logged, until, whisper},
 };
 use bytes::Bytes;
+use p2pdi::status::Reason;
 use p2pdi::v1::{
     Broadcast, BroadcastId, Contact, JoinRequest, LinkFrame, LinkHello, NeighbourReply, Seek, Shuffle, link_frame::Body,
 };
@@ -30,8 +31,8 @@ async fn pair() -> (TestPeer, TestPeer) {
 /// That nothing is wrong between two peers.
 async fn is_well(a: &TestPeer, b: &TestPeer) {
     assert!(a.is_linked_to(b) && b.is_linked_to(a));
-    let answer = timeout(Duration::from_secs(20), a.client().await.whisper_to("b")).await.unwrap();
-    assert_eq!(answer, "b");
+    let answer = timeout(Duration::from_secs(20), a.client().await.whisper_to(b.handle.identity().name.as_str())).await.unwrap();
+    assert_eq!(answer, b.handle.identity().name.as_str());
 }
 
 trait WhisperTo {
@@ -184,6 +185,18 @@ async fn nobody_takes_the_place_of_a_peer_that_is_linked_by_claiming_its_id() {
     }
     assert!(a.mesh().misbehaviour >= 5);
     assert_eq!(b.messages().len(), 5, "every whisper came to the one that was there");
+    // The other way round both sides might be dialling at once, but not for ever.
+    let linked = Instant::now();
+    until("the link is not new", async || linked.elapsed() > Duration::from_secs(4)).await;
+    let stolen = a.handle.identity().id.as_u128();
+    for _ in 0..5 {
+        let mut thief = RawLink::open(b.address, None).await.unwrap();
+        thief.say(hello(contact(stolen, "a", "127.0.0.1:1"))).await;
+        thief.ended().await;
+        is_well(&b, &a).await;
+    }
+    assert!(b.mesh().misbehaviour >= 5);
+    assert_eq!(a.messages().len(), 5, "every whisper came to the one that was there");
 }
 
 #[tokio::test]
@@ -199,9 +212,14 @@ async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
         for _ in 0..50 {
             let (channel, opened) = (channel.clone(), Arc::clone(&opened));
             openers.spawn(async move {
-                while let Ok(mut link) = RawLink::open_on(channel.clone()).await {
+                loop {
+                    let opening = RawLink::open_on(channel.clone()).await;
                     opened.fetch_add(1, Ordering::Relaxed);
-                    link.ended().await;
+                    match opening {
+                        Ok(mut link) => link.ended().await,
+                        // Its share is used up.
+                        Err(status) => assert_eq!(Reason::of(&status), Some(Reason::TooManyStreams), "{status}"),
+                    }
                 }
             });
         }
@@ -217,7 +235,7 @@ async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
     // Links that greet, each by an id of its own, are no better.
     let mut greeted = Vec::new();
     for id in 0..200 {
-        let link = RawLink::open(a.address, Some(one)).await.unwrap();
+        let Ok(link) = RawLink::open(a.address, Some(one)).await else { continue };
         link.say(hello(contact(1_000 + id, &format!("sybil-{id}"), "127.0.0.1:1"))).await;
         greeted.push(link);
     }

@@ -1,13 +1,13 @@
 //! Turning to peers that were seen on the LAN.
 
-use super::MeshDriver;
+use super::State;
 use crate::{
     discovery::Sight,
     overlay::{Contact, Event, PeerId, Time},
 };
 
-impl MeshDriver {
-    pub(super) fn on_sight(&mut self, sight: Sight) {
+impl State {
+    pub(in crate::mesh) fn on_sight(&mut self, sight: Sight) {
         let now = self.now();
         self.nearby.saw(sight, now);
         self.turn_to_nearby();

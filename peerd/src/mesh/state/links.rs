@@ -1,10 +1,11 @@
 //! Opening, replacing and closing links.
 
-use super::{GREETINGS_MAX, Input, LOST_MAX, Link, MeshDriver, Purpose};
+use super::{GREETINGS_MAX, Input, LOST_MAX, Link, Purpose, State};
 use crate::{
     mesh::{
         Joined, NotJoined,
-        link::{self, Greeted, Heard, Incoming, NotOpened, NotQueued, Outgoing, Reader},
+        driver::Core,
+        link::{self, GREETING_TIMEOUT, Greeted, Heard, Incoming, NotOpened, NotQueued, Outgoing, Reader},
         strangers::LINKS_PER_ADDRESS,
     },
     overlay::{
@@ -12,12 +13,25 @@ use crate::{
         link::{Keep, keep},
     },
 };
-use p2pdi::{endpoint::Endpoint, v1::LinkFrame};
+use p2pdi::{
+    endpoint::Endpoint,
+    status::Reason,
+    v1::{LinkFrame, link_frame::Body},
+};
 use std::net::IpAddr;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-impl MeshDriver {
+/// Whether a frame is about something else than the link it came on, and so as good on another.
+fn outlives_its_link(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::Broadcast(_) | Body::Acknowledge(_) | Body::Relay(_) | Body::RelayReply(_) | Body::Seek(_) | Body::SeekReply(_)
+    )
+}
+
+impl State {
     /// Opens a link to the first of `endpoints` that answers.
     pub(super) fn dial(&mut self, endpoints: Vec<Endpoint>, purpose: Purpose) {
         if self.dialling >= GREETINGS_MAX {
@@ -25,7 +39,7 @@ impl MeshDriver {
             return;
         }
         self.dialling += 1;
-        let (hello, tell, from) = (self.hello.clone(), self.tell.clone(), self.dial_from);
+        let (hello, core, from) = (self.hello.clone(), self.core.clone(), self.dial_from);
         self.tasks.spawn(async move {
             let mut failure = NotOpened::from("there is no address to dial");
             let mut opened = None;
@@ -42,16 +56,17 @@ impl MeshDriver {
                 Some(greeted) => Input::Opened(Box::new(greeted), purpose),
                 None => Input::NotOpened(purpose, failure),
             };
-            // Fails only when the peer stops.
-            let _ = tell.send(input).await;
+            Core::tell(&core, input);
         });
     }
 
     /// Greets whoever opened a link.
-    pub(super) fn accept(&mut self, frames: Incoming, out: Outgoing, caller: Option<IpAddr>) {
+    ///
+    /// # Errors
+    /// When too many links are being opened.
+    pub(in crate::mesh) fn accept(&mut self, frames: Incoming, out: Outgoing, caller: Option<IpAddr>) -> Result<(), Status> {
         if self.accepting >= GREETINGS_MAX {
-            tracing::debug!("too many links are being opened; one more is closed");
-            return;
+            return Err(Reason::TooManyStreams.status("too many links are being opened; try again later"));
         }
         if let Some(ip) = caller
             && !self.strangers.may_greet(ip)
@@ -59,37 +74,48 @@ impl MeshDriver {
             if self.strangers.is_news(ip) {
                 tracing::warn!(address = %ip, "one address opens too many links; closing those past its share");
             }
-            return;
+            return Err(Reason::TooManyStreams.status("this address opens too many links at once; try again later"));
         }
         self.accepting += 1;
-        let (hello, tell) = (self.hello.clone(), self.tell.clone());
+        let (hello, core) = (self.hello.clone(), self.core.clone());
         self.tasks.spawn(async move {
             let input = match link::accept(frames, out, hello).await {
                 Ok(greeted) => Input::Opened(Box::new(greeted), Purpose::Accepted(caller)),
                 Err(why) => Input::NotOpened(Purpose::Accepted(caller), why),
             };
-            let _ = tell.send(input).await;
+            Core::tell(&core, input);
         });
+        Ok(())
     }
 
-    pub(super) fn on_input(&mut self, input: Input) {
-        match input {
-            Input::Heard(number, peer, heard) => {
-                if self.links.get(&peer).is_some_and(|link| link.number == number) {
-                    match heard {
-                        Heard::Frame(frame) => self.on_frame(peer, frame),
-                        Heard::Unreadable(bytes) => self.tell_overlay(Event::Received { from: peer, message: None, bytes }),
-                        Heard::Ended(why, None) => {
-                            tracing::debug!(%peer, why, "a link ended");
-                            self.lost(peer);
-                        }
-                        Heard::Ended(_, Some(what)) => {
-                            self.on_misbehaviour(peer, what);
-                            self.shun(peer, what);
-                        }
-                    }
+    /// What came on the link of this number; says whether anybody wants more of it.
+    pub(in crate::mesh) fn heard(&mut self, number: u64, peer: PeerId, heard: Heard) -> bool {
+        let Some(link) = self.links.get(&peer) else { return false };
+        match heard {
+            // The link was replaced. What was under way on it is not lost with it, but what it said of itself is over.
+            Heard::Frame(frame) if link.number != number => {
+                if frame.body.as_ref().is_some_and(outlives_its_link) {
+                    self.on_frame(peer, frame);
                 }
             }
+            _ if link.number != number => return false,
+            Heard::Frame(frame) => self.on_frame(peer, frame),
+            Heard::Unreadable(bytes) => self.tell_overlay(Event::Received { from: peer, message: None, bytes }),
+            Heard::Ended(why, None) => {
+                tracing::debug!(%peer, why, "a link ended");
+                self.lost(peer);
+            }
+            Heard::Ended(_, Some(what)) => {
+                self.on_misbehaviour(peer, what);
+                self.shun(peer, what);
+            }
+        }
+        self.tell_events();
+        true
+    }
+
+    pub(in crate::mesh) fn on_input(&mut self, input: Input) {
+        match input {
             Input::Opened(greeted, purpose) => {
                 self.greeted(&purpose);
                 self.opened(*greeted, purpose);
@@ -188,13 +214,14 @@ impl MeshDriver {
             }
             Purpose::Join(answer) => {
                 self.strangers.forgive(contact.id());
-                if self.overlay.membership().is_neighbour(contact.id()) && self.overlay.is_fresh(contact.id(), now) {
-                    // The link that is there stays.
-                    let _ = answer.send(Ok(Joined { contact, already: true }));
-                    return;
+                let linked = self.is_neighbour_still(contact.id());
+                if linked {
+                    // Whoever asked may have gone. Which of the two links stays is for both ends to decide alike.
+                    let _ = answer.send(Ok(Joined { contact: contact.clone(), already: true }));
+                } else {
+                    asker = Some(answer);
                 }
-                asker = Some(answer);
-                true
+                !linked
             }
         };
         if let Some(ip) = caller
@@ -218,12 +245,18 @@ impl MeshDriver {
         }
     }
 
+    /// Whether a peer is a neighbour, and was heard lately.
+    pub(super) fn is_neighbour_still(&self, peer: PeerId) -> bool {
+        self.overlay.membership().is_neighbour(peer) && self.overlay.is_fresh(peer, self.now())
+    }
+
     /// Takes a link, unless the one that is there stays in its place.
     fn take(&mut self, contact: Contact, greeted: Greeted, caller: Option<IpAddr>) {
         let (peer, now) = (contact.id(), self.now());
         if let Some(existing) = self.links.get(&peer) {
-            if existing.dialled == greeted.dialled && self.overlay.is_fresh(peer, now) {
-                // A peer that lives dials no second link. Whoever claims its id must not get its place.
+            let crossing = existing.dialled != greeted.dialled && existing.since.elapsed() < GREETING_TIMEOUT;
+            if self.overlay.is_fresh(peer, now) && !crossing {
+                // A peer that lives dials no second link, unless both sides dial at once. Whoever claims its id must not get its place.
                 if caller.is_some() {
                     self.misbehaviour += 1;
                     self.changed = true;
@@ -249,13 +282,24 @@ impl MeshDriver {
         let number = self.links_ever;
         let (pause, watched) = watch::channel(Instant::now());
         let closing = CancellationToken::new();
-        let tell = self.tell.clone();
-        let reader = Reader { number, peer, frames, pause: watched, closing: closing.clone() };
-        self.tasks.spawn(reader.run(move |number, peer, heard| {
-            let tell = tell.clone();
-            async move { tell.send(Input::Heard(number, peer, heard)).await.is_ok() }
+        let core = self.core.clone();
+        let reader = Reader { frames, pause: watched, closing: closing.clone() };
+        self.tasks.spawn(reader.run(move |heard| {
+            let heard = core.upgrade().and_then(|core| core.with(|state| state.heard(number, peer, heard)));
+            heard.unwrap_or(false)
         }));
-        let link = Link { number, contact: contact.clone(), dialled, caller, out, pause, paused: false, closing, misbehaved: 0 };
+        let link = Link {
+            number,
+            contact: contact.clone(),
+            since: Instant::now(),
+            dialled,
+            caller,
+            out,
+            pause,
+            paused: false,
+            closing,
+            misbehaved: 0,
+        };
         self.links.insert(peer, link);
         self.lost.retain(|lost| lost.id() != peer);
         self.changed = true;

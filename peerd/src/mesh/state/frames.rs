@@ -1,8 +1,8 @@
 //! What arrives on links: the overlay's frames, and those that are relayed along them.
 
-use super::{Input, MeshDriver};
+use super::{Input, State};
 use crate::{
-    mesh::{NoWay, acks::PEERS_MAX},
+    mesh::{NoWay, acks::PEERS_MAX, driver::Core},
     messages::{Delivered, Reply, Whisper},
     overlay::{
         Action, Contact, Event, Message, Misbehaviour, PeerId,
@@ -14,7 +14,7 @@ use crate::{
 use p2pdi::v1::{Acknowledge, Announcement, LinkFrame, WhisperRequest, link_frame::Body};
 use prost::Message as _;
 
-impl MeshDriver {
+impl State {
     pub(super) fn on_frame(&mut self, from: PeerId, frame: LinkFrame) {
         let bytes = frame.encoded_len();
         match frame.body {
@@ -138,11 +138,10 @@ impl MeshDriver {
                     Ok(delivered) => self.send(from, reply(delivered)),
                     // As many at once as the inbox keeps messages.
                     Err(receipt) => {
-                        let tell = self.tell.clone();
+                        let core = self.core.clone();
                         self.tasks.spawn(async move {
                             let frame = reply(receipt.answered().await);
-                            // Fails only when the peer stops.
-                            let _ = tell.send(Input::Answered(from, frame)).await;
+                            Core::tell(&core, Input::Answered(from, frame));
                         });
                     }
                 }

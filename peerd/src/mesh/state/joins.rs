@@ -1,6 +1,6 @@
 //! Joins that somebody asked for, from the greeting until the overlay has decided whether the link stays.
 
-use super::MeshDriver;
+use super::State;
 use crate::{
     mesh::{Joined, NotJoined},
     overlay::{Contact, PeerId, Time},
@@ -37,7 +37,7 @@ impl Joins {
     }
 }
 
-impl MeshDriver {
+impl State {
     /// A peer that somebody wants to join has greeted, and the overlay knows of its link.
     pub(super) fn await_joined(&mut self, contact: &Contact, asker: Asker) {
         let now = self.now();

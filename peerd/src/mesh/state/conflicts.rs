@@ -1,9 +1,9 @@
 //! Two peers of one name: this one and another.
 
-use super::{MeshDriver, Purpose};
+use super::{Purpose, State};
 use crate::overlay::{Contact, Message, membership};
 
-impl MeshDriver {
+impl State {
     /// Looks at contacts in passing.
     pub(super) fn notice<'a>(&mut self, contacts: impl IntoIterator<Item = &'a Contact>) {
         let now = self.now();
