@@ -2,7 +2,10 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, field::InvalidField, name::PeerName};
-use peerd::config::{REGISTRY_DEFAULT, parse_label, parse_registry};
+use peerd::{
+    config::{REGISTRY_DEFAULT, parse_label, parse_registry},
+    discovery::Bootnode,
+};
 use std::{path::PathBuf, time::Duration};
 
 /// Where a peer that was not told another port is.
@@ -291,9 +294,9 @@ pub(crate) struct Chat {
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// Where a peer of that mesh is
-    #[arg(value_name = "HOST:PORT")]
-    pub(crate) endpoint: Endpoint,
+    /// A peer of that mesh: NAME:PORT on the machine of --via, NAME@HOST:PORT, or HOST:PORT
+    #[arg(value_parser = parse_peer)]
+    pub(crate) peer: Bootnode,
     #[command(flatten)]
     pub(crate) via: Via,
 }
@@ -391,6 +394,10 @@ pub(crate) struct Man {
     /// Write one page a verb to this folder
     #[arg(long, env = "P2PDI_MAN_OUT", value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+fn parse_peer(text: &str) -> Result<Bootnode, InvalidField> {
+    text.parse().map_err(|error: InvalidField| error.in_field("peer"))
 }
 
 fn parse_wait(text: &str) -> Result<Duration, String> {

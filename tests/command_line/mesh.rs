@@ -136,6 +136,18 @@ fn a_peer_joins_when_told_to() {
     world.run("p2pctl", &["peer-count", "--via", &at_a, "--wait", "100ms"]).exits(0).prints(&["0\n"]);
     world.run("p2pctl", &["join", &at_b, "--via", &at_a]).exits(0).prints(&[&format!("linked to B at {at_b}")]);
     until("both know", || get(&b, "/").1.contains("from A at "));
+    // As --bootnodes has it, a linked one and one of another name included.
+    let already = format!("is already linked to B at {at_b}\n");
+    for written in [format!("b:{}", b.address.port()), format!("B@{at_b}")] {
+        let ended = world.run("p2pctl", &["join", &written, "--via", &at_a]).exits(0).prints(&[&already]);
+        assert_eq!(ended.stderr, "");
+    }
+    let renamed = world.run("p2pctl", &["join", &format!("foo@{at_b}"), "--via", &at_a]).exits(0).prints(&[&already]);
+    renamed.says(&["goes by another name than foo: B"]);
+    for wrong in ["E:port", "E", "http://127.0.0.1:1"] {
+        let ended = world.run("p2pctl", &["join", wrong, "--via", &at_a]).exits(2).prints_nothing();
+        ended.says(&[&format!("invalid value '{wrong}'"), "peer: "]);
+    }
     let refused = world.run("p2pctl", &["join", "127.0.0.1:1", "--via", &at_a]).exits(1).prints_nothing();
     refused.says(&["cannot join 127.0.0.1:1"]);
     world.run("p2pctl", &["broadcast", "hello", "--via", "127.0.0.1:1"]).exits(1).says(&["127.0.0.1:1 does not answer", "--via"]);
@@ -146,4 +158,6 @@ fn a_peer_joins_when_told_to() {
 fn wrong_bootnodes_are_wrong_usage() {
     let world = World::new();
     world.run("peerd", &["--bootnodes", "A"]).exits(2).prints_nothing().says(&["NAME:PORT, NAME@HOST:PORT or HOST:PORT"]);
+    let ended = world.run("peerd", &["--bootnodes", "A:1,E:port"]).exits(2).prints_nothing();
+    ended.says(&["\"E:port\" has no valid port (1 to 65535"]);
 }

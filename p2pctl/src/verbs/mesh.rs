@@ -10,6 +10,7 @@ use crate::{
 use p2pdi::{
     endpoint::Endpoint,
     json,
+    name::PeerName,
     v1::{
         BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
         control_client::ControlClient,
@@ -51,9 +52,28 @@ async fn send(via: &Endpoint, kind: String, message: String, wait: Duration) -> 
 }
 
 pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
-    let request = JoinRequest { endpoint: args.endpoint.to_string() };
-    let answer = call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await?;
+    let mut failure = None;
+    let mut joined = None;
+    // Of one word that may be a name or a host, the first reading is the likely one, and its failure the one to tell.
+    for endpoint in args.peer.endpoints() {
+        let request = JoinRequest { endpoint: endpoint.to_string() };
+        match call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await {
+            Ok(answer) => {
+                joined = Some(answer);
+                break;
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let Some(answer) = joined else {
+        return Err(failure.unwrap_or_else(|| Failure::usage(format!("{} has no address", args.peer))));
+    };
     let peer = answer.peer.clone().unwrap_or_default();
+    if let Some(name) = args.peer.name()
+        && !peer.name.parse::<PeerName>().is_ok_and(|found| found == *name)
+    {
+        printer.note(&format!("the peer at {} goes by another name than {name}: {}", peer.endpoint, peer.name));
+    }
     let already = if answer.already_linked { " already" } else { "" };
     printer.message(&answer, || format!("{} is{already} linked to {} at {}", args.via.via, peer.name, peer.endpoint))?;
     Ok(())
