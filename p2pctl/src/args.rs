@@ -5,6 +5,7 @@ use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, fi
 use peerd::{
     config::{REGISTRY_DEFAULT, parse_label, parse_registry},
     discovery::Bootnode,
+    mesh::check_wait,
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -269,8 +270,8 @@ pub(crate) struct Broadcast {
     pub(crate) message: String,
     #[command(flatten)]
     pub(crate) via: Via,
-    /// Count who has it, for at most so long; 0s: do not ask
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
+    /// Count who has it, for at most so long, up to 60s; 0s: do not ask
+    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none)]
     pub(crate) wait: Duration,
     /// What it is: one token
     #[arg(long, env = "P2PDI_KIND", default_value = "text")]
@@ -305,7 +306,7 @@ pub(crate) struct Join {
 pub(crate) struct PeerCount {
     #[command(flatten)]
     pub(crate) via: Via,
-    /// How long to wait for answers
+    /// How long to wait for answers, up to 60s
     #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait)]
     pub(crate) wait: Duration,
 }
@@ -401,10 +402,16 @@ fn parse_peer(text: &str) -> Result<Bootnode, InvalidField> {
 }
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    match parse_wait_or_none(text) {
         Ok(Duration::ZERO) => Err("nobody can answer in no time".to_owned()),
-        parsed => parsed.map_err(|error| error.to_string()),
+        parsed => parsed,
     }
+}
+
+fn parse_wait_or_none(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    check_wait(wait).map_err(|error| error.problem)?;
+    Ok(wait)
 }
 
 /// A document as a user names it.

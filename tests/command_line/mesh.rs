@@ -152,6 +152,10 @@ fn a_peer_joins_when_told_to() {
     refused.says(&["cannot join 127.0.0.1:1"]);
     world.run("p2pctl", &["broadcast", "hello", "--via", "127.0.0.1:1"]).exits(1).says(&["127.0.0.1:1 does not answer", "--via"]);
     world.run("p2pctl", &["peer-count", "--wait", "0s"]).exits(2);
+    for verb in [["peer-count"].as_slice(), &["broadcast", "hello"]] {
+        let ended = world.run("p2pctl", &[verb, &["--wait", "61s", "--via", &at_a]].concat()).exits(2).prints_nothing();
+        ended.says(&["invalid value '61s' for '--wait", "at most 60 s"]);
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use link::{Incoming, OutgoingStream, outgoing};
 use p2pdi::{
     endpoint::Endpoint,
+    field::InvalidField,
     link::LinkMessage,
     status::Reason,
     v1::{Announcement, BroadcastResponse},
@@ -175,8 +176,9 @@ impl Mesh {
     /// Sends a message to all peers. With a `wait`, asks for acknowledgements and gathers them for at most so long.
     ///
     /// # Errors
-    /// When the body is too long, or too many broadcasts wait already.
+    /// When the body or the `wait` (past [`WAIT_MAX`]) is too long, or too many broadcasts wait already.
     pub async fn broadcast(&self, kind: &MessageKind, body: Bytes, wait: Duration) -> Result<BroadcastResponse, Status> {
+        check_wait(wait)?;
         if body.len() > BROADCAST_MAX_BYTES {
             return Err(Reason::MessageTooLarge.status(format!(
                 "the body has {} bytes; at most {BROADCAST_MAX_BYTES} fit. Share larger things as documents",
@@ -191,7 +193,7 @@ impl Mesh {
         };
         let (answer, answered) = oneshot::channel();
         let payload = announcement.encode_to_vec().into();
-        let command = Command::Broadcast { payload, wait: wait.min(WAIT_MAX), answer };
+        let command = Command::Broadcast { payload, wait, answer };
         self.commands.send(command).await.map_err(|_| stopping())?;
         let tally = answered.await.map_err(|_| stopping())??;
         Ok(BroadcastResponse { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
@@ -222,6 +224,20 @@ impl Mesh {
         self.commands.send(command).await.map_err(|_| NoWay::Stopping)?;
         answered.await.unwrap_or(Err(NoWay::Stopping))
     }
+}
+
+/// Whether acknowledgements may be waited for for so long.
+///
+/// # Errors
+/// When it is longer than [`WAIT_MAX`].
+pub fn check_wait(wait: Duration) -> Result<(), InvalidField> {
+    if wait > WAIT_MAX {
+        return Err(InvalidField::new(
+            "wait",
+            format!("is too long; acknowledgements are gathered for at most {} s", WAIT_MAX.as_secs()),
+        ));
+    }
+    Ok(())
 }
 
 fn stopping() -> Status {

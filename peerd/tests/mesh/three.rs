@@ -105,6 +105,8 @@ async fn curl_whispers_and_broadcasts_and_other_sites_do_not() {
     assert_eq!(a.messages().len(), 1);
     let (code, text) = c.get("/broadcast?message=to%20all", &[]).await;
     assert_eq!((code, text.as_str()), (200, "2 of 2 known peers have it\n"));
+    let (code, text) = c.get("/broadcast?message=never&wait=2m", &[]).await;
+    assert_eq!((code, text.as_str()), (400, "wait: is too long; acknowledgements are gathered for at most 60 s\n"));
     let (_, json) = c.get("/broadcast?message=again", &["Accept: application/json"]).await;
     assert!(json.contains(r#""acknowledged":2"#) && json.contains(r#""missing":[]"#), "{json}");
     assert!(c.get("/", &[]).await.1.contains("linked"));
@@ -140,6 +142,10 @@ async fn the_operator_joins_listens_broadcasts_and_looks() {
         BroadcastRequest { kind: "news".into(), body: "hear".into(), wait: Some(prost_types::Duration { seconds: 5, nanos: 0 }) };
     let tally = a.control().await.broadcast(news).await.unwrap().into_inner();
     assert_eq!((tally.known, tally.acknowledged, tally.missing.len()), (1, 1, 0));
+    let long = BroadcastRequest { wait: Some(prost_types::Duration { seconds: 60, nanos: 1 }), ..BroadcastRequest::default() };
+    let refused = a.control().await.broadcast(long).await.unwrap_err();
+    assert_eq!(Reason::of(&refused), Some(Reason::InvalidField), "{refused}");
+    assert!(refused.message().starts_with("wait: ") && refused.message().contains("at most 60 s"), "{refused}");
     let message = heard.message().await.unwrap().unwrap().message.unwrap();
     assert_eq!((message.from.as_str(), message.kind.as_str(), &message.body[..]), ("A", "news", &b"hear"[..]));
     assert!(message.broadcast);
