@@ -60,6 +60,8 @@ pub enum NoWay {
     Unknown,
     /// So much waits on the link already that it would wait too long.
     Busy,
+    /// More ways are asked for than the peers in between look for; whether there is one is not known.
+    TooManySeeks,
     /// This peer is stopping.
     Stopping,
 }

@@ -89,6 +89,36 @@ async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
 }
 
 #[tokio::test]
+async fn who_asks_for_too_many_ways_at_once_is_told_to_try_again() {
+    let middle = Setup::named("middle").start().await;
+    let left = Setup::named("left").with_bootnodes([&middle]).start().await;
+    until("they are linked", async || left.is_linked_to(&middle) && middle.is_linked_to(&left)).await;
+    let client = left.client().await;
+    let mut asking = tokio::task::JoinSet::new();
+    // Far more than the middle passes on in a second.
+    for number in 0..500 {
+        let mut client = client.clone();
+        asking.spawn(async move { client.whisper(whisper(&format!("nobody-{number}"), "hello")).await });
+    }
+    let (mut unknown, mut busy) = (0, 0);
+    while let Some(asked) = asking.join_next().await {
+        let refused = asked.unwrap().unwrap_err();
+        match Reason::of(&refused) {
+            // Everybody was asked: there is none.
+            Some(Reason::NoRoute) => unknown += 1,
+            Some(Reason::TooManySeeks) => busy += 1,
+            _ => panic!("{refused}"),
+        }
+    }
+    assert!(unknown > 0 && busy > 0, "{unknown} are unknown, {busy} were not asked for");
+    until("it may ask again", async || {
+        let refused = left.client().await.whisper(whisper("nobody", "hello")).await.unwrap_err();
+        Reason::of(&refused) == Some(Reason::NoRoute)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn curl_whispers_and_broadcasts_and_other_sites_do_not() {
     let (a, _b, c) = a_b_c().await;
     let (code, text) = c.get("/whisper?name=a&message=hello%20there", &[]).await;
