@@ -78,7 +78,7 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 23] = [
+const PEERD_EDGES: [(&str, &[&str]); 24] = [
     (
         "node",
         &[
@@ -99,7 +99,7 @@ const PEERD_EDGES: [(&str, &[&str]); 23] = [
         ],
     ),
     ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
-    ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service"]),
+    ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service", "words"]),
     // What a program asks of its own peer; begins and ends the node.
     ("peer", &["config", "dial", "discovery", "messages", "node", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
@@ -134,6 +134,7 @@ const PEERD_EDGES: [(&str, &[&str]); 23] = [
     ("document", &["share"]),
     ("identity", &[]),
     ("share", &[]),
+    ("words", &[]),
     // Of the program, not the library.
     ("progress", &[]),
 ];
@@ -191,7 +192,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 24] = [
+const PURE: [&str; 25] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
@@ -211,6 +212,7 @@ const PURE: [&str; 24] = [
     "peerd/src/share/number.rs",
     "peerd/src/share/index.rs",
     "peerd/src/document.rs",
+    "peerd/src/words.rs",
     "proto/content.rs",
     "proto/document.rs",
     "proto/endpoint.rs",

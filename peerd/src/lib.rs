@@ -53,6 +53,7 @@ pub mod service;
 pub mod session;
 pub mod share;
 pub mod transfer;
+pub mod words;
 
 pub use messages::{Message, Reply};
 pub use peer::{Delivery, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo};

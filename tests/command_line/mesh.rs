@@ -115,7 +115,7 @@ fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them(
     until("the share is read", || get(&a, "/readyz").0 == 200);
     let via_b = |arguments: &[&str]| world.run("p2pctl", &[arguments, &["--via", &at_b]].concat());
     via_b(&["ping", "A"]).exits(0).prints(&[&format!("A at {at_a} answered")]);
-    via_b(&["status", "A"]).exits(0).prints(&["1 neighbours"]);
+    via_b(&["status", "A"]).exits(0).prints(&["mesh       1 neighbour, 1 link, 0 others"]);
     via_b(&["rfc-query", "A", "--number", "48"]).exits(0).prints(&["rfc48"]);
     via_b(&["peers"]).exits(0).prints(&["A", &at_a]);
     via_b(&["peers", "--of", "A"]).exits(0).prints(&["B", &at_b]);
@@ -125,6 +125,7 @@ fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them(
     via_b(&["get-rfc", "99999"]).exits(1).prints_nothing().says(&["nobody has RFC 99999", "asked B, A"]);
     let missing = world.run("p2pctl", &["--registry", "http://127.0.0.1:1", "ping", "A"]).exits(1);
     missing.says(&["the registry at 127.0.0.1:1 does not answer", "ask a peer: --via HOST:PORT"]);
+    assert!(get(&b, "/").1.contains("peers      1 known\n"), "known from the mesh: {}", get(&b, "/").1);
     until("what A shares is known to B", || get(&b, "/").1.contains("14 documents from other peers"));
 }
 

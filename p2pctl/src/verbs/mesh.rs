@@ -16,7 +16,11 @@ use p2pdi::{
         control_client::ControlClient,
     },
 };
-use peerd::{dial::Dialer, messages::KIND_PING};
+use peerd::{
+    dial::Dialer,
+    messages::KIND_PING,
+    words::{counted, heard},
+};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -28,13 +32,7 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
     let answer = send(&args.via.via, args.kind, args.message, args.wait).await?;
-    printer.message(&answer, || match &answer {
-        answer if args.wait.is_zero() => format!("sent; {} peers are known", answer.known),
-        answer if answer.missing.is_empty() => format!("{} of {} known peers have it", answer.acknowledged, answer.known),
-        answer => {
-            format!("{} of {} known peers have it; missing: {}", answer.acknowledged, answer.known, answer.missing.join(", "))
-        }
-    })?;
+    printer.message(&answer, || heard(&answer, !args.wait.is_zero()))?;
     Ok(())
 }
 
@@ -87,7 +85,7 @@ pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationTok
         let mut messages = call(&via, CALL_TIMEOUT, async |mut client| client.subscribe(request).await).await?;
         while let Some(answer) = messages.message().await.map_err(|status| Failure::call(via.as_str(), &status))? {
             if answer.dropped > 0 {
-                printer.note(&format!("too slow: {} messages were not kept for this listener", answer.dropped));
+                printer.note(&format!("too slow for this listener, and not kept: {}", counted(answer.dropped, "message")));
             }
             match answer.message {
                 Some(message) => show(printer, &message)?,
