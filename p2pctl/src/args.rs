@@ -1,7 +1,13 @@
 //! The command line, declared.
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, field::InvalidField, name::PeerName};
+use p2pdi::{
+    content::ContentHash,
+    document::DocumentName,
+    endpoint::Endpoint,
+    field::{InvalidField, Shown},
+    name::PeerName,
+};
 use peerd::{
     config::{REGISTRY_DEFAULT, parse_label, parse_registry},
     discovery::Bootnode,
@@ -197,8 +203,8 @@ pub(crate) struct RfcQuery {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetRfc {
-    /// The RFC's number
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    /// The RFC's number, such as 48 or rfc48
+    #[arg(value_parser = parse_rfc)]
     pub(crate) number: u32,
     #[command(flatten)]
     pub(crate) fetching: Fetching,
@@ -206,7 +212,7 @@ pub(crate) struct GetRfc {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The document: its name, or b3:HASH
+    /// The document: its name, or b3:HASH (64 hexadecimal digits alone are a hash, too)
     #[arg(value_name = "NAME|b3:HASH", value_parser = parse_document)]
     pub(crate) document: DocumentRef,
     #[command(flatten)]
@@ -216,7 +222,7 @@ pub(crate) struct Get {
 #[derive(Debug, Args)]
 pub(crate) struct Fetching {
     /// Fetch from this peer first: its name, or HOST:PORT; may be given several times
-    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',')]
+    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
     pub(crate) from: Vec<String>,
     #[command(flatten)]
     pub(crate) through: Through,
@@ -421,8 +427,37 @@ pub(crate) enum DocumentRef {
     Hash(ContentHash),
 }
 
+/// As RFCs are written: 48, rfc48, RFC0048, rfc48.txt.
+fn parse_rfc(text: &str) -> Result<u32, String> {
+    let rest = match text.get(..3) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("rfc") => text[3..].strip_suffix(".txt").unwrap_or(&text[3..]),
+        _ => text,
+    };
+    let number = if rest.bytes().all(|b| b.is_ascii_digit()) { rest.parse().ok() } else { None };
+    number.filter(|number| *number > 0).ok_or_else(|| "write an RFC's number, 1 or more, such as 48 or rfc48".to_owned())
+}
+
+/// A peer by its name or its address. That a name is no address is found out later; what can be neither is told here.
+fn parse_source(text: &str) -> Result<String, InvalidField> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return Err(InvalidField::new(
+            "from",
+            format!("{} is a URL; name a peer, or its address alone: {}", Shown(text), Shown(rest)),
+        ));
+    }
+    match text.contains(':') {
+        true => text.parse::<Endpoint>().map(drop),
+        false => text.parse::<PeerName>().map(drop),
+    }
+    .map_err(|error| error.in_field("from"))?;
+    Ok(text.to_owned())
+}
+
 fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
-    match text.strip_prefix("b3:") {
+    // Nobody names a document so; `b3sum` prints it.
+    let bare = Some(text).filter(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+    match text.strip_prefix("b3:").or(bare) {
         Some(hash) => hash.parse().map(DocumentRef::Hash),
         None => DocumentName::parse(text).map(DocumentRef::Name),
     }
@@ -435,6 +470,27 @@ fn parse_hash(text: &str) -> Result<ContentHash, InvalidField> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_rfc_is_written_as_people_write_it() {
+        for text in ["48", "rfc48", "RFC0048", "rfc48.txt", "Rfc48"] {
+            assert_eq!(parse_rfc(text), Ok(48), "{text}");
+        }
+        for text in ["", "0", "rfc", "rfc0", "-1", "+48", "48.txt", "rfc 48", "rfcé", "bcp9", "99999999999"] {
+            assert!(parse_rfc(text).unwrap_err().contains("such as 48 or rfc48"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_hash_is_a_hash() {
+        let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        for text in [hash.to_owned(), format!("b3:{hash}")] {
+            assert!(matches!(parse_document(&text), Ok(DocumentRef::Hash(found)) if found.to_string() == hash), "{text}");
+        }
+        for text in [&hash[1..], "rfc48.txt"] {
+            assert!(matches!(parse_document(text), Ok(DocumentRef::Name(_))), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
