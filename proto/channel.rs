@@ -59,6 +59,9 @@ fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        // An idle connection may break unseen: it is made again when it is used. Servers of others end one that pings without a call
+        // (gRPC's `too_many_pings`); one with a call they see data on, which starts their count again.
+        .keep_alive_while_idle(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)
