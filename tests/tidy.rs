@@ -78,7 +78,7 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 24] = [
+const PEERD_EDGES: [(&str, &[&str]); 25] = [
     (
         "node",
         &[
@@ -92,13 +92,17 @@ const PEERD_EDGES: [(&str, &[&str]); 24] = [
             "mesh",
             "messages",
             "network",
+            "places",
             "service",
             "session",
             "share",
             "transfer",
         ],
     ),
-    ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
+    (
+        "service",
+        &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "places", "session", "share", "transfer"],
+    ),
     ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service", "words"]),
     // What a program asks of its own peer; begins and ends the node.
     ("peer", &["config", "dial", "discovery", "messages", "node", "overlay", "service"]),
@@ -125,14 +129,16 @@ const PEERD_EDGES: [(&str, &[&str]); 24] = [
     ("backoff", &[]),
     // Reports the load with its keepalives, and keeps its cookie in the state folder.
     ("session", &["backoff", "identity", "transfer"]),
-    // Sends what the share opens; fetches by way of dial.
-    ("transfer", &["dial", "document", "share"]),
+    // Sends what the share opens, to as many as there are places for; fetches by way of dial.
+    ("transfer", &["dial", "document", "places", "share"]),
     // Streams whose callers must read them.
     ("attended", &[]),
     ("dial", &[]),
     // What a name says of a number, whoever lists it.
     ("document", &["share"]),
     ("identity", &[]),
+    // So many at once, and fewer of one address.
+    ("places", &[]),
     ("share", &[]),
     ("words", &[]),
     // Of the program, not the library.

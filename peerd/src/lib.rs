@@ -48,6 +48,7 @@ pub mod network;
 pub mod node;
 pub mod overlay;
 pub mod peer;
+pub mod places;
 pub mod routing;
 pub mod service;
 pub mod session;
