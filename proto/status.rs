@@ -68,6 +68,8 @@ reasons! {
     NoRoute = "NO_ROUTE", NotFound;
     /// As many streams are open as may be.
     TooManyStreams = "TOO_MANY_STREAMS", ResourceExhausted;
+    /// More ways to peers are asked for than the mesh looks for.
+    TooManySeeks = "TOO_MANY_SEEKS", ResourceExhausted;
     /// A peer has as many neighbours as it keeps.
     NeighboursFull = "NEIGHBOURS_FULL", ResourceExhausted;
     /// A message is larger than allowed.

@@ -60,7 +60,7 @@ fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
     browser.until(&page, &format!("{}.startsWith('Delivered by fff-a')", text("#sent")));
     assert!(get(network.a.address, "/", &[]).body.contains("fff-c (text): grüße & 100% + 1"));
     browser.value(&page, &send("", "to all"));
-    browser.until(&page, &format!("{} === '1 of 1 known peers have it'", text("#sent")));
+    browser.until(&page, &format!("{} === '1 of 1 known peer has it'", text("#sent")));
 
     // A search, then a peer that dies.
     browser.value(

@@ -292,6 +292,21 @@ fn the_page_may_load_its_own_files_and_nothing_else() {
 }
 
 #[test]
+fn the_registrys_page_may_load_nothing_and_is_no_other_type() {
+    let world = World::new();
+    let registry = world.registry(&[]);
+    for (path, headers) in [("/", &[BROWSER][..]), ("/", &[]), ("/", &[JSON]), ("/metrics", &[]), ("/healthz", &[])] {
+        let answer = get(registry.address, path, headers);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+        let policy = &answer.headers["content-security-policy"];
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    }
+    let page = get(registry.address, "/", &[BROWSER]).body;
+    assert!(!page.contains("<script") && !page.contains("<style") && !page.contains(" src="), "{page}");
+}
+
+#[test]
 fn so_many_pages_watch_one_more_is_told_and_a_stop_ends_them() {
     let world = World::new();
     let peer = alone(&world);

@@ -78,7 +78,7 @@ fn crates_know_only_what_the_arrows_say() {
 
 /// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
 /// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 23] = [
+const PEERD_EDGES: [(&str, &[&str]); 25] = [
     (
         "node",
         &[
@@ -92,14 +92,18 @@ const PEERD_EDGES: [(&str, &[&str]); 23] = [
             "mesh",
             "messages",
             "network",
+            "places",
             "service",
             "session",
             "share",
             "transfer",
         ],
     ),
-    ("service", &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "session", "share", "transfer"]),
-    ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service"]),
+    (
+        "service",
+        &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "places", "session", "share", "transfer"],
+    ),
+    ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service", "words"]),
     // What a program asks of its own peer; begins and ends the node.
     ("peer", &["config", "dial", "discovery", "messages", "node", "overlay", "service"]),
     // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
@@ -125,15 +129,18 @@ const PEERD_EDGES: [(&str, &[&str]); 23] = [
     ("backoff", &[]),
     // Reports the load with its keepalives, and keeps its cookie in the state folder.
     ("session", &["backoff", "identity", "transfer"]),
-    // Sends what the share opens; fetches by way of dial.
-    ("transfer", &["dial", "document", "share"]),
+    // Sends what the share opens, to as many as there are places for; fetches by way of dial.
+    ("transfer", &["dial", "document", "places", "share"]),
     // Streams whose callers must read them.
     ("attended", &[]),
     ("dial", &[]),
     // What a name says of a number, whoever lists it.
     ("document", &["share"]),
     ("identity", &[]),
+    // So many at once, and fewer of one address.
+    ("places", &[]),
     ("share", &[]),
+    ("words", &[]),
     // Of the program, not the library.
     ("progress", &[]),
 ];
@@ -191,7 +198,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 24] = [
+const PURE: [&str; 25] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
@@ -211,6 +218,7 @@ const PURE: [&str; 24] = [
     "peerd/src/share/number.rs",
     "peerd/src/share/index.rs",
     "peerd/src/document.rs",
+    "peerd/src/words.rs",
     "proto/content.rs",
     "proto/document.rs",
     "proto/endpoint.rs",

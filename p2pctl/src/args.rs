@@ -1,8 +1,18 @@
 //! The command line, declared.
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use p2pdi::{content::ContentHash, document::DocumentName, endpoint::Endpoint, field::InvalidField, name::PeerName};
-use peerd::config::{REGISTRY_DEFAULT, parse_label, parse_registry};
+use p2pdi::{
+    content::ContentHash,
+    document::DocumentName,
+    endpoint::Endpoint,
+    field::{InvalidField, Shown},
+    name::PeerName,
+};
+use peerd::{
+    config::{REGISTRY_DEFAULT, parse_label, parse_registry},
+    discovery::Bootnode,
+    mesh::check_wait,
+};
 use std::{path::PathBuf, time::Duration};
 
 /// Where a peer that was not told another port is.
@@ -193,8 +203,8 @@ pub(crate) struct RfcQuery {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetRfc {
-    /// The RFC's number
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    /// The RFC's number, such as 48 or rfc48
+    #[arg(value_parser = parse_rfc)]
     pub(crate) number: u32,
     #[command(flatten)]
     pub(crate) fetching: Fetching,
@@ -202,7 +212,7 @@ pub(crate) struct GetRfc {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The document: its name, or b3:HASH
+    /// The document: its name, or b3:HASH (64 hexadecimal digits alone are a hash, too)
     #[arg(value_name = "NAME|b3:HASH", value_parser = parse_document)]
     pub(crate) document: DocumentRef,
     #[command(flatten)]
@@ -212,7 +222,7 @@ pub(crate) struct Get {
 #[derive(Debug, Args)]
 pub(crate) struct Fetching {
     /// Fetch from this peer first: its name, or HOST:PORT; may be given several times
-    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',')]
+    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
     pub(crate) from: Vec<String>,
     #[command(flatten)]
     pub(crate) through: Through,
@@ -266,8 +276,8 @@ pub(crate) struct Broadcast {
     pub(crate) message: String,
     #[command(flatten)]
     pub(crate) via: Via,
-    /// Count who has it, for at most so long; 0s: do not ask
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
+    /// Count who has it, for at most so long, up to 60s; 0s: do not ask
+    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none)]
     pub(crate) wait: Duration,
     /// What it is: one token
     #[arg(long, env = "P2PDI_KIND", default_value = "text")]
@@ -291,9 +301,9 @@ pub(crate) struct Chat {
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// Where a peer of that mesh is
-    #[arg(value_name = "HOST:PORT")]
-    pub(crate) endpoint: Endpoint,
+    /// A peer of that mesh: NAME:PORT on the machine of --via, NAME@HOST:PORT, or HOST:PORT
+    #[arg(value_parser = parse_peer)]
+    pub(crate) peer: Bootnode,
     #[command(flatten)]
     pub(crate) via: Via,
 }
@@ -302,7 +312,7 @@ pub(crate) struct Join {
 pub(crate) struct PeerCount {
     #[command(flatten)]
     pub(crate) via: Via,
-    /// How long to wait for answers
+    /// How long to wait for answers, up to 60s
     #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait)]
     pub(crate) wait: Duration,
 }
@@ -393,11 +403,21 @@ pub(crate) struct Man {
     pub(crate) out: Option<PathBuf>,
 }
 
+fn parse_peer(text: &str) -> Result<Bootnode, InvalidField> {
+    text.parse().map_err(|error: InvalidField| error.in_field("peer"))
+}
+
 fn parse_wait(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    match parse_wait_or_none(text) {
         Ok(Duration::ZERO) => Err("nobody can answer in no time".to_owned()),
-        parsed => parsed.map_err(|error| error.to_string()),
+        parsed => parsed,
     }
+}
+
+fn parse_wait_or_none(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    check_wait(wait).map_err(|error| error.problem)?;
+    Ok(wait)
 }
 
 /// A document as a user names it.
@@ -407,8 +427,37 @@ pub(crate) enum DocumentRef {
     Hash(ContentHash),
 }
 
+/// As RFCs are written: 48, rfc48, RFC0048, rfc48.txt.
+fn parse_rfc(text: &str) -> Result<u32, String> {
+    let rest = match text.get(..3) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("rfc") => text[3..].strip_suffix(".txt").unwrap_or(&text[3..]),
+        _ => text,
+    };
+    let number = if rest.bytes().all(|b| b.is_ascii_digit()) { rest.parse().ok() } else { None };
+    number.filter(|number| *number > 0).ok_or_else(|| "write an RFC's number, 1 or more, such as 48 or rfc48".to_owned())
+}
+
+/// A peer by its name or its address. That a name is no address is found out later; what can be neither is told here.
+fn parse_source(text: &str) -> Result<String, InvalidField> {
+    if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return Err(InvalidField::new(
+            "from",
+            format!("{} is a URL; name a peer, or its address alone: {}", Shown(text), Shown(rest)),
+        ));
+    }
+    match text.contains(':') {
+        true => text.parse::<Endpoint>().map(drop),
+        false => text.parse::<PeerName>().map(drop),
+    }
+    .map_err(|error| error.in_field("from"))?;
+    Ok(text.to_owned())
+}
+
 fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
-    match text.strip_prefix("b3:") {
+    // Nobody names a document so; `b3sum` prints it.
+    let bare = Some(text).filter(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+    match text.strip_prefix("b3:").or(bare) {
         Some(hash) => hash.parse().map(DocumentRef::Hash),
         None => DocumentName::parse(text).map(DocumentRef::Name),
     }
@@ -421,6 +470,27 @@ fn parse_hash(text: &str) -> Result<ContentHash, InvalidField> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_rfc_is_written_as_people_write_it() {
+        for text in ["48", "rfc48", "RFC0048", "rfc48.txt", "Rfc48"] {
+            assert_eq!(parse_rfc(text), Ok(48), "{text}");
+        }
+        for text in ["", "0", "rfc", "rfc0", "-1", "+48", "48.txt", "rfc 48", "rfcé", "bcp9", "99999999999"] {
+            assert!(parse_rfc(text).unwrap_err().contains("such as 48 or rfc48"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_hash_is_a_hash() {
+        let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        for text in [hash.to_owned(), format!("b3:{hash}")] {
+            assert!(matches!(parse_document(&text), Ok(DocumentRef::Hash(found)) if found.to_string() == hash), "{text}");
+        }
+        for text in [&hash[1..], "rfc48.txt"] {
+            assert!(matches!(parse_document(text), Ok(DocumentRef::Name(_))), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

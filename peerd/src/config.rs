@@ -125,7 +125,7 @@ pub struct Args {
     labels: Vec<(String, String)>,
 
     /// Bytes sent per second at most, such as 10MiB
-    #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE")]
+    #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     upload_limit: Option<ByteSize>,
 
     /// Who may control this peer
@@ -243,6 +243,11 @@ pub fn parse_registry(text: &str) -> Result<Endpoint, InvalidField> {
     }
     let rest = text.strip_prefix("http://").unwrap_or(text);
     rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|error: InvalidField| error.in_field("registry"))
+}
+
+/// Reads a size, in words of ours where it is none.
+fn parse_size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "write a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes".to_owned())
 }
 
 /// Reads `KEY=VALUE`.

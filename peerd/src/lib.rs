@@ -48,11 +48,13 @@ pub mod network;
 pub mod node;
 pub mod overlay;
 pub mod peer;
+pub mod places;
 pub mod routing;
 pub mod service;
 pub mod session;
 pub mod share;
 pub mod transfer;
+pub mod words;
 
 pub use messages::{Message, Reply};
 pub use peer::{Delivery, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo};

@@ -2,7 +2,7 @@
 
 use crate::{
     acquaintances::{self, Acquaintances},
-    catalog::{self, Catalog},
+    catalog::{self, Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
     config::NodeConfig,
     dial::Dialer,
     discovery::{Busy, Lan, Sights},
@@ -11,6 +11,7 @@ use crate::{
     mesh::{Mesh, MeshDriver},
     messages::{Handlers, Inbox, Post, Whispers},
     network::{Network, NetworkDriver},
+    places::Places,
     service::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
     share::{Indexer, Share, ShareConfig, ShareError},
@@ -110,6 +111,7 @@ impl Node {
         let (network, looking) = Network::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
+            listings: Places::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
             whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::new(config.dial_from), mesh.clone()),
             mesh,

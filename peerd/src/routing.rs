@@ -37,7 +37,8 @@ pub const WAY_LIFETIME: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Ways to peers known at once, some 300 bytes each. A guess: more peers than one relays for within that time.
 pub const WAYS_MAX: usize = 1_024;
-/// Seeks passed on for one link per second: each costs every peer of the network a frame or two. A guess.
+/// Seeks passed on for one link per second: each costs every peer of the network a frame or two. A guess. What is past it is answered as
+/// busy, so that whoever asked tries again and does not take the peer for gone.
 pub const SEEKS_PER_SECOND: u32 = 50;
 
 /// One seek, or one message, on its way.
@@ -66,8 +67,13 @@ struct KnownWay {
 
 #[derive(Debug)]
 enum Way {
-    /// These have not answered yet.
-    Asked(BTreeSet<PeerId>),
+    /// None of those that have answered knows it.
+    Asked {
+        /// These have not answered yet.
+        waiting: BTreeSet<PeerId>,
+        /// One of those that have could not look.
+        busy: bool,
+    },
     /// That link leads there.
     Found {
         /// The link.
@@ -162,18 +168,20 @@ impl Routing {
                 // No answer came along it.
                 self.leads_nowhere(&route.to, next);
             }
-            if let Route { from: None, way: Way::Asked(_) | Way::Found { .. }, .. } = route {
-                out.push(Action::NoWay(id));
+            match route {
+                Route { from: None, way: Way::Asked { busy: true, .. }, .. } => out.push(Action::Busy(id)),
+                Route { from: None, way: Way::Asked { .. } | Way::Found { .. }, .. } => out.push(Action::NoWay(id)),
+                _ => {}
             }
         }
         out
     }
 
-    /// Asks `neighbours` for the way to `to`, unless it is known; ends with [`Action::Found`] or [`Action::NoWay`].
+    /// Asks `neighbours` for the way to `to`, unless it is known; ends with [`Action::Found`], [`Action::NoWay`] or [`Action::Busy`].
     pub fn seek(&mut self, id: RouteId, to: &PeerName, neighbours: &[Contact], now: Time) -> Vec<Action> {
         if let Some((contact, next)) = self.known(to, now) {
             let known = self.remember(id, None, to, Way::over(next), false, now);
-            return vec![if known { Action::Found(id, contact) } else { Action::NoWay(id) }];
+            return vec![if known { Action::Found(id, contact) } else { Action::Busy(id) }];
         }
         let mut out = Vec::new();
         self.ask(id, None, to, 1, neighbours, now, &mut out);
@@ -190,11 +198,11 @@ impl Routing {
         }
     }
 
-    /// Sends `relay` to the linked peer it is for; ends with [`Action::Answer`] or [`Action::NoWay`].
+    /// Sends `relay` to the linked peer it is for; ends with [`Action::Answer`], [`Action::NoWay`] or [`Action::Busy`].
     pub fn send_to(&mut self, peer: PeerId, relay: Relay, now: Time) -> Vec<Action> {
         let id = relay.id;
         if !self.remember(id, None, &relay.to, Way::over(peer), false, now) {
-            return vec![Action::NoWay(id)];
+            return vec![Action::Busy(id)];
         }
         self.send(relay)
     }
@@ -213,7 +221,7 @@ impl Routing {
         let mut out = Vec::new();
         match message {
             Message::Seek { id, to, hops } => self.on_seek(from, id, &to, hops, neighbours, now, &mut out),
-            Message::SeekReply { id, found } => self.on_seek_reply(from, id, found, now, &mut out),
+            Message::SeekReply { id, found, busy } => self.on_seek_reply(from, id, (found, busy), now, &mut out),
             Message::Relay(relay) => self.on_relay(from, relay, neighbours, now, &mut out),
             Message::RelayReply(reply) => self.on_relay_reply(from, reply, &mut out),
             Message::Namesake { id, peer } => self.on_namesake(from, id, peer, &mut out),
@@ -229,7 +237,7 @@ impl Routing {
         let mut asked = Vec::new();
         for (id, route) in &mut self.routes {
             match &route.way {
-                Way::Asked(waiting) if waiting.contains(&peer) => asked.push(*id),
+                Way::Asked { waiting, .. } if waiting.contains(&peer) => asked.push(*id),
                 Way::Found { next, .. } if *next == peer => {
                     route.way = Way::None;
                     out.push(match route.from {
@@ -241,7 +249,7 @@ impl Routing {
             }
         }
         for id in asked {
-            self.on_seek_reply(peer, id, None, Time::ZERO, &mut out);
+            self.on_seek_reply(peer, id, (None, false), Time::ZERO, &mut out);
         }
         out
     }
@@ -318,11 +326,9 @@ impl Routing {
         if asked.is_empty() && hops <= HOPS_MAX {
             asked = others().map(Contact::id).collect();
         }
-        if asked.is_empty() || !self.remember(id, from, to, Way::Asked(asked.clone()), true, now) {
-            out.push(match from {
-                None => Action::NoWay(id),
-                Some(from) => Action::Send(from, Message::SeekReply { id, found: None }),
-            });
+        let nobody = asked.is_empty();
+        if nobody || !self.remember(id, from, to, Way::Asked { waiting: asked.clone(), busy: false }, true, now) {
+            out.push(not_found(id, from, !nobody));
             return;
         }
         out.extend(asked.into_iter().map(|peer| Action::Send(peer, Message::Seek { id, to: to.clone(), hops })));
@@ -343,18 +349,27 @@ impl Routing {
         let linked = neighbours.iter().any(|contact| contact.name() == to);
         let allowed = linked || self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
         if self.is_mine(to) {
-            out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()) }));
-        } else if !allowed || self.routes.contains_key(&id) {
-            out.push(Action::Send(from, Message::SeekReply { id, found: None }));
+            out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()), busy: false }));
+        } else if self.routes.contains_key(&id) {
+            out.push(not_found(id, Some(from), false));
+        } else if !allowed {
+            out.push(not_found(id, Some(from), true));
         } else {
             self.ask(id, Some(from), to, hops.saturating_add(1), neighbours, now, out);
         }
     }
 
-    fn on_seek_reply(&mut self, peer: PeerId, id: RouteId, found: Option<Contact>, now: Time, out: &mut Vec<Action>) {
+    fn on_seek_reply(
+        &mut self,
+        peer: PeerId,
+        id: RouteId,
+        (found, is_busy): (Option<Contact>, bool),
+        now: Time,
+        out: &mut Vec<Action>,
+    ) {
         let Some(route) = self.routes.get_mut(&id) else { return };
-        let waiting = match &mut route.way {
-            Way::Asked(waiting) => waiting,
+        let (waiting, busy) = match &mut route.way {
+            Way::Asked { waiting, busy } => (waiting, busy),
             Way::Found { next, peer: Some(first), waiting } => {
                 if waiting.remove(&peer)
                     && let Some(second) = found
@@ -371,6 +386,7 @@ impl Routing {
         if !waiting.remove(&peer) {
             return;
         }
+        *busy |= is_busy;
         match found {
             Some(contact) => {
                 let waiting = std::mem::take(waiting);
@@ -381,15 +397,12 @@ impl Routing {
                 }
                 out.push(match from {
                     None => Action::Found(id, contact),
-                    Some(from) => Action::Send(from, Message::SeekReply { id, found: Some(contact) }),
+                    Some(from) => Action::Send(from, Message::SeekReply { id, found: Some(contact), busy: false }),
                 });
             }
             None if waiting.is_empty() => {
+                out.push(not_found(id, route.from, *busy));
                 route.way = Way::None;
-                out.push(match route.from {
-                    None => Action::NoWay(id),
-                    Some(from) => Action::Send(from, Message::SeekReply { id, found: None }),
-                });
             }
             None => {}
         }
@@ -459,5 +472,14 @@ impl Routing {
             None if peer.name() == self.me.name() && peer.id() != self.me.id() => out.push(Action::Namesake(peer)),
             _ => {}
         }
+    }
+}
+
+/// No way is known to whoever asked: there is none, or too much is asked to look for one.
+fn not_found(id: RouteId, from: Option<PeerId>, busy: bool) -> Action {
+    match from {
+        Some(from) => Action::Send(from, Message::SeekReply { id, found: None, busy }),
+        None if busy => Action::Busy(id),
+        None => Action::NoWay(id),
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::{
     attended::Attended,
-    catalog::{self, Catalog, Filter},
+    catalog::{self, Catalog, Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
     identity::Identity,
     mesh::{Joined, Mesh, RELAYED_MAX_BYTES, View},
     messages::{Handlers, Inbox, MessageKind, Whispers},
     network::Network,
     overlay::wire,
+    places::{NoPlace, Place, Places},
     session::Session,
     share::SharedDocument,
     transfer::serve::{Upload, Uploads},
@@ -27,7 +28,7 @@ use p2pdi::{
     },
 };
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -38,6 +39,8 @@ use tonic::{Request, Response, Status, Streaming, transport::server::TcpConnectI
 
 /// Largest request taken, in bytes: a message with the longest body and all its names.
 pub const REQUEST_MAX_BYTES: usize = RELAYED_MAX_BYTES;
+/// How long a listing waits for its place before it is refused: most take less.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Kinds that one subscription may name. A guess: more than a program handles.
 const KINDS_MAX: usize = 64;
 
@@ -45,6 +48,7 @@ const KINDS_MAX: usize = 64;
 pub struct Services {
     pub(crate) me: Identity,
     pub(crate) catalog: Catalog,
+    pub(crate) listings: Places,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) session: Session,
     pub(crate) inbox: Arc<Inbox>,
@@ -80,6 +84,11 @@ fn is_of_this_machine(connection: &TcpConnectInfo) -> bool {
     caller.is_some_and(|caller| caller.is_loopback()) || (caller.is_some() && caller == ip(connection.local_addr()))
 }
 
+/// Where a call comes from.
+fn address<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.remote_addr().map(|address| address.ip())
+}
+
 /// Who may control a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ControlFrom {
@@ -110,6 +119,18 @@ impl Services {
 
     pub(crate) fn load(&self) -> Load {
         Load { links: self.mesh.view().status.links, ..self.uploads.load() }
+    }
+
+    /// A place for an answer that may be long, kept until it is sent.
+    async fn listing(&self, caller: Option<IpAddr>) -> Result<Place, Status> {
+        let place = self.listings.place(caller, LISTING_TIMEOUT).await;
+        place.map_err(|why| {
+            let taken = match why {
+                NoPlace::Taken => format!("{LISTINGS_MAX} listings are being sent already"),
+                NoPlace::TakenByAddress => format!("{LISTINGS_PER_ADDRESS} listings are being sent to your address already"),
+            };
+            Reason::TooManyStreams.status(format!("{taken}; try again later, or ask for one document"))
+        })
     }
 
     /// This peer and its neighbours.
@@ -146,15 +167,21 @@ impl Peer for Calls {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
+        let (caller, address) = (request.extensions().get::<Caller>().cloned(), address(&request));
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
+        let place = if filter.is_listing() { Some(self.listing(address).await?) } else { None };
         let messages = catalog::answer(&self.catalog, &self.me, &filter, request.if_version, Instant::now());
-        Ok(Response::new(Box::pin(Attended::new(tokio_stream::iter(messages.map(Ok)), caller, self.unread))))
+        // With its last message, or its caller, the place is given back.
+        let messages = messages.map(move |message| {
+            let _kept = &place;
+            Ok(message)
+        });
+        Ok(Response::new(Box::pin(Attended::new(tokio_stream::iter(messages), caller, self.unread))))
     }
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
+        let (caller, address) = (request.extensions().get::<Caller>().cloned(), address(&request));
         let GetRfcRequest { document, offset, length, without_piece_hashes } = request.into_inner();
         let document = self.document(document)?;
         let size = document.size;
@@ -173,7 +200,7 @@ impl Peer for Calls {
             offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| beyond("ends"))?
         };
         let upload = Upload { document, range: offset..end, with_piece_hashes: !without_piece_hashes };
-        let stream = Arc::clone(&self.uploads).send(self.catalog.share().clone(), upload).await?;
+        let stream = Arc::clone(&self.uploads).send(self.catalog.share().clone(), upload, address).await?;
         Ok(Response::new(Box::pin(Attended::new(stream, caller, self.unread))))
     }
 

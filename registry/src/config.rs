@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use p2pdi::server::Limits;
-use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 /// Shortest ttl: three KeepAlives a second and peer are storm enough, and a lease ends up to an eighth of a second late.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -33,8 +33,9 @@ pub struct Config {
     #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
     pub listen: SocketAddr,
 
-    /// Folder for the records, or `memory` to keep nothing across a restart
-    #[arg(long, env = "P2PDI_STATE", value_name = "DIR|memory", default_value_t = State::default())]
+    /// Folder for the records, or `memory` to keep nothing across a restart; to be given where neither XDG_STATE_HOME nor HOME says
+    /// where the user's state goes
+    #[arg(long, env = "P2PDI_STATE", value_name = "DIR|memory", default_value = state_of_user(), required = state_of_user().is_none())]
     pub state: State,
 
     /// How long a peer stays active after its last call; it grows with the number of peers
@@ -98,13 +99,21 @@ pub enum State {
 }
 
 impl Default for State {
-    /// `p2pdi/registry` in the user's state folder (XDG Base Directory specification), or in the working directory
-    /// for a user that has none.
+    /// `p2pdi/registry` in the user's state folder (XDG Base Directory specification). Memory for a user that has none: the program
+    /// demands `--state` then, and nothing is written to where nobody looks for it.
     fn default() -> Self {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
-        Self::Folder(base.unwrap_or_default().join("p2pdi/registry"))
+        state_of_user().map_or(Self::Memory, |folder| Self::Folder(folder.into()))
     }
+}
+
+/// The folder for a user who names none, if there is one.
+fn state_of_user() -> Option<&'static str> {
+    static FOLDER: LazyLock<Option<String>> = LazyLock::new(|| {
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+        Some(base.join("p2pdi/registry").display().to_string())
+    });
+    FOLDER.as_deref()
 }
 
 impl FromStr for State {

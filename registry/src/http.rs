@@ -4,7 +4,8 @@ use crate::leases::Leases;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware,
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
@@ -44,6 +45,23 @@ pub(crate) fn routes(leases: Leases, metrics: Metrics, stop: CancellationToken) 
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Page { leases, metrics, stop, gauges })
+        .layer(middleware::map_response(guarded))
+}
+
+/// What keeps browsers from taking an answer for more than it is: never for another type, in another site's frame or code, or as a
+/// page that may load anything. A peer does the same.
+async fn guarded(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
 }
 
 /// Ready while it does not stop and its disk does not hang. A disk that fails at once is told on the status page and in the

@@ -80,9 +80,10 @@ fn what_nobody_has_is_an_error_that_says_who_was_asked() {
 }
 
 #[test]
-fn a_number_that_is_none_is_wrong_usage() {
+fn a_number_is_written_with_rfc_or_without_and_one_that_is_none_is_wrong_usage() {
     let network = Network::start();
-    for number in ["0", "-1", "4294967296", "rfc48", ""] {
+    network.p2pctl(&["get-rfc", "rfc48"]).exits(0).prints(&["./out/rfc48.txt\n"]);
+    for number in ["0", "-1", "4294967296", "rfc0", "rfc", ""] {
         network.p2pctl(&["get-rfc", number]).exits(2).prints_nothing();
     }
 }
@@ -93,6 +94,8 @@ fn a_document_is_fetched_by_name_and_by_hash() {
     let hash = blake3::hash(&rfc(48)).to_hex();
     network.p2pctl(&["get", "RFC48.TXT", "--out", "by-name"]).exits(0).prints(&["by-name/rfc48.txt"]);
     network.p2pctl(&["get", &format!("b3:{hash}"), "--out", "by-hash"]).exits(0).prints(&["by-hash/rfc48.txt"]);
+    // As `b3sum` prints it.
+    network.p2pctl(&["get", &hash, "--out", "by-bare-hash"]).exits(0).prints(&["by-bare-hash/rfc48.txt"]);
     assert!(network.world.read("by-name/rfc48.txt") == rfc(48));
     assert!(network.world.read("by-hash/rfc48.txt") == rfc(48));
     for wrong in ["b3:12", "../x", "/etc/passwd", "a\\b", ""] {

@@ -32,10 +32,26 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
     world.run("p2pctl", &["--registry", "https://r:1", "peers"]).exits(2).prints_nothing().says(&["TLS is not spoken yet"]);
     world.run("p2pctl", &["--output", "xml", "peers"]).exits(2).prints_nothing().says(&["table", "json"]);
     world.run("p2pctl", &["--log", "=", "peers"]).exits(2).prints_nothing().says(&["log filter"]);
-    world.run("peerd", &["--upload-limit", "fast"]).exits(2).prints_nothing();
+    for size in ["fast", "10x", "-1"] {
+        let run = world.run("peerd", &[&format!("--upload-limit={size}")]).exits(2).prints_nothing();
+        run.says(&[&format!("invalid value '{size}'"), "a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes"]);
+    }
+    world.run("p2pctl", &["get-rfc", "rfcs"]).exits(2).prints_nothing().says(&["such as 48 or rfc48"]);
+    let run = world.run("p2pctl", &["get-rfc", "48", "--from", "http://127.0.0.1:7801/"]).exits(2).prints_nothing();
+    run.says(&["is a URL; name a peer, or its address alone: \"127.0.0.1:7801\""]);
+    world.run("p2pctl", &["get-rfc", "48", "--from", "two words"]).exits(2).prints_nothing().says(&["from: \"two words\""]);
     world.run("peerd", &["--name", "../x"]).exits(2).prints_nothing().says(&["name"]);
     world.run("peerd", &["--listen", "127.0.0.1:70000"]).exits(2).prints_nothing();
     world.run("peerd", &["--advertise", "0.0.0.0:1"]).exits(2).prints_nothing().says(&["wildcard"]);
+}
+
+#[test]
+fn a_registry_without_a_home_asks_where_its_state_goes() {
+    let world = World::new();
+    let mut homeless = world.command("registry", &["--listen", "127.0.0.1:0"]);
+    homeless.env_remove("HOME").env_remove("XDG_STATE_HOME");
+    Running::start(homeless).ended().exits(2).prints_nothing().says(&["required", "--state <DIR|memory>"]);
+    assert!(!world.path("p2pdi").exists());
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them(
     until("the share is read", || get(&a, "/readyz").0 == 200);
     let via_b = |arguments: &[&str]| world.run("p2pctl", &[arguments, &["--via", &at_b]].concat());
     via_b(&["ping", "A"]).exits(0).prints(&[&format!("A at {at_a} answered")]);
-    via_b(&["status", "A"]).exits(0).prints(&["1 neighbours"]);
+    via_b(&["status", "A"]).exits(0).prints(&["mesh       1 neighbour, 1 link, 0 others"]);
     via_b(&["rfc-query", "A", "--number", "48"]).exits(0).prints(&["rfc48"]);
     via_b(&["peers"]).exits(0).prints(&["A", &at_a]);
     via_b(&["peers", "--of", "A"]).exits(0).prints(&["B", &at_b]);
@@ -125,6 +125,7 @@ fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them(
     via_b(&["get-rfc", "99999"]).exits(1).prints_nothing().says(&["nobody has RFC 99999", "asked B, A"]);
     let missing = world.run("p2pctl", &["--registry", "http://127.0.0.1:1", "ping", "A"]).exits(1);
     missing.says(&["the registry at 127.0.0.1:1 does not answer", "ask a peer: --via HOST:PORT"]);
+    assert!(get(&b, "/").1.contains("peers      1 known\n"), "known from the mesh: {}", get(&b, "/").1);
     until("what A shares is known to B", || get(&b, "/").1.contains("14 documents from other peers"));
 }
 
@@ -136,14 +137,32 @@ fn a_peer_joins_when_told_to() {
     world.run("p2pctl", &["peer-count", "--via", &at_a, "--wait", "100ms"]).exits(0).prints(&["0\n"]);
     world.run("p2pctl", &["join", &at_b, "--via", &at_a]).exits(0).prints(&[&format!("linked to B at {at_b}")]);
     until("both know", || get(&b, "/").1.contains("from A at "));
+    // As --bootnodes has it, a linked one and one of another name included.
+    let already = format!("is already linked to B at {at_b}\n");
+    for written in [format!("b:{}", b.address.port()), format!("B@{at_b}")] {
+        let ended = world.run("p2pctl", &["join", &written, "--via", &at_a]).exits(0).prints(&[&already]);
+        assert_eq!(ended.stderr, "");
+    }
+    let renamed = world.run("p2pctl", &["join", &format!("foo@{at_b}"), "--via", &at_a]).exits(0).prints(&[&already]);
+    renamed.says(&["goes by another name than foo: B"]);
+    for wrong in ["E:port", "E", "http://127.0.0.1:1"] {
+        let ended = world.run("p2pctl", &["join", wrong, "--via", &at_a]).exits(2).prints_nothing();
+        ended.says(&[&format!("invalid value '{wrong}'"), "peer: "]);
+    }
     let refused = world.run("p2pctl", &["join", "127.0.0.1:1", "--via", &at_a]).exits(1).prints_nothing();
     refused.says(&["cannot join 127.0.0.1:1"]);
     world.run("p2pctl", &["broadcast", "hello", "--via", "127.0.0.1:1"]).exits(1).says(&["127.0.0.1:1 does not answer", "--via"]);
     world.run("p2pctl", &["peer-count", "--wait", "0s"]).exits(2);
+    for verb in [["peer-count"].as_slice(), &["broadcast", "hello"]] {
+        let ended = world.run("p2pctl", &[verb, &["--wait", "61s", "--via", &at_a]].concat()).exits(2).prints_nothing();
+        ended.says(&["invalid value '61s' for '--wait", "at most 60 s"]);
+    }
 }
 
 #[test]
 fn wrong_bootnodes_are_wrong_usage() {
     let world = World::new();
     world.run("peerd", &["--bootnodes", "A"]).exits(2).prints_nothing().says(&["NAME:PORT, NAME@HOST:PORT or HOST:PORT"]);
+    let ended = world.run("peerd", &["--bootnodes", "A:1,E:port"]).exits(2).prints_nothing();
+    ended.says(&["\"E:port\" has no valid port (1 to 65535"]);
 }

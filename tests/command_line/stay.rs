@@ -39,7 +39,7 @@ fn up_shares_a_folder_of_the_users() {
     let mut up = Running::start(world.command("p2pctl", &["up", "--peers", "1", "--port", "0", "--share", "mine"]));
     let printed = eventually("it is up", || {
         assert!(up.is_running(), "{}", up.said());
-        Some(up.printed()).filter(|printed| printed.contains("1 documents"))
+        Some(up.printed()).filter(|printed| printed.contains("1 document"))
     });
     assert!(printed.starts_with("registry  http://127.0.0.1:"), "{printed}");
     up.signal(Signal::INT);

@@ -21,6 +21,7 @@ use p2pdi::{
 use peerd::{
     dial::Dialer,
     messages::{KIND_DEFAULT, KIND_UNCLAIMED},
+    words::counted,
 };
 use std::{fs, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -104,7 +105,7 @@ impl Room {
 
     async fn show(&self, answer: SubscribeResponse) -> Outcome {
         if answer.dropped > 0 {
-            self.screen.note(&format!("{} messages came too fast to be shown", answer.dropped)).await;
+            self.screen.note(&format!("{} came too fast to be shown", counted(answer.dropped, "message"))).await;
         }
         let Some(message) = answer.message else { return Ok(()) };
         if self.printer.is_json() {

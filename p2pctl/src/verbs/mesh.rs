@@ -10,12 +10,17 @@ use crate::{
 use p2pdi::{
     endpoint::Endpoint,
     json,
+    name::PeerName,
     v1::{
         BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
         control_client::ControlClient,
     },
 };
-use peerd::{dial::Dialer, messages::KIND_PING};
+use peerd::{
+    dial::Dialer,
+    messages::KIND_PING,
+    words::{counted, heard},
+};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -27,13 +32,7 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
     let answer = send(&args.via.via, args.kind, args.message, args.wait).await?;
-    printer.message(&answer, || match &answer {
-        answer if args.wait.is_zero() => format!("sent; {} peers are known", answer.known),
-        answer if answer.missing.is_empty() => format!("{} of {} known peers have it", answer.acknowledged, answer.known),
-        answer => {
-            format!("{} of {} known peers have it; missing: {}", answer.acknowledged, answer.known, answer.missing.join(", "))
-        }
-    })?;
+    printer.message(&answer, || heard(&answer, !args.wait.is_zero()))?;
     Ok(())
 }
 
@@ -51,9 +50,28 @@ async fn send(via: &Endpoint, kind: String, message: String, wait: Duration) -> 
 }
 
 pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
-    let request = JoinRequest { endpoint: args.endpoint.to_string() };
-    let answer = call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await?;
+    let mut failure = None;
+    let mut joined = None;
+    // Of one word that may be a name or a host, the first reading is the likely one, and its failure the one to tell.
+    for endpoint in args.peer.endpoints() {
+        let request = JoinRequest { endpoint: endpoint.to_string() };
+        match call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await {
+            Ok(answer) => {
+                joined = Some(answer);
+                break;
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let Some(answer) = joined else {
+        return Err(failure.unwrap_or_else(|| Failure::usage(format!("{} has no address", args.peer))));
+    };
     let peer = answer.peer.clone().unwrap_or_default();
+    if let Some(name) = args.peer.name()
+        && !peer.name.parse::<PeerName>().is_ok_and(|found| found == *name)
+    {
+        printer.note(&format!("the peer at {} goes by another name than {name}: {}", peer.endpoint, peer.name));
+    }
     let already = if answer.already_linked { " already" } else { "" };
     printer.message(&answer, || format!("{} is{already} linked to {} at {}", args.via.via, peer.name, peer.endpoint))?;
     Ok(())
@@ -67,7 +85,7 @@ pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationTok
         let mut messages = call(&via, CALL_TIMEOUT, async |mut client| client.subscribe(request).await).await?;
         while let Some(answer) = messages.message().await.map_err(|status| Failure::call(via.as_str(), &status))? {
             if answer.dropped > 0 {
-                printer.note(&format!("too slow: {} messages were not kept for this listener", answer.dropped));
+                printer.note(&format!("too slow for this listener, and not kept: {}", counted(answer.dropped, "message")));
             }
             match answer.message {
                 Some(message) => show(printer, &message)?,

@@ -12,7 +12,7 @@ use p2pdi::{
     status::Reason,
     v1::{PingRequest, WhisperRequest},
 };
-use peerd::{dial::Dialer, messages::KIND_UNCLAIMED, transfer::Source};
+use peerd::{dial::Dialer, messages::KIND_UNCLAIMED, transfer::Source, words::counted};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -69,12 +69,12 @@ pub(super) async fn ping(global: &Global, args: Ping, printer: Printer) -> Outco
         printer.json(&value)?;
     } else {
         printer.text(&format!(
-            "{} at {} answered in {}: version {}, {} documents, sending {}",
+            "{} at {} answered in {}: version {}, {}, sending {}",
             answer.name,
             answer.endpoint,
             span(took),
             answer.version,
-            answer.documents,
+            counted(answer.documents, "document"),
             answer.load.unwrap_or_default().uploads
         ))?;
     }

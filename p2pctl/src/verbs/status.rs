@@ -8,7 +8,7 @@ use crate::{
     printer::{Printer, ago, bytes, proto_span},
 };
 use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
-use peerd::dial::Dialer;
+use peerd::{dial::Dialer, words::counted};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -44,17 +44,27 @@ fn text(status: &StatusResponse) -> String {
         Some(at) => format!("since {}, last contact {}", ago(registry.since), ago(Some(at))),
         None => format!("since {}", ago(registry.since)),
     };
+    let known = match registry.registry.as_str() {
+        "" => String::new(),
+        _ => format!("; {} known through it", counted(registry.known_peers, "peer")),
+    };
     let mut lines = vec![
         format!("{} at {}, version {}, started {}", status.name, status.endpoint, status.version, ago(status.started_at)),
-        format!("registry   {} ({contact}); {} peers known", registry.detail, registry.known_peers),
-        format!("mesh       {} neighbours, {} links, {} others to fall back on", mesh.neighbours, mesh.links, mesh.others),
+        format!("registry   {} ({contact}){known}", registry.detail),
         format!(
-            "share      {} documents, {}; {left_out} files left out, {} pending",
-            share.documents,
+            "mesh       {}, {}, {} to fall back on",
+            counted(mesh.neighbours.into(), "neighbour"),
+            counted(mesh.links.into(), "link"),
+            counted(mesh.others.into(), "other")
+        ),
+        format!(
+            "share      {}, {}; {} left out, {} pending",
+            counted(share.documents, "document"),
             bytes(share.bytes),
+            counted(left_out, "file"),
             share.pending
         ),
-        format!("learned    {} documents from other peers", share.learned_documents),
+        format!("learned    {} from other peers", counted(share.learned_documents, "document")),
         format!("sending    {}", status.load.unwrap_or_default().uploads),
         format!("messages   {} received, {} dropped", inbox.received, inbox.dropped),
     ];
@@ -82,9 +92,9 @@ async fn of_registry(global: &Global, printer: Printer) -> Outcome {
     }
     let me = name.map_or_else(|| "not registered here".to_owned(), |name| format!("registered as {name}"));
     printer.text(&format!(
-        "registry {}: {} active peers, revision {}, leases of {}; {me}",
+        "registry {}: {}, revision {}, leases of {}; {me}",
         global.registry,
-        answer.active_peers,
+        counted(answer.active_peers, "active peer"),
         answer.revision,
         proto_span(answer.ttl)
     ))?;

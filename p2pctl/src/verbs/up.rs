@@ -6,6 +6,7 @@ use crate::{
     failure::{Failure, Outcome},
     printer::Printer,
 };
+use peerd::words::counted;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,12 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
     } else {
         printer.text(&format!("registry  http://{}", cluster.registry()))?;
         for (identity, documents) in &peers {
-            printer.text(&format!("{:<9} {}  {documents} documents", identity.name.to_string(), identity.endpoint))?;
+            printer.text(&format!(
+                "{:<9} {}  {}",
+                identity.name.to_string(),
+                identity.endpoint,
+                counted(*documents as u64, "document")
+            ))?;
         }
         printer.note(&format!("\nTry, in another terminal:\n  p2pctl --registry http://{0} peers\n  p2pctl --registry http://{0} get-rfc 48\nCtrl-C stops it.", cluster.registry()));
     }

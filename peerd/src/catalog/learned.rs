@@ -63,7 +63,8 @@ pub(crate) struct Learned {
 
 #[derive(Debug)]
 struct Known {
-    peer: LearnedPeer,
+    /// Shared with the answers that name it as a holder.
+    peer: Arc<LearnedPeer>,
     version: u64,
     heard: Instant,
     documents: Vec<Arc<DocumentInfo>>,
@@ -75,7 +76,7 @@ struct Known {
 /// One peer's word on one document.
 pub(crate) struct Word<'a> {
     pub(crate) document: &'a Arc<DocumentInfo>,
-    pub(crate) peer: &'a LearnedPeer,
+    pub(crate) peer: &'a Arc<LearnedPeer>,
     pub(crate) age: Duration,
 }
 
@@ -111,8 +112,8 @@ impl Learned {
     pub(crate) fn confirm(&mut self, peer: LearnedPeer, now: Instant, wall: SystemTime) {
         let Some(known) = self.slots.get(&peer.name).and_then(|slot| self.peers.get_mut(slot)) else { return };
         known.heard = now;
-        if known.peer != peer {
-            known.peer = peer;
+        if *known.peer != peer {
+            known.peer = Arc::new(peer);
             self.bump(wall);
         }
     }
@@ -123,6 +124,7 @@ impl Learned {
         self.make_room(listing.documents.iter().map(cost).sum::<usize>().min(FAIR_BYTES));
         let slot = self.slots_given;
         self.slots_given += 1;
+        let peer = Arc::new(peer);
         let mut known = Known { peer, version: listing.version, heard: now, documents: Vec::new(), bytes: 0, cut: false };
         for document in listing.documents {
             let bytes = cost(&document);

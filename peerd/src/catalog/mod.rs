@@ -6,7 +6,7 @@ mod query;
 
 pub use learn::learn;
 pub use learned::{LearnedDocuments, LearnedPeer};
-pub use query::{Filter, answer};
+pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, answer};
 
 use crate::share::Share;
 use learned::Learned;

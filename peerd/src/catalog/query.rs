@@ -1,7 +1,11 @@
 //! Answers RFCQuery: filters the merged index and cuts the answer into messages.
 
-use super::Catalog;
-use crate::{document::DocumentInfo, identity::Identity, share::SharedDocument};
+use super::{Catalog, LearnedPeer, learned::Word};
+use crate::{
+    document::DocumentInfo,
+    identity::Identity,
+    share::{Index, SharedDocument},
+};
 use p2pdi::{
     content::ContentHash,
     document::DocumentName,
@@ -9,7 +13,11 @@ use p2pdi::{
     v1::{Document, Holder, Holding, RfcQueryRequest, RfcQueryResponse},
 };
 use prost::Message as _;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Bytes of one message of an answer, about: a batch is cut where it passes this. Far below the largest message taken.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -17,6 +25,12 @@ const BATCH_BYTES: usize = 128 * 1024;
 const TITLE_FILTER_MAX_BYTES: usize = 256;
 /// Most holders listed for one document: enough to choose from.
 const HOLDERS_MAX: usize = 64;
+
+/// Listings answered at once, to whomever: queries that may select the whole index. One of the fullest index (`learned::LEARNED_BYTES_MAX`)
+/// holds some 20 MB until its caller has read it, and this many 640 MB.
+pub const LISTINGS_MAX: usize = 32;
+/// Of those, for callers from one address: the others of a network behind one address come through, and one machine cannot take all.
+pub const LISTINGS_PER_ADDRESS: usize = LISTINGS_MAX / 4 * 3;
 
 /// What an RFCQuery asks for, checked.
 #[derive(Debug, Default)]
@@ -51,6 +65,11 @@ impl TryFrom<&RfcQueryRequest> for Filter {
 }
 
 impl Filter {
+    /// Whether the answer may be the whole index.
+    pub fn is_listing(&self) -> bool {
+        self.number.is_none() && self.hash.is_none() && self.name.is_none()
+    }
+
     fn selects(&self, number: Option<u32>, title: &str, name: &DocumentName, hash: &ContentHash) -> bool {
         self.number.is_none_or(|wanted| number == Some(wanted))
             && self.hash.is_none_or(|wanted| *hash == wanted)
@@ -89,18 +108,35 @@ impl From<&SharedDocument> for Document {
 
 /// A document that was selected, with its holders.
 enum Selected {
-    Own(Arc<SharedDocument>, Vec<Holder>),
-    Learned(Arc<DocumentInfo>, Vec<Holder>),
+    Own(Arc<SharedDocument>, Vec<Held>),
+    Learned(Arc<DocumentInfo>, Vec<Held>),
+}
+
+/// A peer that said it holds a document, and how long ago.
+struct Held(Arc<LearnedPeer>, Duration);
+
+impl From<Held> for Holder {
+    fn from(Held(peer, age): Held) -> Self {
+        Self {
+            peer_id: peer.id.to_field(),
+            peer_name: peer.name.to_string(),
+            endpoint: peer.endpoint.to_string(),
+            age: prost_types::Duration::try_from(age).ok(),
+        }
+    }
 }
 
 impl Selected {
     fn holding(self, me: &Identity) -> Holding {
         match self {
-            Self::Own(document, mut holders) => {
-                holders.insert(0, me.holder());
+            Self::Own(document, others) => {
+                let holders = std::iter::once(me.holder()).chain(others.into_iter().map(Holder::from)).collect();
                 Holding { document: Some(document.as_ref().into()), holders }
             }
-            Self::Learned(document, holders) => Holding { document: Some(document.as_ref().into()), holders },
+            Self::Learned(document, holders) => {
+                let holders = holders.into_iter().map(Holder::from).collect();
+                Holding { document: Some(document.as_ref().into()), holders }
+            }
         }
     }
 }
@@ -114,13 +150,11 @@ pub fn answer(
     now: Instant,
 ) -> impl Iterator<Item = RfcQueryResponse> + use<> {
     let index = catalog.share.index();
-    let learned = (!filter.own_only).then(|| {
-        let mut learned = catalog.learned();
-        learned.expire(now);
-        learned
-    });
+    // All others who ask, and whoever learns, wait for the lock: under it, words are only copied. They are compared and spelled out after.
+    let (learned_version, words) =
+        if filter.own_only { (0, Vec::new()) } else { learned_words(catalog, filter, &index, if_version, now) };
     // Both only grow, so their sum does whenever either does. Their maximum would not: a change of the lesser one does not show.
-    let version = index.version().saturating_add(learned.as_ref().map_or(0, |learned| learned.version()));
+    let version = index.version().saturating_add(learned_version);
     let unchanged = if_version != 0 && if_version == version;
     let mut selected: Vec<Selected> = Vec::new();
     if !unchanged {
@@ -135,38 +169,47 @@ pub fn answer(
             by_hash.entry(document.hash).or_insert(selected.len());
             selected.push(Selected::Own(document, Vec::new()));
         }
-        if let Some(learned) = &learned {
-            let words: Box<dyn Iterator<Item = super::learned::Word<'_>>> = match (&filter.hash, filter.number, &filter.name) {
-                (Some(hash), _, _) => Box::new(learned.by_hash(*hash, now)),
-                (None, Some(number), _) => Box::new(learned.by_number(number, now)),
-                (None, None, Some(name)) => Box::new(learned.by_name(name.as_str(), now)),
-                (None, None, None) => Box::new(learned.all(now)),
-            };
-            for word in words.filter(|word| filter.selects_info(word.document)) {
-                let holder = Holder {
-                    peer_id: word.peer.id.to_field(),
-                    peer_name: word.peer.name.to_string(),
-                    endpoint: word.peer.endpoint.to_string(),
-                    age: prost_types::Duration::try_from(word.age).ok(),
-                };
-                match by_hash.get(&word.document.hash) {
-                    Some(at) => {
-                        let (Selected::Own(_, holders) | Selected::Learned(_, holders)) = &mut selected[*at];
-                        if holders.len() < HOLDERS_MAX {
-                            holders.push(holder);
-                        }
+        for (document, held) in words.into_iter().filter(|(document, _)| filter.selects_info(document)) {
+            match by_hash.get(&document.hash) {
+                Some(at) => {
+                    let (Selected::Own(_, holders) | Selected::Learned(_, holders)) = &mut selected[*at];
+                    if holders.len() < HOLDERS_MAX {
+                        holders.push(held);
                     }
-                    None if selected.len() < filter.limit => {
-                        by_hash.insert(word.document.hash, selected.len());
-                        selected.push(Selected::Learned(Arc::clone(word.document), vec![holder]));
-                    }
-                    None => {}
                 }
+                None if selected.len() < filter.limit => {
+                    by_hash.insert(document.hash, selected.len());
+                    selected.push(Selected::Learned(document, vec![held]));
+                }
+                None => {}
             }
         }
     }
-    drop(learned);
     batches(version, unchanged, selected, me.clone())
+}
+
+/// The version of what was learned, and all words on what `filter` asks for; none if that sum of versions is `if_version`.
+fn learned_words(
+    catalog: &Catalog,
+    filter: &Filter,
+    index: &Index,
+    if_version: u64,
+    now: Instant,
+) -> (u64, Vec<(Arc<DocumentInfo>, Held)>) {
+    let mut learned = catalog.learned();
+    learned.expire(now);
+    let version = learned.version();
+    if if_version != 0 && if_version == index.version().saturating_add(version) {
+        return (version, Vec::new());
+    }
+    let copied = |word: Word<'_>| (Arc::clone(word.document), Held(Arc::clone(word.peer), word.age));
+    let words = match (&filter.hash, filter.number, &filter.name) {
+        (Some(hash), _, _) => learned.by_hash(*hash, now).map(copied).collect(),
+        (None, Some(number), _) => learned.by_number(number, now).map(copied).collect(),
+        (None, None, Some(name)) => learned.by_name(name.as_str(), now).map(copied).collect(),
+        (None, None, None) => learned.all(now).map(copied).collect(),
+    };
+    (version, words)
 }
 
 /// Cuts an answer into messages, made one by one as they are sent.

@@ -30,6 +30,11 @@ impl Bootnode {
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
+
+    /// The name it should have, if one was given.
+    pub fn name(&self) -> Option<&PeerName> {
+        self.name.as_ref()
+    }
 }
 
 impl FromStr for Bootnode {
@@ -42,15 +47,18 @@ impl FromStr for Bootnode {
             let name = name.parse().map_err(here)?;
             return Ok(bootnode(Some(name), vec![endpoint.parse().map_err(here)?]));
         }
-        let wrong = || InvalidField::new("bootnodes", format!("{}: write NAME:PORT, NAME@HOST:PORT or HOST:PORT", Shown(text)));
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let wrong =
+            |what| InvalidField::new("bootnodes", format!("{}{what}: write NAME:PORT, NAME@HOST:PORT or HOST:PORT", Shown(text)));
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong(""))?;
         let is_host = host.contains(['.', '[', ':']) || host.eq_ignore_ascii_case("localhost");
         let as_host = text.parse::<Endpoint>();
         if is_host {
             return Ok(bootnode(None, vec![as_host.map_err(here)?]));
         }
         let name = host.parse().map_err(here)?;
-        let local = format!("{}:{port}", Ipv4Addr::LOCALHOST).parse().map_err(here)?;
+        // Not in the endpoint's own words: nobody wrote that address.
+        let local = format!("{}:{port}", Ipv4Addr::LOCALHOST).parse();
+        let local = local.map_err(|_| wrong(" has no valid port (1 to 65535, without leading zeros)"))?;
         Ok(bootnode(Some(name), [local].into_iter().chain(as_host.ok()).collect()))
     }
 }
@@ -177,8 +185,21 @@ mod tests {
         }
         // In a network of containers one word is a host.
         assert_eq!("peer-a:7801".parse::<Bootnode>().unwrap().endpoints[1].as_str(), "peer-a:7801");
-        for text in ["", "A", "A:", "A:0", "two words:1", "@:1", "a@b", "::1:80"] {
-            assert_eq!(text.parse::<Bootnode>().unwrap_err().field, "bootnodes", "{text}");
+        for (text, said) in [
+            ("", "write NAME:PORT, NAME@HOST:PORT or HOST:PORT"),
+            ("A", "\"A\": write NAME:PORT, NAME@HOST:PORT or HOST:PORT"),
+            ("A:", "\"A:\" has no valid port"),
+            ("A:0", "\"A:0\" has no valid port"),
+            ("E:port", "\"E:port\" has no valid port (1 to 65535, without leading zeros): write NAME:PORT"),
+            ("10.0.0.1:port", "\"10.0.0.1:port\" has no valid port"),
+            ("two words:1", "two words"),
+            ("@:1", "is empty"),
+            ("a@b", "\"b\" has no port"),
+            ("::1:80", "in brackets"),
+        ] {
+            let error = text.parse::<Bootnode>().unwrap_err();
+            assert_eq!(error.field, "bootnodes", "{text}");
+            assert!(error.to_string().contains(said), "{text}: {error}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! These change state by GET, as the `curl` lines they are for do; so who may call is checked with care: see `caller`.
 
 use super::{Page, caller, fields::Fields};
-use crate::{dial::in_words, messages::MessageKind};
+use crate::{dial::in_words, messages::MessageKind, words};
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
@@ -57,8 +57,7 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
         // The first hop is this peer's own.
         let passed = match delivered.hops.saturating_sub(1) {
             0 => String::new(),
-            1 => ", passed on by 1 other peer".to_owned(),
-            others => format!(", passed on by {others} other peers"),
+            others => format!(", passed on by {}", words::counted(others.into(), "other peer")),
         };
         let reply = String::from_utf8_lossy(&delivered.reply).replace(steers_terminal, " ");
         let reply = if delivered.reply_kind.is_empty() { reply } else { format!("\n{} {reply}", delivered.reply_kind) };
@@ -84,13 +83,7 @@ async fn send_broadcast(State(page): State<Page>, request: Request) -> Response 
         page.services.mesh.broadcast(&kind, body, wait).await
     };
     let sent = sent.await;
-    answer(sent, &parts.headers, |tally: &BroadcastResponse| {
-        if !asked {
-            return format!("sent; {} peers are known\n", tally.known);
-        }
-        let missing = if tally.missing.is_empty() { String::new() } else { format!("; missing: {}", tally.missing.join(", ")) };
-        format!("{} of {} known peers have it{missing}\n", tally.acknowledged, tally.known)
-    })
+    answer(sent, &parts.headers, |tally: &BroadcastResponse| words::heard(tally, asked) + "\n")
 }
 
 fn answer<M: prost::Message + prost::Name>(

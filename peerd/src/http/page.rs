@@ -1,12 +1,14 @@
 //! The front: text for curl, JSON for programs, the live page for browsers.
 
 use super::{Page, caller, messages, text};
+use crate::words::counted;
 use axum::{
     extract::{Request, State},
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use p2pdi::json;
+use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -27,14 +29,24 @@ pub(super) async fn front(State(page): State<Page>, request: Request) -> Respons
     match caller::may_see(services, &parts) {
         Ok(()) if as_json => messages::as_json(StatusCode::OK, &json::value(&services.status())),
         Ok(()) => {
-            let text = text::text(&services.status(), &services.mesh.view(), &services.inbox.latest(text::MESSAGES_SHOWN));
+            let view = services.mesh.view();
+            // Through the registry and from the mesh, whichever way each was heard of.
+            let registered = services.session.known().all().into_iter().map(|peer| peer.name);
+            let known: BTreeSet<_> = view.known().map(|contact| contact.name().clone()).chain(registered).collect();
+            let known = known.iter().filter(|name| **name != services.me.name).count();
+            let text = text::text(&services.status(), &view, known, &services.inbox.latest(text::MESSAGES_SHOWN));
             if as_page { html(services.me.name.as_str(), &text) } else { text.into_response() }
         }
         Err(_) if as_json => messages::as_json(StatusCode::OK, &json::value(&services.ping())),
         Err(refused) => {
             let ping = services.ping();
-            let text =
-                format!("peer {} at {}, version {}, {} documents\n", ping.name, ping.endpoint, ping.version, ping.documents);
+            let text = format!(
+                "peer {} at {}, version {}, {}\n",
+                ping.name,
+                ping.endpoint,
+                ping.version,
+                counted(ping.documents, "document")
+            );
             // The page would see no more; but a link from another site to this one is followed by a person.
             if as_page { html(&ping.name, &(text + "\n" + refused.message() + "\n")) } else { text.into_response() }
         }

@@ -1,6 +1,6 @@
 //! The peer's status as text, for curl and for browsers without scripts.
 
-use crate::{mesh::View, messages::Message, overlay::membership::Direction};
+use crate::{mesh::View, messages::Message, overlay::membership::Direction, words::counted};
 use p2pdi::{field::steers_terminal, v1::StatusResponse};
 use std::{fmt::Write as _, time::SystemTime};
 
@@ -9,7 +9,8 @@ pub(super) const MESSAGES_SHOWN: usize = 10;
 /// Characters of a message shown.
 const MESSAGE_SHOWN_CHARS: usize = 120;
 
-pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -> String {
+/// `known`: how many other peers are known, through the registry or from the mesh.
+pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages: &[Message]) -> String {
     let mut out = String::new();
     let mut line = |label: &str, value: String| {
         // Writing to a string does not fail.
@@ -27,8 +28,8 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -
     );
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
-        line("peers", format!("{} known", registry.known_peers));
     }
+    line("peers", format!("{known} known"));
     for namesake in &mesh.namesakes {
         let goes_to = if mesh.yields_to().is_some() { "there" } else { "here" };
         let what = format!("another peer is called {}: {} at {}", namesake.name(), namesake.id(), namesake.endpoint());
@@ -42,7 +43,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -
         line("others", format!("{} to fall back on", mesh.others.len()));
     }
     if let Some(share) = &status.share {
-        line("share", format!("{} documents, {}", share.documents, bytesize::ByteSize(share.bytes).display().iec()));
+        line("share", format!("{}, {}", counted(share.documents, "document"), bytesize::ByteSize(share.bytes).display().iec()));
         let left_out = [
             ("hidden", share.hidden),
             ("unreadable", share.unreadable),
@@ -55,17 +56,21 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, messages: &[Message]) -
             line("left out", left_out.join(", "));
         }
         if share.pending > 0 {
-            line("pending", format!("{} files being looked at", share.pending));
+            line("pending", format!("{} being looked at", counted(share.pending, "file")));
         }
         if !share.detail.is_empty() {
             line("note", share.detail.clone());
         }
-        line("learned", format!("{} documents from other peers", share.learned_documents));
+        line("learned", format!("{} from other peers", counted(share.learned_documents, "document")));
     }
     if let Some(load) = &status.load {
         line(
             "sending",
-            format!("{} documents, {}/s", load.uploads, bytesize::ByteSize(load.upload_bytes_per_second).display().iec()),
+            format!(
+                "{}, {}/s",
+                counted(load.uploads.into(), "document"),
+                bytesize::ByteSize(load.upload_bytes_per_second).display().iec()
+            ),
         );
     }
     if let Some(inbox) = &status.inbox {

@@ -27,6 +27,7 @@ use driver::Core;
 use link::{OutgoingStream, outgoing};
 use p2pdi::{
     endpoint::Endpoint,
+    field::InvalidField,
     link::LinkMessage,
     status::Reason,
     v1::{Announcement, BroadcastResponse},
@@ -59,6 +60,8 @@ pub enum NoWay {
     Unknown,
     /// So much waits on the link already that it would wait too long.
     Busy,
+    /// More ways are asked for than the peers in between look for; whether there is one is not known.
+    TooManySeeks,
     /// This peer is stopping.
     Stopping,
 }
@@ -153,8 +156,9 @@ impl Mesh {
     /// Sends a message to all peers. With a `wait`, asks for acknowledgements and gathers them for at most so long.
     ///
     /// # Errors
-    /// When the body is too long, or too many broadcasts wait already.
+    /// When the body or the `wait` (past [`WAIT_MAX`]) is too long, or too many broadcasts wait already.
     pub async fn broadcast(&self, kind: &MessageKind, body: Bytes, wait: Duration) -> Result<BroadcastResponse, Status> {
+        check_wait(wait)?;
         if body.len() > BROADCAST_MAX_BYTES {
             return Err(Reason::MessageTooLarge.status(format!(
                 "the body has {} bytes; at most {BROADCAST_MAX_BYTES} fit. Share larger things as documents",
@@ -169,7 +173,7 @@ impl Mesh {
         };
         let (answer, answered) = oneshot::channel();
         let payload = announcement.encode_to_vec().into();
-        self.core.with(|state| state.broadcast(payload, wait.min(WAIT_MAX), answer)).ok_or_else(stopping)?;
+        self.core.with(|state| state.broadcast(payload, wait, answer)).ok_or_else(stopping)?;
         let tally = answered.await.map_err(|_| stopping())??;
         Ok(BroadcastResponse { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
     }
@@ -198,6 +202,20 @@ impl Mesh {
         self.core.with(|state| state.whisper(whisper.clone(), linked_only, answer)).ok_or(NoWay::Stopping)?;
         answered.await.unwrap_or(Err(NoWay::Stopping))
     }
+}
+
+/// Whether acknowledgements may be waited for for so long.
+///
+/// # Errors
+/// When it is longer than [`WAIT_MAX`].
+pub fn check_wait(wait: Duration) -> Result<(), InvalidField> {
+    if wait > WAIT_MAX {
+        return Err(InvalidField::new(
+            "wait",
+            format!("is too long; acknowledgements are gathered for at most {} s", WAIT_MAX.as_secs()),
+        ));
+    }
+    Ok(())
 }
 
 fn stopping() -> Status {

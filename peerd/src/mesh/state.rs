@@ -4,7 +4,9 @@ mod conflicts;
 mod frames;
 mod joins;
 mod links;
+mod misbehaviour;
 mod nearby;
+mod shown;
 
 use super::{
     Joined, NoWay, View,
@@ -18,7 +20,7 @@ use crate::{
     discovery::{Bootnode, Bootnodes, Nearby},
     messages::{Delivered, Post, Whisper},
     overlay::{
-        self, CloseReason, Contact, Event, Misbehaviour, Overlay, PeerId, Time,
+        self, CloseReason, Contact, Event, Overlay, PeerId, Time,
         plumtree::{self, Advert, MessageId},
         wire,
     },
@@ -26,15 +28,10 @@ use crate::{
     session::Session,
 };
 use bytes::Bytes;
-use p2pdi::{
-    endpoint::Endpoint,
-    name::PeerName,
-    status::Reason,
-    v1::{LinkFrame, MeshStatus},
-};
+use p2pdi::{endpoint::Endpoint, status::Reason, v1::LinkFrame};
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
@@ -48,8 +45,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Links being opened at once by this side, and as many by others. A guess: a large network starting around one bootnode.
 const GREETINGS_MAX: usize = 128;
-/// Wrong frames of one link after which it is closed and its peer left alone for a while: more than a bug makes.
-const MISBEHAVIOUR_MAX: u32 = 1_000;
 /// Neighbours lost without a goodbye that are remembered: a failure of the network looks like their death, and they may be all that is
 /// known of its other side. As many as a large passive view.
 const LOST_MAX: usize = 64;
@@ -293,49 +288,6 @@ impl State {
         self.changed |= self.shown_at.is_none_or(|at| at + COUNTS_SHOWN_EVERY <= now);
     }
 
-    /// The names of all other peers this one knows of.
-    fn known(&self) -> BTreeSet<PeerName> {
-        let view = self.view();
-        let mesh = view.known().map(|contact| contact.name().clone());
-        mesh.chain(self.session.known().all().into_iter().map(|peer| peer.name)).filter(|name| name != self.me.name()).collect()
-    }
-
-    fn view(&self) -> View {
-        let membership = self.overlay.membership();
-        let neighbours: Vec<_> = membership.neighbours().map(|(contact, direction)| (contact.clone(), direction)).collect();
-        let others: Vec<_> = membership.passive().contacts().cloned().collect();
-        let counts = self.overlay.plumtree().counts();
-        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let status = MeshStatus {
-            links: count(self.links.len()),
-            neighbours: count(neighbours.len()),
-            others: count(others.len()),
-            broadcasts: counts.delivered,
-            duplicates: counts.duplicates,
-            relayed: self.routing.relayed(),
-            throttled: self.overlay.throttled(),
-            misbehaviour: self.misbehaviour,
-            namesakes: self.namesakes.contacts().map(wire::contact).collect(),
-            paused: self.overlay.paused(),
-        };
-        View {
-            me: self.me.clone(),
-            neighbours,
-            linked: self.links.values().map(|link| link.contact.clone()).collect(),
-            others,
-            bootnodes: self.bootnodes.contacts().cloned().collect(),
-            nearby: self.nearby.contacts().cloned().collect(),
-            namesakes: self.namesakes.contacts().cloned().collect(),
-            status,
-        }
-    }
-
-    fn show(&mut self) {
-        self.changed = false;
-        self.shown_at = Some(self.now());
-        self.shown.send_replace(Arc::new(self.view()));
-    }
-
     /// Sends `payload` to all peers; `answer` is told who has it, after at most `wait`.
     pub(super) fn broadcast(&mut self, payload: Bytes, wait: Duration, answer: oneshot::Sender<Result<Tally, tonic::Status>>) {
         if !wait.is_zero() && !self.acks.has_room() {
@@ -484,29 +436,5 @@ impl State {
             found.retain(|contact| contact.id() != me);
             Core::tell(&core, Input::PeersFound(found));
         });
-    }
-
-    fn on_misbehaviour(&mut self, peer: PeerId, what: Misbehaviour) {
-        self.misbehaviour += 1;
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.misbehaved += 1;
-        if link.misbehaved == 1 {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
-        }
-        if link.misbehaved >= MISBEHAVIOUR_MAX {
-            self.shun(peer, what);
-        }
-    }
-
-    /// Closes the link to a peer for what it sent, and leaves it alone for a while.
-    fn shun(&mut self, peer: PeerId, what: Misbehaviour) {
-        let now = self.now();
-        let pause = self.strangers.shun(peer, now);
-        if let Some(link) = self.links.get(&peer) {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
-        }
-        self.lost(peer);
-        // Not one to turn to in need.
-        self.lost.retain(|contact| contact.id() != peer);
     }
 }

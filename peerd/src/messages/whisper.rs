@@ -153,11 +153,17 @@ impl Whispers {
         if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_linked(whisper)).await {
             return Ok(delivered.into());
         }
+        let too_many_seeks = || {
+            let why = "the mesh is asked for more ways than it looks for; try again in a second";
+            Reason::TooManySeeks.status(format!("whether there is a way to {} is not known: {why}", whisper.to))
+        };
         if self.detours.has(&whisper.to) {
-            if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_routed(whisper)).await {
-                return Ok(delivered.into());
+            match within(direct(), self.mesh.whisper_routed(whisper)).await {
+                Ok(Ok(delivered)) => return Ok(delivered.into()),
+                // Which says nothing of the way.
+                Ok(Err(NoWay::TooManySeeks)) => return Err(too_many_seeks()),
+                _ => self.detours.forget(&whisper.to),
             }
-            self.detours.forget(&whisper.to);
         }
         let mut why = "";
         if let Ok(Some(endpoint)) = within(direct(), self.address(&whisper.to)).await {
@@ -178,6 +184,7 @@ impl Whispers {
             Ok(Err(NoWay::Unknown)) => Err(no_route(why)),
             Ok(Err(NoWay::Busy)) => Err(Reason::TooManyStreams
                 .status(format!("too many messages wait on the link that leads to {}; try again later", whisper.to))),
+            Ok(Err(NoWay::TooManySeeks)) => Err(too_many_seeks()),
             Ok(Err(NoWay::Stopping)) => Err(Reason::ShuttingDown.status("this peer is stopping; ask another")),
             Err(_) => Err(no_route(": the mesh did not find one in time")),
         }

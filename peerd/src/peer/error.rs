@@ -63,7 +63,7 @@ impl PeerError {
         match Reason::of(status) {
             Some(Reason::NoRoute) => Self::NoRoute(why),
             Some(Reason::MessageTooLarge) => Self::TooLarge(why),
-            Some(Reason::TooManyStreams | Reason::NeighboursFull) => Self::Busy(why),
+            Some(Reason::TooManyStreams | Reason::TooManySeeks | Reason::NeighboursFull) => Self::Busy(why),
             Some(Reason::ShuttingDown) => Self::Stopped,
             _ => Self::Refused { peer: peer.to_owned(), why },
         }

@@ -258,7 +258,7 @@ impl PeerHandle {
     /// known, how many have it, who does not.
     ///
     /// # Errors
-    /// As with [`PeerHandle::broadcast`], or when too many are waited for already.
+    /// As with [`PeerHandle::broadcast`], or when `wait` is past [`WAIT_MAX`](crate::mesh::WAIT_MAX), or too many are waited for already.
     pub async fn broadcast_counted(
         &self,
         kind: &str,

@@ -30,6 +30,8 @@ pub enum Message {
         id: RouteId,
         /// Who was looked for.
         found: Option<Contact>,
+        /// Not all were asked, since too much is asked; perhaps it is this way all the same.
+        busy: bool,
     },
     /// A message on its way.
     Relay(Relay),
@@ -96,6 +98,8 @@ pub enum Action {
     Found(RouteId, Contact),
     /// There is none, or it broke.
     NoWay(RouteId),
+    /// Whether there is one is not known: too much is asked just now.
+    Busy(RouteId),
     /// A message for this peer; answer whoever brought it.
     Deliver(PeerId, Relay),
     /// This peer's message arrived.
@@ -110,8 +114,9 @@ impl Message {
         let field = |id: RouteId| Bytes::copy_from_slice(&id.to_be_bytes());
         let body = match self {
             Self::Seek { id, to, hops } => Body::Seek(v1::Seek { id: field(id), to: to.to_string(), hops }),
-            Self::SeekReply { id, found } => {
-                Body::SeekReply(v1::SeekReply { id: field(id), found: found.is_some(), peer: found.as_ref().map(wire::contact) })
+            Self::SeekReply { id, found, busy } => {
+                let peer = found.as_ref().map(wire::contact);
+                Body::SeekReply(v1::SeekReply { id: field(id), found: peer.is_some(), peer, busy })
             }
             Self::Relay(Relay { id, to, kind, body, from, hops, message_id }) => {
                 Body::Relay(v1::Relay { id: field(id), to: to.to_string(), kind, body, from, hops, message_id })
@@ -131,8 +136,8 @@ impl Message {
     pub fn read(body: Body) -> Result<Option<Self>, InvalidField> {
         Ok(Some(match body {
             Body::Seek(v1::Seek { id, to, hops }) => Self::Seek { id: route(&id)?, to: to.parse()?, hops },
-            Body::SeekReply(v1::SeekReply { id, found, peer }) => {
-                Self::SeekReply { id: route(&id)?, found: contact(peer.filter(|_| found))? }
+            Body::SeekReply(v1::SeekReply { id, found, peer, busy }) => {
+                Self::SeekReply { id: route(&id)?, found: contact(peer.filter(|_| found))?, busy }
             }
             Body::Namesake(v1::Namesake { id, peer }) => {
                 let peer = contact(peer)?.ok_or_else(|| InvalidField::new("peer", "is missing"))?;

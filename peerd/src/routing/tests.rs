@@ -70,12 +70,16 @@ impl Net {
     }
 
     fn run(&mut self) {
+        self.run_at(Time::ZERO);
+    }
+
+    fn run_at(&mut self, now: Time) {
         while let Some((from, to, message)) = self.under_way.pop_front() {
             self.frames += 1;
             assert!(self.frames < 100_000, "it goes round in circles");
             let neighbours = self.neighbours(to);
             let read = Message::read(message.into_frame().body.unwrap()).unwrap().unwrap();
-            let actions = self.peers[to].received(PeerId::from_u128(from as u128 + 1), read, &neighbours, Time::ZERO);
+            let actions = self.peers[to].received(PeerId::from_u128(from as u128 + 1), read, &neighbours, now);
             self.take(to, actions);
         }
     }
@@ -307,4 +311,43 @@ fn one_link_cannot_use_up_what_is_remembered_for_all() {
     assert_eq!(peer.tick(LIFETIME), []);
     assert!(peer.is_empty() && peer.of_links.is_empty() && peer.ends.is_empty());
     assert!(receive(&mut peer, 7, 0));
+}
+
+#[test]
+fn who_asks_too_often_is_told_so_and_may_ask_again() {
+    let mut net = Net::new(4, &[(0, 1), (1, 2), (2, 3)]);
+    let share = SEEKS_PER_SECOND as usize;
+    for id in 0..share as RouteId + 10 {
+        net.seek(0, id, "nobody");
+        net.run();
+    }
+    assert!(net.heard[..share].iter().all(|heard| matches!(heard, Action::NoWay(_))), "{:?}", net.heard);
+    assert!(net.heard[share..].iter().all(|heard| matches!(heard, Action::Busy(_))), "{:?}", net.heard);
+    // Not known is not the same as not there.
+    net.heard.clear();
+    net.seek(0, 1_000, "p3");
+    net.run();
+    assert_eq!(net.heard, [Action::Busy(1_000)]);
+    let neighbours = net.neighbours(0);
+    let later = Time::from_secs(1);
+    let actions = net.peers[0].seek(1_001, &"p3".parse().unwrap(), &neighbours, later);
+    net.take(0, actions);
+    net.run_at(later);
+    assert_eq!(net.heard.last(), Some(&Action::Found(1_001, contact(3))));
+}
+
+#[test]
+fn an_answer_counts_more_than_one_who_could_not_look() {
+    let busy = Message::SeekReply { id: 1, found: None, busy: true };
+    let answers = [
+        Message::SeekReply { id: 1, found: Some(contact(3)), busy: false },
+        Message::SeekReply { id: 1, found: None, busy: false },
+    ];
+    for (answer, expected) in answers.into_iter().zip([Action::Found(1, contact(3)), Action::Busy(1)]) {
+        let mut peer = Routing::new(contact(0));
+        let neighbours = [contact(1), contact(2)];
+        assert_eq!(peer.seek(1, &"p3".parse().unwrap(), &neighbours, Time::ZERO).len(), 2);
+        assert_eq!(peer.received(contact(1).id(), busy.clone(), &neighbours, Time::ZERO), []);
+        assert_eq!(peer.received(contact(2).id(), answer, &neighbours, Time::ZERO), [expected]);
+    }
 }

@@ -1,7 +1,10 @@
 //! Sends a document of the share, a range of it, or only its header.
 
 use super::pace::Pace;
-use crate::share::{OpenDocument, OpenError, Share, SharedDocument};
+use crate::{
+    places::{NoPlace, Place, Places},
+    share::{OpenDocument, OpenError, Share, SharedDocument},
+};
 use bytes::{Bytes, BytesMut};
 use metrics::{Counter, Gauge};
 use p2pdi::{
@@ -11,6 +14,7 @@ use p2pdi::{
     v1::{Chunk, GetRfcHeader, GetRfcResponse, Load, get_rfc_response::Part},
 };
 use std::{
+    net::IpAddr,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,10 +22,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::{JoinHandle, spawn_blocking},
-};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -31,12 +32,14 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 const READ_BYTES: usize = 4 * CHUNK_BYTES;
 /// Documents sent at once. Each holds at most two reads and an open file: 256 MiB and 128 descriptors in all.
 pub const UPLOADS_MAX: usize = 128;
+/// Of those, for callers from one address: 64 fetches of one machine find a place each, and it cannot keep all others out by reading slowly.
+pub const UPLOADS_PER_ADDRESS: usize = UPLOADS_MAX / 4 * 3;
 /// How long a stream waits for one of those places before it is refused.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The sending side of a peer: its limits and counts.
 pub struct Uploads {
-    places: Arc<Semaphore>,
+    places: Places,
     pace: Option<Mutex<Pace>>,
     rate: Rate,
     active: Gauge,
@@ -59,7 +62,7 @@ impl Uploads {
     pub fn new(limit: Option<u64>, metrics: &Metrics) -> Self {
         let now = Instant::now();
         Self {
-            places: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            places: Places::new(UPLOADS_MAX, UPLOADS_PER_ADDRESS),
             pace: limit.map(|limit| Mutex::new(Pace::new(limit, now))),
             rate: Rate::new(now),
             active: metrics.gauge("p2pdi_uploads_active", "Documents being sent", &[]),
@@ -70,28 +73,30 @@ impl Uploads {
 
     /// How busy the peer is sending.
     pub fn load(&self) -> Load {
-        let uploads = UPLOADS_MAX - self.places.available_permits().min(UPLOADS_MAX);
         Load {
-            uploads: u32::try_from(uploads).unwrap_or(u32::MAX),
+            uploads: u32::try_from(self.places.taken()).unwrap_or(u32::MAX),
             upload_bytes_per_second: self.rate.per_second(Instant::now()),
             ..Default::default()
         }
     }
 
-    /// The messages of one GetRFC answer.
+    /// The messages of one GetRFC answer to `caller`.
     ///
     /// # Errors
-    /// When the document cannot be opened any more, or too many are being sent.
+    /// When the document cannot be opened any more, or too many are being sent, at all or to that address.
     pub async fn send(
         self: Arc<Self>,
         share: Share,
         upload: Upload,
+        caller: Option<IpAddr>,
     ) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + use<>, Status> {
-        let place = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
-        let Ok(Ok(place)) = place.await else {
-            return Err(Reason::TooManyStreams
-                .status(format!("{UPLOADS_MAX} documents are being sent already; try again later or ask another holder")));
-        };
+        let place = self.places.place(caller, PLACE_TIMEOUT).await.map_err(|why| {
+            let taken = match why {
+                NoPlace::Taken => format!("{UPLOADS_MAX} documents are being sent already"),
+                NoPlace::TakenByAddress => format!("{UPLOADS_PER_ADDRESS} documents are being sent to your address already"),
+            };
+            Reason::TooManyStreams.status(format!("{taken}; try again later or ask another holder"))
+        })?;
         let Upload { document, range, with_piece_hashes } = upload;
         let first = read_range(&range, range.start);
         let header_range = range.clone();
@@ -165,11 +170,11 @@ impl Drop for Turn<'_> {
 /// Counts a stream as active as long as it lives, however it ends.
 struct Active {
     uploads: Arc<Uploads>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Active {
-    fn new(uploads: &Arc<Uploads>, place: OwnedSemaphorePermit) -> Self {
+    fn new(uploads: &Arc<Uploads>, place: Place) -> Self {
         uploads.active.increment(1);
         Self { uploads: Arc::clone(uploads), _place: place }
     }

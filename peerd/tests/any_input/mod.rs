@@ -300,7 +300,9 @@ pub fn drive_routing(data: &[u8]) {
             kind => {
                 let message = match kind {
                     6 | 7 => routing::Message::Seek { id, to: to.clone(), hops: source.number() as u32 },
-                    8 | 9 => routing::Message::SeekReply { id, found: source.flag().then(|| source.contact()) },
+                    8 | 9 => {
+                        routing::Message::SeekReply { id, found: source.flag().then(|| source.contact()), busy: source.flag() }
+                    }
                     10 => routing::Message::Relay(relay(&mut source)),
                     _ if source.flag() => routing::Message::Namesake { id, peer: source.contact() },
                     _ => routing::Message::RelayReply(RelayReply {

@@ -89,6 +89,36 @@ async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
 }
 
 #[tokio::test]
+async fn who_asks_for_too_many_ways_at_once_is_told_to_try_again() {
+    let middle = Setup::named("middle").start().await;
+    let left = Setup::named("left").with_bootnodes([&middle]).start().await;
+    until("they are linked", async || left.is_linked_to(&middle) && middle.is_linked_to(&left)).await;
+    let client = left.client().await;
+    let mut asking = tokio::task::JoinSet::new();
+    // Far more than the middle passes on in a second.
+    for number in 0..500 {
+        let mut client = client.clone();
+        asking.spawn(async move { client.whisper(whisper(&format!("nobody-{number}"), "hello")).await });
+    }
+    let (mut unknown, mut busy) = (0, 0);
+    while let Some(asked) = asking.join_next().await {
+        let refused = asked.unwrap().unwrap_err();
+        match Reason::of(&refused) {
+            // Everybody was asked: there is none.
+            Some(Reason::NoRoute) => unknown += 1,
+            Some(Reason::TooManySeeks) => busy += 1,
+            _ => panic!("{refused}"),
+        }
+    }
+    assert!(unknown > 0 && busy > 0, "{unknown} are unknown, {busy} were not asked for");
+    until("it may ask again", async || {
+        let refused = left.client().await.whisper(whisper("nobody", "hello")).await.unwrap_err();
+        Reason::of(&refused) == Some(Reason::NoRoute)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn curl_whispers_and_broadcasts_and_other_sites_do_not() {
     let (a, _b, c) = a_b_c().await;
     let (code, text) = c.get("/whisper?name=a&message=hello%20there", &[]).await;
@@ -105,6 +135,8 @@ async fn curl_whispers_and_broadcasts_and_other_sites_do_not() {
     assert_eq!(a.messages().len(), 1);
     let (code, text) = c.get("/broadcast?message=to%20all", &[]).await;
     assert_eq!((code, text.as_str()), (200, "2 of 2 known peers have it\n"));
+    let (code, text) = c.get("/broadcast?message=never&wait=2m", &[]).await;
+    assert_eq!((code, text.as_str()), (400, "wait: is too long; acknowledgements are gathered for at most 60 s\n"));
     let (_, json) = c.get("/broadcast?message=again", &["Accept: application/json"]).await;
     assert!(json.contains(r#""acknowledged":2"#) && json.contains(r#""missing":[]"#), "{json}");
     assert!(c.get("/", &[]).await.1.contains("linked"));
@@ -140,6 +172,10 @@ async fn the_operator_joins_listens_broadcasts_and_looks() {
         BroadcastRequest { kind: "news".into(), body: "hear".into(), wait: Some(prost_types::Duration { seconds: 5, nanos: 0 }) };
     let tally = a.control().await.broadcast(news).await.unwrap().into_inner();
     assert_eq!((tally.known, tally.acknowledged, tally.missing.len()), (1, 1, 0));
+    let long = BroadcastRequest { wait: Some(prost_types::Duration { seconds: 60, nanos: 1 }), ..BroadcastRequest::default() };
+    let refused = a.control().await.broadcast(long).await.unwrap_err();
+    assert_eq!(Reason::of(&refused), Some(Reason::InvalidField), "{refused}");
+    assert!(refused.message().starts_with("wait: ") && refused.message().contains("at most 60 s"), "{refused}");
     let message = heard.message().await.unwrap().unwrap().message.unwrap();
     assert_eq!((message.from.as_str(), message.kind.as_str(), &message.body[..]), ("A", "news", &b"hear"[..]));
     assert!(message.broadcast);

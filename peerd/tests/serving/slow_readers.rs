@@ -6,17 +6,27 @@ use crate::support::{
     peer::{Peer, by_name, get},
     within,
 };
-use p2pdi::v1::{GetRfcResponse, PingRequest, WhisperRequest};
-use peerd::transfer::serve::UPLOADS_MAX;
-use std::time::Duration;
+use p2pdi::v1::{GetRfcResponse, PingRequest, RfcQueryRequest, WhisperRequest};
+use peerd::{
+    catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
+    transfer::serve::{UPLOADS_MAX, UPLOADS_PER_ADDRESS},
+};
+use std::{net::Ipv4Addr, time::Duration};
 use tonic::Streaming;
+
+/// Another address of this machine.
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Streams whose header was read and nothing more, each on a connection of its own: one that is not read keeps the others
 /// of its connection waiting.
 async fn unread(peer: &Peer, count: usize) -> Vec<Streaming<GetRfcResponse>> {
+    unread_from(peer, Ipv4Addr::LOCALHOST, count).await
+}
+
+async fn unread_from(peer: &Peer, from: Ipv4Addr, count: usize) -> Vec<Streaming<GetRfcResponse>> {
     let mut streams = Vec::new();
     for _ in 0..count {
-        let mut client = peer.client();
+        let mut client = peer.client_from(from.into());
         let mut stream = within("an answer", client.get_rfc(by_name("large.bin"))).await.unwrap().into_inner();
         within("a header", stream.message()).await.unwrap().unwrap();
         streams.push(stream);
@@ -81,16 +91,62 @@ async fn a_rate_limit_is_not_taken_for_a_caller_that_does_not_read() {
 async fn one_upload_too_many_is_refused_until_one_ends() {
     let large = support::bytes(2 << 20);
     let peer = Peer::sharing(&[("large.bin", &large), SMALL]).await;
-    let mut streams = unread(&peer, UPLOADS_MAX).await;
+    // Of one address, no more than its share.
+    let mut streams = unread(&peer, UPLOADS_PER_ADDRESS).await;
+    let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
+    assert!(status.message().contains("96 documents are being sent to your address"), "{}", status.message());
+    let others = unread_from(&peer, OTHER, UPLOADS_MAX - UPLOADS_PER_ADDRESS).await;
     assert_eq!(uploads(&peer).await as usize, UPLOADS_MAX);
     let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
+    assert!(status.message().contains("96"), "{}", status.message());
+    let mut other = peer.client_from(OTHER.into());
+    let status = refused(within("a refusal", get(&mut other, by_name(SMALL.0))).await, Reason::TooManyStreams);
     assert!(status.message().contains("128"), "{}", status.message());
     // Other calls are answered meanwhile.
     peer.client().rfc_query(p2pdi::v1::RfcQueryRequest::default()).await.unwrap();
     streams.pop();
     eventually("a place", async || get(&mut peer.client(), by_name(SMALL.0)).await.ok()).await;
-    drop(streams);
+    drop((streams, others));
     peer.until_idle().await;
+}
+
+#[tokio::test]
+async fn sixty_four_fetches_of_one_machine_find_a_place() {
+    let large = support::bytes(2 << 20);
+    let peer = Peer::sharing(&[("large.bin", &large), SMALL]).await;
+    let streams = unread(&peer, 64).await;
+    peer.assert_serves(SMALL.0, SMALL.1).await;
+    drop(streams);
+}
+
+#[tokio::test]
+async fn listings_have_places_of_which_one_address_has_a_share() {
+    let files: Vec<(String, Vec<u8>)> = (0..3000).map(|n| (format!("{n:0190}.txt"), n.to_string().into_bytes())).collect();
+    let borrowed: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    let peer = Peer::sharing(&borrowed).await;
+    let listing = async |from: Ipv4Addr| {
+        let mut client = peer.client_from(from.into());
+        within("an answer", client.rfc_query(RfcQueryRequest::default())).await.map(tonic::Response::into_inner)
+    };
+    let mut open = Vec::new();
+    for number in 0..LISTINGS_MAX {
+        let from = if number < LISTINGS_PER_ADDRESS { Ipv4Addr::LOCALHOST } else { OTHER };
+        let mut stream = listing(from).await.unwrap();
+        within("a batch", stream.message()).await.unwrap().unwrap();
+        open.push(stream);
+    }
+    for (from, said) in
+        [(Ipv4Addr::LOCALHOST, "24 listings are being sent to your address"), (OTHER, "32 listings are being sent")]
+    {
+        let status = refused(listing(from).await, Reason::TooManyStreams);
+        assert!(status.message().contains(said), "{}", status.message());
+    }
+    // Who asks for one document needs none.
+    let one = RfcQueryRequest { name: files[0].0.clone(), ..RfcQueryRequest::default() };
+    let mut found = within("an answer", peer.client().rfc_query(one)).await.unwrap().into_inner();
+    assert_eq!(within("one", found.message()).await.unwrap().unwrap().holdings.len(), 1);
+    drop(open);
+    eventually("a place", async || listing(OTHER).await.ok()).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,12 @@ use peerd::{
     service::ControlFrom,
     transfer::Source,
 };
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +75,11 @@ impl Peer {
         client(self.address)
     }
 
+    /// A client whose connection comes from the local address `from`.
+    pub fn client_from(&self, from: IpAddr) -> PeerClient<Channel> {
+        client_from(self.address, Some(from))
+    }
+
     pub fn source(&self, name: &str) -> Source {
         source(name, self.address)
     }
@@ -115,8 +125,12 @@ pub fn config(name: &str, folder: &TempDir) -> NodeConfig {
 }
 
 pub fn client(address: SocketAddr) -> PeerClient<Channel> {
+    client_from(address, None)
+}
+
+fn client_from(address: SocketAddr, from: Option<IpAddr>) -> PeerClient<Channel> {
     let endpoint: Endpoint = address.into();
-    let channel = transport::Endpoint::from_shared(format!("http://{endpoint}")).unwrap();
+    let channel = transport::Endpoint::from_shared(format!("http://{endpoint}")).unwrap().local_address(from);
     // Small, so that a caller that does not read is soon noticed.
     let channel = channel.initial_stream_window_size(65_535).initial_connection_window_size(65_535).connect_lazy();
     PeerClient::new(channel).max_decoding_message_size(p2pdi::channel::RESPONSE_MAX_BYTES)

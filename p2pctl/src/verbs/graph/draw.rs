@@ -3,6 +3,7 @@
 use peerd::{
     network::{Picture, Seen, Standing},
     overlay::PeerId,
+    words::counted,
 };
 use std::{collections::BTreeMap, f64::consts::TAU, fmt::Write as _};
 
@@ -41,8 +42,12 @@ pub(super) fn text(picture: &Picture) -> String {
         })
         .collect();
     lines.sort();
-    lines.push(format!("{} peers, {} links", picture.peers().len(), picture.links().len()));
+    lines.push(totals(picture));
     lines.join("\n")
+}
+
+fn totals(picture: &Picture) -> String {
+    format!("{}, {}", counted(picture.peers().len() as u64, "peer"), counted(picture.links().len() as u64, "link"))
 }
 
 pub(super) fn dot(picture: &Picture) -> String {
@@ -85,10 +90,9 @@ pub(super) fn svg(picture: &Picture) -> String {
     };
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {size:.0} {size:.0}\" width=\"{size:.0}\" height=\"{size:.0}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<title>{} peers, {} links</title>\n\
+         font-family=\"sans-serif\" font-size=\"12\">\n<title>{}</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-        picture.peers().len(),
-        picture.links().len()
+        totals(picture)
     );
     for (a, b) in picture.links() {
         let ((x1, y1), (x2, y2)) = (point(a), point(b));
@@ -122,6 +126,14 @@ mod tests {
 
     fn contact(id: u8, name: &str) -> Option<Contact> {
         Some(Contact { id: vec![id; 16].into(), name: name.into(), endpoint: format!("127.0.0.1:{id}") })
+    }
+
+    #[test]
+    fn a_peer_alone_is_one_peer() {
+        let mut picture = Picture::with_room_for(10);
+        picture.answer(ListPeersResponse { peer: contact(1, "A"), ..Default::default() });
+        assert_eq!(text(&picture).lines().last(), Some("1 peer, 0 links"));
+        assert!(svg(&picture).contains("<title>1 peer, 0 links</title>"));
     }
 
     fn picture() -> Picture {

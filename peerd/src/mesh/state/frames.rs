@@ -106,12 +106,8 @@ impl State {
                         self.route(actions);
                     }
                 }
-                Action::NoWay(id) => {
-                    if let Some(underway) = self.whispers.remove(&id) {
-                        // Whoever asked may have gone.
-                        let _ = underway.answer.send(Err(NoWay::Unknown));
-                    }
-                }
+                Action::NoWay(id) => self.has_no_way(id, NoWay::Unknown),
+                Action::Busy(id) => self.has_no_way(id, NoWay::TooManySeeks),
                 Action::Answer(RelayReply { id, delivered_by, hops, reply_kind, reply, .. }) => {
                     if let Some(underway) = self.whispers.remove(&id) {
                         let reply = Reply { kind: reply_kind, body: reply };
@@ -121,6 +117,13 @@ impl State {
                 Action::Deliver(from, relay) => self.deliver(from, relay),
                 Action::Namesake(contact) => self.notice([&contact]),
             }
+        }
+    }
+
+    fn has_no_way(&mut self, id: routing::RouteId, why: NoWay) {
+        if let Some(underway) = self.whispers.remove(&id) {
+            // Whoever asked may have gone.
+            let _ = underway.answer.send(Err(why));
         }
     }
 

@@ -1,0 +1,33 @@
+//! Peers that send what no peer should.
+
+use super::State;
+use crate::overlay::{Misbehaviour, PeerId};
+
+/// Wrong frames of one link after which it is closed and its peer left alone for a while: more than a bug makes.
+const MISBEHAVIOUR_MAX: u32 = 1_000;
+
+impl State {
+    pub(super) fn on_misbehaviour(&mut self, peer: PeerId, what: Misbehaviour) {
+        self.misbehaviour += 1;
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.misbehaved += 1;
+        if link.misbehaved == 1 {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
+        }
+        if link.misbehaved >= MISBEHAVIOUR_MAX {
+            self.shun(peer, what);
+        }
+    }
+
+    /// Closes the link to a peer for what it sent, and leaves it alone for a while.
+    pub(super) fn shun(&mut self, peer: PeerId, what: Misbehaviour) {
+        let now = self.now();
+        let pause = self.strangers.shun(peer, now);
+        if let Some(link) = self.links.get(&peer) {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
+        }
+        self.lost(peer);
+        // Not one to turn to in need.
+        self.lost.retain(|contact| contact.id() != peer);
+    }
+}
