@@ -8,15 +8,28 @@ const PAUSE_FIRST: Duration = Duration::from_millis(250);
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Exponential backoff with full jitter above one half ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
     failures: u32,
 }
 
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new(PAUSE_FIRST, PAUSE_MAX)
+    }
+}
+
 impl Backoff {
+    /// Pauses from `first` on, doubled up to `longest`.
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, failures: 0 }
+    }
+
     /// The pause after one more failure; `random` is in 0..1.
     pub(crate) fn next(&mut self, random: f64) -> Duration {
-        let whole = (PAUSE_FIRST * (1 << self.failures.min(10))).min(PAUSE_MAX);
+        let whole = self.first.saturating_mul(1 << self.failures.min(10)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(0.5 + random / 2.0)
     }

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// A peer's id, name and address.
@@ -70,6 +71,9 @@ pub enum StateError {
     Random(String),
 }
 
+/// No clock is past it: the year 2248.
+const INCARNATION_MAX: u64 = 1 << 43;
+
 impl StateError {
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -121,6 +125,25 @@ impl StateFolder {
             }
             Err(error) => Err(StateError::io("read", &path)(error)),
         }
+    }
+
+    /// The number of the life that begins now: above that of any before, by the clock in milliseconds since 1970 where that goes on.
+    ///
+    /// # Errors
+    /// When it cannot be read or kept.
+    pub fn begin_life(&self) -> Result<u64, StateError> {
+        let path = self.path.join("incarnation");
+        let last = match fs::read_to_string(&path) {
+            // What no clock says was not written here.
+            Ok(text) => text.trim().parse::<u64>().ok().filter(|last| *last < INCARNATION_MAX),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(StateError::io("read", &path)(error)),
+        };
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let incarnation = last.map_or(now, |last| now.max(last + 1));
+        write_private(&path, &incarnation.to_string())?;
+        Ok(incarnation)
     }
 
     /// The cookie that `registry` gave `name` last time, if any is kept.
@@ -175,6 +198,22 @@ mod tests {
         assert_eq!(StateFolder::open(folder.path()).unwrap().id().unwrap(), id);
         fs::write(folder.path().join("id"), "zzz").unwrap();
         assert!(matches!(StateFolder::open(folder.path()).unwrap().id(), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn each_life_has_a_higher_number_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        let first = state.begin_life().unwrap();
+        assert!(first > 1_700_000_000_000 && state.begin_life().unwrap() > first);
+        // The clock was set back since.
+        let ahead = first + 1_000_000_000;
+        fs::write(folder.path().join("incarnation"), ahead.to_string()).unwrap();
+        assert_eq!(state.begin_life().unwrap(), ahead + 1);
+        for rubbish in [u64::MAX.to_string(), "x".to_owned(), String::new()] {
+            fs::write(folder.path().join("incarnation"), rubbish).unwrap();
+            assert!((first..ahead).contains(&state.begin_life().unwrap()));
+        }
     }
 
     #[test]

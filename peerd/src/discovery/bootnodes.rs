@@ -2,7 +2,7 @@
 
 use crate::{
     backoff::Backoff,
-    overlay::{Contact, Time},
+    overlay::{Contact, PeerId, Time},
 };
 use p2pdi::{
     endpoint::Endpoint,
@@ -139,6 +139,14 @@ impl Bootnodes {
         state.contact = Some(contact.clone());
         state.backoff.reset();
         state.failures = 0;
+        // Whoever called for help meanwhile has it.
+        state.due = None;
+    }
+
+    /// Another peer answers where `gone` did; says whether that was a bootnode.
+    pub(crate) fn renewed(&mut self, gone: PeerId, contact: &Contact) -> bool {
+        let known = self.0.iter_mut().filter_map(|state| state.contact.as_mut());
+        known.filter(|known| known.id() == gone).map(|known| *known = contact.clone()).count() > 0
     }
 
     /// Dialled again later, however often.

@@ -6,6 +6,7 @@
 mod acks;
 mod driver;
 mod link;
+mod lost;
 mod namesakes;
 mod state;
 mod strangers;
@@ -93,10 +94,10 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// The mesh of the peer `me`, and what runs it. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
+    /// The mesh of the peer `me`, in that life of it, and what runs it. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
     /// Links are dialled from the local address `from`, if one is given.
     pub fn new(
-        me: &Identity,
+        (me, incarnation): (&Identity, u64),
         post: Post,
         session: Session,
         (bootnodes, lan): (Vec<Bootnode>, Sights),
@@ -104,7 +105,7 @@ impl Mesh {
     ) -> (Self, MeshDriver) {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
-        let core = Core::new(|core| State::new(core, me.clone(), post, session, (bootnodes, from), shown));
+        let core = Core::new(|core| State::new(core, (me.clone(), incarnation), post, session, (bootnodes, from), shown));
         let driver = MeshDriver::new(Arc::clone(&core), lan);
         (Self { me, core, view }, driver)
     }

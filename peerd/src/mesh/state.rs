@@ -13,6 +13,7 @@ use super::{
     acks::{Acks, Tally},
     driver::Core,
     link::{Greeted, NotOpened, Outgoing},
+    lost::Lost,
     namesakes::Namesakes,
     strangers::Strangers,
 };
@@ -34,7 +35,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
     sync::{Arc, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -45,9 +46,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Links being opened at once by this side, and as many by others. A guess: a large network starting around one bootnode.
 const GREETINGS_MAX: usize = 128;
-/// Neighbours lost without a goodbye that are remembered: a failure of the network looks like their death, and they may be all that is
-/// known of its other side. As many as a large passive view.
-const LOST_MAX: usize = 64;
 /// How many of them are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
 const LOST_SAMPLE: usize = 4;
 /// How often a view is made for the sake of its counts alone. A guess: below what people notice.
@@ -116,7 +114,7 @@ pub(super) struct State {
     accepting: usize,
     strangers: Strangers,
     namesakes: Namesakes,
-    lost: VecDeque<Contact>,
+    lost: Lost,
     joins: joins::Joins,
     whispers: BTreeMap<RouteId, Underway>,
     broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
@@ -137,14 +135,12 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(
         core: Weak<Core>,
-        me: Contact,
+        (me, incarnation): (Contact, u64),
         post: Post,
         session: Session,
         (bootnodes, dial_from): (Vec<Bootnode>, Option<IpAddr>),
         shown: watch::Sender<Arc<View>>,
     ) -> Self {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let incarnation = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let rng = StdRng::from_rng(&mut rand::rng());
         Self {
             core,
@@ -162,7 +158,7 @@ impl State {
             accepting: 0,
             strangers: Strangers::default(),
             namesakes: Namesakes::default(),
-            lost: VecDeque::new(),
+            lost: Lost::default(),
             joins: joins::Joins::default(),
             whispers: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
@@ -251,6 +247,7 @@ impl State {
             self.acks.next_deadline(now),
             self.bootnodes.next_deadline(),
             self.namesakes.next_deadline(),
+            self.lost.next_deadline(),
             self.next_nearby(),
         ];
         // Whatever a machine says, the driver sleeps between two looks.
@@ -282,6 +279,9 @@ impl State {
         }
         self.turn_to_nearby();
         self.greet_namesakes();
+        if let Some(contact) = self.lost.due(now, rand::random()) {
+            self.tell_overlay(Event::Meet(contact));
+        }
         // Of links that broke, and of dials that failed at once.
         self.tell_events();
         // Counts change with every message; whoever looks at them has a moment's patience.
@@ -425,10 +425,7 @@ impl State {
         if self.overlay.membership().wanted() == 0 {
             found.extend(self.offered(count));
         }
-        let lost = self.lost.len().min(LOST_SAMPLE);
-        found.extend(self.lost.iter().take(lost).cloned());
-        // Others the next time.
-        self.lost.rotate_left(lost);
+        found.extend(self.lost.some(LOST_SAMPLE));
         let (session, core, me) = (self.session.clone(), self.core.clone(), self.me.id());
         self.tasks.spawn(async move {
             let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;

@@ -3,7 +3,8 @@
 //! Neither paper's protocol can leave an island that has filled its views with its own members. Here the root of
 //! each island, and nobody else, asks now and then for a few peers from outside the overlay (registry, bootnodes), meets
 //! one that is not its neighbour and compares roots. So a healthy network pays one meeting per interval,
-//! however large it is, and each of many islands looks for the others by itself.
+//! however large it is, and each of many islands looks for the others by itself. Whoever lost a neighbour without
+//! a goodbye meets it again now and then as well: it may be the only one with a way to another island.
 
 use std::time::Duration;
 
@@ -90,6 +91,11 @@ impl Islands {
         };
         self.meeting = Some(chosen.id());
         Some(chosen)
+    }
+
+    /// A peer is met that was not asked for: one lost before.
+    pub fn meet(&mut self, peer: PeerId) {
+        self.meeting = Some(peer);
     }
 
     /// Whether an answer from `peer` was asked for.

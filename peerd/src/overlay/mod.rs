@@ -115,6 +115,8 @@ pub enum Event {
     PeersFound(Vec<Contact>),
     /// A person or a bootnode list wants this peer as a neighbour.
     Join(Contact),
+    /// This peer, lost before, may be of another island by now: see whether it is there, and compare roots.
+    Meet(Contact),
     /// The time of [`Overlay::next_deadline`] has come.
     Tick,
     /// Say goodbye; nothing but closing of links follows.
@@ -269,6 +271,12 @@ impl<R: Rng> Overlay<R> {
                     self.member(membership::Event::Meet(contact), now, &mut out);
                 }
                 self.member(membership::Event::PeersFound(peers), now, &mut out);
+            }
+            Event::Meet(contact) => {
+                if !self.membership.is_neighbour(contact.id()) {
+                    self.islands.meet(contact.id());
+                    self.member(membership::Event::Meet(contact), now, &mut out);
+                }
             }
             Event::Join(contact) => self.member(membership::Event::Join(contact), now, &mut out),
             Event::Tick => self.on_tick(now, &mut out),

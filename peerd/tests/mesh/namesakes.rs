@@ -54,6 +54,7 @@ async fn who_is_linked_to_two_of_one_name_says_so_once() {
     let reports = || logged("two peers go by one name").into_iter().filter(|line| line.contains("win ")).count();
     until("it says so", async || reports() > 0).await;
     drop(other);
+    until("the loss is noticed", async || between.handle.mesh().view().linked.len() == 1).await;
     let _again = named("twin", 199, &[&between]).await;
     until("it is back", async || between.handle.mesh().view().linked.len() == 2).await;
     assert_eq!(reports(), 1);

@@ -1,6 +1,9 @@
 //! A peer that lost all others, and how it comes back: through its bootnodes, and through a sample of the registry's.
 
-use crate::support::{Setup, TestPeer, until};
+use crate::{
+    crowd::is_one_network,
+    support::{Setup, TestPeer, until},
+};
 use p2pdi::v1::{
     KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest,
     RegisterResponse,
@@ -196,6 +199,31 @@ async fn a_peer_that_lost_all_others_comes_back_through_its_bootnode_and_then_le
 
     let dialled = bootnode.dialled();
     stays("nothing more is dialled and the link stays", || bootnode.dialled() == dialled && lonely.is_linked_to(&second)).await;
+}
+
+/// What everybody was told to begin with, and what has forgotten everybody.
+#[tokio::test]
+async fn a_bootnode_that_begins_anew_with_another_id_is_taken_back_by_those_that_lost_it() {
+    let place = Address::new().await;
+    let bootnode = || Setup { advertise: Some(place.address.into()), ..Setup::named("bootnode") };
+    let first = bootnode().start().await;
+    place.leads_to(Some(&first));
+    let mut others = Vec::new();
+    for number in 0..12 {
+        others.push(Setup::named(&format!("other-{number}")).with_bootnodes([&first]).start().await);
+    }
+    until("they have what they seek", async || others.iter().all(has_enough) && is_one_network(&others)).await;
+    until("some are linked to the bootnode", async || others.iter().any(|other| other.is_linked_to(&first))).await;
+
+    place.leads_to(None);
+    drop(first);
+    let misses = |other: &TestPeer| other.handle.mesh().view().linked.iter().all(|peer| peer.name().as_str() != "bootnode");
+    until("the loss is noticed and made up for", async || others.iter().all(|other| misses(other) && has_enough(other))).await;
+    // It knows nobody, and has no bootnode itself.
+    let again = bootnode().start().await;
+    place.leads_to(Some(&again));
+    others.push(again);
+    until("it is one of them", async || is_one_network(&others)).await;
 }
 
 #[tokio::test]

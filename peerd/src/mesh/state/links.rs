@@ -1,6 +1,6 @@
 //! Opening, replacing and closing links.
 
-use super::{GREETINGS_MAX, Input, LOST_MAX, Link, Purpose, State};
+use super::{GREETINGS_MAX, Input, Link, Purpose, State};
 use crate::{
     mesh::{
         Joined, NotJoined,
@@ -103,7 +103,7 @@ impl State {
             Heard::Unreadable(bytes) => self.tell_overlay(Event::Received { from: peer, message: None, bytes }),
             Heard::Ended(why, None) => {
                 tracing::debug!(%peer, why, "a link ended");
-                self.lost(peer);
+                self.link_lost(peer);
             }
             Heard::Ended(_, Some(what)) => {
                 self.on_misbehaviour(peer, what);
@@ -197,8 +197,12 @@ impl State {
                 false
             }
             Purpose::Overlay(peer) if peer == contact.id() => false,
-            Purpose::Overlay(_) => {
+            Purpose::Overlay(gone) => {
                 self.not_opened(purpose, &"another peer answers at its address".into());
+                // A bootnode, or a neighbour, that begins a new life by a new id: nobody else may know it.
+                if self.lost.forget(gone) | self.bootnodes.renewed(gone, &contact) {
+                    self.events.push_back(Event::Meet(contact));
+                }
                 return;
             }
             Purpose::Namesake(peer) => {
@@ -301,7 +305,7 @@ impl State {
             misbehaved: 0,
         };
         self.links.insert(peer, link);
-        self.lost.retain(|lost| lost.id() != peer);
+        self.lost.forget(peer);
         self.changed = true;
         self.events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });
     }
@@ -321,7 +325,7 @@ impl State {
     }
 
     /// A link ended by itself, or its other side does not read.
-    pub(super) fn lost(&mut self, peer: PeerId) {
+    pub(super) fn link_lost(&mut self, peer: PeerId) {
         if let Some(contact) = self.links.get(&peer).map(|link| link.contact.clone()) {
             self.close(peer, false);
             self.remember_lost(contact);
@@ -329,12 +333,9 @@ impl State {
         }
     }
 
-    /// A network that falls apart looks like the death of peers.
     fn remember_lost(&mut self, contact: Contact) {
-        if self.lost.len() >= LOST_MAX {
-            self.lost.pop_front();
-        }
-        self.lost.push_back(contact);
+        let now = self.now();
+        self.lost.remember(contact, now, rand::random());
     }
 
     /// Whether so much waits on a link that messages should not be added to it.
@@ -353,6 +354,6 @@ impl State {
             // Its reader is about to say why.
             NotQueued::Ended => tracing::debug!(peer = %link.contact.name(), "a link has ended"),
         }
-        self.lost(peer);
+        self.link_lost(peer);
     }
 }

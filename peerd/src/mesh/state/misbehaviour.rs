@@ -26,8 +26,8 @@ impl State {
         if let Some(link) = self.links.get(&peer) {
             tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
         }
-        self.lost(peer);
+        self.link_lost(peer);
         // Not one to turn to in need.
-        self.lost.retain(|contact| contact.id() != peer);
+        self.lost.forget(peer);
     }
 }

@@ -1,0 +1,110 @@
+//! Neighbours that were lost without a goodbye. Pure.
+//!
+//! A failure of the network looks like their death, and they may be all that is known of its other side. So they are met again now and then,
+//! ever more seldom, by every peer that lost some: which of them still has a way to the other side nobody can tell.
+
+use crate::{
+    backoff::Backoff,
+    overlay::{Contact, PeerId, Time},
+};
+use std::{collections::VecDeque, time::Duration};
+
+/// How many are remembered: as many as a large passive view.
+const LOST_MAX: usize = 64;
+/// First pause before one is met again. A guess: by then the overlay has replaced it, and a short failure is over.
+const MEET_FIRST: Duration = Duration::from_secs(10);
+/// Longest pause: a network that was apart for hours is one again in minutes, and the dead cost a dial each.
+const MEET_MAX: Duration = Duration::from_secs(600);
+/// Between two meetings: one at a time compares roots, and takes no longer.
+const SPACING: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(super) struct Lost {
+    lost: VecDeque<Entry>,
+    /// No meeting before.
+    not_before: Time,
+}
+
+struct Entry {
+    contact: Contact,
+    meet_at: Time,
+    backoff: Backoff,
+}
+
+impl Lost {
+    /// One that was just lost; in the place of the one lost first, if there are many.
+    pub(super) fn remember(&mut self, contact: Contact, now: Time, random: f64) {
+        self.forget(contact.id());
+        if self.lost.len() >= LOST_MAX {
+            self.lost.pop_front();
+        }
+        let mut backoff = Backoff::new(MEET_FIRST, MEET_MAX);
+        self.lost.push_back(Entry { contact, meet_at: now + backoff.next(random), backoff });
+    }
+
+    /// It is linked again, or nobody to turn to; says whether it was lost.
+    pub(super) fn forget(&mut self, peer: PeerId) -> bool {
+        let before = self.lost.len();
+        self.lost.retain(|entry| entry.contact.id() != peer);
+        self.lost.len() < before
+    }
+
+    /// Up to `count` of them, others each time.
+    pub(super) fn some(&mut self, count: usize) -> Vec<Contact> {
+        let count = count.min(self.lost.len());
+        self.lost.rotate_left(count);
+        self.lost.iter().rev().take(count).map(|entry| entry.contact.clone()).collect()
+    }
+
+    /// Whom to meet now.
+    pub(super) fn due(&mut self, now: Time, random: f64) -> Option<Contact> {
+        if now < self.not_before {
+            return None;
+        }
+        let entry = self.lost.iter_mut().filter(|entry| entry.meet_at <= now).min_by_key(|entry| entry.meet_at)?;
+        entry.meet_at = now + entry.backoff.next(random);
+        self.not_before = now + SPACING;
+        Some(entry.contact.clone())
+    }
+
+    /// When somebody is to be met.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.lost.iter().map(|entry| entry.meet_at).min().map(|at| at.max(self.not_before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contact(id: u128) -> Contact {
+        Contact::parse(PeerId::from_u128(id), &format!("p{id}"), "10.0.0.1:1").unwrap()
+    }
+
+    #[test]
+    fn the_lost_are_met_one_at_a_time_ever_more_seldom_until_they_are_back() {
+        let mut lost = Lost::default();
+        for id in 1..=3 {
+            lost.remember(contact(id), Time::ZERO, 0.5);
+        }
+        let (mut now, mut met) = (Time::ZERO, Vec::new());
+        while now < Duration::from_secs(7_200) {
+            now = lost.next_deadline().unwrap();
+            met.push((now, lost.due(now, 0.5).unwrap().id()));
+            assert!(lost.due(now, 0.5).is_none(), "two at once");
+        }
+        for id in 1..=3 {
+            let times: Vec<_> = met.iter().filter(|(_, peer)| *peer == PeerId::from_u128(id)).map(|(at, _)| *at).collect();
+            let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert!(times[0] < MEET_FIRST * 2 && pauses.last().unwrap() <= &(MEET_MAX * 2), "{times:?}");
+            assert!((12..40).contains(&times.len()), "{times:?}");
+        }
+        assert!(lost.forget(PeerId::from_u128(1)) && !lost.forget(PeerId::from_u128(1)));
+        assert_eq!(lost.some(9).len(), 2);
+        assert_ne!(lost.some(1), lost.some(1));
+        for id in 10..1_000 {
+            lost.remember(contact(id), now, 0.5);
+        }
+        assert_eq!(lost.some(usize::MAX).len(), LOST_MAX);
+    }
+}
