@@ -127,6 +127,8 @@ pub(super) struct State {
     shown: watch::Sender<Arc<View>>,
     changed: bool,
     shown_at: Option<Time>,
+    /// How many others were known, and when that was counted.
+    counted: Option<(Time, u64)>,
     /// When the driver looks by itself.
     wakes_at: Time,
     left: bool,
@@ -170,6 +172,7 @@ impl State {
             shown,
             changed: true,
             shown_at: None,
+            counted: None,
             wakes_at: Time::MAX,
             left: false,
             me,
@@ -301,7 +304,7 @@ impl State {
             Err(error) => drop(answer.send(Err(Reason::MessageTooLarge.status(error.to_string())))),
             Ok((id, actions)) => {
                 if wait.is_zero() {
-                    let known = self.known().len() as u64;
+                    let known = self.known_count(now);
                     let _ = answer.send(Ok(Tally { known, ..Tally::default() }));
                 } else {
                     self.acks.wait(id, now + wait, now);

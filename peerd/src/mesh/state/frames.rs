@@ -159,7 +159,11 @@ impl State {
             tracing::debug!(origin = %id.origin, "a broadcast cannot be read");
             return;
         };
-        if let Some(Ok(sender)) = sender.clone().map(wire::read_contact) {
+        // Its address is of interest only where it goes by this peer's name.
+        if let Some(sender) = &sender
+            && sender.name.eq_ignore_ascii_case(self.me.name().as_str())
+            && let Ok(sender) = wire::read_contact(sender.clone())
+        {
             self.notice([&sender]);
         }
         let sender = sender.map(|contact| contact.name).unwrap_or_default();

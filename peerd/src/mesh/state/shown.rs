@@ -1,7 +1,10 @@
 //! How the mesh looks from here, for whoever wants to know.
 
-use super::State;
-use crate::{mesh::View, overlay::wire};
+use super::{COUNTS_SHOWN_EVERY, State};
+use crate::{
+    mesh::View,
+    overlay::{Time, wire},
+};
 use p2pdi::{name::PeerName, v1::MeshStatus};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,6 +14,18 @@ impl State {
         let view = self.view();
         let mesh = view.known().map(|contact| contact.name().clone());
         mesh.chain(self.session.known().all().into_iter().map(|peer| peer.name)).filter(|name| name != self.me.name()).collect()
+    }
+
+    /// How many they are, a moment ago: too many to be counted for each of a burst of broadcasts.
+    pub(super) fn known_count(&mut self, now: Time) -> u64 {
+        match self.counted {
+            Some((at, count)) if now < at + COUNTS_SHOWN_EVERY => count,
+            _ => {
+                let count = self.known().len() as u64;
+                self.counted = Some((now, count));
+                count
+            }
+        }
     }
 
     pub(super) fn view(&self) -> View {
