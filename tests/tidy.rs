@@ -117,7 +117,7 @@ const PEERD_EDGES: [(&str, &[&str]); 25] = [
     // Finds the receiver through the session and dials it, or has the mesh carry the message.
     ("messages", &["dial", "identity", "mesh", "session"]),
     // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
-    ("mesh", &["dial", "discovery", "identity", "messages", "overlay", "routing", "session"]),
+    ("mesh", &["backoff", "dial", "discovery", "identity", "messages", "overlay", "routing", "session"]),
     // Asks peers for their links, beginning with those of the mesh and those that the session knows of.
     ("network", &["dial", "mesh", "overlay", "session"]),
     // Speaks of peers as the overlay does; announces who this one is.
@@ -198,7 +198,7 @@ fn first_word(text: &str) -> String {
 }
 
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 25] = [
+const PURE: [&str; 28] = [
     "registry/src/table",
     "peerd/src/transfer/sources.rs",
     "peerd/src/transfer/pace.rs",
@@ -210,6 +210,9 @@ const PURE: [&str; 25] = [
     "peerd/src/discovery/nearby.rs",
     "peerd/src/routing",
     "peerd/src/mesh/acks.rs",
+    "peerd/src/mesh/lost.rs",
+    "peerd/src/mesh/namesakes.rs",
+    "peerd/src/mesh/strangers.rs",
     "peerd/src/network/picture.rs",
     "peerd/src/network/history.rs",
     "peerd/src/messages/seen.rs",
