@@ -55,6 +55,8 @@ pub const MAX_KEPT_BYTES: usize = 8 << 20;
 /// Origins whose sequence windows are remembered, about 100 bytes each: every peer of a network of
 /// 10,000 may be a sender.
 pub const MAX_ORIGINS: usize = 16_384;
+/// Words of 64 sequence numbers in all of them: 4 MiB. An origin needs one while nothing of it is missing, and 65 at most.
+pub const MAX_WINDOW_WORDS: usize = (4 << 20) / 8;
 /// Broadcasts that were advertised and have not come. A guess: as many as are kept.
 pub const MAX_MISSING: usize = 4_096;
 /// Holders remembered for a missing broadcast. A guess: half the neighbours.
