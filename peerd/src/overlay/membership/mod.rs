@@ -119,6 +119,8 @@ pub enum Event {
     Meet(Contact),
     /// Become the neighbour of a peer that was met: it is of another island.
     Bridge(PeerId),
+    /// Be this peer's neighbour no longer, and do not turn to it again by oneself.
+    Part(PeerId),
     /// Time has passed.
     Tick,
     /// Say goodbye to all.
@@ -296,6 +298,13 @@ impl Membership {
                 if let Some(link) = self.links.get(&peer) {
                     let contact = link.contact.clone();
                     self.dial(contact, Purpose::Insist, now, rng, out);
+                }
+            }
+            Event::Part(peer) => {
+                if self.active.contains_key(&peer) {
+                    self.put_out(peer, true, rng, out);
+                    self.passive.remove(peer);
+                    self.hurry(now);
                 }
             }
             Event::Tick => self.on_tick(now, rng, out),

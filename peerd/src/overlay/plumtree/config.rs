@@ -65,13 +65,21 @@ pub const MAX_HOLDERS: usize = 4;
 pub const MAX_PULLS: usize = 2 * MAX_HOLDERS;
 /// Broadcasts asked for at once. A guess: with full payloads, 4 MiB under way.
 pub const MAX_PULLS_IN_FLIGHT: usize = 64;
+/// Of those, asked of one holder: it cannot use up all, however little it gives. A guess.
+pub const MAX_PULLS_OF_HOLDER: usize = MAX_PULLS_IN_FLIGHT / 2;
+/// Of those, asked of a holder that has not given anything yet. A guess: with full payloads, two seconds on a link of 1 Mbit/s.
+pub const PULLS_AT_FIRST: usize = 4;
+/// How long what was asked for may wait behind other things that a holder gives: `MAX_PULLS_OF_HOLDER` of full length on a link
+/// of 1 Mbit/s.
+pub const MAX_ANSWER: Duration = Duration::from_secs(20);
 /// Bytes of payload given for one graft message; who wants more asks again. A guess: what the queue of a
 /// link bears.
 pub const MAX_GRAFT_BYTES: usize = 1 << 20;
 /// Ids in one advert or graft message: 512 are 16 KiB, or less.
 pub const MAX_IDS: usize = 512;
-/// Broadcasts that a neighbour advertised and did not give, more than it gave, before it is named. A guess.
-pub const MAX_BROKEN_PROMISES: u32 = 256;
+/// Broadcasts that a neighbour advertised and did not give when asked twice, more than it gave, before it is named and parted
+/// from. A guess: some 20 s of nothing but that, as it is asked for few at a time.
+pub const MAX_BROKEN_PROMISES: u32 = 64;
 /// Links between a peer and the root beyond which a beacon is not believed: a tree of 10,000 is 10
 /// deep; this ends counting to infinity.
 pub const MAX_DEPTH: u32 = 64;

@@ -13,6 +13,8 @@
 //!   that each side pulls what it missed.
 
 mod config;
+mod lateness;
+mod message;
 mod missing;
 mod store;
 #[cfg(test)]
@@ -26,111 +28,14 @@ use bytes::Bytes;
 use rand::Rng;
 
 pub use config::*;
+pub use lateness::Lateness;
+pub use message::{Action, Advert, Counts, Event, Gossip, Message, MessageId};
 pub use missing::{Due, Missing, Pull};
 pub use store::{Kept, Store};
 pub use tree::{Beacon, Root, Tree};
 pub use window::{WINDOW, Windows};
 
 use super::{Misbehaviour, PeerId, Time};
-
-/// Names one broadcast for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId {
-    /// Who sent it.
-    pub origin: PeerId,
-    /// In which of its lives.
-    pub incarnation: u64,
-    /// The how-manieth of that life.
-    pub sequence: u64,
-}
-
-/// A broadcast on a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gossip {
-    /// Its name.
-    pub id: MessageId,
-    /// Links travelled, the one it is on included.
-    pub hops: u32,
-    /// Time since it was sent, not counting that on links.
-    pub age: Duration,
-    /// What was broadcast.
-    pub payload: Bytes,
-}
-
-/// A broadcast that a neighbour has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advert {
-    /// Its name.
-    pub id: MessageId,
-    /// Time since it was sent.
-    pub age: Duration,
-}
-
-/// What neighbours say to each other about broadcasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// Shapes the tree.
-    Beacon(Beacon),
-    /// A broadcast.
-    Gossip(Gossip),
-    /// IHAVE.
-    Advertise(Vec<Advert>),
-    /// Give me these, and push from now on if `push`.
-    Graft {
-        /// Which.
-        ids: Vec<MessageId>,
-        /// And push what comes from now on.
-        push: bool,
-    },
-    /// Do not push.
-    Prune,
-}
-
-/// What the broadcast machine is told.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// There is a neighbour, or a new link to an old one.
-    NeighbourUp(PeerId),
-    /// There is one less.
-    NeighbourDown(PeerId),
-    /// A neighbour said something.
-    Received {
-        /// Who said it.
-        from: PeerId,
-        /// What it said.
-        message: Message,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What it wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Say this.
-    Send(PeerId, Message),
-    /// Show this, from that neighbour.
-    Deliver(PeerId, Gossip),
-    /// A peer said what no peer of ours would say.
-    Misbehaved(PeerId, Misbehaviour),
-}
-
-/// What has happened so far, in broadcasts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Received for the first time and delivered.
-    pub delivered: u64,
-    /// Received again, and not delivered.
-    pub duplicates: u64,
-    /// Received, but too old to be told from new, or from before this peer was there.
-    pub stale: u64,
-    /// Pulled from a neighbour.
-    pub pulled: u64,
-    /// Advertised, asked for in vain and forgotten.
-    pub forgotten: u64,
-    /// Pushed or given to neighbours.
-    pub sent: u64,
-}
 
 #[derive(Debug, Default)]
 struct Side {
@@ -280,6 +185,7 @@ impl Plumtree {
         if let Some(side) = self.sides.get_mut(&from) {
             side.broken_promises = side.broken_promises.saturating_sub(1);
         }
+        self.missing.gave(from, now);
         if self.seen.contains(&id) {
             self.on_duplicate(from, &id, out);
             return;
@@ -391,7 +297,7 @@ impl Plumtree {
             let known = self.seen.contains(&id) || id.origin == self.me.id;
             if !known && age <= self.config.retention && !self.is_stale(age, now) {
                 let backlog = age > self.config.graft_max * 2;
-                self.missing.advertised(id, from, backlog, now);
+                self.missing.advertised(id, age, from, backlog, now);
             }
         }
     }
@@ -406,13 +312,15 @@ impl Plumtree {
             side.pruned = false;
         }
         let mut bytes = 0;
+        let mut later = Vec::new();
         for id in ids {
             let Some(kept) = self.store.get(id) else {
                 continue;
             };
             bytes += kept.payload.len();
             if bytes > MAX_GRAFT_BYTES {
-                break;
+                later.push(Advert { id: *id, age: now.saturating_sub(kept.born) });
+                continue;
             }
             let gossip = Gossip {
                 id: *id,
@@ -422,6 +330,10 @@ impl Plumtree {
             };
             self.counts.sent += 1;
             out.push(Action::Send(from, Message::Gossip(gossip)));
+        }
+        if !later.is_empty() {
+            // It comes after what is given, and so says when to ask for the rest.
+            out.push(Action::Send(from, Message::Advertise(later)));
         }
     }
 

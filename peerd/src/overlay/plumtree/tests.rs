@@ -5,6 +5,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
+mod linked;
+
 const ME: PeerId = PeerId::from_u128(50);
 
 struct Peer {
