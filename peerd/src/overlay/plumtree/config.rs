@@ -31,6 +31,14 @@ pub struct Config {
     pub retention: Duration,
 }
 
+impl Config {
+    /// How long two peers may have lost each other without being islands to each other: the time until each has another root, or the
+    /// same one's next beacon has reached both.
+    pub fn lapse(&self) -> Duration {
+        self.root_expiry + 2 * self.beacon_interval
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

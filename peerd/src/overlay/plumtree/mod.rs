@@ -9,7 +9,7 @@
 //! - A broadcast is named by origin, incarnation and sequence number, not by its content.
 //! - The eager links of all senders are the branches of one rooted tree (see [`Tree`]), plus what
 //!   GRAFT added since. Without a parent, at the root or after a failure, all links are eager.
-//! - A link that came up between two islands carries adverts for all that is kept, so
+//! - A new link carries adverts for what came lately, and one between two islands for all that is kept, so
 //!   that each side pulls what it missed.
 
 mod config;
@@ -22,7 +22,7 @@ mod tests;
 mod tree;
 mod window;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use rand::Rng;
@@ -43,8 +43,39 @@ struct Side {
     grafted: bool,
     /// PRUNE made it lazy although there is no parent.
     pruned: bool,
+    /// To be advertised.
     adverts: Vec<MessageId>,
+    /// What arrived before and is kept has not been advertised.
+    advertised_from: Time,
     broken_promises: u32,
+}
+
+impl Side {
+    /// Adds one to what is to be advertised; what fills a message goes at once.
+    fn advertise(&mut self, peer: PeerId, id: MessageId, store: &Store, now: Time, out: &mut Actions) {
+        self.adverts.push(id);
+        if self.adverts.len() >= MAX_IDS {
+            self.send_adverts(peer, store, now, out);
+        }
+    }
+
+    fn send_adverts(&mut self, peer: PeerId, store: &Store, now: Time, out: &mut Actions) {
+        if self.adverts.is_empty() {
+            return;
+        }
+        let mut adverts = Vec::with_capacity(self.adverts.len());
+        adverts.extend(self.adverts.drain(..).filter_map(|id| {
+            let kept = store.get(&id)?;
+            Some(Advert { id, age: now.saturating_sub(kept.born) })
+        }));
+        if !adverts.is_empty() {
+            out.push(Action::Send(peer, Message::Advertise(adverts)));
+        }
+    }
+}
+
+fn is_eager(tree: &Tree, peer: PeerId, side: &Side) -> bool {
+    tree.is_branch(peer) || side.grafted || tree.parent().is_none() && !side.pruned
 }
 
 /// The broadcast machine.
@@ -101,11 +132,7 @@ impl Plumtree {
 
     /// Whether broadcasts are pushed to `peer`.
     pub fn is_eager(&self, peer: PeerId) -> bool {
-        self.sides.get(&peer).is_some_and(|side| self.eager(peer, side))
-    }
-
-    fn eager(&self, peer: PeerId, side: &Side) -> bool {
-        self.tree.is_branch(peer) || side.grafted || self.tree.parent().is_none() && !side.pruned
+        self.sides.get(&peer).is_some_and(|side| is_eager(&self.tree, peer, side))
     }
 
     /// Sends `payload` to all; `None` if it is longer than [`MAX_PAYLOAD`].
@@ -126,8 +153,11 @@ impl Plumtree {
         let had_parent = self.tree.parent().is_some();
         match event {
             Event::NeighbourUp(peer) => {
-                self.sides.insert(peer, Side::default());
+                let advertised_from = now.saturating_sub(self.config.lapse());
+                self.sides.insert(peer, Side { advertised_from, ..Side::default() });
                 self.tree.up(peer);
+                // Both may have lost each other, and others, for so short a time that they are no islands to each other.
+                self.advertise_kept(peer, advertised_from..Time::MAX, now, out);
             }
             Event::NeighbourDown(peer) => {
                 self.sides.remove(&peer);
@@ -157,8 +187,11 @@ impl Plumtree {
     fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         match message {
             Message::Beacon(beacon) => {
-                if self.tree.on_beacon(from, beacon, now, rng) {
-                    self.advertise_all(from, now, out);
+                if self.tree.on_beacon(from, beacon, now, rng)
+                    && let Some(side) = self.sides.get_mut(&from)
+                {
+                    let rest = Time::ZERO..std::mem::take(&mut side.advertised_from);
+                    self.advertise_kept(from, rest, now, out);
                 }
             }
             Message::Gossip(gossip) => self.on_gossip(from, gossip, now, out),
@@ -230,61 +263,39 @@ impl Plumtree {
 
     /// Pushes along the eager links, advertises along the others, and keeps it.
     fn spread(&mut self, id: MessageId, kept: Kept, now: Time, out: &mut Actions) {
-        let gossip =
-            Gossip { id, hops: kept.hops.saturating_add(1), age: now.saturating_sub(kept.born), payload: kept.payload.clone() };
-        let peers: Vec<(PeerId, bool)> = self
-            .sides
-            .iter()
-            .map(|(peer, side)| (*peer, self.eager(*peer, side)))
-            .filter(|(peer, _)| Some(*peer) != kept.from)
-            .collect();
+        let (hops, age, from) = (kept.hops.saturating_add(1), now.saturating_sub(kept.born), kept.from);
+        let payload = kept.payload.clone();
         self.store.insert(id, kept, now);
-        for (peer, eager) in peers {
-            if eager {
+        let mut advertise = false;
+        for (peer, side) in &mut self.sides {
+            if Some(*peer) == from {
+                continue;
+            }
+            if is_eager(&self.tree, *peer, side) {
                 self.counts.sent += 1;
-                out.push(Action::Send(peer, Message::Gossip(gossip.clone())));
+                let gossip = Gossip { id, hops, age, payload: payload.clone() };
+                out.push(Action::Send(*peer, Message::Gossip(gossip)));
             } else {
-                self.advertise(peer, id, now, out);
+                advertise = true;
+                side.advertise(*peer, id, &self.store, now, out);
             }
         }
-    }
-
-    fn advertise(&mut self, peer: PeerId, id: MessageId, now: Time, out: &mut Actions) {
-        let Some(side) = self.sides.get_mut(&peer) else {
-            return;
-        };
-        side.adverts.push(id);
-        if side.adverts.len() >= MAX_IDS {
-            self.send_adverts(peer, now, out);
-        } else if self.advertise_at.is_none() {
-            self.advertise_at = Some(now + self.config.advertise_delay);
+        if advertise {
+            self.advertise_at.get_or_insert(now + self.config.advertise_delay);
         }
     }
 
-    fn send_adverts(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
-        let Some(side) = self.sides.get_mut(&peer) else {
-            return;
-        };
-        let ids = std::mem::take(&mut side.adverts);
-        let adverts: Vec<Advert> = ids
-            .into_iter()
-            .filter_map(|id| {
-                let kept = self.store.get(&id)?;
-                let age = now.saturating_sub(kept.born);
-                Some(Advert { id, age })
-            })
-            .collect();
-        if !adverts.is_empty() {
-            out.push(Action::Send(peer, Message::Advertise(adverts)));
-        }
-    }
-
-    /// Tells a neighbour from another island all there is to be had.
-    fn advertise_all(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
+    /// Tells a neighbour of what is kept and arrived within a time.
+    fn advertise_kept(&mut self, peer: PeerId, within: Range<Time>, now: Time, out: &mut Actions) {
         self.store.expire(now.saturating_sub(self.config.retention));
-        let ids: Vec<MessageId> = self.store.iter().map(|(id, _)| *id).collect();
-        for id in ids {
-            self.advertise(peer, id, now, out);
+        let Some(side) = self.sides.get_mut(&peer) else {
+            return;
+        };
+        for id in self.store.arrived(within) {
+            side.advertise(peer, id, &self.store, now, out);
+        }
+        if !side.adverts.is_empty() {
+            self.advertise_at.get_or_insert(now + self.config.advertise_delay);
         }
     }
 
@@ -341,9 +352,8 @@ impl Plumtree {
         self.tree.tick(now, rng);
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise_at = None;
-            let peers: Vec<PeerId> = self.sides.keys().copied().collect();
-            for peer in peers {
-                self.send_adverts(peer, now, out);
+            for (peer, side) in &mut self.sides {
+                side.send_adverts(*peer, &self.store, now, out);
             }
         }
         self.store.expire(now.saturating_sub(self.config.retention));

@@ -105,6 +105,12 @@ impl Linked {
         self.tell(b, Event::NeighbourUp(peer(a)));
     }
 
+    fn cut(&mut self, a: usize, b: usize) {
+        self.links.remove(&(a.min(b), a.max(b)));
+        self.tell(a, Event::NeighbourDown(peer(b)));
+        self.tell(b, Event::NeighbourDown(peer(a)));
+    }
+
     fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
@@ -160,4 +166,46 @@ fn a_peer_behind_a_slow_link_catches_up_and_is_given_each_broadcast_once() {
     let (got, sent) = catch_up(1);
     assert!(got >= 100, "{got} of 130 over 1 Mbit/s");
     assert!(sent <= 140, "{sent} payloads over 1 Mbit/s");
+}
+
+#[test]
+fn what_was_said_while_two_peers_had_lost_the_others_for_a_moment_reaches_them() {
+    let mut linked = Linked::new(3, 100_000_000);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        linked.link(a, b);
+    }
+    linked.run(Duration::from_secs(30));
+    for (cut_ms, again) in [(300, true), (1_000, true), (3_000, false), (7_000, false), (9_000, true)] {
+        linked.cut(0, 1);
+        linked.cut(0, 2);
+        linked.run(Duration::from_millis(cut_ms));
+        let said = linked.broadcast(0, 5);
+        linked.run(Duration::from_millis(500));
+        linked.link(0, 1);
+        if again {
+            linked.link(0, 2);
+        }
+        linked.run(Duration::from_secs(10));
+        for place in [1, 2] {
+            assert!(linked.delivered[place].contains(&said), "{place} after {cut_ms} ms");
+        }
+        linked.link(0, 2);
+        linked.run(Duration::from_secs(30));
+    }
+    let all = linked.delivered[1].len() + linked.delivered[2].len();
+    assert_eq!(all, 10, "and nothing twice");
+}
+
+#[test]
+fn what_was_lost_with_a_link_comes_over_the_one_in_its_place() {
+    let mut linked = Linked::new(2, 100_000_000);
+    linked.link(0, 1);
+    linked.run(Duration::from_secs(30));
+    let said = linked.broadcast(0, 5);
+    linked.under_way.clear();
+    linked.busy.clear();
+    // Neither side has noticed that there was none.
+    linked.link(0, 1);
+    linked.run(Duration::from_secs(5));
+    assert_eq!(linked.delivered[1], [said]);
 }
