@@ -209,3 +209,30 @@ fn what_was_lost_with_a_link_comes_over_the_one_in_its_place() {
     linked.run(Duration::from_secs(5));
     assert_eq!(linked.delivered[1], [said]);
 }
+
+#[test]
+fn a_root_that_is_lied_to_about_its_own_count_goes_on_being_followed() {
+    let mut linked = Linked::new(3, 100_000_000);
+    linked.link(0, 1);
+    linked.link(0, 2);
+    linked.link(1, 2);
+    // Not at the moment of a beacon, which is news to all others.
+    linked.run(Duration::from_millis(20_500));
+    let (root, _) = linked.machines[0].tree().root();
+    assert!(linked.machines[0].tree().is_root());
+    for sequence in [MAX_BEACON_SEQUENCE - 1, MAX_BEACON_SEQUENCE, u64::MAX, 5_000, 10_000] {
+        let lie = Beacon { root, sequence, hops: 1, parent: true };
+        for _ in 0..10 {
+            linked.tell(0, Event::Received { from: peer(2), message: Message::Beacon(lie) });
+        }
+        for _ in 0..72 {
+            linked.run(Duration::from_secs(1));
+            let (its, sequence) = linked.machines[0].tree().root();
+            for place in [1, 2] {
+                let tree = linked.machines[place].tree();
+                assert_eq!((tree.root().0, tree.parent()), (its, Some(peer(0))), "{place} after {:?}", linked.now);
+                assert!(!tree.is_foreign(its, sequence), "{place} after {:?}", linked.now);
+            }
+        }
+    }
+}
