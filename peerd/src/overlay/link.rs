@@ -49,10 +49,11 @@ pub fn keep(me: PeerId, other: PeerId, existing_dialled: bool, new_dialled: bool
     if existing_dialled == new_dialled || new_dialled == (me < other) { Keep::New } else { Keep::Existing }
 }
 
-/// A token bucket that may go into debt; it holds at most one second's worth.
+/// A token bucket that may go into debt.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     per_second: u32,
+    most: u32,
     /// Millionths of a token. Negative: debt.
     level: i64,
     at: Time,
@@ -61,9 +62,14 @@ pub struct Bucket {
 const MICRO: i64 = 1_000_000;
 
 impl Bucket {
-    /// Starts full.
+    /// Holds one second's worth, and starts full.
     pub fn new(per_second: u32, now: Time) -> Self {
-        Self { per_second, level: i64::from(per_second) * MICRO, at: now }
+        Self::holding(per_second, per_second, now)
+    }
+
+    /// Holds `most` tokens, and starts full.
+    pub fn holding(most: u32, per_second: u32, now: Time) -> Self {
+        Self { per_second, most, level: i64::from(most) * MICRO, at: now }
     }
 
     /// Takes a token if there is one.
@@ -80,7 +86,7 @@ impl Bucket {
     pub fn take(&mut self, tokens: u32, now: Time) -> Duration {
         let gone = now.saturating_sub(self.at);
         self.at = self.at.max(now);
-        let full = i64::from(self.per_second) * MICRO;
+        let full = i64::from(self.most) * MICRO;
         let micros = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
         let gained = micros.saturating_mul(i64::from(self.per_second));
         self.level = self.level.saturating_add(gained).min(full);

@@ -63,6 +63,19 @@ pub const MAX_KEPT_BYTES: usize = 8 << 20;
 /// Origins whose sequence windows are remembered, about 100 bytes each: every peer of a network of
 /// 10,000 may be a sender.
 pub const MAX_ORIGINS: usize = 16_384;
+/// Origins not heard of before that one link may bring per second: as many as can be remembered for as long as broadcasts are
+/// kept, or those that are made up would push out the others'.
+pub const NEW_ORIGINS_PER_SECOND: u32 = 270;
+/// The same at once: a quarter of all. A guess.
+pub const NEW_ORIGINS_AT_ONCE: u32 = 4_096;
+/// How far an incarnation may be ahead of this peer's clock. A guess: clocks are wrong by hours, or a time zone, and hardly by a year;
+/// who is named so far ahead can still go on after it.
+pub const MAX_INCARNATION_AHEAD: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// A clock that says less, in milliseconds since 1970, is not set: this was written later.
+pub const CLOCK_IS_RIGHT_FROM: u64 = 1_735_689_600_000;
+/// How far a sequence number may be ahead of the last one of that life. A guess: ten thousand broadcasts a second, for five days in
+/// which nothing was heard of them.
+pub const MAX_SEQUENCE_AHEAD: u64 = 1 << 32;
 /// Words of 64 sequence numbers in all of them: 4 MiB. An origin needs one while nothing of it is missing, and 65 at most.
 pub const MAX_WINDOW_WORDS: usize = (4 << 20) / 8;
 /// Broadcasts that were advertised and have not come. A guess: as many as are kept.

@@ -96,8 +96,10 @@ pub struct Counts {
     pub delivered: u64,
     /// Received again, and not delivered.
     pub duplicates: u64,
-    /// Received, but too old to be told from new, or from before this peer was there.
+    /// Received, but too old to be told from new, from before this peer was there, or with a name that cannot be.
     pub stale: u64,
+    /// Received, but from one more new origin than a link may bring at a time.
+    pub refused: u64,
     /// Pulled from a neighbour.
     pub pulled: u64,
     /// Advertised, asked for in vain and forgotten.

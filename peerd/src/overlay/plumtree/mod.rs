@@ -14,6 +14,7 @@
 
 mod config;
 mod lateness;
+mod lives;
 mod message;
 mod missing;
 mod store;
@@ -29,15 +30,16 @@ use rand::Rng;
 
 pub use config::*;
 pub use lateness::Lateness;
+pub use lives::Lives;
 pub use message::{Action, Advert, Counts, Event, Gossip, Message, MessageId};
 pub use missing::{Due, Missing, Pull};
 pub use store::{Kept, Store};
 pub use tree::{Beacon, Root, Tree};
 pub use window::{WINDOW, Windows};
 
-use super::{Misbehaviour, PeerId, Time};
+use super::{Misbehaviour, PeerId, Time, link::Bucket};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Side {
     /// GRAFT made it eager although it is no branch.
     grafted: bool,
@@ -48,9 +50,22 @@ struct Side {
     /// What arrived before and is kept has not been advertised.
     advertised_from: Time,
     broken_promises: u32,
+    /// For origins that nobody has brought before.
+    new_origins: Bucket,
 }
 
 impl Side {
+    fn new(advertised_from: Time, now: Time) -> Self {
+        Self {
+            grafted: false,
+            pruned: false,
+            adverts: Vec::new(),
+            advertised_from,
+            broken_promises: 0,
+            new_origins: Bucket::holding(NEW_ORIGINS_AT_ONCE, NEW_ORIGINS_PER_SECOND, now),
+        }
+    }
+
     /// Adds one to what is to be advertised; what fills a message goes at once.
     fn advertise(&mut self, peer: PeerId, id: MessageId, store: &Store, now: Time, out: &mut Actions) {
         self.adverts.push(id);
@@ -81,16 +96,15 @@ fn is_eager(tree: &Tree, peer: PeerId, side: &Side) -> bool {
 /// The broadcast machine.
 #[derive(Debug)]
 pub struct Plumtree {
-    me: Root,
+    me: PeerId,
+    lives: Lives,
     config: Config,
-    started: Time,
     sides: BTreeMap<PeerId, Side>,
     tree: Tree,
     seen: Windows,
     store: Store,
     missing: Missing,
     advertise_at: Option<Time>,
-    last_sequence: u64,
     counts: Counts,
 }
 
@@ -99,17 +113,15 @@ type Actions = Vec<Action>;
 impl Plumtree {
     /// A peer without neighbours. `incarnation` must be larger than in any earlier life of `me`.
     pub fn new(me: PeerId, incarnation: u64, config: Config, now: Time) -> Self {
-        let me = Root { incarnation, id: me };
         Self {
             me,
-            started: now,
+            lives: Lives::new(me, incarnation, now),
             sides: BTreeMap::new(),
-            tree: Tree::new(me, config.clone(), now),
+            tree: Tree::new(Root { incarnation, id: me }, config.clone(), now),
             seen: Windows::new(MAX_ORIGINS),
             store: Store::new(MAX_KEPT, MAX_KEPT_BYTES),
             missing: Missing::new(&config),
             advertise_at: None,
-            last_sequence: 0,
             counts: Counts::default(),
             config,
         }
@@ -118,6 +130,11 @@ impl Plumtree {
     /// The shape of the tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// What its broadcasts are named by: the incarnation it started with, or a later one (see [`Lives`]).
+    pub fn incarnation(&self) -> u64 {
+        self.lives.incarnation()
     }
 
     /// What has happened so far.
@@ -140,8 +157,7 @@ impl Plumtree {
         if payload.len() > MAX_PAYLOAD {
             return None;
         }
-        self.last_sequence += 1;
-        let id = MessageId { origin: self.me.id, incarnation: self.me.incarnation, sequence: self.last_sequence };
+        let id = self.lives.name();
         self.seen.insert(&id);
         let kept = Kept { payload, hops: 0, born: now, from: None };
         self.spread(id, kept, now, out);
@@ -154,7 +170,7 @@ impl Plumtree {
         match event {
             Event::NeighbourUp(peer) => {
                 let advertised_from = now.saturating_sub(self.config.lapse());
-                self.sides.insert(peer, Side { advertised_from, ..Side::default() });
+                self.sides.insert(peer, Side::new(advertised_from, now));
                 self.tree.up(peer);
                 // Both may have lost each other, and others, for so short a time that they are no islands to each other.
                 self.advertise_kept(peer, advertised_from..Time::MAX, now, out);
@@ -224,8 +240,17 @@ impl Plumtree {
             return;
         }
         self.missing.arrived(&id, from, self.tree.is_branch(from), now);
-        if id.origin == self.me.id || self.is_stale(gossip.age, now) {
+        let own = id.origin == self.me;
+        self.lives.go_on_after(&id, now);
+        if own || self.is_stale(gossip.age, now) || !self.believes(&id, now) {
             self.counts.stale += 1;
+            return;
+        }
+        if !self.seen.knows(id.origin)
+            && let Some(side) = self.sides.get_mut(&from)
+            && !side.new_origins.try_take(now)
+        {
+            self.counts.refused += 1;
             return;
         }
         self.seen.insert(&id);
@@ -236,9 +261,13 @@ impl Plumtree {
         self.spread(id, kept, now, out);
     }
 
+    fn believes(&self, id: &MessageId, now: Time) -> bool {
+        self.lives.believes(id.incarnation, now) && self.seen.believes(id)
+    }
+
     /// From before this peer was there, or so old that nobody should have it any more.
     fn is_stale(&self, age: Duration, now: Time) -> bool {
-        age > self.config.retention * 2 || age > now.saturating_sub(self.started) + self.config.graft_max
+        age > self.config.retention * 2 || age > self.lives.age(now) + self.config.graft_max
     }
 
     /// Takes a link out of a cycle: this one, unless it is a branch and the one that was faster is not.
@@ -305,8 +334,9 @@ impl Plumtree {
             return;
         }
         for Advert { id, age } in adverts {
-            let known = self.seen.contains(&id) || id.origin == self.me.id;
-            if !known && age <= self.config.retention && !self.is_stale(age, now) {
+            self.lives.go_on_after(&id, now);
+            let known = self.seen.contains(&id) || id.origin == self.me;
+            if !known && age <= self.config.retention && !self.is_stale(age, now) && self.believes(&id, now) {
                 let backlog = age > self.config.graft_max * 2;
                 self.missing.advertised(id, age, from, backlog, now);
             }

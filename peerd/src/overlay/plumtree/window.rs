@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 
-use super::{MAX_KEPT, MAX_WINDOW_WORDS, MessageId};
+use super::{MAX_KEPT, MAX_SEQUENCE_AHEAD, MAX_WINDOW_WORDS, MessageId};
 use crate::overlay::PeerId;
 
 /// Sequence numbers told apart behind the highest seen. Older ones count as seen. As many as a neighbour keeps, or a peer that
@@ -117,6 +117,12 @@ impl Windows {
     /// Whether anything is remembered of `origin`.
     pub fn knows(&self, origin: PeerId) -> bool {
         self.windows.contains_key(&origin)
+    }
+
+    /// Whether `id` is not further ahead of what is known of its origin than [`MAX_SEQUENCE_AHEAD`].
+    pub fn believes(&self, id: &MessageId) -> bool {
+        let known = self.windows.get(&id.origin).filter(|window| window.incarnation == id.incarnation);
+        known.is_none_or(|window| id.sequence.saturating_sub(window.highest) <= MAX_SEQUENCE_AHEAD)
     }
 
     /// Whether `id` has been seen, or is too old to tell.
