@@ -285,7 +285,7 @@ fn a_peer_that_talks_nonsense_is_named_and_does_no_harm() {
     let mut network = network(19, 50);
     let liar = network.any();
     let victim = network.node(liar).expect("alive").neighbours()[0];
-    let id = |sequence| MessageId { origin: PeerId::from_u128(u128::MAX), incarnation: u64::MAX, sequence };
+    let id = |sequence| MessageId { origin: PeerId::from_u128(u128::MAX), incarnation: 1, sequence };
     let advert = |sequence| Advert { id: id(sequence), age: std::time::Duration::ZERO };
     let too_many = (0..=MAX_IDS as u64).map(advert).collect();
     let nonsense = [

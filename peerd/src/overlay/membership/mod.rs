@@ -22,6 +22,7 @@ mod walks;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use indexmap::IndexMap;
 use rand::{Rng, RngExt};
 
 pub use config::{Config, MAX_CONTACTS, MAX_WALK};
@@ -161,6 +162,9 @@ pub enum Direction {
 struct Neighbour {
     contact: Contact,
     direction: Direction,
+    since: Time,
+    /// How often in a row it had put off this peer before.
+    rests: u32,
 }
 
 #[derive(Debug)]
@@ -169,6 +173,8 @@ struct Link {
     incarnation: u64,
     dialled: bool,
     since: Time,
+    /// For contacts that the other side names.
+    contacts: Bucket,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +200,20 @@ struct Pending {
 /// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled.
 pub const MAX_LINKS: usize = 64;
 
+/// Contacts taken from one link per second. A guess: of a hungry view's shuffles, one ends at each peer every five seconds, with eight
+/// contacts, over any of its links.
+const CONTACTS_PER_SECOND: u32 = 1;
+/// The same at once: a full message.
+const CONTACTS_AT_ONCE: u32 = MAX_CONTACTS as u32;
+/// An incoming neighbour is not put out for another before it has been one for so long. A guess: it is to have found others.
+const MIN_STAY: Duration = Duration::from_secs(30);
+/// Peers remembered that were put out for others. A guess: far more than ask again and again.
+const MAX_PUT_OUT: usize = 256;
+/// Peers remembered that could not be dialled. A guess: what others name of the dead after a failure of most.
+const MAX_UNREACHABLE: usize = 256;
+/// A pause is doubled so often at most: past any sensible longest one.
+const MAX_DOUBLINGS: u32 = 16;
+
 /// The membership machine.
 #[derive(Debug)]
 pub struct Membership {
@@ -205,6 +225,11 @@ pub struct Membership {
     links: BTreeMap<PeerId, Link>,
     pending: BTreeMap<PeerId, Pending>,
     displacements: Bucket,
+    /// Who was put out for another, and when it last asked: it puts out nobody in turn, or peers that have only this one to turn to
+    /// would put out each other for ever.
+    displaced: IndexMap<PeerId, Time>,
+    /// Whom it could not dial, how often in a row, and until when it does not take their contact from others.
+    unreachable: IndexMap<PeerId, (u32, Time)>,
     next_shuffle: Time,
     shuffle_nonce: u64,
     /// When help may be asked for again, and the wait after that.
@@ -232,6 +257,8 @@ impl Membership {
             links: BTreeMap::new(),
             pending: BTreeMap::new(),
             displacements: Bucket::new(config.displacements_per_second, now),
+            displaced: IndexMap::new(),
+            unreachable: IndexMap::new(),
             next_shuffle: now + config.hungry_shuffle_interval,
             shuffle_nonce: 0,
             next_ask: now,
@@ -285,11 +312,12 @@ impl Membership {
                 if self.pending.remove(&peer).is_some() {
                     self.passive.remove(peer);
                     self.failures = self.failures.saturating_add(1);
+                    self.avoid(peer, now);
                 }
             }
             Event::Received { from, message } => self.on_message(from, message, now, rng, out),
             Event::PeersFound(peers) => {
-                // Freshly sampled, so worth more than what is there.
+                // Freshly sampled, so worth more than what is there, and what could not be dialled may be now.
                 self.remember(peers, rng);
             }
             Event::Join(contact) => self.dial(contact, Purpose::Insist, now, rng, out),
@@ -302,13 +330,13 @@ impl Membership {
             }
             Event::Part(peer) => {
                 if self.active.contains_key(&peer) {
-                    self.put_out(peer, true, rng, out);
+                    self.put_out(peer, true, now, rng, out);
                     self.passive.remove(peer);
                     self.hurry(now);
                 }
             }
             Event::Tick => self.on_tick(now, rng, out),
-            Event::Leave => self.leave(rng, out),
+            Event::Leave => self.leave(now, rng, out),
         }
         self.seek(now, rng, out);
     }
@@ -359,13 +387,15 @@ impl Membership {
         }
         let before = self.links.get(&peer).map(|link| link.incarnation);
         if before.is_some_and(|before| before != incarnation) {
-            self.drop_neighbour(peer, false, rng, out);
+            self.drop_neighbour(peer, false, now, rng, out);
         }
         if let Some(neighbour) = self.active.get_mut(&peer) {
             neighbour.direction = direction(dialled);
             neighbour.contact = contact.clone();
         }
-        let link = Link { contact, incarnation, dialled, since: now };
+        self.unreachable.swap_remove(&peer);
+        let contacts = Bucket::holding(CONTACTS_AT_ONCE, CONTACTS_PER_SECOND, now);
+        let link = Link { contact, incarnation, dialled, since: now, contacts };
         self.links.insert(peer, link);
         if self.pending.contains_key(&peer) {
             self.request(peer, now, rng, out);
@@ -377,24 +407,42 @@ impl Membership {
         if let Some(pending) = self.pending.get(&peer)
             && pending.requested
         {
+            let firm = self.is_urgent(pending.purpose);
             self.pending.remove(&peer);
-            self.passive.rest(peer, now + self.config.refused_pause);
+            self.rest(peer, firm, now);
         }
-        if self.drop_neighbour(peer, false, rng, out) {
+        if self.drop_neighbour(peer, false, now, rng, out) {
             self.hurry(now);
         }
     }
 
     /// Takes `peer` out of the active view, and into the passive one if it is to be kept.
-    fn drop_neighbour(&mut self, peer: PeerId, keep: bool, rng: &mut impl Rng, out: &mut Actions) -> bool {
+    fn drop_neighbour(&mut self, peer: PeerId, keep: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) -> bool {
         let Some(neighbour) = self.active.remove(&peer) else {
             return false;
         };
         out.push(Action::NeighbourDown(peer));
         if keep {
-            self.passive.insert(neighbour.contact, rng);
+            let stayed = now.saturating_sub(neighbour.since) >= self.config.ask_max;
+            let rests = if stayed { 0 } else { neighbour.rests };
+            self.passive.insert_met(neighbour.contact, rests, rng);
         }
         true
+    }
+
+    /// Does not take the contact of who could not be dialled from others for a while: they name it again and again.
+    fn avoid(&mut self, peer: PeerId, now: Time) {
+        let times = self.unreachable.get(&peer).map_or(0, |(times, _)| *times);
+        let pause = self.config.refused_pause.saturating_mul(1 << times.min(MAX_DOUBLINGS)).min(self.config.ask_max);
+        if self.unreachable.len() >= MAX_UNREACHABLE && times == 0 {
+            self.unreachable.shift_remove_index(0);
+        }
+        self.unreachable.insert(peer, (times.saturating_add(1), now + pause));
+    }
+
+    /// Leaves who refused, or put this peer out, alone for a while.
+    fn rest(&mut self, peer: PeerId, firm: bool, now: Time) {
+        self.passive.rest(peer, firm, self.config.refused_pause, self.config.ask_max, now);
     }
 
     fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
@@ -413,9 +461,11 @@ impl Membership {
             Message::ForwardJoin { newcomer, ttl } => {
                 self.on_forward_join(from, newcomer, ttl, now, rng, out);
             }
-            Message::Shuffle { nonce, path, ttl, peers } => self.on_shuffle(from, nonce, path, ttl, peers, rng, out),
+            Message::Shuffle { nonce, path, ttl, peers } => {
+                self.on_shuffle(from, nonce, path, ttl, peers, now, rng, out);
+            }
             Message::ShuffleReply { nonce, path, peers } => {
-                self.on_shuffle_reply(from, nonce, path, peers, rng, out);
+                self.on_shuffle_reply(from, nonce, path, peers, now, rng, out);
             }
         }
     }
@@ -426,7 +476,7 @@ impl Membership {
         for peer in late {
             self.pending.remove(&peer);
             self.passive.remove(peer);
-            if self.links.contains_key(&peer) {
+            if self.links.remove(&peer).is_some() {
                 out.push(Action::Close(peer));
             }
         }
@@ -453,19 +503,19 @@ impl Membership {
         }
     }
 
-    fn leave(&mut self, rng: &mut impl Rng, out: &mut Actions) {
+    fn leave(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         self.leaving = true;
         let all: Vec<PeerId> = self.active.keys().copied().collect();
         for peer in all {
-            self.put_out(peer, false, rng, out);
+            self.put_out(peer, false, now, rng, out);
         }
         self.pending.clear();
     }
 
     /// Tells a neighbour that it is none any more, and who else there is.
-    fn put_out(&mut self, peer: PeerId, alive: bool, rng: &mut impl Rng, out: &mut Actions) {
+    fn put_out(&mut self, peer: PeerId, alive: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let peers = self.sample_for(peer, rng);
-        self.drop_neighbour(peer, alive, rng, out);
+        self.drop_neighbour(peer, alive, now, rng, out);
         self.links.remove(&peer);
         out.push(Action::Send(peer, Message::Disconnect { alive, peers }));
         out.push(Action::Close(peer));
