@@ -308,3 +308,26 @@ fn one_link_cannot_use_up_what_is_remembered_for_all() {
     assert!(peer.is_empty() && peer.of_links.is_empty() && peer.ends.is_empty());
     assert!(receive(&mut peer, 7, 0));
 }
+
+#[test]
+fn whatever_links_ask_for_this_peer_has_room_for_its_own() {
+    let mut peer = Routing::new(contact(0));
+    let neighbours: Vec<Contact> = (1..9).map(contact).collect();
+    let relay = |id: RouteId, to: &str| Relay {
+        id,
+        to: to.parse().unwrap(),
+        kind: String::new(),
+        body: Bytes::new(),
+        from: String::new(),
+        hops: 1,
+        message_id: Bytes::new(),
+    };
+    // Six links each have all relayed that one may, and nothing is answered.
+    for id in 0..6 * ROUTES_OF_LINK_MAX as RouteId {
+        let from = neighbours[2 + (id % 6) as usize].id();
+        peer.received(from, Message::Relay(relay(id, "p1")), &neighbours, Time::ZERO);
+    }
+    assert_eq!(peer.len(), ROUTES_OF_LINKS_MAX);
+    let out = peer.send_to(neighbours[0].id(), relay(1_000_000, "p1"), Time::ZERO);
+    assert!(matches!(out[..], [Action::Send(_, Message::Relay(_))]), "{out:?}");
+}
