@@ -43,13 +43,13 @@ impl Lives {
         MessageId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence }
     }
 
-    /// The last incarnation that is believed to be somebody's. A peer whose own clock cannot be right does not judge others'.
+    /// The last incarnation that is believed to be somebody's. A peer whose own clock cannot be right does not judge others' by it.
     fn latest(&self, ahead: Duration, now: Time) -> u64 {
         if self.first < CLOCK_IS_RIGHT_FROM {
-            return u64::MAX - 1;
+            return u64::MAX / 2;
         }
         let millis = u64::try_from((self.age(now) + ahead).as_millis()).unwrap_or(u64::MAX);
-        self.first.saturating_add(millis).min(u64::MAX - 1)
+        self.first.saturating_add(millis).min(u64::MAX / 2)
     }
 
     /// Whether there may be such an incarnation.
