@@ -12,7 +12,7 @@ pub const PING_INTERVAL: Duration = Duration::from_millis(2_500);
 /// noticed in seconds" is the requirement.
 pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// A link on which something came within this time lives, whoever says otherwise: the other side pings or sends a beacon more often, with
-/// half a second for the way.
+/// half a second for the way. A guess.
 pub const FRESH: Duration = Duration::from_millis(3_000);
 /// Frames a link may bring per second, on average. A guess: ten times what a busy broadcast tree
 /// carries here, a tenth of what one core decodes.
@@ -20,7 +20,7 @@ pub const FRAMES_PER_SECOND: u32 = 10_000;
 /// Bytes a link may bring per second, on average. A guess: a quarter of a gigabit network.
 pub const BYTES_PER_SECOND: u32 = 32 << 20;
 /// How far a link may go into debt before its frames are dropped, in seconds' worth: it was told to
-/// pause, so only what was under way may still come.
+/// pause, so only what was under way may still come. A guess.
 pub const MAX_DEBT: Duration = Duration::from_secs(1);
 
 /// What the two ends of a link tell each other about the link itself.

@@ -1,7 +1,7 @@
 //! HyParView: which peers this one is linked to, and whom it can fall back on.
 //!
 //! Leitão, Pereira, Rodrigues: *HyParView: a membership protocol for reliable gossip-based broadcast*
-//! (DSN 2007). It knows nothing of what is sent along the links. Where it departs from the paper:
+//! (DSN 2007, pp. 419–429; pages elsewhere are those of the technical report, see [`Config`]). It knows nothing of what is sent along the links. Where it departs from the paper:
 //!
 //! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that a peer that
 //!   only takes links cannot fill it, and some incoming slots are kept for newcomers.
@@ -9,6 +9,7 @@
 //! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead),
 //!   since the newcomer seeks its own links as well.
 //! - The answer to a shuffle travels back along its walk, so that no link is made for it.
+//! - Who asks urgently is refused, too, where all neighbours are new, many were put out at once, or it was put out itself.
 //! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
 //!   its outgoing part is full.
 
@@ -197,7 +198,7 @@ struct Pending {
 }
 
 /// Links, neighbours or not, held at once: all neighbours of the largest sensible set-up and as many
-/// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled.
+/// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled. A guess.
 pub const MAX_LINKS: usize = 64;
 
 /// Contacts taken from one link per second. A guess: of a hungry view's shuffles, one ends at each peer every five seconds, with eight
@@ -499,6 +500,7 @@ impl Membership {
             } else {
                 self.config.shuffle_interval
             };
+            // Spread, so that peers that started together do not all shuffle together. By how much is a guess.
             self.next_shuffle = now + wait.mul_f64(rng.random_range(0.75..1.25));
         }
     }

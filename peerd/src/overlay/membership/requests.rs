@@ -51,7 +51,7 @@ impl Membership {
     }
 
     /// "A node that receives a join request will start by adding the new node to its active view, even
-    /// if it has to drop a random node from it" and sends a forward join to all others (HyParView, "Join Mechanism").
+    /// if it has to drop a random node from it" and sends a forward join to all others (HyParView, p. 6).
     pub(super) fn on_join(&mut self, from: PeerId, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let known = self.active.contains_key(&from);
         if !self.accept(from, true, now, rng, out) || known {

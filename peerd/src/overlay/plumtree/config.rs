@@ -1,7 +1,7 @@
 //! The numbers of the broadcast protocol, with where they come from.
 //!
-//! "Plumtree" is Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007; longer as technical report DI-FCUL TR-07-14). What
-//! is quoted is from its description of tree repair, in the words that other implementations quote; no pages are given, as the prints differ.
+//! "Plumtree" is Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees*. Pages are those of the technical report DI-FCUL TR-07-14, as
+//! iroh-gossip's source cites them; the proceedings (SRDS 2007, pp. 301–310) are a shorter print.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Config {
     /// between the messages of a burst.
     pub advertise_delay: Duration,
     /// First wait for an advertised broadcast before it is pulled. Plumtree: "should be configured
-    /// considering the diameter of the overlay and a target maximum recovery latency";
+    /// considering the diameter of the overlay and a target maximum recovery latency" (p. 8);
     /// here it follows what is measured, between the two limits below. A guess.
     pub graft_first: Duration,
     /// Shortest such wait. A guess: the jitter of a local network.
@@ -25,7 +25,7 @@ pub struct Config {
     /// Longest such wait. A guess: the recovery people still bear.
     pub graft_max: Duration,
     /// Wait for the answer to a pull before the next holder is asked: "in the order of an average
-    /// round trip time to a neighbor" (Plumtree). A guess.
+    /// round trip time to a neighbor" (Plumtree, p. 9). 400 ms is a guess.
     pub graft_retry: Duration,
     /// How long a broadcast is kept for peers that were cut off. A guess: a laptop's change of network.
     pub retention: Duration,
@@ -58,10 +58,10 @@ impl Default for Config {
 pub const MAX_PAYLOAD: usize = 64 << 10;
 /// Broadcasts kept for peers that were cut off and for pulls. A guess: a minute at 60 a second.
 pub const MAX_KEPT: usize = 4_096;
-/// Bytes of payload kept: a quarter of the 30 MiB an idle peer may use.
+/// Bytes of payload kept. A guess: a quarter of the 30 MiB an idle peer may use.
 pub const MAX_KEPT_BYTES: usize = 8 << 20;
-/// Origins whose sequence windows are remembered, about 100 bytes each: every peer of a network of
-/// 10,000 may be a sender.
+/// Origins whose sequence windows are remembered, about 150 bytes each: every peer of a network of
+/// 10,000 may be a sender, with room for those that came in the place of others. A guess.
 pub const MAX_ORIGINS: usize = 16_384;
 /// Origins not heard of before that one link may bring per second: as many as can be remembered for as long as broadcasts are
 /// kept, or those that are made up would push out the others'.
@@ -96,13 +96,14 @@ pub const MAX_ANSWER: Duration = Duration::from_secs(20);
 /// Bytes of payload given for one graft message; who wants more asks again. A guess: what the queue of a
 /// link bears.
 pub const MAX_GRAFT_BYTES: usize = 1 << 20;
-/// Ids in one advert or graft message: 512 are 16 KiB, or less.
+/// Ids in one advert or graft message: 512 are some 16 KiB, and 21 KiB where all numbers are as long as can be. A guess: well below
+/// a payload.
 pub const MAX_IDS: usize = 512;
 /// Broadcasts that a neighbour advertised and did not give when asked twice, more than it gave, before it is named and parted
 /// from. A guess: some 20 s of nothing but that, as it is asked for few at a time.
 pub const MAX_BROKEN_PROMISES: u32 = 64;
 /// Links between a peer and the root beyond which a beacon is not believed: a tree of 10,000 is 10
-/// deep; this ends counting to infinity.
+/// deep; this ends counting to infinity. A guess: room for networks that are not as well linked.
 pub const MAX_DEPTH: u32 = 64;
 /// Sequence numbers a beacon may reach: at one a second, longer than the sun lasts.
 pub const MAX_BEACON_SEQUENCE: u64 = 1 << 60;

@@ -1,6 +1,6 @@
 //! Plumtree: how a broadcast reaches every peer, along a tree where that works and by asking where it does not.
 //!
-//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007). It knows the neighbours that
+//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007, pp. 301–310). It knows the neighbours that
 //! it is told of and nothing of how they are found. A broadcast is pushed along eager links and
 //! advertised (IHAVE) along lazy ones; what was advertised and does not come is pulled (GRAFT), which
 //! makes the link eager; what comes twice is not wanted from there (PRUNE). Where it departs from

@@ -248,7 +248,7 @@ impl Tree {
 
     fn heard(&mut self, now: Time, rng: &mut impl Rng) {
         self.heard_at = now;
-        // Not everyone is to stand up at once when the root dies.
+        // Not everyone is to stand up at once when the root dies. How far apart is a guess.
         let spread = rng.random_range(1.0..1.3);
         self.expiry = self.config.root_expiry.mul_f64(spread);
     }
