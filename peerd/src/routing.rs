@@ -30,6 +30,8 @@ pub const LIFETIME: Duration = Duration::from_secs(10);
 pub const ROUTES_MAX: usize = 4_096;
 /// Of those, asked for by one link: it cannot use up all. A guess.
 pub const ROUTES_OF_LINK_MAX: usize = ROUTES_MAX / 4;
+/// Of those, asked for by all links together: the rest is for what this peer sends itself. A guess.
+pub const ROUTES_OF_LINKS_MAX: usize = ROUTES_MAX / 4 * 3;
 /// How long a way that was found is used without seeking again, so that a shorter one is found too. A guess.
 pub const WAY_LIFETIME: Duration = Duration::from_secs(30);
 /// A way along which a message has waited so long for its answer is sought again. Longer than a receiver takes to answer,
@@ -257,7 +259,8 @@ impl Routing {
     /// Remembers where a seek or a message goes; not where there is no room, nor one that is remembered already.
     fn remember(&mut self, id: RouteId, from: Option<PeerId>, to: &PeerName, way: Way, sought: bool, now: Time) -> bool {
         let of_link = from.map_or(0, |from| self.of_links.get(&from).copied().unwrap_or_default());
-        if self.routes.len() >= ROUTES_MAX || of_link >= ROUTES_OF_LINK_MAX || self.routes.contains_key(&id) {
+        let most = if from.is_some() { ROUTES_OF_LINKS_MAX } else { ROUTES_MAX };
+        if self.routes.len() >= most || of_link >= ROUTES_OF_LINK_MAX || self.routes.contains_key(&id) {
             return false;
         }
         if let Some(from) = from {

@@ -1,5 +1,5 @@
 //! Whatever a driver or a remote peer does: no panic, views within their limits, no peer in both views, never
-//! itself, nothing shown twice. The same as fuzz targets: `fuzz/`.
+//! itself, nothing shown twice; and once a liar has left, all is well again. The same as fuzz targets: `fuzz/`.
 
 #![allow(
     clippy::expect_used,
@@ -55,6 +55,16 @@ proptest! {
     #[test]
     fn messages_come_through_their_encoding_as_they_were(story in vec(any::<u8>(), 0..400)) {
         any_input::round_trip(&story);
+    }
+}
+
+proptest! {
+    // Each goes on for two simulated minutes.
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_a_liar_has_left_the_tree_is_one_and_broadcasts_arrive(story in vec(any::<u8>(), STORY)) {
+        any_input::drive_liar(&story);
     }
 }
 

@@ -56,6 +56,7 @@ impl Islands {
             Some(since) => since,
             None => {
                 self.root_since = Some(now);
+                // Spread, so that the roots of many islands do not all ask at once. By how much, here and below, is a guess.
                 self.next_probe = now + YOUNG_PROBE_INTERVAL.mul_f64(rng.random_range(0.0..1.0));
                 now
             }

@@ -12,7 +12,7 @@ pub const PING_INTERVAL: Duration = Duration::from_millis(2_500);
 /// noticed in seconds" is the requirement.
 pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// A link on which something came within this time lives, whoever says otherwise: the other side pings or sends a beacon more often, with
-/// half a second for the way.
+/// half a second for the way. A guess.
 pub const FRESH: Duration = Duration::from_millis(3_000);
 /// Frames a link may bring per second, on average. A guess: ten times what a busy broadcast tree
 /// carries here, a tenth of what one core decodes.
@@ -20,7 +20,7 @@ pub const FRAMES_PER_SECOND: u32 = 10_000;
 /// Bytes a link may bring per second, on average. A guess: a quarter of a gigabit network.
 pub const BYTES_PER_SECOND: u32 = 32 << 20;
 /// How far a link may go into debt before its frames are dropped, in seconds' worth: it was told to
-/// pause, so only what was under way may still come.
+/// pause, so only what was under way may still come. A guess.
 pub const MAX_DEBT: Duration = Duration::from_secs(1);
 
 /// What the two ends of a link tell each other about the link itself.
@@ -49,10 +49,11 @@ pub fn keep(me: PeerId, other: PeerId, existing_dialled: bool, new_dialled: bool
     if existing_dialled == new_dialled || new_dialled == (me < other) { Keep::New } else { Keep::Existing }
 }
 
-/// A token bucket that may go into debt; it holds at most one second's worth.
+/// A token bucket that may go into debt.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     per_second: u32,
+    most: u32,
     /// Millionths of a token. Negative: debt.
     level: i64,
     at: Time,
@@ -61,9 +62,14 @@ pub struct Bucket {
 const MICRO: i64 = 1_000_000;
 
 impl Bucket {
-    /// Starts full.
+    /// Holds one second's worth, and starts full.
     pub fn new(per_second: u32, now: Time) -> Self {
-        Self { per_second, level: i64::from(per_second) * MICRO, at: now }
+        Self::holding(per_second, per_second, now)
+    }
+
+    /// Holds `most` tokens, and starts full.
+    pub fn holding(most: u32, per_second: u32, now: Time) -> Self {
+        Self { per_second, most, level: i64::from(most) * MICRO, at: now }
     }
 
     /// Takes a token if there is one.
@@ -80,7 +86,7 @@ impl Bucket {
     pub fn take(&mut self, tokens: u32, now: Time) -> Duration {
         let gone = now.saturating_sub(self.at);
         self.at = self.at.max(now);
-        let full = i64::from(self.per_second) * MICRO;
+        let full = i64::from(self.most) * MICRO;
         let micros = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
         let gained = micros.saturating_mul(i64::from(self.per_second));
         self.level = self.level.saturating_add(gained).min(full);

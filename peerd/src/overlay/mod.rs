@@ -425,6 +425,10 @@ impl<R: Rng> Overlay<R> {
                 }
                 plumtree::Action::Misbehaved(peer, what) => {
                     out.push(Action::Misbehaved(peer, what));
+                    if what == Misbehaviour::BrokenPromises {
+                        // Whoever is a neighbour in its place will have something to give.
+                        self.member(membership::Event::Part(peer), now, out);
+                    }
                 }
             }
         }

@@ -351,3 +351,26 @@ fn an_answer_counts_more_than_one_who_could_not_look() {
         assert_eq!(peer.received(contact(2).id(), answer, &neighbours, Time::ZERO), [expected]);
     }
 }
+
+#[test]
+fn whatever_links_ask_for_this_peer_has_room_for_its_own() {
+    let mut peer = Routing::new(contact(0));
+    let neighbours: Vec<Contact> = (1..9).map(contact).collect();
+    let relay = |id: RouteId, to: &str| Relay {
+        id,
+        to: to.parse().unwrap(),
+        kind: String::new(),
+        body: Bytes::new(),
+        from: String::new(),
+        hops: 1,
+        message_id: Bytes::new(),
+    };
+    // Six links each have all relayed that one may, and nothing is answered.
+    for id in 0..6 * ROUTES_OF_LINK_MAX as RouteId {
+        let from = neighbours[2 + (id % 6) as usize].id();
+        peer.received(from, Message::Relay(relay(id, "p1")), &neighbours, Time::ZERO);
+    }
+    assert_eq!(peer.len(), ROUTES_OF_LINKS_MAX);
+    let out = peer.send_to(neighbours[0].id(), relay(1_000_000, "p1"), Time::ZERO);
+    assert!(matches!(out[..], [Action::Send(_, Message::Relay(_))]), "{out:?}");
+}

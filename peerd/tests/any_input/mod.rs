@@ -2,6 +2,8 @@
 //!
 //! Used by the property tests (`tests/overlay_properties.rs`) and by the fuzz targets (`fuzz/`).
 
+mod liar;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ use peerd::{
 use prost::Message as _;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+
+pub use liar::drive_liar;
 
 /// Bytes, read as whatever is needed; zeros when they are used up.
 pub struct Source<'a>(pub &'a [u8]);

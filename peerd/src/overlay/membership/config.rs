@@ -1,34 +1,35 @@
 //! The numbers of the membership protocol, with where they come from.
 //!
 //! "HyParView" is Leitão, Pereira, Rodrigues: *HyParView: a membership protocol for reliable
-//! gossip-based broadcast* (DSN 2007; longer as technical report DI-FCUL TR-07-13). Its numbers are those of its evaluation ("Experimental
-//! Setting"), for 10,000 peers; no pages are given, as the prints differ.
+//! gossip-based broadcast*. Pages are those of the technical report DI-FCUL TR-07-13, as iroh-gossip's source cites them; the
+//! proceedings (DSN 2007, pp. 419–429) are a shorter print. Its numbers are for 10,000 peers.
 
 use std::time::Duration;
 
 /// How large the views are and how often things happen. The same on all peers of a network.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Links a peer seeks by itself. HyParView has one active view of log10(n) + 1 (5 for its 10,000
-    /// peers) that whoever comes first fills. Ours is split, as in Bitcoin, so
-    /// that nobody can take all of it: what a peer dialled is its own choice.
+    /// Links a peer seeks by itself. HyParView has one active view of log(n) + c (5 for its 10,000 peers, p. 9) that whoever comes
+    /// first fills. Ours is split, as in Bitcoin, so that nobody can take all of it: what a peer dialled is its own choice. That it is
+    /// 4 is a guess.
     pub outgoing: usize,
     /// Links accepted from anyone who asks. One more than `outgoing`, since on average as many come in as
     /// go out, and a seeker must not have to search long (a guess, checked by the simulator).
     pub incoming: usize,
     /// Links accepted beyond that, from newcomers and from peers that have none. A guess.
     pub reserved: usize,
-    /// Contacts remembered to fall back on. HyParView: six times the active view (k = 6: 30 for its 5).
+    /// Contacts remembered to fall back on. HyParView: k(log(n) + c), 30 for an active view of 5 (p. 9). 48 is a guess, checked by
+    /// the simulator.
     pub passive: usize,
-    /// Hops of a forwarded join (ARWL 6, HyParView).
+    /// Hops of a forwarded join (ARWL 6, HyParView, p. 9).
     pub active_walk: u32,
-    /// Hops to go at which a forwarded join enters the passive view (PRWL 3, HyParView).
+    /// Hops to go at which a forwarded join enters the passive view (PRWL 3, HyParView, p. 9).
     pub passive_walk: u32,
-    /// Hops of a shuffle. HyParView: that of a join (6).
+    /// Hops of a shuffle (6, HyParView, p. 9).
     pub shuffle_walk: u32,
-    /// Neighbours named in a shuffle (ka 3, HyParView).
+    /// Neighbours named in a shuffle (ka 3, HyParView, p. 9).
     pub shuffle_active: usize,
-    /// Passive contacts named in a shuffle (kp 4, HyParView).
+    /// Passive contacts named in a shuffle (kp 4, HyParView, p. 9).
     pub shuffle_passive: usize,
     /// Time between shuffles; HyParView counts in rounds. A guess: a passive view of 48 turns over in a
     /// few minutes, for one walk of small messages.
@@ -90,7 +91,7 @@ impl Default for Config {
 }
 
 /// Most contacts a message may carry: those of a shuffle and its origin, twice over for networks set up
-/// with larger numbers.
+/// with larger numbers. A guess.
 pub const MAX_CONTACTS: usize = 16;
-/// Most hops a walk may make, whatever its message says.
+/// Most hops a walk may make, whatever its message says. A guess: more than twice `active_walk`, for networks set up with longer ones.
 pub const MAX_WALK: u32 = 16;

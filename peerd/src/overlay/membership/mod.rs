@@ -1,7 +1,7 @@
 //! HyParView: which peers this one is linked to, and whom it can fall back on.
 //!
 //! Leitão, Pereira, Rodrigues: *HyParView: a membership protocol for reliable gossip-based broadcast*
-//! (DSN 2007). It knows nothing of what is sent along the links. Where it departs from the paper:
+//! (DSN 2007, pp. 419–429; pages elsewhere are those of the technical report, see [`Config`]). It knows nothing of what is sent along the links. Where it departs from the paper:
 //!
 //! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that a peer that
 //!   only takes links cannot fill it, and some incoming slots are kept for newcomers.
@@ -9,10 +9,12 @@
 //! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead),
 //!   since the newcomer seeks its own links as well.
 //! - The answer to a shuffle travels back along its walk, so that no link is made for it.
+//! - Who asks urgently is refused, too, where all neighbours are new, many were put out at once, or it was put out itself.
 //! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
 //!   its outgoing part is full.
 
 mod config;
+mod message;
 mod passive;
 mod requests;
 mod seeking;
@@ -22,129 +24,14 @@ mod walks;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use indexmap::IndexMap;
 use rand::{Rng, RngExt};
 
 pub use config::{Config, MAX_CONTACTS, MAX_WALK};
+pub use message::{Action, Event, Message};
 pub use passive::PassiveView;
 
 use super::{Contact, Misbehaviour, PeerId, Time, link::Bucket};
-
-/// What peers say to each other about membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// The sender is new.
-    Join,
-    /// A newcomer's contact on a random walk with `ttl` hops to go.
-    ForwardJoin {
-        /// Who is new.
-        newcomer: Contact,
-        /// Hops to go.
-        ttl: u32,
-    },
-    /// Be my neighbour; `urgent` if the sender has none.
-    Request {
-        /// The sender has no neighbour, or joins two islands.
-        urgent: bool,
-    },
-    /// Answers `Join` and `Request`.
-    Reply {
-        /// They are neighbours now.
-        accepted: bool,
-        /// Others to turn to.
-        peers: Vec<Contact>,
-    },
-    /// No longer neighbours.
-    Disconnect {
-        /// The sender lives on.
-        alive: bool,
-        /// Others to turn to.
-        peers: Vec<Contact>,
-    },
-    /// Contacts on a random walk.
-    Shuffle {
-        /// Made up by the origin.
-        nonce: u64,
-        /// Ids walked through, the origin first.
-        path: Vec<PeerId>,
-        /// Hops to go.
-        ttl: u32,
-        /// Others to turn to.
-        peers: Vec<Contact>,
-    },
-    /// Back along the path of its shuffle.
-    ShuffleReply {
-        /// Made up by the origin.
-        nonce: u64,
-        /// Ids walked through, the origin first.
-        path: Vec<PeerId>,
-        /// Others to turn to.
-        peers: Vec<Contact>,
-    },
-}
-
-/// What membership is told.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// There is a link, or a new one in the place of the old.
-    LinkUp {
-        /// Who.
-        peer: Contact,
-        /// Which of its lives.
-        incarnation: u64,
-        /// This side dialled.
-        dialled: bool,
-    },
-    /// There is no link any more.
-    LinkDown {
-        /// Who.
-        peer: PeerId,
-    },
-    /// There will be no link.
-    DialFailed {
-        /// Who.
-        peer: PeerId,
-    },
-    /// A peer said something.
-    Received {
-        /// Who said it.
-        from: PeerId,
-        /// What it said.
-        message: Message,
-    },
-    /// These peers are said to be there.
-    PeersFound(Vec<Contact>),
-    /// Become this peer's neighbour, whatever else.
-    Join(Contact),
-    /// Dial this peer, without becoming its neighbour.
-    Meet(Contact),
-    /// Become the neighbour of a peer that was met: it is of another island.
-    Bridge(PeerId),
-    /// Time has passed.
-    Tick,
-    /// Say goodbye to all.
-    Leave,
-}
-
-/// What membership wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Make a link; answered by `LinkUp` or `DialFailed`.
-    Dial(Contact),
-    /// Say this.
-    Send(PeerId, Message),
-    /// Close the link, after what was said on it.
-    Close(PeerId),
-    /// A peer that was to be met is linked.
-    Met(PeerId),
-    /// There is a new neighbour.
-    NeighbourUp(Contact),
-    /// There is one less.
-    NeighbourDown(PeerId),
-    /// Find this many peers, outside the overlay.
-    AskForPeers(usize),
-    /// A peer said what no peer of ours would say.
-    Misbehaved(PeerId, Misbehaviour),
-}
 
 /// Who made the link to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +46,9 @@ pub enum Direction {
 struct Neighbour {
     contact: Contact,
     direction: Direction,
+    since: Time,
+    /// How often in a row it had put off this peer before.
+    rests: u32,
 }
 
 #[derive(Debug)]
@@ -167,6 +57,8 @@ struct Link {
     incarnation: u64,
     dialled: bool,
     since: Time,
+    /// For contacts that the other side names.
+    contacts: Bucket,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,8 +81,23 @@ struct Pending {
 }
 
 /// Links, neighbours or not, held at once: all neighbours of the largest sensible set-up and as many
-/// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled.
+/// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled. A guess.
 pub const MAX_LINKS: usize = 64;
+
+/// Contacts taken from one link per second. A guess: of a hungry view's shuffles, one ends at each peer every five seconds, with eight
+/// contacts, over any of its links.
+const CONTACTS_PER_SECOND: u32 = 1;
+/// The same at once: a full message.
+const CONTACTS_AT_ONCE: u32 = 16;
+const _: () = assert!(CONTACTS_AT_ONCE as usize == MAX_CONTACTS);
+/// An incoming neighbour is not put out for another before it has been one for so long. A guess: it is to have found others.
+const MIN_STAY: Duration = Duration::from_secs(30);
+/// Peers remembered that were put out for others. A guess: far more than ask again and again.
+const MAX_PUT_OUT: usize = 256;
+/// Peers remembered that could not be dialled. A guess: what others name of the dead after a failure of most.
+const MAX_UNREACHABLE: usize = 256;
+/// A pause is doubled so often at most: past any sensible longest one.
+const MAX_DOUBLINGS: u32 = 16;
 
 /// The membership machine.
 #[derive(Debug)]
@@ -203,6 +110,11 @@ pub struct Membership {
     links: BTreeMap<PeerId, Link>,
     pending: BTreeMap<PeerId, Pending>,
     displacements: Bucket,
+    /// Who was put out for another, and when it last asked: it puts out nobody in turn, or peers that have only this one to turn to
+    /// would put out each other for ever.
+    displaced: IndexMap<PeerId, Time>,
+    /// Whom it could not dial, how often in a row, and until when it does not take their contact from others.
+    unreachable: IndexMap<PeerId, (u32, Time)>,
     next_shuffle: Time,
     shuffle_nonce: u64,
     /// When help may be asked for again, and the wait after that.
@@ -230,6 +142,8 @@ impl Membership {
             links: BTreeMap::new(),
             pending: BTreeMap::new(),
             displacements: Bucket::new(config.displacements_per_second, now),
+            displaced: IndexMap::new(),
+            unreachable: IndexMap::new(),
             next_shuffle: now + config.hungry_shuffle_interval,
             shuffle_nonce: 0,
             next_ask: now,
@@ -283,11 +197,12 @@ impl Membership {
                 if self.pending.remove(&peer).is_some() {
                     self.passive.remove(peer);
                     self.failures = self.failures.saturating_add(1);
+                    self.avoid(peer, now);
                 }
             }
             Event::Received { from, message } => self.on_message(from, message, now, rng, out),
             Event::PeersFound(peers) => {
-                // Freshly sampled, so worth more than what is there.
+                // Freshly sampled, so worth more than what is there, and what could not be dialled may be now.
                 self.remember(peers, rng);
             }
             Event::Join(contact) => self.dial(contact, Purpose::Insist, now, rng, out),
@@ -298,8 +213,15 @@ impl Membership {
                     self.dial(contact, Purpose::Insist, now, rng, out);
                 }
             }
+            Event::Part(peer) => {
+                if self.active.contains_key(&peer) {
+                    self.put_out(peer, true, now, rng, out);
+                    self.passive.remove(peer);
+                    self.hurry(now);
+                }
+            }
             Event::Tick => self.on_tick(now, rng, out),
-            Event::Leave => self.leave(rng, out),
+            Event::Leave => self.leave(now, rng, out),
         }
         self.seek(now, rng, out);
     }
@@ -350,13 +272,15 @@ impl Membership {
         }
         let before = self.links.get(&peer).map(|link| link.incarnation);
         if before.is_some_and(|before| before != incarnation) {
-            self.drop_neighbour(peer, false, rng, out);
+            self.drop_neighbour(peer, false, now, rng, out);
         }
         if let Some(neighbour) = self.active.get_mut(&peer) {
             neighbour.direction = direction(dialled);
             neighbour.contact = contact.clone();
         }
-        let link = Link { contact, incarnation, dialled, since: now };
+        self.unreachable.swap_remove(&peer);
+        let contacts = Bucket::holding(CONTACTS_AT_ONCE, CONTACTS_PER_SECOND, now);
+        let link = Link { contact, incarnation, dialled, since: now, contacts };
         self.links.insert(peer, link);
         if self.pending.contains_key(&peer) {
             self.request(peer, now, rng, out);
@@ -368,24 +292,42 @@ impl Membership {
         if let Some(pending) = self.pending.get(&peer)
             && pending.requested
         {
+            let firm = self.is_urgent(pending.purpose);
             self.pending.remove(&peer);
-            self.passive.rest(peer, now + self.config.refused_pause);
+            self.rest(peer, firm, now);
         }
-        if self.drop_neighbour(peer, false, rng, out) {
+        if self.drop_neighbour(peer, false, now, rng, out) {
             self.hurry(now);
         }
     }
 
     /// Takes `peer` out of the active view, and into the passive one if it is to be kept.
-    fn drop_neighbour(&mut self, peer: PeerId, keep: bool, rng: &mut impl Rng, out: &mut Actions) -> bool {
+    fn drop_neighbour(&mut self, peer: PeerId, keep: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) -> bool {
         let Some(neighbour) = self.active.remove(&peer) else {
             return false;
         };
         out.push(Action::NeighbourDown(peer));
         if keep {
-            self.passive.insert(neighbour.contact, rng);
+            let stayed = now.saturating_sub(neighbour.since) >= self.config.ask_max;
+            let rests = if stayed { 0 } else { neighbour.rests };
+            self.passive.insert_met(neighbour.contact, rests, rng);
         }
         true
+    }
+
+    /// Does not take the contact of who could not be dialled from others for a while: they name it again and again.
+    fn avoid(&mut self, peer: PeerId, now: Time) {
+        let times = self.unreachable.get(&peer).map_or(0, |(times, _)| *times);
+        let pause = self.config.refused_pause.saturating_mul(1 << times.min(MAX_DOUBLINGS)).min(self.config.ask_max);
+        if self.unreachable.len() >= MAX_UNREACHABLE && times == 0 {
+            self.unreachable.shift_remove_index(0);
+        }
+        self.unreachable.insert(peer, (times.saturating_add(1), now + pause));
+    }
+
+    /// Leaves who refused, or put this peer out, alone for a while.
+    fn rest(&mut self, peer: PeerId, firm: bool, now: Time) {
+        self.passive.rest(peer, firm, self.config.refused_pause, self.config.ask_max, now);
     }
 
     fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
@@ -404,9 +346,11 @@ impl Membership {
             Message::ForwardJoin { newcomer, ttl } => {
                 self.on_forward_join(from, newcomer, ttl, now, rng, out);
             }
-            Message::Shuffle { nonce, path, ttl, peers } => self.on_shuffle(from, nonce, path, ttl, peers, rng, out),
+            Message::Shuffle { nonce, path, ttl, peers } => {
+                self.on_shuffle(from, nonce, path, ttl, peers, now, rng, out);
+            }
             Message::ShuffleReply { nonce, path, peers } => {
-                self.on_shuffle_reply(from, nonce, path, peers, rng, out);
+                self.on_shuffle_reply(from, nonce, path, peers, now, rng, out);
             }
         }
     }
@@ -417,7 +361,7 @@ impl Membership {
         for peer in late {
             self.pending.remove(&peer);
             self.passive.remove(peer);
-            if self.links.contains_key(&peer) {
+            if self.links.remove(&peer).is_some() {
                 out.push(Action::Close(peer));
             }
         }
@@ -440,23 +384,24 @@ impl Membership {
             } else {
                 self.config.shuffle_interval
             };
+            // Spread, so that peers that started together do not all shuffle together. By how much is a guess.
             self.next_shuffle = now + wait.mul_f64(rng.random_range(0.75..1.25));
         }
     }
 
-    fn leave(&mut self, rng: &mut impl Rng, out: &mut Actions) {
+    fn leave(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         self.leaving = true;
         let all: Vec<PeerId> = self.active.keys().copied().collect();
         for peer in all {
-            self.put_out(peer, false, rng, out);
+            self.put_out(peer, false, now, rng, out);
         }
         self.pending.clear();
     }
 
     /// Tells a neighbour that it is none any more, and who else there is.
-    fn put_out(&mut self, peer: PeerId, alive: bool, rng: &mut impl Rng, out: &mut Actions) {
+    fn put_out(&mut self, peer: PeerId, alive: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let peers = self.sample_for(peer, rng);
-        self.drop_neighbour(peer, alive, rng, out);
+        self.drop_neighbour(peer, alive, now, rng, out);
         self.links.remove(&peer);
         out.push(Action::Send(peer, Message::Disconnect { alive, peers }));
         out.push(Action::Close(peer));

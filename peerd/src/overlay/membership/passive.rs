@@ -1,15 +1,27 @@
 //! The passive view: contacts to fall back on.
 
+use std::time::Duration;
+
 use indexmap::IndexMap;
 use rand::{Rng, RngExt};
 
+use super::MAX_DOUBLINGS;
 use crate::overlay::{Contact, PeerId, Time};
+
+/// One in so many places is kept for contacts that were met. A guess.
+const MET_SHARE: usize = 3;
 
 #[derive(Debug)]
 struct Entry {
     contact: Contact,
-    /// It refused, or could not be reached, and is left alone until then.
+    /// It refused, or put this peer out, and is left alone until then.
     not_before: Time,
+    /// How often in a row.
+    rests: u32,
+    /// It has no room even for who has nobody.
+    firm: bool,
+    /// This peer was linked to it once; others are hearsay.
+    met: bool,
 }
 
 /// A bounded set of contacts from which any can be drawn at random.
@@ -45,21 +57,38 @@ impl PassiveView {
         self.entries.values().map(|entry| &entry.contact)
     }
 
-    /// Adds a contact, in the place of a random one if the view is full.
+    /// Adds a contact that others name, in the place of a random one if the view is full: but not of one that was met, as long as
+    /// those are no more than a third. So nobody can fill the view with contacts of its choice.
     pub fn insert(&mut self, contact: Contact, rng: &mut impl Rng) {
-        let id = contact.id();
+        self.add(Entry { contact, not_before: Time::ZERO, rests: 0, firm: false, met: false }, rng);
+    }
+
+    /// Adds a contact that this peer was linked to, and that has put off this one so often.
+    pub fn insert_met(&mut self, contact: Contact, rests: u32, rng: &mut impl Rng) {
+        self.add(Entry { contact, not_before: Time::ZERO, rests, firm: false, met: true }, rng);
+    }
+
+    fn add(&mut self, new: Entry, rng: &mut impl Rng) {
+        let id = new.contact.id();
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.contact = contact;
+            entry.contact = new.contact;
+            entry.met |= new.met;
+            entry.rests = entry.rests.max(new.rests);
             return;
         }
         if self.capacity == 0 {
             return;
         }
         if self.entries.len() >= self.capacity {
-            self.entries.swap_remove_index(rng.random_range(0..self.entries.len()));
+            let met = self.entries.values().filter(|entry| entry.met).count();
+            let spare = met * MET_SHARE <= self.capacity;
+            let len = self.entries.len();
+            let start = rng.random_range(0..len);
+            let hearsay = |index: &usize| self.entries.get_index(*index).is_some_and(|(_, entry)| !entry.met);
+            let place = (0..len).map(|offset| (start + offset) % len).find(|index| !spare || hearsay(index));
+            self.entries.swap_remove_index(place.unwrap_or(start));
         }
-        let not_before = Time::ZERO;
-        self.entries.insert(id, Entry { contact, not_before });
+        self.entries.insert(id, new);
     }
 
     /// Forgets a contact.
@@ -67,16 +96,24 @@ impl PassiveView {
         self.entries.swap_remove(&peer).map(|entry| entry.contact)
     }
 
-    /// Leaves a contact alone for a while.
-    pub fn rest(&mut self, peer: PeerId, until: Time) {
+    /// How often in a row a contact has put off this peer.
+    pub fn rests(&self, peer: PeerId) -> u32 {
+        self.entries.get(&peer).map_or(0, |entry| entry.rests)
+    }
+
+    /// Leaves a contact alone from `now` on: first for `pause`, then for twice as long each time, up to `longest`. `firm` if it
+    /// has no room even for who has nobody.
+    pub fn rest(&mut self, peer: PeerId, firm: bool, pause: Duration, longest: Duration, now: Time) {
         if let Some(entry) = self.entries.get_mut(&peer) {
-            entry.not_before = until;
+            entry.not_before = now + pause.saturating_mul(1 << entry.rests.min(MAX_DOUBLINGS)).min(longest);
+            entry.rests = entry.rests.saturating_add(1);
+            entry.firm = firm;
         }
     }
 
-    /// Ends all rests: circumstances have changed.
+    /// Ends the rests of those who may have room after all, now that this peer has nobody.
     pub fn wake(&mut self) {
-        for entry in self.entries.values_mut() {
+        for entry in self.entries.values_mut().filter(|entry| !entry.firm) {
             entry.not_before = Time::ZERO;
         }
     }

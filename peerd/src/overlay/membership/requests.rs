@@ -2,7 +2,10 @@
 
 use rand::Rng;
 
-use super::{Action, Actions, Direction, MAX_CONTACTS, Membership, Message, Misbehaviour, Neighbour, Purpose, direction};
+use super::{
+    Action, Actions, Direction, MAX_CONTACTS, MAX_PUT_OUT, MIN_STAY, Membership, Message, Misbehaviour, Neighbour, Purpose,
+    direction,
+};
 use crate::overlay::{Contact, PeerId, Time};
 
 impl Membership {
@@ -28,20 +31,27 @@ impl Membership {
             // Several were dialled for one slot, and another was faster.
             self.pending.remove(&peer);
             if let Some(link) = self.links.remove(&peer) {
-                self.passive.insert(link.contact, rng);
+                let rests = self.passive.rests(peer);
+                self.passive.insert_met(link.contact, rests, rng);
             }
             out.push(Action::Close(peer));
             return;
         }
         pending.requested = true;
         pending.deadline = now + self.config.request_timeout;
-        let urgent = !self.settled || pending.purpose == Purpose::Insist;
+        let purpose = pending.purpose;
+        let urgent = self.is_urgent(purpose);
         let message = if self.joined { Message::Request { urgent } } else { Message::Join };
         out.push(Action::Send(peer, message));
     }
 
+    /// Whether this peer's request is one that others put somebody out for.
+    pub(super) fn is_urgent(&self, purpose: Purpose) -> bool {
+        !self.settled || purpose == Purpose::Insist
+    }
+
     /// "A node that receives a join request will start by adding the new node to its active view, even
-    /// if it has to drop a random node from it" and sends a forward join to all others (HyParView, "Join Mechanism").
+    /// if it has to drop a random node from it" and sends a forward join to all others (HyParView, p. 6).
     pub(super) fn on_join(&mut self, from: PeerId, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let known = self.active.contains_key(&from);
         if !self.accept(from, true, now, rng, out) || known {
@@ -56,9 +66,10 @@ impl Membership {
         }
     }
 
-    /// "A node that receives a high priority neighbor request will always accept the request, even if it
-    /// has to drop a random member from its active view. If a node receives a low priority Neighbor
-    /// request, it will only accept it if it has a free slot" (HyParView, "Active View Management").
+    /// "A node q that receives a high priority neighbor request will always accept the request, even if it has to drop a random
+    /// member from its active view […]. If a node q receives a low priority Neighbor request, it will only accept the request if it
+    /// has a free slot in its active view" (HyParView, Active View Management). Here even an urgent one is refused where
+    /// too many were put out for others within a second, all neighbours are new, or who asks was put out itself.
     pub(super) fn on_request(&mut self, from: PeerId, urgent: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         self.accept(from, urgent, now, rng, out);
     }
@@ -68,7 +79,7 @@ impl Membership {
         let peers = self.sample_for(from, rng);
         out.push(Action::Send(from, Message::Reply { accepted, peers }));
         if accepted {
-            self.add_neighbour(from, out);
+            self.add_neighbour(from, now, out);
         } else if !self.pending.contains_key(&from) {
             self.links.remove(&from);
             out.push(Action::Close(from));
@@ -89,24 +100,46 @@ impl Membership {
         if taken < slots && self.active.len() < self.config.max_active() {
             return true;
         }
-        if !urgent || !self.displacements.try_take(now) {
+        if !urgent || self.was_displaced(from, now) {
             return false;
         }
-        match self.random_neighbour(rng, |_, n| incoming(n)) {
-            Some(peer) => self.put_out(peer, true, rng, out),
-            None => return false,
+        let settled = |n: &Neighbour| incoming(n) && n.since + MIN_STAY <= now;
+        let Some(peer) = self.random_neighbour(rng, |_, n| settled(n)) else {
+            return false;
+        };
+        if !self.displacements.try_take(now) {
+            return false;
         }
+        if self.displaced.len() >= MAX_PUT_OUT {
+            self.displaced.shift_remove_index(0);
+        }
+        self.displaced.insert(peer, now);
+        self.put_out(peer, true, now, rng, out);
         self.active.len() < self.config.max_active()
     }
 
-    pub(super) fn add_neighbour(&mut self, peer: PeerId, out: &mut Actions) {
+    /// Whether `peer` was put out for another, and has not ceased to ask since.
+    fn was_displaced(&mut self, peer: PeerId, now: Time) -> bool {
+        // It asks once in `ask_max` at least, and a half later at most.
+        let forgotten = 2 * self.config.ask_max;
+        match self.displaced.get_mut(&peer) {
+            Some(asked) if now < *asked + forgotten => {
+                *asked = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn add_neighbour(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
         let Some(link) = self.links.get(&peer) else {
             return;
         };
         self.pending.remove(&peer);
+        let rests = self.passive.rests(peer);
         self.passive.remove(peer);
         self.joined = true;
-        let neighbour = Neighbour { contact: link.contact.clone(), direction: direction(link.dialled) };
+        let neighbour = Neighbour { contact: link.contact.clone(), direction: direction(link.dialled), since: now, rests };
         if self.active.insert(peer, neighbour).is_none() {
             out.push(Action::NeighbourUp(link.contact.clone()));
         }
@@ -130,32 +163,36 @@ impl Membership {
             return;
         }
         let asked = self.pending.get(&from).is_some_and(|p| p.requested);
+        // Nobody asked for the contacts of other replies.
+        let peers = if asked { self.affordable(from, peers, now) } else { Vec::new() };
         if self.active.contains_key(&from) {
             // Our request crossed theirs, which was accepted.
             self.pending.remove(&from);
             if asked && !accepted {
-                self.drop_neighbour(from, true, rng, out);
+                self.drop_neighbour(from, true, now, rng, out);
             }
         } else if !asked {
             // Too late, or never asked for.
-            self.put_out(from, true, rng, out);
+            self.put_out(from, true, now, rng, out);
             return;
         } else if accepted && self.active.len() < self.config.max_active() {
             let insisted = self.pending.get(&from).is_some_and(|p| p.purpose == Purpose::Insist);
             if insisted && self.outgoing() >= self.config.outgoing {
                 let own = |_, n: &Neighbour| n.direction == Direction::Outgoing;
                 if let Some(peer) = self.random_neighbour(rng, own) {
-                    self.put_out(peer, true, rng, out);
+                    self.put_out(peer, true, now, rng, out);
                 }
             }
-            self.add_neighbour(from, out);
+            self.add_neighbour(from, now, out);
         } else {
             if let Some(pending) = self.pending.remove(&from) {
-                self.passive.insert(pending.contact, rng);
+                let firm = self.is_urgent(pending.purpose);
+                let rests = self.passive.rests(from);
+                self.passive.insert_met(pending.contact, rests, rng);
+                self.rest(from, firm, now);
             }
-            self.passive.rest(from, now + self.config.refused_pause);
             if accepted {
-                self.put_out(from, true, rng, out);
+                self.put_out(from, true, now, rng, out);
             } else {
                 self.links.remove(&from);
                 out.push(Action::Close(from));
@@ -177,18 +214,30 @@ impl Membership {
             return;
         }
         self.pending.remove(&from);
-        let lost = self.drop_neighbour(from, alive, rng, out);
-        if alive {
-            self.passive.rest(from, now + self.config.refused_pause);
-        } else {
-            self.passive.remove(from);
-        }
+        let peers = self.affordable(from, peers, now);
+        let lost = self.drop_neighbour(from, alive, now, rng, out);
         self.links.remove(&from);
         out.push(Action::Close(from));
         self.remember(peers, rng);
         if lost {
             self.hurry(now);
         }
+        if alive {
+            // It had no room for this one; it is not turned to again at once, even by who has nobody.
+            self.rest(from, true, now);
+        } else {
+            self.passive.remove(from);
+        }
+    }
+
+    /// Of the contacts that `from` names, as many as it may name now, or a few messages could fill the passive view.
+    pub(super) fn affordable(&mut self, from: PeerId, mut peers: Vec<Contact>, now: Time) -> Vec<Contact> {
+        let Some(link) = self.links.get_mut(&from) else {
+            return Vec::new();
+        };
+        let avoided = |peer| self.unreachable.get(&peer).is_some_and(|(_, until)| now < *until);
+        peers.retain(|contact| !avoided(contact.id()) && link.contacts.try_take(now));
+        peers
     }
 
     /// Whether a list of contacts is within its limit.

@@ -48,7 +48,7 @@ impl Membership {
         if self.leaving {
             return;
         }
-        // A newcomer joins through one or two peers; the others learn of it by the walk.
+        // A newcomer joins through one contact in HyParView (p. 6), and the others learn of it by the walk. Two is a guess: one may be dead.
         let at_once = if self.joined { MAX_PENDING } else { 2 };
         while self.missing() > 0 && self.pending.len() < at_once {
             let free = |id| !self.pending.contains_key(&id) && !self.links.contains_key(&id);
@@ -63,6 +63,7 @@ impl Membership {
         if now >= self.next_ask {
             out.push(Action::AskForPeers(self.config.ask_sample));
             self.asked_at = Some(now);
+            // Spread, so that peers that lost each other at once do not all ask at once. By how much is a guess.
             let jitter = rng.random_range(0.75..1.25);
             self.next_ask = now + self.ask_wait.mul_f64(jitter);
             self.ask_wait = (self.ask_wait * 2).min(self.config.ask_max);

@@ -7,6 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
+mod crowded;
+
 struct Peer {
     machine: Membership,
     rng: ChaCha8Rng,
@@ -96,11 +98,34 @@ fn a_stampede_of_urgent_requests_puts_out_only_a_few() {
     peer.settle(1..20);
     let slots = Config::default().incoming + Config::default().reserved;
     let taken = (100..200).filter(|number| peer.asked(*number, true)).count();
+    assert_eq!(taken, slots, "who has just come stays for a while");
+    peer.now += MIN_STAY;
+    let taken = (200..300).filter(|number| peer.asked(*number, true)).count();
     let displaced = Config::default().displacements_per_second as usize;
-    assert_eq!(taken, slots + displaced);
+    assert_eq!(taken, displaced);
     assert_eq!(peer.count(Direction::Outgoing), Config::default().outgoing);
     peer.now += Duration::from_secs(1);
-    assert!(peer.asked(201, true));
+    assert!(peer.asked(301, true));
+}
+
+#[test]
+fn who_was_put_out_puts_out_nobody_in_turn() {
+    let mut peer = Peer::new();
+    assert_eq!((100..106).filter(|number| peer.asked(*number, true)).count(), 6);
+    peer.now += MIN_STAY;
+    peer.link(200, false);
+    let out = peer.hear(200, Message::Request { urgent: true });
+    let put_out = out.iter().find_map(|action| match action {
+        Action::Send(to, Message::Disconnect { alive: true, .. }) => Some(to.as_u128()),
+        _ => None,
+    });
+    let put_out = put_out.expect("somebody has to go");
+    for _ in 0..20 {
+        peer.now += Duration::from_secs(60);
+        assert!(!peer.asked(put_out, true));
+    }
+    peer.tell(Event::LinkDown { peer: PeerId::from_u128(200) });
+    assert!(peer.asked(put_out, true), "a free slot is anybody's");
 }
 
 #[test]
@@ -204,6 +229,51 @@ fn a_link_on_which_nobody_asks_is_closed() {
     peer.link(1, false);
     peer.now = peer.machine.next_deadline(peer.now).expect("a deadline").max(Config::default().idle_link);
     assert!(peer.tell(Event::Tick).contains(&Action::Close(PeerId::from_u128(1))));
+}
+
+#[test]
+fn a_link_that_came_too_late_is_forgotten_when_it_is_closed() {
+    let mut peer = Peer::new();
+    peer.tell(Event::Join(contact(1)));
+    peer.now += Config::default().dial_timeout / 2;
+    peer.link(1, true);
+    peer.now += Config::default().dial_timeout;
+    assert!(peer.tell(Event::Tick).contains(&Action::Close(PeerId::from_u128(1))));
+    assert!(peer.machine.links.is_empty());
+}
+
+#[test]
+fn one_neighbour_cannot_fill_the_passive_view_with_its_own() {
+    let mut peer = Peer::new();
+    peer.settle(1..60);
+    assert!(peer.asked(100, true) && peer.asked(101, true));
+    // Some it was linked to.
+    let outgoing = peer.machine.neighbours().filter(|(_, direction)| *direction == Direction::Outgoing);
+    let met: Vec<PeerId> = outgoing.map(|(contact, _)| contact.id()).collect();
+    for id in &met {
+        peer.hear(id.as_u128(), Message::Disconnect { alive: true, peers: Vec::new() });
+    }
+    let ours = |peer: &Peer| peer.machine.passive().contacts().filter(|contact| contact.id().as_u128() < 1_000).count();
+    let before = ours(&peer);
+    let mut number = 1_000;
+    let mut made_up = || {
+        number += 8;
+        (number..number + 8).map(contact).collect::<Vec<_>>()
+    };
+    let from = PeerId::from_u128(100);
+    for nonce in 0..50 {
+        peer.hear(100, Message::Reply { accepted: true, peers: made_up() });
+        peer.hear(100, Message::Shuffle { nonce, path: vec![from], ttl: 1, peers: made_up() });
+        let newcomer = made_up().remove(0);
+        peer.hear(100, Message::ForwardJoin { newcomer, ttl: 0 });
+    }
+    assert!(ours(&peer) + MAX_CONTACTS >= before, "{} of {before}", ours(&peer));
+    // Slowly it can fill what is hearsay, but not the rest.
+    for nonce in 0..600 {
+        peer.now += Duration::from_secs(1);
+        peer.hear(100, Message::Shuffle { nonce, path: vec![from], ttl: 1, peers: made_up() });
+    }
+    assert!(!met.is_empty() && met.iter().all(|id| peer.machine.passive().contains(*id)));
 }
 
 #[test]

@@ -24,13 +24,15 @@ impl Membership {
         match next {
             Some(next) if ttl > 0 => {
                 if ttl == self.config.passive_walk {
-                    self.passive.insert(newcomer.clone(), rng);
+                    let known = self.affordable(from, vec![newcomer.clone()], now);
+                    self.remember(known, rng);
                 }
                 let ttl = ttl - 1;
                 out.push(Action::Send(next, Message::ForwardJoin { newcomer, ttl }));
             }
             _ => {
-                self.passive.insert(newcomer.clone(), rng);
+                let known = self.affordable(from, vec![newcomer.clone()], now);
+                self.remember(known, rng);
                 if self.missing() > 0 && !self.links.contains_key(&id) {
                     self.dial(newcomer, Purpose::Neighbour, now, rng, out);
                 }
@@ -59,6 +61,7 @@ impl Membership {
         mut path: Vec<PeerId>,
         ttl: u32,
         peers: Vec<Contact>,
+        now: Time,
         rng: &mut impl Rng,
         out: &mut Actions,
     ) {
@@ -84,17 +87,20 @@ impl Membership {
                     let reply = Message::ShuffleReply { nonce, path, peers: answer };
                     out.push(Action::Send(from, reply));
                 }
+                let peers = self.affordable(from, peers, now);
                 self.remember(peers, rng);
             }
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // the fields of one message
     pub(super) fn on_shuffle_reply(
         &mut self,
         from: PeerId,
         nonce: u64,
         mut path: Vec<PeerId>,
         peers: Vec<Contact>,
+        now: Time,
         rng: &mut impl Rng,
         out: &mut Actions,
     ) {
@@ -110,7 +116,10 @@ impl Membership {
                 out.push(Action::Send(next, Message::ShuffleReply { nonce, path, peers }));
             }
             Some(_) => {}
-            None if nonce == self.shuffle_nonce => self.remember(peers, rng),
+            None if nonce == self.shuffle_nonce => {
+                let peers = self.affordable(from, peers, now);
+                self.remember(peers, rng);
+            }
             None => {}
         }
     }

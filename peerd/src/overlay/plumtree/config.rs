@@ -1,7 +1,7 @@
 //! The numbers of the broadcast protocol, with where they come from.
 //!
-//! "Plumtree" is Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007; longer as technical report DI-FCUL TR-07-14). What
-//! is quoted is from its description of tree repair, in the words that other implementations quote; no pages are given, as the prints differ.
+//! "Plumtree" is Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees*. Pages are those of the technical report DI-FCUL TR-07-14, as
+//! iroh-gossip's source cites them; the proceedings (SRDS 2007, pp. 301–310) are a shorter print.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Config {
     /// between the messages of a burst.
     pub advertise_delay: Duration,
     /// First wait for an advertised broadcast before it is pulled. Plumtree: "should be configured
-    /// considering the diameter of the overlay and a target maximum recovery latency";
+    /// considering the diameter of the overlay and a target maximum recovery latency" (p. 8);
     /// here it follows what is measured, between the two limits below. A guess.
     pub graft_first: Duration,
     /// Shortest such wait. A guess: the jitter of a local network.
@@ -25,10 +25,18 @@ pub struct Config {
     /// Longest such wait. A guess: the recovery people still bear.
     pub graft_max: Duration,
     /// Wait for the answer to a pull before the next holder is asked: "in the order of an average
-    /// round trip time to a neighbor" (Plumtree). A guess.
+    /// round trip time to a neighbor" (Plumtree, p. 9). 400 ms is a guess.
     pub graft_retry: Duration,
     /// How long a broadcast is kept for peers that were cut off. A guess: a laptop's change of network.
     pub retention: Duration,
+}
+
+impl Config {
+    /// How long two peers may have lost each other without being islands to each other: the time until each has another root, or the
+    /// same one's next beacon has reached both.
+    pub fn lapse(&self) -> Duration {
+        self.root_expiry + 2 * self.beacon_interval
+    }
 }
 
 impl Default for Config {
@@ -50,11 +58,26 @@ impl Default for Config {
 pub const MAX_PAYLOAD: usize = 64 << 10;
 /// Broadcasts kept for peers that were cut off and for pulls. A guess: a minute at 60 a second.
 pub const MAX_KEPT: usize = 4_096;
-/// Bytes of payload kept: a quarter of the 30 MiB an idle peer may use.
+/// Bytes of payload kept. A guess: a quarter of the 30 MiB an idle peer may use.
 pub const MAX_KEPT_BYTES: usize = 8 << 20;
-/// Origins whose sequence windows are remembered, about 100 bytes each: every peer of a network of
-/// 10,000 may be a sender.
+/// Origins whose sequence windows are remembered, about 150 bytes each: every peer of a network of
+/// 10,000 may be a sender, with room for those that came in the place of others. A guess.
 pub const MAX_ORIGINS: usize = 16_384;
+/// Origins not heard of before that one link may bring per second: as many as can be remembered for as long as broadcasts are
+/// kept, or those that are made up would push out the others'.
+pub const NEW_ORIGINS_PER_SECOND: u32 = 270;
+/// The same at once: a quarter of all. A guess.
+pub const NEW_ORIGINS_AT_ONCE: u32 = 4_096;
+/// How far an incarnation may be ahead of this peer's clock. A guess: clocks are wrong by hours, or a time zone, and hardly by a year;
+/// who is named so far ahead can still go on after it.
+pub const MAX_INCARNATION_AHEAD: Duration = Duration::from_secs(366 * 24 * 3_600);
+/// A clock that says less, in milliseconds since 1970, is not set: this was written later.
+pub const CLOCK_IS_RIGHT_FROM: u64 = 1_735_689_600_000;
+/// How far a sequence number may be ahead of the last one of that life. A guess: ten thousand broadcasts a second, for five days in
+/// which nothing was heard of them.
+pub const MAX_SEQUENCE_AHEAD: u64 = 1 << 32;
+/// Words of 64 sequence numbers in all of them: 4 MiB. An origin needs one while nothing of it is missing, and 65 at most.
+pub const MAX_WINDOW_WORDS: usize = (4 << 20) / 8;
 /// Broadcasts that were advertised and have not come. A guess: as many as are kept.
 pub const MAX_MISSING: usize = 4_096;
 /// Holders remembered for a missing broadcast. A guess: half the neighbours.
@@ -63,15 +86,24 @@ pub const MAX_HOLDERS: usize = 4;
 pub const MAX_PULLS: usize = 2 * MAX_HOLDERS;
 /// Broadcasts asked for at once. A guess: with full payloads, 4 MiB under way.
 pub const MAX_PULLS_IN_FLIGHT: usize = 64;
+/// Of those, asked of one holder: it cannot use up all, however little it gives. A guess.
+pub const MAX_PULLS_OF_HOLDER: usize = MAX_PULLS_IN_FLIGHT / 2;
+/// Of those, asked of a holder that has not given anything yet. A guess: with full payloads, two seconds on a link of 1 Mbit/s.
+pub const PULLS_AT_FIRST: usize = 4;
+/// How long what was asked for may wait behind other things that a holder gives: `MAX_PULLS_OF_HOLDER` of full length on a link
+/// of 1 Mbit/s.
+pub const MAX_ANSWER: Duration = Duration::from_secs(20);
 /// Bytes of payload given for one graft message; who wants more asks again. A guess: what the queue of a
 /// link bears.
 pub const MAX_GRAFT_BYTES: usize = 1 << 20;
-/// Ids in one advert or graft message: 512 are 16 KiB, or less.
+/// Ids in one advert or graft message: 512 are some 16 KiB, and 21 KiB where all numbers are as long as can be. A guess: well below
+/// a payload.
 pub const MAX_IDS: usize = 512;
-/// Broadcasts that a neighbour advertised and did not give, more than it gave, before it is named. A guess.
-pub const MAX_BROKEN_PROMISES: u32 = 256;
+/// Broadcasts that a neighbour advertised and did not give when asked twice, more than it gave, before it is named and parted
+/// from. A guess: some 20 s of nothing but that, as it is asked for few at a time.
+pub const MAX_BROKEN_PROMISES: u32 = 64;
 /// Links between a peer and the root beyond which a beacon is not believed: a tree of 10,000 is 10
-/// deep; this ends counting to infinity.
+/// deep; this ends counting to infinity. A guess: room for networks that are not as well linked.
 pub const MAX_DEPTH: u32 = 64;
 /// Sequence numbers a beacon may reach: at one a second, longer than the sun lasts.
 pub const MAX_BEACON_SEQUENCE: u64 = 1 << 60;

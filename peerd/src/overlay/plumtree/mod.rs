@@ -1,6 +1,6 @@
 //! Plumtree: how a broadcast reaches every peer, along a tree where that works and by asking where it does not.
 //!
-//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007). It knows the neighbours that
+//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007, pp. 301–310). It knows the neighbours that
 //! it is told of and nothing of how they are found. A broadcast is pushed along eager links and
 //! advertised (IHAVE) along lazy ones; what was advertised and does not come is pulled (GRAFT), which
 //! makes the link eager; what comes twice is not wanted from there (PRUNE). Where it departs from
@@ -9,10 +9,13 @@
 //! - A broadcast is named by origin, incarnation and sequence number, not by its content.
 //! - The eager links of all senders are the branches of one rooted tree (see [`Tree`]), plus what
 //!   GRAFT added since. Without a parent, at the root or after a failure, all links are eager.
-//! - A link that came up between two islands carries adverts for all that is kept, so
+//! - A new link carries adverts for what came lately, and one between two islands for all that is kept, so
 //!   that each side pulls what it missed.
 
 mod config;
+mod lateness;
+mod lives;
+mod message;
 mod missing;
 mod store;
 #[cfg(test)]
@@ -20,141 +23,88 @@ mod tests;
 mod tree;
 mod window;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use rand::Rng;
 
 pub use config::*;
+pub use lateness::Lateness;
+pub use lives::Lives;
+pub use message::{Action, Advert, Counts, Event, Gossip, Message, MessageId};
 pub use missing::{Due, Missing, Pull};
 pub use store::{Kept, Store};
 pub use tree::{Beacon, Root, Tree};
 pub use window::{WINDOW, Windows};
 
-use super::{Misbehaviour, PeerId, Time};
+use super::{Misbehaviour, PeerId, Time, link::Bucket};
 
-/// Names one broadcast for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId {
-    /// Who sent it.
-    pub origin: PeerId,
-    /// In which of its lives.
-    pub incarnation: u64,
-    /// The how-manieth of that life.
-    pub sequence: u64,
-}
-
-/// A broadcast on a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gossip {
-    /// Its name.
-    pub id: MessageId,
-    /// Links travelled, the one it is on included.
-    pub hops: u32,
-    /// Time since it was sent, not counting that on links.
-    pub age: Duration,
-    /// What was broadcast.
-    pub payload: Bytes,
-}
-
-/// A broadcast that a neighbour has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advert {
-    /// Its name.
-    pub id: MessageId,
-    /// Time since it was sent.
-    pub age: Duration,
-}
-
-/// What neighbours say to each other about broadcasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// Shapes the tree.
-    Beacon(Beacon),
-    /// A broadcast.
-    Gossip(Gossip),
-    /// IHAVE.
-    Advertise(Vec<Advert>),
-    /// Give me these, and push from now on if `push`.
-    Graft {
-        /// Which.
-        ids: Vec<MessageId>,
-        /// And push what comes from now on.
-        push: bool,
-    },
-    /// Do not push.
-    Prune,
-}
-
-/// What the broadcast machine is told.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// There is a neighbour, or a new link to an old one.
-    NeighbourUp(PeerId),
-    /// There is one less.
-    NeighbourDown(PeerId),
-    /// A neighbour said something.
-    Received {
-        /// Who said it.
-        from: PeerId,
-        /// What it said.
-        message: Message,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What it wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Say this.
-    Send(PeerId, Message),
-    /// Show this, from that neighbour.
-    Deliver(PeerId, Gossip),
-    /// A peer said what no peer of ours would say.
-    Misbehaved(PeerId, Misbehaviour),
-}
-
-/// What has happened so far, in broadcasts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Received for the first time and delivered.
-    pub delivered: u64,
-    /// Received again, and not delivered.
-    pub duplicates: u64,
-    /// Received, but too old to be told from new, or from before this peer was there.
-    pub stale: u64,
-    /// Pulled from a neighbour.
-    pub pulled: u64,
-    /// Advertised, asked for in vain and forgotten.
-    pub forgotten: u64,
-    /// Pushed or given to neighbours.
-    pub sent: u64,
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Side {
     /// GRAFT made it eager although it is no branch.
     grafted: bool,
     /// PRUNE made it lazy although there is no parent.
     pruned: bool,
+    /// To be advertised.
     adverts: Vec<MessageId>,
+    /// What arrived before and is kept has not been advertised.
+    advertised_from: Time,
     broken_promises: u32,
+    /// For origins that nobody has brought before.
+    new_origins: Bucket,
+}
+
+impl Side {
+    fn new(advertised_from: Time, now: Time) -> Self {
+        Self {
+            grafted: false,
+            pruned: false,
+            adverts: Vec::new(),
+            advertised_from,
+            broken_promises: 0,
+            new_origins: Bucket::holding(NEW_ORIGINS_AT_ONCE, NEW_ORIGINS_PER_SECOND, now),
+        }
+    }
+
+    /// Adds one to what is to be advertised; what fills a message goes at once.
+    fn advertise(&mut self, peer: PeerId, id: MessageId, store: &Store, now: Time, out: &mut Actions) {
+        self.adverts.push(id);
+        if self.adverts.len() >= MAX_IDS {
+            self.send_adverts(peer, store, now, out);
+        }
+    }
+
+    fn send_adverts(&mut self, peer: PeerId, store: &Store, now: Time, out: &mut Actions) {
+        if self.adverts.is_empty() {
+            return;
+        }
+        let mut adverts = Vec::with_capacity(self.adverts.len());
+        adverts.extend(self.adverts.drain(..).filter_map(|id| {
+            let kept = store.get(&id)?;
+            Some(Advert { id, age: now.saturating_sub(kept.born) })
+        }));
+        if !adverts.is_empty() {
+            out.push(Action::Send(peer, Message::Advertise(adverts)));
+        }
+    }
+}
+
+fn is_eager(tree: &Tree, peer: PeerId, side: &Side) -> bool {
+    tree.is_branch(peer) || side.grafted || tree.parent().is_none() && !side.pruned
 }
 
 /// The broadcast machine.
 #[derive(Debug)]
 pub struct Plumtree {
-    me: Root,
+    me: PeerId,
+    lives: Lives,
     config: Config,
-    started: Time,
     sides: BTreeMap<PeerId, Side>,
     tree: Tree,
     seen: Windows,
     store: Store,
     missing: Missing,
     advertise_at: Option<Time>,
-    last_sequence: u64,
     counts: Counts,
 }
 
@@ -163,17 +113,15 @@ type Actions = Vec<Action>;
 impl Plumtree {
     /// A peer without neighbours. `incarnation` must be larger than in any earlier life of `me`.
     pub fn new(me: PeerId, incarnation: u64, config: Config, now: Time) -> Self {
-        let me = Root { incarnation, id: me };
         Self {
             me,
-            started: now,
+            lives: Lives::new(me, incarnation, now),
             sides: BTreeMap::new(),
-            tree: Tree::new(me, config.clone(), now),
+            tree: Tree::new(Root { incarnation, id: me }, config.clone(), now),
             seen: Windows::new(MAX_ORIGINS),
             store: Store::new(MAX_KEPT, MAX_KEPT_BYTES),
             missing: Missing::new(&config),
             advertise_at: None,
-            last_sequence: 0,
             counts: Counts::default(),
             config,
         }
@@ -182,6 +130,11 @@ impl Plumtree {
     /// The shape of the tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// What its broadcasts are named by: the incarnation it started with, or a later one (see [`Lives`]).
+    pub fn incarnation(&self) -> u64 {
+        self.lives.incarnation()
     }
 
     /// What has happened so far.
@@ -196,11 +149,7 @@ impl Plumtree {
 
     /// Whether broadcasts are pushed to `peer`.
     pub fn is_eager(&self, peer: PeerId) -> bool {
-        self.sides.get(&peer).is_some_and(|side| self.eager(peer, side))
-    }
-
-    fn eager(&self, peer: PeerId, side: &Side) -> bool {
-        self.tree.is_branch(peer) || side.grafted || self.tree.parent().is_none() && !side.pruned
+        self.sides.get(&peer).is_some_and(|side| is_eager(&self.tree, peer, side))
     }
 
     /// Sends `payload` to all; `None` if it is longer than [`MAX_PAYLOAD`].
@@ -208,8 +157,7 @@ impl Plumtree {
         if payload.len() > MAX_PAYLOAD {
             return None;
         }
-        self.last_sequence += 1;
-        let id = MessageId { origin: self.me.id, incarnation: self.me.incarnation, sequence: self.last_sequence };
+        let id = self.lives.name();
         self.seen.insert(&id);
         let kept = Kept { payload, hops: 0, born: now, from: None };
         self.spread(id, kept, now, out);
@@ -221,8 +169,11 @@ impl Plumtree {
         let had_parent = self.tree.parent().is_some();
         match event {
             Event::NeighbourUp(peer) => {
-                self.sides.insert(peer, Side::default());
+                let advertised_from = now.saturating_sub(self.config.lapse());
+                self.sides.insert(peer, Side::new(advertised_from, now));
                 self.tree.up(peer);
+                // Both may have lost each other, and others, for so short a time that they are no islands to each other.
+                self.advertise_kept(peer, advertised_from..Time::MAX, now, out);
             }
             Event::NeighbourDown(peer) => {
                 self.sides.remove(&peer);
@@ -252,8 +203,11 @@ impl Plumtree {
     fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         match message {
             Message::Beacon(beacon) => {
-                if self.tree.on_beacon(from, beacon, now, rng) {
-                    self.advertise_all(from, now, out);
+                if self.tree.on_beacon(from, beacon, now, rng)
+                    && let Some(side) = self.sides.get_mut(&from)
+                {
+                    let rest = Time::ZERO..std::mem::take(&mut side.advertised_from);
+                    self.advertise_kept(from, rest, now, out);
                 }
             }
             Message::Gossip(gossip) => self.on_gossip(from, gossip, now, out),
@@ -280,13 +234,23 @@ impl Plumtree {
         if let Some(side) = self.sides.get_mut(&from) {
             side.broken_promises = side.broken_promises.saturating_sub(1);
         }
+        self.missing.gave(from, now);
         if self.seen.contains(&id) {
             self.on_duplicate(from, &id, out);
             return;
         }
         self.missing.arrived(&id, from, self.tree.is_branch(from), now);
-        if id.origin == self.me.id || self.is_stale(gossip.age, now) {
+        let own = id.origin == self.me;
+        self.lives.go_on_after(&id, now);
+        if own || self.is_stale(gossip.age, now) || !self.believes(&id, now) {
             self.counts.stale += 1;
+            return;
+        }
+        if !self.seen.knows(id.origin)
+            && let Some(side) = self.sides.get_mut(&from)
+            && !side.new_origins.try_take(now)
+        {
+            self.counts.refused += 1;
             return;
         }
         self.seen.insert(&id);
@@ -297,9 +261,13 @@ impl Plumtree {
         self.spread(id, kept, now, out);
     }
 
+    fn believes(&self, id: &MessageId, now: Time) -> bool {
+        self.lives.believes(id.incarnation, now) && self.seen.believes(id)
+    }
+
     /// From before this peer was there, or so old that nobody should have it any more.
     fn is_stale(&self, age: Duration, now: Time) -> bool {
-        age > self.config.retention * 2 || age > now.saturating_sub(self.started) + self.config.graft_max
+        age > self.config.retention * 2 || age > self.lives.age(now) + self.config.graft_max
     }
 
     /// Takes a link out of a cycle: this one, unless it is a branch and the one that was faster is not.
@@ -324,61 +292,39 @@ impl Plumtree {
 
     /// Pushes along the eager links, advertises along the others, and keeps it.
     fn spread(&mut self, id: MessageId, kept: Kept, now: Time, out: &mut Actions) {
-        let gossip =
-            Gossip { id, hops: kept.hops.saturating_add(1), age: now.saturating_sub(kept.born), payload: kept.payload.clone() };
-        let peers: Vec<(PeerId, bool)> = self
-            .sides
-            .iter()
-            .map(|(peer, side)| (*peer, self.eager(*peer, side)))
-            .filter(|(peer, _)| Some(*peer) != kept.from)
-            .collect();
+        let (hops, age, from) = (kept.hops.saturating_add(1), now.saturating_sub(kept.born), kept.from);
+        let payload = kept.payload.clone();
         self.store.insert(id, kept, now);
-        for (peer, eager) in peers {
-            if eager {
+        let mut advertise = false;
+        for (peer, side) in &mut self.sides {
+            if Some(*peer) == from {
+                continue;
+            }
+            if is_eager(&self.tree, *peer, side) {
                 self.counts.sent += 1;
-                out.push(Action::Send(peer, Message::Gossip(gossip.clone())));
+                let gossip = Gossip { id, hops, age, payload: payload.clone() };
+                out.push(Action::Send(*peer, Message::Gossip(gossip)));
             } else {
-                self.advertise(peer, id, now, out);
+                advertise = true;
+                side.advertise(*peer, id, &self.store, now, out);
             }
         }
-    }
-
-    fn advertise(&mut self, peer: PeerId, id: MessageId, now: Time, out: &mut Actions) {
-        let Some(side) = self.sides.get_mut(&peer) else {
-            return;
-        };
-        side.adverts.push(id);
-        if side.adverts.len() >= MAX_IDS {
-            self.send_adverts(peer, now, out);
-        } else if self.advertise_at.is_none() {
-            self.advertise_at = Some(now + self.config.advertise_delay);
+        if advertise {
+            self.advertise_at.get_or_insert(now + self.config.advertise_delay);
         }
     }
 
-    fn send_adverts(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
-        let Some(side) = self.sides.get_mut(&peer) else {
-            return;
-        };
-        let ids = std::mem::take(&mut side.adverts);
-        let adverts: Vec<Advert> = ids
-            .into_iter()
-            .filter_map(|id| {
-                let kept = self.store.get(&id)?;
-                let age = now.saturating_sub(kept.born);
-                Some(Advert { id, age })
-            })
-            .collect();
-        if !adverts.is_empty() {
-            out.push(Action::Send(peer, Message::Advertise(adverts)));
-        }
-    }
-
-    /// Tells a neighbour from another island all there is to be had.
-    fn advertise_all(&mut self, peer: PeerId, now: Time, out: &mut Actions) {
+    /// Tells a neighbour of what is kept and arrived within a time.
+    fn advertise_kept(&mut self, peer: PeerId, within: Range<Time>, now: Time, out: &mut Actions) {
         self.store.expire(now.saturating_sub(self.config.retention));
-        let ids: Vec<MessageId> = self.store.iter().map(|(id, _)| *id).collect();
-        for id in ids {
-            self.advertise(peer, id, now, out);
+        let Some(side) = self.sides.get_mut(&peer) else {
+            return;
+        };
+        for id in self.store.arrived(within) {
+            side.advertise(peer, id, &self.store, now, out);
+        }
+        if !side.adverts.is_empty() {
+            self.advertise_at.get_or_insert(now + self.config.advertise_delay);
         }
     }
 
@@ -388,10 +334,11 @@ impl Plumtree {
             return;
         }
         for Advert { id, age } in adverts {
-            let known = self.seen.contains(&id) || id.origin == self.me.id;
-            if !known && age <= self.config.retention && !self.is_stale(age, now) {
+            self.lives.go_on_after(&id, now);
+            let known = self.seen.contains(&id) || id.origin == self.me;
+            if !known && age <= self.config.retention && !self.is_stale(age, now) && self.believes(&id, now) {
                 let backlog = age > self.config.graft_max * 2;
-                self.missing.advertised(id, from, backlog, now);
+                self.missing.advertised(id, age, from, backlog, now);
             }
         }
     }
@@ -406,13 +353,15 @@ impl Plumtree {
             side.pruned = false;
         }
         let mut bytes = 0;
+        let mut later = Vec::new();
         for id in ids {
             let Some(kept) = self.store.get(id) else {
                 continue;
             };
             bytes += kept.payload.len();
             if bytes > MAX_GRAFT_BYTES {
-                break;
+                later.push(Advert { id: *id, age: now.saturating_sub(kept.born) });
+                continue;
             }
             let gossip = Gossip {
                 id: *id,
@@ -423,15 +372,18 @@ impl Plumtree {
             self.counts.sent += 1;
             out.push(Action::Send(from, Message::Gossip(gossip)));
         }
+        if !later.is_empty() {
+            // It comes after what is given, and so says when to ask for the rest.
+            out.push(Action::Send(from, Message::Advertise(later)));
+        }
     }
 
     fn on_tick(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         self.tree.tick(now, rng);
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise_at = None;
-            let peers: Vec<PeerId> = self.sides.keys().copied().collect();
-            for peer in peers {
-                self.send_adverts(peer, now, out);
+            for (peer, side) in &mut self.sides {
+                side.send_adverts(*peer, &self.store, now, out);
             }
         }
         self.store.expire(now.saturating_sub(self.config.retention));

@@ -1,8 +1,9 @@
 //! The broadcasts kept for those that missed them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 
 use super::MessageId;
 use crate::overlay::{PeerId, Time};
@@ -23,7 +24,8 @@ pub struct Kept {
 /// Broadcasts, oldest first, within a number and a size.
 #[derive(Debug)]
 pub struct Store {
-    kept: BTreeMap<MessageId, Kept>,
+    kept: IndexMap<MessageId, Kept>,
+    /// By arrival.
     order: VecDeque<(Time, MessageId)>,
     bytes: usize,
     max_count: usize,
@@ -33,7 +35,7 @@ pub struct Store {
 impl Store {
     /// Keeps at most `max_count` broadcasts with payloads of `max_bytes` together.
     pub fn new(max_count: usize, max_bytes: usize) -> Self {
-        Self { kept: BTreeMap::new(), order: VecDeque::new(), bytes: 0, max_count, max_bytes }
+        Self { kept: IndexMap::new(), order: VecDeque::new(), bytes: 0, max_count, max_bytes }
     }
 
     /// How many there are.
@@ -51,9 +53,10 @@ impl Store {
         self.kept.get(id)
     }
 
-    /// All of them, by id.
-    pub fn iter(&self) -> impl Iterator<Item = (&MessageId, &Kept)> {
-        self.kept.iter()
+    /// Those that arrived within a time, oldest first.
+    pub fn arrived(&self, within: Range<Time>) -> impl Iterator<Item = MessageId> {
+        let place = |then: Time| self.order.partition_point(|(at, _)| *at < then);
+        self.order.range(place(within.start)..place(within.end.max(within.start))).map(|(_, id)| *id)
     }
 
     /// Adds one that arrived `now`, in the place of the oldest where there is no room.
@@ -82,7 +85,7 @@ impl Store {
         let Some((_, id)) = self.order.pop_front() else {
             return false;
         };
-        if let Some(old) = self.kept.remove(&id) {
+        if let Some(old) = self.kept.swap_remove(&id) {
             self.bytes -= old.payload.len();
         }
         true

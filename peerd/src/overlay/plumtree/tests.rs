@@ -5,6 +5,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
+mod linked;
+
 const ME: PeerId = PeerId::from_u128(50);
 
 struct Peer {
@@ -155,6 +157,7 @@ fn endless_adverts_and_origins_stay_in_bounds() {
         peer.hear(2, adverts(ids));
     }
     for origin in 0..MAX_ORIGINS as u128 + 100 {
+        peer.now += Duration::from_millis(4);
         peer.hear(2, gossip(100_000 + origin, 1));
     }
     let (origins, kept, missing) = peer.machine.sizes();
@@ -256,4 +259,67 @@ fn a_graft_is_answered_from_what_is_kept_up_to_a_bound() {
     let given = sent(&out, |m| matches!(m, Message::Gossip(_))).len();
     assert_eq!(given, MAX_GRAFT_BYTES / MAX_PAYLOAD);
     assert_eq!(peer.machine.broadcast(vec![0; MAX_PAYLOAD + 1].into(), peer.now, &mut Vec::new()), None);
+}
+
+/// A broadcast of that life.
+fn life(origin: u128, incarnation: u64, sequence: u64) -> Message {
+    let id = MessageId { origin: PeerId::from_u128(origin), incarnation, sequence };
+    Message::Gossip(Gossip { id, hops: 1, age: Duration::ZERO, payload: Bytes::from_static(b"a life") })
+}
+
+/// Somewhere in 2026.
+const TODAY: u64 = 1_780_000_000_000;
+
+#[test]
+fn a_name_that_is_too_far_ahead_silences_nobody() {
+    let mut peer = Peer::with_neighbours(1..4);
+    peer.machine = Plumtree::new(ME, TODAY, Config::default(), Time::ZERO);
+    for number in 1..4 {
+        peer.tell(Event::NeighbourUp(PeerId::from_u128(number)));
+    }
+    assert_eq!(delivered(&peer.hear(1, life(9, TODAY - 5_000, 1))), 1);
+    let year = MAX_INCARNATION_AHEAD.as_millis() as u64;
+    for (incarnation, sequence) in [(u64::MAX, 1), (TODAY + 2 * year, 1), (TODAY - 5_000, u64::MAX), (TODAY - 5_000, 1 << 40)] {
+        let lie = life(9, incarnation, sequence);
+        let out = peer.hear(2, lie);
+        assert_eq!(delivered(&out), 0);
+        assert!(out.is_empty(), "nor passed on: {out:?}");
+    }
+    assert_eq!(delivered(&peer.hear(1, life(9, TODAY - 5_000, 2))), 1);
+    assert_eq!(delivered(&peer.hear(1, life(9, TODAY + 3_600_000, 1))), 1, "a clock that is fast by an hour");
+}
+
+#[test]
+fn a_peer_that_hears_of_itself_what_it_did_not_say_goes_on_after_it() {
+    for (incarnation, sequence) in [(1_000, 77), (5_000, 1), (1 << 60, 7)] {
+        let mut peer = Peer::with_neighbours(1..4);
+        // Everybody hears the lie; the one that it is about, as it comes around.
+        let lie = MessageId { origin: ME, incarnation, sequence };
+        peer.hear(2, life(ME.as_u128(), incarnation, sequence));
+        peer.hear(2, adverts([lie]));
+        assert!((peer.machine.incarnation(), 1) > (incarnation, 0));
+        let mut out = Vec::new();
+        let id = peer.machine.broadcast(Bytes::from_static(b"I live"), peer.now, &mut out).expect("short");
+        assert!((id.incarnation, id.sequence) > (incarnation, sequence), "{id:?}");
+    }
+    let mut peer = Peer::with_neighbours(1..4);
+    peer.hear(2, life(ME.as_u128(), u64::MAX, 1));
+    assert_eq!(peer.machine.incarnation(), 1_000, "nobody else believes that");
+}
+
+#[test]
+fn origins_that_are_made_up_push_out_nobody_elses_windows() {
+    let mut peer = Peer::with_neighbours(1..4);
+    assert_eq!(delivered(&peer.hear(1, gossip(9, 1))), 1);
+    let mut let_in = 0;
+    for number in 0..40_000_u128 {
+        peer.now += Duration::from_micros(100);
+        let_in += delivered(&peer.hear(2, gossip(1_000 + number, 1)));
+    }
+    let most = NEW_ORIGINS_AT_ONCE as usize + 5 * NEW_ORIGINS_PER_SECOND as usize;
+    assert!(let_in <= most, "{let_in}");
+    assert_eq!(delivered(&peer.hear(3, gossip(9, 1))), 0, "it is known");
+    assert_eq!(delivered(&peer.hear(3, gossip(10, 1))), 1, "other links bring new ones");
+    let burst = (2..5_002).map(|sequence| delivered(&peer.hear(2, gossip(9, sequence)))).sum::<usize>();
+    assert_eq!(burst, 5_000, "one origin may say much");
 }

@@ -50,7 +50,9 @@ const MAX_RETIRED: usize = 32;
 const RETIRED_FOR: Duration = Duration::from_secs(30);
 /// Beacons of a root that may be missed at once; more are a liar's. A guess: half an hour.
 const MAX_MISSED: u64 = 1_000;
-/// Beacons two peers of one island may be apart.
+/// Of those, a root skips at most so many at once if others say that it is behind: who missed as many more still believes it.
+const MAX_CATCH_UP: u64 = MAX_MISSED / 2;
+/// Beacons two peers of one island may be apart. A guess: a beacon takes less time to cross a network than passes until the next.
 const MAX_LAG: u64 = 1;
 
 #[derive(Debug, Default)]
@@ -68,8 +70,10 @@ pub struct Tree {
     sequence: u64,
     hops: u32,
     parent: Option<PeerId>,
-    /// The sequence number of this peer's own last beacon.
+    /// The sequence number of this peer's own last beacon, or what it goes on from.
     own_sequence: u64,
+    /// That of the last one that was sent.
+    own_sent: u64,
     heard_at: Time,
     expiry: Duration,
     next_beacon: Time,
@@ -88,6 +92,7 @@ impl Tree {
             hops: 0,
             parent: None,
             own_sequence: 0,
+            own_sent: 0,
             heard_at: now,
             expiry: config.root_expiry,
             next_beacon: now,
@@ -182,10 +187,9 @@ impl Tree {
         side.heard = Some(beacon);
         let foreign = first && self.is_foreign(beacon.root, beacon.sequence);
         if beacon.root == self.me {
-            // Somebody is ahead of this peer's own count: catch up, so that the next one is news.
-            if beacon.sequence < MAX_BEACON_SEQUENCE {
-                self.own_sequence = self.own_sequence.max(beacon.sequence);
-            }
+            // Somebody is ahead of this peer's own count: catch up, so that the next one is news; but by no more
+            // than others follow at once, or one lie would make all of this peer's words unbelievable.
+            self.own_sequence = self.own_sequence.max(beacon.sequence.min(self.own_sent.saturating_add(MAX_CATCH_UP)));
         } else if self.is_retired(beacon.root, beacon.sequence) {
             self.tell(from);
         } else if beacon.root < self.root {
@@ -244,7 +248,7 @@ impl Tree {
 
     fn heard(&mut self, now: Time, rng: &mut impl Rng) {
         self.heard_at = now;
-        // Not everyone is to stand up at once when the root dies.
+        // Not everyone is to stand up at once when the root dies. How far apart is a guess.
         let spread = rng.random_range(1.0..1.3);
         self.expiry = self.config.root_expiry.mul_f64(spread);
     }
@@ -302,6 +306,7 @@ impl Tree {
             if now >= self.next_beacon {
                 self.next_beacon = now + self.config.beacon_interval;
                 self.own_sequence = self.own_sequence.saturating_add(1);
+                self.own_sent = self.own_sequence;
                 self.sequence = self.own_sequence;
                 self.heard_at = now;
                 self.tell_all();
@@ -328,6 +333,7 @@ impl Tree {
             Some((beacon, peer)) => self.follow(peer, beacon, now, rng),
             None => {
                 self.own_sequence = self.own_sequence.saturating_add(1);
+                self.own_sent = self.own_sequence;
                 self.stand_up();
                 self.next_beacon = now + self.config.beacon_interval;
                 self.tell_all();

@@ -1,0 +1,73 @@
+//! A peer's lives: what its broadcasts are numbered by, and what numbers of others are believed.
+//!
+//! A broadcast is named by its origin, and whoever passes it on could make it up. A name that is ahead of all that its origin will
+//! ever use would silence it. So what is too far ahead is not believed, and an origin that hears of itself what it has not
+//! said goes on after that, as a router does with a link state of its own that it did not send (RFC 2328, section 13.4).
+
+use std::time::Duration;
+
+use super::{CLOCK_IS_RIGHT_FROM, MAX_INCARNATION_AHEAD, MessageId};
+use crate::overlay::{PeerId, Time};
+
+/// This peer's life.
+#[derive(Debug)]
+pub struct Lives {
+    me: PeerId,
+    started: Time,
+    /// The incarnation it started with: milliseconds since 1970, if its clock is right.
+    first: u64,
+    incarnation: u64,
+    sequence: u64,
+}
+
+impl Lives {
+    /// A life that starts `now`.
+    pub fn new(me: PeerId, incarnation: u64, now: Time) -> Self {
+        Self { me, started: now, first: incarnation, incarnation, sequence: 0 }
+    }
+
+    /// The incarnation that this peer's broadcasts are named by. It may be above the one it started with; the next start must
+    /// be with a higher one.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// How long this peer has been there.
+    pub fn age(&self, now: Time) -> Duration {
+        now.saturating_sub(self.started)
+    }
+
+    /// A name for the next broadcast.
+    pub fn name(&mut self) -> MessageId {
+        self.sequence += 1;
+        MessageId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence }
+    }
+
+    /// The last incarnation that is believed to be somebody's. A peer whose own clock cannot be right does not judge others' by it.
+    fn latest(&self, ahead: Duration, now: Time) -> u64 {
+        if self.first < CLOCK_IS_RIGHT_FROM {
+            return u64::MAX / 2;
+        }
+        let millis = u64::try_from((self.age(now) + ahead).as_millis()).unwrap_or(u64::MAX);
+        self.first.saturating_add(millis).min(u64::MAX / 2)
+    }
+
+    /// Whether there may be such an incarnation.
+    pub fn believes(&self, incarnation: u64, now: Time) -> bool {
+        incarnation <= self.latest(MAX_INCARNATION_AHEAD, now)
+    }
+
+    /// Goes on after `id` if that is a name of this peer's which it has not used; `false` if it is not. In another's eyes it may
+    /// be later by then, so that more is believed than of others.
+    pub fn go_on_after(&mut self, id: &MessageId, now: Time) -> bool {
+        let used = (id.incarnation, id.sequence) <= (self.incarnation, self.sequence);
+        if id.origin != self.me || used {
+            return false;
+        }
+        if id.incarnation < self.latest(2 * MAX_INCARNATION_AHEAD, now) {
+            self.incarnation = id.incarnation + 1;
+            self.sequence = 0;
+        }
+        true
+    }
+}
