@@ -142,8 +142,16 @@ impl StateFolder {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let incarnation = last.map_or(now, |last| now.max(last + 1));
-        write_private(&path, &incarnation.to_string())?;
+        self.keep_life(incarnation)?;
         Ok(incarnation)
+    }
+
+    /// Keeps the number that this life has come to, so that the next one begins above it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_life(&self, incarnation: u64) -> Result<(), StateError> {
+        write_private(&self.path.join("incarnation"), &incarnation.to_string())
     }
 
     /// The cookie that `registry` gave `name` last time, if any is kept.

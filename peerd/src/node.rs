@@ -107,9 +107,9 @@ impl Node {
             Some((lan, sights)) => (Some(lan), sights),
             None => (None, Sights::none()),
         };
-        let incarnation = state.begin_life()?;
+        let life = state.begin_life()?;
         let bootnodes = config.bootnodes.clone();
-        let (mesh, driver) = Mesh::new((&me, incarnation), post.clone(), session.clone(), (bootnodes, sights), config.dial_from);
+        let (mesh, driver) = Mesh::new((&me, &state, life), post.clone(), session.clone(), (bootnodes, sights), config.dial_from);
         let (network, looking) = Network::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),

@@ -4,7 +4,7 @@
 //! its own instead would wait for that task at each peer it passes, which is most of what a whisper costs. Nothing waits inside the lock.
 
 use super::state::{Input, State};
-use crate::discovery::Sights;
+use crate::{discovery::Sights, identity::StateFolder};
 use std::{
     panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard, Weak},
@@ -12,6 +12,7 @@ use std::{
 };
 use tokio::{
     sync::Notify,
+    task::spawn_blocking,
     time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -63,17 +64,34 @@ impl Core {
 pub struct MeshDriver {
     core: Arc<Core>,
     sights: Sights,
+    folder: Arc<StateFolder>,
+    /// The number of this life that the folder has.
+    kept_life: u64,
 }
 
 impl MeshDriver {
-    pub(super) fn new(core: Arc<Core>, sights: Sights) -> Self {
-        Self { core, sights }
+    pub(super) fn new(core: Arc<Core>, sights: Sights, folder: Arc<StateFolder>, kept_life: u64) -> Self {
+        Self { core, sights, folder, kept_life }
+    }
+
+    /// Keeps what number this life has come to: it goes up when others were told a higher one.
+    fn keep_life(&mut self) {
+        let Some(life) = self.core.with(|state| state.life()).filter(|life| *life > self.kept_life) else { return };
+        self.kept_life = life;
+        let folder = Arc::clone(&self.folder);
+        // Not waited for: it is late anyway, and what it prevents is rare.
+        drop(spawn_blocking(move || {
+            if let Err(error) = folder.keep_life(life) {
+                tracing::warn!(%error, "the number of this life is not kept; after a restart broadcasts may count as old for a while");
+            }
+        }));
     }
 
     /// Takes part in the mesh until `stop`, then says goodbye.
     pub async fn run(mut self, stop: CancellationToken) {
         let begun = self.core.lock().begun();
         while let Some(due) = self.core.with(State::look) {
+            self.keep_life();
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(sight) = self.sights.0.recv() => drop(self.core.with(|state| state.on_sight(sight))),

@@ -18,7 +18,7 @@ pub use view::View;
 
 use crate::{
     discovery::{Bootnode, Sights},
-    identity::Identity,
+    identity::{Identity, StateFolder},
     messages::{Delivered, MessageKind, Post, Whisper},
     overlay::{Contact, plumtree},
     session::Session,
@@ -94,10 +94,10 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// The mesh of the peer `me`, in that life of it, and what runs it. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
+    /// The mesh of the peer `me`, in the life of that number, and what runs it; `folder` is told when the number goes up. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
     /// Links are dialled from the local address `from`, if one is given.
     pub fn new(
-        (me, incarnation): (&Identity, u64),
+        (me, folder, life): (&Identity, &Arc<StateFolder>, u64),
         post: Post,
         session: Session,
         (bootnodes, lan): (Vec<Bootnode>, Sights),
@@ -105,8 +105,8 @@ impl Mesh {
     ) -> (Self, MeshDriver) {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
-        let core = Core::new(|core| State::new(core, (me.clone(), incarnation), post, session, (bootnodes, from), shown));
-        let driver = MeshDriver::new(Arc::clone(&core), lan);
+        let core = Core::new(|core| State::new(core, (me.clone(), life), post, session, (bootnodes, from), shown));
+        let driver = MeshDriver::new(Arc::clone(&core), lan, Arc::clone(folder), life);
         (Self { me, core, view }, driver)
     }
 

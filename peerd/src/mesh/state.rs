@@ -184,6 +184,11 @@ impl State {
         self.begun
     }
 
+    /// The number of this peer's life, as others have to believe it.
+    pub(super) fn life(&self) -> u64 {
+        self.overlay.plumtree().incarnation()
+    }
+
     /// Whether this peer has left the mesh: nothing is done any more.
     pub(super) fn has_left(&self) -> bool {
         self.left

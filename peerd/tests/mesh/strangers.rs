@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Endpoint;
@@ -197,6 +197,27 @@ async fn nobody_takes_the_place_of_a_peer_that_is_linked_by_claiming_its_id() {
     }
     assert!(b.mesh().misbehaviour >= 5);
     assert_eq!(a.messages().len(), 5, "every whisper came to the one that was there");
+}
+
+#[tokio::test]
+async fn a_sender_is_heard_though_somebody_speaks_in_its_name_ahead_of_it() {
+    let (a, b) = pair().await;
+    let link = RawLink::neighbour(a.address, None, contact(7, "liar", "127.0.0.1:1")).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let ahead = u64::try_from(now).unwrap() + 60_000;
+    let id = BroadcastId { origin: b.handle.identity().id.to_field(), incarnation: ahead, sequence: 100 };
+    link.say(frame(Body::Broadcast(Broadcast { id: Some(id), hops: 1, age_ms: 0, payload: Bytes::new() }))).await;
+    until("it is passed on", async || a.mesh().broadcasts == 1).await;
+    let mut said = 0;
+    until("the real one is heard", async || {
+        said += 1;
+        b.say_to_all(format!("{said}")).await;
+        a.messages().iter().any(|heard| !heard.is_empty())
+    })
+    .await;
+    // After a restart as well.
+    let kept = b.handle.state().join("incarnation");
+    until("its life is numbered anew", async || std::fs::read_to_string(&kept).unwrap().parse::<u64>().unwrap() > ahead).await;
 }
 
 #[tokio::test]
