@@ -64,7 +64,7 @@ proptest! {
 
     #[test]
     fn after_a_liar_has_left_the_tree_is_one_and_broadcasts_arrive(story in vec(any::<u8>(), STORY)) {
-        any_input::drive_liar(&story);
+        any_input::liar::drive_liar(&story);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Used by the property tests (`tests/overlay_properties.rs`) and by the fuzz targets (`fuzz/`).
 
-mod liar;
+pub mod liar;
 
 use std::time::Duration;
 
@@ -26,8 +26,6 @@ use peerd::{
 use prost::Message as _;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-
-pub use liar::drive_liar;
 
 /// Bytes, read as whatever is needed; zeros when they are used up.
 pub struct Source<'a>(pub &'a [u8]);

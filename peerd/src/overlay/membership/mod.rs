@@ -9,7 +9,7 @@
 //! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead),
 //!   since the newcomer seeks its own links as well.
 //! - The answer to a shuffle travels back along its walk, so that no link is made for it.
-//! - Who asks urgently is refused, too, where all neighbours are new, many were put out at once, or it was put out itself.
+//! - Who asks urgently is refused, too, where many were put out at once, or it was put out itself.
 //! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
 //!   its outgoing part is full.
 
@@ -90,8 +90,6 @@ const CONTACTS_PER_SECOND: u32 = 1;
 /// The same at once: a full message.
 const CONTACTS_AT_ONCE: u32 = 16;
 const _: () = assert!(CONTACTS_AT_ONCE as usize == MAX_CONTACTS);
-/// An incoming neighbour is not put out for another before it has been one for so long. A guess: it is to have found others.
-const MIN_STAY: Duration = Duration::from_secs(30);
 /// Peers remembered that were put out for others. A guess: far more than ask again and again.
 const MAX_PUT_OUT: usize = 256;
 /// Peers remembered that could not be dialled. A guess: what others name of the dead after a failure of most.

@@ -3,8 +3,7 @@
 use rand::Rng;
 
 use super::{
-    Action, Actions, Direction, MAX_CONTACTS, MAX_PUT_OUT, MIN_STAY, Membership, Message, Misbehaviour, Neighbour, Purpose,
-    direction,
+    Action, Actions, Direction, MAX_CONTACTS, MAX_PUT_OUT, Membership, Message, Misbehaviour, Neighbour, Purpose, direction,
 };
 use crate::overlay::{Contact, PeerId, Time};
 
@@ -69,7 +68,7 @@ impl Membership {
     /// "A node q that receives a high priority neighbor request will always accept the request, even if it has to drop a random
     /// member from its active view […]. If a node q receives a low priority Neighbor request, it will only accept the request if it
     /// has a free slot in its active view" (HyParView, Active View Management). Here even an urgent one is refused where
-    /// too many were put out for others within a second, all neighbours are new, or who asks was put out itself.
+    /// too many were put out for others within a second, or who asks was put out itself.
     pub(super) fn on_request(&mut self, from: PeerId, urgent: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         self.accept(from, urgent, now, rng, out);
     }
@@ -103,8 +102,8 @@ impl Membership {
         if !urgent || self.was_displaced(from, now) {
             return false;
         }
-        let settled = |n: &Neighbour| incoming(n) && n.since + MIN_STAY <= now;
-        let Some(peer) = self.random_neighbour(rng, |_, n| settled(n)) else {
+        // However new it is: were the new ones spared, newcomers would only find each other, and the network grow long.
+        let Some(peer) = self.random_neighbour(rng, |_, n| incoming(n)) else {
             return false;
         };
         if !self.displacements.try_take(now) {

@@ -60,7 +60,7 @@ pub const MAX_PAYLOAD: usize = 64 << 10;
 pub const MAX_KEPT: usize = 4_096;
 /// Bytes of payload kept. A guess: a quarter of the 30 MiB an idle peer may use.
 pub const MAX_KEPT_BYTES: usize = 8 << 20;
-/// Origins whose sequence windows are remembered, about 150 bytes each: every peer of a network of
+/// Origins whose sequence windows are remembered, about 170 bytes each: every peer of a network of
 /// 10,000 may be a sender, with room for those that came in the place of others. A guess.
 pub const MAX_ORIGINS: usize = 16_384;
 /// Origins not heard of before that one link may bring per second: as many as can be remembered for as long as broadcasts are

@@ -397,7 +397,12 @@ impl Plumtree {
             }
             out.push(Action::Send(holder, Message::Graft { ids, push }));
         }
+        // When so much is said that nobody keeps it for long, what was advertised is gone by the time it is asked for.
+        let busy = self.store.keeps_for(now).is_some_and(|kept| kept < MAX_ANSWER);
         for peer in due.broken {
+            if busy {
+                continue;
+            }
             let Some(side) = self.sides.get_mut(&peer) else {
                 continue;
             };

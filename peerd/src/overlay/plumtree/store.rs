@@ -1,6 +1,6 @@
 //! The broadcasts kept for those that missed them.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -57,6 +57,13 @@ impl Store {
     pub fn arrived(&self, within: Range<Time>) -> impl Iterator<Item = MessageId> {
         let place = |then: Time| self.order.partition_point(|(at, _)| *at < then);
         self.order.range(place(within.start)..place(within.end.max(within.start))).map(|(_, id)| *id)
+    }
+
+    /// How long one is kept now, as far as the limits go; `None` if there is much room.
+    pub fn keeps_for(&self, now: Time) -> Option<Duration> {
+        let room = self.kept.len() < self.max_count / 4 * 3 && self.bytes < self.max_bytes / 4 * 3;
+        let oldest = self.order.front().filter(|_| !room);
+        oldest.map(|(at, _)| now.saturating_sub(*at))
     }
 
     /// Adds one that arrived `now`, in the place of the oldest where there is no room.

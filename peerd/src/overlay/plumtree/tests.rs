@@ -323,3 +323,24 @@ fn origins_that_are_made_up_push_out_nobody_elses_windows() {
     let burst = (2..5_002).map(|sequence| delivered(&peer.hear(2, gossip(9, sequence)))).sum::<usize>();
     assert_eq!(burst, 5_000, "one origin may say much");
 }
+
+#[test]
+fn who_advertises_what_it_has_not_is_named_unless_so_much_is_said_that_nobody_keeps_it() {
+    for (said, named) in [(10, 1), (MAX_KEPT as u64, 0)] {
+        let mut peer = Peer::with_neighbours(1..4);
+        peer.beacon(1, 7, 0);
+        for sequence in 1..=said {
+            peer.hear(1, gossip(9, sequence));
+        }
+        peer.hear(2, adverts((0..MAX_BROKEN_PROMISES as u64 + 5).map(|sequence| id(10, 1 + sequence))));
+        let mut found = 0;
+        for sequence in said..said + 40 {
+            found += peer.wait(Duration::from_secs(1)).iter().filter(|action| matches!(action, Action::Misbehaved(..))).count();
+            // As much as in a busy network.
+            for part in 0..if named == 0 { MAX_KEPT as u64 / 8 } else { 0 } {
+                peer.hear(1, gossip(9, 10 * MAX_KEPT as u64 + sequence * 1_000 + part));
+            }
+        }
+        assert_eq!(found, named, "{said} said");
+    }
+}
