@@ -3,7 +3,7 @@
 use crate::field::{InvalidField, Shown};
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -143,6 +143,14 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+/// What counts as one machine: an address of IPv4, or the network of IPv6 that one host usually has to itself (RFC 6177: a /64 or more).
+pub fn machine(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +205,13 @@ mod tests {
             assert_eq!(error.field, "endpoint");
             assert!(error.to_string().contains(said), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_machine_has_one_address_or_a_network() {
+        let machine = |text: &str| super::machine(text.parse().unwrap());
+        assert_eq!(machine("::ffff:10.0.0.1"), IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(machine("2001:db8::1:2:3:4"), machine("2001:db8::ffff:0:0:1"));
+        assert_ne!(machine("2001:db8:0:1::1"), machine("2001:db8:0:2::1"));
     }
 }

@@ -1,12 +1,13 @@
 //! Who this peer is, and the folder that remembers it.
 
+use crate::overlay::plumtree::{CLOCK_IS_RIGHT_FROM, MAX_INCARNATION_AHEAD};
 use p2pdi::{cookie::Cookie, endpoint::Endpoint, id::PeerId, name::PeerName, v1::Holder};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 /// A peer's id, name and address.
@@ -32,7 +33,7 @@ impl Identity {
     }
 }
 
-/// The state folder: the peer's id, its cookie, and a lock that keeps a second peer out.
+/// The state folder: the peer's id, the number of its life, its cookie, and a lock that keeps a second peer out.
 #[derive(Debug)]
 pub struct StateFolder {
     path: PathBuf,
@@ -70,9 +71,6 @@ pub enum StateError {
     #[error("the system gives no randomness: {0}")]
     Random(String),
 }
-
-/// No clock is past it: the year 2248.
-const INCARNATION_MAX: u64 = 1 << 43;
 
 impl StateError {
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -127,23 +125,21 @@ impl StateFolder {
         }
     }
 
-    /// The number of the life that begins now: above that of any before, by the clock in milliseconds since 1970 where that goes on.
+    /// The number of the life that begins now, and what the clock says, both in milliseconds since 1970: the number is above that of
+    /// any life before, though the clock was set back since.
     ///
-    /// # Errors
-    /// When it cannot be read or kept.
-    pub fn begin_life(&self) -> Result<u64, StateError> {
-        let path = self.path.join("incarnation");
-        let last = match fs::read_to_string(&path) {
-            // What no clock says was not written here.
-            Ok(text) => text.trim().parse::<u64>().ok().filter(|last| *last < INCARNATION_MAX),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(StateError::io("read", &path)(error)),
-        };
+    /// Neither rubbish in the folder nor a full disk keeps a peer from starting: that is logged, and the clock counts.
+    pub fn begin_life(&self) -> (u64, u64) {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let incarnation = last.map_or(now, |last| now.max(last + 1));
-        self.keep_life(incarnation)?;
-        Ok(incarnation)
+        let clock = millis(since_1970);
+        let last = fs::read_to_string(self.path.join("incarnation")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        // What others would not believe is of no use.
+        let latest = clock.max(CLOCK_IS_RIGHT_FROM).saturating_add(millis(MAX_INCARNATION_AHEAD));
+        let life = last.filter(|last| *last < latest).map_or(clock, |last| clock.max(last + 1));
+        if let Err(error) = self.keep_life(life) {
+            tracing::warn!(%error, "the number of this life is not kept; should the clock be set back, broadcasts count as old after a restart");
+        }
+        (life, clock)
     }
 
     /// Keeps the number that this life has come to, so that the next one begins above it.
@@ -169,6 +165,10 @@ impl StateFolder {
     pub fn keep_cookie(&self, registry: &str, name: &PeerName, cookie: &Cookie) -> Result<(), StateError> {
         write_private(&self.path.join("cookie"), &format!("{registry}\n{}\n{}\n", name.key(), cookie.reveal()))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads an id as [`PeerId`] is shown.
@@ -212,16 +212,20 @@ mod tests {
     fn each_life_has_a_higher_number_whatever_the_clock_says() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(folder.path()).unwrap();
-        let first = state.begin_life().unwrap();
-        assert!(first > 1_700_000_000_000 && state.begin_life().unwrap() > first);
+        let (first, clock) = state.begin_life();
+        assert!(first == clock && clock > 1_700_000_000_000 && state.begin_life().0 > first);
         // The clock was set back since.
         let ahead = first + 1_000_000_000;
         fs::write(folder.path().join("incarnation"), ahead.to_string()).unwrap();
-        assert_eq!(state.begin_life().unwrap(), ahead + 1);
-        for rubbish in [u64::MAX.to_string(), "x".to_owned(), String::new()] {
+        assert_eq!(state.begin_life().0, ahead + 1);
+        for rubbish in [u64::MAX.to_string().as_bytes(), b"x", b"", b"\xff"] {
             fs::write(folder.path().join("incarnation"), rubbish).unwrap();
-            assert!((first..ahead).contains(&state.begin_life().unwrap()));
+            assert!((first..ahead).contains(&state.begin_life().0));
         }
+        // What cannot be kept is no reason not to begin.
+        fs::remove_file(folder.path().join("incarnation")).unwrap();
+        fs::create_dir_all(folder.path().join("incarnation.new/in-the-way")).unwrap();
+        assert!((first..ahead).contains(&state.begin_life().0));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Node {
             Some((lan, sights)) => (Some(lan), sights),
             None => (None, Sights::none()),
         };
-        let life = state.begin_life()?;
+        let life = state.begin_life();
         let bootnodes = config.bootnodes.clone();
         let (mesh, driver) = Mesh::new((&me, &state, life), post.clone(), session.clone(), (bootnodes, sights), config.dial_from);
         let (network, looking) = Network::new(mesh.clone(), session.clone());
@@ -218,7 +218,7 @@ impl NodeHandle {
         &self.services.me
     }
 
-    /// The folder of its id, its cookie and its index.
+    /// The folder of its id, the number of its life, its cookie and its index.
     pub fn state(&self) -> &Path {
         &self.state
     }

@@ -1,9 +1,10 @@
 //! Places for what a peer does for others at once: so many in all, and fewer for callers from one address, so that one machine cannot take
 //! all of them.
 
+use p2pdi::endpoint::machine;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -69,14 +70,6 @@ impl Places {
         let share = Arc::new(Semaphore::new(self.of_an_address));
         addresses.insert(address, Arc::downgrade(&share));
         share
-    }
-}
-
-/// What one machine has: an IPv4 address, or a /64 of IPv6.
-fn machine(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

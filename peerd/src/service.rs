@@ -127,7 +127,9 @@ impl Services {
         place.map_err(|why| {
             let taken = match why {
                 NoPlace::Taken => format!("{LISTINGS_MAX} listings are being sent already"),
-                NoPlace::TakenByAddress => format!("{LISTINGS_PER_ADDRESS} listings are being sent to your address already"),
+                NoPlace::TakenByAddress => {
+                    format!("{LISTINGS_PER_ADDRESS} listings are sent to your address already, or waited for there")
+                }
             };
             Reason::TooManyStreams.status(format!("{taken}; try again later, or ask for one document"))
         })

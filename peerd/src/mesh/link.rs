@@ -237,16 +237,22 @@ impl Reader {
             };
             let heard = Heard::from(next);
             let ended = matches!(heard, Heard::Ended(..));
-            if !tell(heard) || ended {
+            let wanted = tell(heard);
+            if ended {
                 return;
+            }
+            if !wanted {
+                break;
             }
             // What has arrived already is read without waiting; other links have their turn all the same.
             consume_budget().await;
         }
-        // What was under way when it was closed. This also lets the queue drain.
+        // What was under way when it was closed, if another link took its place. This also lets the queue drain.
         let drain = async {
+            let mut wanted = true;
             while let Ok(Some(message)) = self.frames.message().await {
-                tell(Heard::from(Ok(Some(message))));
+                wanted = wanted && tell(Heard::from(Ok(Some(message))));
+                consume_budget().await;
             }
         };
         let _ = timeout(LINGER, drain).await;

@@ -15,8 +15,10 @@ const LOST_MAX: usize = 64;
 const MEET_FIRST: Duration = Duration::from_secs(10);
 /// Longest pause: a network that was apart for hours is one again in minutes, and the dead cost a dial each.
 const MEET_MAX: Duration = Duration::from_secs(600);
-/// Between two meetings: one at a time compares roots, and takes no longer.
-const SPACING: Duration = Duration::from_secs(2);
+/// Between two meetings: one at a time compares roots, and a dial takes no longer (`membership::Config::dial_timeout`).
+const SPACING: Duration = Duration::from_secs(4);
+/// Meetings after which one is let go: it is there, and of this network. A guess: the first may find a network that is still coming together.
+const MEETINGS_MAX: u32 = 3;
 
 #[derive(Default)]
 pub(super) struct Lost {
@@ -29,20 +31,30 @@ struct Entry {
     contact: Contact,
     meet_at: Time,
     backoff: Backoff,
+    met: u32,
 }
 
 impl Lost {
-    /// One that was just lost; in the place of the one lost first, if there are many.
+    /// One that was just lost; in the place of another, if there are many.
     pub(super) fn remember(&mut self, contact: Contact, now: Time, random: f64) {
-        self.forget(contact.id());
+        if let Some(known) = self.lost.iter_mut().find(|entry| entry.contact.id() == contact.id()) {
+            (known.contact, known.met) = (contact, 0);
+            return;
+        }
         if self.lost.len() >= LOST_MAX {
             self.lost.pop_front();
         }
         let mut backoff = Backoff::new(MEET_FIRST, MEET_MAX);
-        self.lost.push_back(Entry { contact, meet_at: now + backoff.next(random), backoff });
+        self.lost.push_back(Entry { contact, meet_at: now + backoff.next(random), backoff, met: 0 });
     }
 
-    /// It is linked again, or nobody to turn to; says whether it was lost.
+    /// There is a link to it.
+    pub(super) fn met(&mut self, peer: PeerId) {
+        self.lost.iter_mut().filter(|entry| entry.contact.id() == peer).for_each(|entry| entry.met += 1);
+        self.lost.retain(|entry| entry.met < MEETINGS_MAX);
+    }
+
+    /// It is a neighbour again, or nobody to turn to; says whether it was lost.
     pub(super) fn forget(&mut self, peer: PeerId) -> bool {
         let before = self.lost.len();
         self.lost.retain(|entry| entry.contact.id() != peer);
@@ -99,6 +111,15 @@ mod tests {
             assert!(times[0] < MEET_FIRST * 2 && pauses.last().unwrap() <= &(MEET_MAX * 2), "{times:?}");
             assert!((12..40).contains(&times.len()), "{times:?}");
         }
+        // One that breaks each link is met no sooner for it.
+        lost.remember(contact(3), now, 0.5);
+        assert!(lost.next_deadline().unwrap() > now + MEET_MAX / 2);
+        // One that is there, and stays no neighbour, is let go.
+        for _ in 0..MEETINGS_MAX {
+            assert_eq!(lost.some(9).len(), 3);
+            lost.met(PeerId::from_u128(3));
+        }
+        lost.remember(contact(3), now, 0.5);
         assert!(lost.forget(PeerId::from_u128(1)) && !lost.forget(PeerId::from_u128(1)));
         assert_eq!(lost.some(9).len(), 2);
         assert_ne!(lost.some(1), lost.some(1));

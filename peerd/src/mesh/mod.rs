@@ -27,7 +27,7 @@ use bytes::Bytes;
 use driver::Core;
 use link::{OutgoingStream, outgoing};
 use p2pdi::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, machine},
     field::InvalidField,
     link::LinkMessage,
     status::Reason,
@@ -94,10 +94,12 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// The mesh of the peer `me`, in the life of that number, and what runs it; `folder` is told when the number goes up. Messages go to `post`; peers to turn to come from `session`, `bootnodes` and the LAN.
-    /// Links are dialled from the local address `from`, if one is given.
+    /// The mesh of the peer `me`, and what runs it. To be called in the runtime that the peer lives in.
+    ///
+    /// `life` is what [`StateFolder::begin_life`] said, and `folder` is told when its number goes up. Messages go to `post`; peers to turn to
+    /// come from `session`, `bootnodes` and the LAN. Links are dialled from the local address `from`, if one is given.
     pub fn new(
-        (me, folder, life): (&Identity, &Arc<StateFolder>, u64),
+        (me, folder, life): (&Identity, &Arc<StateFolder>, (u64, u64)),
         post: Post,
         session: Session,
         (bootnodes, lan): (Vec<Bootnode>, Sights),
@@ -106,7 +108,7 @@ impl Mesh {
         let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
         let core = Core::new(|core| State::new(core, (me.clone(), life), post, session, (bootnodes, from), shown));
-        let driver = MeshDriver::new(Arc::clone(&core), lan, Arc::clone(folder), life);
+        let driver = MeshDriver::new(Arc::clone(&core), lan, Arc::clone(folder), life.0);
         (Self { me, core, view }, driver)
     }
 
@@ -130,7 +132,7 @@ impl Mesh {
         caller: Option<SocketAddr>,
     ) -> Result<impl tokio_stream::Stream<Item = Result<LinkMessage, Status>> + Send + use<>, Status> {
         let (out, queue): (_, OutgoingStream) = outgoing();
-        let caller = caller.map(|caller| strangers::address(caller.ip()));
+        let caller = caller.map(|caller| machine(caller.ip()));
         self.core.with(|state| state.accept(Box::new(frames), out, caller)).ok_or_else(stopping)??;
         Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkMessage::new(frame))))
     }

@@ -38,6 +38,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    runtime::Handle,
     sync::{oneshot, watch},
     task::JoinSet,
     time::Instant,
@@ -46,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Links being opened at once by this side, and as many by others. A guess: a large network starting around one bootnode.
 const GREETINGS_MAX: usize = 128;
-/// How many of them are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
+/// Neighbours lost that are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
 const LOST_SAMPLE: usize = 4;
 /// How often a view is made for the sake of its counts alone. A guess: below what people notice.
 const COUNTS_SHOWN_EVERY: Duration = Duration::from_millis(100);
@@ -79,6 +80,8 @@ struct Link {
     number: u64,
     contact: Contact,
     since: Instant,
+    /// The overlay counts it, not only looks at it.
+    neighbour: bool,
     dialled: bool,
     /// The address it was opened from, if the other side did.
     caller: Option<IpAddr>,
@@ -103,6 +106,8 @@ pub(super) struct State {
     hello: LinkFrame,
     begun: Instant,
     overlay: Overlay<StdRng>,
+    /// When it was last said to be due.
+    overlay_due: Time,
     routing: Routing,
     acks: Acks,
     bootnodes: Bootnodes,
@@ -123,7 +128,12 @@ pub(super) struct State {
     events: VecDeque<Event>,
     post: Post,
     session: Session,
-    tasks: JoinSet<()>,
+    /// That of the peer; calls may come from another.
+    runtime: Handle,
+    /// Those that read links.
+    readers: JoinSet<()>,
+    /// All others: nobody waits for them at the end.
+    errands: JoinSet<()>,
     shown: watch::Sender<Arc<View>>,
     changed: bool,
     shown_at: Option<Time>,
@@ -137,18 +147,22 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(
         core: Weak<Core>,
-        (me, incarnation): (Contact, u64),
+        (me, (incarnation, clock)): (Contact, (u64, u64)),
         post: Post,
         session: Session,
         (bootnodes, dial_from): (Vec<Bootnode>, Option<IpAddr>),
         shown: watch::Sender<Arc<View>>,
     ) -> Self {
         let rng = StdRng::from_rng(&mut rand::rng());
+        let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
+        overlay.set_clock(clock);
         Self {
             core,
             hello: wire::hello(&me, incarnation),
             begun: Instant::now(),
-            overlay: Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO),
+            overlay,
+            overlay_due: Time::ZERO,
+            runtime: Handle::current(),
             routing: Routing::new(me.clone()),
             acks: Acks::default(),
             bootnodes: Bootnodes::new(bootnodes),
@@ -168,7 +182,8 @@ impl State {
             events: VecDeque::new(),
             post,
             session,
-            tasks: JoinSet::new(),
+            readers: JoinSet::new(),
+            errands: JoinSet::new(),
             shown,
             changed: true,
             shown_at: None,
@@ -199,14 +214,15 @@ impl State {
         if self.changed {
             self.show();
         }
-        while let Some(ended) = self.tasks.try_join_next() {
+        while let Some(ended) = self.readers.try_join_next().or_else(|| self.errands.try_join_next()) {
             if let Err(error) = ended
                 && error.is_panic()
             {
                 tracing::error!(%error, "a link's task failed");
             }
         }
-        let due = self.next_deadline();
+        let now = self.now();
+        let due = self.next_deadline(now);
         let sooner = due < self.wakes_at;
         if sooner {
             self.wakes_at = due;
@@ -216,40 +232,37 @@ impl State {
 
     /// Does what is due; says when to look again.
     pub(super) fn look(&mut self) -> Time {
-        self.on_time();
-        self.wakes_at = self.next_deadline();
+        let now = self.now();
+        self.on_time(now);
+        // Seen from the same moment, so that nothing falls between the two.
+        self.wakes_at = self.next_deadline(now);
         self.wakes_at
     }
 
-    /// Says goodbye. What is queued still goes out; these are the tasks that see to it.
+    /// Says goodbye. What is queued still goes out; the readers of the links see to it.
     pub(super) fn leave(&mut self) -> JoinSet<()> {
         self.tell_overlay(Event::Leave);
-        self.end();
-        self.take_tasks()
+        self.end()
     }
 
-    /// All tasks that were begun here and go on.
-    pub(super) fn take_tasks(&mut self) -> JoinSet<()> {
-        std::mem::take(&mut self.tasks)
-    }
-
-    /// Takes part in nothing any more. Whoever waits is told so.
-    pub(super) fn end(&mut self) {
+    /// Takes part in nothing any more. Whoever waits is told so. What is left are the tasks that read links.
+    pub(super) fn end(&mut self) -> JoinSet<()> {
         self.left = true;
+        self.errands.abort_all();
         for (_, link) in std::mem::take(&mut self.links) {
             link.closing.cancel();
         }
         self.whispers.clear();
         self.broadcasts.clear();
         self.joins = joins::Joins::default();
+        std::mem::take(&mut self.readers)
     }
 
     fn now(&self) -> Time {
         self.begun.elapsed()
     }
 
-    fn next_deadline(&self) -> Time {
-        let now = self.now();
+    fn next_deadline(&mut self, now: Time) -> Time {
         let others = [
             self.routing.next_deadline(),
             self.acks.next_deadline(now),
@@ -260,12 +273,13 @@ impl State {
         ];
         // Whatever a machine says, the driver sleeps between two looks.
         let soonest = now + Duration::from_millis(1);
-        others.into_iter().flatten().fold(self.overlay.next_deadline(now), Time::min).max(soonest)
+        self.overlay_due = self.overlay.next_deadline(now);
+        others.into_iter().flatten().fold(self.overlay_due, Time::min).max(soonest)
     }
 
-    fn on_time(&mut self) {
-        let now = self.now();
-        if self.overlay.next_deadline(now) <= now {
+    fn on_time(&mut self, now: Time) {
+        // Some of its deadlines are named only as long as they are to come.
+        if self.overlay_due.min(self.overlay.next_deadline(now)) <= now {
             self.tell_overlay(Event::Tick);
         }
         let actions = self.routing.tick(now);
@@ -403,7 +417,11 @@ impl State {
                 Action::NeighbourUp(contact) => {
                     tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
                     self.nearby.linked(contact.id());
-                    self.changed = true;
+                    self.lost.forget(contact.id());
+                    if let Some(link) = self.links.get_mut(&contact.id()) {
+                        link.neighbour = true;
+                    }
+                    (self.changed, self.counted) = (true, None);
                     self.joined(contact.id());
                 }
                 Action::NeighbourDown(peer) => {
@@ -413,7 +431,10 @@ impl State {
                     tracing::info!(peer = name, "no longer linked");
                     let now = self.now();
                     self.nearby.unlinked(peer, now);
-                    self.changed = true;
+                    if let Some(link) = self.links.get_mut(&peer) {
+                        link.neighbour = false;
+                    }
+                    (self.changed, self.counted) = (true, None);
                 }
                 Action::AskForPeers(count) => self.find_peers(count),
                 Action::Misbehaved(peer, what) => self.on_misbehaviour(peer, what),
@@ -435,11 +456,12 @@ impl State {
         }
         found.extend(self.lost.some(LOST_SAMPLE));
         let (session, core, me) = (self.session.clone(), self.core.clone(), self.me.id());
-        self.tasks.spawn(async move {
+        let ask = async move {
             let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;
             found.extend(listed.into_iter().map(|peer| Contact::new(peer.id, peer.name, peer.endpoint)));
             found.retain(|contact| contact.id() != me);
             Core::tell(&core, Input::PeersFound(found));
-        });
+        };
+        self.errands.spawn_on(ask, &self.runtime);
     }
 }

@@ -46,14 +46,13 @@ impl View {
         self.linked.iter().any(|contact| contact.name() == name)
     }
 
-    /// Every other peer that is known of; some more than once. Not those that were only seen on the LAN.
     /// The peer that gets the messages for this one's name, if that is not this one itself: of several with one name, the one with the
     /// lowest id.
     pub fn yields_to(&self) -> Option<&Contact> {
         self.namesakes.first().filter(|namesake| namesake.id() < self.me.id())
     }
 
-    /// Every other peer that is known of; some more than once.
+    /// Every other peer that is known of; some more than once. Not those that were only seen on the LAN.
     pub fn known(&self) -> impl Iterator<Item = &Contact> {
         let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
         neighbours.chain(&self.namesakes).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)

@@ -191,7 +191,7 @@ pub struct Overlay<R> {
 impl<R: Rng> Overlay<R> {
     /// A peer that knows nobody; its first [`Event::Tick`] will ask for peers.
     ///
-    /// `incarnation` must be larger than in any earlier life of this peer: milliseconds since 1970 at its start will do.
+    /// `incarnation` must be larger than in any earlier life of this peer: milliseconds since 1970 at its start, where the clock is right and goes on.
     pub fn new(me: Contact, incarnation: u64, config: Config, rng: R, now: Time) -> Self {
         Self {
             rng,
@@ -204,6 +204,11 @@ impl<R: Rng> Overlay<R> {
             membership_out: Vec::new(),
             plumtree_out: Vec::new(),
         }
+    }
+
+    /// What the clock said at the start, where the incarnation is ahead of it ([`Plumtree::set_clock`]).
+    pub fn set_clock(&mut self, clock: u64) {
+        self.plumtree.set_clock(clock);
     }
 
     /// Who is linked, and whom to fall back on.

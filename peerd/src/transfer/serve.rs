@@ -93,7 +93,9 @@ impl Uploads {
         let place = self.places.place(caller, PLACE_TIMEOUT).await.map_err(|why| {
             let taken = match why {
                 NoPlace::Taken => format!("{UPLOADS_MAX} documents are being sent already"),
-                NoPlace::TakenByAddress => format!("{UPLOADS_PER_ADDRESS} documents are being sent to your address already"),
+                NoPlace::TakenByAddress => {
+                    format!("{UPLOADS_PER_ADDRESS} documents are sent to your address already, or waited for there")
+                }
             };
             Reason::TooManyStreams.status(format!("{taken}; try again later or ask another holder"))
         })?;

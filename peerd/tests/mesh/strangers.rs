@@ -239,7 +239,8 @@ async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
                     match opening {
                         Ok(mut link) => link.ended().await,
                         // Its share is used up.
-                        Err(status) => assert_eq!(Reason::of(&status), Some(Reason::TooManyStreams), "{status}"),
+                        Err(status) if Reason::of(&status) == Some(Reason::TooManyStreams) => {}
+                        Err(status) => return status,
                     }
                 }
             });
@@ -252,6 +253,7 @@ async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
     // Less than a link that does not greet is waited for, were it not for a loaded machine.
     println!("in after {:?}, beside {} links opened", begun.elapsed(), opened.load(Ordering::Relaxed));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(openers.try_join_next().is_none(), "one was refused for another reason");
     openers.shutdown().await;
     // Links that greet, each by an id of its own, are no better.
     let mut greeted = Vec::new();
@@ -260,6 +262,7 @@ async fn one_address_that_opens_thousands_of_links_keeps_nobody_out() {
         link.say(hello(contact(1_000 + id, &format!("sybil-{id}"), "127.0.0.1:1"))).await;
         greeted.push(link);
     }
+    assert!(greeted.len() >= 8, "{} were let in to greet", greeted.len());
     let c = Setup::named("c").with_bootnodes([&a]).start().await;
     until("yet another is in", async || c.is_linked_to(&a) && a.is_linked_to(&c)).await;
     assert!(a.mesh().links <= 64);

@@ -142,10 +142,11 @@ impl State {
                     // As many at once as the inbox keeps messages.
                     Err(receipt) => {
                         let core = self.core.clone();
-                        self.tasks.spawn(async move {
+                        let answer = async move {
                             let frame = reply(receipt.answered().await);
                             Core::tell(&core, Input::Answered(from, frame));
-                        });
+                        };
+                        self.errands.spawn_on(answer, &self.runtime);
                     }
                 }
             }

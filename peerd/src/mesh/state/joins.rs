@@ -5,12 +5,15 @@ use crate::{
     mesh::{Joined, NotJoined},
     overlay::{Contact, PeerId, Time},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 
 /// Joins that wait at once, those that are being dialled left out; past it one is refused. A guess: far more than a person or a program
 /// asks for within the seconds that each may take.
 const JOINS_MAX: usize = 128;
+
+/// The request was sent a little before its join waits.
+const TIMEOUT_SLACK: Duration = Duration::from_millis(200);
 
 /// Whoever asked for a join.
 pub(super) type Asker = oneshot::Sender<Result<Joined, NotJoined>>;
@@ -68,7 +71,7 @@ impl State {
         let config = membership.config();
         let why = if membership.neighbours().count() >= config.max_active() {
             NotJoined::Full("this peer has as many neighbours as it keeps; it is in a mesh already".to_owned())
-        } else if self.now() >= since + config.request_timeout {
+        } else if self.now() + TIMEOUT_SLACK >= since + config.request_timeout {
             NotJoined::Failed("it greeted, but did not say in time whether it takes this peer as a neighbour".to_owned())
         } else if self.links.contains_key(&peer) {
             NotJoined::Full("too many links are being opened; try again later".to_owned())

@@ -27,7 +27,13 @@ use tonic::Status;
 fn outlives_its_link(body: &Body) -> bool {
     matches!(
         body,
-        Body::Broadcast(_) | Body::Acknowledge(_) | Body::Relay(_) | Body::RelayReply(_) | Body::Seek(_) | Body::SeekReply(_)
+        Body::Broadcast(_)
+            | Body::Acknowledge(_)
+            | Body::Relay(_)
+            | Body::RelayReply(_)
+            | Body::Seek(_)
+            | Body::SeekReply(_)
+            | Body::Namesake(_)
     )
 }
 
@@ -40,7 +46,7 @@ impl State {
         }
         self.dialling += 1;
         let (hello, core, from) = (self.hello.clone(), self.core.clone(), self.dial_from);
-        self.tasks.spawn(async move {
+        let dialling = async move {
             let mut failure = NotOpened::from("there is no address to dial");
             let mut opened = None;
             for endpoint in endpoints {
@@ -57,7 +63,8 @@ impl State {
                 None => Input::NotOpened(purpose, failure),
             };
             Core::tell(&core, input);
-        });
+        };
+        self.errands.spawn_on(dialling, &self.runtime);
     }
 
     /// Greets whoever opened a link.
@@ -78,13 +85,14 @@ impl State {
         }
         self.accepting += 1;
         let (hello, core) = (self.hello.clone(), self.core.clone());
-        self.tasks.spawn(async move {
+        let accepting = async move {
             let input = match link::accept(frames, out, hello).await {
                 Ok(greeted) => Input::Opened(Box::new(greeted), Purpose::Accepted(caller)),
                 Err(why) => Input::NotOpened(Purpose::Accepted(caller), why),
             };
             Core::tell(&core, input);
-        });
+        };
+        self.errands.spawn_on(accepting, &self.runtime);
         Ok(())
     }
 
@@ -258,26 +266,28 @@ impl State {
     fn take(&mut self, contact: Contact, greeted: Greeted, caller: Option<IpAddr>) {
         let (peer, now) = (contact.id(), self.now());
         if let Some(existing) = self.links.get(&peer) {
+            let fresh = self.overlay.is_fresh(peer, now);
             let crossing = existing.dialled != greeted.dialled && existing.since.elapsed() < GREETING_TIMEOUT;
-            if self.overlay.is_fresh(peer, now) && !crossing {
-                // A peer that lives dials no second link, unless both sides dial at once. Whoever claims its id must not get its place.
-                if caller.is_some() {
+            if fresh && !crossing {
+                // Whoever lives is linked already, and whoever claims its id must not get its place.
+                if caller.is_some() && existing.contact != contact {
                     self.misbehaviour += 1;
                     self.changed = true;
                     tracing::warn!(peer = %existing.contact.name(), claimed_as = %contact.name(), from = ?caller,
-                        "somebody else says it is a peer that is linked; keeping the link that is there");
+                        "a second link in the name of a peer that is linked, from another address; keeping the link that is there");
                 }
                 return;
             }
-            match keep(self.me.id(), peer, existing.dialled, greeted.dialled) {
-                Keep::Existing => return,
-                Keep::New => {
-                    let actions = self.routing.link_down(peer);
-                    self.route(actions);
-                    if let Some(replaced) = self.links.remove(&peer) {
-                        replaced.closing.cancel();
-                    }
-                }
+            if fresh && keep(self.me.id(), peer, existing.dialled, greeted.dialled) == Keep::Existing {
+                return;
+            }
+            if !fresh {
+                // What went that way may have got nowhere.
+                let actions = self.routing.link_down(peer);
+                self.route(actions);
+            }
+            if let Some(replaced) = self.links.remove(&peer) {
+                replaced.closing.cancel();
             }
         }
         self.compare_names(&contact);
@@ -288,14 +298,16 @@ impl State {
         let closing = CancellationToken::new();
         let core = self.core.clone();
         let reader = Reader { frames, pause: watched, closing: closing.clone() };
-        self.tasks.spawn(reader.run(move |heard| {
+        let tell = move |heard| {
             let heard = core.upgrade().and_then(|core| core.with(|state| state.heard(number, peer, heard)));
             heard.unwrap_or(false)
-        }));
+        };
+        self.readers.spawn_on(reader.run(tell), &self.runtime);
         let link = Link {
             number,
             contact: contact.clone(),
             since: Instant::now(),
+            neighbour: self.overlay.membership().is_neighbour(peer),
             dialled,
             caller,
             out,
@@ -305,37 +317,45 @@ impl State {
             misbehaved: 0,
         };
         self.links.insert(peer, link);
-        self.lost.forget(peer);
+        self.lost.met(peer);
         self.changed = true;
         self.events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });
     }
 
     /// Closes a link that the overlay does not want any more. What is queued still goes out, unless nobody reads it.
     pub(super) fn close(&mut self, peer: PeerId, silent: bool) {
-        let Some(link) = self.links.remove(&peer) else { return };
+        let Some(link) = self.take_link(peer) else { return };
         if silent {
             tracing::info!(peer = %link.contact.name(), "nothing heard from a peer any more");
-            self.remember_lost(link.contact.clone());
+            self.remember_lost(&link);
         }
+    }
+
+    /// A link ended by itself, or its other side does not read.
+    pub(super) fn link_lost(&mut self, peer: PeerId) {
+        if let Some(link) = self.take_link(peer) {
+            self.remember_lost(&link);
+            self.events.push_back(Event::LinkDown { peer });
+        }
+    }
+
+    /// Ends a link, and what waits for it.
+    fn take_link(&mut self, peer: PeerId) -> Option<Link> {
+        let link = self.links.remove(&peer)?;
         link.closing.cancel();
         self.changed = true;
         let actions = self.routing.link_down(peer);
         self.route(actions);
         self.not_joined(peer);
+        Some(link)
     }
 
-    /// A link ended by itself, or its other side does not read.
-    pub(super) fn link_lost(&mut self, peer: PeerId) {
-        if let Some(contact) = self.links.get(&peer).map(|link| link.contact.clone()) {
-            self.close(peer, false);
-            self.remember_lost(contact);
-            self.events.push_back(Event::LinkDown { peer });
+    /// Who was no neighbour is nobody to meet again: it was looked at, and left.
+    fn remember_lost(&mut self, link: &Link) {
+        if link.neighbour {
+            let now = self.now();
+            self.lost.remember(link.contact.clone(), now, rand::random());
         }
-    }
-
-    fn remember_lost(&mut self, contact: Contact) {
-        let now = self.now();
-        self.lost.remember(contact, now, rand::random());
     }
 
     /// Whether so much waits on a link that messages should not be added to it.

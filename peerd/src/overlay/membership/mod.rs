@@ -192,9 +192,13 @@ impl Membership {
             Event::LinkUp { peer, incarnation, dialled } => self.on_link_up(peer, incarnation, dialled, now, rng, out),
             Event::LinkDown { peer } => self.on_link_down(peer, now, rng, out),
             Event::DialFailed { peer } => {
-                if self.pending.remove(&peer).is_some() {
+                // One that has a link by another way, and was asked on it, still answers.
+                let waits = self.pending.get(&peer).is_some_and(|pending| pending.requested);
+                if !waits && let Some(pending) = self.pending.remove(&peer) {
                     self.passive.remove(peer);
-                    self.failures = self.failures.saturating_add(1);
+                    if pending.purpose != Purpose::Meet {
+                        self.failures = self.failures.saturating_add(1);
+                    }
                     self.avoid(peer, now);
                 }
             }

@@ -14,16 +14,21 @@ use crate::overlay::{PeerId, Time};
 pub struct Lives {
     me: PeerId,
     started: Time,
-    /// The incarnation it started with: milliseconds since 1970, if its clock is right.
-    first: u64,
+    /// This peer's clock at its start: milliseconds since 1970, if it is right.
+    clock: u64,
     incarnation: u64,
     sequence: u64,
 }
 
 impl Lives {
-    /// A life that starts `now`.
+    /// A life that starts `now`, when the clock says what its incarnation does.
     pub fn new(me: PeerId, incarnation: u64, now: Time) -> Self {
-        Self { me, started: now, first: incarnation, incarnation, sequence: 0 }
+        Self { me, started: now, clock: incarnation, incarnation, sequence: 0 }
+    }
+
+    /// What the clock said at the start, in milliseconds since 1970, where the incarnation is ahead of it.
+    pub fn set_clock(&mut self, clock: u64) {
+        self.clock = clock;
     }
 
     /// The incarnation that this peer's broadcasts are named by. It may be above the one it started with; the next start must
@@ -45,11 +50,11 @@ impl Lives {
 
     /// The last incarnation that is believed to be somebody's. A peer whose own clock cannot be right does not judge others' by it.
     fn latest(&self, ahead: Duration, now: Time) -> u64 {
-        if self.first < CLOCK_IS_RIGHT_FROM {
+        if self.clock < CLOCK_IS_RIGHT_FROM {
             return u64::MAX / 2;
         }
         let millis = u64::try_from((self.age(now) + ahead).as_millis()).unwrap_or(u64::MAX);
-        self.first.saturating_add(millis).min(u64::MAX / 2)
+        self.clock.saturating_add(millis).min(u64::MAX / 2)
     }
 
     /// Whether there may be such an incarnation.
@@ -57,14 +62,14 @@ impl Lives {
         incarnation <= self.latest(MAX_INCARNATION_AHEAD, now)
     }
 
-    /// Goes on after `id` if that is a name of this peer's which it has not used; `false` if it is not. In another's eyes it may
-    /// be later by then, so that more is believed than of others.
+    /// Goes on after `id` if that is a name of this peer's which it has not used; `false` if it is not. What others do not believe is
+    /// not gone on after either: they would not believe what follows.
     pub fn go_on_after(&mut self, id: &MessageId, now: Time) -> bool {
         let used = (id.incarnation, id.sequence) <= (self.incarnation, self.sequence);
         if id.origin != self.me || used {
             return false;
         }
-        if id.incarnation < self.latest(2 * MAX_INCARNATION_AHEAD, now) {
+        if id.incarnation < self.latest(MAX_INCARNATION_AHEAD, now) {
             self.incarnation = id.incarnation + 1;
             self.sequence = 0;
         }

@@ -127,6 +127,12 @@ impl Plumtree {
         }
     }
 
+    /// What the clock said at the start, in milliseconds since 1970: what others call their lives is judged by it. Without it, the
+    /// incarnation is taken for it.
+    pub fn set_clock(&mut self, clock: u64) {
+        self.lives.set_clock(clock);
+    }
+
     /// The shape of the tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
