@@ -136,7 +136,7 @@ const PEERD_EDGES: [(&str, &[&str]); 25] = [
     ("dial", &[]),
     // What a name says of a number, whoever lists it.
     ("document", &["share"]),
-    ("identity", &[]),
+    ("identity", &["overlay"]),
     // So many at once, and fewer of one address.
     ("places", &[]),
     ("share", &[]),
