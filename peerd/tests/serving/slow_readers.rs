@@ -94,7 +94,7 @@ async fn one_upload_too_many_is_refused_until_one_ends() {
     // Of one address, no more than its share.
     let mut streams = unread(&peer, UPLOADS_PER_ADDRESS).await;
     let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
-    assert!(status.message().contains("96 documents are being sent to your address"), "{}", status.message());
+    assert!(status.message().contains("96 documents are sent to your address"), "{}", status.message());
     let others = unread_from(&peer, OTHER, UPLOADS_MAX - UPLOADS_PER_ADDRESS).await;
     assert_eq!(uploads(&peer).await as usize, UPLOADS_MAX);
     let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
@@ -136,7 +136,7 @@ async fn listings_have_places_of_which_one_address_has_a_share() {
         open.push(stream);
     }
     for (from, said) in
-        [(Ipv4Addr::LOCALHOST, "24 listings are being sent to your address"), (OTHER, "32 listings are being sent")]
+        [(Ipv4Addr::LOCALHOST, "24 listings are sent to your address"), (OTHER, "32 listings are being sent")]
     {
         let status = refused(listing(from).await, Reason::TooManyStreams);
         assert!(status.message().contains(said), "{}", status.message());
