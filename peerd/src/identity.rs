@@ -1,6 +1,6 @@
 //! Who this peer is, and the folder that remembers it.
 
-use crate::overlay::plumtree::{CLOCK_IS_RIGHT_FROM, MAX_INCARNATION_AHEAD};
+use crate::overlay::plumtree::{CLOCK_IS_RIGHT_FROM, MAX_CLOCK_SKEW, MAX_INCARNATION_AHEAD};
 use p2pdi::{cookie::Cookie, endpoint::Endpoint, id::PeerId, name::PeerName, v1::Holder};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -134,7 +134,7 @@ impl StateFolder {
         let clock = millis(since_1970);
         let last = fs::read_to_string(self.path.join("incarnation")).ok().and_then(|text| text.trim().parse::<u64>().ok());
         // What others would not believe is of no use.
-        let latest = clock.max(CLOCK_IS_RIGHT_FROM).saturating_add(millis(MAX_INCARNATION_AHEAD));
+        let latest = clock.max(CLOCK_IS_RIGHT_FROM).saturating_add(millis(MAX_INCARNATION_AHEAD + MAX_CLOCK_SKEW));
         let life = last.filter(|last| *last < latest).map_or(clock, |last| clock.max(last + 1));
         if let Err(error) = self.keep_life(life) {
             tracing::warn!(%error, "the number of this life is not kept; should the clock be set back, broadcasts count as old after a restart");

@@ -68,6 +68,13 @@ fn text(status: &StatusResponse) -> String {
         format!("sending    {}", status.load.unwrap_or_default().uploads),
         format!("messages   {} received, {} dropped", inbox.received, inbox.dropped),
     ];
+    if mesh.misbehaviour + mesh.throttled > 0 {
+        let (wrong, late) = (counted(mesh.misbehaviour, "wrong frame"), counted(mesh.throttled, "frame"));
+        lines.push(format!("faults     {wrong} of others (the log names whose), {late} dropped since too many came"));
+    }
+    for namesake in &mesh.namesakes {
+        lines.push(format!("conflict   another peer has this name: {}", namesake.endpoint));
+    }
     if !share.detail.is_empty() {
         lines.push(format!("note       {}", share.detail));
     }

@@ -135,9 +135,7 @@ async fn listings_have_places_of_which_one_address_has_a_share() {
         within("a batch", stream.message()).await.unwrap().unwrap();
         open.push(stream);
     }
-    for (from, said) in
-        [(Ipv4Addr::LOCALHOST, "24 listings are sent to your address"), (OTHER, "32 listings are being sent")]
-    {
+    for (from, said) in [(Ipv4Addr::LOCALHOST, "24 listings are sent to your address"), (OTHER, "32 listings are being sent")] {
         let status = refused(listing(from).await, Reason::TooManyStreams);
         assert!(status.message().contains(said), "{}", status.message());
     }

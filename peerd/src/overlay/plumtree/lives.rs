@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{CLOCK_IS_RIGHT_FROM, MAX_INCARNATION_AHEAD, MessageId};
+use super::{CLOCK_IS_RIGHT_FROM, MAX_CLOCK_SKEW, MAX_INCARNATION_AHEAD, MessageId};
 use crate::overlay::{PeerId, Time};
 
 /// This peer's life.
@@ -62,14 +62,14 @@ impl Lives {
         incarnation <= self.latest(MAX_INCARNATION_AHEAD, now)
     }
 
-    /// Goes on after `id` if that is a name of this peer's which it has not used; `false` if it is not. What others do not believe is
-    /// not gone on after either: they would not believe what follows.
+    /// Goes on after `id` if that is a name of this peer's which it has not used; `false` if it is not. What no other believes is not gone
+    /// on after, or it would not believe what follows; but the others' clocks may be ahead of this one.
     pub fn go_on_after(&mut self, id: &MessageId, now: Time) -> bool {
         let used = (id.incarnation, id.sequence) <= (self.incarnation, self.sequence);
         if id.origin != self.me || used {
             return false;
         }
-        if id.incarnation < self.latest(MAX_INCARNATION_AHEAD, now) {
+        if id.incarnation < self.latest(MAX_INCARNATION_AHEAD + MAX_CLOCK_SKEW, now) {
             self.incarnation = id.incarnation + 1;
             self.sequence = 0;
         }

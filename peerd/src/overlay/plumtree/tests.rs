@@ -290,6 +290,24 @@ fn a_name_that_is_too_far_ahead_silences_nobody() {
 }
 
 #[test]
+fn a_peer_goes_on_after_whatever_others_may_believe_though_its_clock_is_slow() {
+    let year = MAX_INCARNATION_AHEAD.as_millis() as u64;
+    for slow_by in [0, 3_000, 1_800_000] {
+        let (mut slow, mut other) = (Peer::with_neighbours(1..4), Peer::with_neighbours(1..4));
+        slow.machine = Plumtree::new(ME, TODAY - slow_by, Config::default(), Time::ZERO);
+        other.machine = Plumtree::new(PeerId::from_u128(77), TODAY, Config::default(), Time::ZERO);
+        for number in 1..4 {
+            slow.tell(Event::NeighbourUp(PeerId::from_u128(number)));
+            other.tell(Event::NeighbourUp(PeerId::from_u128(number)));
+        }
+        let lie = TODAY + year;
+        assert_eq!(delivered(&other.hear(1, life(ME.as_u128(), lie, 7))), 1, "as far ahead as is believed");
+        slow.hear(1, life(ME.as_u128(), lie, 7));
+        assert!(slow.machine.incarnation() > lie, "slow by {slow_by} ms");
+    }
+}
+
+#[test]
 fn a_peer_that_hears_of_itself_what_it_did_not_say_goes_on_after_it() {
     for (incarnation, sequence) in [(1_000, 77), (5_000, 1), (1 << 60, 7)] {
         let mut peer = Peer::with_neighbours(1..4);
