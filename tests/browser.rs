@@ -15,6 +15,7 @@ use support::{
     http::get,
     network::{Network, status},
     tools,
+    wait::until,
 };
 
 /// Text of the page's elements that a selector finds, joined.
@@ -167,5 +168,5 @@ fn pages_of_other_sites_make_a_peer_say_nothing() {
     assert_eq!(status(&network.a)["inbox"]["received"], 0);
     // It could have said something: the same lines by curl do.
     assert_eq!(get(network.c.address, "/broadcast?message=good", &[("user-agent", "curl/8.5.0")]).status, 200);
-    assert_eq!(status(&network.a)["inbox"]["received"], 1);
+    until("it is heard", || status(&network.a)["inbox"]["received"] == 1);
 }
