@@ -12,18 +12,21 @@ use crate::service::Services;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use p2pdi::{instruments::Metrics, v1::SessionState};
+use p2pdi::{instruments::Metrics, server::guarded, v1::SessionState};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Open event streams, each of one page: more than one person has browser windows, and few enough that all of them cost little.
 const STREAMS_MAX: usize = 32;
+
+/// What browsers may do with an answer that does not say so itself: load nothing, and show it in no frame.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 #[derive(Clone)]
 struct Page {
@@ -52,23 +55,7 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: Cancellati
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(page)
-        .layer(middleware::map_response(guarded))
-}
-
-/// What keeps browsers from taking an answer for more than it is: never for another type, in another site's frame or code, or as a
-/// page that may load anything. The page itself says what it may.
-async fn guarded(mut answer: Response) -> Response {
-    let headers = answer.headers_mut();
-    for (name, value) in [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-        (header::REFERRER_POLICY, "same-origin"),
-        (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (header::CACHE_CONTROL, "no-store"),
-    ] {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    answer
+        .layer(middleware::map_response(async |answer: Response| guarded(answer, POLICY)))
 }
 
 async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {

@@ -4,13 +4,13 @@ use crate::leases::Leases;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware,
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
 use metrics::Gauge;
-use p2pdi::{VERSION, instruments::Metrics, v1::PeerRecord};
+use p2pdi::{VERSION, instruments::Metrics, server::guarded, v1::PeerRecord};
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Peers shown on the status page; all of them are what PQuery is for.
 const PEERS_SHOWN: usize = 100;
+
+/// What browsers may do with an answer that does not say so itself: load nothing, and show it in no frame.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 #[derive(Clone)]
 struct Page {
@@ -45,23 +48,7 @@ pub(crate) fn routes(leases: Leases, metrics: Metrics, stop: CancellationToken) 
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Page { leases, metrics, stop, gauges })
-        .layer(middleware::map_response(guarded))
-}
-
-/// What keeps browsers from taking an answer for more than it is: never for another type, in another site's frame or code, or as a
-/// page that may load anything. A peer does the same.
-async fn guarded(mut answer: Response) -> Response {
-    let headers = answer.headers_mut();
-    for (name, value) in [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
-        (header::REFERRER_POLICY, "same-origin"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (header::CACHE_CONTROL, "no-store"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    answer
+        .layer(middleware::map_response(async |answer: Response| guarded(answer, POLICY)))
 }
 
 /// Ready while it does not stop and its disk does not hang. A disk that fails at once is told on the status page and in the

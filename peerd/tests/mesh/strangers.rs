@@ -172,31 +172,28 @@ async fn greetings_that_lie_are_refused_and_counted() {
     is_well(&a, &b).await;
 }
 
+/// A thief says to `to` five times that it is `stolen`.
+async fn claim_in_vain(to: &TestPeer, stolen: &TestPeer) {
+    let identity = stolen.handle.identity();
+    for _ in 0..5 {
+        let mut thief = RawLink::open(to.address, None).await.unwrap();
+        thief.say(hello(contact(identity.id.as_u128(), identity.name.as_str(), "127.0.0.1:1"))).await;
+        thief.ended().await;
+        is_well(to, stolen).await;
+    }
+    assert!(to.mesh().misbehaviour >= 5);
+    assert_eq!(stolen.messages().len(), 5, "every whisper came to the one that was there");
+}
+
 #[tokio::test]
 async fn nobody_takes_the_place_of_a_peer_that_is_linked_by_claiming_its_id() {
     let (a, b) = pair().await;
     // B dialled A; a thief says to A that it is B, as B would after it lost its link.
-    let stolen = b.handle.identity().id.as_u128();
-    for _ in 0..5 {
-        let mut thief = RawLink::open(a.address, None).await.unwrap();
-        thief.say(hello(contact(stolen, "b", "127.0.0.1:1"))).await;
-        thief.ended().await;
-        is_well(&a, &b).await;
-    }
-    assert!(a.mesh().misbehaviour >= 5);
-    assert_eq!(b.messages().len(), 5, "every whisper came to the one that was there");
+    claim_in_vain(&a, &b).await;
     // The other way round both sides might be dialling at once, but not for ever.
     let linked = Instant::now();
     until("the link is not new", async || linked.elapsed() > Duration::from_secs(4)).await;
-    let stolen = a.handle.identity().id.as_u128();
-    for _ in 0..5 {
-        let mut thief = RawLink::open(b.address, None).await.unwrap();
-        thief.say(hello(contact(stolen, "a", "127.0.0.1:1"))).await;
-        thief.ended().await;
-        is_well(&b, &a).await;
-    }
-    assert!(b.mesh().misbehaviour >= 5);
-    assert_eq!(a.messages().len(), 5, "every whisper came to the one that was there");
+    claim_in_vain(&b, &a).await;
 }
 
 #[tokio::test]
