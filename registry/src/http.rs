@@ -67,7 +67,7 @@ async fn measurements(State(page): State<Page>) -> Response {
     let counts = page.leases.shared.with(|table, _| table.counts());
     #[expect(clippy::cast_precision_loss, reason = "what a metric is made of")]
     let values =
-        [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.revision as f64, counts.unwritten as f64];
+        [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.revision as f64, counts.dirty as f64];
     for (gauge, value) in page.gauges.iter().zip(values) {
         gauge.set(value);
     }

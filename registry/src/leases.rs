@@ -110,7 +110,7 @@ pub(crate) struct Leases {
 
 impl Leases {
     pub(crate) async fn register(&self, ask: &Registration) -> Result<(Lease, Cookie), Refused> {
-        let mut cookie = ask.spare_cookie.clone();
+        let mut cookie = ask.candidate_cookie.clone();
         let prepare = |table: &mut Table, now| {
             let (prepared, own) = table.prepare_register(ask, now)?;
             cookie = own;

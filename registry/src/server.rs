@@ -5,8 +5,8 @@ use crate::{
     config::{Config, State},
     expiry, http,
     leases::{Leases, Shared},
-    service::{Calls, REQUEST_MAX_BYTES},
-    store::{Embedded, Store, StoreError, Volatile, Write},
+    service::{REQUEST_MAX_BYTES, RegistryService},
+    store::{Embedded, Memory, Store, StoreError, Write},
     table::{Settings, Table},
     writer::{Job, QUEUE_MAX, Writer},
 };
@@ -81,7 +81,7 @@ impl Registry {
     /// When the state folder is in use, damaged or out of reach.
     pub fn open(config: &Config) -> Result<Self, RegistryError> {
         let store: Box<dyn Store> = match &config.state {
-            State::Memory => Box::new(Volatile),
+            State::Memory => Box::new(Memory),
             State::Folder(folder) => Box::new(Embedded::open(folder)?),
         };
         Self::with_store(config, store)
@@ -99,7 +99,7 @@ impl Registry {
         let clock = Clock::start();
         let mut table = Table::new(settings, seed);
         let ceiling = store.load(&mut |slot, peer| {
-            let name = peer.texts.name().to_owned();
+            let name = peer.strings.name().to_owned();
             let twice = || StoreError::Failed { doing: "read the state file", problem: format!("{name} is in it twice") };
             table.restore(slot, peer).then_some(()).ok_or_else(twice)
         })?;
@@ -131,8 +131,8 @@ impl Registry {
         // A part that ends by itself ends the registry.
         let stop = stop.child_token();
         let (health, _service) = tonic_health::server::health_reporter();
-        health.set_serving::<RegistryServer<Calls>>().await;
-        let calls = RegistryServer::new(Calls { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
+        health.set_serving::<RegistryServer<RegistryService>>().await;
+        let calls = RegistryServer::new(RegistryService { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
         let http = http::routes(leases.clone(), metrics.clone(), stop.clone());
         let router = p2pdi::server::router(Routes::new(calls), &[registry_server::SERVICE_NAME], health.clone(), http)?;
 
@@ -145,7 +145,7 @@ impl Registry {
                     () = stop.cancelled() => {}
                     () = ended.cancelled() => return,
                 }
-                health.set_not_serving::<RegistryServer<Calls>>().await;
+                health.set_not_serving::<RegistryServer<RegistryService>>().await;
                 health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
             })
         };

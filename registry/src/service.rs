@@ -2,7 +2,7 @@
 
 use crate::{
     leases::{Leases, Refused},
-    table::{Lease, PAGE_MAX, Query, Refusal, Registration, mapped},
+    table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
 use p2pdi::{
     cookie::{COOKIE_HEADER, Cookie},
@@ -25,12 +25,12 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 pub(crate) const REQUEST_MAX_BYTES: usize = 16 * 1024;
 
 /// The service `p2pdi.v1.Registry`.
-pub(crate) struct Calls {
+pub(crate) struct RegistryService {
     pub(crate) leases: Leases,
 }
 
 #[tonic::async_trait]
-impl Registry for Calls {
+impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         let ask = registration(request)?;
         let (lease, cookie) = self.leases.register(&ask).await?;
@@ -70,7 +70,7 @@ impl Registry for Calls {
 
 fn registration(request: Request<RegisterRequest>) -> Result<Registration, Status> {
     // Only calls from inside the process come without an address.
-    let address = mapped(request.remote_addr().map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |address| address.ip()));
+    let address = to_ipv6(request.remote_addr().map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |address| address.ip()));
     let presented = cookie(request.metadata())?;
     let RegisterRequest { name, endpoint, labels, id, observer } = request.into_inner();
     let name: PeerName = name.parse()?;
@@ -83,7 +83,7 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
         labels: crate::table::Labels::pack(&labels),
         id,
         presented,
-        spare_cookie: Cookie::generate().map_err(|error| internal("making a secret", &error))?,
+        candidate_cookie: Cookie::generate().map_err(|error| internal("making a secret", &error))?,
         address,
     })
 }

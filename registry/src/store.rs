@@ -5,13 +5,13 @@
 
 mod codec;
 mod embedded;
-mod volatile;
+mod memory;
 
 #[cfg(test)]
 mod conformance;
 
 pub use embedded::{Embedded, FILE_NAME};
-pub use volatile::Volatile;
+pub use memory::Memory;
 
 use crate::table::Peer;
 use std::{io, path::PathBuf};

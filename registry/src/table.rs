@@ -25,7 +25,7 @@ mod tests;
 
 pub use labels::Labels;
 pub use lease::Lease;
-pub use peer::{Peer, Texts, mapped};
+pub use peer::{PackedStrings, Peer, to_ipv6};
 pub use query::{PAGE_MAX, Query};
 pub use register::{Change, Prepared, Registration};
 pub use registrations::Registrations;
@@ -113,7 +113,7 @@ pub struct Counts {
     /// The change counter.
     pub revision: u64,
     /// Records that the store does not hold as they are now.
-    pub unwritten: usize,
+    pub dirty: usize,
 }
 
 /// See the module.
@@ -125,17 +125,17 @@ pub struct Table {
     active: Vec<u32>,
     /// Active peers by the revision of their last change.
     changed: BTreeMap<u64, u32>,
-    /// Inactive peers by the revision at which they became so: the longest gone come first.
-    gone: BTreeMap<u64, u32>,
+    /// Inactive peers by the revision at which they became so: the oldest first.
+    inactive: BTreeMap<u64, u32>,
     observers: usize,
     addresses: Addresses,
     /// Slots whose record on disk differs from the one here, each once.
-    unwritten: Vec<u32>,
+    dirty: Vec<u32>,
     /// How many of them are on their way to the disk.
-    being_written: usize,
+    flushing: usize,
     revision: u64,
     /// Deltas from before this revision cannot be told.
-    horizon: u64,
+    compacted_revision: u64,
     /// Revisions below this are reserved on disk.
     ceiling: u64,
     rng: StdRng,
@@ -153,13 +153,13 @@ impl Table {
             deadlines: Deadlines::default(),
             active: Vec::new(),
             changed: BTreeMap::new(),
-            gone: BTreeMap::new(),
+            inactive: BTreeMap::new(),
             observers: 0,
             addresses: Addresses::default(),
-            unwritten: Vec::new(),
-            being_written: 0,
+            dirty: Vec::new(),
+            flushing: 0,
             revision: 1,
-            horizon: 1,
+            compacted_revision: 1,
             ceiling: REVISION_BLOCK,
             rng,
             token_key,
@@ -170,10 +170,10 @@ impl Table {
     pub fn counts(&self) -> Counts {
         Counts {
             active: self.active.len(),
-            inactive: self.gone.len(),
+            inactive: self.inactive.len(),
             observers: self.observers,
             revision: self.revision,
-            unwritten: self.unwritten.len() + self.being_written,
+            dirty: self.dirty.len() + self.flushing,
         }
     }
 
@@ -188,49 +188,49 @@ impl Table {
     }
 
     /// Takes up to `limit` slots whose record must be written again, each with what the store shall hold there
-    /// (`None`: nothing). End it with [`Table::settle_unwritten`] before taking more.
-    pub fn take_unwritten(&mut self, limit: usize) -> Vec<(u32, Option<Peer>)> {
-        let from = self.unwritten.len().saturating_sub(limit);
-        let slots = self.unwritten.split_off(from);
+    /// (`None`: nothing). End it with [`Table::settle_dirty`] before taking more.
+    pub fn take_dirty(&mut self, limit: usize) -> Vec<(u32, Option<Peer>)> {
+        let from = self.dirty.len().saturating_sub(limit);
+        let slots = self.dirty.split_off(from);
         let mut taken = Vec::with_capacity(slots.len());
         for slot in slots {
             match self.records.get_mut(slot) {
                 // The change under way writes this slot; if it fails, the slot comes back here.
-                Some(record) if record.in_flight => record.unwritten = false,
+                Some(record) if record.in_flight => record.dirty = false,
                 Some(record) if record.is_observer() => taken.push((slot, None)),
                 Some(record) => {
-                    (record.unwritten, record.being_written) = (false, true);
+                    (record.dirty, record.flushing) = (false, true);
                     taken.push((slot, Some(record.peer.clone())));
                 }
                 None => taken.push((slot, None)),
             }
         }
-        self.being_written = taken.len();
+        self.flushing = taken.len();
         taken
     }
 
-    /// Ends what [`Table::take_unwritten`] began: `slots` are on disk now, or are to be written again.
-    pub fn settle_unwritten(&mut self, slots: impl IntoIterator<Item = u32>, on_disk: bool) {
-        self.being_written = 0;
+    /// Ends what [`Table::take_dirty`] began: `slots` are on disk now, or are to be written again.
+    pub fn settle_dirty(&mut self, slots: impl IntoIterator<Item = u32>, on_disk: bool) {
+        self.flushing = 0;
         for slot in slots {
             if let Some(record) = self.records.get_mut(slot) {
-                record.being_written = false;
+                record.flushing = false;
             }
             if !on_disk {
-                self.mark_unwritten(slot);
+                self.mark_dirty(slot);
             }
         }
     }
 
-    fn mark_unwritten(&mut self, slot: u32) {
+    fn mark_dirty(&mut self, slot: u32) {
         match self.records.get_mut(slot) {
-            Some(record) if record.unwritten => {}
+            Some(record) if record.dirty => {}
             Some(record) => {
-                record.unwritten = true;
-                self.unwritten.push(slot);
+                record.dirty = true;
+                self.dirty.push(slot);
             }
             // An empty slot has nowhere to note it: at worst its removal is written twice.
-            None => self.unwritten.push(slot),
+            None => self.dirty.push(slot),
         }
     }
 

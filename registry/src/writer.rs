@@ -21,7 +21,7 @@ pub(crate) const QUEUE_MAX: usize = 10_000;
 /// Changes in one batch at most: a sync is well paid for, and nobody waits long for the batch before.
 const BATCH_MAX: usize = 1_024;
 /// Records put right on disk along with one batch.
-const UNWRITTEN_MAX: usize = 1_024;
+const FLUSH_MAX: usize = 1_024;
 /// Changes made visible under one hold of the table's lock, some 100 µs.
 const VISIBLE_AT_ONCE: usize = 64;
 
@@ -29,8 +29,8 @@ const VISIBLE_AT_ONCE: usize = 64;
 pub(crate) enum Job {
     /// Write this; the answer is `None` when it cannot be.
     Change(Change, oneshot::Sender<Option<Lease>>),
-    /// Look for records that are not on disk as they should be.
-    Unwritten,
+    /// Write dirty records.
+    Flush,
     /// Write what waits, then end.
     Stop,
 }
@@ -75,13 +75,13 @@ impl Writer {
             for job in gathered.drain(..) {
                 match job {
                     Job::Change(change, done) => changes.push((change, done)),
-                    Job::Unwritten => {}
+                    Job::Flush => {}
                     Job::Stop => self.jobs.close(),
                 }
             }
             self.write(changes);
             // A crowd that expired at once is written as fast as the disk takes it, but never before who waits.
-            while self.jobs.is_empty() && self.unwritten() {
+            while self.jobs.is_empty() && self.dirty() {
                 self.write(Vec::new());
             }
         }
@@ -89,8 +89,8 @@ impl Writer {
     }
 
     fn write(&mut self, changes: Vec<Waiting>) {
-        let (unwritten, ceiling) = self.shared.with(|table, _| (table.take_unwritten(UNWRITTEN_MAX), table.ceiling_wanted()));
-        let put_right = unwritten.iter().map(|(slot, peer)| written(*slot, peer.as_ref()));
+        let (dirty, ceiling) = self.shared.with(|table, _| (table.take_dirty(FLUSH_MAX), table.ceiling_wanted()));
+        let put_right = dirty.iter().map(|(slot, peer)| written(*slot, peer.as_ref()));
         let asked = changes.iter().map(|(change, _)| Write::Put { slot: change.slot(), peer: change.peer() });
         let batch: Vec<_> = put_right.chain(asked).chain(ceiling.map(Write::Ceiling)).collect();
         if batch.is_empty() {
@@ -106,8 +106,8 @@ impl Writer {
                 if self.shared.store_failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the state folder can be written to again");
                 }
-                if !unwritten.is_empty() {
-                    self.shared.with(|table, _| table.settle_unwritten(unwritten.iter().map(|(slot, _)| *slot), true));
+                if !dirty.is_empty() {
+                    self.shared.with(|table, _| table.settle_dirty(dirty.iter().map(|(slot, _)| *slot), true));
                 }
                 self.make_visible(changes, ceiling);
             }
@@ -117,7 +117,7 @@ impl Writer {
                     tracing::error!(%error, "registrations are refused until the state folder can be written to");
                 }
                 self.shared.with(|table, _| {
-                    table.settle_unwritten(unwritten.iter().map(|(slot, _)| *slot), false);
+                    table.settle_dirty(dirty.iter().map(|(slot, _)| *slot), false);
                     for (change, done) in changes {
                         table.abort(change);
                         // Whoever waited may have gone away.
@@ -156,13 +156,13 @@ impl Writer {
     }
 
     /// Whether records wait to be put right on disk, and the disk takes them.
-    fn unwritten(&self) -> bool {
-        !self.shared.store_failing.load(Ordering::Relaxed) && self.shared.with(|table, _| table.counts().unwritten) > 0
+    fn dirty(&self) -> bool {
+        !self.shared.store_failing.load(Ordering::Relaxed) && self.shared.with(|table, _| table.counts().dirty) > 0
     }
 
     /// The last things to write: expiries, and where revisions go on.
     fn finish(mut self) {
-        while self.unwritten() {
+        while self.dirty() {
             self.write(Vec::new());
         }
         if self.shared.store_failing.load(Ordering::Relaxed) {

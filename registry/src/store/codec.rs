@@ -1,6 +1,6 @@
 //! A peer as bytes. Protobuf, so that a later version can add fields and still read what this one wrote.
 
-use crate::table::{Labels, Peer, Registrations, Texts};
+use crate::table::{Labels, PackedStrings, Peer, Registrations};
 use p2pdi::{cookie::CookieHash, endpoint::Endpoint, id::PeerId, name::PeerName};
 use prost::Message;
 use std::net::Ipv6Addr;
@@ -34,9 +34,9 @@ struct Stored {
 
 pub(super) fn encode(peer: &Peer) -> Vec<u8> {
     let stored = Stored {
-        name: peer.texts.name().into(),
-        endpoint: peer.texts.endpoint().into(),
-        labels: peer.texts.labels().as_bytes().into(),
+        name: peer.strings.name().into(),
+        endpoint: peer.strings.endpoint().into(),
+        labels: peer.strings.labels().as_bytes().into(),
         id: peer.id.as_bytes().into(),
         cookie_hash: peer.cookie.as_bytes().into(),
         address: peer.address.octets().into(),
@@ -58,7 +58,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
     let address: [u8; 16] = stored.address.try_into().map_err(|_| "address: not 16 bytes")?;
     let labels = Labels::from_bytes(&stored.labels).ok_or("labels: cut short")?;
     Ok(Peer {
-        texts: Texts::new(name.as_str(), endpoint.as_str(), &labels),
+        strings: PackedStrings::new(name.as_str(), endpoint.as_str(), &labels),
         id: PeerId::from_field("id", &stored.id).map_err(|error| error.to_string())?,
         cookie: CookieHash::from_bytes(cookie),
         address: Ipv6Addr::from(address),

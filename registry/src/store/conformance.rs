@@ -1,7 +1,7 @@
 //! What every store must do, run over each of them.
 
-use super::{Embedded, Store, StoreError, Volatile, Write};
-use crate::table::{Labels, Peer, Registrations, Texts};
+use super::{Embedded, Memory, Store, StoreError, Write};
+use crate::table::{Labels, PackedStrings, Peer, Registrations};
 use p2pdi::{
     cookie::{Cookie, CookieHash},
     id::PeerId,
@@ -22,7 +22,7 @@ fn peer(number: u64, active: bool) -> Peer {
     }
     let labels = BTreeMap::from([("zone".to_owned(), format!("eu-{number}")), ("empty".to_owned(), String::new())]);
     Peer {
-        texts: Texts::new(&format!("Peer-{number}"), &format!("[2001:db8::{number}]:7801"), &Labels::pack(&labels)),
+        strings: PackedStrings::new(&format!("Peer-{number}"), &format!("[2001:db8::{number}]:7801"), &Labels::pack(&labels)),
         id: PeerId::from_bytes([9; 16]),
         cookie: Cookie::from_bytes(u128::from(number).to_be_bytes()).hash(),
         address: Ipv6Addr::from_bits(u128::from(number)),
@@ -100,8 +100,8 @@ fn the_embedded_store_conforms() {
 }
 
 #[test]
-fn the_volatile_store_conforms() {
-    conforms(|_| Box::new(Volatile), false);
+fn the_memory_store_conforms() {
+    conforms(|_| Box::new(Memory), false);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn tick_after(mono_ms: u64) -> u32 {
 }
 
 impl Deadlines {
-    pub(super) fn arm(&mut self, tick: u32, slot: u32) {
+    pub(super) fn schedule(&mut self, tick: u32, slot: u32) {
         self.ticks.entry(tick).or_default().push(slot);
     }
 

@@ -3,7 +3,7 @@
 use super::{
     FORGET_AFTER_MS, KEEPALIVES_PER_TTL, Now, Refusal, TARGET_KEEPALIVES_PER_SECOND, Table,
     deadlines::tick_after,
-    record::{Record, Standing},
+    record::{Record, RecordState},
     view,
 };
 use p2pdi::{
@@ -60,7 +60,7 @@ impl Table {
         if let Some(record) = self.records.get_mut(slot) {
             record.index_version = index_version;
             if let Some(load) = load {
-                (record.load, record.loaded) = (load, true);
+                (record.load, record.load_reported) = (load, true);
             }
         }
         self.lease(slot, now).ok_or(Refusal::CookieUnknown)
@@ -93,9 +93,9 @@ impl Table {
         record.deadline_ms = deadline_ms;
         record.peer.last_active_ms = now.wall_ms;
         // An entry for later than needed would end the lease late.
-        if record.armed == 0 || tick < record.armed {
-            record.armed = tick;
-            self.deadlines.arm(tick, slot);
+        if record.scheduled_tick == 0 || tick < record.scheduled_tick {
+            record.scheduled_tick = tick;
+            self.deadlines.schedule(tick, slot);
         }
     }
 
@@ -111,17 +111,17 @@ impl Table {
             let Some((tick, slot)) = self.deadlines.pop_due(now.mono_ms) else {
                 return self.forget(now, limit);
             };
-            let Some(record) = self.records.get_mut(slot).filter(|record| record.armed == tick) else { continue };
-            record.armed = 0;
+            let Some(record) = self.records.get_mut(slot).filter(|record| record.scheduled_tick == tick) else { continue };
+            record.scheduled_tick = 0;
             if record.deadline_ms > now.mono_ms || record.in_flight {
                 let tick = tick_after(record.deadline_ms.max(now.mono_ms));
-                record.armed = tick;
-                self.deadlines.arm(tick, slot);
+                record.scheduled_tick = tick;
+                self.deadlines.schedule(tick, slot);
             } else if record.is_observer() {
                 self.drop_observer(slot);
             } else {
                 self.deactivate(slot);
-                self.mark_unwritten(slot);
+                self.mark_dirty(slot);
             }
         }
         true
@@ -129,21 +129,21 @@ impl Table {
 
     /// Ends the lease of a peer.
     pub(super) fn deactivate(&mut self, slot: u32) {
-        let Some(record) = self.records.get_mut(slot).filter(|record| record.standing == Standing::Active) else { return };
-        record.standing = Standing::Inactive;
+        let Some(record) = self.records.get_mut(slot).filter(|record| record.state == RecordState::Active) else { return };
+        record.state = RecordState::Inactive;
         record.peer.active = false;
-        record.armed = 0;
+        record.scheduled_tick = 0;
         self.revision += 1;
         let before = std::mem::replace(&mut record.revision, self.revision);
-        let (place, address) = (record.place, record.peer.address);
+        let (active_index, address) = (record.active_index, record.peer.address);
         self.changed.remove(&before);
-        self.gone.insert(self.revision, slot);
+        self.inactive.insert(self.revision, slot);
         self.addresses.remove(address);
-        self.active.swap_remove(place as usize);
-        if let Some(moved) = self.active.get(place as usize).copied()
+        self.active.swap_remove(active_index as usize);
+        if let Some(moved) = self.active.get(active_index as usize).copied()
             && let Some(moved) = self.records.get_mut(moved)
         {
-            moved.place = place;
+            moved.active_index = active_index;
         }
     }
 
@@ -157,27 +157,27 @@ impl Table {
     /// Forgets peers that left 30 days ago.
     fn forget(&mut self, now: Now, limit: usize) -> bool {
         for _ in 0..limit {
-            let Some((_, slot)) = self.gone.first_key_value() else { return false };
+            let Some((_, slot)) = self.inactive.first_key_value() else { return false };
             let old = |record: &Record| record.peer.last_active_ms.saturating_add(FORGET_AFTER_MS) <= now.wall_ms;
             if !self.records.get(*slot).is_some_and(|record| old(record) && !record.in_flight) {
                 return false;
             }
-            self.forget_longest_gone();
+            self.evict_oldest_inactive();
         }
         true
     }
 
     /// Forgets the peer that left first and is not about to come back. What it leaves behind on disk is removed later.
-    pub(super) fn forget_longest_gone(&mut self) -> bool {
+    pub(super) fn evict_oldest_inactive(&mut self) -> bool {
         /// Peers that are about to come back are passed over; with more than this many the table counts as full.
         const PASSED_OVER_MAX: usize = 64;
-        let mut oldest = self.gone.iter().take(PASSED_OVER_MAX);
+        let mut oldest = self.inactive.iter().take(PASSED_OVER_MAX);
         let found = oldest.find(|(_, slot)| self.records.get(**slot).is_some_and(|record| !record.in_flight));
         let Some((revision, slot)) = found.map(|(revision, slot)| (*revision, *slot)) else { return false };
-        self.gone.remove(&revision);
+        self.inactive.remove(&revision);
         self.records.remove(slot);
-        self.mark_unwritten(slot);
-        self.horizon = self.horizon.max(revision);
+        self.mark_dirty(slot);
+        self.compacted_revision = self.compacted_revision.max(revision);
         true
     }
 }

@@ -11,12 +11,12 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its name, endpoint and labels.
-    pub texts: Texts,
+    pub strings: PackedStrings,
     /// Made once by the peer.
     pub id: PeerId,
     /// Recognises the peer's cookie.
     pub cookie: CookieHash,
-    /// Where the latest registration came from ([`mapped`]).
+    /// Where the latest registration came from ([`to_ipv6`]).
     pub address: Ipv6Addr,
     /// Milliseconds since 1970.
     pub first_registered_ms: u64,
@@ -33,12 +33,12 @@ pub struct Peer {
 /// Name, endpoint and labels in one allocation: with one each, their pointers and the allocator's own bytes would take
 /// an eighth of what a peer may cost.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Texts(Box<[u8]>);
+pub struct PackedStrings(Box<[u8]>);
 
 /// Length of the name (one byte) and of the endpoint (two), then both, then the labels.
 const HEADER: usize = 3;
 
-impl Texts {
+impl PackedStrings {
     /// Packs what was validated: names are at most 253 bytes long, endpoints little more.
     pub fn new(name: &str, endpoint: &str, labels: &Labels<'_>) -> Self {
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
@@ -75,14 +75,14 @@ impl Texts {
     }
 }
 
-impl fmt::Debug for Texts {
+impl fmt::Debug for PackedStrings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {} with {:?}", self.name(), self.endpoint(), self.labels().iter().collect::<Vec<_>>())
     }
 }
 
 /// One form for all addresses, so that 127.0.0.1 and ::ffff:127.0.0.1 are the same caller.
-pub fn mapped(address: IpAddr) -> Ipv6Addr {
+pub fn to_ipv6(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,

@@ -3,7 +3,7 @@
 use super::{
     Now, Refusal, Table,
     cursor::{Cursor, Position},
-    record::{Record, Standing},
+    record::{Record, RecordState},
     view,
 };
 use p2pdi::{
@@ -51,8 +51,8 @@ pub struct Query {
 
 impl Query {
     fn selects(&self, record: &Record) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.texts.name()))
-            && record.peer.texts.labels().contain(&self.labels)
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.strings.name()))
+            && record.peer.strings.labels().contain(&self.labels)
     }
 
     fn lists(&self, record: &Record, now: Now) -> bool {
@@ -84,7 +84,7 @@ impl Table {
             Some(Cursor::open(&query.page_token, query, &self.token_key).ok_or(Refusal::PageTokenInvalid)?)
         };
         let since = query.since_revision;
-        let remembered = (self.horizon..=self.revision).contains(&since);
+        let remembered = (self.compacted_revision..=self.revision).contains(&since);
         let cursor = cursor.unwrap_or_else(|| {
             answer.start_over = since > 0 && !remembered;
             let delta = since > 0 && remembered;
@@ -142,15 +142,15 @@ impl Table {
             return None;
         }
         let mut changed = self.changed.range(from..=until).peekable();
-        let mut gone = self.gone.range(from..=until).peekable();
+        let mut inactive = self.inactive.range(from..=until).peekable();
         let mut bytes = 0;
         for looked_at in 0.. {
-            let earlier = match (changed.peek(), gone.peek()) {
+            let earlier = match (changed.peek(), inactive.peek()) {
                 (None, None) => return None,
-                (Some((changed, _)), Some((gone, _))) => changed < gone,
+                (Some((changed, _)), Some((inactive, _))) => changed < inactive,
                 (changed, _) => changed.is_some(),
             };
-            let entries = if earlier { &mut changed } else { &mut gone };
+            let entries = if earlier { &mut changed } else { &mut inactive };
             let (revision, slot) = entries.peek().map(|(revision, slot)| (**revision, **slot))?;
             let full = answer.peers.len() + answer.gone.len() >= query.page_size || bytes >= PAGE_MAX_BYTES;
             if full || looked_at >= SCAN_MAX {
@@ -158,8 +158,8 @@ impl Table {
             }
             entries.next();
             let Some(record) = self.records.get(slot).filter(|_| slot != caller) else { continue };
-            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.texts.name()));
-            if record.standing == Standing::Active {
+            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.strings.name()));
+            if record.state == RecordState::Active {
                 if query.lists(record, now) {
                     let peer = view::peer(record, now);
                     bytes += peer.encoded_len() + FRAMING_BYTES;
@@ -169,7 +169,7 @@ impl Table {
                     answer.gone.push(view::gone(record, revision));
                 }
             } else if named
-                && (record.peer.texts.labels().contain(&query.labels) || record.labels_revision > query.since_revision)
+                && (record.peer.strings.labels().contain(&query.labels) || record.labels_revision > query.since_revision)
             {
                 answer.gone.push(view::gone(record, revision));
             }

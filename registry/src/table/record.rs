@@ -6,7 +6,7 @@ use p2pdi::{cookie::CookieHash, v1::Load};
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum RecordState {
     /// Its first registration is being written; nobody sees it yet.
     Joining,
     /// It has a lease.
@@ -30,22 +30,22 @@ pub(super) struct Record {
     pub(super) index_version: u64,
     pub(super) load: Load,
     /// Tick at which the deadline is looked at again; 0: none.
-    pub(super) armed: u32,
-    /// Where in the list of active peers it stands.
-    pub(super) place: u32,
-    pub(super) standing: Standing,
+    pub(super) scheduled_tick: u32,
+    /// Index in the table's list of active peers.
+    pub(super) active_index: u32,
+    pub(super) state: RecordState,
     /// Whether `load` was reported.
-    pub(super) loaded: bool,
+    pub(super) load_reported: bool,
     /// A change is being written.
     pub(super) in_flight: bool,
     /// Listed among those the store holds otherwise.
-    pub(super) unwritten: bool,
+    pub(super) dirty: bool,
     /// Taken from that list and not on disk yet.
-    pub(super) being_written: bool,
+    pub(super) flushing: bool,
 }
 
 impl Record {
-    pub(super) fn new(peer: Peer, standing: Standing) -> Self {
+    pub(super) fn new(peer: Peer, state: RecordState) -> Self {
         Self {
             peer,
             deadline_ms: 0,
@@ -53,35 +53,35 @@ impl Record {
             labels_revision: 0,
             index_version: 0,
             load: Load::default(),
-            armed: 0,
-            place: 0,
-            standing,
-            loaded: false,
+            scheduled_tick: 0,
+            active_index: 0,
+            state,
+            load_reported: false,
             in_flight: false,
-            unwritten: false,
-            being_written: false,
+            dirty: false,
+            flushing: false,
         }
     }
 
     pub(super) fn is_observer(&self) -> bool {
-        self.standing == Standing::Observer
+        self.state == RecordState::Observer
     }
 
     /// Whether it has a lease that has not run out.
     pub(super) fn is_live(&self, mono_ms: u64) -> bool {
-        matches!(self.standing, Standing::Active | Standing::Observer) && self.deadline_ms > mono_ms
+        matches!(self.state, RecordState::Active | RecordState::Observer) && self.deadline_ms > mono_ms
     }
 }
 
 /// A slot with part of the hash it is filed under, so that a growing index need not visit the records.
-type Filed = (u32, u32);
+type IndexEntry = (u32, u32);
 
 /// Records in slots. A record keeps its slot for life, so slots are a stable order, and a store's key.
 pub(super) struct Records {
     slots: Vec<Option<Record>>,
     free: Vec<u32>,
-    by_name: HashTable<Filed>,
-    by_cookie: HashTable<Filed>,
+    by_name: HashTable<IndexEntry>,
+    by_cookie: HashTable<IndexEntry>,
     /// Names are chosen by strangers: without a secret key they could choose ones that collide.
     name_key: [u8; 32],
 }
@@ -135,11 +135,11 @@ impl Records {
     pub(super) fn by_name(&self, name: &str) -> (Option<u32>, Option<u32>) {
         let hash = self.name_hash(name);
         let find = |observer| {
-            let is_it = |&(filed, slot): &Filed| {
+            let is_it = |&(filed, slot): &IndexEntry| {
                 filed == hash
                     && self
                         .get(slot)
-                        .is_some_and(|r| r.is_observer() == observer && r.peer.texts.name().eq_ignore_ascii_case(name))
+                        .is_some_and(|r| r.is_observer() == observer && r.peer.strings.name().eq_ignore_ascii_case(name))
             };
             self.by_name.find(spread(hash), is_it).map(|(_, slot)| *slot)
         };
@@ -148,11 +148,11 @@ impl Records {
 
     pub(super) fn by_cookie(&self, cookie: &CookieHash) -> Option<u32> {
         let hash = cookie_hash(cookie);
-        let is_it = |&(filed, slot): &Filed| filed == hash && self.get(slot).is_some_and(|r| r.peer.cookie == *cookie);
+        let is_it = |&(filed, slot): &IndexEntry| filed == hash && self.get(slot).is_some_and(|r| r.peer.cookie == *cookie);
         self.by_cookie.find(spread(hash), is_it).map(|(_, slot)| *slot)
     }
 
-    /// Takes a slot for `record` and files it under its name; under its cookie only by [`Records::file_cookie`].
+    /// Takes a slot for `record` and files it under its name; under its cookie only by [`Records::index_cookie`].
     pub(super) fn insert(&mut self, record: Record) -> Option<u32> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -186,17 +186,17 @@ impl Records {
     }
 
     fn fill(&mut self, slot: u32, record: Record) {
-        let hash = self.name_hash(record.peer.texts.name());
+        let hash = self.name_hash(record.peer.strings.name());
         self.slots[slot as usize] = Some(record);
         self.by_name.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
     }
 
-    pub(super) fn file_cookie(&mut self, slot: u32, cookie: &CookieHash) {
+    pub(super) fn index_cookie(&mut self, slot: u32, cookie: &CookieHash) {
         let hash = cookie_hash(cookie);
         self.by_cookie.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
     }
 
-    pub(super) fn unfile_cookie(&mut self, slot: u32, cookie: &CookieHash) {
+    pub(super) fn unindex_cookie(&mut self, slot: u32, cookie: &CookieHash) {
         let hash = cookie_hash(cookie);
         if let Ok(filed) = self.by_cookie.find_entry(spread(hash), |filed| *filed == (hash, slot)) {
             filed.remove();
@@ -206,11 +206,11 @@ impl Records {
     /// Empties `slot`.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Record> {
         let record = self.slots.get_mut(slot as usize)?.take()?;
-        let hash = self.name_hash(record.peer.texts.name());
+        let hash = self.name_hash(record.peer.strings.name());
         if let Ok(filed) = self.by_name.find_entry(spread(hash), |filed| *filed == (hash, slot)) {
             filed.remove();
         }
-        self.unfile_cookie(slot, &record.peer.cookie);
+        self.unindex_cookie(slot, &record.peer.cookie);
         self.free.push(slot);
         Some(record)
     }

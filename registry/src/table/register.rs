@@ -1,8 +1,8 @@
 //! Register and Leave, in two steps each: checked here, written by the caller, then made visible here.
 
 use super::{
-    Lease, Now, Peer, Refusal, Table, Texts,
-    record::{Record, Standing},
+    Lease, Now, PackedStrings, Peer, Refusal, Table,
+    record::{Record, RecordState},
 };
 use p2pdi::{
     cookie::{Cookie, CookieHash},
@@ -26,8 +26,8 @@ pub struct Registration {
     /// The cookie it presented.
     pub presented: Option<Cookie>,
     /// The cookie it gets, unless it presented its own.
-    pub spare_cookie: Cookie,
-    /// Where the call came from ([`super::mapped`]).
+    pub candidate_cookie: Cookie,
+    /// Where the call came from ([`super::to_ipv6`]).
     pub address: Ipv6Addr,
 }
 
@@ -80,12 +80,12 @@ impl Table {
         }
         let cookie = match slot.and_then(|slot| self.records.get(slot)) {
             Some(record) => allowed(record, ask, now)?,
-            None => &ask.spare_cookie,
+            None => &ask.candidate_cookie,
         };
         let hash = cookie.hash();
         let held_there = slot
             .and_then(|slot| self.records.get(slot))
-            .is_some_and(|r| matches!(r.standing, Standing::Active | Standing::Observer) && r.peer.address == ask.address);
+            .is_some_and(|r| matches!(r.state, RecordState::Active | RecordState::Observer) && r.peer.address == ask.address);
         if !held_there && self.addresses.count(ask.address) >= self.settings.max_peers_per_address {
             return Err(Refusal::AddressFull { max: self.settings.max_peers_per_address });
         }
@@ -101,8 +101,8 @@ impl Table {
         }
         let before = std::mem::replace(&mut record.peer, peer);
         let (filed, address) = (record.peer.cookie, record.peer.address);
-        self.records.unfile_cookie(slot, &before.cookie);
-        self.records.file_cookie(slot, &filed);
+        self.records.unindex_cookie(slot, &before.cookie);
+        self.records.index_cookie(slot, &filed);
         self.addresses.remove(before.address);
         self.addresses.add(address);
         self.extend(slot, now);
@@ -114,11 +114,11 @@ impl Table {
     fn new_slot(&mut self, ask: &Registration, cookie: CookieHash, observer: bool, now: Now) -> Result<u32, Refusal> {
         let full = Refusal::Full { max: self.settings.max_peers };
         // Who left makes room for who comes; only leases fill the registry.
-        if self.records.len() >= self.settings.max_peers as usize && !self.forget_longest_gone() {
+        if self.records.len() >= self.settings.max_peers as usize && !self.evict_oldest_inactive() {
             return Err(full);
         }
         let peer = Peer {
-            texts: Texts::new(ask.name.as_str(), "", &super::Labels::default()),
+            strings: PackedStrings::new(ask.name.as_str(), "", &super::Labels::default()),
             id: PeerId::from_bytes(self.rng.random()),
             cookie,
             address: ask.address,
@@ -128,7 +128,7 @@ impl Table {
             registrations: super::Registrations::default(),
             active: false,
         };
-        let slot = self.records.insert(Record::new(peer, if observer { Standing::Observer } else { Standing::Joining }));
+        let slot = self.records.insert(Record::new(peer, if observer { RecordState::Observer } else { RecordState::Joining }));
         let slot = slot.ok_or(full)?;
         if observer {
             self.observers += 1;
@@ -152,7 +152,7 @@ impl Table {
             return Ok(Prepared::Done(self.revision));
         }
         // An expiry that is not on disk yet is written now: after this answer the peer stays inactive.
-        if record.standing == Standing::Inactive && !record.unwritten && !record.being_written {
+        if record.state == RecordState::Inactive && !record.dirty && !record.flushing {
             return Ok(Prepared::Done(self.revision));
         }
         record.in_flight = true;
@@ -174,28 +174,28 @@ impl Table {
             self.deactivate(slot);
             return self.lease(slot, now);
         }
-        let relabelled = record.peer.texts.labels() != peer.texts.labels();
+        let relabelled = record.peer.strings.labels() != peer.strings.labels();
         let before = std::mem::replace(&mut record.peer, *peer);
-        let (standing, revision) = (record.standing, record.revision);
+        let (state, revision) = (record.state, record.revision);
         let (cookie, address) = (record.peer.cookie, record.peer.address);
-        record.standing = Standing::Active;
-        match standing {
-            Standing::Active => {
+        record.state = RecordState::Active;
+        match state {
+            RecordState::Active => {
                 self.changed.remove(&revision);
                 self.addresses.remove(before.address);
             }
-            Standing::Inactive => {
-                self.gone.remove(&revision);
+            RecordState::Inactive => {
+                self.inactive.remove(&revision);
             }
-            Standing::Joining | Standing::Observer => {}
+            RecordState::Joining | RecordState::Observer => {}
         }
-        if standing != Standing::Active {
-            record.place = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
+        if state != RecordState::Active {
+            record.active_index = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
             self.active.push(slot);
         }
-        if before.cookie != cookie || standing == Standing::Joining {
-            self.records.unfile_cookie(slot, &before.cookie);
-            self.records.file_cookie(slot, &cookie);
+        if before.cookie != cookie || state == RecordState::Joining {
+            self.records.unindex_cookie(slot, &before.cookie);
+            self.records.index_cookie(slot, &cookie);
         }
         self.addresses.add(address);
         let revision = self.next_revision();
@@ -215,10 +215,10 @@ impl Table {
     pub fn abort(&mut self, change: Change) {
         let Some(record) = self.records.get_mut(change.slot) else { return };
         record.in_flight = false;
-        if record.standing == Standing::Joining {
+        if record.state == RecordState::Joining {
             self.records.remove(change.slot);
         }
-        self.mark_unwritten(change.slot);
+        self.mark_dirty(change.slot);
     }
 }
 
@@ -231,16 +231,16 @@ fn allowed<'a>(record: &Record, ask: &'a Registration, now: Now) -> Result<&'a C
         return Ok(own);
     }
     let endpoint = ask.endpoint.as_ref().map_or("", Endpoint::as_str);
-    let same_place = record.peer.texts.endpoint().eq_ignore_ascii_case(endpoint) && record.peer.address == ask.address;
+    let same_place = record.peer.strings.endpoint().eq_ignore_ascii_case(endpoint) && record.peer.address == ask.address;
     if record.is_live(now.mono_ms) && !same_place {
         return Err(taken(record, now));
     }
-    Ok(&ask.spare_cookie)
+    Ok(&ask.candidate_cookie)
 }
 
 fn taken(record: &Record, now: Now) -> Refusal {
     let left_ms = record.deadline_ms.saturating_sub(now.mono_ms);
-    Refusal::NameTaken { name: record.peer.texts.name().into(), retry_after_seconds: left_ms.div_ceil(1000) }
+    Refusal::NameTaken { name: record.peer.strings.name().into(), retry_after_seconds: left_ms.div_ceil(1000) }
 }
 
 /// The record of `before` after this registration.
@@ -248,7 +248,7 @@ fn registered(before: &Peer, ask: &Registration, cookie: CookieHash, now: Now) -
     let mut registrations = before.registrations.clone();
     registrations.add(now.wall_ms);
     Peer {
-        texts: Texts::new(ask.name.as_str(), ask.endpoint.as_ref().map_or("", Endpoint::as_str), &ask.labels),
+        strings: PackedStrings::new(ask.name.as_str(), ask.endpoint.as_ref().map_or("", Endpoint::as_str), &ask.labels),
         active: ask.endpoint.is_some(),
         id: ask.id.unwrap_or(before.id),
         cookie,

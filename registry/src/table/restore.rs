@@ -2,21 +2,21 @@
 
 use super::{
     Now, Peer, REVISION_BLOCK, Table,
-    record::{Record, Standing},
+    record::{Record, RecordState},
 };
 
 impl Table {
     /// Puts a peer back into its slot. Call [`Table::restored`] after the last one. `false`: the slot or the name is
     /// taken, so the store is not one that this table wrote.
     pub fn restore(&mut self, slot: u32, peer: Peer) -> bool {
-        if self.records.by_name(peer.texts.name()).0.is_some() {
+        if self.records.by_name(peer.strings.name()).0.is_some() {
             return false;
         }
-        let (cookie, standing) = (peer.cookie, if peer.active { Standing::Active } else { Standing::Inactive });
-        if !self.records.insert_at(slot, Record::new(peer, standing)) {
+        let (cookie, state) = (peer.cookie, if peer.active { RecordState::Active } else { RecordState::Inactive });
+        if !self.records.insert_at(slot, Record::new(peer, state)) {
             return false;
         }
-        self.records.file_cookie(slot, &cookie);
+        self.records.index_cookie(slot, &cookie);
         true
     }
 
@@ -25,25 +25,25 @@ impl Table {
     pub fn restored(&mut self, ceiling: u64, now: Now) {
         self.records.collect_free();
         self.revision = ceiling.max(1);
-        let mut gone = Vec::new();
+        let mut inactive = Vec::new();
         for slot in 0..u32::try_from(self.records.slots()).unwrap_or(u32::MAX) {
             let Some(record) = self.records.get_mut(slot) else { continue };
-            if record.standing == Standing::Inactive {
-                gone.push((record.peer.last_active_ms, slot));
+            if record.state == RecordState::Inactive {
+                inactive.push((record.peer.last_active_ms, slot));
                 continue;
             }
             self.revision += 1;
             record.revision = self.revision;
-            record.place = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
+            record.active_index = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
             let address = record.peer.address;
             self.active.push(slot);
             self.changed.insert(self.revision, slot);
             self.addresses.add(address);
         }
-        gone.sort_unstable();
-        for (_, slot) in gone {
+        inactive.sort_unstable();
+        for (_, slot) in inactive {
             let revision = self.next_revision();
-            self.gone.insert(revision, slot);
+            self.inactive.insert(revision, slot);
             if let Some(record) = self.records.get_mut(slot) {
                 record.revision = revision;
             }
@@ -57,7 +57,7 @@ impl Table {
                 record.peer.last_active_ms = last_active_ms;
             }
         }
-        self.horizon = self.revision;
+        self.compacted_revision = self.revision;
         self.ceiling = self.revision;
     }
 

@@ -24,7 +24,7 @@ pub(super) fn ask(name: &str, number: u128) -> Registration {
         labels: Labels::default(),
         id: None,
         presented: None,
-        spare_cookie: cookie(number),
+        candidate_cookie: cookie(number),
         address: Ipv6Addr::from_bits(0xffff_0a00_0001),
     }
 }
@@ -64,9 +64,9 @@ fn nothing_shows_before_it_is_committed_and_an_abort_leaves_no_trace() {
     assert_eq!(table.keep_alive(&new.hash(), None, 0, at(1)), Err(Refusal::CookieUnknown));
     assert!(matches!(table.prepare_register(&ask("A", 3), at(1)), Err(Refusal::Busy)));
     table.abort(change);
-    assert_eq!(Counts { unwritten: 0, ..table.counts() }, before);
+    assert_eq!(Counts { dirty: 0, ..table.counts() }, before);
     // The write may have reached the disk after all: it is undone there.
-    assert_eq!(table.take_unwritten(10).len(), 1);
+    assert_eq!(table.take_dirty(10).len(), 1);
     commit_all(&mut table, &ask("a", 4), at(2)).unwrap();
     assert_eq!(all(&mut table, &watcher, at(2)).peers.len(), 1);
 }
@@ -85,7 +85,7 @@ fn an_aborted_takeover_leaves_the_holder_as_it_was() {
 }
 
 #[test]
-fn a_lease_does_not_end_while_its_renewal_is_being_written() {
+fn a_lease_does_not_end_while_its_renewal_is_flushing() {
     let mut table = table();
     let (_, held) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
     let (prepared, _) = table.prepare_register(&Registration { presented: Some(cookie(1)), ..ask("a", 2) }, at(29_000)).unwrap();
@@ -107,7 +107,7 @@ fn leases_end_within_a_tick_and_keep_alives_put_it_off() {
     table.expire(at(30_000 + deadlines::TICK_MS), 100);
     assert_eq!((table.counts().active, table.counts().inactive), (1, 1));
     assert!(table.next_deadline_ms().unwrap() <= 50_000 + deadlines::TICK_MS);
-    let written = table.take_unwritten(10);
+    let written = table.take_dirty(10);
     assert_eq!((written.len(), written[0].1.as_ref().map(|peer| peer.active)), (1, Some(false)));
 }
 
@@ -136,7 +136,7 @@ fn records_are_forgotten_after_thirty_days_and_deltas_from_before_start_over() {
     assert_eq!(table.counts().inactive, 1);
     table.expire(at(FORGET_AFTER_MS + 1_000), 10);
     assert_eq!(table.counts().inactive, 0);
-    assert!(matches!(table.take_unwritten(10)[..], [(_, None)]), "its record is removed from disk");
+    assert!(matches!(table.take_dirty(10)[..], [(_, None)]), "its record is removed from disk");
     let now = at(FORGET_AFTER_MS + 2_000);
     assert_eq!(table.keep_alive(&a, None, 0, now), Err(Refusal::CookieUnknown));
     let (_, b) = commit_all(&mut table, &ask("b", 2), now).unwrap();
@@ -281,16 +281,16 @@ fn what_could_not_be_written_is_written_again_and_once() {
     let mut table = table();
     let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
     table.expire(at(40_000), 10);
-    let taken = table.take_unwritten(10);
-    assert_eq!((taken.len(), table.counts().unwritten), (1, 1));
+    let taken = table.take_dirty(10);
+    assert_eq!((taken.len(), table.counts().dirty), (1, 1));
     // Not on disk yet, so a Leave is not done without a write of its own.
     let Ok(Prepared::Write(change)) = table.prepare_leave(&a, at(40_000)) else { panic!("it has to be written") };
-    table.settle_unwritten(taken.iter().map(|(slot, _)| *slot), false);
-    assert!(table.take_unwritten(10).is_empty(), "the change under way writes it");
+    table.settle_dirty(taken.iter().map(|(slot, _)| *slot), false);
+    assert!(table.take_dirty(10).is_empty(), "the change under way writes it");
     table.abort(change);
-    let taken = table.take_unwritten(10);
-    table.settle_unwritten(taken.iter().map(|(slot, _)| *slot), true);
-    assert_eq!((taken.len(), table.counts().unwritten), (1, 0));
+    let taken = table.take_dirty(10);
+    table.settle_dirty(taken.iter().map(|(slot, _)| *slot), true);
+    assert_eq!((taken.len(), table.counts().dirty), (1, 0));
     assert!(matches!(table.prepare_leave(&a, at(40_001)), Ok(Prepared::Done(_))));
 }
 
@@ -304,7 +304,7 @@ fn pages_samples_and_deltas_end_before_they_are_too_large_for_clients() {
     for slot in 1..=600 {
         let name = format!("p{slot}");
         commit_all(&mut table, &ask(&name, u128::from(slot)), at(0)).unwrap();
-        table.records.get_mut(slot).unwrap().peer.texts = Texts::new(&name, &endpoint, &Labels::default());
+        table.records.get_mut(slot).unwrap().peer.strings = PackedStrings::new(&name, &endpoint, &Labels::default());
     }
     let fits = |answer: &PQueryResponse| {
         assert!(prost::Message::encoded_len(answer) < p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES);

@@ -2,7 +2,7 @@
 
 use super::{
     Now,
-    record::{Record, Standing},
+    record::{Record, RecordState},
 };
 use p2pdi::v1::{PeerGone, PeerRecord, PeerState};
 use prost_types::{Duration, Timestamp};
@@ -13,15 +13,15 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
     let left_ms = if live { record.deadline_ms - now.mono_ms } else { 0 };
     PeerRecord {
         id: record.peer.id.to_field(),
-        name: record.peer.texts.name().into(),
-        endpoint: record.peer.texts.endpoint().into(),
-        labels: record.peer.texts.labels().iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        name: record.peer.strings.name().into(),
+        endpoint: record.peer.strings.endpoint().into(),
+        labels: record.peer.strings.labels().iter().map(|(key, value)| (key.into(), value.into())).collect(),
         state: state.into(),
         first_registered_at: Some(timestamp(record.peer.first_registered_ms)),
         last_registered_at: Some(timestamp(record.peer.last_registered_ms)),
         last_active_at: Some(timestamp(record.peer.last_active_ms)),
         registration_count: record.peer.registrations.count(now.wall_ms),
-        load: record.loaded.then_some(record.load),
+        load: record.load_reported.then_some(record.load),
         index_version: record.index_version,
         revision: record.revision,
         lease_remaining: Some(duration(left_ms)),
@@ -29,8 +29,8 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
 }
 
 pub(super) fn gone(record: &Record, revision: u64) -> PeerGone {
-    debug_assert!(record.standing != Standing::Joining, "nobody saw it come");
-    PeerGone { id: record.peer.id.to_field(), name: record.peer.texts.name().into(), revision }
+    debug_assert!(record.state != RecordState::Joining, "nobody saw it come");
+    PeerGone { id: record.peer.id.to_field(), name: record.peer.strings.name().into(), revision }
 }
 
 /// Milliseconds since 1970 as the wire has them.
