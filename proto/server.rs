@@ -36,7 +36,9 @@ use tonic::{
 use tower::util::MapRequestLayer;
 
 mod stop;
+mod tasks;
 pub use stop::{Stopped, until_stopped};
+pub use tasks::{TaskEnded, Tasks};
 
 /// What a server takes on at most.
 #[derive(Debug, Clone)]
