@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
+mod cycles;
+mod modules;
+mod syntax;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -20,6 +24,16 @@ fn root() -> &'static Path {
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn read_source(path: &str) -> Option<String> {
+    fs::read_to_string(root().join(path)).ok()
+}
+
+/// Roots of the four crates, library and program.
+fn roots() -> Vec<String> {
+    let files = CRATES.iter().flat_map(|(_, folder)| ["lib", "main"].map(|name| format!("{folder}/{name}.rs")));
+    files.filter(|file| root().join(file).exists()).collect()
 }
 
 /// Every Rust source: its path from the root, and its text.
