@@ -5,8 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for developers")]
 
-use p2pdi::instruments::Metrics;
-use peerd::share::{Share, ShareConfig};
+use p2pdi::metrics::Metrics;
+use peerd::documents::share::{Share, ShareConfig};
 use std::{
     env,
     fs::{self, File},

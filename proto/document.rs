@@ -1,6 +1,6 @@
 //! Names of documents, from a share or from a stranger.
 
-use crate::field::{InvalidField, Shown, steers_terminal};
+use crate::field::{InvalidField, Quoted, is_terminal_control};
 use std::{fmt, path::PathBuf};
 
 /// Longest document name, in bytes: fits every usual file system's path limit with room for the folder it goes to.
@@ -24,7 +24,7 @@ impl DocumentName {
     /// # Errors
     /// Says which rule it breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidField> {
-        let wrong = |problem: &str| Err(InvalidField::new("name", format!("document name {} {problem}", Shown(text))));
+        let wrong = |problem: &str| Err(InvalidField::new("name", format!("document name {} {problem}", Quoted(text))));
         if text.is_empty() {
             return wrong("is empty");
         }
@@ -34,7 +34,7 @@ impl DocumentName {
         if text.starts_with('/') {
             return wrong("is an absolute path; names are relative to the share");
         }
-        if text.chars().any(steers_terminal) {
+        if text.chars().any(is_terminal_control) {
             return wrong("has control characters");
         }
         if text.contains(['\\', ':']) {

@@ -1,6 +1,6 @@
 //! Addresses that others can dial.
 
-use crate::field::{InvalidField, Shown};
+use crate::field::{InvalidField, Quoted};
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -49,16 +49,16 @@ impl FromStr for Endpoint {
             return wrong("is empty; give the address others can dial, as HOST:PORT".into());
         }
         if text.contains("://") {
-            return wrong(format!("{} has a scheme; an endpoint is HOST:PORT without one", Shown(text)));
+            return wrong(format!("{} has a scheme; an endpoint is HOST:PORT without one", Quoted(text)));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return wrong(format!("{} has no port; write HOST:PORT", Shown(text)));
+            return wrong(format!("{} has no port; write HOST:PORT", Quoted(text)));
         };
         let bare = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
             Some(Some(inner)) => inner,
-            Some(None) => return wrong(format!("{} has an unclosed bracket", Shown(text))),
+            Some(None) => return wrong(format!("{} has an unclosed bracket", Quoted(text))),
             None if host.contains(':') => {
-                return wrong(format!("{} looks like an IPv6 address; write it in brackets, [ADDRESS]:PORT", Shown(text)));
+                return wrong(format!("{} looks like an IPv6 address; write it in brackets, [ADDRESS]:PORT", Quoted(text)));
             }
             None => host,
         };
@@ -71,31 +71,31 @@ impl FromStr for Endpoint {
             (Ok(ip), _) if ip.is_unspecified() => {
                 return wrong(format!(
                     "{} is a wildcard address, which nobody can dial; give the address others reach this machine at",
-                    Shown(text)
+                    Quoted(text)
                 ));
             }
             (Ok(_), true) if bare.parse::<Ipv4Addr>().is_ok() => {
-                return wrong(format!("{} has brackets around an IPv4 address", Shown(text)));
+                return wrong(format!("{} has brackets around an IPv4 address", Quoted(text)));
             }
             (Ok(ip), _) if ip.is_multicast() => {
-                return wrong(format!("{} is a multicast address", Shown(text)));
+                return wrong(format!("{} is a multicast address", Quoted(text)));
             }
             (Ok(IpAddr::V4(Ipv4Addr::BROADCAST)), _) => {
-                return wrong(format!("{} is a broadcast address", Shown(text)));
+                return wrong(format!("{} is a broadcast address", Quoted(text)));
             }
             (Ok(_), _) => {}
             (Err(_), true) => {
-                return wrong(format!("{} has no IPv6 address in its brackets", Shown(text)));
+                return wrong(format!("{} has no IPv6 address in its brackets", Quoted(text)));
             }
             // All digits and dots, yet no address: 1.2.3, 300.1.1.1 would only be looked up in vain.
             (Err(_), false) if bare.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
-                return wrong(format!("{} has no valid host", Shown(text)));
+                return wrong(format!("{} has no valid host", Quoted(text)));
             }
             (Err(_), false) => valid_dns_name(bare, text)?,
         }
         let digits = port.len() <= PORT_MAX_DIGITS && port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with('0');
         let Some(port) = port.parse::<u16>().ok().filter(|_| digits) else {
-            return wrong(format!("{} has no valid port; ports are 1 to 65535, without leading zeros", Shown(text)));
+            return wrong(format!("{} has no valid port; ports are 1 to 65535, without leading zeros", Quoted(text)));
         };
         if let Ok(ip) = ip {
             return Ok(SocketAddr::new(ip, port).into());
@@ -117,7 +117,7 @@ fn valid_dns_name(host: &str, whole: &str) -> Result<(), InvalidField> {
     if host.trim_end_matches('.').split('.').all(label_ok) && !host.ends_with("..") {
         Ok(())
     } else {
-        Err(InvalidField::new("endpoint", format!("{} has no valid host name", Shown(whole))))
+        Err(InvalidField::new("endpoint", format!("{} has no valid host name", Quoted(whole))))
     }
 }
 
@@ -144,7 +144,7 @@ impl From<SocketAddr> for Endpoint {
 }
 
 /// What counts as one machine: an address of IPv4, or the network of IPv6 that one host usually has to itself (RFC 6177: a /64 or more).
-pub fn machine(ip: IpAddr) -> IpAddr {
+pub fn client_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
@@ -209,9 +209,9 @@ mod tests {
 
     #[test]
     fn a_machine_has_one_address_or_a_network() {
-        let machine = |text: &str| super::machine(text.parse().unwrap());
-        assert_eq!(machine("::ffff:10.0.0.1"), IpAddr::from([10, 0, 0, 1]));
-        assert_eq!(machine("2001:db8::1:2:3:4"), machine("2001:db8::ffff:0:0:1"));
-        assert_ne!(machine("2001:db8:0:1::1"), machine("2001:db8:0:2::1"));
+        let client_network = |text: &str| super::client_network(text.parse().unwrap());
+        assert_eq!(client_network("::ffff:10.0.0.1"), IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(client_network("2001:db8::1:2:3:4"), client_network("2001:db8::ffff:0:0:1"));
+        assert_ne!(client_network("2001:db8:0:1::1"), client_network("2001:db8:0:2::1"));
     }
 }

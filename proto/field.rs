@@ -29,7 +29,7 @@ impl InvalidField {
 
 /// Whether a character does something to a terminal other than show itself: control characters, and the bidirectional marks that reorder
 /// what is shown ("txt.exe" can pose as "exe.txt").
-pub fn steers_terminal(c: char) -> bool {
+pub fn is_terminal_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -37,9 +37,9 @@ pub fn steers_terminal(c: char) -> bool {
 const SHOWN_CHARS: usize = 60;
 
 /// Shows a foreign string in a message: quoted, control characters escaped, shortened.
-pub struct Shown<'a>(pub &'a str);
+pub struct Quoted<'a>(pub &'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("\"")?;
         for c in self.0.chars().take(SHOWN_CHARS) {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn foreign_text_is_shown_printable_and_short() {
-        assert_eq!(Shown("a\0\"b").to_string(), r#""a\u{0}\"b""#);
-        assert_eq!(Shown(&"x".repeat(300)).to_string().chars().count(), SHOWN_CHARS + 3);
+        assert_eq!(Quoted("a\0\"b").to_string(), r#""a\u{0}\"b""#);
+        assert_eq!(Quoted(&"x".repeat(300)).to_string().chars().count(), SHOWN_CHARS + 3);
     }
 }

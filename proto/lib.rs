@@ -5,17 +5,20 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 
+pub mod backoff;
 pub mod channel;
+pub mod contact;
 pub mod content;
 pub mod cookie;
 pub mod document;
 pub mod endpoint;
 pub mod field;
 pub mod id;
-pub mod instruments;
 pub mod json;
 pub mod link;
+pub mod metrics;
 pub mod name;
+pub mod phrases;
 pub mod selector;
 pub mod server;
 pub mod status;

@@ -1,6 +1,6 @@
 //! Names of peers.
 
-use crate::field::{InvalidField, Shown};
+use crate::field::{InvalidField, Quoted};
 use std::{cmp::Ordering, fmt, hash, str::FromStr};
 
 /// Longest name, in bytes: what the DNS allows as text (RFC 1035, section 2.3.4, less the root dot).
@@ -46,28 +46,28 @@ impl FromStr for PeerName {
             return wrong("is empty; give the peer a name such as \"fff-c\"".into());
         }
         if text.len() > NAME_MAX_BYTES {
-            return wrong(format!("{} is {} bytes long; at most {NAME_MAX_BYTES} fit", Shown(text), text.len()));
+            return wrong(format!("{} is {} bytes long; at most {NAME_MAX_BYTES} fit", Quoted(text), text.len()));
         }
         for label in text.split('.') {
             if label.is_empty() {
-                return wrong(format!("{} has an empty part; put one dot between parts and none at the ends", Shown(text)));
+                return wrong(format!("{} has an empty part; put one dot between parts and none at the ends", Quoted(text)));
             }
             if label.len() > NAME_LABEL_MAX_BYTES {
                 return wrong(format!(
                     "{} has a part of {} bytes; at most {NAME_LABEL_MAX_BYTES} fit between dots",
-                    Shown(text),
+                    Quoted(text),
                     label.len()
                 ));
             }
             if let Some(c) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
                 return wrong(format!(
                     "{} contains {}; only the letters a-z, digits, hyphens and dots may be in a name",
-                    Shown(text),
-                    Shown(c.encode_utf8(&mut [0; 4]))
+                    Quoted(text),
+                    Quoted(c.encode_utf8(&mut [0; 4]))
                 ));
             }
             if label.starts_with('-') || label.ends_with('-') {
-                return wrong(format!("{} has a part that begins or ends with a hyphen", Shown(text)));
+                return wrong(format!("{} has a part that begins or ends with a hyphen", Quoted(text)));
             }
         }
         Ok(Self(text.into()))

@@ -1,6 +1,6 @@
 //! Labels of peers, and patterns that select by name.
 
-use crate::field::{InvalidField, Shown};
+use crate::field::{InvalidField, Quoted};
 use std::collections::BTreeMap;
 
 /// Most labels on one peer: enough for zone, rack, version and the like; more would make listings heavy.
@@ -25,10 +25,10 @@ pub fn validate_labels(labels: &BTreeMap<String, String>) -> Result<(), InvalidF
         }
         for (what, text) in [("key", key), ("value", value)] {
             if text.len() > LABEL_MAX_BYTES {
-                return wrong(format!("{what} {} is {} bytes long; at most {LABEL_MAX_BYTES} fit", Shown(text), text.len()));
+                return wrong(format!("{what} {} is {} bytes long; at most {LABEL_MAX_BYTES} fit", Quoted(text), text.len()));
             }
             if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) {
-                return wrong(format!("{what} {} may have letters, digits and . _ - / only", Shown(text)));
+                return wrong(format!("{what} {} may have letters, digits and . _ - / only", Quoted(text)));
             }
         }
     }
@@ -53,7 +53,7 @@ impl NamePattern {
             return wrong(format!("pattern of {} bytes; at most {PATTERN_MAX_BYTES} fit", text.len()));
         }
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"*-.".contains(&b)) {
-            return wrong(format!("pattern {} may have the characters of a name and * only", Shown(text)));
+            return wrong(format!("pattern {} may have the characters of a name and * only", Quoted(text)));
         }
         Ok(Some(Self(text.to_ascii_lowercase().into())))
     }

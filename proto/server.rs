@@ -2,7 +2,7 @@
 
 use crate::{
     channel::{CONNECTION_WINDOW, FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
-    instruments::Metrics,
+    metrics::Metrics,
     v1::FILE_DESCRIPTOR_SET,
 };
 use axum::{
@@ -137,7 +137,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Adds to an answer what keeps browsers from taking it for more than it is: never for another type, in another site's frame or code, or
 /// as a page that may load anything. What the answer says of itself stays; `policy` is its content security policy otherwise.
-pub fn guarded(mut answer: Response, policy: &'static str) -> Response {
+pub fn security_headers(mut answer: Response, policy: &'static str) -> Response {
     let headers = answer.headers_mut();
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -10,7 +10,7 @@ use crate::{
     tally::{Round, Tally, body},
 };
 use async_nats::Client;
-use peerd::messages::{KIND_DEFAULT, MessageKind};
+use peerd::inbox::{KIND_DEFAULT, MessageKind};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;

@@ -5,7 +5,7 @@ use peerd::{
     config::NodeConfig,
     discovery::Bootnode,
     node::{Node, NodeHandle},
-    service::ControlFrom,
+    rpc::ControlFrom,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,7 +76,7 @@ impl Crowd {
 
 /// Whether links lead from each to each.
 fn is_one_network(peers: &[NodeHandle]) -> bool {
-    let ids: Vec<_> = peers.iter().map(|peer| peer.identity().id).collect();
+    let ids: Vec<_> = peers.iter().map(|peer| peer.identity().id()).collect();
     let (mut reached, mut next) = (BTreeSet::from([0]), vec![0]);
     while let Some(at) = next.pop() {
         for (contact, _) in &peers[at].mesh().view().neighbours {

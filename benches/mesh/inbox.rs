@@ -13,7 +13,7 @@ use p2pdi::{
     channel::{Channel, connect},
     v1::{SubscribeRequest, SubscribeResponse, WhisperRequest, control_client::ControlClient, peer_client::PeerClient},
 };
-use peerd::dial::Dialer;
+use peerd::connections::channels::ChannelPool;
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
@@ -64,7 +64,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
         client.flush().await.unwrap();
     }
     let (listening, _) = peer.process.resident_mib();
-    let (sender, publisher) = (Dialer::default().peer(&peer.endpoint()), nats.client().await);
+    let (sender, publisher) = (ChannelPool::default().peer(&peer.endpoint()), nats.client().await);
     let (mut pairs, mut held_up, mut warm) = (Vec::new(), Vec::new(), 0.0);
     // The first round warms everything up.
     for round in 0..=rounds {

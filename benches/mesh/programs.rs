@@ -1,7 +1,7 @@
 //! The programs measured, as users run them, and what Linux says of them.
 
 use p2pdi::endpoint::Endpoint;
-use peerd::dial::Dialer;
+use peerd::connections::channels::ChannelPool;
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
@@ -79,7 +79,7 @@ impl Peer {
     /// Waits until it is linked to `count` others.
     pub(crate) async fn until_linked(&self, count: usize) {
         let begun = Instant::now();
-        let mut client = Dialer::default().peer(&self.endpoint());
+        let mut client = ChannelPool::default().peer(&self.endpoint());
         while client.list_peers(p2pdi::v1::ListPeersRequest {}).await.unwrap().into_inner().neighbours.len() < count {
             assert!(begun.elapsed() < START_TIMEOUT, "a peer is not linked to {count} others");
             tokio::time::sleep(Duration::from_millis(20)).await;

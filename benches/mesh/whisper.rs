@@ -15,7 +15,7 @@ use p2pdi::{
     channel::Channel,
     v1::{PingRequest, WhisperRequest, peer_client::PeerClient},
 };
-use peerd::dial::Dialer;
+use peerd::connections::channels::ChannelPool;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -66,8 +66,8 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let peers = Peers::start().await;
     let client = nats.client().await;
     let _responder = nats.responder(&client).await;
-    let dialer = Dialer::default();
-    let (near, far) = (dialer.peer(&peers.near.endpoint()), dialer.peer(&peers.far.endpoint()));
+    let channels = ChannelPool::default();
+    let (near, far) = (channels.peer(&peers.near.endpoint()), channels.peer(&peers.far.endpoint()));
     let mut figures = Vec::new();
     for size in SIZES {
         let body = Bytes::from(vec![b'x'; size]);

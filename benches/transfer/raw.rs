@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use p2pdi::{
     channel::{RESPONSE_MAX_BYTES, lazy},
-    instruments::Metrics,
+    metrics::Metrics,
     server::{Limits, serve as serve_on},
     v1::{
         Chunk, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest,

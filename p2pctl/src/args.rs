@@ -5,7 +5,7 @@ use p2pdi::{
     content::ContentHash,
     document::DocumentName,
     endpoint::Endpoint,
-    field::{InvalidField, Shown},
+    field::{InvalidField, Quoted},
     name::PeerName,
 };
 use peerd::{
@@ -443,7 +443,7 @@ fn parse_source(text: &str) -> Result<String, InvalidField> {
         let rest = rest.trim_end_matches('/');
         return Err(InvalidField::new(
             "from",
-            format!("{} is a URL; name a peer, or its address alone: {}", Shown(text), Shown(rest)),
+            format!("{} is a URL; name a peer, or its address alone: {}", Quoted(text), Quoted(rest)),
         ));
     }
     match text.contains(':') {

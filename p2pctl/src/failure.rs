@@ -1,10 +1,10 @@
 //! Errors of the command line: one line, hints, and the exit code.
 
 use p2pdi::{
-    field::{InvalidField, steers_terminal},
+    field::{InvalidField, is_terminal_control},
     status::Reason,
 };
-use peerd::{dial::in_words, node::NodeError, transfer::FetchError, transfer::partial::WriteError};
+use peerd::{connections::channels::in_words, node::NodeError, transfer::FetchError, transfer::partial::WriteError};
 use std::{fmt, io, process::ExitCode};
 use tonic::{Code, Status};
 
@@ -80,8 +80,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What a stranger said must not steer the terminal.
-        let plain =
-            |text: &str| text.chars().map(|c| if steers_terminal(c) { ' ' } else { c }).take(SHOWN_MAX_CHARS).collect::<String>();
+        let plain = |text: &str| {
+            text.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).take(SHOWN_MAX_CHARS).collect::<String>()
+        };
         write!(f, "error: {}", plain(&self.message))?;
         self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", plain(hint)))
     }

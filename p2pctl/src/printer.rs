@@ -6,7 +6,7 @@ pub(crate) use terminal::{Lines, Screen, Typed};
 
 use crate::args::Output;
 use bytesize::ByteSize;
-use p2pdi::{field::steers_terminal, json};
+use p2pdi::{field::is_terminal_control, json};
 use prost_types::{Duration as ProtoDuration, Timestamp};
 use serde_json::Value;
 use std::{
@@ -102,7 +102,7 @@ fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
 
 /// What strangers say must not steer the terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if steers_terminal(c) && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_terminal_control(c) && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// `27.4 KiB`.

@@ -11,8 +11,8 @@ use p2pdi::{
     v1::{Contact, ListPeersRequest, WhisperRequest},
 };
 use peerd::{
-    dial::Dialer,
-    messages::{KIND_PING, KIND_PONG},
+    connections::channels::ChannelPool,
+    inbox::{KIND_PING, KIND_PONG},
     transfer::Source,
 };
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
     }
     let name: PeerName = peer.parse()?;
     let ping = WhisperRequest { to: name.to_string(), kind: KIND_PING.to_owned(), ..Default::default() };
-    let answer = call(via, CALL_TIMEOUT, Dialer::default().peer(via).whisper(ping)).await?;
+    let answer = call(via, CALL_TIMEOUT, ChannelPool::default().peer(via).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
     let endpoint = endpoint.ok_or_else(|| Failure::refused(format!("{name} answers, but not with its address")))?;
     Ok(Source { name: name.to_string(), endpoint })
@@ -37,7 +37,7 @@ pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
 
 /// The peer itself, and those that it is linked to or has heard of.
 pub(crate) async fn sources(via: &Endpoint) -> Outcome<Vec<Source>> {
-    let listed = call(via, CALL_TIMEOUT, Dialer::default().peer(via).list_peers(ListPeersRequest {})).await?;
+    let listed = call(via, CALL_TIMEOUT, ChannelPool::default().peer(via).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
     let source = |contact: Contact| {
         Some(Source { name: contact.name.parse::<PeerName>().ok()?.to_string(), endpoint: contact.endpoint.parse().ok()? })

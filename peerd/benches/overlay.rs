@@ -112,7 +112,7 @@ fn recovery(recovery: &Recovery) -> Vec<(&'static str, String)> {
         ("first_10s", format!("{:.4}", recovery.first_10s)),
         ("10_to_30s", format!("{:.4}", recovery.to_30s)),
         ("after_30s", format!("{:.4}", recovery.later)),
-        ("islands", recovery.islands.to_string()),
+        ("partitions", recovery.partitions.to_string()),
         ("rmr", format!("{:.3}", recovery.figures.rmr)),
         ("last_hop_mean", format!("{:.1}", recovery.figures.last_hop_mean)),
         ("last_hop_max", recovery.figures.last_hop_max.to_string()),

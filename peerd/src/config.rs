@@ -2,7 +2,7 @@
 
 use crate::{
     discovery::{Bootnode, address_on_the_lan},
-    service::ControlFrom,
+    rpc::ControlFrom,
 };
 use bytesize::ByteSize;
 use clap::{Parser, builder::BoolishValueParser};

@@ -8,7 +8,7 @@ mod messages;
 mod page;
 mod text;
 
-use crate::service::Services;
+use crate::rpc::Services;
 use axum::{
     Router,
     extract::State,
@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use p2pdi::{instruments::Metrics, server::guarded, v1::SessionState};
+use p2pdi::{metrics::Metrics, server::security_headers, v1::SessionState};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,7 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: Cancellati
         .route("/graph.js", get(page::drawing))
         .route("/icon.svg", get(page::icon))
         .route("/live", get(live::events))
-        .route("/network", get(live::network))
+        .route("/network", get(live::topology))
         .route("/documents", get(documents::find))
         .route("/whisper", messages::whisper())
         .route("/broadcast", messages::broadcast())
@@ -55,7 +55,7 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: Cancellati
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(page)
-        .layer(middleware::map_response(async |answer: Response| guarded(answer, POLICY)))
+        .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
 
 async fn render_metrics(State(page): State<Page>) -> impl IntoResponse {

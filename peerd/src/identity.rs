@@ -1,7 +1,7 @@
 //! Who this peer is, and the folder that remembers it.
 
 use crate::overlay::plumtree::{CLOCK_IS_RIGHT_FROM, MAX_CLOCK_SKEW, MAX_INCARNATION_AHEAD};
-use p2pdi::{cookie::Cookie, endpoint::Endpoint, id::PeerId, name::PeerName, v1::Holder};
+use p2pdi::{cookie::Cookie, id::PeerId, name::PeerName};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
@@ -9,29 +9,6 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-
-/// A peer's id, name and address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Made once.
-    pub id: PeerId,
-    /// As the user gave it.
-    pub name: PeerName,
-    /// Where others dial it.
-    pub endpoint: Endpoint,
-}
-
-impl Identity {
-    /// This peer as a holder of its own documents.
-    pub fn holder(&self) -> Holder {
-        Holder {
-            peer_id: self.id.to_field(),
-            peer_name: self.name.to_string(),
-            endpoint: self.endpoint.to_string(),
-            age: Some(prost_types::Duration::default()),
-        }
-    }
-}
 
 /// The state folder: the peer's id, the number of its life, its cookie, and a lock that keeps a second peer out.
 #[derive(Debug)]
@@ -129,7 +106,7 @@ impl StateFolder {
     /// any life before, though the clock was set back since.
     ///
     /// Neither rubbish in the folder nor a full disk keeps a peer from starting: that is logged, and the clock counts.
-    pub fn begin_life(&self) -> (u64, u64) {
+    pub fn next_incarnation(&self) -> (u64, u64) {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let clock = millis(since_1970);
         let last = fs::read_to_string(self.path.join("incarnation")).ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -212,20 +189,20 @@ mod tests {
     fn each_life_has_a_higher_number_whatever_the_clock_says() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(folder.path()).unwrap();
-        let (first, clock) = state.begin_life();
-        assert!(first == clock && clock > 1_700_000_000_000 && state.begin_life().0 > first);
+        let (first, clock) = state.next_incarnation();
+        assert!(first == clock && clock > 1_700_000_000_000 && state.next_incarnation().0 > first);
         // The clock was set back since.
         let ahead = first + 1_000_000_000;
         fs::write(folder.path().join("incarnation"), ahead.to_string()).unwrap();
-        assert_eq!(state.begin_life().0, ahead + 1);
+        assert_eq!(state.next_incarnation().0, ahead + 1);
         for rubbish in [u64::MAX.to_string().as_bytes(), b"x", b"", b"\xff"] {
             fs::write(folder.path().join("incarnation"), rubbish).unwrap();
-            assert!((first..ahead).contains(&state.begin_life().0));
+            assert!((first..ahead).contains(&state.next_incarnation().0));
         }
         // What cannot be kept is no reason not to begin.
         fs::remove_file(folder.path().join("incarnation")).unwrap();
         fs::create_dir_all(folder.path().join("incarnation.new/in-the-way")).unwrap();
-        assert!((first..ahead).contains(&state.begin_life().0));
+        assert!((first..ahead).contains(&state.next_incarnation().0));
     }
 
     #[test]

@@ -31,30 +31,23 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 
-pub mod acquaintances;
-mod attended;
-mod backoff;
-pub mod catalog;
 pub mod config;
-pub mod dial;
+pub mod connections;
 pub mod discovery;
-pub mod document;
+pub mod documents;
+pub mod holders;
 mod http;
 pub mod identity;
-pub mod locate;
+pub mod inbox;
 pub mod mesh;
 pub mod messages;
-pub mod network;
 pub mod node;
 pub mod overlay;
 pub mod peer;
-pub mod places;
-pub mod routing;
-pub mod service;
+pub mod rpc;
 pub mod session;
-pub mod share;
+pub mod topology;
 pub mod transfer;
-pub mod words;
 
-pub use messages::{Message, Reply};
+pub use inbox::{Message, Reply};
 pub use peer::{Delivery, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo};

@@ -1,25 +1,30 @@
 //! The one place that knows all of a peer's parts and wires them.
 
 use crate::{
-    acquaintances::{self, Acquaintances},
-    catalog::{self, Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
     config::NodeConfig,
-    dial::Dialer,
-    discovery::{Busy, Lan, Sights},
+    connections::admission::Admission,
+    connections::channels::ChannelPool,
+    discovery::{Lan, LanEvents, Load},
+    documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
+    documents::share::{Indexer, Share, ShareConfig, ShareError},
+    holders::{
+        self,
+        peer_directory::{self, PeerDirectory},
+    },
     http,
-    identity::{Identity, StateError, StateFolder},
+    identity::{StateError, StateFolder},
+    inbox::{Handlers, Inbox, LocalDelivery},
     mesh::{Mesh, MeshDriver},
-    messages::{Handlers, Inbox, Post, Whispers},
-    network::{Network, NetworkDriver},
-    places::Places,
-    service::{Calls, REQUEST_MAX_BYTES, Services},
+    messages::MessageRouter,
+    rpc::{Calls, REQUEST_MAX_BYTES, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
-    share::{Indexer, Share, ShareConfig, ShareError},
+    topology::{Topology, TopologyDriver},
     transfer::serve::Uploads,
 };
 use p2pdi::{
+    contact::Contact,
     field::InvalidField,
-    instruments::Metrics,
+    metrics::Metrics,
     server,
     v1::{
         WhisperRequest, WhisperResponse,
@@ -51,7 +56,7 @@ pub struct Node {
     lookups: Lookups,
     lan: Option<Lan>,
     mesh: MeshDriver,
-    network: NetworkDriver,
+    topology: TopologyDriver,
     metrics: Metrics,
 }
 
@@ -98,26 +103,26 @@ impl Node {
         let bound = listener.local_addr()?;
         let endpoint = config.endpoint(bound)?;
         let state = Arc::new(StateFolder::open(&config.state)?);
-        let me = Identity { id: state.id()?, name: config.name.clone(), endpoint };
+        let me = Contact::new(state.id()?, config.name.clone(), endpoint);
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let (session, lookups) = Session::new(config.registry.as_ref());
         let inbox = Arc::new(Inbox::new(&metrics));
-        let post = Post::new(me.clone(), Arc::clone(&inbox));
+        let post = LocalDelivery::new(me.clone(), Arc::clone(&inbox));
         let (lan, sights) = match config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())) {
             Some((lan, sights)) => (Some(lan), sights),
-            None => (None, Sights::none()),
+            None => (None, LanEvents::none()),
         };
-        let life = state.begin_life();
+        let life = state.next_incarnation();
         let bootnodes = config.bootnodes.clone();
         let (mesh, driver) = Mesh::new((&me, &state, life), post.clone(), session.clone(), (bootnodes, sights), config.dial_from);
-        let (network, looking) = Network::new(mesh.clone(), session.clone());
+        let (topology, looking) = Topology::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
-            listings: Places::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
+            listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            whispers: Whispers::new(me.clone(), post, session.clone(), Dialer::new(config.dial_from), mesh.clone()),
+            whispers: MessageRouter::new(me.clone(), post, session.clone(), ChannelPool::new(config.dial_from), mesh.clone()),
             mesh,
-            network,
+            topology,
             me,
             session,
             handlers: Handlers::new(Arc::clone(&inbox)),
@@ -136,7 +141,7 @@ impl Node {
             lookups,
             lan,
             mesh: driver,
-            network: looking,
+            topology: looking,
             metrics,
         })
     }
@@ -151,7 +156,7 @@ impl Node {
     /// # Errors
     /// When the server cannot run, or a part panics.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
-        let Self { listener, config, state, services, indexer, lookups, lan, mesh, network, metrics } = self;
+        let Self { listener, config, state, services, indexer, lookups, lan, mesh, topology, metrics } = self;
         // A part that ends by itself ends the peer.
         let stop = stop.child_token();
         let (health, _) = tonic_health::server::health_reporter();
@@ -174,18 +179,18 @@ impl Node {
         });
         parts.spawn(indexer.run(stop.clone()));
         parts.spawn(mesh.run(stop.clone()));
-        parts.spawn(network.run(stop.clone()));
+        parts.spawn(topology.run(stop.clone()));
         parts.spawn(services.handlers.clone().run(stop.clone()));
         if let Some(lan) = lan {
             let (uploads, mesh) = (Arc::clone(&services.uploads), services.mesh.clone());
-            let busy = move || Busy { load: uploads.load().uploads, links: mesh.view().status.links };
+            let busy = move || Load { load: uploads.load().uploads, links: mesh.view().status.links };
             parts.spawn(lan.run(busy, stop.clone()));
         }
         let catalog = services.catalog.clone();
-        let (told, acquaintances) = watch::channel(Acquaintances::default());
+        let (told, peer_directory) = watch::channel(PeerDirectory::default());
         let registered = config.registry.is_some().then(|| services.session.known().clone());
-        parts.spawn(acquaintances::keep(told, registered, services.mesh.clone(), stop.clone()));
-        parts.spawn(catalog::learn(catalog, acquaintances, Dialer::new(config.dial_from), stop.clone()));
+        parts.spawn(peer_directory::keep(told, registered, services.mesh.clone(), stop.clone()));
+        parts.spawn(holders::poll::poll(catalog, peer_directory, ChannelPool::new(config.dial_from), stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);
@@ -214,7 +219,7 @@ impl Node {
 
 impl NodeHandle {
     /// Who the peer is.
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &Contact {
         &self.services.me
     }
 

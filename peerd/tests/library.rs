@@ -101,7 +101,7 @@ async fn handlers_that_hang_or_panic_hold_up_nobody() {
         assert_eq!(a.whisper("B", "HANG", "").await.unwrap().reply, None);
         assert_eq!(a.whisper("B", "ECHO", "x").await.unwrap().reply, Some(Reply::new("ECHO", "x")));
     }
-    assert!(begun.elapsed() >= peerd::messages::REPLY_TIMEOUT * 3);
+    assert!(begun.elapsed() >= peerd::inbox::REPLY_TIMEOUT * 3);
     within("the end of a peer with a handler that hangs", b.shutdown()).await.unwrap();
 }
 

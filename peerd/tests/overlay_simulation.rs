@@ -121,7 +121,7 @@ fn recovers(seed: u64, share: f64, unplug: bool, within_s: u64) {
     let recovery = scenario::mass_failure(&mut network, share, within_s + 10, unplug);
     let after = recovery.recovered_after_s;
     assert!(after.is_some_and(|s| s <= within_s), "{recovery:?}");
-    assert_eq!(recovery.islands, 1, "{recovery:?}");
+    assert_eq!(recovery.partitions, 1, "{recovery:?}");
     check(&network);
     check_tree(&network);
     let figures = scenario::many_senders(&mut network, 10, SECOND);

@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use peerd::share::{HEAD_BYTES, TITLE_MAX_BYTES, number, title};
+use peerd::documents::share::{HEAD_BYTES, TITLE_MAX_BYTES, number, title};
 
 const EXPECTED: &str = include_str!("rfc-titles.tsv");
 

@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use metrics::Gauge;
-use p2pdi::{VERSION, instruments::Metrics, server::guarded, v1::PeerRecord};
+use p2pdi::{VERSION, metrics::Metrics, server::security_headers, v1::PeerRecord};
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
@@ -48,7 +48,7 @@ pub(crate) fn routes(leases: Leases, metrics: Metrics, stop: CancellationToken) 
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Page { leases, metrics, stop, gauges })
-        .layer(middleware::map_response(async |answer: Response| guarded(answer, POLICY)))
+        .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
 
 /// Ready while it does not stop and its disk does not hang. A disk that fails at once is told on the status page and in the

@@ -11,7 +11,7 @@ use crate::{
     writer::{Job, QUEUE_MAX, Writer},
 };
 use p2pdi::{
-    instruments::Metrics,
+    metrics::Metrics,
     server::Limits,
     v1::registry_server::{self, RegistryServer},
 };

@@ -6,7 +6,7 @@ use crate::{
     table::{Change, Lease, Peer},
 };
 use metrics::{Counter, Histogram};
-use p2pdi::instruments::Metrics;
+use p2pdi::metrics::Metrics;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},

@@ -7,13 +7,13 @@ use p2pdi::{
     v1::{Document, Holding, RfcQueryRequest},
 };
 use peerd::{
-    dial::Dialer,
-    locate::{ask, query_for},
-    transfer::Wanted,
+    connections::channels::ChannelPool,
+    holders::search::{ask, query_for},
+    transfer::DocumentSelector,
 };
 
 async fn query(peer: &Peer, request: RfcQueryRequest) -> Vec<Holding> {
-    peerd::locate::list(&Dialer::default(), &peer.address.into(), request).await.unwrap()
+    peerd::holders::search::list(&ChannelPool::default(), &peer.address.into(), request).await.unwrap()
 }
 
 async fn names(peer: &Peer) -> Vec<String> {
@@ -38,7 +38,10 @@ async fn a_peer_answers_with_what_others_hold_and_forgets_it_when_they_leave() {
     let [holding] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(holders(holding), ["a"]);
     let holder = &holding.holders[0];
-    assert_eq!((holder.endpoint.as_str(), &holder.peer_id), (a.address.to_string().as_str(), &a.handle.identity().id.to_field()));
+    assert_eq!(
+        (holder.endpoint.as_str(), &holder.peer_id),
+        (a.address.to_string().as_str(), &a.handle.identity().id().to_field())
+    );
     let age = holder.age.expect("an age");
     assert!((0..60).contains(&age.seconds), "{age:?}");
 
@@ -50,7 +53,7 @@ async fn a_peer_answers_with_what_others_hold_and_forgets_it_when_they_leave() {
     assert_eq!((own.len(), holders(&own[0])), (1, vec!["b"]));
 
     // Good enough to fetch by.
-    let answers = ask(&Dialer::default(), &[b.source("b")], &query_for(&Wanted::Number(48))).await;
+    let answers = ask(&ChannelPool::default(), &[b.source("b")], &query_for(&DocumentSelector::Number(48))).await;
     assert_eq!(answers.found[0].holders, [a.source("a")]);
 
     let version = first_version(&b).await;
@@ -152,8 +155,8 @@ async fn a_listing_without_end_is_cut() {
     };
     // 100 MiB, were it taken whole.
     let talker = Holder::listing(vec![document; 130_000], 1000).await;
-    let (dialer, endpoint) = (Dialer::default(), talker.address.into());
-    let listed = within("a listing", peerd::locate::list(&dialer, &endpoint, RfcQueryRequest::default())).await;
+    let (channels, endpoint) = (ChannelPool::default(), talker.address.into());
+    let listed = within("a listing", peerd::holders::search::list(&channels, &endpoint, RfcQueryRequest::default())).await;
     let bytes: usize = listed.unwrap().iter().map(|holding| holding.document.as_ref().unwrap().title.len() + 190).sum();
     assert!(bytes < 66 << 20, "{bytes} bytes taken");
 }

@@ -132,7 +132,7 @@ async fn a_peer_that_was_killed_gets_its_record_back() {
     let gate = Gate::to(registry.address).await;
     let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
     until(&peer, SessionState::Registered).await;
-    let id = peer.handle.identity().id;
+    let id = peer.handle.identity().id();
     // It cannot say that it leaves.
     gate.close();
     let folder = peer.stop().await;
@@ -141,7 +141,7 @@ async fn a_peer_that_was_killed_gets_its_record_back() {
     // At another address, while its lease still runs: the cookie in its folder proves that it is the same.
     let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
     let status = until(&peer, SessionState::Registered).await;
-    assert_eq!((status.registrations, peer.handle.identity().id), (1, id));
+    assert_eq!((status.registrations, peer.handle.identity().id()), (1, id));
     peer.stop().await;
     registry.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use super::{Printer, printable};
 use anstyle::{Ansi256Color, Color, Style};
-use p2pdi::{field::Shown, name::PeerName};
+use p2pdi::{field::Quoted, name::PeerName};
 use peerd::mesh::BROADCAST_MAX_BYTES;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::{
@@ -99,7 +99,7 @@ impl Screen {
         let name = match from {
             "" => "somebody".to_owned(),
             from if from.parse::<PeerName>().is_ok() => from.to_owned(),
-            from => Shown(from).to_string(),
+            from => Quoted(from).to_string(),
         };
         let to = if to_all { "" } else { " (to you)" };
         match self {

@@ -10,6 +10,7 @@ use crate::{
     printer::{Lines, Printer, Screen, Typed},
 };
 use line::Line;
+use p2pdi::phrases::counted;
 use p2pdi::{
     endpoint::Endpoint,
     name::PeerName,
@@ -19,9 +20,8 @@ use p2pdi::{
     },
 };
 use peerd::{
-    dial::Dialer,
-    messages::{KIND_DEFAULT, KIND_UNCLAIMED},
-    words::counted,
+    connections::channels::ChannelPool,
+    inbox::{KIND_DEFAULT, KIND_UNCLAIMED},
 };
 use std::{fs, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -47,22 +47,22 @@ Arrow up brings back what you said, in earlier chats too.";
 struct Room {
     via: Endpoint,
     me: PeerName,
-    dialer: Dialer,
+    channels: ChannelPool,
     screen: Screen,
     printer: Printer,
 }
 
 pub(super) async fn chat(global: &Global, args: Chat, printer: Printer, stop: CancellationToken) -> Outcome {
     let via = args.via.via;
-    let dialer = Dialer::default();
+    let channels = ChannelPool::default();
     let (messages, me) = tokio::select! {
-        begun = begin(&dialer, &via) => begun?,
+        begun = begin(&channels, &via) => begun?,
         () = stop.cancelled() => return Ok(()),
     };
     let history = membership::folder(global.state.as_deref()).filter(|folder| fs::create_dir_all(folder).is_ok());
     let ends = |line: &str| Line::read(line) == Line::Quit;
     let (screen, lines) = Screen::open(printer, me.as_str(), history.map(|folder| folder.join("chat_history")), ends);
-    let room = Room { via, me, dialer, screen, printer };
+    let room = Room { via, me, channels, screen, printer };
     let chatting = async {
         room.screen.note(&format!("you are {} at {}; /help says what you can type", room.me, room.via)).await;
         if let Ok(peers) = room.peers().await {
@@ -94,7 +94,7 @@ impl Room {
             self.screen.note(&format!("lost the peer at {}: {why}; waiting until it is back", self.via)).await;
             messages = loop {
                 sleep(RETRY_INTERVAL).await;
-                match subscribe(&self.dialer, &self.via).await {
+                match subscribe(&self.channels, &self.via).await {
                     Ok(messages) => break messages,
                     Err(failure) => tracing::debug!(why = failure.message(), "the peer is not back yet"),
                 }
@@ -148,7 +148,7 @@ impl Room {
 
     async fn to_all(&self, text: &str) -> Outcome<Option<String>> {
         let request = BroadcastRequest { kind: KIND_CHAT.to_owned(), body: text.to_owned().into(), wait: None };
-        let answer = within(&self.via, self.dialer.control(&self.via).broadcast(request)).await?;
+        let answer = within(&self.via, self.channels.control(&self.via).broadcast(request)).await?;
         Ok((answer.known == 0)
             .then(|| "nobody heard that: the peer knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
     }
@@ -162,12 +162,12 @@ impl Room {
             from: self.me.to_string(),
             ..Default::default()
         };
-        let answer = within(&self.via, self.dialer.peer(&self.via).whisper(request)).await?;
+        let answer = within(&self.via, self.channels.peer(&self.via).whisper(request)).await?;
         Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but nobody chats there now")))
     }
 
     async fn peers(&self) -> Outcome<ListPeersResponse> {
-        within(&self.via, self.dialer.peer(&self.via).list_peers(ListPeersRequest {})).await
+        within(&self.via, self.channels.peer(&self.via).list_peers(ListPeersRequest {})).await
     }
 }
 
@@ -189,16 +189,16 @@ fn listed(peers: &ListPeersResponse) -> String {
 }
 
 /// A peer that is not there at the beginning is a wrong address; later it is waited for.
-async fn begin(dialer: &Dialer, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
-    let messages = subscribe(dialer, via).await?;
-    let me = within(via, dialer.peer(via).ping(PingRequest {})).await?;
+async fn begin(channels: &ChannelPool, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
+    let messages = subscribe(channels, via).await?;
+    let me = within(via, channels.peer(via).ping(PingRequest {})).await?;
     Ok((messages, me.name.parse()?))
 }
 
 /// Messages from now on: the subscription counts once its first answer is here.
-async fn subscribe(dialer: &Dialer, via: &Endpoint) -> Outcome<Streaming<SubscribeResponse>> {
+async fn subscribe(channels: &ChannelPool, via: &Endpoint) -> Outcome<Streaming<SubscribeResponse>> {
     let request = SubscribeRequest { kinds: vec![KIND_CHAT.to_owned(), KIND_DEFAULT.to_owned()] };
-    let mut client = dialer.control(via);
+    let mut client = channels.control(via);
     let subscribing = async {
         let mut messages = client.subscribe(request).await?.into_inner();
         messages.message().await?;

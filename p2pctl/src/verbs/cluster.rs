@@ -5,7 +5,7 @@ use p2pdi::{endpoint::Endpoint, server::Limits, v1::SessionState};
 use peerd::{
     config::NodeConfig,
     node::{Node, NodeHandle},
-    service::ControlFrom,
+    rpc::ControlFrom,
 };
 use std::{
     collections::BTreeMap,

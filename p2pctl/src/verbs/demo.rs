@@ -10,9 +10,9 @@ use p2pdi::{
     v1::{Document, RfcQueryRequest, WhisperRequest},
 };
 use peerd::{
-    dial::Dialer,
-    locate::{Found, ask, list, query_for},
-    transfer::{FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, Source, Wanted, fetch},
+    connections::channels::ChannelPool,
+    holders::search::{Found, ask, list, query_for},
+    transfer::{DocumentSelector, FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, Source, fetch},
 };
 use serde_json::json;
 use std::{
@@ -67,21 +67,21 @@ async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
         let numbers: Vec<_> = index.documents().iter().filter_map(|document| document.number).collect();
         say(
             printer,
-            &format!("registered {} at {}, sharing RFCs {numbers:?}", me.name, me.endpoint),
-            || json!({ "step": "registered", "name": me.name.to_string(), "endpoint": me.endpoint.as_str(), "rfcs": numbers }),
+            &format!("registered {} at {}, sharing RFCs {numbers:?}", me.name(), me.endpoint()),
+            || json!({ "step": "registered", "name": me.name().to_string(), "endpoint": me.endpoint().as_str(), "rfcs": numbers }),
         )?;
     }
     let sources: Vec<_> =
-        peers.iter().map(|peer| Source { name: peer.name.to_string(), endpoint: peer.endpoint.clone() }).collect();
-    let dialer = Dialer::default();
+        peers.iter().map(|peer| Source { name: peer.name().to_string(), endpoint: peer.endpoint().clone() }).collect();
+    let channels = ChannelPool::default();
     for number in [SMALL, LARGE] {
-        let found = find(&dialer, &sources, number, printer).await?;
-        let fetched = get(&dialer, found, folder).await?;
+        let found = find(&channels, &sources, number, printer).await?;
+        let fetched = get(&channels, found, folder).await?;
         check(&fetched, number)?;
         say_fetched(printer, &fetched)?;
     }
-    whisper(cluster, &dialer, printer).await?;
-    let holdings = list(&dialer, &sources[0].endpoint, RfcQueryRequest { own_only: true, ..Default::default() }).await;
+    whisper(cluster, &channels, printer).await?;
+    let holdings = list(&channels, &sources[0].endpoint, RfcQueryRequest { own_only: true, ..Default::default() }).await;
     let holdings = holdings.map_err(|status| Failure::call(NAMES[0], &status))?;
     if holdings.is_empty() {
         return Err(Failure::refused(format!("{} lists nothing", NAMES[0])));
@@ -89,8 +89,8 @@ async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
     Ok(())
 }
 
-async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer) -> Outcome<Found> {
-    let answers = ask(dialer, sources, &query_for(&Wanted::Number(number))).await;
+async fn find(channels: &ChannelPool, sources: &[Source], number: u32, printer: Printer) -> Outcome<Found> {
+    let answers = ask(channels, sources, &query_for(&DocumentSelector::Number(number))).await;
     let found = answers.found.first().cloned();
     let found = found.ok_or_else(|| Failure::refused(format!("nobody has RFC {number}; {}", answers.summary())))?;
     let holders: Vec<_> = found.holders.iter().map(|holder| holder.name.clone()).collect();
@@ -101,12 +101,12 @@ async fn find(dialer: &Dialer, sources: &[Source], number: u32, printer: Printer
     Ok(found)
 }
 
-async fn get(dialer: &Dialer, found: Found, folder: &Path) -> Outcome<Fetched> {
+async fn get(channels: &ChannelPool, found: Found, folder: &Path) -> Outcome<Fetched> {
     let options = FetchOptions { out: folder.join("out"), save_as: None, replace: false, stall: STALL_TIMEOUT };
-    let wanted = Wanted::Hash(found.document.hash);
+    let wanted = DocumentSelector::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
     // Boxed: a fetch carries the state of a piece's hash, which is large.
-    Ok(Box::pin(fetch(dialer, &wanted, found.holders, &NobodyElse, &options, &progress)).await?)
+    Ok(Box::pin(fetch(channels, &wanted, found.holders, &NobodyElse, &options, &progress)).await?)
 }
 
 /// The bytes on the disk are those that travel with the program.
@@ -138,20 +138,20 @@ fn say_fetched(printer: Printer, fetched: &Fetched) -> Outcome {
     )
 }
 
-async fn whisper(cluster: &Cluster, dialer: &Dialer, printer: Printer) -> Outcome {
+async fn whisper(cluster: &Cluster, channels: &ChannelPool, printer: Printer) -> Outcome {
     let [first, .., last] = cluster.peers() else { return Err(Failure::refused("no peers to talk")) };
     let (from, to) = (first.identity(), last.identity());
     let request = WhisperRequest {
-        to: to.name.to_string(),
+        to: to.name().to_string(),
         body: "hello from the demo".into(),
-        from: from.name.to_string(),
+        from: from.name().to_string(),
         ..Default::default()
     };
     // Through the first peer, which finds the last one by itself.
     let begun = Instant::now();
-    let answer = dialer.peer(&from.endpoint).whisper(request).await;
+    let answer = channels.peer(from.endpoint()).whisper(request).await;
     let took = begun.elapsed();
-    let answer = answer.map_err(|status| Failure::call(from.name.as_str(), &status))?.into_inner();
+    let answer = answer.map_err(|status| Failure::call(from.name().as_str(), &status))?.into_inner();
     let arrived = async {
         while !last.inbox().latest(1).iter().any(|message| message.body == "hello from the demo") {
             tokio::task::yield_now().await;
@@ -162,8 +162,8 @@ async fn whisper(cluster: &Cluster, dialer: &Dialer, printer: Printer) -> Outcom
         .map_err(|_| Failure::refused("the message was acknowledged but is not in the inbox"))?;
     let text = format!(
         "\nwhispered  {} to {}, delivered by {} after {} hop in {}",
-        from.name,
-        to.name,
+        from.name(),
+        to.name(),
         answer.delivered_by,
         answer.hops,
         span(took)

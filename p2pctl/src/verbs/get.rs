@@ -10,9 +10,9 @@ use crate::{
 use indicatif::{ProgressBar, ProgressStyle};
 use p2pdi::{content::ContentHash, endpoint::Endpoint, json, v1::Document};
 use peerd::{
-    dial::Dialer,
-    locate::{Found, ask, query_for},
-    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, Wanted, fetch},
+    connections::channels::ChannelPool,
+    holders::search::{Found, ask, query_for},
+    transfer::{DocumentSelector, FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, fetch},
 };
 use serde_json::json;
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
@@ -22,24 +22,24 @@ use tokio::sync::Mutex;
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) async fn get_rfc(global: &Global, args: GetRfc, printer: Printer) -> Outcome {
-    get_wanted(global, Wanted::Number(args.number), args.fetching, printer).await
+    get_wanted(global, DocumentSelector::Number(args.number), args.fetching, printer).await
 }
 
 pub(super) async fn get(global: &Global, args: Get, printer: Printer) -> Outcome {
     let wanted = match args.document {
-        DocumentRef::Name(name) => Wanted::Name(name),
-        DocumentRef::Hash(hash) => Wanted::Hash(hash),
+        DocumentRef::Name(name) => DocumentSelector::Name(name),
+        DocumentRef::Hash(hash) => DocumentSelector::Hash(hash),
     };
     get_wanted(global, wanted, args.fetching, printer).await
 }
 
-async fn get_wanted(global: &Global, wanted: Wanted, fetching: Fetching, printer: Printer) -> Outcome {
+async fn get_wanted(global: &Global, wanted: DocumentSelector, fetching: Fetching, printer: Printer) -> Outcome {
     let finder = Finder {
         registry: Mutex::new(Registry { member: None }),
         state: global.state.clone(),
         global,
         via: fetching.through.via.clone(),
-        dialer: Dialer::default(),
+        channels: ChannelPool::default(),
     };
     let fetched = finder.fetch(wanted, &fetching, printer).await;
     finder.finish().await;
@@ -53,7 +53,7 @@ struct Finder<'a> {
     global: &'a Global,
     /// Asked in the registry's place.
     via: Option<Endpoint>,
-    dialer: Dialer,
+    channels: ChannelPool,
 }
 
 struct Registry {
@@ -61,7 +61,7 @@ struct Registry {
 }
 
 impl Finder<'_> {
-    async fn fetch(&self, asked: Wanted, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
+    async fn fetch(&self, asked: DocumentSelector, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
         let options =
             FetchOptions { out: fetching.out.clone(), save_as: None, replace: fetching.force, stall: fetching.stall_timeout };
         if !fetching.from.is_empty() {
@@ -73,7 +73,7 @@ impl Finder<'_> {
         while let Some(Found { document, holders, .. }) = candidates.next() {
             // The name it was found by: the first holder asked may have the same content under another one.
             let options = FetchOptions { save_as: Some(document.name), ..options.clone() };
-            match self.watched(&Wanted::Hash(document.hash), holders, &options, printer).await {
+            match self.watched(&DocumentSelector::Hash(document.hash), holders, &options, printer).await {
                 // The user asked for a number or a name, not for the hash it was found to be.
                 Err(FetchError::Sources { sources, kept_bytes, .. }) => {
                     let error = Failure::from(FetchError::Sources { wanted: asked.clone(), sources, kept_bytes });
@@ -91,14 +91,14 @@ impl Finder<'_> {
     /// One fetch, with a progress bar where somebody watches.
     async fn watched(
         &self,
-        wanted: &Wanted,
+        wanted: &DocumentSelector,
         sources: Vec<Source>,
         options: &FetchOptions,
         printer: Printer,
     ) -> Result<Fetched, FetchError> {
         let progress = Arc::new(Progress::default());
         // Boxed: a fetch carries the state of a piece's hash, which is large.
-        let fetching = Box::pin(fetch(&self.dialer, wanted, sources, self, options, &progress));
+        let fetching = Box::pin(fetch(&self.channels, wanted, sources, self, options, &progress));
         if !printer.is_watched() {
             return fetching.await;
         }
@@ -121,13 +121,13 @@ impl Finder<'_> {
     }
 
     /// Asks all peers. Of several contents of one number or name, the one that most peers hold themselves comes first.
-    async fn search(&self, wanted: &Wanted, printer: Printer) -> Outcome<Vec<Found>> {
+    async fn search(&self, wanted: &DocumentSelector, printer: Printer) -> Outcome<Vec<Found>> {
         let peers = self.peers().await?;
         if peers.is_empty() {
             return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
                 .hint("start one with `peerd --share DIR`"));
         }
-        let answers = ask(&self.dialer, &peers, &query_for(wanted)).await;
+        let answers = ask(&self.channels, &peers, &query_for(wanted)).await;
         let Some(best) = answers.found.first() else {
             return Err(Failure::refused(format!("nobody has {wanted}; {}", answers.summary())));
         };
@@ -170,7 +170,7 @@ impl FindHolders for Finder<'_> {
     async fn holders(&self, hash: ContentHash) -> Vec<Source> {
         match self.peers().await {
             Ok(peers) => {
-                let answers = ask(&self.dialer, &peers, &query_for(&Wanted::Hash(hash))).await;
+                let answers = ask(&self.channels, &peers, &query_for(&DocumentSelector::Hash(hash))).await;
                 answers.found.into_iter().flat_map(|found| found.holders).collect()
             }
             Err(failure) => {

@@ -9,8 +9,8 @@ use crate::{
 };
 use p2pdi::{endpoint::Endpoint, json};
 use peerd::{
-    dial::Dialer,
-    network::{Limits, Picture, Standing, ask, explore},
+    connections::channels::ChannelPool,
+    topology::{Limits, Reachability, Snapshot, ask, explore},
 };
 use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
@@ -28,41 +28,41 @@ const LIMITS: Limits = Limits {
 const PEERS_MAX: usize = 10_000;
 
 pub(super) async fn graph(args: Graph, printer: Printer) -> Outcome {
-    let picture = look(&args.via.via).await?;
+    let snapshot = look(&args.via.via).await?;
     if printer.is_json() {
-        printer.json(&value(&picture))?;
+        printer.json(&value(&snapshot))?;
         return Ok(());
     }
     let text = match args.format {
-        GraphFormat::Text => draw::text(&picture),
-        GraphFormat::Dot => draw::dot(&picture),
-        GraphFormat::Mermaid => draw::mermaid(&picture),
-        GraphFormat::Svg => draw::svg(&picture),
+        GraphFormat::Text => draw::text(&snapshot),
+        GraphFormat::Dot => draw::dot(&snapshot),
+        GraphFormat::Mermaid => draw::mermaid(&snapshot),
+        GraphFormat::Svg => draw::svg(&snapshot),
     };
     printer.text(text.trim_end())?;
     Ok(())
 }
 
 /// Asks the peer at `first`, then all it is linked to, and so on.
-async fn look(first: &Endpoint) -> Outcome<Picture> {
-    let dialer = Dialer::default();
-    let answer = ask(&dialer, first, LIMITS.answer)
+async fn look(first: &Endpoint) -> Outcome<Snapshot> {
+    let channels = ChannelPool::default();
+    let answer = ask(&channels, first, LIMITS.answer)
         .await
         .map_err(|status| Failure::call(first.as_str(), &status).hint("--via HOST:PORT names the peer to begin with"))?;
-    let mut picture = Picture::with_room_for(PEERS_MAX);
-    let named = picture.answer(answer);
-    explore(&dialer, &mut picture, named, &BTreeSet::new(), LIMITS).await;
-    Ok(picture)
+    let mut snapshot = Snapshot::with_room_for(PEERS_MAX);
+    let named = snapshot.answer(answer);
+    explore(&channels, &mut snapshot, named, &BTreeSet::new(), LIMITS).await;
+    Ok(snapshot)
 }
 
-fn value(picture: &Picture) -> serde_json::Value {
-    let peers: Vec<_> = picture
+fn value(snapshot: &Snapshot) -> serde_json::Value {
+    let peers: Vec<_> = snapshot
         .peers()
         .iter()
         .map(|(id, seen)| {
             let (name, endpoint) = (seen.contact.name().as_str(), seen.contact.endpoint().as_str());
             let mut peer = json!({ "id": id.to_string(), "name": name, "endpoint": endpoint, "answered": false });
-            if let Standing::Answers { load, documents } = &seen.standing {
+            if let Reachability::Answers { load, documents } = &seen.standing {
                 peer["answered"] = true.into();
                 peer["load"] = json::value(load);
                 peer["documents"] = (*documents).into();
@@ -70,6 +70,6 @@ fn value(picture: &Picture) -> serde_json::Value {
             peer
         })
         .collect();
-    let links: Vec<_> = picture.links().iter().map(|(a, b)| json!([a.to_string(), b.to_string()])).collect();
+    let links: Vec<_> = snapshot.links().iter().map(|(a, b)| json!([a.to_string(), b.to_string()])).collect();
     json!({ "peers": peers, "links": links })
 }

@@ -7,6 +7,7 @@ use crate::{
     printer::Printer,
     through,
 };
+use p2pdi::phrases::{counted, heard};
 use p2pdi::{
     endpoint::Endpoint,
     json,
@@ -16,11 +17,7 @@ use p2pdi::{
         control_client::ControlClient,
     },
 };
-use peerd::{
-    dial::Dialer,
-    messages::KIND_PING,
-    words::{counted, heard},
-};
+use peerd::{connections::channels::ChannelPool, inbox::KIND_PING};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -118,7 +115,7 @@ pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
 /// The peers that `peer` is linked to, and those it has heard of.
 pub(super) async fn peers_of(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, through, peer).await?;
-    let asked = timeout(CALL_TIMEOUT, Dialer::default().peer(&peer.endpoint).list_peers(ListPeersRequest {})).await;
+    let asked = timeout(CALL_TIMEOUT, ChannelPool::default().peer(&peer.endpoint).list_peers(ListPeersRequest {})).await;
     let asked = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
     let answer = asked.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
     if printer.is_json() {
@@ -144,5 +141,5 @@ pub(super) async fn call<T>(
     limit: Duration,
     call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
-    through::call(via, limit, call(Dialer::default().control(via))).await
+    through::call(via, limit, call(ChannelPool::default().control(via))).await
 }

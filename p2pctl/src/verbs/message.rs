@@ -7,12 +7,13 @@ use crate::{
     membership::Kept,
     printer::{Printer, span},
 };
+use p2pdi::phrases::counted;
 use p2pdi::{
     json,
     status::Reason,
     v1::{PingRequest, WhisperRequest},
 };
-use peerd::{dial::Dialer, messages::KIND_UNCLAIMED, transfer::Source, words::counted};
+use peerd::{connections::channels::ChannelPool, inbox::KIND_UNCLAIMED, transfer::Source};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -43,7 +44,7 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
         ..Default::default()
     };
     let begun = Instant::now();
-    let answer = call(&receiver, Dialer::default().peer(&receiver.endpoint).whisper(request)).await?;
+    let answer = call(&receiver, ChannelPool::default().peer(&receiver.endpoint).whisper(request)).await?;
     printer.message(&answer, || {
         let unclaimed = match answer.reply_kind.as_str() {
             KIND_UNCLAIMED => format!("; nobody there listens for {}", args.kind),
@@ -57,7 +58,7 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
 
 pub(super) async fn ping(global: &Global, args: Ping, printer: Printer) -> Outcome {
     let receiver = resolve(global, &args.through, &args.peer).await?;
-    let mut client = Dialer::default().peer(&receiver.endpoint);
+    let mut client = ChannelPool::default().peer(&receiver.endpoint);
     // The first call connects, which is not what a ping measures.
     call(&receiver, client.ping(PingRequest {})).await?;
     let begun = Instant::now();

@@ -14,7 +14,7 @@ use p2pdi::{
     name::PeerName,
     v1::{Document, Holder, Holding, RfcQueryRequest},
 };
-use peerd::{dial::Dialer, document::DocumentInfo, locate, transfer::Source};
+use peerd::{connections::channels::ChannelPool, documents::info::DocumentInfo, holders::search, transfer::Source};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -30,7 +30,7 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         ..Default::default()
     };
     let peer = resolve(global, &args.through, &args.peer).await?;
-    let listed = timeout(LISTING_TIMEOUT, locate::list(&Dialer::default(), &peer.endpoint, request)).await;
+    let listed = timeout(LISTING_TIMEOUT, search::list(&ChannelPool::default(), &peer.endpoint, request)).await;
     let listed = listed
         .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
     let holdings = listed.map_err(|status| Failure::call(&peer.to_string(), &status))?;

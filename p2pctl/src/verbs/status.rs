@@ -7,8 +7,9 @@ use crate::{
     membership::Member,
     printer::{Printer, ago, bytes, proto_span},
 };
+use p2pdi::phrases::counted;
 use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
-use peerd::{dial::Dialer, words::counted};
+use peerd::connections::channels::ChannelPool;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -27,7 +28,7 @@ pub(super) async fn status(global: &Global, args: Status, printer: Printer) -> O
 
 async fn of_peer(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, through, peer).await?;
-    let asked = timeout(CALL_TIMEOUT, Dialer::default().control(&peer.endpoint).status(StatusRequest {})).await;
+    let asked = timeout(CALL_TIMEOUT, ChannelPool::default().control(&peer.endpoint).status(StatusRequest {})).await;
     let answer = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
     let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
     printer.message(&answer, || text(&answer))?;

@@ -6,7 +6,7 @@ use crate::{
     failure::{Failure, Outcome},
     printer::Printer,
 };
-use peerd::words::counted;
+use p2pdi::phrases::counted;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
     if printer.is_json() {
         let peers: Vec<_> = peers
             .iter()
-            .map(|(identity, documents)| json!({ "name": identity.name.to_string(), "endpoint": identity.endpoint.as_str(), "documents": documents }))
+            .map(|(identity, documents)| json!({ "name": identity.name().to_string(), "endpoint": identity.endpoint().as_str(), "documents": documents }))
             .collect();
         printer.json(&json!({ "registry": format!("http://{}", cluster.registry()), "peers": peers }))?;
     } else {
@@ -49,8 +49,8 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
         for (identity, documents) in &peers {
             printer.text(&format!(
                 "{:<9} {}  {}",
-                identity.name.to_string(),
-                identity.endpoint,
+                identity.name().to_string(),
+                identity.endpoint(),
                 counted(*documents as u64, "document")
             ))?;
         }

@@ -3,16 +3,13 @@
 //! DNS-SD (RFC 6763): one instance of the service [`SERVICE`], whose SRV record has the port, whose host has the addresses, and
 //! whose TXT record has `id` (32 hexadecimal digits), `name`, `load` (documents being sent) and `links`.
 
-use super::nearby::{Busy, Sighting};
-use crate::{
-    identity::{Identity, parse_id},
-    overlay::Contact,
-};
+use super::lan_peers::{Load, Sighting};
+use crate::{identity::parse_id, overlay::Contact};
 use if_addrs::{IfAddr, Interface};
 use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceInfo};
 use p2pdi::{
     endpoint::Endpoint,
-    field::{InvalidField, Shown},
+    field::{InvalidField, Quoted},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -63,15 +60,15 @@ impl Scope {
 ///
 /// # Errors
 /// When its name is too long for it.
-pub(super) fn announce(me: &Identity, scope: Scope, port: u16, busy: Busy) -> Result<ServiceInfo, mdns_sd::Error> {
-    let id = me.id.to_string();
+pub(super) fn announce(me: &Contact, scope: Scope, port: u16, busy: Load) -> Result<ServiceInfo, mdns_sd::Error> {
+    let id = me.id().to_string();
     // Told apart by the id: two peers of one name are for the mesh to report.
-    let name: String = me.name.as_str().chars().take(INSTANCE_NAME_MAX).collect();
+    let name: String = me.name().as_str().chars().take(INSTANCE_NAME_MAX).collect();
     let instance = format!("{name}-{}", &id[..8]);
     // A host of its own for every peer: several share a machine, each with its own addresses.
     let host = format!("p2pdi-{id}.local.");
     let (load, links) = (busy.load.to_string(), busy.links.to_string());
-    let text = [("id", id.as_str()), ("name", me.name.as_str()), ("load", &load), ("links", &links)];
+    let text = [("id", id.as_str()), ("name", me.name().as_str()), ("load", &load), ("links", &links)];
     match scope {
         Scope::Networks { .. } => {
             ServiceInfo::new(SERVICE, &instance, &host, "", port, &text[..]).map(ServiceInfo::enable_addr_auto)
@@ -89,11 +86,11 @@ pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Resul
         service.get_property_val_str(key).ok_or_else(|| InvalidField::new(key, "is missing from the TXT record"))
     };
     let id = text("id")?;
-    let id = parse_id(id).ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Shown(id))))?;
+    let id = parse_id(id).ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Quoted(id))))?;
     let name = text("name")?.parse()?;
     // What does not say how busy it is comes last.
     let number = |key| text(key).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);
-    let busy = Busy { load: number("load"), links: number("links") };
+    let busy = Load { load: number("load"), links: number("links") };
     let mut addresses: Vec<_> =
         service.get_addresses().iter().filter(|address| is_on_link(address, interfaces)).map(ScopedIp::to_ip_addr).collect();
     // IPv4 first, which whoever listens on a wildcard of either kind takes; else any, but always the same.
@@ -156,9 +153,9 @@ mod tests {
     use mdns_sd::ScopedIpV4;
     use p2pdi::id::PeerId;
 
-    fn me() -> Identity {
+    fn me() -> Contact {
         let name = "fff-c.lab".parse().unwrap();
-        Identity { id: PeerId::from_u128(0xabc), name, endpoint: "10.0.0.7:7801".parse().unwrap() }
+        Contact::new(PeerId::from_u128(0xabc), name, "10.0.0.7:7801".parse().unwrap())
     }
 
     fn interface(index: u32, ip: &str, mask: &str) -> Interface {
@@ -198,15 +195,15 @@ mod tests {
 
     #[test]
     fn what_is_announced_is_read_again() {
-        let busy = Busy { load: 3, links: 5 };
+        let busy = Load { load: 3, links: 5 };
         let info = announce(&me(), Scope::Address("10.0.0.7".parse().unwrap()), 7801, busy).unwrap();
         assert_eq!(info.get_fullname(), "fff-c\\.lab-00000000._p2pdi._tcp.local.");
         let mut service = info.as_resolved_service();
         service.addresses = heard(&["10.0.0.7"], &[]).addresses;
         let sighting = read(&service, &interfaces()).unwrap();
-        assert_eq!((sighting.contact.id(), sighting.contact.name().as_str()), (me().id, "fff-c.lab"));
+        assert_eq!((sighting.contact.id(), sighting.contact.name().as_str()), (me().id(), "fff-c.lab"));
         assert_eq!((sighting.contact.endpoint().as_str(), sighting.busy), ("10.0.0.7:7801", busy));
-        let long: Identity = Identity { name: format!("{}a", "a.".repeat(100)).parse().unwrap(), ..me() };
+        let long = Contact::new(me().id(), format!("{}a", "a.".repeat(100)).parse().unwrap(), me().endpoint().clone());
         assert!(announce(&long, Scope::Networks { v6: true }, 1, busy).is_ok());
     }
 

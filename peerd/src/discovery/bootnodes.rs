@@ -1,12 +1,11 @@
 //! Peers that a user named to begin with. Pure but for the parsing of their addresses.
 
-use crate::{
-    backoff::Backoff,
-    overlay::{Contact, PeerId, Time},
-};
+use crate::overlay::{PeerId, Time};
+use p2pdi::backoff::Backoff;
 use p2pdi::{
+    contact::Contact,
     endpoint::Endpoint,
-    field::{InvalidField, Shown},
+    field::{InvalidField, Quoted},
     name::PeerName,
 };
 use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
@@ -47,8 +46,9 @@ impl FromStr for Bootnode {
             let name = name.parse().map_err(here)?;
             return Ok(bootnode(Some(name), vec![endpoint.parse().map_err(here)?]));
         }
-        let wrong =
-            |what| InvalidField::new("bootnodes", format!("{}{what}: write NAME:PORT, NAME@HOST:PORT or HOST:PORT", Shown(text)));
+        let wrong = |what| {
+            InvalidField::new("bootnodes", format!("{}{what}: write NAME:PORT, NAME@HOST:PORT or HOST:PORT", Quoted(text)))
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong(""))?;
         let is_host = host.contains(['.', '[', ':']) || host.eq_ignore_ascii_case("localhost");
         let as_host = text.parse::<Endpoint>();

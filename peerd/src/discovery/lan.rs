@@ -2,16 +2,13 @@
 
 use super::{
     announcement::{SERVICE, Scope, announce, read, scope},
-    nearby::{Busy, Sight},
+    lan_peers::{LanEvent, Load},
 };
-use crate::{
-    backoff::Backoff,
-    identity::Identity,
-    overlay::{Contact, PeerId},
-};
+use crate::overlay::PeerId;
 use if_addrs::Interface;
 use mdns_sd::{DaemonEvent, Metrics, Receiver, ServiceDaemon, ServiceEvent};
-use p2pdi::{endpoint::Endpoint, field::Shown};
+use p2pdi::backoff::Backoff;
+use p2pdi::{contact::Contact, endpoint::Endpoint, field::Quoted};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -34,7 +31,7 @@ const ANNOUNCED_WITHIN: Duration = Duration::from_secs(10);
 const REVIEW_INTERVAL: Duration = Duration::from_secs(300);
 /// How long one look at this machine's interfaces serves.
 const INTERFACES_FRESH: Duration = Duration::from_secs(5);
-/// Records of others kept: three or four for each of [`super::nearby::NEARBY_MAX`] peers, on several interfaces. With more, somebody floods
+/// Records of others kept: three or four for each of [`super::lan_peers::NEARBY_MAX`] peers, on several interfaces. With more, somebody floods
 /// the LAN, and all are dropped.
 const RECORDS_MAX: i64 = 8_192;
 /// Lines logged of peers that came, in one [`TOLD_INTERVAL`]: anybody can announce thousands.
@@ -48,19 +45,19 @@ const GOODBYE_TWICE: Duration = Duration::from_millis(150);
 
 /// Announces one peer, and tells who else is there.
 pub struct Lan {
-    me: Identity,
+    me: Contact,
     bound: SocketAddr,
     advertised: Option<Endpoint>,
-    tell: mpsc::Sender<Sight>,
+    tell: mpsc::Sender<LanEvent>,
     told: Told,
     announced: bool,
     warned: bool,
 }
 
 /// What a [`Lan`] sees, for the mesh.
-pub struct Sights(pub(crate) mpsc::Receiver<Sight>);
+pub struct LanEvents(pub(crate) mpsc::Receiver<LanEvent>);
 
-impl Sights {
+impl LanEvents {
     /// Of a peer that does not look.
     pub fn none() -> Self {
         Self(mpsc::channel(1).1)
@@ -82,13 +79,13 @@ enum Interrupted {
 
 impl Lan {
     /// The peer `me`, which listens on `bound`; `advertised` is what its user wants others to dial.
-    pub fn new(me: Identity, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, Sights) {
+    pub fn new(me: Contact, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
         let (tell, sights) = mpsc::channel(SIGHTS_MAX);
-        (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, Sights(sights))
+        (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, LanEvents(sights))
     }
 
     /// Announces and listens until `stop`, then says goodbye. `busy` is asked now and then.
-    pub async fn run(mut self, busy: impl Fn() -> Busy, stop: CancellationToken) {
+    pub async fn run(mut self, busy: impl Fn() -> Load, stop: CancellationToken) {
         let own: Vec<_> = interfaces().iter().map(Interface::ip).collect();
         let (scope, port) = scope(self.bound, self.advertised.as_ref(), &own);
         if let Scope::Machine(ip) = scope {
@@ -127,7 +124,7 @@ impl Lan {
         &mut self,
         scope: Scope,
         port: u16,
-        busy: &impl Fn() -> Busy,
+        busy: &impl Fn() -> Load,
         announced: &mut bool,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
@@ -145,7 +142,7 @@ impl Lan {
         daemon: &ServiceDaemon,
         scope: Scope,
         port: u16,
-        busy: &impl Fn() -> Busy,
+        busy: &impl Fn() -> Load,
         announced: &mut bool,
     ) -> Result<Infallible, Interrupted> {
         let (left_out, taken_in) = scope.interfaces();
@@ -205,7 +202,7 @@ impl Lan {
     async fn on_seen(&mut self, event: ServiceEvent, own: &mut Own) {
         let sight = match event {
             ServiceEvent::ServiceResolved(service) => match read(&service, own.interfaces()) {
-                Ok(sighting) if sighting.contact.id() == self.me.id => return,
+                Ok(sighting) if sighting.contact.id() == self.me.id() => return,
                 Ok(sighting) => {
                     let contact = &sighting.contact;
                     if self.told.is_news(contact) {
@@ -213,16 +210,16 @@ impl Lan {
                     } else {
                         tracing::debug!(peer = %contact.name(), endpoint = %contact.endpoint(), "seen on the LAN");
                     }
-                    Sight::Here(sighting)
+                    LanEvent::Here(sighting)
                 }
                 Err(error) => {
-                    tracing::debug!(service = %Shown(service.get_fullname()), %error, "what is announced on the LAN is no peer that could be dialled");
+                    tracing::debug!(service = %Quoted(service.get_fullname()), %error, "what is announced on the LAN is no peer that could be dialled");
                     return;
                 }
             },
             ServiceEvent::ServiceRemoved(_, instance) => {
-                tracing::debug!(service = %Shown(&instance), "gone from the LAN");
-                Sight::Gone(instance)
+                tracing::debug!(service = %Quoted(&instance), "gone from the LAN");
+                LanEvent::Gone(instance)
             }
             _ => return,
         };
@@ -242,8 +239,8 @@ fn unannounced(scope: Scope) -> &'static str {
 }
 
 /// Tells others that this peer is going, and ends the daemon.
-async fn goodbye(daemon: &ServiceDaemon, me: &Identity, scope: Scope, port: u16) {
-    if let Ok(info) = announce(me, scope, port, Busy { load: 0, links: 0 })
+async fn goodbye(daemon: &ServiceDaemon, me: &Contact, scope: Scope, port: u16) {
+    if let Ok(info) = announce(me, scope, port, Load { load: 0, links: 0 })
         && let Ok(done) = daemon.unregister(info.get_fullname())
         && answered(&done).await.is_some()
     {

@@ -8,11 +8,11 @@
 mod announcement;
 mod bootnodes;
 mod lan;
-mod nearby;
+mod lan_peers;
 
 pub use bootnodes::Bootnode;
 pub(crate) use bootnodes::Bootnodes;
 pub(crate) use lan::address_on_the_lan;
-pub use lan::{Lan, Sights};
-pub use nearby::Busy;
-pub(crate) use nearby::{Nearby, Sight};
+pub use lan::{Lan, LanEvents};
+pub use lan_peers::Load;
+pub(crate) use lan_peers::{LanEvent, LanPeers};

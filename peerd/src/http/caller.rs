@@ -6,7 +6,7 @@
 //! What a browser asks for without such a word could come from anywhere: an image, a link in a mail, a redirect after a typed
 //! address. Such requests may look, and change nothing.
 
-use crate::service::{ControlFrom, Services};
+use crate::rpc::{ControlFrom, Services};
 use axum::http::{
     HeaderMap, Method,
     header::{self, HeaderName},
@@ -49,7 +49,7 @@ fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> 
     services.permit(request.extensions.get())?;
     let authority = request.uri.authority().map(Authority::as_str);
     let refuse = |words: &str| Err(Reason::LoopbackOnly.status(words));
-    match origin(&request.headers, authority, services.me.endpoint.host(), services.control) {
+    match origin(&request.headers, authority, services.me.endpoint().host(), services.control) {
         Origin::Foreign => refuse(
             "this request comes from a page of another site, or by a name that is not this peer's; use http://localhost, the peer's address, or curl",
         ),

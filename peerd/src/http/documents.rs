@@ -5,7 +5,7 @@ use super::{
     fields::Fields,
     messages::{as_json, refused},
 };
-use crate::catalog::{self, Filter};
+use crate::documents::catalog::{self, Filter};
 use axum::{
     extract::{Request, State},
     http::StatusCode,

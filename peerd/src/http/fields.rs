@@ -5,7 +5,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use p2pdi::{
-    field::{InvalidField, Shown},
+    field::{InvalidField, Quoted},
     status::Reason,
 };
 use percent_encoding::percent_decode_str;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 /// Longest form: the longest whisper, every byte of it percent-encoded, and the names around it.
-const FORM_MAX_BYTES: usize = 3 * crate::messages::BODY_MAX_BYTES + 4 * 1024;
+const FORM_MAX_BYTES: usize = 3 * crate::inbox::BODY_MAX_BYTES + 4 * 1024;
 /// How long a form may take to arrive. A guess: the longest one over a bad line.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a form says it is.
@@ -34,7 +34,7 @@ impl Fields {
         };
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(FORM);
         if !form.is_empty() && !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM)) {
-            return Err(InvalidField::new("content-type", format!("{} is not understood; send {FORM}", Shown(kind))).into());
+            return Err(InvalidField::new("content-type", format!("{} is not understood; send {FORM}", Quoted(kind))).into());
         }
         let form = std::str::from_utf8(&form).map_err(|_| InvalidField::new("form", "is not UTF-8; percent-encode it"))?;
         Ok(Self::parse(&[parts.uri.query().unwrap_or(""), form], known)?)
@@ -48,7 +48,7 @@ impl Fields {
             let decoded =
                 |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8().map(std::borrow::Cow::into_owned);
             let unknown = |name: &str| {
-                InvalidField::new("query", format!("{} is no parameter here; there are {}", Shown(name), known.join(", ")))
+                InvalidField::new("query", format!("{} is no parameter here; there are {}", Quoted(name), known.join(", ")))
             };
             let name = decoded(name).map_err(|_| unknown(name))?;
             let Some(name) = known.iter().find(|known| **known == name) else { return Err(unknown(&name)) };

@@ -5,11 +5,11 @@ use super::{
     messages::{as_json, refused},
 };
 use crate::{
-    attended::Attended,
-    messages::Message,
-    network::{Event as Happening, PAUSE, Snapshot, Standing},
+    connections::unread::SlowReaderGuard,
+    inbox::Message,
     overlay::PeerId,
-    service::Services,
+    rpc::Services,
+    topology::{Event as Happening, Observation, PAUSE, Reachability},
 };
 use axum::{
     extract::{Request, State},
@@ -64,8 +64,8 @@ pub(super) async fn events(State(page): State<Page>, request: Request) -> Respon
     let unread = services.unread;
     let stream = async_stream::stream! {
         let _place = place;
-        let mut network = services.network.watch();
-        network.mark_changed();
+        let mut topology = services.topology.watch();
+        topology.mark_changed();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut told, mut received, mut spoke) = (BTreeMap::new(), None, Instant::now());
@@ -73,12 +73,12 @@ pub(super) async fn events(State(page): State<Page>, request: Request) -> Respon
             let looked = tokio::select! {
                 // Pages that stay would hold up the stop.
                 () = page.stop.cancelled() => return,
-                _ = tick.tick() => network.has_changed().unwrap_or(false),
-                Ok(()) = network.changed() => true,
+                _ = tick.tick() => topology.has_changed().unwrap_or(false),
+                Ok(()) = topology.changed() => true,
             };
             let mut news = vec![("status", json::value(&services.status()))];
             if looked {
-                let snapshot = Arc::clone(&network.borrow_and_update());
+                let snapshot = Arc::clone(&topology.borrow_and_update());
                 news.push(("network", as_value(&services, &snapshot)));
             }
             let status = services.inbox.status();
@@ -100,18 +100,18 @@ pub(super) async fn events(State(page): State<Page>, request: Request) -> Respon
             }
         }
     };
-    Sse::new(Attended::new(stream, parts.extensions.get::<Caller>().cloned(), unread)).into_response()
+    Sse::new(SlowReaderGuard::new(stream, parts.extensions.get::<Caller>().cloned(), unread)).into_response()
 }
 
 /// The same of the network alone, once: no older than the page would show it.
-pub(super) async fn network(State(page): State<Page>, request: Request) -> Response {
+pub(super) async fn topology(State(page): State<Page>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let _place = match admit(&page, &parts) {
         Ok(place) => place,
         Err(status) => return refused(&status, &parts.headers),
     };
-    let mut watching = page.services.network.watch();
-    let is_fresh = |snapshot: &Arc<Snapshot>| {
+    let mut watching = page.services.topology.watch();
+    let is_fresh = |snapshot: &Arc<Observation>| {
         let age = snapshot.asked_at.and_then(|at| SystemTime::now().duration_since(at).ok());
         age.is_some_and(|age| age <= 2 * PAUSE)
     };
@@ -126,21 +126,21 @@ pub(super) async fn network(State(page): State<Page>, request: Request) -> Respo
 }
 
 /// Links name peers by their place in the list.
-fn as_value(services: &Services, snapshot: &Snapshot) -> Value {
-    let picture = &snapshot.picture;
-    let degrees = picture.degrees();
-    let places: BTreeMap<&PeerId, usize> = picture.peers().keys().enumerate().map(|(place, id)| (id, place)).collect();
-    let peers: Vec<_> = picture
+fn as_value(services: &Services, observed: &Observation) -> Value {
+    let snapshot = &observed.snapshot;
+    let degrees = snapshot.degrees();
+    let places: BTreeMap<&PeerId, usize> = snapshot.peers().keys().enumerate().map(|(place, id)| (id, place)).collect();
+    let peers: Vec<_> = snapshot
         .peers()
         .iter()
         .map(|(id, seen)| {
-            let me = *id == services.me.id;
+            let me = *id == services.me.id();
             let (standing, load, documents) = match &seen.standing {
                 // Known better here than any picture has it.
                 _ if me => ("answers", services.load(), services.catalog.share().index().len() as u64),
-                Standing::Answers { load, documents } => ("answers", *load, *documents),
-                Standing::Silent => ("silent", Load::default(), 0),
-                Standing::Named => ("named", Load::default(), 0),
+                Reachability::Answers { load, documents } => ("answers", *load, *documents),
+                Reachability::Silent => ("silent", Load::default(), 0),
+                Reachability::Named => ("named", Load::default(), 0),
             };
             json!({
                 "id": id.to_string(),
@@ -155,13 +155,13 @@ fn as_value(services: &Services, snapshot: &Snapshot) -> Value {
             })
         })
         .collect();
-    let links: Vec<_> = picture.links().iter().filter_map(|(a, b)| Some(json!([places.get(a)?, places.get(b)?]))).collect();
+    let links: Vec<_> = snapshot.links().iter().filter_map(|(a, b)| Some(json!([places.get(a)?, places.get(b)?]))).collect();
     json!({
         "peers": peers,
         "links": links,
-        "beyond": picture.beyond(),
-        "asked": snapshot.asked_at.is_some(),
-        "events": snapshot.events.iter().map(event_value).collect::<Vec<_>>(),
+        "beyond": snapshot.beyond(),
+        "asked": observed.asked_at.is_some(),
+        "events": observed.events.iter().map(event_value).collect::<Vec<_>>(),
     })
 }
 

@@ -3,15 +3,16 @@
 //! These change state by GET, as the `curl` lines they are for do; so who may call is checked with care: see `caller`.
 
 use super::{Page, caller, fields::Fields};
-use crate::{dial::in_words, messages::MessageKind, words};
+use crate::{connections::channels::in_words, inbox::MessageKind};
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
+use p2pdi::phrases;
 use p2pdi::{
-    field::{InvalidField, steers_terminal},
+    field::{InvalidField, is_terminal_control},
     json,
     name::PeerName,
     status::Reason,
@@ -48,7 +49,7 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
             to: to.to_string(),
             kind: fields.get("kind").unwrap_or_default().to_owned(),
             body: fields.needed("message", example)?.to_owned().into(),
-            from: page.services.me.name.to_string(),
+            from: page.services.me.name().to_string(),
             ..Default::default()
         };
         page.services.whispers.deliver(request).await
@@ -57,9 +58,9 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
         // The first hop is this peer's own.
         let passed = match delivered.hops.saturating_sub(1) {
             0 => String::new(),
-            others => format!(", passed on by {}", words::counted(others.into(), "other peer")),
+            others => format!(", passed on by {}", phrases::counted(others.into(), "other peer")),
         };
-        let reply = String::from_utf8_lossy(&delivered.reply).replace(steers_terminal, " ");
+        let reply = String::from_utf8_lossy(&delivered.reply).replace(is_terminal_control, " ");
         let reply = if delivered.reply_kind.is_empty() { reply } else { format!("\n{} {reply}", delivered.reply_kind) };
         format!("delivered by {}{passed}{reply}\n", delivered.delivered_by)
     })
@@ -83,7 +84,7 @@ async fn send_broadcast(State(page): State<Page>, request: Request) -> Response 
         page.services.mesh.broadcast(&kind, body, wait).await
     };
     let sent = sent.await;
-    answer(sent, &parts.headers, |tally: &BroadcastResponse| words::heard(tally, asked) + "\n")
+    answer(sent, &parts.headers, |tally: &BroadcastResponse| phrases::heard(tally, asked) + "\n")
 }
 
 fn answer<M: prost::Message + prost::Name>(

@@ -1,13 +1,13 @@
 //! The front: text for curl, JSON for programs, the live page for browsers.
 
 use super::{Page, caller, messages, text};
-use crate::words::counted;
 use axum::{
     extract::{Request, State},
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use p2pdi::json;
+use p2pdi::phrases::counted;
 use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("page/index.html");
@@ -31,11 +31,11 @@ pub(super) async fn front(State(page): State<Page>, request: Request) -> Respons
         Ok(()) => {
             let view = services.mesh.view();
             // Through the registry and from the mesh, whichever way each was heard of.
-            let registered = services.session.known().all().into_iter().map(|peer| peer.name);
+            let registered = services.session.known().all().into_iter().map(|peer| peer.name().clone());
             let known: BTreeSet<_> = view.known().map(|contact| contact.name().clone()).chain(registered).collect();
-            let known = known.iter().filter(|name| **name != services.me.name).count();
+            let known = known.iter().filter(|name| *name != services.me.name()).count();
             let text = text::text(&services.status(), &view, known, &services.inbox.latest(text::MESSAGES_SHOWN));
-            if as_page { html(services.me.name.as_str(), &text) } else { text.into_response() }
+            if as_page { html(services.me.name().as_str(), &text) } else { text.into_response() }
         }
         Err(_) if as_json => messages::as_json(StatusCode::OK, &json::value(&services.ping())),
         Err(refused) => {

@@ -1,7 +1,8 @@
 //! The peer's status as text, for curl and for browsers without scripts.
 
-use crate::{mesh::View, messages::Message, overlay::membership::Direction, words::counted};
-use p2pdi::{field::steers_terminal, v1::StatusResponse};
+use crate::{inbox::Message, mesh::View, overlay::membership::Direction};
+use p2pdi::phrases::counted;
+use p2pdi::{field::is_terminal_control, v1::StatusResponse};
 use std::{fmt::Write as _, time::SystemTime};
 
 /// Messages shown.
@@ -30,7 +31,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
         line("registry", registry.detail.clone());
     }
     line("peers", format!("{known} known"));
-    for namesake in &mesh.namesakes {
+    for namesake in &mesh.name_conflicts {
         let goes_to = if mesh.yields_to().is_some() { "there" } else { "here" };
         let what = format!("another peer is called {}: {} at {}", namesake.name(), namesake.id(), namesake.endpoint());
         line("conflict", format!("{what}; messages for {} go {goes_to}", namesake.name()));
@@ -80,7 +81,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
         let body: String = String::from_utf8_lossy(&message.body)
             .chars()
             .take(MESSAGE_SHOWN_CHARS)
-            .map(|c| if steers_terminal(c) { ' ' } else { c })
+            .map(|c| if is_terminal_control(c) { ' ' } else { c })
             .collect();
         let from = if message.from.is_empty() { "somebody" } else { &message.from };
         line("", format!("{from} ({}): {body}", message.kind));

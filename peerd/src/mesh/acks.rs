@@ -1,7 +1,7 @@
 //! Who got a broadcast: acknowledgements on their way back, and the counts of those that this peer asked for. Pure.
 
-use crate::overlay::{Contact, PeerId, Time, plumtree::MessageId};
-use p2pdi::name::PeerName;
+use crate::overlay::{PeerId, Time, plumtree::MessageId};
+use p2pdi::{contact::Contact, name::PeerName};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,

@@ -4,7 +4,7 @@
 //! its own instead would wait for that task at each peer it passes, which is much of what a whisper costs. Nothing is awaited inside the lock.
 
 use super::state::{Input, State};
-use crate::{discovery::Sights, identity::StateFolder};
+use crate::{discovery::LanEvents, identity::StateFolder};
 use std::{
     panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -74,13 +74,13 @@ impl Drop for Alarm<'_> {
 /// Runs one peer's part of the mesh. Dropped, the peer is gone without a goodbye.
 pub struct MeshDriver {
     core: Arc<Core>,
-    sights: Sights,
-    life: Life,
+    sights: LanEvents,
+    life: IncarnationKeeper,
 }
 
 impl MeshDriver {
-    pub(super) fn new(core: Arc<Core>, sights: Sights, folder: Arc<StateFolder>, kept: u64) -> Self {
-        Self { core, sights, life: Life { folder, kept, writing: None, not_before: None } }
+    pub(super) fn new(core: Arc<Core>, sights: LanEvents, folder: Arc<StateFolder>, kept: u64) -> Self {
+        Self { core, sights, life: IncarnationKeeper { folder, kept, writing: None, not_before: None } }
     }
 
     /// Takes part in the mesh until `stop`, then says goodbye.
@@ -114,14 +114,14 @@ impl Drop for MeshDriver {
 }
 
 /// The number of this peer's life, and the folder that keeps it. It goes up when others were told a higher one.
-struct Life {
+struct IncarnationKeeper {
     folder: Arc<StateFolder>,
     kept: u64,
     writing: Option<JoinHandle<()>>,
     not_before: Option<Instant>,
 }
 
-impl Life {
+impl IncarnationKeeper {
     /// Sees to it that `life` is kept, soon.
     fn keep(&mut self, life: u64) {
         let busy = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());

@@ -1,12 +1,13 @@
 //! One link: its greeting, its queue, and the task that reads it.
 
 use crate::{
-    dial::in_words,
-    messages::BODY_MAX_BYTES,
-    overlay::{Contact, Misbehaviour, wire},
+    connections::channels::in_words,
+    inbox::BODY_MAX_BYTES,
+    overlay::{Misbehaviour, wire},
 };
 use p2pdi::{
     channel::connect,
+    contact::Contact,
     endpoint::Endpoint,
     link::LinkMessage,
     v1::{LinkFrame, peer_client::PeerClient},

@@ -3,13 +3,13 @@
 //! Both machines live in one state behind one lock. Each link has a task that reads it and sees through what it reads; what is to be
 //! written waits in a bounded queue. Everything else talks to the state through [`Mesh`]; what time brings is done by [`MeshDriver`].
 
+mod abuse;
 mod acks;
 mod driver;
 mod link;
-mod lost;
-mod namesakes;
+mod name_conflicts;
+mod reconnect;
 mod state;
-mod strangers;
 mod view;
 
 pub use driver::MeshDriver;
@@ -17,17 +17,18 @@ pub use link::RELAYED_MAX_BYTES;
 pub use view::View;
 
 use crate::{
-    discovery::{Bootnode, Sights},
-    identity::{Identity, StateFolder},
-    messages::{Delivered, MessageKind, Post, Whisper},
-    overlay::{Contact, plumtree},
+    discovery::{Bootnode, LanEvents},
+    identity::StateFolder,
+    inbox::{Delivered, LocalDelivery, MessageKind, Whisper},
+    overlay::plumtree,
     session::Session,
 };
 use bytes::Bytes;
 use driver::Core;
 use link::{OutgoingStream, outgoing};
 use p2pdi::{
-    endpoint::{Endpoint, machine},
+    contact::Contact,
+    endpoint::{Endpoint, client_network},
     field::InvalidField,
     link::LinkMessage,
     status::Reason,
@@ -96,16 +97,16 @@ pub struct Mesh {
 impl Mesh {
     /// The mesh of the peer `me`, and what runs it. To be called in the runtime that the peer lives in.
     ///
-    /// `life` is what [`StateFolder::begin_life`] said, and `folder` is told when its number goes up. Messages go to `post`; peers to turn to
+    /// `life` is what [`StateFolder::next_incarnation`] said, and `folder` is told when its number goes up. Messages go to `post`; peers to turn to
     /// come from `session`, `bootnodes` and the LAN. Links are dialled from the local address `from`, if one is given.
     pub fn new(
-        (me, folder, life): (&Identity, &Arc<StateFolder>, (u64, u64)),
-        post: Post,
+        (me, folder, life): (&Contact, &Arc<StateFolder>, (u64, u64)),
+        post: LocalDelivery,
         session: Session,
-        (bootnodes, lan): (Vec<Bootnode>, Sights),
+        (bootnodes, lan): (Vec<Bootnode>, LanEvents),
         from: Option<IpAddr>,
     ) -> (Self, MeshDriver) {
-        let me = Contact::new(me.id, me.name.clone(), me.endpoint.clone());
+        let me = Contact::new(me.id(), me.name().clone(), me.endpoint().clone());
         let (shown, view) = watch::channel(Arc::new(View::new(me.clone())));
         let core = Core::new(|core| State::new(core, (me.clone(), life), post, session, (bootnodes, from), shown));
         let driver = MeshDriver::new(Arc::clone(&core), lan, Arc::clone(folder), life.0);
@@ -132,7 +133,7 @@ impl Mesh {
         caller: Option<SocketAddr>,
     ) -> Result<impl tokio_stream::Stream<Item = Result<LinkMessage, Status>> + Send + use<>, Status> {
         let (out, queue): (_, OutgoingStream) = outgoing();
-        let caller = caller.map(|caller| machine(caller.ip()));
+        let caller = caller.map(|caller| client_network(caller.ip()));
         self.core.with(|state| state.accept(Box::new(frames), out, caller)).ok_or_else(stopping)??;
         Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkMessage::new(frame))))
     }

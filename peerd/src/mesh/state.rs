@@ -3,29 +3,29 @@
 mod conflicts;
 mod frames;
 mod joins;
+mod lan_peers;
 mod links;
 mod misbehaviour;
-mod nearby;
 mod shown;
 
 use super::{
     Joined, NoWay, View,
+    abuse::Abuse,
     acks::{Acks, Tally},
     driver::Core,
     link::{Greeted, NotOpened, Outgoing},
-    lost::Lost,
-    namesakes::Namesakes,
-    strangers::Strangers,
+    name_conflicts::NameConflicts,
+    reconnect::Reconnect,
 };
 use crate::{
-    discovery::{Bootnode, Bootnodes, Nearby},
-    messages::{Delivered, Post, Whisper},
+    discovery::{Bootnode, Bootnodes, LanPeers},
+    inbox::{Delivered, LocalDelivery, Whisper},
+    overlay::routing::{Relay, RouteId, Routing},
     overlay::{
         self, CloseReason, Contact, Event, Overlay, PeerId, Time,
         plumtree::{self, Advert, MessageId},
         wire,
     },
-    routing::{Relay, RouteId, Routing},
     session::Session,
 };
 use bytes::Bytes;
@@ -70,7 +70,7 @@ pub(super) enum Purpose {
     /// Somebody asked for it.
     Join(joins::Asker),
     /// To see whether this peer, of this one's name, is there.
-    Namesake(PeerId),
+    NameConflict(PeerId),
     /// The other side opened it, from that address.
     Accepted(Option<IpAddr>),
 }
@@ -111,22 +111,22 @@ pub(super) struct State {
     routing: Routing,
     acks: Acks,
     bootnodes: Bootnodes,
-    nearby: Nearby,
+    lan_peers: LanPeers,
     links: BTreeMap<PeerId, Link>,
     links_ever: u64,
     dial_from: Option<IpAddr>,
     dialling: usize,
     accepting: usize,
-    strangers: Strangers,
-    namesakes: Namesakes,
-    lost: Lost,
+    abuse: Abuse,
+    name_conflicts: NameConflicts,
+    reconnect: Reconnect,
     joins: joins::Joins,
     whispers: BTreeMap<RouteId, Underway>,
     broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
     misbehaviour: u64,
     /// Found out while actions are carried out; told to the overlay after them.
     events: VecDeque<Event>,
-    post: Post,
+    post: LocalDelivery,
     session: Session,
     /// That of the peer; calls may come from another.
     runtime: Handle,
@@ -148,7 +148,7 @@ impl State {
     pub(super) fn new(
         core: Weak<Core>,
         (me, (incarnation, clock)): (Contact, (u64, u64)),
-        post: Post,
+        post: LocalDelivery,
         session: Session,
         (bootnodes, dial_from): (Vec<Bootnode>, Option<IpAddr>),
         shown: watch::Sender<Arc<View>>,
@@ -166,15 +166,15 @@ impl State {
             routing: Routing::new(me.clone()),
             acks: Acks::default(),
             bootnodes: Bootnodes::new(bootnodes),
-            nearby: Nearby::new(me.id()),
+            lan_peers: LanPeers::new(me.id()),
             links: BTreeMap::new(),
             links_ever: 0,
             dial_from,
             dialling: 0,
             accepting: 0,
-            strangers: Strangers::default(),
-            namesakes: Namesakes::default(),
-            lost: Lost::default(),
+            abuse: Abuse::default(),
+            name_conflicts: NameConflicts::default(),
+            reconnect: Reconnect::default(),
             joins: joins::Joins::default(),
             whispers: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
@@ -267,8 +267,8 @@ impl State {
             self.routing.next_deadline(),
             self.acks.next_deadline(now),
             self.bootnodes.next_deadline(),
-            self.namesakes.next_deadline(),
-            self.lost.next_deadline(),
+            self.name_conflicts.next_deadline(),
+            self.reconnect.next_deadline(),
             self.next_nearby(),
         ];
         // Whatever a machine says, the driver sleeps between two looks.
@@ -301,7 +301,7 @@ impl State {
         }
         self.turn_to_nearby();
         self.greet_namesakes();
-        if let Some(contact) = self.lost.due(now, rand::random()) {
+        if let Some(contact) = self.reconnect.due(now, rand::random()) {
             self.tell_overlay(Event::Meet(contact));
         }
         // Of links that broke, and of dials that failed at once.
@@ -395,7 +395,7 @@ impl State {
         use overlay::Action;
         for action in actions {
             match action {
-                Action::Dial(contact) if self.strangers.is_shunned(contact.id(), self.now()) => {
+                Action::Dial(contact) if self.abuse.is_banned(contact.id(), self.now()) => {
                     self.events.push_back(Event::DialFailed { peer: contact.id() });
                 }
                 Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
@@ -416,8 +416,8 @@ impl State {
                 Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
                 Action::NeighbourUp(contact) => {
                     tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
-                    self.nearby.linked(contact.id());
-                    self.lost.forget(contact.id());
+                    self.lan_peers.linked(contact.id());
+                    self.reconnect.forget(contact.id());
                     if let Some(link) = self.links.get_mut(&contact.id()) {
                         link.neighbour = true;
                     }
@@ -430,7 +430,7 @@ impl State {
                     let name = known.map_or_else(|| peer.to_string(), |(contact, _)| contact.name().to_string());
                     tracing::info!(peer = name, "no longer linked");
                     let now = self.now();
-                    self.nearby.unlinked(peer, now);
+                    self.lan_peers.unlinked(peer, now);
                     if let Some(link) = self.links.get_mut(&peer) {
                         link.neighbour = false;
                     }
@@ -447,18 +447,18 @@ impl State {
         if self.links.is_empty() {
             let now = self.now();
             self.bootnodes.needed(now);
-            self.nearby.needed(now);
+            self.lan_peers.needed(now);
         }
         let mut found: Vec<_> = self.bootnodes.contacts().cloned().collect();
         // Where links are wanted, those of the LAN are turned to one by one, without waiting for the registry.
         if self.overlay.membership().wanted() == 0 {
             found.extend(self.offered(count));
         }
-        found.extend(self.lost.some(LOST_SAMPLE));
+        found.extend(self.reconnect.some(LOST_SAMPLE));
         let (session, core, me) = (self.session.clone(), self.core.clone(), self.me.id());
         let ask = async move {
             let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;
-            found.extend(listed.into_iter().map(|peer| Contact::new(peer.id, peer.name, peer.endpoint)));
+            found.extend(listed);
             found.retain(|contact| contact.id() != me);
             Core::tell(&core, Input::PeersFound(found));
         };

@@ -1,7 +1,8 @@
 //! How the mesh looks from one peer.
 
-use crate::overlay::{Contact, membership::Direction, wire};
+use crate::overlay::{membership::Direction, wire};
 use p2pdi::{
+    contact::Contact,
     name::PeerName,
     v1::{ListPeersResponse, MeshStatus, Neighbour},
 };
@@ -20,9 +21,9 @@ pub struct View {
     /// Bootnodes that have answered once.
     pub bootnodes: Vec<Contact>,
     /// Peers that announce themselves on the LAN: hearsay, until there is a link.
-    pub nearby: Vec<Contact>,
+    pub lan_peers: Vec<Contact>,
     /// Others that go by this peer's name, lowest id first.
-    pub namesakes: Vec<Contact>,
+    pub name_conflicts: Vec<Contact>,
     /// Counts.
     pub status: MeshStatus,
 }
@@ -35,8 +36,8 @@ impl View {
             linked: Vec::new(),
             others: Vec::new(),
             bootnodes: Vec::new(),
-            nearby: Vec::new(),
-            namesakes: Vec::new(),
+            lan_peers: Vec::new(),
+            name_conflicts: Vec::new(),
             status: MeshStatus::default(),
         }
     }
@@ -49,13 +50,13 @@ impl View {
     /// The peer that gets the messages for this one's name, if that is not this one itself: of several with one name, the one with the
     /// lowest id.
     pub fn yields_to(&self) -> Option<&Contact> {
-        self.namesakes.first().filter(|namesake| namesake.id() < self.me.id())
+        self.name_conflicts.first().filter(|namesake| namesake.id() < self.me.id())
     }
 
     /// Every other peer that is known of; some more than once. Not those that were only seen on the LAN.
     pub fn known(&self) -> impl Iterator<Item = &Contact> {
         let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
-        neighbours.chain(&self.namesakes).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
+        neighbours.chain(&self.name_conflicts).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
     }
 
     /// The peer called `name`: one that is linked, or was; else one that others speak of. Of several of a kind, the one with the lowest id.
@@ -65,7 +66,7 @@ impl View {
             named.min_by_key(|(_, contact)| contact.id()).map(|(index, _)| index)
         };
         // Those that greeted this peer go before hearsay, and anybody on the LAN can announce any name.
-        let classes = [&self.linked, &self.bootnodes, &self.others, &self.nearby];
+        let classes = [&self.linked, &self.bootnodes, &self.others, &self.lan_peers];
         classes.into_iter().find_map(|contacts| lowest(contacts).and_then(|index| contacts.get(index)))
     }
 
@@ -95,7 +96,7 @@ mod tests {
     fn who_was_only_seen_on_the_lan_is_found_by_name_where_nobody_else_has_it_and_is_not_known() {
         let contact = |id, name: &str| Contact::parse(PeerId::from_u128(id), name, "10.0.0.1:1").unwrap();
         let mut view = View::new(contact(9, "me"));
-        view.nearby = vec![contact(1, "a"), contact(2, "b")];
+        view.lan_peers = vec![contact(1, "a"), contact(2, "b")];
         view.others = vec![contact(3, "A")];
         let found = |name: &str| view.find(&name.parse().unwrap()).map(|contact| contact.id().as_u128());
         assert_eq!((found("a"), found("b"), found("c")), (Some(3), Some(2), None));

@@ -1,14 +1,5 @@
-//! Messages to this peer, and to peers it can find a way to.
+//! Messages to other peers: one to a named peer, by whichever way reaches it.
 
-mod handlers;
-mod inbox;
-mod kind;
-mod post;
-mod seen;
-mod whisper;
+mod router;
 
-pub use handlers::{Handlers, REPLY_TIMEOUT, Reply};
-pub use inbox::{Inbox, KIND_PING, KIND_PONG, KIND_UNCLAIMED, Message, Subscription};
-pub use kind::{KIND_DEFAULT, MessageKind};
-pub use post::{Delivered, Post, Receipt};
-pub use whisper::{BODY_MAX_BYTES, Whisper, Whispers};
+pub use router::MessageRouter;

@@ -5,7 +5,7 @@
 //!
 //! - [`membership`] (HyParView) decides on links and knows nothing of broadcasts.
 //! - [`plumtree`] spreads broadcasts among neighbours and does not know where they come from.
-//! - [`islands`] finds groups of peers that have lost each other.
+//! - [`partitions`] finds groups of peers that have lost each other.
 //! - [`link`] watches each link's health and rate, whatever is said on it.
 //! - [`wire`] turns messages into bytes and back.
 //!
@@ -13,11 +13,11 @@
 //! transport knows who is at the other end; the origin of a relayed broadcast is taken at its word), dialling,
 //! queues and the choice of whom the registry and the bootnodes offer.
 
-pub mod islands;
 pub mod link;
 pub mod membership;
-mod peer;
+pub mod partitions;
 pub mod plumtree;
+pub mod routing;
 pub mod wire;
 
 use std::time::Duration;
@@ -25,10 +25,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 
-use islands::Islands;
 use link::{Finding, Links, Verdict};
 use membership::Membership;
-pub use peer::{Contact, PeerId};
+pub use p2pdi::{contact::Contact, id::PeerId};
+use partitions::Partitions;
 use plumtree::{Gossip, MessageId, Plumtree};
 
 /// Time since a start of the driver's choosing; never goes back.
@@ -44,7 +44,7 @@ pub enum Message {
     /// About broadcasts.
     Plumtree(plumtree::Message),
     /// About islands.
-    Islands(islands::Message),
+    Partitions(partitions::Message),
 }
 
 /// Why a frame was dropped and its sender named.
@@ -181,7 +181,7 @@ pub struct Overlay<R> {
     links: Links,
     membership: Membership,
     plumtree: Plumtree,
-    islands: Islands,
+    partitions: Partitions,
     throttled: u64,
     paused: u64,
     membership_out: Vec<membership::Action>,
@@ -198,7 +198,7 @@ impl<R: Rng> Overlay<R> {
             links: Links::default(),
             plumtree: Plumtree::new(me.id(), incarnation, config.plumtree, now),
             membership: Membership::new(me, config.membership, now),
-            islands: Islands::new(now),
+            partitions: Partitions::new(now),
             throttled: 0,
             paused: 0,
             membership_out: Vec::new(),
@@ -271,7 +271,7 @@ impl<R: Rng> Overlay<R> {
             Event::PeersFound(peers) => {
                 let members = &self.membership;
                 let strange = |peer| !members.is_neighbour(peer);
-                let met = self.islands.found(&peers, &mut self.rng, strange);
+                let met = self.partitions.found(&peers, &mut self.rng, strange);
                 if let Some(contact) = met {
                     self.member(membership::Event::Meet(contact), now, &mut out);
                 }
@@ -279,7 +279,7 @@ impl<R: Rng> Overlay<R> {
             }
             Event::Meet(contact) => {
                 if !self.membership.is_neighbour(contact.id()) {
-                    self.islands.meet(contact.id());
+                    self.partitions.meet(contact.id());
                     self.member(membership::Event::Meet(contact), now, &mut out);
                 }
             }
@@ -293,7 +293,7 @@ impl<R: Rng> Overlay<R> {
     /// When [`Event::Tick`] is due. Ask again after every event.
     pub fn next_deadline(&self, now: Time) -> Time {
         let is_root = self.plumtree.tree().is_root();
-        [self.links.next_deadline(), self.membership.next_deadline(now), self.islands.next_deadline(is_root, now)]
+        [self.links.next_deadline(), self.membership.next_deadline(now), self.partitions.next_deadline(is_root, now)]
             .into_iter()
             .flatten()
             .fold(self.plumtree.next_deadline(), Time::min)
@@ -336,19 +336,19 @@ impl<R: Rng> Overlay<R> {
             Some(Message::Plumtree(message)) => {
                 self.tree(plumtree::Event::Received { from, message }, now, out);
             }
-            Some(Message::Islands(message)) => self.on_meeting(from, message, now, out),
+            Some(Message::Partitions(message)) => self.on_meeting(from, message, now, out),
         }
     }
 
-    fn on_meeting(&mut self, from: PeerId, message: islands::Message, now: Time, out: &mut Vec<Action>) {
+    fn on_meeting(&mut self, from: PeerId, message: partitions::Message, now: Time, out: &mut Vec<Action>) {
         let (root, sequence) = self.plumtree.tree().root();
         match message {
-            islands::Message::Probe(..) => {
-                let reply = islands::Message::Reply(root, sequence);
-                self.send(from, Message::Islands(reply), now, out);
+            partitions::Message::Probe(..) => {
+                let reply = partitions::Message::Reply(root, sequence);
+                self.send(from, Message::Partitions(reply), now, out);
             }
-            islands::Message::Reply(root, sequence) => {
-                if self.islands.answered(from) && self.plumtree.tree().is_foreign(root, sequence) {
+            partitions::Message::Reply(root, sequence) => {
+                if self.partitions.answered(from) && self.plumtree.tree().is_foreign(root, sequence) {
                     self.member(membership::Event::Bridge(from), now, out);
                 }
             }
@@ -372,8 +372,8 @@ impl<R: Rng> Overlay<R> {
         self.member(membership::Event::Tick, now, out);
         self.tree(plumtree::Event::Tick, now, out);
         let is_root = self.plumtree.tree().is_root();
-        if self.islands.tick(is_root, now, &mut self.rng) {
-            out.push(Action::AskForPeers(islands::PROBE_SAMPLE));
+        if self.partitions.tick(is_root, now, &mut self.rng) {
+            out.push(Action::AskForPeers(partitions::PROBE_SAMPLE));
         }
     }
 
@@ -392,8 +392,8 @@ impl<R: Rng> Overlay<R> {
                 }
                 membership::Action::Met(peer) => {
                     let (root, sequence) = self.plumtree.tree().root();
-                    let probe = islands::Message::Probe(root, sequence);
-                    self.send(peer, Message::Islands(probe), now, out);
+                    let probe = partitions::Message::Probe(root, sequence);
+                    self.send(peer, Message::Partitions(probe), now, out);
                 }
                 membership::Action::NeighbourUp(contact) => {
                     let peer = contact.id();

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{
-    Contact, Message, PeerId, islands, link,
+    Contact, Message, PeerId, link,
     membership::{self, MAX_CONTACTS, MAX_WALK},
+    partitions,
     plumtree::{self, Advert, Beacon, Gossip, MAX_IDS, MAX_PAYLOAD, MessageId, Root},
 };
 use p2pdi::v1::{self, link_frame::Body};
@@ -66,10 +67,10 @@ pub fn frame(message: &Message) -> v1::LinkFrame {
         Message::Link(link::Message::Pong(nonce)) => Body::Pong(v1::LinkPong { nonce: *nonce }),
         Message::Membership(message) => membership_body(message),
         Message::Plumtree(message) => plumtree_body(message),
-        Message::Islands(islands::Message::Probe(root, sequence)) => {
+        Message::Partitions(partitions::Message::Probe(root, sequence)) => {
             Body::Probe(v1::Probe { root: id(root.id), root_incarnation: root.incarnation, sequence: *sequence })
         }
-        Message::Islands(islands::Message::Reply(root, sequence)) => {
+        Message::Partitions(partitions::Message::Reply(root, sequence)) => {
             Body::ProbeReply(v1::ProbeReply { root: id(root.id), root_incarnation: root.incarnation, sequence: *sequence })
         }
     };
@@ -220,10 +221,10 @@ impl TryFrom<v1::LinkFrame> for Message {
             }
             Body::Prune(_) => tree(P::Prune),
             Body::Probe(probe) => {
-                Ok(Self::Islands(islands::Message::Probe(read_root(&probe.root, probe.root_incarnation)?, probe.sequence)))
+                Ok(Self::Partitions(partitions::Message::Probe(read_root(&probe.root, probe.root_incarnation)?, probe.sequence)))
             }
             Body::ProbeReply(reply) => {
-                Ok(Self::Islands(islands::Message::Reply(read_root(&reply.root, reply.root_incarnation)?, reply.sequence)))
+                Ok(Self::Partitions(partitions::Message::Reply(read_root(&reply.root, reply.root_incarnation)?, reply.sequence)))
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{Peer, PeerError};
 use crate::{
     config::{NodeConfig, parse_registry, state_folder},
     node::{Node, NodeError},
-    service::ControlFrom,
+    rpc::ControlFrom,
 };
 use p2pdi::{field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
 use std::{

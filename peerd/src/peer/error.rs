@@ -1,6 +1,6 @@
 //! What can go wrong with a peer, and what to do.
 
-use crate::{dial::in_words, node::NodeError};
+use crate::{connections::channels::in_words, node::NodeError};
 use p2pdi::{field::InvalidField, status::Reason};
 use std::{io, net::SocketAddr};
 use tonic::Status;

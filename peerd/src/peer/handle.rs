@@ -2,14 +2,15 @@
 
 use super::{PeerError, Phase};
 use crate::{
-    dial::Dialer,
+    connections::channels::ChannelPool,
     discovery::Bootnode,
-    messages::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
+    inbox::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
     node::NodeHandle,
-    overlay::{Contact, wire},
+    overlay::wire,
 };
 use bytes::Bytes;
 use p2pdi::{
+    contact::Contact,
     endpoint::Endpoint,
     field::InvalidField,
     id::PeerId,
@@ -53,7 +54,7 @@ pub struct Delivery {
     pub hops: u32,
     /// There and back.
     pub round_trip: Duration,
-    /// What the handler there answered, if it did so within [`REPLY_TIMEOUT`](crate::messages::REPLY_TIMEOUT).
+    /// What the handler there answered, if it did so within [`REPLY_TIMEOUT`](crate::inbox::REPLY_TIMEOUT).
     pub reply: Option<Reply>,
     /// Nobody there listens for messages of its kind: it was counted and dropped.
     pub unclaimed: bool,
@@ -65,12 +66,12 @@ pub struct PeerHandle {
     node: NodeHandle,
     phase: watch::Receiver<Phase>,
     runtime: runtime::Handle,
-    dialer: Dialer,
+    channels: ChannelPool,
 }
 
 impl PeerHandle {
     pub(super) fn new(node: NodeHandle, phase: watch::Receiver<Phase>) -> Self {
-        Self { node, phase, runtime: runtime::Handle::current(), dialer: Dialer::default() }
+        Self { node, phase, runtime: runtime::Handle::current(), channels: ChannelPool::default() }
     }
 
     pub(super) fn runtime(&self) -> &runtime::Handle {
@@ -79,17 +80,17 @@ impl PeerHandle {
 
     /// Its name.
     pub fn name(&self) -> &PeerName {
-        &self.node.identity().name
+        self.node.identity().name()
     }
 
     /// Its id.
     pub fn id(&self) -> PeerId {
-        self.node.identity().id
+        self.node.identity().id()
     }
 
     /// Where others dial it.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.node.identity().endpoint
+        self.node.identity().endpoint()
     }
 
     /// Its parts: the share, the inbox, the place in the mesh, the standing with the registry.
@@ -99,7 +100,7 @@ impl PeerHandle {
 
     /// Calls `handler` with each message of this kind, whisper or broadcast, from now on; in the place of an earlier handler of the kind.
     /// What it returns goes back to who whispered: a [`Reply`], perhaps one, or `()`. One is waited for for
-    /// [`REPLY_TIMEOUT`](crate::messages::REPLY_TIMEOUT); to a broadcast nothing can be replied.
+    /// [`REPLY_TIMEOUT`](crate::inbox::REPLY_TIMEOUT); to a broadcast nothing can be replied.
     ///
     /// Messages of one kind are handled one after the other, in the order they came. A handler that waits holds up its own kind only; what
     /// it is too slow for is dropped, the oldest first, and logged. One that panics, or takes longer than a minute, ends with that
@@ -177,7 +178,7 @@ impl PeerHandle {
         let view = self.node.mesh().view();
         let mut found: BTreeMap<PeerId, PeerInfo> = BTreeMap::new();
         for known in self.node.session().known().all() {
-            found.insert(known.id, PeerInfo { name: known.name, endpoint: known.endpoint, linked: false });
+            found.insert(known.id(), PeerInfo { name: known.name().clone(), endpoint: known.endpoint().clone(), linked: false });
         }
         for contact in view.known() {
             let linked = view.linked.iter().any(|linked| linked.id() == contact.id());
@@ -200,7 +201,7 @@ impl PeerHandle {
             return Ok(Some(known));
         }
         if let Some(known) = self.node.session().find(&name).await {
-            return Ok(Some(PeerInfo { name: known.name, endpoint: known.endpoint, linked: false }));
+            return Ok(Some(PeerInfo { name: known.name().clone(), endpoint: known.endpoint().clone(), linked: false }));
         }
         // It answers with its address.
         let pong = match self.whisper(name.as_str(), KIND_PING, "").await {
@@ -229,7 +230,7 @@ impl PeerHandle {
         };
         let mut failure = PeerError::NoRoute(format!("{peer} has no address"));
         for endpoint in &endpoints {
-            let mut client = self.dialer.peer(endpoint);
+            let mut client = self.channels.peer(endpoint);
             match timeout(LIST_TIMEOUT, client.list_peers(ListPeersRequest {})).await {
                 Ok(Ok(list)) => {
                     let list = list.into_inner();

@@ -1,7 +1,7 @@
 //! The other peers, as the registry last listed them.
 
 use super::LISTED_MAX;
-use p2pdi::{endpoint::Endpoint, id::PeerId, name::PeerName, v1};
+use p2pdi::{contact::Contact, name::PeerName, v1};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -11,29 +11,10 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A peer that others can dial.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownPeer {
-    /// Its id.
-    pub id: PeerId,
-    /// Its name.
-    pub name: PeerName,
-    /// Where it is dialled.
-    pub endpoint: Endpoint,
-}
-
-impl TryFrom<&v1::PeerRecord> for KnownPeer {
-    type Error = p2pdi::field::InvalidField;
-
-    fn try_from(record: &v1::PeerRecord) -> Result<Self, Self::Error> {
-        Ok(Self { id: PeerId::from_field("id", &record.id)?, name: record.name.parse()?, endpoint: record.endpoint.parse()? })
-    }
-}
-
 /// All of them; cheap to clone.
 #[derive(Clone, Default)]
 pub struct KnownPeers {
-    peers: Arc<RwLock<BTreeMap<PeerName, KnownPeer>>>,
+    peers: Arc<RwLock<BTreeMap<PeerName, Contact>>>,
     changed: Arc<watch::Sender<()>>,
     sampled: Arc<AtomicBool>,
 }
@@ -50,12 +31,12 @@ pub(super) struct Listing {
 
 impl KnownPeers {
     /// The peer of this name.
-    pub fn find(&self, name: &PeerName) -> Option<KnownPeer> {
+    pub fn find(&self, name: &PeerName) -> Option<Contact> {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// All of them, by name.
-    pub fn all(&self) -> Vec<KnownPeer> {
+    pub fn all(&self) -> Vec<Contact> {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
@@ -84,8 +65,8 @@ impl KnownPeers {
             return;
         }
         self.sampled.store(listing.sample, Ordering::Relaxed);
-        let listed = listing.peers.iter().filter_map(|record| match KnownPeer::try_from(record) {
-            Ok(peer) => Some((peer.name.clone(), peer)),
+        let listed = listing.peers.iter().filter_map(|record| match Contact::try_from(record) {
+            Ok(peer) => Some((peer.name().clone(), peer)),
             Err(error) => {
                 tracing::warn!(%error, "the registry lists a peer that cannot be");
                 None
@@ -133,7 +114,7 @@ mod tests {
         assert_eq!(known.len(), 2);
         let gone = v1::PeerGone { name: "A".into(), ..Default::default() };
         known.update(Listing { peers: vec![record("b", 4)], gone: vec![gone], ..Default::default() });
-        assert_eq!(known.find(&"b".parse().unwrap()).unwrap().endpoint.port(), 4);
+        assert_eq!(known.find(&"b".parse().unwrap()).unwrap().endpoint().port(), 4);
         assert_eq!(known.len(), 1);
         let changes = known.changes();
         known.update(Listing::default());

@@ -2,15 +2,13 @@
 
 mod known;
 
-pub use known::{KnownPeer, KnownPeers};
+pub use known::KnownPeers;
 
-use crate::{
-    backoff::{self, Backoff},
-    identity::{Identity, StateFolder},
-    transfer::serve::Uploads,
-};
+use crate::{identity::StateFolder, transfer::serve::Uploads};
+use p2pdi::backoff::{self, Backoff};
 use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    contact::Contact,
     cookie::{COOKIE_HEADER, Cookie},
     endpoint::Endpoint,
     name::PeerName,
@@ -68,7 +66,7 @@ enum Wanted {
     Sample(u32),
 }
 
-type Lookup = (Wanted, oneshot::Sender<Vec<KnownPeer>>);
+type Lookup = (Wanted, oneshot::Sender<Vec<Contact>>);
 
 /// Lookups that may wait for the registry; one more is answered "not known" at once.
 const LOOKUPS_MAX: usize = 64;
@@ -97,7 +95,7 @@ impl Session {
     }
 
     /// Where the peer called `name` is: from the list of known peers, or asked of the registry now.
-    pub async fn find(&self, name: &PeerName) -> Option<KnownPeer> {
+    pub async fn find(&self, name: &PeerName) -> Option<Contact> {
         if let Some(known) = self.known.find(name) {
             return Some(known);
         }
@@ -105,7 +103,7 @@ impl Session {
     }
 
     /// About `count` peers at random: asked of the registry now, or from the list of known peers when it does not answer.
-    pub async fn sample(&self, count: u32) -> Vec<KnownPeer> {
+    pub async fn sample(&self, count: u32) -> Vec<Contact> {
         match self.look_up(Wanted::Sample(count)).await {
             Some(peers) if !peers.is_empty() => peers,
             _ => {
@@ -116,7 +114,7 @@ impl Session {
         }
     }
 
-    async fn look_up(&self, wanted: Wanted) -> Option<Vec<KnownPeer>> {
+    async fn look_up(&self, wanted: Wanted) -> Option<Vec<Contact>> {
         if *self.state.borrow() != SessionState::Registered {
             return None;
         }
@@ -173,7 +171,7 @@ pub struct SessionConfig {
     /// The registry's address.
     pub registry: Endpoint,
     /// Who registers.
-    pub me: Identity,
+    pub me: Contact,
     /// Labels others can filter by.
     pub labels: BTreeMap<String, String>,
 }
@@ -209,7 +207,7 @@ impl SessionDriver {
         index_version: watch::Receiver<u64>,
     ) -> Self {
         let client = RegistryClient::new(lazy(&config.registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
-        let cookie = state_folder.cookie(config.registry.as_str(), &config.me.name);
+        let cookie = state_folder.cookie(config.registry.as_str(), config.me.name());
         Self {
             session,
             config,
@@ -285,16 +283,16 @@ impl SessionDriver {
     async fn register(&mut self) -> Result<(), Status> {
         let SessionConfig { me, labels, .. } = &self.config;
         let request = RegisterRequest {
-            name: me.name.to_string(),
-            endpoint: me.endpoint.to_string(),
+            name: me.name().to_string(),
+            endpoint: me.endpoint().to_string(),
             labels: labels.clone(),
-            id: me.id.to_field(),
+            id: me.id().to_field(),
             observer: false,
         };
         let request = self.with_cookie(request);
         let answer = call(self.client.register(request)).await?;
         let cookie: Cookie = answer.cookie.parse()?;
-        if let Err(error) = self.state_folder.keep_cookie(self.config.registry.as_str(), &self.config.me.name, &cookie) {
+        if let Err(error) = self.state_folder.keep_cookie(self.config.registry.as_str(), self.config.me.name(), &cookie) {
             tracing::warn!(%error, "the cookie is not kept; after a crash the name is free again only when its lease ran out");
         }
         self.cookie = Some(cookie);
@@ -306,7 +304,8 @@ impl SessionDriver {
             standing.last_contact_at = Some(SystemTime::now().into());
             standing.ttl = answer.ttl;
         }
-        self.session.turn(SessionState::Registered, format!("registered as {} at {}", self.config.me.name, self.config.registry));
+        self.session
+            .turn(SessionState::Registered, format!("registered as {} at {}", self.config.me.name(), self.config.registry));
         self.interval = interval(answer.keep_alive_interval);
         self.refresh_if_it_can().await;
         Ok(())
@@ -338,7 +337,7 @@ impl SessionDriver {
                     }
                     self.session.turn(
                         SessionState::Registered,
-                        format!("registered as {} at {}", self.config.me.name, self.config.registry),
+                        format!("registered as {} at {}", self.config.me.name(), self.config.registry),
                     );
                     self.refresh_if_it_can().await;
                 }
@@ -376,14 +375,14 @@ impl SessionDriver {
         }
     }
 
-    async fn look_up(&mut self, wanted: Wanted) -> Result<Vec<KnownPeer>, Status> {
+    async fn look_up(&mut self, wanted: Wanted) -> Result<Vec<Contact>, Status> {
         let query = match wanted {
             Wanted::Name(name) => PQueryRequest { name: name.to_string(), ..Default::default() },
             Wanted::Sample(sample) => PQueryRequest { sample, ..Default::default() },
         };
         let request = self.with_cookie(query);
         let listed = self.query(request).await?.peers;
-        Ok(listed.iter().filter_map(|record| KnownPeer::try_from(record).ok()).collect())
+        Ok(listed.iter().filter_map(|record| Contact::try_from(record).ok()).collect())
     }
 
     /// Lists peers, and takes the interval that comes with them.

@@ -1,11 +1,11 @@
 //! Fetches one document verified into a folder, from one holder after the other until it is whole.
 
 use super::{
+    download::{self, Incoming, SourceError},
     partial::{self, Partial, WriteError},
-    receive::{self, Incoming, SourceError},
-    sources::{Source, SourceReport, Sources},
+    source_selection::{Source, SourceReport, SourceSelection},
 };
-use crate::{dial::Dialer, document::DocumentInfo};
+use crate::{connections::channels::ChannelPool, documents::info::DocumentInfo};
 use bytes::Bytes;
 use p2pdi::{
     content::{ContentHash, PieceHashes},
@@ -36,7 +36,7 @@ const SEARCHES_MAX: u32 = 2;
 
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub enum DocumentSelector {
     /// An RFC.
     Number(u32),
     /// A document by its name, whatever its case.
@@ -45,7 +45,7 @@ pub enum Wanted {
     Hash(ContentHash),
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for DocumentSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => write!(f, "RFC {number}"),
@@ -141,7 +141,7 @@ pub enum FetchError {
     #[error("no holder could deliver {wanted}: {}", list(.sources))]
     Sources {
         /// What was wanted.
-        wanted: Wanted,
+        wanted: DocumentSelector,
         /// Each holder and its fault.
         sources: Vec<SourceReport>,
         /// Bytes that are verified and kept for the next try.
@@ -164,22 +164,22 @@ fn list(sources: &[SourceReport]) -> String {
 /// # Errors
 /// When the disk refuses, or every holder failed. What is verified stays in the partial file.
 pub async fn fetch(
-    dialer: &Dialer,
-    wanted: &Wanted,
+    channels: &ChannelPool,
+    wanted: &DocumentSelector,
     sources: Vec<Source>,
     finder: &impl FindHolders,
     options: &FetchOptions,
     progress: &Arc<Progress>,
 ) -> Result<Fetched, FetchError> {
-    let mut run = Run { dialer, wanted, options, progress, sources: Sources::new(sources), started: Instant::now() };
+    let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), started: Instant::now() };
     let mut state = State::Unknown;
     let mut searches = 0;
     loop {
         let Some((index, pause)) = run.sources.next(Instant::now()) else {
             let hash = match (&state, wanted) {
                 (State::Receiving { document, .. }, _) => Some(document.hash),
-                (State::Unknown, Wanted::Hash(hash)) => Some(*hash),
-                (State::Unknown | State::There { .. }, _) => None,
+                (State::Unknown, DocumentSelector::Hash(hash)) => Some(*hash),
+                (State::Unknown | State::Complete { .. }, _) => None,
             };
             searches += 1;
             if let Some(hash) = hash.filter(|_| searches <= SEARCHES_MAX)
@@ -189,7 +189,7 @@ pub async fn fetch(
             }
             let kept_bytes = match &state {
                 State::Receiving { partial, .. } => partial.size() - partial.missing_bytes(),
-                State::Unknown | State::There { .. } => 0,
+                State::Unknown | State::Complete { .. } => 0,
             };
             return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes });
         };
@@ -209,7 +209,7 @@ pub async fn fetch(
                 return run.finish(document, *partial, resumed).await;
             }
             State::Receiving { .. } | State::Unknown => state,
-            State::There { document, path, already } => return Ok(run.there(document, path, already)),
+            State::Complete { document, path, already } => return Ok(run.there(document, path, already)),
         };
     }
 }
@@ -221,15 +221,15 @@ enum State {
     /// The document is known and some of it may be there.
     Receiving { document: DocumentInfo, partial: Box<Partial>, resumed: u64 },
     /// The target has this content; already before, or now.
-    There { document: DocumentInfo, path: PathBuf, already: bool },
+    Complete { document: DocumentInfo, path: PathBuf, already: bool },
 }
 
 struct Run<'a> {
-    dialer: &'a Dialer,
-    wanted: &'a Wanted,
+    channels: &'a ChannelPool,
+    wanted: &'a DocumentSelector,
     options: &'a FetchOptions,
     progress: &'a Arc<Progress>,
-    sources: Sources,
+    sources: SourceSelection,
     started: Instant,
 }
 
@@ -242,7 +242,7 @@ impl Run<'_> {
                 Ok((document, hashes, incoming)) if hashes.pieces().count() == 1 => match incoming.collect(&hashes).await {
                     Ok(data) => {
                         let taken = self.take_small(document, hashes, data).await?;
-                        if let State::There { document, already: false, .. } = &taken {
+                        if let State::Complete { document, already: false, .. } = &taken {
                             self.sources.progressed(index, document.size());
                         }
                         return Ok((taken, Ok(())));
@@ -266,7 +266,7 @@ impl Run<'_> {
                     Err(error) => return Ok((State::Receiving { document, partial, resumed }, Err(error))),
                 },
             };
-            let (back, verified, received) = incoming.receive(*partial, range, Arc::clone(self.progress)).await?;
+            let (back, verified, received) = incoming.download(*partial, range, Arc::clone(self.progress)).await?;
             partial = Box::new(back);
             self.sources.progressed(index, verified);
             if let Err(error) = received {
@@ -279,18 +279,18 @@ impl Run<'_> {
     /// Asks for the whole of what is wanted and checks the header.
     async fn identify(&self, source: &Source) -> Result<(DocumentInfo, PieceHashes, Incoming), SourceError> {
         let wanted = match self.wanted {
-            Wanted::Number(number) => get_rfc_request::Document::Number(*number),
-            Wanted::Name(name) => get_rfc_request::Document::Name(name.to_string()),
-            Wanted::Hash(hash) => get_rfc_request::Document::Blake3(hash.to_field()),
+            DocumentSelector::Number(number) => get_rfc_request::Document::Number(*number),
+            DocumentSelector::Name(name) => get_rfc_request::Document::Name(name.to_string()),
+            DocumentSelector::Hash(hash) => get_rfc_request::Document::Blake3(hash.to_field()),
         };
         let request = GetRfcRequest { document: Some(wanted), ..Default::default() };
-        let (header, incoming) = receive::open(self.dialer, source, request, self.options.stall).await?;
+        let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let hashes = header.piece_hashes.clone();
         let document = check_header(&header, 0, None)?;
         let right = match self.wanted {
-            Wanted::Number(number) => document.number == Some(*number),
-            Wanted::Name(name) => document.name.as_str().eq_ignore_ascii_case(name.as_str()),
-            Wanted::Hash(hash) => document.hash == *hash,
+            DocumentSelector::Number(number) => document.number == Some(*number),
+            DocumentSelector::Name(name) => document.name.as_str().eq_ignore_ascii_case(name.as_str()),
+            DocumentSelector::Hash(hash) => document.hash == *hash,
         };
         if !right {
             return Err(SourceError::Protocol(format!("answered with {} instead of {}", document.name, self.wanted)));
@@ -312,7 +312,7 @@ impl Run<'_> {
             length: range.end - range.start,
             without_piece_hashes: true,
         };
-        let (header, incoming) = receive::open(self.dialer, source, request, self.options.stall).await?;
+        let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let got = check_header(&header, range.start, Some(range.end - range.start))?;
         if got.hash != document.hash || got.size() != document.size() {
             return Err(SourceError::Protocol("answered with another document".into()));
@@ -326,7 +326,7 @@ impl Run<'_> {
         let state = when_unlocked(move || {
             let (path, there) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
             if there {
-                return Ok(State::There { document: document.clone(), path, already: true });
+                return Ok(State::Complete { document: document.clone(), path, already: true });
             }
             let partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
             let resumed = partial.size() - partial.missing_bytes();
@@ -344,7 +344,7 @@ impl Run<'_> {
     async fn forget(&self, state: State) -> Result<State, FetchError> {
         match state {
             State::Receiving { partial, .. }
-                if !matches!(self.wanted, Wanted::Hash(_)) && partial.missing_bytes() == partial.size() =>
+                if !matches!(self.wanted, DocumentSelector::Hash(_)) && partial.missing_bytes() == partial.size() =>
             {
                 off_runtime(move || partial.discard()).await?;
                 self.progress.begin(0, 0);
@@ -368,14 +368,14 @@ impl Run<'_> {
             let document = document.clone();
             let (path, already) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
             if already {
-                return Ok(State::There { document, path, already });
+                return Ok(State::Complete { document, path, already });
             }
             let mut partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
             if !partial.is_whole() {
                 // Its bytes were checked when they came.
                 let _checked = partial.write(0, &data)?;
             }
-            Ok(State::There { path: partial.finish()?, document, already })
+            Ok(State::Complete { path: partial.finish()?, document, already })
         });
         Ok(taken.await?)
     }

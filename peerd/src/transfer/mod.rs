@@ -1,11 +1,11 @@
 //! Documents on their way: served from the share, and fetched verified into a folder.
 
+pub mod download;
 pub mod fetch;
-pub mod pace;
 pub mod partial;
-pub mod receive;
+pub mod rate_limit;
 pub mod serve;
-pub mod sources;
+pub mod source_selection;
 
-pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, Progress, STALL_TIMEOUT, Wanted, fetch};
-pub use sources::{Source, SourceReport};
+pub use fetch::{DocumentSelector, FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, Progress, STALL_TIMEOUT, fetch};
+pub use source_selection::{Source, SourceReport};

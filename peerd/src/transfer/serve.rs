@@ -1,15 +1,15 @@
 //! Sends a document of the share, a range of it, or only its header.
 
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use crate::{
-    places::{NoPlace, Place, Places},
-    share::{OpenDocument, OpenError, Share, SharedDocument},
+    connections::admission::{Admission, Permit, Rejected},
+    documents::share::{OpenDocument, OpenError, Share, SharedDocument},
 };
 use bytes::{Bytes, BytesMut};
 use metrics::{Counter, Gauge};
 use p2pdi::{
     content::Pieces,
-    instruments::Metrics,
+    metrics::Metrics,
     status::{Reason, internal},
     v1::{Chunk, GetRfcHeader, GetRfcResponse, Load, get_rfc_response::Part},
 };
@@ -39,8 +39,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The sending side of a peer: its limits and counts.
 pub struct Uploads {
-    places: Places,
-    pace: Option<Mutex<Pace>>,
+    admission: Admission,
+    rate_limit: Option<Mutex<RateLimit>>,
     rate: Rate,
     active: Gauge,
     bytes: Counter,
@@ -62,8 +62,8 @@ impl Uploads {
     pub fn new(limit: Option<u64>, metrics: &Metrics) -> Self {
         let now = Instant::now();
         Self {
-            places: Places::new(UPLOADS_MAX, UPLOADS_PER_ADDRESS),
-            pace: limit.map(|limit| Mutex::new(Pace::new(limit, now))),
+            admission: Admission::new(UPLOADS_MAX, UPLOADS_PER_ADDRESS),
+            rate_limit: limit.map(|limit| Mutex::new(RateLimit::new(limit, now))),
             rate: Rate::new(now),
             active: metrics.gauge("p2pdi_uploads_active", "Documents being sent", &[]),
             bytes: metrics.counter("p2pdi_upload_bytes_total", "Bytes of documents sent", &[]),
@@ -74,7 +74,7 @@ impl Uploads {
     /// How busy the peer is sending.
     pub fn load(&self) -> Load {
         Load {
-            uploads: u32::try_from(self.places.taken()).unwrap_or(u32::MAX),
+            uploads: u32::try_from(self.admission.taken()).unwrap_or(u32::MAX),
             upload_bytes_per_second: self.rate.per_second(Instant::now()),
             ..Default::default()
         }
@@ -90,10 +90,10 @@ impl Uploads {
         upload: Upload,
         caller: Option<IpAddr>,
     ) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + use<>, Status> {
-        let place = self.places.place(caller, PLACE_TIMEOUT).await.map_err(|why| {
+        let acquire = self.admission.acquire(caller, PLACE_TIMEOUT).await.map_err(|why| {
             let taken = match why {
-                NoPlace::Taken => format!("{UPLOADS_MAX} documents are being sent already"),
-                NoPlace::TakenByAddress => {
+                Rejected::Exhausted => format!("{UPLOADS_MAX} documents are being sent already"),
+                Rejected::ExhaustedByAddress => {
                     format!("{UPLOADS_PER_ADDRESS} documents are sent to your address already, or waited for there")
                 }
             };
@@ -112,7 +112,7 @@ impl Uploads {
         .await
         .map_err(|error| internal("opening a document", &error))??;
         self.documents.increment(1);
-        let guard = Active::new(&self, place);
+        let guard = Active::new(&self, acquire);
         Ok(async_stream::try_stream! {
             let guard = guard;
             yield GetRfcResponse { part: Some(Part::Header(header)) };
@@ -135,11 +135,11 @@ impl Uploads {
     }
 
     fn chunk_bytes(&self) -> usize {
-        self.pace().map_or(CHUNK_BYTES, |pace| pace.share_of(CHUNK_BYTES))
+        self.rate_limit().map_or(CHUNK_BYTES, |rate_limit| rate_limit.share_of(CHUNK_BYTES))
     }
 
     async fn wait_turn(&self, bytes: u64) {
-        let wait = self.pace().map(|mut pace| pace.take(bytes, Instant::now()));
+        let wait = self.rate_limit().map(|mut rate_limit| rate_limit.take(bytes, Instant::now()));
         if let Some(wait) = wait {
             // A reader that goes away while it waits owes nothing.
             let mut turn = Turn { uploads: self, unsent: bytes };
@@ -150,8 +150,8 @@ impl Uploads {
         self.rate.add(bytes, Instant::now());
     }
 
-    fn pace(&self) -> Option<MutexGuard<'_, Pace>> {
-        self.pace.as_ref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner))
+    fn rate_limit(&self) -> Option<MutexGuard<'_, RateLimit>> {
+        self.rate_limit.as_ref().map(|rate_limit| rate_limit.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -163,8 +163,8 @@ struct Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(mut pace) = self.uploads.pace().filter(|_| self.unsent > 0) {
-            pace.give_back(self.unsent);
+        if let Some(mut rate_limit) = self.uploads.rate_limit().filter(|_| self.unsent > 0) {
+            rate_limit.give_back(self.unsent);
         }
     }
 }
@@ -172,13 +172,13 @@ impl Drop for Turn<'_> {
 /// Counts a stream as active as long as it lives, however it ends.
 struct Active {
     uploads: Arc<Uploads>,
-    _place: Place,
+    _place: Permit,
 }
 
 impl Active {
-    fn new(uploads: &Arc<Uploads>, place: Place) -> Self {
+    fn new(uploads: &Arc<Uploads>, acquire: Permit) -> Self {
         uploads.active.increment(1);
-        Self { uploads: Arc::clone(uploads), _place: place }
+        Self { uploads: Arc::clone(uploads), _place: acquire }
     }
 }
 

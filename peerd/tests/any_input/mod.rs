@@ -13,15 +13,16 @@ use p2pdi::{
     v1::{self, Announcement, link_frame::Body},
 };
 use peerd::overlay::{
-    Action, Config, Contact, Event, Message, Overlay, PeerId, Time, islands, link,
+    Action, Config, Contact, Event, Message, Overlay, PeerId, Time, link,
     membership::{self, Membership},
+    partitions,
     plumtree::{self, Advert, Beacon, Gossip, MAX_IDS, MAX_KEPT, MAX_MISSING, MAX_ORIGINS, MessageId, Plumtree, Root},
     wire,
 };
 use peerd::{
     discovery::Bootnode,
-    messages::MessageKind,
-    routing::{self, ROUTES_MAX, Relay, RelayReply, Routing},
+    inbox::MessageKind,
+    overlay::routing::{self, ROUTES_MAX, Relay, RelayReply, Routing},
 };
 use prost::Message as _;
 use rand::SeedableRng;
@@ -137,8 +138,8 @@ impl Source<'_> {
         match self.byte() % 8 {
             0 => Message::Link(link::Message::Ping(self.number())),
             1 => Message::Link(link::Message::Pong(self.number())),
-            2 => Message::Islands(islands::Message::Probe(self.root(), self.number())),
-            3 => Message::Islands(islands::Message::Reply(self.root(), self.number())),
+            2 => Message::Partitions(partitions::Message::Probe(self.root(), self.number())),
+            3 => Message::Partitions(partitions::Message::Reply(self.root(), self.number())),
             4 | 5 => Message::Membership(self.membership()),
             _ => Message::Plumtree(self.plumtree()),
         }

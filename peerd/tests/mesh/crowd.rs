@@ -9,7 +9,7 @@ const KILLED: usize = 15;
 
 /// Whether links lead from each to each.
 pub(crate) fn is_one_network(peers: &[TestPeer]) -> bool {
-    let ids: Vec<_> = peers.iter().map(|peer| peer.handle.identity().id).collect();
+    let ids: Vec<_> = peers.iter().map(|peer| peer.handle.identity().id()).collect();
     let (mut reached, mut next) = (BTreeSet::from([ids[0]]), vec![0]);
     while let Some(at) = next.pop() {
         for (contact, _) in &peers[at].handle.mesh().view().neighbours {
@@ -61,7 +61,7 @@ async fn fifty_peers_hear_a_broadcast_once_and_survive_the_death_of_fifteen() {
     });
     assert_eq!(peers.len(), PEERS - KILLED);
     until("the dead are noticed and the rest is one network", async || {
-        let alive: BTreeSet<_> = peers.iter().map(|peer| peer.handle.identity().id).collect();
+        let alive: BTreeSet<_> = peers.iter().map(|peer| peer.handle.identity().id()).collect();
         let no_dead =
             |peer: &TestPeer| peer.handle.mesh().view().neighbours.iter().all(|(contact, _)| alive.contains(&contact.id()));
         peers.iter().all(no_dead) && is_one_network(&peers)

@@ -25,7 +25,7 @@ async fn start(side: u8, index: usize, cut: &watch::Receiver<bool>, bootnodes: &
 /// How many neighbours are on the other side than their peer.
 fn across(peers: &[TestPeer]) -> usize {
     let crosses = |peer: &TestPeer| {
-        let own = &peer.handle.identity().name.as_str()[..3];
+        let own = &peer.handle.identity().name().as_str()[..3];
         peer.handle.mesh().view().neighbours.iter().filter(|(other, _)| &other.name().as_str()[..3] != own).count()
     };
     peers.iter().map(crosses).sum()
@@ -43,7 +43,7 @@ async fn fifty_peers_fall_into_halves_that_become_one_and_hear_what_was_said_mea
             peers.push(start(side, index, &is_cut, &bootnodes).await);
         }
         if index == 0 {
-            let endpoint = others[0].handle.identity().endpoint.to_string();
+            let endpoint = others[0].handle.identity().endpoint().to_string();
             peers[0].control().await.join(JoinRequest { endpoint }).await.unwrap();
         }
     }

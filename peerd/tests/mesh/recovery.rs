@@ -102,8 +102,8 @@ impl Sampler {
     fn knows<'a>(&self, peers: impl IntoIterator<Item = &'a TestPeer>) {
         let record = |peer: &TestPeer| {
             let identity = peer.handle.identity();
-            let (name, endpoint) = (identity.name.to_string(), identity.endpoint.to_string());
-            PeerRecord { id: identity.id.to_field(), name, endpoint, ..Default::default() }
+            let (name, endpoint) = (identity.name().to_string(), identity.endpoint().to_string());
+            PeerRecord { id: identity.id().to_field(), name, endpoint, ..Default::default() }
         };
         *self.sample.lock().unwrap() = peers.into_iter().map(record).collect();
     }

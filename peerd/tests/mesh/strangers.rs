@@ -31,8 +31,9 @@ async fn pair() -> (TestPeer, TestPeer) {
 /// That nothing is wrong between two peers.
 async fn is_well(a: &TestPeer, b: &TestPeer) {
     assert!(a.is_linked_to(b) && b.is_linked_to(a));
-    let answer = timeout(Duration::from_secs(20), a.client().await.whisper_to(b.handle.identity().name.as_str())).await.unwrap();
-    assert_eq!(answer, b.handle.identity().name.as_str());
+    let answer =
+        timeout(Duration::from_secs(20), a.client().await.whisper_to(b.handle.identity().name().as_str())).await.unwrap();
+    assert_eq!(answer, b.handle.identity().name().as_str());
 }
 
 trait WhisperTo {
@@ -164,7 +165,7 @@ async fn greetings_that_lie_are_refused_and_counted() {
     link.ended().await;
     until("all are counted", async || a.mesh().misbehaviour == count + 4).await;
     // By the victim's own id there is no link either.
-    let own = a.handle.identity().id.as_u128();
+    let own = a.handle.identity().id().as_u128();
     let mut link = RawLink::open(a.address, None).await.unwrap();
     link.say(hello(contact(own, "a", &a.address.to_string()))).await;
     link.ended().await;
@@ -177,7 +178,7 @@ async fn claim_in_vain(to: &TestPeer, stolen: &TestPeer) {
     let identity = stolen.handle.identity();
     for _ in 0..5 {
         let mut thief = RawLink::open(to.address, None).await.unwrap();
-        thief.say(hello(contact(identity.id.as_u128(), identity.name.as_str(), "127.0.0.1:1"))).await;
+        thief.say(hello(contact(identity.id().as_u128(), identity.name().as_str(), "127.0.0.1:1"))).await;
         thief.ended().await;
         is_well(to, stolen).await;
     }
@@ -202,7 +203,7 @@ async fn a_sender_is_heard_though_somebody_speaks_in_its_name_ahead_of_it() {
     let link = RawLink::neighbour(a.address, None, contact(7, "liar", "127.0.0.1:1")).await;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let ahead = u64::try_from(now).unwrap() + 60_000;
-    let id = BroadcastId { origin: b.handle.identity().id.to_field(), incarnation: ahead, sequence: 100 };
+    let id = BroadcastId { origin: b.handle.identity().id().to_field(), incarnation: ahead, sequence: 100 };
     link.say(frame(Body::Broadcast(Broadcast { id: Some(id), hops: 1, age_ms: 0, payload: Bytes::new() }))).await;
     until("it is passed on", async || a.mesh().broadcasts == 1).await;
     let mut said = 0;

@@ -11,7 +11,7 @@ use peerd::{
     config::NodeConfig,
     discovery::Bootnode,
     node::{Node, NodeHandle},
-    service::ControlFrom,
+    rpc::ControlFrom,
 };
 use std::{
     collections::BTreeMap,
@@ -65,7 +65,8 @@ impl Setup {
     }
 
     pub(crate) fn with_bootnodes<'a>(mut self, peers: impl IntoIterator<Item = &'a TestPeer>) -> Self {
-        let bootnode = |peer: &TestPeer| format!("{}:{}", peer.handle.identity().name, peer.handle.identity().endpoint.port());
+        let bootnode =
+            |peer: &TestPeer| format!("{}:{}", peer.handle.identity().name(), peer.handle.identity().endpoint().port());
         self.bootnodes = peers.into_iter().map(|peer| bootnode(peer).parse().unwrap()).collect();
         self
     }
@@ -120,7 +121,7 @@ impl TestPeer {
     }
 
     pub(crate) fn is_linked_to(&self, other: &Self) -> bool {
-        self.handle.mesh().view().neighbours.iter().any(|(contact, _)| contact.id() == other.handle.identity().id)
+        self.handle.mesh().view().neighbours.iter().any(|(contact, _)| contact.id() == other.handle.identity().id())
     }
 
     /// How many peers it counts as its neighbours.
@@ -141,7 +142,7 @@ impl TestPeer {
 
     /// Bodies of the messages it has, as text.
     pub(crate) fn messages(&self) -> Vec<String> {
-        let text = |message: peerd::messages::Message| String::from_utf8(message.body.to_vec()).unwrap();
+        let text = |message: peerd::inbox::Message| String::from_utf8(message.body.to_vec()).unwrap();
         self.handle.inbox().latest(1_000).into_iter().map(text).collect()
     }
 

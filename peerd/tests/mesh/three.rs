@@ -18,7 +18,7 @@ async fn a_b_c() -> (TestPeer, TestPeer, TestPeer) {
 async fn everybody_whispers_to_everybody() {
     let (a, b, c) = a_b_c().await;
     for (from, to) in [(&c, &a), (&c, &b), (&b, &c), (&a, &c), (&a, &b), (&b, &b)] {
-        let (sender, name) = (from.handle.identity().name.to_string(), to.handle.identity().name.to_string());
+        let (sender, name) = (from.handle.identity().name().to_string(), to.handle.identity().name().to_string());
         let body = format!("{sender} to {name}");
         let answer = from.client().await.whisper(whisper(&name.to_lowercase(), &body)).await.unwrap().into_inner();
         assert_eq!(answer.delivered_by, name);

@@ -59,7 +59,7 @@ async fn the_peer_is_the_holder_of_what_it_shares() {
         let [holder] = holding.holders.as_slice() else { panic!("{holding:?}") };
         assert_eq!(holder.endpoint, peer.address.to_string());
         assert_eq!(holder.peer_name, "sharer");
-        assert_eq!(holder.peer_id, peer.handle.identity().id.to_field());
+        assert_eq!(holder.peer_id, peer.handle.identity().id().to_field());
         assert_eq!(holder.age, Some(prost_types::Duration::default()));
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::support::peer::{Peer, by_name, by_number, get};
 use p2pdi::{
     content::ContentHash,
-    v1::{GetRfcRequest, get_rfc_request::Document as Wanted},
+    v1::{GetRfcRequest, get_rfc_request::Document as DocumentSelector},
 };
 
 #[tokio::test]
@@ -70,7 +70,8 @@ async fn an_empty_document_is_a_header() {
 async fn documents_are_found_by_number_name_and_hash_only_where_they_are() {
     let peer = Peer::sharing(&[SMALL]).await;
     let mut client = peer.client();
-    let hash = |hash: ContentHash| GetRfcRequest { document: Some(Wanted::Blake3(hash.to_field())), ..Default::default() };
+    let hash =
+        |hash: ContentHash| GetRfcRequest { document: Some(DocumentSelector::Blake3(hash.to_field())), ..Default::default() };
     for request in [by_number(48), by_name("RFC48.TXT"), hash(ContentHash::of(SMALL.1))] {
         assert_eq!(get(&mut client, request).await.unwrap().1, SMALL.1);
     }
@@ -98,7 +99,7 @@ async fn what_cannot_be_a_document_is_refused_with_its_field() {
         invalid(get(&mut client, by_name(name)).await, "name");
     }
     for length in [0, 1, 31, 33, 4096] {
-        let wanted = Wanted::Blake3(vec![7; length].into());
+        let wanted = DocumentSelector::Blake3(vec![7; length].into());
         invalid(get(&mut client, GetRfcRequest { document: Some(wanted), ..Default::default() }).await, "blake3");
     }
     peer.assert_serves(SMALL.0, SMALL.1).await;

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use p2pdi::v1::{GetRfcResponse, PingRequest, RfcQueryRequest, WhisperRequest};
 use peerd::{
-    catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
+    documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
     transfer::serve::{UPLOADS_MAX, UPLOADS_PER_ADDRESS},
 };
 use std::{net::Ipv4Addr, time::Duration};
@@ -182,7 +182,14 @@ async fn a_listing_that_nobody_reads_is_given_up() {
 
 async fn peerd_list(peer: &Peer) -> usize {
     let endpoint = peer.address.into();
-    peerd::locate::list(&peerd::dial::Dialer::default(), &endpoint, p2pdi::v1::RfcQueryRequest::default()).await.unwrap().len()
+    peerd::holders::search::list(
+        &peerd::connections::channels::ChannelPool::default(),
+        &endpoint,
+        p2pdi::v1::RfcQueryRequest::default(),
+    )
+    .await
+    .unwrap()
+    .len()
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ mod left_out;
 mod offered;
 mod restart;
 
-use p2pdi::instruments::Metrics;
-use peerd::share::{Index, Share, ShareConfig, SharedDocument};
+use p2pdi::metrics::Metrics;
+use peerd::documents::share::{Index, Share, ShareConfig, SharedDocument};
 use std::{
     fs,
     path::{Path, PathBuf},

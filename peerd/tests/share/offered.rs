@@ -2,7 +2,7 @@
 
 use super::*;
 use p2pdi::content::{ContentHash, PIECE_SIZE_MIN};
-use peerd::share::{OpenError, ShareError};
+use peerd::documents::share::{OpenError, ShareError};
 use std::time::SystemTime;
 
 fn noise(length: usize) -> Vec<u8> {

@@ -45,7 +45,7 @@ pub struct Recovery {
     pub to_30s: f64,
     pub later: f64,
     /// Islands at the end.
-    pub islands: usize,
+    pub partitions: usize,
     pub dials: u64,
 }
 
@@ -183,7 +183,7 @@ pub fn mass_failure<N: Node>(network: &mut Network<N>, share: f64, watch_s: u64,
         first_10s: part(0, 10),
         to_30s: part(10, 30),
         later: part(30, usize::MAX),
-        islands: network.components().len(),
+        partitions: network.components().len(),
         dials: network.traffic.dials,
     }
 }

@@ -4,7 +4,7 @@ use super::{document::Sample, source};
 use p2pdi::v1::{
     Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
     PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
-    get_rfc_request::Document as Wanted, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
+    get_rfc_request::Document as DocumentSelector, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
 };
 use peerd::transfer::Source;
 use std::{
@@ -56,7 +56,7 @@ impl Holder {
     pub async fn honest(sample: &Sample) -> Self {
         let sample = sample.clone();
         Self::start(move |_, request| {
-            if matches!(&request.document, Some(Wanted::Blake3(hash)) if *hash != sample.hash().to_field()) {
+            if matches!(&request.document, Some(DocumentSelector::Blake3(hash)) if *hash != sample.hash().to_field()) {
                 return vec![Step::Fail(Status::not_found("no such document here"))];
             }
             sending(sample.answer(request))

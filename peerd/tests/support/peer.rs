@@ -4,12 +4,15 @@ use super::{eventually, source, within};
 use p2pdi::{
     endpoint::Endpoint,
     server::Limits,
-    v1::{GetRfcHeader, GetRfcRequest, get_rfc_request::Document as Wanted, get_rfc_response::Part, peer_client::PeerClient},
+    v1::{
+        GetRfcHeader, GetRfcRequest, get_rfc_request::Document as DocumentSelector, get_rfc_response::Part,
+        peer_client::PeerClient,
+    },
 };
 use peerd::{
     config::NodeConfig,
     node::{Node, NodeError, NodeHandle},
-    service::ControlFrom,
+    rpc::ControlFrom,
     transfer::Source,
 };
 use std::{
@@ -137,11 +140,11 @@ fn client_from(address: SocketAddr, from: Option<IpAddr>) -> PeerClient<Channel>
 }
 
 pub fn by_name(name: &str) -> GetRfcRequest {
-    GetRfcRequest { document: Some(Wanted::Name(name.into())), ..Default::default() }
+    GetRfcRequest { document: Some(DocumentSelector::Name(name.into())), ..Default::default() }
 }
 
 pub fn by_number(number: u32) -> GetRfcRequest {
-    GetRfcRequest { document: Some(Wanted::Number(number)), ..Default::default() }
+    GetRfcRequest { document: Some(DocumentSelector::Number(number)), ..Default::default() }
 }
 
 /// All that is answered, chunks joined; checks that they follow each other.

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use p2pdi::v1::{GetRfcHeader, get_rfc_response::Part};
 
 /// Fetches from a holder that bends its header, first alone, then with an honest one beside it. Returns why it was dropped.
-async fn bent(sample: &Sample, wanted: &Wanted, bend: impl Fn(&mut GetRfcHeader) + Clone + Send + Sync + 'static) -> String {
+async fn bent(
+    sample: &Sample,
+    wanted: &DocumentSelector,
+    bend: impl Fn(&mut GetRfcHeader) + Clone + Send + Sync + 'static,
+) -> String {
     let liar = Holder::bending(sample, move |_, mut messages| {
         if let Some(Part::Header(header)) = &mut messages[0].part {
             bend(header);
@@ -31,7 +35,10 @@ async fn bent(sample: &Sample, wanted: &Wanted, bend: impl Fn(&mut GetRfcHeader)
     why
 }
 
-async fn bent_document(wanted: &Wanted, bend: impl Fn(&mut p2pdi::v1::Document) + Clone + Send + Sync + 'static) -> String {
+async fn bent_document(
+    wanted: &DocumentSelector,
+    bend: impl Fn(&mut p2pdi::v1::Document) + Clone + Send + Sync + 'static,
+) -> String {
     bent(&Sample::rfc48(3), wanted, move |header| bend(header.document.as_mut().unwrap())).await
 }
 
@@ -97,7 +104,7 @@ async fn the_range_served_is_the_one_asked_for() {
 #[tokio::test]
 async fn a_document_that_was_not_asked_for_is_refused() {
     let other = || Sample::new("rfc49.txt", 49, b"another".to_vec());
-    for wanted in [Wanted::Number(48), Wanted::Name("RFC48.txt".parse_name()), hash(&Sample::rfc48(3))] {
+    for wanted in [DocumentSelector::Number(48), DocumentSelector::Name("RFC48.txt".parse_name()), hash(&Sample::rfc48(3))] {
         let sample = Sample::rfc48(3);
         let liar = Holder::start(move |_, request| crate::support::holder::sending(other().answer(request))).await;
         let honest = Holder::honest(&sample).await;
@@ -144,7 +151,7 @@ async fn a_document_larger_than_any_disk_is_refused_before_anything_is_written()
     })
     .await;
     let target = Target::new();
-    let error = target.fetch(&Wanted::Number(48), vec![liar.source("liar")]).await.unwrap_err();
+    let error = target.fetch(&DocumentSelector::Number(48), vec![liar.source("liar")]).await.unwrap_err();
     assert!(error.to_string().contains("not enough room for rfc48.txt"), "{error}");
     target.assert_nothing_visible();
     for (name, data) in target.files() {
@@ -202,7 +209,7 @@ async fn who_begins_a_document_with_wrong_bytes_does_not_decide_which_it_is() {
     let sample = Sample::rfc48(2);
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
-    let fetched = target.fetch(&Wanted::Number(48), vec![liar.source("liar"), honest.source("honest")]).await.unwrap();
+    let fetched = target.fetch(&DocumentSelector::Number(48), vec![liar.source("liar"), honest.source("honest")]).await.unwrap();
     assert_eq!(dropped(&fetched.sources, "liar"), "sent wrong bytes in piece 0");
     target.assert_holds_only(&sample);
 }

@@ -21,8 +21,8 @@ mod unreachable;
 
 use p2pdi::content::ContentHash;
 use peerd::{
-    dial::Dialer,
-    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, SourceReport, Wanted, fetch},
+    connections::channels::ChannelPool,
+    transfer::{DocumentSelector, FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, SourceReport, fetch},
 };
 use std::{
     fs,
@@ -36,7 +36,7 @@ use tempfile::TempDir;
 /// A target folder, and how to fetch into it.
 struct Target {
     folder: TempDir,
-    dialer: Dialer,
+    channels: ChannelPool,
     /// How long a holder may stay silent.
     stall: Duration,
     out: PathBuf,
@@ -48,7 +48,7 @@ impl Target {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         // Longer than a busy machine keeps an honest holder waiting, as far as tests can wait for silent ones.
-        Self { folder, dialer: Dialer::default(), stall: Duration::from_secs(20), out, progress: Arc::default() }
+        Self { folder, channels: ChannelPool::default(), stall: Duration::from_secs(20), out, progress: Arc::default() }
     }
 
     /// For tests in which somebody is silent on purpose.
@@ -56,13 +56,18 @@ impl Target {
         Self { stall: Duration::from_millis(500), ..Self::new() }
     }
 
-    async fn fetch(&self, wanted: &Wanted, sources: Vec<Source>) -> Result<Fetched, FetchError> {
+    async fn fetch(&self, wanted: &DocumentSelector, sources: Vec<Source>) -> Result<Fetched, FetchError> {
         self.fetch_with(wanted, sources, &Nobody).await
     }
 
-    async fn fetch_with(&self, wanted: &Wanted, sources: Vec<Source>, finder: &impl FindHolders) -> Result<Fetched, FetchError> {
+    async fn fetch_with(
+        &self,
+        wanted: &DocumentSelector,
+        sources: Vec<Source>,
+        finder: &impl FindHolders,
+    ) -> Result<Fetched, FetchError> {
         let options = FetchOptions { out: self.out.clone(), save_as: None, replace: false, stall: self.stall };
-        within("the fetch", fetch(&self.dialer, wanted, sources, finder, &options, &self.progress)).await
+        within("the fetch", fetch(&self.channels, wanted, sources, finder, &options, &self.progress)).await
     }
 
     /// All files below the target folder, and what they hold.
@@ -115,8 +120,8 @@ fn relative(path: &Path, to: &Path) -> String {
     path.strip_prefix(to).unwrap().to_str().unwrap().to_owned()
 }
 
-fn hash(sample: &Sample) -> Wanted {
-    Wanted::Hash(sample.hash())
+fn hash(sample: &Sample) -> DocumentSelector {
+    DocumentSelector::Hash(sample.hash())
 }
 
 /// Why a source was dropped.

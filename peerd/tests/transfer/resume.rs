@@ -149,7 +149,7 @@ async fn further_holders_are_asked_for_when_all_known_ones_failed() {
     let honest = Holder::honest(&sample).await;
     let finder = Finds { sources: vec![gone.source("gone"), honest.source("found")], ..Default::default() };
     let target = Target::new();
-    let fetched = target.fetch_with(&Wanted::Number(48), vec![gone.source("gone")], &finder).await.unwrap();
+    let fetched = target.fetch_with(&DocumentSelector::Number(48), vec![gone.source("gone")], &finder).await.unwrap();
     target.assert_holds_only(&sample);
     assert_eq!(*finder.asked.lock().unwrap(), [sample.hash()]);
     assert_eq!(gone.requests().len(), 1, "found again, it stays dropped");

@@ -179,7 +179,7 @@ async fn an_answer_with_another_document_to_a_resumed_fetch_is_refused() {
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
     let sources = vec![quitter.source("quitter"), swapper.source("swapper"), honest.source("honest")];
-    let fetched = target.fetch(&Wanted::Number(48), sources).await.unwrap();
+    let fetched = target.fetch(&DocumentSelector::Number(48), sources).await.unwrap();
     target.assert_holds_only(&sample);
     assert!(dropped(&fetched.sources, "quitter").contains("it is gone"));
     assert!(dropped(&fetched.sources, "swapper").contains("another document"));

@@ -26,7 +26,7 @@ async fn beside_an_honest_one(address: SocketAddr) -> Vec<SourceReport> {
 
 async fn alone(address: SocketAddr) -> String {
     let target = Target::impatient();
-    let error = target.fetch(&Wanted::Number(48), vec![source("odd", address)]).await.unwrap_err();
+    let error = target.fetch(&DocumentSelector::Number(48), vec![source("odd", address)]).await.unwrap_err();
     assert_eq!(target.files(), []);
     let said = error.to_string();
     assert!(said.starts_with(&format!("no holder could deliver RFC 48: odd ({address}): ")), "{said}");

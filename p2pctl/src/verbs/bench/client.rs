@@ -1,12 +1,11 @@
 //! One client of a task.
 
 use crate::failure::{Failure, Outcome};
-use p2pdi::{endpoint::Endpoint, v1::RfcQueryRequest};
+use p2pdi::{contact::Contact, endpoint::Endpoint, v1::RfcQueryRequest};
 use peerd::{
-    dial::Dialer,
-    identity::Identity,
-    locate::ask,
-    transfer::{FetchOptions, NobodyElse, Progress, STALL_TIMEOUT, Wanted, fetch},
+    connections::channels::ChannelPool,
+    holders::search::ask,
+    transfer::{DocumentSelector, FetchOptions, NobodyElse, Progress, STALL_TIMEOUT, fetch},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
@@ -33,20 +32,20 @@ impl Tally {
 }
 
 /// Asks the registry who is there and the peers what they hold, and fetches all that `me` does not hold itself.
-pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wanted: usize) -> Outcome<Tally> {
+pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wanted: usize) -> Outcome<Tally> {
     let folder = tempfile::tempdir()?;
     // An empty state folder: no cookie, so it registers for as long as it runs.
     let mut member = Member::join(&registry, Some(folder.path())).await?;
     let peers = member.sources().await;
     member.finish().await;
-    let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != me.endpoint).collect();
-    let dialer = Dialer::default();
+    let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != *me.endpoint()).collect();
+    let channels = ChannelPool::default();
     // Register, PQuery, Leave.
     let mut tally = Tally { calls: 3, ..Tally::default() };
     let mut fetches = JoinSet::new();
     let options = Arc::new(FetchOptions { out, save_as: None, replace: false, stall: STALL_TIMEOUT });
     for peer in &peers {
-        let answers = ask(&dialer, std::slice::from_ref(peer), &RfcQueryRequest { own_only: true, ..Default::default() }).await;
+        let answers = ask(&channels, std::slice::from_ref(peer), &RfcQueryRequest { own_only: true, ..Default::default() }).await;
         tally.calls += 1;
         if let Some((name, why)) = answers.failed.first() {
             return Err(Failure::refused(format!("{name}: {why}")));
@@ -55,10 +54,10 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wa
             if fetches.len() >= AT_ONCE {
                 take(&mut tally, fetches.join_next().await)?;
             }
-            let (dialer, options) = (dialer.clone(), Arc::clone(&options));
+            let (channels, options) = (channels.clone(), Arc::clone(&options));
             fetches.spawn(async move {
-                let wanted = Wanted::Hash(found.document.hash);
-                fetch(&dialer, &wanted, found.holders, &NobodyElse, &options, &Arc::new(Progress::default())).await
+                let wanted = DocumentSelector::Hash(found.document.hash);
+                fetch(&channels, &wanted, found.holders, &NobodyElse, &options, &Arc::new(Progress::default())).await
             });
         }
     }
@@ -68,7 +67,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Identity, out: PathBuf, wa
     if tally.files == wanted {
         Ok(tally)
     } else {
-        Err(Failure::refused(format!("{} fetched {} of {wanted} files", me.name, tally.files)))
+        Err(Failure::refused(format!("{} fetched {} of {wanted} files", me.name(), tally.files)))
     }
 }
 

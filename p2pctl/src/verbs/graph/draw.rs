@@ -1,9 +1,9 @@
 //! A picture of the network as text, Graphviz, Mermaid or SVG. Pure.
 
+use p2pdi::phrases::counted;
 use peerd::{
-    network::{Picture, Seen, Standing},
     overlay::PeerId,
-    words::counted,
+    topology::{Reachability, Seen, Snapshot},
 };
 use std::{collections::BTreeMap, f64::consts::TAU, fmt::Write as _};
 
@@ -16,22 +16,22 @@ const RADIUS_MIN: f64 = 110.0;
 
 /// A short name for each peer that no markup can break: its place in the order of ids. Names and endpoints have no characters that
 /// any of the languages below would take for its own; those of endpoints are kept out of Mermaid, which knows brackets.
-fn places(picture: &Picture) -> BTreeMap<PeerId, usize> {
-    picture.peers().keys().enumerate().map(|(place, id)| (*id, place)).collect()
+fn places(snapshot: &Snapshot) -> BTreeMap<PeerId, usize> {
+    snapshot.peers().keys().enumerate().map(|(place, id)| (*id, place)).collect()
 }
 
 fn answered(seen: &Seen) -> bool {
-    matches!(seen.standing, Standing::Answers { .. })
+    matches!(seen.standing, Reachability::Answers { .. })
 }
 
-pub(super) fn text(picture: &Picture) -> String {
+pub(super) fn text(snapshot: &Snapshot) -> String {
     let mut linked: BTreeMap<PeerId, Vec<&str>> = BTreeMap::new();
-    for (a, b) in picture.links() {
+    for (a, b) in snapshot.links() {
         for (one, other) in [(a, b), (b, a)] {
-            linked.entry(*one).or_default().extend(picture.peers().get(other).map(|other| other.contact.name().as_str()));
+            linked.entry(*one).or_default().extend(snapshot.peers().get(other).map(|other| other.contact.name().as_str()));
         }
     }
-    let mut lines: Vec<_> = picture
+    let mut lines: Vec<_> = snapshot
         .peers()
         .iter()
         .map(|(id, seen)| {
@@ -42,48 +42,48 @@ pub(super) fn text(picture: &Picture) -> String {
         })
         .collect();
     lines.sort();
-    lines.push(totals(picture));
+    lines.push(totals(snapshot));
     lines.join("\n")
 }
 
-fn totals(picture: &Picture) -> String {
-    format!("{}, {}", counted(picture.peers().len() as u64, "peer"), counted(picture.links().len() as u64, "link"))
+fn totals(snapshot: &Snapshot) -> String {
+    format!("{}, {}", counted(snapshot.peers().len() as u64, "peer"), counted(snapshot.links().len() as u64, "link"))
 }
 
-pub(super) fn dot(picture: &Picture) -> String {
-    let places = places(picture);
+pub(super) fn dot(snapshot: &Snapshot) -> String {
+    let places = places(snapshot);
     let mut out = String::from("graph p2pdi {\n  node [shape=ellipse, fontname=\"sans-serif\"];\n");
     // Writing to a string does not fail, here and below.
-    for (id, seen) in picture.peers() {
+    for (id, seen) in snapshot.peers() {
         let style = if answered(seen) { "" } else { ", style=dashed" };
         let _ = writeln!(out, "  n{} [label=\"{}\\n{}\"{style}];", places[id], seen.contact.name(), seen.contact.endpoint());
     }
-    for (a, b) in picture.links() {
+    for (a, b) in snapshot.links() {
         let _ = writeln!(out, "  n{} -- n{};", places[a], places[b]);
     }
     out + "}\n"
 }
 
-pub(super) fn mermaid(picture: &Picture) -> String {
-    let places = places(picture);
+pub(super) fn mermaid(snapshot: &Snapshot) -> String {
+    let places = places(snapshot);
     let mut out = String::from("graph LR\n");
-    for (id, seen) in picture.peers() {
+    for (id, seen) in snapshot.peers() {
         let _ = writeln!(out, "  n{}[\"{}\"]", places[id], seen.contact.name());
     }
-    for (a, b) in picture.links() {
+    for (a, b) in snapshot.links() {
         let _ = writeln!(out, "  n{} --- n{}", places[a], places[b]);
     }
     out
 }
 
 /// All peers on a circle.
-pub(super) fn svg(picture: &Picture) -> String {
+pub(super) fn svg(snapshot: &Snapshot) -> String {
     #[expect(clippy::cast_precision_loss, reason = "there are at most 10,000 peers")]
-    let (count, at) = (picture.peers().len().max(1) as f64, |place: usize| place as f64);
+    let (count, at) = (snapshot.peers().len().max(1) as f64, |place: usize| place as f64);
     let radius = (count * SPACING / TAU).max(RADIUS_MIN);
     let size = 2.0 * (radius + MARGIN);
     let middle = size / 2.0;
-    let places = places(picture);
+    let places = places(snapshot);
     let point = |id: &PeerId| {
         let angle = TAU * at(places.get(id).copied().unwrap_or(0)) / count - TAU / 4.0;
         (middle + radius * angle.cos(), middle + radius * angle.sin())
@@ -92,16 +92,16 @@ pub(super) fn svg(picture: &Picture) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {size:.0} {size:.0}\" width=\"{size:.0}\" height=\"{size:.0}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<title>{}</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-        totals(picture)
+        totals(snapshot)
     );
-    for (a, b) in picture.links() {
+    for (a, b) in snapshot.links() {
         let ((x1, y1), (x2, y2)) = (point(a), point(b));
         let _ = writeln!(
             out,
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#8aa\" stroke-opacity=\"0.7\"/>"
         );
     }
-    for (id, seen) in picture.peers() {
+    for (id, seen) in snapshot.peers() {
         let (x, y) = point(id);
         let fill = if answered(seen) { "#287" } else { "#bbb" };
         // Names stand outside the circle.
@@ -130,32 +130,32 @@ mod tests {
 
     #[test]
     fn a_peer_alone_is_one_peer() {
-        let mut picture = Picture::with_room_for(10);
-        picture.answer(ListPeersResponse { peer: contact(1, "A"), ..Default::default() });
-        assert_eq!(text(&picture).lines().last(), Some("1 peer, 0 links"));
-        assert!(svg(&picture).contains("<title>1 peer, 0 links</title>"));
+        let mut snapshot = Snapshot::with_room_for(10);
+        snapshot.answer(ListPeersResponse { peer: contact(1, "A"), ..Default::default() });
+        assert_eq!(text(&snapshot).lines().last(), Some("1 peer, 0 links"));
+        assert!(svg(&snapshot).contains("<title>1 peer, 0 links</title>"));
     }
 
-    fn picture() -> Picture {
-        let mut picture = Picture::with_room_for(10);
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot::with_room_for(10);
         let neighbours =
             [(2, "B"), (3, "C"), (4, "<script>\"")].map(|(id, name)| Neighbour { peer: contact(id, name), outgoing: true });
-        picture.answer(ListPeersResponse { peer: contact(1, "A"), neighbours: neighbours.into(), ..Default::default() });
-        picture.answer(ListPeersResponse { peer: contact(2, "B"), ..Default::default() });
-        picture
+        snapshot.answer(ListPeersResponse { peer: contact(1, "A"), neighbours: neighbours.into(), ..Default::default() });
+        snapshot.answer(ListPeersResponse { peer: contact(2, "B"), ..Default::default() });
+        snapshot
     }
 
     #[test]
     fn every_form_shows_all_peers_and_links_and_no_markup_of_strangers() {
-        let picture = picture();
-        assert_eq!(text(&picture).lines().last(), Some("3 peers, 2 links"));
-        assert!(text(&picture).contains("A at 127.0.0.1:1 -- B, C\n"), "{}", text(&picture));
-        assert!(text(&picture).contains("C at 127.0.0.1:3 -- A  (did not answer)\n"), "{}", text(&picture));
-        assert_eq!(dot(&picture).matches(" -- ").count(), 2);
-        assert_eq!(mermaid(&picture).matches(" --- ").count(), 2);
-        let svg = svg(&picture);
+        let snapshot = snapshot();
+        assert_eq!(text(&snapshot).lines().last(), Some("3 peers, 2 links"));
+        assert!(text(&snapshot).contains("A at 127.0.0.1:1 -- B, C\n"), "{}", text(&snapshot));
+        assert!(text(&snapshot).contains("C at 127.0.0.1:3 -- A  (did not answer)\n"), "{}", text(&snapshot));
+        assert_eq!(dot(&snapshot).matches(" -- ").count(), 2);
+        assert_eq!(mermaid(&snapshot).matches(" --- ").count(), 2);
+        let svg = svg(&snapshot);
         assert_eq!((svg.matches("<line").count(), svg.matches("<circle").count(), svg.matches("<script").count()), (2, 3, 0));
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && !svg.contains("NaN"));
-        assert!(super::svg(&Picture::default()).contains("0 peers"));
+        assert!(super::svg(&Snapshot::default()).contains("0 peers"));
     }
 }

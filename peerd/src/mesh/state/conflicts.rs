@@ -1,7 +1,8 @@
 //! Two peers of one name: this one and another.
 
 use super::{Purpose, State};
-use crate::overlay::{Contact, Message, membership};
+use crate::overlay::{Message, membership};
+use p2pdi::contact::Contact;
 
 impl State {
     /// Looks at contacts in passing.
@@ -9,7 +10,7 @@ impl State {
         let now = self.now();
         for contact in contacts {
             if contact.name() == self.me.name() && contact.id() != self.me.id() {
-                self.namesakes.heard_of(contact, now);
+                self.name_conflicts.heard_of(contact, now);
             }
         }
     }
@@ -33,9 +34,9 @@ impl State {
             return;
         }
         let now = self.now();
-        if self.namesakes.greeted(contact, now) {
+        if self.name_conflicts.greeted(contact, now) {
             self.changed = true;
-            let mine = self.namesakes.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id());
+            let mine = self.name_conflicts.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id());
             let goes_to = if mine { "this peer" } else { "that peer" };
             tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to,
                 "another peer goes by this peer's name; give one of them another with --name");
@@ -46,14 +47,14 @@ impl State {
     /// Greets those that are due, and forgets those that are gone.
     pub(super) fn greet_namesakes(&mut self) {
         let now = self.now();
-        for namesake in self.namesakes.due(now) {
+        for namesake in self.name_conflicts.due(now) {
             if self.links.contains_key(&namesake.id()) && self.overlay.is_fresh(namesake.id(), now) {
                 self.greeted_by(&namesake);
             } else {
-                self.dial(vec![namesake.endpoint().clone()], Purpose::Namesake(namesake.id()));
+                self.dial(vec![namesake.endpoint().clone()], Purpose::NameConflict(namesake.id()));
             }
         }
-        for gone in self.namesakes.expire(now) {
+        for gone in self.name_conflicts.expire(now) {
             self.changed = true;
             tracing::info!(id = %gone.id(), endpoint = %gone.endpoint(), "the other peer of this peer's name is gone");
         }
@@ -68,7 +69,7 @@ impl State {
             .map(|link| &link.contact)
             .find(|other| other.name() == contact.name() && other.id() != contact.id());
         if let Some(twin) = twin
-            && self.strangers.is_news_of(contact.name())
+            && self.abuse.is_news_of(contact.name())
         {
             let lowest = contact.id().min(twin.id());
             tracing::warn!(name = %contact.name(), one = %twin.endpoint(), other = %contact.endpoint(), messages_go_to = %lowest,
@@ -78,7 +79,7 @@ impl State {
 
     /// The lowest id has the name.
     fn settle_name(&mut self) {
-        let yields = self.namesakes.contacts().next().is_some_and(|lowest| lowest.id() < self.me.id());
+        let yields = self.name_conflicts.contacts().next().is_some_and(|lowest| lowest.id() < self.me.id());
         self.changed |= self.routing.yield_name(yields);
     }
 }

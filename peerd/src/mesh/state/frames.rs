@@ -2,14 +2,14 @@
 
 use super::{Input, State};
 use crate::{
+    inbox::{Delivered, Reply, Whisper},
     mesh::{NoWay, acks::PEERS_MAX, driver::Core},
-    messages::{Delivered, Reply, Whisper},
+    overlay::routing::{self, RelayReply},
     overlay::{
         Action, Contact, Event, Message, Misbehaviour, PeerId,
         plumtree::{Gossip, MessageId},
         wire,
     },
-    routing::{self, RelayReply},
 };
 use p2pdi::v1::{Acknowledge, Announcement, LinkFrame, WhisperRequest, link_frame::Body};
 use prost::Message as _;

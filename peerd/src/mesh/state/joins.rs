@@ -3,8 +3,9 @@
 use super::State;
 use crate::{
     mesh::{Joined, NotJoined},
-    overlay::{Contact, PeerId, Time},
+    overlay::{PeerId, Time},
 };
+use p2pdi::contact::Contact;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 

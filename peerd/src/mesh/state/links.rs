@@ -4,9 +4,9 @@ use super::{GREETINGS_MAX, Input, Link, Purpose, State};
 use crate::{
     mesh::{
         Joined, NotJoined,
+        abuse::LINKS_PER_ADDRESS,
         driver::Core,
         link::{self, GREETING_TIMEOUT, Greeted, Heard, Incoming, NotOpened, NotQueued, Outgoing, Reader},
-        strangers::LINKS_PER_ADDRESS,
     },
     overlay::{
         Action, Contact, Event, PeerId,
@@ -76,9 +76,9 @@ impl State {
             return Err(Reason::TooManyStreams.status("too many links are being opened; try again later"));
         }
         if let Some(ip) = caller
-            && !self.strangers.may_greet(ip)
+            && !self.abuse.may_greet(ip)
         {
-            if self.strangers.is_news(ip) {
+            if self.abuse.log_once(ip) {
                 tracing::warn!(address = %ip, "one address opens too many links; closing those past its share");
             }
             return Err(Reason::TooManyStreams.status("this address opens too many links at once; try again later"));
@@ -115,7 +115,7 @@ impl State {
             }
             Heard::Ended(_, Some(what)) => {
                 self.on_misbehaviour(peer, what);
-                self.shun(peer, what);
+                self.ban(peer, what);
             }
         }
         self.tell_events();
@@ -147,7 +147,7 @@ impl State {
             Purpose::Accepted(caller) => {
                 self.accepting -= 1;
                 if let Some(ip) = caller {
-                    self.strangers.greeted(*ip);
+                    self.abuse.greeted(*ip);
                 }
             }
             _ => self.dialling -= 1,
@@ -172,12 +172,12 @@ impl State {
             }
             // Whoever asked may have gone.
             Purpose::Join(answer) => drop(answer.send(Err(NotJoined::Failed(why.to_owned())))),
-            Purpose::Namesake(peer) => {
+            Purpose::NameConflict(peer) => {
                 tracing::debug!(%peer, why, "a peer that is said to have this one's name does not answer");
                 let now = self.now();
-                self.namesakes.failed(peer, now);
+                self.name_conflicts.failed(peer, now);
             }
-            Purpose::Accepted(Some(ip)) if wrong && self.strangers.is_news(ip) => {
+            Purpose::Accepted(Some(ip)) if wrong && self.abuse.log_once(ip) => {
                 tracing::warn!(address = %ip, why, "who opened a link is no peer, or a broken one; there may be more");
             }
             Purpose::Accepted(caller) => tracing::debug!(?caller, why, "a link was not taken"),
@@ -194,7 +194,7 @@ impl State {
             return;
         }
         self.greeted_by(&contact);
-        if self.strangers.is_shunned(contact.id(), now) && !matches!(purpose, Purpose::Join(_)) {
+        if self.abuse.is_banned(contact.id(), now) && !matches!(purpose, Purpose::Join(_)) {
             self.not_opened(purpose, &"it was put out for what it sent, and is left alone for a while".into());
             return;
         }
@@ -208,12 +208,12 @@ impl State {
             Purpose::Overlay(gone) => {
                 self.not_opened(purpose, &"another peer answers at its address".into());
                 // A bootnode, or a neighbour, that begins a new life by a new id: nobody else may know it.
-                if self.lost.forget(gone) | self.bootnodes.renewed(gone, &contact) {
+                if self.reconnect.forget(gone) | self.bootnodes.renewed(gone, &contact) {
                     self.events.push_back(Event::Meet(contact));
                 }
                 return;
             }
-            Purpose::Namesake(peer) => {
+            Purpose::NameConflict(peer) => {
                 if peer != contact.id() || contact.name() != self.me.name() {
                     self.not_opened(purpose, &"another peer answers at its address".into());
                 }
@@ -225,7 +225,7 @@ impl State {
                 true
             }
             Purpose::Join(answer) => {
-                self.strangers.forgive(contact.id());
+                self.abuse.forgive(contact.id());
                 let linked = self.is_neighbour_still(contact.id());
                 if linked {
                     // Whoever asked may have gone. Which of the two links stays is for both ends to decide alike.
@@ -239,7 +239,7 @@ impl State {
         if let Some(ip) = caller
             && self.links.values().filter(|link| link.caller == caller).count() >= LINKS_PER_ADDRESS
         {
-            if self.strangers.is_news(ip) {
+            if self.abuse.log_once(ip) {
                 tracing::warn!(address = %ip, "one address has too many links open; closing those past its share");
             }
             return;
@@ -317,7 +317,7 @@ impl State {
             misbehaved: 0,
         };
         self.links.insert(peer, link);
-        self.lost.met(peer);
+        self.reconnect.met(peer);
         self.changed = true;
         self.events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });
     }
@@ -354,7 +354,7 @@ impl State {
     fn remember_lost(&mut self, link: &Link) {
         if link.neighbour {
             let now = self.now();
-            self.lost.remember(link.contact.clone(), now, rand::random());
+            self.reconnect.remember(link.contact.clone(), now, rand::random());
         }
     }
 

@@ -15,19 +15,19 @@ impl State {
             tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
         }
         if link.misbehaved >= MISBEHAVIOUR_MAX {
-            self.shun(peer, what);
+            self.ban(peer, what);
         }
     }
 
     /// Closes the link to a peer for what it sent, and leaves it alone for a while.
-    pub(super) fn shun(&mut self, peer: PeerId, what: Misbehaviour) {
+    pub(super) fn ban(&mut self, peer: PeerId, what: Misbehaviour) {
         let now = self.now();
-        let pause = self.strangers.shun(peer, now);
+        let pause = self.abuse.ban(peer, now);
         if let Some(link) = self.links.get(&peer) {
             tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
         }
         self.link_lost(peer);
         // Not one to turn to in need.
-        self.lost.forget(peer);
+        self.reconnect.forget(peer);
     }
 }

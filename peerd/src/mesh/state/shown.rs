@@ -13,7 +13,9 @@ impl State {
     pub(super) fn known(&self) -> BTreeSet<PeerName> {
         let view = self.view();
         let mesh = view.known().map(|contact| contact.name().clone());
-        mesh.chain(self.session.known().all().into_iter().map(|peer| peer.name)).filter(|name| name != self.me.name()).collect()
+        mesh.chain(self.session.known().all().into_iter().map(|peer| peer.name().clone()))
+            .filter(|name| name != self.me.name())
+            .collect()
     }
 
     /// How many they are, a moment ago: too many to be counted for each of a burst of broadcasts.
@@ -43,7 +45,7 @@ impl State {
             relayed: self.routing.relayed(),
             throttled: self.overlay.throttled(),
             misbehaviour: self.misbehaviour,
-            namesakes: self.namesakes.contacts().map(wire::contact).collect(),
+            namesakes: self.name_conflicts.contacts().map(wire::contact).collect(),
             paused: self.overlay.paused(),
         };
         View {
@@ -52,8 +54,8 @@ impl State {
             linked: self.links.values().map(|link| link.contact.clone()).collect(),
             others,
             bootnodes: self.bootnodes.contacts().cloned().collect(),
-            nearby: self.nearby.contacts().cloned().collect(),
-            namesakes: self.namesakes.contacts().cloned().collect(),
+            lan_peers: self.lan_peers.contacts().cloned().collect(),
+            name_conflicts: self.name_conflicts.contacts().cloned().collect(),
             status,
         }
     }

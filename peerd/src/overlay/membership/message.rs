@@ -1,6 +1,7 @@
 //! What is said about membership: between peers, to the membership machine and by it.
 
-use crate::overlay::{Contact, Misbehaviour, PeerId};
+use crate::overlay::{Misbehaviour, PeerId};
+use p2pdi::contact::Contact;
 
 /// What peers say to each other about membership.
 #[derive(Clone, Debug, PartialEq, Eq)]

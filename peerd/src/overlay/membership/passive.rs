@@ -1,12 +1,13 @@
 //! The passive view: contacts to fall back on.
 
+use p2pdi::contact::Contact;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use rand::{Rng, RngExt};
 
 use super::MAX_DOUBLINGS;
-use crate::overlay::{Contact, PeerId, Time};
+use crate::overlay::{PeerId, Time};
 
 /// One in so many places is kept for contacts that were met. A guess.
 const MET_SHARE: usize = 3;

@@ -1,11 +1,12 @@
 //! Who becomes a neighbour: asking, accepting, refusing, parting.
 
+use p2pdi::contact::Contact;
 use rand::Rng;
 
 use super::{
     Action, Actions, Direction, MAX_CONTACTS, MAX_PUT_OUT, Membership, Message, Misbehaviour, Neighbour, Purpose, direction,
 };
-use crate::overlay::{Contact, PeerId, Time};
+use crate::overlay::{PeerId, Time};
 
 impl Membership {
     /// The dial has become a link: says what it was for.

@@ -1,9 +1,10 @@
 //! Filling the outgoing part: candidates from the passive view, help from outside.
 
+use p2pdi::contact::Contact;
 use rand::{Rng, RngExt};
 
 use super::{Action, Actions, Direction, Membership, Neighbour, Pending, Purpose};
-use crate::overlay::{Contact, Time};
+use crate::overlay::Time;
 
 /// Dials and requests under way at once: all outgoing slots, four times over. A guess.
 const MAX_PENDING: usize = 16;

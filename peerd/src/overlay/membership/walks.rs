@@ -1,9 +1,10 @@
 //! Random walks along the links: newcomers' contacts and shuffles.
 
+use p2pdi::contact::Contact;
 use rand::Rng;
 
 use super::{Action, Actions, MAX_WALK, Membership, Message, Misbehaviour, Purpose};
-use crate::overlay::{Contact, PeerId, Time};
+use crate::overlay::{PeerId, Time};
 
 impl Membership {
     pub(super) fn on_forward_join(

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Lateness, MessageId,
+    MessageId, PullDelay,
     config::{
         Config, MAX_ANSWER, MAX_HOLDERS, MAX_IDS, MAX_MISSING, MAX_PULLS, MAX_PULLS_IN_FLIGHT, MAX_PULLS_OF_HOLDER,
         PULLS_AT_FIRST,
@@ -94,7 +94,7 @@ pub struct Missing {
     pulls: u64,
     /// Who is asked first, so that each is in turn.
     turn: usize,
-    lateness: Lateness,
+    pull_delay: PullDelay,
     retry: Duration,
     retention: Duration,
 }
@@ -108,7 +108,7 @@ impl Missing {
             in_flight: 0,
             pulls: 0,
             turn: 0,
-            lateness: Lateness::new(config),
+            pull_delay: PullDelay::new(config),
             retry: config.graft_retry,
             retention: config.retention,
         }
@@ -149,7 +149,7 @@ impl Missing {
         if self.wanted.len() >= MAX_MISSING && !self.make_room(holder) {
             return;
         }
-        let wait = if backlog { Duration::ZERO } else { self.lateness.wait() };
+        let wait = if backlog { Duration::ZERO } else { self.pull_delay.wait() };
         let (due, until) = (now + wait, now + self.retention.saturating_sub(age));
         let wanted = Wanted { holders: vec![holder], since: now, until, due, pulls: 0, asked: None, backlog };
         self.wanted.insert(id, wanted);
@@ -199,7 +199,7 @@ impl Missing {
     pub fn arrived(&mut self, id: &MessageId, giver: PeerId, along_tree: bool, now: Time) {
         let Some(wanted) = self.wanted.remove(id) else {
             // Before any advert: the tree is as fast as can be.
-            self.lateness.observe(Duration::ZERO);
+            self.pull_delay.observe(Duration::ZERO);
             return;
         };
         self.take_out(id, &wanted);
@@ -211,7 +211,7 @@ impl Missing {
             holder.answered = holder.answered.max(asked.number);
         }
         if along_tree && !wanted.backlog {
-            self.lateness.observe(now.saturating_sub(wanted.since));
+            self.pull_delay.observe(now.saturating_sub(wanted.since));
         }
     }
 

@@ -13,10 +13,10 @@
 //!   that each side pulls what it missed.
 
 mod config;
-mod lateness;
-mod lives;
+mod incarnations;
 mod message;
 mod missing;
+mod pull_delay;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,10 +29,10 @@ use bytes::Bytes;
 use rand::Rng;
 
 pub use config::*;
-pub use lateness::Lateness;
-pub use lives::Lives;
+pub use incarnations::Incarnations;
 pub use message::{Action, Advert, Counts, Event, Gossip, Message, MessageId};
 pub use missing::{Due, Missing, Pull};
+pub use pull_delay::PullDelay;
 pub use store::{Kept, Store};
 pub use tree::{Beacon, Root, Tree};
 pub use window::{WINDOW, Windows};
@@ -40,7 +40,7 @@ pub use window::{WINDOW, Windows};
 use super::{Misbehaviour, PeerId, Time, link::Bucket};
 
 #[derive(Debug)]
-struct Side {
+struct Edge {
     /// GRAFT made it eager although it is no branch.
     grafted: bool,
     /// PRUNE made it lazy although there is no parent.
@@ -54,7 +54,7 @@ struct Side {
     new_origins: Bucket,
 }
 
-impl Side {
+impl Edge {
     fn new(advertised_from: Time, now: Time) -> Self {
         Self {
             grafted: false,
@@ -89,7 +89,7 @@ impl Side {
     }
 }
 
-fn is_eager(tree: &Tree, peer: PeerId, side: &Side) -> bool {
+fn is_eager(tree: &Tree, peer: PeerId, side: &Edge) -> bool {
     tree.is_branch(peer) || side.grafted || tree.parent().is_none() && !side.pruned
 }
 
@@ -97,9 +97,9 @@ fn is_eager(tree: &Tree, peer: PeerId, side: &Side) -> bool {
 #[derive(Debug)]
 pub struct Plumtree {
     me: PeerId,
-    lives: Lives,
+    incarnations: Incarnations,
     config: Config,
-    sides: BTreeMap<PeerId, Side>,
+    sides: BTreeMap<PeerId, Edge>,
     tree: Tree,
     seen: Windows,
     store: Store,
@@ -115,7 +115,7 @@ impl Plumtree {
     pub fn new(me: PeerId, incarnation: u64, config: Config, now: Time) -> Self {
         Self {
             me,
-            lives: Lives::new(me, incarnation, now),
+            incarnations: Incarnations::new(me, incarnation, now),
             sides: BTreeMap::new(),
             tree: Tree::new(Root { incarnation, id: me }, config.clone(), now),
             seen: Windows::new(MAX_ORIGINS),
@@ -130,7 +130,7 @@ impl Plumtree {
     /// What the clock said at the start, in milliseconds since 1970: what others call their lives is judged by it. Without it, the
     /// incarnation is taken for it.
     pub fn set_clock(&mut self, clock: u64) {
-        self.lives.set_clock(clock);
+        self.incarnations.set_clock(clock);
     }
 
     /// The shape of the tree.
@@ -138,9 +138,9 @@ impl Plumtree {
         &self.tree
     }
 
-    /// What its broadcasts are named by: the incarnation it started with, or a later one (see [`Lives`]).
+    /// What its broadcasts are named by: the incarnation it started with, or a later one (see [`Incarnations`]).
     pub fn incarnation(&self) -> u64 {
-        self.lives.incarnation()
+        self.incarnations.incarnation()
     }
 
     /// What has happened so far.
@@ -163,7 +163,7 @@ impl Plumtree {
         if payload.len() > MAX_PAYLOAD {
             return None;
         }
-        let id = self.lives.name();
+        let id = self.incarnations.name();
         self.seen.insert(&id);
         let kept = Kept { payload, hops: 0, born: now, from: None };
         self.spread(id, kept, now, out);
@@ -176,7 +176,7 @@ impl Plumtree {
         match event {
             Event::NeighbourUp(peer) => {
                 let advertised_from = now.saturating_sub(self.config.lapse());
-                self.sides.insert(peer, Side::new(advertised_from, now));
+                self.sides.insert(peer, Edge::new(advertised_from, now));
                 self.tree.up(peer);
                 // Both may have lost each other, and others, for so short a time that they are no islands to each other.
                 self.advertise_kept(peer, advertised_from..Time::MAX, now, out);
@@ -247,7 +247,7 @@ impl Plumtree {
         }
         self.missing.arrived(&id, from, self.tree.is_branch(from), now);
         let own = id.origin == self.me;
-        self.lives.go_on_after(&id, now);
+        self.incarnations.go_on_after(&id, now);
         if own || self.is_stale(gossip.age, now) || !self.believes(&id, now) {
             self.counts.stale += 1;
             return;
@@ -268,12 +268,12 @@ impl Plumtree {
     }
 
     fn believes(&self, id: &MessageId, now: Time) -> bool {
-        self.lives.believes(id.incarnation, now) && self.seen.believes(id)
+        self.incarnations.believes(id.incarnation, now) && self.seen.believes(id)
     }
 
     /// From before this peer was there, or so old that nobody should have it any more.
     fn is_stale(&self, age: Duration, now: Time) -> bool {
-        age > self.config.retention * 2 || age > self.lives.age(now) + self.config.graft_max
+        age > self.config.retention * 2 || age > self.incarnations.age(now) + self.config.graft_max
     }
 
     /// Takes a link out of a cycle: this one, unless it is a branch and the one that was faster is not.
@@ -340,7 +340,7 @@ impl Plumtree {
             return;
         }
         for Advert { id, age } in adverts {
-            self.lives.go_on_after(&id, now);
+            self.incarnations.go_on_after(&id, now);
             let known = self.seen.contains(&id) || id.origin == self.me;
             if !known && age <= self.config.retention && !self.is_stale(age, now) && self.believes(&id, now) {
                 let backlog = age > self.config.graft_max * 2;

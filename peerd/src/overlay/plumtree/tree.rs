@@ -56,7 +56,7 @@ const MAX_CATCH_UP: u64 = MAX_MISSED / 2;
 const MAX_LAG: u64 = 1;
 
 #[derive(Debug, Default)]
-struct Side {
+struct Edge {
     heard: Option<Beacon>,
     told: Option<Beacon>,
 }
@@ -77,7 +77,7 @@ pub struct Tree {
     heard_at: Time,
     expiry: Duration,
     next_beacon: Time,
-    sides: BTreeMap<PeerId, Side>,
+    sides: BTreeMap<PeerId, Edge>,
     retired: VecDeque<(Root, u64, Time)>,
     out: Vec<(PeerId, Beacon)>,
 }
@@ -145,7 +145,7 @@ impl Tree {
 
     /// There is a new neighbour, or a new link to an old one.
     pub fn up(&mut self, peer: PeerId) {
-        self.sides.insert(peer, Side::default());
+        self.sides.insert(peer, Edge::default());
         if self.parent == Some(peer) {
             self.find_parent();
         }

@@ -1,0 +1,70 @@
+//! What is known of a document, checked when it comes from a stranger.
+
+use crate::documents::share::number;
+use p2pdi::{
+    content::{ContentHash, Pieces},
+    document::{DocumentName, TITLE_MAX_BYTES},
+    field::InvalidField,
+    v1,
+};
+use prost_types::Timestamp;
+
+/// A document as an index lists it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentInfo {
+    /// Path below the share.
+    pub name: DocumentName,
+    /// RFC number where the name says one.
+    pub number: Option<u32>,
+    /// Its title.
+    pub title: String,
+    /// Bytes, and how they are cut.
+    pub pieces: Pieces,
+    /// BLAKE3 of the whole.
+    pub hash: ContentHash,
+    /// When the file was last changed.
+    pub modified: Option<Timestamp>,
+}
+
+impl DocumentInfo {
+    /// Bytes of the document.
+    pub fn size(&self) -> u64 {
+        self.pieces.size()
+    }
+}
+
+impl TryFrom<v1::Document> for DocumentInfo {
+    type Error = InvalidField;
+
+    fn try_from(from: v1::Document) -> Result<Self, InvalidField> {
+        if from.title.len() > TITLE_MAX_BYTES {
+            return Err(InvalidField::new("title", format!("{} bytes long; at most {TITLE_MAX_BYTES} fit", from.title.len())));
+        }
+        let name = DocumentName::parse(&from.name)?;
+        if from.number != 0 && number(name.file_name()) != Some(from.number) {
+            return Err(InvalidField::new("number", format!("{} is not what {name} says", from.number)));
+        }
+        Ok(Self {
+            name,
+            number: (from.number != 0).then_some(from.number),
+            // It is printed on terminals.
+            title: from.title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            pieces: Pieces::of_size(from.size)?,
+            hash: ContentHash::from_field(&from.blake3)?,
+            modified: from.modified_at.filter(|at| (0..1_000_000_000).contains(&at.nanos)),
+        })
+    }
+}
+
+impl From<&DocumentInfo> for v1::Document {
+    fn from(info: &DocumentInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            number: info.number.unwrap_or(0),
+            title: info.title.clone(),
+            size: info.size(),
+            blake3: info.hash.to_field(),
+            modified_at: info.modified,
+        }
+    }
+}

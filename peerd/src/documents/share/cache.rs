@@ -1,0 +1,354 @@
+//! What is known of files from earlier runs, so that a restart does not read a terabyte again.
+//!
+//! It is a cache: losing it costs time only. But a wrong entry would offer a document under a hash that is not its own, so
+//! each entry carries a checksum, and a damaged file is thrown away whole.
+
+use super::{
+    document::{Fingerprint, SharedDocument},
+    hash::Hashed,
+};
+use p2pdi::content::{ContentHash, HASH_BYTES, PieceHashes, Pieces};
+use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Name of the cache in the state folder.
+pub(super) const FILE_NAME: &str = "share.redb";
+/// Grows when the layout of an entry changes; a cache of another format is thrown away.
+const FORMAT: u64 = 1;
+/// Raise it when `title.rs` answers otherwise than before: titles in the cache are then made again, without hashing.
+const TITLE_RULES: u32 = 1;
+/// Bytes of the database kept in memory. Reading is rare after the start.
+const MEMORY_BYTES: usize = 1024 * 1024;
+
+/// By document name: see [`CachedFile`].
+const FILES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("files");
+/// By document hash: the joined piece hashes of documents with more than one.
+const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("pieces");
+/// By document name: when it was first missed, in seconds since 1970.
+const MISSED: TableDefinition<'_, &str, u64> = TableDefinition::new("missed");
+const META: TableDefinition<'_, &str, u128> = TableDefinition::new("meta");
+
+/// Why there is no cache.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CacheError {
+    #[error("another process uses it")]
+    InUse,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What the cache knows of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CachedFile {
+    pub(super) hash: ContentHash,
+    /// `None` when it was made by other rules than today's.
+    pub(super) title: Option<Box<str>>,
+}
+
+/// The index that was published last: its version and digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) version: u64,
+    pub(super) digest: u128,
+}
+
+/// What is not yet on disk. It stays when writing fails, and is tried again with the next.
+#[derive(Default)]
+struct Unsaved {
+    files: BTreeMap<Box<str>, Vec<u8>>,
+    forgotten: HashSet<Box<str>>,
+}
+
+pub(super) struct Cache {
+    database: Database,
+    /// The indexer's alone.
+    unsaved: Mutex<Unsaved>,
+    /// Asked by those who serve, and so never locked while something is written.
+    unsaved_pieces: Mutex<HashMap<ContentHash, Arc<PieceHashes>>>,
+}
+
+impl Cache {
+    /// Opens the cache in the folder `state`, a new one if there is none or it is damaged.
+    pub(super) fn open(state: &Path) -> Result<Self, CacheError> {
+        let path = state.join(FILE_NAME);
+        match Self::open_checked(&path) {
+            Err(CacheError::Other(problem)) => {
+                tracing::warn!(path = %path.display(), problem, "the share's cache is damaged; hashing all files again");
+                fs::remove_file(&path)?;
+                Self::open_checked(&path)
+            }
+            result => result,
+        }
+    }
+
+    fn open_checked(path: &Path) -> Result<Self, CacheError> {
+        // The database asserts what a damaged file can violate.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = Database::builder().set_cache_size(MEMORY_BYTES).create(path)?;
+            let problem = Self::prepare(&database).err();
+            Ok((database, problem))
+        }));
+        match opened {
+            Ok(Ok((database, None))) => Ok(Self { database, unsaved: Mutex::default(), unsaved_pieces: Mutex::default() }),
+            Ok(Ok((_, Some(redb::Error::Io(error))))) => Err(io_error(error)),
+            Ok(Ok((_, Some(problem)))) => Err(CacheError::Other(problem.to_string())),
+            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(CacheError::InUse),
+            Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) => Err(io_error(error)),
+            Ok(Err(other)) => Err(CacheError::Other(other.to_string())),
+            Err(_) => Err(CacheError::Other("it contradicts itself".into())),
+        }
+    }
+
+    /// Makes the tables, and reads all there is once, so that damage shows now.
+    fn prepare(database: &Database) -> Result<(), redb::Error> {
+        let writing = database.begin_write()?;
+        {
+            let mut meta = writing.open_table(META)?;
+            let format = meta.get("format")?.map(|format| format.value());
+            match format {
+                Some(format) if format == u128::from(FORMAT) => {}
+                Some(other) => return Err(redb::Error::Corrupted(format!("format {other}, where {FORMAT} was expected"))),
+                None => {
+                    meta.insert("format", u128::from(FORMAT))?;
+                }
+            }
+            for row in writing.open_table(FILES)?.iter()? {
+                let (name, value) = row?;
+                if decode(name.value(), value.value()).is_none() {
+                    return Err(redb::Error::Corrupted("a checksum does not match".into()));
+                }
+            }
+            for row in writing.open_table(PIECES)?.iter()? {
+                row?;
+            }
+            for row in writing.open_table(MISSED)?.iter()? {
+                row?;
+            }
+        }
+        writing.commit()?;
+        Ok(())
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, Unsaved> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsaved_pieces(&self) -> MutexGuard<'_, HashMap<ContentHash, Arc<PieceHashes>>> {
+        self.unsaved_pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was published last.
+    pub(super) fn published(&self) -> Option<Published> {
+        let read = || -> Result<_, redb::Error> {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            let version = meta.get("version")?.and_then(|version| u64::try_from(version.value()).ok());
+            let digest = meta.get("digest")?.map(|digest| digest.value());
+            Ok(version.zip(digest).map(|(version, digest)| Published { version, digest }))
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the share's cache");
+            None
+        })
+    }
+
+    /// Looks files up.
+    pub(super) fn lookup(&self) -> Option<Lookup> {
+        let read = || -> Result<_, redb::Error> {
+            let reading = self.database.begin_read()?;
+            Ok(Lookup { files: reading.open_table(FILES)?, pieces: reading.open_table(PIECES)? })
+        };
+        read().map_err(|error| tracing::warn!(%error, "cannot read the share's cache")).ok()
+    }
+
+    /// Remembers a document that was just hashed, at the next [`Self::commit`].
+    pub(super) fn put(&self, document: &SharedDocument, hashed: Hashed) {
+        let mut unsaved = self.unsaved();
+        let name: Box<str> = document.name.as_str().into();
+        unsaved.forgotten.remove(&name);
+        unsaved.files.insert(name, encode(document));
+        self.unsaved_pieces().extend(hashed.pieces.map(|pieces| (document.hash, Arc::new(pieces))));
+    }
+
+    /// Forgets a file, at the next [`Self::commit`].
+    pub(super) fn forget(&self, name: &str) {
+        let mut unsaved = self.unsaved();
+        unsaved.files.remove(name);
+        unsaved.forgotten.insert(name.into());
+    }
+
+    /// Writes what is new, and the index that is about to be published. When that fails, all goes on from memory.
+    pub(super) fn commit(&self, published: Published) -> Result<(), redb::Error> {
+        let mut unsaved = self.unsaved();
+        let unsaved_pieces = self.unsaved_pieces().clone();
+        let writing = self.database.begin_write()?;
+        {
+            let mut meta = writing.open_table(META)?;
+            meta.insert("version", u128::from(published.version))?;
+            meta.insert("digest", published.digest)?;
+            let mut files = writing.open_table(FILES)?;
+            for name in &unsaved.forgotten {
+                files.remove(&**name)?;
+            }
+            for (name, value) in &unsaved.files {
+                files.insert(&**name, value.as_slice())?;
+            }
+            let mut pieces = writing.open_table(PIECES)?;
+            for (hash, hashes) in &unsaved_pieces {
+                pieces.insert(hash.as_bytes().as_slice(), hashes.joined().as_ref())?;
+            }
+        }
+        writing.commit()?;
+        *unsaved = Unsaved::default();
+        self.unsaved_pieces().clear();
+        Ok(())
+    }
+
+    /// The piece hashes of a document, checked against its hash. `None` when the cache has lost them.
+    pub(super) fn piece_hashes(&self, size: u64, hash: &ContentHash) -> Option<PieceHashes> {
+        let pieces = Pieces::of_size(size).ok()?;
+        if pieces.count() == 1 {
+            return PieceHashes::verified(pieces, hash.as_bytes(), hash).ok();
+        }
+        let unsaved = self.unsaved_pieces().get(hash).cloned();
+        if let Some(hashes) = unsaved {
+            return Some(PieceHashes::clone(&hashes));
+        }
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(PIECES)?;
+            let joined = table.get(hash.as_bytes().as_slice())?;
+            Ok(joined.and_then(|joined| PieceHashes::verified(pieces, joined.value(), hash).ok()))
+        };
+        read().ok().flatten()
+    }
+
+    /// Drops files that have been missing for longer than `keep_s` seconds. A folder that is unmounted today may be back tomorrow.
+    pub(super) fn prune(&self, present: impl Fn(&str) -> bool, now_s: u64, keep_s: u64) -> Result<(), redb::Error> {
+        let writing = self.database.begin_write()?;
+        let mut changed = false;
+        {
+            let mut files = writing.open_table(FILES)?;
+            let mut missed = writing.open_table(MISSED)?;
+            let mut pieces = writing.open_table(PIECES)?;
+            let mut used = HashSet::new();
+            let (mut returned, mut newly, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+            for row in files.iter()? {
+                let (name, value) = row?;
+                let name = name.value();
+                let since = missed.get(name)?.map(|since| since.value());
+                match since {
+                    Some(_) if present(name) => returned.push(name.to_owned()),
+                    None if !present(name) && keep_s > 0 => newly.push(name.to_owned()),
+                    Some(since) if now_s.saturating_sub(since) < keep_s => {}
+                    None if present(name) => {}
+                    _ => {
+                        dropped.push(name.to_owned());
+                        continue;
+                    }
+                }
+                used.extend(decode(name, value.value()).map(|(_, known)| known.hash));
+            }
+            used.extend(self.unsaved_pieces().keys());
+            for name in returned.iter().chain(&dropped) {
+                missed.remove(name.as_str())?;
+            }
+            for name in &newly {
+                missed.insert(name.as_str(), now_s)?;
+            }
+            for name in &dropped {
+                files.remove(name.as_str())?;
+            }
+            changed |= !(returned.is_empty() && newly.is_empty() && dropped.is_empty());
+            if !dropped.is_empty() {
+                pieces.retain(|hash, _| {
+                    <[u8; HASH_BYTES]>::try_from(hash).is_ok_and(|hash| used.contains(&ContentHash::from_bytes(hash)))
+                })?;
+            }
+        }
+        if changed {
+            writing.commit()?
+        } else {
+            writing.abort()?
+        }
+        Ok(())
+    }
+}
+
+/// See [`Cache::lookup`].
+pub(super) struct Lookup {
+    files: ReadOnlyTable<&'static str, &'static [u8]>,
+    pieces: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl Lookup {
+    /// What is known of a file of this name that looks like this.
+    pub(super) fn get(&self, name: &str, fingerprint: &Fingerprint) -> Option<CachedFile> {
+        let value = self.files.get(name).ok()??;
+        let (hashed, known) = decode(name, value.value())?;
+        let in_pieces = Pieces::of_size(fingerprint.size).ok()?.count() > 1;
+        let complete = !in_pieces || matches!(self.pieces.get(known.hash.as_bytes().as_slice()), Ok(Some(_)));
+        (hashed == *fingerprint && complete).then_some(known)
+    }
+}
+
+fn io_error(error: io::Error) -> CacheError {
+    match error.kind() {
+        // A file that is not a database, or ends too early.
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => CacheError::Other(error.to_string()),
+        _ => CacheError::Io(error),
+    }
+}
+
+const CHECKSUM_BYTES: usize = 8;
+
+/// Checksum, fingerprint, hash, rules of the title, title.
+fn encode(document: &SharedDocument) -> Vec<u8> {
+    let mut value = vec![0; CHECKSUM_BYTES];
+    let fingerprint = &document.fingerprint;
+    value.extend(fingerprint.size.to_le_bytes());
+    value.extend(fingerprint.inode.to_le_bytes());
+    value.extend(fingerprint.modified_ns.to_le_bytes());
+    value.extend(fingerprint.changed_ns.to_le_bytes());
+    value.extend(document.hash.as_bytes());
+    value.extend(TITLE_RULES.to_le_bytes());
+    value.extend(document.title.as_bytes());
+    let checksum = checksum(document.name.as_str(), value.get(CHECKSUM_BYTES..).unwrap_or_default());
+    value.splice(..CHECKSUM_BYTES, checksum);
+    value
+}
+
+fn decode(name: &str, value: &[u8]) -> Option<(Fingerprint, CachedFile)> {
+    let (stored, value) = value.split_first_chunk::<CHECKSUM_BYTES>()?;
+    if *stored != checksum(name, value) {
+        return None;
+    }
+    let (size, value) = value.split_first_chunk()?;
+    let (inode, value) = value.split_first_chunk()?;
+    let (modified, value) = value.split_first_chunk()?;
+    let (changed, value) = value.split_first_chunk()?;
+    let (hash, value) = value.split_first_chunk::<HASH_BYTES>()?;
+    let (rules, title) = value.split_first_chunk()?;
+    let fingerprint = Fingerprint {
+        size: u64::from_le_bytes(*size),
+        inode: u64::from_le_bytes(*inode),
+        modified_ns: i64::from_le_bytes(*modified),
+        changed_ns: i64::from_le_bytes(*changed),
+    };
+    let title = (u32::from_le_bytes(*rules) == TITLE_RULES).then(|| std::str::from_utf8(title).map(Box::from).ok()).flatten();
+    Some((fingerprint, CachedFile { hash: ContentHash::from_bytes(*hash), title }))
+}
+
+fn checksum(name: &str, value: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut bytes = Vec::with_capacity(name.len() + 1 + value.len());
+    bytes.extend(name.as_bytes());
+    bytes.push(0);
+    bytes.extend(value);
+    ContentHash::of(&bytes).as_bytes().first_chunk().copied().unwrap_or_default()
+}

@@ -1,0 +1,467 @@
+//! What is known of every file in the share: offered, waiting to be quiet, being hashed, or left out and why.
+//! Pure: no I/O and no clock here.
+
+use super::{
+    document::{Fingerprint, SharedDocument},
+    index::Changes,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Why a file is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Its name, or that of a folder it is in, begins with a dot.
+    Hidden,
+    /// The file system refuses it.
+    Unreadable,
+    /// A link that leads outside the share, in a circle, or nowhere.
+    Outside,
+    /// Not a regular file, too large, or a name that cannot be offered.
+    Unsupported,
+}
+
+/// What a look at the folder found under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// A regular file.
+    File(Fingerprint),
+    /// Something that is not offered.
+    Left(Reason),
+}
+
+/// When it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) wall: SystemTime,
+}
+
+/// How many of each; bytes of what is to be hashed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) files: usize,
+    pub(super) pending: usize,
+    pub(super) pending_bytes: u64,
+    pub(super) hidden: usize,
+    pub(super) unreadable: usize,
+    pub(super) outside: usize,
+    pub(super) unsupported: usize,
+    /// Pending since the first look.
+    unsettled: usize,
+}
+
+#[derive(Debug)]
+enum FileState {
+    Offered(Arc<SharedDocument>),
+    Pending(Box<Pending>),
+    /// Reading it failed; tried again when it changes or the whole folder is looked at.
+    Failed(Box<Fingerprint>),
+    Left(Reason),
+}
+
+#[derive(Debug)]
+struct Pending {
+    fingerprint: Fingerprint,
+    /// When it will have been quiet long enough; `None` while it is hashed.
+    due: Option<Instant>,
+    /// Found by the first look, and not changed since.
+    first: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct FileStates {
+    quiet: Duration,
+    entries: BTreeMap<Box<str>, FileState>,
+    due: BTreeSet<(Instant, Box<str>)>,
+    changes: Changes,
+    counts: Counts,
+    looked: bool,
+}
+
+impl FileStates {
+    pub(super) fn new(quiet: Duration) -> Self {
+        Self {
+            quiet,
+            entries: BTreeMap::new(),
+            due: BTreeSet::new(),
+            changes: Changes::new(),
+            counts: Counts::default(),
+            looked: false,
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The whole share was looked at.
+    pub(super) fn looked(&self) -> bool {
+        self.looked
+    }
+
+    /// Everything that the first look found is dealt with.
+    pub(super) fn settled(&self) -> bool {
+        self.looked && self.counts.unsettled == 0
+    }
+
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Takes what changed in the index since the last call.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// Takes note of what is at `scope` and below it now (all of the share: the empty scope). What is not in `seen` is gone.
+    /// Returns the files that are new or changed: they wait until they are quiet, unless [`Self::offer`] comes first.
+    pub(super) fn observe(&mut self, scope: &str, seen: BTreeMap<Box<str>, Entry>, now: Now) -> Vec<(Box<str>, Fingerprint)> {
+        let whole = scope.is_empty();
+        let gone: Vec<_> = self.names_in(scope).filter(|name| !seen.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.replace(name, None);
+        }
+        let mut fresh = Vec::new();
+        for (name, seen) in seen {
+            match seen {
+                Entry::Left(reason) => self.replace(name, Some(FileState::Left(reason))),
+                Entry::File(fingerprint) => {
+                    let old = match self.entries.get(&name) {
+                        Some(FileState::Offered(document)) => Some(document.fingerprint),
+                        Some(FileState::Pending(pending)) => Some(pending.fingerprint),
+                        Some(FileState::Failed(failed)) if !whole => Some(**failed),
+                        _ => None,
+                    };
+                    if old == Some(fingerprint) {
+                        continue;
+                    }
+                    // A file that changes before our eyes is being written, whatever its times say.
+                    let written = old.is_some_and(|old| old.inode == fingerprint.inode);
+                    let wait = if written { self.rest(&fingerprint) } else { self.unrest(&fingerprint, now.wall) };
+                    let due = Some(now.instant + wait);
+                    self.replace(
+                        name.clone(),
+                        Some(FileState::Pending(Box::new(Pending { fingerprint, due, first: !self.looked }))),
+                    );
+                    fresh.push((name, fingerprint));
+                }
+            }
+        }
+        self.looked |= whole;
+        fresh
+    }
+
+    /// How long a file must not have changed.
+    fn rest(&self, fingerprint: &Fingerprint) -> Duration {
+        self.quiet.max(fingerprint.tick())
+    }
+
+    /// What is left of that by the file's own times: nothing for a file that was finished long ago.
+    fn unrest(&self, fingerprint: &Fingerprint, wall: SystemTime) -> Duration {
+        let rest = self.rest(fingerprint);
+        let since = |ns: i64| {
+            let wall = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+            // In the future, by another machine's clock: unknown, so just now.
+            u64::try_from(i128::try_from(wall).unwrap_or(i128::MAX) - i128::from(ns)).map_or(Duration::ZERO, Duration::from_nanos)
+        };
+        // Renaming a file into place changes its change time only, which needs no more than to be told apart from later ones.
+        let content = rest.saturating_sub(since(fingerprint.modified_ns));
+        let metadata = fingerprint.tick().saturating_sub(since(fingerprint.changed_ns));
+        content.max(metadata)
+    }
+
+    /// When the next waiting file is quiet.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes at most `most` files that are quiet now, to be hashed.
+    pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<(Box<str>, Fingerprint)> {
+        let mut quiet = Vec::new();
+        while quiet.len() < most {
+            let Some((_, name)) = self.due.first().filter(|(at, _)| *at <= now) else { break };
+            let name = name.clone();
+            self.due.pop_first();
+            if let Some(FileState::Pending(pending)) = self.entries.get_mut(&name) {
+                pending.due = None;
+                quiet.push((name, pending.fingerprint));
+            }
+        }
+        quiet
+    }
+
+    /// The document at `name`, while the file is still as it was when `document` was made of it.
+    pub(super) fn offer(&mut self, document: Arc<SharedDocument>) -> bool {
+        let expected = self.pending(document.name.as_str(), &document.fingerprint);
+        if expected {
+            self.replace(document.name.as_str().into(), Some(FileState::Offered(document)));
+        }
+        expected
+    }
+
+    /// The file could not be read.
+    pub(super) fn fail(&mut self, name: &str, fingerprint: &Fingerprint) {
+        if self.pending(name, fingerprint) {
+            self.replace(name.into(), Some(FileState::Failed(Box::new(*fingerprint))));
+        }
+    }
+
+    /// The file must be hashed (again), once it is quiet from now on.
+    pub(super) fn postpone(&mut self, name: &str, fingerprint: &Fingerprint, now: Instant) {
+        let known = match self.entries.get(name) {
+            Some(FileState::Offered(document)) => document.fingerprint == *fingerprint,
+            _ => self.pending(name, fingerprint),
+        };
+        if known {
+            let due = Some(now + self.rest(fingerprint));
+            let pending = Pending { fingerprint: *fingerprint, due, first: false };
+            self.replace(name.into(), Some(FileState::Pending(Box::new(pending))));
+        }
+    }
+
+    fn pending(&self, name: &str, fingerprint: &Fingerprint) -> bool {
+        matches!(self.entries.get(name), Some(FileState::Pending(pending)) if pending.fingerprint == *fingerprint)
+    }
+
+    fn names_in<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = &'a Box<str>> {
+        let below = if scope.is_empty() {
+            (Bound::Unbounded, Bound::Unbounded)
+        } else {
+            // '0' follows '/'.
+            (Bound::Included(format!("{scope}/")), Bound::Excluded(format!("{scope}0")))
+        };
+        let below = (below.0.map(String::into_boxed_str), below.1.map(String::into_boxed_str));
+        let itself = self.entries.get_key_value(scope).map(|(name, _)| name);
+        itself.into_iter().chain(self.entries.range::<Box<str>, _>(below).map(|(name, _)| name))
+    }
+
+    /// The one place where an entry changes, so that the counts always add up.
+    fn replace(&mut self, name: Box<str>, new: Option<FileState>) {
+        let old = self.entries.remove(&name);
+        if let Some(old) = &old {
+            self.count(old, |count, by| *count -= by, |bytes, by| *bytes -= by);
+            if let FileState::Pending(pending) = old
+                && let Some(due) = pending.due
+            {
+                self.due.remove(&(due, name.clone()));
+            }
+        }
+        let mut offered = None;
+        if let Some(new) = new {
+            self.count(&new, |count, by| *count += by, |bytes, by| *bytes += by);
+            match &new {
+                FileState::Pending(pending) => self.due.extend(pending.due.map(|due| (due, name.clone()))),
+                FileState::Offered(document) => offered = Some(Arc::clone(document)),
+                FileState::Failed(_) | FileState::Left(_) => {}
+            }
+            self.entries.insert(name.clone(), new);
+        }
+        if offered.is_some() || matches!(old, Some(FileState::Offered(_))) {
+            self.changes.insert(name, offered);
+        }
+    }
+
+    fn count(&mut self, entry: &FileState, step: fn(&mut usize, usize), bytes: fn(&mut u64, u64)) {
+        let counts = &mut self.counts;
+        match entry {
+            FileState::Offered(_) => step(&mut counts.files, 1),
+            FileState::Pending(pending) => {
+                step(&mut counts.files, 1);
+                step(&mut counts.pending, 1);
+                step(&mut counts.unsettled, usize::from(pending.first));
+                bytes(&mut counts.pending_bytes, pending.fingerprint.size);
+            }
+            FileState::Failed(_) | FileState::Left(Reason::Unreadable) => step(&mut counts.unreadable, 1),
+            FileState::Left(Reason::Hidden) => step(&mut counts.hidden, 1),
+            FileState::Left(Reason::Outside) => step(&mut counts.outside, 1),
+            FileState::Left(Reason::Unsupported) => step(&mut counts.unsupported, 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::{content::ContentHash, document::DocumentName};
+
+    const QUIET: Duration = Duration::from_millis(500);
+    const SECOND_NS: i64 = 1_000_000_000;
+    /// A moment, in nanoseconds since 1970.
+    const T: i64 = 1_700_000_000 * SECOND_NS + 123;
+
+    struct Clock(Instant);
+
+    impl Clock {
+        fn at(&self, after: Duration) -> Now {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(T.unsigned_abs()) + after;
+            Now { instant: self.0 + after, wall }
+        }
+    }
+
+    fn print(size: u64, modified_ns: i64, changed_ns: i64) -> Fingerprint {
+        Fingerprint { size, inode: 7, modified_ns, changed_ns }
+    }
+
+    fn sight(entries: &[(&str, Entry)]) -> BTreeMap<Box<str>, Entry> {
+        entries.iter().map(|(name, seen)| ((*name).into(), *seen)).collect()
+    }
+
+    fn document(name: &str, fingerprint: Fingerprint) -> Arc<SharedDocument> {
+        Arc::new(SharedDocument {
+            name: DocumentName::parse(name).unwrap(),
+            number: None,
+            title: name.into(),
+            size: fingerprint.size,
+            hash: ContentHash::of(name.as_bytes()),
+            modified: fingerprint.modified(),
+            fingerprint,
+        })
+    }
+
+    /// When a file that is seen at T will be hashed, after that.
+    fn wait(fingerprint: Fingerprint) -> Duration {
+        let clock = Clock(Instant::now());
+        let mut file_states = FileStates::new(QUIET);
+        file_states.observe("", sight(&[("a", Entry::File(fingerprint))]), clock.at(Duration::ZERO));
+        file_states.next_due().unwrap() - clock.0
+    }
+
+    #[test]
+    fn a_file_waits_until_it_was_quiet_by_its_own_times() {
+        let ms = |ms: i64| T - ms * 1_000_000;
+        assert_eq!(wait(print(1, ms(3_600_000), ms(3_600_000))), Duration::ZERO, "an old file");
+        assert_eq!(wait(print(1, ms(100), ms(100))), Duration::from_millis(400), "a file written just now");
+        assert_eq!(wait(print(1, ms(3_600_000), ms(10))), Duration::from_millis(40), "an old file renamed just now");
+        assert_eq!(wait(print(1, ms(-3_600_000), ms(-3_600_000))), QUIET, "a file from the future");
+        let whole = T / SECOND_NS * SECOND_NS;
+        assert!(wait(print(1, whole, whole)) > Duration::from_secs(1), "a file system of whole seconds");
+    }
+
+    #[test]
+    fn a_file_that_changes_before_our_eyes_waits_anew_whatever_its_times() {
+        let clock = Clock(Instant::now());
+        let mut file_states = FileStates::new(QUIET);
+        let old = T - 3600 * SECOND_NS;
+        for step in 0..5 {
+            let now = clock.at(Duration::from_millis(300 * step));
+            file_states.observe("a", sight(&[("a", Entry::File(print(step, old, old)))]), now);
+            if step > 0 {
+                assert!(file_states.take_due(now.instant, 10).is_empty(), "step {step}");
+            }
+        }
+        let later = clock.at(Duration::from_millis(300 * 4) + QUIET);
+        assert_eq!(file_states.take_due(later.instant, 10), [("a".into(), print(4, old, old))]);
+        // What was made of an earlier state is not offered.
+        assert!(!file_states.offer(document("a", print(3, old, old))));
+        assert!(file_states.offer(document("a", print(4, old, old))));
+        assert_eq!(file_states.take_changes().len(), 1);
+    }
+
+    #[test]
+    fn a_look_at_a_part_says_nothing_of_the_rest() {
+        let clock = Clock(Instant::now());
+        let mut file_states = FileStates::new(QUIET);
+        let file = Entry::File(print(1, 1, 1));
+        let names = ["a", "a-b", "a/x", "a/y/z", "a0", "b"];
+        let all: Vec<_> = names.iter().map(|name| (*name, file)).collect();
+        file_states.observe("", sight(&all), clock.at(Duration::ZERO));
+        file_states.observe("a", sight(&[("a/y/z", file)]), clock.at(Duration::ZERO));
+        let left: Vec<_> = names.into_iter().filter(|name| file_states.knows(name)).collect();
+        assert_eq!(left, ["a-b", "a/y/z", "a0", "b"]);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_when_everything_is_looked_at() {
+        let clock = Clock(Instant::now());
+        let mut file_states = FileStates::new(QUIET);
+        let seen = || sight(&[("a", Entry::File(print(1, 1, 1)))]);
+        file_states.observe("", seen(), clock.at(Duration::ZERO));
+        assert!(!file_states.settled());
+        file_states.take_due(clock.0, 1);
+        file_states.fail("a", &print(1, 1, 1));
+        assert!(file_states.settled() && file_states.counts().unreadable == 1);
+        assert!(file_states.observe("a", seen(), clock.at(Duration::ZERO)).is_empty());
+        assert_eq!(file_states.observe("", seen(), clock.at(Duration::ZERO)).len(), 1);
+        assert_eq!((file_states.counts().unreadable, file_states.counts().pending), (0, 1));
+    }
+
+    /// Numbers from a seed (xorshift64*).
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
+    }
+
+    #[test]
+    fn counts_and_changes_add_up_whatever_happens() {
+        for seed in 1..200 {
+            let mut state = seed;
+            let clock = Clock(Instant::now());
+            let mut file_states = FileStates::new(QUIET);
+            let mut offered: BTreeMap<Box<str>, Arc<SharedDocument>> = BTreeMap::new();
+            let mut taken: Vec<(Box<str>, Fingerprint)> = Vec::new();
+            for step in 0..100 {
+                let now = clock.at(Duration::from_millis(step * 100));
+                let name = format!("{}", random(&mut state, 8));
+                match random(&mut state, 6) {
+                    0 | 1 => {
+                        let mut seen = BTreeMap::new();
+                        let reasons = [Reason::Hidden, Reason::Unreadable, Reason::Outside, Reason::Unsupported];
+                        match random(&mut state, 8) as usize {
+                            0 => {}
+                            reason @ 1..=4 => drop(seen.insert(name.as_str().into(), Entry::Left(reasons[reason - 1]))),
+                            size => drop(seen.insert(name.as_str().into(), Entry::File(print(size as u64, 1, 1)))),
+                        }
+                        file_states.observe(if random(&mut state, 10) == 0 { "" } else { &name }, seen, now);
+                    }
+                    2 => taken.extend(file_states.take_due(now.instant, 3)),
+                    3 | 4 => {
+                        if let Some((name, fingerprint)) = taken.pop() {
+                            match random(&mut state, 3) {
+                                0 => file_states.fail(&name, &fingerprint),
+                                1 => file_states.postpone(&name, &fingerprint, now.instant),
+                                _ => drop(file_states.offer(document(&name, fingerprint))),
+                            }
+                        }
+                    }
+                    _ => {
+                        for (name, change) in file_states.take_changes() {
+                            match change {
+                                Some(document) => drop(offered.insert(name, document)),
+                                None => drop(offered.remove(&name)),
+                            }
+                        }
+                        let now_offered: BTreeMap<_, _> = file_states
+                            .entries
+                            .iter()
+                            .filter_map(|(name, entry)| match entry {
+                                FileState::Offered(document) => Some((name.clone(), Arc::clone(document))),
+                                _ => None,
+                            })
+                            .collect();
+                        assert_eq!(offered, now_offered, "seed {seed}, step {step}");
+                    }
+                }
+                let mut fresh = FileStates::new(QUIET);
+                for entry in file_states.entries.values() {
+                    fresh.count(entry, |count, by| *count += by, |bytes, by| *bytes += by);
+                }
+                assert_eq!(file_states.counts, fresh.counts, "seed {seed}, step {step}");
+                let waiting =
+                    file_states.entries.values().filter(|entry| matches!(entry, FileState::Pending(p) if p.due.is_some()));
+                assert_eq!(file_states.due.len(), waiting.count(), "seed {seed}, step {step}");
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a message is, in one token.
+
+use p2pdi::field::{InvalidField, Quoted};
+use std::{fmt, str::FromStr};
+
+/// The kind of a message that says none.
+pub const KIND_DEFAULT: &str = "text";
+/// Longest kind, in bytes: a word, not a message.
+pub(super) const KIND_MAX_BYTES: usize = 64;
+
+/// Letters, digits, `.`, `_` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageKind(Box<str>);
+
+impl MessageKind {
+    /// The token.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is that of a message that says none.
+    pub fn is_default(&self) -> bool {
+        &*self.0 == KIND_DEFAULT
+    }
+}
+
+impl FromStr for MessageKind {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let text = if text.is_empty() { KIND_DEFAULT } else { text };
+        if text.len() > KIND_MAX_BYTES {
+            return Err(InvalidField::new("kind", format!("{} bytes long; at most {KIND_MAX_BYTES} fit", text.len())));
+        }
+        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+            return Err(InvalidField::new("kind", format!("{} may have letters, digits and . _ - only", Quoted(text))));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for MessageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_one_short_token() {
+        assert_eq!("".parse::<MessageKind>().unwrap().as_str(), "text");
+        assert!("PING".parse::<MessageKind>().is_ok());
+        for text in ["two words", "é", "a/b", &"x".repeat(65)] {
+            assert!(text.parse::<MessageKind>().is_err());
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What this peer receives: the inbox, the handlers of its messages, and what a sender hears of the delivery.
+
+mod delivery;
+mod handlers;
+mod kind;
+mod queue;
+mod seen;
+mod whisper;
+
+pub use delivery::{Delivered, LocalDelivery, PendingReply};
+pub use handlers::{Handlers, REPLY_TIMEOUT, Reply};
+pub use kind::{KIND_DEFAULT, MessageKind};
+pub use queue::{Inbox, KIND_PING, KIND_PONG, KIND_UNCLAIMED, Message, Subscription};
+pub use whisper::{BODY_MAX_BYTES, Whisper};

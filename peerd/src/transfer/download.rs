@@ -1,0 +1,220 @@
+//! One GetRFC stream, received: what it may send, and the way of its bytes to the disk.
+
+use super::{
+    fetch::Progress,
+    partial::{Partial, WriteError, WrongPiece},
+    serve::CHUNK_BYTES,
+    source_selection::{Fault, Source},
+};
+use crate::connections::channels::{ChannelPool, in_words};
+use bytes::{Bytes, BytesMut};
+use p2pdi::{
+    content::PieceHashes,
+    field::InvalidField,
+    v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
+};
+use std::{
+    error::Error as _,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tonic::{Code, Status, Streaming};
+
+/// Chunks between the network and the disk: enough that neither waits for the other's hiccups, 4 MiB at most.
+const WRITE_QUEUE: usize = 16;
+
+/// Fewer bytes than this in the time that a source may stay silent are as good as none.
+const DRIP_BYTES: u64 = 4 * 1024;
+
+/// Why a source failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It refused or broke off.
+    #[error("{}", in_words(.0))]
+    Refused(Status),
+    /// It said nothing for too long.
+    #[error("stalled: too little came for {} s", .0.as_secs_f32())]
+    Stalled(Duration),
+    /// It ended before the range did.
+    #[error("ended early: {got} of {expected} bytes came")]
+    EndedEarly {
+        /// Bytes that came.
+        got: u64,
+        /// Bytes that should have come.
+        expected: u64,
+    },
+    /// It does not keep to the contract.
+    #[error("broke the protocol: {0}")]
+    Protocol(String),
+    /// It says something about the document that cannot be.
+    #[error("sent a bad header: {0}")]
+    Header(#[from] InvalidField),
+    /// It sent bytes that are not the document's.
+    #[error("sent wrong bytes in piece {0}")]
+    WrongBytes(usize),
+}
+
+impl SourceError {
+    /// Whether to ask it again.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
+            Self::Refused(status) => match status.code() {
+                Code::NotFound
+                | Code::Aborted
+                | Code::InvalidArgument
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::PermissionDenied
+                | Code::Unauthenticated => Fault::Final,
+                // Said by the server, not made of a broken connection.
+                Code::ResourceExhausted | Code::Unavailable if status.source().is_none() => Fault::Busy,
+                _ => Fault::Passing,
+            },
+            Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
+        }
+    }
+
+    /// Whether nothing it said is to be believed.
+    pub fn is_lie(&self) -> bool {
+        matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))
+    }
+}
+
+/// A stream whose header came.
+pub struct Incoming {
+    stream: Streaming<GetRfcResponse>,
+    stall: Duration,
+    /// When the present window of [`DRIP_BYTES`] began, and what came in it.
+    window: (Instant, u64),
+}
+
+/// Asks `source` and waits for the header.
+///
+/// # Errors
+/// When it cannot be reached, refuses, stalls, or sends something else first.
+pub async fn open(
+    channels: &ChannelPool,
+    source: &Source,
+    request: GetRfcRequest,
+    stall: Duration,
+) -> Result<(GetRfcHeader, Incoming), SourceError> {
+    let mut client = channels.peer(&source.endpoint);
+    let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
+    let mut incoming =
+        Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall, window: (Instant::now(), 0) };
+    match incoming.next().await? {
+        Some(Part::Header(header)) => Ok((header, incoming)),
+        Some(Part::Chunk(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
+        None => Err(SourceError::EndedEarly { got: 0, expected: 1 }),
+    }
+}
+
+impl Incoming {
+    async fn next(&mut self) -> Result<Option<Part>, SourceError> {
+        let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
+        match message.map_err(SourceError::Refused)? {
+            Some(GetRfcResponse { part: Some(part) }) => Ok(Some(part)),
+            Some(GetRfcResponse { part: None }) => Err(SourceError::Protocol("an empty message".into())),
+            None => Ok(None),
+        }
+    }
+
+    /// Receives `range` into `partial`. Returns it with how many bytes were verified and how the source did.
+    ///
+    /// # Errors
+    /// When the disk fails, which is no source's fault.
+    pub async fn download(
+        mut self,
+        mut partial: Partial,
+        range: Range<u64>,
+        progress: Arc<Progress>,
+    ) -> Result<(Partial, u64, Result<(), SourceError>), WriteError> {
+        let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
+        let writer = spawn_blocking(move || {
+            let mut verified = 0;
+            partial.restart_piece();
+            while let Some((offset, data)) = chunks.blocking_recv() {
+                match partial.write(offset, &data)? {
+                    Ok(bytes) => {
+                        verified += bytes;
+                        progress.advance(bytes);
+                    }
+                    Err(wrong) => return Ok((partial, verified, Some(wrong))),
+                }
+            }
+            Ok((partial, verified, None))
+        });
+        let received = self.pass_on(&range, &to_disk).await;
+        drop(to_disk);
+        let (partial, verified, wrong) = match writer.await {
+            Ok(written) => written?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let source = match wrong {
+            Some(WrongPiece { index }) => Err(SourceError::WrongBytes(index)),
+            None => received,
+        };
+        Ok((partial, verified, source))
+    }
+
+    /// Receives a small document into memory.
+    ///
+    /// # Errors
+    /// When the source fails, or the bytes are not those of `hashes`.
+    pub async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
+        let size = hashes.pieces().size();
+        let mut whole = BytesMut::new();
+        while let Some((_, data)) = self.next_chunk(whole.len() as u64, &(0..size)).await? {
+            whole.extend_from_slice(&data);
+        }
+        let mut hasher = hashes.pieces().hasher(0);
+        hasher.update(&whole);
+        if Some(hasher.finalize()) == hashes.get(0) { Ok(whole.freeze()) } else { Err(SourceError::WrongBytes(0)) }
+    }
+
+    /// The next chunk of a range of which `at` is the next byte; `None` when all of it came and the stream ended.
+    async fn next_chunk(&mut self, at: u64, range: &Range<u64>) -> Result<Option<(u64, Bytes)>, SourceError> {
+        let Some(part) = self.next().await? else {
+            let (got, expected) = (at - range.start, range.end - range.start);
+            return if got == expected { Ok(None) } else { Err(SourceError::EndedEarly { got, expected }) };
+        };
+        let Part::Chunk(Chunk { offset, data }) = part else {
+            return Err(SourceError::Protocol("a second header".into()));
+        };
+        if offset != at || data.is_empty() {
+            return Err(SourceError::Protocol(format!(
+                "a chunk of {} bytes for offset {offset}, where {at} was next",
+                data.len()
+            )));
+        }
+        if data.len() > CHUNK_BYTES {
+            return Err(SourceError::Protocol(format!("a chunk of {} bytes; at most {CHUNK_BYTES} are allowed", data.len())));
+        }
+        self.window.1 += data.len() as u64;
+        if self.window.0.elapsed() >= self.stall {
+            if self.window.1 < DRIP_BYTES && at + (data.len() as u64) < range.end {
+                return Err(SourceError::Stalled(self.stall));
+            }
+            self.window = (Instant::now(), 0);
+        }
+        if data.len() as u64 > range.end - at {
+            return Err(SourceError::Protocol("more bytes than it said".into()));
+        }
+        Ok(Some((offset, data)))
+    }
+
+    async fn pass_on(&mut self, range: &Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
+        let mut at = range.start;
+        while let Some((offset, data)) = self.next_chunk(at, range).await? {
+            at += data.len() as u64;
+            if to_disk.send((offset, data)).await.is_err() {
+                // The writer ended first and says why.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! A limit on bytes per second, shared by all streams. Pure.
+
+use std::time::{Duration, Instant};
+
+/// How much may be sent at once after a pause, as time at the limit's rate: short enough that the rate holds within a second,
+/// long enough that a timer's grain does not cost throughput.
+const BURST: Duration = Duration::from_millis(100);
+
+/// Smallest piece that [`RateLimit::share_of`] makes: below it the frames around it would weigh more than the limit.
+const CHUNK_MIN_BYTES: usize = 4 * 1024;
+
+/// A token bucket that lends: a send is always allowed, and tells how long to wait before the next (generic cell rate
+/// algorithm, ITU-T I.371).
+#[derive(Debug)]
+pub struct RateLimit {
+    bytes_per_second: u64,
+    /// When all that was sent is paid for.
+    paid_at: Instant,
+}
+
+impl RateLimit {
+    /// A limit of `bytes_per_second`, at least 1.
+    pub fn new(bytes_per_second: u64, now: Instant) -> Self {
+        Self { bytes_per_second: bytes_per_second.max(1), paid_at: now }
+    }
+
+    /// Counts `bytes` as sent and returns how long the sender waits first.
+    pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        let begin = self.paid_at.max(earliest);
+        self.paid_at = begin + self.cost(bytes);
+        begin.saturating_duration_since(now)
+    }
+
+    /// Takes back what was counted and not sent.
+    pub fn give_back(&mut self, bytes: u64) {
+        self.paid_at = self.paid_at.checked_sub(self.cost(bytes)).unwrap_or(self.paid_at);
+    }
+
+    /// Most bytes to send in one piece, so that a reader who waits for the next one does not take the limit for a stall.
+    pub fn share_of(&self, chunk: usize) -> usize {
+        usize::try_from(self.bytes_per_second / 4).unwrap_or(usize::MAX).clamp(CHUNK_MIN_BYTES.min(chunk), chunk)
+    }
+
+    fn cost(&self, bytes: u64) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "a nanosecond in a year of sending")]
+        Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_sender_gets_the_rate_and_no_more() {
+        let start = Instant::now();
+        let (mut rate_limit, mut now) = (RateLimit::new(1_000_000, start), start);
+        for _ in 0..100 {
+            now += rate_limit.take(50_000, now);
+        }
+        let took = now - start;
+        assert!(took >= Duration::from_millis(4_800) && took <= Duration::from_millis(5_000), "{took:?}");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_owed() {
+        let start = Instant::now();
+        let mut rate_limit = RateLimit::new(1_000, start);
+        for _ in 0..1_000 {
+            rate_limit.take(256 * 1024, start);
+            rate_limit.give_back(256 * 1024);
+        }
+        assert_eq!(rate_limit.take(1, start), Duration::ZERO);
+        assert_eq!((rate_limit.share_of(256 * 1024), RateLimit::new(1 << 30, start).share_of(9)), (CHUNK_MIN_BYTES, 9));
+    }
+
+    #[test]
+    fn a_pause_earns_only_a_short_burst() {
+        let start = Instant::now();
+        let mut rate_limit = RateLimit::new(1_000_000, start);
+        let later = start + Duration::from_secs(60);
+        assert_eq!(rate_limit.take(100_000, later), Duration::ZERO);
+        assert_eq!(rate_limit.take(100_000, later), Duration::ZERO);
+        assert_eq!(rate_limit.take(1, later), Duration::from_millis(100));
+    }
+}

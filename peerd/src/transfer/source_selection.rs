@@ -1,0 +1,247 @@
+//! Which holder to ask next. Pure.
+
+use p2pdi::endpoint::Endpoint;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// How often in a row a holder must fail, without a verified byte between, before it is given up.
+const FAILURES_MIN: u32 = 4;
+/// How long a holder may go on failing: one that cannot be reached is probably not there.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long one may that lives and says that it is busy, or about to restart: its uploads end, and it comes back.
+const PATIENCE_BUSY: Duration = Duration::from_secs(30);
+/// Pause before the second try of the same holder; doubles with each further one.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(3);
+
+/// A peer that says it has the document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its name, or its endpoint where the name is not known.
+    pub name: String,
+    /// Where it is dialled.
+    pub endpoint: Endpoint,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name == self.endpoint.as_str() { f.write_str(&self.name) } else { write!(f, "{} ({})", self.name, self.endpoint) }
+    }
+}
+
+/// What became of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Who.
+    pub source: Source,
+    /// Verified bytes it sent.
+    pub bytes: u64,
+    /// Why it is not asked any more, if so.
+    pub dropped: Option<String>,
+}
+
+/// How a source failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It may do better next time: a broken connection, a stall.
+    Passing,
+    /// It lives and says that it may do better later: a full server, or one that stops.
+    Busy,
+    /// It will not: it sent a wrong byte, broke the protocol, or does not have the document.
+    Final,
+}
+
+/// All holders of one document and how they did.
+#[derive(Debug)]
+pub struct SourceSelection {
+    all: Vec<Candidate>,
+    current: usize,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    report: SourceReport,
+    failures: u32,
+    /// Since when it fails, and when it last did.
+    failing: Option<(Instant, Instant)>,
+    patience: Duration,
+    /// Never to be asked again.
+    done: bool,
+}
+
+impl Candidate {
+    fn new(source: Source) -> Self {
+        let report = SourceReport { source, bytes: 0, dropped: None };
+        Self { report, failures: 0, failing: None, patience: PATIENCE, done: false }
+    }
+
+    fn forgive(&mut self) {
+        (self.failures, self.failing, self.patience) = (0, None, PATIENCE);
+    }
+
+    fn pause(&self, now: Instant) -> Duration {
+        let Some((_, last)) = self.failing else { return Duration::ZERO };
+        let pause = (RETRY_FIRST * (1 << self.failures.saturating_sub(1).min(8))).min(RETRY_MAX);
+        (last + pause).saturating_duration_since(now)
+    }
+}
+
+impl SourceSelection {
+    /// Holders in the order of preference.
+    pub fn new(sources: Vec<Source>) -> Self {
+        let mut new = Self { all: Vec::new(), current: 0 };
+        new.add(sources);
+        new
+    }
+
+    /// Takes more holders. Those it knows are left aside, but one that was given up for passing faults gets another chance.
+    /// Returns whether there is anybody to ask that there was not before.
+    pub fn add(&mut self, sources: Vec<Source>) -> bool {
+        let mut more = false;
+        for source in sources {
+            match self.all.iter_mut().find(|known| known.report.source.endpoint == source.endpoint) {
+                None => self.all.push(Candidate::new(source)),
+                Some(known) if known.report.dropped.is_some() && !known.done => {
+                    known.report.dropped = None;
+                    known.forgive();
+                }
+                Some(_) => continue,
+            }
+            more = true;
+        }
+        more
+    }
+
+    /// The source to ask and how long to wait before; `None` when all are dropped.
+    pub fn next(&self, now: Instant) -> Option<(usize, Duration)> {
+        let order = (0..self.all.len()).map(|step| (self.current + step) % self.all.len());
+        let index = order
+            .filter(|index| self.all[*index].report.dropped.is_none())
+            .min_by_key(|index| (self.all[*index].pause(now), self.all[*index].failures))?;
+        Some((index, self.all[index].pause(now)))
+    }
+
+    /// The source of this index.
+    pub fn get(&self, index: usize) -> &Source {
+        &self.all[index].report.source
+    }
+
+    /// Verified bytes came from a source.
+    pub fn progressed(&mut self, index: usize, bytes: u64) {
+        if bytes > 0 {
+            self.all[index].report.bytes += bytes;
+            self.all[index].forgive();
+            self.current = index;
+        }
+    }
+
+    /// A source failed; the next one in line is preferred from now on.
+    pub fn failed(&mut self, index: usize, fault: Fault, why: String, now: Instant) {
+        let candidate = &mut self.all[index];
+        candidate.failures += 1;
+        let since = candidate.failing.map_or(now, |(since, _)| since);
+        candidate.failing = Some((since, now));
+        match fault {
+            Fault::Final => candidate.done = true,
+            Fault::Busy => candidate.patience = PATIENCE_BUSY,
+            Fault::Passing => {}
+        }
+        let enough = candidate.failures >= FAILURES_MIN && now.saturating_duration_since(since) >= candidate.patience;
+        if candidate.done || enough {
+            candidate.report.dropped = Some(why);
+        }
+        self.current = (index + 1) % self.all.len();
+    }
+
+    /// What became of each.
+    pub fn reports(&self) -> Vec<SourceReport> {
+        self.all.iter().map(|candidate| candidate.report.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(n: u16) -> SourceSelection {
+        SourceSelection::new(
+            (1..=n)
+                .map(|port| Source { name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}").parse().unwrap() })
+                .collect(),
+        )
+    }
+
+    /// Fails one source with each try until it is given up; returns how long that took, and how often it was tried.
+    fn given_up_after(sources: &mut SourceSelection, fault: Fault) -> (Duration, u32) {
+        let begun = Instant::now();
+        let (mut now, mut tries) = (begun, 0);
+        while let Some((index, pause)) = sources.next(now) {
+            assert!(pause <= RETRY_MAX);
+            now += pause;
+            tries += 1;
+            sources.failed(index, fault, "broke".into(), now);
+        }
+        (now - begun, tries)
+    }
+
+    #[test]
+    fn a_busy_source_is_waited_for_longer_than_one_that_is_not_there() {
+        let (absent, tries) = given_up_after(&mut sources(1), Fault::Passing);
+        assert!(absent >= PATIENCE && absent <= PATIENCE + RETRY_MAX && tries >= FAILURES_MIN, "{absent:?}, {tries} tries");
+        let (busy, tries) = given_up_after(&mut sources(1), Fault::Busy);
+        assert!(busy >= PATIENCE_BUSY && busy <= PATIENCE_BUSY + RETRY_MAX && tries < 20, "{busy:?}, {tries} tries");
+    }
+
+    #[test]
+    fn a_later_search_revives_a_source_that_was_given_up_and_no_liar() {
+        let mut sources = sources(2);
+        let known = vec![sources.get(0).clone(), sources.get(1).clone()];
+        sources.failed(1, Fault::Final, "wrong bytes".into(), Instant::now());
+        given_up_after(&mut sources, Fault::Passing);
+        assert!(sources.add(known.clone()));
+        assert_eq!(sources.next(Instant::now()), Some((0, Duration::ZERO)));
+        assert_eq!(sources.reports()[1].dropped.as_deref(), Some("wrong bytes"));
+        assert!(!sources.add(known));
+    }
+
+    #[test]
+    fn a_source_with_a_final_fault_is_never_asked_again() {
+        let mut sources = sources(2);
+        let now = Instant::now();
+        assert_eq!(sources.next(now), Some((0, Duration::ZERO)));
+        sources.failed(0, Fault::Final, "wrong bytes".into(), now);
+        assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
+        sources.failed(1, Fault::Final, "gone".into(), now);
+        assert_eq!(sources.next(now), None);
+        assert_eq!(sources.reports()[0].dropped.as_deref(), Some("wrong bytes"));
+    }
+
+    #[test]
+    fn others_are_tried_before_a_failing_one_again_and_that_after_a_growing_pause() {
+        let mut sources = sources(2);
+        let now = Instant::now();
+        sources.failed(0, Fault::Passing, "broke".into(), now);
+        assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
+        sources.failed(1, Fault::Passing, "broke".into(), now);
+        assert_eq!(sources.next(now), Some((0, RETRY_FIRST)));
+        sources.failed(0, Fault::Passing, "broke".into(), now);
+        sources.failed(1, Fault::Passing, "broke".into(), now);
+        assert_eq!(sources.next(now), Some((0, RETRY_FIRST * 2)));
+        let later = now + RETRY_FIRST;
+        assert_eq!(sources.next(later), Some((0, RETRY_FIRST)), "waiting for others counts");
+    }
+
+    #[test]
+    fn a_source_that_delivers_is_kept() {
+        let mut sources = sources(2);
+        let now = Instant::now();
+        for _ in 0..20 {
+            sources.progressed(1, 1);
+            assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
+        }
+        assert!(!sources.add(vec![sources.get(0).clone()]));
+    }
+}

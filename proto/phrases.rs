@@ -1,0 +1,37 @@
+//! How counts are said to people. Pure.
+
+use crate::v1::BroadcastResponse;
+
+/// So many things in words: "1 peer", "2 peers". `one`: what one of them is called, of those that get an s.
+pub fn counted(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What came of a broadcast; `asked`: whether acknowledgements were.
+pub fn heard(tally: &BroadcastResponse, asked: bool) -> String {
+    if !asked {
+        return format!("sent; {} known", counted(tally.known, "peer"));
+    }
+    let has = if tally.acknowledged == 1 || tally.known == 1 { "has" } else { "have" };
+    let missing = if tally.missing.is_empty() { String::new() } else { format!("; missing: {}", tally.missing.join(", ")) };
+    format!("{} of {} {has} it{missing}", tally.acknowledged, counted(tally.known, "known peer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_one_and_all_others_are_many() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "peer")), ["0 peers", "1 peer", "2 peers"]);
+        let tally = |known, acknowledged, missing: &[&str]| BroadcastResponse {
+            known,
+            acknowledged,
+            missing: missing.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert_eq!(heard(&tally(1, 1, &[]), true), "1 of 1 known peer has it");
+        assert_eq!(heard(&tally(3, 1, &["B", "C"]), true), "1 of 3 known peers has it; missing: B, C");
+        assert_eq!(heard(&tally(1, 0, &["B"]), true), "0 of 1 known peer has it; missing: B");
+        assert_eq!(heard(&tally(1, 0, &[]), false), "sent; 1 peer known");
+    }
+}
