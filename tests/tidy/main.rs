@@ -90,94 +90,61 @@ fn crates_know_only_what_the_arrows_say() {
     }
 }
 
-/// A part of `peerd`, and which others it names. `node` wires all of them and `service` and `http` speak for them to the network;
-/// every other edge is here for the reason beside it, and a new one wants a reason too.
-const PEERD_EDGES: [(&str, &[&str]); 25] = [
-    (
-        "node",
-        &[
-            "acquaintances",
-            "catalog",
-            "config",
-            "dial",
-            "discovery",
-            "http",
-            "identity",
-            "mesh",
-            "messages",
-            "network",
-            "places",
-            "service",
-            "session",
-            "share",
-            "transfer",
-        ],
-    ),
-    (
-        "service",
-        &["attended", "catalog", "identity", "mesh", "messages", "network", "overlay", "places", "session", "share", "transfer"],
-    ),
-    ("http", &["attended", "catalog", "dial", "mesh", "messages", "network", "overlay", "service", "words"]),
-    // What a program asks of its own peer; begins and ends the node.
-    ("peer", &["config", "dial", "discovery", "messages", "node", "overlay", "service"]),
-    // Who may control the peer is a flag, and the service's word; bootnodes are of the discovery.
-    ("config", &["discovery", "service"]),
-    // Everybody whom the registry lists, and whom the mesh has heard of.
-    ("acquaintances", &["mesh", "session"]),
-    // The index of one's own documents, with what was learned from peers the session knows of, asked by way of dial.
-    ("catalog", &["acquaintances", "dial", "document", "identity", "session", "share"]),
-    // A client of other peers, as a library for the command line.
-    ("locate", &["dial", "document", "transfer"]),
-    // Finds the receiver through the session and dials it, or has the mesh carry the message.
-    ("messages", &["dial", "identity", "mesh", "session"]),
-    // Drives the overlay and the routing over links; gives what arrives to the post; asks the session whom to turn to.
-    ("mesh", &["backoff", "dial", "discovery", "identity", "messages", "overlay", "routing", "session"]),
-    // Asks peers for their links, beginning with those of the mesh and those that the session knows of.
-    ("network", &["dial", "mesh", "overlay", "session"]),
-    // Speaks of peers as the overlay does; announces who this one is.
-    ("discovery", &["backoff", "identity", "overlay"]),
-    ("overlay", &[]),
-    // Speaks of peers as the overlay does.
-    ("routing", &["overlay"]),
-    // Pauses between tries.
-    ("backoff", &[]),
-    // Reports the load with its keepalives, and keeps its cookie in the state folder.
-    ("session", &["backoff", "identity", "transfer"]),
-    // Sends what the share opens, to as many as there are places for; fetches by way of dial.
-    ("transfer", &["dial", "document", "places", "share"]),
-    // Streams whose callers must read them.
-    ("attended", &[]),
-    ("dial", &[]),
-    // What a name says of a number, whoever lists it.
-    ("document", &["share"]),
-    ("identity", &["overlay"]),
-    // So many at once, and fewer of one address.
-    ("places", &[]),
-    ("share", &[]),
-    ("words", &[]),
+/// The parts of `peerd` in their order: each may name those before it, never those after it. `node` wires them.
+const PEERD_PARTS: [&str; 18] = [
+    // Who this peer is, and the folder that remembers it.
+    "identity",
+    // Channels to other peers, admission of calls from them.
+    "connections",
+    // What the peer has.
+    "documents",
+    // Whom it knows.
+    "session",
+    "overlay",
+    "discovery",
+    "config",
+    // What arrives; the mesh delivers to it.
+    "inbox",
+    "mesh",
+    "topology",
+    // Who has a document, and how it moves.
+    "holders",
+    "transfer",
+    // What the peer says.
+    "messages",
+    // How it is reached.
+    "rpc",
+    "http",
+    "node",
+    "peer",
     // Of the program, not the library.
-    ("progress", &[]),
+    "progress",
 ];
+/// Arrows against the order that are still there; an entry that is gone from the code fails too.
+const PEERD_WRONG_WAY: [(&str, &str); 4] =
+    [("config", "rpc"), ("holders", "transfer"), ("identity", "overlay"), ("session", "transfer")];
 
 #[test]
-fn parts_of_the_peer_meet_only_where_the_table_says() {
+fn parts_of_the_peer_know_only_those_before_them() {
     let sources = sources();
-    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut wrong = BTreeSet::new();
     for (path, code) in below(&sources, &["peerd/src/"]) {
-        let part = path.strip_prefix("peerd/src/").unwrap().split(['/', '.']).next().unwrap().to_owned();
-        if ["lib", "main"].contains(&part.as_str()) {
+        let part = path.strip_prefix("peerd/src/").unwrap().split(['/', '.']).next().unwrap();
+        if ["lib", "main"].contains(&part) {
             continue;
         }
-        let named = found.entry(part.clone()).or_default();
-        named.extend(crate_paths(&code).into_iter().filter(|other| *other != part));
+        let place = |name: &str| PEERD_PARTS.iter().position(|part| *part == name);
+        let own = place(part).unwrap_or_else(|| panic!("{path}: the part {part} has no place in PEERD_PARTS"));
+        for other in crate_paths(&code) {
+            match place(&other) {
+                Some(at) if at > own => drop(wrong.insert((part.to_owned(), other))),
+                Some(_) => {}
+                None => panic!("{path} names crate::{other}, which has no place in PEERD_PARTS"),
+            }
+        }
     }
-    let expected: BTreeMap<String, BTreeSet<String>> = PEERD_EDGES
-        .iter()
-        .map(|(part, others)| ((*part).to_owned(), others.iter().map(|other| (*other).to_owned()).collect()))
-        .collect();
-    for part in expected.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
-        assert_eq!(found.get(part), expected.get(part), "what peerd's part {part} names, and what it may");
-    }
+    let known: BTreeSet<_> = PEERD_WRONG_WAY.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
+    assert_eq!(wrong, known, "arrows against the order of the parts");
 }
 
 /// The first names of all paths that begin with `crate::`, those within braces included.
@@ -214,28 +181,28 @@ fn first_word(text: &str) -> String {
 /// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
 const PURE: [&str; 28] = [
     "registry/src/table",
-    "peerd/src/transfer/sources.rs",
-    "peerd/src/transfer/pace.rs",
-    "peerd/src/catalog/learned.rs",
-    "peerd/src/backoff.rs",
+    "peerd/src/transfer/source_selection.rs",
+    "peerd/src/transfer/rate_limit.rs",
+    "peerd/src/documents/remote_index.rs",
+    "proto/backoff.rs",
     "peerd/src/overlay",
     "peerd/src/discovery/announcement.rs",
     "peerd/src/discovery/bootnodes.rs",
-    "peerd/src/discovery/nearby.rs",
-    "peerd/src/routing",
+    "peerd/src/discovery/lan_peers.rs",
     "peerd/src/mesh/acks.rs",
-    "peerd/src/mesh/lost.rs",
-    "peerd/src/mesh/namesakes.rs",
-    "peerd/src/mesh/strangers.rs",
-    "peerd/src/network/picture.rs",
-    "peerd/src/network/history.rs",
-    "peerd/src/messages/seen.rs",
-    "peerd/src/messages/kind.rs",
-    "peerd/src/share/title",
-    "peerd/src/share/number.rs",
-    "peerd/src/share/index.rs",
-    "peerd/src/document.rs",
-    "peerd/src/words.rs",
+    "peerd/src/mesh/reconnect.rs",
+    "peerd/src/mesh/name_conflicts.rs",
+    "peerd/src/mesh/abuse.rs",
+    "peerd/src/topology/snapshot.rs",
+    "peerd/src/topology/history.rs",
+    "peerd/src/inbox/seen.rs",
+    "peerd/src/inbox/kind.rs",
+    "peerd/src/documents/share/title",
+    "peerd/src/documents/share/number.rs",
+    "peerd/src/documents/share/index.rs",
+    "peerd/src/documents/info.rs",
+    "proto/phrases.rs",
+    "proto/contact.rs",
     "proto/content.rs",
     "proto/document.rs",
     "proto/endpoint.rs",
