@@ -14,5 +14,5 @@ pub mod store;
 pub mod table;
 mod writer;
 
-pub use config::{Config, State};
+pub use config::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
 pub use server::{Registry, RegistryError};

@@ -1,12 +1,15 @@
 //! `registry`: parse, bind, serve, drain.
 
+mod flags;
+
 use clap::Parser as _;
+use flags::Flags;
 use p2pdi::server::{Stopped, until_stopped};
-use registry::{Config, Registry, RegistryError};
+use registry::{Registry, RegistryError};
 use std::{fmt, io::Write as _, process::ExitCode};
 use tokio::net::TcpListener;
 
-/// Why the program ends with 1: one line, and what to do about it.
+/// Why the program exits with 1, in one line, and what to do about it.
 struct Failure {
     message: String,
     hint: Option<String>,
@@ -25,35 +28,35 @@ impl From<RegistryError> for Failure {
 }
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let flags = Flags::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&Failure::new(format_args!("cannot start threads: {error}"), "")),
     };
-    let outcome = runtime.block_on(run(config));
-    // Not waiting for what a second signal left behind.
+    let outcome = runtime.block_on(run(flags));
+    // Do not wait for calls that a second signal cut off.
     runtime.shutdown_background();
     match outcome {
         Ok(Stopped::Done(())) => ExitCode::SUCCESS,
-        // As a shell says of what Ctrl-C ended.
+        // What shells report for a process that SIGINT ended.
         Ok(Stopped::AtOnce) => ExitCode::from(130),
         Err(failure) => failed(&failure),
     }
 }
 
-async fn run(config: Config) -> Result<Stopped<()>, Failure> {
-    let telemetry = p2pdi::telemetry::init("registry", &config.log_filter())
+async fn run(flags: Flags) -> Result<Stopped<()>, Failure> {
+    let telemetry = p2pdi::telemetry::init("registry", &flags.log_filter())
         .map_err(|error| Failure::new(error, "see --help for --log, and OpenTelemetry's documentation for OTEL_*"))?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = TcpListener::bind(flags.listen).await.map_err(|error| {
         Failure::new(
-            format_args!("cannot listen on {}: {error}", config.listen),
+            format_args!("cannot listen on {}: {error}", flags.listen),
             "stop what listens there, or choose another address with --listen; port 0 picks a free one",
         )
     })?;
-    let registry = Registry::open(&config)?;
+    let registry = Registry::open(&flags.into())?;
     let address = listener.local_addr().map_err(|error| Failure::new(error, ""))?;
     let stopped = until_stopped(async |stop| {
-        // A closed standard output is no reason not to serve.
+        // It serves also when standard output is closed.
         let _closed = writeln!(std::io::stdout(), "listening on {address}");
         registry.serve(listener, stop).await
     });
@@ -66,7 +69,7 @@ async fn run(config: Config) -> Result<Stopped<()>, Failure> {
     Ok(Stopped::Done(()))
 }
 
-/// The one place that speaks to the person at the terminal.
+/// Prints why the program ends. Nothing else writes to the terminal, except for the line that names the address.
 fn failed(failure: &Failure) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let _closed = writeln!(stderr, "error: {}", failure.message);
