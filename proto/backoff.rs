@@ -1,4 +1,6 @@
-//! Pauses between tries. Pure.
+//! Pauses between tries.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use std::time::Duration;
 

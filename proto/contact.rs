@@ -1,4 +1,6 @@
-//! A peer's id, name and endpoint: what it takes to dial it and to recognize it. Pure.
+//! A peer's id, name and endpoint: what it takes to dial it and to recognize it.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::{
     endpoint::Endpoint,

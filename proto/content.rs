@@ -5,7 +5,7 @@
 //! values of all pieces gives the document's own hash, so a list of piece hashes proves itself against the one hash that
 //! identifies the document, and each piece can then be checked alone.
 //!
-//! Pure: no I/O here.
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::InvalidField;
 use blake3::hazmat::{HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};

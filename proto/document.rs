@@ -1,4 +1,6 @@
 //! Names of documents, from a share or from a stranger.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted, is_terminal_control};
 use std::{fmt, path::PathBuf};

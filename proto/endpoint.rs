@@ -1,4 +1,6 @@
 //! Addresses that others can dial.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted};
 use std::{

@@ -1,4 +1,6 @@
 //! What is wrong with a value from the wire, said so that its sender can correct it.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! Names of peers.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted};
 use std::{cmp::Ordering, fmt, hash, str::FromStr};

@@ -1,4 +1,6 @@
-//! How counts are said to people. Pure.
+//! How counts are said to people.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::v1::BroadcastResponse;
 

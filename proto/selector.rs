@@ -1,4 +1,6 @@
 //! Labels of peers, and patterns that select by name.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The registry of P2P-DI: leases, kept on disk, told to whoever asks.
 //!
-//! `table` decides, and is pure. `store` keeps what was decided, `writer` writes it in batches before it shows,
+//! `table` decides: it only computes. `store` keeps what was decided, `writer` writes it in batches before it shows,
 //! `expiry` ends leases when their time comes, `service` and `http` speak to the outside, `server` wires them.
 
 mod clock;

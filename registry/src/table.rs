@@ -1,9 +1,11 @@
 //! The lease table: who has which name, until when, and what changed since when.
 //!
-//! Pure: time and randomness are passed in, nothing here waits, writes or spawns. A Register or Leave comes in two
+//! Time and randomness are passed in, nothing here waits, writes or spawns. A Register or Leave comes in two
 //! steps, so that nothing shows before it is on disk: `prepare_*` checks it and takes the name, the caller writes the
 //! [`Change`] it gives, and [`Table::commit`] or [`Table::abort`] ends it. Until then further changes of that name are
 //! answered [`Refusal::Busy`], while its present lease goes on as before.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 mod addresses;
 mod cursor;

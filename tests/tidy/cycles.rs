@@ -49,13 +49,13 @@ const KNOWN_FILES: [&[&str]; 12] = [
     &["registry/src/leases.rs", "registry/src/writer.rs"],
     &["registry/src/table/cursor.rs", "registry/src/table/query.rs"],
     &[
-        "peerd/src/overlay/islands.rs",
         "peerd/src/overlay/link.rs",
         "peerd/src/overlay/membership/message.rs",
         "peerd/src/overlay/membership/mod.rs",
         "peerd/src/overlay/membership/passive.rs",
         "peerd/src/overlay/mod.rs",
-        "peerd/src/overlay/plumtree/lives.rs",
+        "peerd/src/overlay/partitions.rs",
+        "peerd/src/overlay/plumtree/incarnations.rs",
         "peerd/src/overlay/plumtree/message.rs",
         "peerd/src/overlay/plumtree/missing.rs",
         "peerd/src/overlay/plumtree/mod.rs",
@@ -63,20 +63,11 @@ const KNOWN_FILES: [&[&str]; 12] = [
         "peerd/src/overlay/plumtree/tree.rs",
         "peerd/src/overlay/plumtree/window.rs",
     ],
-    &["peerd/src/share.rs", "peerd/src/share/indexer.rs"],
+    &["peerd/src/documents/share.rs", "peerd/src/documents/share/indexer.rs"],
+    &["peerd/src/inbox/handlers.rs", "peerd/src/inbox/queue.rs"],
     &["peerd/src/session/known.rs", "peerd/src/session/mod.rs"],
-    &[
-        "peerd/src/mesh/driver.rs",
-        "peerd/src/mesh/link.rs",
-        "peerd/src/mesh/mod.rs",
-        "peerd/src/mesh/state.rs",
-        "peerd/src/mesh/state/joins.rs",
-        "peerd/src/messages/handlers.rs",
-        "peerd/src/messages/inbox.rs",
-        "peerd/src/messages/post.rs",
-        "peerd/src/messages/whisper.rs",
-    ],
-    &["peerd/src/catalog/learn.rs", "peerd/src/catalog/learned.rs", "peerd/src/catalog/mod.rs"],
+    &["peerd/src/mesh/driver.rs", "peerd/src/mesh/mod.rs", "peerd/src/mesh/state.rs", "peerd/src/mesh/state/joins.rs"],
+    &["peerd/src/transfer/download.rs", "peerd/src/transfer/fetch.rs"],
     &[
         "peerd/src/http.rs",
         "peerd/src/http/documents.rs",
@@ -84,10 +75,9 @@ const KNOWN_FILES: [&[&str]; 12] = [
         "peerd/src/http/messages.rs",
         "peerd/src/http/page.rs",
     ],
-    &["peerd/src/transfer/fetch.rs", "peerd/src/transfer/receive.rs"],
     &["peerd/src/peer/builder.rs", "peerd/src/peer/handle.rs", "peerd/src/peer/mod.rs"],
 ];
-const KNOWN_PARTS: [&[&str]; 1] = [&["mesh", "messages"]];
+const KNOWN_PARTS: [&[&str]; 0] = [];
 
 fn compare(what: &str, found: &[(BTreeSet<String>, String)], known: &[&[&str]]) {
     println!("{} cycles between {what}", found.len());

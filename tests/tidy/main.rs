@@ -5,13 +5,19 @@
 
 mod cycles;
 mod modules;
+mod pure;
 mod syntax;
+mod tokens;
 
+use modules::Modules;
+use proc_macro2::TokenStream;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
+use syntax::Kind;
 
 /// Folders with our own Rust sources.
 const SOURCES: [&str; 7] = ["proto", "registry", "peerd", "p2pctl", "tests", "benches", "build.rs"];
@@ -36,8 +42,28 @@ fn roots() -> Vec<String> {
     files.filter(|file| root().join(file).exists()).collect()
 }
 
-/// Every Rust source: its path from the root, and its text.
-fn sources() -> BTreeMap<String, String> {
+/// A Rust source, parsed.
+struct Source {
+    text: String,
+    /// Without what only tests compile.
+    product: syn::File,
+    /// What only tests compile.
+    tests: TokenStream,
+}
+
+impl Source {
+    fn parse(path: &str, text: String) -> Self {
+        let (product, tests) = syntax::split(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        Self { text, product, tests }
+    }
+
+    fn tokens(&self) -> TokenStream {
+        self.text.parse().unwrap()
+    }
+}
+
+/// Every Rust source, by its path from the root.
+fn sources() -> BTreeMap<String, Source> {
     let mut found = BTreeMap::new();
     let mut waiting: Vec<PathBuf> = SOURCES.iter().map(|path| root().join(path)).collect();
     while let Some(path) = waiting.pop() {
@@ -46,30 +72,28 @@ fn sources() -> BTreeMap<String, String> {
                 .extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("target")));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-            found.insert(name, fs::read_to_string(&path).unwrap());
+            let source = Source::parse(&name, fs::read_to_string(&path).unwrap());
+            found.insert(name, source);
         }
     }
     assert!(found.len() > 50, "{:?}", found.keys());
     found
 }
 
-/// The product's own lines: no test module (which stands last, where there is one), no comments.
-fn code(text: &str) -> String {
-    let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    product.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code)).collect::<Vec<_>>().join("\n")
-}
-
+/// Files that only tests compile: those of test targets and benchmarks, and modules of the product behind `#[cfg(test)]`.
 fn is_test(path: &str) -> bool {
-    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/conformance.rs")
+    static IN_PRODUCT: LazyLock<BTreeSet<String>> =
+        LazyLock::new(|| roots().iter().flat_map(|root| Modules::read(root, &read_source).test_files).collect());
+    path.starts_with("tests/") || path.contains("/tests/") || IN_PRODUCT.contains(path)
 }
 
-/// Sources whose path begins with one of these.
-fn below<'a>(sources: &'a BTreeMap<String, String>, paths: &'a [&str]) -> impl Iterator<Item = (&'a str, String)> {
+/// Sources of the product whose path begins with one of these.
+fn below<'a>(sources: &'a BTreeMap<String, Source>, paths: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a Source)> {
     for path in paths {
         assert!(sources.keys().any(|source| source.starts_with(path)), "{path} is in a list here and not in the tree");
     }
-    let chosen = sources.iter().filter(|(source, _)| paths.iter().any(|path| source.starts_with(path)));
-    chosen.map(|(source, text)| (source.as_str(), code(text)))
+    let chosen = sources.iter().filter(|(source, _)| paths.iter().any(|path| source.starts_with(path)) && !is_test(source));
+    chosen.map(|(path, source)| (path.as_str(), source))
 }
 
 #[test]
@@ -126,20 +150,19 @@ const PEERD_WRONG_WAY: [(&str, &str); 4] =
 
 #[test]
 fn parts_of_the_peer_know_only_those_before_them() {
-    let sources = sources();
+    let place = |name: &str| PEERD_PARTS.iter().position(|part| *part == name);
     let mut wrong = BTreeSet::new();
-    for (path, code) in below(&sources, &["peerd/src/"]) {
-        let part = path.strip_prefix("peerd/src/").unwrap().split(['/', '.']).next().unwrap();
-        if ["lib", "main"].contains(&part) {
-            continue;
+    for root in ["peerd/src/lib.rs", "peerd/src/main.rs"] {
+        let modules = Modules::read(root, &read_source);
+        let part = |path: &str| path.strip_prefix("peerd/src/").unwrap().split(['/', '.']).next().unwrap().to_owned();
+        for path in modules.files().keys().filter(|path| **path != root) {
+            assert!(place(&part(path)).is_some(), "{path}: its part has no place in PEERD_PARTS");
         }
-        let place = |name: &str| PEERD_PARTS.iter().position(|part| *part == name);
-        let own = place(part).unwrap_or_else(|| panic!("{path}: the part {part} has no place in PEERD_PARTS"));
-        for other in crate_paths(&code) {
-            match place(&other) {
-                Some(at) if at > own => drop(wrong.insert((part.to_owned(), other))),
-                Some(_) => {}
-                None => panic!("{path} names crate::{other}, which has no place in PEERD_PARTS"),
+        for (path, line, other) in modules.parts().into_iter().filter(|(path, ..)| *path != root) {
+            let at =
+                place(&other).unwrap_or_else(|| panic!("{path}:{line} names crate::{other}, which has no place in PEERD_PARTS"));
+            if Some(at) > place(&part(path)) {
+                wrong.insert((part(path), other));
             }
         }
     }
@@ -147,136 +170,31 @@ fn parts_of_the_peer_know_only_those_before_them() {
     assert_eq!(wrong, known, "arrows against the order of the parts");
 }
 
-/// The first names of all paths that begin with `crate::`, those within braces included.
-fn crate_paths(code: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        let Some(group) = rest.strip_prefix('{') else {
-            names.insert(first_word(rest));
-            continue;
-        };
-        // Names at the first level of the braces.
-        let (mut depth, mut begins) = (0, true);
-        for (index, c) in group.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => begins = true,
-                c if begins && !c.is_whitespace() => {
-                    names.insert(first_word(&group[index..]));
-                    begins = false;
-                }
-                _ => {}
-            }
-        }
-    }
-    names
-}
-
-fn first_word(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
-/// Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
-const PURE: [&str; 28] = [
-    "registry/src/table",
-    "peerd/src/transfer/source_selection.rs",
-    "peerd/src/transfer/rate_limit.rs",
-    "peerd/src/documents/remote_index.rs",
-    "proto/backoff.rs",
-    "peerd/src/overlay",
-    "peerd/src/discovery/announcement.rs",
-    "peerd/src/discovery/bootnodes.rs",
-    "peerd/src/discovery/lan_peers.rs",
-    "peerd/src/mesh/acks.rs",
-    "peerd/src/mesh/reconnect.rs",
-    "peerd/src/mesh/name_conflicts.rs",
-    "peerd/src/mesh/abuse.rs",
-    "peerd/src/topology/snapshot.rs",
-    "peerd/src/topology/history.rs",
-    "peerd/src/inbox/seen.rs",
-    "peerd/src/inbox/kind.rs",
-    "peerd/src/documents/share/title",
-    "peerd/src/documents/share/number.rs",
-    "peerd/src/documents/share/index.rs",
-    "peerd/src/documents/info.rs",
-    "proto/phrases.rs",
-    "proto/contact.rs",
-    "proto/content.rs",
-    "proto/document.rs",
-    "proto/endpoint.rs",
-    "proto/name.rs",
-    "proto/selector.rs",
-];
-/// What they leave out. Hash maps are walked in another order in every process.
-const IMPURE: [&str; 14] = [
-    "tokio",
-    "tonic::",
-    "std::fs",
-    "std::net::Tcp",
-    "std::net::Udp",
-    "std::env",
-    "SystemTime::now",
-    "Instant::now",
-    "rand::rng",
-    "rand::random",
-    "getrandom",
-    "spawn",
-    "std::collections::HashMap",
-    "std::collections::HashSet",
-];
-
-#[test]
-fn pure_modules_have_no_io_no_clock_no_dice() {
-    let sources = sources();
-    for (path, code) in below(&sources, &PURE) {
-        for word in IMPURE {
-            assert!(!code.contains(word), "{path} is pure and has {word}");
-        }
-        // Through a group as well: `use std::{collections::HashMap, fs}`.
-        let imports = code.split("use std::{").skip(1).filter_map(|group| group.split(';').next());
-        for word in ["fs", "env", "HashMap", "HashSet", "TcpStream", "TcpListener", "UdpSocket"] {
-            let names = |import: &str| import.split(|c: char| !c.is_alphanumeric() && c != '_').any(|name| name == word);
-            assert!(!imports.clone().any(names), "{path} is pure and imports {word}");
-        }
-    }
-}
-
-/// Who may write to standard output and error: the printer of the command line, and the programs' own main for the line that says where a
-/// server listens and for why it cannot.
-const PRINTING: [&str; 3] = ["p2pctl/src/printer.rs", "registry/src/main.rs", "peerd/src/main.rs"];
+/// Who may write to standard output and error: the printer of the command line, the programs' own main for the line that says where a
+/// server listens and for why it cannot, and the log.
+const PRINTING: [&str; 4] = ["p2pctl/src/printer.rs", "registry/src/main.rs", "peerd/src/main.rs", "proto/telemetry.rs"];
 
 #[test]
 fn only_the_printer_prints() {
     let sources = sources();
-    for (path, code) in below(&sources, &["proto/", "registry/src/", "peerd/src/", "p2pctl/src/"]) {
-        for word in ["println!", "print!", "eprintln!", "eprint!", "dbg!"] {
-            let called = code.match_indices(word).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-            assert!(!called, "{path} has {word}");
-        }
-        let writes = ["stdout()", "stderr()"].iter().any(|word| code.replace(&format!("{word}.is_terminal"), "").contains(word));
-        assert!(!writes || PRINTING.contains(&path), "{path} writes to the terminal");
-    }
-}
-
-#[test]
-fn nothing_is_left_undone() {
-    // Spelled so that this file does not find itself.
-    let words = ["todo", "unimplemented"].map(|word| format!("{word}!(")).into_iter();
-    let words: Vec<_> = words.chain(["ignore]", "ignore ="].map(|word| format!("#[{word}"))).collect();
-    let notes = ["DO", "ME"].map(|end| format!("{}{end}", if end == "DO" { "TO" } else { "FIX" }));
-    for (path, text) in sources() {
-        for word in words.iter().chain(&notes) {
-            assert!(!text.contains(word), "{path} has {word}");
+    for (path, source) in below(&sources, &["proto/", "registry/src/", "peerd/src/", "p2pctl/src/"]) {
+        for mention in syntax::full_mentions(&source.product) {
+            let text = mention.text();
+            let name = mention.path.last().map(String::as_str).unwrap_or_default();
+            let prints = mention.kind == Kind::Macro && ["println", "print", "eprintln", "eprint", "dbg"].contains(&name);
+            assert!(!prints, "{path}:{} prints: {text}!", mention.line);
+            // Called, or handed on as a function.
+            let is_used = mention.kind == Kind::Call || (mention.kind == Kind::Path && mention.path.len() > 1);
+            let writes = is_used && ["stdout", "stderr"].contains(&name);
+            assert!(!writes || PRINTING.contains(&path), "{path}:{} writes to the terminal: {text}", mention.line);
         }
     }
 }
 
 #[test]
 fn no_file_is_longer_than_one_reads() {
-    for (path, text) in sources() {
-        let lines = text.lines().count();
+    for (path, source) in sources() {
+        let lines = source.text.lines().count();
         assert!(lines <= LINES_MAX, "{path} has {lines} lines; past {LINES_MAX} a file wants to become a folder");
     }
     let main = |path: &&str| read(path).lines().count() < 120;
@@ -292,46 +210,6 @@ fn modules_are_named_for_what_they_know() {
         for name in ["common", "util", "utils", "core", "misc", "helpers", "types"] {
             let named = |part: &str| part.strip_suffix(".rs").unwrap_or(part) == name;
             assert!(!path.split('/').any(named), "{path} is named for nothing");
-        }
-    }
-}
-
-#[test]
-fn unsafe_is_nowhere() {
-    let word = format!("un{}", "safe");
-    for (path, text) in sources() {
-        let code = text.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
-        let found = code.filter(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|name| name == word)).count();
-        assert_eq!(found, 0, "{path}");
-    }
-    assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
-}
-
-/// Tests wait for what they wait for, with a deadline. These may sleep: between two looks within such a wait, or because time itself is
-/// what they are about.
-const SLEEPING: [(&str, &str); 6] = [
-    ("registry/tests/support/mod.rs", "between two looks of `eventually` and `ended`"),
-    ("peerd/tests/support/mod.rs", "between two looks of `eventually`"),
-    ("peerd/tests/mesh/support.rs", "between two looks of `until`"),
-    ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
-    ("peerd/tests/serving/slow_readers.rs", "a reader that takes its time, and one that takes none"),
-    ("registry/tests/process.rs", "kills at a random moment"),
-];
-
-#[test]
-fn tests_wait_for_events_with_a_deadline() {
-    let call = format!("{}(", "sleep");
-    for (path, text) in sources().iter().filter(|(path, _)| is_test(path)) {
-        let sleeps = text.contains(&call) && !SLEEPING.iter().any(|(allowed, _)| allowed == path);
-        assert!(!sleeps, "{path} sleeps; wait for the event, with a deadline");
-    }
-}
-
-#[test]
-fn tests_bind_no_fixed_port() {
-    for (path, text) in sources().iter().filter(|(path, _)| is_test(path)) {
-        for line in text.lines().filter(|line| line.contains("bind(\"")) {
-            assert!(line.contains(":0\""), "{path}: {line}");
         }
     }
 }

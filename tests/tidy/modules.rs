@@ -98,12 +98,18 @@ impl Modules {
         self.modules.insert(path.to_owned(), module);
     }
 
+    /// Every file of the crate that the product compiles, with the path of its module.
+    pub(crate) fn files(&self) -> BTreeMap<&str, &str> {
+        // Inline modules come after the module they stand in.
+        self.modules.iter().rev().map(|(path, module)| (module.file.as_str(), path.as_str())).collect()
+    }
+
     /// Uses of one file's items in another. A `pub use` alone is none: who uses the name uses the file that defines it.
     pub(crate) fn edges(&self) -> BTreeSet<Edge> {
         let mut edges = BTreeSet::new();
         for (path, module) in &self.modules {
             for mention in &module.mentions {
-                if matches!(mention.kind, Kind::Glob | Kind::Import { public: true, .. }) {
+                if matches!(mention.kind, Kind::Glob | Kind::Method | Kind::Import { public: true, .. }) {
                     continue;
                 }
                 let mut targets = BTreeSet::new();
@@ -122,6 +128,29 @@ impl Modules {
             }
         }
         edges
+    }
+
+    /// The top-level modules that each file's paths name, whether or not they define what the path leads to: `(file, line, module)`.
+    pub(crate) fn parts(&self) -> BTreeSet<(&str, usize, String)> {
+        let mut found = BTreeSet::new();
+        for (path, module) in &self.modules {
+            for mention in module.mentions.iter().filter(|mention| mention.kind != Kind::Method) {
+                let Some((start, rest)) = self.start(path, &mention.path) else { continue };
+                let absolute = rest.iter().fold(start, |path, name| format!("{path}::{name}"));
+                let part = |path: &str| path.split("::").nth(1).map(str::to_owned);
+                let is_module = |part: &String| self.modules.contains_key(&format!("crate::{part}"));
+                if let Some(part) = part(&absolute).filter(is_module) {
+                    found.insert((module.file.as_str(), mention.line, part));
+                    continue;
+                }
+                // By a name that the crate's root re-exports.
+                let mut targets = BTreeSet::new();
+                self.resolve(path, &mention.path, &mut BTreeSet::new(), &mut targets);
+                let defining = targets.iter().filter_map(|target| target.defined_in.as_deref()).filter_map(part);
+                found.extend(defining.map(|part| (module.file.as_str(), mention.line, part)));
+            }
+        }
+        found
     }
 
     /// The module that `crate`, `self`, `super` or a child's name leads to, and what follows.

@@ -1,6 +1,8 @@
 //! Parsed sources without what only tests compile, and every path that a piece of syntax mentions.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
+use std::collections::BTreeMap;
 use syn::{
     Attribute, Field, FieldValue, Fields, File, ImplItem, Item, Macro, Meta, Stmt, TraitItem, Variant, Visibility,
     punctuated::Punctuated,
@@ -10,12 +12,18 @@ use syn::{
 
 /// The file as the product compiles it: without `#[cfg(test)]` and `#[test]` items, at every depth.
 pub(crate) fn product(text: &str) -> syn::Result<File> {
+    Ok(split(text)?.0)
+}
+
+/// The file as the product compiles it, and the tokens that only tests compile.
+pub(crate) fn split(text: &str) -> syn::Result<(File, TokenStream)> {
     let mut file = syn::parse_file(text)?;
+    let mut tests = WithoutTests::default();
     if only_in_tests(&file.attrs) {
-        file.items.clear();
+        file.items.drain(..).for_each(|item| item.to_tokens(&mut tests.removed));
     }
-    WithoutTests.visit_file_mut(&mut file);
-    Ok(file)
+    tests.visit_file_mut(&mut file);
+    Ok((file, tests.removed))
 }
 
 /// Whether a conditional attribute leaves the item out of a build without tests.
@@ -46,61 +54,78 @@ fn value(meta: &Meta) -> Option<bool> {
     }
 }
 
-struct WithoutTests;
+#[derive(Default)]
+struct WithoutTests {
+    removed: TokenStream,
+}
+
+impl WithoutTests {
+    /// Whether the product has this; remembers it where not.
+    fn keeps(&mut self, piece: &impl ToTokens, attributes: &[Attribute]) -> bool {
+        let keeps = !only_in_tests(attributes);
+        if !keeps {
+            piece.to_tokens(&mut self.removed);
+        }
+        keeps
+    }
+}
 
 impl VisitMut for WithoutTests {
     fn visit_file_mut(&mut self, file: &mut File) {
-        file.items.retain(|item| !only_in_tests(item_attributes(item)));
+        file.items.retain(|item| self.keeps(item, item_attributes(item)));
         visit_mut::visit_file_mut(self, file);
     }
 
     fn visit_item_mod_mut(&mut self, module: &mut syn::ItemMod) {
         if let Some((_, items)) = &mut module.content {
-            items.retain(|item| !only_in_tests(item_attributes(item)));
+            items.retain(|item| self.keeps(item, item_attributes(item)));
         }
         visit_mut::visit_item_mod_mut(self, module);
     }
 
     fn visit_item_impl_mut(&mut self, block: &mut syn::ItemImpl) {
         block.items.retain(|item| {
-            !only_in_tests(match item {
+            let attributes: &[Attribute] = match item {
                 ImplItem::Const(item) => &item.attrs,
                 ImplItem::Fn(item) => &item.attrs,
                 ImplItem::Type(item) => &item.attrs,
                 ImplItem::Macro(item) => &item.attrs,
                 _ => &[],
-            })
+            };
+            self.keeps(item, attributes)
         });
         visit_mut::visit_item_impl_mut(self, block);
     }
 
     fn visit_item_trait_mut(&mut self, definition: &mut syn::ItemTrait) {
         definition.items.retain(|item| {
-            !only_in_tests(match item {
+            let attributes: &[Attribute] = match item {
                 TraitItem::Const(item) => &item.attrs,
                 TraitItem::Fn(item) => &item.attrs,
                 TraitItem::Type(item) => &item.attrs,
                 TraitItem::Macro(item) => &item.attrs,
                 _ => &[],
-            })
+            };
+            self.keeps(item, attributes)
         });
         visit_mut::visit_item_trait_mut(self, definition);
     }
 
     fn visit_block_mut(&mut self, block: &mut syn::Block) {
         block.stmts.retain(|statement| {
-            !only_in_tests(match statement {
+            let attributes: &[Attribute] = match statement {
                 Stmt::Local(local) => &local.attrs,
                 Stmt::Item(item) => item_attributes(item),
                 Stmt::Expr(expression, _) => expression_attributes(expression),
                 Stmt::Macro(call) => &call.attrs,
-            })
+            };
+            self.keeps(statement, attributes)
         });
         visit_mut::visit_block_mut(self, block);
     }
 
     fn visit_fields_mut(&mut self, fields: &mut Fields) {
-        let kept = |field: &Field| !only_in_tests(&field.attrs);
+        let kept = |field: &Field| self.keeps(field, &field.attrs);
         match fields {
             Fields::Named(fields) => fields.named = std::mem::take(&mut fields.named).into_iter().filter(kept).collect(),
             Fields::Unnamed(fields) => fields.unnamed = std::mem::take(&mut fields.unnamed).into_iter().filter(kept).collect(),
@@ -110,18 +135,18 @@ impl VisitMut for WithoutTests {
     }
 
     fn visit_item_enum_mut(&mut self, definition: &mut syn::ItemEnum) {
-        let kept = |variant: &Variant| !only_in_tests(&variant.attrs);
+        let kept = |variant: &Variant| self.keeps(variant, &variant.attrs);
         definition.variants = std::mem::take(&mut definition.variants).into_iter().filter(kept).collect();
         visit_mut::visit_item_enum_mut(self, definition);
     }
 
     fn visit_expr_match_mut(&mut self, expression: &mut syn::ExprMatch) {
-        expression.arms.retain(|arm| !only_in_tests(&arm.attrs));
+        expression.arms.retain(|arm| self.keeps(arm, &arm.attrs));
         visit_mut::visit_expr_match_mut(self, expression);
     }
 
     fn visit_expr_struct_mut(&mut self, expression: &mut syn::ExprStruct) {
-        let kept = |field: &FieldValue| !only_in_tests(&field.attrs);
+        let kept = |field: &FieldValue| self.keeps(field, &field.attrs);
         expression.fields = std::mem::take(&mut expression.fields).into_iter().filter(kept).collect();
         visit_mut::visit_expr_struct_mut(self, expression);
     }
@@ -176,6 +201,12 @@ pub(crate) struct Mention {
 pub(crate) enum Kind {
     /// In an expression, type, pattern, attribute, or the tokens of a macro call.
     Path,
+    /// `path(…)`.
+    Call,
+    /// `path!(…)`.
+    Macro,
+    /// `….name(…)`.
+    Method,
     /// `use path as name`. `public` where others can name it by this module.
     Import { name: String, public: bool },
     /// `use path::*`.
@@ -197,6 +228,27 @@ pub(crate) fn mentions(items: &[Item]) -> Vec<Mention> {
     collector.found
 }
 
+/// Every path that the file mentions, wherever it stands. What an import names is written out: after `use std::env`, `env::var` is
+/// `std::env::var`.
+pub(crate) fn full_mentions(file: &File) -> Vec<Mention> {
+    let mut collector = Collector { into_modules: true, ..Collector::default() };
+    collector.visit_file(file);
+    let imports: BTreeMap<String, Vec<String>> = collector
+        .found
+        .iter()
+        .filter_map(|mention| match &mention.kind {
+            Kind::Import { name, .. } => Some((name.clone(), mention.path.clone())),
+            _ => None,
+        })
+        .collect();
+    for mention in collector.found.iter_mut().filter(|mention| matches!(mention.kind, Kind::Path | Kind::Call)) {
+        if let Some(import) = mention.path.first().and_then(|first| imports.get(first)) {
+            mention.path.splice(..1, import.iter().cloned());
+        }
+    }
+    collector.found
+}
+
 #[derive(Default)]
 struct Collector {
     found: Vec<Mention>,
@@ -204,8 +256,16 @@ struct Collector {
 }
 
 impl Collector {
-    fn add(&mut self, path: Vec<String>, span: Span) {
-        self.found.push(Mention { path, line: span.start().line, kind: Kind::Path });
+    fn add(&mut self, path: Vec<String>, span: Span, kind: Kind) {
+        self.found.push(Mention { path, line: span.start().line, kind });
+    }
+
+    fn add_path(&mut self, path: &syn::Path, kind: Kind) {
+        let segments = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if let Some(first) = path.segments.first() {
+            self.add(segments, first.ident.span(), kind);
+        }
+        visit::visit_path(self, path);
     }
 
     fn import(&mut self, tree: &syn::UseTree, prefix: &[String], public: bool) {
@@ -242,7 +302,7 @@ impl Collector {
             match &tokens[at] {
                 TokenTree::Group(group) => self.tokens(group.stream()),
                 TokenTree::Ident(first) => {
-                    let is_field = at > 0 && punct(at - 1, '.') && !(at > 1 && punct(at - 2, '.'));
+                    let is_member = at > 0 && punct(at - 1, '.') && !(at > 1 && punct(at - 2, '.'));
                     let goes_on = at > 1 && joined(at - 2);
                     let mut path = vec![first.to_string()];
                     while joined(at + 1) {
@@ -250,8 +310,19 @@ impl Collector {
                         path.push(next.to_string());
                         at += 3;
                     }
-                    if !is_field && !goes_on {
-                        self.add(path, first.span());
+                    let is_group = |index: usize| matches!(tokens.get(index), Some(TokenTree::Group(_)));
+                    let is_call = is_group(at + 1);
+                    let asks_whether_terminal = is_call
+                        && punct(at + 2, '.')
+                        && matches!(tokens.get(at + 3), Some(TokenTree::Ident(name)) if name == "is_terminal");
+                    let kind = match () {
+                        () if is_member && is_call => Kind::Method,
+                        () if punct(at + 1, '!') && is_group(at + 2) => Kind::Macro,
+                        () if is_call => Kind::Call,
+                        () => Kind::Path,
+                    };
+                    if !goes_on && !asks_whether_terminal && (kind == Kind::Method || !is_member) {
+                        self.add(path, first.span(), kind);
                     }
                 }
                 TokenTree::Punct(_) | TokenTree::Literal(_) => {}
@@ -273,15 +344,27 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let segments = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        if let Some(first) = path.segments.first() {
-            self.add(segments, first.ident.span());
+        self.add_path(path, Kind::Path);
+    }
+
+    fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+        match &*call.func {
+            syn::Expr::Path(function) if function.qself.is_none() => self.add_path(&function.path, Kind::Call),
+            function => self.visit_expr(function),
         }
-        visit::visit_path(self, path);
+        call.args.iter().for_each(|argument| self.visit_expr(argument));
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        self.add(vec![call.method.to_string()], call.method.span(), Kind::Method);
+        // `stdout().is_terminal()` only asks.
+        if call.method != "is_terminal" {
+            visit::visit_expr_method_call(self, call);
+        }
     }
 
     fn visit_macro(&mut self, call: &'ast Macro) {
-        self.visit_path(&call.path);
+        self.add_path(&call.path, Kind::Macro);
         self.tokens(call.tokens.clone());
     }
 

@@ -1,7 +1,9 @@
-//! What a peer announces on the LAN, and what is believed of what others do. Pure.
+//! What a peer announces on the LAN, and what is believed of what others do.
 //!
 //! DNS-SD (RFC 6763): one instance of the service [`SERVICE`], whose SRV record has the port, whose host has the addresses, and
 //! whose TXT record has `id` (32 hexadecimal digits), `name`, `load` (documents being sent) and `links`.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use super::lan_peers::{Load, Sighting};
 use crate::{identity::parse_id, overlay::Contact};

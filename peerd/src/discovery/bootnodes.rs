@@ -1,4 +1,6 @@
-//! Peers that a user named to begin with. Pure but for the parsing of their addresses.
+//! Peers that a user named to begin with.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
 use p2pdi::backoff::Backoff;

@@ -1,7 +1,9 @@
-//! Peers seen on the LAN, and which of them to turn to next. Pure.
+//! Peers seen on the LAN, and which of them to turn to next.
 //!
 //! What is seen is hearsay: anybody on the LAN can announce anything. So no more than [`NEARBY_MAX`] are remembered, one that
 //! could not be linked to is tried ever more seldom, and however many are announced, a bounded number is tried in a given time.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
 use p2pdi::contact::Contact;

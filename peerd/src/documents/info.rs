@@ -1,4 +1,6 @@
 //! What is known of a document, checked when it comes from a stranger.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::documents::share::number;
 use p2pdi::{

@@ -1,4 +1,6 @@
-//! What other peers said they hold: merged by content, aged, bounded. Pure.
+//! What other peers said they hold: merged by content, aged, bounded.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::documents::info::DocumentInfo;
 use p2pdi::{contact::Contact, content::ContentHash, name::PeerName};

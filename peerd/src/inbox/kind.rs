@@ -1,4 +1,6 @@
 //! What a message is, in one token.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::field::{InvalidField, Quoted};
 use std::{fmt, str::FromStr};

@@ -1,4 +1,6 @@
-//! Which messages came before. Pure.
+//! Which messages came before.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,6 @@
-//! Who is not trusted: peers that were put out for what they sent, and addresses that open too many links. Pure.
+//! Who is not trusted: peers that were put out for what they sent, and addresses that open too many links.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
 use p2pdi::name::PeerName;

@@ -1,4 +1,6 @@
-//! Who got a broadcast: acknowledgements on their way back, and the counts of those that this peer asked for. Pure.
+//! Who got a broadcast: acknowledgements on their way back, and the counts of those that this peer asked for.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time, plumtree::MessageId};
 use p2pdi::{contact::Contact, name::PeerName};

@@ -1,8 +1,10 @@
-//! Other peers that go by this peer's name. Pure.
+//! Other peers that go by this peer's name.
 //!
 //! They are heard of in passing: in greetings, in views, from who broadcasts or acknowledges, and where answers to a seek meet. Hearsay
 //! alone changes nothing, or a lie about a peer that does not exist would leave a name without anybody: one that is heard of is greeted at
 //! its address, and counts for as long as it greets.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
 use p2pdi::contact::Contact;

@@ -1,7 +1,9 @@
-//! Neighbours that were lost without a goodbye. Pure.
+//! Neighbours that were lost without a goodbye.
 //!
 //! A failure of the network looks like their death, and they may be all that is known of its other side. So they are met again now and then,
 //! ever more seldom, by every peer that lost some: which of them still has a way to the other side nobody can tell.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
 use p2pdi::{backoff::Backoff, contact::Contact};

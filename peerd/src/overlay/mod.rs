@@ -1,6 +1,6 @@
 //! The overlay: which peers are linked, and how a broadcast reaches them all.
 //!
-//! Pure state machines: [`Overlay::handle`] takes an event and the time and returns what is to be done; nothing here
+//! State machines: [`Overlay::handle`] takes an event and the time and returns what is to be done; nothing here
 //! does I/O, reads a clock or makes its own randomness, so that thousands of them can be simulated with a seed.
 //!
 //! - [`membership`] (HyParView) decides on links and knows nothing of broadcasts.
@@ -12,6 +12,8 @@
 //! This file wires them; it decides nothing itself. What is deliberately absent: authentication (the driver's
 //! transport knows who is at the other end; the origin of a relayed broadcast is taken at its word), dialling,
 //! queues and the choice of whom the registry and the bootnodes offer.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 pub mod link;
 pub mod membership;

@@ -1,4 +1,4 @@
-//! Finding a way to a peer by its name along links, and passing messages along it. Pure.
+//! Finding a way to a peer by its name along links, and passing messages along it.
 //!
 //! A seek spreads over the links as an echo: whoever hears it for the first time passes it on and answers once one of
 //! those it asked says "this way", or all of them have answered (Chang: *Echo Algorithms*, IEEE TSE 8(4), 1982). So the
@@ -7,6 +7,8 @@
 //! A way that was found is known for a while, to all peers on it: further messages follow it without another seek, until one
 //! comes back as lost. Every message is remembered where it passes until its answer has, so one that came back to a peer
 //! that has it already, along ways that have changed meanwhile, is lost and not sent in circles.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 mod message;
 

@@ -1,4 +1,6 @@
-//! Who came, who left, and which links this peer made and lost: what changed from one look at the network to the next. Pure.
+//! Who came, who left, and which links this peer made and lost: what changed from one look at the network to the next.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{Snapshot, snapshot::Reachability};
 use crate::overlay::PeerId;

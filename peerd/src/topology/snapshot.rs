@@ -1,4 +1,6 @@
-//! The network as its peers describe it. Pure.
+//! The network as its peers describe it.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, wire};
 use p2pdi::contact::Contact;

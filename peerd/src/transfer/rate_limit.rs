@@ -1,4 +1,6 @@
-//! A limit on bytes per second, shared by all streams. Pure.
+//! A limit on bytes per second, shared by all streams.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
-//! Which holder to ask next. Pure.
+//! Which holder to ask next.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::endpoint::Endpoint;
 use std::{

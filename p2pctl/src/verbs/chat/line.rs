@@ -1,4 +1,6 @@
-//! What a typed line means. Pure.
+//! What a typed line means.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 /// A line of a chat.
 #[derive(Debug, PartialEq, Eq)]

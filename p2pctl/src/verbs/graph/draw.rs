@@ -1,4 +1,6 @@
-//! A picture of the network as text, Graphviz, Mermaid or SVG. Pure.
+//! A picture of the network as text, Graphviz, Mermaid or SVG.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::phrases::counted;
 use peerd::{

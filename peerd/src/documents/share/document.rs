@@ -1,4 +1,6 @@
 //! A file of the share as it is offered, and how a changed file is told from an unchanged one.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::{
     content::{ContentHash, HASH_BYTES},

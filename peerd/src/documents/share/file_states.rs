@@ -1,5 +1,6 @@
 //! What is known of every file in the share: offered, waiting to be quiet, being hashed, or left out and why.
-//! Pure: no I/O and no clock here.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
     document::{Fingerprint, SharedDocument},

@@ -1,4 +1,6 @@
-//! What the peer itself offers, as one consistent picture. Pure: no I/O here.
+//! What the peer itself offers, as one consistent picture.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use super::document::SharedDocument;
 use p2pdi::content::ContentHash;

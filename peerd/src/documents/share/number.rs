@@ -4,6 +4,8 @@
 //! `rfc1119.txt.pdf`, and mirrors add `.gz`), and people ask for it by number. A name counts when
 //! it says nothing but the number, so that notes *about* RFC 48 (`rfc48bis-notes.txt`,
 //! `rfc48-comments.txt`, `rfc48 (1).txt`) are never served as RFC 48.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 /// The series has four digits so far and will not pass six; a longer run is a date or a serial.
 const DIGITS_MAX: usize = 6;

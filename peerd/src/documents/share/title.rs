@@ -4,6 +4,8 @@
 //! reads the page the way a person does: past the running head, the authors and the dates, to the
 //! line that stands where a title stands. Nothing is guessed: a text that shows no title (or is
 //! no text) goes by its file name.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 mod author;
 mod extent;

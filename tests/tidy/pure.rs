@@ -1,0 +1,195 @@
+//! Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
+
+use super::{
+    is_test,
+    modules::Modules,
+    read, read_source, root, roots, sources,
+    syntax::{self, Kind, Mention},
+};
+
+/// The line in the docs of such a module that says so, for itself and the modules below it.
+const PHRASE: &str = "//! Pure: no I/O, no clock, no randomness of its own.";
+/// All of them.
+const PURE: [&str; 33] = [
+    "p2pctl/src/verbs/chat/line",
+    "p2pctl/src/verbs/graph/draw",
+    "peerd/src/discovery/announcement",
+    "peerd/src/discovery/bootnodes",
+    "peerd/src/discovery/lan_peers",
+    "peerd/src/documents/info",
+    "peerd/src/documents/remote_index",
+    "peerd/src/documents/share/document",
+    "peerd/src/documents/share/file_states",
+    "peerd/src/documents/share/index",
+    "peerd/src/documents/share/number",
+    "peerd/src/documents/share/title",
+    "peerd/src/inbox/kind",
+    "peerd/src/inbox/seen",
+    "peerd/src/mesh/abuse",
+    "peerd/src/mesh/acks",
+    "peerd/src/mesh/name_conflicts",
+    "peerd/src/mesh/reconnect",
+    "peerd/src/overlay",
+    "peerd/src/topology/history",
+    "peerd/src/topology/snapshot",
+    "peerd/src/transfer/rate_limit",
+    "peerd/src/transfer/source_selection",
+    "proto/backoff",
+    "proto/contact",
+    "proto/content",
+    "proto/document",
+    "proto/endpoint",
+    "proto/field",
+    "proto/name",
+    "proto/phrases",
+    "proto/selector",
+    "registry/src/table",
+];
+
+/// The file of a module's path.
+fn file(module: &str) -> String {
+    [format!("{module}.rs"), format!("{module}/mod.rs")].into_iter().find(|file| root().join(file).exists()).unwrap_or_default()
+}
+
+fn is_pure(path: &str) -> bool {
+    let within = |module: &str| path == file(module) || path.starts_with(&format!("{module}/"));
+    !is_test(path) && PURE.iter().any(|module| within(module))
+}
+
+#[test]
+fn the_list_of_pure_modules_is_what_their_docs_say() {
+    for module in PURE {
+        assert!(!file(module).is_empty(), "{module} is on the list and not in the tree");
+        assert!(
+            read(&file(module)).lines().any(|line| line == PHRASE),
+            "{module} is on the list and its docs do not say so: {PHRASE}"
+        );
+    }
+    for (path, source) in sources() {
+        let mut docs = source.text.lines().take_while(|line| line.starts_with("//!"));
+        let mentions = |line: &str| line.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("pure"));
+        let says = docs.clone().any(|line| line == PHRASE);
+        let is_product = !path.starts_with("tests/") && !path.contains("/tests/");
+        assert!(says || !is_product || !docs.any(mentions), "{path} calls itself pure in words of its own; write: {PHRASE}");
+        assert!(!says || is_pure(&path), "{path} says that it is pure and is not on the list");
+    }
+}
+
+/// What they leave out: paths that begin so, or have this in them. Hash maps are walked in another order in every process; whoever's `now`
+/// it is, it reads a clock.
+const IMPURE: [&str; 19] = [
+    "tokio::",
+    "tonic::",
+    "std::fs::",
+    "std::env::",
+    "std::process::",
+    "std::thread::",
+    "getrandom::",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "now",
+    "rand::rng",
+    "random",
+    "OsRng",
+    "SysRng",
+    "spawn",
+    "spawn_blocking",
+    "HashMap",
+    "HashSet",
+];
+/// Methods that read a clock or start a task.
+const IMPURE_METHODS: [&str; 3] = ["elapsed", "spawn", "spawn_blocking"];
+
+fn impurities(file: &syn::File) -> Vec<Mention> {
+    let is_impure = |mention: &Mention| {
+        let path = format!("{}::", mention.text());
+        let is_local = mention.path.len() == 1 && matches!(mention.kind, Kind::Path | Kind::Call);
+        match mention.kind {
+            Kind::Method => IMPURE_METHODS.contains(&mention.text().as_str()),
+            _ => IMPURE.iter().any(|impure| {
+                let begins = impure.ends_with("::") && path.starts_with(impure);
+                begins || (!is_local && format!("::{path}").contains(&format!("::{impure}::")))
+            }),
+        }
+    };
+    syntax::full_mentions(file).into_iter().filter(is_impure).collect()
+}
+
+#[test]
+fn pure_modules_have_no_io_no_clock_no_dice() {
+    for (path, source) in sources().iter().filter(|(path, _)| is_pure(path)) {
+        for found in impurities(&source.product) {
+            panic!("{path}:{} is pure and has {}", found.line, found.text());
+        }
+    }
+}
+
+#[test]
+fn impurities_are_found_behind_test_modules_imports_groups_and_macros() {
+    let text = r#"
+        #[cfg(test)]
+        mod tests { use std::fs; }
+        use std::{collections::{BTreeMap, HashMap as Map}, env, time::{Duration, Instant as Clock}};
+        /// Not `tokio::spawn`.
+        fn all(now: Duration, map: &BTreeMap<u8, u8>) {
+            let seen = Clock::now();
+            println!("SystemTime::now {:?} {now:?}", rand::rng());
+            tokio::select! { _ = seen.elapsed() => env::vars() }
+        }
+    "#;
+    let found: Vec<_> = impurities(&syntax::product(text).unwrap()).iter().map(|found| (found.line, found.text())).collect();
+    let expected = [
+        (4, "std::collections::HashMap"),
+        (4, "std::env"),
+        (7, "std::time::Instant::now"),
+        (8, "rand::rng"),
+        (9, "tokio::select"),
+        (9, "elapsed"),
+        (9, "std::env::vars"),
+    ];
+    assert_eq!(found, expected.map(|(line, text)| (line, text.to_owned())));
+}
+
+/// Plain values that modules which are not pure define: pure ones may have them.
+const VALUES: [&str; 4] =
+    ["p2pdi::id::PeerId", "p2pdi::cookie::Cookie", "p2pdi::cookie::CookieHash", "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES"];
+
+/// Pure modules that use others than such, and whom: to be mended. A new one fails, and so does an entry that is gone.
+const KNOWN_IMPURE_USES: [(&str, &str); 1] = [("peerd/src/discovery/announcement.rs", "peerd/src/identity.rs")];
+
+#[test]
+fn pure_modules_use_pure_modules_only() {
+    let mut found = Vec::new();
+    let mut gone: Vec<_> = (0..KNOWN_IMPURE_USES.len()).collect();
+    for root in roots() {
+        for edge in Modules::read(&root, &read_source).edges().iter().filter(|edge| is_pure(&edge.from)) {
+            let known = KNOWN_IMPURE_USES.iter().position(|known| *known == (edge.from.as_str(), edge.to.as_str()));
+            gone.retain(|entry| Some(*entry) != known);
+            let is_value = VALUES.iter().any(|value| {
+                let (module, name) = value.trim_start_matches("p2pdi::").split_once("::").unwrap();
+                edge.to == format!("proto/{module}.rs") && edge.name.split("::").any(|part| part == name)
+            });
+            if !is_pure(&edge.to) && known.is_none() && !is_value {
+                found.push(format!("{}:{} is pure and uses {} of {}", edge.from, edge.line, edge.name, edge.to));
+            }
+        }
+    }
+    // Of the contract: what it generates, and its pure modules.
+    for (path, source) in sources().iter().filter(|(path, _)| is_pure(path)) {
+        for mention in syntax::full_mentions(&source.product).iter().filter(|mention| mention.path[0] == "p2pdi") {
+            let module = mention.path.get(1).map(String::as_str).unwrap_or_default();
+            let is_value = VALUES.iter().any(|value| format!("{}::", mention.text()).starts_with(&format!("{value}::")));
+            let may = module == "v1" || is_value || is_pure(&format!("proto/{module}.rs"));
+            if !may {
+                found.push(format!("{path}:{} is pure and uses {}", mention.line, mention.text()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(
+        gone.is_empty(),
+        "gone: take them off the list: {:?}",
+        gone.iter().map(|at| KNOWN_IMPURE_USES[*at]).collect::<Vec<_>>()
+    );
+}

@@ -1,0 +1,117 @@
+//! What no source may have, tests included: looked for in tokens, so that comments and texts do not count.
+
+use super::{Source, is_test, read, sources};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+
+/// Calls `check` with every run of tokens, those within groups included.
+fn each_run(tokens: TokenStream, check: &mut dyn FnMut(&[TokenTree])) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    for token in &tokens {
+        if let TokenTree::Group(group) = token {
+            each_run(group.stream(), check);
+        }
+    }
+    check(&tokens);
+}
+
+fn is_name(token: Option<&TokenTree>, name: &str) -> bool {
+    matches!(token, Some(TokenTree::Ident(ident)) if ident == name)
+}
+
+fn is_mark(token: Option<&TokenTree>, mark: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == mark)
+}
+
+fn group(token: Option<&TokenTree>, delimiter: Delimiter) -> Option<&Group> {
+    match token {
+        Some(TokenTree::Group(group)) if group.delimiter() == delimiter => Some(group),
+        _ => None,
+    }
+}
+
+fn line(token: &TokenTree) -> usize {
+    token.span().start().line
+}
+
+#[test]
+fn unsafe_is_nowhere() {
+    for (path, source) in sources() {
+        each_run(source.tokens(), &mut |run| {
+            for token in run {
+                assert!(!is_name(Some(token), "unsafe"), "{path}:{} is unsafe", line(token));
+            }
+        });
+    }
+    assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    for (path, source) in sources() {
+        each_run(source.tokens(), &mut |run| {
+            for (at, token) in run.iter().enumerate() {
+                let is_undone = ["todo", "unimplemented"].iter().any(|name| is_name(Some(token), name));
+                assert!(!(is_undone && is_mark(run.get(at + 1), '!')), "{path}:{} has a macro for what is undone", line(token));
+                let attribute = group(run.get(at + 1), Delimiter::Bracket).filter(|_| is_mark(Some(token), '#'));
+                let ignores = attribute.is_some_and(|group| is_name(group.stream().into_iter().next().as_ref(), "ignore"));
+                assert!(!ignores, "{path}:{} ignores a test", line(token));
+            }
+        });
+        // Spelled so that this file does not find itself.
+        for word in [["TO", "DO"].concat(), ["FIX", "ME"].concat()] {
+            assert!(!source.text.contains(&word), "{path} has {word}");
+        }
+    }
+}
+
+/// Tests wait for what they wait for, with a deadline. These may sleep: between two looks within such a wait, or because time itself is
+/// what they are about.
+const SLEEPING: [(&str, &str); 6] = [
+    ("registry/tests/support/mod.rs", "between two looks of `eventually` and `ended`"),
+    ("peerd/tests/support/mod.rs", "between two looks of `eventually`"),
+    ("peerd/tests/mesh/support.rs", "between two looks of `until`"),
+    ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
+    ("peerd/tests/serving/slow_readers.rs", "a reader that takes its time, and one that takes none"),
+    ("registry/tests/process.rs", "kills at a random moment"),
+];
+
+#[test]
+fn tests_wait_for_events_with_a_deadline() {
+    for (path, _) in SLEEPING {
+        assert!(sources().contains_key(path), "{path} may sleep and is not in the tree");
+    }
+    for (path, source) in sources() {
+        each_run(test_tokens(&path, &source), &mut |run| {
+            for (at, token) in run.iter().enumerate() {
+                let sleeps = ["sleep", "sleep_until", "sleep_ms"].iter().any(|name| is_name(Some(token), name))
+                    && group(run.get(at + 1), Delimiter::Parenthesis).is_some();
+                let may = SLEEPING.iter().any(|(allowed, _)| *allowed == path);
+                assert!(!sleeps || may, "{path}:{} sleeps; wait for the event, with a deadline", line(token));
+            }
+        });
+    }
+}
+
+#[test]
+fn tests_bind_no_fixed_port() {
+    for (path, source) in sources() {
+        each_run(test_tokens(&path, &source), &mut |run| {
+            for (at, token) in run.iter().enumerate() {
+                let Some(arguments) = group(run.get(at + 1), Delimiter::Parenthesis).filter(|_| is_name(Some(token), "bind"))
+                else {
+                    continue;
+                };
+                let mut last = None;
+                each_run(arguments.stream(), &mut |run| last = run.last().cloned().or(last.take()));
+                let Some(TokenTree::Literal(port)) = last else { continue };
+                let text = port.to_string();
+                assert!(text.ends_with(":0\"") || text.starts_with('0'), "{path}:{} binds a fixed port: {text}", line(token));
+            }
+        });
+    }
+}
+
+/// All of a test's file, or what a file of the product has for tests alone.
+fn test_tokens(path: &str, source: &Source) -> TokenStream {
+    if is_test(path) { source.tokens() } else { source.tests.clone() }
+}
