@@ -9,7 +9,7 @@ use p2pdi::{
     status::Reason,
     v1::{LeaveRequest, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, registry_client::RegistryClient},
 };
-use peerd::{config::state_folder, identity::write_private, transfer::Source};
+use peerd::{config::state_folder, holders::source::Source, identity::write_private};
 use std::{
     fs, io,
     path::{Path, PathBuf},

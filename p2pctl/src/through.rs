@@ -12,8 +12,8 @@ use p2pdi::{
 };
 use peerd::{
     connections::channels::ChannelPool,
+    holders::source::Source,
     inbox::{KIND_PING, KIND_PONG},
-    transfer::Source,
 };
 use std::time::Duration;
 use tokio::time::timeout;

@@ -8,8 +8,8 @@ use p2pdi::{
 };
 use peerd::{
     connections::channels::ChannelPool,
+    documents::selector::DocumentSelector,
     holders::search::{ask, query_for},
-    transfer::DocumentSelector,
 };
 
 async fn query(peer: &Peer, request: RfcQueryRequest) -> Vec<Holding> {

@@ -11,8 +11,12 @@ use p2pdi::{
 };
 use peerd::{
     connections::channels::ChannelPool,
-    holders::search::{Found, ask, list, query_for},
-    transfer::{DocumentSelector, FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, Source, fetch},
+    documents::selector::DocumentSelector,
+    holders::{
+        search::{Found, ask, list, query_for},
+        source::Source,
+    },
+    transfer::{FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, fetch},
 };
 use serde_json::json;
 use std::{

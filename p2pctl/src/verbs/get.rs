@@ -11,8 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use p2pdi::{content::ContentHash, endpoint::Endpoint, json, v1::Document};
 use peerd::{
     connections::channels::ChannelPool,
-    holders::search::{Found, ask, query_for},
-    transfer::{DocumentSelector, FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, fetch},
+    documents::selector::DocumentSelector,
+    holders::{
+        search::{Found, ask, query_for},
+        source::Source,
+    },
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, fetch},
 };
 use serde_json::json;
 use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};

@@ -13,7 +13,7 @@ use p2pdi::{
     status::Reason,
     v1::{PingRequest, WhisperRequest},
 };
-use peerd::{connections::channels::ChannelPool, inbox::KIND_UNCLAIMED, transfer::Source};
+use peerd::{connections::channels::ChannelPool, holders::source::Source, inbox::KIND_UNCLAIMED};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;

@@ -14,7 +14,11 @@ use p2pdi::{
     name::PeerName,
     v1::{Document, Holder, Holding, RfcQueryRequest},
 };
-use peerd::{connections::channels::ChannelPool, documents::info::DocumentInfo, holders::search, transfer::Source};
+use peerd::{
+    connections::channels::ChannelPool,
+    documents::info::DocumentInfo,
+    holders::{search, source::Source},
+};
 use std::time::Duration;
 use tokio::time::timeout;
 

@@ -3,4 +3,5 @@
 pub mod catalog;
 pub mod info;
 pub mod remote_index;
+pub mod selector;
 pub mod share;

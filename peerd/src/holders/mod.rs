@@ -3,3 +3,4 @@
 pub mod peer_directory;
 pub mod poll;
 pub mod search;
+pub mod source;

@@ -2,8 +2,8 @@
 
 use crate::{
     connections::channels::{ChannelPool, in_words},
-    documents::info::DocumentInfo,
-    transfer::{DocumentSelector, Source},
+    documents::{info::DocumentInfo, selector::DocumentSelector},
+    holders::source::Source,
 };
 use p2pdi::{
     content::ContentHash,

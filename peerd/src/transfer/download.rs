@@ -4,9 +4,12 @@ use super::{
     fetch::Progress,
     partial::{Partial, WriteError, WrongPiece},
     serve::CHUNK_BYTES,
-    source_selection::{Fault, Source},
+    source_selection::Fault,
 };
-use crate::connections::channels::{ChannelPool, in_words};
+use crate::{
+    connections::channels::{ChannelPool, in_words},
+    holders::source::Source,
+};
 use bytes::{Bytes, BytesMut};
 use p2pdi::{
     content::PieceHashes,

@@ -3,9 +3,13 @@
 use super::{
     download::{self, Incoming, SourceError},
     partial::{self, Partial, WriteError},
-    source_selection::{Source, SourceReport, SourceSelection},
+    source_selection::{SourceReport, SourceSelection},
 };
-use crate::{connections::channels::ChannelPool, documents::info::DocumentInfo};
+use crate::{
+    connections::channels::ChannelPool,
+    documents::{info::DocumentInfo, selector::DocumentSelector},
+    holders::source::Source,
+};
 use bytes::Bytes;
 use p2pdi::{
     content::{ContentHash, PieceHashes},
@@ -14,7 +18,7 @@ use p2pdi::{
     v1::{GetRfcHeader, GetRfcRequest, get_rfc_request},
 };
 use std::{
-    fmt, io,
+    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -33,27 +37,6 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often the network is asked for further holders once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
-
-/// What to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DocumentSelector {
-    /// An RFC.
-    Number(u32),
-    /// A document by its name, whatever its case.
-    Name(DocumentName),
-    /// Exactly this content.
-    Hash(ContentHash),
-}
-
-impl fmt::Display for DocumentSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => write!(f, "RFC {number}"),
-            Self::Name(name) => write!(f, "{name}"),
-            Self::Hash(hash) => write!(f, "b3:{hash}"),
-        }
-    }
-}
 
 /// How to fetch.
 #[derive(Debug, Clone)]

@@ -7,5 +7,5 @@ pub mod rate_limit;
 pub mod serve;
 pub mod source_selection;
 
-pub use fetch::{DocumentSelector, FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, Progress, STALL_TIMEOUT, fetch};
-pub use source_selection::{Source, SourceReport};
+pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, Progress, STALL_TIMEOUT, fetch};
+pub use source_selection::SourceReport;

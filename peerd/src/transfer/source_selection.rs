@@ -2,11 +2,8 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use p2pdi::endpoint::Endpoint;
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use crate::holders::source::Source;
+use std::time::{Duration, Instant};
 
 /// How often in a row a holder must fail, without a verified byte between, before it is given up.
 const FAILURES_MIN: u32 = 4;
@@ -18,21 +15,6 @@ const PATIENCE_BUSY: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(3);
-
-/// A peer that says it has the document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Its name, or its endpoint where the name is not known.
-    pub name: String,
-    /// Where it is dialled.
-    pub endpoint: Endpoint,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name == self.endpoint.as_str() { f.write_str(&self.name) } else { write!(f, "{} ({})", self.name, self.endpoint) }
-    }
-}
 
 /// What became of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use p2pdi::v1::{
     PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
     get_rfc_request::Document as DocumentSelector, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
 };
-use peerd::transfer::Source;
+use peerd::holders::source::Source;
 use std::{
     net::SocketAddr,
     pin::Pin,

@@ -7,7 +7,7 @@ pub mod holder;
 pub mod peer;
 pub mod registry;
 
-use peerd::transfer::Source;
+use peerd::holders::source::Source;
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},

@@ -11,9 +11,9 @@ use p2pdi::{
 };
 use peerd::{
     config::NodeConfig,
+    holders::source::Source,
     node::{Node, NodeError, NodeHandle},
     rpc::ControlFrom,
-    transfer::Source,
 };
 use std::{
     collections::BTreeMap,

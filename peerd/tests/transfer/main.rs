@@ -22,7 +22,9 @@ mod unreachable;
 use p2pdi::content::ContentHash;
 use peerd::{
     connections::channels::ChannelPool,
-    transfer::{DocumentSelector, FetchError, FetchOptions, Fetched, FindHolders, Progress, Source, SourceReport, fetch},
+    documents::selector::DocumentSelector,
+    holders::source::Source,
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, SourceReport, fetch},
 };
 use std::{
     fs,

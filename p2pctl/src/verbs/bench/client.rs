@@ -4,8 +4,9 @@ use crate::failure::{Failure, Outcome};
 use p2pdi::{contact::Contact, endpoint::Endpoint, v1::RfcQueryRequest};
 use peerd::{
     connections::channels::ChannelPool,
+    documents::selector::DocumentSelector,
     holders::search::ask,
-    transfer::{DocumentSelector, FetchOptions, NobodyElse, Progress, STALL_TIMEOUT, fetch},
+    transfer::{FetchOptions, NobodyElse, Progress, STALL_TIMEOUT, fetch},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
