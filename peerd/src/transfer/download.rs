@@ -1,9 +1,9 @@
 //! One GetRFC stream, received: what it may send, and the way of its bytes to the disk.
 
 use super::{
-    fetch::Progress,
+    chunk::CHUNK_BYTES,
     partial::{Partial, WriteError, WrongPiece},
-    serve::CHUNK_BYTES,
+    progress::Progress,
     source_selection::Fault,
 };
 use crate::{

@@ -3,6 +3,7 @@
 use super::{
     download::{self, Incoming, SourceError},
     partial::{self, Partial, WriteError},
+    progress::Progress,
     source_selection::{SourceReport, SourceSelection},
 };
 use crate::{
@@ -20,10 +21,7 @@ use p2pdi::{
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::task::spawn_blocking;
@@ -64,34 +62,6 @@ pub struct NobodyElse;
 impl FindHolders for NobodyElse {
     async fn holders(&self, _: ContentHash) -> Vec<Source> {
         Vec::new()
-    }
-}
-
-/// How far a fetch is, for whoever shows it.
-#[derive(Debug, Default)]
-pub struct Progress {
-    size: AtomicU64,
-    verified: AtomicU64,
-}
-
-impl Progress {
-    /// Bytes of the document; 0 until its header came.
-    pub fn size(&self) -> u64 {
-        self.size.load(Ordering::Relaxed)
-    }
-
-    /// Bytes verified, those of an earlier fetch included.
-    pub fn verified(&self) -> u64 {
-        self.verified.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn advance(&self, bytes: u64) {
-        self.verified.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn begin(&self, size: u64, verified: u64) {
-        self.verified.store(verified, Ordering::Relaxed);
-        self.size.store(size, Ordering::Relaxed);
     }
 }
 

@@ -1,11 +1,14 @@
 //! Documents on their way: served from the share, and fetched verified into a folder.
 
+pub mod chunk;
 pub mod download;
 pub mod fetch;
 pub mod partial;
+pub mod progress;
 pub mod rate_limit;
 pub mod serve;
 pub mod source_selection;
 
-pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, Progress, STALL_TIMEOUT, fetch};
+pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, STALL_TIMEOUT, fetch};
+pub use progress::Progress;
 pub use source_selection::SourceReport;

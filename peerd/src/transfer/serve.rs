@@ -1,6 +1,6 @@
 //! Sends a document of the share, a range of it, or only its header.
 
-use super::rate_limit::RateLimit;
+use super::{chunk::CHUNK_BYTES, rate_limit::RateLimit};
 use crate::{
     connections::admission::{Admission, Permit, Rejected},
     documents::share::{OpenDocument, OpenError, Share, SharedDocument},
@@ -26,8 +26,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_stream::Stream;
 use tonic::Status;
 
-/// Bytes of one chunk message: large enough that its frame costs little, small enough that a slow reader holds little.
-pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes read from the disk at once. Two such reads are under way at most, which bounds a stream's memory whatever the file's size.
 const READ_BYTES: usize = 4 * CHUNK_BYTES;
 /// Documents sent at once. Each holds at most two reads and an open file: 256 MiB and 128 descriptors in all.
