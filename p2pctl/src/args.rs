@@ -150,7 +150,7 @@ pub(crate) struct Register {
 #[derive(Debug, Args)]
 pub(crate) struct Pquery {
     #[command(flatten)]
-    pub(crate) through: Through,
+    pub(crate) via: OptionalVia,
     /// Not of the registry: the peers that this peer is linked to or has heard of; its name, or HOST:PORT
     #[arg(long, env = "P2PDI_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
     pub(crate) of: Option<String>,
@@ -198,7 +198,7 @@ pub(crate) struct RfcQuery {
     #[arg(long, env = "P2PDI_QUERY_LIMIT", value_name = "N")]
     pub(crate) limit: Option<u32>,
     #[command(flatten)]
-    pub(crate) through: Through,
+    pub(crate) via: OptionalVia,
 }
 
 #[derive(Debug, Args)]
@@ -225,7 +225,7 @@ pub(crate) struct Fetching {
     #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
     pub(crate) from: Vec<String>,
     #[command(flatten)]
-    pub(crate) through: Through,
+    pub(crate) via: OptionalVia,
     /// Folder to put it in
     #[arg(long, env = "P2PDI_OUT", value_name = "DIR", default_value = "./out")]
     pub(crate) out: PathBuf,
@@ -256,7 +256,7 @@ pub(crate) struct Whisper {
 
 /// Who knows where other peers are.
 #[derive(Debug, Args)]
-pub(crate) struct Through {
+pub(crate) struct OptionalVia {
     /// Ask this peer where others are, not the registry
     #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
     pub(crate) via: Option<Endpoint>,
@@ -344,7 +344,7 @@ pub(crate) struct Ping {
     /// A peer's name, or HOST:PORT
     pub(crate) peer: String,
     #[command(flatten)]
-    pub(crate) through: Through,
+    pub(crate) via: OptionalVia,
 }
 
 #[derive(Debug, Args)]
@@ -352,7 +352,7 @@ pub(crate) struct Status {
     /// A peer's name, or HOST:PORT; without, the peer that --via names, or the registry
     pub(crate) peer: Option<String>,
     #[command(flatten)]
-    pub(crate) through: Through,
+    pub(crate) via: OptionalVia,
 }
 
 #[derive(Debug, Args)]

@@ -5,10 +5,10 @@ use p2pdi::{
     status::Reason,
 };
 use peerd::{connections::channels::in_words, node::NodeError, transfer::FetchError, transfer::partial::WriteError};
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, io, process::ExitCode, time::Duration};
 use tonic::{Code, Status};
 
-/// Longest line of an error, in characters: a stranger's words may be in it.
+/// Longest line of an error, in characters: it may quote text from the network.
 const SHOWN_MAX_CHARS: usize = 1_000;
 
 /// What went wrong, and what to do.
@@ -17,20 +17,22 @@ pub(crate) struct Failure {
     message: String,
     hints: Vec<String>,
     code: u8,
+    /// The server gave no reason of the contract: it did not answer, or is no P2P-DI server.
+    unanswered: bool,
 }
 
-/// What a verb comes to.
+/// Result of a verb.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// The world said no: exit code 1.
+    /// The request could not be fulfilled: exit code 1.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 1 }
+        Self { message: message.into(), hints: Vec::new(), code: 1, unanswered: false }
     }
 
-    /// The user asked for something that cannot be: exit code 2.
+    /// Wrong usage: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 2 }
+        Self { message: message.into(), hints: Vec::new(), code: 2, unanswered: false }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -38,17 +40,28 @@ impl Failure {
         self
     }
 
-    /// What went wrong, without hints.
+    /// A hint for when the server did not answer as one of P2P-DI does.
+    pub(crate) fn hint_if_unanswered(self, hint: impl Into<String>) -> Self {
+        if self.unanswered { self.hint(hint) } else { self }
+    }
+
+    /// The call to `server` took longer than `limit`.
+    pub(crate) fn timed_out(server: &str, limit: Duration) -> Self {
+        let message = format!("{server} did not answer within {} s", limit.as_secs());
+        Self { unanswered: true, ..Self::refused(message) }
+    }
+
+    /// The message, without hints.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the world, not the user, is at fault.
+    /// Whether the request could not be fulfilled (exit code 1), as opposed to wrong usage.
     pub(crate) fn is_refused(&self) -> bool {
         self.code == 1
     }
 
-    /// The same failure with another's message and hints as hints.
+    /// This failure, with the message and hints of its cause as hints.
     pub(crate) fn because(mut self, cause: Self) -> Self {
         self.hints.push(cause.message);
         self.hints.extend(cause.hints);
@@ -59,16 +72,17 @@ impl Failure {
         ExitCode::from(self.code)
     }
 
-    /// A call to `whom` failed.
-    pub(crate) fn call(whom: &str, status: &Status) -> Self {
+    /// A call to `server` ended with `status`.
+    pub(crate) fn call(server: &str, status: &Status) -> Self {
         let words = in_words(status);
         let failure = match (Reason::of(status), status.code()) {
             (Some(Reason::InvalidField), _) => Self::usage(words),
             (Some(_), _) => Self::refused(words),
-            (None, Code::Unavailable) => Self::refused(format!("{whom} does not answer: {words}")),
-            (None, Code::DeadlineExceeded) => Self::refused(format!("{whom} did not answer in time")),
-            (None, _) => Self::refused(format!("{whom}: {words}")),
+            (None, Code::Unavailable) => Self::refused(format!("{server} does not answer: {words}")),
+            (None, Code::DeadlineExceeded) => Self::refused(format!("{server} did not answer in time")),
+            (None, _) => Self::refused(format!("{server}: {words}")),
         };
+        let failure = Self { unanswered: Reason::of(status).is_none(), ..failure };
         match Reason::of(status) {
             Some(Reason::CookieUnknown | Reason::LeaseExpired) => failure.hint("p2pctl register takes the name again"),
             Some(Reason::NameTaken) => failure.hint("choose another name with --name, or wait until the lease runs out"),
@@ -79,7 +93,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What a stranger said must not steer the terminal.
+        // Text from the network must not contain terminal control sequences.
         let plain = |text: &str| {
             text.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).take(SHOWN_MAX_CHARS).collect::<String>()
         };

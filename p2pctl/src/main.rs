@@ -1,11 +1,12 @@
 //! `p2pctl`: parses, runs one verb, prints what came of it.
 
 mod args;
+mod call;
 mod failure;
-mod membership;
 mod printer;
-mod through;
+mod registry_client;
 mod verbs;
+mod via;
 
 use args::{Cli, Verb};
 use clap::Parser as _;

@@ -5,9 +5,10 @@ mod line;
 use super::mesh;
 use crate::{
     args::{Chat, Global},
+    call::{CALL_TIMEOUT, bounded},
     failure::{Failure, Outcome},
-    membership,
     printer::{Lines, Printer, Screen, Typed},
+    registry_client,
 };
 use line::Line;
 use p2pdi::phrases::counted;
@@ -24,9 +25,9 @@ use peerd::{
     inbox::{KIND_DEFAULT, KIND_UNCLAIMED},
 };
 use std::{fs, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Streaming};
 
 /// The kind of what is said in a chat. What `whisper` and `broadcast` say without a kind is shown as well.
 const KIND_CHAT: &str = "chat";
@@ -59,7 +60,7 @@ pub(super) async fn chat(global: &Global, args: Chat, printer: Printer, stop: Ca
         begun = begin(&channels, &via) => begun?,
         () = stop.cancelled() => return Ok(()),
     };
-    let history = membership::folder(global.state.as_deref()).filter(|folder| fs::create_dir_all(folder).is_ok());
+    let history = registry_client::folder(global.state.as_deref()).filter(|folder| fs::create_dir_all(folder).is_ok());
     let ends = |line: &str| Line::read(line) == Line::Quit;
     let (screen, lines) = Screen::open(printer, me.as_str(), history.map(|folder| folder.join("chat_history")), ends);
     let room = Room { via, me, channels, screen, printer };
@@ -148,7 +149,7 @@ impl Room {
 
     async fn to_all(&self, text: &str) -> Outcome<Option<String>> {
         let request = BroadcastRequest { kind: KIND_CHAT.to_owned(), body: text.to_owned().into(), wait: None };
-        let answer = within(&self.via, self.channels.control(&self.via).broadcast(request)).await?;
+        let answer = bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.control(&self.via).broadcast(request)).await?;
         Ok((answer.known == 0)
             .then(|| "nobody heard that: the peer knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
     }
@@ -162,12 +163,12 @@ impl Room {
             from: self.me.to_string(),
             ..Default::default()
         };
-        let answer = within(&self.via, self.channels.peer(&self.via).whisper(request)).await?;
+        let answer = bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.peer(&self.via).whisper(request)).await?;
         Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but nobody chats there now")))
     }
 
     async fn peers(&self) -> Outcome<ListPeersResponse> {
-        within(&self.via, self.channels.peer(&self.via).list_peers(ListPeersRequest {})).await
+        bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.peer(&self.via).list_peers(ListPeersRequest {})).await
     }
 }
 
@@ -191,7 +192,7 @@ fn listed(peers: &ListPeersResponse) -> String {
 /// A peer that is not there at the beginning is a wrong address; later it is waited for.
 async fn begin(channels: &ChannelPool, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
     let messages = subscribe(channels, via).await?;
-    let me = within(via, channels.peer(via).ping(PingRequest {})).await?;
+    let me = bounded(via.as_str(), CALL_TIMEOUT, channels.peer(via).ping(PingRequest {})).await?;
     Ok((messages, me.name.parse()?))
 }
 
@@ -204,12 +205,7 @@ async fn subscribe(channels: &ChannelPool, via: &Endpoint) -> Outcome<Streaming<
         messages.message().await?;
         Ok(Response::new(messages))
     };
-    within(via, subscribing).await.map_err(|failure| failure.hint("--via HOST:PORT names the peer to go through"))
-}
-
-async fn within<T>(via: &Endpoint, call: impl Future<Output = Result<Response<T>, Status>>) -> Outcome<T> {
-    match timeout(mesh::CALL_TIMEOUT, call).await {
-        Ok(answer) => answer.map(Response::into_inner).map_err(|status| Failure::call(via.as_str(), &status)),
-        Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
-    }
+    bounded(via.as_str(), CALL_TIMEOUT, subscribing)
+        .await
+        .map_err(|failure| failure.hint("--via HOST:PORT names the peer to go through"))
 }

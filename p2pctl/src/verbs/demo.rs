@@ -40,7 +40,7 @@ pub(super) async fn demo(printer: Printer) -> Outcome {
     let folder = tempfile::tempdir()?;
     let mut cluster = Cluster::start(folder.path(), 0).await?;
     for (index, name) in NAMES.iter().enumerate() {
-        let share = documents::deal(&folder.path().join("share"), index, NAMES.len())?;
+        let share = documents::distribute(&folder.path().join("share"), index, NAMES.len())?;
         cluster.add_peer(name, Some(share), 0).await?;
     }
     cluster.ready().await?;
@@ -151,7 +151,7 @@ async fn whisper(cluster: &Cluster, channels: &ChannelPool, printer: Printer) ->
         from: from.name().to_string(),
         ..Default::default()
     };
-    // Through the first peer, which finds the last one by itself.
+    // OptionalVia the first peer, which finds the last one by itself.
     let begun = Instant::now();
     let answer = channels.peer(from.endpoint()).whisper(request).await;
     let took = begun.elapsed();

@@ -3,9 +3,9 @@
 use crate::{
     args::{DocumentRef, Fetching, Get, GetRfc, Global},
     failure::{Failure, Outcome},
-    membership::{Member, direct},
     printer::{Printer, bytes, rate, span},
-    through,
+    registry_client::{RegistrySession, direct},
+    via,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use p2pdi::{content::ContentHash, endpoint::Endpoint, json, v1::Document};
@@ -39,10 +39,10 @@ pub(super) async fn get(global: &Global, args: Get, printer: Printer) -> Outcome
 
 async fn get_wanted(global: &Global, wanted: DocumentSelector, fetching: Fetching, printer: Printer) -> Outcome {
     let finder = Finder {
-        registry: Mutex::new(Registry { member: None }),
+        registry: Mutex::new(Registry { session: None }),
         state: global.state.clone(),
         global,
-        via: fetching.through.via.clone(),
+        via: fetching.via.via.clone(),
         channels: ChannelPool::default(),
     };
     let fetched = finder.fetch(wanted, &fetching, printer).await;
@@ -61,7 +61,7 @@ struct Finder<'a> {
 }
 
 struct Registry {
-    member: Option<Member>,
+    session: Option<RegistrySession>,
 }
 
 impl Finder<'_> {
@@ -117,8 +117,8 @@ impl Finder<'_> {
         for name in names {
             sources.push(match (direct(name), &self.via) {
                 (Some(direct), _) => direct,
-                (None, Some(via)) => through::find(via, name).await?,
-                (None, None) => self.with_member(async |member| member.find(name).await).await?,
+                (None, Some(via)) => via::find(via, name).await?,
+                (None, None) => self.with_member(async |session| session.find(name).await).await?,
             });
         }
         Ok(sources)
@@ -149,23 +149,23 @@ impl Finder<'_> {
     /// Peers to ask.
     async fn peers(&self) -> Outcome<Vec<Source>> {
         match &self.via {
-            Some(via) => through::sources(via).await,
-            None => self.with_member(async |member| member.sources().await).await,
+            Some(via) => via::sources(via).await,
+            None => self.with_member(async |session| session.sources().await).await,
         }
     }
 
-    async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut Member) -> Outcome<T>) -> Outcome<T> {
+    async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut RegistrySession) -> Outcome<T>) -> Outcome<T> {
         let mut registry = self.registry.lock().await;
-        let member = match &mut registry.member {
-            Some(member) => member,
-            none => none.insert(Member::join(&self.global.registry, self.state.as_deref()).await?),
+        let session = match &mut registry.session {
+            Some(session) => session,
+            none => none.insert(RegistrySession::connect(&self.global.registry, self.state.as_deref()).await?),
         };
-        call(member).await
+        call(session).await
     }
 
     async fn finish(self) {
-        if let Some(member) = self.registry.into_inner().member {
-            member.finish().await;
+        if let Some(session) = self.registry.into_inner().session {
+            session.finish().await;
         }
     }
 }

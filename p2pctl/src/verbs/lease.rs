@@ -3,8 +3,8 @@
 use crate::{
     args::{Global, Register},
     failure::{Failure, Outcome},
-    membership::{Kept, Member},
     printer::{Printer, proto_span},
+    registry_client::{RegistrySession, SavedCookie},
 };
 use p2pdi::{
     cookie::Cookie,
@@ -35,13 +35,13 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let labels = args.labels.into_iter().collect();
     validate_labels(&labels)?;
     // With the cookie of an earlier registration of this name, the record may move to another endpoint.
-    let kept = Kept::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
-    let mut member = Member::new(&global.registry, kept.as_ref());
+    let kept = SavedCookie::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
+    let mut session = RegistrySession::new(&global.registry, kept.as_ref());
     let request = RegisterRequest { name: name.to_string(), endpoint: endpoint.to_string(), labels, ..Default::default() };
-    let request = member.request(request);
-    let mut answer = member.call(async |member| member.client().register(request).await).await?;
+    let request = session.request(request);
+    let mut answer = session.call(async |session| session.client().register(request).await).await?;
     let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
-    Kept::write(global.state.as_deref(), &global.registry, &name, &cookie)?;
+    SavedCookie::write(global.state.as_deref(), &global.registry, &name, &cookie)?;
     // The cookie is in its file; a terminal or a log is no place for it.
     answer.cookie.clear();
     printer.message(&answer, || {
@@ -57,9 +57,9 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
 
 pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut member = Member::new(&global.registry, Some(&kept));
-    let request = member.request(KeepAliveRequest::default());
-    let answer = member.call(async |member| member.client().keep_alive(request).await).await?;
+    let mut session = RegistrySession::new(&global.registry, Some(&kept));
+    let request = session.request(KeepAliveRequest::default());
+    let answer = session.call(async |session| session.client().keep_alive(request).await).await?;
     printer.message(&answer, || {
         let name = answer.peer.as_ref().map_or(kept.name.as_str(), |peer: &PeerRecord| &peer.name);
         format!(
@@ -73,14 +73,14 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
 
 pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut member = Member::new(&global.registry, Some(&kept));
-    let request = member.request(LeaveRequest {});
-    let answer = member.call(async |member| member.client().leave(request).await).await?;
+    let mut session = RegistrySession::new(&global.registry, Some(&kept));
+    let request = session.request(LeaveRequest {});
+    let answer = session.call(async |session| session.client().leave(request).await).await?;
     printer.message(&answer, || format!("{} left", kept.name))?;
     kept.forget()
 }
 
-fn kept(global: &Global) -> Outcome<Kept> {
-    Kept::read(global.state.as_deref(), &global.registry)?
+fn kept(global: &Global) -> Outcome<SavedCookie> {
+    SavedCookie::read(global.state.as_deref(), &global.registry)?
         .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("p2pctl register comes first"))
 }

@@ -2,10 +2,11 @@
 
 use super::rfc_query::resolve;
 use crate::{
-    args::{Broadcast, Global, Join, Listen, PeerCount, Through},
+    args::{Broadcast, Global, Join, Listen, OptionalVia, PeerCount},
+    call::{CALL_TIMEOUT, bounded},
     failure::{Failure, Outcome},
     printer::Printer,
-    through,
+    via,
 };
 use p2pdi::phrases::{counted, heard};
 use p2pdi::{
@@ -20,12 +21,8 @@ use p2pdi::{
 use peerd::{connections::channels::ChannelPool, inbox::KIND_PING};
 use serde_json::json;
 use std::time::Duration;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
-
-/// How long a call may take, beyond what it is told to wait.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
     let answer = send(&args.via.via, args.kind, args.message, args.wait).await?;
@@ -113,11 +110,10 @@ pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
 }
 
 /// The peers that `peer` is linked to, and those it has heard of.
-pub(super) async fn peers_of(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, through, peer).await?;
-    let asked = timeout(CALL_TIMEOUT, ChannelPool::default().peer(&peer.endpoint).list_peers(ListPeersRequest {})).await;
-    let asked = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
-    let answer = asked.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
+pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, via, peer).await?;
+    let mut client = ChannelPool::default().peer(&peer.endpoint);
+    let answer = bounded(&peer.to_string(), CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
     if printer.is_json() {
         printer.json(&json::value(&answer))?;
         return Ok(());
@@ -141,5 +137,5 @@ pub(super) async fn call<T>(
     limit: Duration,
     call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
-    through::call(via, limit, call(ChannelPool::default().control(via))).await
+    via::call(via, limit, call(ChannelPool::default().control(via))).await
 }

@@ -32,36 +32,36 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
         // Verbs that stay end their cluster in order; the others are simply given up.
         match verb {
             Verb::Up(args) => up::up(args, printer, stop).await,
-            Verb::Demo => give_up(demo::demo(printer), stop).await,
+            Verb::Demo => cancellable(demo::demo(printer), stop).await,
             Verb::Bench(bench) => match bench.what {
-                BenchWhat::Tasks(args) => give_up(bench::tasks(args, printer), stop).await,
+                BenchWhat::Tasks(args) => cancellable(bench::tasks(args, printer), stop).await,
             },
-            Verb::Register(args) => give_up(lease::register(&global, args, printer), stop).await,
-            Verb::Keepalive => give_up(lease::keepalive(&global, printer), stop).await,
-            Verb::Leave => give_up(lease::leave(&global, printer), stop).await,
-            Verb::Pquery(Pquery { of: Some(peer), through, .. }) => {
-                give_up(mesh::peers_of(&global, &through, &peer, printer), stop).await
+            Verb::Register(args) => cancellable(lease::register(&global, args, printer), stop).await,
+            Verb::Keepalive => cancellable(lease::keepalive(&global, printer), stop).await,
+            Verb::Leave => cancellable(lease::leave(&global, printer), stop).await,
+            Verb::Pquery(Pquery { of: Some(peer), via, .. }) => {
+                cancellable(mesh::peers_of(&global, &via, &peer, printer), stop).await
             }
-            Verb::Pquery(args) if args.through.via.is_some() && args.has_filter() => Err(Failure::usage(
+            Verb::Pquery(args) if args.via.via.is_some() && args.has_filter() => Err(Failure::usage(
                 "a peer has no filters: leave out --via (or P2PDI_VIA) to ask the registry, or the filters to ask the peer",
             )),
-            Verb::Pquery(args) if args.through.via.is_some() => {
-                let via = args.through.via.as_ref().map(ToString::to_string).unwrap_or_default();
-                give_up(mesh::peers_of(&global, &args.through, &via, printer), stop).await
+            Verb::Pquery(args) if args.via.via.is_some() => {
+                let via = args.via.via.as_ref().map(ToString::to_string).unwrap_or_default();
+                cancellable(mesh::peers_of(&global, &args.via, &via, printer), stop).await
             }
-            Verb::Pquery(args) => give_up(pquery::pquery(&global, args, printer), stop).await,
-            Verb::Broadcast(args) => give_up(mesh::broadcast(args, printer), stop).await,
+            Verb::Pquery(args) => cancellable(pquery::pquery(&global, args, printer), stop).await,
+            Verb::Broadcast(args) => cancellable(mesh::broadcast(args, printer), stop).await,
             Verb::Listen(args) => mesh::listen(args, printer, stop).await,
             Verb::Chat(args) => chat::chat(&global, args, printer, stop).await,
-            Verb::Join(args) => give_up(mesh::join(args, printer), stop).await,
-            Verb::PeerCount(args) => give_up(mesh::peer_count(args, printer), stop).await,
-            Verb::Graph(args) => give_up(graph::graph(args, printer), stop).await,
-            Verb::RfcQuery(args) => give_up(rfc_query::rfc_query(&global, args, printer), stop).await,
-            Verb::GetRfc(args) => give_up(Box::pin(get::get_rfc(&global, args, printer)), stop).await,
-            Verb::Get(args) => give_up(Box::pin(get::get(&global, args, printer)), stop).await,
-            Verb::Whisper(args) => give_up(message::whisper(&global, args, printer), stop).await,
-            Verb::Ping(args) => give_up(message::ping(&global, args, printer), stop).await,
-            Verb::Status(args) => give_up(status::status(&global, args, printer), stop).await,
+            Verb::Join(args) => cancellable(mesh::join(args, printer), stop).await,
+            Verb::PeerCount(args) => cancellable(mesh::peer_count(args, printer), stop).await,
+            Verb::Graph(args) => cancellable(graph::graph(args, printer), stop).await,
+            Verb::RfcQuery(args) => cancellable(rfc_query::rfc_query(&global, args, printer), stop).await,
+            Verb::GetRfc(args) => cancellable(Box::pin(get::get_rfc(&global, args, printer)), stop).await,
+            Verb::Get(args) => cancellable(Box::pin(get::get(&global, args, printer)), stop).await,
+            Verb::Whisper(args) => cancellable(message::whisper(&global, args, printer), stop).await,
+            Verb::Ping(args) => cancellable(message::ping(&global, args, printer), stop).await,
+            Verb::Status(args) => cancellable(status::status(&global, args, printer), stop).await,
             Verb::Completions(args) => shell::completions(args.shell, printer),
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }
@@ -72,7 +72,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
     }
 }
 
-async fn give_up(verb: impl Future<Output = Outcome>, stop: tokio_util::sync::CancellationToken) -> Outcome {
+async fn cancellable(verb: impl Future<Output = Outcome>, stop: tokio_util::sync::CancellationToken) -> Outcome {
     tokio::select! {
         outcome = verb => outcome,
         () = stop.cancelled() => Err(Failure::refused("interrupted").hint("what was fetched and verified is kept; the same command goes on from there")),

@@ -3,13 +3,13 @@
 use crate::{
     args::{Global, Pquery},
     failure::Outcome,
-    membership::Member,
     printer::{Printer, ago, proto_span},
+    registry_client::RegistrySession,
 };
 use p2pdi::v1::{PQueryRequest, PeerRecord};
 
 pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> Outcome {
-    let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
+    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref()).await?;
     let query = PQueryRequest {
         name: args.name.unwrap_or_default(),
         labels: args.labels.into_iter().collect(),
@@ -18,8 +18,8 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
         ..Default::default()
     };
     let is_sample = query.sample > 0;
-    let listed = member.all(query).await;
-    member.finish().await;
+    let listed = session.all(query).await;
+    session.finish().await;
     let mut listed = listed?;
     // A registry lists in the order it remembers; a sample is in random order on purpose.
     if !is_sample {

@@ -1,11 +1,11 @@
 //! rfc-query: what a peer knows of.
 
 use crate::{
-    args::{Global, RfcQuery, Through},
+    args::{Global, OptionalVia, RfcQuery},
     failure::{Failure, Outcome},
-    membership::{Member, direct},
     printer::{Printer, bytes},
-    through,
+    registry_client::{RegistrySession, direct},
+    via,
 };
 use p2pdi::{
     document::DocumentName,
@@ -33,7 +33,7 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         limit: args.limit.unwrap_or(0),
         ..Default::default()
     };
-    let peer = resolve(global, &args.through, &args.peer).await?;
+    let peer = resolve(global, &args.via, &args.peer).await?;
     let listed = timeout(LISTING_TIMEOUT, search::list(&ChannelPool::default(), &peer.endpoint, request)).await;
     let listed = listed
         .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
@@ -89,15 +89,15 @@ fn row(holding: &Holding) -> Vec<String> {
 }
 
 /// The peer that a user names; the registry, or the peer to go through, is asked only where a name is given.
-pub(super) async fn resolve(global: &Global, through: &Through, peer: &str) -> Outcome<Source> {
+pub(super) async fn resolve(global: &Global, via: &OptionalVia, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
     }
-    if let Some(via) = &through.via {
-        return through::find(via, peer).await;
+    if let Some(via) = &via.via {
+        return via::find(via, peer).await;
     }
-    let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
-    let found = member.find(peer).await;
-    member.finish().await;
+    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref()).await?;
+    let found = session.find(peer).await;
+    session.finish().await;
     found
 }

@@ -2,35 +2,30 @@
 
 use super::rfc_query::resolve;
 use crate::{
-    args::{Global, Status, Through},
-    failure::{Failure, Outcome},
-    membership::Member,
+    args::{Global, OptionalVia, Status},
+    call::{CALL_TIMEOUT, bounded},
+    failure::Outcome,
     printer::{Printer, ago, bytes, proto_span},
+    registry_client::RegistrySession,
 };
 use p2pdi::phrases::counted;
 use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
 use peerd::connections::channels::ChannelPool;
 use serde_json::json;
-use std::time::Duration;
-use tokio::time::timeout;
-
-/// How long a peer may take to say how it is.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn status(global: &Global, args: Status, printer: Printer) -> Outcome {
     // A peer to go through that is asked for nobody is asked how it is itself.
-    let peer = args.peer.clone().or_else(|| args.through.via.as_ref().map(ToString::to_string));
+    let peer = args.peer.clone().or_else(|| args.via.via.as_ref().map(ToString::to_string));
     match &peer {
-        Some(peer) => of_peer(global, &args.through, peer, printer).await,
+        Some(peer) => of_peer(global, &args.via, peer, printer).await,
         None => of_registry(global, printer).await,
     }
 }
 
-async fn of_peer(global: &Global, through: &Through, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, through, peer).await?;
-    let asked = timeout(CALL_TIMEOUT, ChannelPool::default().control(&peer.endpoint).status(StatusRequest {})).await;
-    let answer = asked.map_err(|_| Failure::refused(format!("{peer} did not answer within {} s", CALL_TIMEOUT.as_secs())))?;
-    let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?.into_inner();
+async fn of_peer(global: &Global, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, via, peer).await?;
+    let mut client = ChannelPool::default().control(&peer.endpoint);
+    let answer = bounded(&peer.to_string(), CALL_TIMEOUT, client.status(StatusRequest {})).await?;
     printer.message(&answer, || text(&answer))?;
     Ok(())
 }
@@ -83,10 +78,10 @@ fn text(status: &StatusResponse) -> String {
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {
-    let mut member = Member::join(&global.registry, global.state.as_deref()).await?;
-    let asked = member.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
-    let name = member.name().cloned();
-    member.finish().await;
+    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref()).await?;
+    let asked = session.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
+    let name = session.name().cloned();
+    session.finish().await;
     let answer = asked?;
     if printer.is_json() {
         printer.json(&json!({

@@ -23,7 +23,7 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
         let name = format!("peer-{}", index + 1);
         let share = match &args.share {
             Some(share) => share.clone(),
-            None => documents::deal(&folder.path().join("share"), index.into(), args.peers.into())?,
+            None => documents::distribute(&folder.path().join("share"), index.into(), args.peers.into())?,
         };
         // Below 65,536: --port is checked here.
         let port = if args.port == 0 {

@@ -11,7 +11,7 @@ use peerd::{
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
 
-use crate::membership::Member;
+use crate::registry_client::RegistrySession;
 
 /// Documents that one client fetches at once.
 const AT_ONCE: usize = 4;
@@ -36,9 +36,9 @@ impl Tally {
 pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wanted: usize) -> Outcome<Tally> {
     let folder = tempfile::tempdir()?;
     // An empty state folder: no cookie, so it registers for as long as it runs.
-    let mut member = Member::join(&registry, Some(folder.path())).await?;
-    let peers = member.sources().await;
-    member.finish().await;
+    let mut session = RegistrySession::connect(&registry, Some(folder.path())).await?;
+    let peers = session.sources().await;
+    session.finish().await;
     let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != *me.endpoint()).collect();
     let channels = ChannelPool::default();
     // Register, PQuery, Leave.

@@ -1,13 +1,13 @@
-//! Peers found by asking one peer: for networks without a registry.
+//! Finds peers by asking one peer (`--via`), for networks without a registry.
 
 use crate::{
+    call::{CALL_TIMEOUT, bounded},
     failure::{Failure, Outcome},
-    membership::{ASK_MAX, direct},
+    registry_client::{ASK_MAX, direct},
 };
 use p2pdi::{
     endpoint::Endpoint,
     name::PeerName,
-    status::Reason,
     v1::{Contact, ListPeersRequest, WhisperRequest},
 };
 use peerd::{
@@ -16,13 +16,9 @@ use peerd::{
     inbox::{KIND_PING, KIND_PONG},
 };
 use std::time::Duration;
-use tokio::time::timeout;
 use tonic::{Response, Status};
 
-/// How long the peer may take: it asks the whole mesh.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The peer called `peer`, which says itself where it listens.
+/// The peer called `peer`, at the endpoint that it answers a PING with.
 pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
@@ -35,7 +31,7 @@ pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
     Ok(Source { name: name.to_string(), endpoint })
 }
 
-/// The peer itself, and those that it is linked to or has heard of.
+/// The peer at `via`, its neighbours and the others it knows.
 pub(crate) async fn sources(via: &Endpoint) -> Outcome<Vec<Source>> {
     let listed = call(via, CALL_TIMEOUT, ChannelPool::default().peer(via).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
@@ -48,16 +44,15 @@ pub(crate) async fn sources(via: &Endpoint) -> Outcome<Vec<Source>> {
     Ok(std::iter::once(itself).chain(others.filter_map(source)).take(limit).collect())
 }
 
-/// A call to the peer to go through, which may take so long.
+/// One call to the peer at `via`.
+///
+/// # Errors
+/// When the call fails, or takes longer than `limit`.
 pub(crate) async fn call<T>(
     via: &Endpoint,
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Outcome<T> {
-    match timeout(limit, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) if Reason::of(&status).is_some() => Err(Failure::call(via.as_str(), &status)),
-        Ok(Err(status)) => Err(Failure::call(via.as_str(), &status).hint("--via HOST:PORT names the peer to go through")),
-        Err(_) => Err(Failure::refused(format!("{via} did not answer in time"))),
-    }
+    let answered = bounded(via.as_str(), limit, call).await;
+    answered.map_err(|failure| failure.hint_if_unanswered("--via HOST:PORT names the peer to ask"))
 }

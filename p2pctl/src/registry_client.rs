@@ -1,6 +1,9 @@
-//! This user's standing with a registry: a cookie kept by `register`, or a registration for as long as a verb runs.
+//! Calls to the registry: with the cookie that `register` saved, or registered as an observer for as long as a verb runs.
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    call::{CALL_TIMEOUT, bounded},
+    failure::{Failure, Outcome},
+};
 use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
     cookie::{COOKIE_HEADER, Cookie},
@@ -18,27 +21,25 @@ use std::{
 use tokio::time::timeout;
 use tonic::{Request, Status, metadata::AsciiMetadataValue};
 
-/// How long one call to the registry may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long leaving may hold up the end of a verb.
+/// Time limit of the Leave at the end of a verb: the user waits for it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Most peers that are asked for a document; of more, a random sample is.
+/// Most peers asked for a document; of more, a random sample of this size is asked.
 pub(crate) const ASK_MAX: u32 = 1_000;
 
-/// The kept cookie of one registry.
+/// The cookie file of one registry.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct SavedCookie {
     path: PathBuf,
     pub(crate) name: PeerName,
     pub(crate) cookie: Cookie,
 }
 
-/// Where this user's state is kept: in `state`, or in the user's state folder.
+/// The folder of cookies and chat history: `state`, or p2pctl's folder in the user's state folder.
 pub(crate) fn folder(state: Option<&Path>) -> Option<PathBuf> {
     state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")))
 }
 
-impl Kept {
+impl SavedCookie {
     fn path(state: Option<&Path>, registry: &Endpoint) -> Outcome<PathBuf> {
         let folder = folder(state).ok_or_else(|| {
             Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state")
@@ -47,7 +48,7 @@ impl Kept {
         Ok(folder.join(format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"))))
     }
 
-    /// The cookie that `register` kept for `registry`, if any.
+    /// The cookie that `register` saved for `registry`, if any.
     pub(crate) fn read(state: Option<&Path>, registry: &Endpoint) -> Outcome<Option<Self>> {
         let path = Self::path(state, registry)?;
         let text = match fs::read_to_string(&path) {
@@ -78,35 +79,35 @@ impl Kept {
     }
 }
 
-/// A client of the registry with a cookie.
-pub(crate) struct Member {
+/// A client of the registry, with its cookie.
+pub(crate) struct RegistrySession {
     client: RegistryClient<Channel>,
     registry: Endpoint,
     cookie: Option<Cookie>,
-    /// Registered for this verb only; left at its end.
+    /// Registered for this verb only; leaves at its end.
     observer: bool,
     name: Option<PeerName>,
 }
 
-impl Member {
-    /// A client that calls without a cookie, or with the one given.
-    pub(crate) fn new(registry: &Endpoint, kept: Option<&Kept>) -> Self {
+impl RegistrySession {
+    /// A client without a cookie, or with the saved one.
+    pub(crate) fn new(registry: &Endpoint, kept: Option<&SavedCookie>) -> Self {
         let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
         Self { client, registry: registry.clone(), cookie, observer: false, name }
     }
 
-    /// A client that can ask: with the kept cookie, or registered as an observer.
-    pub(crate) async fn join(registry: &Endpoint, state: Option<&Path>) -> Outcome<Self> {
-        let kept = Kept::read(state, registry)?;
-        let mut member = Self::new(registry, kept.as_ref());
+    /// A client that may query: with the saved cookie, or registered as an observer.
+    pub(crate) async fn connect(registry: &Endpoint, state: Option<&Path>) -> Outcome<Self> {
+        let kept = SavedCookie::read(state, registry)?;
+        let mut session = Self::new(registry, kept.as_ref());
         if kept.is_none() {
-            member.observe().await?;
+            session.observe().await?;
         }
-        Ok(member)
+        Ok(session)
     }
 
-    /// The name it is registered under for longer than this verb.
+    /// The name that the saved cookie is for.
     pub(crate) fn name(&self) -> Option<&PeerName> {
         self.name.as_ref()
     }
@@ -121,7 +122,7 @@ impl Member {
         self.observer = true;
         let request =
             RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
-        let asked = self.call(async |member| member.client.register(request).await).await;
+        let asked = self.call(async |session| session.client.register(request).await).await;
         let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         Ok(())
@@ -133,21 +134,11 @@ impl Member {
         call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>,
     ) -> Outcome<T> {
         let registry = format!("the registry at {}", self.registry);
-        match timeout(CALL_TIMEOUT, call(self)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => {
-                let failure = Failure::call(&registry, &status);
-                Err(if Reason::of(&status).is_none() {
-                    failure.hint("start one with `registry`, or name another with --registry URL")
-                } else {
-                    failure
-                })
-            }
-            Err(_) => Err(Failure::refused(format!("{registry} did not answer within {} s", CALL_TIMEOUT.as_secs()))),
-        }
+        let answered = bounded(&registry, CALL_TIMEOUT, call(self)).await;
+        answered.map_err(|failure| failure.hint_if_unanswered("start one with `registry`, or name another with --registry URL"))
     }
 
-    /// One page of peers. A kept cookie that is not valid any more makes place for an observer's.
+    /// One page of peers. Registers as an observer where the saved cookie is not valid any more.
     pub(crate) async fn p_query(&mut self, query: &PQueryRequest) -> Outcome<PQueryResponse> {
         if !self.observer {
             let request = self.request(query.clone());
@@ -160,10 +151,10 @@ impl Member {
             }
         }
         let request = self.request(query.clone());
-        self.call(async |member| member.client.p_query(request).await).await
+        self.call(async |session| session.client.p_query(request).await).await
     }
 
-    /// All peers that fit, however many pages.
+    /// All pages of a query.
     pub(crate) async fn all(&mut self, mut query: PQueryRequest) -> Outcome<PQueryResponse> {
         let mut whole = self.p_query(&query).await?;
         while !whole.next_page_token.is_empty() {
@@ -176,7 +167,7 @@ impl Member {
         Ok(whole)
     }
 
-    /// Peers to ask for a document: all, or a sample of very many.
+    /// Peers to ask for a document: all, or a sample if there are more than [`ASK_MAX`].
     pub(crate) async fn sources(&mut self) -> Outcome<Vec<Source>> {
         let first = self.p_query(&PQueryRequest { page_size: ASK_MAX, ..Default::default() }).await?;
         let peers = if first.next_page_token.is_empty() {
@@ -224,7 +215,7 @@ impl Member {
     }
 }
 
-/// A peer named by its address, which needs no registry.
+/// A peer given by its address: no registry is needed.
 pub(crate) fn direct(peer: &str) -> Option<Source> {
     let endpoint: Endpoint = peer.parse().ok()?;
     Some(Source { name: endpoint.to_string(), endpoint })
