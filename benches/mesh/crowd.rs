@@ -1,14 +1,12 @@
 //! Peers in this process, linked over loopback.
 
-use p2pdi::server::Limits;
 use peerd::{
     config::NodeConfig,
     discovery::Bootnode,
     node::{Node, NodeHandle},
-    rpc::ControlFrom,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -39,20 +37,8 @@ impl Crowd {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let bootnodes = first.iter().map(|first| first.to_string().parse::<Bootnode>().unwrap()).collect();
             first.get_or_insert(listener.local_addr().unwrap());
-            let config = NodeConfig {
-                name: format!("p{index}").parse().unwrap(),
-                advertise: None,
-                registry: None,
-                bootnodes,
-                lan: false,
-                dial_from: None,
-                labels: BTreeMap::new(),
-                share: None,
-                state: state.path().join(index.to_string()),
-                upload_limit: None,
-                control: ControlFrom::Loopback,
-                limits: Limits::default(),
-            };
+            let name = format!("p{index}").parse().unwrap();
+            let config = NodeConfig { bootnodes, ..NodeConfig::new(name, state.path().join(index.to_string())) };
             let node = Node::open(config, listener).unwrap();
             peers.push(node.handle());
             let until = stop.clone();

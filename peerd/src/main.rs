@@ -1,17 +1,16 @@
 //! `peerd`: parses, binds, runs, drains.
 
+mod flags;
 mod progress;
 
 use clap::Parser as _;
+use flags::Flags;
 use p2pdi::{
     field::InvalidField,
     server::{Stopped, until_stopped},
     telemetry,
 };
-use peerd::{
-    config::Args,
-    node::{Node, NodeError},
-};
+use peerd::node::{Node, NodeError};
 use std::{
     error::Error,
     io::{self, Write as _},
@@ -21,17 +20,17 @@ use std::{
 use tokio::{net::TcpListener, runtime::Runtime};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let flags = Flags::parse();
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, None),
     };
     let code = runtime.block_on(async {
-        let telemetry = match telemetry::init("peerd", args.log()) {
+        let telemetry = match telemetry::init("peerd", flags.log()) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(&error, Some("try --log info")),
         };
-        let code = match Box::pin(run(args)).await {
+        let code = match Box::pin(run(flags)).await {
             Ok(Stopped::Done(())) => ExitCode::SUCCESS,
             Ok(Stopped::AtOnce) => ExitCode::from(130),
             Err(error) if is_usage(error.as_ref()) => {
@@ -48,9 +47,9 @@ fn main() -> ExitCode {
     code
 }
 
-async fn run(args: Args) -> Result<Stopped<()>, Box<dyn Error>> {
-    let address = args.listen();
-    let config = args.into_config()?;
+async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
+    let address = flags.listen();
+    let config = flags.into_config()?;
     let listener = TcpListener::bind(address).await.map_err(|source| CannotListen { address, source })?;
     let bound = listener.local_addr()?;
     let node = Node::open(config, listener)?;

@@ -1,6 +1,7 @@
 //! The RPCs of `Peer` and `Control`: raw values are checked in the first lines, the parts do the work.
 
 use crate::{
+    config::ControlFrom,
     connections::admission::{Admission, Permit, Rejected},
     connections::unread::SlowReaderGuard,
     documents::catalog::{self, Catalog, Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
@@ -88,15 +89,6 @@ fn is_of_this_machine(connection: &TcpConnectInfo) -> bool {
 /// Where a call comes from.
 fn address<T>(request: &Request<T>) -> Option<IpAddr> {
     request.remote_addr().map(|address| address.ip())
-}
-
-/// Who may control a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ControlFrom {
-    /// Callers on the same machine.
-    Loopback,
-    /// Anybody who can reach the port.
-    Any,
 }
 
 impl Services {

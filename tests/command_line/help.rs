@@ -29,7 +29,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
     }
     world.run("p2pctl", &["no-such-verb"]).exits(2).prints_nothing().says(&["no-such-verb"]);
     world.run("p2pctl", &[]).exits(2).prints_nothing().says(&["Usage: "]);
-    world.run("p2pctl", &["--registry", "https://r:1", "peers"]).exits(2).prints_nothing().says(&["TLS is not spoken yet"]);
+    world.run("p2pctl", &["--registry", "https://r:1", "peers"]).exits(2).prints_nothing().says(&["TLS is not supported yet"]);
     world.run("p2pctl", &["--output", "xml", "peers"]).exits(2).prints_nothing().says(&["table", "json"]);
     world.run("p2pctl", &["--log", "=", "peers"]).exits(2).prints_nothing().says(&["log filter"]);
     for size in ["fast", "10x", "-1"] {

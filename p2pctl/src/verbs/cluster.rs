@@ -5,10 +5,8 @@ use p2pdi::{endpoint::Endpoint, server::Limits, v1::SessionState};
 use peerd::{
     config::NodeConfig,
     node::{Node, NodeHandle},
-    rpc::ControlFrom,
 };
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -53,18 +51,10 @@ impl Cluster {
     /// Adds a peer that shares `share`, on `port` or a free one.
     pub(super) async fn add_peer(&mut self, name: &str, share: Option<PathBuf>, port: u16) -> Outcome {
         let config = NodeConfig {
-            name: name.parse()?,
-            advertise: None,
-            dial_from: None,
             registry: Some(self.registry.clone()),
-            bootnodes: Vec::new(),
-            lan: false,
-            labels: BTreeMap::new(),
             share,
-            state: self.folder.join("peers").join(name),
-            upload_limit: None,
-            control: ControlFrom::Loopback,
             limits: Limits { grace: GRACE, ..Limits::default() },
+            ..NodeConfig::new(name.parse()?, self.folder.join("peers").join(name))
         };
         let node = Node::open(config, bind(port).await?)?;
         self.peers.push(node.handle());

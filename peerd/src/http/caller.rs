@@ -6,7 +6,7 @@
 //! What a browser asks for without such a word could come from anywhere: an image, a link in a mail, a redirect after a typed
 //! address. Such requests may look, and change nothing.
 
-use crate::rpc::{ControlFrom, Services};
+use crate::{config::ControlFrom, rpc::Services};
 use axum::http::{
     HeaderMap, Method,
     header::{self, HeaderName},

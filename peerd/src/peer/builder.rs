@@ -2,11 +2,10 @@
 
 use super::{Peer, PeerError};
 use crate::{
-    config::{NodeConfig, parse_registry, state_folder},
+    config::{ControlFrom, NodeConfig, parse_registry, state_folder},
     node::{Node, NodeError},
-    rpc::ControlFrom,
 };
-use p2pdi::{field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
+use p2pdi::{field::InvalidField, name::PeerName, selector::validate_labels};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -144,7 +143,7 @@ impl PeerBuilder {
         let (state, folder) = match self.state {
             State::Folder(folder) => (folder, None),
             State::Users => {
-                let wrong = || InvalidField::new("state", "neither XDG_STATE_HOME nor HOME says where; give a folder");
+                let wrong = || InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder");
                 (state_folder().ok_or_else(wrong)?.join("peerd").join(name.key()), None)
             }
             State::Temporary => {
@@ -153,18 +152,14 @@ impl PeerBuilder {
             }
         };
         let config = NodeConfig {
-            name,
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
             registry: self.registry.as_deref().map(parse_registry).transpose()?,
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
             lan: self.lan,
-            dial_from: None,
             labels: self.labels,
             share: self.share,
-            state,
-            upload_limit: None,
             control: self.control,
-            limits: Limits::default(),
+            ..NodeConfig::new(name, state)
         };
         let address = self.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| PeerError::Listen { address, source })?;

@@ -11,10 +11,8 @@ use peerd::{
     config::NodeConfig,
     discovery::Bootnode,
     node::{Node, NodeHandle},
-    rpc::ControlFrom,
 };
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
@@ -84,18 +82,12 @@ impl Setup {
             std::fs::write(state.path().join("state/id"), format!("{id}\n")).unwrap();
         }
         let config = NodeConfig {
-            name: self.name.parse().unwrap(),
             advertise: self.advertise.or(self.proxy.as_ref().map(|proxy| proxy.address().into())),
             dial_from: self.dial_from,
             registry: self.registry,
             bootnodes: self.bootnodes,
-            lan: false,
-            labels: BTreeMap::new(),
-            share: None,
-            state: state.path().join("state"),
-            upload_limit: None,
-            control: ControlFrom::Loopback,
             limits: Limits { grace: Duration::from_secs(2), ..Limits::default() },
+            ..NodeConfig::new(self.name.parse().unwrap(), state.path().join("state"))
         };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();

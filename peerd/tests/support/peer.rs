@@ -3,7 +3,6 @@
 use super::{eventually, source, within};
 use p2pdi::{
     endpoint::Endpoint,
-    server::Limits,
     v1::{
         GetRfcHeader, GetRfcRequest, get_rfc_request::Document as DocumentSelector, get_rfc_response::Part,
         peer_client::PeerClient,
@@ -13,10 +12,8 @@ use peerd::{
     config::NodeConfig,
     holders::source::Source,
     node::{Node, NodeError, NodeHandle},
-    rpc::ControlFrom,
 };
 use std::{
-    collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -111,20 +108,7 @@ impl Peer {
 
 /// A peer's configuration in `folder`.
 pub fn config(name: &str, folder: &TempDir) -> NodeConfig {
-    NodeConfig {
-        name: name.parse().unwrap(),
-        advertise: None,
-        dial_from: None,
-        registry: None,
-        bootnodes: Vec::new(),
-        lan: false,
-        labels: BTreeMap::new(),
-        share: Some(folder.path().join("share")),
-        state: folder.path().join("state"),
-        upload_limit: None,
-        control: ControlFrom::Loopback,
-        limits: Limits::default(),
-    }
+    NodeConfig { share: Some(folder.path().join("share")), ..NodeConfig::new(name.parse().unwrap(), folder.path().join("state")) }
 }
 
 pub fn client(address: SocketAddr) -> PeerClient<Channel> {

@@ -1,0 +1,71 @@
+//! The settings of a peer, however it is started.
+
+mod advertise;
+mod folders;
+mod values;
+
+pub use advertise::{local_address_towards, reachable_endpoint};
+pub use folders::state_folder;
+pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
+
+use crate::discovery::Bootnode;
+use p2pdi::{endpoint::Endpoint, name::PeerName, server::Limits};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+/// The settings of a peer.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Its name, unique in its registry.
+    pub name: PeerName,
+    /// The address that other peers dial, where it is not the one listened on.
+    pub advertise: Option<Endpoint>,
+    /// The local address to dial other peers from. `None`: the operating system chooses.
+    pub dial_from: Option<IpAddr>,
+    /// The registry to register with. `None`: the peer runs without one.
+    pub registry: Option<Endpoint>,
+    /// Peers to link to at the start, and whenever all links are lost.
+    pub bootnodes: Vec<Bootnode>,
+    /// Whether the peer announces itself on the LAN and links to the peers it finds there. Needs the feature `mdns`.
+    pub lan: bool,
+    /// Labels that others can filter by in the registry.
+    pub labels: BTreeMap<String, String>,
+    /// The folder to share. `None`: nothing is shared.
+    pub share: Option<PathBuf>,
+    /// The folder for the peer's id, its cookie and its index.
+    pub state: PathBuf,
+    /// Upload rate limit in bytes per second. `None`: no limit.
+    pub upload_limit: Option<u64>,
+    /// Who may call the `Control` service.
+    pub control: ControlFrom,
+    /// Limits of the server.
+    pub limits: Limits,
+}
+
+impl NodeConfig {
+    /// The settings of a peer that shares nothing, knows no other peer, and is controlled from its own machine.
+    pub fn new(name: PeerName, state: impl Into<PathBuf>) -> Self {
+        Self {
+            name,
+            advertise: None,
+            dial_from: None,
+            registry: None,
+            bootnodes: Vec::new(),
+            lan: false,
+            labels: BTreeMap::new(),
+            share: None,
+            state: state.into(),
+            upload_limit: None,
+            control: ControlFrom::Loopback,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Who may control a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlFrom {
+    /// Callers on the same machine.
+    Loopback,
+    /// Every caller that can reach the port.
+    Any,
+}

@@ -1,0 +1,195 @@
+//! The command line of `peerd`.
+
+use bytesize::ByteSize;
+use clap::{Parser, ValueEnum, builder::BoolishValueParser};
+use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
+use peerd::{
+    config::{ControlFrom, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry, state_folder},
+    discovery::Bootnode,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+// No line is longer than 80 characters: clap would break it, and a pasted command with it.
+const EXAMPLES: &str = "\
+Examples:
+  Share a folder of RFCs, registered with a registry on this machine:
+    peerd --name fff-c --share ./rfc --state ./state/fff-c
+
+  In a container, where others reach it by another address than it listens on:
+    peerd --listen 0.0.0.0:7801 --advertise peer-0.peers:7801 \\
+      --registry http://registry:7800 --share /data --state /state
+
+  Three peers without a registry; the third links to the other two:
+    peerd --no-registry --name A --port 8001
+    peerd --no-registry --name B --port 8002
+    peerd --no-registry --name C --port 8003 --bootnodes A:8001,B:8002
+
+  On each machine of a LAN; the peers find each other:
+    peerd --no-registry --listen 0.0.0.0:7801
+
+Try it:
+  curl localhost:7801/
+  curl 'localhost:8003/whisper?name=A&message=hello'
+  grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery";
+
+/// A peer of P2P-DI: shares a folder of documents and exchanges messages with other peers.
+#[derive(Debug, Parser)]
+#[command(name = "peerd", version, after_help = EXAMPLES)]
+pub(crate) struct Flags {
+    /// Name of this peer, unique in its registry; by default the host's name
+    #[arg(long, env = "P2PDI_NAME")]
+    name: Option<PeerName>,
+
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)))]
+    listen: SocketAddr,
+
+    /// Port to listen on, in place of the one in --listen
+    #[arg(long, env = "P2PDI_PORT")]
+    port: Option<u16>,
+
+    /// Address that other peers dial, if it is not the one listened on
+    #[arg(long, env = "P2PDI_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<Endpoint>,
+
+    /// Local address to dial other peers from, on a host with several addresses
+    #[arg(long, env = "P2PDI_DIAL_FROM", value_name = "IP")]
+    dial_from: Option<IpAddr>,
+
+    /// The registry to register with
+    #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
+    registry: Endpoint,
+
+    /// Run without a registry; --registry is ignored
+    #[arg(long, env = "P2PDI_NO_REGISTRY", value_parser = BoolishValueParser::new())]
+    no_registry: bool,
+
+    /// Peers to link to: NAME:PORT on this host, NAME@HOST:PORT or HOST:PORT; retried until they answer
+    #[arg(long, env = "P2PDI_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
+    bootnodes: Vec<Bootnode>,
+
+    /// Do not announce this peer on the LAN and do not look for others there
+    #[arg(long, env = "P2PDI_NO_LAN", value_parser = BoolishValueParser::new())]
+    no_lan: bool,
+
+    /// Folder to share, with its subfolders; without it nothing is shared
+    #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
+    share: Option<PathBuf>,
+
+    /// Folder for this peer's id, cookie and index; each peer needs its own
+    #[arg(long, env = "P2PDI_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Label that others can filter by in the registry; may be given several times
+    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+
+    /// Upload rate limit per second, such as 10MiB
+    #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    upload_limit: Option<ByteSize>,
+
+    /// Who may control this peer
+    #[arg(long, env = "P2PDI_CONTROL", value_enum, default_value_t = Control::Loopback)]
+    control: Control,
+
+    /// Most simultaneous connections; further ones are closed
+    #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+
+    /// How long calls under way may continue after Ctrl-C or SIGTERM
+    #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+
+    /// Log filter, such as info, debug or peerd=debug,p2pdi=info
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+impl Flags {
+    /// The log filter.
+    pub(crate) fn log(&self) -> &str {
+        &self.log
+    }
+
+    /// The address to bind.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        let mut listen = self.listen;
+        if let Some(port) = self.port {
+            listen.set_port(port);
+        }
+        listen
+    }
+
+    /// The settings of the peer.
+    ///
+    /// # Errors
+    /// When a default cannot be had or a value is not valid.
+    pub(crate) fn into_config(self) -> Result<NodeConfig, InvalidField> {
+        let name = match self.name {
+            Some(name) => name,
+            None => {
+                let host = gethostname::gethostname();
+                PeerName::from_host_name(&host.to_string_lossy())
+                    .ok_or_else(|| InvalidField::new("name", "the host's name cannot be a peer's name; give one with --name"))?
+            }
+        };
+        let labels = self.labels.into_iter().collect();
+        validate_labels(&labels)?;
+        let state = self.state.or_else(|| state_folder().map(|state| state.join("peerd").join(name.key())));
+        let state = state
+            .ok_or_else(|| InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder with --state"))?;
+        if self.upload_limit.is_some_and(|limit| limit.as_u64() == 0) {
+            return Err(InvalidField::new(
+                "upload-limit",
+                "is 0, which would send nothing; omit --share instead, or give a limit such as 1MiB",
+            ));
+        }
+        let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
+        let control = match self.control {
+            Control::Loopback => ControlFrom::Loopback,
+            Control::Any => ControlFrom::Any,
+        };
+        Ok(NodeConfig {
+            advertise: self.advertise,
+            dial_from: self.dial_from,
+            registry: (!self.no_registry).then_some(self.registry),
+            bootnodes: self.bootnodes,
+            lan: !self.no_lan,
+            labels,
+            share: self.share,
+            upload_limit: self.upload_limit.map(|limit| limit.as_u64()),
+            control,
+            limits,
+            ..NodeConfig::new(name, state)
+        })
+    }
+}
+
+/// [`ControlFrom`] as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Control {
+    /// Callers on the same machine
+    Loopback,
+    /// Every caller that can reach the port
+    Any,
+}
+
+/// Reads a size. The parser's own errors do not say what to write.
+fn parse_size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "write a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Flags::command().debug_assert();
+    }
+}
