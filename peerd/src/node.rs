@@ -25,7 +25,7 @@ use p2pdi::{
     contact::Contact,
     field::InvalidField,
     metrics::Metrics,
-    server,
+    server::{self, TaskEnded, Tasks},
     v1::{
         WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
@@ -38,11 +38,7 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::{JoinError, JoinSet},
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 
@@ -85,12 +81,15 @@ pub enum NodeError {
     /// Its server.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
-    /// A mistake of ours.
+    /// The reflection service cannot be built: a bug.
     #[error(transparent)]
     Router(#[from] server::RouterError),
-    /// A mistake of ours.
+    /// A long-lived task of the peer returned before the stop, or panicked: a bug. The peer stops because of it.
     #[error("a part of the peer failed: {0}")]
-    Part(#[from] JoinError),
+    Part(#[from] TaskEnded),
+    /// Opening or running the peer panicked: a bug.
+    #[error("the peer failed: {0}")]
+    Panicked(#[from] JoinError),
 }
 
 impl Node {
@@ -151,70 +150,66 @@ impl Node {
         NodeHandle { services: Arc::clone(&self.services), state: self.state.path().to_owned() }
     }
 
-    /// Runs until `stop`: then the registry is left, calls under way may finish within the grace period, and all parts end.
+    /// Runs until `stop` is cancelled. Then the peer leaves the registry and the mesh, calls under way may finish within the grace
+    /// period, and all tasks end.
     ///
     /// # Errors
-    /// When the server cannot run, or a part panics.
+    /// When the server cannot run, or when one of the peer's tasks returns early or panics.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
+        let (tasks, server) = self.start(&stop).await?;
+        run_until_stopped(tasks, server).await
+    }
+
+    /// Starts the tasks; the future is the server.
+    async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
         let Self { listener, config, state, services, indexer, lookups, lan, mesh, topology, metrics } = self;
-        // A part that ends by itself ends the peer.
-        let stop = stop.child_token();
+        let mut tasks = Tasks::new(stop);
+        let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
         health.set_serving::<PeerServer<Calls>>().await;
         health.set_serving::<ControlServer<Calls>>().await;
         let grpc = Routes::new(PeerServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES))
             .add_service(ControlServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES));
         let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
-        let router =
-            server::router(grpc, &served, health.clone(), http::router(Arc::clone(&services), metrics.clone(), stop.clone()))?;
+        let http = http::router(Arc::clone(&services), metrics.clone(), stop.clone());
+        let router = server::router(grpc, &served, health.clone(), http)?;
 
-        let mut parts = JoinSet::new();
         let (stopping, streams) = (stop.clone(), services.stop.clone());
-        parts.spawn(async move {
+        tasks.spawn("health", async move {
             stopping.cancelled().await;
             streams.cancel();
             health.set_not_serving::<PeerServer<Calls>>().await;
             health.set_not_serving::<ControlServer<Calls>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
-        parts.spawn(indexer.run(stop.clone()));
-        parts.spawn(mesh.run(stop.clone()));
-        parts.spawn(topology.run(stop.clone()));
-        parts.spawn(services.handlers.clone().run(stop.clone()));
+        tasks.spawn("indexer", indexer.run(stop.clone()));
+        tasks.spawn("mesh", mesh.run(stop.clone()));
+        tasks.spawn("topology", topology.run(stop.clone()));
+        tasks.spawn("handlers", services.handlers.clone().run(stop.clone()));
         if let Some(lan) = lan {
             let (uploads, mesh) = (Arc::clone(&services.uploads), services.mesh.clone());
-            let busy = move || Load { load: uploads.load().uploads, links: mesh.view().status.links };
-            parts.spawn(lan.run(busy, stop.clone()));
+            let load = move || Load { load: uploads.load().uploads, links: mesh.view().status.links };
+            tasks.spawn("LAN discovery", lan.run(load, stop.clone()));
         }
-        let catalog = services.catalog.clone();
-        let (told, peer_directory) = watch::channel(PeerDirectory::default());
+        let (directory, known_peers) = watch::channel(PeerDirectory::default());
         let registered = config.registry.is_some().then(|| services.session.known().clone());
-        parts.spawn(peer_directory::keep(told, registered, services.mesh.clone(), stop.clone()));
-        parts.spawn(holders::poll::poll(catalog, peer_directory, ChannelPool::new(config.dial_from), stop.clone()));
+        tasks.spawn("peer directory", peer_directory::keep(directory, registered, services.mesh.clone(), stop.clone()));
+        let (catalog, channels) = (services.catalog.clone(), ChannelPool::new(config.dial_from));
+        tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);
-            let version = services.catalog.share().changes();
-            parts
-                .spawn(SessionDriver::new(services.session.clone(), session, lookups, state, uploads, version).run(stop.clone()));
+            let index_changes = services.catalog.share().changes();
+            let driver = SessionDriver::new(services.session.clone(), session, lookups, state, uploads, index_changes);
+            tasks.spawn("registry session", driver.run(stop.clone()));
         }
-        let mut serving = std::pin::pin!(server::serve(listener, router, &config.limits, &metrics, stop.clone()));
-        let served = loop {
-            tokio::select! {
-                served = &mut serving => break served.map_err(NodeError::from),
-                Some(ended) = parts.join_next() => if let Err(panicked) = ended {
-                    stop.cancel();
-                    tracing::error!(%panicked, "a part of the peer failed");
-                    break Err(panicked.into());
-                },
-            }
-        };
-        stop.cancel();
-        while let Some(ended) = parts.join_next().await {
-            ended?;
-        }
-        served
+        let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };
+        Ok((tasks, server))
     }
+}
+
+async fn run_until_stopped(tasks: Tasks, server: impl Future<Output = Result<(), NodeError>>) -> Result<(), NodeError> {
+    tasks.run(server).await?
 }
 
 impl NodeHandle {
@@ -259,5 +254,44 @@ impl NodeHandle {
     /// What is done with them as they come.
     pub fn handlers(&self) -> &Handlers {
         &self.services.handlers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    /// Longest wait for what happens at once.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    async fn open(state: &Path) -> Node {
+        let config = NodeConfig::new("a".parse().unwrap(), state);
+        Node::open(config, TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_part_that_returns_early_ends_the_peer_with_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        let (mut tasks, server) = open(folder.path()).await.start(&stop).await.unwrap();
+        tasks.spawn("example", async {});
+        let ended = timeout(DEADLINE, run_until_stopped(tasks, server)).await.expect("the peer ends");
+        let error = ended.unwrap_err();
+        assert_eq!(error.to_string(), "a part of the peer failed: the task \"example\" ended by itself");
+        assert!(!stop.is_cancelled(), "the caller's token is not cancelled");
+    }
+
+    #[tokio::test]
+    async fn every_part_runs_until_the_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        let node = open(folder.path()).await;
+        let handle = node.handle();
+        let running = tokio::spawn(Box::pin(node.run(stop.clone())));
+        timeout(DEADLINE, handle.share().settled()).await.expect("the share is read");
+        stop.cancel();
+        timeout(DEADLINE, running).await.expect("the peer ends").unwrap().unwrap();
     }
 }
