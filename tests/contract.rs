@@ -23,6 +23,19 @@ fn buf_finds_nothing_to_correct() {
 }
 
 #[test]
+fn nothing_breaks_the_contract_of_this_minor_version() {
+    let Some(buf) = tools::buf() else { return };
+    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    let image = format!("proto/contract-{major}.{minor}.binpb");
+    assert!(root().join(&image).exists(), "no {image}: proto/buf.yaml says how it is made");
+    let cache = tempfile::tempdir().unwrap();
+    let arguments = ["breaking", "proto", "--against", &image];
+    let output = Command::new(&buf).args(arguments).env("BUF_CACHE_DIR", cache.path()).current_dir(root()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "buf breaking: {out}{err}");
+}
+
+#[test]
 fn every_reason_is_told_with_its_code_in_the_prose_of_a_contract() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let contracts = read("proto/p2pdi/v1/registry.proto") + &read("proto/p2pdi/v1/peer.proto");

@@ -8,6 +8,7 @@ mod modules;
 mod pure;
 mod syntax;
 mod tokens;
+mod versions;
 
 use modules::Modules;
 use proc_macro2::TokenStream;

@@ -10,7 +10,7 @@ use super::{
 /// The line in the docs of such a module that says so, for itself and the modules below it.
 const PHRASE: &str = "//! Pure: no I/O, no clock, no randomness of its own.";
 /// All of them.
-const PURE: [&str; 33] = [
+const PURE: [&str; 35] = [
     "p2pctl/src/verbs/chat/line",
     "p2pctl/src/verbs/graph/draw",
     "peerd/src/discovery/announcement",
@@ -18,11 +18,13 @@ const PURE: [&str; 33] = [
     "peerd/src/discovery/lan_peers",
     "peerd/src/documents/info",
     "peerd/src/documents/remote_index",
+    "peerd/src/documents/selector",
     "peerd/src/documents/share/document",
     "peerd/src/documents/share/file_states",
     "peerd/src/documents/share/index",
     "peerd/src/documents/share/number",
     "peerd/src/documents/share/title",
+    "peerd/src/holders/source",
     "peerd/src/inbox/kind",
     "peerd/src/inbox/seen",
     "peerd/src/mesh/abuse",

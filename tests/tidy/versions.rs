@@ -1,0 +1,58 @@
+//! The compiler version that each crate asks for is enough for what it depends on.
+
+use super::root;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Packages for this machine's target, which the build of this test has downloaded.
+fn metadata() -> Value {
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--offline", "--all-features", "--filter-platform", host];
+    serde_json::from_str(&cargo(&arguments)).unwrap()
+}
+
+/// `1.91` as (1, 91, 0); nothing where a package declares none.
+fn rust_version(package: &Value) -> Option<Vec<u32>> {
+    let mut parts: Vec<u32> = package["rust_version"].as_str()?.split('.').map(|part| part.parse().unwrap()).collect();
+    parts.resize(3, 0);
+    Some(parts)
+}
+
+#[test]
+fn no_dependency_needs_a_newer_compiler_than_the_crate_declares() {
+    let metadata = metadata();
+    let by_id = |list: &'static str, metadata: &Value| -> BTreeMap<String, Value> {
+        let packages = if list == "nodes" { &metadata["resolve"]["nodes"] } else { &metadata["packages"] };
+        packages.as_array().unwrap().iter().map(|entry| (entry["id"].as_str().unwrap().to_owned(), entry.clone())).collect()
+    };
+    let (packages, nodes) = (by_id("packages", &metadata), by_id("nodes", &metadata));
+    for member in metadata["workspace_members"].as_array().unwrap() {
+        let member = member.as_str().unwrap();
+        let declared = rust_version(&packages[member]).unwrap_or_else(|| panic!("{member} declares no rust-version"));
+        let (mut seen, mut waiting) = (BTreeSet::new(), vec![member]);
+        while let Some(id) = waiting.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            if let Some(needed) = rust_version(&packages[id]) {
+                assert!(needed <= declared, "{member} declares rust-version {declared:?}; {id} needs {needed:?}");
+            }
+            // What only its tests use does not count.
+            let is_built =
+                |dependency: &&Value| dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] != "dev");
+            let dependencies = nodes[id]["deps"].as_array().unwrap().iter().filter(is_built);
+            waiting.extend(dependencies.map(|dependency| dependency["pkg"].as_str().unwrap()));
+        }
+        assert!(seen.len() > 20, "{member}: {seen:?}");
+    }
+}
