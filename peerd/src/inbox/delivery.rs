@@ -1,9 +1,9 @@
 //! Where messages for this peer arrive, whichever way they came.
 
 use super::{
-    handlers::{REPLY_TIMEOUT, Reply},
     kind::MessageKind,
     queue::{DeliveryOutcome, Inbox, KIND_PING, KIND_PONG, KIND_UNCLAIMED, Message},
+    reply::{REPLY_TIMEOUT, Reply},
     whisper::Whisper,
 };
 use bytes::Bytes;

@@ -4,11 +4,10 @@
 //! before its turn is counted and logged. A handler handles one message at a time, in the order they came.
 
 use super::{
-    kind::{KIND_MAX_BYTES, MessageKind},
+    kind::MessageKind,
     queue::{Inbox, Message, Subscription},
-    whisper::BODY_MAX_BYTES,
+    reply::Reply,
 };
-use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -26,57 +25,10 @@ use tokio_util::{
 };
 use tonic::Status;
 
-/// How long a sender waits for what a handler says to its message. Later it is told that the message arrived, and no more.
-pub const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a handler may take for one message before it is given up and the next one has its turn. A guess: past it, it hangs.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a handler may go on when the peer stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What a receiver says to a message at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reply {
-    /// What it is; empty: there is none.
-    pub kind: String,
-    /// What it says.
-    pub body: Bytes,
-}
-
-impl Reply {
-    /// An answer of this kind.
-    pub fn new(kind: impl Into<String>, body: impl AsRef<[u8]>) -> Self {
-        Self { kind: kind.into(), body: Bytes::copy_from_slice(body.as_ref()) }
-    }
-
-    /// Whether there is an answer, and one that can be sent.
-    fn check(self, message: &MessageKind) -> Option<Self> {
-        if self.kind.is_empty() {
-            return None;
-        }
-        if self.kind.parse::<MessageKind>().is_err() || self.body.len() > BODY_MAX_BYTES {
-            tracing::warn!(
-                kind = %message,
-                "the answer of a handler is not sent: its kind is one token of at most {KIND_MAX_BYTES} bytes, its body at most {BODY_MAX_BYTES} bytes"
-            );
-            return None;
-        }
-        Some(self)
-    }
-}
-
-/// A handler that answers nothing.
-impl From<()> for Reply {
-    fn from((): ()) -> Self {
-        Self::default()
-    }
-}
-
-/// A handler that may answer.
-impl From<Option<Self>> for Reply {
-    fn from(reply: Option<Self>) -> Self {
-        reply.unwrap_or_default()
-    }
-}
 
 type Handling = Pin<Box<dyn Future<Output = Reply> + Send>>;
 type Handler = Arc<dyn Fn(Message) -> Handling + Send + Sync>;
@@ -216,7 +168,11 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::queue::DeliveryOutcome, *};
+    use super::{
+        super::{queue::DeliveryOutcome, whisper::BODY_MAX_BYTES},
+        *,
+    };
+    use bytes::Bytes;
     use p2pdi::metrics::Metrics;
     use std::time::SystemTime;
     use tokio::{runtime::Handle, time::Instant};

@@ -4,11 +4,13 @@ mod delivery;
 mod handlers;
 mod kind;
 mod queue;
+mod reply;
 mod seen;
 mod whisper;
 
 pub use delivery::{Delivered, LocalDelivery, PendingReply};
-pub use handlers::{Handlers, REPLY_TIMEOUT, Reply};
+pub use handlers::Handlers;
 pub use kind::{KIND_DEFAULT, MessageKind};
 pub use queue::{Inbox, KIND_PING, KIND_PONG, KIND_UNCLAIMED, Message, Subscription};
+pub use reply::{REPLY_TIMEOUT, Reply};
 pub use whisper::{BODY_MAX_BYTES, Whisper};

@@ -1,6 +1,6 @@
 //! The messages that came, the latest of them, and who listens.
 
-use super::{handlers::Reply, kind::MessageKind, seen::Seen};
+use super::{kind::MessageKind, reply::Reply, seen::Seen};
 use bytes::Bytes;
 use metrics::Counter;
 use p2pdi::{
