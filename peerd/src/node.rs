@@ -200,7 +200,8 @@ impl Node {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let uploads = Arc::clone(&services.uploads);
             let index_changes = services.catalog.share().changes();
-            let driver = SessionDriver::new(services.session.clone(), session, lookups, state, uploads, index_changes);
+            let driver =
+                SessionDriver::new(services.session.clone(), session, lookups, state, move || uploads.load(), index_changes);
             tasks.spawn("registry session", driver.run(stop.clone()));
         }
         let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };

@@ -1,6 +1,5 @@
 //! The other peers, as the registry last listed them.
 
-use super::LISTED_MAX;
 use p2pdi::{contact::Contact, name::PeerName, v1};
 use std::{
     collections::BTreeMap,
@@ -11,7 +10,10 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// All of them; cheap to clone.
+/// Most entries accepted in one listing, and most peers kept: protects against a registry that lists more peers than it says it has.
+pub(super) const LISTED_MAX: usize = 2_000;
+
+/// The known peers. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct KnownPeers {
     peers: Arc<RwLock<BTreeMap<PeerName, Contact>>>,
@@ -19,11 +21,12 @@ pub struct KnownPeers {
     sampled: Arc<AtomicBool>,
 }
 
-/// What a registry answered, all pages together.
+/// One listing of the registry, all its pages together.
 #[derive(Default)]
 pub(super) struct Listing {
+    /// It replaces all known peers.
     pub(super) start_over: bool,
-    /// These are some of many.
+    /// It is a random sample.
     pub(super) sample: bool,
     pub(super) peers: Vec<v1::PeerRecord>,
     pub(super) gone: Vec<v1::PeerGone>,
@@ -35,31 +38,32 @@ impl KnownPeers {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// All of them, by name.
+    /// All known peers, by name.
     pub fn all(&self) -> Vec<Contact> {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// How many.
+    /// How many peers are known.
     pub fn len(&self) -> usize {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether there is none.
+    /// Whether no peer is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether these are all there are. If not, they are a random sample of many, and a peer that is not among them may well live.
+    /// Whether every active peer is listed. If not, this is a random sample, and a peer that is not in it may be active as well.
     pub fn are_all(&self) -> bool {
         !self.sampled.load(Ordering::Relaxed)
     }
 
-    /// Tells whenever somebody came, left or moved.
+    /// Notifies of each change: a peer joined, left or moved.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
+    /// Applies a listing.
     pub(super) fn update(&self, listing: Listing) {
         if !listing.start_over && listing.peers.is_empty() && listing.gone.is_empty() {
             return;
@@ -68,7 +72,7 @@ impl KnownPeers {
         let listed = listing.peers.iter().filter_map(|record| match Contact::try_from(record) {
             Ok(peer) => Some((peer.name().clone(), peer)),
             Err(error) => {
-                tracing::warn!(%error, "the registry lists a peer that cannot be");
+                tracing::warn!(%error, "ignoring an invalid peer in the registry's listing");
                 None
             }
         });
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn deltas_are_applied_and_a_start_over_replaces_all() {
+    fn deltas_are_applied_and_a_listing_that_starts_over_replaces_all_peers() {
         let known = KnownPeers::default();
         known.update(Listing {
             start_over: true,
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_does_not_pass_for_everybody_and_no_more_than_the_limit_are_kept() {
+    fn a_sample_is_not_taken_for_all_peers_and_the_number_of_peers_is_bounded() {
         let known = KnownPeers::default();
         known.update(Listing { start_over: true, sample: true, peers: vec![record("a", 1)], ..Default::default() });
         assert!(!known.are_all());
