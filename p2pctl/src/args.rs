@@ -1,4 +1,4 @@
-//! The command line, declared.
+//! Declaration of the command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
@@ -15,7 +15,7 @@ use peerd::{
 };
 use std::{path::PathBuf, time::Duration};
 
-/// Where a peer that was not told another port is.
+/// Endpoint of a peer on this machine with the default port.
 const VIA_DEFAULT: &str = "127.0.0.1:7801";
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
@@ -24,7 +24,7 @@ Examples:
   See it all work, on this machine and nothing else:
     p2pctl demo
 
-  Who is there, and who has RFC 48?
+  List the active peers, and who has RFC 48:
     p2pctl peers
     p2pctl rfc-query fff-c --number 48
 
@@ -42,7 +42,7 @@ Examples:
     p2pctl broadcast 'hello all' --via 127.0.0.1:7801 --wait 2s
     p2pctl chat --via 127.0.0.1:7801
 
-  Listen to what a peer is told, and draw the network it is in:
+  Print the messages that a peer receives, and draw its network:
     p2pctl listen --via 127.0.0.1:7801
     p2pctl graph --via 127.0.0.1:7801 --format svg > network.svg
 
@@ -58,7 +58,7 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The registry to ask
@@ -78,12 +78,12 @@ pub(crate) struct Global {
     pub(crate) log: String,
 }
 
-/// How results are printed.
+/// Form of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// Text and tables.
     Table,
-    /// For programs: the messages of the contract.
+    /// JSON: the messages of the contract.
     Json,
 }
 
@@ -108,25 +108,25 @@ pub(crate) enum Verb {
     Whisper(Whisper),
     /// Send a message to all peers of the mesh
     Broadcast(Broadcast),
-    /// Print the messages that a peer gets, until Ctrl-C
+    /// Print the messages that a peer receives, until Ctrl-C
     Listen(Listen),
-    /// Talk with everybody in the mesh of a peer; `@name text` goes to one
+    /// Chat with all peers of the mesh; `@name text` goes to one
     Chat(Chat),
-    /// Link a peer to another, and so to its mesh
+    /// Link a peer to another, which joins their meshes
     Join(Join),
-    /// Count the peers that answer in the mesh, without the one asked
+    /// Count the other peers of the mesh that answer
     PeerCount(PeerCount),
     /// Draw the network: peers and their links
     Graph(Graph),
-    /// Ask a peer whether it is there
+    /// Measure the round trip to a peer
     Ping(Ping),
-    /// Show how the registry, or a peer, is doing
+    /// Show the state of the registry, or of a peer
     Status(Status),
-    /// Start a registry and some peers in this process, and stay
+    /// Start a registry and some peers in this process, until Ctrl-C
     Up(Up),
-    /// Start a registry and three peers, fetch and whisper, say what happened, and exit
+    /// Start a registry and three peers, fetch, send a message, print each step, and exit
     Demo,
-    /// Measure
+    /// Run a benchmark
     Bench(Bench),
     /// Print a completion script for a shell
     Completions(Completions),
@@ -136,7 +136,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Args)]
 pub(crate) struct Register {
-    /// The name to take; by default this host's name
+    /// The name to register; by default this host's name
     #[arg(long, env = "P2PDI_NAME")]
     pub(crate) name: Option<PeerName>,
     /// Address others can dial; by default this machine's address towards the registry, and peerd's port
@@ -151,7 +151,7 @@ pub(crate) struct Register {
 pub(crate) struct Pquery {
     #[command(flatten)]
     pub(crate) via: OptionalVia,
-    /// Not of the registry: the peers that this peer is linked to or has heard of; its name, or HOST:PORT
+    /// List the peers that this peer knows, instead of asking the registry: its name, or HOST:PORT
     #[arg(long, env = "P2PDI_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
     pub(crate) of: Option<String>,
     /// Only this name, or pattern with * for any run of characters
@@ -169,7 +169,7 @@ pub(crate) struct Pquery {
 }
 
 impl Pquery {
-    /// Whether it asks for what only a registry can answer.
+    /// Whether it has a filter that only a registry applies.
     pub(crate) fn has_filter(&self) -> bool {
         self.name.is_some() || !self.labels.is_empty() || self.sample.is_some() || self.since_revision.is_some()
     }
@@ -177,7 +177,7 @@ impl Pquery {
 
 #[derive(Debug, Args)]
 pub(crate) struct RfcQuery {
-    /// Whom to ask: a peer's name, or HOST:PORT
+    /// The peer to ask: its name, or HOST:PORT
     pub(crate) peer: String,
     /// Only this RFC
     #[arg(long, env = "P2PDI_QUERY_NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
@@ -226,60 +226,60 @@ pub(crate) struct Fetching {
     pub(crate) from: Vec<String>,
     #[command(flatten)]
     pub(crate) via: OptionalVia,
-    /// Folder to put it in
+    /// Folder to save it in
     #[arg(long, env = "P2PDI_OUT", value_name = "DIR", default_value = "./out")]
     pub(crate) out: PathBuf,
     /// Replace a file of the same name that has other content
     #[arg(long, env = "P2PDI_FORCE", value_parser = BoolishValueParser::new())]
     pub(crate) force: bool,
-    /// Turn to another holder when one is silent for this long
+    /// Switch to another holder when one sends nothing for this long
     #[arg(long, env = "P2PDI_STALL_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) stall_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Whisper {
-    /// Who shall get it
+    /// The receiver's name
     pub(crate) name: PeerName,
-    /// What it says
+    /// The text
     pub(crate) message: String,
-    /// Hand it to this peer, which passes it on
+    /// Send it to this peer, which delivers it
     #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
     pub(crate) via: Option<Endpoint>,
-    /// What it is: one token
+    /// The kind of message, one token
     #[arg(long, env = "P2PDI_KIND", default_value = "text")]
     pub(crate) kind: String,
-    /// Who says so
+    /// The sender's name; by default the registered name
     #[arg(long, env = "P2PDI_SENDER", value_name = "NAME")]
     pub(crate) sender: Option<PeerName>,
 }
 
-/// Who knows where other peers are.
+/// An optional peer that answers in place of the registry.
 #[derive(Debug, Args)]
 pub(crate) struct OptionalVia {
-    /// Ask this peer where others are, not the registry
+    /// Ask this peer for the addresses of others, instead of the registry
     #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
     pub(crate) via: Option<Endpoint>,
 }
 
-/// The peer of this machine that a verb goes through.
+/// The running peer that a verb uses.
 #[derive(Debug, Args)]
 pub(crate) struct Via {
-    /// The peer to go through; most verbs need it to be on this machine
+    /// The running peer to use; most verbs need it to be on this machine
     #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT", default_value = VIA_DEFAULT)]
     pub(crate) via: Endpoint,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Broadcast {
-    /// What it says
+    /// The text
     pub(crate) message: String,
     #[command(flatten)]
     pub(crate) via: Via,
-    /// Count who has it, for at most so long, up to 60s; 0s: do not ask
+    /// Wait this long for acknowledgements, at most 60s; 0s: do not wait
     #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none)]
     pub(crate) wait: Duration,
-    /// What it is: one token
+    /// The kind of message, one token
     #[arg(long, env = "P2PDI_KIND", default_value = "text")]
     pub(crate) kind: String,
 }
@@ -321,15 +321,15 @@ pub(crate) struct PeerCount {
 pub(crate) struct Graph {
     #[command(flatten)]
     pub(crate) via: Via,
-    /// How to draw it
+    /// Output format
     #[arg(long, env = "P2PDI_GRAPH_FORMAT", value_enum, default_value_t = GraphFormat::Text)]
     pub(crate) format: GraphFormat,
 }
 
-/// How a network is drawn.
+/// Output formats of `graph`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GraphFormat {
-    /// A line for each peer.
+    /// One line for each peer.
     Text,
     /// For Graphviz.
     Dot,
@@ -360,10 +360,10 @@ pub(crate) struct Up {
     /// How many peers
     #[arg(long, env = "P2PDI_UP_PEERS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
     pub(crate) peers: u16,
-    /// Folder that all of them share; without, they deal some real RFCs out among themselves
+    /// Folder that all of them share; by default some RFCs are distributed among them
     #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
     pub(crate) share: Option<PathBuf>,
-    /// Port of the registry; the peers take the ones after it. 0: free ones
+    /// Port of the registry; the peers use the following ports. 0: any free ports
     #[arg(long, env = "P2PDI_UP_PORT", default_value_t = 7800)]
     pub(crate) port: u16,
 }
@@ -376,23 +376,23 @@ pub(crate) struct Bench {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchWhat {
-    /// The two tasks of the original study project: one source for 19 clients with 50 RFCs; 20 peers with 10 RFCs each, everyone fetches everything
+    /// The two tasks of the original study project: one source with 50 RFCs for 19 clients; 20 peers with 10 RFCs each, all fetch all
     Tasks(Tasks),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Tasks {
-    /// Folder with at least 200 RFCs; without, texts of the same sizes are made
+    /// Folder with at least 200 RFCs; by default texts of the same sizes are generated
     #[arg(long, env = "P2PDI_RFC_DIR", value_name = "DIR")]
     pub(crate) rfcs: Option<PathBuf>,
-    /// Repeat this often and print the median
+    /// Number of runs; the median is printed
     #[arg(long, env = "P2PDI_BENCH_RUNS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
     pub(crate) runs: u16,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
-    /// For which shell
+    /// The shell
     pub(crate) shell: clap_complete::Shell,
 }
 
@@ -409,7 +409,7 @@ fn parse_peer(text: &str) -> Result<Bootnode, InvalidField> {
 
 fn parse_wait(text: &str) -> Result<Duration, String> {
     match parse_wait_or_none(text) {
-        Ok(Duration::ZERO) => Err("nobody can answer in no time".to_owned()),
+        Ok(Duration::ZERO) => Err("no peer can answer within 0s; give a longer wait such as 2s".to_owned()),
         parsed => parsed,
     }
 }
@@ -420,14 +420,14 @@ fn parse_wait_or_none(text: &str) -> Result<Duration, String> {
     Ok(wait)
 }
 
-/// A document as a user names it.
+/// A document by name or by hash.
 #[derive(Debug, Clone)]
 pub(crate) enum DocumentRef {
     Name(DocumentName),
     Hash(ContentHash),
 }
 
-/// As RFCs are written: 48, rfc48, RFC0048, rfc48.txt.
+/// Parses an RFC's number as people write it: 48, rfc48, RFC0048, rfc48.txt.
 fn parse_rfc(text: &str) -> Result<u32, String> {
     let rest = match text.get(..3) {
         Some(prefix) if prefix.eq_ignore_ascii_case("rfc") => text[3..].strip_suffix(".txt").unwrap_or(&text[3..]),
@@ -437,7 +437,7 @@ fn parse_rfc(text: &str) -> Result<u32, String> {
     number.filter(|number| *number > 0).ok_or_else(|| "write an RFC's number, 1 or more, such as 48 or rfc48".to_owned())
 }
 
-/// A peer by its name or its address. That a name is no address is found out later; what can be neither is told here.
+/// A peer by its name or its address; what can be neither is refused.
 fn parse_source(text: &str) -> Result<String, InvalidField> {
     if let Some((_, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
@@ -455,7 +455,7 @@ fn parse_source(text: &str) -> Result<String, InvalidField> {
 }
 
 fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
-    // Nobody names a document so; `b3sum` prints it.
+    // The form in which `b3sum` prints a hash.
     let bare = Some(text).filter(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
     match text.strip_prefix("b3:").or(bare) {
         Some(hash) => hash.parse().map(DocumentRef::Hash),

@@ -1,4 +1,4 @@
-//! `p2pctl`: parses, runs one verb, prints what came of it.
+//! `p2pctl`: parses the command line, runs one verb, prints its result.
 
 mod args;
 mod call;
@@ -35,12 +35,12 @@ fn main() -> ExitCode {
         telemetry.finish().await;
         code
     });
-    // Work that was given up is not waited for.
+    // Cancelled work is not waited for.
     runtime.shutdown_background();
     code
 }
 
-/// One thread is enough for a client and starts faster; whole clusters get them all.
+/// A client needs one thread and starts faster with it; a cluster in one process gets all cores.
 fn runtime(verb: &Verb) -> Outcome<Runtime> {
     let mut builder = match verb {
         Verb::Up(_) | Verb::Demo | Verb::Bench(_) => Builder::new_multi_thread(),

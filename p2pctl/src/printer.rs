@@ -1,4 +1,4 @@
-//! The only place that prints: results to standard output, talk to standard error.
+//! The only module that prints: results to standard output, notes to standard error.
 
 mod terminal;
 
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Widest cell of a table, in characters; the JSON has all of it.
+/// Widest cell of a table, in characters; JSON output is never cut.
 const CELL_MAX_CHARS: usize = 72;
 
 /// Prints results in the form the user asked for.
@@ -33,7 +33,7 @@ impl Printer {
         self.output == Output::Json
     }
 
-    /// A result: a message of the contract, or the text for people.
+    /// A result: a message of the contract as JSON, or `text`.
     pub(crate) fn message<M: prost::Message + prost::Name>(self, message: &M, text: impl FnOnce() -> String) -> io::Result<()> {
         match self.output {
             Output::Json => self.json(&json::value(message)),
@@ -46,12 +46,12 @@ impl Printer {
         line(&value)
     }
 
-    /// Text for people, as it is.
+    /// Text, as it is.
     pub(crate) fn text(self, text: &str) -> io::Result<()> {
         line(&printable(text))
     }
 
-    /// Rows below a head, columns aligned.
+    /// A table: header, then rows, columns aligned.
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         let mut all: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
         all.extend(rows.iter().cloned());
@@ -76,13 +76,13 @@ impl Printer {
         ignore_closed(io::stdout().write_all(bytes))
     }
 
-    /// Talk: to standard error, and not at all where it could be taken for a result.
+    /// A note for the user, on standard error.
     pub(crate) fn note(self, text: &str) {
-        // Nobody is left to tell if this fails.
+        // There is no other channel to report a failure of standard error on.
         let _ = writeln!(io::stderr(), "{}", printable(text));
     }
 
-    /// Whether somebody watches standard error.
+    /// Whether standard error is a terminal.
     pub(crate) fn is_watched(self) -> bool {
         io::stderr().is_terminal()
     }
@@ -92,7 +92,7 @@ fn line(text: &dyn Display) -> io::Result<()> {
     ignore_closed(writeln!(io::stdout(), "{text}"))
 }
 
-/// `p2pctl peers | head -1` is no error.
+/// A closed pipe, as in `p2pctl peers | head -1`, is not an error.
 fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -100,7 +100,7 @@ fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What strangers say must not steer the terminal.
+/// Replaces terminal control characters, which text from the network may contain.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if is_terminal_control(c) && c != '\n' { '\u{fffd}' } else { c }).collect()
 }

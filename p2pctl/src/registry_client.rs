@@ -188,7 +188,7 @@ impl RegistrySession {
         let found = self.p_query(&query).await?.peers.iter().find_map(source);
         found.ok_or_else(|| {
             Failure::refused(format!("no active peer is called {name}"))
-                .hint("`p2pctl peers` lists who is there; HOST:PORT works too")
+                .hint("`p2pctl peers` lists the active peers; HOST:PORT works too")
         })
     }
 

@@ -87,7 +87,7 @@ fn a_registered_name_is_listed_until_it_leaves() {
             .p2pctl(&[verb])
             .exits(1)
             .prints_nothing()
-            .says(&["error: not registered with", "hint: p2pctl register comes first"]);
+            .says(&["error: not registered with", "hint: run `p2pctl register` first"]);
     }
 }
 

@@ -73,7 +73,7 @@ fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
         "fetched    rfc8881.txt from ",
         "verified   b3:",
         "whispered  fff-a to fff-c",
-        "All of it worked",
+        "Every step succeeded",
     ]);
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }

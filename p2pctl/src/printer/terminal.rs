@@ -1,4 +1,4 @@
-//! A chat's screen: lines that come appear above the one that is typed; without a terminal, one after the other.
+//! The screen of a chat: received lines appear above the line being typed; without a terminal, lines are printed in order.
 
 use super::{Printer, printable};
 use anstyle::{Ansi256Color, Color, Style};
@@ -20,30 +20,30 @@ use tokio::sync::mpsc;
 
 /// Lines kept from earlier chats.
 const HISTORY_MAX: usize = 1_000;
-/// Longest line taken, in bytes: it goes to all in one message.
+/// Longest line accepted, in bytes: it is sent as one broadcast.
 const LINE_MAX_BYTES: usize = BROADCAST_MAX_BYTES;
 /// Characters shown of one message: a few screens.
 const SHOWN_MAX_CHARS: usize = 4_000;
-/// Lines that may wait to be shown; past it messages wait where they come from.
+/// Lines waiting to be shown; past it, messages wait in the subscription.
 const SHOWN_MAX: usize = 64;
-/// Names that can be completed: more than one remembers.
+/// Names kept for completion. A guess.
 const NAMES_MAX: usize = 1_000;
-/// Colours of names: of the 256, some that can be told apart and read on black and on white.
+/// Colours of names, from the 256-colour palette: distinguishable, and readable on black and on white.
 const COLOURS: [u8; 12] = [29, 31, 33, 37, 61, 64, 125, 127, 130, 136, 160, 166];
-/// What can be typed at the beginning of a line and completed.
+/// Commands that Tab completes at the start of a line.
 const COMMANDS: [&str; 3] = ["/help", "/peers", "/quit"];
 
-/// What was typed.
+/// One read from the user.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Typed {
     Line(String),
-    /// More than so many bytes.
+    /// A line longer than this many bytes.
     TooLong(usize),
-    /// Ctrl-C, Ctrl-D, or the end of what is read.
+    /// Ctrl-C, Ctrl-D, or the end of the input.
     End,
 }
 
-/// What is typed, line by line.
+/// The user's input, line by line.
 pub(crate) struct Lines(mpsc::Receiver<Typed>);
 
 impl Lines {
@@ -52,9 +52,9 @@ impl Lines {
     }
 }
 
-/// Where a chat is shown.
+/// Output of a chat.
 pub(crate) enum Screen {
-    /// Messages on standard output, talk on standard error.
+    /// Messages on standard output, notes on standard error.
     Plain(Printer),
     Terminal(Terminal),
 }
@@ -64,19 +64,19 @@ pub(crate) struct Terminal {
     shown: mpsc::Sender<String>,
     names: Names,
     coloured: bool,
-    /// As it was, and shall be again.
+    /// Terminal settings to restore at the end.
     before: Option<Termios>,
 }
 
 impl Screen {
-    /// The terminal where there is one, for `me` to type on. A line that `ends` the chat is the last one read.
+    /// Opens the terminal, or plain output where there is none. No line is read after one for which `ends` is true.
     pub(crate) fn open(
         printer: Printer,
         me: &str,
         history: Option<PathBuf>,
         ends: impl Fn(&str) -> bool + Send + 'static,
     ) -> (Self, Lines) {
-        // One at a time: what is typed ahead waits in the terminal, or the pipe.
+        // Capacity 1: input typed ahead waits in the terminal or the pipe.
         let (typed, lines) = mpsc::channel(1);
         if !printer.is_json()
             && io::stdin().is_terminal()
@@ -89,13 +89,13 @@ impl Screen {
         (Self::Plain(printer), Lines(lines))
     }
 
-    /// What somebody said, to all or to this peer alone.
+    /// Shows a message, to all or to this peer alone.
     pub(crate) async fn said(&self, from: &str, to_all: bool, text: &str) -> io::Result<()> {
         let mut shown: String = text.chars().take(SHOWN_MAX_CHARS).map(|c| if c == '\n' { ' ' } else { c }).collect();
         if text.chars().nth(SHOWN_MAX_CHARS).is_some() {
             shown += &format!("… ({} bytes in all)", text.len());
         }
-        // A name that is none may pose as more than a name.
+        // A sender that is not a valid name is quoted: it could imitate other output.
         let name = match from {
             "" => "somebody".to_owned(),
             from if from.parse::<PeerName>().is_ok() => from.to_owned(),
@@ -113,7 +113,7 @@ impl Screen {
         }
     }
 
-    /// Talk of the chat itself.
+    /// Shows a note of the chat itself.
     pub(crate) async fn note(&self, text: &str) {
         match self {
             Self::Plain(printer) => printer.note(text),
@@ -127,7 +127,7 @@ impl Screen {
         }
     }
 
-    /// There is somebody whose name can be completed.
+    /// Adds a name for completion.
     pub(crate) fn meet(&self, name: &str) {
         if let (Self::Terminal(terminal), Ok(name)) = (self, name.parse::<PeerName>()) {
             let mut names = terminal.names.lock();
@@ -149,7 +149,7 @@ impl Terminal {
         let config = Config::builder().color_mode(if coloured { ColorMode::Enabled } else { ColorMode::Disabled });
         let config = config.max_history_size(HISTORY_MAX).ok()?.history_ignore_dups(true).ok()?.build();
         let mut editor: Editor<Names, FileHistory> = Editor::with_config(config).ok()?;
-        // None where the terminal is too simple for it (TERM=dumb).
+        // Fails where the terminal does not support it (TERM=dumb).
         let mut above = editor.create_external_printer().ok()?;
         let names = Names::default();
         editor.set_helper(Some(names.clone()));
@@ -158,7 +158,7 @@ impl Terminal {
         let prompt = (prompt.clone(), paint(name_style(me), &prompt, coloured));
         thread::spawn(move || edit(editor, &prompt, history.as_deref(), &ends, &typed));
         let (shown, mut lines) = mpsc::channel::<String>(SHOWN_MAX);
-        // A thread of its own: it waits for the editor, which waits for a person.
+        // A thread of its own: printing blocks while the editor redraws.
         thread::spawn(move || {
             while let Some(line) = lines.blocking_recv() {
                 if above.print(line + "\n").is_err() {
@@ -170,21 +170,21 @@ impl Terminal {
     }
 
     async fn show(&self, line: String) {
-        // Fails only when the terminal is gone, which ends the chat.
+        // Fails only when the terminal is closed, which ends the chat.
         let _ = self.shown.send(line).await;
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The editor may be in the middle of a line that nobody waits for any more.
+        // The editor may still hold the terminal in raw mode.
         if let Some(before) = &self.before {
             let _ = tcsetattr(io::stdin(), OptionalActions::Drain, before);
         }
     }
 }
 
-/// Lines from a person.
+/// Reads lines with the line editor.
 fn edit(
     mut editor: Editor<Names, FileHistory>,
     prompt: &(String, String),
@@ -201,12 +201,12 @@ fn edit(
         let line = match editor.readline(prompt) {
             Ok(line) => line,
             Err(ReadlineError::Signal(_)) => continue,
-            // Ctrl-C, Ctrl-D, or the terminal is gone.
+            // Ctrl-C, Ctrl-D, or the terminal was closed.
             Err(_) => return drop(typed.blocking_send(Typed::End)),
         };
         if editor.add_history_entry(&line).is_ok_and(|added| added)
             && let Some(path) = history
-            // After each line: a chat may end by any means.
+            // After each line: the chat may be killed.
             && let Err(error) = editor.append_history(path)
         {
             tracing::debug!(%error, path = %path.display(), "the history is not kept");
@@ -219,7 +219,7 @@ fn edit(
     }
 }
 
-/// Lines from a pipe or a file.
+/// Reads lines from a pipe or a file.
 fn read_plain(input: &mut impl io::BufRead, typed: &mpsc::Sender<Typed>) {
     loop {
         let mut line = Vec::new();
@@ -241,9 +241,9 @@ fn read_plain(input: &mut impl io::BufRead, typed: &mpsc::Sender<Typed>) {
     }
 }
 
-/// The same for a name on every machine, whatever its case.
+/// The colour of a name: the same on every machine, whatever the case.
 fn name_style(name: &str) -> Style {
-    // FNV-1a, 32 bits: short, and the same everywhere.
+    // FNV-1a, 32 bits: short, and the same on every machine.
     let hash =
         name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193));
     let colour = COLOURS[hash as usize % COLOURS.len()];
@@ -254,7 +254,7 @@ fn paint(style: Style, text: &str, coloured: bool) -> String {
     if coloured { format!("{style}{text}{style:#}") } else { text.to_owned() }
 }
 
-/// Names that Tab completes after `@`, and commands.
+/// Completes names after `@`, and commands.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<BTreeSet<String>>>);
 
@@ -263,7 +263,7 @@ impl Names {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the beginning of a line may become.
+    /// Completions of the start of a line.
     fn candidates(&self, begun: &str) -> Vec<String> {
         let fits = |whole: &str| whole.get(..begun.len()).is_some_and(|start| start.eq_ignore_ascii_case(begun));
         let names = self.lock().iter().map(|name| format!("@{name} ")).filter(|whole| fits(whole)).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! chat: people talk through a running peer.
+//! chat: a conversation by way of a running peer.
 
 mod line;
 
@@ -29,20 +29,20 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Streaming};
 
-/// The kind of what is said in a chat. What `whisper` and `broadcast` say without a kind is shown as well.
+/// The kind of chat messages. Messages of the default kind, which `whisper` and `broadcast` send, are shown too.
 const KIND_CHAT: &str = "chat";
-/// Pause between two tries to reach a peer that went away: short, it is on this machine.
+/// Pause between two attempts to reach a peer that went away: short, since it is on this machine.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Peers listed by name; of more, the number is told.
+/// Peers listed by name; of more, only the number is shown.
 const PEERS_SHOWN: usize = 50;
 
 const HELP: &str = "\
-What you type goes to everybody in the mesh.
+What you type goes to all peers of the mesh.
   @name text    to that peer alone; Tab completes names
-  /peers        who is there
-  /quit         the end, as Ctrl-C and Ctrl-D are
-  //text        says /text
-Arrow up brings back what you said, in earlier chats too.";
+  /peers        lists the peers
+  /quit         ends the chat, as do Ctrl-C and Ctrl-D
+  //text        sends /text
+Arrow up recalls earlier lines, of earlier chats too.";
 
 /// A chat by way of one peer.
 struct Room {
@@ -76,13 +76,13 @@ pub(super) async fn chat(global: &Global, args: Chat, printer: Printer, stop: Ca
     };
     tokio::select! {
         ended = chatting => ended,
-        // How it is meant to end.
+        // The normal end.
         () = stop.cancelled() => Ok(()),
     }
 }
 
 impl Room {
-    /// Shows what others say, for ever, and waits for the peer when it goes away.
+    /// Shows messages until the chat ends; waits for the peer when it goes away.
     async fn listen(&self, mut messages: Streaming<SubscribeResponse>) -> Outcome {
         loop {
             let why = loop {
@@ -117,7 +117,7 @@ impl Room {
         Ok(self.screen.said(from, *broadcast, &String::from_utf8_lossy(body)).await?)
     }
 
-    /// Sends what is typed until that ends.
+    /// Sends each typed line until the input ends.
     async fn talk(&self, mut lines: Lines) -> Outcome {
         loop {
             let line = match lines.next().await {
@@ -189,14 +189,14 @@ fn listed(peers: &ListPeersResponse) -> String {
     lines.join("\n")
 }
 
-/// A peer that is not there at the beginning is a wrong address; later it is waited for.
+/// Fails if the peer does not answer at the start: then the address is wrong. Later it is waited for.
 async fn begin(channels: &ChannelPool, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
     let messages = subscribe(channels, via).await?;
     let me = bounded(via.as_str(), CALL_TIMEOUT, channels.peer(via).ping(PingRequest {})).await?;
     Ok((messages, me.name.parse()?))
 }
 
-/// Messages from now on: the subscription counts once its first answer is here.
+/// Subscribes to messages; the subscription is active once its first answer has arrived.
 async fn subscribe(channels: &ChannelPool, via: &Endpoint) -> Outcome<Streaming<SubscribeResponse>> {
     let request = SubscribeRequest { kinds: vec![KIND_CHAT.to_owned(), KIND_DEFAULT.to_owned()] };
     let mut client = channels.control(via);
@@ -207,5 +207,5 @@ async fn subscribe(channels: &ChannelPool, via: &Endpoint) -> Outcome<Streaming<
     };
     bounded(via.as_str(), CALL_TIMEOUT, subscribing)
         .await
-        .map_err(|failure| failure.hint("--via HOST:PORT names the peer to go through"))
+        .map_err(|failure| failure.hint("--via HOST:PORT names the peer to ask"))
 }

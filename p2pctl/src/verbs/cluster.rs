@@ -1,4 +1,4 @@
-//! A registry and peers in this process.
+//! A registry and peers in one process.
 
 use crate::failure::{Failure, Outcome};
 use p2pdi::{endpoint::Endpoint, server::Limits, v1::SessionState};
@@ -14,9 +14,9 @@ use std::{
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long a cluster may take to come up; a large share takes its time.
+/// Time limit for a cluster to become ready: a large share is hashed first.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long calls may go on at its end.
+/// Grace period for calls at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A running registry with running peers.
@@ -63,17 +63,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until every peer is registered and has read its share.
+    /// Waits until every peer is registered and has indexed its share.
     pub(super) async fn ready(&mut self) -> Outcome {
         let ready = async {
             for peer in &self.peers {
                 peer.share().settled().await;
-                // Fails only when the peer is gone, which the other branch tells.
+                // Fails only when the peer has ended, which the other branch reports.
                 let _ = peer.session().state().wait_for(|state| *state == SessionState::Registered).await;
             }
         };
         tokio::select! {
-            ready = timeout(READY_TIMEOUT, ready) => ready.map_err(|_| Failure::refused("the peers did not get ready in time")),
+            ready = timeout(READY_TIMEOUT, ready) => ready.map_err(|_| Failure::refused("the peers were not ready in time")),
             ended = self.running.join_next() => Err(match ended {
                 Some(Ok(Err(failure))) => failure,
                 _ => Failure::refused("a part of the cluster ended early"),
@@ -89,7 +89,7 @@ impl Cluster {
         &self.peers
     }
 
-    /// Waits until something ends, which is right only once `stop` was asked for.
+    /// Waits until one server ends. That is an error unless `stop` was called.
     pub(super) async fn ended(&mut self) -> Outcome {
         match self.running.join_next().await {
             Some(Ok(ended)) => ended,
@@ -98,10 +98,10 @@ impl Cluster {
         }
     }
 
-    /// Stops all of it, the peers first so that they can leave.
+    /// Stops the peers first, so that they can leave, then the registry.
     pub(super) async fn stop(mut self) -> Outcome {
         self.stop_peers.cancel();
-        // The registry is the last one left.
+        // The registry stops last.
         while self.running.len() > 1 {
             self.ended().await?;
         }

@@ -1,4 +1,4 @@
-//! demo: the main job, on this machine, with real parts.
+//! demo: the main job on this machine, with real servers.
 
 use super::{cluster::Cluster, documents};
 use crate::{
@@ -27,12 +27,12 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// The RFC of the first lines of the README.
+/// The RFC that the README fetches first.
 const SMALL: u32 = 48;
-/// The largest one that travels with the program.
+/// The largest embedded RFC.
 const LARGE: u32 = 8881;
 const NAMES: [&str; 3] = ["fff-a", "fff-b", "fff-c"];
-/// How long the message may take to be in the inbox once it is acknowledged.
+/// An acknowledged message must be in the inbox within this time.
 const INBOX_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) async fn demo(printer: Printer) -> Outcome {
@@ -52,7 +52,7 @@ pub(super) async fn demo(printer: Printer) -> Outcome {
         printer.json(&json!({ "step": "done", "elapsed": format!("{:.3}s", begun.elapsed().as_secs_f64()) }))?;
     } else {
         printer.text(&format!(
-            "\nAll of it worked, in {}. Next: p2pctl up, then p2pctl get-rfc 48 in another terminal.",
+            "\nEvery step succeeded, in {}. Next: p2pctl up, then p2pctl get-rfc 48 in another terminal.",
             span(begun.elapsed())
         ))?;
     }
@@ -109,11 +109,11 @@ async fn get(channels: &ChannelPool, found: Found, folder: &Path) -> Outcome<Fet
     let options = FetchOptions { out: folder.join("out"), save_as: None, replace: false, stall: STALL_TIMEOUT };
     let wanted = DocumentSelector::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
-    // Boxed: a fetch carries the state of a piece's hash, which is large.
+    // Boxed: the future holds the hash state of a piece, which is large.
     Ok(Box::pin(fetch(channels, &wanted, found.holders, &NobodyElse, &options, &progress)).await?)
 }
 
-/// The bytes on the disk are those that travel with the program.
+/// Compares the fetched file with the embedded RFC.
 fn check(fetched: &Fetched, number: u32) -> Outcome {
     let published = documents::RFCS.iter().find(|(n, _)| *n == number).map(|(_, text)| *text);
     if Some(fs::read(&fetched.path)?.as_slice()) == published {
@@ -143,7 +143,7 @@ fn say_fetched(printer: Printer, fetched: &Fetched) -> Outcome {
 }
 
 async fn whisper(cluster: &Cluster, channels: &ChannelPool, printer: Printer) -> Outcome {
-    let [first, .., last] = cluster.peers() else { return Err(Failure::refused("no peers to talk")) };
+    let [first, .., last] = cluster.peers() else { return Err(Failure::refused("the demo needs two peers")) };
     let (from, to) = (first.identity(), last.identity());
     let request = WhisperRequest {
         to: to.name().to_string(),

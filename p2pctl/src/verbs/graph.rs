@@ -1,4 +1,4 @@
-//! graph: the network as its peers describe it, each asked for its links.
+//! graph: asks every peer for its links and draws the network.
 
 mod draw;
 
@@ -15,20 +15,20 @@ use peerd::{
 use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
 
-/// What is asked of the network at most.
+/// Limits of the walk through the network.
 const LIMITS: Limits = Limits {
-    // Enough to hide their latency.
+    // Enough to hide the latency of each.
     at_once: 32,
-    // A busy peer answers within a moment; one that takes longer is shown as silent.
+    // A busy peer answers within a second; one that takes longer is shown as silent.
     answer: Duration::from_secs(3),
-    // The largest network drawn, most of it dead: nobody waits longer for a picture.
+    // Enough for the largest network, most of it unreachable.
     all: Duration::from_secs(60),
 };
-/// Peers drawn at most: more than anybody can look at.
+/// Most peers drawn. A guess: a larger drawing is unreadable.
 const PEERS_MAX: usize = 10_000;
 
 pub(super) async fn graph(args: Graph, printer: Printer) -> Outcome {
-    let snapshot = look(&args.via.via).await?;
+    let snapshot = walk(&args.via.via).await?;
     if printer.is_json() {
         printer.json(&value(&snapshot))?;
         return Ok(());
@@ -43,12 +43,12 @@ pub(super) async fn graph(args: Graph, printer: Printer) -> Outcome {
     Ok(())
 }
 
-/// Asks the peer at `first`, then all it is linked to, and so on.
-async fn look(first: &Endpoint) -> Outcome<Snapshot> {
+/// Breadth-first walk from the peer at `first` along links.
+async fn walk(first: &Endpoint) -> Outcome<Snapshot> {
     let channels = ChannelPool::default();
     let answer = ask(&channels, first, LIMITS.answer)
         .await
-        .map_err(|status| Failure::call(first.as_str(), &status).hint("--via HOST:PORT names the peer to begin with"))?;
+        .map_err(|status| Failure::call(first.as_str(), &status).hint("--via HOST:PORT names the first peer to ask"))?;
     let mut snapshot = Snapshot::with_room_for(PEERS_MAX);
     let named = snapshot.answer(answer);
     explore(&channels, &mut snapshot, named, &BTreeSet::new(), LIMITS).await;

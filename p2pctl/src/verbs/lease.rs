@@ -34,7 +34,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     };
     let labels = args.labels.into_iter().collect();
     validate_labels(&labels)?;
-    // With the cookie of an earlier registration of this name, the record may move to another endpoint.
+    // The cookie of an earlier registration lets the record move to another endpoint.
     let kept = SavedCookie::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
     let mut session = RegistrySession::new(&global.registry, kept.as_ref());
     let request = RegisterRequest { name: name.to_string(), endpoint: endpoint.to_string(), labels, ..Default::default() };
@@ -42,7 +42,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let mut answer = session.call(async |session| session.client().register(request).await).await?;
     let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
     SavedCookie::write(global.state.as_deref(), &global.registry, &name, &cookie)?;
-    // The cookie is in its file; a terminal or a log is no place for it.
+    // The cookie is a secret: it is in its file and never printed.
     answer.cookie.clear();
     printer.message(&answer, || {
         let times = answer.peer.as_ref().map_or(1, |peer| peer.registration_count);
@@ -82,5 +82,5 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
 
 fn kept(global: &Global) -> Outcome<SavedCookie> {
     SavedCookie::read(global.state.as_deref(), &global.registry)?
-        .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("p2pctl register comes first"))
+        .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("run `p2pctl register` first"))
 }

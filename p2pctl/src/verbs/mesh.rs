@@ -1,4 +1,4 @@
-//! broadcast, listen, join, peer-count, and peers --of: one peer's part in the mesh, asked of that peer.
+//! broadcast, listen, join, peer-count and peers --of: calls to one peer about the mesh.
 
 use super::rfc_query::resolve;
 use crate::{
@@ -31,7 +31,7 @@ pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
 }
 
 pub(super) async fn peer_count(args: PeerCount, printer: Printer) -> Outcome {
-    // Everybody acknowledges it, and nobody shows it.
+    // Every peer acknowledges a PING and shows it to nobody.
     let answer = send(&args.via.via, KIND_PING.to_owned(), String::new(), args.wait).await?;
     printer.message(&answer, || answer.acknowledged.to_string())?;
     Ok(())
@@ -46,7 +46,7 @@ async fn send(via: &Endpoint, kind: String, message: String, wait: Duration) -> 
 pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
     let mut failure = None;
     let mut joined = None;
-    // Of one word that may be a name or a host, the first reading is the likely one, and its failure the one to tell.
+    // A word may be a peer name or a host name; the first reading is the likely one, so its failure is reported.
     for endpoint in args.peer.endpoints() {
         let request = JoinRequest { endpoint: endpoint.to_string() };
         match call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await {
@@ -71,7 +71,7 @@ pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
     Ok(())
 }
 
-/// Prints messages until Ctrl-C, which is how it is meant to end.
+/// Prints messages until Ctrl-C, its normal end.
 pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationToken) -> Outcome {
     let via = args.via.via;
     let request = SubscribeRequest { kinds: args.kinds };
@@ -79,7 +79,7 @@ pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationTok
         let mut messages = call(&via, CALL_TIMEOUT, async |mut client| client.subscribe(request).await).await?;
         while let Some(answer) = messages.message().await.map_err(|status| Failure::call(via.as_str(), &status))? {
             if answer.dropped > 0 {
-                printer.note(&format!("too slow for this listener, and not kept: {}", counted(answer.dropped, "message")));
+                printer.note(&format!("this listener is too slow; dropped {}", counted(answer.dropped, "message")));
             }
             match answer.message {
                 Some(message) => show(printer, &message)?,
@@ -94,7 +94,7 @@ pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationTok
     }
 }
 
-/// A message that came, for people or for programs.
+/// Prints a received message.
 pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
     let text = String::from_utf8_lossy(&message.body);
     if printer.is_json() {
@@ -109,7 +109,7 @@ pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
     Ok(())
 }
 
-/// The peers that `peer` is linked to, and those it has heard of.
+/// Lists the neighbours of `peer` and the others it knows.
 pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, via, peer).await?;
     let mut client = ChannelPool::default().peer(&peer.endpoint);
@@ -131,7 +131,7 @@ pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, pri
     Ok(())
 }
 
-/// One call of the control of the peer at `via`.
+/// One call of Control on the peer at `via`.
 pub(super) async fn call<T>(
     via: &Endpoint,
     limit: Duration,

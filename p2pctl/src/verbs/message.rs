@@ -56,7 +56,7 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
 pub(super) async fn ping(global: &Global, args: Ping, printer: Printer) -> Outcome {
     let receiver = resolve(global, &args.via, &args.peer).await?;
     let mut client = ChannelPool::default().peer(&receiver.endpoint);
-    // The first call connects, which is not what a ping measures.
+    // The first call connects; the second measures the round trip alone.
     bounded(&receiver.to_string(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let begun = Instant::now();
     let answer = bounded(&receiver.to_string(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;

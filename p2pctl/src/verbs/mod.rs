@@ -1,4 +1,4 @@
-//! What the verbs do.
+//! The verbs.
 
 mod bench;
 mod chat;
@@ -24,12 +24,12 @@ use crate::{
 use p2pdi::server::{Stopped, until_stopped};
 use tracing::Instrument as _;
 
-/// Runs the verb; Ctrl-C gives it up.
+/// Runs the verb; Ctrl-C cancels it.
 pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
     let Cli { global, verb } = cli;
     let span = tracing::info_span!("p2pctl", otel.name = format!("p2pctl {}", name(&verb)), otel.kind = "client");
     let running = async move |stop: tokio_util::sync::CancellationToken| {
-        // Verbs that stay end their cluster in order; the others are simply given up.
+        // Verbs that run until Ctrl-C shut down in order; the others are cancelled.
         match verb {
             Verb::Up(args) => up::up(args, printer, stop).await,
             Verb::Demo => cancellable(demo::demo(printer), stop).await,

@@ -1,4 +1,4 @@
-//! pquery: who is active.
+//! pquery: lists the active peers.
 
 use crate::{
     args::{Global, Pquery},
@@ -21,7 +21,7 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
     let listed = session.all(query).await;
     session.finish().await;
     let mut listed = listed?;
-    // A registry lists in the order it remembers; a sample is in random order on purpose.
+    // The registry lists in slot order; a sample stays in random order.
     if !is_sample {
         listed.peers.sort_by_cached_key(|peer| peer.name.to_lowercase());
     }

@@ -1,4 +1,4 @@
-//! rfc-query: what a peer knows of.
+//! rfc-query: lists the documents a peer knows, with their holders.
 
 use crate::{
     args::{Global, OptionalVia, RfcQuery},
@@ -41,7 +41,7 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
     let listed = holdings.len();
     let holdings: Vec<_> = holdings.into_iter().filter_map(checked).collect();
     if holdings.len() < listed {
-        printer.note(&format!("warning: {} documents that cannot be are left out of what {peer} says", listed - holdings.len()));
+        printer.note(&format!("warning: {} invalid documents in the answer of {peer} are left out", listed - holdings.len()));
     }
     if printer.is_json() {
         for holding in &holdings {
@@ -59,12 +59,12 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
     Ok(())
 }
 
-/// How long a peer may take to list all it knows: 100,000 documents over a slow link.
+/// Time limit of a whole listing: 100,000 documents over a slow link.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a peer's id.
 const ID_BYTES: usize = 16;
 
-/// What a stranger says, as far as it can be.
+/// The valid part of a holding; `None` if its document is invalid.
 fn checked(holding: Holding) -> Option<Holding> {
     let document = DocumentInfo::try_from(holding.document?).ok()?;
     let can_be = |holder: &Holder| {
@@ -88,7 +88,7 @@ fn row(holding: &Holding) -> Vec<String> {
     ]
 }
 
-/// The peer that a user names; the registry, or the peer to go through, is asked only where a name is given.
+/// The peer that the user gives; the registry, or the peer of --via, is asked only for a name.
 pub(super) async fn resolve(global: &Global, via: &OptionalVia, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);

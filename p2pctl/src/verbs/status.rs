@@ -1,4 +1,4 @@
-//! status: how the registry, or a peer, is doing.
+//! status: shows the state of the registry, or of a peer.
 
 use super::rfc_query::resolve;
 use crate::{
@@ -14,7 +14,7 @@ use peerd::connections::channels::ChannelPool;
 use serde_json::json;
 
 pub(super) async fn status(global: &Global, args: Status, printer: Printer) -> Outcome {
-    // A peer to go through that is asked for nobody is asked how it is itself.
+    // --via without a peer name means the peer of --via itself.
     let peer = args.peer.clone().or_else(|| args.via.via.as_ref().map(ToString::to_string));
     match &peer {
         Some(peer) => of_peer(global, &args.via, peer, printer).await,

@@ -1,4 +1,4 @@
-//! up: a small network in one process, for trying things out.
+//! up: a small network in one process, for trials.
 
 use super::{cluster::Cluster, documents};
 use crate::{
@@ -17,7 +17,7 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
             Failure::usage(format!("{} is not a folder", share.display())).hint("give the folder to share with --share DIR")
         );
     }
-    // Stopped below, after the peers left.
+    // Stopped below, after the peers have left.
     let mut cluster = Cluster::start(folder.path(), args.port).await?;
     for index in 0..args.peers {
         let name = format!("peer-{}", index + 1);
@@ -29,7 +29,9 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
         let port = if args.port == 0 {
             0
         } else {
-            args.port.checked_add(index + 1).ok_or_else(|| Failure::usage("--port leaves no room for the peers' ports"))?
+            args.port
+                .checked_add(index + 1)
+                .ok_or_else(|| Failure::usage("the ports after --port end at 65535; choose a lower --port"))?
         };
         cluster.add_peer(&name, Some(share), port).await?;
     }
@@ -57,7 +59,7 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
         printer.note(&format!("\nTry, in another terminal:\n  p2pctl --registry http://{0} peers\n  p2pctl --registry http://{0} get-rfc 48\nCtrl-C stops it.", cluster.registry()));
     }
     tokio::select! {
-        ended = cluster.ended() => ended.and(Err(Failure::refused("a part of the cluster ended"))),
+        ended = cluster.ended() => ended.and(Err(Failure::refused("a server of the cluster ended by itself"))),
         () = stop.cancelled() => cluster.stop().await,
     }
 }

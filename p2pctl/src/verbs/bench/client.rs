@@ -16,7 +16,7 @@ use crate::registry_client::RegistrySession;
 /// Documents that one client fetches at once.
 const AT_ONCE: usize = 4;
 
-/// What was done.
+/// Work done.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
     pub(super) files: usize,
@@ -32,10 +32,10 @@ impl Tally {
     }
 }
 
-/// Asks the registry who is there and the peers what they hold, and fetches all that `me` does not hold itself.
+/// Queries the registry for peers and the peers for documents, and fetches all that `me` does not hold.
 pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wanted: usize) -> Outcome<Tally> {
     let folder = tempfile::tempdir()?;
-    // An empty state folder: no cookie, so it registers for as long as it runs.
+    // An empty state folder has no cookie, so the client registers as an observer.
     let mut session = RegistrySession::connect(&registry, Some(folder.path())).await?;
     let peers = session.sources().await;
     session.finish().await;

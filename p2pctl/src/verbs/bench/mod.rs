@@ -30,7 +30,7 @@ const TASK_1_RFCS: usize = 50;
 /// RFCs of each peer of task 2.
 const TASK_2_RFCS: usize = 10;
 
-/// What one run of one task came to.
+/// Result of one run of one task.
 struct Run {
     elapsed: Duration,
     tally: Tally,
@@ -86,7 +86,7 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
     Ok(())
 }
 
-/// Sets the peers up, lets everyone fetch what it does not have, and checks every file.
+/// Starts the peers, lets each fetch what it lacks, and checks every file.
 async fn run(folder: &Path, shares: &[&[Text]]) -> Outcome<Run> {
     let mut cluster = Cluster::start(folder, 0).await?;
     for index in 0..PEERS {
@@ -121,7 +121,7 @@ fn out(folder: &Path, index: usize) -> std::path::PathBuf {
     folder.join("out").join(index.to_string())
 }
 
-/// Every client has every document that it did not share, byte for byte.
+/// Checks that every client has every document that it did not share, byte for byte.
 fn check(folder: &Path, shares: &[&[Text]]) -> Outcome {
     for index in 0..PEERS {
         for (holder, text) in shares.iter().enumerate().flat_map(|(holder, texts)| texts.iter().map(move |text| (holder, text))) {

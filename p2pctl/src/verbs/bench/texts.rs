@@ -1,10 +1,10 @@
-//! The documents of the tasks.
+//! Documents for the tasks.
 
 use super::super::documents::RFCS;
 use crate::failure::{Failure, Outcome};
 use std::{fs, path::Path};
 
-/// Sizes of made texts, in KiB, by turns: deciles of 299 RFCs of all ages, from 1 to 9293.
+/// Sizes of generated texts, in KiB, in turn: deciles of 299 RFCs between RFC 1 and RFC 9293.
 const SIZES_KIB: [usize; 10] = [1, 3, 7, 16, 27, 40, 66, 107, 166, 316];
 
 /// A document.
@@ -32,7 +32,7 @@ pub(super) fn read(folder: &Path, count: usize) -> Outcome<Vec<Text>> {
     texts.collect()
 }
 
-/// Texts of the sizes of RFCs, cut from real ones, each with content of its own.
+/// Texts with the sizes of RFCs, cut from real ones, each different.
 pub(super) fn make(count: usize) -> Vec<Text> {
     let all: Vec<u8> = RFCS.iter().flat_map(|(_, text)| text.iter().copied()).collect();
     let make = |index: usize| {

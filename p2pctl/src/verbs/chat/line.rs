@@ -1,4 +1,4 @@
-//! What a typed line means.
+//! Parses a typed line of a chat.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -9,13 +9,13 @@ pub(super) enum Line<'a> {
     ToAll(&'a str),
     /// `@name text`.
     ToOne(&'a str, &'a str),
-    /// Who is there?
+    /// List the peers.
     Peers,
-    /// What can be typed?
+    /// Show the help.
     Help,
-    /// The end.
+    /// End the chat.
     Quit,
-    /// Nothing that can be sent, and what to type instead.
+    /// Not valid; says what to type instead.
     Wrong(&'static str),
     Empty,
 }
@@ -34,7 +34,7 @@ impl<'a> Line<'a> {
             "/peers" | "/who" => Self::Peers,
             "/help" | "/?" => Self::Help,
             "/quit" | "/exit" => Self::Quit,
-            // Two for one, as a way to say it.
+            // A doubled slash sends one.
             line if line.starts_with("//") => Self::ToAll(&line[1..]),
             line if line.starts_with('/') => Self::Wrong("no such command; /help lists them, and //text says /text"),
             line => Self::ToAll(line),
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_as_people_mean_them() {
+    fn a_line_is_text_a_message_to_one_or_a_command() {
         for (typed, meant) in [
             ("hello all", Line::ToAll("hello all")),
             ("  mail a@b ", Line::ToAll("mail a@b")),

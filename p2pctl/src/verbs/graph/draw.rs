@@ -1,4 +1,4 @@
-//! A picture of the network as text, Graphviz, Mermaid or SVG.
+//! Draws the network as text, Graphviz, Mermaid or SVG.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -16,8 +16,8 @@ const MARGIN: f64 = 150.0;
 /// Smallest radius, in pixels.
 const RADIUS_MIN: f64 = 110.0;
 
-/// A short name for each peer that no markup can break: its place in the order of ids. Names and endpoints have no characters that
-/// any of the languages below would take for its own; those of endpoints are kept out of Mermaid, which knows brackets.
+/// A short node name for each peer: its index in the order of ids. Peer names and endpoints need no escaping in the formats below,
+/// except that Mermaid would read the brackets of an IPv6 endpoint; it shows names only.
 fn places(snapshot: &Snapshot) -> BTreeMap<PeerId, usize> {
     snapshot.peers().keys().enumerate().map(|(place, id)| (*id, place)).collect()
 }
@@ -78,7 +78,7 @@ pub(super) fn mermaid(snapshot: &Snapshot) -> String {
     out
 }
 
-/// All peers on a circle.
+/// Draws all peers on a circle.
 pub(super) fn svg(snapshot: &Snapshot) -> String {
     #[expect(clippy::cast_precision_loss, reason = "there are at most 10,000 peers")]
     let (count, at) = (snapshot.peers().len().max(1) as f64, |place: usize| place as f64);
@@ -106,7 +106,7 @@ pub(super) fn svg(snapshot: &Snapshot) -> String {
     for (id, seen) in snapshot.peers() {
         let (x, y) = point(id);
         let fill = if answered(seen) { "#287" } else { "#bbb" };
-        // Names stand outside the circle.
+        // Names are outside the circle.
         let (left, dx) = if x < middle - 1.0 { ("end", -9.0) } else { ("start", 9.0) };
         let _ = writeln!(
             out,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_shows_all_peers_and_links_and_no_markup_of_strangers() {
+    fn every_format_shows_all_peers_and_links_and_escapes_markup() {
         let snapshot = snapshot();
         assert_eq!(text(&snapshot).lines().last(), Some("3 peers, 2 links"));
         assert!(text(&snapshot).contains("A at 127.0.0.1:1 -- B, C\n"), "{}", text(&snapshot));
