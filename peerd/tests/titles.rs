@@ -19,7 +19,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use peerd::documents::share::{HEAD_BYTES, TITLE_MAX_BYTES, number, title};
+use peerd::documents::{
+    rfc_number::rfc_number,
+    share::{HEAD_BYTES, TITLE_MAX_BYTES, title},
+};
 
 const EXPECTED: &str = include_str!("rfc-titles.tsv");
 
@@ -43,7 +46,7 @@ fn check_folder(folder: &Path) -> usize {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
-        let Some(want) = number(name).and_then(|number| expected.get(&number)) else {
+        let Some(want) = rfc_number(name).and_then(|number| expected.get(&number)) else {
             continue;
         };
         if !name.ends_with(".txt") {

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use crate::documents::share::number;
+use crate::documents::rfc_number::rfc_number;
 use p2pdi::{
     content::{ContentHash, Pieces},
     document::{DocumentName, TITLE_MAX_BYTES},
@@ -43,7 +43,7 @@ impl TryFrom<v1::Document> for DocumentInfo {
             return Err(InvalidField::new("title", format!("{} bytes long; at most {TITLE_MAX_BYTES} fit", from.title.len())));
         }
         let name = DocumentName::parse(&from.name)?;
-        if from.number != 0 && number(name.file_name()) != Some(from.number) {
+        if from.number != 0 && rfc_number(name.file_name()) != Some(from.number) {
             return Err(InvalidField::new("number", format!("{} is not what {name} says", from.number)));
         }
         Ok(Self {

@@ -3,5 +3,6 @@
 pub mod catalog;
 pub mod info;
 pub mod remote_index;
+pub mod rfc_number;
 pub mod selector;
 pub mod share;

@@ -20,7 +20,7 @@ pub(super) fn read(folder: &Path, count: usize) -> Outcome<Vec<Text>> {
     for entry in fs::read_dir(folder).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(number) = peerd::documents::share::number(&name) {
+        if let Some(number) = peerd::documents::rfc_number::rfc_number(&name) {
             files.push((number, name, entry.path()));
         }
     }

@@ -2,13 +2,13 @@
 
 use super::{
     document::Fingerprint,
-    number,
     root::{OpenRoot, Root},
-    title::{self, HEAD_BYTES},
+    title::{HEAD_BYTES, title},
 };
+use crate::documents::rfc_number::rfc_number;
 use p2pdi::{
     content::{ContentHash, PIECE_SIZE_MIN, PieceHash, PieceHashes, Pieces},
-    document::{DocumentName, TITLE_MAX_BYTES},
+    document::DocumentName,
 };
 use std::{
     collections::VecDeque,
@@ -382,11 +382,8 @@ fn unchanged(file: &File, job: &Job) -> Result<(), Failure> {
 
 fn described(job: &Job, hash: ContentHash, pieces: Option<PieceHashes>, head: &[u8]) -> Result<Hashed, Failure> {
     let file_name = job.name.file_name();
-    let mut title = title::title(file_name, head);
-    while title.len() > TITLE_MAX_BYTES {
-        title.pop();
-    }
-    Ok(Hashed { hash, pieces, number: number::number(file_name), title: title.into() })
+    let title = title(file_name, head);
+    Ok(Hashed { hash, pieces, number: rfc_number(file_name), title: title.into() })
 }
 
 /// A fault in reading one file, say its title, costs that file only.

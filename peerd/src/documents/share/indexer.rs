@@ -2,17 +2,17 @@
 //! changed.
 
 use super::{
-    ScanProgress, Shared,
     cache::Published,
     document::{Fingerprint, SharedDocument},
     file_states::{FileStates, Now},
     hash::{Failure, Job, Outcome, Pool},
     index::Index,
-    number,
     root::{FolderId, OpenRoot},
-    walk::{ENTRIES_MAX, ScanResult, Walk},
+    scan::{ENTRIES_MAX, ScanResult, Walk},
+    state::{ScanProgress, Shared},
     watch::{PendingEvents, Watcher},
 };
+use crate::documents::rfc_number::rfc_number;
 use p2pdi::{content::ContentHash, document::DocumentName};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -335,7 +335,7 @@ impl Driver {
         for (name, fingerprint) in fresh {
             let known = lookup.get(&name, &fingerprint).and_then(|known| Some((known.hash, known.title?)));
             if let (Some((hash, title)), Ok(name)) = (known, DocumentName::parse(&name)) {
-                let number = number::number(name.file_name());
+                let number = rfc_number(name.file_name());
                 self.file_states.offer(Arc::new(document(name, fingerprint, number, title, hash)));
             }
         }

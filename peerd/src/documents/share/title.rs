@@ -15,7 +15,7 @@ mod memo;
 mod text;
 mod wording;
 
-use super::number::number;
+use crate::documents::rfc_number::rfc_number;
 
 /// How many bytes of a document [`title`] wants to see: the longest cover page and header in the
 /// series end well within 8 KiB, and an HTML rendering can put 8 KiB of style before its `<title>`.
@@ -24,6 +24,8 @@ pub const HEAD_BYTES: usize = 16 * 1024;
 /// Upper bound of a title's length in bytes. The longest title in the series has about 220, and a
 /// file name (255 at most on the usual file systems) fits whole.
 pub const TITLE_MAX_BYTES: usize = 256;
+// Other peers refuse longer ones.
+const _: () = assert!(TITLE_MAX_BYTES <= p2pdi::document::TITLE_MAX_BYTES);
 
 /// The title of the document called `file_name` (a name or a relative path) whose first bytes are
 /// `head`; what lies past [`HEAD_BYTES`] is ignored.
@@ -52,11 +54,11 @@ fn find(base: &str, text: &str) -> Option<String> {
     if has_ending(&["md", "markdown", "mkd"]) {
         return markup::markdown_title(text);
     }
-    let named_as_rfc = number(base).is_some();
+    let named_as_rfc = rfc_number(base).is_some();
     if markup::is_markup(text) {
         let shown = markup::element(text, "title").map(|title| without_number(&title));
         // Some mirrors put only `rfc48` into the element and the memo itself into a <pre>.
-        return shown.filter(|title| !title.is_empty() && number(title).is_none()).or_else(|| {
+        return shown.filter(|title| !title.is_empty() && rfc_number(title).is_none()).or_else(|| {
             let page = markup::element_text(text, "pre")?;
             memo::title(&text::lines(&page), named_as_rfc)
         });

@@ -6,150 +6,41 @@
 //! against the fingerprint again. Nothing outside the folder is ever opened, whatever links and renames say.
 
 mod cache;
+mod config;
 mod document;
 mod file_states;
 mod hash;
 mod index;
 mod indexer;
-pub mod number;
 mod open;
 mod root;
+mod scan;
+mod state;
 pub mod title;
-mod walk;
 mod watch;
 
+pub use config::{KEEP_MISSING, QUIET, RESCAN_EVERY, ShareConfig, ShareError};
 pub use document::{Fingerprint, SharedDocument};
 pub use index::Index;
 pub use indexer::Indexer;
-pub use number::number;
 pub use open::{OpenDocument, OpenError};
+pub use state::ScanProgress;
 pub use title::{HEAD_BYTES, TITLE_MAX_BYTES, title};
 
 use cache::{Cache, CacheError};
-use file_states::Counts;
-use metrics::{Counter, Gauge};
 use p2pdi::{content::PieceHashes, metrics::Metrics, v1};
 use root::Root;
+use state::{ShareMetrics, Shared};
 use std::{
     io,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 use tokio::sync::watch::{Receiver, Sender};
-use watch::Signal;
-
-/// How long a file must not have changed before it is offered: longer than the pauses of a program that writes.
-pub const QUIET: Duration = Duration::from_millis(500);
-/// How often the whole folder is looked at, should the system have kept a change to itself (network file systems do).
-pub const RESCAN_EVERY: Duration = Duration::from_secs(60);
-/// How long the cache remembers files that are gone: a folder that is unmounted may be back after a weekend.
-pub const KEEP_MISSING: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What is shared, and how.
-#[derive(Debug, Clone)]
-pub struct ShareConfig {
-    /// The folder; `None` shares nothing.
-    pub folder: Option<PathBuf>,
-    /// The peer's state folder, which exists. The cache is kept there.
-    pub state: PathBuf,
-    /// How long a file must not have changed before it is offered.
-    pub quiet: Duration,
-    /// How often the whole folder is looked at besides watching it.
-    pub rescan: Duration,
-    /// How long the cache remembers files that are gone.
-    pub keep_missing: Duration,
-    /// Whether the system is asked to tell of changes; otherwise the whole folder is looked at every second or, if that
-    /// takes long, less often.
-    pub watch: bool,
-}
-
-impl ShareConfig {
-    /// `folder` shared in the usual way.
-    pub fn new(folder: Option<PathBuf>, state: PathBuf) -> Self {
-        Self { folder, state, quiet: QUIET, rescan: RESCAN_EVERY, keep_missing: KEEP_MISSING, watch: true }
-    }
-}
-
-/// Why a folder cannot be shared.
-#[derive(Debug, thiserror::Error)]
-pub enum ShareError {
-    /// There is no such folder, or it may not be read.
-    #[error("cannot share {path}: {source}")]
-    Folder {
-        /// What was asked for.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is a file.
-    #[error("cannot share {path}: it is not a folder; share the folder that it is in")]
-    NotAFolder {
-        /// What was asked for.
-        path: PathBuf,
-    },
-    /// Another process has the state folder.
-    #[error("the state folder {path} is used by another process; give each peer its own")]
-    StateInUse {
-        /// The state folder.
-        path: PathBuf,
-    },
-    /// The cache cannot be kept in the state folder.
-    #[error("cannot keep the share's cache in {path}: {problem}")]
-    State {
-        /// The state folder.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-/// How far looking and hashing are, for a progress line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ScanProgress {
-    /// Files found that are offered or will be.
-    pub files: u64,
-    /// Those of them that wait to be hashed or are being hashed.
-    pub pending: u64,
-    /// Files hashed since the start.
-    pub hashed_files: u64,
-    /// Bytes hashed since the start.
-    pub hashed_bytes: u64,
-    /// Bytes hashed and to be hashed.
-    pub total_bytes: u64,
-    /// The first look is complete.
-    pub settled: bool,
-}
 
 /// A share. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Share {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    config: ShareConfig,
-    root: Root,
-    cache: Cache,
-    signal: Arc<Signal>,
-    index: RwLock<Arc<Index>>,
-    versions: Sender<u64>,
-    settled: Sender<bool>,
-    progress: Sender<ScanProgress>,
-    counts: Mutex<Counts>,
-    detail: Mutex<String>,
-    hashed_bytes: Arc<AtomicU64>,
-    metrics: Instruments,
-}
-
-struct Instruments {
-    documents: Gauge,
-    bytes: Gauge,
-    pending: Gauge,
-    hashed_bytes: Counter,
 }
 
 impl Share {
@@ -173,7 +64,7 @@ impl Share {
             CacheError::InUse => ShareError::StateInUse { path },
             CacheError::Io(_) | CacheError::Other(_) => ShareError::State { path, problem: error.to_string() },
         })?;
-        let metrics = Instruments {
+        let metrics = ShareMetrics {
             documents: metrics.gauge("p2pdi_share_documents", "Documents shared", &[]),
             bytes: metrics.gauge("p2pdi_share_bytes", "Bytes of the documents shared", &[]),
             pending: metrics.gauge("p2pdi_share_pending", "Files waiting to be hashed or being hashed", &[]),
@@ -258,32 +149,5 @@ impl Share {
             self.shared.signal.lost(document.name.as_str());
         }
         hashes
-    }
-}
-
-impl Shared {
-    fn index(&self) -> Arc<Index> {
-        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn publish(&self, index: Arc<Index>) {
-        let version = index.version();
-        self.metrics.documents.set(index.len() as f64);
-        self.metrics.bytes.set(index.bytes() as f64);
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
-        self.versions.send_if_modified(|published| std::mem::replace(published, version) != version);
-    }
-
-    fn set_detail(&self, detail: String) {
-        *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = detail;
-    }
-
-    fn report(&self, counts: Counts, progress: impl FnOnce(u64) -> ScanProgress) {
-        let hashed_bytes = self.hashed_bytes.load(Ordering::Relaxed);
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
-        self.metrics.pending.set(counts.pending as f64);
-        self.metrics.hashed_bytes.absolute(hashed_bytes);
-        let progress = progress(hashed_bytes);
-        self.progress.send_if_modified(|reported| std::mem::replace(reported, progress) != progress);
     }
 }

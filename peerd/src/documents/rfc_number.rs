@@ -18,7 +18,7 @@ const SECOND_ENDINGS: [&str; 8] = ["gz", "bz2", "xz", "zst", "z", "lz", "zip", "
 ///
 /// Shape: `rfc` in any case, at most one of `-`, `_` and space, one to six digits, then the end or
 /// an ending such as `.txt` or `.txt.gz`. Number 0 is no number.
-pub fn number(file_name: &str) -> Option<u32> {
+pub fn rfc_number(file_name: &str) -> Option<u32> {
     let name = file_name.rsplit('/').next()?;
     let (prefix, rest) = name.split_at_checked(3)?;
     if !prefix.eq_ignore_ascii_case("rfc") {
@@ -50,7 +50,7 @@ fn are_endings(rest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::rfc_number;
 
     #[test]
     fn a_name_that_says_nothing_but_the_number_has_it() {
@@ -66,10 +66,10 @@ mod tests {
             "rfc000048.xml",
             "old/series/rfc48.txt",
         ] {
-            assert_eq!(number(name), Some(48), "{name}");
+            assert_eq!(rfc_number(name), Some(48), "{name}");
         }
-        assert_eq!(number("rfc9110.txt"), Some(9110));
-        assert_eq!(number("rfc999999.txt"), Some(999_999));
+        assert_eq!(rfc_number("rfc9110.txt"), Some(9110));
+        assert_eq!(rfc_number("rfc999999.txt"), Some(999_999));
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
             "draft-ietf-quic-transport-34.txt",
             "rfc48.txt/notes.txt",
         ] {
-            assert_eq!(number(name), None, "{name}");
+            assert_eq!(rfc_number(name), None, "{name}");
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
             "rfc٤٨.txt",
             "ŕfc48.txt",
         ] {
-            assert_eq!(number(name), None, "{name}");
+            assert_eq!(rfc_number(name), None, "{name}");
         }
     }
 }

@@ -1,0 +1,75 @@
+//! What the handles of a share and its indexer have in common.
+
+use super::{cache::Cache, config::ShareConfig, file_states::Counts, index::Index, root::Root, watch::Signal};
+use metrics::{Counter, Gauge};
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::sync::watch::Sender;
+
+/// How far looking and hashing are, for a progress line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanProgress {
+    /// Files found that are offered or will be.
+    pub files: u64,
+    /// Those of them that wait to be hashed or are being hashed.
+    pub pending: u64,
+    /// Files hashed since the start.
+    pub hashed_files: u64,
+    /// Bytes hashed since the start.
+    pub hashed_bytes: u64,
+    /// Bytes hashed and to be hashed.
+    pub total_bytes: u64,
+    /// The first look is complete.
+    pub settled: bool,
+}
+
+pub(super) struct Shared {
+    pub(super) config: ShareConfig,
+    pub(super) root: Root,
+    pub(super) cache: Cache,
+    pub(super) signal: Arc<Signal>,
+    pub(super) index: RwLock<Arc<Index>>,
+    pub(super) versions: Sender<u64>,
+    pub(super) settled: Sender<bool>,
+    pub(super) progress: Sender<ScanProgress>,
+    pub(super) counts: Mutex<Counts>,
+    pub(super) detail: Mutex<String>,
+    pub(super) hashed_bytes: Arc<AtomicU64>,
+    pub(super) metrics: ShareMetrics,
+}
+
+pub(super) struct ShareMetrics {
+    pub(super) documents: Gauge,
+    pub(super) bytes: Gauge,
+    pub(super) pending: Gauge,
+    pub(super) hashed_bytes: Counter,
+}
+
+impl Shared {
+    pub(super) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn publish(&self, index: Arc<Index>) {
+        let version = index.version();
+        self.metrics.documents.set(index.len() as f64);
+        self.metrics.bytes.set(index.bytes() as f64);
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+        self.versions.send_if_modified(|published| std::mem::replace(published, version) != version);
+    }
+
+    pub(super) fn set_detail(&self, detail: String) {
+        *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = detail;
+    }
+
+    pub(super) fn report(&self, counts: Counts, progress: impl FnOnce(u64) -> ScanProgress) {
+        let hashed_bytes = self.hashed_bytes.load(Ordering::Relaxed);
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        self.metrics.pending.set(counts.pending as f64);
+        self.metrics.hashed_bytes.absolute(hashed_bytes);
+        let progress = progress(hashed_bytes);
+        self.progress.send_if_modified(|reported| std::mem::replace(reported, progress) != progress);
+    }
+}
