@@ -6,7 +6,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
-use p2pdi::contact::Contact;
+use p2pdi::{backoff::Policy, contact::Contact};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Peers of one LAN that are remembered. A guess: a segment of a /24 network, full of peers.
@@ -18,6 +18,7 @@ const GATHER: Duration = Duration::from_millis(300);
 const RETRY_MIN: Duration = Duration::from_secs(2);
 /// Longest pause: who is dialled once in this time does not mind, nor does the dialler.
 const RETRY_MAX: Duration = Duration::from_secs(300);
+const RETRY: Policy = Policy { first: RETRY_MIN, longest: RETRY_MAX };
 /// Peers offered at once, and again after [`OFFER_INTERVAL`]. A guess: twice the links that a peer seeks; a liar who makes up a
 /// new peer for every try has four dials a second from it.
 const OFFERS_MAX: usize = 8;
@@ -152,9 +153,9 @@ impl LanPeers {
             self.next_offer = now + OFFER_INTERVAL;
         }
         let try_it = |(_, entry): (&PeerId, &mut Entry)| {
-            let pause = (RETRY_MIN * (1 << entry.tries.min(10))).min(RETRY_MAX);
+            let pause = RETRY.pause_with_jitter(entry.tries, random());
             entry.tries = entry.tries.saturating_add(1);
-            entry.not_before = now + pause.mul_f64(0.5 + random() / 2.0);
+            entry.not_before = now + pause;
             entry.sighting.contact.clone()
         };
         due.into_iter().map(try_it).collect()

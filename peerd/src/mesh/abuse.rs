@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
-use p2pdi::name::PeerName;
+use p2pdi::{backoff::Policy, name::PeerName};
 use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
@@ -40,7 +40,7 @@ impl Abuse {
     /// Leaves `peer` alone from now on; returns for how long.
     pub(super) fn ban(&mut self, peer: PeerId, now: Time) -> Duration {
         let times = self.shunned.get(&peer).map_or(0, |(_, times)| *times);
-        let pause = (SHUN_FIRST * (1 << times.min(10))).min(SHUN_MAX);
+        let pause = Policy { first: SHUN_FIRST, longest: SHUN_MAX }.pause(times);
         if self.shunned.insert(peer, (now + pause, times.saturating_add(1))).is_none() {
             self.shunned_order.push_back(peer);
         }

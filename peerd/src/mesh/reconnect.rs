@@ -6,7 +6,10 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time};
-use p2pdi::{backoff::Backoff, contact::Contact};
+use p2pdi::{
+    backoff::{Backoff, Policy},
+    contact::Contact,
+};
 use std::{collections::VecDeque, time::Duration};
 
 /// How many are remembered: as many as a large passive view.
@@ -44,7 +47,7 @@ impl Reconnect {
         if self.reconnect.len() >= LOST_MAX {
             self.reconnect.pop_front();
         }
-        let mut backoff = Backoff::new(MEET_FIRST, MEET_MAX);
+        let mut backoff = Policy { first: MEET_FIRST, longest: MEET_MAX }.start();
         self.reconnect.push_back(Entry { contact, meet_at: now + backoff.next(random), backoff, met: 0 });
     }
 

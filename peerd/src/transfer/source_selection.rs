@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::holders::source::Source;
+use p2pdi::backoff::Policy;
 use std::time::{Duration, Instant};
 
 /// How often in a row a holder must fail, without a verified byte between, before it is given up.
@@ -15,6 +16,7 @@ const PATIENCE_BUSY: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(3);
+const RETRY: Policy = Policy { first: RETRY_FIRST, longest: RETRY_MAX };
 
 /// What became of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl Candidate {
 
     fn pause(&self, now: Instant) -> Duration {
         let Some((_, last)) = self.failing else { return Duration::ZERO };
-        let pause = (RETRY_FIRST * (1 << self.failures.saturating_sub(1).min(8))).min(RETRY_MAX);
+        let pause = RETRY.pause(self.failures.saturating_sub(1));
         (last + pause).saturating_duration_since(now)
     }
 }

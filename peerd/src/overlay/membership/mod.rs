@@ -25,6 +25,7 @@ mod walks;
 use std::{collections::BTreeMap, time::Duration};
 
 use indexmap::IndexMap;
+use p2pdi::backoff::Policy;
 use rand::{Rng, RngExt};
 
 pub use config::{Config, MAX_CONTACTS, MAX_WALK};
@@ -94,8 +95,6 @@ const _: () = assert!(CONTACTS_AT_ONCE as usize == MAX_CONTACTS);
 const MAX_PUT_OUT: usize = 256;
 /// Peers remembered that could not be dialled. A guess: what others name of the dead after a failure of most.
 const MAX_UNREACHABLE: usize = 256;
-/// A pause is doubled so often at most: past any sensible longest one.
-const MAX_DOUBLINGS: u32 = 16;
 
 /// The membership machine.
 #[derive(Debug)]
@@ -320,7 +319,7 @@ impl Membership {
     /// Does not take the contact of who could not be dialled from others for a while: they name it again and again.
     fn avoid(&mut self, peer: PeerId, now: Time) {
         let times = self.unreachable.get(&peer).map_or(0, |(times, _)| *times);
-        let pause = self.config.refused_pause.saturating_mul(1 << times.min(MAX_DOUBLINGS)).min(self.config.ask_max);
+        let pause = Policy { first: self.config.refused_pause, longest: self.config.ask_max }.pause(times);
         if self.unreachable.len() >= MAX_UNREACHABLE && times == 0 {
             self.unreachable.shift_remove_index(0);
         }

@@ -1,12 +1,11 @@
 //! The passive view: contacts to fall back on.
 
-use p2pdi::contact::Contact;
+use p2pdi::{backoff::Policy, contact::Contact};
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use rand::{Rng, RngExt};
 
-use super::MAX_DOUBLINGS;
 use crate::overlay::{PeerId, Time};
 
 /// One in so many places is kept for contacts that were met. A guess.
@@ -106,7 +105,7 @@ impl PassiveView {
     /// has no room even for who has nobody.
     pub fn rest(&mut self, peer: PeerId, firm: bool, pause: Duration, longest: Duration, now: Time) {
         if let Some(entry) = self.entries.get_mut(&peer) {
-            entry.not_before = now + pause.saturating_mul(1 << entry.rests.min(MAX_DOUBLINGS)).min(longest);
+            entry.not_before = now + Policy { first: pause, longest }.pause(entry.rests);
             entry.rests = entry.rests.saturating_add(1);
             entry.firm = firm;
         }
