@@ -7,7 +7,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use crate::field::InvalidField;
+use crate::{field::InvalidField, hex};
 use blake3::hazmat::{HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use std::{fmt, ops::Range, str::FromStr};
 
@@ -60,7 +60,7 @@ impl ContentHash {
 impl fmt::Display for ContentHash {
     /// 64 lower-case hexadecimal digits, as `b3sum` prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::display(&self.0).fmt(f)
     }
 }
 

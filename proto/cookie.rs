@@ -1,5 +1,6 @@
 //! The secret that a registry gives a peer.
 
+use crate::hex;
 use std::{fmt, str::FromStr};
 use subtle::ConstantTimeEq as _;
 
@@ -37,7 +38,7 @@ impl Cookie {
 
     /// 32 lower-case hexadecimal digits, for the wire and the peer's own state file.
     pub fn reveal(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&self.0)
     }
 
     /// BLAKE3 in key derivation mode, cut to 128 bits. A cookie has 128 bits of entropy, so no slow hash is needed.
@@ -53,16 +54,7 @@ impl FromStr for Cookie {
     type Err = MalformedCookie;
 
     fn from_str(text: &str) -> Result<Self, MalformedCookie> {
-        let mut bytes = [0; 16];
-        let digits = text.as_bytes();
-        if digits.len() != 32 {
-            return Err(MalformedCookie);
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok()).ok_or(MalformedCookie);
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Ok(Self(bytes))
+        hex::decode(text).map(Self).ok_or(MalformedCookie)
     }
 }
 

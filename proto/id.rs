@@ -1,6 +1,6 @@
 //! Ids of peers.
 
-use crate::field::InvalidField;
+use crate::{field::InvalidField, hex};
 use std::fmt;
 
 /// A peer's 128-bit id, made once and kept in its state folder. Names can change hands, ids do not.
@@ -57,7 +57,7 @@ impl PeerId {
 
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::display(&self.0).fmt(f)
     }
 }
 

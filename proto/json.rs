@@ -2,7 +2,7 @@
 //! seconds with an `s`, enum values by name, 64-bit numbers as numbers. Every scalar field is there, set or not, so that scripts find
 //! it; a message that is not set is left out.
 
-use crate::v1::FILE_DESCRIPTOR_SET;
+use crate::{hex, v1::FILE_DESCRIPTOR_SET};
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 use serde_json::{Map, Value as Json};
@@ -59,7 +59,7 @@ fn scalar(field: &FieldDescriptor, value: &Value) -> Json {
         Value::F32(n) => Json::from(*n),
         Value::F64(n) => Json::from(*n),
         Value::String(text) => Json::from(text.as_str()),
-        Value::Bytes(bytes) => Json::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        Value::Bytes(bytes) => Json::from(hex::encode(bytes)),
         Value::EnumNumber(number) => match field.kind() {
             Kind::Enum(kind) => kind.get_value(*number).map_or(Json::from(*number), |value| Json::from(value.name())),
             _ => Json::from(*number),

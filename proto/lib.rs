@@ -13,6 +13,7 @@ pub mod cookie;
 pub mod document;
 pub mod endpoint;
 pub mod field;
+pub mod hex;
 pub mod id;
 pub mod json;
 pub mod link;

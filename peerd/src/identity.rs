@@ -1,7 +1,7 @@
 //! Who this peer is, and the folder that remembers it.
 
 use crate::overlay::plumtree::{CLOCK_IS_RIGHT_FROM, MAX_CLOCK_SKEW, MAX_INCARNATION_AHEAD};
-use p2pdi::{cookie::Cookie, id::PeerId, name::PeerName};
+use p2pdi::{cookie::Cookie, hex, id::PeerId, name::PeerName};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
@@ -150,10 +150,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Reads an id as [`PeerId`] is shown.
 pub(crate) fn parse_id(text: &str) -> Option<PeerId> {
-    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok().map(|id| PeerId::from_bytes(id.to_be_bytes()))
+    hex::decode(text).map(PeerId::from_bytes)
 }
 
 /// Writes a file whole or not at all, mode 0600.

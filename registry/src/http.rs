@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use metrics::Gauge;
-use p2pdi::{VERSION, metrics::Metrics, server::security_headers, v1::PeerRecord};
+use p2pdi::{VERSION, hex, metrics::Metrics, server::security_headers, v1::PeerRecord};
 use serde_json::{Value, json};
 use std::{
     fmt::Write as _,
@@ -128,7 +128,7 @@ fn as_json(peer: &PeerRecord) -> Value {
     json!({
         "name": peer.name,
         "endpoint": peer.endpoint,
-        "id": peer.id.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "id": hex::encode(&peer.id),
         "labels": peer.labels,
         "registration_count": peer.registration_count,
         "lease_remaining_seconds": peer.lease_remaining.map_or(0, |left| left.seconds),

@@ -11,7 +11,7 @@ use crate::{
 use p2pdi::phrases::{counted, heard};
 use p2pdi::{
     endpoint::Endpoint,
-    json,
+    hex, json,
     name::PeerName,
     v1::{
         BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
@@ -119,7 +119,7 @@ pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, pri
         return Ok(());
     }
     let row = |contact: &Contact, how: &str| {
-        let id: String = contact.id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let id = hex::encode(contact.id.get(..4).unwrap_or(&contact.id));
         vec![contact.name.clone(), contact.endpoint.clone(), id, how.to_owned()]
     };
     let linked = answer.neighbours.iter().filter_map(|neighbour| {

@@ -2,7 +2,7 @@
 
 use crate::{inbox::Message, mesh::View, overlay::membership::Direction};
 use p2pdi::phrases::counted;
-use p2pdi::{field::is_terminal_control, v1::StatusResponse};
+use p2pdi::{field::is_terminal_control, hex, v1::StatusResponse};
 use std::{fmt::Write as _, time::SystemTime};
 
 /// Messages shown.
@@ -20,7 +20,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
     let now = SystemTime::now();
     let uptime = status.started_at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| now.duration_since(at).ok());
     line("peer", format!("{} at {}", status.name, status.endpoint));
-    line("id", status.id.iter().map(|byte| format!("{byte:02x}")).collect());
+    line("id", hex::encode(&status.id));
     line("version", status.version.clone());
     line(
         "up",

@@ -1,6 +1,7 @@
 //! Page tokens: where a listing goes on.
 
 use super::Query;
+use p2pdi::hex;
 
 /// Where the next page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +35,11 @@ impl Cursor {
         bytes[9..17].copy_from_slice(&self.revision.to_be_bytes());
         let code = code(&bytes[..17], query, key);
         bytes[17..].copy_from_slice(&code);
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&bytes)
     }
 
     pub(super) fn open(token: &str, query: &Query, key: &[u8; 32]) -> Option<Self> {
-        if token.len() != 2 * BYTES || !token.is_ascii() {
-            return None;
-        }
-        let mut bytes = [0; BYTES];
-        for (byte, digits) in bytes.iter_mut().zip(token.as_bytes().chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        }
+        let bytes: [u8; BYTES] = hex::decode(token)?;
         if code(&bytes[..17], query, key) != bytes[17..] {
             return None;
         }
