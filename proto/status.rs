@@ -7,7 +7,7 @@ use crate::{
     cookie::{COOKIE_HEADER, MalformedCookie},
     field::InvalidField,
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, error::Error};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -107,6 +107,23 @@ pub fn metadata(status: &Status, key: &str) -> Option<String> {
     status.get_details_error_info()?.metadata.remove(key)
 }
 
+/// A status as text for people. The message of one with a [`Reason`] stands alone; without one the code is shown too. The client
+/// library says "transport error" for any broken connection and hides why in the innermost source, which is shown instead.
+pub fn describe(status: &Status) -> String {
+    if Reason::of(status).is_some() {
+        return status.message().to_owned();
+    }
+    let mut cause: &dyn Error = status;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match status.message() {
+        _ if status.source().is_some() => cause.to_string(),
+        "" => format!("failed with {:?}", status.code()),
+        message => format!("{:?}: {message}", status.code()),
+    }
+}
+
 /// A fault of ours: logged whole here, sent without its detail.
 pub fn internal(doing: &str, error: &dyn std::fmt::Display) -> Status {
     tracing::error!(%error, "internal error while {doing}");
@@ -144,6 +161,15 @@ mod tests {
             assert_eq!(metadata(&status, "field").as_deref(), Some("name"));
         }
         assert_eq!(Reason::of(&Status::not_found("somebody else's")), None);
+    }
+
+    #[test]
+    fn a_description_shows_the_reasons_message_or_the_code_or_the_innermost_cause() {
+        assert_eq!(describe(&Reason::NoRoute.status("nobody has that name")), "nobody has that name");
+        assert_eq!(describe(&Status::not_found("nothing here")), "NotFound: nothing here");
+        assert_eq!(describe(&Status::not_found("")), "failed with NotFound");
+        let broken = Status::from_error(Box::new(std::io::Error::other("connection refused")));
+        assert_eq!(describe(&broken), "connection refused");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use p2pdi::{
     field::{InvalidField, is_terminal_control},
-    status::Reason,
+    status::{self, Reason},
 };
-use peerd::{connections::channels::in_words, node::NodeError, transfer::FetchError, transfer::partial::WriteError};
+use peerd::{node::NodeError, transfer::FetchError, transfer::partial::WriteError};
 use std::{fmt, io, process::ExitCode, time::Duration};
 use tonic::{Code, Status};
 
@@ -74,7 +74,7 @@ impl Failure {
 
     /// A call to `server` ended with `status`.
     pub(crate) fn call(server: &str, status: &Status) -> Self {
-        let words = in_words(status);
+        let words = status::describe(status);
         let failure = match (Reason::of(status), status.code()) {
             (Some(Reason::InvalidField), _) => Self::usage(words),
             (Some(_), _) => Self::refused(words),

@@ -3,17 +3,13 @@
 use p2pdi::{
     channel::{Channel, RESPONSE_MAX_BYTES, lazy_from},
     endpoint::Endpoint,
-    status::Reason,
     v1::{control_client::ControlClient, peer_client::PeerClient},
 };
 use std::{
     collections::BTreeMap,
-    error::Error,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
-
-use tonic::Status;
 
 /// Connections kept; the least recently used one goes first. Each costs some 40 KiB.
 const CONNECTIONS_MAX: usize = 128;
@@ -66,22 +62,5 @@ impl Connections {
         let channel = lazy_from(endpoint, from);
         self.open.insert(endpoint.clone(), (channel.clone(), self.uses));
         channel
-    }
-}
-
-/// A status in words for people. One that a server gave with a reason speaks for itself; one that the client made of a broken
-/// connection says "transport error" and hides why, which is the innermost cause.
-pub fn in_words(status: &Status) -> String {
-    if Reason::of(status).is_some() {
-        return status.message().to_owned();
-    }
-    let mut cause: &dyn Error = status;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    match (cause.to_string(), status.message()) {
-        (inner, _) if status.source().is_some() => inner,
-        (_, "") => format!("failed with {:?}", status.code()),
-        (_, message) => format!("{:?}: {message}", status.code()),
     }
 }

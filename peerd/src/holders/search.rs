@@ -1,7 +1,7 @@
 //! Asks peers who has a document.
 
 use crate::{
-    connections::channels::{ChannelPool, in_words},
+    connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::source::Source,
 };
@@ -9,6 +9,7 @@ use p2pdi::{
     content::ContentHash,
     endpoint::Endpoint,
     name::PeerName,
+    status,
     v1::{Holding, RfcQueryRequest},
 };
 use prost::Message as _;
@@ -115,7 +116,7 @@ async fn ask_one(channels: ChannelPool, place: usize, peer: Source, request: Rfc
     let answer = timeout_at(deadline, list(&channels, &peer.endpoint, request)).await;
     let answer = match answer {
         Ok(Ok(holdings)) => Ok(holdings),
-        Ok(Err(status)) => Err(in_words(&status)),
+        Ok(Err(status)) => Err(status::describe(&status)),
         Err(_) => Err("no answer in time".to_owned()),
     };
     (place, peer, answer)

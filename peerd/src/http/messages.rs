@@ -3,7 +3,7 @@
 //! These change state by GET, as the `curl` lines they are for do; so who may call is checked with care: see `caller`.
 
 use super::{Page, caller, fields::Fields};
-use crate::{connections::channels::in_words, inbox::MessageKind};
+use crate::inbox::MessageKind;
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
@@ -15,7 +15,7 @@ use p2pdi::{
     field::{InvalidField, is_terminal_control},
     json,
     name::PeerName,
-    status::Reason,
+    status::{self, Reason},
     v1::{BroadcastResponse, WhisperRequest, WhisperResponse},
 };
 use serde_json::json;
@@ -103,10 +103,10 @@ fn answer<M: prost::Message + prost::Name>(
 pub(super) fn refused(status: &Status, headers: &HeaderMap) -> Response {
     let code = http_code(status);
     if !wants_json(headers) {
-        return (code, in_words(status) + "\n").into_response();
+        return (code, status::describe(status) + "\n").into_response();
     }
     let reason = Reason::of(status).map_or("", Reason::as_str);
-    as_json(code, &json!({ "error": { "reason": reason, "message": in_words(status) } }))
+    as_json(code, &json!({ "error": { "reason": reason, "message": status::describe(status) } }))
 }
 
 pub(super) fn as_json(code: StatusCode, value: &serde_json::Value) -> Response {

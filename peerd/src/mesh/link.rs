@@ -1,7 +1,6 @@
 //! One link: its greeting, its queue, and the task that reads it.
 
 use crate::{
-    connections::channels::in_words,
     inbox::BODY_MAX_BYTES,
     overlay::{Misbehaviour, wire},
 };
@@ -10,6 +9,7 @@ use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
     link::LinkMessage,
+    status,
     v1::{LinkFrame, peer_client::PeerClient},
 };
 use prost::Message as _;
@@ -160,7 +160,7 @@ pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkF
         out.send(hello).map_err(|_| "no room for a greeting")?;
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
         let answered = client.link(queue.map(LinkMessage::new)).await;
-        let frames = answered.map_err(|status| NotOpened::Away(in_words(&status)))?.into_inner();
+        let frames = answered.map_err(|status| NotOpened::Away(status::describe(&status)))?.into_inner();
         greeted(Box::new(frames), out, true).await
     };
     timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no answer in time".into()))
@@ -181,8 +181,8 @@ pub(super) async fn accept(frames: Incoming, out: Outgoing, hello: LinkFrame) ->
 
 async fn greeted(mut frames: Incoming, out: Outgoing, dialled: bool) -> Result<Greeted, NotOpened> {
     let first = frames.message().await.map_err(|status| match ended_by(&status) {
-        Some(_) => NotOpened::Wrong(format!("its greeting cannot be read: {}", in_words(&status))),
-        None => NotOpened::Away(in_words(&status)),
+        Some(_) => NotOpened::Wrong(format!("its greeting cannot be read: {}", status::describe(&status))),
+        None => NotOpened::Away(status::describe(&status)),
     })?;
     let first = first.ok_or("it closed the link without a greeting")?;
     let frame = match first {
@@ -266,7 +266,7 @@ impl From<Result<Option<LinkMessage>, Status>> for Heard {
             Ok(Some(LinkMessage { unreadable: Some((_, bytes)), .. })) => Self::Unreadable(bytes),
             Ok(Some(LinkMessage { frame, .. })) => Self::Frame(frame.unwrap_or_default()),
             Ok(None) => Self::Ended("the other side ended it".to_owned(), None),
-            Err(status) => Self::Ended(in_words(&status), ended_by(&status)),
+            Err(status) => Self::Ended(status::describe(&status), ended_by(&status)),
         }
     }
 }

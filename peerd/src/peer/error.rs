@@ -1,7 +1,10 @@
 //! What can go wrong with a peer, and what to do.
 
-use crate::{connections::channels::in_words, node::NodeError};
-use p2pdi::{field::InvalidField, status::Reason};
+use crate::node::NodeError;
+use p2pdi::{
+    field::InvalidField,
+    status::{self, Reason},
+};
 use std::{io, net::SocketAddr};
 use tonic::Status;
 
@@ -59,7 +62,7 @@ pub enum PeerError {
 impl PeerError {
     /// What `peer` said no with.
     pub(super) fn refused(peer: &str, status: &Status) -> Self {
-        let why = in_words(status);
+        let why = status::describe(status);
         match Reason::of(status) {
             Some(Reason::NoRoute) => Self::NoRoute(why),
             Some(Reason::MessageTooLarge) => Self::TooLarge(why),

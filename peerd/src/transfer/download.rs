@@ -7,13 +7,14 @@ use super::{
     source_selection::Fault,
 };
 use crate::{
-    connections::channels::{ChannelPool, in_words},
+    connections::channels::ChannelPool,
     holders::source::Source,
 };
 use bytes::{Bytes, BytesMut};
 use p2pdi::{
     content::PieceHashes,
     field::InvalidField,
+    status,
     v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
 use std::{
@@ -35,7 +36,7 @@ const DRIP_BYTES: u64 = 4 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// It refused or broke off.
-    #[error("{}", in_words(.0))]
+    #[error("{}", status::describe(.0))]
     Refused(Status),
     /// It said nothing for too long.
     #[error("stalled: too little came for {} s", .0.as_secs_f32())]
