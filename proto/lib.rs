@@ -12,6 +12,7 @@ pub mod content;
 pub mod cookie;
 pub mod document;
 pub mod endpoint;
+pub mod fan_out;
 pub mod field;
 pub mod hex;
 pub mod id;

@@ -9,7 +9,7 @@ use crate::{
     },
     holders::peer_directory::PeerDirectory,
 };
-use p2pdi::{contact::Contact, name::PeerName, v1::RfcQueryRequest};
+use p2pdi::{contact::Contact, fan_out::FanOut, name::PeerName, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,6 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -106,17 +105,12 @@ pub async fn poll(catalog: Catalog, mut peers: watch::Receiver<PeerDirectory>, c
             for gone in view.update(now) {
                 catalog.learned().remove(&gone, SystemTime::now());
             }
-            let mut waiting = view.round().into_iter();
-            let mut asking = JoinSet::new();
-            loop {
-                while asking.len() < ASKED_AT_ONCE
-                    && let Some(peer) = waiting.next()
-                {
-                    let (catalog, channels) = (catalog.clone(), channels.clone());
-                    asking.spawn(async move { (peer.name().clone(), ask(&catalog, &channels, peer).await) });
-                }
-                let Some(asked) = asking.join_next().await else { break };
-                let Ok((name, answer)) = asked else { continue };
+            let mut calls = view.round().into_iter().map(|peer| {
+                let (catalog, channels) = (catalog.clone(), channels.clone());
+                async move { (peer.name().clone(), ask(&catalog, &channels, peer).await) }
+            });
+            let mut fan_out = FanOut::new(ASKED_AT_ONCE);
+            while let Some((name, answer)) = fan_out.next(&mut calls).await {
                 if let Err(error) = &answer {
                     tracing::debug!(peer = %name, error = error.message(), "could not learn what a peer holds");
                 }

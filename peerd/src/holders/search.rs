@@ -8,6 +8,7 @@ use crate::{
 use p2pdi::{
     content::ContentHash,
     endpoint::Endpoint,
+    fan_out::FanOut,
     name::PeerName,
     status,
     v1::{Holding, RfcQueryRequest},
@@ -17,9 +18,8 @@ use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::timeout_at};
+use tokio::time::timeout_at;
 use tonic::Status;
-use tracing::Instrument as _;
 
 /// Peers asked at once: enough to hide their latency, few enough for one client's connections.
 const ASKED_AT_ONCE: usize = 32;
@@ -75,22 +75,16 @@ pub async fn ask(channels: &ChannelPool, peers: &[Source], request: &RfcQueryReq
     let mut found: BTreeMap<ContentHash, Found> = BTreeMap::new();
     // By place among `peers`: whoever is quicker, the same answers read the same.
     let (mut asked, mut failed) = (BTreeMap::new(), BTreeMap::new());
-    let mut waiting = peers.iter().enumerate();
-    let mut asking = JoinSet::new();
+    let mut calls = peers.iter().enumerate().map(|(place, peer)| ask_one(channels.clone(), place, peer.clone(), request.clone()));
+    let mut fan_out = FanOut::new(ASKED_AT_ONCE);
     let mut deadline: Option<tokio::time::Instant> = None;
     loop {
-        while deadline.is_none()
-            && asking.len() < ASKED_AT_ONCE
-            && let Some((place, peer)) = waiting.next()
-        {
-            // A task of its own, and still a part of the caller's trace.
-            asking.spawn(ask_one(channels.clone(), place, peer.clone(), request.clone()).in_current_span());
-        }
         let next = match deadline {
-            Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
-            None => asking.join_next().await,
+            // After the first answer nobody else is asked.
+            Some(deadline) => timeout_at(deadline, fan_out.next(&mut calls.by_ref().take(0))).await.unwrap_or(None),
+            None => fan_out.next(&mut calls).await,
         };
-        let Some(Ok((place, peer, answer))) = next else { break };
+        let Some((place, peer, answer)) = next else { break };
         match answer {
             Ok(holdings) => {
                 asked.insert(place, peer.name.clone());

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
+    fan_out::FanOut,
     field::InvalidField,
     id::PeerId,
     name::PeerName,
     v1::{BroadcastResponse, ListPeersRequest, WhisperRequest, WhisperResponse},
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
-use tokio::{runtime, sync::watch, task::JoinSet, time::timeout};
+use tokio::{runtime, sync::watch, time::timeout};
 
 /// Peers that are joined at once; the others of a list wait. A guess: enough to hide their latency.
 const JOINS_AT_ONCE: usize = 16;
@@ -141,21 +142,17 @@ impl PeerHandle {
     pub async fn bootstrap(&self, peers: impl IntoIterator<Item = impl ToString>) -> Result<Vec<PeerInfo>, PeerError> {
         self.running()?;
         let peers = peers.into_iter().map(|peer| peer.to_string().parse()).collect::<Result<Vec<Bootnode>, _>>()?;
-        let (mut joined, mut full, mut failed, mut joining) = (Vec::new(), false, Vec::new(), JoinSet::new());
-        let mut waiting = peers.into_iter();
-        loop {
-            while joining.len() < JOINS_AT_ONCE
-                && let Some(peer) = waiting.next()
-            {
-                let handle = self.clone();
-                joining.spawn(async move { handle.join_one(&peer).await.map_err(|error| (peer, error)) });
-            }
-            match joining.join_next().await {
-                Some(Ok(Ok(peer))) => joined.push(peer),
-                Some(Ok(Err((_, PeerError::Busy(_))))) => full = true,
-                Some(Ok(Err((peer, error)))) => failed.push((peer.to_string(), error)),
-                Some(Err(error)) => tracing::error!(%error, "a join failed"),
-                None => break,
+        let mut calls = peers.into_iter().map(|peer| {
+            let handle = self.clone();
+            async move { handle.join_one(&peer).await.map_err(|error| (peer, error)) }
+        });
+        let (mut joined, mut full, mut failed) = (Vec::new(), false, Vec::new());
+        let mut fan_out = FanOut::new(JOINS_AT_ONCE);
+        while let Some(result) = fan_out.next(&mut calls).await {
+            match result {
+                Ok(peer) => joined.push(peer),
+                Err((_, PeerError::Busy(_))) => full = true,
+                Err((peer, error)) => failed.push((peer.to_string(), error)),
             }
         }
         if joined.is_empty() && !full { Err(PeerError::nobody(failed)) } else { Ok(joined) }

@@ -1,20 +1,19 @@
 //! Asks peers whom they are linked to, and those in turn.
 
 use super::Snapshot;
-use crate::{connections::channels::ChannelPool, overlay::PeerId};
+use crate::connections::channels::ChannelPool;
 use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
+    fan_out::FanOut,
     v1::{ListPeersRequest, ListPeersResponse},
 };
 use std::{
     collections::{BTreeSet, VecDeque},
+    iter,
     time::Duration,
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 /// How much is asked at most.
@@ -48,21 +47,22 @@ pub async fn explore(
     limits: Limits,
 ) {
     let mut waiting: VecDeque<Contact> = waiting.into();
-    let mut asking: JoinSet<(PeerId, Result<ListPeersResponse, Status>)> = JoinSet::new();
+    let mut fan_out = FanOut::new(limits.at_once);
     let deadline = Instant::now() + limits.all;
     loop {
-        while asking.len() < limits.at_once
-            && let Some(contact) = waiting.pop_front()
-        {
-            if resting.contains(contact.endpoint()) {
+        let mut calls = iter::from_fn(|| {
+            let contact = loop {
+                let contact = waiting.pop_front()?;
+                if !resting.contains(contact.endpoint()) {
+                    break contact;
+                }
                 snapshot.silent(contact.id());
-                continue;
-            }
+            };
             let channels = channels.clone();
-            asking.spawn(async move { (contact.id(), ask(&channels, contact.endpoint(), limits.answer).await) });
-        }
-        // What is still under way at the deadline is given up with `asking`.
-        let Ok(Some(Ok((id, answer)))) = timeout_at(deadline, asking.join_next()).await else { break };
+            Some(async move { (contact.id(), ask(&channels, contact.endpoint(), limits.answer).await) })
+        });
+        // Calls under way at the deadline are cancelled with `fan_out`.
+        let Ok(Some((id, answer))) = timeout_at(deadline, fan_out.next(&mut calls)).await else { break };
         if let Ok(answer) = answer {
             waiting.extend(snapshot.answer(answer));
         }
