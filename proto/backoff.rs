@@ -1,4 +1,6 @@
-//! Exponential backoff: how long to wait before a retry. Pure.
+//! Exponential backoff: how long to wait before a retry.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-//! Bytes as hexadecimal text. Written in lower case; read in either case. Pure.
+//! Bytes as hexadecimal text. Written in lower case; read in either case.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use data_encoding::{Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
 use std::fmt;

@@ -10,7 +10,7 @@ use super::{
 /// The line in the docs of such a module that says so, for itself and the modules below it.
 const PHRASE: &str = "//! Pure: no I/O, no clock, no randomness of its own.";
 /// All of them.
-const PURE: [&str; 35] = [
+const PURE: [&str; 36] = [
     "p2pctl/src/verbs/chat/line",
     "p2pctl/src/verbs/graph/draw",
     "peerd/src/discovery/announcement",
@@ -42,6 +42,7 @@ const PURE: [&str; 35] = [
     "proto/document",
     "proto/endpoint",
     "proto/field",
+    "proto/hex",
     "proto/name",
     "proto/phrases",
     "proto/selector",

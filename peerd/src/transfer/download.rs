@@ -6,10 +6,7 @@ use super::{
     progress::Progress,
     source_selection::Fault,
 };
-use crate::{
-    connections::channels::ChannelPool,
-    holders::source::Source,
-};
+use crate::{connections::channels::ChannelPool, holders::source::Source};
 use bytes::{Bytes, BytesMut};
 use p2pdi::{
     content::PieceHashes,
