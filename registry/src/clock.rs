@@ -1,9 +1,9 @@
-//! The two clocks.
+//! The monotonic clock and the wall clock.
 
 use crate::table::Now;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Tells [`Now`]. Counts from its own making.
+/// Reads both clocks. The monotonic one counts from [`Clock::start`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     started: Instant,
@@ -20,7 +20,7 @@ impl Clock {
         Now { mono_ms: millis(self.started.elapsed()), wall_ms: millis(wall) }
     }
 
-    /// The moment at which `mono_ms` is reached.
+    /// The time at which `mono_ms` is reached.
     pub(crate) fn instant(&self, mono_ms: u64) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.started + std::time::Duration::from_millis(mono_ms))
     }

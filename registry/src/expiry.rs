@@ -1,47 +1,49 @@
-//! One sleeper for all leases.
+//! The task that ends leases and removes old records. One sleep serves all leases.
 
-use crate::{leases::Leases, writer::Job};
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
+use crate::{
+    queue::{Job, Jobs},
+    shared_table::SharedTable,
+    store_health::StoreHealth,
 };
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Leases looked at under one hold of the table's lock, some 100 µs.
-const AT_ONCE: usize = 512;
-/// Longest sleep: peers are forgotten by the calendar, which nobody rings for.
-const SLEEP_MAX: Duration = Duration::from_secs(60 * 60);
-/// How soon an expiry that could not be written is tried again.
-const FLUSH_RETRY: Duration = Duration::from_secs(1);
+/// Leases checked under one hold of the table's lock, some 100 µs.
+const CHECKED_AT_ONCE: usize = 512;
+/// Shortest sleep, so that a record which cannot be evicted yet does not make the loop spin.
+const SLEEP_MIN_MS: u64 = 10;
+/// Longest sleep. Nothing else wakes this task to forget records after 30 days.
+const SLEEP_MAX_MS: u64 = 60 * 60 * 1000;
+/// How soon a store that failed is tried again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ends leases when they run out, until `stop`.
-pub(crate) async fn drive(leases: Leases, stop: CancellationToken) {
-    let shared = &leases.shared;
-    let mut asked_at: Option<Instant> = None;
+pub(crate) async fn run(table: Arc<SharedTable>, jobs: Jobs, health: Arc<StoreHealth>, stop: CancellationToken) {
+    stop.run_until_cancelled(expire(&table, &jobs, &health)).await;
+    // Without a writer there is nothing to do; the writer's end stops the registry.
+    stop.cancelled().await;
+}
+
+/// Returns when the writer has ended.
+async fn expire(table: &SharedTable, jobs: &Jobs, health: &StoreHealth) {
     loop {
-        while shared.with(|table, now| table.expire(now, AT_ONCE)) {
+        let (expired, now) = table.with(|table, now| (table.expire(now, CHECKED_AT_ONCE), now));
+        if !expired.changes.is_empty() {
+            // One batch at a time: a crowd that expires at once is written as fast as the disk takes it, and does not fill the queue.
+            let (done, written) = oneshot::channel();
+            if jobs.send(Job::Expiries(expired.changes, done)).await.is_err() || written.await.is_err() {
+                return;
+            }
+        }
+        if health.is_failing() {
+            sleep(PROBE_INTERVAL).await;
+            // A full queue finds out without it.
+            let _full = jobs.try_send(Job::Probe);
+        } else if expired.more {
             tokio::task::yield_now().await;
-        }
-        let (dirty, now, next_ms) =
-            shared.with(|table, now| (table.counts().dirty, now, table.next_deadline_ms().unwrap_or(u64::MAX)));
-        let failing = shared.store_failing.load(Ordering::Relaxed);
-        if dirty > 0 && !(failing && asked_at.is_some_and(|at| at.elapsed() < FLUSH_RETRY)) {
-            asked_at = Some(Instant::now());
-            // A queue that is full comes by there anyway.
-            let _full = leases.jobs.try_send(Job::Flush);
-        }
-        let longest = if dirty > 0 { FLUSH_RETRY } else { SLEEP_MAX };
-        let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        let until_ms = next_ms.min(now.mono_ms + longest_ms);
-        shared.asleep_until_ms.store(until_ms, Ordering::Relaxed);
-        // A deadline scheduled since then is seen either here or by whoever scheduled it.
-        if shared.with(|table, _| table.next_deadline_ms()).is_some_and(|next_ms| next_ms < until_ms) {
-            continue;
-        }
-        tokio::select! {
-            () = tokio::time::sleep_until(shared.clock.instant(until_ms)) => {}
-            () = shared.sooner.notified() => {}
-            () = stop.cancelled() => return,
+        } else {
+            table.next_deadline(now.mono_ms + SLEEP_MIN_MS, now.mono_ms + SLEEP_MAX_MS).await;
         }
     }
 }

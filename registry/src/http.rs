@@ -1,6 +1,6 @@
-//! What a browser, curl, Prometheus and Kubernetes see.
+//! The status page, metrics and probes over plain HTTP.
 
-use crate::leases::Leases;
+use crate::{shared_table::SharedTable, store_health::StoreHealth};
 use axum::{
     Router,
     extract::State,
@@ -12,51 +12,48 @@ use axum::{
 use metrics::Gauge;
 use p2pdi::{VERSION, hex, metrics::Metrics, server::security_headers, v1::PeerRecord};
 use serde_json::{Value, json};
-use std::{
-    fmt::Write as _,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// Peers shown on the status page; all of them are what PQuery is for.
+/// Most peers on the status page. PQuery lists all of them.
 const PEERS_SHOWN: usize = 100;
 
-/// What browsers may do with an answer that does not say so itself: load nothing, and show it in no frame.
+/// Content security policy of answers without one of their own: load nothing, and show it in no frame.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 #[derive(Clone)]
 struct Page {
-    leases: Leases,
+    table: Arc<SharedTable>,
+    health: Arc<StoreHealth>,
     metrics: Metrics,
     stop: CancellationToken,
     gauges: Arc<[Gauge; 5]>,
 }
 
-pub(crate) fn routes(leases: Leases, metrics: Metrics, stop: CancellationToken) -> Router {
+pub(crate) fn routes(table: Arc<SharedTable>, health: Arc<StoreHealth>, metrics: Metrics, stop: CancellationToken) -> Router {
     let gauge = |name, help| metrics.gauge(name, help, &[]);
     let gauges = Arc::new([
         gauge("p2pdi_registry_peers_active", "Peers with a lease"),
-        gauge("p2pdi_registry_peers_inactive", "Peers remembered whose lease ended"),
+        gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
         gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
         gauge("p2pdi_registry_revision", "The change counter"),
-        gauge("p2pdi_registry_unwritten", "Records that are not on disk as they are in memory"),
+        gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
     ]);
     Router::new()
         .route("/", get(status))
         .route("/metrics", get(measurements))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Page { leases, metrics, stop, gauges })
+        .with_state(Page { table, health, metrics, stop, gauges })
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
 
-/// Ready while it does not stop and its disk does not hang. A disk that fails at once is told on the status page and in the
-/// metrics only: leases and queries go on without it, and would not for callers that are sent away.
+/// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
+/// PQuery work without it, and an unready registry would get no calls at all.
 async fn ready(State(page): State<Page>) -> Response {
     if page.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
-    } else if page.leases.shared.store_hangs() {
+    } else if page.health.hangs() {
         (StatusCode::SERVICE_UNAVAILABLE, "the disk does not answer\n").into_response()
     } else {
         "ok\n".into_response()
@@ -64,10 +61,10 @@ async fn ready(State(page): State<Page>) -> Response {
 }
 
 async fn measurements(State(page): State<Page>) -> Response {
-    let counts = page.leases.shared.with(|table, _| table.counts());
-    #[expect(clippy::cast_precision_loss, reason = "what a metric is made of")]
+    let counts = page.table.with(|table, _| table.counts());
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
     let values =
-        [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.revision as f64, counts.dirty as f64];
+        [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.revision as f64, counts.in_flight as f64];
     for (gauge, value) in page.gauges.iter().zip(values) {
         gauge.set(value);
     }
@@ -76,8 +73,8 @@ async fn measurements(State(page): State<Page>) -> Response {
 
 async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     let (counts, ttl_ms, peers) =
-        page.leases.shared.with(|table, now| (table.counts(), table.ttl_ms(), table.some_active(PEERS_SHOWN, now)));
-    let writable = !page.leases.shared.store_failing.load(Ordering::Relaxed);
+        page.table.with(|table, now| (table.counts(), table.ttl_ms(), table.some_active(PEERS_SHOWN, now)));
+    let writable = !page.health.is_failing();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     if accept.contains("application/json") {
         let body = json!({
@@ -114,7 +111,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
         }
     }
     if accept.contains("text/html") {
-        // Names and endpoints have no characters of HTML's; the title is ours.
+        // Names and endpoints contain no characters that HTML would need escaped.
         return Html(format!(
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"5\">\
              <title>P2P-DI registry</title><pre>{text}</pre><p><a href=\"/metrics\">metrics</a></html>\n"

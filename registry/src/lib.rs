@@ -1,18 +1,25 @@
-//! The registry of P2P-DI: leases, kept on disk, told to whoever asks.
+//! The registry of P2P-DI: it keeps leases and lists the peers that hold them.
 //!
-//! `table` decides: it only computes. `store` keeps what was decided, `writer` writes it in batches before it shows,
-//! `expiry` ends leases when their time comes, `service` and `http` speak to the outside, `server` wires them.
+//! `table` decides: it only computes. `store` keeps what was decided; `writer` commits it in batches before it shows. `leases` makes changes
+//! for calls, `expiry` ends leases. `service` serves gRPC, `http` the status page and metrics. `server` wires them.
 
 mod clock;
 mod config;
 mod expiry;
 mod http;
 mod leases;
+mod queue;
 mod server;
 mod service;
+mod shared_table;
 pub mod store;
+mod store_health;
 pub mod table;
+mod timeouts;
 mod writer;
+
+#[cfg(test)]
+mod failures;
 
 pub use config::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
 pub use server::{Registry, RegistryError};

@@ -1,7 +1,7 @@
-//! The calls: raw values become validated ones, the table decides, refusals become statuses.
+//! The RPCs: raw values become validated ones, the table decides, errors become statuses.
 
 use crate::{
-    leases::{Leases, Refused},
+    leases::{CallError, Leases},
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
 use p2pdi::{
@@ -20,8 +20,8 @@ use p2pdi::{
 use std::net::{IpAddr, Ipv6Addr};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-/// Largest request taken, in bytes: 16 labels of full length (2 KiB), a name, an endpoint, and room for what later
-/// versions add.
+/// Largest request accepted, in bytes: 16 labels of full length (2 KiB), a name, an endpoint, and room for fields of later
+/// versions.
 pub(crate) const REQUEST_MAX_BYTES: usize = 16 * 1024;
 
 /// The service `p2pdi.v1.Registry`.
@@ -32,9 +32,9 @@ pub(crate) struct RegistryService {
 #[tonic::async_trait]
 impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
-        let ask = registration(request)?;
-        let (lease, cookie) = self.leases.register(&ask).await?;
-        tracing::debug!(name = %ask.name, endpoint = %lease.peer.endpoint, revision = lease.revision, "registered");
+        let registration = registration(request)?;
+        let (lease, cookie) = self.leases.register(&registration).await?;
+        tracing::debug!(name = %registration.name, endpoint = %lease.peer.endpoint, revision = lease.revision, "registered");
         let (ttl, interval) = (milliseconds(lease.ttl_ms), milliseconds(lease.interval_ms));
         Ok(Response::new(RegisterResponse {
             peer: Some(lease.peer),
@@ -54,8 +54,8 @@ impl Registry for RegistryService {
     async fn keep_alive(&self, request: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
         let KeepAliveRequest { load, index_version } = request.into_inner();
-        let kept = self.leases.shared.with(|table, now| table.keep_alive(&cookie, load, index_version, now));
-        let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(Refused::By)?;
+        let kept = self.leases.table.with(|table, now| table.keep_alive(&cookie, load, index_version, now));
+        let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(CallError::Refused)?;
         let (ttl, interval) = (milliseconds(ttl_ms), milliseconds(interval_ms));
         Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision }))
     }
@@ -63,13 +63,13 @@ impl Registry for RegistryService {
     async fn p_query(&self, request: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
         let query = query(request.into_inner())?;
-        let answer = self.leases.shared.with(|table, now| table.query(&cookie, &query, now));
-        Ok(Response::new(answer.map_err(Refused::By)?))
+        let answer = self.leases.table.with(|table, now| table.query(&cookie, &query, now));
+        Ok(Response::new(answer.map_err(CallError::Refused)?))
     }
 }
 
 fn registration(request: Request<RegisterRequest>) -> Result<Registration, Status> {
-    // Only calls from inside the process come without an address.
+    // Only calls from inside the process have no address.
     let address = to_ipv6(request.remote_addr().map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |address| address.ip()));
     let presented = cookie(request.metadata())?;
     let RegisterRequest { name, endpoint, labels, id, observer } = request.into_inner();
@@ -83,7 +83,7 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
         labels: crate::table::Labels::pack(&labels),
         id,
         presented,
-        candidate_cookie: Cookie::generate().map_err(|error| internal("making a secret", &error))?,
+        candidate_cookie: Cookie::generate().map_err(|error| internal("generating a cookie", &error))?,
         address,
     })
 }
@@ -93,13 +93,13 @@ fn query(request: PQueryRequest) -> Result<Query, InvalidField> {
     let pattern = NamePattern::parse(&name)?;
     validate_labels(&labels)?;
     if sample > 0 && (!page_token.is_empty() || since_revision > 0) {
-        return Err(InvalidField::new("sample", "is a whole answer; it goes with neither page_token nor since_revision"));
+        return Err(InvalidField::new("sample", "cannot be combined with page_token or since_revision"));
     }
     if include_observers && (sample > 0 || since_revision > 0) {
-        let problem = "goes with neither sample nor since_revision, which never tell of observers";
+        let problem = "cannot be combined with sample or since_revision, which never list observers";
         return Err(InvalidField::new("include_observers", problem));
     }
-    let at_most = |asked: u32| usize::try_from(asked).unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let at_most = |requested: u32| usize::try_from(requested).unwrap_or(PAGE_MAX).min(PAGE_MAX);
     let page_size = if page_size == 0 { PAGE_MAX } else { at_most(page_size) };
     Ok(Query { name, pattern, labels, page_size, page_token, sample: at_most(sample), since_revision, include_observers })
 }
@@ -117,28 +117,28 @@ fn cookie(metadata: &MetadataMap) -> Result<Option<Cookie>, Status> {
 
 fn required_cookie(metadata: &MetadataMap) -> Result<Cookie, Status> {
     cookie(metadata)?.ok_or_else(|| {
-        Reason::CookieMissing.status(format!("this call needs the header {COOKIE_HEADER}; Register answers with its value"))
+        Reason::CookieMissing.status(format!("this call needs the header {COOKIE_HEADER}; Register returns its value"))
     })
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the message's field wants it")]
+#[expect(clippy::unnecessary_wraps, reason = "message fields are optional")]
 fn milliseconds(ms: u64) -> Option<prost_types::Duration> {
     Some(crate::table::duration(ms))
 }
 
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Self {
-        let refusal = match refused {
-            Refused::By(refusal) => refusal,
-            Refused::Unwritten => {
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let refusal = match error {
+            CallError::Refused(refusal) => refusal,
+            CallError::NotStored => {
                 let message = "the registry cannot write to its disk now, and nothing was changed; try again in a moment";
                 return Reason::StoreUnavailable.status(message);
             }
-            Refused::Uncertain => {
+            CallError::Unknown => {
                 let message = "the registry's disk does not answer; the change may or may not have been written; call again";
                 return Reason::StoreUnavailable.status(message);
             }
-            Refused::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
+            CallError::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
         };
         match refusal {
             Refusal::NameTaken { name, retry_after_seconds: seconds } => Reason::NameTaken.status_with(
@@ -152,18 +152,19 @@ impl From<Refused> for Status {
                 Reason::CookieUnknown.status("this registry does not know the cookie; wait a random moment, then register again")
             }
             Refusal::LeaseExpired => {
-                Reason::LeaseExpired.status("the lease ran out or was given up; register again, with the same cookie")
+                Reason::LeaseExpired.status("the lease ran out, or the peer left; register again, with the same cookie")
             }
             Refusal::Full { max } => {
-                Reason::RegistryFull.status(format!("the registry keeps {max} peers, which is as many as it may (--max-peers)"))
+                Reason::RegistryFull.status(format!("{max} peers hold leases, which is the limit of this registry (--max-peers)"))
             }
             Refusal::AddressFull { max } => Reason::RegistryFull.status(format!(
-                "callers from your address hold {max} leases, which is as many as one address may (--max-peers-per-address)"
+                "callers from your address hold {max} leases, which is the limit for one address (--max-peers-per-address)"
             )),
-            // Waited for where it can happen.
+            // `Leases` waits and tries again, so no caller sees it.
             Refusal::Busy => Reason::StoreUnavailable.status("a change of this name is being written; try again in a moment"),
-            Refusal::PageTokenInvalid => Reason::PageTokenInvalid
-                .status("page_token: not one that goes with this query (any more); start again without it"),
+            Refusal::PageTokenInvalid => {
+                Reason::PageTokenInvalid.status("page_token is not valid for this query (any more); start again without it")
+            }
         }
     }
 }

@@ -1,42 +1,34 @@
-//! The thread that writes: while one batch goes to disk the next one gathers, so one sync serves all who wait.
+//! The thread that writes. While one batch is committed the next one gathers, so one sync serves all callers that wait (group commit).
 
 use crate::{
-    leases::{Shared, Waiting},
-    store::{Store, StoreError, Write},
-    table::{Change, Lease, Peer},
+    queue::{Job, NotWritten},
+    shared_table::SharedTable,
+    store::{Store, StoreError, WriteError},
+    store_health::StoreHealth,
+    table::{Change, Lease},
 };
 use metrics::{Counter, Histogram};
 use p2pdi::metrics::Metrics;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     thread,
     time::Instant,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Changes that may wait for a batch: what 10,000 connections ask for at once, some 4 MiB.
-pub(crate) const QUEUE_MAX: usize = 10_000;
-/// Changes in one batch at most: a sync is well paid for, and nobody waits long for the batch before.
+/// Most jobs in one batch: they amortise a sync well, and nobody waits long for the batch before.
 const BATCH_MAX: usize = 1_024;
-/// Records put right on disk along with one batch.
-const FLUSH_MAX: usize = 1_024;
-/// Changes made visible under one hold of the table's lock, some 100 µs.
-const VISIBLE_AT_ONCE: usize = 64;
+/// Changes settled under one hold of the table's lock, some 100 µs.
+const SETTLED_AT_ONCE: usize = 64;
 
-/// What the thread is asked for.
-pub(crate) enum Job {
-    /// Write this; the answer is `None` when it cannot be.
-    Change(Change, oneshot::Sender<Option<Lease>>),
-    /// Write dirty records.
-    Flush,
-    /// Write what waits, then end.
-    Stop,
-}
+/// The call that waits for a change; `None` for an expiry.
+type Waiter = Option<oneshot::Sender<Result<Lease, NotWritten>>>;
 
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
+    table: Arc<SharedTable>,
+    health: Arc<StoreHealth>,
     store: Box<dyn Store>,
     jobs: mpsc::Receiver<Job>,
     latency: Histogram,
@@ -45,9 +37,16 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, store: Box<dyn Store>, jobs: mpsc::Receiver<Job>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        table: Arc<SharedTable>,
+        health: Arc<StoreHealth>,
+        store: Box<dyn Store>,
+        jobs: mpsc::Receiver<Job>,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
-            shared,
+            table,
+            health,
             store,
             jobs,
             latency: metrics.histogram("p2pdi_registry_commit_duration_seconds", "Time to make one batch durable", &[]),
@@ -56,13 +55,13 @@ impl Writer {
         }
     }
 
-    /// Starts the thread. It ends after [`Job::Stop`], or when nobody can ask any more. The token is cancelled when it ends,
-    /// by a panic too.
+    /// Starts the thread. It ends after [`Job::Stop`], or when nobody can send jobs any more. The token is cancelled when it ends,
+    /// also by a panic.
     pub(crate) fn spawn(self) -> std::io::Result<(thread::JoinHandle<()>, CancellationToken)> {
         let ended = CancellationToken::new();
-        let at_end = ended.clone().drop_guard();
+        let guard = ended.clone().drop_guard();
         let thread = thread::Builder::new().name("registry-writer".into()).spawn(move || {
-            let _at_end = at_end;
+            let _guard = guard;
             self.run();
         })?;
         Ok((thread, ended))
@@ -71,113 +70,112 @@ impl Writer {
     fn run(mut self) {
         let mut gathered = Vec::with_capacity(BATCH_MAX);
         while self.jobs.blocking_recv_many(&mut gathered, BATCH_MAX) > 0 {
-            let mut changes = Vec::with_capacity(gathered.len());
+            let (mut changes, mut waiters) = (Vec::with_capacity(gathered.len()), Vec::with_capacity(gathered.len()));
+            let mut expiry_done = Vec::new();
             for job in gathered.drain(..) {
                 match job {
-                    Job::Change(change, done) => changes.push((change, done)),
-                    Job::Flush => {}
+                    Job::Change(change, done) => {
+                        changes.push(change);
+                        waiters.push(Some(done));
+                    }
+                    Job::Expiries(expired, done) => {
+                        waiters.extend(expired.iter().map(|_| None));
+                        changes.extend(expired);
+                        expiry_done.push(done);
+                    }
+                    Job::Probe if self.health.is_failing() => self.probe(),
+                    Job::Probe => {}
                     Job::Stop => self.jobs.close(),
                 }
             }
-            self.write(changes);
-            // A crowd that expired at once is written as fast as the disk takes it, but never before who waits.
-            while self.jobs.is_empty() && self.dirty() {
-                self.write(Vec::new());
+            if !changes.is_empty() {
+                self.write(changes, waiters);
+            }
+            for done in expiry_done {
+                let _stopping = done.send(());
             }
         }
-        self.finish();
     }
 
-    fn write(&mut self, changes: Vec<Waiting>) {
-        let (dirty, ceiling) = self.shared.with(|table, _| (table.take_dirty(FLUSH_MAX), table.ceiling_wanted()));
-        let put_right = dirty.iter().map(|(slot, peer)| written(*slot, peer.as_ref()));
-        let asked = changes.iter().map(|(change, _)| Write::Put { slot: change.slot(), peer: change.peer() });
-        let batch: Vec<_> = put_right.chain(asked).chain(ceiling.map(Write::Ceiling)).collect();
-        if batch.is_empty() {
-            return;
-        }
+    fn write(&mut self, changes: Vec<Change>, waiters: Vec<Waiter>) {
         let started = Instant::now();
-        let outcome = self.commit(&batch);
+        let outcomes = self.commit(&changes);
         self.latency.record(started.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch has some thousand changes")]
-        self.size.record(batch.len() as f64);
-        match outcome {
-            Ok(()) => {
-                if self.shared.store_failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("the state folder can be written to again");
-                }
-                if !dirty.is_empty() {
-                    self.shared.with(|table, _| table.settle_dirty(dirty.iter().map(|(slot, _)| *slot), true));
-                }
-                self.make_visible(changes, ceiling);
+        self.size.record(changes.len() as f64);
+        let failed = outcomes.iter().find_map(|outcome| match outcome {
+            Err(WriteError::Failed(error)) => Some(Arc::clone(error)),
+            Ok(_) | Err(WriteError::Conflict) => None,
+        });
+        self.note(failed.as_deref().map_or(Ok(()), Err));
+        let mut written = changes.into_iter().zip(outcomes).zip(waiters);
+        loop {
+            let some: Vec<_> = written.by_ref().take(SETTLED_AT_ONCE).collect();
+            if some.is_empty() {
+                break;
             }
+            let answers: Vec<_> = self.table.with(|table, now| {
+                let settle = |((change, outcome), waiter): ((Change, Result<u64, WriteError>), Waiter)| {
+                    let lease = table.settle(change, outcome.as_ref().ok().copied(), now);
+                    (waiter, answer(lease, outcome))
+                };
+                some.into_iter().map(settle).collect()
+            });
+            for (waiter, answer) in answers {
+                if let Some(waiter) = waiter {
+                    // The caller may have gone away.
+                    let _gone = waiter.send(answer);
+                }
+            }
+        }
+        self.table.notify_settled();
+    }
+
+    /// Commits a batch. A panic in the store counts as a failure.
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        self.health.set_committing(true);
+        let committed = catch_unwind(AssertUnwindSafe(|| self.store.commit(batch)));
+        self.health.set_committing(false);
+        let mut outcomes = committed.unwrap_or_default();
+        let panicked = || StoreError::Failed { doing: "write", problem: "the store panicked".into() };
+        if outcomes.len() < batch.len() {
+            let error = Arc::new(panicked());
+            outcomes.resize_with(batch.len(), || Err(WriteError::Failed(Arc::clone(&error))));
+        }
+        outcomes
+    }
+
+    fn probe(&mut self) {
+        self.health.set_committing(true);
+        let probed = catch_unwind(AssertUnwindSafe(|| self.store.recover()));
+        self.health.set_committing(false);
+        if let Ok(Ok(())) = probed {
+            self.note(Ok(()));
+        }
+    }
+
+    /// Records whether the store works, and logs when that changes.
+    fn note(&self, outcome: Result<(), &StoreError>) {
+        let failed_before = self.health.set_failing(outcome.is_err());
+        match outcome {
+            Ok(()) if failed_before => tracing::info!("the store can be written to again"),
+            Ok(()) => {}
             Err(error) => {
                 self.failures.increment(1);
-                if !self.shared.store_failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "registrations are refused until the state folder can be written to");
+                if !failed_before {
+                    self.table.wake_expiry();
+                    tracing::error!(%error, "registrations are refused until the store can be written to");
                 }
-                self.shared.with(|table, _| {
-                    table.settle_dirty(dirty.iter().map(|(slot, _)| *slot), false);
-                    for (change, done) in changes {
-                        table.abort(change);
-                        // Whoever waited may have gone away.
-                        let _gone = done.send(None);
-                    }
-                });
-                self.shared.sooner.notify_one();
             }
-        }
-        self.shared.settled.notify_waiters();
-    }
-
-    fn make_visible(&self, changes: Vec<Waiting>, ceiling: Option<u64>) {
-        if let Some(ceiling) = ceiling {
-            self.shared.with(|table, _| table.ceiling_written(ceiling));
-        }
-        let mut changes = changes.into_iter().peekable();
-        while changes.peek().is_some() {
-            let some: Vec<_> = changes.by_ref().take(VISIBLE_AT_ONCE).collect();
-            let answers = self
-                .shared
-                .with(|table, now| some.into_iter().map(|(change, done)| (table.commit(change, now), done)).collect::<Vec<_>>());
-            for (lease, done) in answers {
-                let _gone = done.send(lease);
-            }
-        }
-    }
-
-    /// A panic in the store is one more way to fail.
-    fn commit(&mut self, batch: &[Write<'_>]) -> Result<(), StoreError> {
-        self.shared.committing(true);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.store.commit(batch)))
-            .unwrap_or_else(|_| Err(StoreError::Failed { doing: "write", problem: "the store panicked".into() }));
-        self.shared.committing(false);
-        outcome
-    }
-
-    /// Whether records wait to be put right on disk, and the disk takes them.
-    fn dirty(&self) -> bool {
-        !self.shared.store_failing.load(Ordering::Relaxed) && self.shared.with(|table, _| table.counts().dirty) > 0
-    }
-
-    /// The last things to write: expiries, and where revisions go on.
-    fn finish(mut self) {
-        while self.dirty() {
-            self.write(Vec::new());
-        }
-        if self.shared.store_failing.load(Ordering::Relaxed) {
-            return;
-        }
-        let ceiling = self.shared.with(|table, _| table.last_ceiling());
-        if let Err(error) = self.commit(&[Write::Ceiling(ceiling)]) {
-            tracing::warn!(%error, "revisions will skip some numbers");
         }
     }
 }
 
-fn written(slot: u32, peer: Option<&Peer>) -> Write<'_> {
-    match peer {
-        Some(peer) => Write::Put { slot, peer },
-        None => Write::Remove { slot },
+fn answer(lease: Option<Lease>, outcome: Result<u64, WriteError>) -> Result<Lease, NotWritten> {
+    match outcome {
+        // Without a lease, another change has removed the record already.
+        Ok(_) => lease.ok_or(NotWritten::Conflict),
+        Err(WriteError::Conflict) => Err(NotWritten::Conflict),
+        Err(WriteError::Failed(_)) => Err(NotWritten::Failed),
     }
 }

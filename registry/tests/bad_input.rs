@@ -86,10 +86,10 @@ async fn labels_ids_patterns_and_combinations_past_their_rules_are_refused() {
     let wrong = PQueryRequest { name: "a/*".into(), ..Default::default() };
     assert_field(query(&mut client, &me, wrong).await, "name", "pattern");
     let wrong = PQueryRequest { sample: 1, since_revision: 1, ..Default::default() };
-    assert_field(query(&mut client, &me, wrong).await, "sample", "neither");
+    assert_field(query(&mut client, &me, wrong).await, "sample", "cannot be combined");
     for wrong in [PQueryRequest { sample: 1, ..Default::default() }, PQueryRequest { since_revision: 1, ..Default::default() }] {
         let wrong = PQueryRequest { include_observers: true, ..wrong };
-        assert_field(query(&mut client, &me, wrong).await, "include_observers", "neither");
+        assert_field(query(&mut client, &me, wrong).await, "include_observers", "cannot be combined");
     }
     let most = PQueryRequest { page_size: u32::MAX, sample: u32::MAX, ..Default::default() };
     query(&mut client, &me, most).await.expect("more than there is is no error");

@@ -1,21 +1,26 @@
-//! What every store must do, run over each of them.
+//! What every store does, tested on each of them.
 
-use super::{Embedded, Memory, Store, StoreError, Write};
-use crate::table::{Labels, PackedStrings, Peer, Registrations};
+use super::{
+    backend::{Store, WriteError},
+    embedded::{Embedded, FILE_NAME},
+    error::StoreError,
+    memory::Memory,
+};
+use crate::table::{Change, Labels, PackedStrings, Peer, Registrations};
 use p2pdi::{
     cookie::{Cookie, CookieHash},
     id::PeerId,
 };
 use std::{collections::BTreeMap, fs, net::Ipv6Addr, path::Path};
 
-/// A store to try, which can be closed and opened again.
+/// A store under test, which can be closed and opened again.
 struct Subject<'a> {
     open: Box<dyn Fn() -> Box<dyn Store> + 'a>,
-    /// Whether it keeps anything when closed.
+    /// Whether it keeps records.
     keeps: bool,
 }
 
-fn peer(number: u64, active: bool) -> Peer {
+pub(super) fn peer(number: u64, active: bool) -> Peer {
     let mut registrations = Registrations::default();
     for time in [5, number * 1_000_000_000, number * 1_000_000_000 + 7] {
         registrations.add(time);
@@ -34,60 +39,110 @@ fn peer(number: u64, active: bool) -> Peer {
     }
 }
 
-fn contents(store: &mut dyn Store) -> (BTreeMap<u32, Peer>, u64) {
-    let mut peers = BTreeMap::new();
-    let ceiling = store.load(&mut |slot, peer| {
-        assert!(peers.insert(slot, peer).is_none(), "slot {slot} came twice");
-        Ok(())
-    });
-    (peers, ceiling.unwrap())
+/// All records by their key, with their revisions.
+pub(super) fn contents(store: &mut dyn Store) -> BTreeMap<String, (Peer, u64)> {
+    let mut found = BTreeMap::new();
+    let mut add = |peer: Peer, revision| {
+        let key = peer.strings.name().to_lowercase();
+        assert!(found.insert(key.clone(), (peer, revision)).is_none(), "{key} came twice");
+    };
+    let complete_to = store.load(&mut add).unwrap();
+    assert!(found.values().all(|(_, revision)| *revision <= complete_to));
+    found
+}
+
+/// Commits changes that must all be accepted. Gives their revisions.
+fn accepted(store: &mut dyn Store, batch: &[Change]) -> Vec<u64> {
+    store.commit(batch).into_iter().map(|outcome| outcome.expect("accepted")).collect()
 }
 
 fn a_new_store_is_empty(subject: &Subject<'_>) {
-    assert_eq!(contents(&mut *(subject.open)()), (BTreeMap::new(), 0));
+    assert_eq!(contents(&mut *(subject.open)()), BTreeMap::new());
 }
 
-fn what_was_committed_is_there_when_opened_again(subject: &Subject<'_>) {
-    let (one, two, gone) = (peer(1, true), peer(2, false), peer(3, true));
+fn committed_records_are_there_when_it_is_opened_again(subject: &Subject<'_>) {
     let mut store = (subject.open)();
-    store.commit(&[Write::Put { slot: 0, peer: &one }, Write::Ceiling(7), Write::Put { slot: 70_000, peer: &gone }]).unwrap();
-    store.commit(&[Write::Remove { slot: 70_000 }, Write::Remove { slot: 5 }, Write::Put { slot: 3, peer: &two }]).unwrap();
-    store.commit(&[]).unwrap();
+    let batch = [1, 2, 3].map(|number| Change::put(peer(number, true), 0));
+    let first = accepted(&mut *store, &batch);
+    let second = accepted(
+        &mut *store,
+        &[Change::put(peer(1, false), first[0]), Change::remove("PEER-3", first[2]), Change::put(peer(4, false), 0)],
+    );
+    assert!(store.commit(&[]).is_empty());
     drop(store);
-    let expected = if subject.keeps { (BTreeMap::from([(0, one), (3, two)]), 7) } else { (BTreeMap::new(), 0) };
-    assert_eq!(contents(&mut *(subject.open)()), expected);
+    let expected = BTreeMap::from([
+        ("peer-1".to_owned(), (peer(1, false), second[0])),
+        ("peer-2".to_owned(), (peer(2, true), first[1])),
+        ("peer-4".to_owned(), (peer(4, false), second[2])),
+    ]);
+    assert_eq!(contents(&mut *(subject.open)()), if subject.keeps { expected } else { BTreeMap::new() });
 }
 
-fn the_latest_write_of_a_slot_counts_within_a_batch_and_between_batches(subject: &Subject<'_>) {
-    let mut store = (subject.open)();
-    let peers: Vec<_> = (0..5).map(|number| peer(number, number % 2 == 0)).collect();
-    store.commit(&[Write::Put { slot: 1, peer: &peers[0] }, Write::Put { slot: 1, peer: &peers[1] }]).unwrap();
-    store.commit(&[Write::Put { slot: 1, peer: &peers[2] }, Write::Ceiling(8), Write::Ceiling(9)]).unwrap();
-    store.commit(&[Write::Put { slot: 2, peer: &peers[3] }, Write::Remove { slot: 2 }]).unwrap();
-    drop(store);
-    let (found, ceiling) = contents(&mut *(subject.open)());
-    if subject.keeps {
-        assert_eq!(found.get(&1), Some(&peers[2]));
-        assert!(!found.contains_key(&2));
-        assert_eq!(ceiling, 9);
+fn every_change_has_a_higher_revision_than_the_one_before_also_after_a_restart(subject: &Subject<'_>) {
+    let mut latest = 0;
+    for round in 0..3 {
+        let mut store = (subject.open)();
+        let complete_to = store.load(&mut |_, _| {}).unwrap();
+        assert!(complete_to >= latest, "{complete_to} after {latest}");
+        latest = complete_to;
+        for batch in [0, 10].map(|from| (from..from + 5).map(|n| Change::put(peer(100 * round + n, true), 0)).collect::<Vec<_>>())
+        {
+            for revision in accepted(&mut *store, &batch) {
+                assert!(revision > latest, "{revision} after {latest}");
+                latest = revision;
+            }
+        }
     }
 }
 
-fn a_large_batch_is_written_whole(subject: &Subject<'_>) {
-    let peers: Vec<_> = (0..3_000).map(|number| peer(number, true)).collect();
-    let batch: Vec<_> = peers.iter().zip(0..).map(|(peer, slot)| Write::Put { slot, peer }).collect();
+fn a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted(subject: &Subject<'_>) {
+    if !subject.keeps {
+        // Nobody else can have changed it.
+        return;
+    }
     let mut store = (subject.open)();
-    store.commit(&batch).unwrap();
+    let first = accepted(&mut *store, &[Change::put(peer(1, true), 0), Change::put(peer(2, true), 0)]);
+    let outcomes = store.commit(&[
+        // It is there already, it is not there, it is another by now, it was removed by an earlier change of this batch.
+        Change::put(peer(1, false), 0),
+        Change::put(peer(3, true), first[1]),
+        Change::put(peer(4, true), 0),
+        Change::remove("peer-1", first[1]),
+        Change::remove("peer-2", first[1]),
+        Change::put(peer(2, false), first[1]),
+    ]);
+    let conflicts: Vec<_> = outcomes.iter().map(|outcome| matches!(outcome, Err(WriteError::Conflict))).collect();
+    assert_eq!(conflicts, [true, true, false, true, false, true], "{outcomes:?}");
     drop(store);
-    assert_eq!(contents(&mut *(subject.open)()).0.len(), if subject.keeps { peers.len() } else { 0 });
+    let found = contents(&mut *(subject.open)());
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["peer-1", "peer-4"]);
+    assert_eq!(found["peer-1"], (peer(1, true), first[0]));
+}
+
+fn a_large_batch_is_written_whole(subject: &Subject<'_>) {
+    let batch: Vec<_> = (0..3_000).map(|number| Change::put(peer(number, true), 0)).collect();
+    let mut store = (subject.open)();
+    accepted(&mut *store, &batch);
+    drop(store);
+    assert_eq!(contents(&mut *(subject.open)()).len(), if subject.keeps { batch.len() } else { 0 });
+}
+
+fn a_store_that_did_not_fail_recovers_and_loses_nothing(subject: &Subject<'_>) {
+    let mut store = (subject.open)();
+    accepted(&mut *store, &[Change::put(peer(1, true), 0)]);
+    let before = contents(&mut *store);
+    store.recover().unwrap();
+    assert_eq!(contents(&mut *store), before);
 }
 
 fn conforms(new: impl Fn(&Path) -> Box<dyn Store>, keeps: bool) {
     for check in [
         a_new_store_is_empty,
-        what_was_committed_is_there_when_opened_again,
-        the_latest_write_of_a_slot_counts_within_a_batch_and_between_batches,
+        committed_records_are_there_when_it_is_opened_again,
+        every_change_has_a_higher_revision_than_the_one_before_also_after_a_restart,
+        a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted,
         a_large_batch_is_written_whole,
+        a_store_that_did_not_fail_recovers_and_loses_nothing,
     ] {
         let folder = tempfile::tempdir().unwrap();
         check(&Subject { open: Box::new(|| new(folder.path())), keeps });
@@ -101,16 +156,16 @@ fn the_embedded_store_conforms() {
 
 #[test]
 fn the_memory_store_conforms() {
-    conforms(|_| Box::new(Memory), false);
+    conforms(|_| Box::new(Memory::default()), false);
 }
 
 #[test]
-fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
+fn a_file_that_is_not_a_store_is_refused_and_left_unchanged() {
     let mut junk = vec![0; 100_000];
     junk.iter_mut().zip(0u32..).for_each(|(byte, at)| *byte = at.to_le_bytes()[0]);
     for content in [b"not a database\n".to_vec(), junk] {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(super::FILE_NAME);
+        let path = folder.path().join(FILE_NAME);
         fs::write(&path, &content).unwrap();
         let error = Embedded::open(folder.path()).err().unwrap();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
@@ -120,29 +175,23 @@ fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_damaged_file_is_refused_or_repaired_but_never_emptied() {
+fn a_damaged_file_is_refused_or_repaired_and_never_loses_records_without_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let peers: Vec<_> = (0..500).map(|number| peer(number, true)).collect();
-    let batch: Vec<_> = peers.iter().zip(0..).map(|(peer, slot)| Write::Put { slot, peer }).collect();
-    Embedded::open(folder.path()).unwrap().commit(&batch).unwrap();
-    let path = folder.path().join(super::FILE_NAME);
+    let batch: Vec<_> = (0..500).map(|number| Change::put(peer(number, true), 0)).collect();
+    accepted(&mut Embedded::open(folder.path()).unwrap(), &batch);
+    let path = folder.path().join(FILE_NAME);
     let whole = fs::read(&path).unwrap();
     for at in (0..whole.len()).step_by(whole.len() / 40) {
         let mut damaged = whole.clone();
         damaged[at..].iter_mut().take(64).for_each(|byte| *byte ^= 0x5a);
         fs::write(&path, &damaged).unwrap();
         let opened = std::panic::catch_unwind(|| {
+            let mut store = Embedded::open(folder.path())?;
             let mut found = 0;
-            let loaded = Embedded::open(folder.path()).and_then(|mut store| {
-                store.load(&mut |_, _| {
-                    found += 1;
-                    Ok(())
-                })
-            });
-            loaded.map(|_| found)
+            store.load(&mut |_, _| found += 1).map(|_| found)
         });
         match opened.expect("an error, not a panic") {
-            Ok(found) => assert_eq!(found, peers.len(), "damage at {at} lost records in silence"),
+            Ok(found) => assert_eq!(found, batch.len(), "damage at {at} lost records without an error"),
             Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{error}"),
         }
     }
@@ -159,7 +208,7 @@ fn a_folder_in_use_is_refused() {
 fn a_newer_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(Embedded::open(folder.path()).unwrap());
-    let database = redb::Database::open(folder.path().join(super::FILE_NAME)).unwrap();
+    let database = redb::Database::open(folder.path().join(FILE_NAME)).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(redb::TableDefinition::<&str, u64>::new("numbers")).unwrap().insert("schema", 99).unwrap();
     transaction.commit().unwrap();
@@ -168,12 +217,12 @@ fn a_newer_format_is_refused() {
 }
 
 #[test]
-fn cookies_are_kept_hashed_only() {
+fn only_hashes_of_cookies_are_stored() {
     let folder = tempfile::tempdir().unwrap();
     let cookie = Cookie::generate().unwrap();
     let kept = Peer { cookie: cookie.hash(), ..peer(1, true) };
-    Embedded::open(folder.path()).unwrap().commit(&[Write::Put { slot: 0, peer: &kept }]).unwrap();
-    let file = fs::read(folder.path().join(super::FILE_NAME)).unwrap();
+    accepted(&mut Embedded::open(folder.path()).unwrap(), &[Change::put(kept, 0)]);
+    let file = fs::read(folder.path().join(FILE_NAME)).unwrap();
     let hash: CookieHash = cookie.hash();
     assert!(file.windows(16).any(|bytes| bytes == hash.as_bytes()));
     let secret = cookie.reveal();

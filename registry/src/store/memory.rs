@@ -1,17 +1,37 @@
-//! No store: `--state memory`.
+//! The store of `--state memory`.
 
-use super::{Peer, Store, StoreError, Write};
+use super::{
+    backend::{Store, WriteError, first_revision},
+    error::StoreError,
+};
+use crate::table::{Change, Peer};
 
-/// Keeps nothing beyond the process; the table itself is the memory.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Memory;
+/// Keeps nothing but the revision: the table itself is the memory, and no other registry changes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    revision: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { revision: first_revision() }
+    }
+}
 
 impl Store for Memory {
-    fn load(&mut self, _each: &mut dyn FnMut(u32, Peer) -> Result<(), StoreError>) -> Result<u64, StoreError> {
-        Ok(0)
+    fn load(&mut self, _each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+        Ok(self.revision)
     }
 
-    fn commit(&mut self, _batch: &[Write<'_>]) -> Result<(), StoreError> {
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        let accept = |_| {
+            self.revision += 1;
+            Ok(self.revision)
+        };
+        batch.iter().map(accept).collect()
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }

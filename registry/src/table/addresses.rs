@@ -1,22 +1,20 @@
 //! How many leases callers from one address hold.
 
-use std::{collections::BTreeMap, net::Ipv6Addr};
+use p2pdi::endpoint::client_network;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
-/// Leases by address. IPv6 callers count by their /64, which one machine has for itself.
+/// Leases by client network: an IPv4 address, or the /64 of an IPv6 address.
 #[derive(Default)]
-pub(super) struct Addresses(BTreeMap<u64, u32>);
+pub(super) struct Addresses(BTreeMap<IpAddr, u32>);
 
-fn key(address: Ipv6Addr) -> Option<u64> {
-    if address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback()) {
-        // Whoever is on the registry's own machine can do worse than register.
-        return None;
-    }
-    let whole = address.to_bits();
-    Some(match address.to_ipv4_mapped() {
-        // A network 0:0:0:0 has no addresses in use but these.
-        Some(v4) => u64::from(v4.to_bits()),
-        None => u64::try_from(whole >> 64).unwrap_or_default(),
-    })
+/// `None` for loopback, which is not limited: whoever is on the registry's own machine can do worse than register.
+fn key(address: Ipv6Addr) -> Option<IpAddr> {
+    let network = client_network(IpAddr::V6(address));
+    let loopback = address.is_loopback() || network.is_loopback();
+    (!loopback).then_some(network)
 }
 
 impl Addresses {

@@ -1,12 +1,12 @@
 //! Page tokens: where a listing goes on.
 
-use super::Query;
+use super::query::Query;
 use p2pdi::hex;
 
 /// Where the next page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
-    /// A full listing, at this slot. Slots never change hands while their peer is active, so none is told twice or left out.
+    /// A full listing, at this slot. A peer keeps its slot while it is active, so none is repeated or left out.
     Slot(u32),
     /// A delta, at this revision.
     Revision(u64),
@@ -19,11 +19,11 @@ pub(super) struct Cursor {
     pub(super) revision: u64,
 }
 
-/// Kind, position, revision, and a code that binds them to the query.
+/// Kind, position, revision, and an authentication code that binds them to the query.
 const BYTES: usize = 1 + 8 + 8 + 8;
 
 impl Cursor {
-    /// Opaque text, which only this process takes back, and only for the same query.
+    /// Opaque text that only this process accepts, and only for the same query.
     pub(super) fn seal(self, query: &Query, key: &[u8; 32]) -> String {
         let (kind, at) = match self.position {
             Position::Slot(slot) => (0, u64::from(slot)),
@@ -53,7 +53,7 @@ impl Cursor {
 fn code(token: &[u8], query: &Query, key: &[u8; 32]) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     hasher.update(token);
-    // Each text with its length, so that no two queries read alike.
+    // Each text with its length, so that no two queries hash alike.
     let mut text = |text: &str| {
         hasher.update(&(text.len() as u64).to_be_bytes()).update(text.as_bytes());
     };

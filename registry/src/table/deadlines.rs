@@ -1,20 +1,20 @@
-//! When to look at which lease.
+//! When to check which lease: a coarse timer wheel.
 //!
-//! A KeepAlive only moves the deadline in its record; the entry here is looked at when its tick comes, and moved on
-//! then. So a KeepAlive costs no search, and each lease is looked at about once a ttl.
+//! A KeepAlive only moves the deadline in its record. The entry here is checked when its tick comes, and moved on then. So a KeepAlive
+//! costs no search, and each lease is checked about once a ttl.
 
 use std::collections::BTreeMap;
 
 /// Length of a tick, in milliseconds: a lease ends at most this late.
 pub(super) const TICK_MS: u64 = 128;
 
-/// Slots by the tick at which to look at them.
+/// Slots by the tick at which to check them.
 #[derive(Default)]
 pub(super) struct Deadlines {
     ticks: BTreeMap<u32, Vec<u32>>,
 }
 
-/// The first tick at which everything up to `mono_ms` is over. Ticks last for 17 years of uptime.
+/// The first tick after `mono_ms`. Ticks last for 17 years of uptime.
 pub(super) fn tick_after(mono_ms: u64) -> u32 {
     u32::try_from(mono_ms / TICK_MS + 1).unwrap_or(u32::MAX)
 }

@@ -1,11 +1,13 @@
-//! The table against a model that is too simple to be wrong: random calls, and after each the same answers.
+//! Model-based test: random calls must be answered as a simple model says.
 
 use super::{
-    tests::{SETTINGS, ask, at, commit_all, cookie, leave},
+    deadlines::TICK_MS,
+    tests::{SETTINGS, ask, at, cookie, expire, leave, register},
     *,
 };
 use p2pdi::cookie::CookieHash;
-use std::net::Ipv6Addr;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 const NAMES: u32 = 12;
 
@@ -15,7 +17,7 @@ struct Known {
     cookie: CookieHash,
     endpoint: u32,
     address: u32,
-    /// End of the lease; `None`: it left.
+    /// End of the lease; `None` after a Leave.
     until_ms: Option<u64>,
     registrations: u32,
 }
@@ -25,7 +27,7 @@ struct World {
     known: BTreeMap<u32, Known>,
     now_ms: u64,
     next_cookie: u128,
-    /// Someone who keeps a copy by deltas.
+    /// A client that keeps a copy by deltas.
     watcher: CookieHash,
     copy: BTreeMap<String, String>,
     since: u64,
@@ -39,7 +41,7 @@ impl World {
     fn register(&mut self, rng: &mut StdRng) {
         let (name, endpoint, address) = (rng.random_range(0..NAMES), rng.random_range(0..2u32), rng.random_range(0..2u32));
         self.next_cookie += 1;
-        // Its own cookie, another's, or none.
+        // No cookie, any cookie, or its own.
         let presented = match rng.random_range(0..3) {
             0 => None,
             1 => Some(cookie(rng.random_range(0..self.next_cookie))),
@@ -56,17 +58,17 @@ impl World {
         let own = known.as_ref().is_some_and(|known| presented.as_ref().is_some_and(|p| p.hash() == known.cookie));
         let same_place = known.as_ref().is_some_and(|known| (known.endpoint, known.address) == (endpoint, address));
         let outcome = if rng.random_ratio(1, 5) {
-            // The disk fails.
+            // The store fails.
             match self.table.prepare_register(&registration, at(self.now_ms)) {
                 Ok((Prepared::Write(change), _)) => {
-                    self.table.abort(change);
+                    self.table.settle(change, None, at(self.now_ms));
                     return;
                 }
-                Ok(_) => panic!("a peer is written"),
+                Ok(_) => panic!("a peer is stored"),
                 Err(refusal) => Err(refusal),
             }
         } else {
-            commit_all(&mut self.table, &registration, at(self.now_ms))
+            register(&mut self.table, &registration, at(self.now_ms))
         };
         if self.live(name) && !own && !same_place {
             let left_ms = known.and_then(|known| known.until_ms).unwrap() - self.now_ms;
@@ -106,7 +108,7 @@ impl World {
         }
     }
 
-    /// What a listing and a copy kept by deltas say, against the model.
+    /// Compares a full listing, and a copy kept by deltas, with the model.
     fn compare(&mut self, rng: &mut StdRng) {
         let expected: BTreeMap<String, String> = (self.known.iter())
             .filter(|(name, _)| self.live(**name))
@@ -138,12 +140,12 @@ impl World {
 }
 
 #[test]
-fn random_calls_are_answered_as_the_model_says() {
+fn random_calls_get_the_answers_of_the_model() {
     for seed in 0..40 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut table = Table::new(SETTINGS, rng.random());
         let watching = Registration { endpoint: None, ..ask("watcher", u128::MAX) };
-        let (lease, watcher) = commit_all(&mut table, &watching, at(0)).unwrap();
+        let (lease, watcher) = register(&mut table, &watching, at(0)).unwrap();
         let mut world = World {
             table,
             known: BTreeMap::new(),
@@ -154,21 +156,21 @@ fn random_calls_are_answered_as_the_model_says() {
             since: lease.revision,
         };
         for _ in 0..600 {
-            // Long pauses let leases run out; the watcher never lets its own.
+            // Long pauses let leases run out, except the watcher's.
             world.now_ms += rng.random_range(0..4_000) * u64::from(rng.random_ratio(1, 3));
-            while world.table.expire(at(world.now_ms), 3) {}
+            expire(&mut world.table, at(world.now_ms), 3);
             world.table.keep_alive(&watcher, None, 0, at(world.now_ms)).unwrap();
             match rng.random_range(0..10) {
                 0..4 => world.register(&mut rng),
                 4..9 => world.touch(&mut rng),
                 _ => {
-                    // An expiry shows in a delta once its tick is over.
-                    let tick = |ms: u64| ms / deadlines::TICK_MS;
+                    // An expiry shows in a delta only after its tick.
+                    let tick = |ms: u64| ms / TICK_MS;
                     let ended = |world: &World| world.known.values().filter_map(|known| known.until_ms).collect::<Vec<_>>();
                     while ended(&world).iter().any(|until| *until <= world.now_ms && tick(*until) == tick(world.now_ms)) {
-                        world.now_ms = (tick(world.now_ms) + 1) * deadlines::TICK_MS;
+                        world.now_ms = (tick(world.now_ms) + 1) * TICK_MS;
                     }
-                    while world.table.expire(at(world.now_ms), 3) {}
+                    expire(&mut world.table, at(world.now_ms), 3);
                     world.compare(&mut rng);
                 }
             }

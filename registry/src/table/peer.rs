@@ -1,6 +1,6 @@
-//! What is known of a peer and outlives the process.
+//! The stored part of a record.
 
-use super::{Labels, Registrations};
+use super::{labels::Labels, registrations::Registrations};
 use p2pdi::{cookie::CookieHash, id::PeerId};
 use std::{
     fmt,
@@ -12,9 +12,9 @@ use std::{
 pub struct Peer {
     /// Its name, endpoint and labels.
     pub strings: PackedStrings,
-    /// Made once by the peer.
+    /// Generated once by the peer.
     pub id: PeerId,
-    /// Recognises the peer's cookie.
+    /// Hash of the peer's cookie.
     pub cookie: CookieHash,
     /// Where the latest registration came from ([`to_ipv6`]).
     pub address: Ipv6Addr,
@@ -24,14 +24,14 @@ pub struct Peer {
     pub last_registered_ms: u64,
     /// Milliseconds since 1970.
     pub last_active_ms: u64,
-    /// How often in the last 30 days.
+    /// Registrations of the last 30 days.
     pub registrations: Registrations,
-    /// Whether it had a lease when this was written.
+    /// Whether it has a lease.
     pub active: bool,
 }
 
-/// Name, endpoint and labels in one allocation: with one each, their pointers and the allocator's own bytes would take
-/// an eighth of what a peer may cost.
+/// Name, endpoint and labels in one allocation. With three, the pointers and the allocator's overhead would take an eighth of the
+/// memory that a peer may cost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PackedStrings(Box<[u8]>);
 
@@ -39,7 +39,7 @@ pub struct PackedStrings(Box<[u8]>);
 const HEADER: usize = 3;
 
 impl PackedStrings {
-    /// Packs what was validated: names are at most 253 bytes long, endpoints little more.
+    /// Packs validated strings: a name is at most 253 bytes long, an endpoint little longer.
     pub fn new(name: &str, endpoint: &str, labels: &Labels<'_>) -> Self {
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
         let endpoint = &endpoint.as_bytes()[..endpoint.len().min(usize::from(u16::MAX))];
@@ -59,7 +59,7 @@ impl PackedStrings {
         (name, endpoint, labels)
     }
 
-    /// As it was spelt at the latest registration.
+    /// The name as spelt at the latest registration.
     pub fn name(&self) -> &str {
         std::str::from_utf8(self.parts().0).unwrap_or_default()
     }
@@ -69,7 +69,7 @@ impl PackedStrings {
         std::str::from_utf8(self.parts().1).unwrap_or_default()
     }
 
-    /// For those who select by them.
+    /// Labels that queries can select by.
     pub fn labels(&self) -> Labels<'_> {
         Labels::trusted(self.parts().2)
     }
@@ -81,7 +81,7 @@ impl fmt::Debug for PackedStrings {
     }
 }
 
-/// One form for all addresses, so that 127.0.0.1 and ::ffff:127.0.0.1 are the same caller.
+/// The address as IPv6, so that 127.0.0.1 and ::ffff:127.0.0.1 are the same caller.
 pub fn to_ipv6(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),

@@ -1,51 +1,31 @@
-//! PQuery: pages, samples, deltas.
+//! What a PQuery asks for.
 
-use super::{
-    Now, Refusal, Table,
-    cursor::{Cursor, Position},
-    record::{Record, RecordState},
-    view,
-};
-use p2pdi::{
-    channel::REGISTRY_RESPONSE_MAX_BYTES,
-    cookie::CookieHash,
-    selector::NamePattern,
-    v1::{PQueryResponse, PeerRecord},
-};
-use prost::Message as _;
-use rand::seq::index;
+use super::{moment::Now, record::Record};
+use p2pdi::selector::NamePattern;
 use std::collections::BTreeMap;
 
-/// Most peers in one answer, and as many as come unasked: 1,000 records with every label at its longest stay within
-/// the answer size that clients take.
+/// Most peers in one answer, and the default: 1,000 records with all labels at their longest stay within the answer size that
+/// clients accept.
 pub const PAGE_MAX: usize = 1_000;
-/// Bytes of records after which an answer takes no further one. The largest page of records as long as Register takes
-/// them stays below; what an older registry let in may not.
-pub(super) const PAGE_MAX_BYTES: usize = REGISTRY_RESPONSE_MAX_BYTES / 4 * 3;
-/// Most bytes around one record: a tag and a length.
-const FRAMING_BYTES: usize = 4;
-/// Most records looked at for one answer, so that a filter which hardly matches keeps the table for about a millisecond.
-/// A page that comes back short for it has a token to go on with.
-pub(super) const SCAN_MAX: usize = 16_384;
 
-/// What a caller of PQuery asks for, validated.
+/// A validated PQuery call.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// `pattern` as it was written.
+    /// The source of `pattern`.
     pub name: String,
-    /// Which names; `None`: all.
+    /// Names to list; `None`: all.
     pub pattern: Option<NamePattern>,
-    /// Labels that a peer must carry.
+    /// Labels that a peer must have.
     pub labels: BTreeMap<String, String>,
-    /// Peers in one answer, 1 to [`PAGE_MAX`].
+    /// Most peers in one answer, 1 to [`PAGE_MAX`].
     pub page_size: usize,
     /// Where to go on; empty: at the beginning.
     pub page_token: String,
-    /// So many at random, up to [`PAGE_MAX`]; 0: pages.
+    /// Size of a random sample, up to [`PAGE_MAX`]; 0: pages.
     pub sample: usize,
-    /// Only what changed since; 0: all.
+    /// Only changes after this revision; 0: everything.
     pub since_revision: u64,
-    /// Observers too.
+    /// List observers too.
     pub include_observers: bool,
 }
 
@@ -55,150 +35,8 @@ impl Query {
             && record.peer.strings.labels().contain(&self.labels)
     }
 
-    fn lists(&self, record: &Record, now: Now) -> bool {
+    /// Whether the record is in the answer.
+    pub(super) fn lists(&self, record: &Record, now: Now) -> bool {
         record.is_live(now.mono_ms) && (self.include_observers || !record.is_observer()) && self.selects(record)
-    }
-}
-
-impl Table {
-    /// Extends the caller's lease and lists peers but the caller.
-    ///
-    /// # Errors
-    /// `CookieUnknown`, `LeaseExpired`, `PageTokenInvalid`.
-    pub fn query(&mut self, caller: &CookieHash, query: &Query, now: Now) -> Result<PQueryResponse, Refusal> {
-        let caller = self.refresh(caller, now)?;
-        let mut answer = PQueryResponse {
-            revision: self.revision,
-            active_peers: self.active.len() as u64,
-            ttl: Some(view::duration(self.ttl_ms())),
-            keep_alive_interval: Some(view::duration(self.interval_ms())),
-            ..PQueryResponse::default()
-        };
-        if query.sample > 0 {
-            answer.peers = self.sample(caller, query, now);
-            return Ok(answer);
-        }
-        let cursor = if query.page_token.is_empty() {
-            None
-        } else {
-            Some(Cursor::open(&query.page_token, query, &self.token_key).ok_or(Refusal::PageTokenInvalid)?)
-        };
-        let since = query.since_revision;
-        let remembered = (self.compacted_revision..=self.revision).contains(&since);
-        let cursor = cursor.unwrap_or_else(|| {
-            answer.start_over = since > 0 && !remembered;
-            let delta = since > 0 && remembered;
-            let position = if delta { Position::Revision(since + 1) } else { Position::Slot(0) };
-            Cursor { position, revision: self.revision }
-        });
-        answer.revision = cursor.revision;
-        let next = match cursor.position {
-            // What was forgotten between two pages of a delta may be something that its caller has to hear of.
-            Position::Revision(_) if !remembered => return Err(Refusal::PageTokenInvalid),
-            Position::Revision(from) => {
-                self.delta(caller, from, cursor.revision, query, now, &mut answer).map(Position::Revision)
-            }
-            Position::Slot(from) => self.page(caller, from, query, now, &mut answer.peers).map(Position::Slot),
-        };
-        if let Some(position) = next {
-            answer.next_page_token = Cursor { position, ..cursor }.seal(query, &self.token_key);
-        }
-        Ok(answer)
-    }
-
-    /// Peers from slot `from` on. Gives the slot at which the next page begins.
-    fn page(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
-        let mut bytes = 0;
-        let mut full = |slot: u32| {
-            if let Some(record) = self.records.get(slot).filter(|record| slot != caller && query.lists(record, now)) {
-                let peer = view::peer(record, now);
-                bytes += peer.encoded_len() + FRAMING_BYTES;
-                peers.push(peer);
-            }
-            peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES
-        };
-        if let Some(name) = query.pattern.as_ref().and_then(NamePattern::exact) {
-            let (peer, observer) = self.records.by_name(name);
-            [peer, observer].into_iter().flatten().for_each(|slot| {
-                full(slot);
-            });
-            return None;
-        }
-        let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
-        for (looked_at, slot) in (from..end).enumerate() {
-            if looked_at >= SCAN_MAX {
-                return Some(slot);
-            }
-            if full(slot) {
-                return (slot + 1 < end).then_some(slot + 1);
-            }
-        }
-        None
-    }
-
-    /// What changed in the revisions `from..=until`. Gives the revision at which the next page begins.
-    fn delta(&self, caller: u32, from: u64, until: u64, query: &Query, now: Now, answer: &mut PQueryResponse) -> Option<u64> {
-        if from > until {
-            return None;
-        }
-        let mut changed = self.changed.range(from..=until).peekable();
-        let mut inactive = self.inactive.range(from..=until).peekable();
-        let mut bytes = 0;
-        for looked_at in 0.. {
-            let earlier = match (changed.peek(), inactive.peek()) {
-                (None, None) => return None,
-                (Some((changed, _)), Some((inactive, _))) => changed < inactive,
-                (changed, _) => changed.is_some(),
-            };
-            let entries = if earlier { &mut changed } else { &mut inactive };
-            let (revision, slot) = entries.peek().map(|(revision, slot)| (**revision, **slot))?;
-            let full = answer.peers.len() + answer.gone.len() >= query.page_size || bytes >= PAGE_MAX_BYTES;
-            if full || looked_at >= SCAN_MAX {
-                return Some(revision);
-            }
-            entries.next();
-            let Some(record) = self.records.get(slot).filter(|_| slot != caller) else { continue };
-            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.strings.name()));
-            if record.state == RecordState::Active {
-                if query.lists(record, now) {
-                    let peer = view::peer(record, now);
-                    bytes += peer.encoded_len() + FRAMING_BYTES;
-                    answer.peers.push(peer);
-                } else if named && record.labels_revision > query.since_revision {
-                    // It may have had the labels when the caller last asked.
-                    answer.gone.push(view::gone(record, revision));
-                }
-            } else if named
-                && (record.peer.strings.labels().contain(&query.labels) || record.labels_revision > query.since_revision)
-            {
-                answer.gone.push(view::gone(record, revision));
-            }
-        }
-        None
-    }
-
-    /// Peers picked at random. With a filter, at most [`SCAN_MAX`] random peers are looked at.
-    fn sample(&mut self, caller: u32, query: &Query, now: Now) -> Vec<PeerRecord> {
-        let all = self.active.len();
-        let unfiltered = query.pattern.is_none() && query.labels.is_empty();
-        // Two to spare: the caller, and one whose lease ran out just now.
-        let picks = if unfiltered { query.sample + 2 } else { SCAN_MAX };
-        let exact = query.pattern.as_ref().and_then(NamePattern::exact);
-        let picked: Vec<u32> = match exact {
-            Some(name) => self.records.by_name(name).0.into_iter().collect(),
-            None => index::sample(&mut self.rng, all, picks.min(all)).into_iter().map(|index| self.active[index]).collect(),
-        };
-        let records = picked.into_iter().filter(|slot| *slot != caller).filter_map(|slot| self.records.get(slot));
-        let fitting = records.filter(|record| query.lists(record, now)).take(query.sample);
-        let mut bytes = 0;
-        let mut peers = Vec::new();
-        for peer in fitting.map(|record| view::peer(record, now)) {
-            bytes += peer.encoded_len() + FRAMING_BYTES;
-            peers.push(peer);
-            if bytes >= PAGE_MAX_BYTES {
-                break;
-            }
-        }
-        peers
     }
 }

@@ -1,47 +1,43 @@
 //! Records in slots, found by name and by cookie.
 
-use super::Peer;
+use super::peer::Peer;
 use hashbrown::HashTable;
 use p2pdi::{cookie::CookieHash, v1::Load};
 
-/// Where a record stands.
+/// The state of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordState {
-    /// Its first registration is being written; nobody sees it yet.
+    /// Its first registration is in flight; it is not shown yet.
     Joining,
     /// It has a lease.
     Active,
     /// It left, or its lease ran out.
     Inactive,
-    /// It has a lease and only asks.
+    /// It has a lease, is not stored and cannot be dialled.
     Observer,
 }
 
-/// A peer and what is known of it while this process runs.
+/// A peer, with what is not stored.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) peer: Peer,
-    /// End of the lease, by the clock that never goes back.
+    /// End of the lease, by the monotonic clock.
     pub(super) deadline_ms: u64,
-    /// Revision of the latest change.
+    /// Revision of the latest change; 0: none was stored.
     pub(super) revision: u64,
     /// Revision at which the labels last changed.
     pub(super) labels_revision: u64,
     pub(super) index_version: u64,
     pub(super) load: Load,
-    /// Tick at which the deadline is looked at again; 0: none.
+    /// Tick at which the deadline is checked again; 0: none.
     pub(super) scheduled_tick: u32,
     /// Index in the table's list of active peers.
     pub(super) active_index: u32,
     pub(super) state: RecordState,
     /// Whether `load` was reported.
     pub(super) load_reported: bool,
-    /// A change is being written.
+    /// A change was decided, and the store has not answered yet.
     pub(super) in_flight: bool,
-    /// Listed among those the store holds otherwise.
-    pub(super) dirty: bool,
-    /// Taken from that list and not on disk yet.
-    pub(super) flushing: bool,
 }
 
 impl Record {
@@ -58,8 +54,6 @@ impl Record {
             state,
             load_reported: false,
             in_flight: false,
-            dirty: false,
-            flushing: false,
         }
     }
 
@@ -73,25 +67,25 @@ impl Record {
     }
 }
 
-/// A slot with part of the hash it is filed under, so that a growing index need not visit the records.
+/// Part of a hash, and the slot of the record, so that an index can grow without reading records.
 type IndexEntry = (u32, u32);
 
-/// Records in slots. A record keeps its slot for life, so slots are a stable order, and a store's key.
+/// Records in slots, found by name and by cookie. A record keeps its slot, so slots are a stable order for pages.
 pub(super) struct Records {
     slots: Vec<Option<Record>>,
     free: Vec<u32>,
     by_name: HashTable<IndexEntry>,
     by_cookie: HashTable<IndexEntry>,
-    /// Names are chosen by strangers: without a secret key they could choose ones that collide.
+    /// Callers choose names. Without a secret key they could choose names that collide.
     name_key: [u8; 32],
 }
 
 fn spread(hash: u32) -> u64 {
-    // The index takes its bucket from the low bits and its tag from the high ones.
+    // hashbrown takes the bucket from the low bits and the tag from the high bits.
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-/// Nobody chooses a cookie's hash, so part of it will do.
+/// Callers cannot choose a cookie's hash, so a part of it is enough.
 fn cookie_hash(cookie: &CookieHash) -> u32 {
     let bytes = cookie.as_bytes();
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -131,28 +125,28 @@ impl Records {
         u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
     }
 
-    /// The slots of the peer and of the observer of this name. Without regard to case.
+    /// The slots of the peer and of the observer with this name, compared without case.
     pub(super) fn by_name(&self, name: &str) -> (Option<u32>, Option<u32>) {
         let hash = self.name_hash(name);
         let find = |observer| {
-            let is_it = |&(filed, slot): &IndexEntry| {
-                filed == hash
+            let matches = |&(found, slot): &IndexEntry| {
+                found == hash
                     && self
                         .get(slot)
                         .is_some_and(|r| r.is_observer() == observer && r.peer.strings.name().eq_ignore_ascii_case(name))
             };
-            self.by_name.find(spread(hash), is_it).map(|(_, slot)| *slot)
+            self.by_name.find(spread(hash), matches).map(|(_, slot)| *slot)
         };
         (find(false), find(true))
     }
 
     pub(super) fn by_cookie(&self, cookie: &CookieHash) -> Option<u32> {
         let hash = cookie_hash(cookie);
-        let is_it = |&(filed, slot): &IndexEntry| filed == hash && self.get(slot).is_some_and(|r| r.peer.cookie == *cookie);
-        self.by_cookie.find(spread(hash), is_it).map(|(_, slot)| *slot)
+        let matches = |&(found, slot): &IndexEntry| found == hash && self.get(slot).is_some_and(|r| r.peer.cookie == *cookie);
+        self.by_cookie.find(spread(hash), matches).map(|(_, slot)| *slot)
     }
 
-    /// Takes a slot for `record` and files it under its name; under its cookie only by [`Records::index_cookie`].
+    /// Puts `record` into a free slot and indexes its name. Its cookie is indexed by [`Records::index_cookie`].
     pub(super) fn insert(&mut self, record: Record) -> Option<u32> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -164,25 +158,6 @@ impl Records {
         };
         self.fill(slot, record);
         Some(slot)
-    }
-
-    /// Puts `record` into `slot`, which must be empty; for restoring, then [`Records::collect_free`].
-    pub(super) fn insert_at(&mut self, slot: u32, record: Record) -> bool {
-        let index = slot as usize;
-        if index >= self.slots.len() {
-            self.slots.resize_with(index + 1, || None);
-        }
-        if self.slots[index].is_some() {
-            return false;
-        }
-        self.fill(slot, record);
-        true
-    }
-
-    /// Makes empty slots known as such.
-    pub(super) fn collect_free(&mut self) {
-        let empty = self.slots.iter().enumerate().filter(|(_, record)| record.is_none());
-        self.free = empty.filter_map(|(slot, _)| u32::try_from(slot).ok()).rev().collect();
     }
 
     fn fill(&mut self, slot: u32, record: Record) {
@@ -198,8 +173,8 @@ impl Records {
 
     pub(super) fn unindex_cookie(&mut self, slot: u32, cookie: &CookieHash) {
         let hash = cookie_hash(cookie);
-        if let Ok(filed) = self.by_cookie.find_entry(spread(hash), |filed| *filed == (hash, slot)) {
-            filed.remove();
+        if let Ok(entry) = self.by_cookie.find_entry(spread(hash), |entry| *entry == (hash, slot)) {
+            entry.remove();
         }
     }
 
@@ -207,8 +182,8 @@ impl Records {
     pub(super) fn remove(&mut self, slot: u32) -> Option<Record> {
         let record = self.slots.get_mut(slot as usize)?.take()?;
         let hash = self.name_hash(record.peer.strings.name());
-        if let Ok(filed) = self.by_name.find_entry(spread(hash), |filed| *filed == (hash, slot)) {
-            filed.remove();
+        if let Ok(entry) = self.by_name.find_entry(spread(hash), |entry| *entry == (hash, slot)) {
+            entry.remove();
         }
         self.unindex_cookie(slot, &record.peer.cookie);
         self.free.push(slot);

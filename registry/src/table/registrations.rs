@@ -1,11 +1,11 @@
-//! How often a peer registered in the last 30 days.
+//! How many times a peer registered in the last 30 days.
 
 /// Days counted, today included.
 pub(super) const WINDOW_DAYS: u32 = 30;
 /// One day, in milliseconds.
 pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// A sliding count in buckets of one day. A peer that registers once takes no memory beyond this.
+/// A sliding-window count with one bucket per day. A peer that registers on one day needs no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registrations {
     /// Latest day with a registration, in days since 1970.
@@ -21,7 +21,7 @@ fn day_of(wall_ms: u64) -> u32 {
 }
 
 impl Registrations {
-    /// Counts one more, now. A clock that went back counts on the latest day it had reached.
+    /// Counts one more, now. When the clock has gone back, it counts on the latest day seen.
     pub fn add(&mut self, wall_ms: u64) {
         let today = day_of(wall_ms);
         if today <= self.day && self.count > 0 {
@@ -43,12 +43,12 @@ impl Registrations {
         within.fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
-    /// Days and their counts, oldest first, for a store.
+    /// Days since 1970 and their counts, oldest first, as stored.
     pub fn days(&self) -> impl Iterator<Item = (u32, u32)> {
         self.earlier.iter().copied().chain((self.count > 0).then_some((self.day, self.count)))
     }
 
-    /// From days and their counts as [`Registrations::days`] gave them.
+    /// From what [`Registrations::days`] gave.
     pub fn from_days(days: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let mut earlier: Vec<_> = days.into_iter().collect();
         let (day, count) = earlier.pop().unwrap_or_default();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn days_that_left_the_window_take_no_memory() {
+    fn days_outside_the_window_are_dropped() {
         let mut all = Registrations::default();
         for day in 0..1000 {
             all.add(day * DAY_MS);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_loses_nothing() {
+    fn registrations_still_count_after_the_clock_goes_back() {
         let mut all = Registrations::default();
         all.add(50 * DAY_MS);
         all.add(20 * DAY_MS);

@@ -1,11 +1,14 @@
-//! The rules, one by one.
+//! The rules of the table.
 
-use super::*;
+use super::{deadlines::TICK_MS, *};
 use p2pdi::{
     cookie::{Cookie, CookieHash},
     v1::{PQueryResponse, PeerState},
 };
-use std::{collections::BTreeSet, net::Ipv6Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+};
 
 pub(super) const SETTINGS: Settings = Settings { ttl_ms: 30_000, max_peers: 1_000_000, max_peers_per_address: 1_000_000 };
 
@@ -29,20 +32,45 @@ pub(super) fn ask(name: &str, number: u128) -> Registration {
     }
 }
 
-pub(super) fn commit_all(table: &mut Table, ask: &Registration, now: Now) -> Result<(Lease, CookieHash), Refusal> {
-    let (prepared, cookie) = table.prepare_register(ask, now)?;
+/// As a store would accept it.
+pub(super) fn accept(table: &mut Table, change: Change, now: Now) -> Option<Lease> {
+    let revision = table.revision() + 1;
+    table.settle(change, Some(revision), now)
+}
+
+pub(super) fn register(table: &mut Table, registration: &Registration, now: Now) -> Result<(Lease, CookieHash), Refusal> {
+    let (prepared, cookie) = table.prepare_register(registration, now)?;
     let lease = match prepared {
         Prepared::Done(lease) => lease,
-        Prepared::Write(change) => table.commit(change, now).unwrap(),
+        Prepared::Write(change) => accept(table, change, now).unwrap(),
     };
     Ok((lease, cookie.hash()))
 }
 
 pub(super) fn leave(table: &mut Table, cookie: &CookieHash, now: Now) -> Result<(), Refusal> {
     if let Prepared::Write(change) = table.prepare_leave(cookie, now)? {
-        table.commit(change, now).unwrap();
+        accept(table, change, now).unwrap();
     }
     Ok(())
+}
+
+/// Ends all leases that ran out, looking at `limit` at a time.
+pub(super) fn expire(table: &mut Table, now: Now, limit: usize) {
+    loop {
+        let expired = table.expire(now, limit);
+        for change in expired.changes {
+            accept(table, change, now);
+        }
+        if !expired.more {
+            return;
+        }
+    }
+}
+
+fn prepared_change(table: &mut Table, registration: &Registration, now: Now) -> (Change, Cookie) {
+    let (prepared, cookie) = table.prepare_register(registration, now).unwrap();
+    let Prepared::Write(change) = prepared else { panic!("a peer is stored") };
+    (change, cookie)
 }
 
 fn table() -> Table {
@@ -54,61 +82,103 @@ fn all(table: &mut Table, caller: &CookieHash, now: Now) -> PQueryResponse {
 }
 
 #[test]
-fn nothing_shows_before_it_is_committed_and_an_abort_leaves_no_trace() {
+fn a_change_shows_once_it_is_accepted_and_a_refused_one_leaves_no_trace() {
     let mut table = table();
-    let (_, watcher) = commit_all(&mut table, &ask("watcher", 1), at(0)).unwrap();
+    let (_, watcher) = register(&mut table, &ask("watcher", 1), at(0)).unwrap();
     let before = table.counts();
-    let (prepared, new) = table.prepare_register(&ask("a", 2), at(0)).unwrap();
-    let Prepared::Write(change) = prepared else { panic!("a peer is written") };
+    let (change, new) = prepared_change(&mut table, &ask("a", 2), at(0));
+    assert_eq!((&*change.key, change.expected_revision), ("a", 0));
     assert_eq!(all(&mut table, &watcher, at(1)).peers, []);
     assert_eq!(table.keep_alive(&new.hash(), None, 0, at(1)), Err(Refusal::CookieUnknown));
     assert!(matches!(table.prepare_register(&ask("A", 3), at(1)), Err(Refusal::Busy)));
-    table.abort(change);
-    assert_eq!(Counts { dirty: 0, ..table.counts() }, before);
-    // The write may have reached the disk after all: it is undone there.
-    assert_eq!(table.take_dirty(10).len(), 1);
-    commit_all(&mut table, &ask("a", 4), at(2)).unwrap();
+    assert_eq!(table.counts().in_flight, 1);
+    assert_eq!(table.settle(change, None, at(1)), None);
+    assert_eq!(table.counts(), before);
+    assert_eq!(all(&mut table, &watcher, at(2)).peers, []);
+    register(&mut table, &ask("a", 4), at(2)).unwrap();
     assert_eq!(all(&mut table, &watcher, at(2)).peers.len(), 1);
 }
 
 #[test]
-fn an_aborted_takeover_leaves_the_holder_as_it_was() {
+fn a_refused_takeover_leaves_the_holder_as_it_was() {
     let mut table = table();
-    let (_, held) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (prepared, new) = table.prepare_register(&ask("a", 2), at(1_000)).unwrap();
-    let Prepared::Write(change) = prepared else { panic!("a peer is written") };
+    let (first, held) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (change, new) = prepared_change(&mut table, &ask("a", 2), at(1_000));
+    assert_eq!(change.expected_revision, first.revision);
     let kept = table.keep_alive(&held, None, 0, at(2_000)).unwrap();
     assert_eq!(kept.peer.registration_count, 1);
-    table.abort(change);
+    table.settle(change, None, at(2_000));
     assert_eq!(table.keep_alive(&new.hash(), None, 0, at(3_000)), Err(Refusal::CookieUnknown));
     assert_eq!(table.keep_alive(&held, None, 0, at(3_000)).unwrap().peer.registration_count, 1);
 }
 
 #[test]
-fn a_lease_does_not_end_while_its_renewal_is_flushing() {
+fn a_lease_does_not_end_while_its_renewal_is_in_flight() {
     let mut table = table();
-    let (_, held) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (prepared, _) = table.prepare_register(&Registration { presented: Some(cookie(1)), ..ask("a", 2) }, at(29_000)).unwrap();
-    let Prepared::Write(change) = prepared else { panic!("a peer is written") };
-    table.expire(at(31_000), 100);
+    let (_, held) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (change, _) = prepared_change(&mut table, &Registration { presented: Some(cookie(1)), ..ask("a", 2) }, at(29_000));
+    expire(&mut table, at(31_000), 100);
     assert_eq!(table.counts().active, 1);
-    table.commit(change, at(31_000));
+    accept(&mut table, change, at(31_000)).unwrap();
     assert_eq!(table.keep_alive(&held, None, 0, at(60_000)).unwrap().peer.state(), PeerState::Active);
 }
 
 #[test]
-fn leases_end_within_a_tick_and_keep_alives_put_it_off() {
+fn leases_end_within_a_tick_and_keep_alives_extend_them() {
     let mut table = table();
-    let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (_, b) = commit_all(&mut table, &ask("b", 2), at(0)).unwrap();
+    let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (_, b) = register(&mut table, &ask("b", 2), at(0)).unwrap();
     table.keep_alive(&a, None, 0, at(20_000)).unwrap();
-    table.expire(at(30_000), 100);
+    expire(&mut table, at(30_000), 100);
     assert_eq!(table.keep_alive(&b, None, 0, at(30_000)), Err(Refusal::LeaseExpired));
-    table.expire(at(30_000 + deadlines::TICK_MS), 100);
+    let expired = table.expire(at(30_000 + TICK_MS), 100).changes;
+    assert_eq!(
+        expired.iter().map(|change| (&*change.key, change.peer.as_ref().unwrap().active)).collect::<Vec<_>>(),
+        [("b", false)]
+    );
+    accept(&mut table, expired[0].clone(), at(30_000 + TICK_MS));
     assert_eq!((table.counts().active, table.counts().inactive), (1, 1));
-    assert!(table.next_deadline_ms().unwrap() <= 50_000 + deadlines::TICK_MS);
-    let written = table.take_dirty(10);
-    assert_eq!((written.len(), written[0].1.as_ref().map(|peer| peer.active)), (1, Some(false)));
+    assert!(table.next_deadline_ms().unwrap() <= 50_000 + TICK_MS);
+}
+
+#[test]
+fn an_expiry_that_cannot_be_stored_does_not_show_and_is_tried_again() {
+    let mut table = table();
+    let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let revision = table.revision();
+    let mut expired = table.expire(at(40_000), 10).changes;
+    assert_eq!((expired.len(), table.counts().in_flight), (1, 1));
+    assert!(table.expire(at(41_000), 10).changes.is_empty(), "it is in flight");
+    assert!(matches!(table.prepare_leave(&a, at(41_000)), Err(Refusal::Busy)));
+    table.settle(expired.remove(0), None, at(41_000));
+    assert_eq!((table.counts().in_flight, table.counts().inactive, table.revision()), (0, 0, revision));
+    assert_eq!(table.keep_alive(&a, None, 0, at(41_000)), Err(Refusal::LeaseExpired));
+    expire(&mut table, at(42_000), 10);
+    assert_eq!((table.counts().inactive, table.revision()), (1, revision + 1));
+    assert!(matches!(table.prepare_leave(&a, at(42_000)), Ok(Prepared::Done(_))));
+}
+
+#[test]
+fn a_change_of_another_registry_shows_and_one_applied_twice_counts_once() {
+    let (mut table, mut other) = (table(), table());
+    let (_, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    let since_revision = table.revision();
+    let (change, theirs) = prepared_change(&mut other, &ask("a", 1), at(5));
+    // Both registries decide on the same name; the other one is first.
+    let (refused, ours) = prepared_change(&mut table, &ask("A", 2), at(5));
+    for _ in 0..2 {
+        table.apply(change.clone(), since_revision + 5, at(6));
+    }
+    table.settle(refused, None, at(7));
+    assert_eq!(table.counts(), Counts { active: 2, inactive: 0, observers: 0, revision: since_revision + 5, in_flight: 0 });
+    assert_eq!(table.keep_alive(&ours.hash(), None, 0, at(8)), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&theirs.hash(), None, 0, at(8)).unwrap().peer.name, "a");
+    // It is removed there, and an older change comes late.
+    table.apply(Change::remove("a", since_revision + 5), since_revision + 9, at(9));
+    assert_eq!(table.keep_alive(&theirs.hash(), None, 0, at(9)), Err(Refusal::CookieUnknown));
+    let delta = Query { page_size: 10, since_revision, ..Query::default() };
+    let answer = table.query(&me, &delta, at(9)).unwrap();
+    assert_eq!((answer.revision, answer.start_over), (since_revision + 9, true), "what it should report has been removed");
 }
 
 #[test]
@@ -117,7 +187,7 @@ fn interval_and_ttl_grow_with_the_population() {
     assert_eq!(table.ttl_ms(), 30_000);
     let (mut spread, mut last) = (BTreeSet::new(), 0);
     for number in 0..100_000 {
-        let (lease, _) = commit_all(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
+        let (lease, _) = register(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
         spread.insert(lease.interval_ms);
         last = lease.interval_ms;
     }
@@ -128,60 +198,66 @@ fn interval_and_ttl_grow_with_the_population() {
 }
 
 #[test]
-fn records_are_forgotten_after_thirty_days_and_deltas_from_before_start_over() {
+fn records_are_removed_after_thirty_days_and_deltas_from_before_start_over() {
     let mut table = table();
-    let (first, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (first, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
     leave(&mut table, &a, at(1_000)).unwrap();
-    table.expire(at(FORGET_AFTER_MS), 10);
+    expire(&mut table, at(FORGET_AFTER_MS), 10);
     assert_eq!(table.counts().inactive, 1);
-    table.expire(at(FORGET_AFTER_MS + 1_000), 10);
+    let removed = table.expire(at(FORGET_AFTER_MS + 1_000), 10).changes;
+    assert_eq!(removed, [Change::remove("a", first.revision + 1)]);
+    assert!(table.expire(at(FORGET_AFTER_MS + 1_000), 10).changes.is_empty(), "the removal is in flight");
+    accept(&mut table, removed[0].clone(), at(FORGET_AFTER_MS + 1_000));
     assert_eq!(table.counts().inactive, 0);
-    assert!(matches!(table.take_dirty(10)[..], [(_, None)]), "its record is removed from disk");
     let now = at(FORGET_AFTER_MS + 2_000);
     assert_eq!(table.keep_alive(&a, None, 0, now), Err(Refusal::CookieUnknown));
-    let (_, b) = commit_all(&mut table, &ask("b", 2), now).unwrap();
+    let (_, b) = register(&mut table, &ask("b", 2), now).unwrap();
     let query = Query { page_size: 10, since_revision: first.revision, ..Query::default() };
     assert!(table.query(&b, &query, now).unwrap().start_over);
 }
 
 #[test]
-fn who_left_makes_room_and_only_leases_fill_the_registry() {
+fn only_leases_fill_the_registry_and_the_oldest_inactive_record_is_evicted() {
     let mut table = Table::new(Settings { max_peers: 3, ..SETTINGS }, [7; 32]);
-    let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
     for (name, number) in [("b", 2), ("c", 3)] {
-        commit_all(&mut table, &ask(name, number), at(0)).unwrap();
+        register(&mut table, &ask(name, number), at(0)).unwrap();
     }
-    assert_eq!(commit_all(&mut table, &ask("d", 4), at(0)).unwrap_err(), Refusal::Full { max: 3 });
+    assert_eq!(register(&mut table, &ask("d", 4), at(0)).unwrap_err(), Refusal::Full { max: 3 });
     leave(&mut table, &a, at(1)).unwrap();
-    commit_all(&mut table, &ask("d", 4), at(2)).unwrap();
+    assert_eq!(table.keep_alive(&a, None, 0, at(2)), Err(Refusal::LeaseExpired));
+    register(&mut table, &ask("d", 4), at(2)).unwrap();
+    assert_eq!(table.next_deadline_ms(), Some(0), "there is a record to evict");
+    expire(&mut table, at(3), 10);
     assert_eq!(table.keep_alive(&a, None, 0, at(3)), Err(Refusal::CookieUnknown));
-    assert_eq!(table.counts().active, 3);
+    assert_eq!((table.counts().active, table.counts().inactive), (3, 0));
+    assert!(table.next_deadline_ms().is_some_and(|next_ms| next_ms > 0));
 }
 
 #[test]
-fn one_address_cannot_take_all_names() {
+fn one_address_holds_a_limited_number_of_leases() {
     let mut table = Table::new(Settings { max_peers_per_address: 2, ..SETTINGS }, [7; 32]);
-    let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
-    commit_all(&mut table, &Registration { endpoint: None, ..ask("b", 2) }, at(0)).unwrap();
-    assert_eq!(commit_all(&mut table, &ask("c", 3), at(0)).unwrap_err(), Refusal::AddressFull { max: 2 });
-    commit_all(&mut table, &ask("a", 4), at(0)).expect("the same lease again is not one more");
+    let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    register(&mut table, &Registration { endpoint: None, ..ask("b", 2) }, at(0)).unwrap();
+    assert_eq!(register(&mut table, &ask("c", 3), at(0)).unwrap_err(), Refusal::AddressFull { max: 2 });
+    register(&mut table, &ask("a", 4), at(0)).expect("renewing a lease adds none");
     let elsewhere = Registration { address: Ipv6Addr::from_bits(0xffff_0a00_0002), ..ask("c", 3) };
-    commit_all(&mut table, &elsewhere, at(0)).unwrap();
+    register(&mut table, &elsewhere, at(0)).unwrap();
     assert_eq!(leave(&mut table, &a, at(1)), Err(Refusal::CookieUnknown));
     leave(&mut table, &cookie(4).hash(), at(1)).unwrap();
-    commit_all(&mut table, &ask("d", 5), at(2)).unwrap();
+    register(&mut table, &ask("d", 5), at(2)).unwrap();
 }
 
 #[test]
-fn a_label_that_changes_takes_the_peer_out_of_a_filtered_delta() {
+fn a_filtered_delta_reports_a_peer_gone_when_its_labels_no_longer_match() {
     let mut table = table();
     let zone = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
-    let (_, me) = commit_all(&mut table, &ask("me", 1), at(0)).unwrap();
+    let (_, me) = register(&mut table, &ask("me", 1), at(0)).unwrap();
     let labelled = |name, number, value: &str| Registration { labels: Labels::pack(&zone(value)), ..ask(name, number) };
-    commit_all(&mut table, &labelled("a", 2, "eu"), at(0)).unwrap();
-    let (_, other) = commit_all(&mut table, &labelled("other", 3, "us"), at(0)).unwrap();
+    register(&mut table, &labelled("a", 2, "eu"), at(0)).unwrap();
+    let (_, other) = register(&mut table, &labelled("other", 3, "us"), at(0)).unwrap();
     let since_revision = table.revision();
-    commit_all(&mut table, &labelled("a", 4, "us"), at(1)).unwrap();
+    register(&mut table, &labelled("a", 4, "us"), at(1)).unwrap();
     leave(&mut table, &other, at(1)).unwrap();
     let query = Query { labels: zone("eu"), page_size: 10, since_revision, ..Query::default() };
     let answer = table.query(&me, &query, at(2)).unwrap();
@@ -190,12 +266,12 @@ fn a_label_that_changes_takes_the_peer_out_of_a_filtered_delta() {
 }
 
 #[test]
-fn pages_neither_repeat_nor_lose_peers_that_stay_while_others_come_and_go() {
+fn pages_neither_repeat_nor_miss_peers_while_others_join_and_leave() {
     let mut table = table();
-    let (_, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    let (_, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
     for number in 0..100 {
-        commit_all(&mut table, &ask(&format!("stays-{number}"), number), at(0)).unwrap();
-        commit_all(&mut table, &ask(&format!("goes-{number}"), 1_000 + number), at(0)).unwrap();
+        register(&mut table, &ask(&format!("stays-{number}"), number), at(0)).unwrap();
+        register(&mut table, &ask(&format!("goes-{number}"), 1_000 + number), at(0)).unwrap();
     }
     let (mut page_token, mut seen, mut round) = (String::new(), Vec::new(), 0);
     loop {
@@ -206,19 +282,19 @@ fn pages_neither_repeat_nor_lose_peers_that_stay_while_others_come_and_go() {
             break;
         }
         leave(&mut table, &cookie(1_000 + round).hash(), at(1)).unwrap();
-        commit_all(&mut table, &ask(&format!("comes-{round}"), 2_000 + round), at(1)).unwrap();
-        commit_all(&mut table, &ask(&format!("stays-{round}"), round), at(1)).unwrap();
+        register(&mut table, &ask(&format!("comes-{round}"), 2_000 + round), at(1)).unwrap();
+        register(&mut table, &ask(&format!("stays-{round}"), round), at(1)).unwrap();
         round += 1;
     }
     assert_eq!((seen.len(), seen.iter().collect::<BTreeSet<_>>().len()), (100, 100));
 }
 
 #[test]
-fn a_scan_that_finds_nothing_comes_back_with_a_token() {
+fn a_scan_without_matches_returns_a_token_to_go_on_with() {
     let mut table = table();
-    let (_, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    let (_, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
     for number in 0..40_000 {
-        commit_all(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
+        register(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
     }
     let pattern = p2pdi::selector::NamePattern::parse("*39999").unwrap();
     let query = Query { name: "*39999".into(), pattern, page_size: 10, ..Query::default() };
@@ -234,11 +310,11 @@ fn a_scan_that_finds_nothing_comes_back_with_a_token() {
 }
 
 #[test]
-fn samples_are_distinct_fair_and_without_the_caller() {
+fn samples_are_distinct_uniform_and_without_the_caller() {
     let mut table = table();
-    let (_, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    let (_, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
     for number in 0..100 {
-        commit_all(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
+        register(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
     }
     let mut times: BTreeMap<String, u32> = BTreeMap::new();
     for _ in 0..2_000 {
@@ -252,58 +328,41 @@ fn samples_are_distinct_fair_and_without_the_caller() {
 }
 
 #[test]
-fn a_restored_table_gives_everyone_a_whole_ttl_and_keeps_who_left_inactive() {
+fn after_a_load_every_active_peer_has_a_whole_ttl_and_inactive_ones_stay_inactive() {
     let mut table = table();
-    let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (_, b) = commit_all(&mut table, &ask("b", 2), at(0)).unwrap();
+    let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (_, b) = register(&mut table, &ask("b", 2), at(0)).unwrap();
     leave(&mut table, &b, at(5)).unwrap();
     let revision = table.revision();
     let mut again = Table::new(SETTINGS, [8; 32]);
-    for slot in 0..2 {
-        assert!(again.restore(slot * 3, table.records.get(slot).unwrap().peer.clone()));
+    for slot in [1, 0] {
+        let record = table.records.get(slot).unwrap();
+        again.apply(Change::put(record.peer.clone(), 0), record.revision, at(900_000));
     }
-    assert!(!again.restore(9, table.records.get(0).unwrap().peer.clone()), "a name is there once");
-    again.restored(revision + 100, at(1_000_000));
-    assert!(again.ceiling_wanted().is_some_and(|ceiling| ceiling > again.revision()));
+    again.loaded(revision + 100, at(1_000_000));
     assert_eq!((again.counts().active, again.counts().inactive), (1, 1));
     assert_eq!(again.keep_alive(&b, None, 0, at(1_000_001)), Err(Refusal::LeaseExpired));
+    let by_name =
+        Query { name: "a".into(), pattern: p2pdi::selector::NamePattern::parse("a").unwrap(), page_size: 1, ..Query::default() };
+    let (_, observer) = register(&mut again, &Registration { endpoint: None, ..ask("observer", 9) }, at(1_000_001)).unwrap();
+    let listed = again.query(&observer, &by_name, at(1_000_001)).unwrap().peers.remove(0);
+    assert_eq!(listed.last_active_at, Some(view::timestamp(at(0).wall_ms)), "the load is no activity of the peer");
     let kept = again.keep_alive(&a, None, 0, at(1_029_999)).unwrap();
-    assert!(kept.revision > revision + 100);
+    assert_eq!(kept.revision, revision + 100);
     let query = Query { page_size: 10, since_revision: revision, ..Query::default() };
     assert!(again.query(&a, &query, at(1_030_000)).unwrap().start_over);
-    // The gap between the slots is used again.
-    commit_all(&mut again, &ask("c", 3), at(1_030_000)).unwrap();
-    assert_eq!(again.records.slots(), 4);
 }
 
 #[test]
-fn what_could_not_be_written_is_written_again_and_once() {
+fn pages_samples_and_deltas_stay_within_the_answer_size_of_clients() {
     let mut table = table();
-    let (_, a) = commit_all(&mut table, &ask("a", 1), at(0)).unwrap();
-    table.expire(at(40_000), 10);
-    let taken = table.take_dirty(10);
-    assert_eq!((taken.len(), table.counts().dirty), (1, 1));
-    // Not on disk yet, so a Leave is not done without a write of its own.
-    let Ok(Prepared::Write(change)) = table.prepare_leave(&a, at(40_000)) else { panic!("it has to be written") };
-    table.settle_dirty(taken.iter().map(|(slot, _)| *slot), false);
-    assert!(table.take_dirty(10).is_empty(), "the change under way writes it");
-    table.abort(change);
-    let taken = table.take_dirty(10);
-    table.settle_dirty(taken.iter().map(|(slot, _)| *slot), true);
-    assert_eq!((taken.len(), table.counts().dirty), (1, 0));
-    assert!(matches!(table.prepare_leave(&a, at(40_001)), Ok(Prepared::Done(_))));
-}
-
-#[test]
-fn pages_samples_and_deltas_end_before_they_are_too_large_for_clients() {
-    let mut table = table();
-    let (_, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    let (_, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
     let since_revision = table.revision();
-    // As an older registry let them in.
+    // As an older registry accepted them.
     let endpoint = format!("10.0.0.1:{}80", "0".repeat(16_000));
     for slot in 1..=600 {
         let name = format!("p{slot}");
-        commit_all(&mut table, &ask(&name, u128::from(slot)), at(0)).unwrap();
+        register(&mut table, &ask(&name, u128::from(slot)), at(0)).unwrap();
         table.records.get_mut(slot).unwrap().peer.strings = PackedStrings::new(&name, &endpoint, &Labels::default());
     }
     let fits = |answer: &PQueryResponse| {
@@ -329,18 +388,18 @@ fn pages_samples_and_deltas_end_before_they_are_too_large_for_clients() {
 }
 
 #[test]
-fn a_lease_is_never_cut_below_what_its_peer_was_told() {
+fn a_lease_never_ends_before_the_ttl_that_its_peer_was_given() {
     let mut table = Table::new(Settings { ttl_ms: 1_000, ..SETTINGS }, [7; 32]);
     for number in 0..20_000 {
-        commit_all(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
+        register(&mut table, &ask(&format!("p{number}"), number), at(0)).unwrap();
     }
-    let (told, me) = commit_all(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
-    assert!(told.ttl_ms > 10_000, "{}", told.ttl_ms);
+    let (given, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
+    assert!(given.ttl_ms > 10_000, "{}", given.ttl_ms);
     for number in 0..20_000 {
         leave(&mut table, &cookie(number).hash(), at(1)).unwrap();
     }
-    // Its answer may get lost.
+    // The answer with the new ttl may get lost.
     assert_eq!(table.keep_alive(&me, None, 0, at(2)).unwrap().ttl_ms, 1_000);
-    while table.expire(at(9_000), 100) {}
-    table.keep_alive(&me, None, 0, at(9_000)).expect("it was told so");
+    expire(&mut table, at(9_000), 100);
+    table.keep_alive(&me, None, 0, at(9_000)).expect("its ttl of the registration still counts");
 }

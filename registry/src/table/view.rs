@@ -1,7 +1,7 @@
-//! Records as callers see them. A cookie is not among it.
+//! Records as callers see them: without the cookie.
 
 use super::{
-    Now,
+    moment::Now,
     record::{Record, RecordState},
 };
 use p2pdi::v1::{PeerGone, PeerRecord, PeerState};
@@ -29,17 +29,17 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
 }
 
 pub(super) fn gone(record: &Record, revision: u64) -> PeerGone {
-    debug_assert!(record.state != RecordState::Joining, "nobody saw it come");
+    debug_assert!(record.state != RecordState::Joining, "a record that was never shown");
     PeerGone { id: record.peer.id.to_field(), name: record.peer.strings.name().into(), revision }
 }
 
-/// Milliseconds since 1970 as the wire has them.
-fn timestamp(wall_ms: u64) -> Timestamp {
+/// Milliseconds since 1970 as a protobuf timestamp.
+pub(super) fn timestamp(wall_ms: u64) -> Timestamp {
     let seconds = i64::try_from(wall_ms / 1000).unwrap_or(i64::MAX);
     Timestamp { seconds, nanos: nanos(wall_ms) }
 }
 
-/// Milliseconds as the wire has them.
+/// Milliseconds as a protobuf duration.
 pub fn duration(ms: u64) -> Duration {
     Duration { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos: nanos(ms) }
 }

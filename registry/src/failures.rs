@@ -1,0 +1,212 @@
+//! A registry whose parts or store fail.
+
+use crate::{
+    Config, Registry, RegistryError, State,
+    queue::Job,
+    store::{Embedded, Store, StoreError, WriteError},
+    table::{Change, Peer},
+    timeouts::WriteTimeouts,
+};
+use p2pdi::{
+    cookie::COOKIE_HEADER,
+    status::Reason,
+    v1::{KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, registry_client::RegistryClient},
+};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc as channel,
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, transport::Channel};
+
+/// Longest wait for anything here.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Client = RegistryClient<Channel>;
+
+fn in_memory() -> Config {
+    Config { state: State::Memory, ..Config::default() }
+}
+
+struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<Result<(), RegistryError>>,
+}
+
+impl Running {
+    async fn start(store: impl Store + 'static, timeouts: WriteTimeouts) -> (Self, Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let registry = Registry::with_store(&in_memory(), Box::new(store), timeouts).unwrap();
+        let serving = tokio::spawn(registry.serve(listener, stop.clone()));
+        let client = RegistryClient::connect(format!("http://{address}")).await.unwrap();
+        (Self { address, stop, serving }, client)
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.serving).await.expect("it ends").unwrap().unwrap();
+    }
+}
+
+fn named(name: &str) -> RegisterRequest {
+    RegisterRequest { name: name.into(), endpoint: "10.0.0.1:7801".into(), ..RegisterRequest::default() }
+}
+
+fn with_cookie<T>(message: T, cookie: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(COOKIE_HEADER, cookie.parse().unwrap());
+    request
+}
+
+#[track_caller]
+fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, Status>, said: &str) {
+    let refused = outcome.unwrap_err();
+    assert_eq!(Reason::of(&refused), Some(Reason::StoreUnavailable), "{refused:?}");
+    assert!(refused.message().contains(said), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_registry_whose_writer_ends_stops_with_its_name_in_the_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = Registry::open(&in_memory()).unwrap();
+    registry.leases.jobs.send(Job::Stop).await.unwrap();
+    let outcome = timeout(PATIENCE, registry.serve(listener, CancellationToken::new())).await.expect("it ends");
+    let Err(RegistryError::Task(ended)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((ended.name, ended.panic), ("store writer", None));
+}
+
+/// Its commits wait until the channel is closed.
+struct Hanging(channel::Receiver<()>);
+
+impl Store for Hanging {
+    fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+        Ok(1)
+    }
+
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        let _closed = self.0.recv();
+        (2..).take(batch.len()).map(Ok).collect()
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_makes_the_registry_unready_and_keeps_no_caller_waiting() {
+    let (release, held) = channel::channel();
+    let timeouts =
+        WriteTimeouts { commit: Duration::from_millis(500), slow_commit: Duration::from_millis(100), ..WriteTimeouts::default() };
+    let (registry, mut client) = Running::start(Hanging(held), timeouts).await;
+    let outcome = timeout(PATIENCE, client.register(named("a"))).await.expect("an answer");
+    assert_unavailable(outcome, "may or may not");
+    assert!(registry.get("/readyz").await.starts_with("HTTP/1.1 503"));
+    drop(release);
+    client.register(named("a")).await.expect("it goes on");
+    assert!(registry.get("/readyz").await.starts_with("HTTP/1.1 200"));
+    registry.stop().await;
+}
+
+/// A store whose commits fail while `failing` is set.
+struct Failing {
+    store: Embedded,
+    failing: Arc<AtomicBool>,
+}
+
+impl Failing {
+    fn check(&self) -> Result<(), StoreError> {
+        let error = || StoreError::Failed { doing: "write", problem: "the test makes it fail".into() };
+        if self.failing.load(Ordering::Relaxed) { Err(error()) } else { Ok(()) }
+    }
+}
+
+impl Store for Failing {
+    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+        self.store.load(each)
+    }
+
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        match self.check() {
+            Ok(()) => self.store.commit(batch),
+            Err(error) => {
+                let error = Arc::new(error);
+                batch.iter().map(|_| Err(WriteError::Failed(Arc::clone(&error)))).collect()
+            }
+        }
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        self.check()?;
+        self.store.recover()
+    }
+}
+
+async fn start_failing(folder: &Path) -> (Running, Client, Arc<AtomicBool>) {
+    let failing = Arc::new(AtomicBool::new(false));
+    let store = Failing { store: Embedded::open(folder).unwrap(), failing: Arc::clone(&failing) };
+    let (registry, client) = Running::start(store, WriteTimeouts::default()).await;
+    (registry, client, failing)
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_goes_on_when_the_store_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (registry, mut client, failing) = start_failing(folder.path()).await;
+    let kept = client.register(named("kept")).await.unwrap().into_inner();
+    failing.store(true, Ordering::Relaxed);
+
+    assert_unavailable(client.register(named("refused")).await, "nothing was changed");
+    let moved = RegisterRequest { endpoint: "10.0.0.9:7801".into(), ..named("kept") };
+    assert_unavailable(client.register(with_cookie(moved, &kept.cookie)).await, "nothing was changed");
+    assert_unavailable(client.leave(with_cookie(LeaveRequest {}, &kept.cookie)).await, "nothing was changed");
+
+    let observer = RegisterRequest { observer: true, ..named("observer") };
+    let observer = client.register(observer).await.expect("observers are not stored").into_inner();
+    assert_eq!(observer.revision, kept.revision);
+    let seen = client.p_query(with_cookie(PQueryRequest::default(), &observer.cookie)).await.unwrap().into_inner();
+    let listed: Vec<_> = seen.peers.iter().map(|peer| (peer.name.as_str(), peer.endpoint.as_str())).collect();
+    assert_eq!(listed, [("kept", "10.0.0.1:7801")]);
+    client.keep_alive(with_cookie(KeepAliveRequest::default(), &kept.cookie)).await.expect("leases go on");
+    assert!(registry.get("/").await.contains("registrations are refused"));
+
+    failing.store(false, Ordering::Relaxed);
+    let recovered = async {
+        // The registry finds out by itself.
+        while registry.get("/").await.contains("registrations are refused") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, recovered).await.expect("it recovers");
+    client.register(named("later")).await.expect("it goes on");
+    registry.stop().await;
+
+    let (registry, mut client, _) = start_failing(folder.path()).await;
+    client.keep_alive(with_cookie(KeepAliveRequest::default(), &kept.cookie)).await.expect("it was acknowledged");
+    let query = client.p_query(with_cookie(PQueryRequest::default(), &kept.cookie)).await.unwrap().into_inner();
+    assert_eq!(query.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["later"]);
+    registry.stop().await;
+}

@@ -1,0 +1,31 @@
+//! What the writer is asked to do.
+
+use crate::table::{Change, Lease};
+use tokio::sync::{mpsc, oneshot};
+
+/// Changes that may wait for a batch: what 10,000 connections ask for at once, some 4 MiB.
+pub(crate) const QUEUE_MAX: usize = 10_000;
+
+/// Why a change was not made. The record is as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotWritten {
+    /// Another registry changed the record first.
+    Conflict,
+    /// The store failed.
+    Failed,
+}
+
+/// A job of the writer.
+pub(crate) enum Job {
+    /// Write the change of a call, and answer with the caller's lease.
+    Change(Change, oneshot::Sender<Result<Lease, NotWritten>>),
+    /// Write leases that ran out and records to remove, then answer.
+    Expiries(Vec<Change>, oneshot::Sender<()>),
+    /// Find out whether a store that failed works again.
+    Probe,
+    /// Write what waits, then end.
+    Stop,
+}
+
+/// The writer's queue.
+pub(crate) type Jobs = mpsc::Sender<Job>;

@@ -1,0 +1,63 @@
+//! Why a store cannot be used.
+
+use std::{io, path::PathBuf};
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("the state folder {} is in use by another registry", .0.display())]
+    Locked(PathBuf),
+    /// The folder cannot be created or opened.
+    #[error("cannot use the state folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file is there and this program did not write it like this.
+    #[error("{} is damaged, or is not a registry's file: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A newer registry wrote the file.
+    #[error("{} was written by a newer registry (format {found}, this one knows {known})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The newest format that this program reads.
+        known: u64,
+    },
+    /// Reading or writing failed.
+    #[error("cannot {doing}: {problem}")]
+    Failed {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's error.
+        problem: String,
+    },
+}
+
+impl StoreError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Locked(_) => "stop the other one, or give this one a folder of its own with --state DIR".to_owned(),
+            Self::Folder { .. } => {
+                "give a folder that this user may write to with --state DIR, or run with --state memory".to_owned()
+            }
+            Self::Damaged { path, .. } => format!(
+                "{0} was left as it is; restore it from a backup, or move it away to start empty (peers register again by themselves)",
+                path.display()
+            ),
+            Self::Newer { .. } => "run the newer registry, or give this one a folder of its own with --state DIR".to_owned(),
+            Self::Failed { .. } => "check whether the disk is full or failing".to_owned(),
+        }
+    }
+}

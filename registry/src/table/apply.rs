@@ -1,0 +1,148 @@
+//! How the table changes: by what the store accepted.
+
+use super::{
+    change::Change,
+    deadlines::tick_after,
+    lease::Lease,
+    moment::Now,
+    record::{Record, RecordState},
+    state::Table,
+};
+use std::mem;
+
+impl Table {
+    /// Applies a change that the store accepted at `revision`, whichever registry decided it. Changes come in the order of their
+    /// revisions; one that is applied already changes nothing, so a change may come both from [`Table::settle`] and from a watch.
+    pub fn apply(&mut self, change: Change, revision: u64, now: Now) {
+        let slot = self.records.by_name(&change.key).0;
+        self.apply_at(slot, change, revision, now);
+    }
+
+    /// Ends a change that this table decided. `accepted`: the revision at which the store accepted it; `None`: it refused it, and
+    /// all is as before. Gives the lease of a change that was accepted; for a Leave it is over.
+    pub fn settle(&mut self, change: Change, accepted: Option<u64>, now: Now) -> Option<Lease> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if change.peer.is_none() {
+            self.removing = self.removing.saturating_sub(1);
+        }
+        let slot = self.records.by_name(&change.key).0;
+        if let Some(record) = slot.and_then(|slot| self.records.get_mut(slot)) {
+            record.in_flight = false;
+        }
+        match accepted {
+            Some(revision) => {
+                let slot = self.apply_at(slot, change, revision, now)?;
+                self.lease(slot, now)
+            }
+            None => {
+                self.keep_as_before(slot?, now);
+                None
+            }
+        }
+    }
+
+    /// Ends a load of all records through [`Table::apply`]: revisions go on from `revision`, and every active peer gets a whole ttl.
+    /// The ttl depends on the population, which is known only now.
+    pub fn loaded(&mut self, revision: u64, now: Now) {
+        self.revision = self.revision.max(revision);
+        self.compacted_revision = self.revision;
+        for index in 0..self.active.len() {
+            self.extend(self.active[index], now);
+        }
+    }
+
+    /// Gives the slot of the record, unless it was removed.
+    fn apply_at(&mut self, slot: Option<u32>, change: Change, revision: u64, now: Now) -> Option<u32> {
+        self.revision = self.revision.max(revision);
+        if let Some(slot) = slot
+            && self.records.get(slot).is_some_and(|record| record.revision >= revision)
+        {
+            return Some(slot);
+        }
+        let Some(peer) = change.peer else {
+            self.remove(slot?);
+            return None;
+        };
+        let cookie = peer.cookie;
+        let slot = match slot {
+            Some(slot) => {
+                self.unlist(slot);
+                let record = self.records.get_mut(slot)?;
+                let known = record.state != RecordState::Joining;
+                if known && record.peer.strings.labels() != peer.strings.labels() {
+                    record.labels_revision = revision;
+                }
+                let before = mem::replace(&mut record.peer, *peer);
+                self.records.unindex_cookie(slot, &before.cookie);
+                slot
+            }
+            None => self.records.insert(Record::new(*peer, RecordState::Joining))?,
+        };
+        self.records.index_cookie(slot, &cookie);
+        self.list(slot, revision, now);
+        Some(slot)
+    }
+
+    /// A refused change leaves no trace.
+    fn keep_as_before(&mut self, slot: u32, now: Now) {
+        let Some(record) = self.records.get_mut(slot) else { return };
+        match record.state {
+            RecordState::Joining => {
+                self.records.remove(slot);
+            }
+            // Its lease ran out, and this was to be stored: try again.
+            RecordState::Active if record.scheduled_tick == 0 => {
+                let tick = tick_after(now.mono_ms);
+                record.scheduled_tick = tick;
+                self.deadlines.schedule(tick, slot);
+            }
+            RecordState::Active | RecordState::Inactive | RecordState::Observer => {}
+        }
+    }
+
+    /// Adds the record to the indexes of its new state, and gives an active peer its lease.
+    fn list(&mut self, slot: u32, revision: u64, now: Now) {
+        let Some(record) = self.records.get_mut(slot) else { return };
+        record.revision = revision;
+        if record.peer.active {
+            record.state = RecordState::Active;
+            record.active_index = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
+            self.addresses.add(record.peer.address);
+            self.active.push(slot);
+            self.changed.insert(revision, slot);
+            self.extend(slot, now);
+        } else {
+            record.state = RecordState::Inactive;
+            record.scheduled_tick = 0;
+            self.inactive.insert(revision, slot);
+        }
+    }
+
+    /// Removes the record from the indexes of its present state.
+    fn unlist(&mut self, slot: u32) {
+        let Some(record) = self.records.get(slot) else { return };
+        let (revision, index) = (record.revision, record.active_index);
+        match record.state {
+            RecordState::Active => {
+                self.addresses.remove(record.peer.address);
+                self.changed.remove(&revision);
+                self.active.swap_remove(index as usize);
+                let moved = self.active.get(index as usize).copied();
+                if let Some(moved) = moved.and_then(|moved| self.records.get_mut(moved)) {
+                    moved.active_index = index;
+                }
+            }
+            RecordState::Inactive => {
+                self.inactive.remove(&revision);
+            }
+            RecordState::Joining | RecordState::Observer => {}
+        }
+    }
+
+    fn remove(&mut self, slot: u32) {
+        self.unlist(slot);
+        if let Some(record) = self.records.remove(slot) {
+            self.compacted_revision = self.compacted_revision.max(record.revision);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! A change of one record: what goes to the store, and what comes back from it.
+
+use super::peer::Peer;
+
+/// A change of one record, keyed by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The record's key in the store: its name in lower case.
+    pub key: Box<str>,
+    /// The record after the change; `None` removes it.
+    pub peer: Option<Box<Peer>>,
+    /// Revision of the record that the change was decided on; 0: there was none. The store accepts the change only if that is still
+    /// the record's revision.
+    pub expected_revision: u64,
+}
+
+impl Change {
+    /// The record of `peer.strings.name()` becomes this.
+    pub fn put(peer: Peer, expected_revision: u64) -> Self {
+        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision }
+    }
+
+    /// The record of this name is removed.
+    pub fn remove(name: &str, expected_revision: u64) -> Self {
+        Self { key: key(name), peer: None, expected_revision }
+    }
+}
+
+/// Names compare without case.
+fn key(name: &str) -> Box<str> {
+    name.to_ascii_lowercase().into()
+}

@@ -1,0 +1,171 @@
+//! PQuery: pages, samples, deltas.
+
+use super::{
+    cursor::{Cursor, Position},
+    moment::Now,
+    query::Query,
+    record::RecordState,
+    refusal::Refusal,
+    state::Table,
+    view,
+};
+use p2pdi::{
+    channel::REGISTRY_RESPONSE_MAX_BYTES,
+    cookie::CookieHash,
+    selector::NamePattern,
+    v1::{PQueryResponse, PeerRecord},
+};
+use prost::Message as _;
+use rand::seq::index;
+
+/// An answer takes no further record after this many bytes. A full page of the largest records that Register accepts is below it;
+/// records that an older registry accepted may not be.
+const PAGE_MAX_BYTES: usize = REGISTRY_RESPONSE_MAX_BYTES / 4 * 3;
+/// Most bytes around one record: a tag and a length.
+const FRAMING_BYTES: usize = 4;
+/// Most records looked at for one answer, so that a filter with few matches holds the table for about a millisecond.
+/// A page that is short because of it has a token to go on with.
+const SCAN_MAX: usize = 16_384;
+
+impl Table {
+    /// Extends the caller's lease and lists peers but the caller.
+    ///
+    /// # Errors
+    /// `CookieUnknown`, `LeaseExpired`, `PageTokenInvalid`.
+    pub fn query(&mut self, caller: &CookieHash, query: &Query, now: Now) -> Result<PQueryResponse, Refusal> {
+        let caller = self.refresh(caller, now)?;
+        let mut answer = PQueryResponse {
+            revision: self.revision,
+            active_peers: self.active.len() as u64,
+            ttl: Some(view::duration(self.ttl_ms())),
+            keep_alive_interval: Some(view::duration(self.interval_ms())),
+            ..PQueryResponse::default()
+        };
+        if query.sample > 0 {
+            answer.peers = self.sample(caller, query, now);
+            return Ok(answer);
+        }
+        let cursor = if query.page_token.is_empty() {
+            None
+        } else {
+            Some(Cursor::open(&query.page_token, query, &self.token_key).ok_or(Refusal::PageTokenInvalid)?)
+        };
+        let since = query.since_revision;
+        let complete = (self.compacted_revision..=self.revision).contains(&since);
+        let cursor = cursor.unwrap_or_else(|| {
+            answer.start_over = since > 0 && !complete;
+            let delta = since > 0 && complete;
+            let position = if delta { Position::Revision(since + 1) } else { Position::Slot(0) };
+            Cursor { position, revision: self.revision }
+        });
+        answer.revision = cursor.revision;
+        let next = match cursor.position {
+            // A record removed between two pages may be one that the delta should report.
+            Position::Revision(_) if !complete => return Err(Refusal::PageTokenInvalid),
+            Position::Revision(from) => {
+                self.delta(caller, from, cursor.revision, query, now, &mut answer).map(Position::Revision)
+            }
+            Position::Slot(from) => self.page(caller, from, query, now, &mut answer.peers).map(Position::Slot),
+        };
+        if let Some(position) = next {
+            answer.next_page_token = Cursor { position, ..cursor }.seal(query, &self.token_key);
+        }
+        Ok(answer)
+    }
+
+    /// Peers from slot `from` on. Gives the slot of the next page.
+    fn page(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
+        let mut bytes = 0;
+        let mut add = |slot: u32| {
+            if let Some(record) = self.records.get(slot).filter(|record| slot != caller && query.lists(record, now)) {
+                let peer = view::peer(record, now);
+                bytes += peer.encoded_len() + FRAMING_BYTES;
+                peers.push(peer);
+            }
+            peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES
+        };
+        if let Some(name) = query.pattern.as_ref().and_then(NamePattern::exact) {
+            let (peer, observer) = self.records.by_name(name);
+            [peer, observer].into_iter().flatten().for_each(|slot| {
+                add(slot);
+            });
+            return None;
+        }
+        let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
+        for (scanned, slot) in (from..end).enumerate() {
+            if scanned >= SCAN_MAX {
+                return Some(slot);
+            }
+            if add(slot) {
+                return (slot + 1 < end).then_some(slot + 1);
+            }
+        }
+        None
+    }
+
+    /// What changed in the revisions `from..=until`. Gives the revision of the next page.
+    fn delta(&self, caller: u32, from: u64, until: u64, query: &Query, now: Now, answer: &mut PQueryResponse) -> Option<u64> {
+        if from > until {
+            return None;
+        }
+        let mut changed = self.changed.range(from..=until).peekable();
+        let mut inactive = self.inactive.range(from..=until).peekable();
+        let mut bytes = 0;
+        for scanned in 0.. {
+            let earlier = match (changed.peek(), inactive.peek()) {
+                (None, None) => return None,
+                (Some((changed, _)), Some((inactive, _))) => changed < inactive,
+                (changed, _) => changed.is_some(),
+            };
+            let entries = if earlier { &mut changed } else { &mut inactive };
+            let (revision, slot) = entries.peek().map(|(revision, slot)| (**revision, **slot))?;
+            let full = answer.peers.len() + answer.gone.len() >= query.page_size || bytes >= PAGE_MAX_BYTES;
+            if full || scanned >= SCAN_MAX {
+                return Some(revision);
+            }
+            entries.next();
+            let Some(record) = self.records.get(slot).filter(|_| slot != caller) else { continue };
+            let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.strings.name()));
+            if record.state == RecordState::Active {
+                if query.lists(record, now) {
+                    let peer = view::peer(record, now);
+                    bytes += peer.encoded_len() + FRAMING_BYTES;
+                    answer.peers.push(peer);
+                } else if named && record.labels_revision > query.since_revision {
+                    // It may have had the labels when the caller last asked.
+                    answer.gone.push(view::gone(record, revision));
+                }
+            } else if named
+                && (record.peer.strings.labels().contain(&query.labels) || record.labels_revision > query.since_revision)
+            {
+                answer.gone.push(view::gone(record, revision));
+            }
+        }
+        None
+    }
+
+    /// Random peers. With a filter, at most [`SCAN_MAX`] random peers are looked at.
+    fn sample(&mut self, caller: u32, query: &Query, now: Now) -> Vec<PeerRecord> {
+        let all = self.active.len();
+        let unfiltered = query.pattern.is_none() && query.labels.is_empty();
+        // Two more: the caller, and one whose lease ran out just now.
+        let picks = if unfiltered { query.sample + 2 } else { SCAN_MAX };
+        let exact = query.pattern.as_ref().and_then(NamePattern::exact);
+        let picked: Vec<u32> = match exact {
+            Some(name) => self.records.by_name(name).0.into_iter().collect(),
+            None => index::sample(&mut self.rng, all, picks.min(all)).into_iter().map(|index| self.active[index]).collect(),
+        };
+        let records = picked.into_iter().filter(|slot| *slot != caller).filter_map(|slot| self.records.get(slot));
+        let fitting = records.filter(|record| query.lists(record, now)).take(query.sample);
+        let mut bytes = 0;
+        let mut peers = Vec::new();
+        for peer in fitting.map(|record| view::peer(record, now)) {
+            bytes += peer.encoded_len() + FRAMING_BYTES;
+            peers.push(peer);
+            if bytes >= PAGE_MAX_BYTES {
+                break;
+            }
+        }
+        peers
+    }
+}

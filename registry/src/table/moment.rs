@@ -1,0 +1,10 @@
+//! The time, as the table is told it.
+
+/// One moment, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a monotonic clock. Leases run by it.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970. Timestamps and the 30 days of registrations run by it.
+    pub wall_ms: u64,
+}

@@ -1,0 +1,92 @@
+//! What a table holds.
+
+use super::{addresses::Addresses, deadlines::Deadlines, moment::Now, record::Records, settings::Settings, view};
+use p2pdi::v1::PeerRecord;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::collections::BTreeMap;
+
+/// Numbers for status pages and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Peers with a lease.
+    pub active: usize,
+    /// Peers that left or whose lease ran out, kept for [`super::FORGET_AFTER_MS`].
+    pub inactive: usize,
+    /// Callers that only ask.
+    pub observers: usize,
+    /// The change counter.
+    pub revision: u64,
+    /// Changes that the store has not answered yet.
+    pub in_flight: usize,
+}
+
+/// The lease table. See the module.
+pub struct Table {
+    pub(super) settings: Settings,
+    pub(super) records: Records,
+    pub(super) deadlines: Deadlines,
+    /// Slots of active peers in no order, for random samples.
+    pub(super) active: Vec<u32>,
+    /// Active peers by the revision of their last change.
+    pub(super) changed: BTreeMap<u64, u32>,
+    /// Inactive peers by the revision at which they became so: the oldest come first.
+    pub(super) inactive: BTreeMap<u64, u32>,
+    pub(super) observers: usize,
+    pub(super) addresses: Addresses,
+    /// Changes that the store has not answered yet.
+    pub(super) in_flight: usize,
+    /// How many of them remove a record.
+    pub(super) removing: usize,
+    /// Revision of the latest change applied.
+    pub(super) revision: u64,
+    /// Deltas since an earlier revision than this are not complete: what they should report has been removed.
+    pub(super) compacted_revision: u64,
+    pub(super) rng: StdRng,
+    /// Key of the page tokens' authentication codes.
+    pub(super) token_key: [u8; 32],
+}
+
+impl Table {
+    /// An empty table. `seed` keys its hashes and page tokens, and feeds its random choices.
+    pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        let (name_key, token_key) = (rng.random(), rng.random());
+        Self {
+            settings,
+            records: Records::new(name_key),
+            deadlines: Deadlines::default(),
+            active: Vec::new(),
+            changed: BTreeMap::new(),
+            inactive: BTreeMap::new(),
+            observers: 0,
+            addresses: Addresses::default(),
+            in_flight: 0,
+            removing: 0,
+            revision: 1,
+            compacted_revision: 1,
+            rng,
+            token_key,
+        }
+    }
+
+    /// Numbers for status pages and metrics.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            active: self.active.len(),
+            inactive: self.inactive.len(),
+            observers: self.observers,
+            revision: self.revision,
+            in_flight: self.in_flight,
+        }
+    }
+
+    /// The change counter.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Up to `limit` active peers, for the status page.
+    pub fn some_active(&self, limit: usize, now: Now) -> Vec<PeerRecord> {
+        self.active.iter().take(limit).filter_map(|slot| self.records.get(*slot)).map(|record| view::peer(record, now)).collect()
+    }
+}
