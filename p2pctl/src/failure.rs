@@ -4,7 +4,7 @@ use p2pdi::{
     field::{InvalidField, is_terminal_control},
     status::{self, Reason},
 };
-use peerd::{node::NodeError, transfer::FetchError, transfer::partial::WriteError};
+use peerd::{node::NodeError, transfer::FetchError, transfer::destination::WriteError};
 use std::{fmt, io, process::ExitCode, time::Duration};
 use tonic::{Code, Status};
 
@@ -127,9 +127,9 @@ impl From<FetchError> for Failure {
             FetchError::Write(WriteError::TargetExists { .. }) => {
                 failure.hint("--force replaces it, --out puts the document elsewhere")
             }
-            FetchError::Write(WriteError::NoRoom { .. }) => failure.hint("free some room, or choose another folder with --out"),
+            FetchError::Write(WriteError::NoSpace { .. }) => failure.hint("free some space, or choose another folder with --out"),
             FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                failure.hint("free some room and run this again: what is verified is kept and not fetched again")
+                failure.hint("free some space and run this again: what is verified is kept and not fetched again")
             }
             FetchError::Sources { kept_bytes, .. } if *kept_bytes > 0 => {
                 failure.hint(format!("{kept_bytes} verified bytes are kept; run this again to go on from there"))

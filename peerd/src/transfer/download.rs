@@ -1,8 +1,9 @@
-//! One GetRFC stream, received: what it may send, and the way of its bytes to the disk.
+//! Receives one GetRFC stream: checks its messages and passes its bytes to the disk.
 
 use super::{
     chunk::CHUNK_BYTES,
-    partial::{Partial, WriteError, WrongPiece},
+    destination::WriteError,
+    piece_store::{PieceStore, WrongPiece},
     progress::Progress,
     source_selection::Fault,
 };
@@ -23,42 +24,42 @@ use std::{
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use tonic::{Code, Status, Streaming};
 
-/// Chunks between the network and the disk: enough that neither waits for the other's hiccups, 4 MiB at most.
+/// Chunks queued between the network and the disk, 4 MiB at most: enough to absorb short delays of either.
 const WRITE_QUEUE: usize = 16;
 
-/// Fewer bytes than this in the time that a source may stay silent are as good as none.
+/// A source that sends fewer bytes than this within the stall timeout counts as stalled.
 const DRIP_BYTES: u64 = 4 * 1024;
 
 /// Why a source failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It refused or broke off.
+    /// It refused, or the call failed.
     #[error("{}", status::describe(.0))]
     Refused(Status),
-    /// It said nothing for too long.
-    #[error("stalled: too little came for {} s", .0.as_secs_f32())]
+    /// It sent too little for the length of the stall timeout.
+    #[error("stalled: less than {DRIP_BYTES} bytes in {} s", .0.as_secs_f32())]
     Stalled(Duration),
-    /// It ended before the range did.
-    #[error("ended early: {got} of {expected} bytes came")]
+    /// The stream ended before the range did.
+    #[error("ended early: received {got} of {expected} bytes")]
     EndedEarly {
-        /// Bytes that came.
+        /// Bytes received.
         got: u64,
-        /// Bytes that should have come.
+        /// Bytes expected.
         expected: u64,
     },
-    /// It does not keep to the contract.
+    /// It broke the contract.
     #[error("broke the protocol: {0}")]
     Protocol(String),
-    /// It says something about the document that cannot be.
-    #[error("sent a bad header: {0}")]
+    /// Its header has an invalid field.
+    #[error("sent an invalid header: {0}")]
     Header(#[from] InvalidField),
-    /// It sent bytes that are not the document's.
+    /// It sent bytes that do not match the piece's hash.
     #[error("sent wrong bytes in piece {0}")]
     WrongBytes(usize),
 }
 
 impl SourceError {
-    /// Whether to ask it again.
+    /// Whether the source may be asked again.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
@@ -70,7 +71,7 @@ impl SourceError {
                 | Code::Unimplemented
                 | Code::PermissionDenied
                 | Code::Unauthenticated => Fault::Final,
-                // Said by the server, not made of a broken connection.
+                // A status that the server sent; one made of a broken connection has a source.
                 Code::ResourceExhausted | Code::Unavailable if status.source().is_none() => Fault::Busy,
                 _ => Fault::Passing,
             },
@@ -78,21 +79,21 @@ impl SourceError {
         }
     }
 
-    /// Whether nothing it said is to be believed.
+    /// Whether nothing that the source said can be trusted.
     pub fn is_lie(&self) -> bool {
         matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))
     }
 }
 
-/// A stream whose header came.
+/// A stream after its header.
 pub struct Incoming {
     stream: Streaming<GetRfcResponse>,
     stall: Duration,
-    /// When the present window of [`DRIP_BYTES`] began, and what came in it.
+    /// Start of the current window for [`DRIP_BYTES`], and the bytes received in it.
     window: (Instant, u64),
 }
 
-/// Asks `source` and waits for the header.
+/// Sends `request` to `source` and waits for the header.
 ///
 /// # Errors
 /// When it cannot be reached, refuses, stalls, or sends something else first.
@@ -123,34 +124,34 @@ impl Incoming {
         }
     }
 
-    /// Receives `range` into `partial`. Returns it with how many bytes were verified and how the source did.
+    /// Receives `range` into `store`. Returns how many bytes were verified, and the source's error if it failed.
     ///
     /// # Errors
-    /// When the disk fails, which is no source's fault.
+    /// When the disk fails.
     pub async fn download(
         mut self,
-        mut partial: Partial,
+        store: &Arc<PieceStore>,
         range: Range<u64>,
         progress: Arc<Progress>,
-    ) -> Result<(Partial, u64, Result<(), SourceError>), WriteError> {
+    ) -> Result<(u64, Result<(), SourceError>), WriteError> {
         let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
-        let writer = spawn_blocking(move || {
+        let mut writer = store.writer();
+        let writing = spawn_blocking(move || {
             let mut verified = 0;
-            partial.restart_piece();
             while let Some((offset, data)) = chunks.blocking_recv() {
-                match partial.write(offset, &data)? {
+                match writer.write(offset, &data)? {
                     Ok(bytes) => {
                         verified += bytes;
                         progress.advance(bytes);
                     }
-                    Err(wrong) => return Ok((partial, verified, Some(wrong))),
+                    Err(wrong) => return Ok((verified, Some(wrong))),
                 }
             }
-            Ok((partial, verified, None))
+            Ok((verified, None))
         });
-        let received = self.pass_on(&range, &to_disk).await;
+        let received = self.forward(&range, &to_disk).await;
         drop(to_disk);
-        let (partial, verified, wrong) = match writer.await {
+        let (verified, wrong) = match writing.await {
             Ok(written) => written?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
@@ -158,7 +159,7 @@ impl Incoming {
             Some(WrongPiece { index }) => Err(SourceError::WrongBytes(index)),
             None => received,
         };
-        Ok((partial, verified, source))
+        Ok((verified, source))
     }
 
     /// Receives a small document into memory.
@@ -176,7 +177,7 @@ impl Incoming {
         if Some(hasher.finalize()) == hashes.get(0) { Ok(whole.freeze()) } else { Err(SourceError::WrongBytes(0)) }
     }
 
-    /// The next chunk of a range of which `at` is the next byte; `None` when all of it came and the stream ended.
+    /// The next chunk of `range`, which begins at byte `at`; `None` at the end of a complete stream.
     async fn next_chunk(&mut self, at: u64, range: &Range<u64>) -> Result<Option<(u64, Bytes)>, SourceError> {
         let Some(part) = self.next().await? else {
             let (got, expected) = (at - range.start, range.end - range.start);
@@ -186,10 +187,7 @@ impl Incoming {
             return Err(SourceError::Protocol("a second header".into()));
         };
         if offset != at || data.is_empty() {
-            return Err(SourceError::Protocol(format!(
-                "a chunk of {} bytes for offset {offset}, where {at} was next",
-                data.len()
-            )));
+            return Err(SourceError::Protocol(format!("a chunk of {} bytes at offset {offset}, expected {at}", data.len())));
         }
         if data.len() > CHUNK_BYTES {
             return Err(SourceError::Protocol(format!("a chunk of {} bytes; at most {CHUNK_BYTES} are allowed", data.len())));
@@ -202,17 +200,17 @@ impl Incoming {
             self.window = (Instant::now(), 0);
         }
         if data.len() as u64 > range.end - at {
-            return Err(SourceError::Protocol("more bytes than it said".into()));
+            return Err(SourceError::Protocol("more bytes than its header says".into()));
         }
         Ok(Some((offset, data)))
     }
 
-    async fn pass_on(&mut self, range: &Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
+    async fn forward(&mut self, range: &Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
         let mut at = range.start;
         while let Some((offset, data)) = self.next_chunk(at, range).await? {
             at += data.len() as u64;
             if to_disk.send((offset, data)).await.is_err() {
-                // The writer ended first and says why.
+                // The writer ended first and reports the error.
                 return Ok(());
             }
         }

@@ -1,8 +1,9 @@
-//! Fetches one document verified into a folder, from one holder after the other until it is whole.
+//! Fetches one document, verified, into a folder: from one holder at a time, trying the next until it is complete.
 
 use super::{
+    destination::{WriteError, locate},
     download::{self, Incoming, SourceError},
-    partial::{self, Partial, WriteError},
+    piece_store::PieceStore,
     progress::Progress,
     source_selection::{SourceReport, SourceSelection},
 };
@@ -28,34 +29,34 @@ use tokio::task::spawn_blocking;
 
 /// How long a source may stay silent before another one is asked.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a partial file may stay locked before the fetch is refused: one that was just given up may still be writing its last
-/// pieces, or the system be syncing them.
+/// How long to wait for a locked partial file before the fetch is refused: a fetch that was just cancelled may still be writing or
+/// syncing its last pieces.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// How often the lock is tried meanwhile.
+/// Pause between two attempts to lock it.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-/// How often the network is asked for further holders once all known ones failed.
+/// How often further holders are searched for once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
 
-/// How to fetch.
+/// Options of a fetch.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
-    /// The target folder; made when missing.
+    /// The target folder; created if missing.
     pub out: PathBuf,
-    /// The name it gets there; that of the document where none is given. Holders may have the same content under other names.
+    /// The file's name there; by default the document's name. Holders may have the same content under other names.
     pub save_as: Option<DocumentName>,
     /// Replace a file of the same name with other content.
     pub replace: bool,
-    /// See [`STALL_TIMEOUT`].
+    /// How long a source may stay silent. Default: [`STALL_TIMEOUT`].
     pub stall: Duration,
 }
 
-/// Finds holders of a document while it is fetched.
+/// Searches for holders of a document while it is fetched.
 pub trait FindHolders: Sync {
-    /// Who has the document with this hash, as far as can be found out now.
+    /// The holders of the document with this hash that can be found now.
     fn holders(&self, hash: ContentHash) -> impl Future<Output = Vec<Source>> + Send;
 }
 
-/// Finds nobody: for a fetch whose holders are all named already.
+/// Finds no further holders: for a fetch whose holders are all given.
 #[derive(Debug, Clone, Copy)]
 pub struct NobodyElse;
 
@@ -65,39 +66,39 @@ impl FindHolders for NobodyElse {
     }
 }
 
-/// A document that is there.
+/// A fetched document.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// Which.
+    /// The document.
     pub document: DocumentInfo,
-    /// Where.
+    /// The file.
     pub path: PathBuf,
-    /// It was there before; nothing was fetched.
+    /// Whether the file existed already and nothing was fetched.
     pub already_there: bool,
-    /// Bytes fetched now.
+    /// Bytes fetched by this fetch.
     pub fetched_bytes: u64,
     /// Bytes that an earlier, interrupted fetch had verified.
     pub resumed_bytes: u64,
-    /// From the first request to the synced file.
+    /// Time from the first request to the synced file.
     pub elapsed: Duration,
-    /// Who sent what, and who was dropped why.
+    /// Bytes from each source, and why sources were dropped.
     pub sources: Vec<SourceReport>,
 }
 
 /// Why a document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The disk.
+    /// The disk refused.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// No holder was left.
+    /// Every holder failed.
     #[error("no holder could deliver {wanted}: {}", list(.sources))]
     Sources {
-        /// What was wanted.
+        /// The document asked for.
         wanted: DocumentSelector,
-        /// Each holder and its fault.
+        /// Each holder and why it was dropped.
         sources: Vec<SourceReport>,
-        /// Bytes that are verified and kept for the next try.
+        /// Verified bytes that the partial file keeps for the next fetch.
         kept_bytes: u64,
     },
 }
@@ -110,12 +111,12 @@ fn list(sources: &[SourceReport]) -> String {
     sources.iter().map(each).collect::<Vec<_>>().join("; ")
 }
 
-/// Fetches `wanted` from `sources`, then from whom `finder` names, into `options.out`.
+/// Fetches `wanted` from `sources`, then from the holders that `finder` finds, into `options.out`.
 ///
-/// The document's identity is settled by the first valid header; from then on only its hash is asked for.
+/// The first valid header decides which document it is; later requests ask for its hash only.
 ///
 /// # Errors
-/// When the disk refuses, or every holder failed. What is verified stays in the partial file.
+/// When the disk refuses, or every holder failed. Verified pieces stay in the partial file.
 pub async fn fetch(
     channels: &ChannelPool,
     wanted: &DocumentSelector,
@@ -141,7 +142,7 @@ pub async fn fetch(
                 continue;
             }
             let kept_bytes = match &state {
-                State::Receiving { partial, .. } => partial.size() - partial.missing_bytes(),
+                State::Receiving { store, .. } => store.size() - store.missing_bytes(),
                 State::Unknown | State::Complete { .. } => 0,
             };
             return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes });
@@ -158,22 +159,22 @@ pub async fn fetch(
             }
         }
         state = match state {
-            State::Receiving { document, partial, resumed } if partial.is_whole() => {
-                return run.finish(document, *partial, resumed).await;
+            State::Receiving { document, store, resumed } if store.is_complete() => {
+                return run.finish(document, store, resumed).await;
             }
             State::Receiving { .. } | State::Unknown => state,
-            State::Complete { document, path, already } => return Ok(run.there(document, path, already)),
+            State::Complete { document, path, already } => return Ok(run.complete(document, path, already)),
         };
     }
 }
 
-/// What is known so far.
+/// State of a fetch.
 enum State {
-    /// No valid header came yet.
+    /// No valid header yet.
     Unknown,
-    /// The document is known and some of it may be there.
-    Receiving { document: DocumentInfo, partial: Box<Partial>, resumed: u64 },
-    /// The target has this content; already before, or now.
+    /// The document is known; some pieces may be verified.
+    Receiving { document: DocumentInfo, store: Arc<PieceStore>, resumed: u64 },
+    /// The target has the document's content; `already`: it had it before.
     Complete { document: DocumentInfo, path: PathBuf, already: bool },
 }
 
@@ -187,18 +188,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Lets source `index` send what is missing until it is done or fails.
+    /// Receives the missing pieces from source `index` until none is missing or it fails.
     async fn ask(&mut self, state: State, index: usize) -> Result<(State, Result<(), SourceError>), FetchError> {
         let source = self.sources.get(index).clone();
         let (state, opened) = match state {
             State::Unknown => match self.identify(&source).await {
                 Ok((document, hashes, incoming)) if hashes.pieces().count() == 1 => match incoming.collect(&hashes).await {
                     Ok(data) => {
-                        let taken = self.take_small(document, hashes, data).await?;
-                        if let State::Complete { document, already: false, .. } = &taken {
+                        let written = self.write_small(document, hashes, data).await?;
+                        if let State::Complete { document, already: false, .. } = &written {
                             self.sources.progressed(index, document.size());
                         }
-                        return Ok((taken, Ok(())));
+                        return Ok((written, Ok(())));
                     }
                     Err(error) => return Ok((State::Unknown, Err(error))),
                 },
@@ -207,29 +208,28 @@ impl Run<'_> {
             },
             known => (known, None),
         };
-        let State::Receiving { document, mut partial, resumed } = state else { return Ok((state, Ok(()))) };
-        let whole = 0..partial.size();
-        // The stream that brought the header goes on with the whole document; of use only if all of it is missing.
-        let mut ready = opened.filter(|_| partial.next_missing().as_ref() == Some(&whole));
-        while let Some(range) = partial.next_missing() {
+        let State::Receiving { document, store, resumed } = state else { return Ok((state, Ok(()))) };
+        let whole = 0..store.size();
+        // The stream that brought the header continues with the whole document: useful only if all pieces are missing.
+        let mut ready = opened.filter(|_| store.next_missing().as_ref() == Some(&whole));
+        while let Some(range) = store.next_missing() {
             let incoming = match ready.take() {
                 Some(incoming) => incoming,
                 None => match self.resume(&source, &document, range.clone()).await {
                     Ok(incoming) => incoming,
-                    Err(error) => return Ok((State::Receiving { document, partial, resumed }, Err(error))),
+                    Err(error) => return Ok((State::Receiving { document, store, resumed }, Err(error))),
                 },
             };
-            let (back, verified, received) = incoming.download(*partial, range, Arc::clone(self.progress)).await?;
-            partial = Box::new(back);
+            let (verified, received) = incoming.download(&store, range, Arc::clone(self.progress)).await?;
             self.sources.progressed(index, verified);
             if let Err(error) = received {
-                return Ok((State::Receiving { document, partial, resumed }, Err(error)));
+                return Ok((State::Receiving { document, store, resumed }, Err(error)));
             }
         }
-        Ok((State::Receiving { document, partial, resumed }, Ok(())))
+        Ok((State::Receiving { document, store, resumed }, Ok(())))
     }
 
-    /// Asks for the whole of what is wanted and checks the header.
+    /// Asks for the whole document and checks the header.
     async fn identify(&self, source: &Source) -> Result<(DocumentInfo, PieceHashes, Incoming), SourceError> {
         let wanted = match self.wanted {
             DocumentSelector::Number(number) => get_rfc_request::Document::Number(*number),
@@ -240,12 +240,12 @@ impl Run<'_> {
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let hashes = header.piece_hashes.clone();
         let document = check_header(&header, 0, None)?;
-        let right = match self.wanted {
+        let is_wanted = match self.wanted {
             DocumentSelector::Number(number) => document.number == Some(*number),
             DocumentSelector::Name(name) => document.name.as_str().eq_ignore_ascii_case(name.as_str()),
             DocumentSelector::Hash(hash) => document.hash == *hash,
         };
-        if !right {
+        if !is_wanted {
             return Err(SourceError::Protocol(format!("answered with {} instead of {}", document.name, self.wanted)));
         }
         let hashes = PieceHashes::verified(document.pieces, &hashes, &document.hash).map_err(InvalidField::from)?;
@@ -273,17 +273,17 @@ impl Run<'_> {
         Ok(incoming)
     }
 
-    /// Looks at the target and opens the partial file.
+    /// Checks the target and opens the piece store.
     async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
         let (out, replace, name) = self.destination(&document);
         let state = when_unlocked(move || {
-            let (path, there) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
-            if there {
-                return Ok(State::Complete { document: document.clone(), path, already: true });
+            let (path, already) = locate(&out, &name, &document.hash, document.size(), replace)?;
+            if already {
+                return Ok(State::Complete { document: document.clone(), path, already });
             }
-            let partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
-            let resumed = partial.size() - partial.missing_bytes();
-            Ok(State::Receiving { document: document.clone(), partial: Box::new(partial), resumed })
+            let store = PieceStore::open(&out, path, &name, hashes.clone(), replace)?;
+            let resumed = store.size() - store.missing_bytes();
+            Ok(State::Receiving { document: document.clone(), store: Arc::new(store), resumed })
         })
         .await?;
         if let State::Receiving { document, resumed, .. } = &state {
@@ -292,14 +292,14 @@ impl Run<'_> {
         Ok(state)
     }
 
-    /// Where a number or a name was asked for, the document is what its first holder says it is. One whose bytes are not that
-    /// document said nothing, as long as nobody else sent a piece of it.
+    /// Forgets the document that a lying source named for a number or a name, unless another source sent a piece of it: the next
+    /// valid header decides again.
     async fn forget(&self, state: State) -> Result<State, FetchError> {
         match state {
-            State::Receiving { partial, .. }
-                if !matches!(self.wanted, DocumentSelector::Hash(_)) && partial.missing_bytes() == partial.size() =>
+            State::Receiving { store, .. }
+                if !matches!(self.wanted, DocumentSelector::Hash(_)) && store.missing_bytes() == store.size() =>
             {
-                off_runtime(move || partial.discard()).await?;
+                off_runtime(move || store.discard()).await?;
                 self.progress.begin(0, 0);
                 Ok(State::Unknown)
             }
@@ -307,39 +307,39 @@ impl Run<'_> {
         }
     }
 
-    async fn finish(self, document: DocumentInfo, partial: Partial, resumed_bytes: u64) -> Result<Fetched, FetchError> {
-        let path = off_runtime(move || partial.finish()).await?;
+    async fn finish(self, document: DocumentInfo, store: Arc<PieceStore>, resumed_bytes: u64) -> Result<Fetched, FetchError> {
+        let path = off_runtime(move || store.finish()).await?;
         let fetched_bytes = document.size() - resumed_bytes;
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
         Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources })
     }
 
-    /// Takes a document of one piece: it fits in memory, and goes to the disk in one step.
-    async fn take_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
+    /// Writes a document of one piece, which was received into memory.
+    async fn write_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
         let (out, replace, name) = self.destination(&document);
-        let taken = when_unlocked(move || {
+        let written = when_unlocked(move || {
             let document = document.clone();
-            let (path, already) = partial::target(&out, &name, &document.hash, document.size(), replace)?;
+            let (path, already) = locate(&out, &name, &document.hash, document.size(), replace)?;
             if already {
                 return Ok(State::Complete { document, path, already });
             }
-            let mut partial = Partial::open(&out, path, &name, hashes.clone(), replace)?;
-            if !partial.is_whole() {
-                // Its bytes were checked when they came.
-                let _checked = partial.write(0, &data)?;
+            let store = Arc::new(PieceStore::open(&out, path, &name, hashes.clone(), replace)?);
+            if !store.is_complete() {
+                // Its hash was checked on receipt.
+                let _checked = store.writer().write(0, &data)?;
             }
-            Ok(State::Complete { path: partial.finish()?, document, already })
+            Ok(State::Complete { path: store.finish()?, document, already })
         });
-        Ok(taken.await?)
+        Ok(written.await?)
     }
 
-    /// The folder, whether a file may be replaced, and the name there.
+    /// The target folder, whether a file there may be replaced, and the file's name.
     fn destination(&self, document: &DocumentInfo) -> (PathBuf, bool, DocumentName) {
         let name = self.options.save_as.as_ref().unwrap_or(&document.name);
         (self.options.out.clone(), self.options.replace, name.clone())
     }
 
-    fn there(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
+    fn complete(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
         self.progress.begin(document.size(), document.size());
         let fetched_bytes = if already_there { 0 } else { document.size() };
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
@@ -347,7 +347,7 @@ impl Run<'_> {
     }
 }
 
-/// Checks everything in a header but the piece hashes. `length`: the range asked for, `None` for all from `offset` on.
+/// Checks all of a header but the piece hashes. `length`: bytes asked for from `offset`; `None`: all up to the end.
 fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Result<DocumentInfo, SourceError> {
     let Some(document) = header.document.clone() else {
         return Err(SourceError::Protocol("a header without a document".into()));
@@ -356,7 +356,7 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
     let length = length.unwrap_or(document.size().saturating_sub(offset));
     if header.piece_size != document.pieces.piece_size() || header.offset != offset || header.served_length != length {
         return Err(SourceError::Protocol(format!(
-            "a header for {} bytes at {} in pieces of {}, where {length} bytes at {offset} in pieces of {} were asked for",
+            "its header says {} bytes at {} in pieces of {}; asked for were {length} bytes at {offset} in pieces of {}",
             header.served_length,
             header.offset,
             header.piece_size,
@@ -366,20 +366,20 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
     Ok(document)
 }
 
-/// Runs blocking work on a partial file, again while another fetch holds that file and [`LOCK_PATIENCE`] lasts.
+/// Runs blocking work on a partial file; retries for up to [`LOCK_PATIENCE`] while another fetch has it locked.
 async fn when_unlocked<T: Send + 'static>(
     work: impl Fn() -> Result<T, WriteError> + Clone + Send + 'static,
 ) -> Result<T, WriteError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         match off_runtime(work.clone()).await {
-            Err(WriteError::Busy { .. }) if begun.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_RETRY).await,
+            Err(WriteError::Locked { .. }) if started.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_RETRY).await,
             done => return done,
         }
     }
 }
 
-/// Runs blocking work; a panic in it goes on here.
+/// Runs blocking work in a thread of its own; a panic there continues here.
 async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T, WriteError> + Send + 'static) -> Result<T, WriteError> {
     match spawn_blocking(work).await {
         Ok(done) => done,

@@ -50,7 +50,7 @@ async fn links_below_the_folder_lead_nowhere() {
     fs::create_dir(&target.out).unwrap();
     std::os::unix::fs::symlink(elsewhere.path(), target.out.join("a")).unwrap();
     let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.contains("is a link"), "{said}");
+    assert!(said.contains("is a symbolic link"), "{said}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     // A link in place of the document is something else that exists, wherever it leads.
     fs::remove_file(target.out.join("a")).unwrap();
@@ -84,7 +84,7 @@ async fn a_document_larger_than_the_disk_is_refused_before_it_begins() {
     fs::create_dir(&target.out).unwrap();
     let Some(_small) = Mount::over(&target.out, "size=2m") else { return };
     let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("not enough room for rfc48.txt: "), "{said}");
+    assert!(said.starts_with("not enough space for rfc48.txt: "), "{said}");
     assert!(said.contains(&sample.size().to_string()) && said.contains("free"), "{said}");
     target.assert_nothing_visible();
 }
@@ -116,7 +116,7 @@ async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
     // Still full: told before anything is asked for again.
     let honest = Holder::honest(&sample).await;
     let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("not enough room") || said.contains("No space left"), "{said}");
+    assert!(said.starts_with("not enough space") || said.contains("No space left"), "{said}");
     let before = honest.sent_bytes();
 
     fs::remove_file(&ballast).unwrap();

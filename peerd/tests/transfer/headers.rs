@@ -49,7 +49,7 @@ async fn names_that_lead_outside_are_refused() {
         ["../rfc48.txt", "a/../../rfc48.txt", "/tmp/rfc48.txt", "..\\rfc48.txt", "C:rfc48.txt", "rfc\n48.txt", "a\0b", "", "."]
     {
         let why = bent_document(&wanted, move |document| document.name = name.into()).await;
-        assert!(why.starts_with("sent a bad header: name: document name"), "{why}");
+        assert!(why.starts_with("sent an invalid header: name: document name"), "{why}");
         assert!(!why.contains('\n') && !why.contains('\0'), "{why:?}");
     }
     for name in [".ssh/authorized_keys", ".bashrc", "a//b", "a/", "\u{202e}txt.exe"] {
@@ -152,7 +152,7 @@ async fn a_document_larger_than_any_disk_is_refused_before_anything_is_written()
     .await;
     let target = Target::new();
     let error = target.fetch(&DocumentSelector::Number(48), vec![liar.source("liar")]).await.unwrap_err();
-    assert!(error.to_string().contains("not enough room for rfc48.txt"), "{error}");
+    assert!(error.to_string().contains("not enough space for rfc48.txt"), "{error}");
     target.assert_nothing_visible();
     for (name, data) in target.files() {
         assert!(data.is_empty(), "{name}");

@@ -79,13 +79,13 @@ async fn chunks_with_gaps_overlaps_or_out_of_order_break_the_protocol() {
             messages
         })
         .await;
-        assert!(why.contains("was next"), "{why}");
+        assert!(why.contains("expected "), "{why}");
     }
     let twice = |_: &GetRfcRequest, mut messages: Vec<GetRfcResponse>| {
         messages.insert(2, messages[1].clone());
         messages
     };
-    assert!(bent(twice).await.0.contains("was next"));
+    assert!(bent(twice).await.0.contains("expected "));
     let empty = |_: &GetRfcRequest, mut messages: Vec<GetRfcResponse>| {
         messages.insert(1, chunk(0, ""));
         messages
@@ -103,7 +103,7 @@ async fn more_than_was_said_breaks_the_protocol() {
     .await;
     let target = Target::new();
     let error = target.fetch(&hash(&sample), vec![liar.source("liar")]).await.unwrap_err();
-    assert!(error.to_string().contains("more bytes than it said"), "{error}");
+    assert!(error.to_string().contains("more bytes than its header says"), "{error}");
     target.assert_nothing_visible();
 }
 
@@ -199,7 +199,7 @@ async fn a_header_alone_is_an_early_end() {
     let error = target.fetch(&hash(&sample), vec![quitter.source("quitter"), silent.source("silent")]).await.unwrap_err();
     let said = error.to_string();
     let FetchError::Sources { sources, kept_bytes: 0, .. } = error else { panic!("{said}") };
-    assert!(dropped(&sources, "quitter").contains("ended early: 0 of"), "{said}");
+    assert!(dropped(&sources, "quitter").contains("ended early: received 0 of"), "{said}");
     assert!(dropped(&sources, "silent").contains("ended early"), "{said}");
     target.assert_nothing_visible();
 }

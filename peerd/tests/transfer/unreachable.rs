@@ -52,7 +52,7 @@ async fn a_connection_that_is_taken_and_never_answered() {
         }
     });
     let said = alone(address).await;
-    assert!(said.contains("stalled: too little came for 0.5 s"), "{said}");
+    assert!(said.contains("stalled: less than 4096 bytes in 0.5 s"), "{said}");
     beside_an_honest_one(address).await;
     taking.abort();
 }

@@ -1,0 +1,538 @@
+//! The verified pieces of one document under way, in a partial file that any number of streams fill.
+//!
+//! The partial file is hidden, beside the target, and named after the document's hash, so that a later fetch of the same content,
+//! and of no other, continues with it. Nothing but its bytes says which pieces it holds: opening it hashes every piece, and what
+//! does not match counts as missing. So a crash at any moment, or a change by another program, costs at most the pieces it
+//! touched.
+//!
+//! Each stream writes through a [`PieceWriter`] of its own, which holds at most one piece exclusively: no two streams write the
+//! same bytes, and nothing writes to a verified piece. Blocking; call it off the runtime.
+
+use super::destination::{HASH_READ_BYTES, WriteError, create_folders};
+use p2pdi::{
+    content::{PieceHasher, PieceHashes},
+    document::DocumentName,
+};
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    ops::Range,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+/// Hexadecimal digits of the hash in a partial file's name: enough to tell versions apart.
+const NAME_HASH_DIGITS: usize = 16;
+/// After this many bytes written, the kernel is asked to begin writing them out, so that the final sync is short.
+const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
+/// What must stay free on the target's file system beside the document: metadata and other programs' work.
+const SPARE_BYTES: u64 = 1024 * 1024;
+
+/// A piece whose received bytes do not match its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongPiece {
+    /// The piece's index.
+    pub index: usize,
+}
+
+/// Why bytes cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Some of the range is not verified, or lies past the end.
+    #[error("bytes {} to {} are not verified yet", range.start, range.end)]
+    NotVerified {
+        /// The bytes asked for.
+        range: Range<u64>,
+    },
+    /// The operating system refused.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The partial file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// The partial file of a document, its lock, and which pieces are verified. Shared by all streams that fill it.
+#[derive(Debug)]
+pub struct PieceStore {
+    /// Locked for as long as the store lives.
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    /// Whether a file of other content at the target may be replaced.
+    replace: bool,
+    hashes: PieceHashes,
+    pieces: Mutex<Vec<Piece>>,
+    unflushed_bytes: AtomicU64,
+    flush: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is known of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Missing,
+    /// A writer receives it.
+    Claimed,
+    Verified,
+}
+
+impl PieceStore {
+    /// Opens or creates the partial file for `target` and hashes the pieces it holds already.
+    ///
+    /// # Errors
+    /// When the folder cannot be created or written, lacks free space, or another fetch has locked the file.
+    pub fn open(
+        folder: &Path,
+        target: PathBuf,
+        name: &DocumentName,
+        hashes: PieceHashes,
+        replace: bool,
+    ) -> Result<Self, WriteError> {
+        let parent = create_folders(folder, name)?;
+        let hash = hashes.merge().to_string();
+        let path = parent.join(format!(".{}.{}.part", name.file_name(), &hash[..NAME_HASH_DIGITS]));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            // A symbolic link in place of the partial file would redirect the writes.
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .map_err(WriteError::io("write", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path }),
+            Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", &path)(error)),
+        }
+        let pieces = verify(&file, &hashes).map_err(WriteError::io("read", &path))?;
+        let store = Self {
+            file,
+            path,
+            target,
+            replace,
+            hashes,
+            pieces: Mutex::new(pieces),
+            unflushed_bytes: AtomicU64::new(0),
+            flush: Mutex::default(),
+        };
+        store.check_space(&parent, name)?;
+        Ok(store)
+    }
+
+    fn check_space(&self, parent: &Path, name: &DocumentName) -> Result<(), WriteError> {
+        let Ok(disk) = rustix::fs::statvfs(parent) else { return Ok(()) };
+        let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let needed = self.missing_bytes();
+        // Small documents may still fit on a nearly full disk; the write itself shows it.
+        if needed > SPARE_BYTES && needed.saturating_add(SPARE_BYTES) > available {
+            return Err(WriteError::NoSpace { name: name.clone(), folder: parent.to_owned(), needed, available });
+        }
+        Ok(())
+    }
+
+    /// Bytes of the document.
+    pub fn size(&self) -> u64 {
+        self.hashes.pieces().size()
+    }
+
+    /// Bytes of pieces not verified yet.
+    pub fn missing_bytes(&self) -> u64 {
+        let pieces = self.hashes.pieces();
+        let states = self.pieces();
+        let missing = states.iter().enumerate().filter(|(_, piece)| **piece != Piece::Verified);
+        missing.map(|(index, _)| pieces.range(index)).map(|range| range.end - range.start).sum()
+    }
+
+    /// Whether every piece is verified.
+    pub fn is_complete(&self) -> bool {
+        self.pieces().iter().all(|piece| *piece == Piece::Verified)
+    }
+
+    /// The first run of pieces that are neither verified nor being received, as a range of bytes.
+    pub fn next_missing(&self) -> Option<Range<u64>> {
+        let pieces = self.hashes.pieces();
+        let states = self.pieces();
+        let first = states.iter().position(|piece| *piece == Piece::Missing)?;
+        let run = states[first..].iter().take_while(|piece| **piece == Piece::Missing).count();
+        Some(pieces.range(first).start..pieces.range(first + run - 1).end)
+    }
+
+    /// A writer for one stream.
+    pub fn writer(self: &Arc<Self>) -> PieceWriter {
+        PieceWriter { store: Arc::clone(self), current: None }
+    }
+
+    /// Reads `buffer.len()` bytes from `offset`.
+    ///
+    /// # Errors
+    /// When a piece in that range is not verified, or the disk refuses.
+    pub fn read_verified(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let range = offset..offset.saturating_add(buffer.len() as u64);
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let pieces = self.hashes.pieces();
+        let is_verified = range.end <= pieces.size() && {
+            let states = self.pieces();
+            states[pieces.index_at(range.start)..=pieces.index_at(range.end - 1)].iter().all(|piece| *piece == Piece::Verified)
+        };
+        if !is_verified {
+            return Err(ReadError::NotVerified { range });
+        }
+        self.file.read_exact_at(buffer, offset).map_err(|source| ReadError::Io { path: self.path.clone(), source })
+    }
+
+    /// Makes the complete document appear under its name: sync, then rename.
+    ///
+    /// # Errors
+    /// When the disk refuses; the partial file stays.
+    pub fn finish(&self) -> Result<PathBuf, WriteError> {
+        let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
+        if written != self.size() {
+            self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
+        }
+        self.file.sync_all().map_err(WriteError::io("write", &self.path))?;
+        // The folder is not synced: the content is on the disk, so a power failure leaves it under one of its two names.
+        self.rename()?;
+        Ok(self.target.clone())
+    }
+
+    /// Removes the partial file: there is no such document.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn discard(&self) -> Result<(), WriteError> {
+        fs::remove_file(&self.path).map_err(WriteError::io("remove", &self.path))
+    }
+
+    /// A file that appeared at the target meanwhile is replaced only on request.
+    fn rename(&self) -> Result<(), WriteError> {
+        use rustix::{
+            fs::{CWD, RenameFlags, renameat_with},
+            io::Errno,
+        };
+        if !self.replace {
+            match renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EXIST) => return Err(WriteError::TargetExists { path: self.target.clone() }),
+                // The file system does not support the flag.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+                Err(error) => return Err(WriteError::io("rename to", &self.target)(error.into())),
+            }
+        }
+        fs::rename(&self.path, &self.target).map_err(WriteError::io("rename to", &self.target))
+    }
+
+    /// Gives a missing piece to one writer.
+    fn claim(&self, index: usize) -> bool {
+        let piece = &mut self.pieces()[index];
+        let is_missing = *piece == Piece::Missing;
+        if is_missing {
+            *piece = Piece::Claimed;
+        }
+        is_missing
+    }
+
+    fn set(&self, index: usize, piece: Piece) {
+        self.pieces()[index] = piece;
+    }
+
+    fn pieces(&self) -> MutexGuard<'_, Vec<Piece>> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
+        self.file.write_all_at(data, offset).map_err(WriteError::io("write", &self.path))?;
+        let written = data.len() as u64;
+        if self.unflushed_bytes.fetch_add(written, Ordering::Relaxed) + written >= FLUSH_BYTES {
+            self.unflushed_bytes.store(0, Ordering::Relaxed);
+            self.start_flush();
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel to begin writing out what was written, unless it still does. A sync waits for the disk, so it runs in a
+    /// thread of its own; where none can be started, the final sync takes longer.
+    fn start_flush(&self) {
+        let mut flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        if flush.as_ref().is_some_and(|flush| !flush.is_finished()) {
+            return;
+        }
+        // Opened again: a clone would keep the lock for as long as the disk takes, and would consume a write error that the final
+        // sync must report (Linux reports one once to each open file description).
+        let file = File::open(&self.path).ok();
+        *flush = file.and_then(|file| thread::Builder::new().name("flush".to_owned()).spawn(move || drop(file.sync_data())).ok());
+    }
+}
+
+/// Hashes the pieces that a partial file holds.
+fn verify(file: &File, hashes: &PieceHashes) -> io::Result<Vec<Piece>> {
+    let pieces = hashes.pieces();
+    let mut states = vec![Piece::Missing; pieces.count()];
+    let length = file.metadata()?.len();
+    if length == 0 && pieces.size() > 0 {
+        return Ok(states);
+    }
+    let mut buffer = vec![0; HASH_READ_BYTES];
+    for (index, state) in states.iter_mut().enumerate() {
+        let range = pieces.range(index);
+        if range.end > length {
+            break;
+        }
+        let mut hasher = pieces.hasher(index);
+        let mut offset = range.start;
+        while offset < range.end {
+            let wanted = usize::try_from(range.end - offset).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
+            file.read_exact_at(&mut buffer[..wanted], offset)?;
+            hasher.update(&buffer[..wanted]);
+            offset += wanted as u64;
+        }
+        if Some(hasher.finalize()) == hashes.get(index) {
+            *state = Piece::Verified;
+        }
+    }
+    Ok(states)
+}
+
+/// Writes the bytes of one stream. Dropped, it gives up the piece under way.
+#[derive(Debug)]
+pub struct PieceWriter {
+    store: Arc<PieceStore>,
+    current: Option<Current>,
+}
+
+/// The piece whose bytes are arriving.
+#[derive(Debug)]
+struct Current {
+    index: usize,
+    /// Offset of the next byte.
+    next: u64,
+    hasher: PieceHasher,
+    /// Whether this writer has the piece; else its bytes are skipped.
+    claimed: bool,
+}
+
+impl PieceWriter {
+    /// Takes the next bytes of the stream, which begin where the last ones ended or at a piece's start. Returns how many bytes
+    /// became verified.
+    ///
+    /// Bytes of a piece that is verified already, or that another writer receives, are skipped.
+    ///
+    /// # Errors
+    /// The outer error is the disk's; the inner one names a piece whose bytes are wrong: it stays missing.
+    pub fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
+        let pieces = self.store.hashes.pieces();
+        let mut verified_bytes = 0;
+        loop {
+            let index = pieces.index_at(offset).min(pieces.count() - 1);
+            let range = pieces.range(index);
+            if self.current.as_ref().is_none_or(|current| current.index != index || current.next != offset) {
+                self.release();
+                let claimed = self.store.claim(index);
+                self.current = Some(Current { index, next: offset, hasher: pieces.hasher(index), claimed });
+            }
+            let Some(current) = &mut self.current else { break };
+            let length = usize::try_from(range.end.saturating_sub(offset)).unwrap_or(usize::MAX).min(data.len());
+            let (now, rest) = data.split_at(length);
+            if current.claimed {
+                self.store.write_at(now, offset)?;
+                current.hasher.update(now);
+            }
+            current.next += length as u64;
+            offset += length as u64;
+            if current.next == range.end {
+                let matches = !current.claimed || Some(current.hasher.finalize()) == self.store.hashes.get(index);
+                if !matches {
+                    self.release();
+                    return Ok(Err(WrongPiece { index }));
+                }
+                if current.claimed {
+                    self.store.set(index, Piece::Verified);
+                    verified_bytes += range.end - range.start;
+                }
+                self.current = None;
+            }
+            data = rest;
+            if data.is_empty() || length == 0 {
+                break;
+            }
+        }
+        Ok(Ok(verified_bytes))
+    }
+
+    /// Gives the piece under way back, so that any writer may receive it from its start.
+    fn release(&mut self) {
+        if let Some(current) = self.current.take()
+            && current.claimed
+        {
+            self.store.set(current.index, Piece::Missing);
+        }
+    }
+}
+
+impl Drop for PieceWriter {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::destination::locate;
+    use p2pdi::content::{ContentHash, Pieces};
+
+    const PIECE: usize = 262_144;
+
+    fn hashes(data: &[u8]) -> PieceHashes {
+        let pieces = Pieces::of_size(data.len() as u64).unwrap();
+        let hash = |index: usize| {
+            let range = pieces.range(index);
+            let mut hasher = pieces.hasher(index);
+            hasher.update(&data[range.start as usize..range.end as usize]);
+            hasher.finalize()
+        };
+        PieceHashes::new(pieces, (0..pieces.count()).map(hash).collect()).unwrap()
+    }
+
+    fn open(folder: &Path, data: &[u8]) -> Result<Arc<PieceStore>, WriteError> {
+        let name = DocumentName::parse("a/doc.bin").unwrap();
+        let (path, complete) = locate(folder, &name, &ContentHash::of(data), data.len() as u64, false)?;
+        assert!(!complete);
+        PieceStore::open(folder, path, &name, hashes(data), false).map(Arc::new)
+    }
+
+    fn data(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i / 7 % 256) as u8).collect()
+    }
+
+    #[test]
+    fn a_document_appears_under_its_name_only_when_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = data(700_000);
+        let store = open(folder.path(), &data).unwrap();
+        let mut writer = store.writer();
+        for (index, chunk) in data.chunks(100_001).enumerate() {
+            assert!(!folder.path().join("a/doc.bin").exists());
+            writer.write(index as u64 * 100_001, chunk).unwrap().unwrap();
+        }
+        assert!(store.is_complete());
+        let path = store.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), data);
+        assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
+        let name = DocumentName::parse("a/doc.bin").unwrap();
+        assert!(locate(folder.path(), &name, &ContentHash::of(&data), 700_000, false).unwrap().1);
+    }
+
+    #[test]
+    fn verified_pieces_survive_and_damaged_ones_are_missing_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = data(1_000_000);
+        let store = open(folder.path(), &data).unwrap();
+        assert_eq!(store.writer().write(0, &data[..600_000]).unwrap(), Ok(2 * PIECE as u64));
+        let path = store.path.clone();
+        drop(store);
+        let store = open(folder.path(), &data).unwrap();
+        assert_eq!(store.next_missing(), Some(2 * PIECE as u64..1_000_000));
+        drop(store);
+        File::options().write(true).open(path).unwrap().write_all_at(b"!", 5).unwrap();
+        let store = open(folder.path(), &data).unwrap();
+        assert_eq!(store.next_missing(), Some(0..PIECE as u64));
+        store.writer().write(0, &data[..PIECE]).unwrap().unwrap();
+        assert_eq!(store.missing_bytes(), 1_000_000 - 2 * PIECE as u64);
+    }
+
+    #[test]
+    fn a_wrong_byte_never_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = data(300_000);
+        let mut bad = good.clone();
+        bad[270_000] ^= 1;
+        let store = open(folder.path(), &good).unwrap();
+        assert_eq!(store.writer().write(0, &bad).unwrap(), Err(WrongPiece { index: 1 }));
+        assert_eq!(store.next_missing(), Some(PIECE as u64..300_000));
+    }
+
+    #[test]
+    fn an_empty_document_is_complete_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path(), b"").unwrap();
+        assert!(store.is_complete());
+        assert_eq!(fs::metadata(store.finish().unwrap()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_second_fetch_of_the_same_document_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = open(folder.path(), b"x").unwrap();
+        assert!(matches!(open(folder.path(), b"x"), Err(WriteError::Locked { .. })));
+    }
+
+    #[test]
+    fn streams_fill_one_document_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = data(16 * PIECE - 5);
+        let store = open(folder.path(), &data).unwrap();
+        let verified: u64 = thread::scope(|scope| {
+            let streams: Vec<_> = (0..4)
+                .map(|stream| {
+                    let (mut writer, data) = (store.writer(), &data);
+                    scope.spawn(move || {
+                        let mine = data.chunks(PIECE).enumerate().filter(|(index, _)| index % 4 == stream);
+                        mine.map(|(index, piece)| {
+                            let halves = piece.split_at(piece.len() / 2);
+                            let offset = (index * PIECE) as u64;
+                            assert_eq!(writer.write(offset, halves.0).unwrap(), Ok(0));
+                            writer.write(offset + halves.0.len() as u64, halves.1).unwrap().unwrap()
+                        })
+                        .sum::<u64>()
+                    })
+                })
+                .collect();
+            streams.into_iter().map(|stream| stream.join().unwrap()).sum()
+        });
+        assert_eq!((verified, store.next_missing()), (data.len() as u64, None));
+        assert_eq!(fs::read(store.finish().unwrap()).unwrap(), data);
+    }
+
+    #[test]
+    fn a_piece_has_one_writer_and_is_free_again_when_that_one_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = data(2 * PIECE);
+        let store = open(folder.path(), &data).unwrap();
+        let (mut first, mut second) = (store.writer(), store.writer());
+        first.write(0, &data[..100]).unwrap().unwrap();
+        assert_eq!(store.next_missing(), Some(PIECE as u64..2 * PIECE as u64));
+        let wrong = vec![b'!'; PIECE];
+        assert_eq!(second.write(0, &wrong).unwrap(), Ok(0), "another writer has the piece: these bytes are skipped");
+        assert_eq!(first.write(100, &data[100..PIECE]).unwrap(), Ok(PIECE as u64));
+        assert_eq!(second.write(0, &wrong).unwrap(), Ok(0), "a verified piece is not written to");
+        first.write(PIECE as u64, &data[PIECE..PIECE + 1]).unwrap().unwrap();
+        drop(first);
+        assert_eq!(second.write(PIECE as u64, &data[PIECE..]).unwrap(), Ok(PIECE as u64));
+        assert_eq!(fs::read(store.finish().unwrap()).unwrap(), data);
+    }
+
+    #[test]
+    fn only_verified_pieces_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = data(2 * PIECE);
+        let store = open(folder.path(), &data).unwrap();
+        store.writer().write(0, &data[..PIECE + 10]).unwrap().unwrap();
+        let mut buffer = vec![0; 20];
+        store.read_verified(PIECE as u64 - 20, &mut buffer).unwrap();
+        assert_eq!(buffer, data[PIECE - 20..PIECE]);
+        assert!(matches!(store.read_verified(PIECE as u64 - 10, &mut buffer), Err(ReadError::NotVerified { .. })));
+        assert!(matches!(store.read_verified(2 * PIECE as u64, &mut buffer), Err(ReadError::NotVerified { .. })));
+        assert!(matches!(store.read_verified(u64::MAX, &mut buffer), Err(ReadError::NotVerified { .. })));
+        store.read_verified(7, &mut []).unwrap();
+    }
+}
