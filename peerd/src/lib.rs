@@ -44,7 +44,7 @@ pub mod messages;
 pub mod node;
 pub mod overlay;
 pub mod peer;
-pub mod rpc;
+mod rpc;
 pub mod session;
 pub mod topology;
 pub mod transfer;

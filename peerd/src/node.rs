@@ -16,7 +16,7 @@ use crate::{
     inbox::{Handlers, Inbox, LocalDelivery},
     mesh::{Mesh, MeshDriver},
     messages::MessageRouter,
-    rpc::{Calls, REQUEST_MAX_BYTES, Services},
+    rpc::{ControlRpc, PeerRpc, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
     topology::{Topology, TopologyDriver},
     transfer::serve::Uploads,
@@ -119,7 +119,7 @@ impl Node {
             catalog: Catalog::new(share),
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            whispers: MessageRouter::new(me.clone(), post, session.clone(), ChannelPool::new(config.dial_from), mesh.clone()),
+            router: MessageRouter::new(me.clone(), post, session.clone(), ChannelPool::new(config.dial_from), mesh.clone()),
             mesh,
             topology,
             me,
@@ -166,10 +166,9 @@ impl Node {
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
-        health.set_serving::<PeerServer<Calls>>().await;
-        health.set_serving::<ControlServer<Calls>>().await;
-        let grpc = Routes::new(PeerServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES))
-            .add_service(ControlServer::new(Calls(Arc::clone(&services))).max_decoding_message_size(REQUEST_MAX_BYTES));
+        health.set_serving::<PeerServer<PeerRpc>>().await;
+        health.set_serving::<ControlServer<ControlRpc>>().await;
+        let grpc = Routes::new(PeerRpc::server(Arc::clone(&services))).add_service(ControlRpc::server(Arc::clone(&services)));
         let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
         let http = http::router(Arc::clone(&services), metrics.clone(), stop.clone());
         let router = server::router(grpc, &served, health.clone(), http)?;
@@ -178,8 +177,8 @@ impl Node {
         tasks.spawn("health", async move {
             stopping.cancelled().await;
             streams.cancel();
-            health.set_not_serving::<PeerServer<Calls>>().await;
-            health.set_not_serving::<ControlServer<Calls>>().await;
+            health.set_not_serving::<PeerServer<PeerRpc>>().await;
+            health.set_not_serving::<ControlServer<ControlRpc>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         tasks.spawn("indexer", indexer.run(stop.clone()));
@@ -244,7 +243,7 @@ impl NodeHandle {
     /// # Errors
     /// When there is none, or a field is wrong.
     pub async fn whisper(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
-        self.services.whispers.deliver(request).await
+        self.services.router.deliver(request).await
     }
 
     /// The messages it received.

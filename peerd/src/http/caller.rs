@@ -46,7 +46,7 @@ pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status
 }
 
 fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
-    services.permit(request.extensions.get())?;
+    services.check_control(request.extensions.get())?;
     let authority = request.uri.authority().map(Authority::as_str);
     let refuse = |words: &str| Err(Reason::LoopbackOnly.status(words));
     match origin(&request.headers, authority, services.me.endpoint().host(), services.control) {

@@ -52,7 +52,7 @@ async fn send_whisper(State(page): State<Page>, request: Request) -> Response {
             from: page.services.me.name().to_string(),
             ..Default::default()
         };
-        page.services.whispers.deliver(request).await
+        page.services.router.deliver(request).await
     };
     answer(sent.await, &parts.headers, |delivered: &WhisperResponse| {
         // The first hop is this peer's own.

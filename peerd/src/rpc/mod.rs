@@ -1,0 +1,11 @@
+//! The RPCs of `Peer` and `Control`. They check the raw values of a request first; the other parts do the work.
+
+mod access;
+mod control;
+mod peer;
+mod services;
+mod status;
+
+pub(crate) use control::ControlRpc;
+pub(crate) use peer::PeerRpc;
+pub(crate) use services::Services;

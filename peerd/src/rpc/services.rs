@@ -1,0 +1,40 @@
+//! The state that all services of a peer share: gRPC and plain HTTP.
+
+use crate::{
+    config::ControlFrom,
+    connections::admission::Admission,
+    documents::catalog::Catalog,
+    inbox::{Handlers, Inbox},
+    mesh::Mesh,
+    messages::MessageRouter,
+    session::Session,
+    topology::Topology,
+    transfer::serve::Uploads,
+};
+use p2pdi::contact::Contact;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The parts that answer calls.
+pub(crate) struct Services {
+    pub(crate) me: Contact,
+    pub(crate) catalog: Catalog,
+    /// Limits listings under way.
+    pub(crate) listings: Admission,
+    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) session: Session,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) handlers: Handlers,
+    pub(crate) router: MessageRouter,
+    pub(crate) mesh: Mesh,
+    pub(crate) topology: Topology,
+    pub(crate) control: ControlFrom,
+    pub(crate) started_at: SystemTime,
+    /// Ends streams that would otherwise stay open for ever.
+    pub(crate) stop: CancellationToken,
+    /// See [`p2pdi::server::Limits::unread`].
+    pub(crate) unread: Duration,
+}

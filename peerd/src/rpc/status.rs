@@ -1,0 +1,52 @@
+//! What a peer reports about itself.
+
+use super::services::Services;
+use crate::mesh::View;
+use p2pdi::{
+    VERSION,
+    v1::{ListPeersResponse, Load, PingResponse, StatusResponse},
+};
+
+impl Services {
+    /// The whole status, for those who may control the peer.
+    pub(crate) fn status(&self) -> StatusResponse {
+        let mut share = self.catalog.share().status();
+        share.learned_documents = self.catalog.learned_documents() as u64;
+        StatusResponse {
+            id: self.me.id().to_field(),
+            name: self.me.name().to_string(),
+            endpoint: self.me.endpoint().to_string(),
+            version: VERSION.to_owned(),
+            started_at: Some(self.started_at.into()),
+            registry: Some(self.session.status()),
+            share: Some(share),
+            load: Some(self.load()),
+            inbox: Some(self.inbox.status()),
+            mesh: Some(self.mesh.view().status.clone()),
+        }
+    }
+
+    /// What every caller may know.
+    pub(crate) fn ping(&self) -> PingResponse {
+        let index = self.catalog.share().index();
+        PingResponse {
+            id: self.me.id().to_field(),
+            name: self.me.name().to_string(),
+            endpoint: self.me.endpoint().to_string(),
+            version: VERSION.to_owned(),
+            index_version: index.version(),
+            documents: index.len() as u64,
+            load: Some(self.load()),
+        }
+    }
+
+    /// Uploads and links.
+    pub(crate) fn load(&self) -> Load {
+        Load { links: self.mesh.view().status.links, ..self.uploads.load() }
+    }
+
+    /// This peer and its neighbours.
+    pub(super) fn list_peers(&self, view: &View) -> ListPeersResponse {
+        ListPeersResponse { load: Some(self.load()), documents: self.catalog.share().index().len() as u64, ..view.list() }
+    }
+}
