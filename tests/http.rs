@@ -176,9 +176,9 @@ fn messages_by_http_are_read_as_written_or_refused_in_words() {
         ("/whisper?name=alone", 400, "message: is missing; write ?name=foo&message=hello\n"),
         ("/whisper", 400, "name: is missing; write ?name=foo&message=hello\n"),
         ("/broadcast", 400, "message: is missing; write ?message=hello\n"),
-        ("/whisper?name=alone&message=a&message=b", 400, "message: is there twice; give it once\n"),
+        ("/whisper?name=alone&message=a&message=b", 400, "message: is given twice; give it once\n"),
         ("/whisper?name=alone&message=%ff", 400, "message: is not UTF-8 once its percent signs are decoded\n"),
-        ("/whisper?name=alone&text=a", 400, "query: \"text\" is no parameter here; there are name, message, kind\n"),
+        ("/whisper?name=alone&text=a", 400, "query: \"text\" is not a parameter of this path; it takes name, message, kind\n"),
         ("/broadcast?message=a&wait=soon", 400, "wait: expected number at 0; write a duration such as 2s\n"),
         ("/broadcast?message=a", 200, "0 of 0 known peers have it\n"),
     ] {

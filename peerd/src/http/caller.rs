@@ -1,10 +1,10 @@
-//! Who asks: a program such as curl, or a browser, and then on behalf of which site.
+//! Who makes a request: a program such as curl, or a browser, and then on behalf of which site.
 //!
-//! A browser on this machine makes requests for whatever site it shows, and they come from loopback. Its own word says for whom:
-//! Fetch Metadata (W3C) where it gives it, which is to addresses it trusts (`localhost` and `127.0.0.1`, not `0.0.0.0` or a
-//! name), else `Origin`, which every POST has. A site whose name was made to point here (DNS rebinding) is told by `Host`.
-//! What a browser asks for without such a word could come from anywhere: an image, a link in a mail, a redirect after a typed
-//! address. Such requests may look, and change nothing.
+//! A browser on this machine makes requests for every site it shows, and they come from loopback. Headers say for which site:
+//! Fetch Metadata (W3C), which browsers send to addresses they trust (`localhost` and `127.0.0.1`, not `0.0.0.0` or a name), or else
+//! `Origin`, which every POST has. A site whose name resolves to this machine (DNS rebinding) is recognised by `Host`.
+//! A browser's request without these headers can come from anywhere: an image, a link in a mail, a redirect after a typed address.
+//! Such requests may read and must not change anything.
 
 use crate::{config::ControlFrom, rpc::Services};
 use axum::http::{
@@ -20,26 +20,26 @@ use tonic::Status;
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// No browser: whoever runs it decides what it does.
+    /// Not a browser: its user decides what it sends.
     Program,
     /// The peer's own page.
     OwnPage,
-    /// A browser that does not say for whom, or that a person (or a program of theirs) sent here.
+    /// A browser that does not say for which site, or that a person or another program opened at this address.
     Browser,
     /// A page of another site.
     Foreign,
 }
 
-/// Whether the request may see what only the operator may. Nothing cross-site can read an answer; a rebound name could.
+/// Whether the request may see what only the operator may see. Other sites cannot read an answer, except through a rebound name.
 pub(super) fn may_see(services: &Services, request: &Parts) -> Result<(), Status> {
     permit(services, request, |_| true)
 }
 
-/// Whether the request may make the peer do something.
+/// Whether the request may make the peer send messages.
 pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status> {
     permit(services, request, |origin| match origin {
         Origin::Program => true,
-        // Links, images and redirects make GETs, so a browser's GET does nothing, whoever seems to make it.
+        // Links, images and redirects cause GETs, so a browser's GET never sends, whatever its headers say.
         Origin::OwnPage => request.method == Method::POST,
         Origin::Browser | Origin::Foreign => false,
     })
@@ -48,36 +48,36 @@ pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status
 fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
     services.check_control(request.extensions.get())?;
     let authority = request.uri.authority().map(Authority::as_str);
-    let refuse = |words: &str| Err(Reason::LoopbackOnly.status(words));
+    let refuse = |why: &str| Err(Reason::LoopbackOnly.status(why));
     match origin(&request.headers, authority, services.me.endpoint().host(), services.control) {
         Origin::Foreign => refuse(
-            "this request comes from a page of another site, or by a name that is not this peer's; use http://localhost, the peer's address, or curl",
+            "this request comes from a page of another site, or names a host that is not this peer; use http://localhost, the peer's address, or curl",
         ),
         origin if !allowed(origin) => refuse(
-            "a browser's address bar or link may not make this peer talk, since any site can lead it here; send from the peer's page at /, or with curl",
+            "a link or the address bar of a browser cannot make this peer send, because any site can open such a link; send from the peer's page at /, or with curl",
         ),
         _ => Ok(()),
     }
 }
 
 fn origin(headers: &HeaderMap, authority: Option<&str>, own_host: &str, control: ControlFrom) -> Origin {
-    // What cannot be read is nobody's.
+    // A header that is not text matches nothing.
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).or(authority);
     let site = text(HeaderName::from_static("sec-fetch-site"));
     let origin = text(header::ORIGIN);
-    // All browsers call themselves that, and no page can have them say otherwise without asking this server first.
+    // All browsers send this, and no page can change it without a preflight request to this server.
     let is_mozilla = text(header::USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/"));
     let is_browser = is_mozilla || site.is_some() || origin.is_some() || headers.contains_key(header::REFERER);
-    if (is_browser || control == ControlFrom::Loopback) && host.map_or(is_browser, |host| !is_ours(host, own_host)) {
+    if (is_browser || control == ControlFrom::Loopback) && host.map_or(is_browser, |host| !is_own_host(host, own_host)) {
         return Origin::Foreign;
     }
     if !is_browser {
         return Origin::Program;
     }
-    let same =
+    let is_same =
         |origin: &str| origin.split_once("://").is_some_and(|(_, from)| host.is_some_and(|host| from.eq_ignore_ascii_case(host)));
-    match (site, origin.map(same)) {
+    match (site, origin.map(is_same)) {
         (_, Some(false)) => Origin::Foreign,
         (Some("same-origin"), _) | (None, Some(true)) => Origin::OwnPage,
         (Some("none") | None, _) => Origin::Browser,
@@ -85,8 +85,8 @@ fn origin(headers: &HeaderMap, authority: Option<&str>, own_host: &str, control:
     }
 }
 
-/// Whether a `Host` names this machine in a way that nobody else's DNS has a say in.
-fn is_ours(host: &str, own: &str) -> bool {
+/// Whether a `Host` names this machine in a way that does not depend on other people's DNS.
+fn is_own_host(host: &str, own: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host();
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -114,7 +114,7 @@ mod tests {
     const MOZILLA: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36");
 
     #[test]
-    fn programs_by_any_name_of_this_machine() {
+    fn programs_may_use_every_name_of_this_machine() {
         for host in ["localhost:8003", "LOCALHOST", "127.0.0.1:8003", "[::1]:8003", "[::1]", "0.0.0.0:8003", "peer-0.peers:8003"]
         {
             assert_eq!(of(&[("host", host), ("user-agent", "curl/8.5.0")]), Origin::Program, "{host}");
@@ -125,12 +125,12 @@ mod tests {
         for host in ["evil.example", "evil.example:8003", "localhost.evil.example", "127.0.0.1.evil.example", "", "?", "[::1"] {
             assert_eq!(of(&[("host", host)]), Origin::Foreign, "{host}");
         }
-        // Whom anybody may control is reached by any name.
+        // A peer that everybody may control is reached by any name.
         assert_eq!(origin(&headers(&[("host", "peers.example")]), None, "10.0.0.1", ControlFrom::Any), Origin::Program);
     }
 
     #[test]
-    fn the_own_page_in_browsers_that_say_so_and_in_those_that_do_not() {
+    fn the_own_page_is_recognised_with_and_without_fetch_metadata() {
         for ours in [
             &[MOZILLA, ("host", "localhost:8003"), ("sec-fetch-site", "same-origin")][..],
             &[MOZILLA, ("host", "localhost:8003"), ("origin", "http://localhost:8003"), ("sec-fetch-site", "same-origin")],
@@ -141,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_a_browser_asks_for_is_nobodys_word() {
+    fn browser_requests_without_a_site_are_not_the_own_page() {
         for browser in [
             &[MOZILLA, ("host", "localhost:8003")][..],
-            // Typed, or a link in a mail; redirects after it keep this word.
+            // Typed, or a link in a mail; redirects after it keep this value.
             &[MOZILLA, ("host", "localhost:8003"), ("sec-fetch-site", "none")],
-            // An address that browsers do not trust, so they do not say who asks; it leads here on Linux and macOS.
+            // An address that browsers do not trust, so they send no Fetch Metadata; it reaches this machine on Linux and macOS.
             &[MOZILLA, ("host", "0.0.0.0:8003")],
             &[("host", "localhost:8003"), ("referer", "http://localhost:8003/")],
         ] {

@@ -1,11 +1,15 @@
-//! Documents that the peer shares or has learned of, for the page.
+//! Search in the documents that the peer shares or knows of, for the page.
 
 use super::{
-    Page, caller,
+    caller,
     fields::Fields,
-    messages::{as_json, refused},
+    response::{as_json, refused},
+    state::HttpState,
 };
-use crate::documents::catalog::{self, Filter};
+use crate::{
+    documents::catalog::{self, Filter},
+    rpc::Services,
+};
 use axum::{
     extract::{Request, State},
     http::StatusCode,
@@ -16,18 +20,18 @@ use serde_json::{Value, json};
 use std::time::Instant;
 use tonic::Status;
 
-/// Documents in one answer: what a person looks through; past it they search.
+/// Most documents in one answer: what a person looks through before refining the search.
 const DOCUMENTS_MAX: usize = 100;
-/// Holders named for one of them.
+/// Most holders named for one document.
 const HOLDERS_MAX: usize = 3;
 
 /// `?find=…`: an RFC number (`48`, `rfc48`), or words of the title.
-pub(super) async fn find(State(page): State<Page>, request: Request) -> Response {
+pub(super) async fn find(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let found = async {
-        caller::may_see(&page.services, &parts)?;
+        caller::may_see(&state.services, &parts)?;
         let fields = Fields::read(&parts, body, &["find"]).await?;
-        documents(&page, fields.get("find").unwrap_or_default())
+        documents(&state.services, fields.get("find").unwrap_or_default())
     };
     match found.await {
         Ok(found) => as_json(StatusCode::OK, &found),
@@ -35,14 +39,13 @@ pub(super) async fn find(State(page): State<Page>, request: Request) -> Response
     }
 }
 
-fn documents(page: &Page, find: &str) -> Result<Value, Status> {
+fn documents(services: &Services, find: &str) -> Result<Value, Status> {
     let find = find.trim();
     let digits = find.get(..3).filter(|rfc| rfc.eq_ignore_ascii_case("rfc")).map_or(find, |_| find[3..].trim_start());
     let number = digits.parse().unwrap_or(0);
     let title = if number == 0 { find.to_owned() } else { String::new() };
     let limit = u32::try_from(DOCUMENTS_MAX + 1).unwrap_or(u32::MAX);
     let filter = Filter::try_from(&RfcQueryRequest { number, title, limit, ..Default::default() })?;
-    let services = &page.services;
     let holdings = catalog::answer(&services.catalog, &services.me, &filter, 0, Instant::now()).flat_map(|batch| batch.holdings);
     let mut documents: Vec<_> = holdings
         .filter_map(|holding| {
@@ -60,7 +63,7 @@ fn documents(page: &Page, find: &str) -> Result<Value, Status> {
         .collect();
     let more = documents.len() > DOCUMENTS_MAX;
     documents.truncate(DOCUMENTS_MAX);
-    // Those with a number first, in its order; the others stay by name.
+    // Documents with a number first, ordered by it; the others stay ordered by name.
     documents.sort_by_key(|document| document["number"].as_u64().filter(|number| *number > 0).unwrap_or(u64::MAX));
     Ok(json!({ "documents": documents, "more": more }))
 }

@@ -1,4 +1,4 @@
-//! The parameters of a request: those of its query and, in a POST, of its form.
+//! The parameters of a request, from its query and, in a POST, its form.
 
 use axum::{
     body::{Body, to_bytes},
@@ -13,34 +13,39 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 use tonic::Status;
 
-/// Longest form: the longest whisper, every byte of it percent-encoded, and the names around it.
+/// Longest form accepted: the longest message with every byte percent-encoded, and the other parameters.
 const FORM_MAX_BYTES: usize = 3 * crate::inbox::BODY_MAX_BYTES + 4 * 1024;
-/// How long a form may take to arrive. A guess: the longest one over a bad line.
+/// How long a form may take to arrive. A guess: the longest form over a slow line.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a form says it is.
+/// Content type of a form.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Named values, each given once.
+/// Values by parameter name, each given once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Fields(BTreeMap<&'static str, String>);
 
 impl Fields {
-    /// Reads all of a request. `known`: the parameters there are.
+    /// Reads the query and the body. `known`: the parameters that are accepted.
+    ///
+    /// # Errors
+    /// When the form is too long, too slow or of another content type, or a parameter is unknown, repeated or not UTF-8.
     pub(super) async fn read(parts: &Parts, body: Body, known: &'static [&'static str]) -> Result<Self, Status> {
         let form = match timeout(FORM_TIMEOUT, to_bytes(body, FORM_MAX_BYTES)).await {
             Ok(Ok(form)) => form,
             Ok(Err(_)) => return Err(Reason::MessageTooLarge.status(format!("the form is longer than {FORM_MAX_BYTES} bytes"))),
-            Err(_) => return Err(Status::deadline_exceeded("the form did not arrive in time")),
+            Err(_) => return Err(Status::deadline_exceeded(format!("the form did not arrive within {FORM_TIMEOUT:?}"))),
         };
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(FORM);
         if !form.is_empty() && !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM)) {
-            return Err(InvalidField::new("content-type", format!("{} is not understood; send {FORM}", Quoted(kind))).into());
+            return Err(InvalidField::new("content-type", format!("{} is not supported; send {FORM}", Quoted(kind))).into());
         }
         let form = std::str::from_utf8(&form).map_err(|_| InvalidField::new("form", "is not UTF-8; percent-encode it"))?;
         Ok(Self::parse(&[parts.uri.query().unwrap_or(""), form], known)?)
     }
 
-    /// By the URL standard: `+` is a space, and a `%` that encodes nothing is itself. What is not UTF-8 is refused.
+    /// Decodes `application/x-www-form-urlencoded` (URL Standard, section 5.1): `+` is a space, and a `%` without two hexadecimal digits
+    /// stays as it is. Unlike the standard's parser, and so the crate `form_urlencoded`, it refuses what is not UTF-8 instead of
+    /// replacing it.
     fn parse(texts: &[&str], known: &'static [&'static str]) -> Result<Self, InvalidField> {
         let mut fields = BTreeMap::new();
         for pair in texts.iter().flat_map(|text| text.split('&')).filter(|pair| !pair.is_empty()) {
@@ -48,25 +53,28 @@ impl Fields {
             let decoded =
                 |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8().map(std::borrow::Cow::into_owned);
             let unknown = |name: &str| {
-                InvalidField::new("query", format!("{} is no parameter here; there are {}", Quoted(name), known.join(", ")))
+                InvalidField::new(
+                    "query",
+                    format!("{} is not a parameter of this path; it takes {}", Quoted(name), known.join(", ")),
+                )
             };
             let name = decoded(name).map_err(|_| unknown(name))?;
             let Some(name) = known.iter().find(|known| **known == name) else { return Err(unknown(&name)) };
-            let value = decoded(value).map_err(|_| InvalidField::new(name, "is not UTF-8 once its percent signs are decoded"))?;
+            let value = decoded(value).map_err(|_| InvalidField::new(name, "is not UTF-8 after percent-decoding"))?;
             if fields.insert(*name, value).is_some() {
-                return Err(InvalidField::new(name, "is there twice; give it once"));
+                return Err(InvalidField::new(name, "is given twice; give it once"));
             }
         }
         Ok(Self(fields))
     }
 
-    /// What a parameter says, if it is there.
+    /// The value of a parameter, if it is given.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// What a parameter says that has to be there; `example` shows how.
-    pub(super) fn needed(&self, name: &'static str, example: &str) -> Result<&str, InvalidField> {
+    /// The value of a parameter that must be given; `example` shows how.
+    pub(super) fn required(&self, name: &'static str, example: &str) -> Result<&str, InvalidField> {
         self.get(name).ok_or_else(|| InvalidField::new(name, format!("is missing; write {example}")))
     }
 }
@@ -83,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_decoded_as_urls_and_forms_are() {
+    fn values_are_form_decoded() {
         for (query, expected) in [
             ("message=hello", "hello"),
             ("message=hello+there%21", "hello there!"),
@@ -103,20 +111,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_unknown_or_no_text_is_refused_by_name() {
+    fn repeated_unknown_and_non_utf8_parameters_are_refused_by_name() {
         for (query, expected) in [
-            ("message=a&message=b", "message: is there twice; give it once"),
-            ("message=%ff", "message: is not UTF-8 once its percent signs are decoded"),
-            ("mesage=a", "query: \"mesage\" is no parameter here; there are name, message"),
-            ("Message=a", "query: \"Message\" is no parameter here; there are name, message"),
-            ("%ff=a", "query: \"%ff\" is no parameter here; there are name, message"),
-            ("%3Cscript%3E=a", "query: \"<script>\" is no parameter here; there are name, message"),
+            ("message=a&message=b", "message: is given twice; give it once"),
+            ("message=%ff", "message: is not UTF-8 after percent-decoding"),
+            ("mesage=a", "query: \"mesage\" is not a parameter of this path; it takes name, message"),
+            ("Message=a", "query: \"Message\" is not a parameter of this path; it takes name, message"),
+            ("%ff=a", "query: \"%ff\" is not a parameter of this path; it takes name, message"),
+            ("%3Cscript%3E=a", "query: \"<script>\" is not a parameter of this path; it takes name, message"),
         ] {
             assert_eq!(message(query).unwrap_err(), expected, "{query}");
         }
         let both = Fields::parse(&["message=a", "message=b"], KNOWN).unwrap_err();
         assert_eq!(both.field, "message");
-        let missing = Fields::default().needed("name", "?name=foo").unwrap_err();
+        let missing = Fields::default().required("name", "?name=foo").unwrap_err();
         assert_eq!(missing.to_string(), "name: is missing; write ?name=foo");
     }
 }

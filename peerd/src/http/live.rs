@@ -1,15 +1,16 @@
-//! What happens, as it happens: Server-Sent Events (HTML standard, section 9.2) for the page, and one look for programs.
+//! Live status: Server-Sent Events (HTML Standard, section 9.2) for the page, and one snapshot of the network for programs.
 
 use super::{
-    Page, STREAMS_MAX, caller,
-    messages::{as_json, refused},
+    caller,
+    response::{as_json, refused},
+    state::HttpState,
 };
 use crate::{
     connections::unread::SlowReaderGuard,
     inbox::Message,
     overlay::PeerId,
     rpc::Services,
-    topology::{Event as Happening, Observation, PAUSE, Reachability},
+    topology::{Event as TopologyEvent, Observation, PAUSE, Reachability},
 };
 use axum::{
     extract::{Request, State},
@@ -33,69 +34,66 @@ use tokio::{
 };
 use tonic::Status;
 
-/// How often a stream looks whether counts or messages changed. A guess: what a person takes for at once.
+/// How often a stream checks whether counts or messages changed. A guess: a person takes it as immediate.
 const TICK: Duration = Duration::from_millis(500);
-/// A stream says something at least so often, so that both ends notice when the other is gone. What the HTML standard suggests.
-const QUIET_MAX: Duration = Duration::from_secs(15);
-/// Latest messages shown.
+/// A stream sends at least this often, so that both ends notice when the other is gone. The HTML Standard suggests it.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Most messages shown, the latest ones.
 const MESSAGES_SHOWN: usize = 50;
-/// Characters of a message shown: a screenful.
+/// Most characters shown of a message: one screen.
 const MESSAGE_SHOWN_CHARS: usize = 2_000;
-/// How long `/network` waits for a first look.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long `/network` waits for a first snapshot.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A place among those who watch, if the request may have one.
-fn admit(page: &Page, parts: &Parts) -> Result<OwnedSemaphorePermit, Status> {
-    caller::may_see(&page.services, parts)?;
-    Arc::clone(&page.places).try_acquire_owned().map_err(|_| {
-        Reason::TooManyStreams
-            .status(format!("{STREAMS_MAX} pages watch this peer already; close one of them, or try again later"))
-    })
+/// A permit to watch, if the request may see the status.
+fn admit(state: &HttpState, parts: &Parts) -> Result<OwnedSemaphorePermit, Status> {
+    caller::may_see(&state.services, parts)?;
+    state.admit_stream()
 }
 
-/// Events `status`, `network` and `messages`: each the whole of what it tells of, at first and whenever that changed.
-pub(super) async fn events(State(page): State<Page>, request: Request) -> Response {
+/// `/live`: events `status`, `network` and `messages`. Each carries the complete value, at the start and whenever it changed.
+pub(super) async fn events(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let place = match admit(&page, &parts) {
-        Ok(place) => place,
+    let permit = match admit(&state, &parts) {
+        Ok(permit) => permit,
         Err(status) => return refused(&status, &parts.headers),
     };
-    let services = Arc::clone(&page.services);
+    let services = Arc::clone(&state.services);
     let unread = services.unread;
     let stream = async_stream::stream! {
-        let _place = place;
+        let _permit = permit;
         let mut topology = services.topology.watch();
         topology.mark_changed();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut told, mut received, mut spoke) = (BTreeMap::new(), None, Instant::now());
+        let (mut sent, mut received, mut sent_at) = (BTreeMap::new(), None, Instant::now());
         loop {
-            let looked = tokio::select! {
-                // Pages that stay would hold up the stop.
-                () = page.stop.cancelled() => return,
+            let topology_changed = tokio::select! {
+                // An open page would delay the stop.
+                () = state.stop.cancelled() => return,
                 _ = tick.tick() => topology.has_changed().unwrap_or(false),
                 Ok(()) = topology.changed() => true,
             };
-            let mut news = vec![("status", json::value(&services.status()))];
-            if looked {
+            let mut values = vec![("status", json::value(&services.status()))];
+            if topology_changed {
                 let snapshot = Arc::clone(&topology.borrow_and_update());
-                news.push(("network", as_value(&services, &snapshot)));
+                values.push(("network", as_value(&services, &snapshot)));
             }
             let status = services.inbox.status();
             if received.replace(status.received) != Some(status.received) {
                 let latest = services.inbox.latest(MESSAGES_SHOWN);
-                news.push(("messages", latest.iter().map(message_value).collect()));
+                values.push(("messages", latest.iter().map(message_value).collect()));
             }
-            for (name, value) in news {
+            for (name, value) in values {
                 let text = value.to_string();
-                if told.get(name) != Some(&text) {
-                    spoke = Instant::now();
+                if sent.get(name) != Some(&text) {
+                    sent_at = Instant::now();
                     yield Ok::<_, Infallible>(Event::default().event(name).data(&text));
-                    told.insert(name, text);
+                    sent.insert(name, text);
                 }
             }
-            if spoke.elapsed() >= QUIET_MAX {
-                spoke = Instant::now();
+            if sent_at.elapsed() >= KEEPALIVE_INTERVAL {
+                sent_at = Instant::now();
                 yield Ok(Event::default().comment(""));
             }
         }
@@ -103,40 +101,39 @@ pub(super) async fn events(State(page): State<Page>, request: Request) -> Respon
     Sse::new(SlowReaderGuard::new(stream, parts.extensions.get::<Caller>().cloned(), unread)).into_response()
 }
 
-/// The same of the network alone, once: no older than the page would show it.
-pub(super) async fn topology(State(page): State<Page>, request: Request) -> Response {
+/// `/network`: the network once, no older than the page shows it.
+pub(super) async fn topology(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let _place = match admit(&page, &parts) {
-        Ok(place) => place,
+    let _permit = match admit(&state, &parts) {
+        Ok(permit) => permit,
         Err(status) => return refused(&status, &parts.headers),
     };
-    let mut watching = page.services.topology.watch();
+    let mut observations = state.services.topology.watch();
     let is_fresh = |snapshot: &Arc<Observation>| {
         let age = snapshot.asked_at.and_then(|at| SystemTime::now().duration_since(at).ok());
         age.is_some_and(|age| age <= 2 * PAUSE)
     };
-    // Without a look in time the last one is shown; it says that it is not complete.
-    let stopped = page.stop.cancelled();
+    // After the timeout the last snapshot is sent; `asked` is false in one that is not complete.
     tokio::select! {
-        () = stopped => return refused(&Reason::ShuttingDown.status("this peer is stopping; ask another"), &parts.headers),
-        _ = timeout(LOOK_TIMEOUT, watching.wait_for(is_fresh)) => {}
+        () = state.stop.cancelled() => return refused(&Reason::ShuttingDown.status("this peer is stopping; ask another"), &parts.headers),
+        _ = timeout(SNAPSHOT_TIMEOUT, observations.wait_for(is_fresh)) => {}
     }
-    let snapshot = Arc::clone(&watching.borrow());
-    as_json(StatusCode::OK, &as_value(&page.services, &snapshot))
+    let snapshot = Arc::clone(&observations.borrow());
+    as_json(StatusCode::OK, &as_value(&state.services, &snapshot))
 }
 
-/// Links name peers by their place in the list.
+/// Links name peers by their index in the list.
 fn as_value(services: &Services, observed: &Observation) -> Value {
     let snapshot = &observed.snapshot;
     let degrees = snapshot.degrees();
-    let places: BTreeMap<&PeerId, usize> = snapshot.peers().keys().enumerate().map(|(place, id)| (id, place)).collect();
+    let positions: BTreeMap<&PeerId, usize> = snapshot.peers().keys().enumerate().map(|(position, id)| (id, position)).collect();
     let peers: Vec<_> = snapshot
         .peers()
         .iter()
         .map(|(id, seen)| {
             let me = *id == services.me.id();
-            let (standing, load, documents) = match &seen.standing {
-                // Known better here than any picture has it.
+            let (reachability, load, documents) = match &seen.standing {
+                // This peer knows its own state better than the snapshot.
                 _ if me => ("answers", services.load(), services.catalog.share().index().len() as u64),
                 Reachability::Answers { load, documents } => ("answers", *load, *documents),
                 Reachability::Silent => ("silent", Load::default(), 0),
@@ -147,7 +144,7 @@ fn as_value(services: &Services, observed: &Observation) -> Value {
                 "name": seen.contact.name().as_str(),
                 "endpoint": seen.contact.endpoint().as_str(),
                 "self": me,
-                "standing": standing,
+                "standing": reachability,
                 "hops": seen.hops,
                 "links": degrees.get(id).copied().unwrap_or(0),
                 "load": json::value(&load),
@@ -155,7 +152,8 @@ fn as_value(services: &Services, observed: &Observation) -> Value {
             })
         })
         .collect();
-    let links: Vec<_> = snapshot.links().iter().filter_map(|(a, b)| Some(json!([places.get(a)?, places.get(b)?]))).collect();
+    let links: Vec<_> =
+        snapshot.links().iter().filter_map(|(a, b)| Some(json!([positions.get(a)?, positions.get(b)?]))).collect();
     json!({
         "peers": peers,
         "links": links,
@@ -165,7 +163,7 @@ fn as_value(services: &Services, observed: &Observation) -> Value {
     })
 }
 
-fn event_value(event: &Happening) -> Value {
+fn event_value(event: &TopologyEvent) -> Value {
     json!({ "at": time(event.at), "what": event.what.as_str(), "peer": event.peer.as_str() })
 }
 
@@ -183,7 +181,7 @@ fn message_value(message: &Message) -> Value {
     })
 }
 
-/// As RFC 3339 says it.
+/// In the format of RFC 3339.
 fn time(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| String::new(), |at| at.to_string())
 }

@@ -1,16 +1,15 @@
 //! The peer's status as text, for curl and for browsers without scripts.
 
 use crate::{inbox::Message, mesh::View, overlay::membership::Direction};
-use p2pdi::phrases::counted;
-use p2pdi::{field::is_terminal_control, hex, v1::StatusResponse};
+use p2pdi::{field::is_terminal_control, hex, phrases::counted, v1::StatusResponse};
 use std::{fmt::Write as _, time::SystemTime};
 
-/// Messages shown.
+/// Most messages shown, the latest ones.
 pub(super) const MESSAGES_SHOWN: usize = 10;
-/// Characters of a message shown.
+/// Most characters shown of a message.
 const MESSAGE_SHOWN_CHARS: usize = 120;
 
-/// `known`: how many other peers are known, through the registry or from the mesh.
+/// `known`: the number of other peers known through the registry or from the mesh.
 pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages: &[Message]) -> String {
     let mut out = String::new();
     let mut line = |label: &str, value: String| {
@@ -31,10 +30,10 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
         line("registry", registry.detail.clone());
     }
     line("peers", format!("{known} known"));
-    for namesake in &mesh.name_conflicts {
+    for other in &mesh.name_conflicts {
         let goes_to = if mesh.yields_to().is_some() { "there" } else { "here" };
-        let what = format!("another peer is called {}: {} at {}", namesake.name(), namesake.id(), namesake.endpoint());
-        line("conflict", format!("{what}; messages for {} go {goes_to}", namesake.name()));
+        let what = format!("another peer is called {}: {} at {}", other.name(), other.id(), other.endpoint());
+        line("conflict", format!("{what}; messages for {} go {goes_to}", other.name()));
     }
     for (contact, direction) in &mesh.neighbours {
         let direction = if *direction == Direction::Outgoing { "to" } else { "from" };

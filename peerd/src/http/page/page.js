@@ -223,7 +223,7 @@ at("send").addEventListener("submit", async (event) => {
     const done = await answer.json();
     sent.textContent = everybody
       ? `${done.acknowledged} of ${count(done.known, "known peer", "known peers")} ${done.acknowledged === 1 || done.known === 1 ? "has" : "have"} it${done.missing.length ? `; missing: ${done.missing.slice(0, 10).join(", ")}` : ""}`
-      : `Delivered by ${done.delivered_by}${done.hops > 1 ? `, passed on by ${count(done.hops - 1, "other peer", "other peers")}` : ""}`;
+      : `Delivered by ${done.delivered_by}${done.hops > 1 ? `, relayed by ${count(done.hops - 1, "other peer", "other peers")}` : ""}`;
     at("body").value = "";
   } catch (error) {
     sent.classList.add("failed");

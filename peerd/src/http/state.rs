@@ -1,0 +1,37 @@
+//! The state that all routes share.
+
+use crate::rpc::Services;
+use p2pdi::{metrics::Metrics, status::Reason};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// Most open event streams, one per page: more than the browser windows of one person, few enough that all of them cost little.
+const STREAMS_MAX: usize = 32;
+
+/// The state that all routes share.
+#[derive(Clone)]
+pub(super) struct HttpState {
+    pub(super) services: Arc<Services>,
+    pub(super) metrics: Metrics,
+    pub(super) stop: CancellationToken,
+    streams: Arc<Semaphore>,
+}
+
+impl HttpState {
+    pub(super) fn new(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self { services, metrics, stop, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+
+    /// A permit for one event stream.
+    ///
+    /// # Errors
+    /// When [`STREAMS_MAX`] are open.
+    pub(super) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Reason::TooManyStreams
+                .status(format!("{STREAMS_MAX} pages watch this peer already; close one of them, or try again later"))
+        })
+    }
+}
