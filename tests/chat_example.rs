@@ -43,5 +43,5 @@ fn two_processes_of_the_example_talk() {
     alice.ended().exits(0);
     let mut nobody = chat(&["--name", "carol", "--join", "127.0.0.1:1"]);
     nobody.types_no_more();
-    nobody.ended().exits(1).says(&["error: nobody to join: 127.0.0.1:1"]);
+    nobody.ended().exits(1).says(&["error: no peer could be joined: 127.0.0.1:1"]);
 }

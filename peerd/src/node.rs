@@ -42,7 +42,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 
-/// A peer, ready to run.
+/// A peer that is open and ready to run.
 pub struct Node {
     listener: TcpListener,
     config: NodeConfig,
@@ -56,29 +56,29 @@ pub struct Node {
     metrics: Metrics,
 }
 
-/// What a running peer's parts can be asked in its own process.
+/// Access to the parts of a peer in the same process. Stays valid while [`Node::run`] runs and after.
 #[derive(Clone)]
 pub struct NodeHandle {
     services: Arc<Services>,
     state: PathBuf,
 }
 
-/// Why a peer cannot run.
+/// Why a peer cannot be opened or run.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Its state folder.
+    /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Its share.
+    /// The share cannot be opened.
     #[error(transparent)]
     Share(#[from] ShareError),
-    /// Its address.
+    /// A setting is not valid, such as the address to advertise.
     #[error(transparent)]
     Config(#[from] InvalidField),
-    /// Its listener.
+    /// The listener does not work.
     #[error("cannot listen: {0}")]
     Listen(#[from] io::Error),
-    /// Its server.
+    /// The server does not work.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
     /// The reflection service cannot be built: a bug.
@@ -93,10 +93,10 @@ pub enum NodeError {
 }
 
 impl Node {
-    /// Opens everything a peer needs; nothing runs yet. Blocks while it reads the state folder.
+    /// Opens the state folder and the share and connects the parts; nothing runs yet. Blocks while it reads the state folder.
     ///
     /// # Errors
-    /// When the state folder is in use or damaged, the share cannot be read, or there is no address others could dial.
+    /// When the state folder is in use or damaged, the share cannot be read, or no address is known that others can dial.
     pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
         let bound = listener.local_addr()?;
@@ -105,21 +105,24 @@ impl Node {
         let me = Contact::new(state.id()?, config.name.clone(), endpoint);
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let (session, lookups) = Session::new(config.registry.as_ref());
+        let channels = ChannelPool::new(config.dial_from);
         let inbox = Arc::new(Inbox::new(&metrics));
-        let post = LocalDelivery::new(me.clone(), Arc::clone(&inbox));
-        let (lan, sights) = match config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())) {
-            Some((lan, sights)) => (Some(lan), sights),
+        let delivery = LocalDelivery::new(me.clone(), Arc::clone(&inbox));
+        let (lan, lan_events) = match config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())) {
+            Some((lan, events)) => (Some(lan), events),
             None => (None, LanEvents::none()),
         };
-        let life = state.next_incarnation();
+        let incarnation = state.next_incarnation();
         let bootnodes = config.bootnodes.clone();
-        let (mesh, driver) = Mesh::new((&me, &state, life), post.clone(), session.clone(), (bootnodes, sights), config.dial_from);
-        let (topology, looking) = Topology::new(mesh.clone(), session.clone());
+        let (mesh, mesh_driver) =
+            Mesh::new((&me, &state, incarnation), delivery.clone(), session.clone(), (bootnodes, lan_events), config.dial_from);
+        let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
-            router: MessageRouter::new(me.clone(), post, session.clone(), ChannelPool::new(config.dial_from), mesh.clone()),
+            router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
+            channels,
             mesh,
             topology,
             me,
@@ -139,13 +142,13 @@ impl Node {
             indexer,
             lookups,
             lan,
-            mesh: driver,
-            topology: looking,
+            mesh: mesh_driver,
+            topology: topology_driver,
             metrics,
         })
     }
 
-    /// A handle that outlives [`Node::run`]'s consumption of the node.
+    /// A handle to the parts.
     pub fn handle(&self) -> NodeHandle {
         NodeHandle { services: Arc::clone(&self.services), state: self.state.path().to_owned() }
     }
@@ -193,7 +196,7 @@ impl Node {
         let (directory, known_peers) = watch::channel(PeerDirectory::default());
         let registered = config.registry.is_some().then(|| services.session.known().clone());
         tasks.spawn("peer directory", peer_directory::keep(directory, registered, services.mesh.clone(), stop.clone()));
-        let (catalog, channels) = (services.catalog.clone(), ChannelPool::new(config.dial_from));
+        let (catalog, channels) = (services.catalog.clone(), services.channels.clone());
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
@@ -213,12 +216,12 @@ async fn run_until_stopped(tasks: Tasks, server: impl Future<Output = Result<(),
 }
 
 impl NodeHandle {
-    /// Who the peer is.
+    /// Its name, id and endpoint.
     pub fn identity(&self) -> &Contact {
         &self.services.me
     }
 
-    /// The folder of its id, the number of its life, its cookie and its index.
+    /// The folder of its id, incarnation, cookie and index.
     pub fn state(&self) -> &Path {
         &self.state
     }
@@ -228,22 +231,27 @@ impl NodeHandle {
         self.services.catalog.share()
     }
 
-    /// Its standing with the registry.
+    /// Its session with the registry.
     pub fn session(&self) -> &Session {
         &self.services.session
     }
 
-    /// Its place in the mesh.
+    /// Its links to other peers.
     pub fn mesh(&self) -> &Mesh {
         &self.services.mesh
     }
 
-    /// Sends a message to one peer, whichever way there is.
+    /// Sends a message to one peer by whatever route there is.
     ///
     /// # Errors
-    /// When there is none, or a field is wrong.
+    /// When there is no route, or a field is not valid.
     pub async fn whisper(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
         self.services.router.deliver(request).await
+    }
+
+    /// Its connections to other peers.
+    pub fn channels(&self) -> &ChannelPool {
+        &self.services.channels
     }
 
     /// The messages it received.
@@ -251,7 +259,7 @@ impl NodeHandle {
         &self.services.inbox
     }
 
-    /// What is done with them as they come.
+    /// The handlers of messages by kind.
     pub fn handlers(&self) -> &Handlers {
         &self.services.handlers
     }

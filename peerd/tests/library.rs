@@ -217,7 +217,7 @@ async fn what_cannot_be_is_said_with_what_can() {
     said(a.join("127.0.0.1:1").await.err(), "cannot join 127.0.0.1:1");
     said(a.join(a.endpoint()).await.err(), "this peer itself");
     said(a.bootstrap(["127.0.0.1:1", "127.0.0.1:2"]).await.err(), "127.0.0.1:2");
-    said(a.bootstrap(Vec::<String>::new()).await.err(), "nobody to join");
+    said(a.bootstrap(Vec::<String>::new()).await.err(), "no peer could be joined");
     said(a.peers_from("127.0.0.1:1").await.err(), "127.0.0.1:1");
     let id = a.id();
     a.shutdown().await.unwrap();

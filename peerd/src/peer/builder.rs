@@ -1,6 +1,6 @@
-//! What a peer is made of.
+//! Building a peer.
 
-use super::{Peer, PeerError};
+use super::{error::PeerError, lifecycle::Peer};
 use crate::{
     config::{ControlFrom, NodeConfig, parse_registry, state_folder},
     node::{Node, NodeError},
@@ -16,14 +16,14 @@ use tokio::{net::TcpListener, task::spawn_blocking};
 /// Where a peer keeps its id, its cookie and its index.
 #[derive(Debug, Clone)]
 enum State {
-    /// In a folder that goes with it.
+    /// In a folder that is deleted with the peer.
     Temporary,
-    /// In the user's state folder, by its name.
-    Users,
+    /// In the user's state folder, by the peer's name.
+    User,
     Folder(PathBuf),
 }
 
-/// Makes a [`Peer`]. Nothing is checked before [`PeerBuilder::build`].
+/// The settings of a [`Peer`] to be built. [`PeerBuilder::build`] checks them.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build()"]
 pub struct PeerBuilder {
@@ -40,8 +40,16 @@ pub struct PeerBuilder {
     autostart: bool,
 }
 
+impl Peer {
+    /// The settings of a peer called `name`: letters, digits, hyphens and dots. By default it listens on a free port that only this
+    /// machine can reach, knows no other peer, shares nothing, and keeps its id in a folder that is deleted with it.
+    pub fn builder(name: impl Into<String>) -> PeerBuilder {
+        PeerBuilder::new(name.into())
+    }
+}
+
 impl PeerBuilder {
-    pub(super) fn new(name: String) -> Self {
+    fn new(name: String) -> Self {
         Self {
             name,
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -57,33 +65,33 @@ impl PeerBuilder {
         }
     }
 
-    /// Listens here; port 0 picks a free one. An address of this machine's network lets others in, and so does `0.0.0.0`, with
-    /// [`PeerBuilder::advertise`] or [`PeerBuilder::lan`]. By default a free port that only this machine can reach.
+    /// The address to listen on; port 0 picks a free one. For other machines use an address of this machine's network, or `0.0.0.0`
+    /// together with [`PeerBuilder::advertise`] or `lan`. Default: a free port on loopback.
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = address.into();
         self
     }
 
-    /// Listens on this port.
+    /// The port to listen on.
     pub fn port(mut self, port: u16) -> Self {
         self.listen.set_port(port);
         self
     }
 
-    /// Others dial it at this `HOST:PORT`, where that is not what it listens on.
+    /// The `HOST:PORT` that others dial, if it is not the address listened on.
     pub fn advertise(mut self, endpoint: impl ToString) -> Self {
         self.advertise = Some(endpoint.to_string());
         self
     }
 
-    /// Registers with this registry, `http://HOST:PORT`, finds others through it, and leaves it at the end.
+    /// The registry to register with, `http://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
     pub fn registry(mut self, url: impl ToString) -> Self {
         self.registry = Some(url.to_string());
         self
     }
 
-    /// A peer to link to at the start and whenever all others are lost, tried until it answers: `NAME:PORT` on this machine,
-    /// `NAME@HOST:PORT` or `HOST:PORT`. May be called several times. To know whether it worked, use [`PeerHandle::join`] instead.
+    /// A peer to link to at the start and whenever all links are lost, retried until it answers: `NAME:PORT` on this machine,
+    /// `NAME@HOST:PORT` or `HOST:PORT`. May be called several times. To learn whether the link was made, use [`PeerHandle::join`].
     ///
     /// [`PeerHandle::join`]: super::PeerHandle::join
     pub fn bootnode(mut self, peer: impl ToString) -> Self {
@@ -91,60 +99,61 @@ impl PeerBuilder {
         self
     }
 
-    /// Whether it finds peers of its LAN by multicast DNS, and lets them find it. By default not: a program's tests find nobody then.
+    /// Whether it finds peers on the LAN by multicast DNS and lets them find it. Default: no, so that tests find no other peers.
     pub fn lan(mut self, lan: bool) -> Self {
         self.lan = lan;
         self
     }
 
-    /// A label that others can filter by in the registry.
+    /// A label that others can filter by in the registry. May be called several times.
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// Shares this folder, with all below it.
+    /// The folder to share, with its subfolders.
     pub fn share(mut self, folder: impl Into<PathBuf>) -> Self {
         self.share = Some(folder.into());
         self
     }
 
-    /// Keeps its id, its cookie and its index in this folder, one per peer. Without, it is another peer each time it is built.
+    /// The folder for its id, its cookie and its index; each peer needs its own. Without it, the peer gets a new id each time.
     pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
         self.state = State::Folder(folder.into());
         self
     }
 
-    /// Keeps them where `peerd` does: in the user's state folder (`~/.local/state/p2pdi/peerd`), by the peer's name.
+    /// Keeps them where the program `peerd` does: in the user's state folder (`~/.local/state/p2pdi/peerd`), by the peer's name.
     pub fn state_of_user(mut self) -> Self {
-        self.state = State::Users;
+        self.state = State::User;
         self
     }
 
-    /// Who may call its `Control` service, as `p2pctl` does; by default programs on this machine.
+    /// Who may call its `Control` service, as `p2pctl` does. Default: programs on this machine.
     pub fn control(mut self, control: ControlFrom) -> Self {
         self.control = control;
         self
     }
 
-    /// Whether [`PeerBuilder::build`] also starts it, as by default. Otherwise [`Peer::start`] does, after handlers are set, for one.
+    /// Whether [`PeerBuilder::build`] also starts it, which is the default. Otherwise call [`Peer::start`], for example after setting
+    /// handlers.
     pub fn autostart(mut self, autostart: bool) -> Self {
         self.autostart = autostart;
         self
     }
 
-    /// Opens all it needs, and starts it unless told otherwise. Its port is bound then, started or not.
+    /// Binds the port, opens the folders, and starts the peer unless [`PeerBuilder::autostart`] is off.
     ///
     /// # Errors
-    /// When a value cannot be, the port is taken, or a folder cannot be used.
+    /// When a setting is not valid, the port is taken, or a folder cannot be used.
     pub async fn build(self) -> Result<Peer, PeerError> {
         let name: PeerName = self.name.parse()?;
         validate_labels(&self.labels)?;
         let (state, folder) = match self.state {
             State::Folder(folder) => (folder, None),
-            State::Users => {
-                let wrong = || InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder");
-                (state_folder().ok_or_else(wrong)?.join("peerd").join(name.key()), None)
+            State::User => {
+                let unset = || InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder");
+                (state_folder().ok_or_else(unset)?.join("peerd").join(name.key()), None)
             }
             State::Temporary => {
                 let folder = tempfile::Builder::new().prefix("p2pdi-").tempdir().map_err(PeerError::State)?;

@@ -1,4 +1,4 @@
-//! What can go wrong with a peer, and what to do.
+//! Errors of a peer, and what to do about them.
 
 use crate::node::NodeError;
 use p2pdi::{
@@ -8,59 +8,59 @@ use p2pdi::{
 use std::{io, net::SocketAddr};
 use tonic::Status;
 
-/// Why a peer cannot do what it was asked.
+/// Why a peer cannot be built or used.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    /// A value that cannot be; its words say what can.
+    /// A value is not valid; the message says what is.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
-    /// The address is not to be had.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}; choose another port, or 0 for a free one")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// There is no folder for its state.
+    /// No temporary folder could be made for its state.
     #[error("cannot make a folder for the peer's state: {0}; give one with state()")]
     State(#[source] io::Error),
     /// It cannot be opened, or one of its parts failed.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// It was built and not started.
+    /// It is built but not started.
     #[error("the peer is not running yet; call start() first")]
     NotStarted,
-    /// It was shut down or dropped, or it failed, which is logged.
+    /// It was shut down or dropped, or it failed (which is logged).
     #[error("the peer has stopped; build another one")]
     Stopped,
     /// None of several peers could be joined.
-    #[error("nobody to join: {}; check that they run, and their addresses", .0.join("; "))]
+    #[error("no peer could be joined: {}; check that they run, and their addresses", .0.join("; "))]
     NobodyAnswers(
-        /// Each, and why not.
+        /// Each peer, with the reason.
         Vec<String>,
     ),
-    /// There is no way to a peer.
+    /// There is no route to a peer.
     #[error("{0}; check the name, and that this peer has joined its mesh or registry")]
     NoRoute(String),
-    /// A message is longer than fits.
+    /// A message is longer than the limit.
     #[error("{0}")]
     TooLarge(String),
-    /// As much is under way as may be.
+    /// A limit is reached for now: neighbours, streams or searches.
     #[error("{0}")]
     Busy(String),
     /// Another peer failed or refused.
     #[error("{peer}: {why}")]
     Refused {
-        /// Which.
+        /// The peer.
         peer: String,
-        /// In its words.
+        /// Its reason.
         why: String,
     },
 }
 
 impl PeerError {
-    /// What `peer` said no with.
+    /// The error for a status that `peer` answered.
     pub(super) fn refused(peer: &str, status: &Status) -> Self {
         let why = status::describe(status);
         match Reason::of(status) {
@@ -76,7 +76,7 @@ impl PeerError {
         Self::NobodyAnswers(failures.into_iter().map(|(peer, error)| format!("{peer}: {}", error.cause())).collect())
     }
 
-    /// Without what to do, which the whole says once.
+    /// The reason without the advice, which the whole error gives once.
     fn cause(&self) -> String {
         match self {
             Self::NoRoute(why) => why.clone(),

@@ -1,8 +1,11 @@
-//! What a peer can be asked by its own program.
+//! What a program can do with its peer.
 
-use super::{PeerError, Phase};
+use super::{
+    error::PeerError,
+    info::{Delivery, PeerInfo},
+    phase::Phase,
+};
 use crate::{
-    connections::channels::ChannelPool,
     discovery::Bootnode,
     inbox::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
     node::NodeHandle,
@@ -21,58 +24,24 @@ use p2pdi::{
 use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::{runtime, sync::watch, time::timeout};
 
-/// Peers that are joined at once; the others of a list wait. A guess: enough to hide their latency.
+/// Most joins at once; the rest of a list waits. A guess: enough to hide their latency.
 const JOINS_AT_ONCE: usize = 16;
-/// How long a peer may take to list those it knows.
+/// How long a peer may take to list the peers it knows.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most peers taken from one list: more than an honest peer keeps.
+/// Most peers accepted from one list: more than a correct peer keeps.
 const LISTED_MAX: usize = 1_000;
 
-/// Another peer, as far as this one knows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PeerInfo {
-    /// What it calls itself.
-    pub name: PeerName,
-    /// Where it can be dialled.
-    pub endpoint: Endpoint,
-    /// There is a link to it.
-    pub linked: bool,
-}
-
-/// `NAME@HOST:PORT`, as [`PeerHandle::join`] takes it.
-impl fmt::Display for PeerInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.name, self.endpoint)
-    }
-}
-
-/// What became of a whisper, as its receiver says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// Name of the peer that has it.
-    pub by: String,
-    /// How many peers passed it on; 0: this peer itself has it.
-    pub hops: u32,
-    /// There and back.
-    pub round_trip: Duration,
-    /// What the handler there answered, if it did so within [`REPLY_TIMEOUT`](crate::inbox::REPLY_TIMEOUT).
-    pub reply: Option<Reply>,
-    /// Nobody there listens for messages of its kind: it was counted and dropped.
-    pub unclaimed: bool,
-}
-
-/// Asks a peer of this program; cheap to clone. It does not keep the peer running: that does [`Peer`](super::Peer) alone.
+/// A handle to a peer inside this program; cheap to clone. It does not keep the peer running: only [`Peer`](super::Peer) does.
 #[derive(Clone)]
 pub struct PeerHandle {
     node: NodeHandle,
     phase: watch::Receiver<Phase>,
     runtime: runtime::Handle,
-    channels: ChannelPool,
 }
 
 impl PeerHandle {
     pub(super) fn new(node: NodeHandle, phase: watch::Receiver<Phase>) -> Self {
-        Self { node, phase, runtime: runtime::Handle::current(), channels: ChannelPool::default() }
+        Self { node, phase, runtime: runtime::Handle::current() }
     }
 
     pub(super) fn runtime(&self) -> &runtime::Handle {
@@ -94,21 +63,22 @@ impl PeerHandle {
         self.node.identity().endpoint()
     }
 
-    /// Its parts: the share, the inbox, the place in the mesh, the standing with the registry.
+    /// Its parts: share, inbox, mesh, registry session.
     pub fn node(&self) -> &NodeHandle {
         &self.node
     }
 
-    /// Calls `handler` with each message of this kind, whisper or broadcast, from now on; in the place of an earlier handler of the kind.
-    /// What it returns goes back to who whispered: a [`Reply`], perhaps one, or `()`. One is waited for for
-    /// [`REPLY_TIMEOUT`](crate::inbox::REPLY_TIMEOUT); to a broadcast nothing can be replied.
+    /// Calls `handler` with each further message of this kind, whisper or broadcast. Replaces an earlier handler of the kind. The handler
+    /// returns a [`Reply`], an `Option<Reply>` or `()`. The sender of a whisper gets the reply if it is ready within
+    /// [`REPLY_TIMEOUT`](crate::inbox::REPLY_TIMEOUT); there is no reply to a broadcast.
     ///
-    /// Messages of one kind are handled one after the other, in the order they came. A handler that waits holds up its own kind only; what
-    /// it is too slow for is dropped, the oldest first, and logged. One that panics, or takes longer than a minute, ends with that
-    /// message. It must not block the thread: long computations belong into `tokio::task::spawn_blocking`.
+    /// Messages of one kind are handled one at a time, in order of arrival. A slow handler delays its own kind only; messages that
+    /// overflow the inbox meanwhile are dropped, the oldest first, and logged. A handler that panics or takes longer than a minute is
+    /// aborted for that message only. It must not block the thread: use `tokio::task::spawn_blocking` for long computations.
     ///
     /// # Errors
-    /// When `kind` is not one token of letters, digits, `.`, `_` and `-`, or is `PING`, which every peer answers by itself.
+    /// When `kind` is not one token of letters, digits, `.`, `_` and `-`, or is `PING`, which every peer answers itself; when too many handlers and
+    /// subscriptions exist; or when the peer has stopped.
     pub fn on<F, R>(&self, kind: &str, handler: impl Fn(Message) -> F + Send + Sync + 'static) -> Result<(), PeerError>
     where
         F: Future<Output = R> + Send + 'static,
@@ -124,21 +94,22 @@ impl PeerHandle {
         self.node.handlers().on(kind, handler, &self.runtime).map_err(|status| self.refused(&status))
     }
 
-    /// Makes another peer a neighbour, and so joins its mesh: `NAME:PORT` on this machine, `NAME@HOST:PORT`, `HOST:PORT`, or a [`PeerInfo`].
+    /// Makes another peer a neighbour and so joins its mesh. `peer` is `NAME:PORT` on this machine, `NAME@HOST:PORT`, `HOST:PORT`, or a
+    /// [`PeerInfo`].
     ///
     /// # Errors
-    /// When nobody answers there, it is this peer itself, or one of the two has as many neighbours as it keeps ([`PeerError::Busy`]); it
-    /// has named others then, which this peer turns to by itself.
+    /// When no peer answers, when it is this peer itself, or when one of the two has no room for another neighbour
+    /// ([`PeerError::Busy`]); the other peer then named further peers, which this peer tries by itself.
     pub async fn join(&self, peer: impl ToString) -> Result<PeerInfo, PeerError> {
         self.running()?;
         self.join_one(&peer.to_string().parse()?).await
     }
 
-    /// Joins all of these that answer, such as a list of bootnodes, or what [`PeerHandle::peers_from`] gave; says which did. Those
-    /// without room for another neighbour are left out: they named others, which this peer turns to by itself.
+    /// Joins all peers of a list, such as bootnodes or the result of [`PeerHandle::peers_from`], and returns those joined. Peers without
+    /// room for another neighbour are left out: they named further peers, which this peer tries by itself.
     ///
     /// # Errors
-    /// When none answers.
+    /// When no peer answers.
     pub async fn bootstrap(&self, peers: impl IntoIterator<Item = impl ToString>) -> Result<Vec<PeerInfo>, PeerError> {
         self.running()?;
         let peers = peers.into_iter().map(|peer| peer.to_string().parse()).collect::<Result<Vec<Bootnode>, _>>()?;
@@ -163,14 +134,14 @@ impl PeerHandle {
         for endpoint in peer.endpoints() {
             match self.node.mesh().join(endpoint.clone()).await {
                 Ok(joined) => return Ok(self.info(&joined.contact, true)),
-                // Of one word that may be a name here or a host, the first reading is the likely one.
+                // `WORD:PORT` is a name on this machine or a host; the error of the first reading is the more likely one.
                 Err(status) => failure = failure.or(Some(PeerError::refused(&peer.to_string(), &status))),
             }
         }
         Err(failure.unwrap_or_else(|| PeerError::NoRoute(format!("{peer} has no address"))))
     }
 
-    /// The other peers that this one knows, through links, the mesh or the registry, by name. Some may be gone by now.
+    /// The other peers that this one knows through links, the mesh or the registry, ordered by name. Some may be gone by now.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let view = self.node.mesh().view();
         let mut found: BTreeMap<PeerId, PeerInfo> = BTreeMap::new();
@@ -187,10 +158,10 @@ impl PeerHandle {
         peers
     }
 
-    /// The peer of this name: one that is known already, or that the registry or the mesh finds; `None` where nobody does.
+    /// The peer with this name: known already, or found through the registry or the mesh. `None` when there is none.
     ///
     /// # Errors
-    /// When `name` cannot be one, or this peer is not running.
+    /// When `name` is not valid or this peer is not running.
     pub async fn find_peer(&self, name: &str) -> Result<Option<PeerInfo>, PeerError> {
         self.running()?;
         let name: PeerName = name.parse()?;
@@ -200,18 +171,18 @@ impl PeerHandle {
         if let Some(known) = self.node.session().find(&name).await {
             return Ok(Some(PeerInfo { name: known.name().clone(), endpoint: known.endpoint().clone(), linked: false }));
         }
-        // It answers with its address.
-        let pong = match self.whisper(name.as_str(), KIND_PING, "").await {
+        // The reply to PING is the address.
+        let found = match self.whisper(name.as_str(), KIND_PING, "").await {
             Ok(Delivery { by, reply: Some(reply), .. }) => {
                 by.parse().ok().zip(str::from_utf8(&reply.body).ok().map(str::to_owned))
             }
             Ok(_) | Err(PeerError::NoRoute(_)) => None,
             Err(error) => return Err(error),
         };
-        Ok(pong.and_then(|(name, endpoint)| Some(PeerInfo { name, endpoint: endpoint.parse().ok()?, linked: false })))
+        Ok(found.and_then(|(name, endpoint)| Some(PeerInfo { name, endpoint: endpoint.parse().ok()?, linked: false })))
     }
 
-    /// The peers that another one is linked to or has heard of, without this one. [`PeerHandle::bootstrap`] joins them.
+    /// The peers that another peer is linked to or knows of, without this one. [`PeerHandle::bootstrap`] joins them.
     ///
     /// # Errors
     /// When there is no such peer, or it does not answer.
@@ -227,12 +198,12 @@ impl PeerHandle {
         };
         let mut failure = PeerError::NoRoute(format!("{peer} has no address"));
         for endpoint in &endpoints {
-            let mut client = self.channels.peer(endpoint);
+            let mut client = self.node.channels().peer(endpoint);
             match timeout(LIST_TIMEOUT, client.list_peers(ListPeersRequest {})).await {
                 Ok(Ok(list)) => {
                     let list = list.into_inner();
                     let neighbours = list.neighbours.into_iter().filter_map(|neighbour| neighbour.peer);
-                    // What a stranger lists that cannot be is left out.
+                    // Invalid entries are left out.
                     let contacts =
                         neighbours.chain(list.others).take(LISTED_MAX).filter_map(|contact| wire::read_contact(contact).ok());
                     return Ok(self.infos(contacts));
@@ -244,19 +215,20 @@ impl PeerHandle {
         Err(failure)
     }
 
-    /// Sends a message to all peers of the mesh. It is on its way when this returns.
+    /// Sends a message to all peers of the mesh. Returns when it is sent, not when it has arrived.
     ///
     /// # Errors
-    /// When `kind` is not one token, or `body` too long, or this peer is not running.
+    /// When `kind` is not one token, `body` is too long, or this peer is not running.
     pub async fn broadcast(&self, kind: &str, body: impl AsRef<[u8]>) -> Result<(), PeerError> {
         self.broadcast_counted(kind, body, Duration::ZERO).await.map(drop)
     }
 
-    /// Sends a message to all peers of the mesh and waits until all that are known say that they have it, for at most `wait`: who is
-    /// known, how many have it, who does not.
+    /// Sends a message to all peers of the mesh and waits at most `wait` for the acknowledgements of all known peers. The result says how
+    /// many are known, how many acknowledged, and which did not.
     ///
     /// # Errors
-    /// As with [`PeerHandle::broadcast`], or when `wait` is past [`WAIT_MAX`](crate::mesh::WAIT_MAX), or too many are waited for already.
+    /// As with [`PeerHandle::broadcast`]; also when `wait` exceeds [`WAIT_MAX`](crate::mesh::WAIT_MAX), or too many broadcasts wait for
+    /// acknowledgements already.
     pub async fn broadcast_counted(
         &self,
         kind: &str,
@@ -268,13 +240,13 @@ impl PeerHandle {
         self.node.mesh().broadcast(&kind.parse()?, body, wait).await.map_err(|status| self.refused(&status))
     }
 
-    /// Sends a message to one peer, whichever way there is, and waits until it has arrived.
+    /// Sends a message to one peer by whatever route there is, and waits until it is delivered.
     ///
     /// # Errors
-    /// When there is no way to it, `kind` is not one token, or `body` too long.
+    /// When there is no route, `kind` is not one token, `body` is too long, or this peer is not running.
     pub async fn whisper(&self, to: &str, kind: &str, body: impl AsRef<[u8]>) -> Result<Delivery, PeerError> {
         self.running()?;
-        // Checked here for errors of the right type.
+        // Parsed here so that the error is `PeerError::Invalid`.
         let (to, kind): (PeerName, MessageKind) = (to.parse()?, kind.parse()?);
         let request = WhisperRequest {
             to: to.to_string(),
@@ -291,9 +263,9 @@ impl PeerHandle {
         Ok(Delivery { by: delivered_by, hops, round_trip, reply, unclaimed })
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the peer has stopped.
     pub async fn stopped(&self) {
-        // Fails only when the peer is gone, which is the same.
+        // Fails only when the `Peer` is gone: then it has stopped as well.
         let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
     }
 
@@ -313,7 +285,7 @@ impl PeerHandle {
         PeerInfo { name: contact.name().clone(), endpoint: contact.endpoint().clone(), linked }
     }
 
-    /// Each once, without this peer.
+    /// Each peer once, without this one.
     fn infos(&self, contacts: impl Iterator<Item = Contact>) -> Vec<PeerInfo> {
         let view = self.node.mesh().view();
         let linked = |id| view.linked.iter().any(|linked| linked.id() == id);

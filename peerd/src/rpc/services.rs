@@ -2,7 +2,7 @@
 
 use crate::{
     config::ControlFrom,
-    connections::admission::Admission,
+    connections::{admission::Admission, channels::ChannelPool},
     documents::catalog::Catalog,
     inbox::{Handlers, Inbox},
     mesh::Mesh,
@@ -29,6 +29,7 @@ pub(crate) struct Services {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) handlers: Handlers,
     pub(crate) router: MessageRouter,
+    pub(crate) channels: ChannelPool,
     pub(crate) mesh: Mesh,
     pub(crate) topology: Topology,
     pub(crate) control: ControlFrom,

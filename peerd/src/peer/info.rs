@@ -1,0 +1,38 @@
+//! What a peer tells its program about other peers and about messages sent.
+
+use crate::inbox::Reply;
+use p2pdi::{endpoint::Endpoint, name::PeerName};
+use std::{fmt, time::Duration};
+
+/// Another peer, as far as this one knows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerInfo {
+    /// Its name.
+    pub name: PeerName,
+    /// Where others dial it.
+    pub endpoint: Endpoint,
+    /// Whether this peer has a link to it.
+    pub linked: bool,
+}
+
+/// `NAME@HOST:PORT`, as [`PeerHandle::join`](super::PeerHandle::join) takes it.
+impl fmt::Display for PeerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.endpoint)
+    }
+}
+
+/// A whisper that was delivered, as its receiver reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Name of the receiver.
+    pub by: String,
+    /// Links and calls on the way; 0: the receiver is this peer itself.
+    pub hops: u32,
+    /// Time from sending to the acknowledgement.
+    pub round_trip: Duration,
+    /// The reply of the receiver's handler, if it came within [`REPLY_TIMEOUT`](crate::inbox::REPLY_TIMEOUT).
+    pub reply: Option<Reply>,
+    /// The receiver has no handler or subscription for messages of this kind: it counted the message and dropped it.
+    pub unclaimed: bool,
+}
