@@ -158,7 +158,7 @@ impl Flags {
             dial_from: self.dial_from,
             registry: (!self.no_registry).then_some(self.registry),
             bootnodes: self.bootnodes,
-            lan: !self.no_lan,
+            lan: cfg!(feature = "mdns") && !self.no_lan,
             labels,
             share: self.share,
             upload_limit: self.upload_limit.map(|limit| limit.as_u64()),

@@ -36,6 +36,7 @@ pub mod connections;
 pub mod discovery;
 pub mod documents;
 pub mod holders;
+#[cfg(feature = "http")]
 mod http;
 pub mod identity;
 pub mod inbox;

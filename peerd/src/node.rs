@@ -1,25 +1,30 @@
 //! The one place that knows all of a peer's parts and wires them.
 
+#[cfg(feature = "mdns")]
+use crate::discovery::{Lan, Load};
 use crate::{
     config::NodeConfig,
     connections::admission::Admission,
     connections::channels::ChannelPool,
-    discovery::{Lan, LanEvents, Load},
+    discovery::LanEvents,
     documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
     documents::share::{Indexer, Share, ShareConfig, ShareError},
     holders::{
         self,
         peer_directory::{self, PeerDirectory},
     },
-    http,
     identity::{StateError, StateFolder},
     inbox::{Handlers, Inbox, LocalDelivery},
     mesh::{Mesh, MeshDriver},
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
-    topology::{Topology, TopologyDriver},
     transfer::serve::Uploads,
+};
+#[cfg(feature = "http")]
+use crate::{
+    http,
+    topology::{Topology, TopologyDriver},
 };
 use p2pdi::{
     contact::Contact,
@@ -50,8 +55,10 @@ pub struct Node {
     services: Arc<Services>,
     indexer: Indexer,
     lookups: Lookups,
+    #[cfg(feature = "mdns")]
     lan: Option<Lan>,
     mesh: MeshDriver,
+    #[cfg(feature = "http")]
     topology: TopologyDriver,
     metrics: Metrics,
 }
@@ -108,14 +115,23 @@ impl Node {
         let channels = ChannelPool::new(config.dial_from);
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(me.clone(), Arc::clone(&inbox));
-        let (lan, lan_events) = match config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())) {
-            Some((lan, events)) => (Some(lan), events),
-            None => (None, LanEvents::none()),
+        #[cfg(feature = "mdns")]
+        let (lan, lan_events) = config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())).unzip();
+        #[cfg(not(feature = "mdns"))]
+        let lan_events = match config.lan {
+            true => return Err(InvalidField::new("lan", "this build has no LAN discovery; build with the feature mdns").into()),
+            false => None,
         };
         let incarnation = state.next_incarnation();
         let bootnodes = config.bootnodes.clone();
-        let (mesh, mesh_driver) =
-            Mesh::new((&me, &state, incarnation), delivery.clone(), session.clone(), (bootnodes, lan_events), config.dial_from);
+        let (mesh, mesh_driver) = Mesh::new(
+            (&me, &state, incarnation),
+            delivery.clone(),
+            session.clone(),
+            (bootnodes, lan_events.unwrap_or_else(LanEvents::none)),
+            config.dial_from,
+        );
+        #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone());
         let services = Services {
             catalog: Catalog::new(share),
@@ -124,6 +140,7 @@ impl Node {
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
             channels,
             mesh,
+            #[cfg(feature = "http")]
             topology,
             me,
             session,
@@ -141,8 +158,10 @@ impl Node {
             services: Arc::new(services),
             indexer,
             lookups,
+            #[cfg(feature = "mdns")]
             lan,
             mesh: mesh_driver,
+            #[cfg(feature = "http")]
             topology: topology_driver,
             metrics,
         })
@@ -165,7 +184,7 @@ impl Node {
 
     /// Starts the tasks; the future is the server.
     async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
-        let Self { listener, config, state, services, indexer, lookups, lan, mesh, topology, metrics } = self;
+        let Self { listener, config, state, services, indexer, lookups, mesh, metrics, .. } = self;
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
@@ -173,7 +192,10 @@ impl Node {
         health.set_serving::<ControlServer<ControlRpc>>().await;
         let grpc = Routes::new(PeerRpc::server(Arc::clone(&services))).add_service(ControlRpc::server(Arc::clone(&services)));
         let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
+        #[cfg(feature = "http")]
         let http = http::router(Arc::clone(&services), metrics.clone(), stop.clone());
+        #[cfg(not(feature = "http"))]
+        let http = Default::default();
         let router = server::router(grpc, &served, health.clone(), http)?;
 
         let (stopping, streams) = (stop.clone(), services.stop.clone());
@@ -186,9 +208,11 @@ impl Node {
         });
         tasks.spawn("indexer", indexer.run(stop.clone()));
         tasks.spawn("mesh", mesh.run(stop.clone()));
-        tasks.spawn("topology", topology.run(stop.clone()));
+        #[cfg(feature = "http")]
+        tasks.spawn("topology", self.topology.run(stop.clone()));
         tasks.spawn("handlers", services.handlers.clone().run(stop.clone()));
-        if let Some(lan) = lan {
+        #[cfg(feature = "mdns")]
+        if let Some(lan) = self.lan {
             let (uploads, mesh) = (Arc::clone(&services.uploads), services.mesh.clone());
             let load = move || Load { load: uploads.load().uploads, links: mesh.view().status.links };
             tasks.spawn("LAN discovery", lan.run(load, stop.clone()));

@@ -1,6 +1,7 @@
 //! Which address a peer advertises for others to dial.
 
 use super::NodeConfig;
+#[cfg(feature = "mdns")]
 use crate::discovery::address_on_the_lan;
 use p2pdi::{endpoint::Endpoint, field::InvalidField};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -16,6 +17,7 @@ impl NodeConfig {
         }
         let bootnodes = self.bootnodes.iter().flat_map(|bootnode| bootnode.endpoints());
         let others: Vec<_> = self.registry.iter().chain(bootnodes).collect();
+        #[cfg(feature = "mdns")]
         if self.lan && bound.ip().is_unspecified() {
             // The route to a registry on this machine is loopback, which others on the LAN cannot dial.
             let towards = others.iter().filter_map(|endpoint| local_address_towards(endpoint)).find(|ip| !ip.is_loopback());

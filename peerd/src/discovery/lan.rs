@@ -2,6 +2,7 @@
 
 use super::{
     announcement::{SERVICE, Scope, announce, read, scope},
+    events::LanEvents,
     lan_peers::{LanEvent, Load},
 };
 use crate::overlay::PeerId;
@@ -52,16 +53,6 @@ pub struct Lan {
     told: Told,
     announced: bool,
     warned: bool,
-}
-
-/// What a [`Lan`] sees, for the mesh.
-pub struct LanEvents(pub(crate) mpsc::Receiver<LanEvent>);
-
-impl LanEvents {
-    /// Of a peer that does not look.
-    pub fn none() -> Self {
-        Self(mpsc::channel(1).1)
-    }
 }
 
 /// Why listening has to begin anew.

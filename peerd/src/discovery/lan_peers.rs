@@ -27,6 +27,7 @@ const OFFER_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What was seen on the LAN.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "mdns"), expect(dead_code, reason = "multicast DNS makes them"))]
 pub(crate) enum LanEvent {
     /// A peer announced itself, or what it says of itself changed.
     Here(Sighting),

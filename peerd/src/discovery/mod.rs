@@ -5,14 +5,20 @@
 //!
 //! The registry's part in it is the session's. Whoever was found is the mesh's to dial.
 
+#[cfg(feature = "mdns")]
 mod announcement;
 mod bootnodes;
+mod events;
+#[cfg(feature = "mdns")]
 mod lan;
 mod lan_peers;
 
 pub use bootnodes::Bootnode;
 pub(crate) use bootnodes::Bootnodes;
+pub use events::LanEvents;
+#[cfg(feature = "mdns")]
+pub use lan::Lan;
+#[cfg(feature = "mdns")]
 pub(crate) use lan::address_on_the_lan;
-pub use lan::{Lan, LanEvents};
 pub use lan_peers::Load;
 pub(crate) use lan_peers::{LanEvent, LanPeers};

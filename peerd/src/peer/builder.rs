@@ -100,6 +100,7 @@ impl PeerBuilder {
     }
 
     /// Whether it finds peers on the LAN by multicast DNS and lets them find it. Default: no, so that tests find no other peers.
+    #[cfg(feature = "mdns")]
     pub fn lan(mut self, lan: bool) -> Self {
         self.lan = lan;
         self

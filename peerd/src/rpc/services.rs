@@ -1,5 +1,7 @@
 //! The state that all services of a peer share: gRPC and plain HTTP.
 
+#[cfg(feature = "http")]
+use crate::topology::Topology;
 use crate::{
     config::ControlFrom,
     connections::{admission::Admission, channels::ChannelPool},
@@ -8,7 +10,6 @@ use crate::{
     mesh::Mesh,
     messages::MessageRouter,
     session::Session,
-    topology::Topology,
     transfer::serve::Uploads,
 };
 use p2pdi::contact::Contact;
@@ -31,6 +32,7 @@ pub(crate) struct Services {
     pub(crate) router: MessageRouter,
     pub(crate) channels: ChannelPool,
     pub(crate) mesh: Mesh,
+    #[cfg(feature = "http")]
     pub(crate) topology: Topology,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
