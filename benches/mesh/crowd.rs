@@ -1,8 +1,8 @@
 //! Peers in this process, linked over loopback.
 
 use peerd::{
+    Bootnode,
     config::NodeConfig,
-    discovery::Bootnode,
     node::{Node, NodeHandle},
 };
 use std::{

@@ -9,8 +9,8 @@ use p2pdi::{
     name::PeerName,
 };
 use peerd::{
+    Bootnode,
     config::{REGISTRY_DEFAULT, parse_label, parse_registry},
-    discovery::Bootnode,
     mesh::check_wait,
 };
 use std::{path::PathBuf, time::Duration};

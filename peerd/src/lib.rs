@@ -1,6 +1,6 @@
-//! The peer of P2P-DI: a share of documents, their transfer, its standing with a registry, its place in the mesh, and messages.
+//! The peer of P2P-DI: shares a folder of documents, fetches verified documents, and exchanges messages with other peers.
 //!
-//! A program of your own becomes a peer with [`Peer`]. This one answers messages of the kind `TEST`, and another finds it, by way of a third:
+//! A program becomes a peer with [`Peer`]. Here one peer answers messages of the kind `TEST`, and another reaches it through a third:
 //!
 //! ```
 //! use peerd::{Peer, Reply};
@@ -26,29 +26,48 @@
 //! # }
 //! ```
 //!
-//! `cargo run -p peerd --example chat` is a whole program. Below it lie the parts: they know each other only through what [`node`]
-//! hands them, and [`PeerHandle::node`] gives access to them.
+//! `cargo run -p peerd --example chat` is a complete program. A [`Node`](node::Node) is the same peer with all its settings
+//! ([`config`]); [`PeerHandle::node`] gives access to its parts.
+//!
+//! # Features
+//!
+//! All are on by default; a program that embeds a peer can switch each off.
+//!
+//! - `cli`: what only the program `peerd` needs.
+//! - `http`: the status page, messages by plain HTTP, metrics and readiness, on the port of gRPC.
+//! - `mdns`: discovery of peers on the LAN by multicast DNS.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 
+// For programs that embed a peer.
 pub mod config;
+pub mod inbox;
+pub mod node;
+
+// For `p2pctl`, which asks peers and fetches documents with the same code.
 pub mod connections;
-pub mod discovery;
 pub mod documents;
 pub mod holders;
-#[cfg(feature = "http")]
-mod http;
 pub mod identity;
-pub mod inbox;
 pub mod mesh;
-pub mod messages;
-pub mod node;
-pub mod overlay;
-pub mod peer;
-mod rpc;
-pub mod session;
 pub mod topology;
 pub mod transfer;
 
+// The type that `NodeHandle::session` returns.
+pub mod session;
+
+// State machines that the simulator, the benchmarks and the fuzz targets drive.
+#[doc(hidden)]
+pub mod overlay;
+
+mod discovery;
+#[cfg(feature = "http")]
+mod http;
+mod messages;
+mod peer;
+mod rpc;
+
+pub use config::ControlFrom;
+pub use discovery::Bootnode;
 pub use inbox::{Message, Reply};
 pub use peer::{Delivery, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo};

@@ -45,7 +45,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 const GOODBYE_TWICE: Duration = Duration::from_millis(150);
 
 /// Announces one peer, and tells who else is there.
-pub struct Lan {
+pub(crate) struct Lan {
     me: Contact,
     bound: SocketAddr,
     advertised: Option<Endpoint>,
@@ -70,13 +70,13 @@ enum Interrupted {
 
 impl Lan {
     /// The peer `me`, which listens on `bound`; `advertised` is what its user wants others to dial.
-    pub fn new(me: Contact, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
+    pub(crate) fn new(me: Contact, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
         let (tell, sights) = mpsc::channel(SIGHTS_MAX);
         (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, LanEvents(sights))
     }
 
     /// Announces and listens until `stop`, then says goodbye. `busy` is asked now and then.
-    pub async fn run(mut self, busy: impl Fn() -> Load, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, busy: impl Fn() -> Load, stop: CancellationToken) {
         let own: Vec<_> = interfaces().iter().map(Interface::ip).collect();
         let (scope, port) = scope(self.bound, self.advertised.as_ref(), &own);
         if let Scope::Machine(ip) = scope {

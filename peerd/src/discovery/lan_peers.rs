@@ -46,7 +46,7 @@ pub(crate) struct Sighting {
 
 /// How busy a peer says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Load {
+pub(crate) struct Load {
     /// Documents it is sending.
     pub load: u32,
     /// Peers it is linked to.

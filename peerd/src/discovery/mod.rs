@@ -15,10 +15,11 @@ mod lan_peers;
 
 pub use bootnodes::Bootnode;
 pub(crate) use bootnodes::Bootnodes;
-pub use events::LanEvents;
+pub(crate) use events::LanEvents;
 #[cfg(feature = "mdns")]
-pub use lan::Lan;
+pub(crate) use lan::Lan;
 #[cfg(feature = "mdns")]
 pub(crate) use lan::address_on_the_lan;
-pub use lan_peers::Load;
+#[cfg(feature = "mdns")]
+pub(crate) use lan_peers::Load;
 pub(crate) use lan_peers::{LanEvent, LanPeers};

@@ -2,4 +2,4 @@
 
 mod router;
 
-pub use router::MessageRouter;
+pub(crate) use router::MessageRouter;

@@ -37,7 +37,7 @@ const DETOUR_LIFETIME: Duration = Duration::from_secs(30);
 const DETOURS_MAX: usize = 1_024;
 
 /// Takes messages for this peer and finds the way for those to others.
-pub struct MessageRouter {
+pub(crate) struct MessageRouter {
     me: Contact,
     post: LocalDelivery,
     session: Session,
@@ -74,7 +74,7 @@ impl Detours {
 
 impl MessageRouter {
     /// Delivers to `post`, and finds others through `session` and `mesh`.
-    pub fn new(me: Contact, post: LocalDelivery, session: Session, channels: ChannelPool, mesh: Mesh) -> Self {
+    pub(crate) fn new(me: Contact, post: LocalDelivery, session: Session, channels: ChannelPool, mesh: Mesh) -> Self {
         Self { me, post, session, channels, mesh, detours: Detours::default() }
     }
 
@@ -82,7 +82,7 @@ impl MessageRouter {
     ///
     /// # Errors
     /// When a field is wrong, or there is no way to the receiver.
-    pub async fn deliver(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
+    pub(crate) async fn deliver(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
         let mut whisper = Whisper::try_from(request)?;
         // Of several peers with one name, that with the lowest id gets the messages, wherever they come in.
         let yields = self.mesh.view().yields_to().is_some();

@@ -20,7 +20,7 @@ use peerd::overlay::{
     wire,
 };
 use peerd::{
-    discovery::Bootnode,
+    Bootnode,
     inbox::MessageKind,
     overlay::routing::{self, ROUTES_MAX, Relay, RelayReply, Routing},
 };

@@ -8,8 +8,8 @@ use p2pdi::{
     v1::{WhisperRequest, control_client::ControlClient, peer_client::PeerClient},
 };
 use peerd::{
+    Bootnode,
     config::NodeConfig,
-    discovery::Bootnode,
     node::{Node, NodeHandle},
 };
 use std::{
