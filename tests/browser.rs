@@ -1,4 +1,4 @@
-//! The live page in a real browser, and what other sites' pages in the same browser cannot do.
+//! The live page in a real browser, and requests that pages of other sites make from the same browser.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -18,13 +18,13 @@ use support::{
     wait::until,
 };
 
-/// Text of the page's elements that a selector finds, joined.
+/// An expression for the joined text of all elements that a selector finds.
 fn text(selector: &str) -> String {
     format!("[...document.querySelectorAll('{selector}')].map((found) => found.textContent).join(' | ')")
 }
 
 #[test]
-fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
+fn the_page_shows_peers_messages_documents_and_departures() {
     let Some(chromium) = tools::chromium() else { return };
     let network = Network::start();
     let mut browser = Browser::start(&chromium);
@@ -43,14 +43,14 @@ fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
     browser.until(&page, "document.querySelectorAll('#drawing line').length === 1");
     browser.until(&page, "document.querySelectorAll('#document-rows tr').length >= 4");
 
-    // What strangers say is text.
+    // Messages are shown as text, not as markup.
     let script = "<script>document.title='broken'</script><img src=x onerror=document.title='broken'>";
     network.p2pctl(&["whisper", "fff-c", script]).exits(0);
     browser.until(&page, &format!("{}.includes('<script>')", text("#message-list")));
     assert_eq!(browser.value(&page, "document.querySelectorAll('#message-list img, #message-list script').length"), 0);
     assert_eq!(browser.value(&page, "document.title"), "fff-c - P2P-DI peer");
 
-    // Its form sends.
+    // The form sends.
     let send = |to: &str, body: &str| {
         format!(
             "document.getElementById('to').value = '{to}'; document.getElementById('body').value = '{body}'; \
@@ -63,7 +63,7 @@ fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
     browser.value(&page, &send("", "to all"));
     browser.until(&page, &format!("{} === '1 of 1 known peer has it'", text("#sent")));
 
-    // A search, then a peer that dies.
+    // A search, then a peer that is killed.
     browser.value(
         &page,
         "const find = document.getElementById('find'); find.value = '2324'; find.dispatchEvent(new Event('input'))",
@@ -73,7 +73,7 @@ fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
     browser.until(&page, &format!("{}.includes('fff-a does not answer')", text("#event-list")));
     assert_eq!(browser.problems(&page), [""; 0], "the console stays empty");
 
-    // The policy holds, whatever the script might do.
+    // The content security policy is enforced.
     let markup = "try { document.body.innerHTML = '<b>x</b>'; 'taken' } catch (error) { error.name }";
     assert_eq!(browser.value(&page, markup), "TypeError");
     assert_eq!(browser.value(&page, "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"), "TypeError");
@@ -81,11 +81,11 @@ fn the_page_shows_peers_messages_and_documents_and_who_is_gone() {
 }
 
 #[test]
-fn pages_of_other_sites_make_a_peer_say_nothing() {
+fn pages_of_other_sites_cannot_make_a_peer_send() {
     let Some(chromium) = tools::chromium() else { return };
     let network = Network::start();
     let port = network.c.address.port();
-    // Each way a page can make a browser ask: an image, a link followed, a script's request of either method, a form.
+    // Every way a page can make a browser send a request: images, frames, requests of scripts with each method, forms.
     let evil = format!(
         "<!doctype html><title>waiting</title><body><script>
         const hosts = ['localhost:{port}', '127.0.0.1:{port}', '0.0.0.0:{port}'];
@@ -122,7 +122,7 @@ fn pages_of_other_sites_make_a_peer_say_nothing() {
               }});
             }}
           }}
-          // A gRPC call needs no more than a frame where HTTP/1.1 and any content type would do: {{ body: 'evil', kind: '' }}.
+          // If HTTP/1.1 and any content type were accepted, this frame would be a gRPC call: {{ body: 'evil', kind: '' }}.
           const frame = new Uint8Array([0, 0, 0, 0, 6, 18, 4, 101, 118, 105, 108]);
           for (const method of ['Control/Broadcast', 'Control/Status', 'Peer/Whisper']) {{
             const url = 'http://localhost:{port}/p2pdi.v1.' + method;
@@ -162,11 +162,11 @@ fn pages_of_other_sites_make_a_peer_say_nothing() {
     let typed = browser.open(&format!("http://localhost:{}/redirect", address.port()));
     browser.until(
         &typed,
-        &format!("location.port === '{port}' && document.body.textContent.includes('may not make this peer talk')"),
+        &format!("location.port === '{port}' && document.body.textContent.includes('cannot make this peer send')"),
     );
     assert_eq!(status(&network.c)["inbox"]["received"], 0);
     assert_eq!(status(&network.a)["inbox"]["received"], 0);
-    // It could have said something: the same lines by curl do.
+    // The same request by curl sends.
     assert_eq!(get(network.c.address, "/broadcast?message=good", &[("user-agent", "curl/8.5.0")]).status, 200);
-    until("it is heard", || status(&network.a)["inbox"]["received"] == 1);
+    until("the message arrives", || status(&network.a)["inbox"]["received"] == 1);
 }

@@ -19,9 +19,9 @@ fn chat(arguments: &[&str]) -> Running {
 }
 
 #[test]
-fn two_processes_of_the_example_talk() {
+fn two_processes_of_the_example_exchange_messages() {
     let mut alice = chat(&["--name", "alice"]);
-    let at = eventually("her address", || {
+    let at = eventually("the address of alice", || {
         assert!(alice.is_running(), "{}", alice.said());
         let printed = alice.printed();
         printed
@@ -30,13 +30,13 @@ fn two_processes_of_the_example_talk() {
             .filter(|_| printed.ends_with('\n'))
     });
     let mut bob = chat(&["--name", "bob", "--join", &at]);
-    until("he has joined", || bob.printed().contains(&format!("joined alice@{at}")));
+    until("bob has joined", || bob.printed().contains(&format!("joined alice@{at}")));
     bob.types("hello all");
-    until("his line is at hers", || alice.printed().contains("bob: hello all\n"));
+    until("alice shows the line of bob", || alice.printed().contains("bob: hello all\n"));
     alice.types("@bob hello you");
-    until("hers is at his", || bob.printed().contains("alice (to you): hello you\n"));
+    until("bob shows the line of alice", || bob.printed().contains("alice (to you): hello you\n"));
     alice.types("@nobody hello");
-    until("she is told", || alice.printed().contains("not sent: request cannot be fulfilled: no route to nobody"));
+    until("alice sees the error", || alice.printed().contains("not sent: request cannot be fulfilled: no route to nobody"));
     bob.types_no_more();
     bob.ended().exits(0);
     alice.signal(Signal::INT);

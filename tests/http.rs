@@ -23,7 +23,7 @@ const CURL: (&str, &str) = ("accept", "*/*");
 const JSON: (&str, &str) = ("accept", "application/json");
 
 #[test]
-fn curl_gets_text_a_browser_a_page_and_a_program_json() {
+fn the_front_page_is_text_for_curl_html_for_browsers_and_json_for_programs() {
     let network = Network::start();
     for (server, words) in [
         (network.registry.address, ["registry", "active peers", "fff-c"].as_slice()),
@@ -53,7 +53,7 @@ fn curl_gets_text_a_browser_a_page_and_a_program_json() {
 }
 
 #[test]
-fn a_page_shows_a_message_as_text_whatever_it_says() {
+fn the_page_escapes_messages() {
     let network = Network::start();
     network.p2pctl(&["whisper", "fff-c", "<script>alert(1)</script>&"]).exits(0);
     let page = get(network.c.address, "/", &[BROWSER]).body;
@@ -61,7 +61,7 @@ fn a_page_shows_a_message_as_text_whatever_it_says() {
 }
 
 #[test]
-fn metrics_parse_and_count_calls() {
+fn metrics_are_valid_and_count_calls() {
     let network = Network::start();
     network.p2pctl(&["get-rfc", "48", "--from", "fff-c"]).exits(0);
     let registry = metrics(&get(network.registry.address, "/metrics", &[]));
@@ -78,7 +78,7 @@ fn metrics_parse_and_count_calls() {
     assert_eq!(peer[r#"p2pdi_rpc_refused_total{method="p2pdi.v1.Peer/GetRFC"}"#], 1.0, "{peer:#?}");
 }
 
-/// The samples of Prometheus's text format, version 0.0.4: every line is one, or a comment, and every sample belongs to a described type.
+/// The samples of an answer in Prometheus's text format, version 0.0.4. Every line is a sample or a comment, and every sample has a type.
 fn metrics(answer: &Answer) -> BTreeMap<String, f64> {
     assert_eq!(answer.status, 200);
     assert!(answer.content_type().starts_with("text/plain; version=0.0.4"), "{answer:?}");
@@ -90,16 +90,16 @@ fn metrics(answer: &Answer) -> BTreeMap<String, f64> {
             match (words.next(), words.next(), words.next()) {
                 (Some("HELP"), Some(_), Some(_)) => {}
                 (Some("TYPE"), Some(name), Some("counter" | "gauge" | "histogram" | "summary")) => types.push(name.to_owned()),
-                _ => panic!("no comment of Prometheus: {line:?}"),
+                _ => panic!("not a comment of Prometheus: {line:?}"),
             }
             continue;
         }
-        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line:?}"));
+        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line:?}"));
         let name = sample.split('{').next().unwrap();
         assert!(types.iter().any(|known| name.starts_with(known.as_str())), "{name} has no type");
         let unique =
             samples.insert(sample.to_owned(), value.parse().unwrap_or_else(|error| panic!("{error}: {line:?}"))).is_none();
-        assert!(unique, "{sample} is there twice");
+        assert!(unique, "{sample} is repeated");
     }
     samples
 }
@@ -123,7 +123,7 @@ fn a_peer_that_could_not_register_is_healthy_and_not_ready() {
     support::network::ready(&first);
     let second = world.peer("fff-a", &registry, &["--state", "peer-state/second"]);
     until("it is refused", || status(&second)["registry"]["state"] == "SESSION_STATE_REFUSED");
-    // Until the share is read, that is why.
+    // Until the share is read, that is the reason given.
     until("it says why", || {
         let ready = get(second.address, "/readyz", &[]);
         assert_eq!(ready.status, 503, "{ready:?}");
@@ -133,7 +133,7 @@ fn a_peer_that_could_not_register_is_healthy_and_not_ready() {
 }
 
 #[test]
-fn an_unknown_path_is_404_with_a_way_on() {
+fn an_unknown_path_is_404_and_points_to_the_front_page() {
     let network = Network::start();
     for server in [&network.registry, &network.c] {
         for path in ["/nothing", "/metrics/x", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd"] {
@@ -146,7 +146,7 @@ fn an_unknown_path_is_404_with_a_way_on() {
 }
 
 #[test]
-fn garbage_on_the_port_ends_its_connection_and_nothing_else() {
+fn garbage_ends_only_its_own_connection() {
     let network = Network::start();
     for server in [&network.registry, &network.c] {
         for garbage in [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(), b"SSH-2.0-OpenSSH_9.6\r\n\r\n", &[0xff; 4096]]
@@ -159,14 +159,14 @@ fn garbage_on_the_port_ends_its_connection_and_nothing_else() {
     network.p2pctl(&["get-rfc", "49"]).exits(0);
 }
 
-/// A peer on its own.
+/// A peer without registry and neighbours.
 fn alone(world: &World) -> Server {
     let own = ["--no-registry", "--name", "alone", "--listen", "127.0.0.1:0", "--state", "state-alone"];
     Server::start(world.command("peerd", &own))
 }
 
 #[test]
-fn messages_by_http_are_read_as_written_or_refused_in_words() {
+fn messages_by_http_are_delivered_as_written_or_refused_with_a_reason() {
     let world = World::new();
     let peer = alone(&world);
     for (query, status, words) in [
@@ -177,7 +177,7 @@ fn messages_by_http_are_read_as_written_or_refused_in_words() {
         ("/whisper", 400, "name: is missing; write ?name=foo&message=hello\n"),
         ("/broadcast", 400, "message: is missing; write ?message=hello\n"),
         ("/whisper?name=alone&message=a&message=b", 400, "message: is given twice; give it once\n"),
-        ("/whisper?name=alone&message=%ff", 400, "message: is not UTF-8 once its percent signs are decoded\n"),
+        ("/whisper?name=alone&message=%ff", 400, "message: is not UTF-8 after percent-decoding\n"),
         ("/whisper?name=alone&text=a", 400, "query: \"text\" is not a parameter of this path; it takes name, message, kind\n"),
         ("/broadcast?message=a&wait=soon", 400, "wait: expected number at 0; write a duration such as 2s\n"),
         ("/broadcast?message=a", 200, "0 of 0 known peers have it\n"),
@@ -213,7 +213,7 @@ fn messages_by_http_are_read_as_written_or_refused_in_words() {
 }
 
 #[test]
-fn a_browser_acts_by_a_post_of_the_peers_own_page_only_and_a_foreign_name_sees_nothing() {
+fn a_browser_sends_only_by_post_from_the_own_page_and_a_foreign_host_sees_no_status() {
     let world = World::new();
     let peer = alone(&world);
     let port = peer.address.port();
@@ -250,7 +250,7 @@ fn a_browser_acts_by_a_post_of_the_peers_own_page_only_and_a_foreign_name_sees_n
         assert!(words.contains("curl"), "{words}");
     }
     assert_eq!(status(&peer)["inbox"]["received"], 2);
-    // What the operator may see, a rebound name may not: messages, links, the stream.
+    // A rebound name sees nothing that only the operator may see: messages, links, the event stream.
     for path in ["/network", "/live", "/documents"] {
         assert_eq!(asks("GET", path, &format!("evil.example:{port}"), mozilla).0, "403", "{path}");
     }
@@ -261,7 +261,7 @@ fn a_browser_acts_by_a_post_of_the_peers_own_page_only_and_a_foreign_name_sees_n
 }
 
 #[test]
-fn the_page_may_load_its_own_files_and_nothing_else() {
+fn the_page_may_load_only_its_own_files() {
     let world = World::new();
     let peer = alone(&world);
     let page = get(peer.address, "/", &[BROWSER]);
@@ -269,7 +269,7 @@ fn the_page_may_load_its_own_files_and_nothing_else() {
     for words in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"] {
         assert!(policy.contains(words), "{policy}");
     }
-    // No exception in it: no inline code, no other site.
+    // No exceptions: no inline code, no other site.
     let mut exceptions = policy.split('\'').skip(1).step_by(2).filter(|word| !["none", "self", "script"].contains(word));
     assert!(exceptions.next().is_none() && !policy.contains("http"), "{policy}");
     assert!(!page.body.contains("://") && !page.body.contains(" style=") && !page.body.contains(" on"), "{}", page.body);
@@ -292,7 +292,7 @@ fn the_page_may_load_its_own_files_and_nothing_else() {
 }
 
 #[test]
-fn the_registrys_page_may_load_nothing_and_is_no_other_type() {
+fn the_page_of_the_registry_loads_nothing_and_is_not_sniffed() {
     let world = World::new();
     let registry = world.registry(&[]);
     for (path, headers) in [("/", &[BROWSER][..]), ("/", &[]), ("/", &[JSON]), ("/metrics", &[]), ("/healthz", &[])] {
@@ -307,7 +307,7 @@ fn the_registrys_page_may_load_nothing_and_is_no_other_type() {
 }
 
 #[test]
-fn so_many_pages_watch_one_more_is_told_and_a_stop_ends_them() {
+fn event_streams_are_limited_and_end_at_the_stop() {
     let world = World::new();
     let peer = alone(&world);
     let watch = || {
@@ -329,13 +329,13 @@ fn so_many_pages_watch_one_more_is_told_and_a_stop_ends_them() {
     let refused = get(peer.address, "/live", &[]);
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("32 pages watch this peer already"), "{refused:?}");
-    // A place that a page left is free again.
+    // A closed stream makes room for another.
     drop(watching.pop());
-    watching.push(eventually("a place is free", || Some(watch()).filter(|(_, seen)| seen.starts_with("HTTP/1.1 200 "))));
+    watching.push(eventually("room for another stream", || Some(watch()).filter(|(_, seen)| seen.starts_with("HTTP/1.1 200 "))));
     let begun = std::time::Instant::now();
     peer.signal(Signal::TERM);
     peer.ended().exits(0);
-    // Streams that went on would be cut at the end of the grace period, 10 s.
+    // Streams that stay open are cut at the end of the grace period of 10 s.
     assert!(begun.elapsed() < std::time::Duration::from_secs(9), "{:?}", begun.elapsed());
     for (mut stream, _) in watching {
         let mut rest = Vec::new();
@@ -345,7 +345,7 @@ fn so_many_pages_watch_one_more_is_told_and_a_stop_ends_them() {
 }
 
 #[test]
-fn a_flood_of_messages_is_no_flood_of_log_lines() {
+fn many_messages_make_few_log_lines() {
     let world = World::new();
     let peer = alone(&world);
     for _ in 0..200 {
@@ -356,9 +356,9 @@ fn a_flood_of_messages_is_no_flood_of_log_lines() {
     assert!(said.lines().count() < 50, "{said}");
 }
 
-/// What a page of any site can have a browser send without asking first.
+/// A page of any site can make a browser send such requests without a preflight request.
 #[test]
-fn a_grpc_call_is_http2_with_its_own_content_type_or_none() {
+fn grpc_methods_refuse_http1_requests() {
     let world = World::new();
     let registry = world.registry(&[]);
     let peer =

@@ -1,4 +1,4 @@
-//! How the real servers start, stop, die and come back.
+//! How the real servers start, stop, crash and restart.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -33,7 +33,7 @@ fn state(peer: &Server) -> String {
     status(peer)["registry"]["state"].as_str().unwrap().to_owned()
 }
 
-/// An address where nobody listens now.
+/// An address that nothing listens on.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -53,7 +53,7 @@ fn slow_fetch(world: &World, registry: &Server, limit: &str, grace: &str) -> (Se
 }
 
 #[test]
-fn a_peer_that_is_told_to_stop_leaves_the_registry_at_once() {
+fn a_peer_that_gets_a_signal_leaves_the_registry_at_once() {
     let Network { a, c, registry, world } = Network::start();
     a.signal(Signal::TERM);
     a.ended().exits(0);
@@ -80,7 +80,7 @@ fn a_stream_under_way_is_finished_within_the_grace_period() {
 }
 
 #[test]
-fn a_stream_that_outlasts_the_grace_period_is_cut_and_kept() {
+fn a_stream_that_outlasts_the_grace_period_is_cut_and_its_verified_bytes_are_kept() {
     let world = World::new();
     let registry = world.registry(&[]);
     let (slow, fetching) = slow_fetch(&world, &registry, "256KiB", "100ms");
@@ -105,7 +105,7 @@ fn a_second_signal_ends_a_peer_at_once() {
 }
 
 #[test]
-fn a_peer_whose_name_is_taken_says_so_and_takes_over_when_the_first_is_gone() {
+fn a_peer_whose_name_is_taken_reports_it_and_registers_when_the_first_is_gone() {
     for signal in [Signal::TERM, Signal::KILL] {
         let world = World::new();
         let registry = world.registry(&["--ttl", "1s"]);
@@ -157,7 +157,7 @@ fn a_port_in_use_is_refused_with_a_hint() {
 }
 
 #[test]
-fn flags_that_cannot_be_right_are_wrong_usage() {
+fn invalid_flags_are_usage_errors() {
     let world = World::new();
     let label = format!("key={}", "x".repeat(300));
     for arguments in [["--label", label.as_str()], ["--listen", "0.0.0.0:0"]] {
@@ -174,25 +174,25 @@ fn a_peer_without_a_registry_serves() {
     let alone = Server::start(world.command("peerd", &arguments));
     ready(&alone);
     assert_eq!(state(&alone), "SESSION_STATE_NONE");
-    // A registry for all of a machine's peers does not bind this one.
-    let mut told = world.peer_command("told", "http://127.0.0.1:1", &[]);
-    told.env("P2PDI_NO_REGISTRY", "1");
-    assert_eq!(state(&Server::start(told)), "SESSION_STATE_NONE");
+    // The flag wins over a registry set for all peers of a machine.
+    let mut flagged = world.peer_command("flagged", "http://127.0.0.1:1", &[]);
+    flagged.env("P2PDI_NO_REGISTRY", "1");
+    assert_eq!(state(&Server::start(flagged)), "SESSION_STATE_NONE");
     world.run("p2pctl", &["get-rfc", "48", "--from", &alone.address.to_string()]).exits(0);
     alone.signal(Signal::TERM);
     alone.ended().exits(0);
 }
 
 #[test]
-fn a_peer_started_before_its_registry_registers_once_it_is_there() {
+fn a_peer_started_before_its_registry_registers_when_it_answers() {
     let world = World::new();
     world.share("share", &[48]);
     let address = free_address();
     let peer = Server::start(world.peer_command("early", &format!("http://{address}"), &["--share", "share"]));
-    until("it says that nobody answers", || state(&peer) == "SESSION_STATE_UNREACHABLE");
+    until("it reports that the registry does not answer", || state(&peer) == "SESSION_STATE_UNREACHABLE");
     assert!(peer.process.said().contains("does not answer"), "{}", peer.process.said());
     ready(&peer);
-    // Useless it is not: who knows its address can fetch.
+    // Without its registry it serves callers that know its address.
     world.run("p2pctl", &["get-rfc", "48", "--from", &peer.address.to_string()]).exits(0);
     let registry = Server::start(world.registry_command(&address.to_string(), &[]));
     until("it registers", || state(&peer) == "SESSION_STATE_REGISTERED");
@@ -219,7 +219,7 @@ fn a_peer_killed_and_started_again_gets_its_record_back_at_once() {
 }
 
 #[test]
-fn peers_go_on_when_their_registry_is_killed_and_started_again() {
+fn peers_keep_their_leases_when_the_registry_is_killed_and_restarted() {
     let world = World::new();
     let registry = world.registry(&["--ttl", "2s"]);
     let address = registry.address.to_string();
@@ -229,10 +229,10 @@ fn peers_go_on_when_their_registry_is_killed_and_started_again() {
     let before = (record(&world, &registry, "one"), revision(&registry));
     registry.kill();
     for peer in &peers {
-        until("it says that nobody answers", || state(peer) == "SESSION_STATE_UNREACHABLE");
+        until("it reports that the registry does not answer", || state(peer) == "SESSION_STATE_UNREACHABLE");
     }
     let registry = Server::start(world.registry_command(&address, &["--ttl", "2s"]));
-    // Active at once, before any of them called.
+    // Active at once, before any peer has called.
     assert_eq!(names(&world, &registry), ["one", "two"]);
     for peer in &peers {
         until("it keeps its lease alive again", || state(peer) == "SESSION_STATE_REGISTERED");
@@ -241,7 +241,7 @@ fn peers_go_on_when_their_registry_is_killed_and_started_again() {
     let after = record(&world, &registry, "one");
     assert_eq!((&after["registration_count"], &after["last_registered_at"]), (&1.into(), &before.0["last_registered_at"]));
     assert!(revision(&registry) >= before.1);
-    // Past the lease that the start gave.
+    // Beyond the lease that the restart granted.
     let contact = |peer: &Server| status(peer)["registry"]["last_contact_at"].as_str().unwrap().to_owned();
     let then = contact(&peers[0]);
     eventually("more keepalives", || Some(contact(&peers[0])).filter(|now| *now > then));

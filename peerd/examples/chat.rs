@@ -3,8 +3,8 @@
 //!     cargo run --example chat -- --name alice --port 8001
 //!     cargo run --example chat -- --name bob --join 127.0.0.1:8001
 //!
-//! What you type goes to everybody, `@bob hello` to bob alone. Ctrl-C or Ctrl-D ends it.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what a chat does")]
+//! A line goes to everybody; `@bob hello` goes to bob only. Ctrl-C or Ctrl-D ends it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chat prints")]
 
 use clap::Parser;
 use peerd::{Peer, PeerError};
@@ -19,7 +19,7 @@ struct Args {
     /// Port to listen on; 0 picks a free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// HOST:PORT of somebody who is there already; may be given several times
+    /// HOST:PORT of a peer of the chat; may be given several times
     #[arg(long)]
     join: Vec<String>,
 }
@@ -42,7 +42,7 @@ async fn chat(args: Args) -> Result<(), PeerError> {
             println!("joined {other}");
         }
     }
-    // A thread of its own: nothing can interrupt one that waits for the keyboard.
+    // Its own thread, because a blocking read of the terminal cannot be interrupted.
     let (typed, mut lines) = mpsc::channel(1);
     thread::spawn(move || stdin().lines().map_while(Result::ok).try_for_each(|line| typed.blocking_send(line)));
     while let Some(line) = tokio::select! { line = lines.recv() => line, _ = ctrl_c() => None } {

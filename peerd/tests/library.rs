@@ -1,4 +1,4 @@
-//! Peers of a program, through nothing but what the crate offers for that.
+//! Peers inside a program, through the public interface for embedders only.
 
 #![allow(
     clippy::expect_used,
@@ -27,7 +27,7 @@ async fn linked(a: &PeerHandle, b: &PeerHandle) {
     eventually("a link", async || a.peers().iter().any(|peer| peer.linked && peer.name == *b.name()).then_some(())).await;
 }
 
-/// Messages of a kind as they come, in words.
+/// The messages of a kind that a peer receives, as text.
 fn heard(peer: &PeerHandle, kind: &str) -> Arc<Mutex<Vec<String>>> {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&heard);
@@ -43,7 +43,7 @@ fn heard(peer: &PeerHandle, kind: &str) -> Arc<Mutex<Vec<String>>> {
 }
 
 #[tokio::test]
-async fn a_handler_gets_the_message_and_what_it_answers_goes_back() {
+async fn a_handler_gets_the_message_and_its_reply_goes_back() {
     let (a, b) = (peer("A").await, peer("B").await);
     let heard = heard(&b, "NEWS");
     b.on("TEST", |message| async move { Reply::new("TESTED", message.text() + " and seen") }).unwrap();
@@ -52,7 +52,7 @@ async fn a_handler_gets_the_message_and_what_it_answers_goes_back() {
     let delivery = a.whisper("b", "TEST", "sent").await.unwrap();
     assert_eq!((delivery.by.as_str(), delivery.hops, delivery.unclaimed), ("B", 1, false));
     assert_eq!(delivery.reply, Some(Reply::new("TESTED", "sent and seen")));
-    // To itself, too.
+    // A peer can whisper to itself.
     assert_eq!(b.whisper("B", "TEST", "x").await.unwrap().reply, Some(Reply::new("TESTED", "x and seen")));
 
     assert_eq!(a.whisper("B", "NEWS", "one").await.unwrap().reply, None);
@@ -60,7 +60,7 @@ async fn a_handler_gets_the_message_and_what_it_answers_goes_back() {
     let expected = ["A NEWS one false 1", "A NEWS all\u{fffd}[2J true 1"];
     eventually("both", async || (*heard.lock().unwrap() == expected).then_some(())).await;
 
-    // Every peer answers PING by itself; a kind that nobody handles is said so.
+    // Every peer answers PING itself; a message of a kind without handler is reported as unclaimed.
     let pong = a.whisper("B", "PING", "").await.unwrap().reply.unwrap();
     assert_eq!((pong.kind.as_str(), &pong.body[..]), ("PONG", b.endpoint().as_str().as_bytes()));
     assert!(a.whisper("B", "ODD", "?").await.unwrap().unclaimed);
@@ -70,9 +70,9 @@ async fn a_handler_gets_the_message_and_what_it_answers_goes_back() {
 }
 
 #[tokio::test]
-async fn an_answer_comes_back_along_the_links_of_others() {
+async fn a_reply_comes_back_over_a_relay() {
     let middle = peer("middle").await;
-    // Nobody can dial these two: port 1 refuses.
+    // These two cannot be dialled: nothing listens on port 1.
     let hidden = |name: &str| Peer::builder(name).advertise("127.0.0.1:1").build();
     let (left, right) = (hidden("left").await.unwrap(), hidden("right").await.unwrap());
     right.on("TEST", |message| async move { Reply::new("TESTED", message.body) }).unwrap();
@@ -82,22 +82,22 @@ async fn an_answer_comes_back_along_the_links_of_others() {
     let delivery = left.whisper("right", "TEST", "hello").await.unwrap();
     assert_eq!((delivery.hops, delivery.reply), (2, Some(Reply::new("TESTED", "hello"))));
     assert!(left.whisper("right", "ODD", "").await.unwrap().unclaimed);
-    // Found through the mesh, which knows it by name.
+    // Found by name through the mesh.
     assert_eq!(left.find_peer("RIGHT").await.unwrap().unwrap().name, *right.name());
     assert_eq!(left.find_peer("nobody").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn handlers_that_hang_or_panic_hold_up_nobody() {
+async fn handlers_that_hang_or_panic_do_not_delay_others() {
     let (a, b) = (peer("A").await, peer("B").await);
     b.on("HANG", |_| pending::<()>()).unwrap();
-    b.on("PANIC", |message| async move { assert_ne!(message.text(), "bad", "as told") }).unwrap();
+    b.on("PANIC", |message| async move { assert_ne!(message.text(), "bad", "the test asks for a panic") }).unwrap();
     b.on("ECHO", |message| async { Some(Reply::new("ECHO", message.body)) }).unwrap();
     a.join(b.endpoint()).await.unwrap();
     let begun = Instant::now();
     for _ in 0..3 {
         assert_eq!(a.whisper("B", "PANIC", "bad").await.unwrap().reply, None);
-        // Delivered, without an answer, once that was waited for.
+        // Delivered without a reply, after REPLY_TIMEOUT.
         assert_eq!(a.whisper("B", "HANG", "").await.unwrap().reply, None);
         assert_eq!(a.whisper("B", "ECHO", "x").await.unwrap().reply, Some(Reply::new("ECHO", "x")));
     }
@@ -106,7 +106,7 @@ async fn handlers_that_hang_or_panic_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_handler_answers_with_messages_of_its_own() {
+async fn a_handler_can_send_messages() {
     let (a, b) = (peer("A").await, peer("B").await);
     let answers = heard(&a, "ADVERTISED");
     let handle = b.handle();
@@ -124,11 +124,11 @@ async fn a_handler_answers_with_messages_of_its_own() {
 }
 
 #[tokio::test]
-async fn peers_are_asked_for_theirs_and_joined() {
+async fn the_peers_of_another_peer_can_be_listed_and_joined() {
     let (a, b, c) = (peer("A").await, peer("B").await, peer("C").await);
     b.join(a.endpoint()).await.unwrap();
     assert_eq!(c.peers(), []);
-    // One that runs, one that does not, and itself.
+    // A running peer, one that does not run, and the peer itself.
     let joined = c.bootstrap([a.endpoint().as_str(), "127.0.0.1:1", c.endpoint().as_str()]).await.unwrap();
     assert_eq!(joined.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["A"]);
     let theirs = c.peers_from("a").await.unwrap();
@@ -148,7 +148,7 @@ async fn peers_are_asked_for_theirs_and_joined() {
 }
 
 #[tokio::test]
-async fn a_peer_that_was_not_started_is_at_its_port_and_says_so() {
+async fn a_peer_that_is_not_started_has_its_port_and_reports_that_it_is_not_running() {
     let other = peer("other").await;
     let mut late = Peer::builder("late").bootnode(other.endpoint()).autostart(false).build().await.unwrap();
     let heard = heard(&late, "TEST");
@@ -168,7 +168,7 @@ async fn a_peer_that_was_not_started_is_at_its_port_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_dropped_stops_and_leaves_nothing() {
+async fn a_dropped_peer_stops_and_leaves_nothing_behind() {
     for autostart in [true, false] {
         let held = Arc::new(());
         let peer = Peer::builder("A").autostart(autostart).build().await.unwrap();
@@ -184,13 +184,13 @@ async fn a_peer_that_is_dropped_stops_and_leaves_nothing() {
         drop(peer);
         within("its end", handle.stopped()).await;
         eventually("a free port", async || TcpStream::connect(&address).await.is_err().then_some(())).await;
-        eventually("nothing in the way of its folder", async || (!state.exists()).then_some(())).await;
+        eventually("its folder is deleted", async || (!state.exists()).then_some(())).await;
         eventually("its handlers are forgotten", async || (Arc::strong_count(&held) == 1).then_some(())).await;
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_said_with_what_can() {
+async fn errors_say_what_is_wrong_and_what_to_do() {
     let said = async |built: Result<Peer, PeerError>, words: &str| {
         let error = built.err().unwrap().to_string();
         assert!(error.contains(words), "{error}");
@@ -221,7 +221,7 @@ async fn what_cannot_be_is_said_with_what_can() {
     said(a.peers_from("127.0.0.1:1").await.err(), "127.0.0.1:1");
     let id = a.id();
     a.shutdown().await.unwrap();
-    // With a folder of its own it is the same peer again.
+    // With the same state folder it is the same peer.
     let again = Peer::builder("A").state(folder.path()).build().await.unwrap();
     assert_eq!(again.id(), id);
     within("its end", again.shutdown()).await.unwrap();

@@ -73,6 +73,9 @@ impl PeerError {
     }
 
     pub(super) fn nobody(failures: Vec<(String, Self)>) -> Self {
+        if failures.is_empty() {
+            return Self::NobodyAnswers(vec!["the list is empty".to_owned()]);
+        }
         Self::NobodyAnswers(failures.into_iter().map(|(peer, error)| format!("{peer}: {}", error.cause())).collect())
     }
 

@@ -166,7 +166,7 @@ async fn a_signal_lets_streams_finish_and_a_second_one_does_not_wait() {
 async fn a_signal_makes_the_peer_leave_its_registry() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("share")).unwrap();
-    let registry = support::registry::Noting::start().await;
+    let registry = support::registry::CountingRegistry::start().await;
     for (signal, times) in [(Signal::TERM, 1), (Signal::INT, 2)] {
         let mut command = command(folder.path());
         command.arg("--registry").arg(format!("http://{}", registry.address));

@@ -1,4 +1,4 @@
-//! A document as an honest holder sends it, to be bent by a dishonest one.
+//! A document as a correct holder sends it, for holders that change it.
 
 use bytes::Bytes;
 use p2pdi::{
@@ -79,7 +79,7 @@ impl Sample {
         starts.map(|start| chunk(start, self.data.slice(start as usize..(start + PIECE).min(range.end) as usize))).collect()
     }
 
-    /// All that an honest holder answers.
+    /// The complete answer of a correct holder.
     pub fn answer(&self, request: &GetRfcRequest) -> Vec<GetRfcResponse> {
         let mut messages = vec![header(self.header(request))];
         messages.extend(self.chunks(self.range(request)));

@@ -20,17 +20,17 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-/// What comes next in an answer.
+/// One step of an answer.
 pub enum Step {
     Send(GetRfcResponse),
     Fail(Status),
-    /// Nothing, for ever.
+    /// Sends nothing more.
     Stall,
-    /// Nothing, until this says so.
+    /// Waits until this returns true.
     Until(Box<dyn Fn() -> bool + Send + Sync>),
 }
 
-/// Steps of the answer to a request, the how-manieth of this holder (from 0).
+/// The steps of the answer to a request. The first argument counts the holder's requests, from 0.
 pub type Script = dyn Fn(usize, &GetRfcRequest) -> Vec<Step> + Send + Sync;
 
 /// A holder on loopback.
@@ -47,12 +47,12 @@ struct Seen {
 }
 
 impl Holder {
-    /// Plays `script`.
+    /// A holder that follows `script`.
     pub async fn start(script: impl Fn(usize, &GetRfcRequest) -> Vec<Step> + Send + Sync + 'static) -> Self {
         Self::serve(Scripted { script: Arc::new(script), ..Scripted::default() }).await
     }
 
-    /// Answers every request for the sample as it should be.
+    /// A holder that answers every request for the sample correctly.
     pub async fn honest(sample: &Sample) -> Self {
         let sample = sample.clone();
         Self::start(move |_, request| {
@@ -64,7 +64,7 @@ impl Holder {
         .await
     }
 
-    /// Bends what an honest holder of the sample would answer.
+    /// A holder that changes what a correct holder of the sample answers.
     pub async fn bending(
         sample: &Sample,
         bend: impl Fn(&GetRfcRequest, Vec<GetRfcResponse>) -> Vec<GetRfcResponse> + Send + Sync + 'static,
@@ -73,7 +73,7 @@ impl Holder {
         Self::start(move |_, request| sending(bend(request, sample.answer(request)))).await
     }
 
-    /// Lists these documents, whatever is asked, in messages of `batch` documents.
+    /// A holder that lists these documents for every query, in messages of `batch` documents.
     pub async fn listing(documents: Vec<Document>, batch: usize) -> Self {
         let holdings = documents.into_iter().map(|document| Holding { document: Some(document), holders: Vec::new() });
         let holdings: Vec<_> = holdings.collect();
@@ -83,7 +83,7 @@ impl Holder {
         Self::serve(Scripted { listing, ..Scripted::default() }).await
     }
 
-    /// Answers every whisper as if this peer had it now.
+    /// A holder that answers every whisper as if `delivered_by` had received it.
     pub async fn claiming(delivered_by: &str) -> Self {
         Self::serve(Scripted { delivered_by: Some(delivered_by.to_owned()), ..Scripted::default() }).await
     }
@@ -100,12 +100,12 @@ impl Holder {
         source(name, self.address)
     }
 
-    /// The requests it got.
+    /// The requests received.
     pub fn requests(&self) -> Vec<GetRfcRequest> {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    /// Bytes of documents that it sent.
+    /// Bytes of documents sent.
     pub fn sent_bytes(&self) -> u64 {
         self.seen.bytes.load(Ordering::SeqCst)
     }
@@ -158,12 +158,12 @@ impl Peer for Scripted {
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
         let request = request.into_inner();
-        let earlier = {
+        let count = {
             let mut requests = self.seen.requests.lock().unwrap();
             requests.push(request.clone());
             requests.len() - 1
         };
-        let mut steps = (self.script)(earlier, &request);
+        let mut steps = (self.script)(count, &request);
         if let [Step::Fail(_)] = steps.as_slice()
             && let Some(Step::Fail(status)) = steps.pop()
         {
@@ -181,8 +181,8 @@ impl Peer for Scripted {
                     }
                     Step::Fail(status) => Err(status)?,
                     Step::Stall => std::future::pending().await,
-                    Step::Until(so) => {
-                        while !so() {
+                    Step::Until(is_so) => {
+                        while !is_so() {
                             tokio::time::sleep(Duration::from_millis(5)).await;
                         }
                     }

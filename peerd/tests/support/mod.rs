@@ -1,4 +1,4 @@
-//! Real peers on loopback: honest ones, and holders that play a script.
+//! Real peers on loopback, and holders that follow a script.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
@@ -13,21 +13,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for anything in a test: far more than it takes, so that a busy machine fails no test.
+/// Longest wait for anything in a test: far more than it takes, so that tests pass on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }
 
-/// Looks again and again until it is so.
+/// Repeats `check` until it returns a value.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = check().await {
             return found;
         }
-        assert!(Instant::now() < until, "waited in vain for {what}");
+        assert!(Instant::now() < until, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -36,7 +36,7 @@ pub fn source(name: &str, address: SocketAddr) -> Source {
     Source { name: name.to_owned(), endpoint: address.into() }
 }
 
-/// Bytes that repeat nowhere near, so that a misplaced piece shows.
+/// Pseudo-random bytes, so that a misplaced piece is noticed.
 pub fn bytes(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
     (0..length)

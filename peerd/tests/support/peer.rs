@@ -84,7 +84,7 @@ impl Peer {
         source(name, self.address)
     }
 
-    /// Fetches a small document whole, to see that the peer serves.
+    /// Fetches a small document to check that the peer serves.
     pub async fn assert_serves(&self, name: &str, content: &[u8]) {
         let got = within("an answer", get(&mut self.client(), by_name(name))).await.unwrap();
         assert!(got.1 == content, "{name} has {} bytes, {} expected", got.1.len(), content.len());
@@ -118,7 +118,7 @@ pub fn client(address: SocketAddr) -> PeerClient<Channel> {
 fn client_from(address: SocketAddr, from: Option<IpAddr>) -> PeerClient<Channel> {
     let endpoint: Endpoint = address.into();
     let channel = transport::Endpoint::from_shared(format!("http://{endpoint}")).unwrap().local_address(from);
-    // Small, so that a caller that does not read is soon noticed.
+    // Small windows, so that a caller that does not read is noticed soon.
     let channel = channel.initial_stream_window_size(65_535).initial_connection_window_size(65_535).connect_lazy();
     PeerClient::new(channel).max_decoding_message_size(p2pdi::channel::RESPONSE_MAX_BYTES)
 }
@@ -131,7 +131,7 @@ pub fn by_number(number: u32) -> GetRfcRequest {
     GetRfcRequest { document: Some(DocumentSelector::Number(number)), ..Default::default() }
 }
 
-/// All that is answered, chunks joined; checks that they follow each other.
+/// The header and the joined chunks of an answer. Checks that the chunks are contiguous.
 pub async fn get(client: &mut PeerClient<Channel>, request: GetRfcRequest) -> Result<(GetRfcHeader, Vec<u8>), Status> {
     let mut stream = client.get_rfc(request).await?.into_inner();
     let Some(Part::Header(header)) = stream.message().await?.and_then(|message| message.part) else {

@@ -1,4 +1,4 @@
-//! A registry that takes everybody, and notes who leaves.
+//! A registry that accepts every peer and counts registrations and leaves.
 
 use p2pdi::v1::{
     KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
@@ -18,46 +18,46 @@ use tonic::{Request, Response, Status, transport::Server};
 
 const COOKIE: &str = "0123456789abcdef0123456789abcdef";
 
-pub struct Noting {
+pub struct CountingRegistry {
     pub address: SocketAddr,
-    noted: Arc<Noted>,
+    counts: Arc<Counts>,
     serving: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Noted {
+struct Counts {
     registered: AtomicUsize,
     left: AtomicUsize,
 }
 
-impl Noting {
+impl CountingRegistry {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, noted) = (listener.local_addr().unwrap(), Arc::<Noted>::default());
-        let server = Server::builder().add_service(RegistryServer::new(Calls(Arc::clone(&noted))));
+        let (address, counts) = (listener.local_addr().unwrap(), Arc::<Counts>::default());
+        let server = Server::builder().add_service(RegistryServer::new(CountingService(Arc::clone(&counts))));
         let serving = tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
-        Self { address, noted, serving }
+        Self { address, counts, serving }
     }
 
     pub fn registered(&self) -> usize {
-        self.noted.registered.load(Ordering::SeqCst)
+        self.counts.registered.load(Ordering::SeqCst)
     }
 
     pub fn left(&self) -> usize {
-        self.noted.left.load(Ordering::SeqCst)
+        self.counts.left.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Noting {
+impl Drop for CountingRegistry {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-struct Calls(Arc<Noted>);
+struct CountingService(Arc<Counts>);
 
 #[tonic::async_trait]
-impl Registry for Calls {
+impl Registry for CountingService {
     async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         self.0.registered.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(RegisterResponse { cookie: COOKIE.into(), ..Default::default() }))

@@ -1,22 +1,22 @@
-// Draws peers and links: forces find the places (Fruchterman and Reingold, "Graph drawing by force-directed placement", 1991),
-// each beginning at a place that its id says, so that the same network looks the same and does not jump when somebody comes.
+// Draws peers and links with a force-directed layout (Fruchterman and Reingold, "Graph drawing by force-directed placement", 1991).
+// The start position of a peer depends on its id only, so that a network always looks the same and does not jump when a peer joins.
 
 const SVG = "http://www.w3.org/2000/svg";
 // Ideal length of a link, in units of the layout.
 const LINK = 1;
-// Rounds of a first layout, and of one that follows from another.
+// Iterations of the first layout, and of an update.
 const ROUNDS_FIRST = 400;
 const ROUNDS_NEXT = 60;
-// How long peers take to their new places, in ms.
+// Duration of the animation to new positions, in ms.
 const MOVE = 600;
-// Pixels of a unit at most: two peers do not stand at opposite walls.
+// Most pixels per unit of the layout: two peers alone are not drawn at opposite edges.
 const SCALE = 260;
 // Height of a row of peers without links, in pixels.
 const ROW = 44;
-// Characters of a name beside its peer; the table has it whole.
+// Most characters of a name in the drawing; the table shows it in full.
 const NAME = 18;
 
-// A number from 0 to 1 that is always the same for `text` (FNV-1a).
+// A number from 0 to 1 that depends on `text` only (FNV-1a).
 function seed(text) {
   let hash = 0x811c9dc5;
   for (const c of text) hash = Math.imul(hash ^ c.codePointAt(0), 0x01000193);
@@ -30,8 +30,8 @@ function element(name, parent, attributes = {}) {
   return made;
 }
 
-// For each of `size` places the lowest one that `links` join it with.
-function parts(size, links) {
+// For each of `size` nodes the lowest index in its connected component.
+function components(size, links) {
   const part = Array.from({ length: size }, (_, at) => at);
   const root = (at) => {
     while (part[at] !== at) at = part[at] = part[part[at]];
@@ -41,9 +41,9 @@ function parts(size, links) {
   return part.map((_, at) => root(at));
 }
 
-// Moves `nodes` ({x, y, fixed}) apart, and those that `links` (pairs of places) join together.
+// Moves all `nodes` ({x, y, fixed}) apart, and those connected by `links` (pairs of indexes) together.
 function settle(nodes, links, rounds, heat) {
-  const part = parts(nodes.length, links);
+  const part = components(nodes.length, links);
   const force = nodes.map(() => [0, 0]);
   for (let round = 0; round < rounds; round++) {
     for (const f of force) f[0] = f[1] = 0;
@@ -51,13 +51,13 @@ function settle(nodes, links, rounds, heat) {
       for (let b = a + 1; b < nodes.length; b++) {
         const dx = nodes[a].x - nodes[b].x || 1e-3 * (a - b), dy = nodes[a].y - nodes[b].y || 1e-3;
         const square = dx * dx + dy * dy;
-        // Parts that no link joins keep out of each other's way, and do not drive each other off.
+        // Different components keep a distance, but do not push each other further away.
         if (part[a] !== part[b] && square > 4 * LINK * LINK) continue;
         const push = Math.min(LINK * LINK / square, 50);
         force[a][0] += dx * push; force[a][1] += dy * push;
         force[b][0] -= dx * push; force[b][1] -= dy * push;
       }
-      // Towards the middle: all parts stay in sight.
+      // Towards the centre, so that all components stay visible.
       force[a][0] -= nodes[a].x * 0.12; force[a][1] -= nodes[a].y * 0.12;
     }
     for (const [a, b] of links) {
@@ -90,9 +90,9 @@ export class Drawing {
     new ResizeObserver(() => this.fit()).observe(svg);
   }
 
-  // Shows `network`, as /network has it.
+  // Draws `network`, in the format of /network.
   show(network) {
-    // Before the others were asked there is only part of it; the layout that stays begins after that.
+    // Before the other peers answer, the network is incomplete; the layout starts anew after that.
     const first = !this.asked;
     this.asked = network.asked;
     const ids = network.peers.map((peer) => peer.id);
@@ -132,7 +132,7 @@ export class Drawing {
       node.near = near.has(at);
       node.beside = new Set(beside[at].map((other) => ids[other]));
       node.fixed = peer.self;
-      // Without any link there is no place in the layout; such peers stand in a row below it.
+      // Peers without links are not part of the layout; they are drawn in rows below it.
       node.alone = beside[at].length === 0 && network.links.length > 0;
       if (peer.self) node.x = node.y = 0;
     });
@@ -149,7 +149,7 @@ export class Drawing {
     this.fit();
   }
 
-  // Scales the layout to the size there is, and moves everything there.
+  // Scales the layout to the size of the drawing and moves all peers to their positions.
   fit() {
     const { width, height } = this.svg.getBoundingClientRect();
     if (!this.order?.length || !width) return;
@@ -161,7 +161,7 @@ export class Drawing {
     const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     const [roomX, roomY] = [Math.max(width - 120, 60), Math.max(below - 70, 60)];
     let scaleX = roomX / Math.max(right - left, 0.5), scaleY = roomY / Math.max(bottom - top, 0.5);
-    // Stretched to the room, within reason.
+    // Stretched to fill the drawing, by a factor of at most 1.8.
     scaleX = Math.min(scaleX, scaleY * 1.8, SCALE);
     scaleY = Math.min(scaleY, scaleX * 1.8, SCALE);
     for (const node of joined) {
@@ -210,7 +210,7 @@ export class Drawing {
     const ring = busy ? 2 + Math.min(Math.log10(1 + rate / 1e4), 4) : 0;
     node.ring.setAttribute("r", busy ? node.radius + 4 : 0);
     node.ring.setAttribute("stroke-width", ring);
-    // What names keep clear of.
+    // The radius that names must not overlap.
     node.reach = node.radius + (busy ? 4 + ring / 2 : 0);
     node.kind = peer.self ? "self" : peer.standing === "silent" ? "silent" : node.near ? "near" : "far";
     node.name = peer.name.length > NAME ? peer.name.slice(0, NAME - 1) + "…" : peer.name;
@@ -218,7 +218,7 @@ export class Drawing {
     node.title.textContent = `${peer.name} at ${peer.endpoint}`;
   }
 
-  // Puts each name below, above or beside its peer where there is room, those nearest first; names without room wait for the pointer.
+  // Places each name below, above or beside its peer where it overlaps nothing, near peers first. Other names appear on hover.
   label(width, height) {
     const taken = this.order.map(({ goal: [x, y], reach }) => [x - reach, y - reach, x + reach, y + reach]);
     const free = (box, own) => box[0] > 2 && box[2] < width - 2 && box[1] > 2 && box[3] < height - 2
@@ -239,7 +239,7 @@ export class Drawing {
     this.pick(this.pickedId);
   }
 
-  // Shows one peer and its links before the others; none for no id.
+  // Highlights one peer and its links; without an id, none.
   pick(id) {
     const chosen = this.nodes.get(id);
     this.pickedId = chosen ? id : undefined;

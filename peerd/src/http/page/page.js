@@ -1,10 +1,10 @@
-// The live page of a peer. What others chose (names, titles, messages) enters the page as text and in no other way.
+// The live page of a peer. What other people choose (names, titles, messages) is added to the page as text only.
 import { Drawing } from "./graph.js";
 
-// How long until the next try when the peer refuses or is away, in ms.
+// Pause before the next connection attempt after a refusal, in ms.
 const RETRY = 5_000;
-// How long typing rests before a search, in ms.
-const REST = 250;
+// Pause in typing after which a search starts, in ms.
+const SEARCH_DELAY = 250;
 
 const at = (id) => document.getElementById(id);
 const state = { peers: [], documents: "", picked: undefined };
@@ -32,7 +32,7 @@ function size(bytes) {
   return `${unit && bytes < 10 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
 }
 
-function lasted(seconds) {
+function duration(seconds) {
   const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
   return days ? `${days} d ${hours} h` : hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min` : `${Math.floor(seconds)} s`;
 }
@@ -44,7 +44,7 @@ function clock(when) {
   return made;
 }
 
-const STANDINGS = {
+const SESSION_STATES = {
   SESSION_STATE_NONE: "none", SESSION_STATE_REGISTERING: "registering", SESSION_STATE_REGISTERED: "registered",
   SESSION_STATE_UNREACHABLE: "does not answer", SESSION_STATE_REFUSED: "refused",
 };
@@ -54,11 +54,11 @@ function showStatus(status) {
   at("name").textContent = status.name;
   at("endpoint").textContent = status.endpoint;
   const facts = [
-    ["Registry", STANDINGS[status.registry?.state] ?? "none", status.registry?.detail],
+    ["Registry", SESSION_STATES[status.registry?.state] ?? "none", status.registry?.detail],
     ["Links", `${status.mesh.links}`],
     ["Relayed", status.mesh.relayed.toLocaleString("en")],
     ["Sending", sending(status.load) || "nothing"],
-    ["Up", lasted((Date.now() - Date.parse(status.started_at)) / 1000)],
+    ["Up", duration((Date.now() - Date.parse(status.started_at)) / 1000)],
     ["Version", status.version],
   ];
   at("facts").replaceChildren(...facts.map(([label, value, detail]) => {
@@ -68,10 +68,10 @@ function showStatus(status) {
     return fact;
   }));
   const { received, dropped } = status.inbox;
-  at("message-counts").textContent = count(received, "received", "received") + (dropped ? `, ${dropped.toLocaleString("en")} no longer kept` : "");
+  at("message-counts").textContent = count(received, "received", "received") + (dropped ? `, ${dropped.toLocaleString("en")} dropped` : "");
   const { documents, bytes, learned_documents: learned, pending, detail, version } = status.share;
   at("document-counts").textContent = detail || `${count(documents, "document", "documents")} here (${size(bytes)}), `
-    + `${learned.toLocaleString("en")} learned from others${pending ? `, ${pending.toLocaleString("en")} files being read` : ""}`;
+    + `${learned.toLocaleString("en")} known from other peers${pending ? `, ${pending.toLocaleString("en")} files being read` : ""}`;
   const stamp = `${version} ${learned}`;
   if (stamp !== state.documents) {
     state.documents = stamp;
@@ -90,8 +90,8 @@ function showNetwork(network) {
   at("counts").textContent = [
     count(network.peers.length, "peer", "peers"), count(network.links.length, "link", "links"),
     silent ? `${silent} not answering` : "",
-    network.beyond ? `the nearest are shown, ${network.beyond.toLocaleString("en")} more are known` : "",
-    network.asked ? "" : "asking the others",
+    network.beyond ? `the nearest peers are shown, ${network.beyond.toLocaleString("en")} more are known` : "",
+    network.asked ? "" : "asking the other peers",
   ].filter(Boolean).join(", ");
   drawing.show(network);
   const order = (peer) => (peer.self ? -1 : peer.hops ?? Infinity);
@@ -122,11 +122,11 @@ function showNetwork(network) {
 function where(peer) {
   if (peer.self) return ", this peer";
   if (peer.standing === "silent") return ", does not answer";
-  if (peer.hops === null) return ", no link leads there";
+  if (peer.hops === null) return ", not reachable over links";
   return peer.hops === 1 ? ", linked" : `, ${peer.hops} links away`;
 }
 
-const HAPPENED = {
+const EVENTS = {
   joined: "joined the network", left: "left the network", silent: "does not answer", back: "answers again",
   linked: "is linked to this peer", unlinked: "is no longer linked to this peer",
 };
@@ -135,11 +135,11 @@ function showEvents(events) {
   const shown = [...events].reverse().map((event) => {
     const made = make("li", undefined, { class: event.what });
     const words = make("span");
-    words.append(make("b", event.peer), ` ${HAPPENED[event.what] ?? event.what}`);
+    words.append(make("b", event.peer), ` ${EVENTS[event.what] ?? event.what}`);
     made.append(clock(event.at), words);
     return made;
   });
-  at("event-list").replaceChildren(...(shown.length ? shown : [make("li", "Nothing yet. Whoever comes or goes while this page is open is told here.", { class: "empty" })]));
+  at("event-list").replaceChildren(...(shown.length ? shown : [make("li", "No events yet. Peers that join or leave while this page is open are listed here.", { class: "empty" })]));
 }
 
 function showMessages(messages) {
@@ -168,7 +168,7 @@ function pick(id) {
   }
 }
 
-// The words of a refusal.
+// The error message of an answer.
 async function refusal(answer) {
   try {
     return (await answer.json()).error.message;
@@ -235,14 +235,14 @@ at("send").addEventListener("submit", async (event) => {
 let typing;
 at("find").addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(find, REST);
+  typing = setTimeout(find, SEARCH_DELAY);
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.picked) pick(state.picked);
 });
 
-function connection(words, waiting) {
-  at("connection").textContent = words;
+function connection(text, waiting) {
+  at("connection").textContent = text;
   at("connection").classList.toggle("waiting", waiting);
 }
 
@@ -261,7 +261,7 @@ function open() {
   });
   source.addEventListener("error", async () => {
     connection("not connected", true);
-    // A stream that broke is tried again by the browser; one that was refused is not, and it does not say why.
+    // The browser reconnects after a broken stream, but not after a refused one, whose reason it does not tell.
     if (source.readyState !== EventSource.CLOSED) return;
     retry = setTimeout(open, RETRY);
     const answer = await fetch("/network", { headers: { accept: "application/json" } }).catch(() => undefined);
@@ -272,13 +272,13 @@ function open() {
   });
 }
 
-// A page that nobody sees asks nothing of the network.
+// A hidden page makes no requests.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     clearTimeout(retry);
     source?.close();
     source = undefined;
-    connection("resting", true);
+    connection("paused", true);
   } else if (!source) {
     open();
   }
