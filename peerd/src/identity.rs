@@ -1,13 +1,14 @@
 //! Who this peer is, and the folder that remembers it.
 
-use crate::overlay::plumtree::{CLOCK_IS_RIGHT_FROM, MAX_CLOCK_SKEW, MAX_INCARNATION_AHEAD};
+pub mod incarnation;
+
 use p2pdi::{cookie::Cookie, hex, id::PeerId, name::PeerName};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 /// The state folder: the peer's id, the number of its life, its cookie, and a lock that keeps a second peer out.
@@ -108,11 +109,9 @@ impl StateFolder {
     /// Neither rubbish in the folder nor a full disk keeps a peer from starting: that is logged, and the clock counts.
     pub fn next_incarnation(&self) -> (u64, u64) {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let clock = millis(since_1970);
+        let clock = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let last = fs::read_to_string(self.path.join("incarnation")).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        // What others would not believe is of no use.
-        let latest = clock.max(CLOCK_IS_RIGHT_FROM).saturating_add(millis(MAX_INCARNATION_AHEAD + MAX_CLOCK_SKEW));
-        let life = last.filter(|last| *last < latest).map_or(clock, |last| clock.max(last + 1));
+        let life = incarnation::next(last, clock);
         if let Err(error) = self.keep_life(life) {
             tracing::warn!(%error, "the number of this life is not kept; should the clock be set back, broadcasts count as old after a restart");
         }
@@ -142,10 +141,6 @@ impl StateFolder {
     pub fn keep_cookie(&self, registry: &str, name: &PeerName, cookie: &Cookie) -> Result<(), StateError> {
         write_private(&self.path.join("cookie"), &format!("{registry}\n{}\n{}\n", name.key(), cookie.reveal()))
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads an id as [`PeerId`] is shown.

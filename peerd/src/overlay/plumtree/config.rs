@@ -68,14 +68,6 @@ pub const MAX_ORIGINS: usize = 16_384;
 pub const NEW_ORIGINS_PER_SECOND: u32 = 270;
 /// The same at once: a quarter of all. A guess.
 pub const NEW_ORIGINS_AT_ONCE: u32 = 4_096;
-/// How far an incarnation may be ahead of this peer's clock. A guess: clocks are wrong by hours, or a time zone, and hardly by a year;
-/// who is named so far ahead can still go on after it.
-pub const MAX_INCARNATION_AHEAD: Duration = Duration::from_secs(366 * 24 * 3_600);
-/// How far the clocks of peers that keep theirs right may be apart. A guess: a time zone mistaken, one that is synchronised is within a
-/// second. Who lies about another's life by more than [`MAX_INCARNATION_AHEAD`] silences it for no longer than this.
-pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(3_600);
-/// A clock that says less, in milliseconds since 1970, is not set: this was written later.
-pub const CLOCK_IS_RIGHT_FROM: u64 = 1_735_689_600_000;
 /// How far a sequence number may be ahead of the last one of that life. A guess: ten thousand broadcasts a second, for five days in
 /// which nothing was heard of them.
 pub const MAX_SEQUENCE_AHEAD: u64 = 1 << 32;

@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
-use super::{CLOCK_IS_RIGHT_FROM, MAX_CLOCK_SKEW, MAX_INCARNATION_AHEAD, MessageId};
-use crate::overlay::{PeerId, Time};
+use super::MessageId;
+use crate::{
+    identity::incarnation,
+    overlay::{PeerId, Time},
+};
 
 /// This peer's life.
 #[derive(Debug)]
@@ -15,7 +18,7 @@ pub struct Incarnations {
     me: PeerId,
     started: Time,
     /// This peer's clock at its start: milliseconds since 1970, if it is right.
-    clock: u64,
+    started_clock: u64,
     incarnation: u64,
     sequence: u64,
 }
@@ -23,12 +26,12 @@ pub struct Incarnations {
 impl Incarnations {
     /// A life that starts `now`, when the clock says what its incarnation does.
     pub fn new(me: PeerId, incarnation: u64, now: Time) -> Self {
-        Self { me, started: now, clock: incarnation, incarnation, sequence: 0 }
+        Self { me, started: now, started_clock: incarnation, incarnation, sequence: 0 }
     }
 
     /// What the clock said at the start, in milliseconds since 1970, where the incarnation is ahead of it.
     pub fn set_clock(&mut self, clock: u64) {
-        self.clock = clock;
+        self.started_clock = clock;
     }
 
     /// The incarnation that this peer's broadcasts are named by. It may be above the one it started with; the next start must
@@ -48,18 +51,14 @@ impl Incarnations {
         MessageId { origin: self.me, incarnation: self.incarnation, sequence: self.sequence }
     }
 
-    /// The last incarnation that is believed to be somebody's. A peer whose own clock cannot be right does not judge others' by it.
-    fn latest(&self, ahead: Duration, now: Time) -> u64 {
-        if self.clock < CLOCK_IS_RIGHT_FROM {
-            return u64::MAX / 2;
-        }
-        let millis = u64::try_from((self.age(now) + ahead).as_millis()).unwrap_or(u64::MAX);
-        self.clock.saturating_add(millis).min(u64::MAX / 2)
+    /// What this peer's clock shows now: milliseconds since 1970, if it is right.
+    fn clock(&self, now: Time) -> u64 {
+        self.started_clock.saturating_add(u64::try_from(self.age(now).as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Whether there may be such an incarnation.
     pub fn believes(&self, incarnation: u64, now: Time) -> bool {
-        incarnation <= self.latest(MAX_INCARNATION_AHEAD, now)
+        incarnation <= incarnation::highest_accepted(self.clock(now))
     }
 
     /// Goes on after `id` if that is a name of this peer's which it has not used; `false` if it is not. What no other believes is not gone
@@ -69,7 +68,7 @@ impl Incarnations {
         if id.origin != self.me || used {
             return false;
         }
-        if id.incarnation < self.latest(MAX_INCARNATION_AHEAD + MAX_CLOCK_SKEW, now) {
+        if id.incarnation < incarnation::continuation_limit(self.clock(now)) {
             self.incarnation = id.incarnation + 1;
             self.sequence = 0;
         }

@@ -4,6 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::identity::incarnation::MAX_INCARNATION_AHEAD;
 
 mod linked;
 
