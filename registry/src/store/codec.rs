@@ -1,4 +1,4 @@
-//! A peer as bytes. Protobuf, so that a later version can add fields and still read what this one wrote.
+//! A peer as bytes: protobuf, so that a later version can add fields and still read what this one wrote.
 
 use crate::table::{Labels, PackedStrings, Peer, Registrations};
 use p2pdi::{cookie::CookieHash, endpoint::Endpoint, id::PeerId, name::PeerName};
@@ -25,7 +25,7 @@ struct Stored {
     last_registered_ms: u64,
     #[prost(uint64, tag = "9")]
     last_active_ms: u64,
-    /// Days since 1970 and registrations on them, alternating.
+    /// Days since 1970 and the registrations on each, alternating.
     #[prost(uint32, repeated, tag = "10")]
     registrations: Vec<u32>,
     #[prost(bool, tag = "11")]
@@ -49,6 +49,11 @@ pub(super) fn encode(peer: &Peer) -> Vec<u8> {
     stored.encode_to_vec()
 }
 
+/// Whether these bytes are a peer of this name, compared without case.
+pub(super) fn has_name(bytes: &[u8], name: &str) -> bool {
+    Stored::decode(bytes).is_ok_and(|stored| stored.name.eq_ignore_ascii_case(name))
+}
+
 /// The peer, or what is wrong with the bytes.
 pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
     let stored = Stored::decode(bytes).map_err(|error| error.to_string())?;
@@ -56,7 +61,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
     let endpoint: Endpoint = stored.endpoint.parse().map_err(|error| format!("{error}"))?;
     let cookie: [u8; 16] = stored.cookie_hash.try_into().map_err(|_| "cookie_hash: not 16 bytes")?;
     let address: [u8; 16] = stored.address.try_into().map_err(|_| "address: not 16 bytes")?;
-    let labels = Labels::from_bytes(&stored.labels).ok_or("labels: cut short")?;
+    let labels = Labels::from_bytes(&stored.labels).ok_or("labels: malformed")?;
     Ok(Peer {
         strings: PackedStrings::new(name.as_str(), endpoint.as_str(), &labels),
         id: PeerId::from_field("id", &stored.id).map_err(|error| error.to_string())?,

@@ -2,8 +2,9 @@
 
 use super::{
     backend::{Store, WriteError},
-    embedded::{Embedded, FILE_NAME},
+    embedded::Embedded,
     error::StoreError,
+    file::FILE_NAME,
     memory::Memory,
 };
 use crate::table::{Change, Labels, PackedStrings, Peer, Registrations};

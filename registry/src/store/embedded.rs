@@ -4,59 +4,53 @@ use super::{
     backend::{Store, WriteError, first_revision},
     codec,
     error::StoreError,
+    file::{self, FILE_NAME, Identity, NUMBERS, RECORDS, REVISION_KEY, Row, catch_panic, damaged, number},
+    slots::Slots,
 };
 use crate::table::{Change, Peer};
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, Table, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table};
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    panic::{AssertUnwindSafe, catch_unwind},
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-/// The file in the state folder.
-pub const FILE_NAME: &str = "registry.redb";
-/// A new file is created under this name and renamed once it is a store, so that a start that was killed can be repeated.
-const NEW_FILE_NAME: &str = "registry.redb.new";
-/// Version of the tables. A change of meaning raises it; new fields do not.
-const SCHEMA: u64 = 2;
-/// Cached pages of the file. The table in memory answers every read, so these only serve the pages being written.
-const CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// Pause after a failure: opening a large file again reads all of it, and a disk that is full now is full a millisecond later.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-
-/// A record: the revision at which it was written, and the encoded peer.
-type Row = (u64, &'static [u8]);
-/// Records by name in lower case.
-const RECORDS: TableDefinition<'_, &str, Row> = TableDefinition::new("records");
-const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
-const SCHEMA_KEY: &str = "schema";
-const REVISION_KEY: &str = "revision";
-/// Records of schema 1, by slot.
-const RECORDS_V1: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("peers");
-/// Revisions below this were reserved by schema 1.
-const CEILING_KEY_V1: &str = "revision_ceiling";
 
 /// One redb file, locked while it is open.
 pub struct Embedded {
     path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
+    identity: Identity,
     /// `None` after a failure, until it is opened again: redb accepts no writes after one.
     database: Option<Database>,
     failed_at: Option<Instant>,
+    /// `None` until the records are read.
+    slots: Option<Slots>,
     /// The latest revision given to a change, durable or not.
     revision: u64,
     /// The latest revision known to be durable.
     durable_revision: u64,
-    /// What the rows of the latest commit were before it. It is needed when the commit fails and is on disk all the same.
+    /// The rows of the failed commit as they were before it. It may be on disk all the same.
     undo: Vec<OldRow>,
 }
 
-/// A key, and its row before a commit.
-type OldRow = (Box<str>, Option<(u64, Vec<u8>)>);
+/// A row before a commit.
+struct OldRow {
+    slot: u32,
+    row: Option<(u64, Vec<u8>)>,
+}
+
+/// A batch on its way into the file.
+struct Batch<'a> {
+    slots: &'a mut Slots,
+    revision: &'a mut u64,
+    undo: Vec<OldRow>,
+    /// Keys that the batch added to (`true`) and removed from the slots.
+    moved: Vec<(Box<str>, u32, bool)>,
+    outcomes: Vec<Result<u64, WriteError>>,
+}
 
 impl Embedded {
     /// Opens or creates the store in `folder`, which is created when it is missing.
@@ -64,21 +58,13 @@ impl Embedded {
     /// # Errors
     /// When the folder or the file cannot be used; neither is changed then.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let cannot = |source| StoreError::Folder { path: folder.to_owned(), source };
-        // Names and addresses of peers are not for other users of the machine.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
         let path = folder.join(FILE_NAME);
-        let (database, durable_revision) = catch_panic(&path, || {
-            let database = if is_new(&path) { create(&path)? } else { open(&path)?.0 };
-            let revision = number(&database, REVISION_KEY).map_err(|error| damaged(&path, &error))?.unwrap_or(0);
-            Ok((database, revision))
-        })?;
-        let file = fs::metadata(&path).map_err(cannot)?;
-        // Only after this a new file's directory entry survives a loss of power.
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        let (database, identity) = file::open_or_create(folder)?;
+        let read_revision = || number(&database, REVISION_KEY).map_err(|error| damaged(&path, &error));
+        let durable_revision = catch_panic(&path, read_revision)?.unwrap_or(0);
         let revision = durable_revision.max(first_revision());
-        let identity = (file.dev(), file.ino());
-        Ok(Self { path, identity, database: Some(database), failed_at: None, revision, durable_revision, undo: Vec::new() })
+        let (database, slots) = (Some(database), None);
+        Ok(Self { path, identity, database, failed_at: None, slots, revision, durable_revision, undo: Vec::new() })
     }
 
     /// The database. Opened again after a failure, and without what the failed commit may have left.
@@ -91,7 +77,7 @@ impl Embedded {
         }
         // It counts as failed until this succeeds.
         self.failed_at = Some(Instant::now());
-        let (database, identity) = open(&self.path)?;
+        let (database, identity) = file::open(&self.path)?;
         // When its volume is gone, the folder may show another file, without what was acknowledged.
         if identity != self.identity {
             let problem = format!("{} is not the file that was opened at the start; is its volume mounted?", self.path.display());
@@ -108,37 +94,54 @@ impl Embedded {
         Ok(database)
     }
 
-    fn try_commit(&mut self, batch: &[Change]) -> Result<Vec<Result<u64, WriteError>>, StoreError> {
+    fn try_commit(&mut self, changes: &[Change]) -> Result<Vec<Result<u64, WriteError>>, StoreError> {
         let database = self.database()?;
         // On an error the database is dropped, and with it redb's record of the failure.
         self.failed_at = Some(Instant::now());
-        let outcomes = write(&database, batch, &mut self.revision, &mut self.undo).map_err(|error| failed(&error))?;
+        let mut slots = match self.slots.take() {
+            Some(slots) => slots,
+            None => self.read(&database, &mut |_, _| {})?,
+        };
+        let mut batch = Batch::new(&mut slots, &mut self.revision, changes.len());
+        let written = batch.write(&database, changes);
+        let Batch { undo, outcomes, moved, .. } = batch;
+        if let Err(error) = written {
+            for (key, slot, added) in moved.iter().rev() {
+                if *added { slots.remove(key, *slot) } else { slots.insert(key, *slot) }
+            }
+            self.slots = Some(slots);
+            self.undo = undo;
+            return Err(failed(&error));
+        }
+        self.slots = Some(slots);
         self.failed_at = None;
         self.durable_revision = self.revision;
-        self.undo.clear();
         self.database = Some(database);
         Ok(outcomes)
     }
 
-    fn read(&self, database: &Database, each: &mut dyn FnMut(Peer, u64)) -> Result<(), StoreError> {
-        let transaction = database.begin_read().map_err(|error| damaged(&self.path, &error))?;
-        let records = transaction.open_table(RECORDS).map_err(|error| damaged(&self.path, &error))?;
-        for row in records.iter().map_err(|error| damaged(&self.path, &error))? {
-            let (key, row) = row.map_err(|error| damaged(&self.path, &error))?;
-            let (revision, bytes) = row.value();
-            let peer = codec::decode(bytes)
-                .map_err(|problem| damaged(&self.path, &format_args!("record {:?}: {problem}", key.value())))?;
+    /// Reads all records. Gives their slots.
+    fn read(&self, database: &Database, each: &mut dyn FnMut(Peer, u64)) -> Result<Slots, StoreError> {
+        let damaged = |problem: &dyn fmt::Display| damaged(&self.path, problem);
+        let mut slots = Slots::default();
+        let transaction = database.begin_read().map_err(|error| damaged(&error))?;
+        let records = transaction.open_table(RECORDS).map_err(|error| damaged(&error))?;
+        for row in records.iter().map_err(|error| damaged(&error))? {
+            let (slot, row) = row.map_err(|error| damaged(&error))?;
+            let (slot, (revision, bytes)) = (slot.value(), row.value());
+            let peer = codec::decode(bytes).map_err(|problem| damaged(&format_args!("record {slot}: {problem}")))?;
+            slots.insert(&peer.strings.name().to_ascii_lowercase(), slot);
             each(peer, revision);
         }
-        Ok(())
+        Ok(slots)
     }
 }
 
 impl Store for Embedded {
     fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
         let database = self.database()?;
-        catch_panic(&self.path, || self.read(&database, each))?;
-        self.database = Some(database);
+        let slots = catch_panic(&self.path, || self.read(&database, each))?;
+        (self.database, self.slots) = (Some(database), Some(slots));
         Ok(self.revision)
     }
 
@@ -154,61 +157,67 @@ impl Store for Embedded {
     }
 }
 
-fn damaged(path: &Path, problem: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Damaged { path: path.to_owned(), problem: problem.to_string() }
-}
-
-fn failed(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Failed { doing: "write to the state folder", problem: error.to_string() }
-}
-
-/// redb panics on some damage, as if it were a bug of its own.
-fn catch_panic<T>(path: &Path, act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(damaged(path, &"reading it made the store panic")))
-}
-
-fn number(database: &Database, key: &str) -> Result<Option<u64>, redb::Error> {
-    let numbers = database.begin_read()?.open_table(NUMBERS)?;
-    Ok(numbers.get(key)?.map(|number| number.value()))
-}
-
-/// Makes the batch durable. Leaves in `undo` what the rows were before.
-fn write(
-    database: &Database,
-    batch: &[Change],
-    revision: &mut u64,
-    undo: &mut Vec<OldRow>,
-) -> Result<Vec<Result<u64, WriteError>>, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut outcomes = Vec::with_capacity(batch.len());
-    {
-        let mut records = transaction.open_table(RECORDS)?;
-        for change in batch {
-            let before = records.get(&*change.key)?.map(|row| (row.value().0, row.value().1.to_vec()));
-            if before.as_ref().map_or(0, |(revision, _)| *revision) != change.expected_revision {
-                outcomes.push(Err(WriteError::Conflict));
-                continue;
-            }
-            undo.push((change.key.clone(), before));
-            *revision += 1;
-            let bytes = change.peer.as_deref().map(codec::encode);
-            put(&mut records, &change.key, bytes.as_deref().map(|bytes| (*revision, bytes)))?;
-            outcomes.push(Ok(*revision));
-        }
-        // With an empty batch too, so that a recovery writes something.
-        transaction.open_table(NUMBERS)?.insert(REVISION_KEY, *revision)?;
+impl<'a> Batch<'a> {
+    fn new(slots: &'a mut Slots, revision: &'a mut u64, changes: usize) -> Self {
+        let outcomes = Vec::with_capacity(changes);
+        Self { slots, revision, undo: Vec::new(), moved: Vec::new(), outcomes }
     }
-    transaction.commit()?;
-    Ok(outcomes)
+
+    /// Makes the changes durable, in one transaction.
+    fn write(&mut self, database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        {
+            let mut records = transaction.open_table(RECORDS)?;
+            for change in changes {
+                let outcome = self.add(&mut records, change)?;
+                self.outcomes.push(outcome);
+            }
+            // Without changes too, so that a recovery writes something.
+            transaction.open_table(NUMBERS)?.insert(REVISION_KEY, *self.revision)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn add(&mut self, records: &mut Table<'_, u32, Row>, change: &Change) -> Result<Result<u64, WriteError>, redb::Error> {
+        let mut found = None;
+        for slot in self.slots.candidates(&change.key) {
+            let Some(row) = records.get(slot)? else { continue };
+            let (revision, bytes) = row.value();
+            if codec::has_name(bytes, &change.key) {
+                found = Some((slot, revision, bytes.to_vec()));
+            }
+        }
+        if found.as_ref().map_or(0, |(_, revision, _)| *revision) != change.expected_revision {
+            return Ok(Err(WriteError::Conflict));
+        }
+        *self.revision += 1;
+        let slot = found.as_ref().map_or_else(|| self.slots.next_free(), |(slot, ..)| *slot);
+        let bytes = change.peer.as_deref().map(codec::encode);
+        put(records, slot, bytes.as_deref().map(|bytes| (*self.revision, bytes)))?;
+        match (&found, &change.peer) {
+            (None, Some(_)) => {
+                self.slots.insert(&change.key, slot);
+                self.moved.push((change.key.clone(), slot, true));
+            }
+            (Some(_), None) => {
+                self.slots.remove(&change.key, slot);
+                self.moved.push((change.key.clone(), slot, false));
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        self.undo.push(OldRow { slot, row: found.map(|(_, revision, bytes)| (revision, bytes)) });
+        Ok(Ok(*self.revision))
+    }
 }
 
-/// Restores rows. The latest of a key comes first, so that the oldest counts.
+/// Restores rows as they were before a commit. A slot may be there more than once; its first entry is the oldest.
 fn restore(database: &Database, undo: &[OldRow], revision: u64) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut records = transaction.open_table(RECORDS)?;
-        for (key, row) in undo.iter().rev() {
-            put(&mut records, key, row.as_ref().map(|(revision, bytes)| (*revision, bytes.as_slice())))?;
+        for OldRow { slot, row } in undo.iter().rev() {
+            put(&mut records, *slot, row.as_ref().map(|(revision, bytes)| (*revision, bytes.as_slice())))?;
         }
         transaction.open_table(NUMBERS)?.insert(REVISION_KEY, revision)?;
     }
@@ -216,113 +225,27 @@ fn restore(database: &Database, undo: &[OldRow], revision: u64) -> Result<(), re
     Ok(())
 }
 
-fn put(records: &mut Table<'_, &'static str, Row>, key: &str, row: Option<(u64, &[u8])>) -> Result<(), redb::Error> {
+fn put(records: &mut Table<'_, u32, Row>, slot: u32, row: Option<(u64, &[u8])>) -> Result<(), redb::Error> {
     match row {
-        Some(row) => drop(records.insert(key, row)?),
-        None => drop(records.remove(key)?),
+        Some(row) => drop(records.insert(slot, row)?),
+        None => drop(records.remove(slot)?),
     }
     Ok(())
 }
 
-fn is_new(path: &Path) -> bool {
-    !fs::metadata(path).is_ok_and(|file| file.len() > 0)
+fn failed(error: &dyn fmt::Display) -> StoreError {
+    StoreError::Failed { doing: "write to the state folder", problem: error.to_string() }
 }
 
-/// Creates the file at `path`, where there is none or an empty one.
-fn create(path: &Path) -> Result<Database, StoreError> {
-    let cannot = |source| StoreError::Folder { path: path.to_owned(), source };
-    let new = path.with_file_name(NEW_FILE_NAME);
-    // Other users of the machine must not read names and addresses of peers.
-    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&new);
-    let file = file.map_err(cannot)?;
-    // Lock first: the file that is emptied here must not be one that another registry is creating, or has renamed already.
-    match file.try_lock() {
-        Ok(()) if is_new(path) => file.set_len(0).map_err(cannot)?,
-        Ok(()) | Err(fs::TryLockError::WouldBlock) => {
-            return Err(StoreError::Locked(path.parent().unwrap_or(path).to_owned()));
-        }
-        Err(fs::TryLockError::Error(source)) => return Err(cannot(source)),
-    }
-    let database = database(path, file)?;
-    let initialise = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(NUMBERS)?.insert(SCHEMA_KEY, SCHEMA)?;
-        transaction.commit()?;
-        Ok(())
-    };
-    let failed = |error: redb::Error| StoreError::Failed { doing: "create the state file", problem: error.to_string() };
-    initialise().map_err(failed)?;
-    fs::rename(&new, path).map_err(cannot)?;
-    Ok(database)
-}
-
-/// Opens the file at `path`, which is there. Gives its device and inode.
-fn open(path: &Path) -> Result<(Database, (u64, u64)), StoreError> {
-    let cannot = |source| StoreError::Folder { path: path.to_owned(), source };
-    let file = fs::OpenOptions::new().read(true).write(true).open(path).map_err(cannot)?;
-    let metadata = file.metadata().map_err(cannot)?;
-    if metadata.len() == 0 {
-        // redb would make it a new database.
-        return Err(damaged(path, &"it is empty"));
-    }
-    let database = database(path, file)?;
-    match number(&database, SCHEMA_KEY).map_err(|error| damaged(path, &error))? {
-        Some(SCHEMA) => {}
-        Some(1) => migrate_from_1(path, &database)?,
-        Some(found) if found > SCHEMA => return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA }),
-        _ => return Err(damaged(path, &"it has no format number")),
-    }
-    Ok((database, (metadata.dev(), metadata.ino())))
-}
-
-/// Schema 1 kept records by slot and without a revision, and reserved revisions in blocks.
-fn migrate_from_1(path: &Path, database: &Database) -> Result<(), StoreError> {
-    let migrate = || -> Result<Result<(), StoreError>, redb::Error> {
-        let transaction = database.begin_write()?;
-        {
-            let mut numbers = transaction.open_table(NUMBERS)?;
-            let mut revision = numbers.remove(CEILING_KEY_V1)?.map_or(0, |ceiling| ceiling.value());
-            let (old, mut records) = (transaction.open_table(RECORDS_V1)?, transaction.open_table(RECORDS)?);
-            for row in old.iter()? {
-                let (slot, bytes) = row?;
-                let peer = match codec::decode(bytes.value()) {
-                    Ok(peer) => peer,
-                    Err(problem) => return Ok(Err(damaged(path, &format_args!("record {}: {problem}", slot.value())))),
-                };
-                revision += 1;
-                let key = peer.strings.name().to_ascii_lowercase();
-                if records.insert(key.as_str(), (revision, bytes.value()))?.is_some() {
-                    return Ok(Err(damaged(path, &format_args!("{key} is in it twice"))));
-                }
-            }
-            numbers.insert(REVISION_KEY, revision)?;
-            numbers.insert(SCHEMA_KEY, SCHEMA)?;
-        }
-        transaction.delete_table(RECORDS_V1)?;
-        transaction.commit()?;
-        Ok(Ok(()))
-    };
-    let failed = |error: redb::Error| StoreError::Failed {
-        doing: "convert the state file to the present format",
-        problem: error.to_string(),
-    };
-    migrate().map_err(failed)?
-}
-
-fn database(path: &Path, file: fs::File) -> Result<Database, StoreError> {
-    Builder::new().set_cache_size(CACHE_BYTES).create_file(file).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.parent().unwrap_or(path).to_owned()),
-        DatabaseError::Storage(StorageError::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
-            StoreError::Folder { path: path.to_owned(), source }
-        }
-        error => damaged(path, &error),
-    })
-}
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        file::{CEILING_KEY_V1, NEW_FILE_NAME, RECORDS_V1, SCHEMA_KEY, create},
+        *,
+    };
     use crate::store::conformance::{contents, peer};
+    use redb::TableDefinition;
+    use std::fs;
 
     #[test]
     fn a_start_that_was_killed_while_it_created_the_file_can_be_repeated() {
@@ -376,8 +299,10 @@ mod tests {
             Change::put(peer(3, true), 0),
         ];
         // The commit reaches the disk, and its sync reports an error.
-        let database = store.database.take().unwrap();
-        write(&database, &batch, &mut store.revision, &mut store.undo).unwrap();
+        let (database, mut slots) = (store.database.take().unwrap(), store.slots.take().unwrap());
+        let mut written = Batch::new(&mut slots, &mut store.revision, batch.len());
+        written.write(&database, &batch).unwrap();
+        store.undo = written.undo;
         drop(database);
         store.recover().unwrap();
         assert_eq!(contents(&mut store), before);
@@ -391,12 +316,56 @@ mod tests {
         let mut store = Embedded::open(folder.path()).unwrap();
         store.try_commit(&[Change::put(peer(1, true), 0)]).unwrap();
         let before = contents(&mut store);
-        store.undo = vec![("peer-1".into(), None)];
+        store.undo = vec![OldRow { slot: 0, row: None }];
         store.database = None;
         store.recover().unwrap();
         assert_eq!(contents(&mut store), before);
         let accepted = store.try_commit(&[Change::put(peer(1, false), before["peer-1"].1)]).unwrap();
         assert!(accepted[0].as_ref().is_ok_and(|revision| *revision > before["peer-1"].1));
+    }
+
+    #[test]
+    fn after_a_commit_that_failed_half_way_the_next_one_finds_every_record() {
+        const WRONG: TableDefinition<'_, u32, u32> = TableDefinition::new("numbers");
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(folder.path()).unwrap();
+        store.try_commit(&[1, 2, 3].map(|number| Change::put(peer(number, true), 0))).unwrap();
+        let before = contents(&mut store);
+        let revision = |name: &str| before[name].1;
+        let durable_revision = store.durable_revision;
+        let change_tables = |database: &Database, damage: bool| {
+            let transaction = database.begin_write().unwrap();
+            if damage {
+                transaction.delete_table(NUMBERS).unwrap();
+                transaction.open_table(WRONG).unwrap();
+            } else {
+                transaction.delete_table(WRONG).unwrap();
+                let mut numbers = transaction.open_table(NUMBERS).unwrap();
+                numbers.insert(SCHEMA_KEY, 2).unwrap();
+                numbers.insert(REVISION_KEY, durable_revision).unwrap();
+            }
+            transaction.commit().unwrap();
+        };
+        // The records are written, and then the revision cannot be.
+        change_tables(store.database.as_ref().unwrap(), true);
+        let batch = [
+            Change::remove("peer-2", revision("peer-2")),
+            Change::put(peer(4, true), 0),
+            Change::put(peer(5, true), 0),
+            Change::remove("peer-1", revision("peer-1")),
+        ];
+        store.try_commit(&batch).unwrap_err();
+        change_tables(&Database::create(folder.path().join(FILE_NAME)).unwrap(), false);
+        store.failed_at = None;
+        let next = [
+            Change::put(peer(1, false), revision("peer-1")),
+            Change::put(peer(2, false), revision("peer-2")),
+            Change::put(peer(5, true), 0),
+        ];
+        assert!(store.try_commit(&next).unwrap().iter().all(Result::is_ok));
+        let found = contents(&mut store);
+        let active: Vec<_> = found.iter().map(|(key, (peer, _))| (key.as_str(), peer.active)).collect();
+        assert_eq!(active, [("peer-1", false), ("peer-2", false), ("peer-3", true), ("peer-5", true)]);
     }
 
     #[test]
