@@ -6,6 +6,8 @@ use subtle::ConstantTimeEq as _;
 
 /// The metadata header that carries a cookie.
 pub const COOKIE_HEADER: &str = "peer-cookie";
+/// Characters of a cookie as text: 16 bytes in hexadecimal.
+pub const COOKIE_CHARS: usize = 32;
 
 /// 128 random bits. Whoever holds it is that peer, so it is never shown by `Debug` and has no `Display`.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! Declaration of the command line.
 
+use crate::registry_client::Leaving;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
     content::ContentHash,
@@ -46,7 +47,9 @@ Examples:
     p2pctl listen --via 127.0.0.1:7801
     p2pctl graph --via 127.0.0.1:7801 --format svg > network.svg
 
-Exit codes: 0 done; 1 not found, refused, no route, corrupt; 2 wrong usage.";
+Exit codes: 0 done; 1 not found, refused, no route, corrupt; 2 wrong usage;
+130 interrupted by Ctrl-C. With --output json an error is one JSON object on
+standard error: {\"error\":{\"reason\",\"message\",\"hints\"}}.";
 
 /// The command line of P2P-DI.
 #[derive(Debug, Parser)]
@@ -72,6 +75,10 @@ pub(crate) struct Global {
     /// Folder for the cookies that `register` keeps and the history of `chat`; by default the user's state folder
     #[arg(long, global = true, env = "P2PDI_CTL_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+
+    /// Observers' leases to end.
+    #[arg(skip)]
+    pub(crate) leaving: Leaving,
 
     /// What to log to standard error, such as info or debug; RUST_LOG does the same
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "off")]
@@ -277,7 +284,7 @@ pub(crate) struct Broadcast {
     #[command(flatten)]
     pub(crate) via: Via,
     /// Wait this long for acknowledgements, at most 60s; 0s: do not wait
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none)]
+    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none, allow_hyphen_values = true)]
     pub(crate) wait: Duration,
     /// The kind of message, one token
     #[arg(long, env = "P2PDI_KIND", default_value = "text")]
@@ -313,7 +320,7 @@ pub(crate) struct PeerCount {
     #[command(flatten)]
     pub(crate) via: Via,
     /// How long to wait for answers, up to 60s
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait)]
+    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait, allow_hyphen_values = true)]
     pub(crate) wait: Duration,
 }
 
@@ -415,7 +422,10 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_wait_or_none(text: &str) -> Result<Duration, String> {
-    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if text.trim_start().starts_with('-') {
+        return Err("a wait cannot be negative; give a duration such as 2s".to_owned());
+    }
+    let wait = humantime::parse_duration(text).map_err(|error| format!("{error}; give a duration such as 2s"))?;
     check_wait(wait).map_err(|error| error.problem)?;
     Ok(wait)
 }

@@ -5,11 +5,15 @@ use p2pdi::{
     status::{self, Reason},
 };
 use peerd::{node::NodeError, transfer::FetchError, transfer::destination::WriteError};
+use serde_json::{Value, json};
 use std::{fmt, io, process::ExitCode, time::Duration};
 use tonic::{Code, Status};
 
 /// Longest line of an error, in characters: it may quote text from the network.
 const SHOWN_MAX_CHARS: usize = 1_000;
+
+/// Exit code of an interrupted verb, as shells report SIGINT: 128 + 2.
+const INTERRUPTED: u8 = 130;
 
 /// What went wrong, and what to do.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(crate) struct Failure {
     message: String,
     hints: Vec<String>,
     code: u8,
+    /// The stable reason: the contract's, or one of this program.
+    reason: &'static str,
     /// The server gave no reason of the contract: it did not answer, or is no P2P-DI server.
     unanswered: bool,
 }
@@ -27,12 +33,17 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// The request could not be fulfilled: exit code 1.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 1, unanswered: false }
+        Self { message: message.into(), hints: Vec::new(), code: 1, reason: "REFUSED", unanswered: false }
     }
 
     /// Wrong usage: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 2, unanswered: false }
+        Self { message: message.into(), hints: Vec::new(), code: 2, reason: "USAGE", unanswered: false }
+    }
+
+    /// Ctrl-C or SIGTERM ended the verb.
+    pub(crate) fn interrupted() -> Self {
+        Self { code: INTERRUPTED, reason: "INTERRUPTED", ..Self::refused("interrupted") }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -45,10 +56,15 @@ impl Failure {
         if self.unanswered { self.hint(hint) } else { self }
     }
 
+    /// A hint for when the user interrupted the verb.
+    pub(crate) fn hint_if_interrupted(self, hint: impl Into<String>) -> Self {
+        if self.code == INTERRUPTED { self.hint(hint) } else { self }
+    }
+
     /// The call to `server` took longer than `limit`.
     pub(crate) fn timed_out(server: &str, limit: Duration) -> Self {
         let message = format!("{server} did not answer within {} s", limit.as_secs());
-        Self { unanswered: true, ..Self::refused(message) }
+        Self { unanswered: true, reason: "NOT_ANSWERED", ..Self::refused(message) }
     }
 
     /// The message, without hints.
@@ -68,6 +84,17 @@ impl Failure {
         self
     }
 
+    /// Whether a server refused the call for this reason.
+    pub(crate) fn is_reason(&self, reason: Reason) -> bool {
+        self.reason == reason.as_str()
+    }
+
+    /// `{"error":{"reason","message","hints"}}`, for `--output json`.
+    pub(crate) fn to_json(&self) -> Value {
+        let hints: Vec<_> = self.hints.iter().map(|hint| plain(hint)).collect();
+        json!({ "error": { "reason": self.reason, "message": plain(&self.message), "hints": hints } })
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }
@@ -82,7 +109,10 @@ impl Failure {
             (None, Code::DeadlineExceeded) => Self::refused(format!("{server} did not answer in time")),
             (None, _) => Self::refused(format!("{server}: {words}")),
         };
-        let failure = Self { unanswered: Reason::of(status).is_none(), ..failure };
+        let failure = match Reason::of(status) {
+            Some(reason) => Self { reason: reason.as_str(), ..failure },
+            None => Self { unanswered: true, reason: "NOT_ANSWERED", ..failure },
+        };
         match Reason::of(status) {
             Some(Reason::CookieUnknown | Reason::LeaseExpired) => failure.hint("p2pctl register takes the name again"),
             Some(Reason::NameTaken) => failure.hint("choose another name with --name, or wait until the lease runs out"),
@@ -91,12 +121,13 @@ impl Failure {
     }
 }
 
+/// Text from the network without terminal control sequences, and bounded.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).take(SHOWN_MAX_CHARS).collect()
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Text from the network must not contain terminal control sequences.
-        let plain = |text: &str| {
-            text.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).take(SHOWN_MAX_CHARS).collect::<String>()
-        };
         write!(f, "error: {}", plain(&self.message))?;
         self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", plain(hint)))
     }

@@ -50,6 +50,6 @@ fn runtime(verb: &Verb) -> Outcome<Runtime> {
 }
 
 fn fail(printer: Printer, failure: &Failure) -> ExitCode {
-    printer.note(&failure.to_string());
+    printer.failure(failure);
     failure.exit_code()
 }

@@ -4,7 +4,7 @@ mod terminal;
 
 pub(crate) use terminal::{Lines, Screen, Typed};
 
-use crate::args::Output;
+use crate::{args::Output, failure::Failure};
 use bytesize::ByteSize;
 use p2pdi::{field::is_terminal_control, json};
 use prost_types::{Duration as ProtoDuration, Timestamp};
@@ -73,13 +73,21 @@ impl Printer {
 
     /// Raw bytes, such as a completion script.
     pub(crate) fn raw(self, bytes: &[u8]) -> io::Result<()> {
-        ignore_closed(io::stdout().write_all(bytes))
+        written(io::stdout().write_all(bytes))
     }
 
     /// A note for the user, on standard error.
     pub(crate) fn note(self, text: &str) {
         // There is no other channel to report a failure of standard error on.
         let _ = writeln!(io::stderr(), "{}", printable(text));
+    }
+
+    /// Why the program fails, on standard error: `error:` and `hint:` lines, or one JSON object.
+    pub(crate) fn failure(self, failure: &Failure) {
+        match self.output {
+            Output::Json => self.note(&failure.to_json().to_string()),
+            Output::Table => self.note(&failure.to_string()),
+        }
     }
 
     /// Whether standard error is a terminal.
@@ -89,14 +97,15 @@ impl Printer {
 }
 
 fn line(text: &dyn Display) -> io::Result<()> {
-    ignore_closed(writeln!(io::stdout(), "{text}"))
+    written(writeln!(io::stdout(), "{text}"))
 }
 
 /// A closed pipe, as in `p2pctl peers | head -1`, is not an error.
-fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
-    match written {
+fn written(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))),
+        Ok(()) => Ok(()),
     }
 }
 

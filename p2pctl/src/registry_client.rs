@@ -6,19 +6,21 @@ use crate::{
 };
 use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
-    cookie::{COOKIE_HEADER, Cookie},
+    cookie::{COOKIE_CHARS, COOKIE_HEADER, Cookie},
     endpoint::Endpoint,
-    name::PeerName,
+    name::{NAME_MAX_BYTES, PeerName},
+    private_file,
     status::Reason,
     v1::{LeaveRequest, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, registry_client::RegistryClient},
 };
-use peerd::{config::state_folder, holders::source::Source, identity::write_private};
+use peerd::{config::state_folder, holders::source::Source};
 use std::{
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Status, metadata::AsciiMetadataValue};
 
 /// Time limit of the Leave at the end of a verb: the user waits for it.
@@ -39,21 +41,23 @@ pub(crate) fn folder(state: Option<&Path>) -> Option<PathBuf> {
     state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")))
 }
 
+/// Room reserved for a cookie file: the name, the cookie and two line ends.
+const COOKIE_FILE_BYTES: usize = NAME_MAX_BYTES + COOKIE_CHARS + 2;
+
 impl SavedCookie {
-    fn path(state: Option<&Path>, registry: &Endpoint) -> Outcome<PathBuf> {
-        let folder = folder(state).ok_or_else(|| {
-            Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state")
-        })?;
+    /// The cookie file for `registry`; `None` without any state folder.
+    fn path(state: Option<&Path>, registry: &Endpoint) -> Option<PathBuf> {
         // A host is letters, digits, dots, hyphens, colons and brackets.
-        Ok(folder.join(format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"))))
+        let file = format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"));
+        Some(folder(state)?.join(file))
     }
 
     /// The cookie that `register` saved for `registry`, if any.
     pub(crate) fn read(state: Option<&Path>, registry: &Endpoint) -> Outcome<Option<Self>> {
-        let path = Self::path(state, registry)?;
+        let Some(path) = Self::path(state, registry) else { return Ok(None) };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(Failure::refused(format!("cannot read {}: {error}", path.display()))),
         };
         let mut lines = text.lines();
@@ -66,16 +70,34 @@ impl SavedCookie {
         }
     }
 
-    pub(crate) fn write(state: Option<&Path>, registry: &Endpoint, name: &PeerName, cookie: &Cookie) -> Outcome {
-        let path = Self::path(state, registry)?;
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| Failure::refused(format!("cannot make {}: {error}", folder.display())))?;
-        }
-        write_private(&path, &format!("{name}\n{}\n", cookie.reveal())).map_err(|error| Failure::refused(error.to_string()))
+    /// Reserves the cookie's file, before the call that yields a cookie: without a place for it the lease would be of no use.
+    pub(crate) fn reserve(state: Option<&Path>, registry: &Endpoint) -> Outcome<ReservedCookie> {
+        let path = Self::path(state, registry).ok_or_else(|| {
+            Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state")
+        })?;
+        let cannot = |error| {
+            Failure::refused(format!("cannot write {}: {error}", path.display()))
+                .hint("the cookie must be kept for later verbs: give a folder that can be written to with --state")
+        };
+        let file = private_file::reserve(&path, COOKIE_FILE_BYTES).map_err(cannot)?;
+        Ok(ReservedCookie { file, path })
     }
 
     pub(crate) fn forget(self) -> Outcome {
         fs::remove_file(&self.path).map_err(|error| Failure::refused(format!("cannot delete {}: {error}", self.path.display())))
+    }
+}
+
+/// A cookie file about to be written.
+pub(crate) struct ReservedCookie {
+    file: private_file::Reserved,
+    path: PathBuf,
+}
+
+impl ReservedCookie {
+    pub(crate) fn write(self, name: &PeerName, cookie: &Cookie) -> Outcome {
+        let written = self.file.write(&format!("{name}\n{}\n", cookie.reveal()));
+        written.map_err(|error| Failure::refused(format!("cannot write {}: {error}", self.path.display())))
     }
 }
 
@@ -84,23 +106,24 @@ pub(crate) struct RegistrySession {
     client: RegistryClient<Channel>,
     registry: Endpoint,
     cookie: Option<Cookie>,
-    /// Registered for this verb only; leaves at its end.
+    /// Registered for this verb only; leaves when it is dropped.
     observer: bool,
+    leaving: Leaving,
     name: Option<PeerName>,
 }
 
 impl RegistrySession {
     /// A client without a cookie, or with the saved one.
-    pub(crate) fn new(registry: &Endpoint, kept: Option<&SavedCookie>) -> Self {
+    pub(crate) fn new(registry: &Endpoint, kept: Option<&SavedCookie>, leaving: &Leaving) -> Self {
         let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
-        Self { client, registry: registry.clone(), cookie, observer: false, name }
+        Self { client, registry: registry.clone(), cookie, observer: false, leaving: leaving.clone(), name }
     }
 
     /// A client that may query: with the saved cookie, or registered as an observer.
-    pub(crate) async fn connect(registry: &Endpoint, state: Option<&Path>) -> Outcome<Self> {
+    pub(crate) async fn connect(registry: &Endpoint, state: Option<&Path>, leaving: &Leaving) -> Outcome<Self> {
         let kept = SavedCookie::read(state, registry)?;
-        let mut session = Self::new(registry, kept.as_ref());
+        let mut session = Self::new(registry, kept.as_ref(), leaving);
         if kept.is_none() {
             session.observe().await?;
         }
@@ -192,16 +215,6 @@ impl RegistrySession {
         })
     }
 
-    /// Leaves, if it registered for this verb only.
-    pub(crate) async fn finish(mut self) {
-        if self.observer && self.cookie.is_some() {
-            let request = self.request(LeaveRequest {});
-            if timeout(LEAVE_TIMEOUT, self.client.leave(request)).await.is_err() {
-                tracing::debug!("the registry did not answer the leave in time");
-            }
-        }
-    }
-
     /// A request with the cookie, if there is one.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -212,6 +225,34 @@ impl RegistrySession {
             request.metadata_mut().insert(COOKIE_HEADER, value);
         }
         request
+    }
+}
+
+impl Drop for RegistrySession {
+    /// Ends an observer's lease, however the verb ends: done, failed or interrupted.
+    fn drop(&mut self) {
+        if self.observer && self.cookie.is_some() {
+            let (request, mut client) = (self.request(LeaveRequest {}), self.client.clone());
+            self.leaving.0.spawn(async move {
+                if let Err(status) = client.leave(request).await {
+                    tracing::debug!(%status, "an observer's lease is left to expire");
+                }
+            });
+        }
+    }
+}
+
+/// The Leave calls of observers, which the program waits for at its end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Leaving(TaskTracker);
+
+impl Leaving {
+    /// Waits for all of them, for at most [`LEAVE_TIMEOUT`].
+    pub(crate) async fn finish(&self) {
+        self.0.close();
+        if timeout(LEAVE_TIMEOUT, self.0.wait()).await.is_err() {
+            tracing::debug!("the registry did not answer the leave in time");
+        }
     }
 }
 

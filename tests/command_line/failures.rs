@@ -86,3 +86,39 @@ fn the_state_folder_is_the_users_and_without_one_the_verb_says_so() {
     network.p2pctl(&["keepalive", "--state", "mine"]).exits(0);
     network.p2pctl(&["keepalive"]).exits(1);
 }
+
+#[test]
+fn verbs_that_keep_no_cookie_need_no_home() {
+    let network = Network::start();
+    for verb in [["peers"].as_slice(), &["status"], &["get-rfc", "48"], &["whisper", "fff-c", "hi"]] {
+        let mut command = network.world.p2pctl_command(&network.registry, verb);
+        command.env_remove("HOME").env_remove("XDG_STATE_HOME");
+        Running::to_its_end(command).exits(0);
+    }
+}
+
+#[test]
+fn without_a_place_for_the_cookie_no_lease_is_taken() {
+    let network = Network::start();
+    fs::write(network.world.path("a-file"), "").unwrap();
+    let register = ["register", "--name", "op", "--endpoint", "127.0.0.1:9", "--state", "a-file/below"];
+    network.p2pctl(&register).exits(1).prints_nothing().says(&["error: cannot write", "hint: ", "--state"]);
+    let status = crate::support::network::status(&network.registry);
+    assert_eq!(status["active_peers"].as_u64(), Some(2), "{status}");
+}
+
+#[test]
+fn registrations_at_the_same_time_all_keep_a_cookie() {
+    let network = Network::start();
+    let names: Vec<_> = (0..8).map(|n| format!("op-{n}")).collect();
+    let running: Vec<_> = names
+        .iter()
+        .map(|name| {
+            Running::start(
+                network.world.p2pctl_command(&network.registry, &["register", "--name", name, "--endpoint", "127.0.0.1:9"]),
+            )
+        })
+        .collect();
+    running.into_iter().for_each(|run| drop(run.ended().exits(0)));
+    network.p2pctl(&["keepalive"]).exits(0).prints(&["is active for"]);
+}

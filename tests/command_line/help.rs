@@ -36,6 +36,9 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         let run = world.run("peerd", &[&format!("--upload-limit={size}")]).exits(2).prints_nothing();
         run.says(&[&format!("invalid value '{size}'"), "a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes"]);
     }
+    for wait in ["-1s", "soon", "0s"] {
+        world.run("p2pctl", &["peer-count", "--wait", wait]).exits(2).prints_nothing().says(&["--wait", "such as 2s"]);
+    }
     world.run("p2pctl", &["get-rfc", "rfcs"]).exits(2).prints_nothing().says(&["such as 48 or rfc48"]);
     let run = world.run("p2pctl", &["get-rfc", "48", "--from", "http://127.0.0.1:7801/"]).exits(2).prints_nothing();
     run.says(&["is a URL; name a peer, or its address alone: \"127.0.0.1:7801\""]);

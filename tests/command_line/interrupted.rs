@@ -1,7 +1,7 @@
 //! A fetch that is stopped half-way goes on where it stopped.
 
 use crate::support::{
-    network::ready,
+    network::{ready, status},
     process::Running,
     wait::eventually,
     world::{World, rfc},
@@ -26,7 +26,7 @@ fn ctrl_c_keeps_what_is_verified_and_the_next_run_goes_on_from_there() {
         fs::metadata(&partial).is_ok_and(|meta| meta.len() >= 2 * PIECE).then_some(partial)
     });
     fetching.signal(Signal::INT);
-    fetching.ended().exits(1).prints_nothing().says(&["error: interrupted", "hint: ", "goes on from there"]);
+    fetching.ended().exits(130).prints_nothing().says(&["error: interrupted", "hint: ", "goes on from there"]);
     assert!(partial.file_name().unwrap().to_str().unwrap().starts_with(".rfc8881.txt."), "{}", partial.display());
     assert!(!world.path("out/rfc8881.txt").exists());
     assert!(fs::metadata(&partial).unwrap().len() < rfc(8881).len() as u64);
@@ -38,4 +38,19 @@ fn ctrl_c_keeps_what_is_verified_and_the_next_run_goes_on_from_there() {
     assert_eq!(json["sources"][0]["bytes"], json["fetched_bytes"], "{json}");
     assert!(world.read("out/rfc8881.txt") == rfc(8881));
     assert!(!partial.exists());
+}
+
+#[test]
+fn ctrl_c_ends_an_observers_lease() {
+    let world = World::new();
+    let registry = world.registry(&["--state", "memory"]);
+    world.share("share", &[8881]);
+    let slow = world.peer("slow", &registry, &["--share", "share", "--upload-limit", "64KiB"]);
+    ready(&slow);
+    let observers = || status(&registry)["observers"].as_u64();
+    let fetching = Running::start(world.p2pctl_command(&registry, &["get-rfc", "8881"]));
+    eventually("the fetch is registered", || (observers() == Some(1)).then_some(()));
+    fetching.signal(Signal::INT);
+    fetching.ended().exits(130);
+    assert_eq!(observers(), Some(0));
 }

@@ -119,6 +119,9 @@ fn a_cookie_that_the_registry_forgot_says_how_to_go_on() {
     let file = cookie_file(&network.world).unwrap();
     fs::write(&file, "op\n00000000000000000000000000000000\n").unwrap();
     network.p2pctl(&["keepalive"]).exits(1).prints_nothing().says(&["hint: p2pctl register takes the name again"]);
+    network.p2pctl(&["leave"]).exits(1).prints_nothing().says(&["error: op has no lease to end", "hint: the saved cookie"]);
+    assert_eq!(cookie_file(&network.world), None);
+    fs::write(&file, "op\n00000000000000000000000000000000\n").unwrap();
     // A verb that only asks gets its answer all the same.
     network.p2pctl(&["peers"]).exits(0).prints(&["fff-a", "fff-c"]);
     fs::write(&file, "nonsense").unwrap();

@@ -82,13 +82,43 @@ fn is_time(text: &str) -> bool {
 }
 
 #[test]
-fn an_error_is_the_same_whatever_the_output_and_never_on_standard_output() {
+fn an_error_is_lines_or_one_json_object_and_never_on_standard_output() {
     let network = Network::start();
-    for output in ["table", "json"] {
-        let run = network.p2pctl(&["get-rfc", "7", "-o", output]).exits(1).prints_nothing();
-        assert!(run.stderr.starts_with("error: nobody has RFC 7"), "{run:#?}");
-        assert!(run.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{run:#?}");
+    let run = network.p2pctl(&["get-rfc", "7"]).exits(1).prints_nothing();
+    assert!(run.stderr.starts_with("error: nobody has RFC 7"), "{run:#?}");
+    assert!(run.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{run:#?}");
+    for (verb, reason, code) in [
+        (["get-rfc", "7"].as_slice(), "REFUSED", 1),
+        (&["whisper", "fff-c", "hi", "--kind", "two words"], "INVALID_FIELD", 2),
+        (&["register", "--name", "fff-a", "--endpoint", "127.0.0.1:9"], "NAME_TAKEN", 1),
+        (&["broadcast", "hi", "--via", "127.0.0.1:1"], "NOT_ANSWERED", 1),
+    ] {
+        let run = network.p2pctl(&[verb, &["-o", "json"]].concat()).exits(code).prints_nothing();
+        let error: Value = serde_json::from_str(&run.stderr).unwrap_or_else(|error| panic!("{verb:?}: {error}: {run:#?}"));
+        let error = &error["error"];
+        assert_eq!(error["reason"], reason, "{verb:?}: {error}");
+        assert!(error["message"].is_string() && error["hints"].is_array(), "{verb:?}: {error}");
     }
+}
+
+#[test]
+fn a_full_standard_output_is_named() {
+    let network = Network::start();
+    let mut command = network.world.p2pctl_command(&network.registry, &["peers"]);
+    command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let done = command.output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.starts_with("error: cannot write to standard output: "), "{said}");
+}
+
+#[test]
+fn a_whispers_round_trip_is_measured_by_the_caller() {
+    let network = Network::start();
+    let begun = std::time::Instant::now();
+    let answer = network.p2pctl(&["whisper", "fff-c", "hello", "-o", "json"]).exits(0).json();
+    let seconds: f64 = answer["round_trip"].as_str().unwrap().trim_end_matches('s').parse().unwrap();
+    assert!(seconds > 0.0 && seconds < begun.elapsed().as_secs_f64(), "{answer}");
 }
 
 #[test]

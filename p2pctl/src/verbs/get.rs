@@ -46,7 +46,6 @@ async fn get_wanted(global: &Global, wanted: DocumentSelector, fetching: Fetchin
         channels: ChannelPool::default(),
     };
     let fetched = finder.fetch(wanted, &fetching, printer).await;
-    finder.finish().await;
     print(&fetched?, printer)
 }
 
@@ -158,15 +157,11 @@ impl Finder<'_> {
         let mut registry = self.registry.lock().await;
         let session = match &mut registry.session {
             Some(session) => session,
-            none => none.insert(RegistrySession::connect(&self.global.registry, self.state.as_deref()).await?),
+            none => {
+                none.insert(RegistrySession::connect(&self.global.registry, self.state.as_deref(), &self.global.leaving).await?)
+            }
         };
         call(session).await
-    }
-
-    async fn finish(self) {
-        if let Some(session) = self.registry.into_inner().session {
-            session.finish().await;
-        }
     }
 }
 

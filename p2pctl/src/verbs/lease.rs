@@ -11,6 +11,7 @@ use p2pdi::{
     endpoint::Endpoint,
     name::PeerName,
     selector::validate_labels,
+    status::Reason,
     v1::{KeepAliveRequest, LeaveRequest, PeerRecord, RegisterRequest},
 };
 use peerd::config::{PORT_DEFAULT, local_address_towards};
@@ -34,14 +35,15 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     };
     let labels = args.labels.into_iter().collect();
     validate_labels(&labels)?;
+    let file = SavedCookie::reserve(global.state.as_deref(), &global.registry)?;
     // The cookie of an earlier registration lets the record move to another endpoint.
     let kept = SavedCookie::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
-    let mut session = RegistrySession::new(&global.registry, kept.as_ref());
+    let mut session = RegistrySession::new(&global.registry, kept.as_ref(), &global.leaving);
     let request = RegisterRequest { name: name.to_string(), endpoint: endpoint.to_string(), labels, ..Default::default() };
     let request = session.request(request);
     let mut answer = session.call(async |session| session.client().register(request).await).await?;
     let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
-    SavedCookie::write(global.state.as_deref(), &global.registry, &name, &cookie)?;
+    file.write(&name, &cookie)?;
     // The cookie is a secret: it is in its file and never printed.
     answer.cookie.clear();
     printer.message(&answer, || {
@@ -57,7 +59,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
 
 pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, Some(&kept));
+    let mut session = RegistrySession::new(&global.registry, Some(&kept), &global.leaving);
     let request = session.request(KeepAliveRequest::default());
     let answer = session.call(async |session| session.client().keep_alive(request).await).await?;
     printer.message(&answer, || {
@@ -73,9 +75,21 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
 
 pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, Some(&kept));
+    let mut session = RegistrySession::new(&global.registry, Some(&kept), &global.leaving);
     let request = session.request(LeaveRequest {});
-    let answer = session.call(async |session| session.client().leave(request).await).await?;
+    let left = session.call(async |session| session.client().leave(request).await).await;
+    let answer = match left {
+        // The lease is gone already, and with it the use of the cookie.
+        Err(failure) if failure.is_reason(Reason::CookieUnknown) => {
+            let name = kept.name.clone();
+            kept.forget()?;
+            return Err(Failure::refused(format!(
+                "{name} has no lease to end: the registry does not know its cookie (any more)"
+            ))
+            .hint("the saved cookie was of no use and is deleted"));
+        }
+        left => left?,
+    };
     printer.message(&answer, || format!("{} left", kept.name))?;
     kept.forget()
 }

@@ -8,6 +8,7 @@ use crate::{
     printer::Printer,
     via,
 };
+use alphanumeric_sort::compare_str;
 use p2pdi::phrases::{counted, heard};
 use p2pdi::{
     endpoint::Endpoint,
@@ -126,7 +127,8 @@ pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, pri
         let how = if neighbour.outgoing { "linked, it dialled" } else { "linked, was dialled" };
         neighbour.peer.as_ref().map(|contact| row(contact, how))
     });
-    let rows: Vec<_> = linked.chain(answer.others.iter().map(|contact| row(contact, "heard of"))).collect();
+    let mut rows: Vec<_> = linked.chain(answer.others.iter().map(|contact| row(contact, "heard of"))).collect();
+    rows.sort_by(|a, b| compare_str(&a[0], &b[0]));
     printer.table(&["NAME", "ENDPOINT", "ID", "HOW"], &rows)?;
     Ok(())
 }

@@ -42,13 +42,21 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
     let begun = Instant::now();
     let answer =
         bounded(&receiver.to_string(), CALL_TIMEOUT, ChannelPool::default().peer(&receiver.endpoint).whisper(request)).await?;
+    let took = begun.elapsed();
+    if printer.is_json() {
+        // As measured here, the way to the first peer included.
+        let mut value = json::value(&answer);
+        value["round_trip"] = json!(format!("{:.6}s", took.as_secs_f64()));
+        printer.json(&value)?;
+        return Ok(());
+    }
     printer.message(&answer, || {
         let unclaimed = match answer.reply_kind.as_str() {
             KIND_UNCLAIMED => format!("; nobody there listens for {}", args.kind),
             _ => String::new(),
         };
         let hops = if answer.hops == 1 { "hop" } else { "hops" };
-        format!("delivered by {} after {} {hops} in {}{unclaimed}", answer.delivered_by, answer.hops, span(begun.elapsed()))
+        format!("delivered by {} after {} {hops} in {}{unclaimed}", answer.delivered_by, answer.hops, span(took))
     })?;
     Ok(())
 }

@@ -27,6 +27,7 @@ use tracing::Instrument as _;
 /// Runs the verb; Ctrl-C cancels it.
 pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
     let Cli { global, verb } = cli;
+    let leaving = global.leaving.clone();
     let span = tracing::info_span!("p2pctl", otel.name = format!("p2pctl {}", name(&verb)), otel.kind = "client");
     let running = async move |stop: tokio_util::sync::CancellationToken| {
         // Verbs that run until Ctrl-C shut down in order; the others are cancelled.
@@ -57,8 +58,8 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::PeerCount(args) => cancellable(mesh::peer_count(args, printer), stop).await,
             Verb::Graph(args) => cancellable(graph::graph(args, printer), stop).await,
             Verb::RfcQuery(args) => cancellable(rfc_query::rfc_query(&global, args, printer), stop).await,
-            Verb::GetRfc(args) => cancellable(Box::pin(get::get_rfc(&global, args, printer)), stop).await,
-            Verb::Get(args) => cancellable(Box::pin(get::get(&global, args, printer)), stop).await,
+            Verb::GetRfc(args) => resumable(cancellable(Box::pin(get::get_rfc(&global, args, printer)), stop).await),
+            Verb::Get(args) => resumable(cancellable(Box::pin(get::get(&global, args, printer)), stop).await),
             Verb::Whisper(args) => cancellable(message::whisper(&global, args, printer), stop).await,
             Verb::Ping(args) => cancellable(message::ping(&global, args, printer), stop).await,
             Verb::Status(args) => cancellable(status::status(&global, args, printer), stop).await,
@@ -66,17 +67,26 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }
     };
-    match until_stopped(async |stop| running(stop).instrument(span).await).await? {
+    let stopped = until_stopped(async |stop| running(stop).instrument(span).await).await?;
+    leaving.finish().await;
+    match stopped {
         Stopped::Done(outcome) => outcome,
-        Stopped::AtOnce => Err(Failure::refused("stopped")),
+        Stopped::AtOnce => Err(Failure::interrupted()),
     }
 }
 
 async fn cancellable(verb: impl Future<Output = Outcome>, stop: tokio_util::sync::CancellationToken) -> Outcome {
     tokio::select! {
         outcome = verb => outcome,
-        () = stop.cancelled() => Err(Failure::refused("interrupted").hint("what was fetched and verified is kept; the same command goes on from there")),
+        () = stop.cancelled() => Err(Failure::interrupted()),
     }
+}
+
+/// Adds to an interrupted fetch that it can be resumed.
+fn resumable(outcome: Outcome) -> Outcome {
+    outcome.map_err(|failure| {
+        failure.hint_if_interrupted("what was fetched and verified is kept; the same command goes on from there")
+    })
 }
 
 fn name(verb: &Verb) -> &'static str {

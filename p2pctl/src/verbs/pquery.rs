@@ -6,10 +6,11 @@ use crate::{
     printer::{Printer, ago, proto_span},
     registry_client::RegistrySession,
 };
+use alphanumeric_sort::compare_str;
 use p2pdi::v1::{PQueryRequest, PeerRecord};
 
 pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> Outcome {
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref()).await?;
+    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
     let query = PQueryRequest {
         name: args.name.unwrap_or_default(),
         labels: args.labels.into_iter().collect(),
@@ -19,11 +20,10 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
     };
     let is_sample = query.sample > 0;
     let listed = session.all(query).await;
-    session.finish().await;
     let mut listed = listed?;
-    // The registry lists in slot order; a sample stays in random order.
+    // The registry lists in slot order; a sample stays in random order. peer-2 comes before peer-10.
     if !is_sample {
-        listed.peers.sort_by_cached_key(|peer| peer.name.to_lowercase());
+        listed.peers.sort_by(|a, b| compare_str(&a.name.to_lowercase(), &b.name.to_lowercase()));
     }
     if printer.is_json() {
         printer.message(&listed, String::new)?;

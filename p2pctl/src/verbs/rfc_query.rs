@@ -96,8 +96,7 @@ pub(super) async fn resolve(global: &Global, via: &OptionalVia, peer: &str) -> O
     if let Some(via) = &via.via {
         return via::find(via, peer).await;
     }
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref()).await?;
+    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
     let found = session.find(peer).await;
-    session.finish().await;
     found
 }

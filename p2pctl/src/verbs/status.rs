@@ -78,10 +78,9 @@ fn text(status: &StatusResponse) -> String {
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref()).await?;
+    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
     let asked = session.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
     let name = session.name().cloned();
-    session.finish().await;
     let answer = asked?;
     if printer.is_json() {
         printer.json(&json!({

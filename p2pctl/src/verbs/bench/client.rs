@@ -11,7 +11,7 @@ use peerd::{
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
 
-use crate::registry_client::RegistrySession;
+use crate::registry_client::{Leaving, RegistrySession};
 
 /// Documents that one client fetches at once.
 const AT_ONCE: usize = 4;
@@ -35,10 +35,12 @@ impl Tally {
 /// Queries the registry for peers and the peers for documents, and fetches all that `me` does not hold.
 pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wanted: usize) -> Outcome<Tally> {
     let folder = tempfile::tempdir()?;
+    let leaving = Leaving::default();
     // An empty state folder has no cookie, so the client registers as an observer.
-    let mut session = RegistrySession::connect(&registry, Some(folder.path())).await?;
+    let mut session = RegistrySession::connect(&registry, Some(folder.path()), &leaving).await?;
     let peers = session.sources().await;
-    session.finish().await;
+    drop(session);
+    leaving.finish().await;
     let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != *me.endpoint()).collect();
     let channels = ChannelPool::default();
     // Register, PQuery, Leave.

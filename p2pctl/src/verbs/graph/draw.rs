@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
+use alphanumeric_sort::compare_str;
 use p2pdi::phrases::counted;
 use peerd::{
     overlay::PeerId,
@@ -38,12 +39,12 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
         .iter()
         .map(|(id, seen)| {
             let mut names = linked.remove(id).unwrap_or_default();
-            names.sort_unstable();
+            names.sort_unstable_by(|a, b| compare_str(a, b));
             let silent = if answered(seen) { "" } else { "  (did not answer)" };
             format!("{} at {} -- {}{silent}", seen.contact.name(), seen.contact.endpoint(), names.join(", "))
         })
         .collect();
-    lines.sort();
+    lines.sort_by(|a, b| compare_str(a, b));
     lines.push(totals(snapshot));
     lines.join("\n")
 }

@@ -1,0 +1,98 @@
+//! Small private files, such as a cookie: written whole or not at all, readable by their owner only.
+//!
+//! Each write uses a temporary file with a name of its own, so several processes may write the same file at once: the last one wins, and
+//! no reader sees half of either.
+
+use std::{
+    fs::{self, File},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+use tempfile::NamedTempFile;
+
+/// A file to be written, with its room on the disk already reserved.
+#[derive(Debug)]
+pub struct Reserved {
+    temporary: NamedTempFile,
+    target: PathBuf,
+}
+
+/// Makes sure that `bytes` can be written to `path` later: creates its folder and a temporary file beside it, and writes that many bytes.
+/// Dropping the result removes the temporary file.
+///
+/// # Errors
+/// When the folder cannot be made or written to, or the disk is full.
+pub fn reserve(path: &Path, bytes: usize) -> io::Result<Reserved> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    // Mode 0600 on Unix.
+    let mut temporary = tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder)?;
+    temporary.write_all(&vec![b' '; bytes])?;
+    temporary.as_file().sync_all()?;
+    Ok(Reserved { temporary, target: path.to_owned() })
+}
+
+impl Reserved {
+    /// Writes `text`, syncs it and puts it in the place of the file.
+    ///
+    /// # Errors
+    /// When the disk refuses; the old file stays.
+    pub fn write(mut self, text: &str) -> io::Result<()> {
+        let file = self.temporary.as_file_mut();
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)?;
+        file.sync_all()?;
+        self.temporary.persist(&self.target).map_err(|error| error.error)?;
+        sync_folder(&self.target)
+    }
+}
+
+/// Writes `text` to `path`, creating its folder.
+///
+/// # Errors
+/// When the disk refuses; the old file stays.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    reserve(path, text.len())?.write(text)
+}
+
+/// Makes the rename durable, where folders can be synced.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) && !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{sync::Arc, thread};
+
+    #[test]
+    fn many_writers_of_one_file_all_succeed_and_leave_one_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Arc::new(folder.path().join("state/made/cookie"));
+        let writers: Vec<_> = (0..8)
+            .map(|n| {
+                let path = Arc::clone(&path);
+                thread::spawn(move || write(&path, &n.to_string().repeat(1_000)).unwrap())
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let text = fs::read_to_string(&*path).unwrap();
+        assert_eq!((text.len(), text.chars().filter(|c| text.starts_with(*c)).count()), (1_000, 1_000));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_reserved_file_holds_exactly_its_text_and_one_given_up_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cookie");
+        reserve(&path, 100).unwrap().write("short").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "short");
+        drop(reserve(&path, 100).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(reserve(&path.join("below-a-file"), 1).is_err());
+    }
+}
