@@ -1,4 +1,4 @@
-//! `peerd`: parses, binds, runs, drains.
+//! The program `peerd`: parses flags, binds, runs until a signal, drains.
 
 mod flags;
 mod progress;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         telemetry.finish().await;
         code
     });
-    // Blocking work still under way, such as hashing, is not waited for.
+    // Does not wait for blocking work under way, such as hashing.
     runtime.shutdown_background();
     code
 }
@@ -55,7 +55,7 @@ async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
     let node = Node::open(config, listener)?;
     progress::show(node.handle());
     let mut stdout = io::stdout();
-    // The listener queues calls from now on.
+    // The listener queues connections from now on.
     writeln!(stdout, "listening on {bound}").and_then(|()| stdout.flush())?;
     match until_stopped(async |stop| Box::pin(node.run(stop)).await).await? {
         Stopped::Done(done) => done.map(Stopped::Done).map_err(Into::into),
@@ -63,7 +63,7 @@ async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
     }
 }
 
-/// The address is not to be had.
+/// The address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}")]
 struct CannotListen {
@@ -76,20 +76,20 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         return Some("stop what listens there, or choose another address with --listen; port 0 picks a free one");
     }
     match error.downcast_ref::<NodeError>()? {
-        NodeError::State(peerd::identity::StateError::Locked { .. }) => Some("give each peer a folder of its own with --state"),
+        NodeError::State(peerd::identity::StateError::Locked { .. }) => Some("give each peer its own folder with --state"),
         NodeError::Share(_) => Some("give a folder that this user can read with --share"),
         _ => None,
     }
 }
 
-/// Whether a flag cannot be right, whatever the world does.
+/// Whether a flag is not valid, which is wrong usage.
 fn is_usage(error: &(dyn Error + 'static)) -> bool {
     error.is::<InvalidField>() || matches!(error.downcast_ref(), Some(NodeError::Config(_)))
 }
 
 fn fail(error: &dyn Error, hint: Option<&str>) -> ExitCode {
     let mut stderr = io::stderr();
-    // Nobody is left to tell if this fails.
+    // A failed write cannot be reported.
     let _ = writeln!(stderr, "error: {error}");
     if let Some(hint) = hint {
         let _ = writeln!(stderr, "hint: {hint}");

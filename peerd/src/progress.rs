@@ -1,10 +1,10 @@
-//! Shows on a terminal how far the share is read.
+//! A progress bar on the terminal while the share is read.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use peerd::node::NodeHandle;
 use std::io::{IsTerminal as _, stderr};
 
-/// Draws until the share is read; does nothing where nobody watches.
+/// Draws until the share is read. Does nothing if standard error is not a terminal.
 pub(crate) fn show(node: NodeHandle) {
     if !stderr().is_terminal() {
         return;

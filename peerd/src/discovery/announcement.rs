@@ -6,12 +6,13 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::lan_peers::{Load, Sighting};
-use crate::{identity::parse_id, overlay::Contact};
+use crate::overlay::{Contact, PeerId};
 use if_addrs::{IfAddr, Interface};
 use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceInfo};
 use p2pdi::{
     endpoint::Endpoint,
     field::{InvalidField, Quoted},
+    hex,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -88,7 +89,9 @@ pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Resul
         service.get_property_val_str(key).ok_or_else(|| InvalidField::new(key, "is missing from the TXT record"))
     };
     let id = text("id")?;
-    let id = parse_id(id).ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Quoted(id))))?;
+    let id = hex::decode(id)
+        .map(PeerId::from_bytes)
+        .ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Quoted(id))))?;
     let name = text("name")?.parse()?;
     // What does not say how busy it is comes last.
     let number = |key| text(key).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);

@@ -132,7 +132,7 @@ impl IncarnationKeeper {
             self.not_before = Some(now + KEEP_LIFE_EVERY);
             let folder = Arc::clone(&self.folder);
             self.writing = Some(spawn_blocking(move || {
-                if let Err(error) = folder.keep_life(life) {
+                if let Err(error) = folder.keep_incarnation(life) {
                     tracing::warn!(%error, "the number of this life is not kept; after a restart its broadcasts may count as old");
                 }
             }));

@@ -1,0 +1,53 @@
+//! The state folder and its lock.
+
+use super::error::StateError;
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+};
+
+/// A peer's state folder, locked against other processes.
+#[derive(Debug)]
+pub struct StateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateFolder {
+    /// Opens the folder, or makes it, and locks it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another process has locked it.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        fs::create_dir_all(path).map_err(StateError::io("make the state folder", path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(StateError::io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(StateError::io("lock", &lock_path)(error)),
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_can_be_opened_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = StateFolder::open(folder.path()).unwrap();
+        assert!(matches!(StateFolder::open(folder.path()), Err(StateError::Locked { .. })));
+    }
+}

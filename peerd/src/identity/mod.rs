@@ -1,0 +1,13 @@
+//! Who this peer is, and the state folder that keeps it: id, incarnation, cookie, and a lock.
+
+mod cookie;
+mod error;
+mod folder;
+pub mod incarnation;
+mod last_incarnation;
+mod peer_id;
+mod private_file;
+
+pub use error::StateError;
+pub use folder::StateFolder;
+pub use private_file::write_private;
