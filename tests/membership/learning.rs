@@ -9,11 +9,16 @@ use p2pdi::{
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::search::{ask, query_for},
+    holders::{
+        rfc_query::{self, Limits, Listed},
+        search::{ask, query_for},
+    },
 };
 
 async fn query(peer: &Peer, request: RfcQueryRequest) -> Vec<Holding> {
-    peerd::holders::search::list(&ChannelPool::default(), &peer.address.into(), request).await.unwrap()
+    let answer = rfc_query::query(&ChannelPool::default(), &peer.address.into(), request, Limits::LISTING).await.unwrap();
+    let holding = |listed: Listed| Holding { document: Some((&listed.document).into()), holders: listed.holders };
+    answer.documents.into_iter().map(holding).collect()
 }
 
 async fn names(peer: &Peer) -> Vec<String> {
@@ -156,7 +161,7 @@ async fn a_listing_without_end_is_cut() {
     // 100 MiB, were it taken whole.
     let talker = Holder::listing(vec![document; 130_000], 1000).await;
     let (channels, endpoint) = (ChannelPool::default(), talker.address.into());
-    let listed = within("a listing", peerd::holders::search::list(&channels, &endpoint, RfcQueryRequest::default())).await;
-    let bytes: usize = listed.unwrap().iter().map(|holding| holding.document.as_ref().unwrap().title.len() + 190).sum();
+    let listed = within("a listing", rfc_query::query(&channels, &endpoint, RfcQueryRequest::default(), Limits::LISTING)).await;
+    let bytes: usize = listed.unwrap().documents.iter().map(|listed| listed.document.title.len() + 190).sum();
     assert!(bytes < 66 << 20, "{bytes} bytes taken");
 }

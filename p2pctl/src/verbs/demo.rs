@@ -13,7 +13,8 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
     holders::{
-        search::{Found, ask, list, query_for},
+        rfc_query::{Limits, query},
+        search::{Found, ask, query_for},
         source::Source,
     },
     transfer::{FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, fetch},
@@ -85,9 +86,10 @@ async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
         say_fetched(printer, &fetched)?;
     }
     whisper(cluster, &channels, printer).await?;
-    let holdings = list(&channels, &sources[0].endpoint, RfcQueryRequest { own_only: true, ..Default::default() }).await;
-    let holdings = holdings.map_err(|status| Failure::call(NAMES[0], &status))?;
-    if holdings.is_empty() {
+    let request = RfcQueryRequest { own_only: true, ..Default::default() };
+    let answer = query(&channels, &sources[0].endpoint, request, Limits::LISTING).await;
+    let answer = answer.map_err(|status| Failure::call(NAMES[0], &status))?;
+    if answer.documents.is_empty() {
         return Err(Failure::refused(format!("{} lists nothing", NAMES[0])));
     }
     Ok(())

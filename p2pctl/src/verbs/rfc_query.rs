@@ -16,8 +16,10 @@ use p2pdi::{
 };
 use peerd::{
     connections::channels::ChannelPool,
-    documents::info::DocumentInfo,
-    holders::{search, source::Source},
+    holders::{
+        rfc_query::{Limits, Listed, query},
+        source::Source,
+    },
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -34,15 +36,14 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         ..Default::default()
     };
     let peer = resolve(global, &args.via, &args.peer).await?;
-    let listed = timeout(LISTING_TIMEOUT, search::list(&ChannelPool::default(), &peer.endpoint, request)).await;
-    let listed = listed
+    let answer = timeout(LISTING_TIMEOUT, query(&ChannelPool::default(), &peer.endpoint, request, Limits::LISTING)).await;
+    let answer = answer
         .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
-    let holdings = listed.map_err(|status| Failure::call(&peer.to_string(), &status))?;
-    let listed = holdings.len();
-    let holdings: Vec<_> = holdings.into_iter().filter_map(checked).collect();
-    if holdings.len() < listed {
-        printer.note(&format!("warning: {} invalid documents in the answer of {peer} are left out", listed - holdings.len()));
+    let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?;
+    if answer.invalid > 0 {
+        printer.note(&format!("warning: {} invalid documents in the answer of {peer} are left out", answer.invalid));
     }
+    let holdings: Vec<_> = answer.documents.into_iter().map(checked).collect();
     if printer.is_json() {
         for holding in &holdings {
             printer.json(&json::value(holding))?;
@@ -64,16 +65,15 @@ const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a peer's id.
 const ID_BYTES: usize = 16;
 
-/// The valid part of a holding; `None` if its document is invalid.
-fn checked(holding: Holding) -> Option<Holding> {
-    let document = DocumentInfo::try_from(holding.document?).ok()?;
+/// A holding with the valid holders only.
+fn checked(listed: Listed) -> Holding {
     let can_be = |holder: &Holder| {
         holder.endpoint.parse::<Endpoint>().is_ok()
             && holder.peer_name.parse::<PeerName>().is_ok()
             && holder.peer_id.len() == ID_BYTES
     };
-    let holders = holding.holders.into_iter().filter(can_be).collect();
-    Some(Holding { document: Some(Document::from(&document)), holders })
+    let holders = listed.holders.into_iter().filter(can_be).collect();
+    Holding { document: Some(Document::from(&listed.document)), holders }
 }
 
 fn row(holding: &Holding) -> Vec<String> {

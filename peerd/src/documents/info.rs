@@ -1,4 +1,4 @@
-//! What is known of a document, checked when it comes from a stranger.
+//! A document's metadata, validated when it comes from another peer.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -11,16 +11,16 @@ use p2pdi::{
 };
 use prost_types::Timestamp;
 
-/// A document as an index lists it.
+/// Metadata of a document, as an index lists it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DocumentInfo {
     /// Path below the share.
     pub name: DocumentName,
-    /// RFC number where the name says one.
+    /// RFC number, if the file name has one.
     pub number: Option<u32>,
     /// Its title.
     pub title: String,
-    /// Bytes, and how they are cut.
+    /// Size, and how the document is cut into pieces.
     pub pieces: Pieces,
     /// BLAKE3 of the whole.
     pub hash: ContentHash,
@@ -44,12 +44,12 @@ impl TryFrom<v1::Document> for DocumentInfo {
         }
         let name = DocumentName::parse(&from.name)?;
         if from.number != 0 && rfc_number(name.file_name()) != Some(from.number) {
-            return Err(InvalidField::new("number", format!("{} is not what {name} says", from.number)));
+            return Err(InvalidField::new("number", format!("{} is not the number in the file name {name}", from.number)));
         }
         Ok(Self {
             name,
             number: (from.number != 0).then_some(from.number),
-            // It is printed on terminals.
+            // Titles are printed on terminals.
             title: from.title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
             pieces: Pieces::of_size(from.size)?,
             hash: ContentHash::from_field(&from.blake3)?,

@@ -1,4 +1,4 @@
-//! What this peer has: its shared folder, and an index of its own documents and of those it learned of from other peers.
+//! The documents this peer knows: those of its shared folder, and those that other peers list.
 
 pub mod catalog;
 pub mod info;

@@ -1,23 +1,22 @@
-//! The RFC number that a document's file name claims.
+//! The RFC number in a file name.
 //!
-//! The series publishes one memo under many names (`rfc48.txt`, `RFC0048.txt`, `rfc-48.html`,
-//! `rfc1119.txt.pdf`, and mirrors add `.gz`), and people ask for it by number. A name counts when
-//! it says nothing but the number, so that notes *about* RFC 48 (`rfc48bis-notes.txt`,
+//! RFCs are published under many file names (`rfc48.txt`, `RFC0048.txt`, `rfc-48.html`,
+//! `rfc1119.txt.pdf`, and mirrors add `.gz`), and users ask for them by number. A name counts only if it
+//! has nothing but the number, so that notes *about* RFC 48 (`rfc48bis-notes.txt`,
 //! `rfc48-comments.txt`, `rfc48 (1).txt`) are never served as RFC 48.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-/// The series has four digits so far and will not pass six; a longer run is a date or a serial.
+/// RFC numbers have four digits today. A run of more than six digits is a date or a serial number.
 const DIGITS_MAX: usize = 6;
 
-/// Endings that may follow another one: a rendering that was compressed, or the PDF that the RFC
-/// Editor made of a text (`rfc1119.txt.pdf`).
-const SECOND_ENDINGS: [&str; 8] = ["gz", "bz2", "xz", "zst", "z", "lz", "zip", "pdf"];
+/// Extensions that can follow another one: a compressed file, or a PDF that the RFC Editor made from the text (`rfc1119.txt.pdf`).
+const SECOND_EXTENSIONS: [&str; 8] = ["gz", "bz2", "xz", "zst", "z", "lz", "zip", "pdf"];
 
-/// The RFC number in `file_name`, which may be a relative path.
+/// The RFC number in `file_name`, which can be a relative path.
 ///
-/// Shape: `rfc` in any case, at most one of `-`, `_` and space, one to six digits, then the end or
-/// an ending such as `.txt` or `.txt.gz`. Number 0 is no number.
+/// Format: `rfc` in any case, at most one of `-`, `_` and space, one to six digits, then nothing or
+/// an extension such as `.txt` or `.txt.gz`. 0 is not an RFC number.
 pub fn rfc_number(file_name: &str) -> Option<u32> {
     let name = file_name.rsplit('/').next()?;
     let (prefix, rest) = name.split_at_checked(3)?;
@@ -26,25 +25,25 @@ pub fn rfc_number(file_name: &str) -> Option<u32> {
     }
     let rest = rest.strip_prefix(['-', '_', ' ']).unwrap_or(rest);
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let (digits, endings) = rest.split_at_checked(digits)?;
-    if digits.len() > DIGITS_MAX || !are_endings(endings) {
+    let (digits, extensions) = rest.split_at_checked(digits)?;
+    if digits.len() > DIGITS_MAX || !are_extensions(extensions) {
         return None;
     }
     digits.parse().ok().filter(|&number| number != 0)
 }
 
-/// Whether what follows the number only says how the memo is rendered.
-fn are_endings(rest: &str) -> bool {
+/// Whether `rest` is empty or only file extensions.
+fn are_extensions(rest: &str) -> bool {
     if rest.is_empty() {
         return true;
     }
-    let Some(endings) = rest.strip_prefix('.') else {
+    let Some(extensions) = rest.strip_prefix('.') else {
         return false;
     };
-    let is_ending = |ending: &str| !ending.is_empty() && ending.bytes().all(|b| b.is_ascii_alphanumeric());
-    match endings.split_once('.') {
-        None => is_ending(endings),
-        Some((first, second)) => is_ending(first) && SECOND_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(second)),
+    let is_extension = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    match extensions.split_once('.') {
+        None => is_extension(extensions),
+        Some((first, second)) => is_extension(first) && SECOND_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(second)),
     }
 }
 
@@ -53,7 +52,7 @@ mod tests {
     use super::rfc_number;
 
     #[test]
-    fn a_name_that_says_nothing_but_the_number_has_it() {
+    fn a_name_with_only_a_number_gives_that_number() {
         for name in [
             "rfc48.txt",
             "RFC0048.txt",
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_says_more_than_the_number_has_none() {
+    fn a_name_with_more_than_a_number_gives_none() {
         for name in [
             "rfc48bis-notes.txt",
             "rfc48-notes.txt",
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_a_possible_number_has_none() {
+    fn a_name_without_a_valid_number_gives_none() {
         for name in [
             "",
             "rf",

@@ -1,18 +1,18 @@
-//! How a caller names the one document it wants.
+//! Selects one document: by RFC number, name or content hash.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::{content::ContentHash, document::DocumentName};
 use std::fmt;
 
-/// What to fetch.
+/// Which document to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DocumentSelector {
-    /// An RFC.
+    /// The document with this RFC number.
     Number(u32),
-    /// A document by its name, whatever its case.
+    /// The document with this name, ignoring case.
     Name(DocumentName),
-    /// Exactly this content.
+    /// The document with this content.
     Hash(ContentHash),
 }
 

@@ -1,4 +1,4 @@
-//! All other peers that this one knows of, by whichever way: the registry, or the mesh.
+//! The peers that this one knows, from the registry and from the mesh.
 
 use crate::{
     mesh::{Mesh, View},
@@ -9,18 +9,18 @@ use std::{collections::BTreeMap, future::pending};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// The other peers.
+/// All known peers but this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerDirectory {
-    /// By name; what the registry says goes before what is heard in the mesh.
+    /// By name. A record of the registry replaces one of the mesh.
     pub peers: BTreeMap<PeerName, Contact>,
-    /// Whether these are all there are. If not, a peer that is not among them may well live.
-    pub are_all: bool,
+    /// Whether `peers` has every active peer. If not, a peer that is missing here can still be active.
+    pub is_complete: bool,
 }
 
-/// Keeps `told` up to date until `stop`.
-pub async fn keep(told: watch::Sender<PeerDirectory>, registered: Option<KnownPeers>, mesh: Mesh, stop: CancellationToken) {
-    let (mut views, mut heard_of) = (mesh.views(), BTreeMap::new());
+/// Keeps `directory` up to date until `stop`.
+pub async fn keep(directory: watch::Sender<PeerDirectory>, registered: Option<KnownPeers>, mesh: Mesh, stop: CancellationToken) {
+    let (mut views, mut in_mesh) = (mesh.views(), BTreeMap::new());
     let mut listings = registered.as_ref().map(KnownPeers::changes);
     let listed = async |listings: &mut Option<watch::Receiver<()>>| match listings {
         Some(listings) => listings.changed().await,
@@ -34,25 +34,25 @@ pub async fn keep(told: watch::Sender<PeerDirectory>, registered: Option<KnownPe
                 if changed.is_err() {
                     return;
                 }
-                // Views change many times a minute, and mostly in their counts.
+                // Views change many times a minute, mostly in their counters only.
                 let latest = contacts(&views.borrow_and_update());
-                if latest == heard_of {
+                if latest == in_mesh {
                     continue;
                 }
-                heard_of = latest;
+                in_mesh = latest;
             }
         }
-        let mut peers = heard_of.clone();
+        let mut peers = in_mesh.clone();
         if let Some(registered) = &registered {
             peers.extend(registered.all().into_iter().map(|peer| (peer.name().clone(), peer)));
         }
-        // Without a registry nobody knows all.
-        let are_all = registered.as_ref().is_some_and(KnownPeers::are_all);
-        told.send_replace(PeerDirectory { peers, are_all });
+        // Only a registry knows all peers.
+        let is_complete = registered.as_ref().is_some_and(KnownPeers::are_all);
+        directory.send_replace(PeerDirectory { peers, is_complete });
     }
 }
 
-/// Those that a view names; of several with one name, the one with the lowest id.
+/// The peers in a view, by name. Of several peers with one name, the one with the lowest id.
 fn contacts(view: &View) -> BTreeMap<PeerName, Contact> {
     let mut contacts = BTreeMap::<PeerName, Contact>::new();
     for contact in view.known().filter(|contact| contact.name() != view.me.name()) {

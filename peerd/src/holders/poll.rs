@@ -1,13 +1,15 @@
-//! Asks other peers now and then what they hold.
+//! Polls other peers for the documents they hold, and keeps the remote index up to date.
 
+use super::{
+    peer_directory::PeerDirectory,
+    rfc_query::{Limits, query},
+};
 use crate::{
     connections::channels::ChannelPool,
     documents::{
         catalog::Catalog,
-        info::DocumentInfo,
-        remote_index::{LEARN_PEERS_MAX, LEARNED_PEER_BYTES_MAX, RemoteListing, cost},
+        remote_index::{DOCUMENT_BYTES, PEER_BYTES_MAX, PEERS_MAX, RemoteListing},
     },
-    holders::peer_directory::PeerDirectory,
 };
 use p2pdi::{contact::Contact, fan_out::FanOut, name::PeerName, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
@@ -22,105 +24,126 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-/// Between two rounds, however often the acquaintances change: strangers have a say in those.
+/// Shortest pause between two rounds. Other peers can make the directory change at any rate.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// How often each peer in view is asked; "unchanged" costs it a hundred bytes.
-const LEARN_INTERVAL: Duration = Duration::from_secs(20);
-/// Peers asked at once: one that is slow does not hold up the others.
-const ASKED_AT_ONCE: usize = 8;
-/// How long one peer may take for its whole listing.
+/// How often each selected peer is polled. An "unchanged" answer costs it about a hundred bytes.
+const POLL_INTERVAL: Duration = Duration::from_secs(20);
+/// Peers polled at the same time, so that a slow one does not delay the others.
+const POLLED_AT_ONCE: usize = 8;
+/// Time limit of one peer's whole listing.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
-/// For how many rounds a peer that let that time pass is not asked.
-const BENCH_ROUNDS: u32 = 6;
-/// After how many failures in a row a peer makes place for another.
+/// How many rounds a peer is skipped after it passed that time limit.
+const SKIPPED_ROUNDS: u32 = 6;
+/// After how many failures in a row another peer takes a peer's place.
 const FAILURES_MAX: u32 = 4;
+/// What is read of one peer's answer: what the remote index keeps of one peer.
+const LIMITS: Limits = Limits { documents: PEER_BYTES_MAX / DOCUMENT_BYTES, bytes: PEER_BYTES_MAX };
 
-/// The peers that are asked.
+/// The peers that are polled.
 #[derive(Debug, Default)]
-struct View(BTreeMap<PeerName, Viewed>);
+struct Selection(BTreeMap<PeerName, Selected>);
 
 #[derive(Debug)]
-struct Viewed {
+struct Selected {
     peer: Contact,
+    /// In a row.
     failures: u32,
-    /// Rounds left on the bench.
-    bench: u32,
+    /// Rounds in which it is still skipped.
+    skip: u32,
+    /// Its last listing had invalid documents, which is logged already.
+    has_invalid: bool,
 }
 
-impl View {
-    /// Brings the view up to date with the peers that are `known`; returns those that left it. Where these are not all there are,
-    /// a peer that is not among them may well live.
-    fn update(&mut self, PeerDirectory { peers: known, are_all }: PeerDirectory) -> Vec<PeerName> {
-        let crowded = !are_all || known.len() > LEARN_PEERS_MAX;
-        let leaves = |name: &PeerName, viewed: &Viewed| {
-            (are_all && !known.contains_key(name)) || (crowded && viewed.failures >= FAILURES_MAX)
+impl Selection {
+    /// Follows the directory; returns the names of the peers that are not polled any more.
+    fn update(&mut self, PeerDirectory { peers, is_complete }: PeerDirectory) -> Vec<PeerName> {
+        // There are others to take the place of a peer that fails.
+        let has_others = !is_complete || peers.len() > PEERS_MAX;
+        let is_removed = |name: &PeerName, selected: &Selected| {
+            (is_complete && !peers.contains_key(name)) || (has_others && selected.failures >= FAILURES_MAX)
         };
-        let gone: Vec<_> = self.0.iter().filter(|(name, viewed)| leaves(name, viewed)).map(|(name, _)| name.clone()).collect();
-        self.0.retain(|name, _| !gone.contains(name));
-        for (name, viewed) in &mut self.0 {
-            if let Some(peer) = known.get(name) {
-                viewed.peer = peer.clone();
+        let removed: Vec<_> =
+            self.0.iter().filter(|(name, selected)| is_removed(name, selected)).map(|(name, _)| name.clone()).collect();
+        self.0.retain(|name, _| !removed.contains(name));
+        for (name, selected) in &mut self.0 {
+            if let Some(peer) = peers.get(name) {
+                selected.peer = peer.clone();
             }
         }
-        let others: Vec<_> = known.into_iter().filter(|(name, _)| !self.0.contains_key(name) && !gone.contains(name)).collect();
-        let room = LEARN_PEERS_MAX.saturating_sub(self.0.len());
-        for (name, peer) in others.sample(&mut rand::rng(), room) {
-            self.0.insert(name.clone(), Viewed { peer: peer.clone(), failures: 0, bench: 0 });
+        let others: Vec<_> =
+            peers.into_iter().filter(|(name, _)| !self.0.contains_key(name) && !removed.contains(name)).collect();
+        let free = PEERS_MAX.saturating_sub(self.0.len());
+        for (name, peer) in others.sample(&mut rand::rng(), free) {
+            self.0.insert(name.clone(), Selected { peer: peer.clone(), failures: 0, skip: 0, has_invalid: false });
         }
-        gone
+        removed
     }
 
-    /// Whom to ask in this round.
+    /// The peers to poll in this round.
     fn round(&mut self) -> Vec<Contact> {
-        let mut asked = Vec::new();
-        for viewed in self.0.values_mut() {
-            match viewed.bench {
-                0 => asked.push(viewed.peer.clone()),
-                rounds => viewed.bench = rounds - 1,
+        let mut polled = Vec::new();
+        for selected in self.0.values_mut() {
+            match selected.skip {
+                0 => polled.push(selected.peer.clone()),
+                rounds => selected.skip = rounds - 1,
             }
         }
-        asked
+        polled
     }
 
-    fn note(&mut self, name: &PeerName, answer: &Result<(), Status>) {
-        let Some(viewed) = self.0.get_mut(name) else { return };
-        match answer {
-            Ok(()) => viewed.failures = 0,
+    /// Records how polling a peer ended: with the number of invalid documents in a new listing (`None`: unchanged), or an error.
+    fn record(&mut self, name: &PeerName, result: &Result<Option<usize>, Status>) {
+        let Some(selected) = self.0.get_mut(name) else { return };
+        match result {
+            Ok(invalid) => {
+                selected.failures = 0;
+                let Some(invalid) = *invalid else { return };
+                // Once until the peer sends a valid listing: its index can change at any rate.
+                if invalid > 0 && !selected.has_invalid {
+                    tracing::warn!(peer = %name, invalid, "a peer lists invalid documents; they are ignored");
+                }
+                selected.has_invalid = invalid > 0;
+            }
             Err(error) => {
-                viewed.failures += 1;
+                selected.failures += 1;
                 if error.code() == Code::DeadlineExceeded {
-                    viewed.bench = BENCH_ROUNDS;
+                    selected.skip = SKIPPED_ROUNDS;
                 }
             }
         }
     }
 }
 
-/// Learns until `stop`.
-pub async fn poll(catalog: Catalog, mut peers: watch::Receiver<PeerDirectory>, channels: ChannelPool, stop: CancellationToken) {
-    let mut view = View::default();
+/// Polls until `stop`.
+pub async fn poll(
+    catalog: Catalog,
+    mut directory: watch::Receiver<PeerDirectory>,
+    channels: ChannelPool,
+    stop: CancellationToken,
+) {
+    let mut selection = Selection::default();
     while !stop.is_cancelled() {
         let round = async {
-            let now = peers.borrow_and_update().clone();
-            for gone in view.update(now) {
-                catalog.learned().remove(&gone, SystemTime::now());
+            let latest = directory.borrow_and_update().clone();
+            for removed in selection.update(latest) {
+                catalog.remote().remove(&removed, SystemTime::now());
             }
-            let mut calls = view.round().into_iter().map(|peer| {
+            let mut calls = selection.round().into_iter().map(|peer| {
                 let (catalog, channels) = (catalog.clone(), channels.clone());
-                async move { (peer.name().clone(), ask(&catalog, &channels, peer).await) }
+                async move { (peer.name().clone(), poll_peer(&catalog, &channels, peer).await) }
             });
-            let mut fan_out = FanOut::new(ASKED_AT_ONCE);
-            while let Some((name, answer)) = fan_out.next(&mut calls).await {
-                if let Err(error) = &answer {
-                    tracing::debug!(peer = %name, error = error.message(), "could not learn what a peer holds");
+            let mut fan_out = FanOut::new(POLLED_AT_ONCE);
+            while let Some((name, result)) = fan_out.next(&mut calls).await {
+                if let Err(error) = &result {
+                    tracing::debug!(peer = %name, error = error.message(), "cannot list a peer's documents");
                 }
-                view.note(&name, &answer);
+                selection.record(&name, &result);
             }
-            // Soon after somebody came or left, and regularly.
+            // The next round comes soon after the directory changed, and regularly.
             sleep(PAUSE_MIN).await;
             tokio::select! {
-                () = sleep(LEARN_INTERVAL) => {}
-                Ok(()) = peers.changed() => {}
+                () = sleep(POLL_INTERVAL) => {}
+                Ok(()) = directory.changed() => {}
             }
         };
         tokio::select! {
@@ -130,41 +153,21 @@ pub async fn poll(catalog: Catalog, mut peers: watch::Receiver<PeerDirectory>, c
     }
 }
 
-async fn ask(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> Result<(), Status> {
-    let known = catalog.learned().version_of(peer.name()).unwrap_or(0);
-    let request = RfcQueryRequest { own_only: true, if_version: known, ..Default::default() };
-    let listing = timeout(LISTING_TIMEOUT, async {
-        let mut stream = channels.peer(peer.endpoint()).rfc_query(request).await?.into_inner();
-        let mut listing = RemoteListing { version: 0, documents: Vec::new() };
-        let mut bytes = 0;
-        while bytes <= LEARNED_PEER_BYTES_MAX
-            && let Some(message) = stream.message().await?
-        {
-            if message.unchanged {
-                return Ok(None);
-            }
-            listing.version = message.version;
-            let documents = message.holdings.into_iter().filter_map(|holding| holding.document);
-            for document in documents {
-                match DocumentInfo::try_from(document) {
-                    Ok(document) => {
-                        bytes += cost(&document);
-                        listing.documents.push(document);
-                    }
-                    Err(error) => tracing::warn!(peer = %peer.name(), %error, "a peer lists a document that cannot be"),
-                }
-            }
-        }
-        Ok::<_, Status>(Some(listing))
-    })
-    .await
-    .map_err(|_| Status::deadline_exceeded("its listing took too long"))??;
+/// Lists a peer's own documents if they changed; returns how many of them are invalid, `None` if they did not change.
+async fn poll_peer(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> Result<Option<usize>, Status> {
+    let if_version = catalog.remote().version_of(peer.name()).unwrap_or(0);
+    let request = RfcQueryRequest { own_only: true, if_version, ..Default::default() };
+    let answer = timeout(LISTING_TIMEOUT, query(channels, peer.endpoint(), request, LIMITS));
+    let answer = answer.await.map_err(|_| Status::deadline_exceeded("its listing took too long"))??;
     let now = Instant::now();
-    match listing {
-        Some(listing) => catalog.learned().replace(peer, listing, now, SystemTime::now()),
-        None => catalog.learned().confirm(peer, now, SystemTime::now()),
+    if answer.unchanged {
+        catalog.remote().confirm(peer, now, SystemTime::now());
+        return Ok(None);
     }
-    Ok(())
+    let documents = answer.documents.into_iter().map(|listed| listed.document).collect();
+    let listing = RemoteListing { version: answer.version, documents };
+    catalog.remote().replace(peer, listing, now, SystemTime::now());
+    Ok(Some(answer.invalid))
 }
 
 #[cfg(test)]
@@ -172,35 +175,35 @@ mod tests {
     use super::*;
     use p2pdi::id::PeerId;
 
-    fn known(names: std::ops::Range<usize>, are_all: bool) -> PeerDirectory {
+    fn directory(numbers: std::ops::Range<usize>, is_complete: bool) -> PeerDirectory {
         let peer =
             |n| Contact::new(PeerId::from_bytes([1; 16]), format!("p{n}").parse().unwrap(), "127.0.0.1:7801".parse().unwrap());
-        PeerDirectory { peers: names.map(peer).map(|peer| (peer.name().clone(), peer)).collect(), are_all }
+        PeerDirectory { peers: numbers.map(peer).map(|peer| (peer.name().clone(), peer)).collect(), is_complete }
     }
 
     #[test]
-    fn a_peer_outside_a_new_sample_is_kept_and_one_outside_the_whole_list_is_not() {
-        let mut view = View::default();
-        assert!(view.update(known(0..3, false)).is_empty());
-        assert!(view.update(known(3..6, false)).is_empty());
-        assert_eq!(view.0.len(), 6);
-        assert_eq!(view.update(known(3..6, true)).len(), 3);
-        assert_eq!(view.round().len(), 3);
+    fn a_peer_stays_selected_if_a_new_sample_lacks_it_and_not_if_the_complete_list_lacks_it() {
+        let mut selection = Selection::default();
+        assert!(selection.update(directory(0..3, false)).is_empty());
+        assert!(selection.update(directory(3..6, false)).is_empty());
+        assert_eq!(selection.0.len(), 6);
+        assert_eq!(selection.update(directory(3..6, true)).len(), 3);
+        assert_eq!(selection.round().len(), 3);
     }
 
     #[test]
-    fn a_silent_peer_sits_out_some_rounds_and_one_that_fails_on_makes_place() {
-        let mut view = View::default();
-        view.update(known(0..1, false));
+    fn a_silent_peer_is_skipped_for_some_rounds_and_one_that_keeps_failing_is_replaced() {
+        let mut selection = Selection::default();
+        selection.update(directory(0..1, false));
         let name: PeerName = "p0".parse().unwrap();
-        view.note(&name, &Err(Status::deadline_exceeded("silent")));
-        for _ in 0..BENCH_ROUNDS {
-            assert!(view.round().is_empty());
+        selection.record(&name, &Err(Status::deadline_exceeded("silent")));
+        for _ in 0..SKIPPED_ROUNDS {
+            assert!(selection.round().is_empty());
         }
-        assert_eq!(view.round().len(), 1);
+        assert_eq!(selection.round().len(), 1);
         for _ in 1..FAILURES_MAX {
-            view.note(&name, &Err(Status::unavailable("gone")));
+            selection.record(&name, &Err(Status::unavailable("gone")));
         }
-        assert_eq!(view.update(known(1..2, false)), [name]);
+        assert_eq!(selection.update(directory(1..2, false)), [name]);
     }
 }

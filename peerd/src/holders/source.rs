@@ -1,16 +1,16 @@
-//! A holder that can be dialled.
+//! A peer that a document can be fetched from.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::endpoint::Endpoint;
 use std::fmt;
 
-/// A peer that says it has the document.
+/// A peer to dial for a document. It has no id: of a holder that another peer reports, the endpoint may be all that is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its name, or its endpoint where the name is not known.
+    /// The peer's name, or its endpoint if the name is not known.
     pub name: String,
-    /// Where it is dialled.
+    /// `host:port` to dial.
     pub endpoint: Endpoint,
 }
 

@@ -11,7 +11,7 @@ impl Services {
     /// The whole status, for those who may control the peer.
     pub(crate) fn status(&self) -> StatusResponse {
         let mut share = self.catalog.share().status();
-        share.learned_documents = self.catalog.learned_documents() as u64;
+        share.learned_documents = self.catalog.remote_documents() as u64;
         StatusResponse {
             id: self.me.id().to_field(),
             name: self.me.name().to_string(),

@@ -8,7 +8,9 @@ use crate::support::{
 };
 use p2pdi::v1::{GetRfcResponse, PingRequest, RfcQueryRequest, WhisperRequest};
 use peerd::{
+    connections::channels::ChannelPool,
     documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
+    holders::rfc_query::{Limits, query},
     transfer::serve::{UPLOADS_MAX, UPLOADS_PER_ADDRESS},
 };
 use std::{net::Ipv4Addr, time::Duration};
@@ -176,20 +178,16 @@ async fn a_listing_that_nobody_reads_is_given_up() {
     })
     .await;
     assert!(ended.is_err(), "a listing that was cut ended as if all were well");
-    let found = within("a listing", peerd_list(&peer)).await;
+    let found = within("a listing", listed(&peer)).await;
     assert_eq!(found, 3000);
 }
 
-async fn peerd_list(peer: &Peer) -> usize {
-    let endpoint = peer.address.into();
-    peerd::holders::search::list(
-        &peerd::connections::channels::ChannelPool::default(),
-        &endpoint,
-        p2pdi::v1::RfcQueryRequest::default(),
-    )
-    .await
-    .unwrap()
-    .len()
+/// How many documents a peer lists.
+async fn listed(peer: &Peer) -> usize {
+    let channels = ChannelPool::default();
+    let answer = query(&channels, &peer.address.into(), RfcQueryRequest::default(), Limits::LISTING).await.unwrap();
+    assert!(!answer.truncated && answer.invalid == 0);
+    answer.documents.len()
 }
 
 #[tokio::test]

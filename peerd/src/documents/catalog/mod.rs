@@ -1,27 +1,26 @@
-//! What the peer knows of documents: its own share, and what it learned from others.
+//! The peer's own share and the remote index, queried as one.
 
 mod query;
 
 pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, answer};
 
-use crate::documents::remote_index::RemoteIndex;
-use crate::documents::share::Share;
+use crate::documents::{remote_index::RemoteIndex, share::Share};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
 
-/// The peer's own share and what it learned, as one index.
+/// The peer's own share and the documents that other peers list. Clones are handles to the same catalog.
 #[derive(Clone)]
 pub struct Catalog {
     share: Share,
-    learned: Arc<Mutex<RemoteIndex>>,
+    remote: Arc<Mutex<RemoteIndex>>,
 }
 
 impl Catalog {
-    /// A catalog that has learned nothing yet.
+    /// A catalog of `share` and an empty remote index.
     pub fn new(share: Share) -> Self {
-        Self { share, learned: Arc::new(Mutex::new(RemoteIndex::new(SystemTime::now()))) }
+        Self { share, remote: Arc::new(Mutex::new(RemoteIndex::new(SystemTime::now()))) }
     }
 
     /// The peer's own share.
@@ -29,14 +28,14 @@ impl Catalog {
         &self.share
     }
 
-    /// Documents known from other peers.
-    pub fn learned_documents(&self) -> usize {
-        let mut learned = self.learned();
-        learned.expire(Instant::now());
-        learned.len()
+    /// How many documents other peers list; equal contents count once.
+    pub fn remote_documents(&self) -> usize {
+        let mut remote = self.remote();
+        remote.expire(Instant::now());
+        remote.len()
     }
 
-    pub(crate) fn learned(&self) -> MutexGuard<'_, RemoteIndex> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn remote(&self) -> MutexGuard<'_, RemoteIndex> {
+        self.remote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

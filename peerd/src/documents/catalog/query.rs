@@ -1,10 +1,10 @@
-//! Answers RFCQuery: filters the merged index and cuts the answer into messages.
+//! Answers RFCQuery: selects documents of the share and of the remote index, and splits the answer into messages.
 
 use super::Catalog;
-use crate::documents::remote_index::Claim;
-use crate::{
-    documents::info::DocumentInfo,
-    documents::share::{Index, SharedDocument},
+use crate::documents::{
+    info::DocumentInfo,
+    remote_index::Claim,
+    share::{Index, SharedDocument},
 };
 use p2pdi::{
     contact::Contact,
@@ -20,20 +20,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of one message of an answer, about: a batch is cut where it passes this. Far below the largest message taken.
+/// A message of an answer is sent once it has this many bytes. Far below the limit of a message, so that one more holding fits.
 const BATCH_BYTES: usize = 128 * 1024;
-/// Longest title filter, in bytes.
+/// Longest title filter, in bytes: every title that this peer extracts fits.
 const TITLE_FILTER_MAX_BYTES: usize = 256;
-/// Most holders listed for one document: enough to choose from.
+/// Most holders listed for one document: enough to choose from, and it bounds the message.
 const HOLDERS_MAX: usize = 64;
 
-/// Listings answered at once, to whomever: queries that may select the whole index. One of the fullest index (`learned::LEARNED_BYTES_MAX`)
-/// holds some 20 MB until its caller has read it, and this many 640 MB.
+/// Most listings answered at the same time: a listing is a query that can select the whole index. With a full remote index (100 MiB)
+/// each holds about 20 MB until its caller has read it, so this many hold 640 MB.
 pub const LISTINGS_MAX: usize = 32;
-/// Of those, for callers from one address: the others of a network behind one address come through, and one machine cannot take all.
+/// Of those, most for callers from one address: several peers behind one address get through, and one machine cannot take them all.
 pub const LISTINGS_PER_ADDRESS: usize = LISTINGS_MAX / 4 * 3;
 
-/// What an RFCQuery asks for, checked.
+/// A validated RFCQuery.
 #[derive(Debug, Default)]
 pub struct Filter {
     number: Option<u32>,
@@ -66,7 +66,7 @@ impl TryFrom<&RfcQueryRequest> for Filter {
 }
 
 impl Filter {
-    /// Whether the answer may be the whole index.
+    /// Whether the answer can be the whole index.
     pub fn is_listing(&self) -> bool {
         self.number.is_none() && self.hash.is_none() && self.name.is_none()
     }
@@ -77,7 +77,7 @@ impl Filter {
             && self.name.as_ref().is_none_or(|wanted| same_name(wanted, name))
             && (self.words.is_empty() || {
                 let title = title.to_lowercase();
-                self.words.iter().all(|claim| title.contains(claim))
+                self.words.iter().all(|word| title.contains(word))
             })
     }
 
@@ -107,17 +107,18 @@ impl From<&SharedDocument> for Document {
     }
 }
 
-/// A document that was selected, with its holders.
+/// A selected document with its holders.
 enum Selected {
-    Own(Arc<SharedDocument>, Vec<Held>),
-    Remote(Arc<DocumentInfo>, Vec<Held>),
+    /// Of the peer's own share; the holders are the others.
+    Own(Arc<SharedDocument>, Vec<HolderAge>),
+    Remote(Arc<DocumentInfo>, Vec<HolderAge>),
 }
 
-/// A peer that said it holds a document, and how long ago.
-struct Held(Arc<Contact>, Duration);
+/// A peer that lists a document, and how long ago it confirmed that.
+struct HolderAge(Arc<Contact>, Duration);
 
-impl From<Held> for Holder {
-    fn from(Held(peer, age): Held) -> Self {
+impl From<HolderAge> for Holder {
+    fn from(HolderAge(peer, age): HolderAge) -> Self {
         peer.holder(age)
     }
 }
@@ -137,7 +138,7 @@ impl Selected {
     }
 }
 
-/// The messages of one RFCQuery answer, the first of which always comes.
+/// The messages of one RFCQuery answer: at least one, also for an empty answer.
 pub fn answer(
     catalog: &Catalog,
     me: &Contact,
@@ -146,11 +147,11 @@ pub fn answer(
     now: Instant,
 ) -> impl Iterator<Item = RfcQueryResponse> + use<> {
     let index = catalog.share.index();
-    // All others who ask, and whoever learns, wait for the lock: under it, words are only copied. They are compared and spelled out after.
-    let (learned_version, words) =
-        if filter.own_only { (0, Vec::new()) } else { learned_words(catalog, filter, &index, if_version, now) };
-    // Both only grow, so their sum does whenever either does. Their maximum would not: a change of the lesser one does not show.
-    let version = index.version().saturating_add(learned_version);
+    // Other queries and the poll of remote indexes wait for this lock, so claims are only copied under it, and filtered afterwards.
+    let (remote_version, claims) =
+        if filter.own_only { (0, Vec::new()) } else { copied_claims(catalog, filter, &index, if_version, now) };
+    // Both versions only grow, so their sum grows with either. Their maximum would hide a change of the smaller one.
+    let version = index.version().saturating_add(remote_version);
     let unchanged = if_version != 0 && if_version == version;
     let mut selected: Vec<Selected> = Vec::new();
     if !unchanged {
@@ -165,17 +166,17 @@ pub fn answer(
             by_hash.entry(document.hash).or_insert(selected.len());
             selected.push(Selected::Own(document, Vec::new()));
         }
-        for (document, held) in words.into_iter().filter(|(document, _)| filter.selects_info(document)) {
+        for (document, holder) in claims.into_iter().filter(|(document, _)| filter.selects_info(document)) {
             match by_hash.get(&document.hash) {
                 Some(at) => {
                     let (Selected::Own(_, holders) | Selected::Remote(_, holders)) = &mut selected[*at];
                     if holders.len() < HOLDERS_MAX {
-                        holders.push(held);
+                        holders.push(holder);
                     }
                 }
                 None if selected.len() < filter.limit => {
                     by_hash.insert(document.hash, selected.len());
-                    selected.push(Selected::Remote(document, vec![held]));
+                    selected.push(Selected::Remote(document, vec![holder]));
                 }
                 None => {}
             }
@@ -184,31 +185,31 @@ pub fn answer(
     batches(version, unchanged, selected, me.clone())
 }
 
-/// The version of what was learned, and all words on what `filter` asks for; none if that sum of versions is `if_version`.
-fn learned_words(
+/// The remote index's version, and its claims that `filter` can select; no claims if the sum of both versions is `if_version`.
+fn copied_claims(
     catalog: &Catalog,
     filter: &Filter,
     index: &Index,
     if_version: u64,
     now: Instant,
-) -> (u64, Vec<(Arc<DocumentInfo>, Held)>) {
-    let mut learned = catalog.learned();
-    learned.expire(now);
-    let version = learned.version();
+) -> (u64, Vec<(Arc<DocumentInfo>, HolderAge)>) {
+    let mut remote = catalog.remote();
+    remote.expire(now);
+    let version = remote.version();
     if if_version != 0 && if_version == index.version().saturating_add(version) {
         return (version, Vec::new());
     }
-    let copied = |claim: Claim<'_>| (Arc::clone(claim.document), Held(Arc::clone(claim.peer), claim.age));
-    let words = match (&filter.hash, filter.number, &filter.name) {
-        (Some(hash), _, _) => learned.by_hash(*hash, now).map(copied).collect(),
-        (None, Some(number), _) => learned.by_number(number, now).map(copied).collect(),
-        (None, None, Some(name)) => learned.by_name(name.as_str(), now).map(copied).collect(),
-        (None, None, None) => learned.all(now).map(copied).collect(),
+    let copied = |claim: Claim<'_>| (Arc::clone(claim.document), HolderAge(Arc::clone(claim.peer), claim.age));
+    let claims = match (&filter.hash, filter.number, &filter.name) {
+        (Some(hash), _, _) => remote.by_hash(*hash, now).map(copied).collect(),
+        (None, Some(number), _) => remote.by_number(number, now).map(copied).collect(),
+        (None, None, Some(name)) => remote.by_name(name.as_str(), now).map(copied).collect(),
+        (None, None, None) => remote.all(now).map(copied).collect(),
     };
-    (version, words)
+    (version, claims)
 }
 
-/// Cuts an answer into messages, made one by one as they are sent.
+/// Splits an answer into messages. Each is built when it is sent, so that only one is in memory.
 fn batches(version: u64, unchanged: bool, selected: Vec<Selected>, me: Contact) -> impl Iterator<Item = RfcQueryResponse> {
     let mut selected = selected.into_iter().peekable();
     let mut first = true;
