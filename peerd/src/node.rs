@@ -15,7 +15,7 @@ use crate::{
     },
     identity::{StateError, StateFolder},
     inbox::{Handlers, Inbox, LocalDelivery},
-    mesh::{Mesh, MeshDriver},
+    mesh::{Mesh, MeshConfig, MeshDriver},
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
@@ -122,15 +122,17 @@ impl Node {
             true => return Err(InvalidField::new("lan", "this build has no LAN discovery; build with the feature mdns").into()),
             false => None,
         };
-        let incarnation = state.next_incarnation();
-        let bootnodes = config.bootnodes.clone();
-        let (mesh, mesh_driver) = Mesh::new(
-            (&me, &state, incarnation),
-            delivery.clone(),
-            session.clone(),
-            (bootnodes, lan_events.unwrap_or_else(LanEvents::none)),
-            config.dial_from,
-        );
+        let (incarnation, clock) = state.next_incarnation();
+        let mesh_config = MeshConfig {
+            me: me.clone(),
+            incarnation,
+            clock,
+            delivery: delivery.clone(),
+            session: session.clone(),
+            bootnodes: config.bootnodes.clone(),
+            dial_from: config.dial_from,
+        };
+        let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone());
         let services = Services {

@@ -30,6 +30,7 @@ const PURE: [&str; 37] = [
     "peerd/src/inbox/seen",
     "peerd/src/mesh/abuse",
     "peerd/src/mesh/acks",
+    "peerd/src/mesh/log_once",
     "peerd/src/mesh/name_conflicts",
     "peerd/src/mesh/reconnect",
     "peerd/src/overlay",

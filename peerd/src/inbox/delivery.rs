@@ -47,7 +47,7 @@ impl PendingReply {
     }
 
     /// Waits for the handler's answer, for at most [`REPLY_TIMEOUT`].
-    pub async fn answered(self) -> Delivered {
+    pub async fn wait(self) -> Delivered {
         let Self { mut delivered, answered } = self;
         if let Some(answered) = answered
             // Too late, panicked, or the message was pushed out before its turn: it is delivered all the same.

@@ -1,4 +1,4 @@
-//! Who got a broadcast: acknowledgements on their way back, and the counts of those that this peer asked for.
+//! Acknowledgements of broadcasts: those on their way back to other peers, and the counts of those that this peer asked for.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -9,56 +9,61 @@ use std::{
     time::Duration,
 };
 
-/// Broadcasts whose acknowledgements find their way back through this peer. A guess: a minute of a busy network.
+/// Broadcasts whose acknowledgements this peer passes back. A guess: a minute of a busy network.
 const PATHS_MAX: usize = 4_096;
-/// Acknowledgements of several peers wait this long to travel together. A guess: below what people notice.
+/// How long acknowledgements wait for others, to be sent in one frame. A guess: shorter than people notice.
 const GATHER: Duration = Duration::from_millis(20);
-/// Frames of acknowledgements of one broadcast that take another way since the one they came by is gone. The other way may lead back
-/// here, so there must be an end to it; a guess.
+/// Frames of acknowledgements of one broadcast that are sent another way, because the link the broadcast came by is gone. That way may
+/// lead back to this peer, so the number is limited; a guess.
 const DETOURS_MAX: u8 = 8;
-/// Peers in one frame.
+/// Peers in one frame of acknowledgements.
 pub(super) const PEERS_MAX: usize = 256;
-/// Acknowledgements waiting to be sent on.
+/// Acknowledgements that wait to be passed back.
 const OUTGOING_MAX: usize = 16_384;
-/// Broadcasts of this peer that wait for acknowledgements.
+/// Broadcasts of this peer that wait for acknowledgements at once. A guess.
 const WAITS_MAX: usize = 64;
-/// Acknowledgements counted for one broadcast: networks of 10,000 peers, and some liars.
+/// Acknowledgements counted for one broadcast: a network of 10,000 peers, and as many false ones.
 const COUNTED_MAX: usize = 20_000;
-/// Once all that are known have answered, others may still come for this long, and for twice as long as the latest took.
+/// Once all known peers have acknowledged, unknown ones may still do so for this long after the latest acknowledgement, or for twice the
+/// time that one took, whichever is longer.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// What came of a broadcast.
+/// The acknowledgements of one broadcast.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
+    /// Peers known now, and those that acknowledged.
     pub(super) known: u64,
     pub(super) acknowledged: u64,
+    /// Names of the known peers that did not acknowledge.
     pub(super) missing: Vec<String>,
 }
 
 struct Wait {
-    begun: Time,
+    started: Time,
     acknowledged: BTreeMap<PeerId, PeerName>,
     deadline: Time,
     latest: Time,
 }
 
 impl Wait {
-    /// From when on no others are to be expected: those further away than any known peer take longer, as in a large or slow network.
+    /// When to stop waiting for unknown peers. In a large or slow network, those further away than all known peers take longer.
     fn quiet_at(&self) -> Time {
-        self.latest + QUIET.max((self.latest - self.begun) * 2)
+        self.latest + QUIET.max((self.latest - self.started) * 2)
     }
 }
 
-/// Acknowledgements of other peers' broadcasts on their way, and of this peer's.
+/// Acknowledgements of other peers' broadcasts to pass back, and of this peer's to count.
 #[derive(Default)]
 pub(super) struct Acks {
-    /// Which neighbour brought a broadcast first.
+    /// The neighbour that sent each broadcast first.
     came_from: BTreeMap<MessageId, PeerId>,
     order: VecDeque<MessageId>,
     detours: BTreeMap<MessageId, u8>,
     outgoing: BTreeMap<MessageId, Vec<Contact>>,
-    waiting_out: usize,
-    flush: Option<Time>,
+    /// Acknowledgements in `outgoing`.
+    queued: usize,
+    /// When to send `outgoing`.
+    flush_at: Option<Time>,
     waits: BTreeMap<MessageId, Wait>,
 }
 
@@ -73,12 +78,12 @@ impl Acks {
         {
             self.came_from.remove(&oldest);
             self.detours.remove(&oldest);
-            self.waiting_out -= self.outgoing.remove(&oldest).map_or(0, |peers| peers.len());
+            self.queued -= self.outgoing.remove(&oldest).map_or(0, |peers| peers.len());
         }
         self.gather(id, vec![me], now);
     }
 
-    /// Others acknowledge a broadcast.
+    /// Peers acknowledge a broadcast.
     pub(super) fn acknowledged(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
         if let Some(wait) = self.waits.get_mut(&id) {
             wait.latest = now;
@@ -93,20 +98,20 @@ impl Acks {
     }
 
     fn gather(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
-        if self.waiting_out + peers.len() > OUTGOING_MAX {
+        if self.queued + peers.len() > OUTGOING_MAX {
             return;
         }
-        self.waiting_out += peers.len();
+        self.queued += peers.len();
         self.outgoing.entry(id).or_default().extend(peers);
-        self.flush.get_or_insert(now + GATHER);
+        self.flush_at.get_or_insert(now + GATHER);
     }
 
-    /// What is to be sent now, and to whom.
+    /// The acknowledgements to send now, and the neighbour that each frame goes to.
     pub(super) fn flush(&mut self, now: Time) -> Vec<(PeerId, MessageId, Vec<Contact>)> {
-        if self.flush.is_none_or(|at| at > now) {
+        if self.flush_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        (self.flush, self.waiting_out) = (None, 0);
+        (self.flush_at, self.queued) = (None, 0);
         let mut out = Vec::new();
         for (id, peers) in std::mem::take(&mut self.outgoing) {
             if let Some(to) = self.came_from.get(&id) {
@@ -116,14 +121,14 @@ impl Acks {
         out
     }
 
-    /// The link that a broadcast came by is gone: whether its acknowledgements may go another way.
+    /// The link that a broadcast came by is gone: returns whether its acknowledgements may go another way.
     pub(super) fn detour(&mut self, id: &MessageId) -> bool {
         if !self.came_from.contains_key(id) {
             return false;
         }
-        let taken = self.detours.entry(*id).or_insert(0);
-        *taken = taken.saturating_add(1);
-        *taken <= DETOURS_MAX
+        let count = self.detours.entry(*id).or_insert(0);
+        *count = count.saturating_add(1);
+        *count <= DETOURS_MAX
     }
 
     /// Whether one more broadcast may wait for acknowledgements.
@@ -133,10 +138,10 @@ impl Acks {
 
     /// Counts acknowledgements of `id` until `deadline`.
     pub(super) fn wait(&mut self, id: MessageId, deadline: Time, now: Time) {
-        self.waits.insert(id, Wait { begun: now, acknowledged: BTreeMap::new(), deadline, latest: now });
+        self.waits.insert(id, Wait { started: now, acknowledged: BTreeMap::new(), deadline, latest: now });
     }
 
-    /// Broadcasts whose wait is over, with what came of them; `known` are all other peers.
+    /// The broadcasts whose wait is over; `known` are the names of all other peers.
     pub(super) fn finished(&mut self, known: &BTreeSet<PeerName>, now: Time) -> Vec<(MessageId, Tally)> {
         let over = |wait: &Wait| {
             let all = || {
@@ -158,17 +163,17 @@ impl Acks {
         ids.into_iter().filter_map(|id| Some((id, tally(self.waits.remove(&id)?)))).collect()
     }
 
-    /// When there is something to flush, or perhaps to finish.
+    /// When to flush, or perhaps to finish.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         let waits = self.waits.values().map(|wait| {
-            // Looked at in vain then, a wait is looked at again after the next acknowledgement.
+            // A wait that was not over at `quiet_at` is checked again after the next acknowledgement.
             let quiet = Some(wait.quiet_at()).filter(|quiet| *quiet > now);
             quiet.map_or(wait.deadline, |quiet| quiet.min(wait.deadline))
         });
-        waits.chain(self.flush).min()
+        waits.chain(self.flush_at).min()
     }
 
-    /// Whether there are broadcasts that wait.
+    /// Whether broadcasts wait for acknowledgements.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waits.is_empty()
     }
@@ -189,20 +194,20 @@ mod tests {
     const LATER: Time = Time::from_secs(1);
 
     #[test]
-    fn acknowledgements_travel_back_the_way_the_broadcast_came() {
+    fn acknowledgements_go_back_the_way_the_broadcast_came() {
         let mut acks = Acks::default();
         acks.delivered(id(9), PeerId::from_u128(2), contact(1), Time::ZERO);
         acks.acknowledged(id(9), vec![contact(3), contact(4)], Time::ZERO);
         assert_eq!(acks.flush(Time::ZERO), []);
         assert_eq!(acks.flush(GATHER), [(PeerId::from_u128(2), id(9), vec![contact(1), contact(3), contact(4)])]);
         assert_eq!(acks.flush(LATER), []);
-        // Of a broadcast that never came, none are taken.
+        // Those of an unknown broadcast are dropped.
         acks.acknowledged(id(8), vec![contact(3)], Time::ZERO);
         assert_eq!(acks.flush(LATER), []);
     }
 
     #[test]
-    fn a_wait_ends_when_all_known_have_answered_or_at_its_deadline_and_names_who_did_not() {
+    fn a_wait_ends_when_all_known_peers_acknowledged_or_at_its_deadline_and_names_the_missing() {
         let known: BTreeSet<PeerName> = ["p1", "P2"].iter().map(|name| name.parse().unwrap()).collect();
         let mut acks = Acks::default();
         acks.wait(id(9), LATER, Time::ZERO);
@@ -220,22 +225,22 @@ mod tests {
     }
 
     #[test]
-    fn detours_come_to_an_end() {
+    fn the_number_of_detours_is_bounded() {
         let mut acks = Acks::default();
-        assert!(!acks.detour(&id(9)), "of a broadcast that never came");
+        assert!(!acks.detour(&id(9)), "of an unknown broadcast");
         acks.delivered(id(9), PeerId::from_u128(2), contact(1), Time::ZERO);
         assert_eq!((0..1_000).filter(|_| acks.detour(&id(9))).count(), usize::from(DETOURS_MAX));
     }
 
     #[test]
-    fn nothing_grows_without_bound() {
+    fn memory_is_bounded() {
         let mut acks = Acks::default();
         for origin in 0..20_000 {
             acks.delivered(id(origin), PeerId::from_u128(2), contact(1), Time::ZERO);
             acks.detour(&id(origin));
         }
         assert!(acks.detours.len() <= PATHS_MAX);
-        assert!(acks.came_from.len() <= PATHS_MAX && acks.outgoing.len() <= PATHS_MAX && acks.waiting_out <= OUTGOING_MAX);
-        assert_eq!(acks.waiting_out, acks.outgoing.values().map(Vec::len).sum::<usize>());
+        assert!(acks.came_from.len() <= PATHS_MAX && acks.outgoing.len() <= PATHS_MAX && acks.queued <= OUTGOING_MAX);
+        assert_eq!(acks.queued, acks.outgoing.values().map(Vec::len).sum::<usize>());
     }
 }

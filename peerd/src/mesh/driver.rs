@@ -1,10 +1,10 @@
-//! The lock around the state of the mesh, and the task that looks at it when time has passed.
+//! The lock around the state of the mesh, and the task that calls the state when time has passed.
 //!
-//! Whoever brings something (a link's reader, a call) takes the lock and sees it through at once: a message that would be handed to a task of
-//! its own instead would wait for that task at each peer it passes, which is much of what a whisper costs. Nothing is awaited inside the lock.
+//! Whoever has an event (a link's reader, a caller) takes the lock and handles it at once. Passing it to another task would add that
+//! task's wait at each hop, which is much of the latency of a whisper. Nothing is awaited while the lock is held.
 
-use super::state::{Input, State};
-use crate::{discovery::LanEvents, identity::StateFolder};
+use super::{incarnation::IncarnationStore, input::Input, link::LinkEvent, spawner::InputSink, state::State};
+use crate::{discovery::LanEvents, identity::StateFolder, overlay::PeerId};
 use std::{
     panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -13,57 +13,60 @@ use std::{
 };
 use tokio::{
     sync::Notify,
-    task::{JoinHandle, spawn_blocking},
-    time::{Instant, sleep_until, timeout},
+    time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long goodbyes may take to get out.
+/// How long links may take to send what is queued when the peer stops.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause between two writes of this life's number, however often others make it go up.
-const KEEP_LIFE_EVERY: Duration = Duration::from_secs(1);
 
 /// The state, behind its lock.
 pub(super) struct Core {
     state: Mutex<State>,
-    /// Something is due sooner than the driver knows.
-    sooner: Notify,
+    /// Wakes the driver: something is due earlier than it knows.
+    wake: Notify,
 }
 
 impl Core {
-    pub(super) fn new(state: impl FnOnce(Weak<Self>) -> State) -> Arc<Self> {
-        Arc::new_cyclic(|core| Self { state: Mutex::new(state(core.clone())), sooner: Notify::new() })
+    pub(super) fn new(state: impl FnOnce(Weak<dyn InputSink>) -> State) -> Arc<Self> {
+        Arc::new_cyclic(|core: &Weak<Self>| {
+            let sink: Weak<dyn InputSink> = core.clone();
+            Self { state: Mutex::new(state(sink)), wake: Notify::new() }
+        })
     }
 
-    /// Does something with the state, unless this peer has left the mesh. What a panic left half done is not worked with either: the
-    /// driver hears of it and ends the peer.
+    /// Calls `act` with the state; `None` when this peer has left the mesh. After a panic the state is not used any more: the driver
+    /// notices and ends the peer.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let _alarm = Alarm(&self.sooner);
+        let _wake_on_panic = WakeOnPanic(&self.wake);
         let mut state = self.state.lock().ok()?;
         if state.has_left() {
             return None;
         }
-        let done = act(&mut state);
-        let sooner = state.settle();
+        let output = act(&mut state);
+        let is_due_earlier = state.settle();
         drop(state);
-        if sooner {
-            self.sooner.notify_one();
+        if is_due_earlier {
+            self.wake.notify_one();
         }
-        Some(done)
-    }
-
-    /// Says what a task came to, if anybody still wants to know.
-    pub(super) fn tell(core: &Weak<Self>, input: Input) {
-        if let Some(core) = core.upgrade() {
-            core.with(|state| state.on_input(input));
-        }
+        Some(output)
     }
 }
 
-/// Wakes the driver when whoever has the lock panics.
-struct Alarm<'a>(&'a Notify);
+impl InputSink for Core {
+    fn input(&self, input: Input) {
+        self.with(|state| state.on_input(input));
+    }
 
-impl Drop for Alarm<'_> {
+    fn link_event(&self, number: u64, peer: PeerId, event: LinkEvent) -> bool {
+        self.with(|state| state.on_link_event(number, peer, event)).unwrap_or(false)
+    }
+}
+
+/// Wakes the driver when whoever holds the lock panics.
+struct WakeOnPanic<'a>(&'a Notify);
+
+impl Drop for WakeOnPanic<'_> {
     fn drop(&mut self) {
         if panicking() {
             self.0.notify_one();
@@ -71,83 +74,49 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// Runs one peer's part of the mesh. Dropped, the peer is gone without a goodbye.
+/// Runs one peer's part of the mesh. When it is dropped, the peer leaves without a goodbye.
 pub struct MeshDriver {
     core: Arc<Core>,
-    sights: LanEvents,
-    life: IncarnationKeeper,
+    lan_events: LanEvents,
+    incarnation: IncarnationStore,
 }
 
 impl MeshDriver {
-    pub(super) fn new(core: Arc<Core>, sights: LanEvents, folder: Arc<StateFolder>, kept: u64) -> Self {
-        Self { core, sights, life: IncarnationKeeper { folder, kept, writing: None, not_before: None } }
+    pub(super) fn new(core: Arc<Core>, lan_events: LanEvents, folder: Arc<StateFolder>, incarnation: u64) -> Self {
+        Self { core, lan_events, incarnation: IncarnationStore::new(folder, incarnation) }
     }
 
-    /// Takes part in the mesh until `stop`, then says goodbye.
+    /// Takes part in the mesh until `stop`, then says goodbye to the neighbours.
+    ///
+    /// # Panics
+    /// When something panicked while it held the state.
     pub async fn run(mut self, stop: CancellationToken) {
-        let begun = self.core.with(|state| state.begun());
-        while let (Some(begun), Some((due, life))) = (begun, self.core.with(|state| (state.look(), state.life()))) {
-            self.life.keep(life);
+        let started_at = self.core.with(|state| state.started_at());
+        while let (Some(started_at), Some((due, incarnation))) =
+            (started_at, self.core.with(|state| (state.tick(), state.incarnation())))
+        {
+            self.incarnation.store(incarnation);
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(sight) = self.sights.0.recv() => drop(self.core.with(|state| state.on_sight(sight))),
-                () = self.core.sooner.notified() => {}
-                () = sleep_until(begun + due) => {}
+                Some(event) = self.lan_events.0.recv() => drop(self.core.with(|state| state.on_lan_event(event))),
+                () = self.core.wake.notified() => {}
+                () = sleep_until(started_at + due) => {}
             }
         }
-        let Some((life, mut readers)) = self.core.with(|state| (state.life(), state.leave())) else {
-            resume_unwind(Box::new("what the mesh was doing panicked"))
+        let Some((incarnation, mut readers)) = self.core.with(|state| (state.incarnation(), state.leave())) else {
+            resume_unwind(Box::new("the state of the mesh was left inconsistent by a panic"))
         };
         if timeout(LEAVE_TIMEOUT, async { while readers.join_next().await.is_some() {} }).await.is_err() {
             tracing::debug!("some links did not end in time");
         }
-        self.life.keep_last(life).await;
+        self.incarnation.finish(incarnation).await;
     }
 }
 
 impl Drop for MeshDriver {
     fn drop(&mut self) {
-        // To take all out of it, what a panic left is good enough. From here on everybody is told that the peer has left.
+        // A state that a panic left inconsistent can still be emptied. From here on every call is told that the peer has left.
         drop(self.core.state.lock().unwrap_or_else(PoisonError::into_inner).end());
         self.core.state.clear_poison();
-    }
-}
-
-/// The number of this peer's life, and the folder that keeps it. It goes up when others were told a higher one.
-struct IncarnationKeeper {
-    folder: Arc<StateFolder>,
-    kept: u64,
-    writing: Option<JoinHandle<()>>,
-    not_before: Option<Instant>,
-}
-
-impl IncarnationKeeper {
-    /// Sees to it that `life` is kept, soon.
-    fn keep(&mut self, life: u64) {
-        let busy = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
-        let now = Instant::now();
-        // The driver looks again within seconds.
-        if life > self.kept && !busy && self.not_before.is_none_or(|at| at <= now) {
-            self.kept = life;
-            self.not_before = Some(now + KEEP_LIFE_EVERY);
-            let folder = Arc::clone(&self.folder);
-            self.writing = Some(spawn_blocking(move || {
-                if let Err(error) = folder.keep_incarnation(life) {
-                    tracing::warn!(%error, "the number of this life is not kept; after a restart its broadcasts may count as old");
-                }
-            }));
-        }
-    }
-
-    /// The last word, and waits until it is kept.
-    async fn keep_last(&mut self, life: u64) {
-        for _ in 0..2 {
-            if let Some(writing) = self.writing.take() {
-                // A panic in it was reported where it happened.
-                let _ = writing.await;
-            }
-            self.not_before = None;
-            self.keep(life);
-        }
     }
 }

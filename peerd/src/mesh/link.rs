@@ -1,4 +1,4 @@
-//! One link: its greeting, its queue, and the task that reads it.
+//! One link: its handshake, its queue, and its reader.
 
 use crate::{
     inbox::BODY_MAX_BYTES,
@@ -32,66 +32,67 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-/// Largest frame taken, in bytes: a relayed message with the longest body and all its names.
+/// Largest frame accepted, in bytes: a relayed message with the longest body and all its names.
 pub const RELAYED_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * 1024;
-/// Frames that may wait to be written on one link. A guess: a burst of broadcasts; small ones are a few hundred bytes.
+/// Frames in the queue of one link. A guess: a burst of broadcasts; small ones are a few hundred bytes.
 const QUEUE_MAX: usize = 4_096;
-/// Bytes that may wait. Broadcasts are pushed while less than half of it waits, and a pull is answered with half of that at most; past
-/// the half they are only offered, and the other side asks for them at its own pace. A peer that does not read even that loses the link.
+/// Bytes in the queue of one link. Up to half of it, broadcasts are pushed, and a pull is answered with a quarter at most. Past that,
+/// broadcasts are only advertised, and the other side pulls them at its own pace. When the queue is full, the link is closed.
 const QUEUE_MAX_BYTES: usize = 4 << 20;
-/// A dial and both greetings. Below the overlay's own limit (`membership::Config::dial_timeout`, 4 s).
-pub(super) const GREETING_TIMEOUT: Duration = Duration::from_millis(3_500);
-/// How long a closed link is read on, so that what was queued gets out before the connection ends.
+/// Timeout of a dial and both hellos. Below the overlay's own timeout (`membership::Config::dial_timeout`, 4 s).
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(3_500);
+/// How long a closed link is still read, so that its queue is sent before the connection ends.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The writing end of a link's queue. Dropped, what is queued still goes out, then the link ends.
-pub(super) struct Outgoing {
+/// The writing end of a link's queue. When it is dropped, queued frames still go out, then the link ends.
+pub(super) struct LinkSender {
     frames: mpsc::Sender<LinkFrame>,
     bytes: Arc<AtomicUsize>,
 }
 
 /// The reading end of a link's queue.
-pub(super) struct OutgoingStream {
+pub(super) struct SendQueue {
     frames: mpsc::Receiver<LinkFrame>,
     bytes: Arc<AtomicUsize>,
 }
 
-/// A link's queue.
-pub(super) fn outgoing() -> (Outgoing, OutgoingStream) {
+/// The queue of a new link.
+pub(super) fn queue() -> (LinkSender, SendQueue) {
     let (frames, queue) = mpsc::channel(QUEUE_MAX);
     let bytes = Arc::new(AtomicUsize::new(0));
-    (Outgoing { frames, bytes: Arc::clone(&bytes) }, OutgoingStream { frames: queue, bytes })
+    (LinkSender { frames, bytes: Arc::clone(&bytes) }, SendQueue { frames: queue, bytes })
 }
 
 /// Why a frame was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotQueued {
-    /// The other side does not read.
+pub(super) enum SendError {
+    /// The queue is full: the other side does not read.
     Full,
     /// The link has ended.
-    Ended,
+    Closed,
 }
 
-impl Outgoing {
-    /// Whether the other side reads so slowly that broadcasts should be offered to it rather than pushed: half of the queue is full.
+impl LinkSender {
+    /// Whether half of the queue is full: the other side reads so slowly that broadcasts should be advertised to it, not pushed.
     pub(super) fn is_congested(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > QUEUE_MAX_BYTES / 2 || self.frames.capacity() < QUEUE_MAX / 2
     }
 
-    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), NotQueued> {
+    /// Queues a frame.
+    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), SendError> {
         let length = frame.encoded_len();
         if self.bytes.load(Ordering::Relaxed) + length > QUEUE_MAX_BYTES {
-            return Err(NotQueued::Full);
+            return Err(SendError::Full);
         }
         self.bytes.fetch_add(length, Ordering::Relaxed);
         self.frames.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotQueued::Full,
-            mpsc::error::TrySendError::Closed(_) => NotQueued::Ended,
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Closed,
         })
     }
 }
 
-impl Stream for OutgoingStream {
+impl Stream for SendQueue {
     type Item = LinkFrame;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkFrame>> {
@@ -103,12 +104,12 @@ impl Stream for OutgoingStream {
     }
 }
 
-/// What the other side says, whichever side it is.
+/// Frames from the other side, whether it was dialled or called.
 pub(super) type Incoming = Box<Streaming<LinkMessage>>;
 
-/// What a link ended with, if that was a frame which nobody can read on after: gRPC has no way to find the next one.
-fn ended_by(status: &Status) -> Option<Misbehaviour> {
-    // What broke below has a cause; what tonic itself found wrong has none.
+/// The misbehaviour that ended a link, if that was an invalid frame: gRPC cannot find the next frame after it.
+fn misbehaviour(status: &Status) -> Option<Misbehaviour> {
+    // Errors of the connection have a source; errors that tonic itself finds in a message have none.
     let own = std::error::Error::source(status).is_none();
     match status.code() {
         Code::OutOfRange if own => Some(Misbehaviour::FrameTooLong),
@@ -118,82 +119,82 @@ fn ended_by(status: &Status) -> Option<Misbehaviour> {
 }
 
 /// A link on which both sides have said hello.
-pub(super) struct Greeted {
+pub(super) struct EstablishedLink {
     pub(super) contact: Contact,
     pub(super) incarnation: u64,
     pub(super) dialled: bool,
-    pub(super) out: Outgoing,
+    pub(super) sender: LinkSender,
     pub(super) frames: Incoming,
 }
 
-/// Why a link was not opened, in words.
+/// Why a link was not opened, as text.
 #[derive(Debug)]
-pub(super) enum NotOpened {
-    /// Nobody answers, or it went away.
-    Away(String),
-    /// What answers is no peer, or one that does not keep to the contract.
-    Wrong(String),
+pub(super) enum OpenError {
+    /// There is no answer, or the connection broke.
+    Unreachable(String),
+    /// The other side is no peer, or violates the protocol.
+    Invalid(String),
 }
 
-impl NotOpened {
+impl OpenError {
     pub(super) fn why(&self) -> &str {
         match self {
-            Self::Away(why) | Self::Wrong(why) => why,
+            Self::Unreachable(why) | Self::Invalid(why) => why,
         }
     }
 }
 
-impl From<&str> for NotOpened {
+impl From<&str> for OpenError {
     fn from(why: &str) -> Self {
-        Self::Away(why.to_owned())
+        Self::Unreachable(why.to_owned())
     }
 }
 
-/// Opens a link, from the local address `from` if one is given, and exchanges greetings.
+/// Opens a link, from the local address `from` if one is given, and exchanges hellos.
 ///
 /// # Errors
-/// When nobody answers, or not as a peer would.
-pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkFrame) -> Result<Greeted, NotOpened> {
-    let greeting = async {
-        let channel = connect(endpoint, from).await.map_err(|error| NotOpened::Away(innermost(&error)))?;
-        let (out, queue) = outgoing();
-        out.send(hello).map_err(|_| "no room for a greeting")?;
+/// When there is no answer, or an invalid one.
+pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkFrame) -> Result<EstablishedLink, OpenError> {
+    let handshake = async {
+        let channel = connect(endpoint, from).await.map_err(|error| OpenError::Unreachable(innermost(&error)))?;
+        let (sender, queue) = queue();
+        sender.send(hello).map_err(|_| "the send queue is full")?;
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
-        let answered = client.link(queue.map(LinkMessage::new)).await;
-        let frames = answered.map_err(|status| NotOpened::Away(status::describe(&status)))?.into_inner();
-        greeted(Box::new(frames), out, true).await
+        let response = client.link(queue.map(LinkMessage::new)).await;
+        let frames = response.map_err(|status| OpenError::Unreachable(status::describe(&status)))?.into_inner();
+        read_hello(Box::new(frames), sender, true).await
     };
-    timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no answer in time".into()))
+    timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
 
-/// Takes a link and exchanges greetings.
+/// Accepts a link and exchanges hellos.
 ///
 /// # Errors
-/// When the other side does not greet as a peer would.
-pub(super) async fn accept(frames: Incoming, out: Outgoing, hello: LinkFrame) -> Result<Greeted, NotOpened> {
-    let greeting = async {
-        let greeted = greeted(frames, out, false).await?;
-        greeted.out.send(hello).map_err(|_| "it went away")?;
-        Ok(greeted)
+/// When the other side sends no valid hello.
+pub(super) async fn accept(frames: Incoming, sender: LinkSender, hello: LinkFrame) -> Result<EstablishedLink, OpenError> {
+    let handshake = async {
+        let link = read_hello(frames, sender, false).await?;
+        link.sender.send(hello).map_err(|_| "the other side closed the link")?;
+        Ok(link)
     };
-    timeout(GREETING_TIMEOUT, greeting).await.unwrap_or_else(|_| Err("no greeting in time".into()))
+    timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no hello in time".into()))
 }
 
-async fn greeted(mut frames: Incoming, out: Outgoing, dialled: bool) -> Result<Greeted, NotOpened> {
-    let first = frames.message().await.map_err(|status| match ended_by(&status) {
-        Some(_) => NotOpened::Wrong(format!("its greeting cannot be read: {}", status::describe(&status))),
-        None => NotOpened::Away(status::describe(&status)),
+async fn read_hello(mut frames: Incoming, sender: LinkSender, dialled: bool) -> Result<EstablishedLink, OpenError> {
+    let first = frames.message().await.map_err(|status| match misbehaviour(&status) {
+        Some(_) => OpenError::Invalid(format!("cannot decode its hello: {}", status::describe(&status))),
+        None => OpenError::Unreachable(status::describe(&status)),
     })?;
-    let first = first.ok_or("it closed the link without a greeting")?;
+    let first = first.ok_or("it closed the link without a hello")?;
     let frame = match first {
         LinkMessage { unreadable: Some((error, _)), .. } => {
-            return Err(NotOpened::Wrong(format!("its greeting cannot be read: {error}")));
+            return Err(OpenError::Invalid(format!("cannot decode its hello: {error}")));
         }
         LinkMessage { frame, .. } => frame.unwrap_or_default(),
     };
-    let wrong = |error| NotOpened::Wrong(format!("its greeting is wrong: {error}"));
-    let (contact, incarnation) = wire::read_hello(frame).map_err(wrong)?;
-    Ok(Greeted { contact, incarnation, dialled, out, frames })
+    let invalid = |error| OpenError::Invalid(format!("its hello is invalid: {error}"));
+    let (contact, incarnation) = wire::read_hello(frame).map_err(invalid)?;
+    Ok(EstablishedLink { contact, incarnation, dialled, sender, frames })
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {
@@ -204,26 +205,28 @@ fn innermost(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// What a link's reader hears.
-pub(super) enum Heard {
+/// What a reader reports.
+pub(super) enum LinkEvent {
+    /// A frame arrived.
     Frame(LinkFrame),
-    /// So many bytes that are no frame.
+    /// This many bytes arrived that are no frame.
     Unreadable(usize),
-    /// Why, in words, and what the other side did, if that was it.
+    /// The link ended: why, as text, and the misbehaviour of the other side, if that was the reason.
     Ended(String, Option<Misbehaviour>),
 }
 
 /// Reads a link.
 pub(super) struct Reader {
     pub(super) frames: Incoming,
-    /// Read nothing before.
+    /// Nothing is read before this time.
     pub(super) pause: watch::Receiver<Instant>,
+    /// Cancelled when the link is closed.
     pub(super) closing: CancellationToken,
 }
 
 impl Reader {
-    /// Hands frames to `tell` until the link ends, is closed, or `tell` wants no more.
-    pub(super) async fn run(mut self, tell: impl Fn(Heard) -> bool) {
+    /// Passes frames to `report` until the link ends, is closed, or `report` returns false.
+    pub(super) async fn run(mut self, report: impl Fn(LinkEvent) -> bool) {
         loop {
             let until = *self.pause.borrow_and_update();
             let next = async {
@@ -236,23 +239,23 @@ impl Reader {
                 () = self.closing.cancelled() => break,
                 next = next => next,
             };
-            let heard = Heard::from(next);
-            let ended = matches!(heard, Heard::Ended(..));
-            let wanted = tell(heard);
+            let event = LinkEvent::from(next);
+            let ended = matches!(event, LinkEvent::Ended(..));
+            let go_on = report(event);
             if ended {
                 return;
             }
-            if !wanted {
+            if !go_on {
                 break;
             }
-            // What has arrived already is read without waiting; other links have their turn all the same.
+            // Reading what has arrived does not wait; this lets other tasks run in between.
             consume_budget().await;
         }
-        // What was under way when it was closed, if another link took its place. This also lets the queue drain.
+        // Frames that were in flight when the link was closed: if another link replaced it, they count. Reading also lets the queue drain.
         let drain = async {
-            let mut wanted = true;
+            let mut go_on = true;
             while let Ok(Some(message)) = self.frames.message().await {
-                wanted = wanted && tell(Heard::from(Ok(Some(message))));
+                go_on = go_on && report(LinkEvent::from(Ok(Some(message))));
                 consume_budget().await;
             }
         };
@@ -260,13 +263,13 @@ impl Reader {
     }
 }
 
-impl From<Result<Option<LinkMessage>, Status>> for Heard {
+impl From<Result<Option<LinkMessage>, Status>> for LinkEvent {
     fn from(next: Result<Option<LinkMessage>, Status>) -> Self {
         match next {
             Ok(Some(LinkMessage { unreadable: Some((_, bytes)), .. })) => Self::Unreadable(bytes),
             Ok(Some(LinkMessage { frame, .. })) => Self::Frame(frame.unwrap_or_default()),
-            Ok(None) => Self::Ended("the other side ended it".to_owned(), None),
-            Err(status) => Self::Ended(status::describe(&status), ended_by(&status)),
+            Ok(None) => Self::Ended("the other side closed it".to_owned(), None),
+            Err(status) => Self::Ended(status::describe(&status), misbehaviour(&status)),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Other peers that go by this peer's name.
+//! Other peers that have this peer's name.
 //!
-//! They are heard of in passing: in greetings, in views, from who broadcasts or acknowledges, and where answers to a seek meet. Hearsay
-//! alone changes nothing, or a lie about a peer that does not exist would leave a name without anybody: one that is heard of is greeted at
-//! its address, and counts for as long as it greets.
+//! They show up in hellos, in views, as senders of broadcasts and acknowledgements, and in replies to a seek. What other peers say does not
+//! count: a lie about a peer that does not exist would leave the name without an owner. So a peer that is mentioned is probed at its
+//! address, and is a conflict for as long as it says hello.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -10,104 +10,106 @@ use crate::overlay::{PeerId, Time};
 use p2pdi::contact::Contact;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Namesakes known at once. A guess: more is not a mistake but an attack, which the lowest id decides as well.
-const NAMESAKES_MAX: usize = 16;
-/// How often each is greeted anew. A guess: a name is without a peer for no longer after its first one is gone.
-const GREET_INTERVAL: Duration = Duration::from_secs(5);
-/// One that has not greeted for this long is gone: three greetings.
+/// Conflicts known at once. A guess: more is an attack, not a mistake, and the lowest id decides that as well.
+const CONFLICTS_MAX: usize = 16;
+/// Interval of probes. A guess: after the owner of a name is gone, the name has no owner for at most this long.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that has not said hello for this long is gone: three probes.
 const GONE_AFTER: Duration = Duration::from_secs(15);
-/// One that was heard of and did not answer is not tried again for this long, so that liars cannot make this peer dial.
-const DENIED_FOR: Duration = Duration::from_secs(60);
-/// Time between two lines in the log about namesakes, however many come.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// One that comes back is reported again after this long.
-const REPORT_AGAIN: Duration = Duration::from_secs(600);
-/// Ids remembered for those two; past it the lowest is forgotten. A guess.
+/// A peer that was mentioned and did not answer is not probed again for this long, so that false reports cannot make this peer dial.
+const IGNORED_FOR: Duration = Duration::from_secs(60);
+/// Time between two log lines about conflicts, however many there are.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that comes back is logged again after this long.
+const LOG_AGAIN: Duration = Duration::from_secs(600);
+/// Ids remembered for [`IGNORED_FOR`] and for [`LOG_AGAIN`] each; one more pushes out the lowest. A guess.
 const REMEMBERED_MAX: usize = 256;
 
 #[derive(Debug)]
 struct NameConflict {
     contact: Contact,
-    /// When it last said so itself.
-    greeted: Option<Time>,
-    next_greeting: Time,
+    /// When it last said hello; `None` while only other peers mention it.
+    confirmed_at: Option<Time>,
+    next_probe: Time,
 }
 
-/// All of them.
+/// The conflicts, and what was ignored or logged lately.
 #[derive(Debug, Default)]
 pub(super) struct NameConflicts {
     known: BTreeMap<PeerId, NameConflict>,
-    denied: BTreeMap<PeerId, Time>,
-    reported: BTreeMap<PeerId, Time>,
-    last_report: Option<Time>,
+    /// Until when each is ignored.
+    ignored: BTreeMap<PeerId, Time>,
+    /// When each was logged.
+    logged: BTreeMap<PeerId, Time>,
+    last_logged: Option<Time>,
 }
 
 impl NameConflicts {
-    /// Somebody says that `contact` goes by this peer's name.
+    /// Another peer mentions that `contact` has this peer's name.
     pub(super) fn heard_of(&mut self, contact: &Contact, now: Time) {
-        let denied = self.denied.get(&contact.id()).is_some_and(|until| now < *until);
-        if denied || self.known.contains_key(&contact.id()) || self.known.len() >= NAMESAKES_MAX {
+        let ignored = self.ignored.get(&contact.id()).is_some_and(|until| now < *until);
+        if ignored || self.known.contains_key(&contact.id()) || self.known.len() >= CONFLICTS_MAX {
             return;
         }
-        self.known.insert(contact.id(), NameConflict { contact: contact.clone(), greeted: None, next_greeting: now });
+        self.known.insert(contact.id(), NameConflict { contact: contact.clone(), confirmed_at: None, next_probe: now });
     }
 
-    /// It says so itself. Returns whether that is to be reported.
-    pub(super) fn greeted(&mut self, contact: &Contact, now: Time) -> bool {
-        if self.known.len() >= NAMESAKES_MAX && !self.known.contains_key(&contact.id()) {
-            // The lowest ids matter.
+    /// The peer itself said hello. Returns whether to log it.
+    pub(super) fn confirmed(&mut self, contact: &Contact, now: Time) -> bool {
+        if self.known.len() >= CONFLICTS_MAX && !self.known.contains_key(&contact.id()) {
+            // The lowest ids decide who owns the name.
             match self.known.last_key_value().map(|(id, _)| *id) {
                 Some(highest) if contact.id() < highest => drop(self.known.remove(&highest)),
                 _ => return false,
             }
         }
-        let next_greeting = now + GREET_INTERVAL;
-        self.known.insert(contact.id(), NameConflict { contact: contact.clone(), greeted: Some(now), next_greeting });
+        let next_probe = now + PROBE_INTERVAL;
+        self.known.insert(contact.id(), NameConflict { contact: contact.clone(), confirmed_at: Some(now), next_probe });
         self.log_once(contact.id(), now)
     }
 
     fn log_once(&mut self, peer: PeerId, now: Time) -> bool {
-        let lately = |at: Option<&Time>, interval| at.is_some_and(|at| now < *at + interval);
-        if lately(self.reported.get(&peer), REPORT_AGAIN) || lately(self.last_report.as_ref(), REPORT_INTERVAL) {
+        let recently = |at: Option<&Time>, interval| at.is_some_and(|at| now < *at + interval);
+        if recently(self.logged.get(&peer), LOG_AGAIN) || recently(self.last_logged.as_ref(), LOG_INTERVAL) {
             return false;
         }
-        self.last_report = Some(now);
-        remember(&mut self.reported, peer, now);
+        self.last_logged = Some(now);
+        remember(&mut self.logged, peer, now);
         true
     }
 
-    /// It could not be greeted.
+    /// A probe failed.
     pub(super) fn failed(&mut self, peer: PeerId, now: Time) {
-        if self.known.get(&peer).is_some_and(|namesake| namesake.greeted.is_none()) {
+        if self.known.get(&peer).is_some_and(|conflict| conflict.confirmed_at.is_none()) {
             self.known.remove(&peer);
-            remember(&mut self.denied, peer, now + DENIED_FOR);
+            remember(&mut self.ignored, peer, now + IGNORED_FOR);
         }
     }
 
-    /// Those to greet now.
+    /// The peers to probe now.
     pub(super) fn due(&mut self, now: Time) -> Vec<Contact> {
-        let due = self.known.values_mut().filter(|namesake| namesake.next_greeting <= now);
-        due.map(|namesake| {
-            namesake.next_greeting = now + GREET_INTERVAL;
-            namesake.contact.clone()
+        let due = self.known.values_mut().filter(|conflict| conflict.next_probe <= now);
+        due.map(|conflict| {
+            conflict.next_probe = now + PROBE_INTERVAL;
+            conflict.contact.clone()
         })
         .collect()
     }
 
-    /// Forgets those that are gone, and returns them.
+    /// Removes the peers that are gone, and returns them.
     pub(super) fn expire(&mut self, now: Time) -> Vec<Contact> {
-        let gone = |namesake: &NameConflict| namesake.greeted.is_some_and(|at| at + GONE_AFTER <= now);
-        self.known.extract_if(.., |_, namesake| gone(namesake)).map(|(_, namesake)| namesake.contact).collect()
+        let gone = |conflict: &NameConflict| conflict.confirmed_at.is_some_and(|at| at + GONE_AFTER <= now);
+        self.known.extract_if(.., |_, conflict| gone(conflict)).map(|(_, conflict)| conflict.contact).collect()
     }
 
-    /// When there is something to greet, or to forget.
+    /// When to probe, or to expire.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.known.values().map(|namesake| namesake.next_greeting).min()
+        self.known.values().map(|conflict| conflict.next_probe).min()
     }
 
-    /// Those that said so themselves, lowest id first.
+    /// The confirmed conflicts, lowest id first.
     pub(super) fn contacts(&self) -> impl Iterator<Item = &Contact> {
-        self.known.values().filter(|namesake| namesake.greeted.is_some()).map(|namesake| &namesake.contact)
+        self.known.values().filter(|conflict| conflict.confirmed_at.is_some()).map(|conflict| &conflict.contact)
     }
 }
 
@@ -128,31 +130,31 @@ mod tests {
 
     const START: Time = Time::from_secs(100);
 
-    fn counted(name_conflicts: &NameConflicts) -> Vec<u128> {
+    fn confirmed(name_conflicts: &NameConflicts) -> Vec<u128> {
         name_conflicts.contacts().map(|contact| contact.id().as_u128()).collect()
     }
 
     #[test]
-    fn hearsay_counts_once_it_greets_and_until_it_no_longer_does() {
+    fn a_mentioned_peer_is_a_conflict_from_its_first_hello_until_it_stops_answering() {
         let mut name_conflicts = NameConflicts::default();
         name_conflicts.heard_of(&contact(7), START);
-        assert!(counted(&name_conflicts).is_empty());
+        assert!(confirmed(&name_conflicts).is_empty());
         assert_eq!(name_conflicts.due(START), [contact(7)]);
         assert!(name_conflicts.due(START).is_empty());
-        assert!(name_conflicts.greeted(&contact(7), START));
-        assert_eq!(counted(&name_conflicts), [7]);
-        // Greeted again and again, reported once.
-        assert_eq!(name_conflicts.due(START + GREET_INTERVAL), [contact(7)]);
-        assert!(!name_conflicts.greeted(&contact(7), START + REPORT_INTERVAL));
-        name_conflicts.failed(PeerId::from_u128(7), START + REPORT_INTERVAL);
-        assert_eq!(counted(&name_conflicts), [7]);
-        assert!(name_conflicts.expire(START + REPORT_INTERVAL + GREET_INTERVAL).is_empty());
-        assert_eq!(name_conflicts.expire(START + REPORT_INTERVAL + GONE_AFTER), [contact(7)]);
-        assert!(counted(&name_conflicts).is_empty() && name_conflicts.next_deadline().is_none());
+        assert!(name_conflicts.confirmed(&contact(7), START));
+        assert_eq!(confirmed(&name_conflicts), [7]);
+        // Probed repeatedly, logged once.
+        assert_eq!(name_conflicts.due(START + PROBE_INTERVAL), [contact(7)]);
+        assert!(!name_conflicts.confirmed(&contact(7), START + LOG_INTERVAL));
+        name_conflicts.failed(PeerId::from_u128(7), START + LOG_INTERVAL);
+        assert_eq!(confirmed(&name_conflicts), [7]);
+        assert!(name_conflicts.expire(START + LOG_INTERVAL + PROBE_INTERVAL).is_empty());
+        assert_eq!(name_conflicts.expire(START + LOG_INTERVAL + GONE_AFTER), [contact(7)]);
+        assert!(confirmed(&name_conflicts).is_empty() && name_conflicts.next_deadline().is_none());
     }
 
     #[test]
-    fn one_that_nobody_answers_for_is_dialled_once_a_minute_however_often_it_is_heard_of() {
+    fn a_mentioned_peer_that_does_not_answer_is_dialled_once_a_minute_however_often_it_is_mentioned() {
         let mut name_conflicts = NameConflicts::default();
         let mut dials = 0;
         for second in 0..120 {
@@ -167,15 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_namesakes_is_bounded_and_the_lowest_stay() {
+    fn the_number_of_conflicts_is_bounded_and_the_lowest_ids_are_kept() {
         let mut name_conflicts = NameConflicts::default();
-        let mut reports = 0;
+        let mut logged = 0;
         for number in (1..1_000).rev() {
             name_conflicts.heard_of(&contact(number + 5_000), START);
-            reports += usize::from(name_conflicts.greeted(&contact(number), START));
+            logged += usize::from(name_conflicts.confirmed(&contact(number), START));
         }
-        assert_eq!(counted(&name_conflicts), (1..=NAMESAKES_MAX as u128).collect::<Vec<_>>());
-        assert_eq!(reports, 1);
-        assert!(name_conflicts.denied.len() <= REMEMBERED_MAX && name_conflicts.reported.len() <= REMEMBERED_MAX);
+        assert_eq!(confirmed(&name_conflicts), (1..=CONFLICTS_MAX as u128).collect::<Vec<_>>());
+        assert_eq!(logged, 1);
+        assert!(name_conflicts.ignored.len() <= REMEMBERED_MAX && name_conflicts.logged.len() <= REMEMBERED_MAX);
     }
 }

@@ -1,440 +1,335 @@
-//! What the mesh is at the moment: both state machines, the open links, and who waits for what. Carries out what the machines want.
+//! The state of the mesh: the machines of the overlay and of routing, and the parts that carry out their actions.
+//!
+//! The parts know nothing of each other; what concerns several of them is in the folder of this file, by subject.
 
-mod conflicts;
 mod frames;
-mod joins;
-mod lan_peers;
+mod joining;
+mod lan;
 mod links;
 mod misbehaviour;
-mod shown;
+mod names;
+mod publishing;
 
 use super::{
-    Joined, NoWay, View,
     abuse::Abuse,
-    acks::{Acks, Tally},
-    driver::Core,
-    link::{Greeted, NotOpened, Outgoing},
+    acks::Tally,
+    broadcasts::{BroadcastSender, Broadcasts},
+    candidates::Candidates,
+    config::MeshConfig,
+    handshakes::Handshakes,
+    input::{Input, Purpose},
+    joins::{JoinSender, Joined, PendingJoins},
+    links::LinkTable,
     name_conflicts::NameConflicts,
+    publisher::Publisher,
     reconnect::Reconnect,
+    spawner::{InputSink, Spawner},
+    whispers::{PendingWhispers, WhisperError, WhisperSender},
 };
 use crate::{
-    discovery::{Bootnode, Bootnodes, LanPeers},
-    inbox::{Delivered, LocalDelivery, Whisper},
+    discovery::{Bootnodes, LanPeers},
+    inbox::{LocalDelivery, Whisper},
     overlay::routing::{Relay, RouteId, Routing},
     overlay::{
-        self, CloseReason, Contact, Event, Overlay, PeerId, Time,
-        plumtree::{self, Advert, MessageId},
+        self, CloseReason, Contact, Event, Overlay, Time,
+        plumtree::{self, Advert},
         wire,
     },
     session::Session,
 };
 use bytes::Bytes;
-use p2pdi::{endpoint::Endpoint, status::Reason, v1::LinkFrame};
+use p2pdi::{endpoint::Endpoint, status::Reason};
 use rand::{SeedableRng as _, rngs::StdRng};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::IpAddr,
-    sync::{Arc, Weak},
-    time::Duration,
-};
-use tokio::{
-    runtime::Handle,
-    sync::{oneshot, watch},
-    task::JoinSet,
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
+use std::{collections::VecDeque, sync::Weak, time::Duration};
+use tokio::{task::JoinSet, time::Instant};
 
-/// Links being opened at once by this side, and as many by others. A guess: a large network starting around one bootnode.
-const GREETINGS_MAX: usize = 128;
-/// Neighbours lost that are given at a time to a peer that looks for others: half of what an island meets (`islands::PROBE_SAMPLE`).
+/// Lost neighbours given to the overlay each time it asks for peers: half of what a partition meets (`partitions::PROBE_SAMPLE`).
 const LOST_SAMPLE: usize = 4;
-/// How often a view is made for the sake of its counts alone. A guess: below what people notice.
-const COUNTS_SHOWN_EVERY: Duration = Duration::from_millis(100);
 
-/// What came of a task.
-pub(super) enum Input {
-    Opened(Box<Greeted>, Purpose),
-    NotOpened(Purpose, NotOpened),
-    PeersFound(Vec<Contact>),
-    /// What a handler said to a message that this peer brought.
-    Answered(PeerId, LinkFrame),
-}
-
-/// What a link is opened for.
-pub(super) enum Purpose {
-    /// The overlay wants a link to this peer.
-    Overlay(PeerId),
-    /// It is the bootnode at this place of the list.
-    Bootnode(usize),
-    /// Somebody asked for it.
-    Join(joins::Asker),
-    /// To see whether this peer, of this one's name, is there.
-    NameConflict(PeerId),
-    /// The other side opened it, from that address.
-    Accepted(Option<IpAddr>),
-}
-
-/// An open link.
-struct Link {
-    number: u64,
-    contact: Contact,
-    since: Instant,
-    /// The overlay counts it, not only looks at it.
-    neighbour: bool,
-    dialled: bool,
-    /// The address it was opened from, if the other side did.
-    caller: Option<IpAddr>,
-    out: Outgoing,
-    pause: watch::Sender<Instant>,
-    paused: bool,
-    closing: CancellationToken,
-    misbehaved: u32,
-}
-
-/// A whisper on its way through the mesh.
-struct Underway {
-    /// Not yet sent: the way is still sought.
-    relay: Option<Relay>,
-    answer: oneshot::Sender<Result<Delivered, NoWay>>,
-}
-
-/// One peer's part of the mesh. Behind a lock ([`Core`]); nothing here waits.
+/// One peer's part of the mesh. It is used behind a lock, so nothing here waits.
 pub(super) struct State {
-    core: Weak<Core>,
     me: Contact,
-    hello: LinkFrame,
-    begun: Instant,
+    started_at: Instant,
     overlay: Overlay<StdRng>,
-    /// When it was last said to be due.
+    /// The overlay's deadline when it was last asked for.
     overlay_due: Time,
+    /// Events found while actions were carried out, for the overlay to handle next.
+    overlay_events: VecDeque<Event>,
     routing: Routing,
-    acks: Acks,
-    bootnodes: Bootnodes,
-    lan_peers: LanPeers,
-    links: BTreeMap<PeerId, Link>,
-    links_ever: u64,
-    dial_from: Option<IpAddr>,
-    dialling: usize,
-    accepting: usize,
+    links: LinkTable,
+    handshakes: Handshakes,
+    candidates: Candidates,
     abuse: Abuse,
     name_conflicts: NameConflicts,
-    reconnect: Reconnect,
-    joins: joins::Joins,
-    whispers: BTreeMap<RouteId, Underway>,
-    broadcasts: BTreeMap<MessageId, oneshot::Sender<Result<Tally, tonic::Status>>>,
-    misbehaviour: u64,
-    /// Found out while actions are carried out; told to the overlay after them.
-    events: VecDeque<Event>,
-    post: LocalDelivery,
+    joins: PendingJoins,
+    whispers: PendingWhispers,
+    broadcasts: Broadcasts,
+    delivery: LocalDelivery,
     session: Session,
-    /// That of the peer; calls may come from another.
-    runtime: Handle,
-    /// Those that read links.
-    readers: JoinSet<()>,
-    /// All others: nobody waits for them at the end.
-    errands: JoinSet<()>,
-    shown: watch::Sender<Arc<View>>,
-    changed: bool,
-    shown_at: Option<Time>,
-    /// How many others were known, and when that was counted.
-    counted: Option<(Time, u64)>,
-    /// When the driver looks by itself.
+    spawner: Spawner,
+    publisher: Publisher,
+    /// When the driver calls [`State::tick`] next.
     wakes_at: Time,
     left: bool,
 }
 
 impl State {
-    pub(super) fn new(
-        core: Weak<Core>,
-        (me, (incarnation, clock)): (Contact, (u64, u64)),
-        post: LocalDelivery,
-        session: Session,
-        (bootnodes, dial_from): (Vec<Bootnode>, Option<IpAddr>),
-        shown: watch::Sender<Arc<View>>,
-    ) -> Self {
+    pub(super) fn new(config: MeshConfig, sink: Weak<dyn InputSink>, publisher: Publisher) -> Self {
+        let MeshConfig { me, incarnation, clock, delivery, session, bootnodes, dial_from } = config;
         let rng = StdRng::from_rng(&mut rand::rng());
         let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
         overlay.set_clock(clock);
         Self {
-            core,
-            hello: wire::hello(&me, incarnation),
-            begun: Instant::now(),
+            started_at: Instant::now(),
             overlay,
             overlay_due: Time::ZERO,
-            runtime: Handle::current(),
+            overlay_events: VecDeque::new(),
             routing: Routing::new(me.clone()),
-            acks: Acks::default(),
-            bootnodes: Bootnodes::new(bootnodes),
-            lan_peers: LanPeers::new(me.id()),
-            links: BTreeMap::new(),
-            links_ever: 0,
-            dial_from,
-            dialling: 0,
-            accepting: 0,
+            links: LinkTable::default(),
+            handshakes: Handshakes::new(wire::hello(&me, incarnation), dial_from),
+            candidates: Candidates {
+                bootnodes: Bootnodes::new(bootnodes),
+                lan_peers: LanPeers::new(me.id()),
+                reconnect: Reconnect::default(),
+            },
             abuse: Abuse::default(),
             name_conflicts: NameConflicts::default(),
-            reconnect: Reconnect::default(),
-            joins: joins::Joins::default(),
-            whispers: BTreeMap::new(),
-            broadcasts: BTreeMap::new(),
-            misbehaviour: 0,
-            events: VecDeque::new(),
-            post,
+            joins: PendingJoins::default(),
+            whispers: PendingWhispers::default(),
+            broadcasts: Broadcasts::default(),
+            delivery,
             session,
-            readers: JoinSet::new(),
-            errands: JoinSet::new(),
-            shown,
-            changed: true,
-            shown_at: None,
-            counted: None,
+            spawner: Spawner::new(sink),
+            publisher,
             wakes_at: Time::MAX,
             left: false,
             me,
         }
     }
 
-    /// When everything here began, by the driver's clock.
-    pub(super) fn begun(&self) -> Instant {
-        self.begun
+    /// Time zero of every [`Time`] here.
+    pub(super) fn started_at(&self) -> Instant {
+        self.started_at
     }
 
-    /// The number of this peer's life, as others have to believe it.
-    pub(super) fn life(&self) -> u64 {
+    /// This peer's incarnation, as other peers must believe it.
+    pub(super) fn incarnation(&self) -> u64 {
         self.overlay.plumtree().incarnation()
     }
 
-    /// Whether this peer has left the mesh: nothing is done any more.
+    /// Whether this peer has left the mesh: no call changes anything any more.
     pub(super) fn has_left(&self) -> bool {
         self.left
     }
 
-    /// Shows what changed. Says whether the driver must look sooner than it is about to.
+    /// Ends each use of the state: publishes what changed. Returns whether the driver must wake earlier than planned.
     pub(super) fn settle(&mut self) -> bool {
-        if self.changed {
-            self.show();
+        if self.publisher.has_changed() {
+            self.publish();
         }
-        while let Some(ended) = self.readers.try_join_next().or_else(|| self.errands.try_join_next()) {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                tracing::error!(%error, "a link's task failed");
-            }
-        }
+        self.spawner.reap();
         let now = self.now();
         let due = self.next_deadline(now);
-        let sooner = due < self.wakes_at;
-        if sooner {
+        let is_earlier = due < self.wakes_at;
+        if is_earlier {
             self.wakes_at = due;
         }
-        sooner
+        is_earlier
     }
 
-    /// Does what is due; says when to look again.
-    pub(super) fn look(&mut self) -> Time {
+    /// Does what is due; returns when to call again.
+    pub(super) fn tick(&mut self) -> Time {
         let now = self.now();
         self.on_time(now);
-        // Seen from the same moment, so that nothing falls between the two.
+        // By the same `now`, so that no deadline is lost between the two calls.
         self.wakes_at = self.next_deadline(now);
         self.wakes_at
     }
 
-    /// Says goodbye. What is queued still goes out; the readers of the links see to it.
+    /// Says goodbye to the neighbours. The returned readers end when the queues of their links are sent.
     pub(super) fn leave(&mut self) -> JoinSet<()> {
-        self.tell_overlay(Event::Leave);
+        self.handle_event(Event::Leave);
         self.end()
     }
 
-    /// Takes part in nothing any more. Whoever waits is told so. What is left are the tasks that read links.
+    /// Stops taking part: closes all links and fails all waiting calls. Returns the tasks that read links.
     pub(super) fn end(&mut self) -> JoinSet<()> {
         self.left = true;
-        self.errands.abort_all();
-        for (_, link) in std::mem::take(&mut self.links) {
-            link.closing.cancel();
-        }
+        self.links.close_all();
         self.whispers.clear();
         self.broadcasts.clear();
-        self.joins = joins::Joins::default();
-        std::mem::take(&mut self.readers)
+        self.joins.clear();
+        self.spawner.end()
     }
 
     fn now(&self) -> Time {
-        self.begun.elapsed()
+        self.started_at.elapsed()
     }
 
     fn next_deadline(&mut self, now: Time) -> Time {
         let others = [
             self.routing.next_deadline(),
-            self.acks.next_deadline(now),
-            self.bootnodes.next_deadline(),
+            self.broadcasts.next_deadline(now),
+            self.candidates.bootnodes.next_deadline(),
             self.name_conflicts.next_deadline(),
-            self.reconnect.next_deadline(),
-            self.next_nearby(),
+            self.candidates.reconnect.next_deadline(),
+            self.next_lan_deadline(),
         ];
-        // Whatever a machine says, the driver sleeps between two looks.
+        // Keeps the driver from spinning, whatever the deadlines are.
         let soonest = now + Duration::from_millis(1);
         self.overlay_due = self.overlay.next_deadline(now);
         others.into_iter().flatten().fold(self.overlay_due, Time::min).max(soonest)
     }
 
     fn on_time(&mut self, now: Time) {
-        // Some of its deadlines are named only as long as they are to come.
+        // The overlay reports some deadlines only until they are reached; `overlay_due` remembers them.
         if self.overlay_due.min(self.overlay.next_deadline(now)) <= now {
-            self.tell_overlay(Event::Tick);
+            self.handle_event(Event::Tick);
         }
         let actions = self.routing.tick(now);
-        self.route(actions);
-        for (to, id, peers) in self.acks.flush(now) {
+        self.perform_routing(actions);
+        for (to, id, peers) in self.broadcasts.flush(now) {
             self.send_acknowledgement(to, &id, &peers);
         }
-        if self.acks.is_waiting() {
+        if self.broadcasts.is_waiting() {
             let known = self.known();
-            for (id, tally) in self.acks.finished(&known, now) {
-                if let Some(answer) = self.broadcasts.remove(&id) {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(Ok(tally));
-                }
-            }
+            self.broadcasts.finish(&known, now);
         }
-        for (index, endpoints) in self.bootnodes.due(now) {
+        for (index, endpoints) in self.candidates.bootnodes.due(now) {
             self.dial(endpoints, Purpose::Bootnode(index));
         }
-        self.turn_to_nearby();
-        self.greet_namesakes();
-        if let Some(contact) = self.reconnect.due(now, rand::random()) {
-            self.tell_overlay(Event::Meet(contact));
+        self.offer_lan_peers();
+        self.check_name_conflicts();
+        if let Some(contact) = self.candidates.reconnect.due(now, rand::random()) {
+            self.handle_event(Event::Meet(contact));
         }
-        // Of links that broke, and of dials that failed at once.
-        self.tell_events();
-        // Counts change with every message; whoever looks at them has a moment's patience.
-        self.changed |= self.shown_at.is_none_or(|at| at + COUNTS_SHOWN_EVERY <= now);
+        // Events of links that broke, and of dials that failed at once.
+        self.handle_events();
+        self.publisher.tick(now);
     }
 
-    /// Sends `payload` to all peers; `answer` is told who has it, after at most `wait`.
-    pub(super) fn broadcast(&mut self, payload: Bytes, wait: Duration, answer: oneshot::Sender<Result<Tally, tonic::Status>>) {
-        if !wait.is_zero() && !self.acks.has_room() {
+    /// Sends `payload` to all peers. `caller` gets the count of those that have it, after at most `wait`.
+    pub(super) fn broadcast(&mut self, payload: Bytes, wait: Duration, caller: BroadcastSender) {
+        if !wait.is_zero() && self.broadcasts.is_full() {
             let busy = Reason::TooManyStreams.status("too many broadcasts wait for acknowledgements; try again later");
-            // Whoever asked may have gone, here and below.
-            let _ = answer.send(Err(busy));
+            let _ = caller.send(Err(busy));
             return;
         }
         let now = self.now();
         match self.overlay.broadcast(payload, now) {
-            Err(error) => drop(answer.send(Err(Reason::MessageTooLarge.status(error.to_string())))),
+            Err(error) => drop(caller.send(Err(Reason::MessageTooLarge.status(error.to_string())))),
             Ok((id, actions)) => {
                 if wait.is_zero() {
                     let known = self.known_count(now);
-                    let _ = answer.send(Ok(Tally { known, ..Tally::default() }));
+                    let _ = caller.send(Ok(Tally { known, ..Tally::default() }));
                 } else {
-                    self.acks.wait(id, now + wait, now);
-                    self.broadcasts.insert(id, answer);
+                    self.broadcasts.wait(id, caller, now + wait, now);
                 }
                 self.perform(actions);
-                self.tell_events();
+                self.handle_events();
             }
         }
     }
 
     /// Links this peer to the one at `endpoint`.
-    pub(super) fn join(&mut self, endpoint: Endpoint, answer: joins::Asker) {
+    pub(super) fn join(&mut self, endpoint: Endpoint, caller: JoinSender) {
         let linked = self.neighbours().into_iter().find(|contact| *contact.endpoint() == endpoint);
-        if let Some(contact) = linked.filter(|contact| self.is_neighbour_still(contact.id())) {
-            // Whoever asked may have gone.
-            let _ = answer.send(Ok(Joined { contact, already: true }));
+        if let Some(contact) = linked.filter(|contact| self.is_live_neighbour(contact.id())) {
+            let _ = caller.send(Ok(Joined { contact, already: true }));
             return;
         }
-        self.dial(vec![endpoint], Purpose::Join(answer));
-        self.tell_events();
+        self.dial(vec![endpoint], Purpose::Join(caller));
+        self.handle_events();
     }
 
-    /// Sends a whisper along the link to its receiver, or along the way that the mesh knows.
-    pub(super) fn whisper(&mut self, whisper: Whisper, linked_only: bool, answer: oneshot::Sender<Result<Delivered, NoWay>>) {
+    /// Sends a whisper on the link to its receiver, or along a route that is searched first.
+    pub(super) fn whisper(&mut self, whisper: Whisper, linked_only: bool, caller: WhisperSender) {
         let id: RouteId = rand::random();
         let now = self.now();
         let Whisper { to, kind, body, from, message_id, .. } = whisper;
         let kind = kind.as_str().to_owned();
         let relay = Relay { id, to, kind, body, from, hops: 1, message_id };
         let actions = if linked_only {
-            // In the order of their ids.
-            let linked = self.links.values().find(|link| *link.contact.name() == relay.to).map(|link| link.contact.id());
+            // Of several peers with that name, the one with the lowest id.
+            let linked = self.links.contacts().find(|contact| *contact.name() == relay.to).map(Contact::id);
             let Some(peer) = linked else {
-                let _ = answer.send(Err(NoWay::Unknown));
+                let _ = caller.send(Err(WhisperError::NoRoute));
                 return;
             };
-            self.whispers.insert(id, Underway { relay: None, answer });
+            self.whispers.insert(id, None, caller);
             self.routing.send_to(peer, relay, now)
         } else {
             let neighbours = self.neighbours();
             let actions = self.routing.seek(id, &relay.to, &neighbours, now);
-            self.whispers.insert(id, Underway { relay: Some(relay), answer });
+            self.whispers.insert(id, Some(relay), caller);
             actions
         };
-        self.route(actions);
-        self.tell_events();
+        self.perform_routing(actions);
+        self.handle_events();
     }
 
     fn neighbours(&self) -> Vec<Contact> {
         self.overlay.membership().neighbours().map(|(contact, _)| contact.clone()).collect()
     }
 
-    /// Tells the overlay, does what it wants, and tells it what came of that.
-    fn tell_overlay(&mut self, event: Event) {
-        self.events.push_back(event);
-        self.tell_events();
+    /// Passes an event to the overlay and carries out its actions, then the same for each event that these cause.
+    fn handle_event(&mut self, event: Event) {
+        self.overlay_events.push_back(event);
+        self.handle_events();
     }
 
-    fn tell_events(&mut self) {
-        while let Some(event) = self.events.pop_front() {
+    fn handle_events(&mut self) {
+        while let Some(event) = self.overlay_events.pop_front() {
             let now = self.now();
             let actions = self.overlay.handle(event, now);
             self.perform(actions);
         }
     }
 
+    /// Carries out actions of the overlay.
     fn perform(&mut self, actions: Vec<overlay::Action>) {
         use overlay::Action;
         for action in actions {
             match action {
                 Action::Dial(contact) if self.abuse.is_banned(contact.id(), self.now()) => {
-                    self.events.push_back(Event::DialFailed { peer: contact.id() });
+                    self.overlay_events.push_back(Event::DialFailed { peer: contact.id() });
                 }
                 Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
                 Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
-                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip))) if self.is_congested(peer) => {
-                    let offer = vec![Advert { id: gossip.id, age: gossip.age }];
-                    self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(offer))));
+                Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip)))
+                    if self.links.is_congested(peer) =>
+                {
+                    let advert = vec![Advert { id: gossip.id, age: gossip.age }];
+                    self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(advert))));
                 }
                 Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
                 Action::Pause(peer, pause) => {
-                    if let Some(link) = self.links.get_mut(&peer) {
-                        link.pause.send_replace(Instant::now() + pause);
-                        if !std::mem::replace(&mut link.paused, true) {
-                            tracing::info!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer sends more than its share; reading it slowly");
-                        }
+                    if let Some(contact) = self.links.pause(peer, pause) {
+                        tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "a peer sends more than its share; reading its link slowly");
                     }
                 }
                 Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
                 Action::NeighbourUp(contact) => {
                     tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
-                    self.lan_peers.linked(contact.id());
-                    self.reconnect.forget(contact.id());
-                    if let Some(link) = self.links.get_mut(&contact.id()) {
+                    self.candidates.on_neighbour_up(contact.id());
+                    if let Some(link) = self.links.get_mut(contact.id()) {
                         link.neighbour = true;
                     }
-                    (self.changed, self.counted) = (true, None);
+                    self.publisher.mark_peers_changed();
                     self.joined(contact.id());
                 }
                 Action::NeighbourDown(peer) => {
-                    // The link is gone, and with it the name, but for who looked.
-                    let known = self.shown.borrow().neighbours.iter().find(|(contact, _)| contact.id() == peer).cloned();
+                    // The link is closed already; the latest view still has the peer's name.
+                    let view = self.publisher.latest();
+                    let known = view.neighbours.iter().find(|(contact, _)| contact.id() == peer);
                     let name = known.map_or_else(|| peer.to_string(), |(contact, _)| contact.name().to_string());
                     tracing::info!(peer = name, "no longer linked");
                     let now = self.now();
-                    self.lan_peers.unlinked(peer, now);
-                    if let Some(link) = self.links.get_mut(&peer) {
+                    self.candidates.on_neighbour_down(peer, now);
+                    if let Some(link) = self.links.get_mut(peer) {
                         link.neighbour = false;
                     }
-                    (self.changed, self.counted) = (true, None);
+                    self.publisher.mark_peers_changed();
                 }
                 Action::AskForPeers(count) => self.find_peers(count),
                 Action::Misbehaved(peer, what) => self.on_misbehaviour(peer, what),
@@ -442,26 +337,25 @@ impl State {
         }
     }
 
-    /// Asks the registry and the bootnodes whom to turn to, and thinks of those that were lost.
+    /// Collects peers for the overlay: from the bootnodes, the LAN, the lost neighbours and the registry.
     fn find_peers(&mut self, count: usize) {
         if self.links.is_empty() {
             let now = self.now();
-            self.bootnodes.needed(now);
-            self.lan_peers.needed(now);
+            self.candidates.need_links(now);
         }
-        let mut found: Vec<_> = self.bootnodes.contacts().cloned().collect();
-        // Where links are wanted, those of the LAN are turned to one by one, without waiting for the registry.
+        let mut found: Vec<_> = self.candidates.bootnodes.contacts().cloned().collect();
+        // While links are missing, `offer_lan_peers` offers the LAN's peers one by one, without waiting for the registry.
         if self.overlay.membership().wanted() == 0 {
-            found.extend(self.offered(count));
+            found.extend(self.lan_candidates(count));
         }
-        found.extend(self.reconnect.some(LOST_SAMPLE));
-        let (session, core, me) = (self.session.clone(), self.core.clone(), self.me.id());
-        let ask = async move {
+        found.extend(self.candidates.reconnect.sample(LOST_SAMPLE));
+        let (session, me) = (self.session.clone(), self.me.id());
+        let find = async move {
             let listed = session.sample(u32::try_from(count).unwrap_or(u32::MAX)).await;
             found.extend(listed);
             found.retain(|contact| contact.id() != me);
-            Core::tell(&core, Input::PeersFound(found));
+            Input::PeersFound(found)
         };
-        self.errands.spawn_on(ask, &self.runtime);
+        self.spawner.spawn("peer search", find);
     }
 }

@@ -1,4 +1,4 @@
-//! How the mesh looks from one peer.
+//! The mesh as one peer sees it.
 
 use crate::overlay::{membership::Direction, wire};
 use p2pdi::{
@@ -7,22 +7,22 @@ use p2pdi::{
     v1::{ListPeersResponse, MeshStatus, Neighbour},
 };
 
-/// A peer's links, whom it would turn to, and counts.
+/// A peer's links, the peers it could dial, and counts.
 #[derive(Debug, Clone)]
 pub struct View {
     /// This peer.
     pub me: Contact,
-    /// Its neighbours, with who made the link.
+    /// Its neighbours, and which side opened the link.
     pub neighbours: Vec<(Contact, Direction)>,
-    /// All peers with an open link, neighbours or not.
+    /// All linked peers, neighbours or not.
     pub linked: Vec<Contact>,
-    /// Contacts to fall back on.
+    /// The passive view: peers to dial when a neighbour is lost.
     pub others: Vec<Contact>,
-    /// Bootnodes that have answered once.
+    /// Bootnodes that have answered at least once.
     pub bootnodes: Vec<Contact>,
-    /// Peers that announce themselves on the LAN: hearsay, until there is a link.
+    /// Peers announced on the LAN: unverified until there is a link.
     pub lan_peers: Vec<Contact>,
-    /// Others that go by this peer's name, lowest id first.
+    /// Other peers with this peer's name, lowest id first.
     pub name_conflicts: Vec<Contact>,
     /// Counts.
     pub status: MeshStatus,
@@ -47,30 +47,31 @@ impl View {
         self.linked.iter().any(|contact| contact.name() == name)
     }
 
-    /// The peer that gets the messages for this one's name, if that is not this one itself: of several with one name, the one with the
-    /// lowest id.
+    /// The other peer that owns this peer's name and gets its messages: of several peers with one name, the one with the lowest id.
+    /// `None` when this peer owns it.
     pub fn yields_to(&self) -> Option<&Contact> {
-        self.name_conflicts.first().filter(|namesake| namesake.id() < self.me.id())
+        self.name_conflicts.first().filter(|owner| owner.id() < self.me.id())
     }
 
-    /// Every other peer that is known of; some more than once. Not those that were only seen on the LAN.
+    /// Every other known peer; some more than once. Without those that were only announced on the LAN.
     pub fn known(&self) -> impl Iterator<Item = &Contact> {
         let neighbours = self.neighbours.iter().map(|(contact, _)| contact);
         neighbours.chain(&self.name_conflicts).chain(&self.linked).chain(&self.others).chain(&self.bootnodes)
     }
 
-    /// The peer called `name`: one that is linked, or was; else one that others speak of. Of several of a kind, the one with the lowest id.
+    /// The peer called `name`: a linked one or a bootnode first, then one of the passive view, then one announced on the LAN. Of several
+    /// in one of these lists, the one with the lowest id.
     pub fn find(&self, name: &PeerName) -> Option<&Contact> {
         let lowest = |contacts: &'_ [Contact]| -> Option<usize> {
             let named = contacts.iter().enumerate().filter(|(_, contact)| contact.name() == name);
             named.min_by_key(|(_, contact)| contact.id()).map(|(index, _)| index)
         };
-        // Those that greeted this peer go before hearsay, and anybody on the LAN can announce any name.
-        let classes = [&self.linked, &self.bootnodes, &self.others, &self.lan_peers];
-        classes.into_iter().find_map(|contacts| lowest(contacts).and_then(|index| contacts.get(index)))
+        // Linked peers and bootnodes said hello themselves; the others are unverified, and anyone on the LAN can announce any name.
+        let lists = [&self.linked, &self.bootnodes, &self.others, &self.lan_peers];
+        lists.into_iter().find_map(|contacts| lowest(contacts).and_then(|index| contacts.get(index)))
     }
 
-    /// As the contract says it.
+    /// The answer to ListPeers, without the fields that other parts of the peer know.
     pub fn list(&self) -> ListPeersResponse {
         let neighbour = |(contact, direction): &(Contact, Direction)| Neighbour {
             peer: Some(wire::contact(contact)),
@@ -80,7 +81,6 @@ impl View {
             peer: Some(wire::contact(&self.me)),
             neighbours: self.neighbours.iter().map(neighbour).collect(),
             others: self.others.iter().map(wire::contact).collect(),
-            // The mesh does not know how busy its peer is.
             load: None,
             documents: 0,
         }
@@ -93,7 +93,7 @@ mod tests {
     use crate::overlay::PeerId;
 
     #[test]
-    fn who_was_only_seen_on_the_lan_is_found_by_name_where_nobody_else_has_it_and_is_not_known() {
+    fn a_peer_announced_on_the_lan_is_found_by_name_if_no_other_has_it_but_is_not_known() {
         let contact = |id, name: &str| Contact::parse(PeerId::from_u128(id), name, "10.0.0.1:1").unwrap();
         let mut view = View::new(contact(9, "me"));
         view.lan_peers = vec![contact(1, "a"), contact(2, "b")];

@@ -3,7 +3,7 @@
 use crate::{
     connections::channels::ChannelPool,
     inbox::{LocalDelivery, MessageKind, REPLY_TIMEOUT, Whisper},
-    mesh::{Mesh, NoWay},
+    mesh::{Mesh, WhisperError},
     session::Session,
 };
 use bytes::Bytes;
@@ -87,7 +87,7 @@ impl MessageRouter {
         // Of several peers with one name, that with the lowest id gets the messages, wherever they come in.
         let yields = self.mesh.view().yields_to().is_some();
         if whisper.to == *self.me.name() && !yields {
-            return Ok(self.post.whisper(whisper).answered().await.into());
+            return Ok(self.post.whisper(whisper).wait().await.into());
         }
         if whisper.message_id.is_empty() {
             whisper.message_id = Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes());
@@ -118,7 +118,7 @@ impl MessageRouter {
             match within(direct(), self.mesh.whisper_routed(whisper)).await {
                 Ok(Ok(delivered)) => return Ok(delivered.into()),
                 // Which says nothing of the way.
-                Ok(Err(NoWay::TooManySeeks)) => return Err(too_many_seeks()),
+                Ok(Err(WhisperError::TooManySeeks)) => return Err(too_many_seeks()),
                 _ => self.detours.forget(&whisper.to),
             }
         }
@@ -138,11 +138,11 @@ impl MessageRouter {
                 self.detours.remember(&whisper.to);
                 Ok(delivered.into())
             }
-            Ok(Err(NoWay::Unknown)) => Err(no_route(why)),
-            Ok(Err(NoWay::Busy)) => Err(Reason::TooManyStreams
+            Ok(Err(WhisperError::NoRoute)) => Err(no_route(why)),
+            Ok(Err(WhisperError::Congested)) => Err(Reason::TooManyStreams
                 .status(format!("too many messages wait on the link that leads to {}; try again later", whisper.to))),
-            Ok(Err(NoWay::TooManySeeks)) => Err(too_many_seeks()),
-            Ok(Err(NoWay::Stopping)) => Err(Reason::ShuttingDown.status("this peer is stopping; ask another")),
+            Ok(Err(WhisperError::TooManySeeks)) => Err(too_many_seeks()),
+            Ok(Err(WhisperError::Stopping)) => Err(Reason::ShuttingDown.status("this peer is stopping; ask another")),
             Err(_) => Err(no_route(": the mesh did not find one in time")),
         }
     }

@@ -46,7 +46,7 @@ async fn a_join_that_is_refused_or_never_answered_says_so() {
         greets_and_then(vec![frame(Body::NeighbourReply(NeighbourReply { accepted: false, peers: Vec::new() }))]).await;
     let refused = join(&a, refusing.address).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::NeighboursFull), "{refused}");
-    assert!(refused.message().contains("as many neighbours as it keeps"), "{refused}");
+    assert!(refused.message().contains("as many neighbours as it accepts"), "{refused}");
     let silent = greets_and_then(Vec::new()).await;
     let refused = join(&a, silent.address).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::NoRoute), "{refused}");

@@ -35,7 +35,7 @@ async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_mess
     assert!(low.get("/", &[]).await.1.contains("messages for a go here"));
     // Both said so, once each.
     let id = |id: u128| format!("id={}", PeerId::from_u128(id));
-    let reports = |number: u128| logged(&id(number)).iter().filter(|line| line.contains("goes by this peer's name")).count();
+    let reports = |number: u128| logged(&id(number)).iter().filter(|line| line.contains("has this peer's name")).count();
     assert_eq!((reports(1), reports(99)), (1, 1));
     // The first gone, the other has the name.
     drop(low);
@@ -51,7 +51,7 @@ async fn who_is_linked_to_two_of_one_name_says_so_once() {
     let one = named("Twin", 101, &[&between]).await;
     let other = named("twin", 199, &[&between]).await;
     until("both are linked", async || between.is_linked_to(&one) && between.is_linked_to(&other)).await;
-    let reports = || logged("two peers go by one name").into_iter().filter(|line| line.contains("win ")).count();
+    let reports = || logged("two peers have the same name").into_iter().filter(|line| line.contains("win ")).count();
     until("it says so", async || reports() > 0).await;
     drop(other);
     until("the loss is noticed", async || between.handle.mesh().view().linked.len() == 1).await;

@@ -103,7 +103,7 @@ async fn frames_that_cannot_be_are_dropped_and_counted_and_the_link_stays_until_
     // A thousand wrong frames, two lines: it is named, and what it did.
     let lines: Vec<_> = logged("peer=liar").into_iter().filter(|line| line.contains("WARN")).collect();
     assert!(lines.len() == 2 && lines[0].contains("sent a frame that cannot be read"), "{lines:?}");
-    assert!(lines[1].contains("leaving it alone for a while"), "{lines:?}");
+    assert!(lines[1].contains("banning it for a while"), "{lines:?}");
 }
 
 #[tokio::test]

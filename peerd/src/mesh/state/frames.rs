@@ -1,9 +1,9 @@
-//! What arrives on links: the overlay's frames, and those that are relayed along them.
+//! Frames that arrive on links: messages of the overlay, and those that are relayed along links.
 
-use super::{Input, State};
+use super::State;
 use crate::{
     inbox::{Delivered, Reply, Whisper},
-    mesh::{NoWay, acks::PEERS_MAX, driver::Core},
+    mesh::{acks::PEERS_MAX, input::Input, whispers::WhisperError},
     overlay::routing::{self, RelayReply},
     overlay::{
         Action, Contact, Event, Message, Misbehaviour, PeerId,
@@ -30,23 +30,23 @@ impl State {
                     self.perform(vec![Action::Misbehaved(from, Misbehaviour::Unreadable)]);
                 }
             }
-            // From a newer peer: a sign of life, and no more.
+            // An unknown frame of a newer version: it only shows that the peer is alive.
             None => drop(self.admit(from, bytes)),
             body => match Message::try_from(LinkFrame { body }) {
                 Err(wire::Error::Unknown) => drop(self.admit(from, bytes)),
-                read => {
-                    let message = read.ok();
+                decoded => {
+                    let message = decoded.ok();
                     if let Some(message) = &message {
-                        self.notice_in(message);
+                        self.check_names_in(message);
                     }
-                    self.tell_overlay(Event::Received { from, message, bytes });
+                    self.handle_event(Event::Received { from, message, bytes });
                 }
             },
         }
-        self.tell_events();
+        self.handle_events();
     }
 
-    /// Counts a frame against its sender's share.
+    /// Counts a frame against its sender's share; returns whether to handle it.
     fn admit(&mut self, from: PeerId, bytes: usize) -> bool {
         let now = self.now();
         let (admitted, action) = self.overlay.admit(from, bytes, now);
@@ -54,7 +54,7 @@ impl State {
         admitted
     }
 
-    /// Handles what is relayed; says whether it could be read.
+    /// Handles a relayed frame; returns whether it is valid.
     fn on_relayed(&mut self, from: PeerId, body: Body) -> bool {
         let now = self.now();
         if let Body::Acknowledge(Acknowledge { id, peers }) = body {
@@ -62,125 +62,110 @@ impl State {
             let (Some(id), true) = (id, peers.len() <= PEERS_MAX) else { return false };
             let peers: Result<Vec<_>, _> = peers.into_iter().map(wire::read_contact).collect();
             let Ok(peers) = peers else { return false };
-            self.notice(&peers);
-            self.acks.acknowledged(id, peers, now);
+            self.check_names(&peers);
+            self.broadcasts.acknowledged(id, peers, now);
             return true;
         }
         match routing::Message::read(body) {
             Ok(Some(message)) => {
                 if let routing::Message::SeekReply { found: Some(found), .. } = &message {
-                    self.notice([found]);
+                    self.check_names([found]);
                 }
                 let neighbours = self.neighbours();
                 let actions = self.routing.received(from, message, &neighbours, now);
-                self.route(actions);
+                self.perform_routing(actions);
                 true
             }
             Ok(None) => true,
             Err(error) => {
-                tracing::debug!(peer = %from, %error, "a relayed message cannot be read");
+                tracing::debug!(peer = %from, %error, "cannot decode a relayed message");
                 false
             }
         }
     }
 
-    /// Carries out what the routing wants.
-    pub(super) fn route(&mut self, actions: Vec<routing::Action>) {
+    /// Carries out actions of the routing.
+    pub(super) fn perform_routing(&mut self, actions: Vec<routing::Action>) {
         use routing::Action;
         for action in actions {
             match action {
-                // A burst of messages waits its turn elsewhere, or is refused; it must not cost the link.
-                Action::Send(peer, routing::Message::Relay(relay)) if self.is_congested(peer) => {
-                    if let Some(underway) = self.whispers.remove(&relay.id) {
-                        let _ = underway.answer.send(Err(NoWay::Busy));
-                    }
+                // A burst of whispers is refused here: in the queue it would fill it, and close the link.
+                Action::Send(peer, routing::Message::Relay(relay)) if self.links.is_congested(peer) => {
+                    self.whispers.finish(relay.id, Err(WhisperError::Congested));
                     let actions = self.routing.refuse(relay.id);
-                    self.route(actions);
+                    self.perform_routing(actions);
                 }
                 Action::Send(peer, message) => self.send(peer, message.into_frame()),
                 Action::Found(id, contact) => {
-                    tracing::debug!(peer = %contact.name(), "the mesh knows a way");
-                    let relay = self.whispers.get_mut(&id).and_then(|underway| underway.relay.take());
-                    if let Some(relay) = relay {
+                    tracing::debug!(peer = %contact.name(), "found a route");
+                    if let Some(relay) = self.whispers.take_relay(id) {
                         let actions = self.routing.send(relay);
-                        self.route(actions);
+                        self.perform_routing(actions);
                     }
                 }
-                Action::NoWay(id) => self.has_no_way(id, NoWay::Unknown),
-                Action::Busy(id) => self.has_no_way(id, NoWay::TooManySeeks),
+                Action::NoWay(id) => self.whispers.finish(id, Err(WhisperError::NoRoute)),
+                Action::Busy(id) => self.whispers.finish(id, Err(WhisperError::TooManySeeks)),
                 Action::Answer(RelayReply { id, delivered_by, hops, reply_kind, reply, .. }) => {
-                    if let Some(underway) = self.whispers.remove(&id) {
-                        let reply = Reply { kind: reply_kind, body: reply };
-                        let _ = underway.answer.send(Ok(Delivered { by: delivered_by, hops, reply }));
-                    }
+                    let reply = Reply { kind: reply_kind, body: reply };
+                    self.whispers.finish(id, Ok(Delivered { by: delivered_by, hops, reply }));
                 }
                 Action::Deliver(from, relay) => self.deliver(from, relay),
-                Action::Namesake(contact) => self.notice([&contact]),
+                Action::Namesake(contact) => self.check_names([&contact]),
             }
         }
     }
 
-    fn has_no_way(&mut self, id: routing::RouteId, why: NoWay) {
-        if let Some(underway) = self.whispers.remove(&id) {
-            // Whoever asked may have gone.
-            let _ = underway.answer.send(Err(why));
-        }
-    }
-
+    /// Delivers a relayed whisper to this peer, and sends the reply back to the neighbour it came from.
     fn deliver(&mut self, from: PeerId, relay: routing::Relay) {
         let routing::Relay { id, to, kind, body, from: sender, hops, message_id } = relay;
         let request = WhisperRequest { to: to.to_string(), kind, body, from: sender, hops, message_id };
         match Whisper::try_from(request) {
             Ok(whisper) => {
-                let reply = move |Delivered { by, hops, reply }| {
+                let reply_frame = move |Delivered { by, hops, reply }| {
                     let (reply_kind, reply) = (reply.kind, reply.body);
                     routing::Message::RelayReply(RelayReply { id, delivered: true, delivered_by: by, hops, reply_kind, reply })
                         .into_frame()
                 };
-                match self.post.whisper(whisper).at_once() {
-                    Ok(delivered) => self.send(from, reply(delivered)),
-                    // As many at once as the inbox keeps messages.
-                    Err(receipt) => {
-                        let core = self.core.clone();
-                        let answer = async move {
-                            let frame = reply(receipt.answered().await);
-                            Core::tell(&core, Input::Answered(from, frame));
-                        };
-                        self.errands.spawn_on(answer, &self.runtime);
+                match self.delivery.whisper(whisper).at_once() {
+                    Ok(delivered) => self.send(from, reply_frame(delivered)),
+                    // At most as many of these tasks as the inbox keeps messages.
+                    Err(pending) => {
+                        let reply = async move { Input::Reply(from, reply_frame(pending.wait().await)) };
+                        self.spawner.spawn("whisper reply", reply);
                     }
                 }
             }
-            Err(status) => tracing::debug!(peer = %from, error = status.message(), "a relayed message is not taken"),
+            Err(status) => tracing::debug!(peer = %from, error = status.message(), "dropping an invalid relayed message"),
         }
     }
 
     pub(super) fn on_broadcast(&mut self, from: PeerId, gossip: Gossip) {
         let Gossip { id, payload, hops, .. } = gossip;
         let Ok(Announcement { sender, kind, body, acknowledge }) = Announcement::decode(payload) else {
-            tracing::debug!(origin = %id.origin, "a broadcast cannot be read");
+            tracing::debug!(origin = %id.origin, "cannot decode a broadcast");
             return;
         };
-        // Its address is of interest only where it goes by this peer's name.
+        // The rest of the contact matters only if it has this peer's name.
         if let Some(sender) = &sender
             && sender.name.eq_ignore_ascii_case(self.me.name().as_str())
             && let Ok(sender) = wire::read_contact(sender.clone())
         {
-            self.notice([&sender]);
+            self.check_names([&sender]);
         }
         let sender = sender.map(|contact| contact.name).unwrap_or_default();
-        self.post.broadcast(&sender, &kind, body, hops);
+        self.delivery.broadcast(&sender, &kind, body, hops);
         if acknowledge {
             let now = self.now();
-            self.acks.delivered(id, from, self.me.clone(), now);
+            self.broadcasts.delivered(id, from, self.me.clone(), now);
         }
     }
 
     pub(super) fn send_acknowledgement(&mut self, to: PeerId, id: &MessageId, peers: &[Contact]) {
-        let to = match self.links.contains_key(&to) {
+        let to = match self.links.contains(to) {
             true => Some(to),
-            // The link that the broadcast came by is gone; another neighbour has had it as well.
-            false if self.acks.detour(id) => {
-                self.overlay.plumtree().tree().parent().or_else(|| self.links.keys().next().copied())
+            // The link that the broadcast came by is gone; another neighbour has the broadcast as well.
+            false if self.broadcasts.detour(id) => {
+                self.overlay.plumtree().tree().parent().or_else(|| self.links.contacts().next().map(Contact::id))
             }
             false => None,
         };

@@ -3,13 +3,13 @@
 use super::State;
 use crate::overlay::{Misbehaviour, PeerId};
 
-/// Wrong frames of one link after which it is closed and its peer left alone for a while: more than a bug makes.
+/// Invalid frames on one link after which it is closed and its peer banned for a while: more than a bug causes.
 const MISBEHAVIOUR_MAX: u32 = 1_000;
 
 impl State {
     pub(super) fn on_misbehaviour(&mut self, peer: PeerId, what: Misbehaviour) {
-        self.misbehaviour += 1;
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        self.abuse.record();
+        let Some(link) = self.links.get_mut(peer) else { return };
         link.misbehaved += 1;
         if link.misbehaved == 1 {
             tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
@@ -19,15 +19,14 @@ impl State {
         }
     }
 
-    /// Closes the link to a peer for what it sent, and leaves it alone for a while.
+    /// Closes the link to a peer because of what it sent, and bans it for a while.
     pub(super) fn ban(&mut self, peer: PeerId, what: Misbehaviour) {
         let now = self.now();
         let pause = self.abuse.ban(peer, now);
-        if let Some(link) = self.links.get(&peer) {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; leaving it alone for a while");
+        if let Some(link) = self.links.get(peer) {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; banning it for a while");
         }
         self.link_lost(peer);
-        // Not one to turn to in need.
-        self.reconnect.forget(peer);
+        self.candidates.reconnect.forget(peer);
     }
 }

@@ -1,15 +1,15 @@
-//! How the mesh looks from here, for whoever wants to know.
+//! The view of the mesh that other parts of the peer see.
 
-use super::{COUNTS_SHOWN_EVERY, State};
+use super::State;
 use crate::{
-    mesh::View,
+    mesh::view::View,
     overlay::{Time, wire},
 };
 use p2pdi::{name::PeerName, v1::MeshStatus};
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 impl State {
-    /// The names of all other peers this one knows of.
+    /// The names of all other peers that are known.
     pub(super) fn known(&self) -> BTreeSet<PeerName> {
         let view = self.view();
         let mesh = view.known().map(|contact| contact.name().clone());
@@ -18,19 +18,21 @@ impl State {
             .collect()
     }
 
-    /// How many they are, a moment ago: too many to be counted for each of a burst of broadcasts.
+    /// The number of known peers, as of a moment ago.
     pub(super) fn known_count(&mut self, now: Time) -> u64 {
-        match self.counted {
-            Some((at, count)) if now < at + COUNTS_SHOWN_EVERY => count,
-            _ => {
-                let count = self.known().len() as u64;
-                self.counted = Some((now, count));
-                count
-            }
-        }
+        self.publisher.known_count(now).unwrap_or_else(|| {
+            let count = self.known().len() as u64;
+            self.publisher.set_known_count(count, now);
+            count
+        })
     }
 
-    pub(super) fn view(&self) -> View {
+    pub(super) fn publish(&mut self) {
+        let view = self.view();
+        self.publisher.publish(view, self.now());
+    }
+
+    fn view(&self) -> View {
         let membership = self.overlay.membership();
         let neighbours: Vec<_> = membership.neighbours().map(|(contact, direction)| (contact.clone(), direction)).collect();
         let others: Vec<_> = membership.passive().contacts().cloned().collect();
@@ -44,25 +46,19 @@ impl State {
             duplicates: counts.duplicates,
             relayed: self.routing.relayed(),
             throttled: self.overlay.throttled(),
-            misbehaviour: self.misbehaviour,
+            misbehaviour: self.abuse.misbehaviour(),
             namesakes: self.name_conflicts.contacts().map(wire::contact).collect(),
             paused: self.overlay.paused(),
         };
         View {
             me: self.me.clone(),
             neighbours,
-            linked: self.links.values().map(|link| link.contact.clone()).collect(),
+            linked: self.links.contacts().cloned().collect(),
             others,
-            bootnodes: self.bootnodes.contacts().cloned().collect(),
-            lan_peers: self.lan_peers.contacts().cloned().collect(),
+            bootnodes: self.candidates.bootnodes.contacts().cloned().collect(),
+            lan_peers: self.candidates.lan_peers.contacts().cloned().collect(),
             name_conflicts: self.name_conflicts.contacts().cloned().collect(),
             status,
         }
-    }
-
-    pub(super) fn show(&mut self) {
-        self.changed = false;
-        self.shown_at = Some(self.now());
-        self.shown.send_replace(Arc::new(self.view()));
     }
 }

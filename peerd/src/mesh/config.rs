@@ -1,0 +1,23 @@
+//! What a peer's mesh is made with.
+
+use crate::{discovery::Bootnode, inbox::LocalDelivery, session::Session};
+use p2pdi::contact::Contact;
+use std::net::IpAddr;
+
+/// Settings of the mesh, and the parts of the peer it uses.
+pub struct MeshConfig {
+    /// This peer.
+    pub me: Contact,
+    /// Its incarnation, as [`StateFolder::next_incarnation`](crate::identity::StateFolder::next_incarnation) returns it.
+    pub incarnation: u64,
+    /// The clock when that was read, in milliseconds since 1970.
+    pub clock: u64,
+    /// Takes messages for this peer.
+    pub delivery: LocalDelivery,
+    /// Lists the peers that the registry knows.
+    pub session: Session,
+    /// Peers to dial first.
+    pub bootnodes: Vec<Bootnode>,
+    /// Local address that links are dialled from; `None` lets the system choose.
+    pub dial_from: Option<IpAddr>,
+}

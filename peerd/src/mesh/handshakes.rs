@@ -1,0 +1,154 @@
+//! Handshakes in progress, and how many there may be.
+
+use super::{
+    input::{Input, Purpose},
+    link::{self, Incoming, LinkSender, OpenError},
+};
+use p2pdi::{endpoint::Endpoint, v1::LinkFrame};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// Handshakes in progress that this side began, and as many that others began. A guess: a large network that starts around one bootnode.
+const HANDSHAKES_MAX: usize = 128;
+/// Handshakes in progress from one address: a quarter of all, enough for many peers of one host that start together.
+const HANDSHAKES_PER_ADDRESS: usize = 32;
+
+/// Starts handshakes within their limits.
+pub(super) struct Handshakes {
+    hello: LinkFrame,
+    dial_from: Option<IpAddr>,
+    counts: Counts,
+}
+
+/// Handshakes in progress.
+#[derive(Debug, Default)]
+struct Counts {
+    dialling: usize,
+    accepting: usize,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// Why no handshake may begin now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooMany {
+    /// There are too many in all.
+    InAll,
+    /// There are too many from this address.
+    FromAddress(IpAddr),
+}
+
+impl Handshakes {
+    /// Handshakes that say `hello`, and dial from the local address `dial_from`, if there is one.
+    pub(super) fn new(hello: LinkFrame, dial_from: Option<IpAddr>) -> Self {
+        Self { hello, dial_from, counts: Counts::default() }
+    }
+
+    /// A handshake with the first of `endpoints` that answers. [`Handshakes::finished`] must follow.
+    ///
+    /// # Errors
+    /// `purpose`, if there are too many handshakes.
+    pub(super) fn dial(
+        &mut self,
+        endpoints: Vec<Endpoint>,
+        purpose: Purpose,
+    ) -> Result<impl Future<Output = Input> + Send + use<>, Purpose> {
+        if self.counts.dialling >= HANDSHAKES_MAX {
+            return Err(purpose);
+        }
+        self.counts.dialling += 1;
+        let (hello, from) = (self.hello.clone(), self.dial_from);
+        Ok(async move {
+            let mut error = OpenError::from("there is no address to dial");
+            for endpoint in endpoints {
+                match link::dial(&endpoint, from, hello.clone()).await {
+                    Ok(link) => return Input::Opened(Box::new(link), purpose),
+                    Err(why) => error = why,
+                }
+            }
+            Input::OpenFailed(purpose, error)
+        })
+    }
+
+    /// A handshake with a peer that calls from `caller`. [`Handshakes::finished`] must follow.
+    ///
+    /// # Errors
+    /// When there are too many handshakes.
+    pub(super) fn accept(
+        &mut self,
+        frames: Incoming,
+        sender: LinkSender,
+        caller: Option<IpAddr>,
+    ) -> Result<impl Future<Output = Input> + Send + use<>, TooMany> {
+        self.counts.accept(caller)?;
+        let hello = self.hello.clone();
+        Ok(async move {
+            let purpose = Purpose::Accepted(caller);
+            match link::accept(frames, sender, hello).await {
+                Ok(link) => Input::Opened(Box::new(link), purpose),
+                Err(error) => Input::OpenFailed(purpose, error),
+            }
+        })
+    }
+
+    /// A handshake has ended.
+    pub(super) fn finished(&mut self, purpose: &Purpose) {
+        match purpose {
+            Purpose::Accepted(caller) => self.counts.accepted(*caller),
+            _ => self.counts.dialling -= 1,
+        }
+    }
+}
+
+impl Counts {
+    fn accept(&mut self, caller: Option<IpAddr>) -> Result<(), TooMany> {
+        if self.accepting >= HANDSHAKES_MAX {
+            return Err(TooMany::InAll);
+        }
+        if let Some(ip) = caller {
+            let count = self.by_address.entry(ip).or_insert(0);
+            if *count >= HANDSHAKES_PER_ADDRESS {
+                return Err(TooMany::FromAddress(ip));
+            }
+            *count += 1;
+        }
+        self.accepting += 1;
+        Ok(())
+    }
+
+    fn accepted(&mut self, caller: Option<IpAddr>) {
+        self.accepting -= 1;
+        if let Some(ip) = caller
+            && let Some(count) = self.by_address.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_its_share_of_handshakes_and_does_not_take_that_of_others() {
+        let mut counts = Counts::default();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        assert!((0..HANDSHAKES_PER_ADDRESS).all(|_| counts.accept(Some(one)).is_ok()));
+        assert_eq!(counts.accept(Some(one)), Err(TooMany::FromAddress(one)));
+        assert_eq!(counts.accept(Some(other)), Ok(()));
+        counts.accepted(Some(one));
+        assert_eq!(counts.accept(Some(one)), Ok(()));
+        (0..HANDSHAKES_PER_ADDRESS).for_each(|_| counts.accepted(Some(one)));
+        counts.accepted(Some(other));
+        assert!(counts.by_address.is_empty() && counts.accepting == 0);
+    }
+
+    #[test]
+    fn the_number_of_handshakes_is_bounded() {
+        let mut counts = Counts::default();
+        assert!((0..HANDSHAKES_MAX).all(|_| counts.accept(None).is_ok()));
+        assert_eq!(counts.accept(None), Err(TooMany::InAll));
+    }
+}

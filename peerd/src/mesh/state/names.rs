@@ -1,0 +1,83 @@
+//! Name conflicts: peers that have this peer's name, and linked peers that have the same name.
+
+use super::State;
+use crate::{
+    mesh::input::Purpose,
+    overlay::{Message, membership},
+};
+use p2pdi::contact::Contact;
+
+impl State {
+    /// Looks for this peer's name among contacts that others mention.
+    pub(super) fn check_names<'a>(&mut self, contacts: impl IntoIterator<Item = &'a Contact>) {
+        let now = self.now();
+        for contact in contacts {
+            if contact.name() == self.me.name() && contact.id() != self.me.id() {
+                self.name_conflicts.heard_of(contact, now);
+            }
+        }
+    }
+
+    /// Looks for this peer's name among the contacts in a message.
+    pub(super) fn check_names_in(&mut self, message: &Message) {
+        use membership::Message as M;
+        let Message::Membership(message) = message else { return };
+        match message {
+            M::ForwardJoin { newcomer, .. } => self.check_names([newcomer]),
+            M::Reply { peers, .. } | M::Disconnect { peers, .. } | M::Shuffle { peers, .. } | M::ShuffleReply { peers, .. } => {
+                self.check_names(peers);
+            }
+            M::Join | M::Request { .. } => {}
+        }
+    }
+
+    /// A peer said hello, or is heard on its link: if it has this peer's name, there is a conflict.
+    pub(super) fn on_hello(&mut self, contact: &Contact) {
+        if contact.name() != self.me.name() || contact.id() == self.me.id() {
+            return;
+        }
+        let now = self.now();
+        if self.name_conflicts.confirmed(contact, now) {
+            self.publisher.mark_changed();
+            let is_mine = self.name_conflicts.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id());
+            let goes_to = if is_mine { "this peer" } else { "that peer" };
+            tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to,
+                "another peer has this peer's name; rename one of them with --name");
+        }
+        self.update_name_owner();
+    }
+
+    /// Probes the peers of this name that are due, and forgets those that are gone.
+    pub(super) fn check_name_conflicts(&mut self) {
+        let now = self.now();
+        for contact in self.name_conflicts.due(now) {
+            if self.links.contains(contact.id()) && self.overlay.is_fresh(contact.id(), now) {
+                self.on_hello(&contact);
+            } else {
+                self.dial(vec![contact.endpoint().clone()], Purpose::NameConflict(contact.id()));
+            }
+        }
+        for gone in self.name_conflicts.expire(now) {
+            self.publisher.mark_changed();
+            tracing::info!(id = %gone.id(), endpoint = %gone.endpoint(), "the other peer with this peer's name is gone");
+        }
+        self.update_name_owner();
+    }
+
+    /// Warns when another linked peer has the name of `contact`: the two may not know of each other.
+    pub(super) fn warn_of_duplicate_name(&mut self, contact: &Contact) {
+        if let Some(other) = self.links.new_duplicate_of(contact) {
+            let lowest = contact.id().min(other.id());
+            tracing::warn!(name = %contact.name(), one = %other.endpoint(), other = %contact.endpoint(), messages_go_to = %lowest,
+                "two peers have the same name; rename one of them with --name");
+        }
+    }
+
+    /// The peer with the lowest id owns the name.
+    fn update_name_owner(&mut self) {
+        let yields = self.name_conflicts.contacts().next().is_some_and(|lowest| lowest.id() < self.me.id());
+        if self.routing.yield_name(yields) {
+            self.publisher.mark_changed();
+        }
+    }
+}
