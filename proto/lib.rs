@@ -21,6 +21,7 @@ pub mod link;
 pub mod metrics;
 pub mod name;
 pub mod phrases;
+pub mod platform;
 pub mod private_file;
 pub mod selector;
 pub mod server;

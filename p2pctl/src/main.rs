@@ -11,7 +11,7 @@ mod via;
 use args::{Cli, Verb};
 use clap::Parser as _;
 use failure::{Failure, Outcome};
-use p2pdi::telemetry;
+use p2pdi::{platform::raise_descriptor_limit, telemetry};
 use printer::Printer;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
@@ -28,6 +28,8 @@ fn main() -> ExitCode {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(printer, &Failure::usage(error.to_string())),
         };
+        // For the servers of `up`, `demo` and `bench`.
+        raise_descriptor_limit();
         let code = match Box::pin(verbs::run(cli, printer)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => fail(printer, &failure),

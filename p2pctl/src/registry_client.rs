@@ -9,11 +9,12 @@ use p2pdi::{
     cookie::{COOKIE_CHARS, COOKIE_HEADER, Cookie},
     endpoint::Endpoint,
     name::{NAME_MAX_BYTES, PeerName},
+    platform::state_folder,
     private_file,
     status::Reason,
     v1::{LeaveRequest, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, registry_client::RegistryClient},
 };
-use peerd::{config::state_folder, holders::source::Source};
+use peerd::holders::source::Source;
 use std::{
     fs, io,
     path::{Path, PathBuf},

@@ -2,10 +2,12 @@
 
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
-use p2pdi::{endpoint::Endpoint, field::InvalidField, name::PeerName, selector::validate_labels, server::Limits};
+use p2pdi::{
+    endpoint::Endpoint, field::InvalidField, name::PeerName, platform::state_folder, selector::validate_labels, server::Limits,
+};
 use peerd::{
     Bootnode,
-    config::{ControlFrom, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry, state_folder},
+    config::{ControlFrom, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry},
 };
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use flags::Flags;
 use p2pdi::{
     field::InvalidField,
+    platform::raise_descriptor_limit,
     server::{Stopped, until_stopped},
     telemetry,
 };
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
+    raise_descriptor_limit();
     let address = flags.listen();
     let config = flags.into_config()?;
     let listener = TcpListener::bind(address).await.map_err(|source| CannotListen { address, source })?;

@@ -1,6 +1,6 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
-use p2pdi::server::Limits;
+use p2pdi::{platform::state_folder, server::Limits};
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 /// Shortest ttl. Peers send three KeepAlives per ttl, so a shorter one means more than three calls per second and peer, and a lease
@@ -57,11 +57,8 @@ impl State {
     /// `p2pdi/registry` in the user's state folder (XDG Base Directory specification). `None` when neither `XDG_STATE_HOME` nor `HOME`
     /// is an absolute path.
     pub fn of_user() -> Option<&'static str> {
-        static FOLDER: LazyLock<Option<String>> = LazyLock::new(|| {
-            let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-            let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
-            Some(base.join("p2pdi/registry").display().to_string())
-        });
+        static FOLDER: LazyLock<Option<String>> =
+            LazyLock::new(|| state_folder().map(|folder| folder.join("registry").display().to_string()));
         FOLDER.as_deref()
     }
 }

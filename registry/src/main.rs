@@ -4,7 +4,10 @@ mod flags;
 
 use clap::Parser as _;
 use flags::Flags;
-use p2pdi::server::{Stopped, until_stopped};
+use p2pdi::{
+    platform::raise_descriptor_limit,
+    server::{Stopped, until_stopped},
+};
 use registry::{Registry, RegistryError};
 use std::{fmt, io::Write as _, process::ExitCode};
 use tokio::net::TcpListener;
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
 async fn run(flags: Flags) -> Result<Stopped<()>, Failure> {
     let telemetry = p2pdi::telemetry::init("registry", &flags.log_filter())
         .map_err(|error| Failure::new(error, "see --help for --log, and OpenTelemetry's documentation for OTEL_*"))?;
+    raise_descriptor_limit();
     let listener = TcpListener::bind(flags.listen).await.map_err(|error| {
         Failure::new(
             format_args!("cannot listen on {}: {error}", flags.listen),

@@ -1,11 +1,9 @@
 //! The settings of a peer, however it is started.
 
 mod advertise;
-mod folders;
 mod values;
 
 pub use advertise::{local_address_towards, reachable_endpoint};
-pub use folders::state_folder;
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
 
 use crate::discovery::Bootnode;

@@ -2,10 +2,10 @@
 
 use super::{error::PeerError, lifecycle::Peer};
 use crate::{
-    config::{ControlFrom, NodeConfig, parse_registry, state_folder},
+    config::{ControlFrom, NodeConfig, parse_registry},
     node::{Node, NodeError},
 };
-use p2pdi::{field::InvalidField, name::PeerName, selector::validate_labels};
+use p2pdi::{field::InvalidField, name::PeerName, platform::state_folder, selector::validate_labels};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},

@@ -1,0 +1,248 @@
+//! Folders by descriptor: whatever others rename and relink meanwhile, nothing outside is opened.
+
+use super::{
+    FileId, FileKind, FileStat, FolderEntry, LookupError, nanoseconds,
+    resolve::{Step, resolve},
+};
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat},
+    io::Errno,
+};
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+/// Never waits for the other end of a FIFO, never becomes the terminal of this process.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// To ask about something without opening it for reading: opening a FIFO or a device can have effects.
+#[cfg(target_os = "linux")]
+const STAT: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const STAT: OFlags = READ;
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Folder {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    id: FileId,
+}
+
+impl Folder {
+    /// Opens the folder at `path`, through links, too.
+    ///
+    /// # Errors
+    /// When there is no folder, or the file system refuses.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::new(openat(CWD, path, FOLDER, Mode::empty())?, path.to_owned())
+    }
+
+    fn new(descriptor: OwnedFd, path: PathBuf) -> io::Result<Self> {
+        let id = file_id(&fstat(&descriptor)?);
+        Ok(Self { descriptor, path, id })
+    }
+
+    /// Which folder is at `path` now.
+    ///
+    /// # Errors
+    /// When there is no folder, or the file system refuses.
+    pub fn id_at(path: &Path) -> io::Result<FileId> {
+        let stat = statat(CWD, path, AtFlags::empty())?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Ok(file_id(&stat)),
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    /// Which folder this is.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// The path it was opened by. Something else may be there by now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a regular file below this folder for reading. Links are followed as long as they stay below.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn open_file(&self, path: &Path) -> Result<(File, FileStat), LookupError> {
+        let file = File::from(self.beneath(path, READ)?);
+        let stat = FileStat::of(&file)?;
+        if stat.kind == FileKind::File { Ok((file, stat)) } else { Err(LookupError::NotAFile) }
+    }
+
+    /// Opens a folder below this one. Links are followed as long as they stay below.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn open_folder(&self, path: &Path) -> Result<Self, LookupError> {
+        Ok(Self::new(self.beneath(path, FOLDER)?, self.path.join(path))?)
+    }
+
+    /// What is at a path below this folder, at the end of a link if there is one. Nothing is opened for reading.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn stat(&self, path: &Path) -> Result<FileStat, LookupError> {
+        Ok(file_stat(&fstat(self.beneath(path, STAT)?).map_err(lookup)?))
+    }
+
+    /// The names in this folder, in no order.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn entries(&self) -> io::Result<Entries> {
+        Ok(Entries(Dir::read_from(&self.descriptor)?))
+    }
+
+    /// What is at a name in this folder, a link counting as itself.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn entry_stat(&self, name: &OsStr) -> Result<FileStat, LookupError> {
+        Ok(file_stat(&statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW).map_err(lookup)?))
+    }
+
+    /// Opens a folder in this one, but not through a link.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn entry_folder(&self, name: &OsStr) -> Result<Self, LookupError> {
+        let descriptor = openat(&self.descriptor, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).map_err(lookup)?;
+        Ok(Self::new(descriptor, self.path.join(name))?)
+    }
+
+    /// Linux does it in one step. It refuses absolute links, which may lead back inside, and older kernels and some sandboxes do not
+    /// know the call; then it is done by steps, as on other systems.
+    #[cfg(target_os = "linux")]
+    fn beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, LookupError> {
+        use rustix::fs::{ResolveFlags, openat2};
+        /// How often an opening is tried again that a rename elsewhere in the tree disturbed (openat2(2), `EAGAIN`).
+        const RETRIES_MAX: usize = 8;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let mut tries = 0;
+        loop {
+            match openat2(&self.descriptor, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) if tries < RETRIES_MAX => tries += 1,
+                Err(Errno::XDEV | Errno::NOSYS | Errno::PERM | Errno::AGAIN) => return self.beneath_by_steps(path, flags),
+                result => return result.map_err(lookup),
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, LookupError> {
+        self.beneath_by_steps(path, flags)
+    }
+
+    fn beneath_by_steps(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, LookupError> {
+        let root = Place::Root(self.descriptor.as_fd());
+        let resolved = resolve(&root, || Ok(self.path.canonicalize()?), path)?;
+        let here = resolved.entered.last().unwrap_or(&root);
+        let name = resolved.name.as_deref().unwrap_or(OsStr::new("."));
+        openat(here, name, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(lookup)
+    }
+
+    /// The same by steps, whatever the system can do.
+    #[cfg(test)]
+    pub(super) fn open_file_by_steps(&self, path: &Path) -> Result<File, LookupError> {
+        self.beneath_by_steps(path, READ).map(File::from)
+    }
+}
+
+/// A folder on the way of [`resolve`].
+enum Place<'a> {
+    Root(BorrowedFd<'a>),
+    Entered(OwnedFd),
+}
+
+impl AsFd for Place<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(descriptor) => *descriptor,
+            Self::Entered(descriptor) => descriptor.as_fd(),
+        }
+    }
+}
+
+impl Step for Place<'_> {
+    fn kind_of(&self, name: &OsStr) -> Result<FileKind, LookupError> {
+        let stat = statat(self, name, AtFlags::SYMLINK_NOFOLLOW).map_err(lookup)?;
+        Ok(file_kind(FileType::from_raw_mode(stat.st_mode)).unwrap_or(FileKind::Other))
+    }
+
+    fn read_link(&self, name: &OsStr) -> Result<PathBuf, LookupError> {
+        let target = readlinkat(self, name, Vec::new()).map_err(lookup)?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    fn enter(&self, name: &OsStr) -> Result<Self, LookupError> {
+        openat(self, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).map(Self::Entered).map_err(lookup)
+    }
+}
+
+/// The names in a folder.
+pub struct Entries(Dir);
+
+impl Iterator for Entries {
+    type Item = io::Result<FolderEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let entry = match self.0.read()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error.into())),
+            };
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                return Some(Ok(FolderEntry { name: OsStr::from_bytes(name).to_owned(), kind: file_kind(entry.file_type()) }));
+            }
+        }
+    }
+}
+
+fn lookup(error: Errno) -> LookupError {
+    match error {
+        Errno::XDEV => LookupError::Outside,
+        Errno::LOOP => LookupError::Loop,
+        error => io::Error::from(error).into(),
+    }
+}
+
+fn file_kind(kind: FileType) -> Option<FileKind> {
+    match kind {
+        FileType::RegularFile => Some(FileKind::File),
+        FileType::Directory => Some(FileKind::Folder),
+        FileType::Symlink => Some(FileKind::Link),
+        FileType::Unknown => None,
+        _ => Some(FileKind::Other),
+    }
+}
+
+/// The types of these fields differ between systems.
+#[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "not on every system")]
+fn file_id(stat: &Stat) -> FileId {
+    FileId { device: stat.st_dev as u64, inode: stat.st_ino.into() }
+}
+
+#[allow(clippy::useless_conversion, clippy::unnecessary_cast, clippy::cast_possible_wrap, reason = "not on every system")]
+fn file_stat(stat: &Stat) -> FileStat {
+    FileStat {
+        kind: file_kind(FileType::from_raw_mode(stat.st_mode)).unwrap_or(FileKind::Other),
+        id: file_id(stat),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        changed_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+    }
+}

@@ -1,0 +1,53 @@
+//! Limits of the process and priorities of its threads.
+
+/// How much a background thread yields to others: half of what there is, so that it still gets on under load.
+const NICE: i32 = 10;
+
+/// Raises the soft limit of open files and sockets to the hard one. The soft limit is 1,024 on most systems, for the sake of programs
+/// that use `select(2)`. For the `main` of a server: a library leaves the limits of its process alone.
+///
+/// Does nothing where the system has no such limit or refuses; [`descriptor_limit`] says what came of it.
+pub fn raise_descriptor_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if limit.current != limit.maximum
+            && let Err(error) = setrlimit(Resource::Nofile, raised)
+        {
+            tracing::debug!(%error, "cannot raise the limit of open files");
+        }
+    }
+}
+
+/// How many files and sockets the process may have open at once; `None` where there is no limit.
+pub fn descriptor_limit() -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(unix))]
+    None
+}
+
+/// Lowers the priority of the calling thread, for work that nobody waits for. Where the system has no priorities of threads (only Linux
+/// reads `setpriority(2)` so), or refuses, the thread keeps its priority.
+pub fn lower_thread_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "cannot lower the priority of a thread");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = NICE;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raising_the_descriptor_limit_never_lowers_it() {
+        let before = descriptor_limit();
+        raise_descriptor_limit();
+        assert!(descriptor_limit().unwrap_or(u64::MAX) >= before.unwrap_or(u64::MAX));
+    }
+}
