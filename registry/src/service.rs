@@ -11,6 +11,7 @@ use p2pdi::{
     id::PeerId,
     name::PeerName,
     selector::{NamePattern, validate_labels},
+    server::Caller,
     status::{Reason, internal},
     v1::{
         KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
@@ -70,7 +71,8 @@ impl Registry for RegistryService {
 
 fn registration(request: Request<RegisterRequest>) -> Result<Registration, Status> {
     // Only calls from inside the process have no address.
-    let address = to_ipv6(request.remote_addr().map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |address| address.ip()));
+    let address =
+        to_ipv6(Caller::of(request.extensions()).map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |caller| caller.address().ip()));
     let presented = cookie(request.metadata())?;
     let RegisterRequest { name, endpoint, labels, id, observer } = request.into_inner();
     let name: PeerName = name.parse()?;

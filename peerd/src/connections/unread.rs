@@ -39,7 +39,7 @@ async fn watch(handed_out: Arc<Mutex<Option<Instant>>>, caller: Caller, unread: 
         let due = at(&handed_out).unwrap_or(now) + unread;
         if due <= now {
             tracing::info!(?caller, ?unread, "a caller does not read its answer; closing its connection");
-            return caller.cut();
+            return caller.disconnect();
         }
         sleep_until(due).await;
     }

@@ -13,7 +13,7 @@ use axum::http::{
     request::Parts,
     uri::Authority,
 };
-use p2pdi::status::Reason;
+use p2pdi::{server::Caller, status::Reason};
 use std::net::IpAddr;
 use tonic::Status;
 
@@ -46,7 +46,7 @@ pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status
 }
 
 fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
-    services.check_control(request.extensions.get())?;
+    services.check_control(Caller::of(&request.extensions))?;
     let authority = request.uri.authority().map(Authority::as_str);
     let refuse = |why: &str| Err(Reason::LoopbackOnly.status(why));
     match origin(&request.headers, authority, services.me.endpoint().host(), services.control) {

@@ -6,22 +6,19 @@ use crate::{
     connections::admission::{Permit, Rejected},
     documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
 };
-use p2pdi::status::Reason;
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
-use tonic::{Status, transport::server::TcpConnectInfo};
+use p2pdi::{server::Caller, status::Reason};
+use std::{net::IpAddr, time::Duration};
+use tonic::Status;
 
 /// How long a listing waits for a permit before it is refused: most listings take less.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Services {
     /// Whether `caller` may control the peer and see all of its status.
-    pub(crate) fn check_control(&self, caller: Option<&TcpConnectInfo>) -> Result<(), Status> {
+    pub(crate) fn check_control(&self, caller: Option<&Caller>) -> Result<(), Status> {
         match self.control {
             ControlFrom::Any => Ok(()),
-            ControlFrom::Loopback if caller.is_some_and(is_local) => Ok(()),
+            ControlFrom::Loopback if caller.is_some_and(Caller::is_local_machine) => Ok(()),
             ControlFrom::Loopback => Err(Reason::LoopbackOnly.status(
                 "this peer is controlled from its own machine only; call from there, or start it with --control any. Everybody may call Ping",
             )),
@@ -41,12 +38,4 @@ impl Services {
             Reason::TooManyStreams.status(format!("{why}; try again later, or ask for one document"))
         })
     }
-}
-
-/// Whether a connection comes from the machine it goes to: over loopback, or from the same address that it goes to, as when a peer
-/// listens on one address of its network only.
-fn is_local(connection: &TcpConnectInfo) -> bool {
-    let ip = |address: Option<SocketAddr>| address.map(|address| address.ip().to_canonical());
-    let caller = ip(connection.remote_addr());
-    caller.is_some_and(|caller| caller.is_loopback()) || (caller.is_some() && caller == ip(connection.local_addr()))
 }

@@ -35,7 +35,7 @@ impl ControlRpc {
     }
 
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        self.0.check_control(request.extensions().get())
+        self.0.check_control(Caller::of(request.extensions()))
     }
 }
 
@@ -65,7 +65,7 @@ impl Control for ControlRpc {
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
         self.check(&request)?;
-        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = Caller::of(request.extensions()).cloned();
         let kinds = request.into_inner().kinds;
         if kinds.len() > KINDS_MAX {
             return Err(InvalidField::new("kinds", format!("has {} kinds; give at most {KINDS_MAX}", kinds.len())).into());

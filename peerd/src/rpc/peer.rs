@@ -78,7 +78,7 @@ fn range(offset: u64, length: u64, size: u64) -> Result<Range<u64>, Status> {
 
 /// The address of the caller.
 fn address<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.remote_addr().map(|address| address.ip())
+    Caller::of(request.extensions()).map(|caller| caller.address().ip())
 }
 
 #[tonic::async_trait]
@@ -88,7 +88,7 @@ impl Peer for PeerRpc {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
-        let (caller, address) = (request.extensions().get::<Caller>().cloned(), address(&request));
+        let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
         let permit = if filter.is_listing() { Some(self.0.admit_listing(address).await?) } else { None };
@@ -102,7 +102,7 @@ impl Peer for PeerRpc {
     }
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
-        let (caller, address) = (request.extensions().get::<Caller>().cloned(), address(&request));
+        let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
         let GetRfcRequest { document, offset, length, without_piece_hashes } = request.into_inner();
         let document = self.document(document)?;
         let range = range(offset, length, document.size)?;
@@ -124,7 +124,7 @@ impl Peer for PeerRpc {
     }
 
     async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
-        let caller = request.remote_addr();
+        let caller = Caller::of(request.extensions()).map(Caller::address);
         let stream = self.0.mesh.accept(request.into_inner(), caller)?;
         Ok(Response::new(Box::pin(stream)))
     }

@@ -1,0 +1,84 @@
+//! Who calls: the other end of the connection that a call came on.
+
+use http::Extensions;
+use std::net::SocketAddr;
+use tokio_util::sync::CancellationToken;
+
+/// The other end of a connection. Each accepted connection has one, and every call on it carries a clone in the extensions of its
+/// request. This is the only type that knows who calls: handlers of gRPC and HTTP calls read it with [`Caller::of`], and what a
+/// connection proves about its caller later, such as the name in a certificate, is added here.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    address: SocketAddr,
+    local_address: SocketAddr,
+    connection: CancellationToken,
+}
+
+impl Caller {
+    /// `connection` closes the connection when it is cancelled.
+    pub(super) fn new(address: SocketAddr, local_address: SocketAddr, connection: CancellationToken) -> Self {
+        Self { address, local_address, connection }
+    }
+
+    /// The caller of a request, by [`tonic::Request::extensions`], [`http::Request::extensions`] or the `extensions` of
+    /// [`http::request::Parts`]. `None`: the request did not come over a connection of [`serve`](super::serve()), but from inside the
+    /// process.
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// The address and port the caller connects from: the host itself, or a proxy or NAT before it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address and port of this server that the caller connected to, never a wildcard.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Whether the caller is on this machine: it connects over loopback, or from the same address that it connects to, as when a
+    /// server listens on the address of its network only.
+    pub fn is_local_machine(&self) -> bool {
+        let (from, to) = (self.address.ip().to_canonical(), self.local_address.ip().to_canonical());
+        from.is_loopback() || from == to
+    }
+
+    /// Closes the connection, with all calls on it.
+    pub fn disconnect(&self) {
+        self.connection.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(from: &str, to: &str) -> Caller {
+        Caller::new(from.parse().unwrap(), to.parse().unwrap(), CancellationToken::new())
+    }
+
+    #[test]
+    fn loopback_and_the_servers_own_address_are_the_local_machine() {
+        for (from, to) in [
+            ("127.0.0.1:1", "127.0.0.1:80"),
+            ("[::1]:1", "[::1]:80"),
+            ("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:80"),
+            ("192.0.2.7:1", "192.0.2.7:80"),
+            ("[::ffff:192.0.2.7]:1", "192.0.2.7:80"),
+        ] {
+            assert!(caller(from, to).is_local_machine(), "{from} {to}");
+        }
+        for (from, to) in [("192.0.2.8:1", "192.0.2.7:80"), ("[2001:db8::1]:1", "[2001:db8::2]:80")] {
+            assert!(!caller(from, to).is_local_machine(), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_request_from_inside_the_process_has_no_caller() {
+        let mut request = tonic::Request::new(());
+        assert!(Caller::of(request.extensions()).is_none());
+        request.extensions_mut().insert(caller("192.0.2.8:1", "192.0.2.7:80"));
+        assert_eq!(Caller::of(request.extensions()).unwrap().address(), "192.0.2.8:1".parse().unwrap());
+    }
+}
