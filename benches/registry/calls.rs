@@ -1,4 +1,4 @@
-//! KeepAlive and PQuery against an empty echo, under the same load.
+//! KeepAlive and PQuery, compared with an empty tonic service under the same load.
 
 use super::{
     Aim, Figure, Options,
@@ -14,7 +14,7 @@ use tonic::{Request, transport::Channel};
 
 /// Calls in flight.
 const WORKERS: usize = 128;
-/// Peers in the registry that is asked.
+/// Peers in the registry.
 const PEERS: usize = 10_000;
 
 type Client = RegistryClient<Channel>;

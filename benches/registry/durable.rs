@@ -1,4 +1,4 @@
-//! Registrations that are on disk when they are acknowledged, against etcd's grant and put.
+//! Durable registrations, compared with etcd's lease grant and put.
 
 use super::{
     Aim, Figure, Options,
@@ -10,12 +10,12 @@ use p2pdi::v1::RegisterRequest;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Registrations in flight: a storm of as many peers as one connection each would allow and more.
+/// Registrations in flight: a burst, as after a restart of a cluster.
 const WORKERS: usize = 512;
-/// Bytes of a key's value in etcd: as much as a record of ours takes.
+/// Bytes of a value in etcd: the size of a record of the registry.
 const VALUE_BYTES: usize = 130;
 
-/// On the disk that the build is on: /tmp may be memory.
+/// A folder on the disk of the build folder, because /tmp may be memory.
 pub(crate) fn folder() -> TempDir {
     tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! etcd as a yardstick: its gRPC, as much of it as a lease with a key needs.
+//! etcd to compare with: as much of its gRPC API as a lease with a key needs.
 
 use super::load::channels;
 use std::{
@@ -36,7 +36,7 @@ struct PutRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutResponse {}
 
-/// A single etcd with a disk of its own, killed when dropped.
+/// A single etcd with a data folder of its own, killed when dropped.
 pub(crate) struct Etcd {
     child: Child,
     uri: String,
@@ -44,7 +44,7 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    /// Starts it; or says why not.
+    /// Starts it. The error says why it cannot.
     pub(crate) async fn start(data: TempDir) -> Result<Self, String> {
         let port = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,7 +87,7 @@ impl Drop for Etcd {
     }
 }
 
-/// What a peer would do to be known for 30 s: a lease, then a key that hangs on it.
+/// What a peer would do to register: a lease, then a key attached to it.
 pub(crate) async fn register(channel: Channel, key: String, value: Vec<u8>) -> Result<(), tonic::Status> {
     let mut grpc = Grpc::new(channel);
     let ready = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());

@@ -1,4 +1,4 @@
-//! Load: calls in flight for a while, counted.
+//! A load generator: keeps calls in flight and counts them.
 
 use std::{
     future::Future,
@@ -10,7 +10,7 @@ use std::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-/// Connections of a load: enough that none is the bottleneck.
+/// Connections of a load: enough that none of them is the bottleneck.
 pub(crate) const CONNECTIONS: usize = 8;
 
 pub(crate) async fn channels(uri: &str, count: usize) -> Vec<Channel> {
@@ -21,7 +21,7 @@ pub(crate) async fn channels(uri: &str, count: usize) -> Vec<Channel> {
     channels
 }
 
-/// Runs `workers` loops of `call(worker, number)` for `duration`; calls a second.
+/// Runs `workers` loops of `call(worker, number)` for `duration`. Gives calls per second.
 pub(crate) async fn rate<F>(workers: usize, duration: Duration, call: impl Fn(usize, u64) -> F + Send + Sync + 'static) -> f64
 where
     F: Future<Output = ()> + Send,

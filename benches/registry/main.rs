@@ -1,4 +1,4 @@
-//! What the registry costs, each figure beside its yardstick in the same run.
+//! Benchmarks of the registry. Each figure is compared with a baseline in the same run.
 //!
 //! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle.
 
@@ -26,17 +26,17 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
-    /// What it is compared with, and how that did in the same run.
+    /// The name of the baseline, and its value in the same run.
     pub(crate) yardstick: Option<(&'static str, f64)>,
-    /// Median of the ratios of runs that followed one another: other work on the machine slows both.
+    /// Median of the ratios of consecutive runs: other work on the machine slows both.
     pub(crate) ratio: Option<f64>,
-    /// What it is to reach.
+    /// The target.
     pub(crate) aim: String,
     pub(crate) reached: bool,
 }
 
 impl Figure {
-    /// Runs of ours, each with the run of the yardstick before it.
+    /// Our runs, each with the run of the baseline before it.
     pub(crate) fn pairs(name: &str, unit: &'static str, yardstick: &'static str, pairs: &[(f64, f64)], aim: Aim) -> Self {
         let median = |of: fn(&(f64, f64)) -> f64| load::median(pairs.iter().map(of).collect());
         let ratio = median(|(ours, theirs)| ours / theirs);
@@ -65,7 +65,7 @@ impl Figure {
     }
 }
 
-/// What a ratio is to reach.
+/// The target of a ratio.
 pub(crate) enum Aim {
     AtLeast(f64),
     None,

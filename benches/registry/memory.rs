@@ -1,4 +1,4 @@
-//! Resident memory: of an idle registry, and per peer.
+//! Resident memory of an idle registry, and per peer.
 
 use super::{Figure, Options, durable::folder, load::CONNECTIONS, server::Served};
 use p2pdi::{
@@ -13,7 +13,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) async fn idle() -> Figure {
     let folder = folder();
     let registry = Served::registry(folder.path().to_str().unwrap());
-    // What is called on first use counts.
+    // What the first call allocates counts.
     registry.clients(1).await[0].clone().register(ask(0)).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let value = registry.resident() / MIB;
@@ -37,7 +37,7 @@ fn ask(number: usize) -> RegisterRequest {
     }
 }
 
-/// Registers `peers`, all with a load reported; the growth of resident memory, per peer.
+/// Registers `peers`, each with a reported load. Gives the growth of resident memory per peer.
 async fn per_peer(state: &str, peers: usize) -> f64 {
     let registry = Served::registry(state);
     let clients = registry.clients(CONNECTIONS).await;
@@ -61,7 +61,7 @@ async fn per_peer(state: &str, peers: usize) -> f64 {
             }
         }
     };
-    // Connections and buffers are there before the first peer that counts.
+    // Connections and buffers are allocated before the first measurement.
     const WARM_UP: usize = 1_000;
     register(0, WARM_UP).await;
     let before = registry.resident();

@@ -1,4 +1,4 @@
-//! The servers under load, each in a process of its own: a registry, and an empty tonic echo.
+//! The servers under load, each in a process of its own: a registry, and an empty tonic service.
 
 use p2pdi::v1::{
     KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Channel};
 
-/// First argument of the process that serves.
+/// First argument of a server process.
 pub(crate) const FLAG: &str = "--serve";
 const ECHO: &str = "echo";
 
-/// Answers everything with nothing: the floor of what a call costs.
+/// Answers every call with an empty message: the least that a call costs.
 struct Echo;
 
 #[tonic::async_trait]
@@ -52,7 +52,7 @@ pub(crate) fn main(arguments: &[String]) {
             server.serve_with_incoming(incoming).await.unwrap();
         } else {
             let state = arguments[0].parse().unwrap();
-            // Leases outlive the measurement, so that no expiry falls into it.
+            // No lease expires during a measurement.
             let config = Config { state, ttl: std::time::Duration::from_secs(3600), ..Config::default() };
             let registry = registry::Registry::open(&config).unwrap();
             println!("{address}");
@@ -92,7 +92,7 @@ impl Served {
         clients
     }
 
-    /// Processor time used so far, in seconds.
+    /// CPU time used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         // Fields 14 and 15 (proc(5)), counted after the name in parentheses; in hundredths on every Linux in use.

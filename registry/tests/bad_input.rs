@@ -1,4 +1,4 @@
-//! What strangers send: each gets a clear error, and the server goes on serving.
+//! Invalid input: each call gets a clear error, and the server goes on serving.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -27,7 +27,7 @@ fn assert_field<T: std::fmt::Debug>(outcome: Result<T, tonic::Status>, field: &s
 }
 
 #[tokio::test]
-async fn names_that_are_none_are_refused_with_the_reason() {
+async fn invalid_names_are_refused_with_the_reason() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     for (name, said) in [
@@ -49,7 +49,7 @@ async fn names_that_are_none_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn endpoints_that_nobody_can_dial_are_refused() {
+async fn invalid_endpoints_are_refused_with_the_reason() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     for (endpoint, said) in [
@@ -69,7 +69,7 @@ async fn endpoints_that_nobody_can_dial_are_refused() {
 }
 
 #[tokio::test]
-async fn labels_ids_patterns_and_combinations_past_their_rules_are_refused() {
+async fn invalid_labels_ids_patterns_and_combinations_are_refused() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let labelled = |labels: BTreeMap<String, String>| RegisterRequest { labels, ..asking("a", "10.0.0.1:7801") };
@@ -92,12 +92,12 @@ async fn labels_ids_patterns_and_combinations_past_their_rules_are_refused() {
         assert_field(query(&mut client, &me, wrong).await, "include_observers", "cannot be combined");
     }
     let most = PQueryRequest { page_size: u32::MAX, sample: u32::MAX, ..Default::default() };
-    query(&mut client, &me, most).await.expect("more than there is is no error");
+    query(&mut client, &me, most).await.expect("a limit above the maximum is no error");
     registry.stop().await;
 }
 
 #[tokio::test]
-async fn cookies_that_are_missing_malformed_doubled_or_unknown_are_told_apart() {
+async fn missing_malformed_repeated_and_unknown_cookies_have_reasons_of_their_own() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let cookie = register(&mut client, "a", "10.0.0.1:7801").await.cookie;
@@ -106,7 +106,10 @@ async fn cookies_that_are_missing_malformed_doubled_or_unknown_are_told_apart() 
     assert_refused(client.leave(LeaveRequest {}).await, Reason::CookieMissing);
     for text in ["", "0", &cookie[1..], &format!("{cookie}0"), &"g".repeat(32), "../../etc/passwd"] {
         let status = assert_refused(keep_alive(&mut client, text).await, Reason::CookieMalformed);
-        assert!(text.len() < 2 || !status.message().contains(text), "a wrong cookie may be a right one mistyped: {status:?}");
+        assert!(
+            text.len() < 2 || !status.message().contains(text),
+            "the error shows the cookie, which may be a mistyped secret: {status:?}"
+        );
         assert_refused(query(&mut client, text, PQueryRequest::default()).await, Reason::CookieMalformed);
         assert_refused(leave(&mut client, text).await, Reason::CookieMalformed);
         assert_refused(client.register(with_cookie(asking("b", "10.0.0.1:7802"), text)).await, Reason::CookieMalformed);
@@ -121,12 +124,12 @@ async fn cookies_that_are_missing_malformed_doubled_or_unknown_are_told_apart() 
     assert_refused(keep_alive(&mut client, &unknown).await, Reason::CookieUnknown);
     assert_refused(query(&mut client, &unknown, PQueryRequest::default()).await, Reason::CookieUnknown);
     assert_refused(leave(&mut client, &unknown).await, Reason::CookieUnknown);
-    keep_alive(&mut client, &cookie.to_uppercase()).await.expect("hexadecimal digits have no case");
+    keep_alive(&mut client, &cookie.to_uppercase()).await.expect("hexadecimal digits are accepted in both cases");
     registry.stop().await;
 }
 
 #[tokio::test]
-async fn a_message_past_the_size_limit_is_refused() {
+async fn a_message_above_the_size_limit_is_refused() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let outcome = client.register(asking(&"a".repeat(20_000), "10.0.0.1:7801")).await;
@@ -137,20 +140,20 @@ async fn a_message_past_the_size_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn garbage_and_plain_http_on_the_port_harm_nobody() {
+async fn random_bytes_and_plain_http_do_not_stop_the_server() {
     let registry = Running::start(in_memory()).await;
     let random: Vec<u8> = (0u32..4096).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &random].concat();
     let post = b"POST /p2pdi.v1.Registry/Register HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
     for bytes in [&random[..], &preface, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n", post] {
         let mut stream = TcpStream::connect(registry.address).await.unwrap();
-        // It may close before it has read all of it.
+        // The server may close before it has read everything.
         let _written = stream.write_all(bytes).await;
         let _half = stream.shutdown().await;
         let mut answer = Vec::new();
-        let _read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("closed, not hung");
+        let _read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection is closed");
         let answer = String::from_utf8_lossy(&answer);
-        // A gRPC refusal is an HTTP success with a status that is not 0.
+        // A gRPC error is HTTP 200 with a grpc-status other than 0.
         assert!(!answer.starts_with("HTTP/1.1 200") || answer.contains("grpc-status: 13"), "{answer}");
     }
     for (path, expected) in [("/", "200"), ("/healthz", "200"), ("/readyz", "200"), ("/metrics", "200"), ("/nothing", "404")] {
@@ -171,7 +174,7 @@ async fn get(registry: &Running, path: &str, accept: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_status_page_and_the_metrics_show_peers_and_no_cookie() {
+async fn the_status_page_and_the_metrics_show_peers_and_no_cookies() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let cookie = register(&mut client, "Fff-C", "10.0.0.1:7801").await.cookie;

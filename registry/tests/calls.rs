@@ -56,7 +56,7 @@ async fn a_peer_that_comes_back_gets_its_record_back() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_kept_by_who_shows_it_even_at_a_new_endpoint() {
+async fn a_peer_that_presents_its_cookie_keeps_it_also_at_a_new_endpoint() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
@@ -69,14 +69,14 @@ async fn the_cookie_is_kept_by_who_shows_it_even_at_a_new_endpoint() {
 }
 
 #[tokio::test]
-async fn a_live_name_goes_only_to_the_same_place() {
+async fn a_name_with_a_lease_goes_only_to_the_same_endpoint_and_caller() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
     let refused = assert_refused(client.register(asking("A", "10.0.0.2:7801")).await, Reason::NameTaken);
     let seconds: u64 = metadata(&refused, "retry_after_seconds").unwrap().parse().unwrap();
     assert!((1..=30).contains(&seconds) && refused.message().contains(&format!("{seconds} s")), "{refused:?}");
-    // Another peer's cookie, and one nobody has, are as good as none.
+    // Another peer's cookie and an unknown one count as none.
     let other = register(&mut client, "other", "10.0.0.3:7801").await;
     for cookie in [other.cookie.as_str(), &"0".repeat(32)] {
         assert_refused(client.register(with_cookie(asking("a", "10.0.0.2:7801"), cookie)).await, Reason::NameTaken);
@@ -90,7 +90,7 @@ async fn a_live_name_goes_only_to_the_same_place() {
 }
 
 #[tokio::test]
-async fn a_lease_runs_out_and_the_name_is_free() {
+async fn a_name_is_free_after_its_lease_ran_out() {
     let registry = Running::start(registry::Config { ttl: Duration::from_secs(2), ..in_memory() }).await;
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
@@ -113,7 +113,7 @@ async fn a_lease_runs_out_and_the_name_is_free() {
 }
 
 #[tokio::test]
-async fn load_is_shown_and_is_no_change() {
+async fn load_is_listed_and_does_not_change_the_revision() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let a = register(&mut client, "a", "10.0.0.1:7801").await;
@@ -128,7 +128,7 @@ async fn load_is_shown_and_is_no_change() {
 }
 
 #[tokio::test]
-async fn observers_ask_without_being_seen() {
+async fn observers_query_and_are_not_listed_unless_asked_for() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let a = register(&mut client, "a", "10.0.0.1:7801").await;
@@ -149,7 +149,7 @@ async fn observers_ask_without_being_seen() {
 }
 
 #[tokio::test]
-async fn listings_page_filter_and_sample() {
+async fn listings_are_paged_filtered_and_sampled() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let me = observe(&mut client, "me").await.cookie;
@@ -182,7 +182,7 @@ async fn listings_page_filter_and_sample() {
     distinct.dedup();
     assert_eq!(distinct.len(), 7);
 
-    // A token goes with its query only.
+    // A token is valid only for its query.
     let first = query(&mut client, &me, PQueryRequest { page_size: 10, ..Default::default() }).await.unwrap();
     let page_token = first.next_page_token;
     for (name, token) in [("peer-*", page_token.as_str()), ("", "nonsense"), ("", &page_token.replace(&page_token[..4], "ffff"))]
@@ -194,7 +194,7 @@ async fn listings_page_filter_and_sample() {
 }
 
 #[tokio::test]
-async fn a_delta_tells_what_changed_and_an_old_one_starts_over() {
+async fn a_delta_lists_what_changed_and_one_from_an_unknown_revision_starts_over() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let me = observe(&mut client, "me").await.cookie;
@@ -214,7 +214,7 @@ async fn a_delta_tells_what_changed_and_an_old_one_starts_over() {
 }
 
 #[tokio::test]
-async fn registrations_of_one_name_at_once_end_with_one_holder() {
+async fn concurrent_registrations_of_one_name_end_with_one_holder() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Running::start(in_folder(folder.path())).await;
     let tasks: Vec<_> = (0..20)

@@ -1,4 +1,4 @@
-//! The real program: it survives what may happen to a process and its disk.
+//! The real program: kills, signals, wrong usage, a full disk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -15,14 +15,14 @@ use std::{
 };
 use support::*;
 
-/// Registers and re-registers under names of its own until the registry dies. Keeps what was acknowledged.
+/// Registers new names, each twice, until the registry dies. Collects what was acknowledged.
 async fn storm(mut client: Client, worker: u64, round: u64, acknowledged: Arc<Mutex<HashMap<String, String>>>) {
     for number in 0.. {
         let name = format!("w{worker}-r{round}-{number}");
         let Ok(answer) = client.register(asking(&name, "10.0.0.1:7801")).await else { return };
         let cookie = answer.into_inner().cookie;
         acknowledged.lock().unwrap().insert(name.clone(), cookie.clone());
-        // With its cookie: without, one that is written and not acknowledged would rightly end the cookie before.
+        // With its cookie: without it, a registration that is stored and not acknowledged would replace the cookie.
         let Ok(_) = client.register(with_cookie(asking(&name, "10.0.0.2:7801"), &cookie)).await else { return };
     }
 }
@@ -46,7 +46,7 @@ async fn an_acknowledged_registration_survives_kill_9_at_any_moment() {
         }
         registry = Program::start(folder.path());
         let mut client = registry.client();
-        // All of this round's, and a few of earlier rounds'.
+        // All of this round, and a few of earlier rounds.
         let known = acknowledged.lock().unwrap().clone();
         let this_round = format!("-r{round}-");
         for (name, cookie) in known.iter().filter(|(name, _)| name.contains(&this_round) || random.random_ratio(1, 50)) {
@@ -59,11 +59,11 @@ async fn an_acknowledged_registration_survives_kill_9_at_any_moment() {
         revision = now;
     }
     let total = acknowledged.lock().unwrap().len();
-    assert!(total > 500, "{total} registrations are no storm");
+    assert!(total > 500, "{total} registrations are too few for this test");
 }
 
 #[tokio::test]
-async fn a_first_start_killed_at_any_moment_leaves_a_folder_to_start_in() {
+async fn a_first_start_killed_at_any_moment_can_be_repeated() {
     let mut random = StdRng::seed_from_u64(0x51a7);
     for _ in 0..60 {
         let folder = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ async fn a_first_start_killed_at_any_moment_leaves_a_folder_to_start_in() {
 }
 
 #[tokio::test]
-async fn sigterm_and_ctrl_c_end_it_with_0() {
+async fn sigterm_and_sigint_exit_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let folder = tempfile::tempdir().unwrap();
         let registry = Program::start(folder.path());
@@ -89,9 +89,9 @@ async fn sigterm_and_ctrl_c_end_it_with_0() {
     }
 }
 
-/// A gRPC call whose request never comes, as bytes: HTTP/2's preface, empty settings, and headers that do not end their stream
-/// (RFC 9113, sections 3.4, 6.2 and 6.5), as literals and entries of the static table (RFC 7541, section 6.2.2 and appendix A).
-fn begun_call(method: &str) -> Vec<u8> {
+/// The bytes of a gRPC call whose request message never comes: HTTP/2's preface, empty settings, and headers that do not end their
+/// stream (RFC 9113, sections 3.4, 6.2 and 6.5), as literals and entries of the static table (RFC 7541, section 6.2.2, appendix A).
+fn call_without_message(method: &str) -> Vec<u8> {
     let literal = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
     let (method_post, scheme_http) = ([0x83], [0x86]);
     let fields = [literal(&[0x04], method), literal(&[0x01], "a"), literal(&[0x0f, 0x10], "application/grpc")].concat();
@@ -101,19 +101,19 @@ fn begun_call(method: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_exits_at_once() {
     use tokio::io::AsyncWriteExt as _;
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(folder.path());
     command.args(["--grace", "1h"]);
     let registry = Program::spawn(command);
-    // A request that never ends keeps the first signal waiting.
+    // The first signal waits for this call.
     let mut slow = tokio::net::TcpStream::connect(registry.address).await.unwrap();
-    slow.write_all(&begun_call("/p2pdi.v1.Registry/Register")).await.unwrap();
+    slow.write_all(&call_without_message("/p2pdi.v1.Registry/Register")).await.unwrap();
     register(&mut registry.client(), "a", "10.0.0.1:7801").await;
     registry.signal(Signal::TERM);
     let address = registry.address;
-    eventually("it no longer accepts", || async move { tokio::net::TcpStream::connect(address).await.err() }).await;
+    eventually("no more connections are accepted", || async move { tokio::net::TcpStream::connect(address).await.err() }).await;
     registry.signal(Signal::TERM);
     let (status, said) = registry.ended().await;
     assert_eq!(status.code(), Some(130), "{said}");
@@ -132,7 +132,7 @@ async fn a_state_folder_in_use_is_refused_with_a_hint() {
 }
 
 #[tokio::test]
-async fn wrong_usage_ends_with_2() {
+async fn wrong_usage_exits_with_2() {
     for arguments in [["--ttl", "0s"], ["--ttl", "soon"], ["--listen", "nowhere"], ["--no-such", "flag"], ["--max-peers", "0"]] {
         let outcome = std::process::Command::new(env!("CARGO_BIN_EXE_registry")).args(arguments).output().unwrap();
         assert_eq!(outcome.status.code(), Some(2), "{arguments:?}");
@@ -140,7 +140,7 @@ async fn wrong_usage_ends_with_2() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_refuses_registrations_and_loses_none() {
+async fn with_a_full_disk_registrations_are_refused_and_none_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let mount = |arguments: &[&str]| {
         let outcome =
@@ -162,7 +162,7 @@ async fn a_disk_that_is_full_refuses_registrations_and_loses_none() {
         .and_then(|mut file| std::io::Write::write_all(&mut file, &[0; 4096]))
         .is_ok()
     {}
-    // What fits into pages that the file has already may still succeed.
+    // Registrations that fit into free pages of the file may still succeed.
     let mut accepted = Vec::new();
     let mut refused = Vec::new();
     for number in 0..20_000 {
@@ -181,7 +181,7 @@ async fn a_disk_that_is_full_refuses_registrations_and_loses_none() {
     assert_eq!(refused.len(), 5, "the disk never filled up");
     keep_alive(&mut client, &before.cookie).await.expect("it goes on serving");
     std::fs::remove_file(&filler).unwrap();
-    let after = eventually("it recovers when there is room", || {
+    let after = eventually("it recovers when there is space", || {
         let mut client = client.clone();
         async move { client.register(asking("after", "10.0.0.1:7801")).await.ok() }
     });
@@ -196,7 +196,7 @@ async fn a_disk_that_is_full_refuses_registrations_and_loses_none() {
     let me = register(&mut client, "me", "10.0.0.1:1").await.cookie;
     for name in refused {
         let seen = query(&mut client, &me, PQueryRequest { name, ..Default::default() }).await.unwrap();
-        assert!(seen.peers.is_empty(), "refused, and there all the same: {:?}", seen.peers);
+        assert!(seen.peers.is_empty(), "it was refused and is listed: {:?}", seen.peers);
     }
     drop(registry);
     assert!(mount(&["umount"]));

@@ -1,4 +1,4 @@
-//! What outlives a restart, and what must never be written down.
+//! What survives a restart, and what must never be written to a file or a log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, process::Stdio, time::Duration};
 use support::*;
 
 #[tokio::test]
-async fn records_cookies_and_leases_outlive_a_restart() {
+async fn records_cookies_and_leases_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let config = registry::Config { ttl: Duration::from_secs(5), ..in_folder(folder.path()) };
     let registry = Running::start(config.clone()).await;
@@ -45,7 +45,7 @@ async fn records_cookies_and_leases_outlive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_registry_that_lost_its_state_knows_an_old_revision_for_another_s() {
+async fn a_registry_that_lost_its_state_starts_over_for_a_revision_from_before() {
     let registry = Running::start(in_memory()).await;
     let seen = register(&mut registry.client(), "a", "10.0.0.1:7801").await.revision;
     registry.stop().await;
@@ -63,7 +63,7 @@ async fn a_registry_that_lost_its_state_knows_an_old_revision_for_another_s() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_before_a_crash_stays_so_and_a_running_one_gets_a_whole_ttl() {
+async fn after_a_crash_an_expired_lease_stays_expired_and_a_running_one_gets_a_whole_ttl() {
     let folder = tempfile::tempdir().unwrap();
     let start = || {
         let mut command = command(folder.path());
@@ -84,8 +84,8 @@ async fn a_lease_that_ran_out_before_a_crash_stays_so_and_a_running_one_gets_a_w
         }
     })
     .await;
-    // Its mark is written soon, though nobody waits for it.
-    eventually("the expiry is on disk", || {
+    // It is stored soon, though no caller waits for it.
+    eventually("the expiry is stored", || {
         let address = registry.address;
         async move {
             let metrics = http_get(address, "/metrics").await;
@@ -112,7 +112,7 @@ async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_damaged_file_stops_the_start_and_is_left_where_it_is() {
+async fn a_damaged_file_is_an_error_at_the_start_and_stays_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(registry::store::FILE_NAME);
     fs::write(&file, "somebody's letters\n").unwrap();
@@ -120,14 +120,14 @@ async fn a_damaged_file_stops_the_start_and_is_left_where_it_is() {
     let said = String::from_utf8(outcome.stderr).unwrap();
     assert_eq!(outcome.status.code(), Some(1), "{said}");
     assert!(said.contains("move it away"), "{said}");
-    // Whatever the store had to say comes before.
+    // Log lines come before.
     let last: Vec<_> = said.lines().rev().take(2).collect();
     assert!(last[0].starts_with("hint: ") && last[1].starts_with("error: "), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "somebody's letters\n");
 }
 
 #[tokio::test]
-async fn a_state_folder_that_cannot_be_stops_the_start() {
+async fn an_unusable_state_folder_is_an_error_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
@@ -165,7 +165,7 @@ async fn cookies_are_in_no_log_and_no_file() {
     .await;
     drop(registry);
     let logged = fs::read_to_string(&log).unwrap();
-    assert!(logged.contains("peer-0") && logged.contains("TRACE"), "the log was not there to look at");
+    assert!(logged.contains("peer-0") && logged.contains("TRACE"), "the log is empty");
     let state = fs::read(folder.path().join("state").join(registry::store::FILE_NAME)).unwrap();
     for cookie in cookies {
         assert!(!logged.contains(&cookie), "a cookie is in the log: {:?}", logged.lines().find(|line| line.contains(&cookie)));

@@ -1,4 +1,4 @@
-//! Registries to call: in this process, and as the real program.
+//! Registries under test: in this process, and as the real program.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
@@ -114,7 +114,7 @@ pub fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Status>, reason: Re
     status
 }
 
-/// Tries again until it is so.
+/// Repeats `check` until it gives a value.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -148,7 +148,7 @@ impl Program {
         Self::spawn_as_is(command)
     }
 
-    /// With standard error as the command has it.
+    /// Without a pipe for standard error.
     pub fn spawn_as_is(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -156,7 +156,7 @@ impl Program {
         let Some(address) = line.strip_prefix("listening on ") else {
             let mut said = String::new();
             child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
-            panic!("it said {line:?} and {said:?}");
+            panic!("it printed {line:?} and {said:?}");
         };
         Self { address: address.trim().parse().unwrap(), child }
     }
@@ -180,7 +180,7 @@ impl Program {
         self.child.id()
     }
 
-    /// Waits for its end: how it ended, and what it said on standard error.
+    /// Waits for its end. Gives its exit status and its standard error.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         let until = Instant::now() + PATIENCE;
         let status = loop {
@@ -198,7 +198,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended before.
+        // It may have ended already.
         let _ended = self.child.kill();
         let _status = self.child.wait();
     }
