@@ -1,8 +1,11 @@
 //! NATS as a yardstick: its server as it comes, and the client that its users use.
 
-use crate::programs::{Process, patience, program_of_ours};
+use crate::programs::{Process, START_TIMEOUT, patience, program_of_ours};
 use async_nats::{Client, ConnectOptions};
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
 use tempfile::TempDir;
 use tokio_stream::StreamExt as _;
 
@@ -50,7 +53,9 @@ impl NatsServer {
         let child = program_of_ours(&std::env::current_exe().unwrap()).args([RESPOND, &self.url]).spawn().unwrap();
         let process = Process(child);
         // Refused at once as long as nobody listens.
+        let begun = Instant::now();
         while client.request(ASKED, "ready".into()).await.is_err() {
+            assert!(begun.elapsed() < START_TIMEOUT, "the responder does not listen");
             tokio::task::yield_now().await;
         }
         process

@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ticks of /proc/PID/stat in a second, on every Linux in use.
 const TICKS: f64 = 100.0;
 

@@ -69,5 +69,8 @@ mod rpc;
 
 pub use config::ControlFrom;
 pub use discovery::Bootnode;
+#[cfg(all(feature = "http", any(test, feature = "fuzzing")))]
+#[doc(hidden)]
+pub use http::check_any_form;
 pub use inbox::{Message, Reply};
 pub use peer::{Delivery, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo};

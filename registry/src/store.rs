@@ -12,6 +12,9 @@ mod slots;
 mod conformance;
 
 pub use backend::{Store, WriteError};
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use codec::check_any_bytes;
 pub use embedded::Embedded;
 pub use error::StoreError;
 pub use file::FILE_NAME;

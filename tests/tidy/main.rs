@@ -88,6 +88,11 @@ fn is_test(path: &str) -> bool {
     path.starts_with("tests/") || path.contains("/tests/") || IN_PRODUCT.contains(path)
 }
 
+/// Files of the four crates that the product compiles.
+fn is_product(path: &str) -> bool {
+    !is_test(path) && CRATES.iter().any(|(_, folder)| path.starts_with(&format!("{folder}/")))
+}
+
 /// Sources of the product whose path begins with one of these.
 fn below<'a>(sources: &'a BTreeMap<String, Source>, paths: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a Source)> {
     for path in paths {

@@ -115,3 +115,59 @@ fn tests_bind_no_fixed_port() {
 fn test_tokens(path: &str, source: &Source) -> TokenStream {
     if is_test(path) { source.tokens() } else { source.tests.clone() }
 }
+
+#[test]
+fn the_product_is_the_same_under_test() {
+    for (path, source) in sources().iter().filter(|(path, _)| super::is_product(path)) {
+        each_run(source.tokens(), &mut |run| {
+            for (at, token) in run.iter().enumerate() {
+                let Some(predicate) = group(run.get(at + 1), Delimiter::Parenthesis).filter(|_| is_name(Some(token), "cfg"))
+                else {
+                    continue;
+                };
+                assert!(!is_negated_test(predicate.stream(), false), "{path}:{} leaves something out under test", line(token));
+            }
+            for window in run.windows(3) {
+                let is_macro = is_name(window.first(), "cfg") && is_mark(window.get(1), '!');
+                let Some(predicate) = group(window.get(2), Delimiter::Parenthesis).filter(|_| is_macro) else { continue };
+                let mut asks = false;
+                each_run(predicate.stream(), &mut |run| asks |= run.iter().any(|token| is_name(Some(token), "test")));
+                assert!(!asks, "{path}:{} asks cfg!(test); pass a parameter", line(&window[0]));
+            }
+        });
+    }
+}
+
+/// Whether `test` stands within `not(…)`.
+fn is_negated_test(predicate: TokenStream, negated: bool) -> bool {
+    let tokens: Vec<_> = predicate.into_iter().collect();
+    tokens.iter().enumerate().any(|(at, token)| match token {
+        TokenTree::Group(group) => is_negated_test(group.stream(), negated || (at > 0 && is_name(tokens.get(at - 1), "not"))),
+        token => negated && is_name(Some(token), "test"),
+    })
+}
+
+/// What gives up, when it stands in the same function.
+const DEADLINES: [&str; 6] = ["timeout", "within", "eventually", "until", "elapsed", "Instant"];
+
+#[test]
+fn tests_that_spin_have_a_deadline() {
+    for (path, source) in sources() {
+        let tokens = if path.contains("benches/") { source.tokens() } else { test_tokens(&path, &source) };
+        each_run(tokens, &mut |run| {
+            for (at, token) in run.iter().enumerate().filter(|(_, token)| is_name(Some(token), "fn")) {
+                let body = run[at..].iter().find_map(|token| group(Some(token), Delimiter::Brace));
+                let mut names = std::collections::BTreeSet::new();
+                each_run(body.map(Group::stream).unwrap_or_default(), &mut |run| {
+                    names.extend(run.iter().filter_map(|token| match token {
+                        TokenTree::Ident(name) => Some(name.to_string()),
+                        _ => None,
+                    }));
+                });
+                let has = |of: &[&str]| of.iter().any(|name| names.contains(*name));
+                let spins = has(&["loop", "while"]) && has(&["yield_now", "spin_loop", "sleep", "park_timeout"]);
+                assert!(!spins || has(&DEADLINES), "{path}:{} spins without a deadline", line(token));
+            }
+        });
+    }
+}

@@ -79,9 +79,33 @@ impl Fields {
     }
 }
 
+/// For any query and form: reading them does not panic, and the values that are read say the same when they are encoded again. For tests
+/// and fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::expect_used, reason = "what it finds is a fault")]
+pub fn check_any_form(query: &str, form: &str) {
+    const KNOWN: &[&str] = &["name", "message", "kind"];
+    let Ok(fields) = Fields::parse(&[query, form], KNOWN) else { return };
+    let encode = |(name, value): (&&str, &String)| {
+        let value: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        format!("{name}={value}")
+    };
+    let again = fields.0.iter().map(encode).collect::<Vec<_>>().join("&");
+    assert_eq!(Fields::parse(&[&again], KNOWN).expect("what was encoded can be read"), fields);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(query in any::<String>(), form in "((name|message|kind|%[0-9a-g]{0,2}|[+&=é]){0,3}[=&]){0,4}") {
+            check_any_form(&query, &form);
+            check_any_form("", &form);
+        }
+    }
 
     const KNOWN: &[&str] = &["name", "message"];
 

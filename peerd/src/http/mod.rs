@@ -11,6 +11,9 @@ mod response;
 mod state;
 mod text;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fields::check_any_form;
+
 use crate::rpc::Services;
 use axum::{Router, middleware, response::Response, routing::get};
 use p2pdi::{metrics::Metrics, server::security_headers};

@@ -261,9 +261,12 @@ mod tests {
         };
         let first = deliver();
         // Until it is being handled: then nothing can push it out any more.
-        while Arc::strong_count(handlers.0.handlers().get(&"SLOW".parse().unwrap()).unwrap()) == 1 {
-            tokio::task::yield_now().await;
-        }
+        let is_handled = async {
+            while Arc::strong_count(handlers.0.handlers().get(&"SLOW".parse().unwrap()).unwrap()) == 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), is_handled).await.expect("the first message is handled");
         let mut waiting: std::collections::VecDeque<_> = (0..1_100).map(|_| deliver()).collect();
         assert_eq!(inbox.status().dropped, 101);
         go.send_replace(true);

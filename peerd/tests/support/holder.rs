@@ -1,6 +1,6 @@
 //! A holder that answers GetRFC as a script says.
 
-use super::{document::Sample, source};
+use super::{PATIENCE, document::Sample, source};
 use p2pdi::v1::{
     Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
     PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
@@ -182,7 +182,9 @@ impl Peer for Scripted {
                     Step::Fail(status) => Err(status)?,
                     Step::Stall => std::future::pending().await,
                     Step::Until(is_so) => {
+                        let begun = Instant::now();
                         while !is_so() {
+                            assert!(begun.elapsed() < PATIENCE, "timed out waiting for a step of the script");
                             tokio::time::sleep(Duration::from_millis(5)).await;
                         }
                     }

@@ -74,3 +74,54 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
         active: stored.active,
     })
 }
+
+/// For any bytes: reading them does not panic, and what is read is written and read again as the same. For tests and fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::expect_used, reason = "what it finds is a fault")]
+pub fn check_any_bytes(bytes: &[u8]) {
+    if let Ok(peer) = decode(bytes) {
+        let written = encode(&peer);
+        let again = decode(&written).expect("what was written can be read");
+        assert_eq!(encode(&again), written);
+        let wall_ms = peer.last_registered_ms;
+        let mut registrations = peer.registrations.clone();
+        registrations.add(wall_ms);
+        assert!(registrations.count(wall_ms) > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    /// Mostly as long as it should be.
+    fn sixteen() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![9 => vec(any::<u8>(), 16), 1 => vec(any::<u8>(), 0..20)]
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+            check_any_bytes(&bytes);
+        }
+
+        #[test]
+        fn any_fields_are_read_or_refused(
+            name in "[a-z]{1,3}(\\.[a-z-]{0,3})?",
+            port in any::<u16>(),
+            (labels, address) in (prop_oneof![Just(vec![]), vec(0_u8..3, 0..8)], sixteen()),
+            (id, cookie_hash) in (sixteen(), sixteen()),
+            times in any::<[u64; 3]>(),
+            registrations in vec(any::<u32>(), 0..6),
+            active in any::<bool>(),
+        ) {
+            let stored = Stored {
+                name, endpoint: format!("host:{port}"), labels, id, cookie_hash, address,
+                first_registered_ms: times[0], last_registered_ms: times[1], last_active_ms: times[2],
+                registrations, active,
+            };
+            check_any_bytes(&stored.encode_to_vec());
+        }
+    }
+}

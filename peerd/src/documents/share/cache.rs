@@ -352,3 +352,45 @@ fn checksum(name: &str, value: &[u8]) -> [u8; CHECKSUM_BYTES] {
     bytes.extend(value);
     ContentHash::of(&bytes).as_bytes().first_chunk().copied().unwrap_or_default()
 }
+
+/// For any bytes in the place of an entry: reading them does not panic, with the right checksum or a wrong one, and what is read is
+/// written again as the same bytes. For tests and fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::expect_used, reason = "what it finds is a fault")]
+pub fn check_any_entry(bytes: &[u8]) {
+    const NAME: &str = "a/document.txt";
+    let _refused = decode(NAME, bytes);
+    let value = [checksum(NAME, bytes).as_slice(), bytes].concat();
+    let Some((fingerprint, CachedFile { hash, title })) = decode(NAME, &value) else { return };
+    if let Some(title) = title {
+        let name = p2pdi::document::DocumentName::parse(NAME).expect("a valid name");
+        let document = SharedDocument {
+            name,
+            number: None,
+            title,
+            size: fingerprint.size,
+            hash,
+            modified: fingerprint.modified(),
+            fingerprint,
+        };
+        assert_eq!(encode(&document), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_as_an_entry_or_refused(bytes in vec(any::<u8>(), 0..120)) {
+            check_any_entry(&bytes);
+        }
+
+        #[test]
+        fn any_title_is_read_or_made_again(fixed in vec(any::<u8>(), 64), title in vec(any::<u8>(), 0..6)) {
+            check_any_entry(&[fixed.as_slice(), &TITLE_RULES.to_le_bytes(), &title].concat());
+        }
+    }
+}

@@ -19,6 +19,9 @@ mod state;
 pub mod title;
 mod watch;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use cache::check_any_entry;
 pub use config::{KEEP_MISSING, QUIET, RESCAN_EVERY, ShareConfig, ShareError};
 pub use document::{Fingerprint, SharedDocument};
 pub use index::Index;
