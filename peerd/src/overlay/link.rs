@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{PeerId, Time};
+use super::{PeerId, Time, TokenBucket};
 
 /// A side with nothing to say pings this often: a little more seldom than beacons come, so that in a
 /// network that works none is sent. A guess.
@@ -49,56 +49,6 @@ pub fn keep(me: PeerId, other: PeerId, existing_dialled: bool, new_dialled: bool
     if existing_dialled == new_dialled || new_dialled == (me < other) { Keep::New } else { Keep::Existing }
 }
 
-/// A token bucket that may go into debt.
-#[derive(Clone, Debug)]
-pub struct Bucket {
-    per_second: u32,
-    most: u32,
-    /// Millionths of a token. Negative: debt.
-    level: i64,
-    at: Time,
-}
-
-const MICRO: i64 = 1_000_000;
-
-impl Bucket {
-    /// Holds one second's worth, and starts full.
-    pub fn new(per_second: u32, now: Time) -> Self {
-        Self::holding(per_second, per_second, now)
-    }
-
-    /// Holds `most` tokens, and starts full.
-    pub fn holding(most: u32, per_second: u32, now: Time) -> Self {
-        Self { per_second, most, level: i64::from(most) * MICRO, at: now }
-    }
-
-    /// Takes a token if there is one.
-    pub fn try_take(&mut self, now: Time) -> bool {
-        self.take(0, now);
-        let has = self.level >= MICRO;
-        if has {
-            self.level -= MICRO;
-        }
-        has
-    }
-
-    /// Takes `tokens`, on credit if need be, and says how long until the debt is paid (zero: none).
-    pub fn take(&mut self, tokens: u32, now: Time) -> Duration {
-        let gone = now.saturating_sub(self.at);
-        self.at = self.at.max(now);
-        let full = i64::from(self.most) * MICRO;
-        let micros = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
-        let gained = micros.saturating_mul(i64::from(self.per_second));
-        self.level = self.level.saturating_add(gained).min(full);
-        self.level = self.level.saturating_sub(i64::from(tokens) * MICRO);
-        if self.level >= 0 {
-            return Duration::ZERO;
-        }
-        let owed = self.level.unsigned_abs();
-        Duration::from_micros(owed / u64::from(self.per_second.max(1)))
-    }
-}
-
 /// What to do with a frame that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -114,8 +64,8 @@ pub enum Verdict {
 struct Health {
     heard: Time,
     sent: Time,
-    frames: Bucket,
-    bytes: Bucket,
+    frames: TokenBucket,
+    bytes: TokenBucket,
 }
 
 /// The state of all links, as far as it does not depend on what is said on them.
@@ -140,8 +90,8 @@ impl Links {
         let health = Health {
             heard: now,
             sent: now,
-            frames: Bucket::new(FRAMES_PER_SECOND, now),
-            bytes: Bucket::new(BYTES_PER_SECOND, now),
+            frames: TokenBucket::new(FRAMES_PER_SECOND, now),
+            bytes: TokenBucket::new(BYTES_PER_SECOND, now),
         };
         self.links.insert(peer, health);
     }
@@ -263,15 +213,5 @@ mod tests {
         assert_eq!(links.heard(other, 100, Time::ZERO), Some(Verdict::Pass));
         let later = Duration::from_secs(3);
         assert_eq!(links.heard(flooder, 100, later), Some(Verdict::Pass));
-    }
-
-    #[test]
-    fn a_bucket_bears_any_clock_and_any_size() {
-        let mut bucket = Bucket::new(u32::MAX, Time::ZERO);
-        for now in [Time::MAX, Time::ZERO, Duration::from_secs(1)] {
-            for _ in 0..3 {
-                bucket.take(u32::MAX, now);
-            }
-        }
     }
 }

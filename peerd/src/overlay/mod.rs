@@ -17,150 +17,27 @@
 
 pub mod link;
 pub mod membership;
+mod message;
+mod misbehaviour;
 pub mod partitions;
 pub mod plumtree;
 pub mod routing;
+mod time;
+mod token_bucket;
 pub mod wire;
-
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng;
 
 use link::{Finding, Links, Verdict};
 use membership::Membership;
+pub use message::{Action, CloseReason, Event, Message};
+pub use misbehaviour::Misbehaviour;
 pub use p2pdi::{contact::Contact, id::PeerId};
 use partitions::Partitions;
-use plumtree::{Gossip, MessageId, Plumtree};
-
-/// Time since a start of the driver's choosing; never goes back.
-pub type Time = Duration;
-
-/// What one peer says to another on a link, after both have said hello.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// About the link itself.
-    Link(link::Message),
-    /// About who is linked to whom.
-    Membership(membership::Message),
-    /// About broadcasts.
-    Plumtree(plumtree::Message),
-    /// About islands.
-    Partitions(partitions::Message),
-}
-
-/// Why a frame was dropped and its sender named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Misbehaviour {
-    /// Not a frame, or with a field that cannot be.
-    #[error("sent a frame that cannot be read")]
-    Unreadable,
-    /// A message longer than is taken; what follows it cannot be found.
-    #[error("sent a frame past the limit")]
-    FrameTooLong,
-    /// A greeting that cannot be true.
-    #[error("greeted with what cannot be")]
-    WrongGreeting,
-    /// More contacts than a message may carry.
-    #[error("sent more contacts than a message may carry")]
-    TooManyContacts,
-    /// More ids than a message may carry.
-    #[error("sent more ids than a message may carry")]
-    TooManyIds,
-    /// A shuffle that did not come the way it says.
-    #[error("sent a shuffle that did not come the way it says")]
-    BadPath,
-    /// A broadcast past [`plumtree::MAX_PAYLOAD`].
-    #[error("sent a broadcast past the limit")]
-    PayloadTooLong,
-    /// Advertised many broadcasts and did not give them.
-    #[error("advertised broadcasts and did not give them")]
-    BrokenPromises,
-    /// Kept sending although it was throttled.
-    #[error("sent more than its share")]
-    Flooding,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Both sides have said hello on a new link. If there was one to this peer already, this is the
-    /// one that stays (see [`link::keep`]), and no [`Event::LinkDown`] is given for the other.
-    LinkUp {
-        /// Who is at the other end, by its hello.
-        peer: Contact,
-        /// Which of its lives.
-        incarnation: u64,
-        /// This side dialled.
-        dialled: bool,
-    },
-    /// A link ended, but not by [`Action::Close`].
-    LinkDown {
-        /// Who was at the other end.
-        peer: PeerId,
-    },
-    /// An [`Action::Dial`] came to nothing.
-    DialFailed {
-        /// Who was to be dialled.
-        peer: PeerId,
-    },
-    /// A frame arrived.
-    Received {
-        /// From whom.
-        from: PeerId,
-        /// What it said; `None` if that could not be read.
-        message: Option<Message>,
-        /// Its size in bytes on the wire.
-        bytes: usize,
-    },
-    /// The answer to [`Action::AskForPeers`], or peers that turned up by themselves (LAN).
-    PeersFound(Vec<Contact>),
-    /// A person or a bootnode list wants this peer as a neighbour.
-    Join(Contact),
-    /// This peer, lost before, may be of another island by now: see whether it is there, and compare roots.
-    Meet(Contact),
-    /// The time of [`Overlay::next_deadline`] has come.
-    Tick,
-    /// Say goodbye; nothing but closing of links follows.
-    Leave,
-}
-
-/// What is to be done. In order, for each peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Make a link to this peer, and say [`Event::LinkUp`] or [`Event::DialFailed`] in the end.
-    Dial(Contact),
-    /// Close the link, after sending what was to be sent on it.
-    Close(PeerId, CloseReason),
-    /// Send this frame.
-    Send(PeerId, Message),
-    /// Read nothing from this link for so long.
-    Pause(PeerId, Duration),
-    /// A broadcast arrived, for the first time.
-    Deliver {
-        /// Which neighbour brought it.
-        from: PeerId,
-        /// The broadcast.
-        gossip: Gossip,
-    },
-    /// A peer became a neighbour.
-    NeighbourUp(Contact),
-    /// A peer is no longer a neighbour.
-    NeighbourDown(PeerId),
-    /// Find about this many peers at random from the registry, and the bootnodes, and say [`Event::PeersFound`].
-    AskForPeers(usize),
-    /// Drop, count and log it; a driver may close the link of who is named often.
-    Misbehaved(PeerId, Misbehaviour),
-}
-
-/// Why a link is to be closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// It is not needed (any more).
-    Unneeded,
-    /// Nothing was heard on it for [`link::DEAD_AFTER`].
-    Silent,
-}
+use plumtree::{MessageId, Plumtree};
+pub use time::Time;
+pub use token_bucket::TokenBucket;
 
 /// All numbers that are the same in a network.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,7 @@ mod tests;
 
 pub use message::{Action, Message, Relay, RelayReply, RouteId};
 
-use crate::overlay::{Time, link::Bucket};
+use crate::overlay::{Time, TokenBucket};
 use p2pdi::{contact::Contact, id::PeerId, name::PeerName};
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -109,7 +109,7 @@ pub struct Routing {
     of_links: BTreeMap<PeerId, usize>,
     ways: BTreeMap<PeerName, KnownWay>,
     /// What each link may still ask.
-    seekers: BTreeMap<PeerId, Bucket>,
+    seekers: BTreeMap<PeerId, TokenBucket>,
     relayed: u64,
     /// Another peer has this one's name, and gets the messages for it.
     yields: bool,
@@ -352,7 +352,7 @@ impl Routing {
     ) {
         // Asking the one peer it is for costs the network nothing; asking all others does.
         let linked = neighbours.iter().any(|contact| contact.name() == to);
-        let allowed = linked || self.seekers.entry(from).or_insert_with(|| Bucket::new(SEEKS_PER_SECOND, now)).try_take(now);
+        let allowed = linked || self.seekers.entry(from).or_insert_with(|| TokenBucket::new(SEEKS_PER_SECOND, now)).try_take(now);
         if self.is_mine(to) {
             out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()), busy: false }));
         } else if self.routes.contains_key(&id) {

@@ -32,7 +32,7 @@ pub use config::{Config, MAX_CONTACTS, MAX_WALK};
 pub use message::{Action, Event, Message};
 pub use passive::PassiveView;
 
-use super::{Contact, Misbehaviour, PeerId, Time, link::Bucket};
+use super::{Contact, Misbehaviour, PeerId, Time, TokenBucket};
 
 /// Who made the link to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ struct Link {
     dialled: bool,
     since: Time,
     /// For contacts that the other side names.
-    contacts: Bucket,
+    contacts: TokenBucket,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub struct Membership {
     passive: PassiveView,
     links: BTreeMap<PeerId, Link>,
     pending: BTreeMap<PeerId, Pending>,
-    displacements: Bucket,
+    displacements: TokenBucket,
     /// Who was put out for another, and when it last asked: it puts out nobody in turn, or peers that have only this one to turn to
     /// would put out each other for ever.
     displaced: IndexMap<PeerId, Time>,
@@ -138,7 +138,7 @@ impl Membership {
             passive: PassiveView::new(config.passive),
             links: BTreeMap::new(),
             pending: BTreeMap::new(),
-            displacements: Bucket::new(config.displacements_per_second, now),
+            displacements: TokenBucket::new(config.displacements_per_second, now),
             displaced: IndexMap::new(),
             unreachable: IndexMap::new(),
             next_shuffle: now + config.hungry_shuffle_interval,
@@ -280,7 +280,7 @@ impl Membership {
             neighbour.contact = contact.clone();
         }
         self.unreachable.swap_remove(&peer);
-        let contacts = Bucket::holding(CONTACTS_AT_ONCE, CONTACTS_PER_SECOND, now);
+        let contacts = TokenBucket::holding(CONTACTS_AT_ONCE, CONTACTS_PER_SECOND, now);
         let link = Link { contact, incarnation, dialled, since: now, contacts };
         self.links.insert(peer, link);
         if self.pending.contains_key(&peer) {

@@ -37,7 +37,7 @@ pub use store::{Kept, Store};
 pub use tree::{Beacon, Root, Tree};
 pub use window::{WINDOW, Windows};
 
-use super::{Misbehaviour, PeerId, Time, link::Bucket};
+use super::{Misbehaviour, PeerId, Time, TokenBucket};
 
 #[derive(Debug)]
 struct Edge {
@@ -51,7 +51,7 @@ struct Edge {
     advertised_from: Time,
     broken_promises: u32,
     /// For origins that nobody has brought before.
-    new_origins: Bucket,
+    new_origins: TokenBucket,
 }
 
 impl Edge {
@@ -62,7 +62,7 @@ impl Edge {
             adverts: Vec::new(),
             advertised_from,
             broken_promises: 0,
-            new_origins: Bucket::holding(NEW_ORIGINS_AT_ONCE, NEW_ORIGINS_PER_SECOND, now),
+            new_origins: TokenBucket::holding(NEW_ORIGINS_AT_ONCE, NEW_ORIGINS_PER_SECOND, now),
         }
     }
 

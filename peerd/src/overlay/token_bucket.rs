@@ -1,0 +1,70 @@
+//! A token bucket, for rates of frames, bytes, contacts and requests.
+
+use std::time::Duration;
+
+use super::Time;
+
+/// A token bucket that may go into debt.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    per_second: u32,
+    most: u32,
+    /// Millionths of a token. Negative: debt.
+    level: i64,
+    at: Time,
+}
+
+const MICRO: i64 = 1_000_000;
+
+impl TokenBucket {
+    /// Holds one second's worth, and starts full.
+    pub fn new(per_second: u32, now: Time) -> Self {
+        Self::holding(per_second, per_second, now)
+    }
+
+    /// Holds `most` tokens, and starts full.
+    pub fn holding(most: u32, per_second: u32, now: Time) -> Self {
+        Self { per_second, most, level: i64::from(most) * MICRO, at: now }
+    }
+
+    /// Takes a token if there is one.
+    pub fn try_take(&mut self, now: Time) -> bool {
+        self.take(0, now);
+        let has = self.level >= MICRO;
+        if has {
+            self.level -= MICRO;
+        }
+        has
+    }
+
+    /// Takes `tokens`, on credit if need be, and says how long until the debt is paid (zero: none).
+    pub fn take(&mut self, tokens: u32, now: Time) -> Duration {
+        let gone = now.saturating_sub(self.at);
+        self.at = self.at.max(now);
+        let full = i64::from(self.most) * MICRO;
+        let micros = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
+        let gained = micros.saturating_mul(i64::from(self.per_second));
+        self.level = self.level.saturating_add(gained).min(full);
+        self.level = self.level.saturating_sub(i64::from(tokens) * MICRO);
+        if self.level >= 0 {
+            return Duration::ZERO;
+        }
+        let owed = self.level.unsigned_abs();
+        Duration::from_micros(owed / u64::from(self.per_second.max(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_bears_any_clock_and_any_size() {
+        let mut bucket = TokenBucket::new(u32::MAX, Time::ZERO);
+        for now in [Time::MAX, Time::ZERO, Duration::from_secs(1)] {
+            for _ in 0..3 {
+                bucket.take(u32::MAX, now);
+            }
+        }
+    }
+}
