@@ -3,6 +3,7 @@
 use super::{
     announcement::{SERVICE, Scope, announce, read, scope},
     events::LanEvents,
+    interfaces::{InterfaceCache, interfaces},
     lan_peers::{LanEvent, Load},
 };
 use crate::overlay::PeerId;
@@ -10,28 +11,19 @@ use if_addrs::Interface;
 use mdns_sd::{DaemonEvent, Metrics, Receiver, ServiceDaemon, ServiceEvent};
 use p2pdi::backoff::Backoff;
 use p2pdi::{contact::Contact, endpoint::Endpoint, field::Quoted};
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// Sightings that may wait for the mesh; past it no more are read. A guess: all of a LAN at once.
-const SIGHTS_MAX: usize = 256;
 /// How often the announcement is brought up to date at most: RFC 6762, section 8.4, wants no more than ten changes a minute.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 /// An announcement takes a second: three probes, 250 ms apart (RFC 6762, section 8.1). One that takes longer than this has failed.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(10);
 /// How often all that are there are looked through again: one of them may have found no room before.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(300);
-/// How long one look at this machine's interfaces serves.
-const INTERFACES_FRESH: Duration = Duration::from_secs(5);
 /// Records of others kept: three or four for each of [`super::lan_peers::NEARBY_MAX`] peers, on several interfaces. With more, somebody floods
 /// the LAN, and all are dropped.
 const RECORDS_MAX: i64 = 8_192;
@@ -71,8 +63,8 @@ enum Interrupted {
 impl Lan {
     /// The peer `me`, which listens on `bound`; `advertised` is what its user wants others to dial.
     pub(crate) fn new(me: Contact, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
-        let (tell, sights) = mpsc::channel(SIGHTS_MAX);
-        (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, LanEvents(sights))
+        let (tell, events) = LanEvents::channel();
+        (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, events)
     }
 
     /// Announces and listens until `stop`, then says goodbye. `busy` is asked now and then.
@@ -148,7 +140,7 @@ impl Lan {
         let mut update = interval(UPDATE_INTERVAL);
         update.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut review = Instant::now() + REVIEW_INTERVAL;
-        let mut own = Own::default();
+        let mut own = InterfaceCache::default();
         loop {
             tokio::select! {
                 event = seen.recv_async() => match event {
@@ -190,7 +182,7 @@ impl Lan {
         }
     }
 
-    async fn on_seen(&mut self, event: ServiceEvent, own: &mut Own) {
+    async fn on_seen(&mut self, event: ServiceEvent, own: &mut InterfaceCache) {
         let sight = match event {
             ServiceEvent::ServiceResolved(service) => match read(&service, own.interfaces()) {
                 Ok(sighting) if sighting.contact.id() == self.me.id() => return,
@@ -253,45 +245,6 @@ async fn records(daemon: &ServiceDaemon) -> i64 {
 
 async fn answered<T>(answer: &Receiver<T>) -> Option<T> {
     timeout(GOODBYE_TIMEOUT, answer.recv_async()).await.ok()?.ok()
-}
-
-fn interfaces() -> Vec<Interface> {
-    if_addrs::get_if_addrs().unwrap_or_default()
-}
-
-/// Where others on the LAN reach a peer that listens on a wildcard: the address towards the others of the multicast group, or else any
-/// that this machine has on a network.
-pub(crate) fn address_on_the_lan(v6_too: bool) -> Option<IpAddr> {
-    let is_usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-        IpAddr::V6(ip) => v6_too && !ip.is_loopback() && !ip.is_unicast_link_local(),
-    };
-    let towards = || {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-        // Sends nothing: connecting only asks the routing table.
-        socket.connect("224.0.0.251:5353").ok()?;
-        socket.local_addr().ok().map(|address| address.ip())
-    };
-    let mut all: Vec<_> = interfaces().iter().map(Interface::ip).filter(is_usable).collect();
-    // IPv4 first; among several always the same.
-    all.sort_unstable();
-    towards().filter(is_usable).or_else(|| all.first().copied())
-}
-
-/// This machine's interfaces, looked at now and then.
-#[derive(Default)]
-struct Own {
-    interfaces: Vec<Interface>,
-    looked: Option<Instant>,
-}
-
-impl Own {
-    fn interfaces(&mut self) -> &[Interface] {
-        if self.looked.is_none_or(|at| at.elapsed() > INTERFACES_FRESH) {
-            (self.interfaces, self.looked) = (interfaces(), Some(Instant::now()));
-        }
-        &self.interfaces
-    }
 }
 
 /// Peers named in the log of late.
