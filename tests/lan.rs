@@ -167,7 +167,7 @@ fn peers_of_one_machine_find_each_other_and_keep_to_themselves() {
     let (a, b, elsewhere) = (on_loopback(1, "a"), on_loopback(1, "b"), on_loopback(2, "elsewhere"));
     let open = lan.peer(2, "open");
     until("both of one machine are linked", || lan.count(1, &a) == 1 && lan.count(1, &b) == 1);
-    until("what to do is said", || a.process.said().contains("--listen 0.0.0.0:"));
+    until("the log says how to be found on the LAN", || a.process.said().contains("--listen 0.0.0.0:"));
     until("the other is announced", || open.process.said().contains("announced by multicast DNS"));
     // It was announced to the LAN, and whoever listens on loopback only was not.
     for peer in [&a, &b, &elsewhere, &open] {

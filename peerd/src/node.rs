@@ -216,7 +216,7 @@ impl Node {
         #[cfg(feature = "mdns")]
         if let Some(lan) = self.lan {
             let (uploads, mesh) = (Arc::clone(&services.uploads), services.mesh.clone());
-            let load = move || Load { load: uploads.load().uploads, links: mesh.view().status.links };
+            let load = move || Load { uploads: uploads.load().uploads, links: mesh.view().status.links };
             tasks.spawn("LAN discovery", lan.run(load, stop.clone()));
         }
         let (directory, known_peers) = watch::channel(PeerDirectory::default());

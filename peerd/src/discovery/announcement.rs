@@ -1,11 +1,11 @@
-//! What a peer announces on the LAN, and what is believed of what others do.
+//! The mDNS announcement of a peer: how it is built, and how those of others are read and checked.
 //!
-//! DNS-SD (RFC 6763): one instance of the service [`SERVICE`], whose SRV record has the port, whose host has the addresses, and
-//! whose TXT record has `id` (32 hexadecimal digits), `name`, `load` (documents being sent) and `links`.
+//! DNS-SD (RFC 6763): one instance of the service [`SERVICE`]. Its SRV record has the port, its host has the addresses, and its TXT
+//! record has `id` (32 hexadecimal digits), `name`, `load` (documents being sent) and `links`.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use super::lan_peers::{Load, Sighting};
+use super::lan_peers::{AnnouncedPeer, Load};
 use crate::overlay::{Contact, PeerId};
 use if_addrs::{IfAddr, Interface};
 use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceInfo};
@@ -16,27 +16,27 @@ use p2pdi::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The service that peers offer, in the domain of multicast DNS.
+/// The DNS-SD service type of peers, in the domain of multicast DNS.
 pub(super) const SERVICE: &str = "_p2pdi._tcp.local.";
-/// Longest part of a peer's name in the name of its instance: a label has 63 bytes (RFC 1035), less a dash and eight digits.
+/// Longest part of a peer's name in its instance name: a label has 63 bytes (RFC 1035), less a dash and eight digits.
 const INSTANCE_NAME_MAX: usize = 54;
 
-/// Where a peer can be reached, and so is announced.
+/// Where a peer can be reached, and is therefore announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Each network this machine is on, with the addresses it has there; this machine itself not.
+    /// On each network of this machine, with its addresses there, but not on loopback.
     Networks {
         /// With IPv6 addresses too.
         v6: bool,
     },
-    /// The network this address is in, with this address only.
+    /// On the network of this address, with this address only.
     Address(IpAddr),
-    /// This machine, with this loopback address.
+    /// On this machine, with this loopback address.
     Machine(IpAddr),
 }
 
-/// What a peer that listens on `bound` announces: where, and with which port. An address that the user gave it to advertise counts
-/// for more, if it is one of `own`, this machine's; elsewhere nobody would believe it.
+/// The scope and the port that a peer announces when it listens on `bound`. The address that its user advertises takes precedence if
+/// it is one of `own`, this machine's addresses; receivers reject any other (see [`read`]).
 pub(super) fn scope(bound: SocketAddr, advertised: Option<&Endpoint>, own: &[IpAddr]) -> (Scope, u16) {
     let advertised = advertised.and_then(|endpoint| Some((endpoint.host().parse::<IpAddr>().ok()?, endpoint.port())));
     match advertised.filter(|(ip, _)| own.contains(ip)).unwrap_or((bound.ip(), bound.port())) {
@@ -47,7 +47,7 @@ pub(super) fn scope(bound: SocketAddr, advertised: Option<&Endpoint>, own: &[IpA
 }
 
 impl Scope {
-    /// Interfaces to be left out, and then those to be taken in again.
+    /// Interfaces to disable, and then those to enable again.
     pub(super) fn interfaces(self) -> (Vec<IfKind>, Vec<IfKind>) {
         match self {
             Self::Networks { v6: true } => (vec![IfKind::LoopbackV4, IfKind::LoopbackV6], vec![]),
@@ -59,19 +59,19 @@ impl Scope {
     }
 }
 
-/// What the peer `me` announces.
+/// The announcement of the peer `me`.
 ///
 /// # Errors
-/// When its name is too long for it.
-pub(super) fn announce(me: &Contact, scope: Scope, port: u16, busy: Load) -> Result<ServiceInfo, mdns_sd::Error> {
+/// When a name in it is invalid in DNS.
+pub(super) fn announce(me: &Contact, scope: Scope, port: u16, load: Load) -> Result<ServiceInfo, mdns_sd::Error> {
     let id = me.id().to_string();
-    // Told apart by the id: two peers of one name are for the mesh to report.
+    // The id makes the instance unique; the mesh reports two peers with one name.
     let name: String = me.name().as_str().chars().take(INSTANCE_NAME_MAX).collect();
     let instance = format!("{name}-{}", &id[..8]);
-    // A host of its own for every peer: several share a machine, each with its own addresses.
+    // One host name per peer: several peers share a machine, each with its own addresses.
     let host = format!("p2pdi-{id}.local.");
-    let (load, links) = (busy.load.to_string(), busy.links.to_string());
-    let text = [("id", id.as_str()), ("name", me.name().as_str()), ("load", &load), ("links", &links)];
+    let (uploads, links) = (load.uploads.to_string(), load.links.to_string());
+    let text = [("id", id.as_str()), ("name", me.name().as_str()), ("load", &uploads), ("links", &links)];
     match scope {
         Scope::Networks { .. } => {
             ServiceInfo::new(SERVICE, &instance, &host, "", port, &text[..]).map(ServiceInfo::enable_addr_auto)
@@ -80,11 +80,11 @@ pub(super) fn announce(me: &Contact, scope: Scope, port: u16, busy: Load) -> Res
     }
 }
 
-/// Reads what another peer announces.
+/// Reads the announcement of another peer.
 ///
 /// # Errors
-/// When it cannot be a peer's, or has no address on a network of this machine's `interfaces`.
-pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Result<Sighting, InvalidField> {
+/// When a field is missing or invalid, or no address is on a network of this machine's `interfaces`.
+pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Result<AnnouncedPeer, InvalidField> {
     let text = |key: &'static str| {
         service.get_property_val_str(key).ok_or_else(|| InvalidField::new(key, "is missing from the TXT record"))
     };
@@ -93,24 +93,24 @@ pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Resul
         .map(PeerId::from_bytes)
         .ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Quoted(id))))?;
     let name = text("name")?.parse()?;
-    // What does not say how busy it is comes last.
+    // A peer that does not say how busy it is sorts last.
     let number = |key| text(key).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);
-    let busy = Load { load: number("load"), links: number("links") };
+    let load = Load { uploads: number("load"), links: number("links") };
     let mut addresses: Vec<_> =
         service.get_addresses().iter().filter(|address| is_on_link(address, interfaces)).map(ScopedIp::to_ip_addr).collect();
-    // IPv4 first, which whoever listens on a wildcard of either kind takes; else any, but always the same.
+    // IPv4 first, since a wildcard listener of either family accepts it; the order makes the choice stable.
     addresses.sort_unstable();
-    let nowhere = || InvalidField::new("address", "has none in a network of this machine");
-    let address = addresses.first().ok_or_else(nowhere)?;
+    let off_link = || InvalidField::new("address", "has none in a network of this machine");
+    let address = addresses.first().ok_or_else(off_link)?;
     if service.get_port() == 0 {
         return Err(InvalidField::new("port", "is 0"));
     }
     let endpoint = SocketAddr::new(*address, service.get_port()).to_string().parse()?;
-    Ok(Sighting { instance: service.get_fullname().to_owned(), contact: Contact::new(id, name, endpoint), busy })
+    Ok(AnnouncedPeer { instance: service.get_fullname().to_owned(), contact: Contact::new(id, name, endpoint), load })
 }
 
-/// Whether an address belongs to the very network it was heard on. Whoever is on a LAN can announce any address; this keeps it from having
-/// peers dial the world at large, or services of their own machines.
+/// Whether an address is in the subnet of the interface it was received on. Anybody on a LAN can announce any address; this check
+/// keeps peers from being made to dial hosts elsewhere, or services of their own machine.
 fn is_on_link(address: &ScopedIp, interfaces: &[Interface]) -> bool {
     let heard_on = |index: u32| interfaces.iter().filter(move |interface| interface.index == Some(index));
     match address {
@@ -121,13 +121,13 @@ fn is_on_link(address: &ScopedIp, interfaces: &[Interface]) -> bool {
                     ip.is_loopback() == own.ip.is_loopback()
                         && masked_v4(ip, own.netmask) == masked_v4(own.ip, own.netmask)
                         && own.netmask != Ipv4Addr::UNSPECIFIED
-                        // Where no broadcast address is set, the system names the interface's own.
+                        // Without a broadcast address, the system reports the interface's own.
                         && (ip == own.ip || Some(ip) != own.broadcast)
                 }
                 IfAddr::V6(_) => false,
             })
         }
-        // An endpoint has no place for the zone that a link-local address needs.
+        // An endpoint cannot carry the zone that a link-local address needs.
         ScopedIp::V6(address) => {
             let ip = *address.addr();
             !ip.is_unicast_link_local()
@@ -183,7 +183,7 @@ mod tests {
         [interface(1, "127.0.0.1", "255.0.0.0"), interface(2, "10.0.0.7", "255.255.255.0")]
     }
 
-    /// As heard on interface 2.
+    /// An announcement received on interface 2.
     fn heard(addresses: &[&str], text: &[(&str, &str)]) -> ResolvedService {
         let info = ServiceInfo::new(SERVICE, "x", "x.local.", "", 7801, text).unwrap();
         let mut service = info.as_resolved_service();
@@ -199,21 +199,21 @@ mod tests {
     const ID: &str = "00000000000000000000000000000abc";
 
     #[test]
-    fn what_is_announced_is_read_again() {
-        let busy = Load { load: 3, links: 5 };
-        let info = announce(&me(), Scope::Address("10.0.0.7".parse().unwrap()), 7801, busy).unwrap();
+    fn an_announcement_is_read_back_as_it_was_built() {
+        let load = Load { uploads: 3, links: 5 };
+        let info = announce(&me(), Scope::Address("10.0.0.7".parse().unwrap()), 7801, load).unwrap();
         assert_eq!(info.get_fullname(), "fff-c\\.lab-00000000._p2pdi._tcp.local.");
         let mut service = info.as_resolved_service();
         service.addresses = heard(&["10.0.0.7"], &[]).addresses;
-        let sighting = read(&service, &interfaces()).unwrap();
-        assert_eq!((sighting.contact.id(), sighting.contact.name().as_str()), (me().id(), "fff-c.lab"));
-        assert_eq!((sighting.contact.endpoint().as_str(), sighting.busy), ("10.0.0.7:7801", busy));
+        let announced = read(&service, &interfaces()).unwrap();
+        assert_eq!((announced.contact.id(), announced.contact.name().as_str()), (me().id(), "fff-c.lab"));
+        assert_eq!((announced.contact.endpoint().as_str(), announced.load), ("10.0.0.7:7801", load));
         let long = Contact::new(me().id(), format!("{}a", "a.".repeat(100)).parse().unwrap(), me().endpoint().clone());
-        assert!(announce(&long, Scope::Networks { v6: true }, 1, busy).is_ok());
+        assert!(announce(&long, Scope::Networks { v6: true }, 1, load).is_ok());
     }
 
     #[test]
-    fn what_cannot_be_a_peers_is_refused_and_says_why() {
+    fn an_invalid_announcement_is_rejected_with_the_field_that_is_wrong() {
         for (text, field) in [
             (vec![], "id"),
             (vec![("id", "xyz"), ("name", "a")], "id"),
@@ -225,18 +225,18 @@ mod tests {
             assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap_err().field, field, "{text:?}");
         }
         let text = [("id", ID), ("name", "a"), ("load", "many")];
-        assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap().busy.load, u32::MAX);
+        assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap().load.uploads, u32::MAX);
     }
 
     #[test]
-    fn only_addresses_of_the_network_they_were_heard_on_are_dialled() {
+    fn only_addresses_in_the_subnet_of_the_receiving_interface_are_dialled() {
         let text = [("id", ID), ("name", "a")];
         for ip in ["127.0.0.1", "8.8.8.8", "10.0.1.9", "10.0.0.255", "224.0.0.251", "0.0.0.0"] {
             assert_eq!(read(&heard(&[ip], &text), &interfaces()).unwrap_err().field, "address", "{ip}");
         }
-        let sighting = read(&heard(&["127.0.0.1", "10.0.0.9", "10.0.0.8"], &text), &interfaces()).unwrap();
-        assert_eq!(sighting.contact.endpoint().as_str(), "10.0.0.8:7801");
-        // This machine's own peers are heard on its loopback interface, and have its address.
+        let announced = read(&heard(&["127.0.0.1", "10.0.0.9", "10.0.0.8"], &text), &interfaces()).unwrap();
+        assert_eq!(announced.contact.endpoint().as_str(), "10.0.0.8:7801");
+        // Peers of this machine are received on its loopback interface, with its address.
         let mut own = heard(&[], &text);
         own.addresses = [ScopedIp::V4(ScopedIpV4::new(Ipv4Addr::LOCALHOST, interface_id(1)))].into();
         assert_eq!(read(&own, &interfaces()).unwrap().contact.endpoint().as_str(), "127.0.0.1:7801");
@@ -253,7 +253,7 @@ mod tests {
             ("0.0.0.0:1", None, (Scope::Networks { v6: false }, 1)),
             ("[::]:1", None, (Scope::Networks { v6: true }, 1)),
             ("10.0.0.7:1", None, (lan, 1)),
-            // A way in from elsewhere is none from this LAN; a name is no address.
+            // An address of another machine is not announced, nor is a host name.
             ("0.0.0.0:1", Some("203.0.113.1:2"), (Scope::Networks { v6: false }, 1)),
             ("0.0.0.0:1", Some("peer-0.peers:2"), (Scope::Networks { v6: false }, 1)),
             ("127.0.0.1:1", Some("10.0.0.7:2"), (lan, 2)),

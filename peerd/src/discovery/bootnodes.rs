@@ -1,4 +1,4 @@
-//! Peers that a user named to begin with.
+//! Bootnodes: peers that the user names as entry points to the mesh.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -12,8 +12,8 @@ use p2pdi::{
 };
 use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
 
-/// A bootnode that was reached and lost again is not dialled sooner than this after its last dial, or one that breaks every link at once
-/// would be dialled without a pause. A guess: a bootnode that restarts takes longer.
+/// Shortest time between two dials of a bootnode that was reached and lost again; otherwise one that closes every link at once would be
+/// dialled without a pause. A guess: a bootnode takes longer to restart.
 const REDIAL_MIN: Duration = Duration::from_secs(2);
 
 /// A bootnode as the user wrote it: `NAME:PORT` on this host, `NAME@HOST:PORT` or `HOST:PORT`.
@@ -22,12 +22,12 @@ pub struct Bootnode {
     text: String,
     /// The name it should have, if one was given.
     name: Option<PeerName>,
-    /// Where to dial, in this order. One word before a colon may be a peer of this host or a host.
+    /// Where to dial, in this order. A single word before the colon may be the name of a peer on this host, or a host name.
     endpoints: Vec<Endpoint>,
 }
 
 impl Bootnode {
-    /// Where it is dialled, in this order.
+    /// The endpoints to dial, in this order.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
@@ -58,7 +58,7 @@ impl FromStr for Bootnode {
             return Ok(bootnode(None, vec![as_host.map_err(here)?]));
         }
         let name = host.parse().map_err(here)?;
-        // Not in the endpoint's own words: nobody wrote that address.
+        // The endpoint's own error would quote an address that the user did not write.
         let local = format!("{}:{port}", Ipv4Addr::LOCALHOST).parse();
         let local = local.map_err(|_| wrong(" has no valid port (1 to 65535, without leading zeros)"))?;
         Ok(bootnode(Some(name), [local].into_iter().chain(as_host.ok()).collect()))
@@ -71,17 +71,17 @@ impl fmt::Display for Bootnode {
     }
 }
 
-/// All of them, and when each is dialled.
+/// All bootnodes, and when each is dialled.
 pub(crate) struct Bootnodes(Vec<State>);
 
 struct State {
     bootnode: Bootnode,
-    /// Who answered there last.
+    /// The peer that answered there last.
     contact: Option<Contact>,
     backoff: Backoff,
-    /// When it was dialled last.
+    /// The last dial.
     dialled: Option<Time>,
-    /// When to dial; `None`: not needed, or under way.
+    /// When to dial; `None`: not needed, or in progress.
     due: Option<Time>,
     failures: u32,
 }
@@ -99,7 +99,7 @@ impl Bootnodes {
         Self(bootnodes.into_iter().map(state).collect())
     }
 
-    /// Those that have answered once.
+    /// The peers of the bootnodes that have answered.
     pub(crate) fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.0.iter().filter_map(|state| state.contact.as_ref())
     }
@@ -108,7 +108,8 @@ impl Bootnodes {
         self.0.iter().filter_map(|state| state.due).min()
     }
 
-    /// Those to dial now; [`Bootnodes::reached`], [`Bootnodes::failed`] or [`Bootnodes::is_me`] says what came of it.
+    /// The bootnodes to dial now: index and endpoints. The outcome is reported by [`Bootnodes::reached`], [`Bootnodes::failed`] or
+    /// [`Bootnodes::is_me`].
     pub(crate) fn due(&mut self, now: Time) -> Vec<(usize, Vec<Endpoint>)> {
         let mut due = Vec::new();
         for (index, state) in self.0.iter_mut().enumerate() {
@@ -120,8 +121,8 @@ impl Bootnodes {
         due
     }
 
-    /// This peer has lost all others.
-    pub(crate) fn needed(&mut self, now: Time) {
+    /// This peer has lost all neighbours: bootnodes that have answered are dialled again.
+    pub(crate) fn retry_now(&mut self, now: Time) {
         for state in &mut self.0 {
             if state.contact.is_some() && state.due.is_none() {
                 state.due = Some(state.dialled.map_or(now, |at| now.max(at + REDIAL_MIN)));
@@ -134,40 +135,40 @@ impl Bootnodes {
         if let Some(name) = &state.bootnode.name
             && name != contact.name()
         {
-            tracing::warn!(bootnode = %state.bootnode, found = %contact.name(), "a bootnode goes by another name");
+            tracing::warn!(bootnode = %state.bootnode, found = %contact.name(), "the bootnode has another name than expected");
         } else {
             tracing::info!(bootnode = %state.bootnode, "bootnode reached");
         }
         state.contact = Some(contact.clone());
         state.backoff.reset();
         state.failures = 0;
-        // Whoever called for help meanwhile has it.
+        // A dial requested in the meantime is no longer needed.
         state.due = None;
     }
 
-    /// Another peer answers where `gone` did; says whether that was a bootnode.
+    /// Another peer answers at the endpoint of `gone`. Returns whether that was a bootnode.
     pub(crate) fn renewed(&mut self, gone: PeerId, contact: &Contact) -> bool {
         let known = self.0.iter_mut().filter_map(|state| state.contact.as_mut());
         known.filter(|known| known.id() == gone).map(|known| *known = contact.clone()).count() > 0
     }
 
-    /// Dialled again later, however often.
+    /// The dial failed; the next one follows after a pause, without a limit of attempts.
     pub(crate) fn failed(&mut self, index: usize, why: &str, now: Time, random: f64) {
         let Some(state) = self.0.get_mut(index) else { return };
         let pause = state.backoff.next(random);
         state.due = Some(now + pause);
         state.failures = state.failures.saturating_add(1);
         if state.failures == 1 {
-            tracing::warn!(bootnode = %state.bootnode, why, "a bootnode does not answer; trying on");
+            tracing::warn!(bootnode = %state.bootnode, why, "the bootnode does not answer; retrying");
         } else {
-            tracing::debug!(bootnode = %state.bootnode, why, ?pause, "a bootnode does not answer");
+            tracing::debug!(bootnode = %state.bootnode, why, ?pause, "the bootnode does not answer");
         }
     }
 
-    /// It is this peer itself.
+    /// The bootnode is this peer itself; it is not dialled again.
     pub(crate) fn is_me(&mut self, index: usize) {
         if let Some(state) = self.0.get_mut(index) {
-            tracing::debug!(bootnode = %state.bootnode, "that bootnode is this peer");
+            tracing::debug!(bootnode = %state.bootnode, "the bootnode is this peer");
             (state.contact, state.due) = (None, None);
         }
     }
@@ -193,7 +194,7 @@ mod tests {
             assert_eq!(bootnode.endpoints[0].as_str(), first);
             assert_eq!(bootnode.to_string(), text);
         }
-        // In a network of containers one word is a host.
+        // In a container network a single word is a host name.
         assert_eq!("peer-a:7801".parse::<Bootnode>().unwrap().endpoints[1].as_str(), "peer-a:7801");
         for (text, said) in [
             ("", "write NAME:PORT, NAME@HOST:PORT or HOST:PORT"),
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_answer_is_tried_for_ever_ever_more_seldom() {
+    fn a_bootnode_that_does_not_answer_is_retried_without_a_limit_of_attempts() {
         let mut bootnodes = Bootnodes::new(vec!["A:1".parse().unwrap()]);
         let mut now = Time::ZERO;
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! Announces this peer on the LAN and listens for others: multicast DNS (RFC 6762) with DNS-SD (RFC 6763).
+//! LAN discovery: announces this peer and browses for others with multicast DNS (RFC 6762) and DNS-SD (RFC 6763).
 
 use super::{
     announcement::{SERVICE, Scope, announce, read, scope},
@@ -18,69 +18,72 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the announcement is brought up to date at most: RFC 6762, section 8.4, wants no more than ten changes a minute.
+/// Shortest time between two updates of the announcement: RFC 6762, section 8.4, allows at most ten changes a minute.
 const UPDATE_INTERVAL: Duration = Duration::from_secs(10);
 /// An announcement takes a second: three probes, 250 ms apart (RFC 6762, section 8.1). One that takes longer than this has failed.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(10);
-/// How often all that are there are looked through again: one of them may have found no room before.
+/// How often the LAN is browsed again: a peer may have been dropped before because `LanPeers` was full.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(300);
-/// Records of others kept: three or four for each of [`super::lan_peers::NEARBY_MAX`] peers, on several interfaces. With more, somebody floods
-/// the LAN, and all are dropped.
+/// Records of others in the daemon's cache: three or four for each of [`super::lan_peers::LAN_PEERS_MAX`] peers, on several
+/// interfaces. More are a flood; the daemon is then restarted with an empty cache.
 const RECORDS_MAX: i64 = 8_192;
-/// Lines logged of peers that came, in one [`TOLD_INTERVAL`]: anybody can announce thousands.
-const TOLD_MAX: usize = 50;
-/// See [`TOLD_MAX`].
-const TOLD_INTERVAL: Duration = Duration::from_secs(600);
-/// How long a goodbye may hold up a stop.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A goodbye is sent twice, the second time 120 ms after the first.
-const GOODBYE_TWICE: Duration = Duration::from_millis(150);
+/// Most log lines about announced peers per [`LOG_INTERVAL`]: anybody can announce thousands.
+const LOG_LINES_MAX: usize = 50;
+/// See [`LOG_LINES_MAX`].
+const LOG_INTERVAL: Duration = Duration::from_secs(600);
+/// How long the daemon has to answer a request; it bounds the delay of a stop.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the second goodbye, which the daemon sends 120 ms after the first.
+const SECOND_GOODBYE: Duration = Duration::from_millis(150);
 
-/// Announces one peer, and tells who else is there.
+/// Announces one peer and reports the others on the LAN.
 pub(crate) struct Lan {
     me: Contact,
     bound: SocketAddr,
     advertised: Option<Endpoint>,
-    tell: mpsc::Sender<LanEvent>,
-    told: Told,
+    events: mpsc::Sender<LanEvent>,
+    log_limit: LogLimit,
+    /// The announcement was logged.
     announced: bool,
+    /// A failure was logged as a warning.
     warned: bool,
 }
 
-/// Why listening has to begin anew.
+/// Why the daemon has to be restarted.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
     #[error(transparent)]
     Failed(#[from] mdns_sd::Error),
     #[error("{0}")]
     Unannounced(&'static str),
-    #[error("the LAN has more announcements than can be followed")]
+    #[error("the LAN has more than {RECORDS_MAX} mDNS records")]
     Flooded,
-    #[error("multicast was cut off, by a flood of announcements or by the system")]
+    #[error("the mDNS daemon ended, or too many announcements arrived at once")]
     Closed,
 }
 
 impl Lan {
-    /// The peer `me`, which listens on `bound`; `advertised` is what its user wants others to dial.
+    /// LAN discovery for the peer `me`, which listens on `bound`; `advertised` is the endpoint that its user wants others to dial.
     pub(crate) fn new(me: Contact, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
-        let (tell, events) = LanEvents::channel();
-        (Self { me, bound, advertised, tell, told: Told::default(), announced: false, warned: false }, events)
+        let (sender, events) = LanEvents::channel();
+        let log_limit = LogLimit::default();
+        (Self { me, bound, advertised, events: sender, log_limit, announced: false, warned: false }, events)
     }
 
-    /// Announces and listens until `stop`, then says goodbye. `busy` is asked now and then.
-    pub(crate) async fn run(mut self, busy: impl Fn() -> Load, stop: CancellationToken) {
+    /// Announces and browses until `stop`, then says goodbye. `load` is read every [`UPDATE_INTERVAL`].
+    pub(crate) async fn run(mut self, load: impl Fn() -> Load, stop: CancellationToken) {
         let own: Vec<_> = interfaces().iter().map(Interface::ip).collect();
         let (scope, port) = scope(self.bound, self.advertised.as_ref(), &own);
         if let Scope::Machine(ip) = scope {
             tracing::info!(
-                "peers of this machine are found by themselves, those of the LAN are not, since this one listens on {ip} only; \
-                 with --listen 0.0.0.0:{port} they are"
+                "LAN discovery finds peers of this machine only, because this peer listens on {ip}; \
+                 to find peers of the LAN, use --listen 0.0.0.0:{port}"
             );
         }
         let mut backoff = Backoff::default();
         loop {
             let mut announced = false;
-            match self.listen(scope, port, &busy, &mut announced, &stop).await {
+            match self.listen(scope, port, &load, &mut announced, &stop).await {
                 Ok(()) => return,
                 Err(why) => self.warn(&why.to_string()),
             }
@@ -94,12 +97,12 @@ impl Lan {
         }
     }
 
-    /// One line, however often it happens.
+    /// Warns once; repetitions are logged at debug level.
     fn warn(&mut self, why: &str) {
         if std::mem::replace(&mut self.warned, true) {
             tracing::debug!(why, "LAN discovery does not work");
         } else {
-            tracing::warn!("LAN discovery does not work: {why}; the peer runs on and tries again. --no-lan leaves it out");
+            tracing::warn!("LAN discovery does not work: {why}; retrying in the background; --no-lan turns it off");
         }
     }
 
@@ -107,14 +110,14 @@ impl Lan {
         &mut self,
         scope: Scope,
         port: u16,
-        busy: &impl Fn() -> Load,
+        load: &impl Fn() -> Load,
         announced: &mut bool,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
         let daemon = ServiceDaemon::new()?;
         let outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            Err(why) = self.follow(&daemon, scope, port, busy, announced) => Err(why),
+            Err(why) = self.follow(&daemon, scope, port, load, announced) => Err(why),
         };
         goodbye(&daemon, &self.me, scope, port).await;
         outcome
@@ -125,54 +128,54 @@ impl Lan {
         daemon: &ServiceDaemon,
         scope: Scope,
         port: u16,
-        busy: &impl Fn() -> Load,
+        load: &impl Fn() -> Load,
         announced: &mut bool,
     ) -> Result<Infallible, Interrupted> {
-        let (left_out, taken_in) = scope.interfaces();
-        daemon.disable_interface(left_out)?;
-        if !taken_in.is_empty() {
-            daemon.enable_interface(taken_in)?;
+        let (disabled, enabled) = scope.interfaces();
+        daemon.disable_interface(disabled)?;
+        if !enabled.is_empty() {
+            daemon.enable_interface(enabled)?;
         }
-        let (doings, mut seen) = (daemon.monitor()?, daemon.browse(SERVICE)?);
-        let mut said = busy();
-        daemon.register(announce(&self.me, scope, port, said)?)?;
-        let late = Instant::now() + ANNOUNCED_WITHIN;
+        let (daemon_events, mut services) = (daemon.monitor()?, daemon.browse(SERVICE)?);
+        let mut announced_load = load();
+        daemon.register(announce(&self.me, scope, port, announced_load)?)?;
+        let announce_deadline = Instant::now() + ANNOUNCED_WITHIN;
         let mut update = interval(UPDATE_INTERVAL);
         update.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut review = Instant::now() + REVIEW_INTERVAL;
-        let mut own = InterfaceCache::default();
+        let mut interfaces = InterfaceCache::default();
         loop {
             tokio::select! {
-                event = seen.recv_async() => match event {
-                    Ok(event) => self.on_seen(event, &mut own).await,
-                    // It is closed when too much waits in it, and when the daemon ends.
+                event = services.recv_async() => match event {
+                    Ok(event) => self.on_service(event, &mut interfaces).await,
+                    // The daemon closes the channel when it is full, and when the daemon ends.
                     Err(_) => return Err(Interrupted::Closed),
                 },
-                doing = doings.recv_async() => match doing {
+                event = daemon_events.recv_async() => match event {
                     Ok(DaemonEvent::Announce(name, on)) => {
                         if !std::mem::replace(announced, true) && !std::mem::replace(&mut self.announced, true) {
                             tracing::info!(%name, on = on.rsplit(':').next(), "announced by multicast DNS");
                         }
                     }
-                    // A network is back, on which nothing was announced yet.
+                    // A network came up, on which nothing has been announced yet.
                     Ok(DaemonEvent::IpAdd(address)) => {
                         tracing::debug!(%address, "LAN discovery");
-                        daemon.register(announce(&self.me, scope, port, said)?)?;
+                        daemon.register(announce(&self.me, scope, port, announced_load)?)?;
                     }
                     Ok(event) => tracing::debug!(?event, "LAN discovery"),
                     Err(_) => return Err(Interrupted::Closed),
                 },
-                () = sleep_until(late), if !*announced => return Err(Interrupted::Unannounced(unannounced(scope))),
+                () = sleep_until(announce_deadline), if !*announced => return Err(Interrupted::Unannounced(unannounced(scope))),
                 () = sleep_until(review) => {
-                    // Takes the place of the browsing before it, and says again what is known.
-                    seen = daemon.browse(SERVICE)?;
+                    // Replaces the earlier query, and reports all known services again.
+                    services = daemon.browse(SERVICE)?;
                     review = Instant::now() + REVIEW_INTERVAL;
                 }
                 _ = update.tick() => {
-                    let now = busy();
-                    if now != said {
-                        said = now;
-                        daemon.register(announce(&self.me, scope, port, now)?)?;
+                    let current = load();
+                    if current != announced_load {
+                        announced_load = current;
+                        daemon.register(announce(&self.me, scope, port, current)?)?;
                     }
                     if records(daemon).await > RECORDS_MAX {
                         return Err(Interrupted::Flooded);
@@ -182,21 +185,21 @@ impl Lan {
         }
     }
 
-    async fn on_seen(&mut self, event: ServiceEvent, own: &mut InterfaceCache) {
-        let sight = match event {
-            ServiceEvent::ServiceResolved(service) => match read(&service, own.interfaces()) {
-                Ok(sighting) if sighting.contact.id() == self.me.id() => return,
-                Ok(sighting) => {
-                    let contact = &sighting.contact;
-                    if self.told.is_news(contact) {
-                        tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "seen on the LAN");
+    async fn on_service(&mut self, event: ServiceEvent, interfaces: &mut InterfaceCache) {
+        let event = match event {
+            ServiceEvent::ServiceResolved(service) => match read(&service, interfaces.interfaces()) {
+                Ok(announced) if announced.contact.id() == self.me.id() => return,
+                Ok(announced) => {
+                    let contact = &announced.contact;
+                    if self.log_limit.should_log(contact) {
+                        tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "found on the LAN");
                     } else {
-                        tracing::debug!(peer = %contact.name(), endpoint = %contact.endpoint(), "seen on the LAN");
+                        tracing::debug!(peer = %contact.name(), endpoint = %contact.endpoint(), "found on the LAN");
                     }
-                    LanEvent::Here(sighting)
+                    LanEvent::Here(announced)
                 }
                 Err(error) => {
-                    tracing::debug!(service = %Quoted(service.get_fullname()), %error, "what is announced on the LAN is no peer that could be dialled");
+                    tracing::debug!(service = %Quoted(service.get_fullname()), %error, "ignored an announcement on the LAN");
                     return;
                 }
             },
@@ -207,27 +210,23 @@ impl Lan {
             _ => return,
         };
         // Fails only when the peer stops.
-        let _ = self.tell.send(sight).await;
+        let _ = self.events.send(event).await;
     }
 }
 
-/// Why nothing could be announced, as far as can be told.
+/// The likely reason why nothing was announced.
 fn unannounced(scope: Scope) -> &'static str {
     let is_usable = |interface: &Interface| interface.is_loopback() == matches!(scope, Scope::Machine(_));
-    if interfaces().iter().any(is_usable) {
-        "UDP port 5353 or multicast is not to be had"
-    } else {
-        "this machine has no network to announce anything on"
-    }
+    if interfaces().iter().any(is_usable) { "UDP port 5353 or multicast is not available" } else { "this machine has no network" }
 }
 
-/// Tells others that this peer is going, and ends the daemon.
+/// Says goodbye (a TTL of 0, RFC 6762, section 10.1) and ends the daemon.
 async fn goodbye(daemon: &ServiceDaemon, me: &Contact, scope: Scope, port: u16) {
-    if let Ok(info) = announce(me, scope, port, Load { load: 0, links: 0 })
+    if let Ok(info) = announce(me, scope, port, Load { uploads: 0, links: 0 })
         && let Ok(done) = daemon.unregister(info.get_fullname())
         && answered(&done).await.is_some()
     {
-        sleep(GOODBYE_TWICE).await;
+        sleep(SECOND_GOODBYE).await;
     }
     if let Ok(done) = daemon.shutdown()
         && answered(&done).await.is_none()
@@ -236,7 +235,7 @@ async fn goodbye(daemon: &ServiceDaemon, me: &Contact, scope: Scope, port: u16) 
     }
 }
 
-/// Records of others that the daemon keeps.
+/// Records of others in the daemon's cache.
 async fn records(daemon: &ServiceDaemon) -> i64 {
     let Ok(answer) = daemon.get_metrics() else { return 0 };
     let metrics: Metrics = answered(&answer).await.unwrap_or_default();
@@ -244,27 +243,28 @@ async fn records(daemon: &ServiceDaemon) -> i64 {
 }
 
 async fn answered<T>(answer: &Receiver<T>) -> Option<T> {
-    timeout(GOODBYE_TIMEOUT, answer.recv_async()).await.ok()?.ok()
+    timeout(ANSWER_TIMEOUT, answer.recv_async()).await.ok()?.ok()
 }
 
-/// Peers named in the log of late.
+/// Bounds the log lines about announced peers.
 #[derive(Default)]
-struct Told {
+struct LogLimit {
+    /// Peers logged in this interval, each with its endpoint.
     peers: BTreeMap<PeerId, Endpoint>,
     lines: usize,
     since: Option<Instant>,
 }
 
-impl Told {
-    /// Whether a peer is worth a line: it is new, or somewhere else. One that only has another load is not.
-    fn is_news(&mut self, contact: &Contact) -> bool {
+impl LogLimit {
+    /// Whether to log a peer: it is new, or has another endpoint. Another load alone is no reason.
+    fn should_log(&mut self, contact: &Contact) -> bool {
         if self.peers.get(&contact.id()) == Some(contact.endpoint()) {
             return false;
         }
-        if self.since.is_none_or(|since| since.elapsed() > TOLD_INTERVAL) {
+        if self.since.is_none_or(|since| since.elapsed() > LOG_INTERVAL) {
             *self = Self { since: Some(Instant::now()), ..Self::default() };
         }
-        if self.lines >= TOLD_MAX {
+        if self.lines >= LOG_LINES_MAX {
             return false;
         }
         self.lines += 1;
@@ -278,14 +278,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_announcements_is_no_flood_of_lines() {
+    async fn a_flood_of_announcements_does_not_flood_the_log() {
         let contact = |id, port: u16| Contact::parse(PeerId::from_u128(id), "liar", &format!("10.0.0.1:{port}")).unwrap();
-        let mut told = Told::default();
-        // Now it is another peer, now another address.
-        let told_of_peers = (0..10_000).filter(|id| told.is_news(&contact(*id, 1))).count();
-        let told_of_places = (1..10_000).filter(|port| told.is_news(&contact(7, *port))).count();
-        assert_eq!((told_of_peers, told_of_places), (TOLD_MAX, 0));
-        tokio::time::advance(TOLD_INTERVAL * 2).await;
-        assert_eq!((0..10_000).filter(|_| told.is_news(&contact(7, 2))).count(), 1);
+        let mut limit = LogLimit::default();
+        // New peers, then one peer with new endpoints.
+        let peers = (0..10_000).filter(|id| limit.should_log(&contact(*id, 1))).count();
+        let endpoints = (1..10_000).filter(|port| limit.should_log(&contact(7, *port))).count();
+        assert_eq!((peers, endpoints), (LOG_LINES_MAX, 0));
+        tokio::time::advance(LOG_INTERVAL * 2).await;
+        assert_eq!((0..10_000).filter(|_| limit.should_log(&contact(7, 2))).count(), 1);
     }
 }

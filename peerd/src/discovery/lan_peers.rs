@@ -1,7 +1,8 @@
-//! Peers seen on the LAN, and which of them to turn to next.
+//! Peers that announce themselves on the LAN, and which of them to try next.
 //!
-//! What is seen is hearsay: anybody on the LAN can announce anything. So no more than [`NEARBY_MAX`] are remembered, one that
-//! could not be linked to is tried ever more seldom, and however many are announced, a bounded number is tried in a given time.
+//! An announcement proves nothing: anybody on the LAN can announce anything. So at most [`LAN_PEERS_MAX`] peers are remembered, the
+//! pause before a peer that did not link is tried again doubles, and the number of tries in a given time is bounded, however many
+//! peers are announced.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -9,66 +10,66 @@ use crate::overlay::{PeerId, Time};
 use p2pdi::{backoff::Policy, contact::Contact};
 use std::{collections::BTreeMap, time::Duration};
 
-/// Peers of one LAN that are remembered. A guess: a segment of a /24 network, full of peers.
-pub(crate) const NEARBY_MAX: usize = 256;
-/// Answers to one question come within this; then the least loaded of them is known. RFC 6762, section 6: up to 120 ms late,
-/// and as much again for the records that were not in the first answer.
+/// Peers of one LAN that are remembered. A guess: a full /24 network.
+pub(crate) const LAN_PEERS_MAX: usize = 256;
+/// Answers to one query arrive within this time; then the least loaded peer among them is known. RFC 6762, section 6: up to
+/// 120 ms, and as much again for records that were not in the first answer.
 const GATHER: Duration = Duration::from_millis(300);
-/// Pause after a first try that did not make a link.
+/// Pause after the first try that did not make a link.
 const RETRY_MIN: Duration = Duration::from_secs(2);
-/// Longest pause: who is dialled once in this time does not mind, nor does the dialler.
+/// Longest pause: a dial every five minutes costs neither side anything.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 const RETRY: Policy = Policy { first: RETRY_MIN, longest: RETRY_MAX };
-/// Peers offered at once, and again after [`OFFER_INTERVAL`]. A guess: twice the links that a peer seeks; a liar who makes up a
-/// new peer for every try has four dials a second from it.
+/// Most peers offered at once, per [`OFFER_INTERVAL`]. A guess: twice the outgoing links of a peer. An attacker who announces a new
+/// peer for every try causes four dials a second.
 const OFFERS_MAX: usize = 8;
 /// See [`OFFERS_MAX`].
 const OFFER_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What was seen on the LAN.
+/// A peer of the LAN appeared or disappeared.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "mdns"), expect(dead_code, reason = "multicast DNS makes them"))]
 pub(crate) enum LanEvent {
-    /// A peer announced itself, or what it says of itself changed.
-    Here(Sighting),
-    /// The one that announced itself under this name said goodbye, or was not heard any more.
+    /// A peer announced itself, or changed its announcement.
+    Here(AnnouncedPeer),
+    /// The peer with this service instance name said goodbye, or its records expired.
     Gone(String),
 }
 
-/// A peer, as it announces itself.
+/// A peer, as its announcement describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sighting {
-    /// Under which name, the service's included.
+pub(crate) struct AnnouncedPeer {
+    /// The full name of its DNS-SD service instance.
     pub(crate) instance: String,
     pub(crate) contact: Contact,
-    pub(crate) busy: Load,
+    pub(crate) load: Load,
 }
 
-/// How busy a peer says it is.
+/// How busy a peer says it is. Ordered by uploads, then links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Load {
     /// Documents it is sending.
-    pub load: u32,
+    pub uploads: u32,
     /// Peers it is linked to.
     pub links: u32,
 }
 
-/// All that were seen.
+/// All peers announced on the LAN.
 pub(crate) struct LanPeers {
     me: PeerId,
     peers: BTreeMap<PeerId, Entry>,
-    /// Until then, answers to one question are gathered.
+    /// Until then, answers to one query are collected.
     gathering: Time,
     next_offer: Time,
 }
 
 struct Entry {
-    sighting: Sighting,
-    /// It has not said goodbye.
+    announced: AnnouncedPeer,
+    /// It has not said goodbye, and its records have not expired.
     here: bool,
-    /// It has been a neighbour: it exists.
+    /// It has been a neighbour, so it exists.
     proven: bool,
-    /// Since it was a neighbour.
+    /// Tries since it was last a neighbour.
     tries: u32,
     not_before: Time,
 }
@@ -78,62 +79,63 @@ impl LanPeers {
         Self { me, peers: BTreeMap::new(), gathering: Time::ZERO, next_offer: Time::ZERO }
     }
 
-    /// Those that are there, as far as is known.
+    /// The peers that are on the LAN now, as far as is known.
     pub(crate) fn contacts(&self) -> impl Iterator<Item = &Contact> {
-        self.peers.values().filter(|entry| entry.here).map(|entry| &entry.sighting.contact)
+        self.peers.values().filter(|entry| entry.here).map(|entry| &entry.announced.contact)
     }
 
-    /// Takes note of what was seen.
-    pub(crate) fn saw(&mut self, sight: LanEvent, now: Time) {
-        match sight {
-            LanEvent::Here(sighting) => self.here(sighting, now),
+    /// Records an event.
+    pub(crate) fn on_event(&mut self, event: LanEvent, now: Time) {
+        match event {
+            LanEvent::Here(announced) => self.here(announced, now),
             LanEvent::Gone(instance) => {
-                for entry in self.peers.values_mut().filter(|entry| entry.sighting.instance == instance) {
+                for entry in self.peers.values_mut().filter(|entry| entry.announced.instance == instance) {
                     entry.here = false;
                 }
-                // Of one that never was, its pauses are remembered, so that it gains nothing by coming back.
+                // The pauses of a peer that never linked stay, so that it gains nothing by coming back.
                 self.peers.retain(|_, entry| entry.here || (entry.tries > 0 && !entry.proven));
             }
         }
     }
 
-    fn here(&mut self, sighting: Sighting, now: Time) {
-        let id = sighting.contact.id();
+    fn here(&mut self, announced: AnnouncedPeer, now: Time) {
+        let id = announced.contact.id();
         if id == self.me {
             return;
         }
         if let Some(entry) = self.peers.get_mut(&id) {
-            let moved = entry.sighting.contact.endpoint() != sighting.contact.endpoint();
+            let moved = entry.announced.contact.endpoint() != announced.contact.endpoint();
             if moved && entry.proven {
                 (entry.tries, entry.not_before) = (0, now);
             }
-            (entry.sighting, entry.here) = (sighting, true);
+            (entry.announced, entry.here) = (announced, true);
             return;
         }
-        // Nobody shares an address with another. Whoever takes one over has waited as long as the one before it.
-        let same = |entry: &Entry| entry.sighting.contact.endpoint() == sighting.contact.endpoint();
-        let before = self.peers.iter().find(|(_, entry)| same(entry)).map(|(id, _)| *id);
-        let before = before.and_then(|id| self.peers.remove(&id));
-        if self.peers.len() >= NEARBY_MAX && !self.make_room() {
+        // Two peers never share an endpoint. A peer at the endpoint of an earlier one takes over its pauses.
+        let same = |entry: &Entry| entry.announced.contact.endpoint() == announced.contact.endpoint();
+        let replaced = self.peers.iter().find(|(_, entry)| same(entry)).map(|(id, _)| *id);
+        let replaced = replaced.and_then(|id| self.peers.remove(&id));
+        if self.peers.len() >= LAN_PEERS_MAX && !self.make_room() {
             return;
         }
         if self.gathering <= now {
             self.gathering = now + GATHER;
         }
-        let (tries, waited) = before.filter(|entry| !entry.proven).map_or((0, now), |entry| (entry.tries, entry.not_before));
-        let entry = Entry { sighting, here: true, proven: false, tries, not_before: self.gathering.max(waited) };
+        let (tries, not_before) =
+            replaced.filter(|entry| !entry.proven).map_or((0, now), |entry| (entry.tries, entry.not_before));
+        let entry = Entry { announced, here: true, proven: false, tries, not_before: self.gathering.max(not_before) };
         self.peers.insert(id, entry);
     }
 
-    /// Forgets one that was tried in vain, the most often tried first.
+    /// Forgets a peer that never linked: one that is gone first, then the one with the most tries. `false`: there is none.
     fn make_room(&mut self) -> bool {
-        let in_vain = self.peers.iter().filter(|(_, entry)| entry.tries > 0 && !entry.proven);
-        let worst = in_vain.max_by_key(|(_, entry)| (!entry.here, entry.tries)).map(|(id, _)| *id);
+        let unreachable = self.peers.iter().filter(|(_, entry)| entry.tries > 0 && !entry.proven);
+        let worst = unreachable.max_by_key(|(_, entry)| (!entry.here, entry.tries)).map(|(id, _)| *id);
         worst.is_some_and(|id| self.peers.remove(&id).is_some())
     }
 
-    /// Up to `count` peers to turn to now, the least loaded first, but none of those that `linked` names. Each counts as tried.
-    /// `random` gives numbers in 0..1.
+    /// Up to `count` peers to try now, the least loaded first, without those that are `linked`. Each counts as tried. `random` gives
+    /// numbers in 0..1.
     pub(crate) fn offer(
         &mut self,
         count: usize,
@@ -147,43 +149,43 @@ impl LanPeers {
         let me = self.me.as_u128();
         let is_due = |(id, entry): &(&PeerId, &mut Entry)| entry.here && entry.not_before <= now && !linked(**id);
         let mut due: Vec<_> = self.peers.iter_mut().filter(is_due).collect();
-        // Who was tried in vain comes after all others. Of equals, each peer takes others, so that not all turn to one.
-        due.sort_by_key(|(id, entry)| (entry.tries, entry.sighting.busy, id.as_u128() ^ me));
+        // Peers that did not link come last. The XOR gives each peer another order of equals, so that they do not all choose the same.
+        due.sort_by_key(|(id, entry)| (entry.tries, entry.announced.load, id.as_u128() ^ me));
         due.truncate(count.min(OFFERS_MAX));
         if !due.is_empty() {
             self.next_offer = now + OFFER_INTERVAL;
         }
-        let try_it = |(_, entry): (&PeerId, &mut Entry)| {
+        let try_next = |(_, entry): (&PeerId, &mut Entry)| {
             let pause = RETRY.pause_with_jitter(entry.tries, random());
             entry.tries = entry.tries.saturating_add(1);
             entry.not_before = now + pause;
-            entry.sighting.contact.clone()
+            entry.announced.contact.clone()
         };
-        due.into_iter().map(try_it).collect()
+        due.into_iter().map(try_next).collect()
     }
 
-    /// When [`LanPeers::offer`] has the next peer.
+    /// When [`LanPeers::offer`] next has a peer.
     pub(crate) fn next_deadline(&self, linked: impl Fn(PeerId) -> bool) -> Option<Time> {
-        let waiting = self.peers.iter().filter(|(id, entry)| entry.here && !linked(**id));
-        waiting.map(|(_, entry)| entry.not_before).min().map(|due| due.max(self.next_offer))
+        let candidates = self.peers.iter().filter(|(id, entry)| entry.here && !linked(**id));
+        candidates.map(|(_, entry)| entry.not_before).min().map(|due| due.max(self.next_offer))
     }
 
-    /// A peer, seen here or not, became a neighbour.
+    /// A peer, announced on the LAN or not, became a neighbour.
     pub(crate) fn linked(&mut self, id: PeerId) {
         if let Some(entry) = self.peers.get_mut(&id) {
             (entry.proven, entry.tries) = (true, 0);
         }
     }
 
-    /// It is none any more.
+    /// A peer is no longer a neighbour.
     pub(crate) fn unlinked(&mut self, id: PeerId, now: Time) {
         if let Some(entry) = self.peers.get_mut(&id) {
             entry.not_before = now + RETRY_MIN;
         }
     }
 
-    /// This peer has lost all others: those that are known to exist are tried at once.
-    pub(crate) fn needed(&mut self, now: Time) {
+    /// This peer has lost all neighbours: peers that are known to exist are tried at once.
+    pub(crate) fn retry_now(&mut self, now: Time) {
         for entry in self.peers.values_mut().filter(|entry| entry.proven) {
             (entry.tries, entry.not_before) = (0, now);
         }
@@ -195,19 +197,19 @@ impl LanPeers {
 mod tests {
     use super::*;
 
-    fn sighting(number: u16, load: u32, links: u32) -> Sighting {
+    fn announced(number: u16, load: u32, links: u32) -> AnnouncedPeer {
         at(u128::from(number), number, load, links)
     }
 
-    fn at(id: u128, port: u16, load: u32, links: u32) -> Sighting {
+    fn at(id: u128, port: u16, load: u32, links: u32) -> AnnouncedPeer {
         let contact = Contact::parse(PeerId::from_u128(id), &format!("p{id}"), &format!("10.0.0.1:{port}")).unwrap();
-        Sighting { instance: format!("p{id}"), contact, busy: Load { load, links } }
+        AnnouncedPeer { instance: format!("p{id}"), contact, load: Load { uploads: load, links } }
     }
 
-    fn lan_peers(seen: impl IntoIterator<Item = Sighting>) -> LanPeers {
+    fn lan_peers(peers: impl IntoIterator<Item = AnnouncedPeer>) -> LanPeers {
         let mut lan_peers = LanPeers::new(PeerId::from_u128(1_000_000));
-        for sighting in seen {
-            lan_peers.saw(LanEvent::Here(sighting), Time::ZERO);
+        for announced in peers {
+            lan_peers.on_event(LanEvent::Here(announced), Time::ZERO);
         }
         lan_peers
     }
@@ -219,19 +221,19 @@ mod tests {
     const LATER: Time = Time::from_secs(1_000);
 
     #[test]
-    fn answers_are_gathered_and_the_least_loaded_are_tried_first() {
-        let mut lan_peers = lan_peers([sighting(1, 3, 0), sighting(2, 0, 5), sighting(3, 0, 2), sighting(4, 7, 0)]);
+    fn answers_are_collected_and_the_least_loaded_peers_are_tried_first() {
+        let mut lan_peers = lan_peers([announced(1, 3, 0), announced(2, 0, 5), announced(3, 0, 2), announced(4, 7, 0)]);
         assert_eq!(offered(&mut lan_peers, 9, Time::ZERO), []);
         assert_eq!(lan_peers.next_deadline(|_| false), Some(GATHER));
-        lan_peers.saw(LanEvent::Here(sighting(5, 0, 0)), GATHER / 2);
+        lan_peers.on_event(LanEvent::Here(announced(5, 0, 0)), GATHER / 2);
         assert_eq!(offered(&mut lan_peers, 3, GATHER), [5, 3, 2]);
         assert_eq!(offered(&mut lan_peers, 9, GATHER + OFFER_INTERVAL), [1, 4, 5, 3, 2]);
     }
 
     #[test]
-    fn neighbours_oneself_and_those_that_said_goodbye_are_not_offered() {
-        let mut lan_peers = lan_peers([at(1_000_000, 9, 0, 0), sighting(1, 0, 0), sighting(2, 0, 0)]);
-        lan_peers.saw(LanEvent::Gone("p2".into()), Time::ZERO);
+    fn neighbours_the_peer_itself_and_peers_that_said_goodbye_are_not_offered() {
+        let mut lan_peers = lan_peers([at(1_000_000, 9, 0, 0), announced(1, 0, 0), announced(2, 0, 0)]);
+        lan_peers.on_event(LanEvent::Gone("p2".into()), Time::ZERO);
         assert_eq!(lan_peers.contacts().count(), 1);
         let all = |_| true;
         assert!(lan_peers.offer(9, LATER, all, || 1.0).is_empty());
@@ -240,60 +242,60 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_linked_to_is_tried_ever_more_seldom_whatever_it_announces() {
-        let mut lan_peers = lan_peers([sighting(1, 0, 0)]);
+    fn a_peer_that_does_not_link_is_tried_with_growing_pauses_whatever_it_announces() {
+        let mut lan_peers = lan_peers([announced(1, 0, 0)]);
         let mut times = Vec::new();
         for second in 0..3_600_u32 {
             let now = Time::from_secs(second.into());
-            // It says goodbye, comes back, has another load, another address, another id: it is one and the same.
-            lan_peers.saw(LanEvent::Gone("p1".into()), now);
-            lan_peers.saw(LanEvent::Here(sighting(1, second, 0)), now);
+            // A goodbye, a return, another load, another endpoint or another id: it counts as the same peer.
+            lan_peers.on_event(LanEvent::Gone("p1".into()), now);
+            lan_peers.on_event(LanEvent::Here(announced(1, second, 0)), now);
             if second % 2 == 0 {
-                lan_peers.saw(LanEvent::Here(at(1, 2, 0, 0)), now);
+                lan_peers.on_event(LanEvent::Here(at(1, 2, 0, 0)), now);
             } else {
-                lan_peers.saw(LanEvent::Here(at(u128::from(second) + 5, 2, 0, 0)), now);
+                lan_peers.on_event(LanEvent::Here(at(u128::from(second) + 5, 2, 0, 0)), now);
             }
             times.extend(offered(&mut lan_peers, 9, now).iter().map(|_| second));
         }
         assert!((15..60).contains(&times.len()), "{times:?}");
-        assert!(lan_peers.peers.len() <= NEARBY_MAX);
+        assert!(lan_peers.peers.len() <= LAN_PEERS_MAX);
     }
 
     #[test]
-    fn however_many_are_announced_few_are_tried_at_a_time_and_no_more_than_the_limit_remembered() {
+    fn tries_and_memory_are_bounded_however_many_peers_are_announced() {
         let mut lan_peers = lan_peers([]);
         let (mut tried, mut port) = (0, 0);
         for second in 0..100 {
             for _ in 0..600 {
                 port += 1;
-                lan_peers.saw(LanEvent::Here(sighting(port, 0, 0)), Time::from_secs(second));
+                lan_peers.on_event(LanEvent::Here(announced(port, 0, 0)), Time::from_secs(second));
             }
             tried += offered(&mut lan_peers, usize::MAX, Time::from_secs(second)).len();
         }
-        assert_eq!(lan_peers.peers.len(), NEARBY_MAX);
+        assert_eq!(lan_peers.peers.len(), LAN_PEERS_MAX);
         assert!((200..=400).contains(&tried), "{tried}");
-        // Who exists stays.
+        // A peer that exists is not forgotten.
         let known = *lan_peers.peers.keys().next().unwrap();
         lan_peers.linked(known);
         for second in 100..1_000 {
             port += 1;
-            lan_peers.saw(LanEvent::Here(sighting(port, 0, 0)), Time::from_secs(second));
+            lan_peers.on_event(LanEvent::Here(announced(port, 0, 0)), Time::from_secs(second));
             offered(&mut lan_peers, usize::MAX, Time::from_secs(second));
         }
         assert!(lan_peers.peers.contains_key(&known));
     }
 
     #[test]
-    fn a_neighbour_that_is_lost_is_tried_again_soon_and_at_once_when_it_was_the_last() {
-        let mut lan_peers = lan_peers([sighting(1, 0, 0), sighting(2, 0, 0)]);
+    fn a_lost_neighbour_is_retried_soon_and_at_once_if_it_was_the_last() {
+        let mut lan_peers = lan_peers([announced(1, 0, 0), announced(2, 0, 0)]);
         assert_eq!(offered(&mut lan_peers, 9, LATER).len(), 2);
         lan_peers.linked(PeerId::from_u128(1));
         lan_peers.unlinked(PeerId::from_u128(1), LATER);
         assert_eq!(offered(&mut lan_peers, 9, LATER), []);
-        lan_peers.needed(LATER);
+        lan_peers.retry_now(LATER);
         assert_eq!(offered(&mut lan_peers, 9, LATER), [1]);
-        // It comes back at another address: that is news.
-        lan_peers.saw(LanEvent::Here(at(1, 77, 0, 0)), LATER);
+        // A known peer at another endpoint is tried without a pause.
+        lan_peers.on_event(LanEvent::Here(at(1, 77, 0, 0)), LATER);
         assert!(offered(&mut lan_peers, 9, LATER + OFFER_INTERVAL).contains(&1));
     }
 }

@@ -17,8 +17,8 @@ pub(super) struct Candidates {
 impl Candidates {
     /// There is no link at all: bootnodes and LAN peers are tried again soon.
     pub(super) fn need_links(&mut self, now: Time) {
-        self.bootnodes.needed(now);
-        self.lan_peers.needed(now);
+        self.bootnodes.retry_now(now);
+        self.lan_peers.retry_now(now);
     }
 
     /// `peer` is a neighbour now.

@@ -10,7 +10,7 @@ use p2pdi::contact::Contact;
 impl State {
     pub(in crate::mesh) fn on_lan_event(&mut self, event: LanEvent) {
         let now = self.now();
-        self.candidates.lan_peers.saw(event, now);
+        self.candidates.lan_peers.on_event(event, now);
         self.offer_lan_peers();
         self.publisher.mark_changed();
     }
