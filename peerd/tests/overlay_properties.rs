@@ -1,5 +1,5 @@
-//! Whatever a driver or a remote peer does: no panic, views within their limits, no peer in both views, never
-//! itself, nothing shown twice; and once a liar has left, all is well again. The same as fuzz targets: `fuzz/`.
+//! Whatever a driver or a remote peer does: no panic, views within their limits, no peer in both views or in its own,
+//! no broadcast delivered twice; and after a malicious peer has left, the tree recovers. The same as fuzz targets: `fuzz/`.
 
 #![allow(
     clippy::expect_used,
@@ -16,60 +16,60 @@ mod any_input;
 
 use proptest::{collection::vec, prelude::*};
 
-/// Long enough for views to fill.
-const STORY: std::ops::Range<usize> = 0..6_000;
+/// Length in bytes; enough to fill the views.
+const INPUT: std::ops::Range<usize> = 0..6_000;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn membership_bears_any_story(story in vec(any::<u8>(), STORY)) {
-        any_input::drive_membership(&story);
+    fn membership_survives_any_input(input in vec(any::<u8>(), INPUT)) {
+        any_input::drive_membership(&input);
     }
 
     #[test]
-    fn the_broadcast_machine_bears_any_story(story in vec(any::<u8>(), STORY)) {
-        any_input::drive_plumtree(&story);
+    fn plumtree_survives_any_input(input in vec(any::<u8>(), INPUT)) {
+        any_input::drive_plumtree(&input);
     }
 
     #[test]
-    fn the_overlay_bears_any_story(story in vec(any::<u8>(), STORY)) {
-        any_input::drive_overlay(&story);
+    fn the_overlay_survives_any_input(input in vec(any::<u8>(), INPUT)) {
+        any_input::drive_overlay(&input);
     }
 
     #[test]
-    fn the_routing_bears_any_story(story in vec(any::<u8>(), STORY)) {
-        any_input::drive_routing(&story);
+    fn routing_survives_any_input(input in vec(any::<u8>(), INPUT)) {
+        any_input::drive_routing(&input);
     }
 
     #[test]
-    fn the_readers_of_texts_bear_any_text(text in "[A-Za-z0-9.@:\\[\\]-]{0,40}|\\PC{0,40}") {
+    fn the_text_parsers_survive_any_text(text in "[A-Za-z0-9.@:\\[\\]-]{0,40}|\\PC{0,40}") {
         any_input::decode_rest(text.as_bytes());
     }
 
     #[test]
-    fn the_decoder_bears_any_bytes(bytes in vec(any::<u8>(), 0..400)) {
+    fn the_decoder_survives_any_bytes(bytes in vec(any::<u8>(), 0..400)) {
         any_input::decode(&bytes);
     }
 
     #[test]
-    fn messages_come_through_their_encoding_as_they_were(story in vec(any::<u8>(), 0..400)) {
-        any_input::round_trip(&story);
+    fn messages_are_decoded_as_they_were_encoded(input in vec(any::<u8>(), 0..400)) {
+        any_input::round_trip(&input);
     }
 }
 
 proptest! {
-    // Each goes on for two simulated minutes.
+    // Each case simulates two more minutes.
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn after_a_liar_has_left_the_tree_is_one_and_broadcasts_arrive(story in vec(any::<u8>(), STORY)) {
-        any_input::liar::drive_liar(&story);
+    fn after_a_malicious_peer_has_left_there_is_one_tree_and_broadcasts_arrive(input in vec(any::<u8>(), INPUT)) {
+        any_input::liar::drive_liar(&input);
     }
 }
 
 #[test]
-fn frames_that_were_cut_short_or_changed_do_no_harm() {
+fn truncated_and_modified_frames_are_decoded_without_a_panic() {
     let mut bytes = vec![0; 60];
     for first in 0..=255 {
         for second in 0..=255 {

@@ -165,7 +165,7 @@ impl Mesh {
         self.whisper(whisper, true).await
     }
 
-    /// Searches a route to the receiver and sends a whisper along it. Waits for the reply for at most `routing::LIFETIME`.
+    /// Searches a route to the receiver and sends a whisper along it. Waits for the reply for at most `routing::ROUTE_LIFETIME`.
     ///
     /// # Errors
     /// When there is no route.

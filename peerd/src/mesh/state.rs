@@ -201,7 +201,7 @@ impl State {
         self.offer_lan_peers();
         self.check_name_conflicts();
         if let Some(contact) = self.candidates.reconnect.due(now, rand::random()) {
-            self.handle_event(Event::Meet(contact));
+            self.handle_event(Event::Probe(contact));
         }
         // Events of links that broke, and of dials that failed at once.
         self.handle_events();

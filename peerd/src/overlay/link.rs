@@ -1,62 +1,61 @@
-//! What is true of one link: whether the other side lives, how much it may send, and which of two
-//! links between a pair stays.
+//! Links: liveness, rate limits, and which of two links between a pair of peers is kept.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{PeerId, Time, TokenBucket};
 
-/// A side with nothing to say pings this often: a little more seldom than beacons come, so that in a
-/// network that works none is sent. A guess.
+/// An idle side pings at this interval: a little longer than that of beacons, so that a healthy network
+/// sends no pings. A guess.
 pub const PING_INTERVAL: Duration = Duration::from_millis(2_500);
-/// A link silent for this long is dead: two pings and their answers may get lost. A guess; "dead peers are
-/// noticed in seconds" is the requirement.
+/// A link without any frame for this long is dead: two pings and their answers may get lost. A guess; the
+/// requirement is that dead peers are noticed within seconds.
 pub const DEAD_AFTER: Duration = Duration::from_secs(6);
-/// A link on which something came within this time lives, whoever says otherwise: the other side pings or sends a beacon more often, with
-/// half a second for the way. A guess.
+/// A link on which a frame arrived within this time is alive, whatever other peers report: the other side sends a ping or a beacon more
+/// often, with half a second of latency. A guess.
 pub const FRESH: Duration = Duration::from_millis(3_000);
-/// Frames a link may bring per second, on average. A guess: ten times what a busy broadcast tree
-/// carries here, a tenth of what one core decodes.
+/// Frames received on a link per second, on average. A guess: ten times the rate of a busy broadcast tree,
+/// a tenth of what one core decodes.
 pub const FRAMES_PER_SECOND: u32 = 10_000;
-/// Bytes a link may bring per second, on average. A guess: a quarter of a gigabit network.
+/// Bytes received on a link per second, on average. A guess: a quarter of a gigabit network.
 pub const BYTES_PER_SECOND: u32 = 32 << 20;
-/// How far a link may go into debt before its frames are dropped, in seconds' worth: it was told to
-/// pause, so only what was under way may still come. A guess.
+/// How far a link may exceed its rate, as time to refill the bucket, before its frames are dropped: reading is
+/// paused then, so only frames in flight still arrive. A guess.
 pub const MAX_DEBT: Duration = Duration::from_secs(1);
 
-/// What the two ends of a link tell each other about the link itself.
+/// Keep-alive messages of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Asks whether the other side is there.
+    /// Asks for a pong with this nonce.
     Ping(u64),
-    /// Answers with the ping's nonce.
+    /// The answer, with the nonce of the ping.
     Pong(u64),
 }
 
-/// Which of two links between the same two peers stays.
+/// Which of two links between the same two peers is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The one that was there.
+    /// The older one.
     Existing,
-    /// The one that came later.
+    /// The newer one.
     New,
 }
 
-/// Decides between two links to `other`; both ends come to the same answer on their own.
+/// Decides between two links to `other`; both ends reach the same decision on their own.
 ///
-/// Where both sides dialled, the dial of the lower id stays. Where one side dialled twice it has lost
-/// the first link already (it never dials a peer it is linked to), so the new one stays.
+/// If both sides dialled, the dial of the lower id is kept. If one side dialled twice, it has lost
+/// the first link already (it never dials a peer it is linked to), so the new one is kept.
 pub fn keep(me: PeerId, other: PeerId, existing_dialled: bool, new_dialled: bool) -> Keep {
     if existing_dialled == new_dialled || new_dialled == (me < other) { Keep::New } else { Keep::Existing }
 }
 
-/// What to do with a frame that arrived.
+/// What to do with a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Handle it.
     Pass,
-    /// Handle it, then read nothing more from this link for so long.
+    /// Handle it, then stop reading from this link for this time.
     PassThenPause(Duration),
-    /// Drop it: the link was told to pause and did not.
+    /// Drop it: the link is far over its rate.
     Drop,
 }
 
@@ -68,24 +67,24 @@ struct Health {
     bytes: TokenBucket,
 }
 
-/// The state of all links, as far as it does not depend on what is said on them.
+/// Liveness and rate of all links.
 #[derive(Debug, Default)]
 pub struct Links {
     links: BTreeMap<PeerId, Health>,
     nonce: u64,
 }
 
-/// What [`Links::tick`] finds.
+/// Result of [`Links::tick`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Send this ping.
     Ping(PeerId, u64),
-    /// Nothing heard for [`DEAD_AFTER`].
+    /// Nothing arrived for [`DEAD_AFTER`].
     Dead(PeerId),
 }
 
 impl Links {
-    /// A link came up, or a new one took the place of the old.
+    /// A link came up, or replaced an older one.
     pub fn up(&mut self, peer: PeerId, now: Time) {
         let health = Health {
             heard: now,
@@ -96,7 +95,7 @@ impl Links {
         self.links.insert(peer, health);
     }
 
-    /// A link is gone.
+    /// A link ended.
     pub fn down(&mut self, peer: PeerId) {
         self.links.remove(&peer);
     }
@@ -106,12 +105,12 @@ impl Links {
         self.links.contains_key(&peer)
     }
 
-    /// Whether something came on the link to `peer` within [`FRESH`].
+    /// Whether something arrived on the link to `peer` within [`FRESH`].
     pub fn is_fresh(&self, peer: PeerId, now: Time) -> bool {
         self.links.get(&peer).is_some_and(|link| now < link.heard + FRESH)
     }
 
-    /// How many links there are.
+    /// Number of links.
     pub fn len(&self) -> usize {
         self.links.len()
     }
@@ -121,14 +120,14 @@ impl Links {
         self.links.is_empty()
     }
 
-    /// Something was sent.
+    /// A frame was sent.
     pub fn sent(&mut self, peer: PeerId, now: Time) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.sent = link.sent.max(now);
         }
     }
 
-    /// A frame of `bytes` arrived. `None` if there is no such link.
+    /// A frame of `bytes` bytes arrived. `None` if there is no such link.
     pub fn heard(&mut self, peer: PeerId, bytes: usize, now: Time) -> Option<Verdict> {
         let link = self.links.get_mut(&peer)?;
         link.heard = link.heard.max(now);
@@ -143,7 +142,7 @@ impl Links {
         })
     }
 
-    /// Which links need a ping and which are dead.
+    /// The links that need a ping, and those that are dead.
     pub fn tick(&mut self, now: Time) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (peer, link) in &mut self.links {
@@ -158,7 +157,7 @@ impl Links {
         findings
     }
 
-    /// When [`Links::tick`] will next find something.
+    /// When [`Links::tick`] is next due.
     pub fn next_deadline(&self) -> Option<Time> {
         let due = |link: &Health| (link.heard + DEAD_AFTER).min(link.sent + PING_INTERVAL);
         self.links.values().map(due).min()
@@ -170,9 +169,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ends_keep_the_same_of_two_links() {
+    fn both_ends_keep_the_same_one_of_two_links() {
         let (low, high) = (PeerId::from_u128(1), PeerId::from_u128(2));
-        // Both dialled; each end sees its own dial and the other's, in either order.
+        // Both dialled; each end sees both dials, in either order.
         for first_is_lows in [true, false] {
             let at_low = keep(low, high, first_is_lows, !first_is_lows);
             let at_high = keep(high, low, !first_is_lows, first_is_lows);
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_too_much_is_paused_and_dropped_only_if_that_does_not_help() {
+    fn a_link_over_its_rate_is_paused_first_and_its_frames_dropped_only_later() {
         let mut links = Links::default();
         let (flooder, other) = (PeerId::from_u128(1), PeerId::from_u128(2));
         links.up(flooder, Time::ZERO);

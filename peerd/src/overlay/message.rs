@@ -7,77 +7,77 @@ use super::{
     plumtree::{self, Gossip},
 };
 
-/// What one peer says to another on a link, after both have said hello.
+/// A message on a link, after both sides have said hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// About the link itself.
+    /// Keep-alive of the link.
     Link(link::Message),
-    /// About who is linked to whom.
+    /// HyParView.
     Membership(membership::Message),
-    /// About broadcasts.
+    /// Plumtree.
     Plumtree(plumtree::Message),
-    /// About islands.
+    /// Detection of partitions.
     Partitions(partitions::Message),
 }
 
-/// What happened.
+/// Input of the overlay's state machine.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Both sides have said hello on a new link. If there was one to this peer already, this is the
-    /// one that stays (see [`link::keep`]), and no [`Event::LinkDown`] is given for the other.
+    /// Both sides have said hello on a new link. If there was a link to this peer already, the new one replaces
+    /// it (see [`link::keep`]), and there is no [`Event::LinkDown`] for the old one.
     LinkUp {
-        /// Who is at the other end, by its hello.
+        /// The peer at the other end, as its hello says.
         peer: Contact,
-        /// Which of its lives.
+        /// Its incarnation.
         incarnation: u64,
         /// This side dialled.
         dialled: bool,
     },
     /// A link ended, but not by [`Action::Close`].
     LinkDown {
-        /// Who was at the other end.
+        /// The peer at the other end.
         peer: PeerId,
     },
-    /// An [`Action::Dial`] came to nothing.
+    /// An [`Action::Dial`] failed.
     DialFailed {
-        /// Who was to be dialled.
+        /// The peer that was dialled.
         peer: PeerId,
     },
     /// A frame arrived.
     Received {
-        /// From whom.
+        /// The sender.
         from: PeerId,
-        /// What it said; `None` if that could not be read.
+        /// The message; `None` if it could not be decoded.
         message: Option<Message>,
         /// Its size in bytes on the wire.
         bytes: usize,
     },
-    /// The answer to [`Action::AskForPeers`], or peers that turned up by themselves (LAN).
+    /// The answer to [`Action::AskForPeers`], or peers found otherwise (LAN).
     PeersFound(Vec<Contact>),
-    /// A person or a bootnode list wants this peer as a neighbour.
+    /// The user or the list of bootnodes wants this peer as a neighbour.
     Join(Contact),
-    /// This peer, lost before, may be of another island by now: see whether it is there, and compare roots.
-    Meet(Contact),
-    /// The time of [`Overlay::next_deadline`](super::Overlay::next_deadline) has come.
+    /// This peer, a former neighbour, may be in another partition: link to it and compare roots.
+    Probe(Contact),
+    /// [`Overlay::next_deadline`](super::Overlay::next_deadline) has passed.
     Tick,
-    /// Say goodbye; nothing but closing of links follows.
+    /// Leave the overlay: say goodbye and close all links.
     Leave,
 }
 
-/// What is to be done. In order, for each peer.
+/// What the driver has to do. Actions for one peer keep their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make a link to this peer, and say [`Event::LinkUp`] or [`Event::DialFailed`] in the end.
+    /// Dial this peer; the result is [`Event::LinkUp`] or [`Event::DialFailed`].
     Dial(Contact),
-    /// Close the link, after sending what was to be sent on it.
+    /// Close the link, after the frames that wait to be sent on it.
     Close(PeerId, CloseReason),
-    /// Send this frame.
+    /// Send this message.
     Send(PeerId, Message),
-    /// Read nothing from this link for so long.
+    /// Stop reading from this link for this time.
     Pause(PeerId, Duration),
-    /// A broadcast arrived, for the first time.
+    /// A broadcast arrived for the first time.
     Deliver {
-        /// Which neighbour brought it.
+        /// The neighbour that sent it.
         from: PeerId,
         /// The broadcast.
         gossip: Gossip,
@@ -86,17 +86,17 @@ pub enum Action {
     NeighbourUp(Contact),
     /// A peer is no longer a neighbour.
     NeighbourDown(PeerId),
-    /// Find about this many peers at random from the registry, and the bootnodes, and say [`Event::PeersFound`].
+    /// Ask the registry for about this many random peers, add the bootnodes, and report them by [`Event::PeersFound`].
     AskForPeers(usize),
-    /// Drop, count and log it; a driver may close the link of who is named often.
+    /// A peer broke the protocol: count and log it. The driver may close the link of a peer that does so often.
     Misbehaved(PeerId, Misbehaviour),
 }
 
-/// Why a link is to be closed.
+/// Why a link is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// It is not needed (any more).
+    /// It is not needed, or no longer.
     Unneeded,
-    /// Nothing was heard on it for [`link::DEAD_AFTER`].
+    /// Nothing arrived on it for [`link::DEAD_AFTER`].
     Silent,
 }

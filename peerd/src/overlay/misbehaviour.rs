@@ -1,16 +1,16 @@
-//! What a peer does that no correct peer does.
+//! Violations of the protocol.
 
-/// Why a frame was dropped and its sender named.
+/// A violation of the protocol by a linked peer. The text completes "a peer ...".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Misbehaviour {
-    /// Not a frame, or with a field that cannot be.
+    /// A frame that cannot be decoded, or has an invalid field.
     #[error("sent a frame that cannot be read")]
     Unreadable,
-    /// A message longer than is taken; what follows it cannot be found.
+    /// A frame over the size limit; the stream cannot be decoded after it.
     #[error("sent a frame past the limit")]
     FrameTooLong,
-    /// A greeting that cannot be true.
-    #[error("greeted with what cannot be")]
+    /// A hello that is invalid or contradicts what is known.
+    #[error("sent an invalid hello")]
     WrongGreeting,
     /// More contacts than a message may carry.
     #[error("sent more contacts than a message may carry")]
@@ -18,16 +18,16 @@ pub enum Misbehaviour {
     /// More ids than a message may carry.
     #[error("sent more ids than a message may carry")]
     TooManyIds,
-    /// A shuffle that did not come the way it says.
-    #[error("sent a shuffle that did not come the way it says")]
+    /// A shuffle whose path does not end with its sender, or a reply whose path does not end here.
+    #[error("sent a shuffle with a false path")]
     BadPath,
-    /// A broadcast past [`MAX_PAYLOAD`](super::plumtree::MAX_PAYLOAD).
+    /// A broadcast over [`MAX_PAYLOAD`](super::plumtree::MAX_PAYLOAD).
     #[error("sent a broadcast past the limit")]
     PayloadTooLong,
-    /// Advertised many broadcasts and did not give them.
-    #[error("advertised broadcasts and did not give them")]
+    /// Advertised many broadcasts and did not send them when asked.
+    #[error("advertised broadcasts and did not send them")]
     BrokenPromises,
-    /// Kept sending although it was throttled.
-    #[error("sent more than its share")]
+    /// Kept sending although its link was paused.
+    #[error("sent more than its rate limit allows")]
     Flooding,
 }

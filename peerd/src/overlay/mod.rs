@@ -1,17 +1,18 @@
 //! The overlay: which peers are linked, and how a broadcast reaches them all.
 //!
-//! State machines: [`Overlay::handle`] takes an event and the time and returns what is to be done; nothing here
-//! does I/O, reads a clock or makes its own randomness, so that thousands of them can be simulated with a seed.
+//! State machines: [`Overlay::handle`] takes an event and the time and returns actions for the driver. Thousands of them
+//! can be simulated with a seed.
 //!
-//! - [`membership`] (HyParView) decides on links and knows nothing of broadcasts.
-//! - [`plumtree`] spreads broadcasts among neighbours and does not know where they come from.
-//! - [`partitions`] finds groups of peers that have lost each other.
-//! - [`link`] watches each link's health and rate, whatever is said on it.
-//! - [`wire`] turns messages into bytes and back.
+//! - [`membership`] (HyParView) chooses the links and knows nothing of broadcasts.
+//! - [`plumtree`] spreads broadcasts among neighbours and does not know how they were chosen.
+//! - [`partitions`] detects and merges partitions of the overlay.
+//! - [`routing`] finds routes to peers by name and relays messages along them.
+//! - [`link`] checks liveness and rate of each link, whatever messages it carries.
+//! - [`wire`] encodes and decodes messages.
 //!
 //! This file wires them; it decides nothing itself. What is deliberately absent: authentication (the driver's
-//! transport knows who is at the other end; the origin of a relayed broadcast is taken at its word), dialling,
-//! queues and the choice of whom the registry and the bootnodes offer.
+//! transport knows who is at the other end; the origin of a relayed broadcast is not verified), dialling,
+//! queues and the choice of peers that the registry and the bootnodes offer.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -39,21 +40,21 @@ use plumtree::{MessageId, Plumtree};
 pub use time::Time;
 pub use token_bucket::TokenBucket;
 
-/// All numbers that are the same in a network.
+/// Parameters of both protocols. The same on all peers of a network.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Of the membership protocol.
+    /// HyParView.
     pub membership: membership::Config,
-    /// Of the broadcast protocol.
+    /// Plumtree.
     pub plumtree: plumtree::Config,
 }
 
-/// A payload past [`plumtree::MAX_PAYLOAD`].
+/// A payload of so many bytes, more than [`plumtree::MAX_PAYLOAD`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a broadcast may have {limit} bytes, this one has {0}", limit = plumtree::MAX_PAYLOAD)]
 pub struct PayloadTooLong(pub usize);
 
-/// One peer's part of the overlay.
+/// The overlay's state machine of one peer.
 #[derive(Debug)]
 pub struct Overlay<R> {
     rng: R,
@@ -68,9 +69,9 @@ pub struct Overlay<R> {
 }
 
 impl<R: Rng> Overlay<R> {
-    /// A peer that knows nobody; its first [`Event::Tick`] will ask for peers.
+    /// A peer that knows no other; its first [`Event::Tick`] asks for peers.
     ///
-    /// `incarnation` must be larger than in any earlier life of this peer: milliseconds since 1970 at its start, where the clock is right and goes on.
+    /// `incarnation` must be larger than every earlier one of this peer (see [`crate::identity::incarnation`]).
     pub fn new(me: Contact, incarnation: u64, config: Config, rng: R, now: Time) -> Self {
         Self {
             rng,
@@ -85,37 +86,40 @@ impl<R: Rng> Overlay<R> {
         }
     }
 
-    /// What the clock said at the start, where the incarnation is ahead of it ([`Plumtree::set_clock`]).
+    /// Sets what the clock showed at the start, if the incarnation is ahead of it (see [`Plumtree::set_clock`]).
     pub fn set_clock(&mut self, clock: u64) {
         self.plumtree.set_clock(clock);
     }
 
-    /// Who is linked, and whom to fall back on.
+    /// The active and the passive view.
     pub fn membership(&self) -> &Membership {
         &self.membership
     }
 
-    /// The broadcast tree and its counts.
+    /// The broadcast tree and its counters.
     pub fn plumtree(&self) -> &Plumtree {
         &self.plumtree
     }
 
-    /// Frames dropped since their sender was over its share.
+    /// Frames dropped because their sender exceeded its rate.
     pub fn throttled(&self) -> u64 {
         self.throttled
     }
 
-    /// Times that a link was to be paused since its sender was over its share.
+    /// How often a link was paused because its sender exceeded its rate.
     pub fn paused(&self) -> u64 {
         self.paused
     }
 
-    /// Whether something came on the link to `peer` so lately that it cannot be dead.
+    /// Whether something arrived on the link to `peer` so recently that it cannot be dead (see [`link::FRESH`]).
     pub fn is_fresh(&self, peer: PeerId, now: Time) -> bool {
         self.links.is_fresh(peer, now)
     }
 
-    /// Sends `payload` to all peers.
+    /// Broadcasts `payload` to all peers; returns its id and the actions to carry out.
+    ///
+    /// # Errors
+    /// When it is longer than [`plumtree::MAX_PAYLOAD`].
     pub fn broadcast(&mut self, payload: Bytes, now: Time) -> Result<(MessageId, Vec<Action>), PayloadTooLong> {
         let length = payload.len();
         let id = self.plumtree.broadcast(payload, now, &mut self.plumtree_out).ok_or(PayloadTooLong(length))?;
@@ -124,7 +128,7 @@ impl<R: Rng> Overlay<R> {
         Ok((id, out))
     }
 
-    /// Takes note of `event`; returns what is to be done.
+    /// Handles `event`; returns the actions to carry out.
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Action> {
         let mut out = Vec::new();
         match event {
@@ -135,7 +139,7 @@ impl<R: Rng> Overlay<R> {
                 let event = membership::Event::LinkUp { peer, incarnation, dialled };
                 self.member(event, now, &mut out);
                 if was_neighbour && self.membership.is_neighbour(id) {
-                    // What was under way on the old link is lost.
+                    // Messages in flight on the old link are lost.
                     self.tree(plumtree::Event::NeighbourUp(id), now, &mut out);
                 }
             }
@@ -149,17 +153,17 @@ impl<R: Rng> Overlay<R> {
             Event::Received { from, message, bytes } => self.on_received(from, message, bytes, now, &mut out),
             Event::PeersFound(peers) => {
                 let members = &self.membership;
-                let strange = |peer| !members.is_neighbour(peer);
-                let met = self.partitions.found(&peers, &mut self.rng, strange);
-                if let Some(contact) = met {
-                    self.member(membership::Event::Meet(contact), now, &mut out);
+                let is_candidate = |peer| !members.is_neighbour(peer);
+                let probed = self.partitions.found(&peers, &mut self.rng, is_candidate);
+                if let Some(contact) = probed {
+                    self.member(membership::Event::Connect(contact), now, &mut out);
                 }
                 self.member(membership::Event::PeersFound(peers), now, &mut out);
             }
-            Event::Meet(contact) => {
+            Event::Probe(contact) => {
                 if !self.membership.is_neighbour(contact.id()) {
-                    self.partitions.meet(contact.id());
-                    self.member(membership::Event::Meet(contact), now, &mut out);
+                    self.partitions.probe(contact.id());
+                    self.member(membership::Event::Connect(contact), now, &mut out);
                 }
             }
             Event::Join(contact) => self.member(membership::Event::Join(contact), now, &mut out),
@@ -169,7 +173,7 @@ impl<R: Rng> Overlay<R> {
         out
     }
 
-    /// When [`Event::Tick`] is due. Ask again after every event.
+    /// When [`Event::Tick`] is due. It may change with every event.
     pub fn next_deadline(&self, now: Time) -> Time {
         let is_root = self.plumtree.tree().is_root();
         [self.links.next_deadline(), self.membership.next_deadline(now), self.partitions.next_deadline(is_root, now)]
@@ -178,8 +182,8 @@ impl<R: Rng> Overlay<R> {
             .fold(self.plumtree.next_deadline(), Time::min)
     }
 
-    /// Counts a frame that is not the overlay's own, such as a relayed message, against its sender's share, and as a sign of life.
-    /// The first value says whether it may be handled.
+    /// Counts a frame that the overlay does not handle itself, such as a relayed message, against its sender's rate, and as a sign that
+    /// the link is alive. The first value: whether the frame may be handled.
     pub fn admit(&mut self, from: PeerId, bytes: usize, now: Time) -> (bool, Option<Action>) {
         match self.links.heard(from, bytes, now) {
             None => (false, None),
@@ -215,11 +219,11 @@ impl<R: Rng> Overlay<R> {
             Some(Message::Plumtree(message)) => {
                 self.tree(plumtree::Event::Received { from, message }, now, out);
             }
-            Some(Message::Partitions(message)) => self.on_meeting(from, message, now, out),
+            Some(Message::Partitions(message)) => self.on_probe(from, message, now, out),
         }
     }
 
-    fn on_meeting(&mut self, from: PeerId, message: partitions::Message, now: Time, out: &mut Vec<Action>) {
+    fn on_probe(&mut self, from: PeerId, message: partitions::Message, now: Time, out: &mut Vec<Action>) {
         let (root, sequence) = self.plumtree.tree().root();
         match message {
             partitions::Message::Probe(..) => {
@@ -227,8 +231,8 @@ impl<R: Rng> Overlay<R> {
                 self.send(from, Message::Partitions(reply), now, out);
             }
             partitions::Message::Reply(root, sequence) => {
-                if self.partitions.answered(from) && self.plumtree.tree().is_foreign(root, sequence) {
-                    self.member(membership::Event::Bridge(from), now, out);
+                if self.partitions.answered(from) && self.plumtree.tree().is_other_partition(root, sequence) {
+                    self.member(membership::Event::Merge(from), now, out);
                 }
             }
         }
@@ -269,7 +273,7 @@ impl<R: Rng> Overlay<R> {
                     self.links.down(peer);
                     out.push(Action::Close(peer, CloseReason::Unneeded));
                 }
-                membership::Action::Met(peer) => {
+                membership::Action::Connected(peer) => {
                     let (root, sequence) = self.plumtree.tree().root();
                     let probe = partitions::Message::Probe(root, sequence);
                     self.send(peer, Message::Partitions(probe), now, out);
@@ -310,8 +314,8 @@ impl<R: Rng> Overlay<R> {
                 plumtree::Action::Misbehaved(peer, what) => {
                     out.push(Action::Misbehaved(peer, what));
                     if what == Misbehaviour::BrokenPromises {
-                        // Whoever is a neighbour in its place will have something to give.
-                        self.member(membership::Event::Part(peer), now, out);
+                        // Another neighbour in its slot is more useful.
+                        self.member(membership::Event::Drop(peer), now, out);
                     }
                 }
             }

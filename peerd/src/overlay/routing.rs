@@ -1,21 +1,23 @@
-//! Finding a way to a peer by its name along links, and passing messages along it.
+//! Route discovery by name over the links, and relaying of messages along the routes.
 //!
-//! A seek spreads over the links as an echo: whoever hears it for the first time passes it on and answers once one of
-//! those it asked says "this way", or all of them have answered (Chang: *Echo Algorithms*, IEEE TSE 8(4), 1982). So the
-//! asker hears that there is no way as soon as that is known. The answers form a tree, along which the message follows.
+//! A seek floods the links with an echo algorithm (Chang: *Echo Algorithms*, IEEE TSE 8(4), 1982): a peer that receives it for
+//! the first time forwards it, and replies once one of its neighbours has found the target or all have replied. So the
+//! originator learns that there is no route as soon as that is certain. The replies form a tree, and the message follows it.
 //!
-//! A way that was found is known for a while, to all peers on it: further messages follow it without another seek, until one
-//! comes back as lost. Every message is remembered where it passes until its answer has, so one that came back to a peer
-//! that has it already, along ways that have changed meanwhile, is lost and not sent in circles.
+//! All peers on a route cache it for a while: further messages follow it without another seek, until one
+//! is undeliverable. Each peer remembers a relayed message until its reply has passed, so a message that returns to a peer
+//! on routes that have changed meanwhile is undeliverable and does not loop.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 mod message;
+mod route;
 
 #[cfg(test)]
 mod tests;
 
 pub use message::{Action, Message, Relay, RelayReply, RouteId};
+use route::{CachedRoute, Route, RouteState};
 
 use crate::overlay::{Time, TokenBucket};
 use p2pdi::{contact::Contact, id::PeerId, name::PeerName};
@@ -24,127 +26,74 @@ use std::{
     time::Duration,
 };
 
-/// Most links a seek travels. Networks of 10,000 peers are 15 links across (`tests/overlay_simulation.rs`).
+/// Most links that a seek travels. Networks of 10,000 peers have a diameter of 15 (`tests/overlay_simulation.rs`).
 pub const HOPS_MAX: u32 = 16;
-/// How long a way is remembered: longer than any message on it may take.
-pub const LIFETIME: Duration = Duration::from_secs(10);
-/// Ways remembered at once, some 300 bytes each. A guess: 400 seeks a second through one peer.
+/// How long a seek or a relayed message is remembered: longer than any message may take.
+pub const ROUTE_LIFETIME: Duration = Duration::from_secs(10);
+/// Seeks and messages remembered at once, some 300 bytes each. A guess: 400 seeks a second through one peer.
 pub const ROUTES_MAX: usize = 4_096;
-/// Of those, asked for by one link: it cannot use up all. A guess.
-pub const ROUTES_OF_LINK_MAX: usize = ROUTES_MAX / 4;
-/// Of those, asked for by all links together: the rest is for what this peer sends itself. A guess.
+/// Of those, from one link: it cannot take all. A guess.
+pub const ROUTES_PER_LINK_MAX: usize = ROUTES_MAX / 4;
+/// Of those, from all links together: the rest is for this peer's own messages. A guess.
 pub const ROUTES_OF_LINKS_MAX: usize = ROUTES_MAX / 4 * 3;
-/// How long a way that was found is used without seeking again, so that a shorter one is found too. A guess.
-pub const WAY_LIFETIME: Duration = Duration::from_secs(30);
-/// A way along which a message has waited so long for its answer is sought again. Longer than a receiver takes to answer,
-/// and shorter than a sender waits before it tries something else (`messages::whisper`, 2 s).
+/// How long a route is cached; after it, a new seek may find a shorter one. A guess.
+pub const CACHED_ROUTE_LIFETIME: Duration = Duration::from_secs(30);
+/// A cached route is not used if a message on it has had no reply for this long. Longer than a receiver takes to reply,
+/// shorter than a sender waits before it tries something else (`messages::whisper`, 2 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Ways to peers known at once, some 300 bytes each. A guess: more peers than one relays for within that time.
-pub const WAYS_MAX: usize = 1_024;
-/// Seeks passed on for one link per second: each costs every peer of the network a frame or two. A guess. What is past it is answered as
-/// busy, so that whoever asked tries again and does not take the peer for gone.
+/// Routes cached at once, some 300 bytes each. A guess: more peers than one relays for within that time.
+pub const CACHED_ROUTES_MAX: usize = 1_024;
+/// Seeks forwarded for one link per second: each costs every peer of the network a frame or two. A guess. Further ones are answered as
+/// busy, so that the originator retries and does not conclude that the target is gone.
 pub const SEEKS_PER_SECOND: u32 = 50;
 
-/// One seek, or one message, on its way.
-#[derive(Debug)]
-struct Route {
-    /// Whom the answer goes to; `None`: this peer asked.
-    from: Option<PeerId>,
-    to: PeerName,
-    way: Way,
-    /// When it is forgotten at the latest.
-    end: Time,
-    /// A seek: remembered to its end, so that the same one is not passed on again.
-    sought: bool,
-}
-
-/// The way to a peer, as a seek found it.
-#[derive(Debug)]
-struct KnownWay {
-    contact: Contact,
-    /// The first link of it.
-    next: PeerId,
-    end: Time,
-    /// Since when a message along it waits for its answer.
-    waits: Option<Time>,
-}
-
-#[derive(Debug)]
-enum Way {
-    /// None of those that have answered knows it.
-    Asked {
-        /// These have not answered yet.
-        waiting: BTreeSet<PeerId>,
-        /// One of those that have could not look.
-        busy: bool,
-    },
-    /// That link leads there.
-    Found {
-        /// The link.
-        next: PeerId,
-        /// Who is there; not known where no seek came before.
-        peer: Option<Contact>,
-        /// These were asked as well and have not answered. If one of them finds another peer, two have one name.
-        waiting: BTreeSet<PeerId>,
-    },
-    /// None does, or the one that did is gone.
-    None,
-}
-
-impl Way {
-    /// Over the link to `next`, to whoever is there.
-    fn over(next: PeerId) -> Self {
-        Self::Found { next, peer: None, waiting: BTreeSet::new() }
-    }
-}
-
-/// The ways through one peer.
+/// The routing state machine of one peer.
 #[derive(Debug)]
 pub struct Routing {
     me: Contact,
     routes: BTreeMap<RouteId, Route>,
-    /// In the order they end.
-    ends: BTreeSet<(Time, RouteId)>,
-    /// How many each link asked for.
-    of_links: BTreeMap<PeerId, usize>,
-    ways: BTreeMap<PeerName, KnownWay>,
-    /// What each link may still ask.
-    seekers: BTreeMap<PeerId, TokenBucket>,
+    /// The routes in the order in which they expire.
+    expiries: BTreeSet<(Time, RouteId)>,
+    /// Number of routes from each link.
+    per_link: BTreeMap<PeerId, usize>,
+    cache: BTreeMap<PeerName, CachedRoute>,
+    /// Rate of seeks from each link.
+    seek_rates: BTreeMap<PeerId, TokenBucket>,
     relayed: u64,
-    /// Another peer has this one's name, and gets the messages for it.
-    yields: bool,
+    /// Another peer has the same name, and receives the messages for it.
+    yields_name: bool,
 }
 
 impl Routing {
-    /// A peer that knows no way.
+    /// A peer without routes.
     pub fn new(me: Contact) -> Self {
         Self {
             me,
             routes: BTreeMap::new(),
-            ends: BTreeSet::new(),
-            of_links: BTreeMap::new(),
-            ways: BTreeMap::new(),
-            seekers: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            per_link: BTreeMap::new(),
+            cache: BTreeMap::new(),
+            seek_rates: BTreeMap::new(),
             relayed: 0,
-            yields: false,
+            yields_name: false,
         }
     }
 
-    /// Whether another peer with this one's name gets the messages for it. Says whether that is new.
-    pub fn yield_name(&mut self, yields: bool) -> bool {
-        std::mem::replace(&mut self.yields, yields) != yields
+    /// Sets whether another peer with the same name receives the messages for it. Returns whether that is a change.
+    pub fn yield_name(&mut self, yields_name: bool) -> bool {
+        std::mem::replace(&mut self.yields_name, yields_name) != yields_name
     }
 
     fn is_mine(&self, name: &PeerName) -> bool {
-        !self.yields && name == self.me.name()
+        !self.yields_name && name == self.me.name()
     }
 
-    /// Messages passed on for others.
+    /// Messages relayed for others.
     pub fn relayed(&self) -> u64 {
         self.relayed
     }
 
-    /// Seeks and messages remembered.
+    /// Number of seeks and messages remembered.
     pub fn len(&self) -> usize {
         self.routes.len()
     }
@@ -154,73 +103,76 @@ impl Routing {
         self.routes.is_empty()
     }
 
-    /// When [`Routing::tick`] has something to forget.
+    /// When [`Routing::tick`] is next due.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.ends.first().map(|(end, _)| *end)
+        self.expiries.first().map(|(expires, _)| *expires)
     }
 
-    /// Forgets what is over.
+    /// Forgets expired seeks and messages.
     pub fn tick(&mut self, now: Time) -> Vec<Action> {
         let mut out = Vec::new();
-        while let Some((end, id)) = self.ends.first().copied()
-            && end <= now
+        while let Some((expires, id)) = self.expiries.first().copied()
+            && expires <= now
         {
             let Some(route) = self.forget(id) else { break };
-            if let Way::Found { next, .. } = route.way
-                && !route.sought
+            if let RouteState::Found { next, .. } = route.state
+                && !route.is_seek
             {
-                // No answer came along it.
-                self.leads_nowhere(&route.to, next);
+                // There was no reply.
+                self.invalidate(&route.to, next);
             }
             match route {
-                Route { from: None, way: Way::Asked { busy: true, .. }, .. } => out.push(Action::Busy(id)),
-                Route { from: None, way: Way::Asked { .. } | Way::Found { .. }, .. } => out.push(Action::NoWay(id)),
+                Route { from: None, state: RouteState::Seeking { busy: true, .. }, .. } => out.push(Action::Busy(id)),
+                Route { from: None, state: RouteState::Seeking { .. } | RouteState::Found { .. }, .. } => {
+                    out.push(Action::NoRoute(id))
+                }
                 _ => {}
             }
         }
         out
     }
 
-    /// Asks `neighbours` for the way to `to`, unless it is known; ends with [`Action::Found`], [`Action::NoWay`] or [`Action::Busy`].
+    /// Seeks a route to `to` through `neighbours`, unless one is cached; ends with [`Action::Found`], [`Action::NoRoute`] or
+    /// [`Action::Busy`].
     pub fn seek(&mut self, id: RouteId, to: &PeerName, neighbours: &[Contact], now: Time) -> Vec<Action> {
-        if let Some((contact, next)) = self.known(to, now) {
-            let known = self.remember(id, None, to, Way::over(next), false, now);
-            return vec![if known { Action::Found(id, contact) } else { Action::Busy(id) }];
+        if let Some((contact, next)) = self.cached(to, now) {
+            let remembered = self.remember(id, None, to, RouteState::via(next), false, now);
+            return vec![if remembered { Action::Found(id, contact) } else { Action::Busy(id) }];
         }
         let mut out = Vec::new();
         self.ask(id, None, to, 1, neighbours, now, &mut out);
         out
     }
 
-    /// Sends `relay` along the way that was found for it; ends with [`Action::Answer`] or [`Action::NoWay`].
+    /// Sends `relay` along the route that was found for it; ends with [`Action::Answer`] or [`Action::NoRoute`].
     pub fn send(&mut self, relay: Relay) -> Vec<Action> {
         match self.routes.get(&relay.id) {
-            Some(Route { from: None, way: Way::Found { next, .. }, .. }) => {
+            Some(Route { from: None, state: RouteState::Found { next, .. }, .. }) => {
                 vec![Action::Send(*next, Message::Relay(Relay { hops: 1, ..relay }))]
             }
-            _ => vec![Action::NoWay(relay.id)],
+            _ => vec![Action::NoRoute(relay.id)],
         }
     }
 
-    /// Sends `relay` to the linked peer it is for; ends with [`Action::Answer`], [`Action::NoWay`] or [`Action::Busy`].
+    /// Sends `relay` to its target, which is linked; ends with [`Action::Answer`], [`Action::NoRoute`] or [`Action::Busy`].
     pub fn send_to(&mut self, peer: PeerId, relay: Relay, now: Time) -> Vec<Action> {
         let id = relay.id;
-        if !self.remember(id, None, &relay.to, Way::over(peer), false, now) {
+        if !self.remember(id, None, &relay.to, RouteState::via(peer), false, now) {
             return vec![Action::Busy(id)];
         }
         self.send(relay)
     }
 
-    /// The link that a relay should have gone along does not take it now.
+    /// The link of the next hop does not accept a relay now.
     pub fn refuse(&mut self, id: RouteId) -> Vec<Action> {
         match self.forget(id) {
             Some(Route { from: Some(from), .. }) => vec![Action::Send(from, Message::RelayReply(RelayReply::lost(id)))],
-            Some(Route { from: None, .. }) => vec![Action::NoWay(id)],
+            Some(Route { from: None, .. }) => vec![Action::NoRoute(id)],
             None => Vec::new(),
         }
     }
 
-    /// A peer said something.
+    /// A message arrived.
     pub fn received(&mut self, from: PeerId, message: Message, neighbours: &[Contact], now: Time) -> Vec<Action> {
         let mut out = Vec::new();
         match message {
@@ -233,19 +185,19 @@ impl Routing {
         out
     }
 
-    /// A link is gone, and all ways over it.
+    /// A link ended: all routes over it are broken.
     pub fn link_down(&mut self, peer: PeerId) -> Vec<Action> {
-        self.seekers.remove(&peer);
-        self.ways.retain(|_, way| way.next != peer);
+        self.seek_rates.remove(&peer);
+        self.cache.retain(|_, cached| cached.next != peer);
         let mut out = Vec::new();
         let mut asked = Vec::new();
         for (id, route) in &mut self.routes {
-            match &route.way {
-                Way::Asked { waiting, .. } if waiting.contains(&peer) => asked.push(*id),
-                Way::Found { next, .. } if *next == peer => {
-                    route.way = Way::None;
+            match &route.state {
+                RouteState::Seeking { pending, .. } if pending.contains(&peer) => asked.push(*id),
+                RouteState::Found { next, .. } if *next == peer => {
+                    route.state = RouteState::Broken;
                     out.push(match route.from {
-                        None => Action::NoWay(*id),
+                        None => Action::NoRoute(*id),
                         Some(from) => Action::Send(from, Message::RelayReply(RelayReply::lost(*id))),
                     });
                 }
@@ -258,27 +210,35 @@ impl Routing {
         out
     }
 
-    /// Remembers where a seek or a message goes; not where there is no room, nor one that is remembered already.
-    fn remember(&mut self, id: RouteId, from: Option<PeerId>, to: &PeerName, way: Way, sought: bool, now: Time) -> bool {
-        let of_link = from.map_or(0, |from| self.of_links.get(&from).copied().unwrap_or_default());
+    /// Remembers a seek or a message; `false` if a limit is reached, or it is remembered already.
+    fn remember(
+        &mut self,
+        id: RouteId,
+        from: Option<PeerId>,
+        to: &PeerName,
+        state: RouteState,
+        is_seek: bool,
+        now: Time,
+    ) -> bool {
+        let of_this_link = from.map_or(0, |from| self.per_link.get(&from).copied().unwrap_or_default());
         let most = if from.is_some() { ROUTES_OF_LINKS_MAX } else { ROUTES_MAX };
-        if self.routes.len() >= most || of_link >= ROUTES_OF_LINK_MAX || self.routes.contains_key(&id) {
+        if self.routes.len() >= most || of_this_link >= ROUTES_PER_LINK_MAX || self.routes.contains_key(&id) {
             return false;
         }
         if let Some(from) = from {
-            self.of_links.insert(from, of_link + 1);
+            self.per_link.insert(from, of_this_link + 1);
         }
-        let end = now + LIFETIME;
-        self.routes.insert(id, Route { from, to: to.clone(), way, end, sought });
-        self.ends.insert((end, id));
+        let expires = now + ROUTE_LIFETIME;
+        self.routes.insert(id, Route { from, to: to.clone(), state, expires, is_seek });
+        self.expiries.insert((expires, id));
         true
     }
 
     fn forget(&mut self, id: RouteId) -> Option<Route> {
         let route = self.routes.remove(&id)?;
-        self.ends.remove(&(route.end, id));
+        self.expiries.remove(&(route.expires, id));
         if let Some(from) = route.from
-            && let Entry::Occupied(mut count) = self.of_links.entry(from)
+            && let Entry::Occupied(mut count) = self.per_link.entry(from)
         {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -288,33 +248,34 @@ impl Routing {
         Some(route)
     }
 
-    /// Keeps the way to a peer for the messages that follow.
-    fn learn(&mut self, contact: &Contact, next: PeerId, now: Time) {
-        self.ways.retain(|_, way| way.end > now);
-        if self.ways.len() < WAYS_MAX || self.ways.contains_key(contact.name()) {
-            let way = KnownWay { contact: contact.clone(), next, end: now + WAY_LIFETIME, waits: None };
-            self.ways.insert(contact.name().clone(), way);
+    /// Caches a route for further messages.
+    fn cache_route(&mut self, contact: &Contact, next: PeerId, now: Time) {
+        self.cache.retain(|_, cached| cached.expires > now);
+        if self.cache.len() < CACHED_ROUTES_MAX || self.cache.contains_key(contact.name()) {
+            let cached =
+                CachedRoute { contact: contact.clone(), next, expires: now + CACHED_ROUTE_LIFETIME, unanswered_since: None };
+            self.cache.insert(contact.name().clone(), cached);
         }
     }
 
-    /// The way to a peer as it was found, for one more message.
-    fn known(&mut self, to: &PeerName, now: Time) -> Option<(Contact, PeerId)> {
-        let way = self.ways.get_mut(to)?;
-        if way.end <= now || way.waits.is_some_and(|since| since + ANSWER_TIMEOUT <= now) {
+    /// A cached route for one more message: the target and the next hop.
+    fn cached(&mut self, to: &PeerName, now: Time) -> Option<(Contact, PeerId)> {
+        let cached = self.cache.get_mut(to)?;
+        if cached.expires <= now || cached.unanswered_since.is_some_and(|since| since + ANSWER_TIMEOUT <= now) {
             return None;
         }
-        way.waits.get_or_insert(now);
-        Some((way.contact.clone(), way.next))
+        cached.unanswered_since.get_or_insert(now);
+        Some((cached.contact.clone(), cached.next))
     }
 
-    /// A message did not arrive along the way over `next`.
-    fn leads_nowhere(&mut self, to: &PeerName, next: PeerId) {
-        if self.ways.get(to).is_some_and(|way| way.next == next) {
-            self.ways.remove(to);
+    /// Removes the cached route via `next`, on which a message was not delivered.
+    fn invalidate(&mut self, to: &PeerName, next: PeerId) {
+        if self.cache.get(to).is_some_and(|cached| cached.next == next) {
+            self.cache.remove(to);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of the echo, called from its two ends")]
+    #[expect(clippy::too_many_arguments, reason = "one step of the echo, called from its two expiries")]
     fn ask(
         &mut self,
         id: RouteId,
@@ -326,14 +287,14 @@ impl Routing {
         out: &mut Vec<Action>,
     ) {
         let others = || neighbours.iter().filter(|contact| Some(contact.id()) != from);
-        // Whoever is linked to it need not ask the rest.
+        // A peer that is linked to the target asks no other.
         let mut asked: BTreeSet<PeerId> = others().filter(|contact| contact.name() == to).map(Contact::id).collect();
         if asked.is_empty() && hops <= HOPS_MAX {
             asked = others().map(Contact::id).collect();
         }
-        let nobody = asked.is_empty();
-        if nobody || !self.remember(id, from, to, Way::Asked { waiting: asked.clone(), busy: false }, true, now) {
-            out.push(not_found(id, from, !nobody));
+        let none = asked.is_empty();
+        if none || !self.remember(id, from, to, RouteState::Seeking { pending: asked.clone(), busy: false }, true, now) {
+            out.push(not_found(id, from, !none));
             return;
         }
         out.extend(asked.into_iter().map(|peer| Action::Send(peer, Message::Seek { id, to: to.clone(), hops })));
@@ -350,9 +311,10 @@ impl Routing {
         now: Time,
         out: &mut Vec<Action>,
     ) {
-        // Asking the one peer it is for costs the network nothing; asking all others does.
+        // A seek to a linked target costs one frame; any other floods the network.
         let linked = neighbours.iter().any(|contact| contact.name() == to);
-        let allowed = linked || self.seekers.entry(from).or_insert_with(|| TokenBucket::new(SEEKS_PER_SECOND, now)).try_take(now);
+        let allowed =
+            linked || self.seek_rates.entry(from).or_insert_with(|| TokenBucket::new(SEEKS_PER_SECOND, now)).try_take(now);
         if self.is_mine(to) {
             out.push(Action::Send(from, Message::SeekReply { id, found: Some(self.me.clone()), busy: false }));
         } else if self.routes.contains_key(&id) {
@@ -373,14 +335,14 @@ impl Routing {
         out: &mut Vec<Action>,
     ) {
         let Some(route) = self.routes.get_mut(&id) else { return };
-        let (waiting, busy) = match &mut route.way {
-            Way::Asked { waiting, busy } => (waiting, busy),
-            Way::Found { next, peer: Some(first), waiting } => {
-                if waiting.remove(&peer)
+        let (pending, busy) = match &mut route.state {
+            RouteState::Seeking { pending, busy } => (pending, busy),
+            RouteState::Found { next, peer: Some(first), pending } => {
+                if pending.remove(&peer)
                     && let Some(second) = found
                     && second.id() != first.id()
                 {
-                    // Two answer to one name, and their answers meet here.
+                    // Two peers with one name: their replies meet here.
                     out.push(Action::Send(*next, Message::Namesake { id, peer: second }));
                     out.push(Action::Send(peer, Message::Namesake { id, peer: first.clone() }));
                 }
@@ -388,26 +350,26 @@ impl Routing {
             }
             _ => return,
         };
-        if !waiting.remove(&peer) {
+        if !pending.remove(&peer) {
             return;
         }
         *busy |= is_busy;
         match found {
             Some(contact) => {
-                let waiting = std::mem::take(waiting);
-                route.way = Way::Found { next: peer, peer: Some(contact.clone()), waiting };
-                let (from, right) = (route.from, route.to == *contact.name());
-                if right {
-                    self.learn(&contact, peer, now);
+                let pending = std::mem::take(pending);
+                route.state = RouteState::Found { next: peer, peer: Some(contact.clone()), pending };
+                let (from, name_matches) = (route.from, route.to == *contact.name());
+                if name_matches {
+                    self.cache_route(&contact, peer, now);
                 }
                 out.push(match from {
                     None => Action::Found(id, contact),
                     Some(from) => Action::Send(from, Message::SeekReply { id, found: Some(contact), busy: false }),
                 });
             }
-            None if waiting.is_empty() => {
+            None if pending.is_empty() => {
                 out.push(not_found(id, route.from, *busy));
-                route.way = Way::None;
+                route.state = RouteState::Broken;
             }
             None => {}
         }
@@ -420,11 +382,13 @@ impl Routing {
         }
         let next = match self.routes.get(&relay.id) {
             _ if relay.hops > HOPS_MAX => None,
-            Some(Route { from: Some(asker), way: Way::Found { next, .. }, sought: true, .. }) if *asker == from => Some(*next),
+            Some(Route { from: Some(asker), state: RouteState::Found { next, .. }, is_seek: true, .. }) if *asker == from => {
+                Some(*next)
+            }
             Some(_) => None,
             None => {
-                let next = self.towards(&relay.to, from, neighbours, now);
-                next.filter(|next| self.remember(relay.id, Some(from), &relay.to, Way::over(*next), false, now))
+                let next = self.next_hop(&relay.to, from, neighbours, now);
+                next.filter(|next| self.remember(relay.id, Some(from), &relay.to, RouteState::via(*next), false, now))
             }
         };
         match next {
@@ -437,54 +401,56 @@ impl Routing {
         }
     }
 
-    /// The link that leads to a peer, as far as is known without asking; never back.
-    fn towards(&mut self, to: &PeerName, from: PeerId, neighbours: &[Contact], now: Time) -> Option<PeerId> {
+    /// The next hop to a peer, as far as is known without a seek; never the sender.
+    fn next_hop(&mut self, to: &PeerName, from: PeerId, neighbours: &[Contact], now: Time) -> Option<PeerId> {
         let linked = neighbours.iter().find(|contact| contact.name() == to).map(Contact::id);
-        let next = linked.or_else(|| self.known(to, now).map(|(_, next)| next));
+        let next = linked.or_else(|| self.cached(to, now).map(|(_, next)| next));
         next.filter(|next| *next != from)
     }
 
     fn on_relay_reply(&mut self, peer: PeerId, reply: RelayReply, out: &mut Vec<Action>) {
-        let Some(Route { from, to, way: Way::Found { next, .. }, sought, .. }) = self.routes.get(&reply.id) else { return };
+        let Some(Route { from, to, state: RouteState::Found { next, .. }, is_seek, .. }) = self.routes.get(&reply.id) else {
+            return;
+        };
         if *next != peer {
             return;
         }
-        let (from, to, sought) = (*from, to.clone(), *sought);
-        if !sought {
+        let (from, to, is_seek) = (*from, to.clone(), *is_seek);
+        if !is_seek {
             self.forget(reply.id);
         }
         if !reply.delivered {
-            self.leads_nowhere(&to, peer);
-        } else if let Some(way) = self.ways.get_mut(&to).filter(|way| way.next == peer) {
-            way.waits = None;
+            self.invalidate(&to, peer);
+        } else if let Some(cached) = self.cache.get_mut(&to).filter(|cached| cached.next == peer) {
+            cached.unanswered_since = None;
         }
         out.push(match from {
             Some(from) => Action::Send(from, Message::RelayReply(reply)),
             None if reply.delivered => Action::Answer(reply),
-            None => Action::NoWay(reply.id),
+            None => Action::NoRoute(reply.id),
         });
     }
 
-    /// On its way to the peer that was found, or here.
+    /// A report of another peer with the name of the one that was found: relayed to that peer, or meant for this one.
     ///
-    /// A second answer that met the first one further on, and so was not passed on itself, leads no further than here; then the
-    /// other peer is told by whoever is asked next.
+    /// A second reply that met the first one at another peer was not forwarded, so the report ends there; then a later
+    /// seek reports the conflict.
     fn on_namesake(&mut self, from: PeerId, id: RouteId, peer: Contact, out: &mut Vec<Action>) {
         match self.routes.get(&id) {
-            Some(Route { from: Some(asker), way: Way::Found { next, .. }, .. }) if *asker == from => {
+            Some(Route { from: Some(asker), state: RouteState::Found { next, .. }, .. }) if *asker == from => {
                 out.push(Action::Send(*next, Message::Namesake { id, peer }));
             }
-            None if peer.name() == self.me.name() && peer.id() != self.me.id() => out.push(Action::Namesake(peer)),
+            None if peer.name() == self.me.name() && peer.id() != self.me.id() => out.push(Action::NameConflict(peer)),
             _ => {}
         }
     }
 }
 
-/// No way is known to whoever asked: there is none, or too much is asked to look for one.
+/// The reply without a route: there is none, or (`busy`) it was not searched everywhere.
 fn not_found(id: RouteId, from: Option<PeerId>, busy: bool) -> Action {
     match from {
         Some(from) => Action::Send(from, Message::SeekReply { id, found: None, busy }),
         None if busy => Action::Busy(id),
-        None => Action::NoWay(id),
+        None => Action::NoRoute(id),
     }
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::Time;
 
-/// A token bucket that may go into debt.
+/// A token bucket whose level may become negative (debt).
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
     per_second: u32,
     most: u32,
-    /// Millionths of a token. Negative: debt.
+    /// In millionths of a token. Negative: debt.
     level: i64,
     at: Time,
 }
@@ -17,17 +17,17 @@ pub struct TokenBucket {
 const MICRO: i64 = 1_000_000;
 
 impl TokenBucket {
-    /// Holds one second's worth, and starts full.
+    /// A full bucket that holds the tokens of one second.
     pub fn new(per_second: u32, now: Time) -> Self {
         Self::holding(per_second, per_second, now)
     }
 
-    /// Holds `most` tokens, and starts full.
+    /// A full bucket that holds `most` tokens.
     pub fn holding(most: u32, per_second: u32, now: Time) -> Self {
         Self { per_second, most, level: i64::from(most) * MICRO, at: now }
     }
 
-    /// Takes a token if there is one.
+    /// Takes a token if there is one; returns whether it did.
     pub fn try_take(&mut self, now: Time) -> bool {
         self.take(0, now);
         let has = self.level >= MICRO;
@@ -37,20 +37,20 @@ impl TokenBucket {
         has
     }
 
-    /// Takes `tokens`, on credit if need be, and says how long until the debt is paid (zero: none).
+    /// Takes `tokens`, into debt if necessary; returns the time until the debt is paid (zero: none).
     pub fn take(&mut self, tokens: u32, now: Time) -> Duration {
-        let gone = now.saturating_sub(self.at);
+        let elapsed = now.saturating_sub(self.at);
         self.at = self.at.max(now);
         let full = i64::from(self.most) * MICRO;
-        let micros = i64::try_from(gone.as_micros()).unwrap_or(i64::MAX);
+        let micros = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
         let gained = micros.saturating_mul(i64::from(self.per_second));
         self.level = self.level.saturating_add(gained).min(full);
         self.level = self.level.saturating_sub(i64::from(tokens) * MICRO);
         if self.level >= 0 {
             return Duration::ZERO;
         }
-        let owed = self.level.unsigned_abs();
-        Duration::from_micros(owed / u64::from(self.per_second.max(1)))
+        let debt = self.level.unsigned_abs();
+        Duration::from_micros(debt / u64::from(self.per_second.max(1)))
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_bears_any_clock_and_any_size() {
+    fn no_time_and_no_amount_overflows_a_bucket() {
         let mut bucket = TokenBucket::new(u32::MAX, Time::ZERO);
         for now in [Time::MAX, Time::ZERO, Duration::from_secs(1)] {
             for _ in 0..3 {

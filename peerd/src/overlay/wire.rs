@@ -1,7 +1,7 @@
-//! Messages as bytes, and bytes as messages: the only place where either is made of the other.
+//! Encoding and decoding of the overlay's messages.
 //!
-//! What cannot be a message is an [`Error`], whatever it is; nothing here panics, and no list is taken
-//! up past its limit.
+//! Bytes that are no valid message are an [`Error`]; nothing here panics, and no list is read
+//! past its limit.
 
 use std::time::Duration;
 
@@ -16,43 +16,46 @@ use super::{
 };
 use p2pdi::v1::{self, link_frame::Body};
 
-/// Longest frame in bytes: a full payload, or a full list of adverts, with room for its fields.
+/// Longest frame in bytes: a full payload, or a full list of adverts, plus 1 KiB for the other fields.
 pub const MAX_FRAME: usize = MAX_PAYLOAD + (1 << 10);
 
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Past [`MAX_FRAME`].
+    /// So many bytes, more than [`MAX_FRAME`].
     #[error("a frame of {0} bytes is past the limit of {MAX_FRAME}")]
     TooLong(usize),
-    /// Not protobuf of the contract.
+    /// Not a protobuf message of the contract.
     #[error("not a frame: {0}")]
     Protobuf(#[from] prost::DecodeError),
-    /// A field that is needed is not there.
+    /// A required field is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
     /// An id that is not 16 bytes.
     #[error("an id has {0} bytes, not 16")]
     Id(usize),
-    /// A name or an endpoint that cannot be one.
+    /// An invalid name or endpoint.
     #[error(transparent)]
     Contact(#[from] p2pdi::field::InvalidField),
-    /// A list past its limit.
+    /// A list over its limit.
     #[error("`{0}` has {1} entries, past its limit")]
     TooMany(&'static str, usize),
-    /// A kind of frame from a newer peer, or one that has no place here.
-    #[error("a frame of no known kind")]
+    /// A frame of an unknown kind (from a newer peer), or one that the overlay does not handle.
+    #[error("a frame of an unknown kind")]
     Unknown,
 }
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// A message as it travels.
+/// Encodes a message as bytes.
 pub fn encode(message: &Message) -> Bytes {
     frame(message).encode_to_vec().into()
 }
 
-/// What travelled.
+/// Decodes a message.
+///
+/// # Errors
+/// When the bytes are no valid message, or over a limit.
 pub fn decode(bytes: Bytes) -> Result<Message> {
     if bytes.len() > MAX_FRAME {
         return Err(Error::TooLong(bytes.len()));
@@ -77,13 +80,16 @@ pub fn frame(message: &Message) -> v1::LinkFrame {
     v1::LinkFrame { body: Some(body) }
 }
 
-/// The first frame of each side.
+/// The first frame of each side of a link.
 pub fn hello(me: &Contact, incarnation: u64) -> v1::LinkFrame {
     let hello = v1::LinkHello { peer: Some(contact(me)), incarnation };
     v1::LinkFrame { body: Some(Body::Hello(hello)) }
 }
 
-/// Who said hello, and in which of its lives.
+/// The sender of a hello, and its incarnation.
+///
+/// # Errors
+/// When the frame is no hello, or its contact is invalid.
 pub fn read_hello(frame: v1::LinkFrame) -> Result<(Contact, u64)> {
     match frame.body {
         Some(Body::Hello(hello)) => Ok((read_contact(hello.peer.ok_or(Error::Missing("peer"))?)?, hello.incarnation)),
@@ -135,21 +141,21 @@ fn plumtree_body(message: &plumtree::Message) -> Body {
     }
 }
 
-/// Adverts that follow each other and have an origin in common share an entry.
+/// Consecutive adverts of one origin and incarnation share an entry, with the greatest age of theirs.
 fn grouped(adverts: &[Advert]) -> Vec<v1::Advert> {
     let mut groups: Vec<v1::Advert> = Vec::new();
     let mut last: Option<(PeerId, u64)> = None;
-    for Advert { id: name, age } in adverts {
-        let origin = (name.origin, name.incarnation);
+    for Advert { id: broadcast, age } in adverts {
+        let origin = (broadcast.origin, broadcast.incarnation);
         match groups.last_mut() {
             Some(group) if last == Some(origin) => {
-                group.sequences.push(name.sequence);
+                group.sequences.push(broadcast.sequence);
                 group.age_ms = group.age_ms.max(millis(*age));
             }
             _ => groups.push(v1::Advert {
-                origin: id(name.origin),
-                incarnation: name.incarnation,
-                sequences: vec![name.sequence],
+                origin: id(broadcast.origin),
+                incarnation: broadcast.incarnation,
+                sequences: vec![broadcast.sequence],
                 age_ms: millis(*age),
             }),
         }
@@ -255,12 +261,12 @@ fn read_path(path: &[Bytes]) -> Result<Vec<PeerId>> {
     path.iter().map(|id| read_id(id)).collect()
 }
 
-fn message_id(name: &MessageId) -> v1::BroadcastId {
-    v1::BroadcastId { origin: id(name.origin), incarnation: name.incarnation, sequence: name.sequence }
+fn message_id(broadcast: &MessageId) -> v1::BroadcastId {
+    v1::BroadcastId { origin: id(broadcast.origin), incarnation: broadcast.incarnation, sequence: broadcast.sequence }
 }
 
-fn read_message_id(name: &v1::BroadcastId) -> Result<MessageId> {
-    Ok(MessageId { origin: read_id(&name.origin)?, incarnation: name.incarnation, sequence: name.sequence })
+fn read_message_id(broadcast: &v1::BroadcastId) -> Result<MessageId> {
+    Ok(MessageId { origin: read_id(&broadcast.origin)?, incarnation: broadcast.incarnation, sequence: broadcast.sequence })
 }
 
 fn read_adverts(groups: &[v1::Advert]) -> Result<Vec<Advert>> {
@@ -280,20 +286,20 @@ fn read_adverts(groups: &[v1::Advert]) -> Result<Vec<Advert>> {
     Ok(adverts)
 }
 
-/// A broadcast's name as it travels.
-pub fn broadcast_id(name: &MessageId) -> v1::BroadcastId {
-    message_id(name)
+/// Encodes the id of a broadcast.
+pub fn broadcast_id(broadcast: &MessageId) -> v1::BroadcastId {
+    message_id(broadcast)
 }
 
-/// A broadcast's name from outside.
+/// Decodes the id of a broadcast.
 ///
 /// # Errors
-/// When its origin is no id.
-pub fn read_broadcast_id(name: &v1::BroadcastId) -> Result<MessageId> {
-    read_message_id(name)
+/// When its origin is not 16 bytes.
+pub fn read_broadcast_id(broadcast: &v1::BroadcastId) -> Result<MessageId> {
+    read_message_id(broadcast)
 }
 
-/// A contact as it travels.
+/// Encodes a contact.
 pub fn contact(contact: &Contact) -> v1::Contact {
     v1::Contact { id: id(contact.id()), name: contact.name().to_string(), endpoint: contact.endpoint().to_string() }
 }
@@ -302,7 +308,10 @@ fn contacts(peers: &[Contact]) -> Vec<v1::Contact> {
     peers.iter().map(contact).collect()
 }
 
-/// A contact from outside.
+/// Decodes and validates a contact.
+///
+/// # Errors
+/// When a field is invalid.
 pub fn read_contact(contact: v1::Contact) -> Result<Contact> {
     let id = read_id(&contact.id)?;
     Ok(Contact::parse(id, &contact.name, &contact.endpoint)?)

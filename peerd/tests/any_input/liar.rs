@@ -1,95 +1,95 @@
-//! A liar among peers that keep to the rules: whatever it says, it does no harm that lasts.
+//! A malicious peer among correct ones: whatever it sends, the harm does not last.
 
 use std::collections::VecDeque;
 
 use super::*;
 use plumtree::{Action, Event};
 
-/// Honest peers, each linked to all others and to the liar.
+/// Correct peers, each linked to all others and to the liar.
 const HONEST: usize = 3;
-/// How long the liar's traces may last: three roots that never were, one after the other, each gone after its expiry and
+/// How long the effects may last: three invented roots, one after the other, each gone after its expiry and
 /// remembered as gone for half a minute.
 const SETTLED_AFTER: Duration = Duration::from_secs(120);
-/// Within which a broadcast has to arrive.
+/// Time for a broadcast to arrive.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Not one of [`Source::id`], which lies are about.
+/// Not one of [`Source::id`], which the forged messages name.
 const LIAR: PeerId = PeerId::from_u128(999);
 
 struct Peers {
     machines: Vec<Plumtree>,
     rng: ChaCha8Rng,
     now: Time,
-    under_way: VecDeque<(usize, PeerId, plumtree::Message)>,
+    in_flight: VecDeque<(usize, PeerId, plumtree::Message)>,
     delivered: Vec<Vec<MessageId>>,
 }
 
-fn honest(place: usize) -> PeerId {
-    PeerId::from_u128(place as u128 + 1)
+fn honest(index: usize) -> PeerId {
+    PeerId::from_u128(index as u128 + 1)
 }
 
 impl Peers {
-    fn tell(&mut self, place: usize, event: Event) {
+    fn handle(&mut self, index: usize, event: Event) {
         let mut out = Vec::new();
-        self.machines[place].handle(event, self.now, &mut self.rng, &mut out);
-        self.carry_out(place, out);
+        self.machines[index].handle(event, self.now, &mut self.rng, &mut out);
+        self.carry_out(index, out);
     }
 
-    fn carry_out(&mut self, place: usize, actions: Vec<Action>) {
+    fn carry_out(&mut self, index: usize, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Send(to, message) if to != LIAR => self.under_way.push_back((place, to, message)),
-                Action::Deliver(_, gossip) => self.delivered[place].push(gossip.id),
+                Action::Send(to, message) if to != LIAR => self.in_flight.push_back((index, to, message)),
+                Action::Deliver(_, gossip) => self.delivered[index].push(gossip.id),
                 Action::Send(..) | Action::Misbehaved(..) => {}
             }
         }
     }
 
-    /// Lets time pass; what is said arrives a millisecond later.
+    /// Runs for `duration`; messages arrive after a millisecond.
     fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
-            for (from, to, message) in std::mem::take(&mut self.under_way) {
-                let place = to.as_u128() as usize - 1;
-                self.tell(place, Event::Received { from: honest(from), message });
+            for (from, to, message) in std::mem::take(&mut self.in_flight) {
+                let index = to.as_u128() as usize - 1;
+                self.handle(index, Event::Received { from: honest(from), message });
             }
-            for place in 0..HONEST {
-                if self.machines[place].next_deadline() <= self.now {
-                    self.tell(place, Event::Tick);
+            for index in 0..HONEST {
+                if self.machines[index].next_deadline() <= self.now {
+                    self.handle(index, Event::Tick);
                 }
             }
             let next = self.machines.iter().map(Plumtree::next_deadline).min().unwrap_or(end);
             let soon = self.now + Duration::from_millis(1);
-            self.now = if self.under_way.is_empty() { next.max(soon).min(end.max(soon)) } else { soon };
+            self.now = if self.in_flight.is_empty() { next.max(soon).min(end.max(soon)) } else { soon };
         }
     }
 }
 
-/// Peers that hear any story from one of them, and what holds once it has left.
+/// Peers that receive any messages from one of them, and the invariants after it has left.
 pub fn drive_liar(data: &[u8]) {
     let mut source = Source(data);
     let rng = ChaCha8Rng::seed_from_u64(source.number());
-    let machine = |place| Plumtree::new(honest(place), 100 + place as u64, plumtree::Config::default(), Time::ZERO);
+    let machine = |index| Plumtree::new(honest(index), 100 + index as u64, plumtree::Config::default(), Time::ZERO);
     let mut peers = Peers {
         machines: (0..HONEST).map(machine).collect(),
         rng,
         now: Time::ZERO,
-        under_way: VecDeque::new(),
+        in_flight: VecDeque::new(),
         delivered: vec![Vec::new(); HONEST],
     };
-    for place in 0..HONEST {
-        for other in (0..HONEST).map(honest).chain([LIAR]).filter(|other| *other != honest(place)) {
-            peers.tell(place, Event::NeighbourUp(other));
+    for index in 0..HONEST {
+        for other in (0..HONEST).map(honest).chain([LIAR]).filter(|other| *other != honest(index)) {
+            peers.handle(index, Event::NeighbourUp(other));
         }
     }
     while !source.0.is_empty() {
-        let place = usize::from(source.byte()) % HONEST;
+        let index = usize::from(source.byte()) % HONEST;
         let wait = source.wait();
         peers.run(wait);
         let message = source.plumtree();
-        peers.tell(place, Event::Received { from: LIAR, message });
+        peers.handle(index, Event::Received { from: LIAR, message });
     }
-    for place in 0..HONEST {
-        peers.tell(place, Event::NeighbourDown(LIAR));
+    for index in 0..HONEST {
+        peers.handle(index, Event::NeighbourDown(LIAR));
     }
     peers.run(SETTLED_AFTER);
     let roots: Vec<PeerId> = peers.machines.iter().map(|machine| machine.tree().root().0.id).collect();
@@ -99,8 +99,8 @@ pub fn drive_liar(data: &[u8]) {
         let id = peers.machines[origin].broadcast(Bytes::from_static(b"after the liar"), peers.now, &mut out).expect("short");
         peers.carry_out(origin, out);
         peers.run(DEADLINE);
-        for place in (0..HONEST).filter(|place| *place != origin) {
-            assert_eq!(peers.delivered[place].iter().filter(|got| **got == id).count(), 1, "{id:?} at {place}");
+        for index in (0..HONEST).filter(|index| *index != origin) {
+            assert_eq!(peers.delivered[index].iter().filter(|got| **got == id).count(), 1, "{id:?} at {index}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Any bytes as a story of events, told to the machines one after the other, with what must hold after each.
+//! Interprets any bytes as a sequence of events for the state machines, and checks their invariants after each event.
 //!
 //! Used by the property tests (`tests/overlay_properties.rs`) and by the fuzz targets (`fuzz/`).
 
@@ -16,7 +16,7 @@ use peerd::overlay::{
     Action, Config, Contact, Event, Message, Overlay, PeerId, Time, link,
     membership::{self, Membership},
     partitions,
-    plumtree::{self, Advert, Beacon, Gossip, MAX_IDS, MAX_KEPT, MAX_MISSING, MAX_ORIGINS, MessageId, Plumtree, Root},
+    plumtree::{self, Advert, Beacon, Gossip, MAX_IDS, MAX_MISSING, MAX_ORIGINS, MAX_STORED, MessageId, Plumtree, Root},
     wire,
 };
 use peerd::{
@@ -28,7 +28,7 @@ use prost::Message as _;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// Bytes, read as whatever is needed; zeros when they are used up.
+/// A source of arbitrary values, read from bytes; zeros when they are used up.
 pub struct Source<'a>(pub &'a [u8]);
 
 impl Source<'_> {
@@ -44,7 +44,7 @@ impl Source<'_> {
         self.byte() & 1 == 0
     }
 
-    /// Small, close to a limit, or the largest there is.
+    /// Small, close to a limit, or close to the maximum.
     fn number(&mut self) -> u64 {
         match self.byte() {
             byte @ 0..=199 => u64::from(byte),
@@ -54,7 +54,7 @@ impl Source<'_> {
         }
     }
 
-    /// Mostly one of few peers, the first of which is this one; sometimes one of more than a view holds.
+    /// Mostly one of 16 peers, the first of which is this one; sometimes one of more than a view holds.
     fn id(&mut self) -> PeerId {
         PeerId::from_u128(u128::from(match self.byte() {
             byte @ 0..=159 => byte % 16,
@@ -171,11 +171,11 @@ fn check_membership(membership: &Membership) {
 
 fn check_plumtree(plumtree: &Plumtree) {
     let (origins, kept, missing) = plumtree.sizes();
-    assert!(origins <= MAX_ORIGINS && kept <= MAX_KEPT && missing <= MAX_MISSING);
+    assert!(origins <= MAX_ORIGINS && kept <= MAX_STORED && missing <= MAX_MISSING);
     assert!(plumtree.tree().parent() != Some(ME));
 }
 
-/// The membership machine alone.
+/// HyParView alone.
 pub fn drive_membership(data: &[u8]) {
     let mut source = Source(data);
     let mut rng = ChaCha8Rng::seed_from_u64(source.number());
@@ -190,8 +190,8 @@ pub fn drive_membership(data: &[u8]) {
             5 => E::DialFailed { peer: source.id() },
             6 => E::PeersFound(source.list(Source::contact)),
             7 => E::Join(source.contact()),
-            8 => E::Meet(source.contact()),
-            9 => E::Bridge(source.id()),
+            8 => E::Connect(source.contact()),
+            9 => E::Merge(source.id()),
             10 => E::Tick,
             _ => E::Received { from: source.id(), message: source.membership() },
         };
@@ -202,7 +202,7 @@ pub fn drive_membership(data: &[u8]) {
     }
 }
 
-/// The broadcast machine alone.
+/// Plumtree alone.
 pub fn drive_plumtree(data: &[u8]) {
     let mut source = Source(data);
     let mut rng = ChaCha8Rng::seed_from_u64(source.number());
@@ -228,7 +228,7 @@ pub fn drive_plumtree(data: &[u8]) {
     }
 }
 
-/// All of it, by a driver that keeps to no rule.
+/// The whole overlay, with a driver that follows no rules.
 pub fn drive_overlay(data: &[u8]) {
     let mut source = Source(data);
     let rng = ChaCha8Rng::seed_from_u64(source.number());
@@ -253,13 +253,13 @@ pub fn drive_overlay(data: &[u8]) {
         for action in overlay.handle(event, now) {
             match action {
                 Action::Deliver { gossip, .. } => {
-                    assert!(delivered.insert(gossip.id), "{:?} was shown twice", gossip.id);
+                    assert!(delivered.insert(gossip.id), "{:?} was delivered twice", gossip.id);
                 }
                 Action::Dial(contact) => assert!(contact.id() != ME),
                 Action::Send(to, message) => {
                     assert!(to != ME);
                     let bytes = wire::encode(&message);
-                    assert!(wire::decode(bytes).is_ok(), "nobody could read {message:?}");
+                    assert!(wire::decode(bytes).is_ok(), "{message:?} cannot be decoded");
                 }
                 _ => {}
             }
@@ -269,7 +269,7 @@ pub fn drive_overlay(data: &[u8]) {
     }
 }
 
-/// The routing machine, by links that keep to no rule.
+/// Routing, with neighbours that follow no rules.
 pub fn drive_routing(data: &[u8]) {
     let mut source = Source(data);
     let mut now = Time::ZERO;
@@ -311,7 +311,7 @@ pub fn drive_routing(data: &[u8]) {
                     _ => routing::Message::RelayReply(RelayReply {
                         id,
                         delivered: source.flag(),
-                        // As every reader wants it of what was delivered.
+                        // A delivered reply needs a valid name.
                         delivered_by: to.to_string(),
                         hops: source.number() as u32,
                         reply_kind: String::new(),
@@ -324,10 +324,10 @@ pub fn drive_routing(data: &[u8]) {
         for action in actions {
             match action {
                 routing::Action::Send(_, message) => {
-                    let body = message.clone().into_frame().body.expect("a frame says something");
-                    assert_eq!(routing::Message::read(body), Ok(Some(message)), "nobody could read it");
+                    let body = message.clone().into_frame().body.expect("a frame has a body");
+                    assert_eq!(routing::Message::read(body), Ok(Some(message)), "it cannot be decoded");
                 }
-                routing::Action::Namesake(peer) => assert!(peer.id() != ME),
+                routing::Action::NameConflict(peer) => assert!(peer.id() != ME),
                 _ => {}
             }
         }
@@ -335,9 +335,9 @@ pub fn drive_routing(data: &[u8]) {
     }
 }
 
-/// Whatever strangers say as text or in a broadcast.
+/// The parsers of text and of broadcasts.
 pub fn decode_rest(data: &[u8]) {
-    let message = LinkMessage::decode(data).expect("nothing ends a link");
+    let message = LinkMessage::decode(data).expect("decoding a link message never fails");
     assert!(message.unreadable.is_none_or(|(_, length)| length == data.len()));
     if let Ok(announcement) = Announcement::decode(data) {
         if let Some(sender) = announcement.sender {
@@ -357,11 +357,11 @@ pub fn decode_rest(data: &[u8]) {
     }
 }
 
-/// The decoders of what travels on a link: no panic, and what they accept is the same again after another trip.
+/// The decoders of frames: no panic, and an accepted message is the same after encoding and decoding.
 pub fn decode(data: &[u8]) {
     if let Ok(message) = wire::decode(Bytes::copy_from_slice(data)) {
         let again = wire::decode(wire::encode(&message));
-        // Adverts of one origin share the greatest age of theirs, so that only a second trip changes nothing.
+        // Adverts of one origin share their greatest age, so only the second round trip changes nothing.
         let again = again.expect("what was encoded can be decoded");
         assert_eq!(wire::decode(wire::encode(&again)), Ok(again));
     }
@@ -371,14 +371,14 @@ pub fn decode(data: &[u8]) {
             let _ = acknowledge.id.as_ref().map(wire::read_broadcast_id);
         }
         if let Some(Ok(Some(message))) = frame.body.map(routing::Message::read) {
-            let body = message.clone().into_frame().body.expect("a frame says something");
+            let body = message.clone().into_frame().body.expect("a frame has a body");
             assert_eq!(routing::Message::read(body), Ok(Some(message)));
         }
     }
     decode_rest(data);
 }
 
-/// Any message can be encoded, and decoded unless a list is past its limit.
+/// Any message can be encoded, and decoded unless a list is over its limit.
 pub fn round_trip(data: &[u8]) {
     let message = Source(data).message();
     let bytes = wire::encode(&message);

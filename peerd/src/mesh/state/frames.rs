@@ -103,14 +103,14 @@ impl State {
                         self.perform_routing(actions);
                     }
                 }
-                Action::NoWay(id) => self.whispers.finish(id, Err(WhisperError::NoRoute)),
+                Action::NoRoute(id) => self.whispers.finish(id, Err(WhisperError::NoRoute)),
                 Action::Busy(id) => self.whispers.finish(id, Err(WhisperError::TooManySeeks)),
                 Action::Answer(RelayReply { id, delivered_by, hops, reply_kind, reply, .. }) => {
                     let reply = Reply { kind: reply_kind, body: reply };
                     self.whispers.finish(id, Ok(Delivered { by: delivered_by, hops, reply }));
                 }
                 Action::Deliver(from, relay) => self.deliver(from, relay),
-                Action::Namesake(contact) => self.check_names([&contact]),
+                Action::NameConflict(contact) => self.check_names([&contact]),
             }
         }
     }

@@ -168,7 +168,7 @@ impl State {
                 self.open_failed(purpose, &"another peer answers at its address".into());
                 // A bootnode or a neighbour with a new id may be known to no other peer.
                 if self.candidates.has_new_id(gone, &contact) {
-                    self.overlay_events.push_back(Event::Meet(contact));
+                    self.overlay_events.push_back(Event::Probe(contact));
                 }
                 return;
             }

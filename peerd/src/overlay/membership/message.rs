@@ -1,123 +1,123 @@
-//! What is said about membership: between peers, to the membership machine and by it.
+//! Messages of HyParView, and the events and actions of its state machine.
 
 use crate::overlay::{Misbehaviour, PeerId};
 use p2pdi::contact::Contact;
 
-/// What peers say to each other about membership.
+/// A message between peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// The sender is new.
+    /// JOIN: the sender is new.
     Join,
-    /// A newcomer's contact on a random walk with `ttl` hops to go.
+    /// FORWARDJOIN: the contact of a newcomer on a random walk.
     ForwardJoin {
-        /// Who is new.
+        /// The newcomer.
         newcomer: Contact,
-        /// Hops to go.
+        /// Remaining hops.
         ttl: u32,
     },
-    /// Be my neighbour; `urgent` if the sender has none.
+    /// NEIGHBOR: asks the receiver to become a neighbour.
     Request {
-        /// The sender has no neighbour, or joins two islands.
+        /// High priority: the sender has no neighbour, or merges two partitions.
         urgent: bool,
     },
     /// Answers `Join` and `Request`.
     Reply {
-        /// They are neighbours now.
+        /// The two are neighbours now.
         accepted: bool,
-        /// Others to turn to.
+        /// Contacts for the receiver's passive view.
         peers: Vec<Contact>,
     },
-    /// No longer neighbours.
+    /// DISCONNECT: the two are no longer neighbours.
     Disconnect {
-        /// The sender lives on.
+        /// The sender stays in the network.
         alive: bool,
-        /// Others to turn to.
+        /// Contacts for the receiver's passive view.
         peers: Vec<Contact>,
     },
-    /// Contacts on a random walk.
+    /// SHUFFLE: contacts on a random walk.
     Shuffle {
-        /// Made up by the origin.
+        /// Chosen by the origin.
         nonce: u64,
-        /// Ids walked through, the origin first.
+        /// Ids of the peers on the walk, the origin first.
         path: Vec<PeerId>,
-        /// Hops to go.
+        /// Remaining hops.
         ttl: u32,
-        /// Others to turn to.
+        /// Contacts for the passive view of the last peer on the walk.
         peers: Vec<Contact>,
     },
-    /// Back along the path of its shuffle.
+    /// SHUFFLEREPLY: travels back along the path of its shuffle.
     ShuffleReply {
-        /// Made up by the origin.
+        /// Chosen by the origin.
         nonce: u64,
-        /// Ids walked through, the origin first.
+        /// Ids of the peers on the walk, the origin first.
         path: Vec<PeerId>,
-        /// Others to turn to.
+        /// Contacts for the passive view of the origin.
         peers: Vec<Contact>,
     },
 }
 
-/// What membership is told.
+/// Input of the state machine.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// There is a link, or a new one in the place of the old.
+    /// A link came up, or replaced an older one.
     LinkUp {
-        /// Who.
+        /// The peer at the other end.
         peer: Contact,
-        /// Which of its lives.
+        /// Its incarnation.
         incarnation: u64,
         /// This side dialled.
         dialled: bool,
     },
-    /// There is no link any more.
+    /// A link ended.
     LinkDown {
-        /// Who.
+        /// The peer at the other end.
         peer: PeerId,
     },
-    /// There will be no link.
+    /// A dial failed.
     DialFailed {
-        /// Who.
+        /// The peer that was dialled.
         peer: PeerId,
     },
-    /// A peer said something.
+    /// A message arrived.
     Received {
-        /// Who said it.
+        /// The sender.
         from: PeerId,
-        /// What it said.
+        /// The message.
         message: Message,
     },
-    /// These peers are said to be there.
+    /// Contacts from outside the overlay.
     PeersFound(Vec<Contact>),
-    /// Become this peer's neighbour, whatever else.
+    /// Become a neighbour of this peer, even if the outgoing part is full.
     Join(Contact),
-    /// Dial this peer, without becoming its neighbour.
-    Meet(Contact),
-    /// Become the neighbour of a peer that was met: it is of another island.
-    Bridge(PeerId),
-    /// Be this peer's neighbour no longer, and do not turn to it again by oneself.
-    Part(PeerId),
-    /// Time has passed.
+    /// Link to this peer without becoming its neighbour; ends with [`Action::Connected`] if that succeeds.
+    Connect(Contact),
+    /// Become a neighbour of a linked peer: it is in another partition.
+    Merge(PeerId),
+    /// End being a neighbour of this peer, and remove it from the passive view.
+    Drop(PeerId),
+    /// [`super::Membership::next_deadline`] has passed.
     Tick,
-    /// Say goodbye to all.
+    /// Say goodbye to all neighbours.
     Leave,
 }
 
-/// What membership wants done.
+/// Output of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make a link; answered by `LinkUp` or `DialFailed`.
+    /// Dial this peer; the result is `LinkUp` or `DialFailed`.
     Dial(Contact),
-    /// Say this.
+    /// Send this message.
     Send(PeerId, Message),
-    /// Close the link, after what was said on it.
+    /// Close the link, after the messages that wait to be sent on it.
     Close(PeerId),
-    /// A peer that was to be met is linked.
-    Met(PeerId),
-    /// There is a new neighbour.
+    /// The link for [`Event::Connect`] is up.
+    Connected(PeerId),
+    /// A new neighbour.
     NeighbourUp(Contact),
-    /// There is one less.
+    /// A peer is no longer a neighbour.
     NeighbourDown(PeerId),
-    /// Find this many peers, outside the overlay.
+    /// Find this many peers outside the overlay.
     AskForPeers(usize),
-    /// A peer said what no peer of ours would say.
+    /// A peer broke the protocol.
     Misbehaved(PeerId, Misbehaviour),
 }

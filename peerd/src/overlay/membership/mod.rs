@@ -1,23 +1,24 @@
-//! HyParView: which peers this one is linked to, and whom it can fall back on.
+//! HyParView: the active view (the neighbours that this peer is linked to) and the passive view (contacts in reserve).
 //!
 //! Leitão, Pereira, Rodrigues: *HyParView: a membership protocol for reliable gossip-based broadcast*
-//! (DSN 2007, pp. 419–429; pages elsewhere are those of the technical report, see [`Config`]). It knows nothing of what is sent along the links. Where it departs from the paper:
+//! (DSN 2007, pp. 419–429; other page numbers are those of the technical report, see [`Config`]). It knows nothing of the
+//! broadcasts on the links. Differences from the paper:
 //!
-//! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that a peer that
-//!   only takes links cannot fill it, and some incoming slots are kept for newcomers.
-//! - A peer is asked before it becomes a neighbour and answers; refusals carry contacts to turn to.
-//! - A forwarded join ends at a peer that needs a neighbour (the paper's puts out a random one instead),
-//!   since the newcomer seeks its own links as well.
-//! - The answer to a shuffle travels back along its walk, so that no link is made for it.
-//! - Who asks urgently is refused, too, where many were put out at once, or it was put out itself.
-//! - A peer that runs out of candidates asks outside (registry, bootnodes), at once and then ever more seldom, until
+//! - The active view has an outgoing and an incoming part (see [`Config::outgoing`]), so that peers that
+//!   only dial in cannot fill it, and some incoming slots are reserved for newcomers.
+//! - A peer asks before it becomes a neighbour and gets a reply; a refusal carries contacts to try instead.
+//! - A forwarded join ends at a peer that needs a neighbour (in the paper it evicts a random one instead),
+//!   since the newcomer also dials peers on its own.
+//! - The reply to a shuffle travels back along its walk, so that it needs no new link.
+//! - An urgent (high priority) request is refused too if many neighbours were evicted recently, or if its sender was evicted itself.
+//! - A peer without candidates asks outside (registry, bootnodes), at once and then with growing pauses, until
 //!   its outgoing part is full.
 
 mod config;
 mod message;
+mod outgoing;
 mod passive;
 mod requests;
-mod seeking;
 #[cfg(test)]
 mod tests;
 mod walks;
@@ -34,12 +35,12 @@ pub use passive::PassiveView;
 
 use super::{Contact, Misbehaviour, PeerId, Time, TokenBucket};
 
-/// Who made the link to a neighbour.
+/// Which side dialled the link to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// This peer did.
+    /// This peer.
     Outgoing,
-    /// The other side did.
+    /// The other side.
     Incoming,
 }
 
@@ -48,8 +49,8 @@ struct Neighbour {
     contact: Contact,
     direction: Direction,
     since: Time,
-    /// How often in a row it had put off this peer before.
-    rests: u32,
+    /// How often in a row it had refused this peer before.
+    refusals: u32,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ struct Link {
     incarnation: u64,
     dialled: bool,
     since: Time,
-    /// For contacts that the other side names.
+    /// Rate of the contacts that the other side sends.
     contacts: TokenBucket,
 }
 
@@ -67,9 +68,9 @@ enum Purpose {
     /// Fill the outgoing part.
     Neighbour,
     /// Become a neighbour even if the outgoing part is full.
-    Insist,
-    /// Only be linked.
-    Meet,
+    Force,
+    /// Only link; do not become a neighbour.
+    Connect,
 }
 
 #[derive(Debug)]
@@ -77,26 +78,26 @@ struct Pending {
     contact: Contact,
     purpose: Purpose,
     deadline: Time,
-    /// The request is on its way; before that, the dial.
+    /// The request is sent; before that, the dial is in progress.
     requested: bool,
 }
 
-/// Links, neighbours or not, held at once: all neighbours of the largest sensible set-up and as many
-/// that are about to be asked or refused. Past it what comes in is closed, but not what was dialled. A guess.
+/// Links at once, to neighbours or not: all neighbours of the largest sensible configuration, and as many
+/// peers about to be asked or refused. Past it, incoming links are closed, but not dialled ones. A guess.
 pub const MAX_LINKS: usize = 64;
 
-/// Contacts taken from one link per second. A guess: of a hungry view's shuffles, one ends at each peer every five seconds, with eight
+/// Contacts accepted from one link per second. A guess: with fast shuffles, one ends at each peer every five seconds, with eight
 /// contacts, over any of its links.
 const CONTACTS_PER_SECOND: u32 = 1;
-/// The same at once: a full message.
+/// The same in a burst: one full message.
 const CONTACTS_AT_ONCE: u32 = 16;
 const _: () = assert!(CONTACTS_AT_ONCE as usize == MAX_CONTACTS);
-/// Peers remembered that were put out for others. A guess: far more than ask again and again.
-const MAX_PUT_OUT: usize = 256;
-/// Peers remembered that could not be dialled. A guess: what others name of the dead after a failure of most.
+/// Evicted peers that are remembered. A guess: far more than keep asking.
+const MAX_EVICTED: usize = 256;
+/// Unreachable peers that are remembered. A guess: the dead peers that others still name after a mass failure.
 const MAX_UNREACHABLE: usize = 256;
 
-/// The membership machine.
+/// The state machine of HyParView.
 #[derive(Debug)]
 pub struct Membership {
     me: PeerId,
@@ -106,31 +107,31 @@ pub struct Membership {
     passive: PassiveView,
     links: BTreeMap<PeerId, Link>,
     pending: BTreeMap<PeerId, Pending>,
-    displacements: TokenBucket,
-    /// Who was put out for another, and when it last asked: it puts out nobody in turn, or peers that have only this one to turn to
-    /// would put out each other for ever.
-    displaced: IndexMap<PeerId, Time>,
-    /// Whom it could not dial, how often in a row, and until when it does not take their contact from others.
+    evictions: TokenBucket,
+    /// Peers that were evicted for another, and when each last asked. Their requests evict nobody; otherwise peers that know only this
+    /// one would evict each other without end.
+    evicted: IndexMap<PeerId, Time>,
+    /// Peers that could not be dialled: failures in a row, and until when their contacts are not accepted from others.
     unreachable: IndexMap<PeerId, (u32, Time)>,
     next_shuffle: Time,
     shuffle_nonce: u64,
-    /// When help may be asked for again, and the wait after that.
+    /// When to ask for peers again, and the pause after that.
     next_ask: Time,
     asked_at: Option<Time>,
     ask_wait: Duration,
-    /// Somebody has accepted this peer once.
+    /// Another peer has accepted this one at least once.
     joined: bool,
-    /// Its outgoing part has been full, and it has not lost everyone since.
+    /// The outgoing part has been full, and this peer has not lost all neighbours since.
     settled: bool,
-    /// Dials that failed since the last one that did not.
-    failures: usize,
+    /// Dials that failed since the last neighbour was found.
+    failed_dials: usize,
     leaving: bool,
 }
 
 type Actions = Vec<Action>;
 
 impl Membership {
-    /// A peer with empty views. `now` is any time before the first event.
+    /// A peer with empty views. `now`: any time before the first event.
     pub fn new(contact: Contact, config: Config, now: Time) -> Self {
         Self {
             me: contact.id(),
@@ -138,24 +139,24 @@ impl Membership {
             passive: PassiveView::new(config.passive),
             links: BTreeMap::new(),
             pending: BTreeMap::new(),
-            displacements: TokenBucket::new(config.displacements_per_second, now),
-            displaced: IndexMap::new(),
+            evictions: TokenBucket::new(config.evictions_per_second, now),
+            evicted: IndexMap::new(),
             unreachable: IndexMap::new(),
-            next_shuffle: now + config.hungry_shuffle_interval,
+            next_shuffle: now + config.fast_shuffle_interval,
             shuffle_nonce: 0,
             next_ask: now,
             asked_at: None,
             ask_wait: config.ask_min,
             joined: false,
             settled: false,
-            failures: 0,
+            failed_dials: 0,
             leaving: false,
             contact,
             config,
         }
     }
 
-    /// The neighbours, each with who made the link.
+    /// The neighbours, each with the side that dialled.
     pub fn neighbours(&self) -> impl Iterator<Item = (&Contact, Direction)> {
         self.active.values().map(|n| (&n.contact, n.direction))
     }
@@ -165,69 +166,69 @@ impl Membership {
         self.active.contains_key(&peer)
     }
 
-    /// Whether `peer` is dialled, or asked to be a neighbour, and has not answered yet.
+    /// Whether a dial or a request to `peer` is in progress.
     pub fn is_pending(&self, peer: PeerId) -> bool {
         self.pending.contains_key(&peer)
     }
 
-    /// The contacts to fall back on.
+    /// The passive view.
     pub fn passive(&self) -> &PassiveView {
         &self.passive
     }
 
-    /// How many more peers it would dial now, if it knew them.
+    /// How many more peers it would dial now if it had their contacts.
     pub fn wanted(&self) -> usize {
-        if self.leaving { 0 } else { self.missing() }
+        if self.leaving { 0 } else { self.dials_needed() }
     }
 
-    /// The limits it keeps to.
+    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Takes note of `event` and adds what is to be done to `out`.
+    /// Handles `event` and appends the actions to `out`.
     pub fn handle(&mut self, event: Event, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         match event {
             Event::LinkUp { peer, incarnation, dialled } => self.on_link_up(peer, incarnation, dialled, now, rng, out),
             Event::LinkDown { peer } => self.on_link_down(peer, now, rng, out),
             Event::DialFailed { peer } => {
-                // One that has a link by another way, and was asked on it, still answers.
-                let waits = self.pending.get(&peer).is_some_and(|pending| pending.requested);
-                if !waits && let Some(pending) = self.pending.remove(&peer) {
+                // If the peer is linked by its own dial and was asked on that link, its reply still counts.
+                let requested = self.pending.get(&peer).is_some_and(|pending| pending.requested);
+                if !requested && let Some(pending) = self.pending.remove(&peer) {
                     self.passive.remove(peer);
-                    if pending.purpose != Purpose::Meet {
-                        self.failures = self.failures.saturating_add(1);
+                    if pending.purpose != Purpose::Connect {
+                        self.failed_dials = self.failed_dials.saturating_add(1);
                     }
-                    self.avoid(peer, now);
+                    self.mark_unreachable(peer, now);
                 }
             }
             Event::Received { from, message } => self.on_message(from, message, now, rng, out),
             Event::PeersFound(peers) => {
-                // Freshly sampled, so worth more than what is there, and what could not be dialled may be now.
+                // A fresh sample is better than old entries, and peers that could not be dialled before may be reachable now.
                 self.remember(peers, rng);
             }
-            Event::Join(contact) => self.dial(contact, Purpose::Insist, now, rng, out),
-            Event::Meet(contact) => self.dial(contact, Purpose::Meet, now, rng, out),
-            Event::Bridge(peer) => {
+            Event::Join(contact) => self.dial(contact, Purpose::Force, now, rng, out),
+            Event::Connect(contact) => self.dial(contact, Purpose::Connect, now, rng, out),
+            Event::Merge(peer) => {
                 if let Some(link) = self.links.get(&peer) {
                     let contact = link.contact.clone();
-                    self.dial(contact, Purpose::Insist, now, rng, out);
+                    self.dial(contact, Purpose::Force, now, rng, out);
                 }
             }
-            Event::Part(peer) => {
+            Event::Drop(peer) => {
                 if self.active.contains_key(&peer) {
-                    self.put_out(peer, true, now, rng, out);
+                    self.disconnect(peer, true, now, rng, out);
                     self.passive.remove(peer);
-                    self.hurry(now);
+                    self.after_loss(now);
                 }
             }
             Event::Tick => self.on_tick(now, rng, out),
             Event::Leave => self.leave(now, rng, out),
         }
-        self.seek(now, rng, out);
+        self.fill_outgoing(now, rng, out);
     }
 
-    /// When it wants a [`Event::Tick`].
+    /// When [`Event::Tick`] is next due; `None` after a leave.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.leaving {
             return None;
@@ -241,12 +242,12 @@ impl Membership {
                 next = next.min(link.since + self.config.idle_link);
             }
         }
-        if self.missing() > 0 {
+        if self.dials_needed() > 0 {
             if self.joined || self.pending.is_empty() {
                 next = next.min(self.next_ask);
             }
-            if let Some(awake) = self.passive.next_awake(now) {
-                next = next.min(awake);
+            if let Some(eligible) = self.passive.next_eligible(now) {
+                next = next.min(eligible);
             }
         }
         Some(next)
@@ -293,16 +294,16 @@ impl Membership {
         if let Some(pending) = self.pending.get(&peer)
             && pending.requested
         {
-            let firm = self.is_urgent(pending.purpose);
+            let refused_urgent = self.is_urgent(pending.purpose);
             self.pending.remove(&peer);
-            self.rest(peer, firm, now);
+            self.back_off(peer, refused_urgent, now);
         }
         if self.drop_neighbour(peer, false, now, rng, out) {
-            self.hurry(now);
+            self.after_loss(now);
         }
     }
 
-    /// Takes `peer` out of the active view, and into the passive one if it is to be kept.
+    /// Removes `peer` from the active view, and adds it to the passive view if `keep`. Returns whether it was a neighbour.
     fn drop_neighbour(&mut self, peer: PeerId, keep: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) -> bool {
         let Some(neighbour) = self.active.remove(&peer) else {
             return false;
@@ -310,25 +311,30 @@ impl Membership {
         out.push(Action::NeighbourDown(peer));
         if keep {
             let stayed = now.saturating_sub(neighbour.since) >= self.config.ask_max;
-            let rests = if stayed { 0 } else { neighbour.rests };
-            self.passive.insert_met(neighbour.contact, rests, rng);
+            let refusals = if stayed { 0 } else { neighbour.refusals };
+            self.passive.insert_linked(neighbour.contact, refusals, rng);
         }
         true
     }
 
-    /// Does not take the contact of who could not be dialled from others for a while: they name it again and again.
-    fn avoid(&mut self, peer: PeerId, now: Time) {
+    /// Rejects the contact of a peer that could not be dialled for a while, because others keep naming it.
+    fn mark_unreachable(&mut self, peer: PeerId, now: Time) {
         let times = self.unreachable.get(&peer).map_or(0, |(times, _)| *times);
-        let pause = Policy { first: self.config.refused_pause, longest: self.config.ask_max }.pause(times);
+        let pause = self.refusal_pauses().pause(times);
         if self.unreachable.len() >= MAX_UNREACHABLE && times == 0 {
             self.unreachable.shift_remove_index(0);
         }
         self.unreachable.insert(peer, (times.saturating_add(1), now + pause));
     }
 
-    /// Leaves who refused, or put this peer out, alone for a while.
-    fn rest(&mut self, peer: PeerId, firm: bool, now: Time) {
-        self.passive.rest(peer, firm, self.config.refused_pause, self.config.ask_max, now);
+    fn refusal_pauses(&self) -> Policy {
+        Policy { first: self.config.refused_pause, longest: self.config.ask_max }
+    }
+
+    /// Does not ask a peer for a while that refused or evicted this one.
+    fn back_off(&mut self, peer: PeerId, refused_urgent: bool, now: Time) {
+        let pauses = self.refusal_pauses();
+        self.passive.back_off(peer, refused_urgent, pauses, now);
     }
 
     fn on_message(&mut self, from: PeerId, message: Message, now: Time, rng: &mut impl Rng, out: &mut Actions) {
@@ -357,9 +363,9 @@ impl Membership {
     }
 
     fn on_tick(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
-        let late: Vec<PeerId> =
+        let expired: Vec<PeerId> =
             self.pending.iter().filter(|(_, pending)| pending.deadline <= now).map(|(peer, _)| *peer).collect();
-        for peer in late {
+        for peer in expired {
             self.pending.remove(&peer);
             self.passive.remove(peer);
             if self.links.remove(&peer).is_some() {
@@ -381,11 +387,11 @@ impl Membership {
         if self.next_shuffle <= now {
             self.shuffle(rng, out);
             let wait = if self.passive.len() * 2 < self.config.passive {
-                self.config.hungry_shuffle_interval
+                self.config.fast_shuffle_interval
             } else {
                 self.config.shuffle_interval
             };
-            // Spread, so that peers that started together do not all shuffle together. By how much is a guess.
+            // Jitter, so that peers that started together do not all shuffle together. Its range is a guess.
             self.next_shuffle = now + wait.mul_f64(rng.random_range(0.75..1.25));
         }
     }
@@ -394,13 +400,13 @@ impl Membership {
         self.leaving = true;
         let all: Vec<PeerId> = self.active.keys().copied().collect();
         for peer in all {
-            self.put_out(peer, false, now, rng, out);
+            self.disconnect(peer, false, now, rng, out);
         }
         self.pending.clear();
     }
 
     /// Tells a neighbour that it is none any more, and who else there is.
-    fn put_out(&mut self, peer: PeerId, alive: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+    fn disconnect(&mut self, peer: PeerId, alive: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let peers = self.sample_for(peer, rng);
         self.drop_neighbour(peer, alive, now, rng, out);
         self.links.remove(&peer);
@@ -408,7 +414,7 @@ impl Membership {
         out.push(Action::Close(peer));
     }
 
-    /// Contacts to hand to `peer`.
+    /// Contacts to send to `peer`.
     fn sample_for(&self, peer: PeerId, rng: &mut impl Rng) -> Vec<Contact> {
         let mut peers = self.passive.sample(self.config.shuffle_passive, rng);
         peers.extend(self.sample_active(self.config.shuffle_active, peer, rng));
@@ -416,9 +422,9 @@ impl Membership {
         peers
     }
 
-    fn sample_active(&self, count: usize, but: PeerId, rng: &mut impl Rng) -> Vec<Contact> {
+    fn sample_active(&self, count: usize, except: PeerId, rng: &mut impl Rng) -> Vec<Contact> {
         let others: Vec<&Contact> =
-            self.active.iter().filter(|(peer, _)| **peer != but).map(|(_, neighbour)| &neighbour.contact).collect();
+            self.active.iter().filter(|(peer, _)| **peer != except).map(|(_, neighbour)| &neighbour.contact).collect();
         rand::seq::index::sample(rng, others.len(), count.min(others.len()))
             .into_iter()
             .filter_map(|index| others.get(index).map(|contact| (*contact).clone()))

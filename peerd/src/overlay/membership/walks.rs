@@ -1,4 +1,4 @@
-//! Random walks along the links: newcomers' contacts and shuffles.
+//! Random walks along the links: forwarded joins and shuffles.
 
 use p2pdi::contact::Contact;
 use rand::Rng;
@@ -25,16 +25,16 @@ impl Membership {
         match next {
             Some(next) if ttl > 0 => {
                 if ttl == self.config.passive_walk {
-                    let known = self.affordable(from, vec![newcomer.clone()], now);
-                    self.remember(known, rng);
+                    let accepted = self.within_contact_rate(from, vec![newcomer.clone()], now);
+                    self.remember(accepted, rng);
                 }
                 let ttl = ttl - 1;
                 out.push(Action::Send(next, Message::ForwardJoin { newcomer, ttl }));
             }
             _ => {
-                let known = self.affordable(from, vec![newcomer.clone()], now);
-                self.remember(known, rng);
-                if self.missing() > 0 && !self.links.contains_key(&id) {
+                let accepted = self.within_contact_rate(from, vec![newcomer.clone()], now);
+                self.remember(accepted, rng);
+                if self.dials_needed() > 0 && !self.links.contains_key(&id) {
                     self.dial(newcomer, Purpose::Neighbour, now, rng, out);
                 }
             }
@@ -66,7 +66,7 @@ impl Membership {
         rng: &mut impl Rng,
         out: &mut Actions,
     ) {
-        if !self.active.contains_key(&from) || !self.limit(from, &peers, out) {
+        if !self.active.contains_key(&from) || !self.check_count(from, &peers, out) {
             return;
         }
         if path.len() > MAX_WALK as usize || path.last() != Some(&from) {
@@ -88,7 +88,7 @@ impl Membership {
                     let reply = Message::ShuffleReply { nonce, path, peers: answer };
                     out.push(Action::Send(from, reply));
                 }
-                let peers = self.affordable(from, peers, now);
+                let peers = self.within_contact_rate(from, peers, now);
                 self.remember(peers, rng);
             }
         }
@@ -105,7 +105,7 @@ impl Membership {
         rng: &mut impl Rng,
         out: &mut Actions,
     ) {
-        if !self.active.contains_key(&from) || !self.limit(from, &peers, out) {
+        if !self.active.contains_key(&from) || !self.check_count(from, &peers, out) {
             return;
         }
         if path.len() > MAX_WALK as usize || path.pop() != Some(self.me) {
@@ -118,7 +118,7 @@ impl Membership {
             }
             Some(_) => {}
             None if nonce == self.shuffle_nonce => {
-                let peers = self.affordable(from, peers, now);
+                let peers = self.within_contact_rate(from, peers, now);
                 self.remember(peers, rng);
             }
             None => {}

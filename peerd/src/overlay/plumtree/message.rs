@@ -1,4 +1,4 @@
-//! What is said about broadcasts: between neighbours, to the broadcast machine and by it.
+//! Messages of Plumtree, and the events and actions of its state machine.
 
 use std::time::Duration;
 
@@ -7,103 +7,103 @@ use bytes::Bytes;
 use super::Beacon;
 use crate::overlay::{Misbehaviour, PeerId};
 
-/// Names one broadcast for ever.
+/// Unique id of a broadcast: origin, incarnation, sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
-    /// Who sent it.
+    /// The peer that sent it.
     pub origin: PeerId,
-    /// In which of its lives.
+    /// The incarnation of the origin.
     pub incarnation: u64,
-    /// The how-manieth of that life.
+    /// Counts the broadcasts of that incarnation, from 1.
     pub sequence: u64,
 }
 
 /// A broadcast on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gossip {
-    /// Its name.
+    /// Its id.
     pub id: MessageId,
-    /// Links travelled, the one it is on included.
+    /// Links travelled, including the one that it is on.
     pub hops: u32,
-    /// Time since it was sent, not counting that on links.
+    /// Time since it was sent, without the latency of links.
     pub age: Duration,
-    /// What was broadcast.
+    /// The payload.
     pub payload: Bytes,
 }
 
-/// A broadcast that a neighbour has.
+/// IHAVE for one broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advert {
-    /// Its name.
+    /// Its id.
     pub id: MessageId,
     /// Time since it was sent.
     pub age: Duration,
 }
 
-/// What neighbours say to each other about broadcasts.
+/// A message between neighbours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Shapes the tree.
+    /// Maintains the tree.
     Beacon(Beacon),
-    /// A broadcast.
+    /// GOSSIP: a broadcast.
     Gossip(Gossip),
-    /// IHAVE.
+    /// IHAVE: broadcasts that the sender has.
     Advertise(Vec<Advert>),
-    /// Give me these, and push from now on if `push`.
+    /// GRAFT: asks for broadcasts.
     Graft {
-        /// Which.
+        /// The broadcasts to send.
         ids: Vec<MessageId>,
-        /// And push what comes from now on.
+        /// Make the link eager: push broadcasts from now on.
         push: bool,
     },
-    /// Do not push.
+    /// PRUNE: make the link lazy, do not push.
     Prune,
 }
 
-/// What the broadcast machine is told.
+/// Input of the state machine.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// There is a neighbour, or a new link to an old one.
+    /// A new neighbour, or a new link to an existing one.
     NeighbourUp(PeerId),
-    /// There is one less.
+    /// A peer is no longer a neighbour.
     NeighbourDown(PeerId),
-    /// A neighbour said something.
+    /// A message arrived.
     Received {
-        /// Who said it.
+        /// The sender.
         from: PeerId,
-        /// What it said.
+        /// The message.
         message: Message,
     },
-    /// Time has passed.
+    /// [`super::Plumtree::next_deadline`] has passed.
     Tick,
 }
 
-/// What it wants done.
+/// Output of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Say this.
+    /// Send this message.
     Send(PeerId, Message),
-    /// Show this, from that neighbour.
+    /// Deliver this broadcast, which this neighbour sent.
     Deliver(PeerId, Gossip),
-    /// A peer said what no peer of ours would say.
+    /// A peer broke the protocol.
     Misbehaved(PeerId, Misbehaviour),
 }
 
-/// What has happened so far, in broadcasts.
+/// Counters of broadcasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Received for the first time and delivered.
     pub delivered: u64,
     /// Received again, and not delivered.
     pub duplicates: u64,
-    /// Received, but too old to be told from new, from before this peer was there, or with a name that cannot be.
+    /// Not delivered: too old to tell whether it is a duplicate, from before this peer started, or with an implausible id.
     pub stale: u64,
-    /// Received, but from one more new origin than a link may bring at a time.
+    /// Not delivered: its link sent too many new origins.
     pub refused: u64,
     /// Pulled from a neighbour.
     pub pulled: u64,
-    /// Advertised, asked for in vain and forgotten.
+    /// Advertised, pulled without an answer, and given up.
     pub forgotten: u64,
-    /// Pushed or given to neighbours.
+    /// Sent to neighbours, pushed or pulled.
     pub sent: u64,
 }

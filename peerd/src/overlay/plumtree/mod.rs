@@ -1,19 +1,18 @@
-//! Plumtree: how a broadcast reaches every peer, along a tree where that works and by asking where it does not.
+//! Plumtree: broadcasts along a tree of eager links, repaired by adverts along all others.
 //!
-//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007, pp. 301–310). It knows the neighbours that
-//! it is told of and nothing of how they are found. A broadcast is pushed along eager links and
-//! advertised (IHAVE) along lazy ones; what was advertised and does not come is pulled (GRAFT), which
-//! makes the link eager; what comes twice is not wanted from there (PRUNE). Where it departs from
-//! the paper:
+//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007, pp. 301–310). It is told who the neighbours
+//! are and knows nothing of how they are chosen. A broadcast is pushed along eager links and
+//! advertised (IHAVE) along lazy ones. A broadcast that was advertised and does not arrive is pulled (GRAFT), which
+//! makes the link eager; a duplicate makes its link lazy (PRUNE). Differences from the paper:
 //!
-//! - A broadcast is named by origin, incarnation and sequence number, not by its content.
-//! - The eager links of all senders are the branches of one rooted tree (see [`Tree`]), plus what
-//!   GRAFT added since. Without a parent, at the root or after a failure, all links are eager.
-//! - A new link carries adverts for what came lately, and one between two islands for all that is kept, so
+//! - A broadcast is identified by origin, incarnation and sequence number, not by its content.
+//! - The eager links of all senders are the branches of one rooted tree (see [`Tree`]), plus those that
+//!   GRAFT added. Without a parent, at the root or after a failure, all links are eager.
+//! - A new link carries adverts of recent broadcasts, and one between two partitions adverts of all stored broadcasts, so
 //!   that each side pulls what it missed.
 
 mod config;
-mod incarnations;
+mod incarnation;
 mod message;
 mod missing;
 mod pull_delay;
@@ -29,11 +28,11 @@ use bytes::Bytes;
 use rand::Rng;
 
 pub use config::*;
-pub use incarnations::Incarnations;
+pub use incarnation::OwnIncarnation;
 pub use message::{Action, Advert, Counts, Event, Gossip, Message, MessageId};
 pub use missing::{Due, Missing, Pull};
 pub use pull_delay::PullDelay;
-pub use store::{Kept, Store};
+pub use store::{Store, Stored};
 pub use tree::{Beacon, Root, Tree};
 pub use window::{WINDOW, Windows};
 
@@ -41,16 +40,17 @@ use super::{Misbehaviour, PeerId, Time, TokenBucket};
 
 #[derive(Debug)]
 struct Edge {
-    /// GRAFT made it eager although it is no branch.
+    /// GRAFT made it eager although it is not a branch of the tree.
     grafted: bool,
-    /// PRUNE made it lazy although there is no parent.
+    /// PRUNE made it lazy although this peer has no parent.
     pruned: bool,
-    /// To be advertised.
+    /// Adverts that wait to be sent.
     adverts: Vec<MessageId>,
-    /// What arrived before and is kept has not been advertised.
+    /// Stored broadcasts that arrived before this time have not been advertised.
     advertised_from: Time,
+    /// Broadcasts that the neighbour advertised and did not send, more than it sent.
     broken_promises: u32,
-    /// For origins that nobody has brought before.
+    /// Rate of broadcasts from new origins.
     new_origins: TokenBucket,
 }
 
@@ -62,11 +62,11 @@ impl Edge {
             adverts: Vec::new(),
             advertised_from,
             broken_promises: 0,
-            new_origins: TokenBucket::holding(NEW_ORIGINS_AT_ONCE, NEW_ORIGINS_PER_SECOND, now),
+            new_origins: TokenBucket::holding(NEW_ORIGINS_BURST, NEW_ORIGINS_PER_SECOND, now),
         }
     }
 
-    /// Adds one to what is to be advertised; what fills a message goes at once.
+    /// Queues an advert; a full message is sent at once.
     fn advertise(&mut self, peer: PeerId, id: MessageId, store: &Store, now: Time, out: &mut Actions) {
         self.adverts.push(id);
         if self.adverts.len() >= MAX_IDS {
@@ -81,7 +81,7 @@ impl Edge {
         let mut adverts = Vec::with_capacity(self.adverts.len());
         adverts.extend(self.adverts.drain(..).filter_map(|id| {
             let kept = store.get(&id)?;
-            Some(Advert { id, age: now.saturating_sub(kept.born) })
+            Some(Advert { id, age: now.saturating_sub(kept.sent_at) })
         }));
         if !adverts.is_empty() {
             out.push(Action::Send(peer, Message::Advertise(adverts)));
@@ -89,17 +89,17 @@ impl Edge {
     }
 }
 
-fn is_eager(tree: &Tree, peer: PeerId, side: &Edge) -> bool {
-    tree.is_branch(peer) || side.grafted || tree.parent().is_none() && !side.pruned
+fn is_eager(tree: &Tree, peer: PeerId, edge: &Edge) -> bool {
+    tree.is_branch(peer) || edge.grafted || tree.parent().is_none() && !edge.pruned
 }
 
-/// The broadcast machine.
+/// The state machine of Plumtree.
 #[derive(Debug)]
 pub struct Plumtree {
     me: PeerId,
-    incarnations: Incarnations,
+    own: OwnIncarnation,
     config: Config,
-    sides: BTreeMap<PeerId, Edge>,
+    edges: BTreeMap<PeerId, Edge>,
     tree: Tree,
     seen: Windows,
     store: Store,
@@ -111,15 +111,15 @@ pub struct Plumtree {
 type Actions = Vec<Action>;
 
 impl Plumtree {
-    /// A peer without neighbours. `incarnation` must be larger than in any earlier life of `me`.
+    /// A peer without neighbours. `incarnation` must be larger than every earlier one of `me`.
     pub fn new(me: PeerId, incarnation: u64, config: Config, now: Time) -> Self {
         Self {
             me,
-            incarnations: Incarnations::new(me, incarnation, now),
-            sides: BTreeMap::new(),
+            own: OwnIncarnation::new(me, incarnation, now),
+            edges: BTreeMap::new(),
             tree: Tree::new(Root { incarnation, id: me }, config.clone(), now),
             seen: Windows::new(MAX_ORIGINS),
-            store: Store::new(MAX_KEPT, MAX_KEPT_BYTES),
+            store: Store::new(MAX_STORED, MAX_STORED_BYTES),
             missing: Missing::new(&config),
             advertise_at: None,
             counts: Counts::default(),
@@ -127,81 +127,81 @@ impl Plumtree {
         }
     }
 
-    /// What the clock said at the start, in milliseconds since 1970: what others call their lives is judged by it. Without it, the
-    /// incarnation is taken for it.
+    /// Sets what the clock showed at the start, in milliseconds since 1970; incarnations of others are checked against it. Without this
+    /// call, it is the incarnation.
     pub fn set_clock(&mut self, clock: u64) {
-        self.incarnations.set_clock(clock);
+        self.own.set_clock(clock);
     }
 
-    /// The shape of the tree.
+    /// The broadcast tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// What its broadcasts are named by: the incarnation it started with, or a later one (see [`Incarnations`]).
+    /// The incarnation in the ids of its broadcasts: the one it started with, or a later one (see [`OwnIncarnation`]).
     pub fn incarnation(&self) -> u64 {
-        self.incarnations.incarnation()
+        self.own.incarnation()
     }
 
-    /// What has happened so far.
+    /// The counters.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Origins remembered, broadcasts kept, broadcasts missing.
+    /// Numbers of known origins, stored broadcasts and missing broadcasts.
     pub fn sizes(&self) -> (usize, usize, usize) {
         (self.seen.len(), self.store.len(), self.missing.len())
     }
 
     /// Whether broadcasts are pushed to `peer`.
     pub fn is_eager(&self, peer: PeerId) -> bool {
-        self.sides.get(&peer).is_some_and(|side| is_eager(&self.tree, peer, side))
+        self.edges.get(&peer).is_some_and(|edge| is_eager(&self.tree, peer, edge))
     }
 
-    /// Sends `payload` to all; `None` if it is longer than [`MAX_PAYLOAD`].
+    /// Broadcasts `payload`; `None` if it is longer than [`MAX_PAYLOAD`].
     pub fn broadcast(&mut self, payload: Bytes, now: Time, out: &mut Vec<Action>) -> Option<MessageId> {
         if payload.len() > MAX_PAYLOAD {
             return None;
         }
-        let id = self.incarnations.name();
+        let id = self.own.next_id();
         self.seen.insert(&id);
-        let kept = Kept { payload, hops: 0, born: now, from: None };
+        let kept = Stored { payload, hops: 0, sent_at: now, from: None };
         self.spread(id, kept, now, out);
         Some(id)
     }
 
-    /// Takes note of `event` and adds what is to be done to `out`.
+    /// Handles `event` and appends the actions to `out`.
     pub fn handle(&mut self, event: Event, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let had_parent = self.tree.parent().is_some();
         match event {
             Event::NeighbourUp(peer) => {
-                let advertised_from = now.saturating_sub(self.config.lapse());
-                self.sides.insert(peer, Edge::new(advertised_from, now));
+                let advertised_from = now.saturating_sub(self.config.undetected_split());
+                self.edges.insert(peer, Edge::new(advertised_from, now));
                 self.tree.up(peer);
-                // Both may have lost each other, and others, for so short a time that they are no islands to each other.
-                self.advertise_kept(peer, advertised_from..Time::MAX, now, out);
+                // The two may have lost each other for so short a time that they do not notice a partition.
+                self.advertise_stored(peer, advertised_from..Time::MAX, now, out);
             }
             Event::NeighbourDown(peer) => {
-                self.sides.remove(&peer);
+                self.edges.remove(&peer);
                 self.tree.down(peer);
                 self.missing.down(peer);
             }
-            Event::Received { from, message } if self.sides.contains_key(&from) => {
+            Event::Received { from, message } if self.edges.contains_key(&from) => {
                 self.on_message(from, message, now, rng, out);
             }
             Event::Received { .. } => {}
             Event::Tick => self.on_tick(now, rng, out),
         }
         if had_parent && self.tree.parent().is_none() {
-            // On its own for now: every link counts again.
-            self.sides.values_mut().for_each(|side| side.pruned = false);
+            // Without a parent, all links are eager.
+            self.edges.values_mut().for_each(|edge| edge.pruned = false);
         }
         for (peer, beacon) in self.tree.drain() {
             out.push(Action::Send(peer, Message::Beacon(beacon)));
         }
     }
 
-    /// When it wants an [`Event::Tick`].
+    /// When [`Event::Tick`] is next due.
     pub fn next_deadline(&self) -> Time {
         [self.advertise_at, self.missing.next_deadline()].into_iter().flatten().fold(self.tree.next_deadline(), Time::min)
     }
@@ -210,22 +210,22 @@ impl Plumtree {
         match message {
             Message::Beacon(beacon) => {
                 if self.tree.on_beacon(from, beacon, now, rng)
-                    && let Some(side) = self.sides.get_mut(&from)
+                    && let Some(edge) = self.edges.get_mut(&from)
                 {
-                    let rest = Time::ZERO..std::mem::take(&mut side.advertised_from);
-                    self.advertise_kept(from, rest, now, out);
+                    let older = Time::ZERO..std::mem::take(&mut edge.advertised_from);
+                    self.advertise_stored(from, older, now, out);
                 }
             }
             Message::Gossip(gossip) => self.on_gossip(from, gossip, now, out),
             Message::Advertise(adverts) => self.on_adverts(from, adverts, now, out),
             Message::Graft { ids, push } => self.on_graft(from, &ids, push, now, out),
             Message::Prune => {
-                if let Some(side) = self.sides.get_mut(&from) {
-                    side.grafted = false;
-                    side.pruned = true;
+                if let Some(edge) = self.edges.get_mut(&from) {
+                    edge.grafted = false;
+                    edge.pruned = true;
                 }
                 if self.tree.parent() == Some(from) {
-                    self.tree.remind(from);
+                    self.tree.resend(from);
                 }
             }
         }
@@ -237,8 +237,8 @@ impl Plumtree {
             out.push(Action::Misbehaved(from, Misbehaviour::PayloadTooLong));
             return;
         }
-        if let Some(side) = self.sides.get_mut(&from) {
-            side.broken_promises = side.broken_promises.saturating_sub(1);
+        if let Some(edge) = self.edges.get_mut(&from) {
+            edge.broken_promises = edge.broken_promises.saturating_sub(1);
         }
         self.missing.gave(from, now);
         if self.seen.contains(&id) {
@@ -247,36 +247,40 @@ impl Plumtree {
         }
         self.missing.arrived(&id, from, self.tree.is_branch(from), now);
         let own = id.origin == self.me;
-        self.incarnations.go_on_after(&id, now);
-        if own || self.is_stale(gossip.age, now) || !self.believes(&id, now) {
+        self.own.continue_after(&id, now);
+        if own || self.is_stale(gossip.age, now) || !self.accepts(&id, now) {
             self.counts.stale += 1;
             return;
         }
-        if !self.seen.knows(id.origin)
-            && let Some(side) = self.sides.get_mut(&from)
-            && !side.new_origins.try_take(now)
+        if !self.seen.contains_origin(id.origin)
+            && let Some(edge) = self.edges.get_mut(&from)
+            && !edge.new_origins.try_take(now)
         {
             self.counts.refused += 1;
             return;
         }
         self.seen.insert(&id);
         self.counts.delivered += 1;
-        let kept =
-            Kept { payload: gossip.payload.clone(), hops: gossip.hops, born: now.saturating_sub(gossip.age), from: Some(from) };
+        let kept = Stored {
+            payload: gossip.payload.clone(),
+            hops: gossip.hops,
+            sent_at: now.saturating_sub(gossip.age),
+            from: Some(from),
+        };
         out.push(Action::Deliver(from, gossip));
         self.spread(id, kept, now, out);
     }
 
-    fn believes(&self, id: &MessageId, now: Time) -> bool {
-        self.incarnations.believes(id.incarnation, now) && self.seen.believes(id)
+    fn accepts(&self, id: &MessageId, now: Time) -> bool {
+        self.own.accepts(id.incarnation, now) && self.seen.accepts(id)
     }
 
-    /// From before this peer was there, or so old that nobody should have it any more.
+    /// Whether a broadcast is from before this peer started, or so old that no peer should store it any more.
     fn is_stale(&self, age: Duration, now: Time) -> bool {
-        age > self.config.retention * 2 || age > self.incarnations.age(now) + self.config.graft_max
+        age > self.config.retention * 2 || age > self.own.age(now) + self.config.graft_max
     }
 
-    /// Takes a link out of a cycle: this one, unless it is a branch and the one that was faster is not.
+    /// Breaks a cycle by pruning a link: the one of the duplicate, unless it is a branch and the one that was faster is not.
     fn on_duplicate(&mut self, from: PeerId, id: &MessageId, out: &mut Actions) {
         self.counts.duplicates += 1;
         let mut prune = from;
@@ -289,30 +293,30 @@ impl Plumtree {
             }
             prune = first;
         }
-        if let Some(side) = self.sides.get_mut(&prune) {
-            side.grafted = false;
-            side.pruned = true;
+        if let Some(edge) = self.edges.get_mut(&prune) {
+            edge.grafted = false;
+            edge.pruned = true;
             out.push(Action::Send(prune, Message::Prune));
         }
     }
 
-    /// Pushes along the eager links, advertises along the others, and keeps it.
-    fn spread(&mut self, id: MessageId, kept: Kept, now: Time, out: &mut Actions) {
-        let (hops, age, from) = (kept.hops.saturating_add(1), now.saturating_sub(kept.born), kept.from);
+    /// Stores a broadcast, pushes it along the eager links and advertises it along the lazy ones.
+    fn spread(&mut self, id: MessageId, kept: Stored, now: Time, out: &mut Actions) {
+        let (hops, age, from) = (kept.hops.saturating_add(1), now.saturating_sub(kept.sent_at), kept.from);
         let payload = kept.payload.clone();
         self.store.insert(id, kept, now);
         let mut advertise = false;
-        for (peer, side) in &mut self.sides {
+        for (peer, edge) in &mut self.edges {
             if Some(*peer) == from {
                 continue;
             }
-            if is_eager(&self.tree, *peer, side) {
+            if is_eager(&self.tree, *peer, edge) {
                 self.counts.sent += 1;
                 let gossip = Gossip { id, hops, age, payload: payload.clone() };
                 out.push(Action::Send(*peer, Message::Gossip(gossip)));
             } else {
                 advertise = true;
-                side.advertise(*peer, id, &self.store, now, out);
+                edge.advertise(*peer, id, &self.store, now, out);
             }
         }
         if advertise {
@@ -320,16 +324,16 @@ impl Plumtree {
         }
     }
 
-    /// Tells a neighbour of what is kept and arrived within a time.
-    fn advertise_kept(&mut self, peer: PeerId, within: Range<Time>, now: Time, out: &mut Actions) {
+    /// Advertises the stored broadcasts that arrived `within` a time range to a neighbour.
+    fn advertise_stored(&mut self, peer: PeerId, within: Range<Time>, now: Time, out: &mut Actions) {
         self.store.expire(now.saturating_sub(self.config.retention));
-        let Some(side) = self.sides.get_mut(&peer) else {
+        let Some(edge) = self.edges.get_mut(&peer) else {
             return;
         };
         for id in self.store.arrived(within) {
-            side.advertise(peer, id, &self.store, now, out);
+            edge.advertise(peer, id, &self.store, now, out);
         }
-        if !side.adverts.is_empty() {
+        if !edge.adverts.is_empty() {
             self.advertise_at.get_or_insert(now + self.config.advertise_delay);
         }
     }
@@ -340,9 +344,9 @@ impl Plumtree {
             return;
         }
         for Advert { id, age } in adverts {
-            self.incarnations.go_on_after(&id, now);
+            self.own.continue_after(&id, now);
             let known = self.seen.contains(&id) || id.origin == self.me;
-            if !known && age <= self.config.retention && !self.is_stale(age, now) && self.believes(&id, now) {
+            if !known && age <= self.config.retention && !self.is_stale(age, now) && self.accepts(&id, now) {
                 let backlog = age > self.config.graft_max * 2;
                 self.missing.advertised(id, age, from, backlog, now);
             }
@@ -354,9 +358,9 @@ impl Plumtree {
             out.push(Action::Misbehaved(from, Misbehaviour::TooManyIds));
             return;
         }
-        if push && let Some(side) = self.sides.get_mut(&from) {
-            side.grafted = true;
-            side.pruned = false;
+        if push && let Some(edge) = self.edges.get_mut(&from) {
+            edge.grafted = true;
+            edge.pruned = false;
         }
         let mut bytes = 0;
         let mut later = Vec::new();
@@ -366,20 +370,20 @@ impl Plumtree {
             };
             bytes += kept.payload.len();
             if bytes > MAX_GRAFT_BYTES {
-                later.push(Advert { id: *id, age: now.saturating_sub(kept.born) });
+                later.push(Advert { id: *id, age: now.saturating_sub(kept.sent_at) });
                 continue;
             }
             let gossip = Gossip {
                 id: *id,
                 hops: kept.hops.saturating_add(1),
-                age: now.saturating_sub(kept.born),
+                age: now.saturating_sub(kept.sent_at),
                 payload: kept.payload.clone(),
             };
             self.counts.sent += 1;
             out.push(Action::Send(from, Message::Gossip(gossip)));
         }
         if !later.is_empty() {
-            // It comes after what is given, and so says when to ask for the rest.
+            // Sent after the payloads, it tells the neighbour when to pull the rest.
             out.push(Action::Send(from, Message::Advertise(later)));
         }
     }
@@ -388,8 +392,8 @@ impl Plumtree {
         self.tree.tick(now, rng);
         if self.advertise_at.is_some_and(|at| at <= now) {
             self.advertise_at = None;
-            for (peer, side) in &mut self.sides {
-                side.send_adverts(*peer, &self.store, now, out);
+            for (peer, edge) in &mut self.edges {
+                edge.send_adverts(*peer, &self.store, now, out);
             }
         }
         self.store.expire(now.saturating_sub(self.config.retention));
@@ -397,24 +401,24 @@ impl Plumtree {
         self.counts.forgotten += due.forgotten as u64;
         for Pull { holder, ids, push } in due.pulls {
             self.counts.pulled += ids.len() as u64;
-            if push && let Some(side) = self.sides.get_mut(&holder) {
-                side.grafted = true;
-                side.pruned = false;
+            if push && let Some(edge) = self.edges.get_mut(&holder) {
+                edge.grafted = true;
+                edge.pruned = false;
             }
             out.push(Action::Send(holder, Message::Graft { ids, push }));
         }
-        // When so much is said that nobody keeps it for long, what was advertised is gone by the time it is asked for.
-        let busy = self.store.keeps_for(now).is_some_and(|kept| kept < MAX_ANSWER);
-        for peer in due.broken {
+        // If broadcasts are so frequent that no peer stores them for long, they are gone by the time they are pulled.
+        let busy = self.store.effective_retention(now).is_some_and(|kept| kept < MAX_ANSWER_DELAY);
+        for peer in due.broken_promises {
             if busy {
                 continue;
             }
-            let Some(side) = self.sides.get_mut(&peer) else {
+            let Some(edge) = self.edges.get_mut(&peer) else {
                 continue;
             };
-            side.broken_promises += 1;
-            if side.broken_promises >= MAX_BROKEN_PROMISES {
-                side.broken_promises = 0;
+            edge.broken_promises += 1;
+            if edge.broken_promises >= MAX_BROKEN_PROMISES {
+                edge.broken_promises = 0;
                 out.push(Action::Misbehaved(peer, Misbehaviour::BrokenPromises));
             }
         }

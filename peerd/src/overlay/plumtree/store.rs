@@ -1,4 +1,4 @@
-//! The broadcasts kept for those that missed them.
+//! Recent broadcasts, stored for neighbours that missed them.
 
 use std::{collections::VecDeque, ops::Range, time::Duration};
 
@@ -8,23 +8,23 @@ use indexmap::IndexMap;
 use super::MessageId;
 use crate::overlay::{PeerId, Time};
 
-/// A broadcast as this peer has it.
+/// A stored broadcast.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    /// What was broadcast.
+pub struct Stored {
+    /// The payload.
     pub payload: Bytes,
-    /// Links it travelled to get here.
+    /// Links it travelled to this peer.
     pub hops: u32,
     /// When its origin sent it, by this peer's clock.
-    pub born: Time,
-    /// Who brought it; `None` if it is this peer's own.
+    pub sent_at: Time,
+    /// The neighbour that sent it; `None`: this peer is the origin.
     pub from: Option<PeerId>,
 }
 
-/// Broadcasts, oldest first, within a number and a size.
+/// Broadcasts in the order of arrival, bounded in number and size.
 #[derive(Debug)]
 pub struct Store {
-    kept: IndexMap<MessageId, Kept>,
+    kept: IndexMap<MessageId, Stored>,
     /// By arrival.
     order: VecDeque<(Time, MessageId)>,
     bytes: usize,
@@ -33,12 +33,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Keeps at most `max_count` broadcasts with payloads of `max_bytes` together.
+    /// Stores at most `max_count` broadcasts, with payloads of `max_bytes` bytes in total.
     pub fn new(max_count: usize, max_bytes: usize) -> Self {
         Self { kept: IndexMap::new(), order: VecDeque::new(), bytes: 0, max_count, max_bytes }
     }
 
-    /// How many there are.
+    /// Number of broadcasts.
     pub fn len(&self) -> usize {
         self.kept.len()
     }
@@ -48,26 +48,26 @@ impl Store {
         self.kept.is_empty()
     }
 
-    /// One of them.
-    pub fn get(&self, id: &MessageId) -> Option<&Kept> {
+    /// A broadcast.
+    pub fn get(&self, id: &MessageId) -> Option<&Stored> {
         self.kept.get(id)
     }
 
-    /// Those that arrived within a time, oldest first.
+    /// The broadcasts that arrived within a time range, oldest first.
     pub fn arrived(&self, within: Range<Time>) -> impl Iterator<Item = MessageId> {
-        let place = |then: Time| self.order.partition_point(|(at, _)| *at < then);
-        self.order.range(place(within.start)..place(within.end.max(within.start))).map(|(_, id)| *id)
+        let index = |then: Time| self.order.partition_point(|(at, _)| *at < then);
+        self.order.range(index(within.start)..index(within.end.max(within.start))).map(|(_, id)| *id)
     }
 
-    /// How long one is kept now, as far as the limits go; `None` if there is much room.
-    pub fn keeps_for(&self, now: Time) -> Option<Duration> {
+    /// How long a broadcast stays before the limits push it out, going by the oldest; `None` if the store is less than three quarters full.
+    pub fn effective_retention(&self, now: Time) -> Option<Duration> {
         let room = self.kept.len() < self.max_count / 4 * 3 && self.bytes < self.max_bytes / 4 * 3;
         let oldest = self.order.front().filter(|_| !room);
         oldest.map(|(at, _)| now.saturating_sub(*at))
     }
 
-    /// Adds one that arrived `now`, in the place of the oldest where there is no room.
-    pub fn insert(&mut self, id: MessageId, kept: Kept, now: Time) {
+    /// Adds a broadcast that arrived `now`; drops the oldest ones if a limit is exceeded.
+    pub fn insert(&mut self, id: MessageId, kept: Stored, now: Time) {
         self.bytes += kept.payload.len();
         if let Some(old) = self.kept.insert(id, kept) {
             self.bytes -= old.payload.len();
@@ -81,7 +81,7 @@ impl Store {
         }
     }
 
-    /// Drops what arrived before `then`.
+    /// Drops the broadcasts that arrived before `then`.
     pub fn expire(&mut self, then: Time) {
         while self.order.front().is_some_and(|(at, _)| *at < then) {
             self.drop_oldest();

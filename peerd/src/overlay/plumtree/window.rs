@@ -1,42 +1,42 @@
-//! Which broadcasts have been seen: a window of sequence numbers for each origin.
+//! Detection of duplicates: a window of sequence numbers for each origin (as for anti-replay in IPsec, RFC 4303).
 
 use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 
-use super::{MAX_KEPT, MAX_SEQUENCE_AHEAD, MAX_WINDOW_WORDS, MessageId};
+use super::{MAX_SEQUENCE_AHEAD, MAX_STORED, MAX_WINDOW_WORDS, MessageId};
 use crate::overlay::PeerId;
 
-/// Sequence numbers told apart behind the highest seen. Older ones count as seen. As many as a neighbour keeps, or a peer that
-/// missed them could not take them once it has heard the latest.
-pub const WINDOW: u64 = MAX_KEPT as u64;
+/// Size of the window behind the highest sequence number seen. Older ones count as seen. As many as a neighbour stores; otherwise a
+/// peer that missed them could not accept them after the latest.
+pub const WINDOW: u64 = MAX_STORED as u64;
 
-/// Numbers in a word.
+/// Sequence numbers in a word.
 const BITS: u64 = u64::BITS as u64;
 
-/// What was seen of one origin. Most say one thing after the other and need a single word; a gap is kept until it
+/// The sequence numbers seen of one origin. Without gaps it needs a single word; a gap stays until it
 /// is filled or too old.
 #[derive(Debug)]
 struct Window {
     incarnation: u64,
     highest: u64,
-    /// All numbers of the words before this one count as seen.
+    /// Index of a word; all numbers of earlier words count as seen.
     floor: u64,
-    /// Which word the first of `words` is; of those from `floor` to here, none has been seen.
+    /// Index of the first of `words`; no number between `floor` and it has been seen.
     first: u64,
     /// Bit `i` of a word is set if its `i`th number has been seen.
     words: VecDeque<u64>,
-    /// Heard of since its turn to be forgotten came last.
-    heard: bool,
+    /// Used since it was last considered for eviction.
+    referenced: bool,
 }
 
 impl Window {
     fn new(incarnation: u64, sequence: u64) -> Self {
         let word = sequence / BITS;
         let floor = sequence.saturating_sub(WINDOW - 1) / BITS;
-        // Broadcasts are counted from 1. Were 0 waited for, the first word would never be complete.
+        // Sequences start at 1. Number 0 counts as seen, or the first word would never be complete.
         let seen = u64::from(word == 0);
-        Self { incarnation, highest: sequence, floor, first: word, words: VecDeque::from([seen]), heard: false }
+        Self { incarnation, highest: sequence, floor, first: word, words: VecDeque::from([seen]), referenced: false }
     }
 
     fn contains(&self, sequence: u64) -> bool {
@@ -44,11 +44,11 @@ impl Window {
         if word < self.floor || self.highest.checked_sub(sequence).is_some_and(|behind| behind >= WINDOW) {
             return true;
         }
-        let place = word.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        place.and_then(|place| self.words.get(place)).is_some_and(|seen| seen >> (sequence % BITS) & 1 == 1)
+        let index = word.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.words.get(index)).is_some_and(|seen| seen >> (sequence % BITS) & 1 == 1)
     }
 
-    /// Marks a number that was not seen.
+    /// Marks a number that has not been seen.
     fn insert(&mut self, sequence: u64) {
         let word = sequence / BITS;
         self.highest = self.highest.max(sequence);
@@ -59,7 +59,7 @@ impl Window {
         if self.words.is_empty() {
             self.first = word;
         }
-        // Neither loop makes more words than the window has: the floor is below both ends.
+        // Neither loop adds more words than the window has, since the floor bounds both ends.
         while word < self.first {
             self.words.push_front(0);
             self.first -= 1;
@@ -67,8 +67,8 @@ impl Window {
         while self.first + self.words.len() as u64 <= word {
             self.words.push_back(0);
         }
-        let place = usize::try_from(word - self.first).unwrap_or(usize::MAX);
-        if let Some(seen) = self.words.get_mut(place) {
+        let index = usize::try_from(word - self.first).unwrap_or(usize::MAX);
+        if let Some(seen) = self.words.get_mut(index) {
             *seen |= 1 << (sequence % BITS);
         }
         while self.first == self.floor && self.words.front() == Some(&u64::MAX) {
@@ -79,48 +79,48 @@ impl Window {
     }
 }
 
-/// The windows of the origins heard of last.
+/// The windows of the most recent origins.
 ///
-/// Who is forgotten is found by giving everybody heard of since its last turn another one (the "second chance" of page
-/// replacement), so that a broadcast of a known origin costs no bookkeeping.
+/// Eviction follows the second-chance (clock) algorithm of page replacement, so that a broadcast of a known origin costs no
+/// bookkeeping.
 #[derive(Debug, Default)]
 pub struct Windows {
     windows: IndexMap<PeerId, Window>,
-    /// Each origin once, the next to be looked at first.
-    turns: VecDeque<PeerId>,
-    /// Of all windows together.
+    /// Each origin once, in the order of eviction.
+    queue: VecDeque<PeerId>,
+    /// Words in all windows.
     words: usize,
     capacity: usize,
 }
 
 impl Windows {
-    /// Remembers at most `capacity` origins, in [`MAX_WINDOW_WORDS`].
+    /// At most `capacity` origins, with [`MAX_WINDOW_WORDS`] words in total.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, ..Self::default() }
     }
 
-    /// How many origins are remembered.
+    /// Number of origins.
     pub fn len(&self) -> usize {
         self.windows.len()
     }
 
-    /// Whether none is.
+    /// Whether there is no origin.
     pub fn is_empty(&self) -> bool {
         self.windows.is_empty()
     }
 
-    /// Words held for all of them.
+    /// Words in all windows.
     pub fn words(&self) -> usize {
         self.words
     }
 
-    /// Whether anything is remembered of `origin`.
-    pub fn knows(&self, origin: PeerId) -> bool {
+    /// Whether there is a window for `origin`.
+    pub fn contains_origin(&self, origin: PeerId) -> bool {
         self.windows.contains_key(&origin)
     }
 
-    /// Whether `id` is not further ahead of what is known of its origin than [`MAX_SEQUENCE_AHEAD`].
-    pub fn believes(&self, id: &MessageId) -> bool {
+    /// Whether the sequence of `id` is at most [`MAX_SEQUENCE_AHEAD`] above the highest one of its origin and incarnation.
+    pub fn accepts(&self, id: &MessageId) -> bool {
         let known = self.windows.get(&id.origin).filter(|window| window.incarnation == id.incarnation);
         known.is_none_or(|window| id.sequence.saturating_sub(window.highest) <= MAX_SEQUENCE_AHEAD)
     }
@@ -133,14 +133,14 @@ impl Windows {
         id.incarnation < window.incarnation || id.incarnation == window.incarnation && window.contains(id.sequence)
     }
 
-    /// Marks `id` as seen; `false` if it was.
+    /// Marks `id` as seen; returns `false` if it was already.
     pub fn insert(&mut self, id: &MessageId) -> bool {
         let Some(window) = self.windows.get_mut(&id.origin) else {
             let mut window = Window::new(id.incarnation, id.sequence);
             window.insert(id.sequence);
             self.words += window.words.len();
             self.windows.insert(id.origin, window);
-            self.turns.push_back(id.origin);
+            self.queue.push_back(id.origin);
             self.make_room(id.origin);
             return true;
         };
@@ -152,7 +152,7 @@ impl Windows {
             *window = Window::new(id.incarnation, id.sequence);
         }
         window.insert(id.sequence);
-        window.heard = true;
+        window.referenced = true;
         self.words = self.words + window.words.len() - before;
         if window.words.len() > before {
             self.make_room(id.origin);
@@ -160,20 +160,20 @@ impl Windows {
         true
     }
 
-    /// Forgets origins until the rest is within the limits, but not `latest`.
+    /// Evicts origins until the limits are met, but not `latest`.
     fn make_room(&mut self, latest: PeerId) {
         while (self.windows.len() > self.capacity || self.words > MAX_WINDOW_WORDS) && self.windows.len() > 1 {
-            let Some(origin) = self.turns.pop_front() else {
+            let Some(origin) = self.queue.pop_front() else {
                 return;
             };
             match self.windows.get_mut(&origin) {
-                Some(window) if window.heard || origin == latest => {
-                    window.heard = false;
-                    self.turns.push_back(origin);
+                Some(window) if window.referenced || origin == latest => {
+                    window.referenced = false;
+                    self.queue.push_back(origin);
                 }
                 _ => {
-                    let gone = self.windows.swap_remove(&origin);
-                    self.words -= gone.map_or(0, |window| window.words.len());
+                    let evicted = self.windows.swap_remove(&origin);
+                    self.words -= evicted.map_or(0, |window| window.words.len());
                 }
             }
         }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_origin_counts_from_the_start_and_its_past_is_over() {
+    fn a_new_incarnation_starts_a_new_window_and_older_ones_count_as_seen() {
         let mut windows = Windows::new(8);
         assert!(windows.insert(&id(1, 1, 500)));
         assert!(windows.insert(&id(1, 2, 1)));
@@ -210,17 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn the_origin_not_heard_of_for_longest_is_forgotten() {
+    fn the_least_recently_used_origin_is_evicted() {
         let mut windows = Windows::new(2);
         for (sequence, origin) in [1, 2, 1, 3].into_iter().enumerate() {
             windows.insert(&id(origin, 1, 1 + sequence as u64));
         }
-        let known = [1, 2, 3].map(|origin| windows.knows(PeerId::from_u128(origin)));
-        assert_eq!((known, windows.turns.len()), ([true, false, true], 2));
+        let known = [1, 2, 3].map(|origin| windows.contains_origin(PeerId::from_u128(origin)));
+        assert_eq!((known, windows.queue.len()), ([true, false, true], 2));
     }
 
     #[test]
-    fn a_thousand_missed_can_be_taken_after_what_came_next() {
+    fn a_thousand_missed_broadcasts_are_accepted_after_later_ones() {
         let mut windows = Windows::new(8);
         windows.insert(&id(1, 1, 1));
         for sequence in (1_002..1_010).chain(2..1_002) {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_one_thing_after_the_other_needs_one_word() {
+    fn a_sequence_without_gaps_needs_one_word() {
         let mut windows = Windows::new(8);
         for sequence in 1..100_000 {
             assert!(windows.insert(&id(1, 1, sequence)));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_of_many_origins_stay_in_bounds() {
+    fn gaps_of_many_origins_stay_within_the_limit() {
         let mut windows = Windows::new(MAX_WINDOW_WORDS);
         for origin in 0..MAX_WINDOW_WORDS as u128 / 32 {
             windows.insert(&id(origin, 1, 1));
@@ -251,7 +251,7 @@ mod tests {
             assert!(windows.words() <= MAX_WINDOW_WORDS);
         }
         let held: usize = windows.windows.values().map(|window| window.words.len()).sum();
-        assert_eq!((held, windows.turns.len()), (windows.words(), windows.len()));
+        assert_eq!((held, windows.queue.len()), (windows.words(), windows.len()));
     }
 
     proptest! {

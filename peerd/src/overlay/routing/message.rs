@@ -1,4 +1,4 @@
-//! What is said about ways, and how it travels.
+//! Messages of routing and their encoding, and the actions of its state machine.
 
 use crate::overlay::wire;
 use bytes::Bytes;
@@ -10,107 +10,107 @@ use p2pdi::{
     v1::{self, link_frame::Body},
 };
 
-/// Names one seek and the message that follows it.
+/// Id of a seek and of the message that follows it.
 pub type RouteId = u128;
 
-/// What peers say to each other about ways.
+/// A message between peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Which way?
+    /// Asks for a route.
     Seek {
-        /// Made up by who asks.
+        /// Chosen by the originator.
         id: RouteId,
-        /// Who is looked for.
+        /// The name of the target.
         to: PeerName,
         /// Links travelled.
         hops: u32,
     },
-    /// This way, or not this way.
+    /// The answer to a seek.
     SeekReply {
-        /// Of the seek.
+        /// Id of the seek.
         id: RouteId,
-        /// Who was looked for.
+        /// The target, if there is a route through the sender.
         found: Option<Contact>,
-        /// Not all were asked, since too much is asked; perhaps it is this way all the same.
+        /// Not all peers were asked because of rate limits; there may be a route all the same.
         busy: bool,
     },
-    /// A message on its way.
+    /// A message for another peer.
     Relay(Relay),
-    /// What became of it.
+    /// The answer to a relayed message.
     RelayReply(RelayReply),
-    /// Another peer has the name of the one that was found this way.
+    /// Another peer has the same name as the target of a seek.
     Namesake {
-        /// Of the seek.
+        /// Id of the seek.
         id: RouteId,
         /// The other peer.
         peer: Contact,
     },
 }
 
-/// A message on its way.
+/// A relayed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
-    /// Of the seek it follows, or a new one.
+    /// Id of the seek that it follows, or a new one.
     pub id: RouteId,
-    /// Who it is for.
+    /// The name of the receiver.
     pub to: PeerName,
-    /// One token, not checked here.
+    /// Its kind: one token, not checked here.
     pub kind: String,
-    /// What it says.
+    /// Its content.
     pub body: Bytes,
-    /// The sender, as it calls itself; not checked here.
+    /// The name that the sender claims; not checked here.
     pub from: String,
-    /// Peers that passed it on.
+    /// Links travelled.
     pub hops: u32,
     /// 16 bytes or none; not checked here.
     pub message_id: Bytes,
 }
 
-/// What became of a relayed message.
+/// The answer to a relayed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayReply {
-    /// Of the message.
+    /// Id of the message.
     pub id: RouteId,
-    /// It arrived.
+    /// It reached its receiver.
     pub delivered: bool,
-    /// Name of who has it.
+    /// Name of the receiver.
     pub delivered_by: String,
-    /// Peers that passed it on.
+    /// Links that the message travelled.
     pub hops: u32,
-    /// Kind of the receiver's answer; empty: none.
+    /// Kind of the receiver's reply; empty: no reply.
     pub reply_kind: String,
-    /// The receiver's answer.
+    /// The receiver's reply.
     pub reply: Bytes,
 }
 
 impl RelayReply {
-    /// The way is broken.
+    /// The message could not be delivered.
     pub(super) fn lost(id: RouteId) -> Self {
         Self { id, delivered: false, delivered_by: String::new(), hops: 0, reply_kind: String::new(), reply: Bytes::new() }
     }
 }
 
-/// What is to be done.
+/// Output of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Say this on a link.
+    /// Send this message on a link.
     Send(PeerId, Message),
-    /// The way that this peer asked for is known.
+    /// The route that this peer sought is found.
     Found(RouteId, Contact),
-    /// There is none, or it broke.
-    NoWay(RouteId),
-    /// Whether there is one is not known: too much is asked just now.
+    /// There is no route, or it broke.
+    NoRoute(RouteId),
+    /// It is not known whether there is a route, because of rate limits.
     Busy(RouteId),
-    /// A message for this peer; answer whoever brought it.
+    /// A message for this peer; reply to the neighbour that sent it.
     Deliver(PeerId, Relay),
-    /// This peer's message arrived.
+    /// The answer to a message of this peer.
     Answer(RelayReply),
-    /// Somebody says that this peer has the name of another.
-    Namesake(Contact),
+    /// A neighbour reports another peer with this one's name.
+    NameConflict(Contact),
 }
 
 impl Message {
-    /// As it travels.
+    /// Encodes the message as a frame.
     pub fn into_frame(self) -> v1::LinkFrame {
         let field = |id: RouteId| Bytes::copy_from_slice(&id.to_be_bytes());
         let body = match self {
@@ -130,10 +130,10 @@ impl Message {
         v1::LinkFrame { body: Some(body) }
     }
 
-    /// What travelled; `None` where `body` is about something else.
+    /// Decodes a message; `None` if `body` is of another protocol.
     ///
     /// # Errors
-    /// When a field cannot be what it should.
+    /// When a field is invalid.
     pub fn read(body: Body) -> Result<Option<Self>, InvalidField> {
         Ok(Some(match body {
             Body::Seek(v1::Seek { id, to, hops }) => Self::Seek { id: route(&id)?, to: to.parse()?, hops },
@@ -148,7 +148,7 @@ impl Message {
                 Self::Relay(Relay { id: route(&id)?, to: to.parse()?, kind, body, from, hops, message_id })
             }
             Body::RelayReply(v1::RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
-                // They go on to whoever asked, and to a terminal.
+                // Both strings end up on a terminal.
                 if delivered {
                     delivered_by.parse::<PeerName>().map_err(|error| error.in_field("delivered_by"))?;
                 }

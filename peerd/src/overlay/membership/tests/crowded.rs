@@ -1,12 +1,12 @@
-//! Many peers that nobody can dial around one that can be: all turn to it, and it has not room for all.
+//! Many peers behind NAT around a single one that can be dialled: all ask it, and it cannot accept all.
 
 use super::*;
 
 const LATENCY: Duration = Duration::from_millis(2);
 
-enum Happens {
+enum Occurrence {
     Dialled { by: usize },
-    Said { to: usize, from: usize, link: u64, message: Message },
+    Received { to: usize, from: usize, link: u64, message: Message },
     Closed { at: usize, peer: usize, link: u64 },
     DialFailed { by: usize, peer: PeerId },
     Found { by: usize },
@@ -17,40 +17,40 @@ struct Crowd {
     machines: Vec<Membership>,
     rng: ChaCha8Rng,
     now: Time,
-    coming: BTreeMap<(Time, u64), Happens>,
+    queue: BTreeMap<(Time, u64), Occurrence>,
     links: BTreeMap<(usize, usize), u64>,
     count: u64,
-    put_out: usize,
+    evictions: usize,
     dials: usize,
-    calls: usize,
+    asks: usize,
 }
 
 impl Crowd {
-    fn around_one(takers: usize) -> Self {
+    fn around_one(clients: usize) -> Self {
         let machine = |place| Membership::new(contact(place as u128), Config::default(), Time::ZERO);
         let mut crowd = Self {
-            machines: (0..=takers).map(machine).collect(),
+            machines: (0..=clients).map(machine).collect(),
             rng: ChaCha8Rng::seed_from_u64(3),
             now: Time::ZERO,
-            coming: BTreeMap::new(),
+            queue: BTreeMap::new(),
             links: BTreeMap::new(),
             count: 0,
-            put_out: 0,
+            evictions: 0,
             dials: 0,
-            calls: 0,
+            asks: 0,
         };
-        for by in 1..=takers {
-            crowd.later(Duration::from_millis(200 * by as u64), Happens::Found { by });
+        for by in 1..=clients {
+            crowd.schedule(Duration::from_millis(200 * by as u64), Occurrence::Found { by });
         }
         crowd
     }
 
-    fn later(&mut self, wait: Duration, happens: Happens) {
+    fn schedule(&mut self, wait: Duration, occurrence: Occurrence) {
         self.count += 1;
-        self.coming.insert((self.now + wait, self.count), happens);
+        self.queue.insert((self.now + wait, self.count), occurrence);
     }
 
-    fn tell(&mut self, place: usize, event: Event) {
+    fn handle(&mut self, place: usize, event: Event) {
         let mut out = Vec::new();
         self.machines[place].handle(event, self.now, &mut self.rng, &mut out);
         let index = |peer: PeerId| peer.as_u128() as usize;
@@ -58,63 +58,63 @@ impl Crowd {
             match action {
                 Action::Dial(peer) => {
                     self.dials += 1;
-                    let failed = Happens::DialFailed { by: place, peer: peer.id() };
-                    self.later(LATENCY, if index(peer.id()) == 0 { Happens::Dialled { by: place } } else { failed });
+                    let failed = Occurrence::DialFailed { by: place, peer: peer.id() };
+                    self.schedule(LATENCY, if index(peer.id()) == 0 { Occurrence::Dialled { by: place } } else { failed });
                 }
                 Action::Send(peer, message) => {
                     if let Some(link) = self.links.get(&(place, index(peer))).copied() {
-                        self.later(LATENCY, Happens::Said { to: index(peer), from: place, link, message });
+                        self.schedule(LATENCY, Occurrence::Received { to: index(peer), from: place, link, message });
                     }
                 }
                 Action::Close(peer) => {
                     if let Some(link) = self.links.remove(&(place, index(peer))) {
-                        self.later(2 * LATENCY, Happens::Closed { at: index(peer), peer: place, link });
+                        self.schedule(2 * LATENCY, Occurrence::Closed { at: index(peer), peer: place, link });
                     }
                 }
                 Action::AskForPeers(_) => {
-                    self.calls += 1;
-                    self.later(LATENCY, Happens::Found { by: place });
+                    self.asks += 1;
+                    self.schedule(LATENCY, Occurrence::Found { by: place });
                 }
-                Action::NeighbourDown(_) if place == 0 => self.put_out += 1,
+                Action::NeighbourDown(_) if place == 0 => self.evictions += 1,
                 _ => {}
             }
         }
     }
 
-    fn happen(&mut self, happens: Happens) {
-        match happens {
-            Happens::Found { by } => self.tell(by, Event::PeersFound(vec![contact(0)])),
-            Happens::DialFailed { by, peer } => self.tell(by, Event::DialFailed { peer }),
-            Happens::Dialled { by } => {
+    fn process(&mut self, occurrence: Occurrence) {
+        match occurrence {
+            Occurrence::Found { by } => self.handle(by, Event::PeersFound(vec![contact(0)])),
+            Occurrence::DialFailed { by, peer } => self.handle(by, Event::DialFailed { peer }),
+            Occurrence::Dialled { by } => {
                 for (at, peer) in [(0, by), (by, 0)] {
                     self.links.insert((at, peer), self.count);
                 }
                 for (at, peer) in [(0, by), (by, 0)] {
-                    self.tell(at, Event::LinkUp { peer: contact(peer as u128), incarnation: 1, dialled: at == by });
+                    self.handle(at, Event::LinkUp { peer: contact(peer as u128), incarnation: 1, dialled: at == by });
                 }
             }
-            Happens::Said { to, from, link, message } if self.links.get(&(to, from)) == Some(&link) => {
-                self.tell(to, Event::Received { from: PeerId::from_u128(from as u128), message });
+            Occurrence::Received { to, from, link, message } if self.links.get(&(to, from)) == Some(&link) => {
+                self.handle(to, Event::Received { from: PeerId::from_u128(from as u128), message });
             }
-            Happens::Closed { at, peer, link } if self.links.get(&(at, peer)) == Some(&link) => {
+            Occurrence::Closed { at, peer, link } if self.links.get(&(at, peer)) == Some(&link) => {
                 self.links.remove(&(at, peer));
-                self.tell(at, Event::LinkDown { peer: PeerId::from_u128(peer as u128) });
+                self.handle(at, Event::LinkDown { peer: PeerId::from_u128(peer as u128) });
             }
-            Happens::Said { .. } | Happens::Closed { .. } => {}
+            Occurrence::Received { .. } | Occurrence::Closed { .. } => {}
         }
     }
 
     fn run(&mut self, duration: Duration) {
-        (self.put_out, self.dials, self.calls) = (0, 0, 0);
+        (self.evictions, self.dials, self.asks) = (0, 0, 0);
         let end = self.now + duration;
         while self.now < end {
-            while let Some(entry) = self.coming.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                let happens = entry.remove();
-                self.happen(happens);
+            while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
+                let occurrence = entry.remove();
+                self.process(occurrence);
             }
             for place in 0..self.machines.len() {
                 if self.machines[place].next_deadline(self.now).is_some_and(|due| due <= self.now) {
-                    self.tell(place, Event::Tick);
+                    self.handle(place, Event::Tick);
                 }
             }
             self.now += Duration::from_millis(1);
@@ -127,17 +127,17 @@ impl Crowd {
 }
 
 #[test]
-fn peers_that_only_take_do_not_put_out_each_other_for_ever() {
+fn peers_that_cannot_be_dialled_do_not_evict_each_other_without_end() {
     let slots = Config::default().incoming + Config::default().reserved;
-    for takers in [4, 7, 14] {
-        let mut crowd = Crowd::around_one(takers);
+    for clients in [4, 7, 14] {
+        let mut crowd = Crowd::around_one(clients);
         crowd.run(Duration::from_secs(300));
         crowd.run(Duration::from_secs(120));
-        let left_out = takers.saturating_sub(slots);
-        assert_eq!(crowd.without_a_link(), left_out, "of {takers}");
-        assert_eq!(crowd.put_out, 0, "of {takers}");
-        // Each dials those it has heard of once in a minute, and the one that can be dialled; and calls for help as often.
-        assert!(crowd.dials <= 12 * takers, "{} dials of {takers}", crowd.dials);
-        assert!(crowd.calls <= 4 * takers, "{} calls of {takers}", crowd.calls);
+        let left_out = clients.saturating_sub(slots);
+        assert_eq!(crowd.without_a_link(), left_out, "of {clients}");
+        assert_eq!(crowd.evictions, 0, "of {clients}");
+        // Each dials every contact that it knows, and the hub, once a minute, and asks for peers as often.
+        assert!(crowd.dials <= 12 * clients, "{} dials of {clients}", crowd.dials);
+        assert!(crowd.asks <= 4 * clients, "{} requests of {clients}", crowd.asks);
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to ask, and when.
+//! Choice of holders, pulls and timeouts.
 
 use super::*;
 
@@ -9,38 +9,38 @@ fn id(sequence: u64) -> MessageId {
     MessageId { origin: PeerId::from_u128(9), incarnation: 1, sequence }
 }
 
-/// What was asked of `holder`.
+/// The broadcasts that `holder` is asked for.
 fn asked_of(due: &Due, holder: PeerId) -> Vec<MessageId> {
     due.pulls.iter().filter(|pull| pull.holder == holder).flat_map(|pull| pull.ids.clone()).collect()
 }
 
 #[test]
-fn a_holder_that_gives_a_part_at_a_time_is_asked_until_it_has_given_all() {
+fn a_holder_that_answers_in_parts_is_asked_until_it_has_sent_all() {
     let mut missing = Missing::new(&Config::default());
     let mut now = Time::from_secs(1);
     for sequence in 0..200 {
         missing.advertised(id(sequence), Duration::ZERO, HONEST, true, now);
     }
-    let mut given = 0;
+    let mut sent = 0;
     for _ in 0..100 {
         let due = missing.tick(now);
-        assert_eq!((due.forgotten, due.broken.len()), (0, 0), "after {given}");
+        assert_eq!((due.forgotten, due.broken_promises.len()), (0, 0), "after {sent}");
         for (place, wanted) in asked_of(&due, HONEST).iter().enumerate() {
             now += Duration::from_millis(1);
             if place < 17 {
                 missing.arrived(wanted, HONEST, false, now);
-                given += 1;
+                sent += 1;
             } else {
                 missing.advertised(*wanted, Duration::ZERO, HONEST, true, now);
             }
         }
         now += Duration::from_millis(100);
     }
-    assert_eq!((given, missing.len(), missing.in_flight), (200, 0, 0));
+    assert_eq!((sent, missing.len(), missing.pulls_in_flight), (200, 0, 0));
 }
 
 #[test]
-fn a_holder_that_gives_nothing_is_asked_twice_and_named() {
+fn a_holder_that_does_not_answer_is_asked_twice_and_reported() {
     let config = Config::default();
     let mut missing = Missing::new(&config);
     missing.advertised(id(1), Duration::ZERO, LIAR, true, Time::ZERO);
@@ -50,22 +50,22 @@ fn a_holder_that_gives_nothing_is_asked_twice_and_named() {
         now += config.graft_retry;
         let due = missing.tick(now);
         pulls += due.pulls.len();
-        assert!(due.forgotten == 0 || due.broken == [LIAR]);
+        assert!(due.forgotten == 0 || due.broken_promises == [LIAR]);
     }
-    assert_eq!((pulls, missing.in_flight), (2, 0));
+    assert_eq!((pulls, missing.pulls_in_flight), (2, 0));
 }
 
 #[test]
-fn a_holder_whose_link_is_slow_is_not_asked_again_for_what_is_on_its_way() {
+fn a_holder_with_a_slow_link_is_not_asked_again_for_broadcasts_in_flight() {
     let mut missing = Missing::new(&Config::default());
     let mut now = Time::from_secs(1);
     missing.gave(HONEST, now);
-    for sequence in 0..PULLS_AT_FIRST as u64 {
+    for sequence in 0..INITIAL_PULL_WINDOW as u64 {
         missing.advertised(id(sequence), Duration::ZERO, HONEST, true, now);
     }
     missing.gave(HONEST, now);
-    assert_eq!(asked_of(&missing.tick(now), HONEST).len(), PULLS_AT_FIRST);
-    for sequence in 0..PULLS_AT_FIRST as u64 {
+    assert_eq!(asked_of(&missing.tick(now), HONEST).len(), INITIAL_PULL_WINDOW);
+    for sequence in 0..INITIAL_PULL_WINDOW as u64 {
         for _ in 0..7 {
             now += Duration::from_millis(100);
             assert_eq!(missing.tick(now).pulls, [], "{sequence} at {now:?}");
@@ -77,7 +77,7 @@ fn a_holder_whose_link_is_slow_is_not_asked_again_for_what_is_on_its_way() {
 }
 
 #[test]
-fn what_a_holder_passes_over_is_asked_of_the_next_although_it_gives_other_things() {
+fn a_broadcast_that_a_holder_skips_is_pulled_from_the_next_one() {
     let mut missing = Missing::new(&Config::default());
     let mut now = Time::from_secs(1);
     for sequence in 0..2 {
@@ -86,7 +86,7 @@ fn what_a_holder_passes_over_is_asked_of_the_next_although_it_gives_other_things
     }
     let asked: Vec<PeerId> = missing.tick(now).pulls.iter().map(|pull| pull.holder).collect();
     assert_eq!(asked, [LIAR, HONEST]);
-    // Of three asked for in this order, the second comes.
+    // Three were asked for in this order; the second arrives.
     for sequence in 2..4 {
         missing.advertised(id(sequence), Duration::ZERO, LIAR, true, now);
         missing.tick(now);
@@ -102,31 +102,31 @@ fn what_a_holder_passes_over_is_asked_of_the_next_although_it_gives_other_things
 }
 
 #[test]
-fn a_holder_of_nothing_keeps_nobody_else_from_being_asked() {
+fn a_holder_that_invents_broadcasts_does_not_delay_pulls_from_others() {
     let mut missing = Missing::new(&Config::default());
     let mut now = Time::from_secs(1);
-    let mut made_up = 0;
-    let mut given = 0;
+    let mut invented = 0;
+    let mut sent = 0;
     for sequence in 0..200 {
         while missing.len() < MAX_MISSING {
-            made_up += 1;
-            missing.advertised(id(1_000_000 + made_up), Duration::ZERO, LIAR, true, now);
+            invented += 1;
+            missing.advertised(id(1_000_000 + invented), Duration::ZERO, LIAR, true, now);
         }
-        // The liar says it has this one as well.
+        // The liar advertises this one too.
         missing.advertised(id(sequence), Duration::ZERO, LIAR, true, now);
         missing.advertised(id(sequence), Duration::ZERO, HONEST, true, now);
         now += Duration::from_millis(100);
         for wanted in asked_of(&missing.tick(now), HONEST) {
             missing.arrived(&wanted, HONEST, false, now);
-            given += usize::from(wanted.sequence < 1_000);
+            sent += usize::from(wanted.sequence < 1_000);
         }
     }
-    assert!(given >= 190, "{given}");
+    assert!(sent >= 190, "{sent}");
     assert!(missing.len() <= MAX_MISSING);
 }
 
 #[test]
-fn what_nobody_keeps_any_more_is_forgotten_without_blame() {
+fn broadcasts_past_their_retention_are_given_up_without_a_report() {
     let config = Config::default();
     let mut missing = Missing::new(&config);
     for sequence in 0..100 {
@@ -139,11 +139,11 @@ fn what_nobody_keeps_any_more_is_forgotten_without_blame() {
         now += config.graft_retry;
         due = missing.tick(now);
     }
-    assert!(due.broken.len() <= PULLS_AT_FIRST, "{due:?}");
+    assert!(due.broken_promises.len() <= INITIAL_PULL_WINDOW, "{due:?}");
 }
 
 #[test]
-fn when_a_holder_goes_the_others_are_asked() {
+fn when_a_link_ends_the_other_holders_are_asked() {
     let mut missing = Missing::new(&Config::default());
     let now = Time::from_secs(1);
     for sequence in 0..10 {
@@ -164,5 +164,5 @@ fn when_a_holder_goes_the_others_are_asked() {
     }
     assert!(asked > 0);
     missing.down(HONEST);
-    assert_eq!((missing.len(), missing.in_flight), (0, 0));
+    assert_eq!((missing.len(), missing.pulls_in_flight), (0, 0));
 }

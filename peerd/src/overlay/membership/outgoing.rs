@@ -1,4 +1,4 @@
-//! Filling the outgoing part: candidates from the passive view, help from outside.
+//! Filling the outgoing part of the active view: candidates from the passive view, then from outside the overlay.
 
 use p2pdi::contact::Contact;
 use rand::{Rng, RngExt};
@@ -6,11 +6,11 @@ use rand::{Rng, RngExt};
 use super::{Action, Actions, Direction, Membership, Neighbour, Pending, Purpose};
 use crate::overlay::Time;
 
-/// Dials and requests under way at once: all outgoing slots, four times over. A guess.
+/// Dials and requests in progress at once: four for each outgoing slot. A guess.
 const MAX_PENDING: usize = 16;
-/// Candidates dialled at once for one slot, at most. A guess: `MAX_PENDING` by the outgoing slots.
+/// Candidates dialled at once for one slot, at most. A guess: `MAX_PENDING` divided by the outgoing slots.
 const MAX_DIALS_PER_SLOT: usize = 4;
-/// Dials that have to fail in a row for one more at a time. A guess: as many as there are slots.
+/// Failed dials in a row that add one candidate per slot. A guess: the number of slots.
 const FAILURES_PER_STEP: usize = 4;
 impl Membership {
     pub(super) fn outgoing(&self) -> usize {
@@ -18,24 +18,24 @@ impl Membership {
         self.active.values().filter(outgoing).count()
     }
 
-    /// Outgoing slots that nobody fills, as far as there is room. Where both sides dialled, an outgoing neighbour becomes an incoming
-    /// one; a peer that had no room for another and sought one all the same would dial and close for ever.
+    /// Free outgoing slots, as far as the active view has room. If both sides dialled, an outgoing neighbour becomes an incoming
+    /// one; a peer with a full active view that went on dialling would dial and close without end.
     pub(super) fn open_slots(&self) -> usize {
         let room = self.config.max_active().saturating_sub(self.active.len());
         self.config.outgoing.saturating_sub(self.outgoing()).min(room)
     }
 
-    /// How many more to dial for them. Where dials fail, most of those known are dead, and several are
+    /// How many more candidates to dial for the free slots. If dials fail, most contacts are dead, and several are
     /// tried for each slot.
-    pub(super) fn missing(&self) -> usize {
-        let each = 1 + (self.failures / FAILURES_PER_STEP).min(MAX_DIALS_PER_SLOT - 1);
-        let under_way = |p: &&Pending| p.purpose != Purpose::Meet;
-        let under_way = self.pending.values().filter(under_way).count();
+    pub(super) fn dials_needed(&self) -> usize {
+        let each = 1 + (self.failed_dials / FAILURES_PER_STEP).min(MAX_DIALS_PER_SLOT - 1);
+        let for_a_slot = |p: &&Pending| p.purpose != Purpose::Connect;
+        let in_progress = self.pending.values().filter(for_a_slot).count();
         let wanted = (self.open_slots() * each).min(MAX_PENDING);
-        wanted.saturating_sub(under_way)
+        wanted.saturating_sub(in_progress)
     }
 
-    /// Takes contacts up into the passive view.
+    /// Adds contacts to the passive view.
     pub(super) fn remember(&mut self, peers: impl IntoIterator<Item = Contact>, rng: &mut impl Rng) {
         for contact in peers {
             if contact.id() != self.me && !self.active.contains_key(&contact.id()) {
@@ -44,27 +44,27 @@ impl Membership {
         }
     }
 
-    /// Dials candidates for open outgoing slots; asks outside when there are none.
-    pub(super) fn seek(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
+    /// Dials candidates for free outgoing slots; asks outside the overlay when there are none.
+    pub(super) fn fill_outgoing(&mut self, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         if self.leaving {
             return;
         }
-        // A newcomer joins through one contact in HyParView (p. 6), and the others learn of it by the walk. Two is a guess: one may be dead.
+        // In HyParView a newcomer joins through one contact (p. 6), and the forwarded join makes it known. Two is a guess: one may be dead.
         let at_once = if self.joined { MAX_PENDING } else { 2 };
-        while self.missing() > 0 && self.pending.len() < at_once {
+        while self.dials_needed() > 0 && self.pending.len() < at_once {
             let free = |id| !self.pending.contains_key(&id) && !self.links.contains_key(&id);
             let Some(contact) = self.passive.pick(now, rng, free) else {
                 break;
             };
             self.dial(contact, Purpose::Neighbour, now, rng, out);
         }
-        if self.missing() == 0 || (!self.joined && !self.pending.is_empty()) {
+        if self.dials_needed() == 0 || (!self.joined && !self.pending.is_empty()) {
             return;
         }
         if now >= self.next_ask {
             out.push(Action::AskForPeers(self.config.ask_sample));
             self.asked_at = Some(now);
-            // Spread, so that peers that lost each other at once do not all ask at once. By how much is a guess.
+            // Jitter, so that peers that lost each other at once do not all ask at once. Its range is a guess.
             let jitter = rng.random_range(0.75..1.25);
             self.next_ask = now + self.ask_wait.mul_f64(jitter);
             self.ask_wait = (self.ask_wait * 2).min(self.config.ask_max);
@@ -82,7 +82,7 @@ impl Membership {
         let full = full || self.pending.len() >= most;
         match self.pending.get_mut(&peer) {
             Some(pending) => {
-                if pending.purpose == Purpose::Meet || purpose == Purpose::Insist {
+                if pending.purpose == Purpose::Connect || purpose == Purpose::Force {
                     pending.purpose = purpose;
                 }
                 if !linked || pending.requested {
@@ -104,14 +104,14 @@ impl Membership {
         }
     }
 
-    /// After a loss, what was put off is tried again, and help may be had at once if nobody is left: but no more often than once in
-    /// `ask_min`, or a peer that accepts everybody and then breaks the link could make this one ask without a pause.
-    pub(super) fn hurry(&mut self, now: Time) {
+    /// A neighbour was lost. If none is left, this peer asks for peers at once, and contacts that refused are tried again: but at most
+    /// once per `ask_min`, since a peer that accepts and then closes the link could otherwise make this one ask without a pause.
+    pub(super) fn after_loss(&mut self, now: Time) {
         if self.active.is_empty() {
             self.settled = false;
             self.next_ask = self.asked_at.map_or(now, |at| now.max(at + self.config.ask_min));
             self.ask_wait = self.config.ask_min;
-            self.passive.wake();
+            self.passive.end_back_off();
         }
     }
 }
