@@ -1,4 +1,4 @@
-//! Machines on one LAN, each a network namespace of its own on one bridge: peers that know nobody find each other.
+//! LAN discovery between machines, each a network namespace on one bridge: peers without any configured contact find each other.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -18,8 +18,8 @@ use support::{
     world::World,
 };
 
-/// A bridge and the machines on it. It stands in a namespace of its own, so that nothing is to be seen of it outside, and all of it goes
-/// with the namespaces.
+/// A bridge and the machines on it. The bridge has its own namespace, so that it is invisible outside and disappears with the
+/// namespaces.
 struct Lan {
     ip: PathBuf,
     /// The first has the bridge.
@@ -28,14 +28,14 @@ struct Lan {
 }
 
 impl Lan {
-    /// None where there is no `ip`, or nobody may make namespaces.
+    /// `None` if there is no `ip`, or namespaces are not permitted.
     fn new(machines: usize) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let ip = tools::ip()?;
         let lan = format!("p2pdi-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let namespaces = (0..=machines).map(|number| format!("{lan}-{number}")).collect();
         let lan = Self { ip, namespaces, world: World::new() };
-        let made = || {
+        let set_up = || {
             for namespace in &lan.namespaces {
                 lan.ip(&["netns", "add", namespace])?;
                 lan.ip(&["-n", namespace, "link", "set", "lo", "up"])?;
@@ -53,11 +53,11 @@ impl Lan {
             }
             Ok::<_, String>(())
         };
-        match made() {
+        match set_up() {
             Ok(()) => Some(lan),
             Err(error) => {
-                // What an environment does not permit, no package adds.
-                tools::skipped(&format!("network namespaces are not to be had: {error}"));
+                // The environment does not permit it; no package would help.
+                tools::skipped(&format!("network namespaces are not available: {error}"));
                 None
             }
         }
@@ -68,13 +68,13 @@ impl Lan {
         if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()) }
     }
 
-    /// One of the programs, on one machine, 1 being the first.
+    /// One of the programs on one machine (the first is 1).
     fn on(&self, machine: usize, program: &str, arguments: &[&str]) -> Command {
-        let there = self.world.command(program, arguments);
+        let program = self.world.command(program, arguments);
         let mut command = Command::new(&self.ip);
-        command.args(["netns", "exec", &self.namespaces[machine]]).arg(there.get_program()).args(there.get_args());
+        command.args(["netns", "exec", &self.namespaces[machine]]).arg(program.get_program()).args(program.get_args());
         command.current_dir(self.world.path("")).env_clear();
-        let set = there.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_NO_LAN");
+        let set = program.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_NO_LAN");
         command.envs(set);
         command
     }
@@ -104,51 +104,51 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         for namespace in &self.namespaces {
-            // It may be that it was not made.
-            let _gone = self.ip(&["netns", "delete", namespace]);
+            // Fails if it was not created.
+            let _deleted = self.ip(&["netns", "delete", namespace]);
         }
     }
 }
 
 #[test]
-fn five_receivers_and_a_sender_find_each_other_and_see_each_other_go() {
+fn peers_of_a_lan_find_each_other_and_notice_who_leaves() {
     const SENDER: usize = 6;
     let Some(lan) = Lan::new(6) else { return };
-    // Alone, it waits and listens.
+    // Alone at first.
     let sender = lan.peer(SENDER, "sender");
     assert_eq!(lan.count(SENDER, &sender), 0);
     let mut receivers: Vec<_> = (1..=4).map(|number| lan.peer(number, &format!("receiver-{number}"))).collect();
-    until("four are there", || lan.count(SENDER, &sender) == 4);
+    until("four peers answer", || lan.count(SENDER, &sender) == 4);
     receivers.push(lan.peer(5, "receiver-5"));
-    until("the late one is there", || lan.count(SENDER, &sender) == 5);
+    until("the fifth peer answers", || lan.count(SENDER, &sender) == 5);
 
-    // One dies without a goodbye and comes back at another port, with the same id.
+    // One is killed without a goodbye and restarts on another port, with the same id.
     receivers.remove(3).kill();
     receivers.insert(3, lan.peer(4, "receiver-4"));
-    until("it is back", || lan.count(SENDER, &sender) == 5);
+    until("the restarted peer answers", || lan.count(SENDER, &sender) == 5);
 
-    // Once the last links are made, an acknowledgement is not lost with one that is replaced.
+    // An acknowledgement can be lost with a link that is replaced, so the broadcast is repeated until all links are settled.
     let mut sent = 0;
     until("all five acknowledge a broadcast", || {
         sent += 1;
-        let told = lan.p2pctl(SENDER, &sender, &["broadcast", "hello", "--wait", "5s", "-o", "json"]).exits(0).json();
-        let counts = (told["known"].as_u64(), told["acknowledged"].as_u64());
-        counts == (Some(5), Some(5)) && told["missing"] == serde_json::json!([])
+        let result = lan.p2pctl(SENDER, &sender, &["broadcast", "hello", "--wait", "5s", "-o", "json"]).exits(0).json();
+        let counts = (result["known"].as_u64(), result["acknowledged"].as_u64());
+        counts == (Some(5), Some(5)) && result["missing"] == serde_json::json!([])
     });
     let heard = |peer: &Server| peer.process.said().matches(r#"broadcast received from="sender" kind=text"#).count();
     assert_eq!(receivers.iter().map(heard).collect::<Vec<_>>(), [sent; 5]);
-    // Known by its announcement alone, everybody is at an address that others can dial.
+    // The announced endpoint of a peer can be dialled.
     lan.p2pctl(SENDER, &sender, &["whisper", "receiver-5", "hello"]).exits(0).prints(&["delivered by receiver-5"]);
 
     let first = receivers.remove(0);
     first.signal(Signal::INT);
     first.ended().exits(0);
-    // Within seconds: without a goodbye, its records would live for two minutes.
+    // Within seconds: without a goodbye, its records would expire after two minutes.
     let is_gone = |peer: &Server| {
         peer.process.said().lines().any(|line| line.contains("gone from the LAN") && line.contains("receiver-1-"))
     };
-    until("all have seen it go", || is_gone(&sender) && receivers.iter().all(is_gone));
-    until("four are left", || lan.count(SENDER, &sender) == 4);
+    until("all peers have logged the goodbye", || is_gone(&sender) && receivers.iter().all(is_gone));
+    until("four peers answer again", || lan.count(SENDER, &sender) == 4);
     for peer in receivers.into_iter().chain([sender]) {
         peer.signal(Signal::INT);
         let ended = peer.ended().exits(0);
@@ -157,7 +157,7 @@ fn five_receivers_and_a_sender_find_each_other_and_see_each_other_go() {
 }
 
 #[test]
-fn peers_of_one_machine_find_each_other_and_keep_to_themselves() {
+fn peers_on_loopback_find_each_other_and_are_not_found_by_other_machines() {
     let Some(lan) = Lan::new(2) else { return };
     let on_loopback = |machine: usize, name: &str| {
         let state = format!("state-{name}");
@@ -166,10 +166,10 @@ fn peers_of_one_machine_find_each_other_and_keep_to_themselves() {
     };
     let (a, b, elsewhere) = (on_loopback(1, "a"), on_loopback(1, "b"), on_loopback(2, "elsewhere"));
     let open = lan.peer(2, "open");
-    until("both of one machine are linked", || lan.count(1, &a) == 1 && lan.count(1, &b) == 1);
+    until("the peers of one machine are linked", || lan.count(1, &a) == 1 && lan.count(1, &b) == 1);
     until("the log says how to be found on the LAN", || a.process.said().contains("--listen 0.0.0.0:"));
-    until("the other is announced", || open.process.said().contains("announced by multicast DNS"));
-    // It was announced to the LAN, and whoever listens on loopback only was not.
+    until("the peer on the LAN is announced", || open.process.said().contains("announced by multicast DNS"));
+    // No peer on loopback has found it, and it has found none of them.
     for peer in [&a, &b, &elsewhere, &open] {
         assert!(!peer.process.said().contains("peer=open"), "{}", peer.process.said());
         assert!(!peer.process.said().contains("peer=elsewhere"), "{}", peer.process.said());
@@ -178,14 +178,14 @@ fn peers_of_one_machine_find_each_other_and_keep_to_themselves() {
 }
 
 #[test]
-fn a_peer_without_a_network_says_so_once_and_serves() {
+fn a_peer_without_a_network_warns_once_and_runs() {
     let Some(lan) = Lan::new(1) else { return };
     lan.ip(&["-n", &lan.namespaces[1], "link", "delete", "eth0"]).unwrap();
     let arguments =
         ["--name", "a", "--listen", "0.0.0.0:0", "--advertise", "a.example:7801", "--no-registry", "--state", "state"];
     let peer = Server::start(lan.on(1, "peerd", &arguments));
     let warnings = || peer.process.said().matches("LAN discovery does not work").count();
-    until("it says so", || warnings() > 0);
+    until("it warns", || warnings() > 0);
     assert!(peer.process.said().contains("no network"), "{}", peer.process.said());
     assert_eq!(lan.count(1, &peer), 0);
     peer.signal(Signal::INT);
@@ -194,7 +194,7 @@ fn a_peer_without_a_network_says_so_once_and_serves() {
 }
 
 #[test]
-fn a_peer_that_listens_on_its_network_only_is_controlled_from_its_own_machine_only() {
+fn a_peer_that_listens_on_the_lan_is_controlled_from_its_own_machine_only() {
     let Some(lan) = Lan::new(2) else { return };
     let arguments = ["--name", "a", "--listen", "10.77.0.1:0", "--no-registry", "--no-lan", "--state", "state"];
     let peer = Server::start(lan.on(1, "peerd", &arguments));
@@ -205,7 +205,7 @@ fn a_peer_that_listens_on_its_network_only_is_controlled_from_its_own_machine_on
 }
 
 #[test]
-fn peers_of_one_machine_that_listen_on_its_network_find_each_other() {
+fn peers_of_one_machine_that_listen_on_its_lan_address_find_each_other() {
     let Some(lan) = Lan::new(1) else { return };
     let start = |name: &str| {
         let state = format!("state-{name}");
@@ -214,7 +214,7 @@ fn peers_of_one_machine_that_listen_on_its_network_find_each_other() {
     };
     let (a, b) = (start("a"), start("b"));
     let at = a.address.to_string();
-    until("they are linked", || {
+    until("the two are linked", || {
         let counted = Running::to_its_end(lan.on(1, "p2pctl", &["peer-count", "--wait", "1s", "--via", &at])).exits(0);
         counted.stdout == "1\n"
     });

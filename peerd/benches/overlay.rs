@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench overlay -- [--peers 10000] [--seed 1] [--latency-ms 10..100] [--only ours|iroh|iroh-wide] [--json]`
 //!
-//! `iroh` has its default configuration (5 links a peer), `iroh-wide` is the same machine with views as large as ours, so that neither
-//! our shorter ways nor our redundancy come from more links alone. What the columns mean stands in `tests/simulator/scenario.rs`;
-//! what is fair about them in `benches/README.md`.
+//! `iroh` has its default configuration (5 links a peer); `iroh-wide` is the same state machine with views as large as ours, to show
+//! that the differences do not come from more links alone. The columns are explained in `tests/simulator/scenario.rs`, the fairness of
+//! the comparison in `benches/README.md`.
 
 #![allow(
     clippy::expect_used,
@@ -36,9 +36,9 @@ const START_RATE: u64 = 500;
 const SETTLE_S: u64 = 90;
 /// Broadcasts before the first that counts.
 const WARM_UP: usize = 10;
-/// Seconds watched after a failure.
+/// Seconds of broadcasts after a failure.
 const WATCH_S: u64 = 45;
-/// Share of messages lost where some are.
+/// Share of messages lost in the scenario with loss.
 const LOSS: f64 = 0.01;
 
 struct Arguments {
@@ -73,7 +73,7 @@ fn arguments() -> Option<Arguments> {
     Some(parsed)
 }
 
-/// Something measured, with its name and its figures by name.
+/// The figures of one scenario.
 struct Row {
     subject: &'static str,
     scenario: String,
@@ -89,14 +89,14 @@ fn series(figures: &Figures) -> Vec<(&'static str, String)> {
         ("last_hop_mean", format!("{:.1}", figures.last_hop_mean)),
         ("last_hop_max", figures.last_hop_max.to_string()),
         ("last_ms_mean", format!("{:.0}", figures.last_ms_mean)),
-        ("shown_twice", figures.again.to_string()),
+        ("shown_twice", figures.duplicates.to_string()),
         ("controls_per_peer_s", format!("{:.2}", figures.controls_per_peer_second)),
         ("links_per_peer", format!("{:.1}", figures.mean_degree)),
         ("registry_asks", figures.asks.to_string()),
     ]
 }
 
-/// What goes over the wire, where messages were encoded.
+/// Messages and bytes on the wire; needs `encode`.
 fn traffic(figures: &Figures) -> Vec<(&'static str, String)> {
     vec![
         ("controls_per_peer_s", format!("{:.2}", figures.controls_per_peer_second)),
@@ -183,7 +183,7 @@ fn main() -> ExitCode {
         rows.extend(measure::<Ours>("ours", &arguments, true));
     }
     if wanted("iroh") {
-        // Unplugged peers are left out: iroh-gossip's machine leaves noticing them to QUIC.
+        // Without unplugged peers: iroh-gossip leaves their detection to QUIC.
         rows.extend(measure::<Iroh>("iroh", &arguments, false));
     }
     if wanted("iroh-wide") {

@@ -1,4 +1,4 @@
-//! What happens in a network, event by event.
+//! Processing of the events of a simulated network.
 
 use peerd::overlay::link::{Keep, keep};
 use rand::RngExt;
@@ -6,12 +6,12 @@ use rand::RngExt;
 use super::{DIAL_TIMEOUT, Event, Index, Input, Kind, Micros, Network, Node, Output, REGISTRY_LATENCY, SECOND, ours};
 
 impl<N: Node> Network<N> {
-    pub(super) fn happen(&mut self, event: Event<N::Message>) {
+    pub(super) fn process(&mut self, event: Event<N::Message>) {
         match event {
             Event::Start(index, contacts) => self.feed(index, Input::Start(contacts)),
             Event::Found(index, peers) => self.feed(index, Input::Found(peers)),
-            Event::Timer(index, life, number) => {
-                if self.slots[index as usize].life == life {
+            Event::Timer(index, incarnation, number) => {
+                if self.slots[index as usize].incarnation == incarnation {
                     self.feed(index, Input::Timer(number));
                 }
             }
@@ -19,7 +19,7 @@ impl<N: Node> Network<N> {
             Event::Dial { from, to, link } => self.arrive(from, to, link),
             Event::Dialled { from, to, link } => self.dialled(from, to, link),
             Event::Down { at, peer, .. } if !N::DIALS => {
-                // As in iroh-gossip's own simulator, whatever has happened since.
+                // As in iroh-gossip's own simulator, even if there is a new link by now.
                 self.feed(at, Input::LinkDown(peer));
             }
             Event::Down { at, peer, link } => {
@@ -52,7 +52,7 @@ impl<N: Node> Network<N> {
     /// A dial arrives at `to`.
     fn arrive(&mut self, from: Index, to: Index, link: u64) {
         let latency = self.latency(from, to);
-        if self.cut(from, to) {
+        if self.is_cut(from, to) {
             self.schedule(DIAL_TIMEOUT, Event::DialFailed { from, to });
             return;
         }
@@ -69,11 +69,11 @@ impl<N: Node> Network<N> {
         }
         self.slots[to as usize].links.insert(from, link);
         self.schedule(latency, Event::Dialled { from, to, link });
-        let life = self.slots[from as usize].life;
-        self.feed(to, Input::LinkUp { peer: from, life, dialled: false });
+        let incarnation = self.slots[from as usize].incarnation;
+        self.feed(to, Input::LinkUp { peer: from, incarnation, dialled: false });
     }
 
-    /// The other side's hello arrives at the one that dialled.
+    /// The hello of the other side arrives at the peer that dialled.
     fn dialled(&mut self, from: Index, to: Index, link: u64) {
         let slot = &mut self.slots[from as usize];
         if slot.node.is_none() {
@@ -84,25 +84,25 @@ impl<N: Node> Network<N> {
             return;
         }
         slot.links.insert(to, link);
-        let life = self.slots[to as usize].life;
-        self.feed(from, Input::LinkUp { peer: to, life, dialled: true });
+        let incarnation = self.slots[to as usize].incarnation;
+        self.feed(from, Input::LinkUp { peer: to, incarnation, dialled: true });
     }
 
-    /// Gives a peer an input and does what it wants done.
+    /// Gives an input to a peer and carries out its output.
     pub fn feed(&mut self, index: Index, input: Input<N::Message>) {
         let mut out = std::mem::take(&mut self.out);
         let slot = &mut self.slots[index as usize];
-        let life = slot.life;
+        let incarnation = slot.incarnation;
         if let Some(node) = &mut slot.node {
             node.handle(input, self.now, &mut out);
         }
         for output in out.drain(..) {
-            self.carry_out(index, life, output);
+            self.carry_out(index, incarnation, output);
         }
         self.out = out;
     }
 
-    fn carry_out(&mut self, me: Index, life: u64, output: Output<N::Message>) {
+    fn carry_out(&mut self, me: Index, incarnation: u64, output: Output<N::Message>) {
         match output {
             Output::Dial(to) => {
                 self.traffic.dials += 1;
@@ -114,7 +114,7 @@ impl<N: Node> Network<N> {
             }
             Output::Close(to) => {
                 if let Some(link) = self.slots[me as usize].links.remove(&to)
-                    && !self.cut(me, to)
+                    && !self.is_cut(me, to)
                 {
                     if !N::DIALS {
                         self.slots[to as usize].links.remove(&me);
@@ -143,22 +143,22 @@ impl<N: Node> Network<N> {
             }
             Output::Timer(at, number) => {
                 let wait = at.saturating_sub(self.now);
-                self.schedule(wait, Event::Timer(me, life, number));
+                self.schedule(wait, Event::Timer(me, incarnation, number));
             }
             Output::Delivered { broadcast, hops } => {
-                let place = broadcast.checked_sub(self.first_fate);
-                let Some(fate) = place.and_then(|place| self.fates.get_mut(place as usize)) else {
+                let index = broadcast.checked_sub(self.first_broadcast);
+                let Some(record) = index.and_then(|index| self.broadcasts.get_mut(index as usize)) else {
                     return;
                 };
-                if fate.got.len() < self.slots.len() {
-                    fate.got.resize(self.slots.len(), Micros::MAX);
+                if record.received_at.len() < self.slots.len() {
+                    record.received_at.resize(self.slots.len(), Micros::MAX);
                 }
-                let got = &mut fate.got[me as usize];
-                if *got == Micros::MAX {
-                    *got = self.now;
-                    fate.last_hop = fate.last_hop.max(hops);
+                let received_at = &mut record.received_at[me as usize];
+                if *received_at == Micros::MAX {
+                    *received_at = self.now;
+                    record.last_hop = record.last_hop.max(hops);
                 } else {
-                    fate.again += 1;
+                    record.duplicates += 1;
                 }
             }
             Output::Misbehaved(_) => self.traffic.misbehaved += 1,
@@ -176,11 +176,11 @@ impl<N: Node> Network<N> {
         }
         let mut latency = self.latency(from, to);
         if !N::DIALS && self.slots[to as usize].node.is_none() {
-            // iroh-gossip dials by sending. As in its own simulator it is not told that this one fails: were it
-            // (its network part does tell), it would look for no other, and do worse.
+            // iroh-gossip dials by sending. As in its own simulator, it is not told that this fails. If it were told
+            // (its network part does so), it would not look for another peer, and its results would be worse.
             return;
         }
-        if self.cut(from, to) || self.faults.loss > 0.0 && self.rng.random_bool(self.faults.loss) {
+        if self.is_cut(from, to) || self.faults.loss > 0.0 && self.rng.random_bool(self.faults.loss) {
             return;
         }
         if self.faults.jitter > 0 {

@@ -12,13 +12,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Index, Input, Kind, Micros, Node, Output};
 
-/// Links and contacts of [`IrohWide`]: as many as ours has on average (`links_per_peer` of the benchmark), and as many to fall
-/// back on.
+/// Sizes of the active and passive view of [`IrohWide`]: the average number of links of ours (`links_per_peer` of the benchmark), and
+/// the size of our passive view.
 const WIDE: (usize, usize) = (8, 48);
 
 /// A peer of iroh-gossip, with its default configuration.
 pub type Iroh = Peer<false>;
-/// A peer of iroh-gossip with views as large as ours, and all else as by default.
+/// A peer of iroh-gossip with views as large as ours, and otherwise its default configuration.
 pub type IrohWide = Peer<true>;
 
 /// A peer of iroh-gossip.
@@ -34,7 +34,7 @@ fn topic() -> TopicId {
     TopicId::from([7; 32])
 }
 
-/// Links travelled: iroh-gossip counts from 0 and keeps the number to itself, but prints it.
+/// Links travelled: iroh-gossip counts from 0 and exposes the number only in its debug output.
 fn hops(scope: DeliveryScope) -> u32 {
     let text = format!("{scope:?}");
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
@@ -45,7 +45,7 @@ impl<const WIDE_VIEWS: bool> Node for Peer<WIDE_VIEWS> {
     type Message = proto::Message<Index>;
     const DIALS: bool = false;
 
-    fn new(me: Index, _life: u64, seed: u64, _now: Micros) -> Self {
+    fn new(me: Index, _incarnation: u64, seed: u64, _now: Micros) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let data = PeerData::new(Bytes::from_static(b"10.0.0.1:7801"));
         let mut config = proto::Config::default();
@@ -122,7 +122,7 @@ impl<const WIDE_VIEWS: bool> Node for Peer<WIDE_VIEWS> {
     }
 }
 
-/// One instant for all peers: iroh-gossip wants instants, of which only differences matter.
+/// One start instant for all peers: iroh-gossip needs instants, and only their differences matter.
 fn epoch() -> Instant {
     static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *EPOCH.get_or_init(Instant::now)

@@ -1,9 +1,9 @@
-//! A seeded simulator of whole networks of pure state machines, ours and iroh-gossip's alike.
+//! A seeded simulator of whole networks of pure state machines, both ours and iroh-gossip's.
 //!
-//! Time is simulated; latencies are drawn once per pair of peers, so that links keep their order unless
-//! [`Faults::jitter`] says otherwise. A killed peer's links end after one latency, as when the system resets a dead process's
-//! connections; with [`Network::unplug`] nothing is heard of it any more, as when its machine lost power.
-//! The registry gives random samples and lists dead peers until their leases have run out.
+//! Time is simulated. Each pair of peers has a fixed latency, so that links keep the order of messages unless
+//! [`Faults::jitter`] is set. The links of a killed peer end after one latency, as when the system resets the connections of a dead
+//! process; after [`Network::unplug`] they stay silent, as when its machine lost power.
+//! The registry returns random samples and lists dead peers until their leases expire.
 
 #![allow(dead_code)] // the test and the benchmark use different parts
 
@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// Microseconds since the start.
 pub type Micros = u64;
-/// A peer's place in the network's list.
+/// A peer's position in the network's list.
 pub type Index = u32;
 
 /// One second.
@@ -36,10 +36,10 @@ const LISTED_AFTER_DEATH: std::ops::Range<Micros> = 20 * SECOND..30 * SECOND;
 /// How long a dial to an unplugged machine takes to fail.
 const DIAL_TIMEOUT: Micros = 3 * SECOND;
 
-/// What a peer is told.
+/// Input of a simulated peer.
 pub enum Input<M> {
     Start(Vec<Index>),
-    LinkUp { peer: Index, life: u64, dialled: bool },
+    LinkUp { peer: Index, incarnation: u64, dialled: bool },
     LinkDown(Index),
     DialFailed(Index),
     Received { from: Index, message: M },
@@ -49,15 +49,15 @@ pub enum Input<M> {
     Leave,
 }
 
-/// What a peer wants done.
+/// Output of a simulated peer.
 pub enum Output<M> {
     Dial(Index),
     Close(Index),
     Send(Index, M),
-    /// Reading from a link stops for so long.
+    /// Stop reading from a link for this time.
     Pause(Index, Micros),
     Ask(usize),
-    /// Wake me then with that number.
+    /// Give the peer [`Input::Timer`] with this number at this time.
     Timer(Micros, u64),
     Delivered {
         broadcast: u64,
@@ -66,7 +66,7 @@ pub enum Output<M> {
     Misbehaved(Index),
 }
 
-/// What kind of traffic a message is.
+/// The kind of a message, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Payload,
@@ -76,26 +76,26 @@ pub enum Kind {
 /// A state machine that can be simulated.
 pub trait Node: Sized {
     type Message: Clone;
-    /// Whether links are made by a dial, or by the first message (iroh-gossip).
+    /// Whether a dial opens a link, or the first message does (iroh-gossip).
     const DIALS: bool;
-    fn new(me: Index, life: u64, seed: u64, now: Micros) -> Self;
+    fn new(me: Index, incarnation: u64, seed: u64, now: Micros) -> Self;
     fn handle(&mut self, input: Input<Self::Message>, now: Micros, out: &mut Vec<Output<Self::Message>>);
-    /// Neighbours now.
+    /// The current neighbours.
     fn neighbours(&self) -> Vec<Index>;
     fn kind(message: &Self::Message) -> Kind;
     fn size(message: &Self::Message) -> usize;
-    /// The message after a trip through its encoding.
+    /// The message, encoded and decoded again.
     fn recode(message: Self::Message) -> Self::Message;
 }
 
-/// What goes wrong with single messages.
+/// Faults of single messages.
 #[derive(Clone, Copy, Default)]
 pub struct Faults {
     /// Share of messages lost.
     pub loss: f64,
     /// Share of messages that arrive twice.
     pub duplicates: f64,
-    /// Messages are late by up to this, each by itself, so that they overtake each other.
+    /// Each message is delayed by a random time up to this, so that messages overtake each other.
     pub jitter: Micros,
 }
 
@@ -112,26 +112,26 @@ enum Event<M> {
 
 struct Slot<N> {
     node: Option<N>,
-    life: u64,
+    incarnation: u64,
     links: BTreeMap<Index, u64>,
     paused: BTreeMap<Index, Micros>,
     unplugged: bool,
-    side: u8,
+    partition: u8,
     listed_until: Micros,
 }
 
-/// One broadcast's fate.
+/// What happened to one broadcast.
 #[derive(Clone)]
-pub struct Fate {
+pub struct BroadcastRecord {
     pub origin: Index,
     pub sent_at: Micros,
-    /// When each peer got it; `Micros::MAX` if it did not.
-    pub got: Vec<Micros>,
+    /// When each peer received it; `Micros::MAX` if it did not.
+    pub received_at: Vec<Micros>,
     pub last_hop: u32,
-    pub again: u32,
+    pub duplicates: u32,
 }
 
-/// What was sent.
+/// Counters of all peers.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Traffic {
     pub payloads: u64,
@@ -154,11 +154,11 @@ pub struct Network<N: Node> {
     free: Vec<usize>,
     count: u64,
     links: u64,
-    pub fates: Vec<Fate>,
-    /// The number of the first of them. No two broadcasts are alike, or iroh-gossip takes them for one.
-    first_fate: u64,
+    pub broadcasts: Vec<BroadcastRecord>,
+    /// The number of the first one. Payloads are unique, because iroh-gossip identifies broadcasts by their content.
+    first_broadcast: u64,
     pub traffic: Traffic,
-    /// Whether messages go through their encoding, and bytes are counted.
+    /// Whether messages are encoded and decoded, and bytes are counted.
     pub encode: bool,
     pub faults: Faults,
     latencies: std::ops::Range<Micros>,
@@ -167,12 +167,12 @@ pub struct Network<N: Node> {
 }
 
 impl<N: Node> Network<N> {
-    /// An empty network, with links as slow as [`LATENCY`] says.
+    /// An empty network with latencies in [`LATENCY`].
     pub fn new(seed: u64) -> Self {
         Self::with_latencies(seed, LATENCY)
     }
 
-    /// An empty network with links of these latencies.
+    /// An empty network with latencies in this range.
     pub fn with_latencies(seed: u64, latencies: std::ops::Range<Micros>) -> Self {
         Self {
             latencies,
@@ -185,8 +185,8 @@ impl<N: Node> Network<N> {
             free: Vec::new(),
             count: 0,
             links: 0,
-            fates: Vec::new(),
-            first_fate: 0,
+            broadcasts: Vec::new(),
+            first_broadcast: 0,
             traffic: Traffic::default(),
             encode: false,
             faults: Faults::default(),
@@ -195,38 +195,38 @@ impl<N: Node> Network<N> {
         }
     }
 
-    /// Adds a peer that starts at once, with a sample of two peers that are there.
+    /// Adds a peer that starts at once, with a sample of two existing peers.
     pub fn add(&mut self) -> Index {
         let index = self.slots.len() as Index;
         self.slots.push(Slot {
             node: None,
-            life: 0,
+            incarnation: 0,
             links: BTreeMap::new(),
             paused: BTreeMap::new(),
             unplugged: false,
-            side: 0,
+            partition: 0,
             listed_until: Micros::MAX,
         });
         self.start(index);
         index
     }
 
-    /// Starts a peer, or starts it again with nothing but its id.
+    /// Starts a peer, or restarts it without any state but its id.
     pub fn start(&mut self, index: Index) {
         let contacts = self.sample(index, 2);
         let seed = self.rng.next_u64();
         let slot = &mut self.slots[index as usize];
-        slot.life = self.now + 1;
+        slot.incarnation = self.now + 1;
         slot.unplugged = false;
         slot.listed_until = Micros::MAX;
-        slot.node = Some(N::new(index, slot.life, seed, self.now));
+        slot.node = Some(N::new(index, slot.incarnation, seed, self.now));
         if !self.listed.contains(&index) {
             self.listed.push(index);
         }
         self.schedule(0, Event::Start(index, contacts));
     }
 
-    /// A peer's process is gone, and the system ends its connections.
+    /// A peer's process dies, and the system closes its connections.
     pub fn kill(&mut self, index: Index) {
         let slot = &mut self.slots[index as usize];
         slot.node = None;
@@ -240,7 +240,7 @@ impl<N: Node> Network<N> {
         }
     }
 
-    /// A peer's machine is gone, and nothing is heard of it.
+    /// A peer's machine loses power: its connections stay open and silent.
     pub fn unplug(&mut self, index: Index) {
         let slot = &mut self.slots[index as usize];
         slot.node = None;
@@ -249,31 +249,31 @@ impl<N: Node> Network<N> {
         slot.listed_until = self.now + self.rng.random_range(LISTED_AFTER_DEATH);
     }
 
-    /// Says goodbye, then is gone.
+    /// A peer says goodbye and ends.
     pub fn leave(&mut self, index: Index) {
         self.feed(index, Input::Leave);
         self.kill(index);
         self.slots[index as usize].listed_until = self.now;
     }
 
-    /// Nothing passes between the two sides until they are the same again.
-    pub fn put_on_side(&mut self, index: Index, side: u8) {
-        self.slots[index as usize].side = side;
+    /// Moves a peer to a partition; no message passes between partitions.
+    pub fn set_partition(&mut self, index: Index, partition: u8) {
+        self.slots[index as usize].partition = partition;
     }
 
-    /// Who lives.
+    /// The peers that are alive.
     pub fn alive(&self) -> Vec<Index> {
         let indexes = 0..self.slots.len() as Index;
         indexes.filter(|index| self.node(*index).is_some()).collect()
     }
 
-    /// A peer's machine, if it lives.
+    /// The state machine of a peer, if it is alive.
     pub fn node(&self, index: Index) -> Option<&N> {
         self.slots[index as usize].node.as_ref()
     }
 
-    /// A random peer that lives.
-    pub fn any(&mut self) -> Index {
+    /// A random peer that is alive.
+    pub fn random_peer(&mut self) -> Index {
         loop {
             let index = self.rng.random_range(0..self.slots.len());
             if self.slots[index].node.is_some() {
@@ -284,44 +284,44 @@ impl<N: Node> Network<N> {
 
     /// Broadcasts from `origin`; returns the broadcast's number.
     pub fn broadcast(&mut self, origin: Index) -> usize {
-        let number = self.fates.len();
-        let mut got = vec![Micros::MAX; self.slots.len()];
-        got[origin as usize] = self.now;
-        self.fates.push(Fate { origin, sent_at: self.now, got, last_hop: 0, again: 0 });
-        let number_of_all = self.first_fate + number as u64;
+        let number = self.broadcasts.len();
+        let mut received_at = vec![Micros::MAX; self.slots.len()];
+        received_at[origin as usize] = self.now;
+        self.broadcasts.push(BroadcastRecord { origin, sent_at: self.now, received_at, last_hop: 0, duplicates: 0 });
+        let number_of_all = self.first_broadcast + number as u64;
         self.feed(origin, Input::Broadcast(number_of_all));
         number
     }
 
-    /// Forgets all broadcasts so far, and what they cost.
+    /// Forgets all broadcasts and counters.
     pub fn reset(&mut self) {
-        self.first_fate += self.fates.len() as u64;
-        self.fates.clear();
+        self.first_broadcast += self.broadcasts.len() as u64;
+        self.broadcasts.clear();
         self.traffic = Traffic::default();
     }
 
-    /// Gives a peer a message as if `from` had sent it on their link.
+    /// Sends a message to a peer as if from `from`, on their link.
     pub fn inject(&mut self, from: Index, to: Index, message: N::Message) {
         if let Some(link) = self.slots[from as usize].links.get(&to).copied() {
             self.send(from, to, link, message);
         }
     }
 
-    /// Share of `peers` that have the broadcast by `deadline`.
+    /// Share of `peers` that received the broadcast by `deadline`.
     pub fn reliability(&self, number: usize, peers: &[Index], deadline: Micros) -> f64 {
-        let fate = &self.fates[number];
-        let got = |peer: &&Index| fate.got.get(**peer as usize).is_some_and(|at| *at <= deadline);
-        peers.iter().filter(got).count() as f64 / peers.len().max(1) as f64
+        let record = &self.broadcasts[number];
+        let received = |peer: &&Index| record.received_at.get(**peer as usize).is_some_and(|at| *at <= deadline);
+        peers.iter().filter(received).count() as f64 / peers.len().max(1) as f64
     }
 
-    /// Links a peer has, on average.
+    /// Mean number of links per peer.
     pub fn mean_degree(&self) -> f64 {
         let alive = self.alive();
         let links: usize = alive.iter().filter_map(|index| self.node(*index)).map(|node| node.neighbours().len()).sum();
         links as f64 / alive.len().max(1) as f64
     }
 
-    /// Sizes of the connected parts of the graph of neighbours, largest first.
+    /// Sizes of the connected components of the graph of neighbours, largest first.
     pub fn components(&self) -> Vec<usize> {
         let mut seen = vec![false; self.slots.len()];
         let mut sizes = Vec::new();
@@ -348,28 +348,28 @@ impl<N: Node> Network<N> {
         sizes
     }
 
-    /// Lets `duration` pass.
+    /// Runs the network for `duration`.
     pub fn run(&mut self, duration: Micros) {
         let end = self.now + duration;
-        while let Some(Reverse((at, _, place))) = self.queue.peek().copied() {
+        while let Some(Reverse((at, _, entry))) = self.queue.peek().copied() {
             if at > end {
                 break;
             }
             self.queue.pop();
             self.now = at;
-            self.free.push(place);
-            if let Some(event) = self.events[place].take() {
-                self.happen(event);
+            self.free.push(entry);
+            if let Some(event) = self.events[entry].take() {
+                self.process(event);
             }
         }
         self.now = end;
     }
 
     fn schedule(&mut self, wait: Micros, event: Event<N::Message>) {
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.events[place] = Some(event);
-                place
+        let entry = match self.free.pop() {
+            Some(entry) => {
+                self.events[entry] = Some(event);
+                entry
             }
             None => {
                 self.events.push(Some(event));
@@ -377,10 +377,10 @@ impl<N: Node> Network<N> {
             }
         };
         self.count += 1;
-        self.queue.push(Reverse((self.now + wait, self.count, place)));
+        self.queue.push(Reverse((self.now + wait, self.count, entry)));
     }
 
-    /// The same for a pair at all times.
+    /// The latency of a pair of peers; always the same.
     fn latency(&self, a: Index, b: Index) -> Micros {
         let pair = u64::from(a.min(b)) << 32 | u64::from(a.max(b));
         let mut x = pair ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -392,14 +392,14 @@ impl<N: Node> Network<N> {
         self.latencies.start + x % (self.latencies.end - self.latencies.start)
     }
 
-    /// Whether anything can pass between two peers.
-    fn cut(&self, a: Index, b: Index) -> bool {
+    /// Whether no message can pass between two peers.
+    fn is_cut(&self, a: Index, b: Index) -> bool {
         let (a, b) = (&self.slots[a as usize], &self.slots[b as usize]);
-        a.side != b.side || a.unplugged || b.unplugged
+        a.partition != b.partition || a.unplugged || b.unplugged
     }
 
-    /// What the registry gives `but`.
-    fn sample(&mut self, but: Index, count: usize) -> Vec<Index> {
+    /// The registry's sample for `asker`.
+    fn sample(&mut self, asker: Index, count: usize) -> Vec<Index> {
         let now = self.now;
         let slots = &self.slots;
         self.listed.retain(|index| slots[*index as usize].listed_until > now);
@@ -409,7 +409,7 @@ impl<N: Node> Network<N> {
                 break;
             }
             let index = self.listed[self.rng.random_range(0..self.listed.len())];
-            if index != but && !sample.contains(&index) {
+            if index != asker && !sample.contains(&index) {
                 sample.push(index);
             }
         }

@@ -9,18 +9,18 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Index, Input, Kind, Micros, Node, Output};
 
-/// The id of the peer at a place: scattered, so that order of ids is not order of starts.
+/// The id of the peer at an index. Ids are scattered, so that their order is not the order of starts.
 pub fn id(index: Index) -> PeerId {
     let scattered = u128::from(index.wrapping_mul(2_654_435_769));
     PeerId::from_u128(scattered << 96 | u128::from(index))
 }
 
-/// The place of a peer.
+/// The index of a peer.
 pub fn index(id: PeerId) -> Index {
     Index::try_from(id.as_u128() & u128::from(Index::MAX)).expect("masked")
 }
 
-/// How to dial the peer at a place.
+/// The contact of the peer at an index.
 pub fn contact(index: Index) -> Contact {
     let (high, low) = (index >> 8, index & 255);
     let endpoint = format!("10.{}.{}.{low}:7801", high >> 8, high & 255);
@@ -42,7 +42,7 @@ fn micros(duration: Duration) -> Micros {
 }
 
 impl Ours {
-    fn put_out(&mut self, actions: Vec<Action>, out: &mut Vec<Output<Message>>) {
+    fn carry_out(&mut self, actions: Vec<Action>, out: &mut Vec<Output<Message>>) {
         for action in actions {
             match action {
                 Action::Dial(contact) => out.push(Output::Dial(index(contact.id()))),
@@ -68,18 +68,18 @@ impl Node for Ours {
     type Message = Message;
     const DIALS: bool = true;
 
-    fn new(me: Index, life: u64, seed: u64, now: Micros) -> Self {
+    fn new(me: Index, incarnation: u64, seed: u64, now: Micros) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let overlay = Overlay::new(contact(me), life, Config::default(), rng, duration(now));
+        let overlay = Overlay::new(contact(me), incarnation, Config::default(), rng, duration(now));
         Self { overlay, scheduled: None }
     }
 
     fn handle(&mut self, input: Input<Message>, now: Micros, out: &mut Vec<Output<Message>>) {
         let time = duration(now);
         let event = match input {
-            // The registry's sample comes when it is asked for.
+            // The sample of the registry follows when the peer asks for it.
             Input::Start(_) => Event::Tick,
-            Input::LinkUp { peer, life, dialled } => Event::LinkUp { peer: contact(peer), incarnation: life, dialled },
+            Input::LinkUp { peer, incarnation, dialled } => Event::LinkUp { peer: contact(peer), incarnation, dialled },
             Input::LinkDown(peer) => Event::LinkDown { peer: id(peer) },
             Input::DialFailed(peer) => Event::DialFailed { peer: id(peer) },
             Input::Received { from, message } => Event::Received { from: id(from), message: Some(message), bytes: 100 },
@@ -87,7 +87,7 @@ impl Node for Ours {
             Input::Broadcast(number) => {
                 let payload = Bytes::copy_from_slice(&number.to_be_bytes());
                 if let Ok((_, actions)) = self.overlay.broadcast(payload, time) {
-                    self.put_out(actions, out);
+                    self.carry_out(actions, out);
                 }
                 self.wake(now, out);
                 return;
@@ -100,7 +100,7 @@ impl Node for Ours {
             Input::Leave => Event::Leave,
         };
         let actions = self.overlay.handle(event, time);
-        self.put_out(actions, out);
+        self.carry_out(actions, out);
         self.wake(now, out);
     }
 
@@ -127,7 +127,7 @@ impl Node for Ours {
 
 impl Ours {
     fn wake(&mut self, now: Micros, out: &mut Vec<Output<Message>>) {
-        // Timers of a driver are no finer than a millisecond.
+        // The timers of a driver have a resolution of one millisecond.
         let due = micros(self.overlay.next_deadline(duration(now))).max(now + 1_000);
         if self.scheduled.is_none_or(|scheduled| due < scheduled) {
             self.scheduled = Some(due);

@@ -1,20 +1,20 @@
-//! What is done to a network and what is measured.
+//! Scenarios, and what they measure.
 //!
-//! - *Reliability* of a broadcast: the share of the peers alive when it was sent, and still alive at
-//!   its deadline, that had it by the deadline.
-//! - *RMR*, relative message redundancy, as in the Plumtree paper: payload messages sent for each peer that
-//!   received one, less 1; 0 is a perfect tree. Over several broadcasts: all payload messages by all deliveries, less 1.
-//! - *Last hop* of a broadcast: links travelled to the peer it took the most links to reach (1: straight from the origin).
+//! - *Reliability* of a broadcast: of the peers alive when it was sent and still alive at
+//!   its deadline, the share that received it by the deadline.
+//! - *RMR*, relative message redundancy, as in the Plumtree paper: payload messages per peer that
+//!   received one, minus 1; 0 is a perfect tree. Over several broadcasts: all payload messages divided by all deliveries, minus 1.
+//! - *Last hop* of a broadcast: the most links that it travelled to any peer (1: directly from the origin).
 //! - *Control*: messages without a payload.
 
 use rand::{RngExt, seq::SliceRandom};
 
 use super::{Faults, Index, LATENCY, Micros, Network, Node, SECOND};
 
-/// A broadcast counts as far as it came in this time.
+/// Deliveries count within this time after the broadcast.
 pub const DEADLINE: Micros = 5 * SECOND;
 
-/// What a series of broadcasts came to.
+/// Results of a series of broadcasts.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     pub broadcasts: usize,
@@ -24,37 +24,37 @@ pub struct Figures {
     pub last_hop_mean: f64,
     pub last_hop_max: u32,
     pub last_ms_mean: f64,
-    pub again: u64,
+    pub duplicates: u64,
     pub controls_per_peer_second: f64,
     pub bytes_per_peer_second: f64,
     pub mean_degree: f64,
     pub asks: u64,
 }
 
-/// What a failure came to.
+/// Results of a failure.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     pub survivors: usize,
-    /// Of all broadcasts since the failure.
+    /// All broadcasts since the failure.
     pub figures: Figures,
     /// Every broadcast sent this many seconds after the failure or later reached all survivors within
-    /// [`DEADLINE`]; `None` if the last one watched did not.
+    /// [`DEADLINE`]; `None` if the last broadcast did not.
     pub recovered_after_s: Option<u64>,
     /// Mean reliability of the broadcasts sent in the first 10 s, the 20 s after that, and later.
     pub first_10s: f64,
     pub to_30s: f64,
     pub later: f64,
-    /// Islands at the end.
+    /// Partitions at the end.
     pub partitions: usize,
     pub dials: u64,
 }
 
-/// A network of `peers` that start one after the other, at `per_second`, and are then left alone.
+/// A network of `peers` that start one after the other, at `per_second`, followed by `settle_s` seconds without changes.
 pub fn build<N: Node>(seed: u64, peers: usize, per_second: u64, settle_s: u64) -> Network<N> {
     build_with(seed, peers, per_second, settle_s, LATENCY)
 }
 
-/// The same, with links as slow as `latencies` says.
+/// The same, with latencies in this range.
 pub fn build_with<N: Node>(
     seed: u64,
     peers: usize,
@@ -71,13 +71,13 @@ pub fn build_with<N: Node>(
     network
 }
 
-/// One broadcast each `interval`, each from a random peer.
+/// One broadcast per `interval`, each from a random peer.
 pub fn many_senders<N: Node>(network: &mut Network<N>, broadcasts: usize, interval: Micros) -> Figures {
     network.reset();
     let start = network.now;
     let peers = network.alive();
     for _ in 0..broadcasts {
-        let origin = network.any();
+        let origin = network.random_peer();
         network.broadcast(origin);
         network.run(interval);
     }
@@ -85,7 +85,7 @@ pub fn many_senders<N: Node>(network: &mut Network<N>, broadcasts: usize, interv
     figures(network, &peers, start)
 }
 
-/// As [`many_senders`], while a share of all messages is lost, whatever they are.
+/// The same as [`many_senders`], while a share of all messages is lost, of any kind.
 pub fn lossy<N: Node>(network: &mut Network<N>, broadcasts: usize, interval: Micros, loss: f64) -> Figures {
     let before = std::mem::replace(&mut network.faults, Faults { loss, ..Faults::default() });
     let figures = many_senders(network, broadcasts, interval);
@@ -93,7 +93,7 @@ pub fn lossy<N: Node>(network: &mut Network<N>, broadcasts: usize, interval: Mic
     figures
 }
 
-/// Peers of a share of `per_second` are killed each second, and as many start, while random peers broadcast.
+/// Each second, a share `per_second` of the peers is killed and as many start, while random peers broadcast.
 pub fn churn<N: Node>(network: &mut Network<N>, seconds: u64, per_second: f64) -> Figures {
     network.reset();
     let start = network.now;
@@ -101,7 +101,7 @@ pub fn churn<N: Node>(network: &mut Network<N>, seconds: u64, per_second: f64) -
     let mut settled: Vec<Index> = network.alive();
     for _ in 0..seconds {
         for _ in 0..(size as f64 * per_second).round() as usize {
-            let victim = network.any();
+            let victim = network.random_peer();
             network.kill(victim);
             network.add();
         }
@@ -116,20 +116,19 @@ pub fn churn<N: Node>(network: &mut Network<N>, seconds: u64, per_second: f64) -
 }
 
 fn figures<N: Node>(network: &Network<N>, peers: &[Index], start: Micros) -> Figures {
-    let count = network.fates.len();
+    let count = network.broadcasts.len();
     let mut figures = Figures { broadcasts: count, worst_reliability: 1.0, asks: network.traffic.asks, ..Figures::default() };
     let mut deliveries = 0;
-    for (number, fate) in network.fates.iter().enumerate() {
-        let reliability = network.reliability(number, peers, fate.sent_at + DEADLINE);
+    for (number, record) in network.broadcasts.iter().enumerate() {
+        let reliability = network.reliability(number, peers, record.sent_at + DEADLINE);
         figures.reliability += reliability / count as f64;
         figures.worst_reliability = figures.worst_reliability.min(reliability);
-        figures.last_hop_mean += f64::from(fate.last_hop) / count as f64;
-        figures.last_hop_max = figures.last_hop_max.max(fate.last_hop);
-        figures.again += u64::from(fate.again);
-        let got = fate.got.iter().filter(|at| **at != Micros::MAX);
-        deliveries += got.clone().count() - 1;
-        let got = peers.iter().filter_map(|peer| fate.got.get(*peer as usize));
-        let last = got.filter(|at| **at != Micros::MAX).max().map_or(0, |at| at - fate.sent_at);
+        figures.last_hop_mean += f64::from(record.last_hop) / count as f64;
+        figures.last_hop_max = figures.last_hop_max.max(record.last_hop);
+        figures.duplicates += u64::from(record.duplicates);
+        deliveries += record.received_at.iter().filter(|at| **at != Micros::MAX).count() - 1;
+        let received_at = peers.iter().filter_map(|peer| record.received_at.get(*peer as usize));
+        let last = received_at.filter(|at| **at != Micros::MAX).max().map_or(0, |at| at - record.sent_at);
         figures.last_ms_mean += last as f64 / 1_000.0 / count as f64;
     }
     let traffic = network.traffic;
@@ -142,7 +141,7 @@ fn figures<N: Node>(network: &Network<N>, peers: &[Index], start: Micros) -> Fig
     figures
 }
 
-/// A share of all peers is gone at once; a random survivor broadcasts each second from then on.
+/// A share of all peers fails at once; a random survivor broadcasts each second from then on.
 pub fn mass_failure<N: Node>(network: &mut Network<N>, share: f64, watch_s: u64, unplug: bool) -> Recovery {
     network.reset();
     let start = network.now;
@@ -158,14 +157,14 @@ pub fn mass_failure<N: Node>(network: &mut Network<N>, share: f64, watch_s: u64,
         }
     }
     for _ in 0..watch_s {
-        let origin = network.any();
+        let origin = network.random_peer();
         network.broadcast(origin);
         network.run(SECOND);
     }
     network.run(DEADLINE);
-    let reliability: Vec<f64> = (0..network.fates.len())
+    let reliability: Vec<f64> = (0..network.broadcasts.len())
         .map(|number| {
-            let deadline = network.fates[number].sent_at + DEADLINE;
+            let deadline = network.broadcasts[number].sent_at + DEADLINE;
             network.reliability(number, &survivors, deadline)
         })
         .collect();
