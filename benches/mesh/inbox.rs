@@ -64,7 +64,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
         client.flush().await.unwrap();
     }
     let (listening, _) = peer.process.resident_mib();
-    let (sender, publisher) = (ChannelPool::default().peer(&peer.endpoint()), nats.client().await);
+    let (sender, publisher) = (ChannelPool::new(None).peer(&peer.endpoint(), None), nats.client().await);
     let (mut pairs, mut held_up, mut warm) = (Vec::new(), Vec::new(), 0.0);
     // The first round warms everything up.
     for round in 0..=rounds {

@@ -79,7 +79,7 @@ impl Peer {
     /// Waits until it is linked to `count` others.
     pub(crate) async fn until_linked(&self, count: usize) {
         let begun = Instant::now();
-        let mut client = ChannelPool::default().peer(&self.endpoint());
+        let mut client = ChannelPool::new(None).peer(&self.endpoint(), None);
         while client.list_peers(p2pdi::v1::ListPeersRequest {}).await.unwrap().into_inner().neighbours.len() < count {
             assert!(begun.elapsed() < START_TIMEOUT, "a peer is not linked to {count} others");
             tokio::time::sleep(Duration::from_millis(20)).await;

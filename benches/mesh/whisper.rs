@@ -66,8 +66,8 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let peers = Peers::start().await;
     let client = nats.client().await;
     let _responder = nats.responder(&client).await;
-    let channels = ChannelPool::default();
-    let (near, far) = (channels.peer(&peers.near.endpoint()), channels.peer(&peers.far.endpoint()));
+    let channels = ChannelPool::new(None);
+    let (near, far) = (channels.peer(&peers.near.endpoint(), None), channels.peer(&peers.far.endpoint(), None));
     let mut figures = Vec::new();
     for size in SIZES {
         let body = Bytes::from(vec![b'x'; size]);

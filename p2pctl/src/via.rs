@@ -19,21 +19,21 @@ use std::time::Duration;
 use tonic::{Response, Status};
 
 /// The peer called `peer`, at the endpoint that it answers a PING with.
-pub(crate) async fn find(via: &Endpoint, peer: &str) -> Outcome<Source> {
+pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
     }
     let name: PeerName = peer.parse()?;
     let ping = WhisperRequest { to: name.to_string(), kind: KIND_PING.to_owned(), ..Default::default() };
-    let answer = call(via, CALL_TIMEOUT, ChannelPool::default().peer(via).whisper(ping)).await?;
+    let answer = call(via, CALL_TIMEOUT, channels.peer(via, None).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
     let endpoint = endpoint.ok_or_else(|| Failure::refused(format!("{name} answers, but not with its address")))?;
     Ok(Source { name: name.to_string(), endpoint })
 }
 
 /// The peer at `via`, its neighbours and the others it knows.
-pub(crate) async fn sources(via: &Endpoint) -> Outcome<Vec<Source>> {
-    let listed = call(via, CALL_TIMEOUT, ChannelPool::default().peer(via).list_peers(ListPeersRequest {})).await?;
+pub(crate) async fn sources(channels: &ChannelPool, via: &Endpoint) -> Outcome<Vec<Source>> {
+    let listed = call(via, CALL_TIMEOUT, channels.peer(via, None).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
     let source = |contact: Contact| {
         Some(Source { name: contact.name.parse::<PeerName>().ok()?.to_string(), endpoint: contact.endpoint.parse().ok()? })

@@ -134,7 +134,7 @@ impl Node {
         };
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
-        let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone());
+        let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
         let services = Services {
             catalog: Catalog::new(share),
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),

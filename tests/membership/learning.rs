@@ -16,7 +16,7 @@ use peerd::{
 };
 
 async fn query(peer: &Peer, request: RfcQueryRequest) -> Vec<Holding> {
-    let answer = rfc_query::query(&ChannelPool::default(), &peer.address.into(), request, Limits::LISTING).await.unwrap();
+    let answer = rfc_query::query(&ChannelPool::new(None), &peer.address.into(), None, request, Limits::LISTING).await.unwrap();
     let holding = |listed: Listed| Holding { document: Some((&listed.document).into()), holders: listed.holders };
     answer.documents.into_iter().map(holding).collect()
 }
@@ -58,7 +58,7 @@ async fn a_peer_answers_with_what_others_hold_and_forgets_it_when_they_leave() {
     assert_eq!((own.len(), holders(&own[0])), (1, vec!["b"]));
 
     // Good enough to fetch by.
-    let answers = ask(&ChannelPool::default(), &[b.source("b")], &query_for(&DocumentSelector::Number(48))).await;
+    let answers = ask(&ChannelPool::new(None), &[b.source("b")], &query_for(&DocumentSelector::Number(48))).await;
     assert_eq!(answers.found[0].holders, [a.source("a")]);
 
     let version = first_version(&b).await;
@@ -160,8 +160,9 @@ async fn a_listing_without_end_is_cut() {
     };
     // 100 MiB, were it taken whole.
     let talker = Holder::listing(vec![document; 130_000], 1000).await;
-    let (channels, endpoint) = (ChannelPool::default(), talker.address.into());
-    let listed = within("a listing", rfc_query::query(&channels, &endpoint, RfcQueryRequest::default(), Limits::LISTING)).await;
+    let (channels, endpoint) = (ChannelPool::new(None), talker.address.into());
+    let listed =
+        within("a listing", rfc_query::query(&channels, &endpoint, None, RfcQueryRequest::default(), Limits::LISTING)).await;
     let bytes: usize = listed.unwrap().documents.iter().map(|listed| listed.document.title.len() + 190).sum();
     assert!(bytes < 66 << 20, "{bytes} bytes taken");
 }

@@ -53,9 +53,14 @@ struct Room {
     printer: Printer,
 }
 
-pub(super) async fn chat(global: &Global, args: Chat, printer: Printer, stop: CancellationToken) -> Outcome {
+pub(super) async fn chat(
+    global: &Global,
+    channels: ChannelPool,
+    args: Chat,
+    printer: Printer,
+    stop: CancellationToken,
+) -> Outcome {
     let via = args.via.via;
-    let channels = ChannelPool::default();
     let (messages, me) = tokio::select! {
         begun = begin(&channels, &via) => begun?,
         () = stop.cancelled() => return Ok(()),
@@ -149,7 +154,7 @@ impl Room {
 
     async fn to_all(&self, text: &str) -> Outcome<Option<String>> {
         let request = BroadcastRequest { kind: KIND_CHAT.to_owned(), body: text.to_owned().into(), wait: None };
-        let answer = bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.control(&self.via).broadcast(request)).await?;
+        let answer = bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.control(&self.via, None).broadcast(request)).await?;
         Ok((answer.known == 0)
             .then(|| "nobody heard that: the peer knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
     }
@@ -163,12 +168,12 @@ impl Room {
             from: self.me.to_string(),
             ..Default::default()
         };
-        let answer = bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.peer(&self.via).whisper(request)).await?;
+        let answer = bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.peer(&self.via, None).whisper(request)).await?;
         Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but nobody chats there now")))
     }
 
     async fn peers(&self) -> Outcome<ListPeersResponse> {
-        bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.peer(&self.via).list_peers(ListPeersRequest {})).await
+        bounded(self.via.as_str(), CALL_TIMEOUT, self.channels.peer(&self.via, None).list_peers(ListPeersRequest {})).await
     }
 }
 
@@ -192,14 +197,14 @@ fn listed(peers: &ListPeersResponse) -> String {
 /// Fails if the peer does not answer at the start: then the address is wrong. Later it is waited for.
 async fn begin(channels: &ChannelPool, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
     let messages = subscribe(channels, via).await?;
-    let me = bounded(via.as_str(), CALL_TIMEOUT, channels.peer(via).ping(PingRequest {})).await?;
+    let me = bounded(via.as_str(), CALL_TIMEOUT, channels.peer(via, None).ping(PingRequest {})).await?;
     Ok((messages, me.name.parse()?))
 }
 
 /// Subscribes to messages; the subscription is active once its first answer has arrived.
 async fn subscribe(channels: &ChannelPool, via: &Endpoint) -> Outcome<Streaming<SubscribeResponse>> {
     let request = SubscribeRequest { kinds: vec![KIND_CHAT.to_owned(), KIND_DEFAULT.to_owned()] };
-    let mut client = channels.control(via);
+    let mut client = channels.control(via, None);
     let subscribing = async {
         let mut messages = client.subscribe(request).await?.into_inner();
         messages.message().await?;

@@ -36,7 +36,7 @@ const NAMES: [&str; 3] = ["fff-a", "fff-b", "fff-c"];
 /// An acknowledged message must be in the inbox within this time.
 const INBOX_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) async fn demo(printer: Printer) -> Outcome {
+pub(super) async fn demo(channels: &ChannelPool, printer: Printer) -> Outcome {
     let begun = Instant::now();
     let folder = tempfile::tempdir()?;
     let mut cluster = Cluster::start(folder.path(), 0).await?;
@@ -45,7 +45,7 @@ pub(super) async fn demo(printer: Printer) -> Outcome {
         cluster.add_peer(name, Some(share), 0).await?;
     }
     cluster.ready().await?;
-    let shown = show(&cluster, folder.path(), printer).await;
+    let shown = show(&cluster, channels, folder.path(), printer).await;
     let stopped = cluster.stop().await;
     shown?;
     stopped?;
@@ -60,7 +60,7 @@ pub(super) async fn demo(printer: Printer) -> Outcome {
     Ok(())
 }
 
-async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
+async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer: Printer) -> Outcome {
     let peers: Vec<_> = cluster.peers().iter().map(|peer| peer.identity().clone()).collect();
     say(
         printer,
@@ -78,16 +78,15 @@ async fn show(cluster: &Cluster, folder: &Path, printer: Printer) -> Outcome {
     }
     let sources: Vec<_> =
         peers.iter().map(|peer| Source { name: peer.name().to_string(), endpoint: peer.endpoint().clone() }).collect();
-    let channels = ChannelPool::default();
     for number in [SMALL, LARGE] {
-        let found = find(&channels, &sources, number, printer).await?;
-        let fetched = get(&channels, found, folder).await?;
+        let found = find(channels, &sources, number, printer).await?;
+        let fetched = get(channels, found, folder).await?;
         check(&fetched, number)?;
         say_fetched(printer, &fetched)?;
     }
-    whisper(cluster, &channels, printer).await?;
+    whisper(cluster, channels, printer).await?;
     let request = RfcQueryRequest { own_only: true, ..Default::default() };
-    let answer = query(&channels, &sources[0].endpoint, request, Limits::LISTING).await;
+    let answer = query(channels, &sources[0].endpoint, sources[0].peer_name().as_ref(), request, Limits::LISTING).await;
     let answer = answer.map_err(|status| Failure::call(NAMES[0], &status))?;
     if answer.documents.is_empty() {
         return Err(Failure::refused(format!("{} lists nothing", NAMES[0])));
@@ -155,7 +154,7 @@ async fn whisper(cluster: &Cluster, channels: &ChannelPool, printer: Printer) ->
     };
     // OptionalVia the first peer, which finds the last one by itself.
     let begun = Instant::now();
-    let answer = channels.peer(from.endpoint()).whisper(request).await;
+    let answer = channels.peer(from.endpoint(), Some(from.name())).whisper(request).await;
     let took = begun.elapsed();
     let answer = answer.map_err(|status| Failure::call(from.name().as_str(), &status))?.into_inner();
     let arrived = async {

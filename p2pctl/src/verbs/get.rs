@@ -25,25 +25,31 @@ use tokio::sync::Mutex;
 /// How often a progress bar is drawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-pub(super) async fn get_rfc(global: &Global, args: GetRfc, printer: Printer) -> Outcome {
-    get_wanted(global, DocumentSelector::Number(args.number), args.fetching, printer).await
+pub(super) async fn get_rfc(global: &Global, channels: &ChannelPool, args: GetRfc, printer: Printer) -> Outcome {
+    get_wanted(global, channels, DocumentSelector::Number(args.number), args.fetching, printer).await
 }
 
-pub(super) async fn get(global: &Global, args: Get, printer: Printer) -> Outcome {
+pub(super) async fn get(global: &Global, channels: &ChannelPool, args: Get, printer: Printer) -> Outcome {
     let wanted = match args.document {
         DocumentRef::Name(name) => DocumentSelector::Name(name),
         DocumentRef::Hash(hash) => DocumentSelector::Hash(hash),
     };
-    get_wanted(global, wanted, args.fetching, printer).await
+    get_wanted(global, channels, wanted, args.fetching, printer).await
 }
 
-async fn get_wanted(global: &Global, wanted: DocumentSelector, fetching: Fetching, printer: Printer) -> Outcome {
+async fn get_wanted(
+    global: &Global,
+    channels: &ChannelPool,
+    wanted: DocumentSelector,
+    fetching: Fetching,
+    printer: Printer,
+) -> Outcome {
     let finder = Finder {
         registry: Mutex::new(Registry { session: None }),
         state: global.state.clone(),
         global,
         via: fetching.via.via.clone(),
-        channels: ChannelPool::default(),
+        channels: channels.clone(),
     };
     let fetched = finder.fetch(wanted, &fetching, printer).await;
     print(&fetched?, printer)
@@ -116,7 +122,7 @@ impl Finder<'_> {
         for name in names {
             sources.push(match (direct(name), &self.via) {
                 (Some(direct), _) => direct,
-                (None, Some(via)) => via::find(via, name).await?,
+                (None, Some(via)) => via::find(&self.channels, via, name).await?,
                 (None, None) => self.with_member(async |session| session.find(name).await).await?,
             });
         }
@@ -148,7 +154,7 @@ impl Finder<'_> {
     /// Peers to ask.
     async fn peers(&self) -> Outcome<Vec<Source>> {
         match &self.via {
-            Some(via) => via::sources(via).await,
+            Some(via) => via::sources(&self.channels, via).await,
             None => self.with_member(async |session| session.sources().await).await,
         }
     }

@@ -27,8 +27,8 @@ const LIMITS: Limits = Limits {
 /// Most peers drawn. A guess: a larger drawing is unreadable.
 const PEERS_MAX: usize = 10_000;
 
-pub(super) async fn graph(args: Graph, printer: Printer) -> Outcome {
-    let snapshot = walk(&args.via.via).await?;
+pub(super) async fn graph(channels: &ChannelPool, args: Graph, printer: Printer) -> Outcome {
+    let snapshot = walk(channels, &args.via.via).await?;
     if printer.is_json() {
         printer.json(&value(&snapshot))?;
         return Ok(());
@@ -44,14 +44,13 @@ pub(super) async fn graph(args: Graph, printer: Printer) -> Outcome {
 }
 
 /// Breadth-first walk from the peer at `first` along links.
-async fn walk(first: &Endpoint) -> Outcome<Snapshot> {
-    let channels = ChannelPool::default();
-    let answer = ask(&channels, first, LIMITS.answer)
+async fn walk(channels: &ChannelPool, first: &Endpoint) -> Outcome<Snapshot> {
+    let answer = ask(channels, first, None, LIMITS.answer)
         .await
         .map_err(|status| Failure::call(first.as_str(), &status).hint("--via HOST:PORT names the first peer to ask"))?;
     let mut snapshot = Snapshot::with_room_for(PEERS_MAX);
     let named = snapshot.answer(answer);
-    explore(&channels, &mut snapshot, named, &BTreeSet::new(), LIMITS).await;
+    explore(channels, &mut snapshot, named, &BTreeSet::new(), LIMITS).await;
     Ok(snapshot)
 }
 

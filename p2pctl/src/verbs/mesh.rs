@@ -25,32 +25,38 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-pub(super) async fn broadcast(args: Broadcast, printer: Printer) -> Outcome {
-    let answer = send(&args.via.via, args.kind, args.message, args.wait).await?;
+pub(super) async fn broadcast(channels: &ChannelPool, args: Broadcast, printer: Printer) -> Outcome {
+    let answer = send(channels, &args.via.via, args.kind, args.message, args.wait).await?;
     printer.message(&answer, || heard(&answer, !args.wait.is_zero()))?;
     Ok(())
 }
 
-pub(super) async fn peer_count(args: PeerCount, printer: Printer) -> Outcome {
+pub(super) async fn peer_count(channels: &ChannelPool, args: PeerCount, printer: Printer) -> Outcome {
     // Every peer acknowledges a PING and shows it to nobody.
-    let answer = send(&args.via.via, KIND_PING.to_owned(), String::new(), args.wait).await?;
+    let answer = send(channels, &args.via.via, KIND_PING.to_owned(), String::new(), args.wait).await?;
     printer.message(&answer, || answer.acknowledged.to_string())?;
     Ok(())
 }
 
-async fn send(via: &Endpoint, kind: String, message: String, wait: Duration) -> Outcome<BroadcastResponse> {
+async fn send(
+    channels: &ChannelPool,
+    via: &Endpoint,
+    kind: String,
+    message: String,
+    wait: Duration,
+) -> Outcome<BroadcastResponse> {
     let wait_field = prost_types::Duration::try_from(wait).map_err(|_| Failure::usage("--wait is too long"))?;
     let request = BroadcastRequest { kind, body: message.into_bytes().into(), wait: Some(wait_field) };
-    call(via, wait + CALL_TIMEOUT, async |mut client| client.broadcast(request).await).await
+    call(channels, via, wait + CALL_TIMEOUT, async |mut client| client.broadcast(request).await).await
 }
 
-pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
+pub(super) async fn join(channels: &ChannelPool, args: Join, printer: Printer) -> Outcome {
     let mut failure = None;
     let mut joined = None;
     // A word may be a peer name or a host name; the first reading is the likely one, so its failure is reported.
     for endpoint in args.peer.endpoints() {
         let request = JoinRequest { endpoint: endpoint.to_string() };
-        match call(&args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await {
+        match call(channels, &args.via.via, CALL_TIMEOUT, async |mut client| client.join(request).await).await {
             Ok(answer) => {
                 joined = Some(answer);
                 break;
@@ -73,11 +79,11 @@ pub(super) async fn join(args: Join, printer: Printer) -> Outcome {
 }
 
 /// Prints messages until Ctrl-C, its normal end.
-pub(super) async fn listen(args: Listen, printer: Printer, stop: CancellationToken) -> Outcome {
+pub(super) async fn listen(channels: &ChannelPool, args: Listen, printer: Printer, stop: CancellationToken) -> Outcome {
     let via = args.via.via;
     let request = SubscribeRequest { kinds: args.kinds };
     let listening = async {
-        let mut messages = call(&via, CALL_TIMEOUT, async |mut client| client.subscribe(request).await).await?;
+        let mut messages = call(channels, &via, CALL_TIMEOUT, async |mut client| client.subscribe(request).await).await?;
         while let Some(answer) = messages.message().await.map_err(|status| Failure::call(via.as_str(), &status))? {
             if answer.dropped > 0 {
                 printer.note(&format!("this listener is too slow; dropped {}", counted(answer.dropped, "message")));
@@ -111,9 +117,15 @@ pub(super) fn show(printer: Printer, message: &InboxMessage) -> Outcome {
 }
 
 /// Lists the neighbours of `peer` and the others it knows.
-pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, via, peer).await?;
-    let mut client = ChannelPool::default().peer(&peer.endpoint);
+pub(super) async fn peers_of(
+    global: &Global,
+    channels: &ChannelPool,
+    via: &OptionalVia,
+    peer: &str,
+    printer: Printer,
+) -> Outcome {
+    let peer = resolve(global, channels, via, peer).await?;
+    let mut client = channels.peer(&peer.endpoint, peer.peer_name().as_ref());
     let answer = bounded(&peer.to_string(), CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
     if printer.is_json() {
         printer.json(&json::value(&answer))?;
@@ -135,9 +147,10 @@ pub(super) async fn peers_of(global: &Global, via: &OptionalVia, peer: &str, pri
 
 /// One call of Control on the peer at `via`.
 pub(super) async fn call<T>(
+    channels: &ChannelPool,
     via: &Endpoint,
     limit: Duration,
     call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
-    via::call(via, limit, call(ChannelPool::default().control(via))).await
+    via::call(via, limit, call(channels.control(via, None))).await
 }

@@ -17,10 +17,10 @@ use peerd::{connections::channels::ChannelPool, holders::source::Source, inbox::
 use serde_json::json;
 use std::time::Instant;
 
-pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) -> Outcome {
+pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisper, printer: Printer) -> Outcome {
     let receiver = match args.via {
         Some(endpoint) => Source { name: endpoint.to_string(), endpoint },
-        None => match resolve(global, &OptionalVia { via: None }, args.name.as_str()).await {
+        None => match resolve(global, channels, &OptionalVia { via: None }, args.name.as_str()).await {
             Ok(receiver) => receiver,
             Err(failure) if failure.is_refused() => {
                 return Err(Failure::refused(format!("request cannot be fulfilled: no route to {}", args.name)).because(failure));
@@ -40,8 +40,12 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
         ..Default::default()
     };
     let begun = Instant::now();
-    let answer =
-        bounded(&receiver.to_string(), CALL_TIMEOUT, ChannelPool::default().peer(&receiver.endpoint).whisper(request)).await?;
+    let answer = bounded(
+        &receiver.to_string(),
+        CALL_TIMEOUT,
+        channels.peer(&receiver.endpoint, receiver.peer_name().as_ref()).whisper(request),
+    )
+    .await?;
     let took = begun.elapsed();
     if printer.is_json() {
         // As measured here, the way to the first peer included.
@@ -61,9 +65,9 @@ pub(super) async fn whisper(global: &Global, args: Whisper, printer: Printer) ->
     Ok(())
 }
 
-pub(super) async fn ping(global: &Global, args: Ping, printer: Printer) -> Outcome {
-    let receiver = resolve(global, &args.via, &args.peer).await?;
-    let mut client = ChannelPool::default().peer(&receiver.endpoint);
+pub(super) async fn ping(global: &Global, channels: &ChannelPool, args: Ping, printer: Printer) -> Outcome {
+    let receiver = resolve(global, channels, &args.via, &args.peer).await?;
+    let mut client = channels.peer(&receiver.endpoint, receiver.peer_name().as_ref());
     // The first call connects; the second measures the round trip alone.
     bounded(&receiver.to_string(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let begun = Instant::now();

@@ -22,6 +22,7 @@ use crate::{
     printer::Printer,
 };
 use p2pdi::server::{Stopped, until_stopped};
+use peerd::connections::channels::ChannelPool;
 use tracing::Instrument as _;
 
 /// Runs the verb; Ctrl-C cancels it.
@@ -29,11 +30,12 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
     let Cli { global, verb } = cli;
     let leaving = global.leaving.clone();
     let span = tracing::info_span!("p2pctl", otel.name = format!("p2pctl {}", name(&verb)), otel.kind = "client");
+    let channels = ChannelPool::new(None);
     let running = async move |stop: tokio_util::sync::CancellationToken| {
         // Verbs that run until Ctrl-C shut down in order; the others are cancelled.
         match verb {
             Verb::Up(args) => up::up(args, printer, stop).await,
-            Verb::Demo => cancellable(demo::demo(printer), stop).await,
+            Verb::Demo => cancellable(demo::demo(&channels, printer), stop).await,
             Verb::Bench(bench) => match bench.what {
                 BenchWhat::Tasks(args) => cancellable(bench::tasks(args, printer), stop).await,
             },
@@ -41,28 +43,28 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Keepalive => cancellable(lease::keepalive(&global, printer), stop).await,
             Verb::Leave => cancellable(lease::leave(&global, printer), stop).await,
             Verb::Pquery(Pquery { of: Some(peer), via, .. }) => {
-                cancellable(mesh::peers_of(&global, &via, &peer, printer), stop).await
+                cancellable(mesh::peers_of(&global, &channels, &via, &peer, printer), stop).await
             }
             Verb::Pquery(args) if args.via.via.is_some() && args.has_filter() => Err(Failure::usage(
                 "a peer has no filters: leave out --via (or P2PDI_VIA) to ask the registry, or the filters to ask the peer",
             )),
             Verb::Pquery(args) if args.via.via.is_some() => {
                 let via = args.via.via.as_ref().map(ToString::to_string).unwrap_or_default();
-                cancellable(mesh::peers_of(&global, &args.via, &via, printer), stop).await
+                cancellable(mesh::peers_of(&global, &channels, &args.via, &via, printer), stop).await
             }
             Verb::Pquery(args) => cancellable(pquery::pquery(&global, args, printer), stop).await,
-            Verb::Broadcast(args) => cancellable(mesh::broadcast(args, printer), stop).await,
-            Verb::Listen(args) => mesh::listen(args, printer, stop).await,
-            Verb::Chat(args) => chat::chat(&global, args, printer, stop).await,
-            Verb::Join(args) => cancellable(mesh::join(args, printer), stop).await,
-            Verb::PeerCount(args) => cancellable(mesh::peer_count(args, printer), stop).await,
-            Verb::Graph(args) => cancellable(graph::graph(args, printer), stop).await,
-            Verb::RfcQuery(args) => cancellable(rfc_query::rfc_query(&global, args, printer), stop).await,
-            Verb::GetRfc(args) => resumable(cancellable(Box::pin(get::get_rfc(&global, args, printer)), stop).await),
-            Verb::Get(args) => resumable(cancellable(Box::pin(get::get(&global, args, printer)), stop).await),
-            Verb::Whisper(args) => cancellable(message::whisper(&global, args, printer), stop).await,
-            Verb::Ping(args) => cancellable(message::ping(&global, args, printer), stop).await,
-            Verb::Status(args) => cancellable(status::status(&global, args, printer), stop).await,
+            Verb::Broadcast(args) => cancellable(mesh::broadcast(&channels, args, printer), stop).await,
+            Verb::Listen(args) => mesh::listen(&channels, args, printer, stop).await,
+            Verb::Chat(args) => chat::chat(&global, channels, args, printer, stop).await,
+            Verb::Join(args) => cancellable(mesh::join(&channels, args, printer), stop).await,
+            Verb::PeerCount(args) => cancellable(mesh::peer_count(&channels, args, printer), stop).await,
+            Verb::Graph(args) => cancellable(graph::graph(&channels, args, printer), stop).await,
+            Verb::RfcQuery(args) => cancellable(rfc_query::rfc_query(&global, &channels, args, printer), stop).await,
+            Verb::GetRfc(args) => resumable(cancellable(Box::pin(get::get_rfc(&global, &channels, args, printer)), stop).await),
+            Verb::Get(args) => resumable(cancellable(Box::pin(get::get(&global, &channels, args, printer)), stop).await),
+            Verb::Whisper(args) => cancellable(message::whisper(&global, &channels, args, printer), stop).await,
+            Verb::Ping(args) => cancellable(message::ping(&global, &channels, args, printer), stop).await,
+            Verb::Status(args) => cancellable(status::status(&global, &channels, args, printer), stop).await,
             Verb::Completions(args) => shell::completions(args.shell, printer),
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }

@@ -24,7 +24,7 @@ use peerd::{
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer) -> Outcome {
+pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: RfcQuery, printer: Printer) -> Outcome {
     let name = args.name.as_deref().map(DocumentName::parse).transpose()?;
     let request = RfcQueryRequest {
         number: args.number.unwrap_or(0),
@@ -35,8 +35,9 @@ pub(super) async fn rfc_query(global: &Global, args: RfcQuery, printer: Printer)
         limit: args.limit.unwrap_or(0),
         ..Default::default()
     };
-    let peer = resolve(global, &args.via, &args.peer).await?;
-    let answer = timeout(LISTING_TIMEOUT, query(&ChannelPool::default(), &peer.endpoint, request, Limits::LISTING)).await;
+    let peer = resolve(global, channels, &args.via, &args.peer).await?;
+    let answer =
+        timeout(LISTING_TIMEOUT, query(channels, &peer.endpoint, peer.peer_name().as_ref(), request, Limits::LISTING)).await;
     let answer = answer
         .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
     let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?;
@@ -89,12 +90,12 @@ fn row(holding: &Holding) -> Vec<String> {
 }
 
 /// The peer that the user gives; the registry, or the peer of --via, is asked only for a name.
-pub(super) async fn resolve(global: &Global, via: &OptionalVia, peer: &str) -> Outcome<Source> {
+pub(super) async fn resolve(global: &Global, channels: &ChannelPool, via: &OptionalVia, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
     }
     if let Some(via) = &via.via {
-        return via::find(via, peer).await;
+        return via::find(channels, via, peer).await;
     }
     let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
     let found = session.find(peer).await;

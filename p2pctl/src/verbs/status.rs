@@ -13,18 +13,18 @@ use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
 use peerd::connections::channels::ChannelPool;
 use serde_json::json;
 
-pub(super) async fn status(global: &Global, args: Status, printer: Printer) -> Outcome {
+pub(super) async fn status(global: &Global, channels: &ChannelPool, args: Status, printer: Printer) -> Outcome {
     // --via without a peer name means the peer of --via itself.
     let peer = args.peer.clone().or_else(|| args.via.via.as_ref().map(ToString::to_string));
     match &peer {
-        Some(peer) => of_peer(global, &args.via, peer, printer).await,
+        Some(peer) => of_peer(global, channels, &args.via, peer, printer).await,
         None => of_registry(global, printer).await,
     }
 }
 
-async fn of_peer(global: &Global, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, via, peer).await?;
-    let mut client = ChannelPool::default().control(&peer.endpoint);
+async fn of_peer(global: &Global, channels: &ChannelPool, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, channels, via, peer).await?;
+    let mut client = channels.control(&peer.endpoint, peer.peer_name().as_ref());
     let answer = bounded(&peer.to_string(), CALL_TIMEOUT, client.status(StatusRequest {})).await?;
     printer.message(&answer, || text(&answer))?;
     Ok(())

@@ -157,7 +157,7 @@ pub async fn poll(
 async fn poll_peer(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> Result<Option<usize>, Status> {
     let if_version = catalog.remote().version_of(peer.name()).unwrap_or(0);
     let request = RfcQueryRequest { own_only: true, if_version, ..Default::default() };
-    let answer = timeout(LISTING_TIMEOUT, query(channels, peer.endpoint(), request, LIMITS));
+    let answer = timeout(LISTING_TIMEOUT, query(channels, peer.endpoint(), Some(peer.name()), request, LIMITS));
     let answer = answer.await.map_err(|_| Status::deadline_exceeded("its listing took too long"))??;
     let now = Instant::now();
     if answer.unchanged {

@@ -3,6 +3,7 @@
 use crate::{connections::channels::ChannelPool, documents::info::DocumentInfo};
 use p2pdi::{
     endpoint::Endpoint,
+    name::PeerName,
     v1::{Holder, Holding, RfcQueryRequest},
 };
 use prost::Message as _;
@@ -61,17 +62,18 @@ impl Answer {
     }
 }
 
-/// Sends `request` to the peer at `endpoint` and reads its answer up to `limits`.
+/// Sends `request` to the peer at `endpoint`, called `name` if that is known, and reads its answer up to `limits`.
 ///
 /// # Errors
 /// When the peer cannot be reached, refuses, or breaks off.
 pub async fn query(
     channels: &ChannelPool,
     endpoint: &Endpoint,
+    name: Option<&PeerName>,
     request: RfcQueryRequest,
     limits: Limits,
 ) -> Result<Answer, Status> {
-    let mut stream = channels.peer(endpoint).rfc_query(request).await?.into_inner();
+    let mut stream = channels.peer(endpoint, name).rfc_query(request).await?.into_inner();
     let (mut answer, mut bytes) = (Answer::default(), 0_usize);
     while let Some(message) = stream.message().await? {
         if bytes >= limits.bytes {

@@ -106,7 +106,12 @@ async fn ask_peer(
     peer: Source,
     request: RfcQueryRequest,
 ) -> (usize, Source, Result<Answer, String>) {
-    let answer = match timeout(ANSWER_TIMEOUT, query(&channels, &peer.endpoint, request, Limits::LISTING)).await {
+    let answer = match timeout(
+        ANSWER_TIMEOUT,
+        query(&channels, &peer.endpoint, peer.peer_name().as_ref(), request, Limits::LISTING),
+    )
+    .await
+    {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(status::describe(&status)),
         Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),

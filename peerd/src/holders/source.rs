@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use p2pdi::endpoint::Endpoint;
+use p2pdi::{endpoint::Endpoint, name::PeerName};
 use std::fmt;
 
 /// A peer to dial for a document. It has no id: of a holder that another peer reports, the endpoint may be all that is valid.
@@ -12,6 +12,13 @@ pub struct Source {
     pub name: String,
     /// `host:port` to dial.
     pub endpoint: Endpoint,
+}
+
+impl Source {
+    /// Its name, where that is known.
+    pub fn peer_name(&self) -> Option<PeerName> {
+        self.name.parse().ok()
+    }
 }
 
 impl fmt::Display for Source {

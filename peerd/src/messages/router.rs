@@ -167,7 +167,7 @@ impl MessageRouter {
             hops: whisper.hops + 1,
             message_id: whisper.message_id.clone(),
         };
-        let answer = self.channels.peer(endpoint).whisper(request).await?.into_inner();
+        let answer = self.channels.peer(endpoint, Some(&whisper.to)).whisper(request).await?.into_inner();
         if !answer.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {
             return Err(Reason::NoRoute.status("somebody else answers at its address"));
         }

@@ -189,16 +189,18 @@ impl PeerHandle {
     pub async fn peers_from(&self, peer: impl ToString) -> Result<Vec<PeerInfo>, PeerError> {
         self.running()?;
         let peer = peer.to_string();
+        let mut name = None;
         let endpoints = if peer.contains(':') {
             peer.parse::<Bootnode>()?.endpoints().to_vec()
         } else {
             let found = self.find_peer(&peer).await?;
             let no_route = || PeerError::NoRoute(format!("request cannot be fulfilled: no route to {peer}"));
+            name = peer.parse().ok();
             vec![found.ok_or_else(no_route)?.endpoint]
         };
         let mut failure = PeerError::NoRoute(format!("{peer} has no address"));
         for endpoint in &endpoints {
-            let mut client = self.node.channels().peer(endpoint);
+            let mut client = self.node.channels().peer(endpoint, name.as_ref());
             match timeout(LIST_TIMEOUT, client.list_peers(ListPeersRequest {})).await {
                 Ok(Ok(list)) => {
                     let list = list.into_inner();

@@ -64,14 +64,14 @@ pub struct Topology {
 
 impl Topology {
     /// The network around the peer of `mesh` and `session`, and what looks at it.
-    pub fn new(mesh: Mesh, session: Session) -> (Self, TopologyDriver) {
+    pub fn new(mesh: Mesh, session: Session, channels: &ChannelPool) -> (Self, TopologyDriver) {
         let network = Self { shown: Arc::new(watch::Sender::new(Arc::default())), wanted: Arc::default() };
         let driver = TopologyDriver {
             network: network.clone(),
             mesh,
             session,
             history: History::default(),
-            channels: ChannelPool::default(),
+            channels: channels.separate(),
             answered: Vec::new(),
             silent: BTreeMap::new(),
         };
@@ -203,7 +203,7 @@ impl TopologyDriver {
 
     fn stop_watching(&mut self) {
         self.history.stop_watching();
-        self.channels = ChannelPool::default();
+        self.channels = self.channels.separate();
         self.answered.clear();
         self.silent.clear();
     }

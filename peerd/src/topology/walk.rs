@@ -6,6 +6,7 @@ use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
     fan_out::FanOut,
+    name::PeerName,
     v1::{ListPeersRequest, ListPeersResponse},
 };
 use std::{
@@ -31,8 +32,13 @@ pub struct Limits {
 ///
 /// # Errors
 /// When it does not answer, or not within `limit`.
-pub async fn ask(channels: &ChannelPool, endpoint: &Endpoint, limit: Duration) -> Result<ListPeersResponse, Status> {
-    let mut client = channels.peer(endpoint);
+pub async fn ask(
+    channels: &ChannelPool,
+    endpoint: &Endpoint,
+    name: Option<&PeerName>,
+    limit: Duration,
+) -> Result<ListPeersResponse, Status> {
+    let mut client = channels.peer(endpoint, name);
     let answer = timeout(limit, client.list_peers(ListPeersRequest {})).await;
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))).map(tonic::Response::into_inner)
 }
@@ -59,7 +65,7 @@ pub async fn explore(
                 snapshot.silent(contact.id());
             };
             let channels = channels.clone();
-            Some(async move { (contact.id(), ask(&channels, contact.endpoint(), limits.answer).await) })
+            Some(async move { (contact.id(), ask(&channels, contact.endpoint(), Some(contact.name()), limits.answer).await) })
         });
         // Calls under way at the deadline are cancelled with `fan_out`.
         let Ok(Some((id, answer))) = timeout_at(deadline, fan_out.next(&mut calls)).await else { break };

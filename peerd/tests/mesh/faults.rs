@@ -1,7 +1,7 @@
 //! Links that fail without closing, and peers that ask for more than their share.
 
 use crate::{
-    proxy::Proxy,
+    proxy::{Proxy, source},
     stranger::{RawLink, contact, frame},
     support::{PATIENCE, Setup, TestPeer, logged, until, whisper},
 };
@@ -12,7 +12,11 @@ use p2pdi::{
 use peerd::overlay::membership::Direction;
 use prost::Message as _;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::watch,
+};
 
 #[tokio::test]
 async fn a_link_that_stalls_without_closing_is_noticed_in_seconds_and_replaced() {
@@ -131,4 +135,30 @@ async fn peers_that_only_take_leave_room_for_others() {
     until("a newcomer is in", async || newcomer.is_linked_to(&hub) && hub.is_linked_to(&newcomer)).await;
     hub.say_to_all("hello").await;
     until("it hears", async || newcomer.messages() == ["hello"]).await;
+}
+
+/// All addresses in 127.0.0.0/8 are loopback, so a peer can dial from one of its own.
+#[tokio::test]
+async fn the_topology_walk_dials_from_the_configured_address() {
+    let from = source(0, 7);
+    let proxy = Proxy::start(None, watch::channel(false).1).await;
+    let callers = proxy.callers();
+    let b = Setup { proxy: Some(proxy), ..Setup::named("walked-b") }.start().await;
+    let a = Setup { dial_from: Some(from), ..Setup::named("walked-a").with_bootnodes([&b]) }.start().await;
+    until("a is linked to b", async || a.handle.mesh().view().neighbours.len() == 1).await;
+    let linked = callers.lock().unwrap().len();
+    let topology = peerd_topology(&a).await;
+    assert!(topology.contains("walked-b"), "{topology}");
+    let callers = callers.lock().unwrap().clone();
+    assert!(callers.len() > linked, "the walk made no connection");
+    assert!(callers.iter().all(|caller| *caller == from), "{callers:?}");
+}
+
+/// What `GET /network` answers, which waits for a walk.
+async fn peerd_topology(peer: &TestPeer) -> String {
+    let mut stream = TcpStream::connect(peer.address).await.unwrap();
+    stream.write_all(b"GET /network HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }

@@ -1,6 +1,9 @@
 //! What stands in front of a peer and fails as networks do: it stops passing anything on, and closes nothing.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -17,6 +20,7 @@ const CHUNK: usize = 64 * 1024;
 pub(crate) struct Proxy {
     address: SocketAddr,
     target: watch::Sender<Option<SocketAddr>>,
+    callers: Arc<Mutex<Vec<IpAddr>>>,
 }
 
 /// The address from which the `index`th peer of a `side` dials: all of 127.0.0.0/8 is loopback.
@@ -38,18 +42,26 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (target, leads_to) = watch::channel(None);
+        let callers = Arc::<Mutex<Vec<IpAddr>>>::default();
+        let accepted = Arc::clone(&callers);
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
+                accepted.lock().unwrap().push(from.ip());
                 let same_side = side.is_some() && side_of(from.ip()) == side;
                 let gate = Gate { same_side, cut: cut.clone() };
                 tokio::spawn(carry(stream, leads_to.clone(), gate));
             }
         });
-        Self { address, target }
+        Self { address, target, callers }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The addresses of all connections so far.
+    pub(crate) fn callers(&self) -> Arc<Mutex<Vec<IpAddr>>> {
+        Arc::clone(&self.callers)
     }
 
     /// Whom it stands in front of.

@@ -184,8 +184,8 @@ async fn a_listing_that_nobody_reads_is_given_up() {
 
 /// How many documents a peer lists.
 async fn listed(peer: &Peer) -> usize {
-    let channels = ChannelPool::default();
-    let answer = query(&channels, &peer.address.into(), RfcQueryRequest::default(), Limits::LISTING).await.unwrap();
+    let channels = ChannelPool::new(None);
+    let answer = query(&channels, &peer.address.into(), None, RfcQueryRequest::default(), Limits::LISTING).await.unwrap();
     assert!(!answer.truncated && answer.invalid == 0);
     answer.documents.len()
 }

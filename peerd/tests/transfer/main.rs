@@ -50,7 +50,7 @@ impl Target {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         // Longer than a busy machine keeps an honest holder waiting, as far as tests can wait for silent ones.
-        Self { folder, channels: ChannelPool::default(), stall: Duration::from_secs(20), out, progress: Arc::default() }
+        Self { folder, channels: ChannelPool::new(None), stall: Duration::from_secs(20), out, progress: Arc::default() }
     }
 
     /// For tests in which somebody is silent on purpose.

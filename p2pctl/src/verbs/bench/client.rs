@@ -42,7 +42,8 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     drop(session);
     leaving.finish().await;
     let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != *me.endpoint()).collect();
-    let channels = ChannelPool::default();
+    // A pool of its own: it stands for a process.
+    let channels = ChannelPool::new(None);
     // Register, PQuery, Leave.
     let mut tally = Tally { calls: 3, ..Tally::default() };
     let mut fetches = JoinSet::new();
