@@ -6,15 +6,20 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-/// Leases by client network: an IPv4 address, or the /64 of an IPv6 address.
+/// Leases by client network: an IPv4 address, or the /64 of an IPv6 address. Eight bytes each: a million peers may have as many
+/// addresses. No client has an address in ::/64, so the two kinds do not collide.
 #[derive(Default)]
-pub(super) struct Addresses(BTreeMap<IpAddr, u32>);
+pub(super) struct Addresses(BTreeMap<u64, u32>);
 
 /// `None` for loopback, which is not limited: whoever is on the registry's own machine can do worse than register.
-fn key(address: Ipv6Addr) -> Option<IpAddr> {
-    let network = client_network(IpAddr::V6(address));
-    let loopback = address.is_loopback() || network.is_loopback();
-    (!loopback).then_some(network)
+fn key(address: Ipv6Addr) -> Option<u64> {
+    if address.to_canonical().is_loopback() {
+        return None;
+    }
+    Some(match client_network(IpAddr::V6(address)) {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(network) => u64::try_from(network.to_bits() >> 64).unwrap_or_default(),
+    })
 }
 
 impl Addresses {
@@ -44,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_one_network_count_together_and_loopback_not_at_all() {
+    fn addresses_of_one_network_count_together_and_loopback_does_not_count() {
         let mut addresses = Addresses::default();
         let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
         addresses.add(address("2001:db8::1"));
