@@ -48,8 +48,8 @@ async fn walk(channels: &ChannelPool, first: &Endpoint) -> Outcome<Snapshot> {
     let answer = ask(channels, first, None, LIMITS.answer)
         .await
         .map_err(|status| Failure::call(first.as_str(), &status).hint("--via HOST:PORT names the first peer to ask"))?;
-    let mut snapshot = Snapshot::with_room_for(PEERS_MAX);
-    let named = snapshot.answer(answer);
+    let mut snapshot = Snapshot::with_capacity(PEERS_MAX);
+    let named = snapshot.add_answer(answer);
     explore(channels, &mut snapshot, named, &BTreeSet::new(), LIMITS).await;
     Ok(snapshot)
 }
@@ -61,7 +61,7 @@ fn value(snapshot: &Snapshot) -> serde_json::Value {
         .map(|(id, seen)| {
             let (name, endpoint) = (seen.contact.name().as_str(), seen.contact.endpoint().as_str());
             let mut peer = json!({ "id": id.to_string(), "name": name, "endpoint": endpoint, "answered": false });
-            if let Reachability::Answers { load, documents } = &seen.standing {
+            if let Reachability::Answers { load, documents } = &seen.reachability {
                 peer["answered"] = true.into();
                 peer["load"] = json::value(load);
                 peer["documents"] = (*documents).into();

@@ -132,7 +132,7 @@ fn as_value(services: &Services, observed: &Observation) -> Value {
         .iter()
         .map(|(id, seen)| {
             let me = *id == services.me.id();
-            let (reachability, load, documents) = match &seen.standing {
+            let (reachability, load, documents) = match &seen.reachability {
                 // This peer knows its own state better than the snapshot.
                 _ if me => ("answers", services.load(), services.catalog.share().index().len() as u64),
                 Reachability::Answers { load, documents } => ("answers", *load, *documents),
@@ -164,7 +164,7 @@ fn as_value(services: &Services, observed: &Observation) -> Value {
 }
 
 fn event_value(event: &TopologyEvent) -> Value {
-    json!({ "at": time(event.at), "what": event.what.as_str(), "peer": event.peer.as_str() })
+    json!({ "at": time(event.at), "what": event.kind.as_str(), "peer": event.peer.as_str() })
 }
 
 fn message_value(message: &Message) -> Value {

@@ -1,4 +1,4 @@
-//! Who came, who left, and which links this peer made and lost: what changed from one look at the network to the next.
+//! Changes between snapshots of the network: peers that joined and left, and links that this peer made and lost.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-/// Events kept: more than anybody scrolls back through.
+/// Events kept; one more pushes out the oldest. A guess: more than anybody scrolls back through.
 const EVENTS_MAX: usize = 100;
 
 /// What happened to a peer.
@@ -18,9 +18,9 @@ const EVENTS_MAX: usize = 100;
 pub enum EventKind {
     /// It was not in the network before.
     Joined,
-    /// Nobody names it any more.
+    /// No peer names it any more.
     Left,
-    /// Others name it, and it no longer answers.
+    /// Other peers name it, but it no longer answers.
     Silent,
     /// It answers again.
     Back,
@@ -31,7 +31,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// In a word, for programs.
+    /// The word for it in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Joined => "joined",
@@ -44,25 +44,26 @@ impl EventKind {
     }
 }
 
-/// Something that happened.
+/// A change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// When it was noticed.
+    /// When it was detected.
     pub at: SystemTime,
-    /// What.
-    pub what: EventKind,
-    /// To whom.
+    /// What happened.
+    pub kind: EventKind,
+    /// The peer it happened to.
     pub peer: PeerName,
 }
 
-/// What was so at the last look, and what changed until then.
+/// The last known state, and the events until then.
 #[derive(Debug, Default)]
 pub(super) struct History {
     linked: BTreeMap<PeerId, PeerName>,
-    /// Whom the registry lists; `None` before it did.
+    /// The peers that the registry lists; `None` before its first listing.
     listed: Option<BTreeMap<PeerId, PeerName>>,
-    /// Peers in the last picture, and whether each answered; `None` for one that never did. No picture: it would be long past.
-    pictured: Option<BTreeMap<PeerId, (PeerName, Option<bool>)>>,
+    /// Peers in the last snapshot, and whether each answered; `None` for one that never did. No snapshot while nobody watches: it would be
+    /// outdated.
+    snapshot: Option<BTreeMap<PeerId, (PeerName, Option<bool>)>>,
     events: VecDeque<Event>,
 }
 
@@ -71,7 +72,7 @@ impl History {
         self.events.iter()
     }
 
-    /// The neighbours of this peer as they are now. Returns whether they are others than before.
+    /// Records the current neighbours of this peer. Returns whether they changed.
     pub(super) fn links<'a>(&mut self, neighbours: impl Iterator<Item = &'a Contact>, at: SystemTime) -> bool {
         let now: BTreeMap<_, _> = neighbours.map(|contact| (contact.id(), contact.name().clone())).collect();
         let before = std::mem::replace(&mut self.linked, now.clone());
@@ -79,31 +80,31 @@ impl History {
         before != now
     }
 
-    /// Whom the registry lists now. With a picture, that decides: it shows who listed peers really are.
+    /// Records the peers that the registry lists now. While there is a snapshot, only that makes events: it shows which listed peers answer.
     pub(super) fn listed(&mut self, now: BTreeMap<PeerId, PeerName>, at: SystemTime) {
         if let Some(before) = self.listed.replace(now.clone())
-            && self.pictured.is_none()
+            && self.snapshot.is_none()
         {
             self.differences(&before, &now, EventKind::Left, EventKind::Joined, at);
         }
     }
 
-    /// The network as it looks now.
-    pub(super) fn pictured(&mut self, snapshot: &Snapshot, at: SystemTime) {
-        let before = self.pictured.take();
+    /// Records a new snapshot.
+    pub(super) fn snapshot(&mut self, snapshot: &Snapshot, at: SystemTime) {
+        let before = self.snapshot.take();
         let mut now = BTreeMap::new();
-        for (id, seen) in snapshot.peers() {
-            let (name, was) = (seen.contact.name(), before.as_ref().map(|before| before.get(id).and_then(|(_, was)| *was)));
-            let is = match (&seen.standing, was) {
+        for (id, peer) in snapshot.peers() {
+            let (name, was) = (peer.contact.name(), before.as_ref().map(|before| before.get(id).and_then(|(_, was)| *was)));
+            let is = match (&peer.reachability, was) {
                 (Reachability::Answers { .. }, _) => Some(true),
                 (Reachability::Silent, Some(None)) => None,
                 (Reachability::Silent, _) => Some(false),
                 (Reachability::Named, was) => was.flatten(),
             };
             match (was, is) {
-                (Some(None), Some(true)) => self.tell(EventKind::Joined, name, at),
-                (Some(Some(true)), Some(false)) => self.tell(EventKind::Silent, name, at),
-                (Some(Some(false)), Some(true)) => self.tell(EventKind::Back, name, at),
+                (Some(None), Some(true)) => self.record(EventKind::Joined, name, at),
+                (Some(Some(true)), Some(false)) => self.record(EventKind::Silent, name, at),
+                (Some(Some(false)), Some(true)) => self.record(EventKind::Back, name, at),
                 _ => {}
             }
             now.insert(*id, (name.clone(), is));
@@ -111,14 +112,14 @@ impl History {
         let gone =
             before.iter().flatten().filter(|(id, (_, was))| was.is_some() && !now.contains_key(id) && !snapshot.is_beyond(**id));
         for (_, (name, _)) in gone {
-            self.tell(EventKind::Left, name, at);
+            self.record(EventKind::Left, name, at);
         }
-        self.pictured = Some(now);
+        self.snapshot = Some(now);
     }
 
-    /// Nobody looks any more; the next picture begins a new story.
+    /// Nobody watches any more; the next snapshot is compared with nothing.
     pub(super) fn stop_watching(&mut self) {
-        self.pictured = None;
+        self.snapshot = None;
     }
 
     fn differences(
@@ -130,18 +131,18 @@ impl History {
         at: SystemTime,
     ) {
         for (_, name) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
-            self.tell(gone, name, at);
+            self.record(gone, name, at);
         }
         for (_, name) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
-            self.tell(new, name, at);
+            self.record(new, name, at);
         }
     }
 
-    fn tell(&mut self, what: EventKind, peer: &PeerName, at: SystemTime) {
+    fn record(&mut self, kind: EventKind, peer: &PeerName, at: SystemTime) {
         if self.events.len() >= EVENTS_MAX {
             self.events.pop_front();
         }
-        self.events.push_back(Event { at, what, peer: peer.clone() });
+        self.events.push_back(Event { at, kind, peer: peer.clone() });
     }
 }
 
@@ -155,54 +156,54 @@ mod tests {
         Contact::parse(PeerId::from_u128(id), &format!("p{id}"), &format!("127.0.0.1:{id}")).unwrap()
     }
 
-    /// Peers that answer, and some that do not.
+    /// A snapshot of peers that answer, and of some that do not.
     fn snapshot(answering: &[u128], silent: &[u128]) -> Snapshot {
-        let mut snapshot = Snapshot::with_room_for(10);
+        let mut snapshot = Snapshot::with_capacity(10);
         for id in answering {
-            snapshot.answer(ListPeersResponse { peer: Some(wire::contact(&contact(*id))), ..Default::default() });
+            snapshot.add_answer(ListPeersResponse { peer: Some(wire::contact(&contact(*id))), ..Default::default() });
         }
         for id in silent {
-            snapshot.name(&contact(*id), None);
-            snapshot.silent(PeerId::from_u128(*id));
+            snapshot.add(&contact(*id), None);
+            snapshot.set_silent(PeerId::from_u128(*id));
         }
         snapshot
     }
 
-    fn told(history: &mut History) -> Vec<String> {
-        history.events.drain(..).map(|event| format!("{} {}", event.peer, event.what.as_str())).collect()
+    fn drain(history: &mut History) -> Vec<String> {
+        history.events.drain(..).map(|event| format!("{} {}", event.peer, event.kind.as_str())).collect()
     }
 
     #[test]
-    fn a_peer_joins_when_it_answers_and_leaves_when_nobody_names_it() {
+    fn a_peer_joins_when_it_answers_and_leaves_when_no_peer_names_it() {
         let (mut history, at) = (History::default(), SystemTime::UNIX_EPOCH);
-        history.pictured(&snapshot(&[1, 2], &[3]), at);
-        assert!(told(&mut history).is_empty(), "the first snapshot is where the story begins");
-        history.pictured(&snapshot(&[1, 2, 4], &[3, 5]), at);
-        assert_eq!(told(&mut history), ["p4 joined"]);
-        history.pictured(&snapshot(&[1, 3, 5], &[2, 4]), at);
-        assert_eq!(told(&mut history), ["p2 silent", "p3 back", "p4 silent", "p5 joined"]);
-        history.pictured(&snapshot(&[1, 2, 3], &[]), at);
-        assert_eq!(told(&mut history), ["p2 back", "p4 left", "p5 left"]);
-        history.pictured(&snapshot(&[1, 2, 3], &[6]), at);
-        history.pictured(&snapshot(&[1, 2, 3], &[]), at);
-        assert!(told(&mut history).is_empty(), "a rumour came and went");
+        history.snapshot(&snapshot(&[1, 2], &[3]), at);
+        assert!(drain(&mut history).is_empty(), "the first snapshot makes no events");
+        history.snapshot(&snapshot(&[1, 2, 4], &[3, 5]), at);
+        assert_eq!(drain(&mut history), ["p4 joined"]);
+        history.snapshot(&snapshot(&[1, 3, 5], &[2, 4]), at);
+        assert_eq!(drain(&mut history), ["p2 silent", "p3 back", "p4 silent", "p5 joined"]);
+        history.snapshot(&snapshot(&[1, 2, 3], &[]), at);
+        assert_eq!(drain(&mut history), ["p2 back", "p4 left", "p5 left"]);
+        history.snapshot(&snapshot(&[1, 2, 3], &[6]), at);
+        history.snapshot(&snapshot(&[1, 2, 3], &[]), at);
+        assert!(drain(&mut history).is_empty(), "a peer that never answered makes no events");
         history.stop_watching();
-        history.pictured(&snapshot(&[1], &[]), at);
-        assert!(told(&mut history).is_empty());
+        history.snapshot(&snapshot(&[1], &[]), at);
+        assert!(drain(&mut history).is_empty());
     }
 
     #[test]
-    fn links_and_the_registrys_list_are_followed_while_nobody_looks() {
+    fn links_and_the_registrys_listing_make_events_while_nobody_watches() {
         let (mut history, at) = (History::default(), SystemTime::UNIX_EPOCH);
         let list = |ids: &[u128]| ids.iter().map(|id| (PeerId::from_u128(*id), contact(*id).name().clone())).collect();
         history.links([contact(2)].iter(), at);
         history.listed(list(&[2, 3]), at);
         history.listed(list(&[3, 4]), at);
         history.links([contact(3)].iter(), at);
-        assert_eq!(told(&mut history), ["p2 linked", "p2 left", "p4 joined", "p2 unlinked", "p3 linked"]);
-        history.pictured(&snapshot(&[1, 3, 4], &[]), at);
+        assert_eq!(drain(&mut history), ["p2 linked", "p2 left", "p4 joined", "p2 unlinked", "p3 linked"]);
+        history.snapshot(&snapshot(&[1, 3, 4], &[]), at);
         history.listed(list(&[3]), at);
-        assert!(told(&mut history).is_empty());
+        assert!(drain(&mut history).is_empty());
         for _ in 0..EVENTS_MAX {
             history.links([].iter(), at);
             history.links([contact(3)].iter(), at);

@@ -1,14 +1,14 @@
-//! The network as this peer finds it by asking: for the page, while somebody looks at it, and for the command line.
+//! The topology of the network: this peer asks others for their neighbours, for the page and for the command line.
 //!
-//! One task ([`TopologyDriver`]) asks; it does so only while there is a watcher, and all watchers are shown the same picture, so
-//! that a hundred browsers ask no more of the network than one.
+//! One task ([`TopologyDriver`]) asks, only while there is a watcher. All watchers get the same snapshot, so that a hundred browsers cause
+//! no more calls than one.
 
 mod history;
 mod snapshot;
 mod walk;
 
 pub use history::{Event, EventKind};
-pub use snapshot::{Reachability, Seen, Snapshot};
+pub use snapshot::{Reachability, Snapshot, SnapshotPeer};
 pub use walk::{Limits, ask, explore};
 
 use crate::{connections::channels::ChannelPool, mesh::Mesh, overlay::Contact, session::Session};
@@ -26,48 +26,49 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Peers in the picture: as many as a drawing can show. Those nearest along links come first.
+/// Most peers in a snapshot: as many as a drawing can show. Those fewest links away come first.
 pub const PEERS_MAX: usize = 200;
-/// What one look may ask of the network. Every peer in the picture is asked once; on a local network all answer within a moment.
+/// Limits of one round of calls. Every peer in the snapshot is asked once; on a local network all answer within a moment.
 const LIMITS: Limits = Limits {
-    // Enough to hide their latency, and no burst that anybody notices.
+    // Enough to hide the latency, and no burst that others notice.
     at_once: 16,
-    // A peer that is busy for longer shows as silent until the next look.
+    // A peer that is busy for longer counts as silent until the next round.
     answer: Duration::from_secs(2),
-    // A picture that took longer would be a picture of the past.
+    // A snapshot that took longer would be outdated.
     all: Duration::from_secs(8),
 };
-/// Time from the end of one look to the next. A guess: what feels live, at 70 small calls a second for a full picture.
+/// Pause from the end of one round to the next. A guess: it feels live, at 70 small calls a second for a full snapshot.
 pub const PAUSE: Duration = Duration::from_secs(3);
-/// The same when this peer's own links changed: soon, and not for each of many changes.
+/// The same after this peer's own links changed: soon, but not once for each of many changes.
 const PAUSE_CHANGED: Duration = Duration::from_millis(500);
-/// How long a peer that did not answer is left alone: whatever strangers name is dialled no more often than this.
-const REST: Duration = Duration::from_secs(10);
+/// How long a peer that did not answer is not asked again: addresses that others claim are dialled no more often than this.
+const SILENT_PAUSE: Duration = Duration::from_secs(10);
 
-/// How the network looked last.
+/// The latest snapshot and events.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
-    /// Peers and links; only this peer's own until others were asked.
+    /// Peers and links; only those of this peer until others were asked.
     pub snapshot: Snapshot,
-    /// What changed lately, the oldest first.
+    /// Recent changes, the oldest first.
     pub events: Vec<Event>,
-    /// When the peers in the picture were asked; `None`: they were not yet, for this watcher.
+    /// When the peers in the snapshot were asked; `None` before the first round since somebody watches.
     pub asked_at: Option<SystemTime>,
 }
 
-/// Where to look. Cheap to clone.
+/// Gives access to the topology. Cheap to clone.
 #[derive(Clone)]
 pub struct Topology {
-    shown: Arc<watch::Sender<Arc<Observation>>>,
-    wanted: Arc<Notify>,
+    published: Arc<watch::Sender<Arc<Observation>>>,
+    /// Notified when somebody begins to watch.
+    watched: Arc<Notify>,
 }
 
 impl Topology {
-    /// The network around the peer of `mesh` and `session`, and what looks at it.
+    /// The topology around the peer of `mesh` and `session`, and its driver, which calls peers like `channels` does.
     pub fn new(mesh: Mesh, session: Session, channels: &ChannelPool) -> (Self, TopologyDriver) {
-        let network = Self { shown: Arc::new(watch::Sender::new(Arc::default())), wanted: Arc::default() };
+        let topology = Self { published: Arc::new(watch::Sender::new(Arc::default())), watched: Arc::default() };
         let driver = TopologyDriver {
-            network: network.clone(),
+            topology: topology.clone(),
             mesh,
             session,
             history: History::default(),
@@ -75,31 +76,31 @@ impl Topology {
             answered: Vec::new(),
             silent: BTreeMap::new(),
         };
-        (network, driver)
+        (topology, driver)
     }
 
-    /// The network from now on. It is looked at as long as the receiver is kept.
+    /// The topology from now on. The driver asks the network as long as the receiver is kept.
     pub fn watch(&self) -> watch::Receiver<Arc<Observation>> {
-        let watching = self.shown.subscribe();
-        self.wanted.notify_one();
-        watching
+        let watcher = self.published.subscribe();
+        self.watched.notify_one();
+        watcher
     }
 }
 
-/// A look under way: the picture it ends with.
-type Look = Pin<Box<dyn Future<Output = Snapshot> + Send>>;
+/// A round of calls in progress: it returns a snapshot.
+type Round = Pin<Box<dyn Future<Output = Snapshot> + Send>>;
 
-/// Looks at the network while somebody wants to see it, and notes this peer's own links all the time.
+/// Asks the network while somebody watches, and records changes of this peer's own links all the time.
 pub struct TopologyDriver {
-    network: Topology,
+    topology: Topology,
     mesh: Mesh,
     session: Session,
     history: History,
-    /// Its connections end when nobody looks any more.
+    /// Connections are closed when nobody watches any more.
     channels: ChannelPool,
-    /// Peers that answered the last time: asked again, whether somebody names them or not.
+    /// Peers that answered in the last round: asked again, even if no other peer names them.
     answered: Vec<Contact>,
-    /// Peers that did not, and until when they are left alone.
+    /// Peers that did not answer, and when they may be asked again.
     silent: BTreeMap<Endpoint, Instant>,
 }
 
@@ -107,46 +108,46 @@ impl TopologyDriver {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let (mut views, mut known) = (self.mesh.views(), self.session.known().changes());
-        let mut look: Option<Look> = None;
+        let mut round: Option<Round> = None;
         let mut due = Instant::now();
-        let mut looked = false;
+        let mut is_active = false;
         loop {
-            let watched = self.network.shown.receiver_count() > 0;
+            let is_watched = self.topology.published.receiver_count() > 0;
             tokio::select! {
                 () = stop.cancelled() => return,
                 Ok(()) = views.changed() => {
                     let view = Arc::clone(&views.borrow_and_update());
                     if self.history.links(view.neighbours.iter().map(|(contact, _)| contact), SystemTime::now()) {
                         due = due.min(Instant::now() + PAUSE_CHANGED);
-                        self.show_events();
+                        self.publish_events();
                     }
                 }
                 Ok(()) = known.changed() => {
-                    // A sample of many says nothing of who came and left.
+                    // A random sample does not show who joined and left.
                     if self.session.known().are_all() {
                         let listed = self.session.known().all().into_iter().map(|peer| (peer.id(), peer.name().clone())).collect();
                         self.history.listed(listed, SystemTime::now());
                         due = due.min(Instant::now() + PAUSE_CHANGED);
-                        self.show_events();
+                        self.publish_events();
                     }
                 }
-                () = self.network.wanted.notified() => if !looked {
-                    looked = true;
-                    self.show(self.own(), None);
+                () = self.topology.watched.notified() => if !is_active {
+                    is_active = true;
+                    self.publish(self.own(), None);
                     due = Instant::now();
                 },
-                snapshot = async { Some(look.as_mut()?.await) }, if look.is_some() => {
-                    look = None;
+                snapshot = async { Some(round.as_mut()?.await) }, if round.is_some() => {
+                    round = None;
                     if let Some(snapshot) = snapshot {
-                        self.looked(snapshot);
+                        self.on_snapshot(snapshot);
                     }
                     due = Instant::now() + PAUSE;
                 }
-                () = sleep_until(due), if look.is_none() && looked => {
-                    if watched {
-                        look = Some(self.look());
+                () = sleep_until(due), if round.is_none() && is_active => {
+                    if is_watched {
+                        round = Some(self.start_round());
                     } else {
-                        looked = false;
+                        is_active = false;
                         self.stop_watching();
                     }
                 }
@@ -154,51 +155,48 @@ impl TopologyDriver {
         }
     }
 
-    /// What this peer says of itself. How busy it is, whoever shows the picture knows best.
+    /// The snapshot of this peer alone, without its load: that is known to whoever presents the snapshot.
     fn own(&self) -> Snapshot {
         let view = self.mesh.view();
-        let mut snapshot = Snapshot::with_room_for(PEERS_MAX);
-        snapshot.name(&view.me, Some(0));
-        snapshot.answer(view.list());
+        let mut snapshot = Snapshot::with_capacity(PEERS_MAX);
+        snapshot.add(&view.me, Some(0));
+        snapshot.add_answer(view.list());
         snapshot
     }
 
-    /// Asks along links first, then whom the registry lists, then whoever answered before and is named by nobody now: of a network
-    /// that fell apart, both parts are shown.
-    fn look(&mut self) -> Look {
+    /// Asks peers along links first, then those that the registry lists, then those that answered before and are named by no other peer
+    /// now: so both sides of a partition are shown.
+    fn start_round(&mut self) -> Round {
         let now = Instant::now();
         self.silent.retain(|_, until| *until > now);
-        let resting: BTreeSet<_> = self.silent.keys().cloned().collect();
+        let silent: BTreeSet<_> = self.silent.keys().cloned().collect();
         let mut snapshot = self.own();
         let (channels, known) = (self.channels.clone(), self.session.known().clone());
         let answered = std::mem::take(&mut self.answered);
         Box::pin(async move {
-            let others = |snapshot: &Snapshot| -> Vec<Contact> {
-                let named = snapshot.peers().values().filter(|seen| seen.standing == Reachability::Named);
-                named.map(|seen| seen.contact.clone()).collect()
-            };
-            let linked = others(&snapshot);
-            explore(&channels, &mut snapshot, linked, &resting, LIMITS).await;
+            let unasked = snapshot.peers().values().filter(|peer| peer.reachability == Reachability::Named);
+            let linked = unasked.map(|peer| peer.contact.clone()).collect();
+            explore(&channels, &mut snapshot, linked, &silent, LIMITS).await;
             let listed = known.all().into_iter();
-            let unlinked = listed.chain(answered).filter(|contact| snapshot.name(contact, None)).collect();
-            explore(&channels, &mut snapshot, unlinked, &resting, LIMITS).await;
+            let unlinked = listed.chain(answered).filter(|contact| snapshot.add(contact, None)).collect();
+            explore(&channels, &mut snapshot, unlinked, &silent, LIMITS).await;
             snapshot
         })
     }
 
-    fn looked(&mut self, snapshot: Snapshot) {
-        let rested = Instant::now() + REST;
-        for seen in snapshot.peers().values() {
-            match seen.standing {
-                Reachability::Answers { .. } => self.answered.push(seen.contact.clone()),
-                // Only when it was asked just now.
-                Reachability::Silent => drop(self.silent.entry(seen.contact.endpoint().clone()).or_insert(rested)),
+    fn on_snapshot(&mut self, snapshot: Snapshot) {
+        let until = Instant::now() + SILENT_PAUSE;
+        for peer in snapshot.peers().values() {
+            match peer.reachability {
+                Reachability::Answers { .. } => self.answered.push(peer.contact.clone()),
+                // One that was not asked in this round keeps its earlier time.
+                Reachability::Silent => drop(self.silent.entry(peer.contact.endpoint().clone()).or_insert(until)),
                 Reachability::Named => {}
             }
         }
         let now = SystemTime::now();
-        self.history.pictured(&snapshot, now);
-        self.show(snapshot, Some(now));
+        self.history.snapshot(&snapshot, now);
+        self.publish(snapshot, Some(now));
     }
 
     fn stop_watching(&mut self) {
@@ -208,15 +206,15 @@ impl TopologyDriver {
         self.silent.clear();
     }
 
-    fn show(&self, snapshot: Snapshot, asked_at: Option<SystemTime>) {
+    fn publish(&self, snapshot: Snapshot, asked_at: Option<SystemTime>) {
         let events = self.history.events().cloned().collect();
-        self.network.shown.send_replace(Arc::new(Observation { snapshot, events, asked_at }));
+        self.topology.published.send_replace(Arc::new(Observation { snapshot, events, asked_at }));
     }
 
-    fn show_events(&self) {
-        self.network.shown.send_if_modified(|shown| {
+    fn publish_events(&self) {
+        self.topology.published.send_if_modified(|published| {
             let events = self.history.events().cloned().collect();
-            *shown = Arc::new(Observation { events, ..Observation::clone(shown) });
+            *published = Arc::new(Observation { events, ..Observation::clone(published) });
             true
         });
     }

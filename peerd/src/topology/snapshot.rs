@@ -1,4 +1,4 @@
-//! The network as its peers describe it.
+//! Peers and links of the network, as peers describe them in their answers.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -7,42 +7,43 @@ use p2pdi::contact::Contact;
 use p2pdi::v1::{ListPeersResponse, Load};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Neighbours taken from one answer: several times what a peer links to by itself, and too few for one answer to fill a picture.
+/// Neighbours accepted in one answer: several times as many as a peer links to, and too few for one answer to fill a snapshot.
 const NEIGHBOURS_MAX: usize = 64;
-/// Peers without a place in the picture that are counted: past it, "at least" is all that anybody wants to know.
+/// Peers counted that do not fit in the snapshot: past it, the count is a lower bound.
 const BEYOND_MAX: usize = 10_000;
 
 /// Peers and the links between them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     peers_max: usize,
-    peers: BTreeMap<PeerId, Seen>,
-    /// The lower id first.
+    peers: BTreeMap<PeerId, SnapshotPeer>,
+    /// Pairs with the lower id first.
     links: BTreeSet<(PeerId, PeerId)>,
+    /// Peers that do not fit.
     beyond: BTreeSet<PeerId>,
 }
 
-/// A peer in the picture.
+/// A peer in a snapshot.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    /// Who it is: as it says itself, or as others say.
+pub struct SnapshotPeer {
+    /// Its contact: as it says itself, otherwise as others say.
     pub contact: Contact,
-    /// What it says of itself, if it was asked.
-    pub standing: Reachability,
-    /// Links between it and where the picture begins; `None` where no link is known to lead to it.
+    /// Whether it answers.
+    pub reachability: Reachability,
+    /// Links between it and the peer that made the snapshot; `None` if no path is known.
     pub hops: Option<u32>,
 }
 
 /// Whether a peer answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reachability {
-    /// Others name it; it was not asked.
+    /// Other peers name it; it was not asked.
     Named,
-    /// It was asked and did not answer: it is about to be gone, or out of reach.
+    /// It was asked and did not answer.
     Silent,
-    /// It said whom it is linked to.
+    /// It answered with its neighbours.
     Answers {
-        /// How busy it is.
+        /// Its load.
         load: Load,
         /// Documents it shares.
         documents: u64,
@@ -50,36 +51,36 @@ pub enum Reachability {
 }
 
 impl Snapshot {
-    /// An empty picture with room for so many peers.
-    pub fn with_room_for(peers_max: usize) -> Self {
+    /// An empty snapshot of at most this many peers.
+    pub fn with_capacity(peers_max: usize) -> Self {
         Self { peers_max, ..Self::default() }
     }
 
     /// The peers, by id.
-    pub fn peers(&self) -> &BTreeMap<PeerId, Seen> {
+    pub fn peers(&self) -> &BTreeMap<PeerId, SnapshotPeer> {
         &self.peers
     }
 
-    /// The links, the lower id first. Both ends are in the picture.
+    /// The links, as pairs with the lower id first. Both ends are in the snapshot.
     pub fn links(&self) -> &BTreeSet<(PeerId, PeerId)> {
         &self.links
     }
 
-    /// Peers that were named and had no place.
+    /// The number of peers that were named and did not fit.
     pub fn beyond(&self) -> usize {
         self.beyond.len()
     }
 
-    /// Whether a peer was named and had no place.
+    /// Whether a peer was named and did not fit.
     pub fn is_beyond(&self, id: PeerId) -> bool {
         self.beyond.contains(&id)
     }
 
-    /// Puts a peer into the picture that somebody named. Returns whether it is new and has a place.
-    pub fn name(&mut self, contact: &Contact, hops: Option<u32>) -> bool {
+    /// Adds a peer that was named, `hops` links away. Returns whether it is new and fits.
+    pub fn add(&mut self, contact: &Contact, hops: Option<u32>) -> bool {
         let id = contact.id();
-        if let Some(seen) = self.peers.get_mut(&id) {
-            seen.hops = [seen.hops, hops].into_iter().flatten().min();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.hops = [peer.hops, hops].into_iter().flatten().min();
             return false;
         }
         if self.peers.len() >= self.peers_max {
@@ -88,24 +89,24 @@ impl Snapshot {
             }
             return false;
         }
-        self.peers.insert(id, Seen { contact: contact.clone(), standing: Reachability::Named, hops });
+        self.peers.insert(id, SnapshotPeer { contact: contact.clone(), reachability: Reachability::Named, hops });
         true
     }
 
-    /// Takes what a peer says of itself. Returns whom it named that was not in the picture. What cannot be is left out, and a second
-    /// answer in the name of one peer says nothing.
-    pub fn answer(&mut self, answer: ListPeersResponse) -> Vec<Contact> {
+    /// Adds what a peer says about itself. Returns the new peers it named. Invalid contacts are left out, and a second answer in the name
+    /// of one peer is ignored.
+    pub fn add_answer(&mut self, answer: ListPeersResponse) -> Vec<Contact> {
         let ListPeersResponse { peer, neighbours, load, documents, .. } = answer;
         let Some(me) = peer.and_then(|peer| wire::read_contact(peer).ok()) else { return Vec::new() };
-        self.name(&me, None);
-        let Some(seen) = self.peers.get_mut(&me.id()) else { return Vec::new() };
-        if matches!(seen.standing, Reachability::Answers { .. }) {
+        self.add(&me, None);
+        let Some(entry) = self.peers.get_mut(&me.id()) else { return Vec::new() };
+        if matches!(entry.reachability, Reachability::Answers { .. }) {
             return Vec::new();
         }
         let id = me.id();
-        let hops = seen.hops.map(|hops| hops.saturating_add(1));
-        seen.contact = me;
-        seen.standing = Reachability::Answers { load: load.unwrap_or_default(), documents };
+        let hops = entry.hops.map(|hops| hops.saturating_add(1));
+        entry.contact = me;
+        entry.reachability = Reachability::Answers { load: load.unwrap_or_default(), documents };
         let mut new = Vec::new();
         let named = neighbours.into_iter().take(NEIGHBOURS_MAX).filter_map(|neighbour| neighbour.peer);
         for contact in named.filter_map(|contact| wire::read_contact(contact).ok()) {
@@ -113,7 +114,7 @@ impl Snapshot {
             if other == id {
                 continue;
             }
-            if self.name(&contact, hops) {
+            if self.add(&contact, hops) {
                 new.push(contact);
             }
             if self.peers.contains_key(&other) {
@@ -124,13 +125,13 @@ impl Snapshot {
     }
 
     /// The peer was asked and did not answer.
-    pub fn silent(&mut self, id: PeerId) {
-        if let Some(seen) = self.peers.get_mut(&id).filter(|seen| seen.standing == Reachability::Named) {
-            seen.standing = Reachability::Silent;
+    pub fn set_silent(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.reachability == Reachability::Named) {
+            peer.reachability = Reachability::Silent;
         }
     }
 
-    /// How many links each peer has, by id; peers without any are not there.
+    /// The number of links of each peer, by id; without peers that have none.
     pub fn degrees(&self) -> BTreeMap<PeerId, usize> {
         let mut degrees = BTreeMap::new();
         for (a, b) in &self.links {
@@ -150,7 +151,7 @@ mod tests {
         Contact::parse(PeerId::from_u128(id), &format!("p{id}"), &format!("127.0.0.1:{id}")).unwrap()
     }
 
-    fn says(id: u128, neighbours: impl IntoIterator<Item = u128>) -> ListPeersResponse {
+    fn answer(id: u128, neighbours: impl IntoIterator<Item = u128>) -> ListPeersResponse {
         let neighbour = |id| Neighbour { peer: Some(wire::contact(&contact(id))), outgoing: true };
         ListPeersResponse {
             peer: Some(wire::contact(&contact(id))),
@@ -160,31 +161,31 @@ mod tests {
     }
 
     #[test]
-    fn answers_make_a_picture_with_distances() {
-        let mut snapshot = Snapshot::with_room_for(10);
-        assert!(snapshot.name(&contact(1), Some(0)));
-        assert_eq!(snapshot.answer(says(1, [2, 1])), [contact(2)]);
-        assert_eq!(snapshot.answer(says(2, [1, 3])), [contact(3)]);
-        snapshot.silent(PeerId::from_u128(3));
-        snapshot.silent(PeerId::from_u128(1));
-        let seen: Vec<_> = snapshot.peers().values().map(|seen| (seen.hops, seen.standing.clone())).collect();
+    fn answers_add_peers_with_distances() {
+        let mut snapshot = Snapshot::with_capacity(10);
+        assert!(snapshot.add(&contact(1), Some(0)));
+        assert_eq!(snapshot.add_answer(answer(1, [2, 1])), [contact(2)]);
+        assert_eq!(snapshot.add_answer(answer(2, [1, 3])), [contact(3)]);
+        snapshot.set_silent(PeerId::from_u128(3));
+        snapshot.set_silent(PeerId::from_u128(1));
+        let peers: Vec<_> = snapshot.peers().values().map(|peer| (peer.hops, peer.reachability.clone())).collect();
         let answers = Reachability::Answers { load: Load::default(), documents: 0 };
-        assert_eq!(seen, [(Some(0), answers.clone()), (Some(1), answers), (Some(2), Reachability::Silent)]);
+        assert_eq!(peers, [(Some(0), answers.clone()), (Some(1), answers), (Some(2), Reachability::Silent)]);
         assert_eq!((snapshot.links().len(), snapshot.degrees()[&PeerId::from_u128(2)]), (2, 2));
     }
 
     #[test]
-    fn no_answer_fills_a_picture_speaks_twice_or_breaks_it() {
-        let mut snapshot = Snapshot::with_room_for(80);
-        snapshot.name(&contact(1), Some(0));
-        assert_eq!(snapshot.answer(says(1, 2..1_000)).len(), NEIGHBOURS_MAX);
-        assert!(snapshot.answer(says(1, 1_000..1_010)).is_empty(), "somebody else in its name");
-        assert_eq!(snapshot.answer(says(2, 2_000..2_100)).len(), 80 - 65);
+    fn an_answer_cannot_fill_a_snapshot_count_twice_or_add_invalid_contacts() {
+        let mut snapshot = Snapshot::with_capacity(80);
+        snapshot.add(&contact(1), Some(0));
+        assert_eq!(snapshot.add_answer(answer(1, 2..1_000)).len(), NEIGHBOURS_MAX);
+        assert!(snapshot.add_answer(answer(1, 1_000..1_010)).is_empty(), "a second answer in its name");
+        assert_eq!(snapshot.add_answer(answer(2, 2_000..2_100)).len(), 80 - 65);
         assert_eq!(snapshot.beyond(), NEIGHBOURS_MAX - (80 - 65));
         assert!(snapshot.links().iter().all(|(a, b)| snapshot.peers().contains_key(a) && snapshot.peers().contains_key(b)));
         let odd = v1::Contact { id: vec![1].into(), name: "<script>".into(), endpoint: "?".into() };
         let neighbours = vec![Neighbour { peer: Some(odd.clone()), outgoing: true }, Neighbour::default()];
-        assert!(snapshot.answer(ListPeersResponse { peer: Some(odd), ..Default::default() }).is_empty());
-        assert!(snapshot.answer(ListPeersResponse { neighbours, ..says(3, []) }).is_empty());
+        assert!(snapshot.add_answer(ListPeersResponse { peer: Some(odd), ..Default::default() }).is_empty());
+        assert!(snapshot.add_answer(ListPeersResponse { neighbours, ..answer(3, []) }).is_empty());
     }
 }

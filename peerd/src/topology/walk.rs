@@ -1,4 +1,4 @@
-//! Asks peers whom they are linked to, and those in turn.
+//! Walks the network: asks peers for their neighbours, then those neighbours in turn.
 
 use super::Snapshot;
 use crate::connections::channels::ChannelPool;
@@ -17,21 +17,21 @@ use std::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
-/// How much is asked at most.
+/// Limits of one walk.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Peers asked at the same time.
+    /// Calls in progress at the same time.
     pub at_once: usize,
-    /// How long one may take.
+    /// Timeout of one call.
     pub answer: Duration,
-    /// How long all may take together.
+    /// Timeout of the whole walk.
     pub all: Duration,
 }
 
-/// Asks one peer.
+/// Asks one peer for its neighbours.
 ///
 /// # Errors
-/// When it does not answer, or not within `limit`.
+/// When the call fails, or takes longer than `limit`.
 pub async fn ask(
     channels: &ChannelPool,
     endpoint: &Endpoint,
@@ -43,26 +43,26 @@ pub async fn ask(
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))).map(tonic::Response::into_inner)
 }
 
-/// Asks `waiting`, the peers that those name, and so on, as far as `picture` has room. Those in `resting` are taken to be silent
-/// without being asked.
+/// Asks the peers in `pending`, then those that they name, and so on, as far as they fit in `snapshot`. Those in `silent` are marked as
+/// silent without a call.
 pub async fn explore(
     channels: &ChannelPool,
     snapshot: &mut Snapshot,
-    waiting: Vec<Contact>,
-    resting: &BTreeSet<Endpoint>,
+    pending: Vec<Contact>,
+    silent: &BTreeSet<Endpoint>,
     limits: Limits,
 ) {
-    let mut waiting: VecDeque<Contact> = waiting.into();
+    let mut pending: VecDeque<Contact> = pending.into();
     let mut fan_out = FanOut::new(limits.at_once);
     let deadline = Instant::now() + limits.all;
     loop {
         let mut calls = iter::from_fn(|| {
             let contact = loop {
-                let contact = waiting.pop_front()?;
-                if !resting.contains(contact.endpoint()) {
+                let contact = pending.pop_front()?;
+                if !silent.contains(contact.endpoint()) {
                     break contact;
                 }
-                snapshot.silent(contact.id());
+                snapshot.set_silent(contact.id());
             };
             let channels = channels.clone();
             Some(async move { (contact.id(), ask(&channels, contact.endpoint(), Some(contact.name()), limits.answer).await) })
@@ -70,9 +70,9 @@ pub async fn explore(
         // Calls under way at the deadline are cancelled with `fan_out`.
         let Ok(Some((id, answer))) = timeout_at(deadline, fan_out.next(&mut calls)).await else { break };
         if let Ok(answer) = answer {
-            waiting.extend(snapshot.answer(answer));
+            pending.extend(snapshot.add_answer(answer));
         }
-        // No word of who answered in its place, if anybody did.
-        snapshot.silent(id);
+        // Has no effect if the answer was its own; another peer may have answered in its place.
+        snapshot.set_silent(id);
     }
 }

@@ -6,7 +6,7 @@ use alphanumeric_sort::compare_str;
 use p2pdi::phrases::counted;
 use peerd::{
     overlay::PeerId,
-    topology::{Reachability, Seen, Snapshot},
+    topology::{Reachability, Snapshot, SnapshotPeer},
 };
 use std::{collections::BTreeMap, f64::consts::TAU, fmt::Write as _};
 
@@ -23,8 +23,8 @@ fn places(snapshot: &Snapshot) -> BTreeMap<PeerId, usize> {
     snapshot.peers().keys().enumerate().map(|(place, id)| (*id, place)).collect()
 }
 
-fn answered(seen: &Seen) -> bool {
-    matches!(seen.standing, Reachability::Answers { .. })
+fn answered(peer: &SnapshotPeer) -> bool {
+    matches!(peer.reachability, Reachability::Answers { .. })
 }
 
 pub(super) fn text(snapshot: &Snapshot) -> String {
@@ -133,18 +133,18 @@ mod tests {
 
     #[test]
     fn a_peer_alone_is_one_peer() {
-        let mut snapshot = Snapshot::with_room_for(10);
-        snapshot.answer(ListPeersResponse { peer: contact(1, "A"), ..Default::default() });
+        let mut snapshot = Snapshot::with_capacity(10);
+        snapshot.add_answer(ListPeersResponse { peer: contact(1, "A"), ..Default::default() });
         assert_eq!(text(&snapshot).lines().last(), Some("1 peer, 0 links"));
         assert!(svg(&snapshot).contains("<title>1 peer, 0 links</title>"));
     }
 
     fn snapshot() -> Snapshot {
-        let mut snapshot = Snapshot::with_room_for(10);
+        let mut snapshot = Snapshot::with_capacity(10);
         let neighbours =
             [(2, "B"), (3, "C"), (4, "<script>\"")].map(|(id, name)| Neighbour { peer: contact(id, name), outgoing: true });
-        snapshot.answer(ListPeersResponse { peer: contact(1, "A"), neighbours: neighbours.into(), ..Default::default() });
-        snapshot.answer(ListPeersResponse { peer: contact(2, "B"), ..Default::default() });
+        snapshot.add_answer(ListPeersResponse { peer: contact(1, "A"), neighbours: neighbours.into(), ..Default::default() });
+        snapshot.add_answer(ListPeersResponse { peer: contact(2, "B"), ..Default::default() });
         snapshot
     }
 
