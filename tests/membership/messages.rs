@@ -52,7 +52,7 @@ async fn whoever_answers_at_an_address_does_not_pass_for_the_receiver() {
         .await;
         let status = whisper(&a, name).await.unwrap_err();
         assert_eq!(Reason::of(&status), Some(Reason::NoRoute), "{status:?}");
-        assert!(status.message().contains("somebody else answers"), "{}", status.message());
+        assert!(status.message().contains("another peer answers"), "{}", status.message());
     }
     let right = Holder::claiming("Wanted-5").await;
     let request = RegisterRequest { name: "wanted-5".into(), endpoint: right.address.to_string(), ..Default::default() };

@@ -1,4 +1,4 @@
-//! Where messages for this peer arrive, whichever way they came.
+//! Delivers messages to this peer, whichever way they arrived.
 
 use super::{
     kind::MessageKind,
@@ -11,47 +11,47 @@ use p2pdi::{contact::Contact, field::is_terminal_control, name::NAME_MAX_BYTES, 
 use std::{sync::Arc, time::SystemTime};
 use tokio::{sync::oneshot, time::timeout};
 
-/// Takes messages for this peer.
+/// Delivers messages to this peer's inbox and handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalDelivery {
     me: Contact,
     inbox: Arc<Inbox>,
 }
 
-/// What became of a message, as its receiver says.
+/// The confirmation of a receiver that it has a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// Who has it.
+    /// Name of the receiver.
     pub by: String,
-    /// Peers that passed it on.
+    /// Peers that forwarded the message.
     pub hops: u32,
-    /// What the receiver answers at once.
+    /// The reply of the receiver's handler, if it was ready within [`REPLY_TIMEOUT`].
     pub reply: Reply,
 }
 
-/// A message that was taken, and may still be answered.
+/// A delivered message whose handler may still reply.
 #[derive(Debug)]
 pub struct PendingReply {
     delivered: Delivered,
-    /// The handler of its kind has the word.
-    answered: Option<oneshot::Receiver<Reply>>,
+    /// Receives the reply of a handler; `None` if there will be no more.
+    reply: Option<oneshot::Receiver<Reply>>,
 }
 
 impl PendingReply {
-    /// What became of the message, where that is known at once; otherwise the receipt again, to wait with.
+    /// The confirmation, if no handler will reply.
     ///
     /// # Errors
-    /// When a handler has not yet answered.
+    /// The pending reply itself, if a handler may still reply: use [`PendingReply::wait`].
     pub fn at_once(self) -> Result<Delivered, Self> {
-        if self.answered.is_none() { Ok(self.delivered) } else { Err(self) }
+        if self.reply.is_none() { Ok(self.delivered) } else { Err(self) }
     }
 
-    /// Waits for the handler's answer, for at most [`REPLY_TIMEOUT`].
+    /// Waits for the handler's reply, for at most [`REPLY_TIMEOUT`].
     pub async fn wait(self) -> Delivered {
-        let Self { mut delivered, answered } = self;
-        if let Some(answered) = answered
-            // Too late, panicked, or the message was pushed out before its turn: it is delivered all the same.
-            && let Ok(Ok(reply)) = timeout(REPLY_TIMEOUT, answered).await
+        let Self { mut delivered, reply } = self;
+        if let Some(reply) = reply
+            // If the handler is late or panics, or the inbox dropped the message before its turn, it still counts as delivered.
+            && let Ok(Ok(reply)) = timeout(REPLY_TIMEOUT, reply).await
         {
             delivered.reply = reply;
         }
@@ -65,31 +65,31 @@ impl LocalDelivery {
         Self { me, inbox }
     }
 
-    /// Takes a message to this peer. A PING is answered and not shown.
+    /// Delivers a message to this peer. A PING is answered here and does not reach the inbox.
     pub fn whisper(&self, whisper: Whisper) -> PendingReply {
         let Whisper { kind, body, from, hops, message_id, .. } = whisper;
         tracing::debug!(from, %kind, bytes = body.len(), "message received");
-        let (mut reply, mut answered) = (Reply::default(), None);
+        let (mut reply, mut pending) = (Reply::default(), None);
         if kind.as_str() == KIND_PING {
             reply = Reply::new(KIND_PONG, self.me.endpoint().to_string());
         } else {
             let message = Message { from, kind, body, received_at: SystemTime::now(), broadcast: false, hops };
             match self.inbox.deliver(message, &message_id) {
-                DeliveryOutcome::Kept | DeliveryOutcome::Again => {}
-                DeliveryOutcome::Handled(receiver) => answered = Some(receiver),
+                DeliveryOutcome::Kept | DeliveryOutcome::Duplicate => {}
+                DeliveryOutcome::Handled(receiver) => pending = Some(receiver),
                 DeliveryOutcome::Unclaimed => reply = Reply::new(KIND_UNCLAIMED, ""),
             }
         }
-        PendingReply { delivered: Delivered { by: self.me.name().to_string(), hops, reply }, answered }
+        PendingReply { delivered: Delivered { by: self.me.name().to_string(), hops, reply }, reply: pending }
     }
 
-    /// Takes a message to all peers; each comes once.
+    /// Delivers a message to all peers. The overlay passes each broadcast once.
     pub fn broadcast(&self, from: &str, kind: &str, body: Bytes, hops: u32) {
         let Ok(kind) = kind.parse::<MessageKind>() else {
-            tracing::debug!(from, "a broadcast of a kind that cannot be");
+            tracing::debug!(from, "dropping a broadcast with an invalid kind");
             return;
         };
-        // To be acknowledged, not shown: how peers are counted.
+        // A broadcast PING only counts peers: it is acknowledged, and does not reach the inbox.
         if kind.as_str() == KIND_PING {
             return;
         }

@@ -1,7 +1,7 @@
-//! What a program does with messages of one kind as they come, and what it answers.
+//! Handlers: functions of a program that are called with each message of one kind, and may reply.
 //!
-//! Each handler has a task that reads the inbox at its own pace, like any other listener: a slow one holds nobody up, and what is pushed out
-//! before its turn is counted and logged. A handler handles one message at a time, in the order they came.
+//! Each handler has a task that reads the inbox at its own pace, like any other subscriber: a slow one delays nobody, and messages that the
+//! inbox drops before their turn are counted and logged. A handler gets one message at a time, in order of arrival.
 
 use super::{
     kind::MessageKind,
@@ -25,9 +25,9 @@ use tokio_util::{
 };
 use tonic::Status;
 
-/// How long a handler may take for one message before it is given up and the next one has its turn. A guess: past it, it hangs.
+/// How long a handler may take for one message; then the call is cancelled, and the next message handled. A guess: by then it hangs.
 const HANDLING_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a handler may go on when the peer stops.
+/// How long a handler may run on when the peer stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Handling = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -51,16 +51,16 @@ impl fmt::Debug for Handlers {
 }
 
 impl Handlers {
-    /// None yet; those that come read `inbox`.
+    /// No handlers yet; those that are added read `inbox`.
     pub fn new(inbox: Arc<Inbox>) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Self(Arc::new(Shared { inbox, handlers: Mutex::default(), tasks, stop }))
     }
 
-    /// Calls `handler` with each message of `kind` from now on, in the place of an earlier handler. Its task runs on `runtime`.
+    /// Calls `handler` with each message of `kind` from now on; it replaces an earlier handler. Its task runs on `runtime`.
     ///
     /// # Errors
-    /// When as many listen to the inbox as may.
+    /// When the inbox has as many subscriptions as it accepts.
     pub fn on<F, R>(
         &self,
         kind: MessageKind,
@@ -86,23 +86,23 @@ impl Handlers {
             }
             handlers.insert(kind, handler)
         };
-        // Without the lock: what it holds may be a handle of this peer.
+        // Dropped without the lock: the handler may own a handle of this peer.
         drop(replaced);
         Ok(())
     }
 
-    /// No handler gets another message, and all are forgotten, with what they hold.
+    /// Removes all handlers; none gets another message.
     pub fn stop(&self) {
-        let forgotten = {
+        let removed = {
             let mut handlers = self.0.handlers();
             self.0.stop.cancel();
             std::mem::take(&mut *handlers)
         };
-        // Without the lock: what they hold may be a handle of this peer.
-        drop(forgotten);
+        // Dropped without the lock: handlers may own a handle of this peer.
+        drop(removed);
     }
 
-    /// Waits until `stop`, then until the messages under way are handled, or given up.
+    /// Waits until `stop`, then until the messages being handled are done or cancelled.
     pub async fn run(self, stop: CancellationToken) {
         stop.cancelled().await;
         self.stop();
@@ -116,7 +116,7 @@ impl Shared {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One handler's task.
+    /// The task of one handler.
     async fn run(self: Arc<Self>, kind: MessageKind, mut subscription: Subscription) {
         loop {
             let next = tokio::select! {
@@ -124,22 +124,22 @@ impl Shared {
                 () = self.stop.cancelled() => return,
                 next = subscription.next_to_handle() => next,
             };
-            let Some((message, lost, answer)) = next else { return };
+            let Some((message, lost, sender)) = next else { return };
             if lost > 0 {
-                tracing::warn!(%kind, lost, "a handler is too slow; so many messages, of any kind, were pushed out of the inbox before its turn");
+                tracing::warn!(%kind, lost, "a handler is too slow; the inbox dropped this many messages, of any kind, before its turn");
             }
             let Some(handler) = self.handlers().get(&kind).cloned() else { return };
             if let Some(reply) = self.handle(&kind, handler, message).await
-                && let Some(answer) = answer
+                && let Some(sender) = sender
             {
-                // Whoever sent it may have stopped waiting.
-                let _ = answer.send(reply);
+                // The sender of the message may have stopped waiting.
+                let _ = sender.send(reply);
             }
         }
     }
 
     async fn handle(&self, kind: &MessageKind, handler: Handler, message: Message) -> Option<Reply> {
-        // A task of its own, so that a panic ends that and no more.
+        // In a task of its own, so that a panic ends only this call.
         let mut handling = AbortOnDropHandle::new(tokio::spawn(async move { handler(message).await }));
         let late = async {
             self.stop.cancelled().await;
@@ -154,12 +154,12 @@ impl Shared {
         };
         match handled {
             Ok(Ok(reply)) => reply.check(kind),
-            Ok(Err(panicked)) => {
-                tracing::error!(%kind, error = %panicked, "a handler panicked; the next message is handled again");
+            Ok(Err(error)) => {
+                tracing::error!(%kind, %error, "a handler panicked; it still gets the next message");
                 None
             }
             Err(_) => {
-                tracing::error!(%kind, "a handler took longer than {HANDLING_TIMEOUT:?} for one message and was given up");
+                tracing::error!(%kind, "a handler took longer than {HANDLING_TIMEOUT:?} for one message; the call was cancelled");
                 None
             }
         }
@@ -183,9 +183,9 @@ mod tests {
         inbox.deliver(message, &[])
     }
 
-    async fn answer(inbox: &Inbox, kind: &str, body: &'static str) -> Option<Reply> {
+    async fn reply(inbox: &Inbox, kind: &str, body: &'static str) -> Option<Reply> {
         match deliver(inbox, kind, body) {
-            DeliveryOutcome::Handled(answered) => answered.await.ok(),
+            DeliveryOutcome::Handled(reply) => reply.await.ok(),
             _ => None,
         }
     }
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_that_panics_or_hangs_harms_no_other_and_handles_on() {
+    async fn a_handler_that_panics_or_hangs_delays_no_other_and_gets_the_next_message() {
         tokio::time::pause();
         let (inbox, handlers) = handlers();
         let on = |kind: &str, handler: fn(Message) -> Handling| {
             handlers.on(kind.parse().unwrap(), handler, &Handle::current()).unwrap();
         };
         on("PANICS", |message| {
-            assert_ne!(message.body, "bad", "as it was told to");
+            assert_ne!(message.body, "bad", "the test makes it panic");
             Box::pin(async { Reply::new("FINE", "") })
         });
         on("HANGS", |message| {
@@ -215,30 +215,30 @@ mod tests {
             })
         });
         on("ECHO", |message| Box::pin(async { Reply::new("ECHO", message.body) }));
-        let begun = Instant::now();
-        let DeliveryOutcome::Handled(hanging) = deliver(&inbox, "HANGS", "bad") else { panic!("nobody handles it") };
-        assert_eq!(answer(&inbox, "PANICS", "bad").await, None);
-        assert_eq!(answer(&inbox, "PANICS", "good").await, Some(Reply::new("FINE", "")));
-        assert_eq!(answer(&inbox, "ECHO", "x").await, Some(Reply::new("ECHO", "x")));
-        assert!(begun.elapsed() < HANDLING_TIMEOUT);
+        let started = Instant::now();
+        let DeliveryOutcome::Handled(hanging) = deliver(&inbox, "HANGS", "bad") else { panic!("no handler") };
+        assert_eq!(reply(&inbox, "PANICS", "bad").await, None);
+        assert_eq!(reply(&inbox, "PANICS", "good").await, Some(Reply::new("FINE", "")));
+        assert_eq!(reply(&inbox, "ECHO", "x").await, Some(Reply::new("ECHO", "x")));
+        assert!(started.elapsed() < HANDLING_TIMEOUT);
         assert!(hanging.await.is_err());
-        assert_eq!(begun.elapsed().as_secs(), HANDLING_TIMEOUT.as_secs());
-        assert_eq!(answer(&inbox, "HANGS", "good").await, Some(Reply::new("FINE", "")));
+        assert_eq!(started.elapsed().as_secs(), HANDLING_TIMEOUT.as_secs());
+        assert_eq!(reply(&inbox, "HANGS", "good").await, Some(Reply::new("FINE", "")));
     }
 
     #[tokio::test]
-    async fn a_second_handler_takes_the_place_of_the_first_and_stop_forgets_it() {
+    async fn a_second_handler_replaces_the_first_and_stop_drops_it() {
         let (inbox, handlers) = handlers();
         let held = Arc::new(());
-        for word in ["first", "second"] {
+        for body in ["first", "second"] {
             let held = Arc::clone(&held);
-            let say = move |_| {
+            let handler = move |_| {
                 let _held = Arc::clone(&held);
-                async move { Some(Reply::new("SAID", word)) }
+                async move { Some(Reply::new("SAID", body)) }
             };
-            handlers.on("TEST".parse().unwrap(), say, &Handle::current()).unwrap();
+            handlers.on("TEST".parse().unwrap(), handler, &Handle::current()).unwrap();
         }
-        assert_eq!(answer(&inbox, "TEST", "").await.unwrap().body, "second");
+        assert_eq!(reply(&inbox, "TEST", "").await.unwrap().body, "second");
         let (stop, running) = (CancellationToken::new(), handlers.clone());
         stop.cancel();
         running.run(stop).await;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_handler_is_too_slow_for_is_dropped_and_its_senders_are_told() {
+    async fn messages_that_a_slow_handler_misses_are_dropped_and_their_senders_are_told() {
         let (inbox, handlers) = handlers();
         let (go, gone) = tokio::sync::watch::channel(false);
         let slow = move |_| {
@@ -256,38 +256,38 @@ mod tests {
         };
         handlers.on("SLOW".parse().unwrap(), slow, &Handle::current()).unwrap();
         let deliver = || match deliver(&inbox, "SLOW", "") {
-            DeliveryOutcome::Handled(answered) => answered,
-            _ => panic!("nobody handles it"),
+            DeliveryOutcome::Handled(reply) => reply,
+            _ => panic!("no handler"),
         };
         let first = deliver();
-        // Until it is being handled: then nothing can push it out any more.
+        // Wait until it is being handled: then the inbox cannot drop it any more.
         let is_handled = async {
             while Arc::strong_count(handlers.0.handlers().get(&"SLOW".parse().unwrap()).unwrap()) == 1 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(30), is_handled).await.expect("the first message is handled");
-        let mut waiting: std::collections::VecDeque<_> = (0..1_100).map(|_| deliver()).collect();
+        let mut pending: std::collections::VecDeque<_> = (0..1_100).map(|_| deliver()).collect();
         assert_eq!(inbox.status().dropped, 101);
         go.send_replace(true);
         assert!(first.await.is_ok());
-        for pushed_out in waiting.drain(..100) {
-            assert!(pushed_out.await.is_err());
+        for dropped in pending.drain(..100) {
+            assert!(dropped.await.is_err());
         }
-        for handled in waiting {
+        for handled in pending {
             assert!(handled.await.is_ok());
         }
     }
 
     #[tokio::test]
-    async fn an_answer_that_cannot_be_sent_is_none() {
+    async fn an_invalid_reply_is_dropped() {
         let (inbox, handlers) = handlers();
         let long = |_| async { Reply::new("LONG", vec![0; BODY_MAX_BYTES + 1]) };
         handlers.on("LONG".parse().unwrap(), long, &Handle::current()).unwrap();
         handlers.on("NO-TOKEN".parse().unwrap(), |_| async { Reply::new("two words", "") }, &Handle::current()).unwrap();
         handlers.on("SILENT".parse().unwrap(), |_| async {}, &Handle::current()).unwrap();
         for kind in ["LONG", "NO-TOKEN", "SILENT"] {
-            assert_eq!(answer(&inbox, kind, "").await, None, "{kind}");
+            assert_eq!(reply(&inbox, kind, "").await, None, "{kind}");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What a message is, in one token.
+//! The kind of a message: one token.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::field::{InvalidField, Quoted};
 use std::{fmt, str::FromStr};
 
-/// The kind of a message that says none.
+/// The kind of a message without one.
 pub const KIND_DEFAULT: &str = "text";
-/// Longest kind, in bytes: a word, not a message.
+/// Longest kind, in bytes: it is a word, not a text.
 pub(super) const KIND_MAX_BYTES: usize = 64;
 
-/// Letters, digits, `.`, `_` and `-`.
+/// A token of letters, digits, `.`, `_` and `-`, at most 64 bytes long.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MessageKind(Box<str>);
 
@@ -20,7 +20,7 @@ impl MessageKind {
         &self.0
     }
 
-    /// Whether it is that of a message that says none.
+    /// Whether it is [`KIND_DEFAULT`].
     pub fn is_default(&self) -> bool {
         &*self.0 == KIND_DEFAULT
     }

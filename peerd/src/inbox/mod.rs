@@ -1,4 +1,4 @@
-//! What this peer receives: the inbox, the handlers of its messages, and what a sender hears of the delivery.
+//! Messages that this peer receives: the inbox, the handlers of messages, and the replies to senders.
 
 mod delivery;
 mod handlers;

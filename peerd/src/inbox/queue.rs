@@ -1,4 +1,4 @@
-//! The messages that came, the latest of them, and who listens.
+//! The inbox: a bounded queue of received messages, and its subscriptions.
 
 use super::{kind::MessageKind, reply::Reply, seen::Seen};
 use bytes::Bytes;
@@ -17,60 +17,60 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-/// Most messages kept; the oldest goes first.
+/// Most messages kept; one more drops the oldest. A guess: more than a person reads.
 const MESSAGES_MAX: usize = 1_000;
-/// Most bytes of bodies kept: a flood of the longest messages stays within it.
+/// Most bytes of bodies kept, so that many of the longest messages do not use much memory.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Subscriptions at once: twice what it is measured with (`benches/mesh`). One that is not read holds some 100 KiB in its stream.
+/// Subscriptions at once: twice as many as are measured (`benches/mesh`). One that is not read holds some 100 KiB in its stream.
 const SUBSCRIPTIONS_MAX: usize = 2_000;
-/// Asks whether a peer is there, from peer to peer.
+/// Kind of a message that checks whether a peer answers.
 pub const KIND_PING: &str = "PING";
-/// Answers [`KIND_PING`].
+/// Kind of the reply to [`KIND_PING`].
 pub const KIND_PONG: &str = "PONG";
-/// Answers a message of a kind that nobody listens for.
+/// Kind of the reply to a message that no handler or subscription wants.
 pub const KIND_UNCLAIMED: &str = "UNCLAIMED";
 
-/// A message that came.
+/// A received message.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// What its sender calls itself.
+    /// The sender's name for itself; not verified.
     pub from: String,
-    /// What it is.
+    /// Its kind.
     pub kind: MessageKind,
-    /// What it says.
+    /// Its content.
     pub body: Bytes,
-    /// When it came.
+    /// When it arrived.
     pub received_at: SystemTime,
-    /// To all peers, not to this one only.
+    /// It was sent to all peers.
     pub broadcast: bool,
-    /// Of a whisper: how many peers passed it on. Of a broadcast: how many links it travelled.
+    /// Of a whisper: peers that forwarded it. Of a broadcast: links it travelled.
     pub hops: u32,
 }
 
 impl Message {
-    /// The body as text that can be shown: what is no UTF-8, and what would steer a terminal, is replaced.
+    /// The body as text that is safe to print: invalid UTF-8 and terminal controls other than newlines are replaced.
     pub fn text(&self) -> String {
-        let steers = |c: char| is_terminal_control(c) && c != '\n';
-        String::from_utf8_lossy(&self.body).chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+        let is_control = |c: char| is_terminal_control(c) && c != '\n';
+        String::from_utf8_lossy(&self.body).chars().map(|c| if is_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
     }
 }
 
-/// What becomes of a message that comes.
+/// What the inbox did with a message.
 pub(super) enum DeliveryOutcome {
-    /// It is kept for whoever listens.
+    /// It is kept for subscribers.
     Kept,
-    /// It is kept, and the handler of its kind may answer it. Ends when the handler gave it up.
+    /// It is kept, and the handler of its kind may reply. The channel closes when no reply will come.
     Handled(oneshot::Receiver<Reply>),
-    /// It came before.
-    Again,
-    /// Nobody listens for messages of its kind: counted and dropped.
+    /// A message with its id arrived before.
+    Duplicate,
+    /// No handler or subscription wants its kind: it is counted and dropped.
     Unclaimed,
 }
 
-/// Bounded; drops the oldest and counts it.
+/// A bounded queue that drops the oldest message, and counts it.
 pub struct Inbox {
     kept: Mutex<Kept>,
-    /// The number of the next message.
+    /// The sequence number of the next message.
     next: watch::Sender<u64>,
     received: Counter,
     dropped: Counter,
@@ -82,19 +82,19 @@ struct Kept {
     messages: VecDeque<Message>,
     bytes: usize,
     received: u64,
-    /// Messages ever kept.
+    /// Messages ever kept: the sequence number of the next one.
     next: u64,
     dropped: u64,
     unclaimed: u64,
     seen: Seen,
     subscriptions: usize,
-    /// How many of them want each kind, and how many all.
+    /// How many subscriptions want each kind, and how many want all.
     wanted: BTreeMap<MessageKind, usize>,
     wanted_all: usize,
-    /// Kinds that a handler may answer.
-    answered: BTreeSet<MessageKind>,
-    /// By a message's number: who waits for what the handler says to it. Goes with its message.
-    answers: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
+    /// Kinds that have a handler.
+    handled: BTreeSet<MessageKind>,
+    /// Senders that wait for a reply, by the sequence number of the message. Removed with the message.
+    replies: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
 }
 
 impl Inbox {
@@ -104,64 +104,65 @@ impl Inbox {
         Self {
             kept: Mutex::default(),
             next: watch::Sender::new(0),
-            received: counter("p2pdi_messages_received_total", "Messages that came"),
-            dropped: counter("p2pdi_messages_dropped_total", "Messages pushed out of the inbox by newer ones"),
-            unclaimed: counter("p2pdi_messages_unclaimed_total", "Messages of a kind that nobody listened for"),
+            received: counter("p2pdi_messages_received_total", "Messages received"),
+            dropped: counter("p2pdi_messages_dropped_total", "Messages dropped from the inbox to make room for newer ones"),
+            unclaimed: counter("p2pdi_messages_unclaimed_total", "Messages of a kind that no handler or subscription wanted"),
         }
     }
 
-    /// Takes a message, unless one with its id came before.
+    /// Adds a message, unless one with its id arrived before.
     pub(super) fn deliver(&self, message: Message, message_id: &[u8]) -> DeliveryOutcome {
         let mut kept = self.kept();
         let wanted = kept.is_wanted(&message.kind);
-        // One that nobody wanted did not arrive: sent again, it may.
-        if wanted && !kept.seen.first(message_id) {
-            return DeliveryOutcome::Again;
+        // The id of an unwanted message is not remembered: sent again, it may be wanted.
+        if wanted && !kept.seen.insert(message_id) {
+            return DeliveryOutcome::Duplicate;
         }
         kept.received += 1;
         self.received.increment(1);
         if !wanted {
             kept.unclaimed += 1;
             self.unclaimed.increment(1);
-            tracing::debug!(kind = %message.kind, "nobody listens for messages of this kind");
+            tracing::debug!(kind = %message.kind, "no handler or subscription wants this kind of message");
             return DeliveryOutcome::Unclaimed;
         }
-        let taken = if !message.broadcast && kept.answered.contains(&message.kind) {
-            let (answer, answered) = oneshot::channel();
+        let outcome = if !message.broadcast && kept.handled.contains(&message.kind) {
+            let (sender, receiver) = oneshot::channel();
             let number = kept.next;
-            kept.answers.insert(number, (message.kind.clone(), answer));
-            DeliveryOutcome::Handled(answered)
+            kept.replies.insert(number, (message.kind.clone(), sender));
+            DeliveryOutcome::Handled(receiver)
         } else {
             DeliveryOutcome::Kept
         };
         kept.keep(message, &self.dropped);
         self.next.send_replace(kept.next);
-        taken
+        outcome
     }
 
-    /// The messages that come from now on, of these kinds or of all.
+    /// Subscribes to messages from now on: of these kinds, or of all if `kinds` is empty.
     ///
     /// # Errors
-    /// When there are as many subscriptions as may be.
+    /// When there are too many subscriptions.
     pub fn subscribe(self: &Arc<Self>, kinds: Vec<MessageKind>) -> Result<Subscription, Status> {
-        self.listen(kinds, false)
+        self.add_subscription(kinds, false)
     }
 
-    /// The messages of one kind from now on, for the one who may answer them.
+    /// Subscribes a handler to messages of one kind from now on.
     pub(super) fn subscribe_handler(self: &Arc<Self>, kind: MessageKind) -> Result<Subscription, Status> {
-        self.listen(vec![kind], true)
+        self.add_subscription(vec![kind], true)
     }
 
-    fn listen(self: &Arc<Self>, kinds: Vec<MessageKind>, answers: bool) -> Result<Subscription, Status> {
+    fn add_subscription(self: &Arc<Self>, kinds: Vec<MessageKind>, is_handler: bool) -> Result<Subscription, Status> {
         let mut kept = self.kept();
         if kept.subscriptions >= SUBSCRIPTIONS_MAX {
-            return Err(Reason::TooManyStreams.status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open; end one of them")));
+            return Err(Reason::TooManyStreams
+                .status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open, which is the limit; close one and try again")));
         }
-        kept.want(&kinds);
-        if answers {
-            kept.answered.extend(kinds.iter().cloned());
+        kept.subscribed(&kinds);
+        if is_handler {
+            kept.handled.extend(kinds.iter().cloned());
         }
-        Ok(Subscription { kinds, answers, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
+        Ok(Subscription { kinds, is_handler, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
     }
 
     /// The latest `count` messages, the newest last.
@@ -191,8 +192,8 @@ impl Kept {
         kind.is_default() || self.wanted_all > 0 || self.wanted.contains_key(kind)
     }
 
-    /// Somebody listens, to these kinds or to all.
-    fn want(&mut self, kinds: &[MessageKind]) {
+    /// Counts a subscription.
+    fn subscribed(&mut self, kinds: &[MessageKind]) {
         self.subscriptions += 1;
         self.wanted_all += usize::from(kinds.is_empty());
         for kind in kinds {
@@ -200,8 +201,8 @@ impl Kept {
         }
     }
 
-    /// One who wanted these does not listen any more.
-    fn want_no_more(&mut self, kinds: &[MessageKind]) {
+    /// Counts the end of a subscription.
+    fn unsubscribed(&mut self, kinds: &[MessageKind]) {
         self.subscriptions -= 1;
         self.wanted_all -= usize::from(kinds.is_empty());
         for kind in kinds {
@@ -222,45 +223,46 @@ impl Kept {
             let Some(oldest) = self.messages.pop_front() else { break };
             self.bytes -= oldest.body.len();
             let number = self.next - self.messages.len() as u64 - 1;
-            self.answers.remove(&number);
+            self.replies.remove(&number);
             self.dropped += 1;
             dropped.increment(1);
         }
     }
 }
 
-/// One listener. It reads the inbox at its own pace and holds nobody up; what was pushed out before it came by is counted.
+/// A subscription reads the inbox at its own pace and delays nobody. Messages dropped before it read them are counted.
 pub struct Subscription {
     kinds: Vec<MessageKind>,
-    /// It is that of a handler.
-    answers: bool,
+    /// It belongs to a handler.
+    is_handler: bool,
     next: u64,
     changes: watch::Receiver<u64>,
     inbox: Arc<Inbox>,
 }
 
 impl Subscription {
-    /// The next message, and how many of any kind were lost before it. Waits for one; `None` when the inbox is gone.
+    /// Waits for the next message. Returns it with the number of messages, of any kind, that were dropped before it; `None` when the inbox
+    /// is gone.
     pub async fn next(&mut self) -> Option<(Message, u64)> {
         let mut lost = 0;
         loop {
             self.changes.borrow_and_update();
-            if let Some(found) = self.look(&mut lost) {
+            if let Some(found) = self.poll(&mut lost) {
                 return Some((found, lost));
             }
             self.changes.changed().await.ok()?;
         }
     }
 
-    /// As [`Subscription::next`], with whoever waits for an answer, if the message is for a handler.
+    /// As [`Subscription::next`], with the channel for the reply, if a sender waits for one.
     pub(super) async fn next_to_handle(&mut self) -> Option<(Message, u64, Option<oneshot::Sender<Reply>>)> {
         let (message, lost) = self.next().await?;
         let number = self.next - 1;
-        let answer = self.inbox.kept().answers.remove(&number);
-        Some((message, lost, answer.map(|(_, answer)| answer)))
+        let reply = self.inbox.kept().replies.remove(&number);
+        Some((message, lost, reply.map(|(_, sender)| sender)))
     }
 
-    fn look(&mut self, lost: &mut u64) -> Option<Message> {
+    fn poll(&mut self, lost: &mut u64) -> Option<Message> {
         let kept = self.inbox.kept();
         let first = kept.next - kept.messages.len() as u64;
         if self.next < first {
@@ -281,11 +283,11 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut kept = self.inbox.kept();
-        kept.want_no_more(&self.kinds);
-        if self.answers {
-            kept.answered.retain(|kind| !self.kinds.contains(kind));
-            // Those it did not come to: nobody answers them any more.
-            kept.answers.retain(|_, (kind, _)| !self.kinds.contains(kind));
+        kept.unsubscribed(&self.kinds);
+        if self.is_handler {
+            kept.handled.retain(|kind| !self.kinds.contains(kind));
+            // Messages it did not read get no reply any more.
+            kept.replies.retain(|_, (kind, _)| !self.kinds.contains(kind));
         }
     }
 }
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_listener_loses_the_oldest_and_holds_nobody_up() {
+    async fn a_slow_subscription_loses_the_oldest_messages_and_delays_nobody() {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
         let (mut slow, mut quick) = (inbox.subscribe(vec![]).unwrap(), inbox.subscribe(vec![]).unwrap());
         for n in 0..MESSAGES_MAX + 7 {
@@ -346,40 +348,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kind_that_nobody_listens_for_is_counted_and_dropped() {
+    async fn a_message_of_an_unwanted_kind_is_counted_and_dropped() {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
         inbox.deliver(message(1, "TEST", 1), &[]);
         assert_eq!((inbox.status().messages, inbox.status().unclaimed), (0, 1));
-        let mut listener = inbox.subscribe(vec!["TEST".parse().unwrap()]).unwrap();
+        let mut subscription = inbox.subscribe(vec!["TEST".parse().unwrap()]).unwrap();
         inbox.deliver(message(2, "text", 1), &[]);
         inbox.deliver(message(3, "TEST", 1), &[]);
-        assert_eq!(listener.next().await.unwrap().0.from, "3");
-        drop(listener);
+        assert_eq!(subscription.next().await.unwrap().0.from, "3");
+        drop(subscription);
         inbox.deliver(message(4, "TEST", 1), &[]);
         assert_eq!(inbox.status().unclaimed, 2);
     }
 
     #[test]
-    fn a_message_that_comes_twice_is_shown_once() {
+    fn a_message_that_arrives_twice_is_kept_once() {
         let inbox = Inbox::new(&Metrics::default());
         assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), DeliveryOutcome::Kept));
-        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), DeliveryOutcome::Again));
+        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), DeliveryOutcome::Duplicate));
         assert_eq!(inbox.status().received, 1);
     }
 
     #[tokio::test]
-    async fn who_waits_for_an_answer_is_told_when_the_message_is_pushed_out_or_the_handler_gone() {
+    async fn a_sender_stops_waiting_when_its_message_is_dropped_or_the_handler_is_gone() {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
         let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
         let deliver = |from, kind| match inbox.deliver(message(from, kind, 1), &[]) {
-            DeliveryOutcome::Handled(answered) => Some(answered),
+            DeliveryOutcome::Handled(reply) => Some(reply),
             _ => None,
         };
         let (first, second) = (deliver(1, "TEST").unwrap(), deliver(2, "TEST").unwrap());
         assert!(deliver(3, "").is_none());
-        let (heard, lost, answer) = handler.next_to_handle().await.unwrap();
-        assert_eq!((heard.from.as_str(), lost), ("1", 0));
-        answer.unwrap().send(Reply::new("ECHO", "x")).unwrap();
+        let (read, lost, reply) = handler.next_to_handle().await.unwrap();
+        assert_eq!((read.from.as_str(), lost), ("1", 0));
+        reply.unwrap().send(Reply::new("ECHO", "x")).unwrap();
         assert_eq!(first.await.unwrap().kind, "ECHO");
         for n in 0..MESSAGES_MAX {
             deliver(n, "");
@@ -389,6 +391,6 @@ mod tests {
         drop(handler);
         assert!(third.await.is_err());
         assert!(matches!(inbox.deliver(message(5, "TEST", 1), &[]), DeliveryOutcome::Unclaimed));
-        assert_eq!(inbox.kept().answers.len(), 0);
+        assert_eq!(inbox.kept().replies.len(), 0);
     }
 }

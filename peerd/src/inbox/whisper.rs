@@ -10,23 +10,23 @@ use p2pdi::{
 };
 use tonic::Status;
 
-/// Longest body, in bytes: larger things are documents.
+/// Longest body, in bytes: larger content is shared as a document.
 pub const BODY_MAX_BYTES: usize = 256 * 1024;
 
-/// A whisper, checked.
+/// A valid whisper.
 #[derive(Debug, Clone)]
 pub struct Whisper {
-    /// Who it is for.
+    /// The receiver.
     pub to: PeerName,
-    /// What it is.
+    /// Its kind.
     pub kind: MessageKind,
-    /// What it says.
+    /// Its content.
     pub body: Bytes,
-    /// The sender, as it calls itself.
+    /// The sender's name for itself; not verified.
     pub from: String,
-    /// Peers that passed it on.
+    /// Peers that forwarded it.
     pub hops: u32,
-    /// 16 bytes, or none.
+    /// 16 bytes, or empty.
     pub message_id: Bytes,
 }
 
@@ -37,7 +37,14 @@ impl TryFrom<WhisperRequest> for Whisper {
         let to = request.to.parse::<PeerName>().map_err(|error| error.in_field("to"))?;
         let kind = request.kind.parse()?;
         if request.from.len() > NAME_MAX_BYTES || request.from.chars().any(is_terminal_control) {
-            return Err(InvalidField::new("from", format!("{} is no name a sender can have", Quoted(&request.from))).into());
+            return Err(InvalidField::new(
+                "from",
+                format!(
+                    "{} is not a valid sender; give a name of at most {NAME_MAX_BYTES} bytes without control characters",
+                    Quoted(&request.from)
+                ),
+            )
+            .into());
         }
         if request.body.len() > BODY_MAX_BYTES {
             return Err(Reason::MessageTooLarge.status(format!(
@@ -46,7 +53,7 @@ impl TryFrom<WhisperRequest> for Whisper {
             )));
         }
         if !matches!(request.message_id.len(), 0 | 16) {
-            return Err(InvalidField::new("message_id", "has 16 bytes, or none").into());
+            return Err(InvalidField::new("message_id", "has the wrong length; give 16 bytes, or none").into());
         }
         let WhisperRequest { body, from, hops, message_id, .. } = request;
         Ok(Self { to, kind, body, from, hops, message_id })

@@ -1,4 +1,4 @@
-//! Messages to other peers: one to a named peer, by whichever way reaches it.
+//! Messages to a named peer, along whichever way reaches it.
 
 mod router;
 
