@@ -1,7 +1,7 @@
-//! How long a share needs to index its folder: the first time, and from its cache. Beside it, in the same run and with the same
-//! warm page cache, what a plain program needs: reading and hashing every file on one thread, and only looking at each.
+//! Time to index a folder: without a cache and with one. For comparison, in the same run and with the same warm page cache: reading and
+//! hashing every file on one thread, and reading only the metadata of every file.
 //!
-//! `cargo bench --bench index -- [--json]`. `P2PDI_RFC_DIR` names a folder of RFC texts, else `testdata/rfc` is taken.
+//! `cargo bench --bench index -- [--json]`. `P2PDI_RFC_DIR` is a folder of RFC texts; the default is `testdata/rfc`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for developers")]
 
@@ -28,7 +28,7 @@ struct Figures {
     first_ms: f64,
     cached_ms: f64,
     read_and_hash_ms: f64,
-    look_ms: f64,
+    stat_ms: f64,
 }
 
 fn main() {
@@ -44,8 +44,8 @@ fn main() {
             serde_json::json!({
                 "name": f.name, "files": f.files, "bytes": f.bytes,
                 "first_ms": f.first_ms, "cached_ms": f.cached_ms,
-                "yardstick_read_and_hash_one_thread_ms": f.read_and_hash_ms, "yardstick_look_ms": f.look_ms,
-                "first_ratio": f.first_ms / f.read_and_hash_ms, "cached_ratio": f.cached_ms / f.look_ms,
+                "yardstick_read_and_hash_one_thread_ms": f.read_and_hash_ms, "yardstick_stat_ms": f.stat_ms,
+                "first_ratio": f.first_ms / f.read_and_hash_ms, "cached_ratio": f.cached_ms / f.stat_ms,
             })
         });
         println!("{}", serde_json::Value::from_iter(rows));
@@ -60,10 +60,10 @@ fn main() {
             f.read_and_hash_ms
         );
         println!(
-            "  index from cache {:8.1} ms   {:.2} x looking at every file ({:.1} ms)",
+            "  index from cache {:8.1} ms   {:.2} x reading the metadata of every file ({:.1} ms)",
             f.cached_ms,
-            f.cached_ms / f.look_ms,
-            f.look_ms
+            f.cached_ms / f.stat_ms,
+            f.stat_ms
         );
     }
 }
@@ -83,7 +83,7 @@ fn measure(name: &'static str, folder: &Path, scratch: &Path) -> Figures {
     };
     hash().unwrap();
     let read_and_hash_ms = median(|| hash().unwrap());
-    let look_ms = median(|| visit(folder, &mut |path| std::hint::black_box(path.symlink_metadata()).map(|_| ())).unwrap());
+    let stat_ms = median(|| visit(folder, &mut |path| std::hint::black_box(path.symlink_metadata()).map(|_| ())).unwrap());
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let state = scratch.join(name);
@@ -95,22 +95,22 @@ fn measure(name: &'static str, folder: &Path, scratch: &Path) -> Figures {
         let stop = CancellationToken::new();
         let task = runtime.spawn(indexer.run(stop.clone()));
         runtime.block_on(share.settled());
-        let took = started.elapsed();
+        let elapsed = started.elapsed();
         stop.cancel();
         runtime.block_on(task).unwrap();
-        (took, share.index().len(), share.progress().borrow().hashed_bytes)
+        (elapsed, share.index().len(), share.progress().borrow().hashed_bytes)
     };
     let (mut firsts, mut cached) = (Vec::new(), Vec::new());
     for repeat in 0..REPEATS {
         let state = state.with_extension(repeat.to_string());
-        let (took, found, hashed) = index(&state);
+        let (elapsed, found, hashed) = index(&state);
         assert_eq!((found, hashed), (files, bytes), "everything is indexed");
-        firsts.push(took);
-        let (took, found, hashed) = index(&state);
+        firsts.push(elapsed);
+        let (elapsed, found, hashed) = index(&state);
         assert_eq!((found, hashed), (files, 0), "nothing is hashed again");
-        cached.push(took);
+        cached.push(elapsed);
     }
-    Figures { name, files, bytes, first_ms: middle(firsts), cached_ms: middle(cached), read_and_hash_ms, look_ms }
+    Figures { name, files, bytes, first_ms: middle(firsts), cached_ms: middle(cached), read_and_hash_ms, stat_ms }
 }
 
 fn median(mut run: impl FnMut()) -> f64 {
@@ -138,7 +138,7 @@ fn visit(folder: &Path, file: &mut impl FnMut(&Path) -> io::Result<()>) -> io::R
     Ok(())
 }
 
-/// Files of up to 40 KB that were finished an hour ago.
+/// Files of up to 40 KB that were last modified an hour ago.
 fn generate(folder: &Path) -> io::Result<()> {
     let line = b"The quick brown fox jumps over the lazy dog, and the dog writes a request for comments.\n";
     let text = line.repeat(GENERATED_MAX_BYTES / line.len() + 1);

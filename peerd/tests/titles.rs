@@ -1,9 +1,9 @@
-//! The titles of whole documents: of every layout that the RFC series has had, of documents that
-//! are no RFCs, and of bytes that are no documents.
+//! Titles of whole documents: of every layout in the RFC series, of other documents, and of bytes that
+//! are not text.
 //!
-//! `rfc-titles.tsv` holds what a person reads off the pages of 299 RFCs: number, tab, title, in
-//! the page's own spelling and case, a title's lines joined with single spaces. A memo whose page
-//! shows no title has its file name there. Few of these RFCs are in the repository; point
+//! `rfc-titles.tsv` has the titles of 299 RFCs as a person reads them on the page: number, tab, title, in
+//! the page's spelling and case, with a title's lines joined by single spaces. For a memo without a
+//! title on its page it has the file name. Few of these RFCs are in the repository; point
 //! `P2PDI_RFC_DIR` at a folder with more of them (`rfc48.txt`, ...) to check them all.
 
 #![allow(
@@ -11,7 +11,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a test that cannot read its files cannot go on"
+    reason = "a test that cannot read its files fails"
 )]
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ fn expected() -> BTreeMap<u32, &'static str> {
         .collect()
 }
 
-/// Checks every RFC in `folder` that `rfc-titles.tsv` knows; returns how many there were.
+/// Checks every RFC in `folder` that is in `rfc-titles.tsv`; returns how many there were.
 fn check_folder(folder: &Path) -> usize {
     let expected = expected();
     let mut checked = 0;
@@ -65,7 +65,7 @@ fn check_folder(folder: &Path) -> usize {
 }
 
 #[test]
-fn the_memos_in_the_repository_go_by_the_titles_on_their_pages() {
+fn rfcs_in_the_repository_get_the_titles_on_their_pages() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/rfc");
     if !folder.is_dir() {
         println!("skipped: no folder {}", folder.display());
@@ -75,7 +75,7 @@ fn the_memos_in_the_repository_go_by_the_titles_on_their_pages() {
 }
 
 #[test]
-fn every_memo_of_a_larger_collection_goes_by_the_title_on_its_page() {
+fn rfcs_of_a_larger_collection_get_the_titles_on_their_pages() {
     let Some(folder) = std::env::var_os("P2PDI_RFC_DIR") else {
         println!("skipped: P2PDI_RFC_DIR is unset; it names a folder of RFCs (rfc48.txt, ...)");
         return;
@@ -85,7 +85,7 @@ fn every_memo_of_a_larger_collection_goes_by_the_title_on_its_page() {
     assert!(checked > 0, "no known RFC in {}", folder.display());
 }
 
-/// A line with `left` at the margin and `right` flush right, as RFC headers are set.
+/// A line with `left` at the margin and `right` flush right, as in RFC headers.
 fn columns(left: &str, right: &str) -> String {
     let gap = 72_usize.saturating_sub(left.len() + right.len()).max(1);
     format!("{left}{}{right}\n", " ".repeat(gap))
@@ -110,7 +110,7 @@ fn header(number: u32) -> String {
 fn below_header(body: &str, want: &str) {
     let memo = format!("\n\n{}{body}{BODY}", header(400));
     assert_eq!(title("rfc400.txt", memo.as_bytes()), want, "{memo}");
-    assert_eq!(title("mail.txt", memo.as_bytes()), want, "whatever the file is called");
+    assert_eq!(title("mail.txt", memo.as_bytes()), want, "under any file name");
 }
 
 /// Asserts the title of a whole memo.
@@ -120,7 +120,7 @@ fn whole(memo: &str, want: &str) {
 }
 
 #[test]
-fn a_title_may_take_one_line_or_many() {
+fn a_title_has_one_or_more_lines() {
     below_header(&centred("Mail and Its Uses"), "Mail and Its Uses");
     below_header(
         &(centred("Mail and Its Uses")
@@ -137,7 +137,7 @@ fn a_title_may_take_one_line_or_many() {
 }
 
 #[test]
-fn a_title_may_be_underlined_or_letterspaced_or_overstruck() {
+fn a_title_can_be_underlined_letterspaced_or_overprinted() {
     below_header(&(centred("MAIL AND ITS USES") + &centred("-----------------")), "MAIL AND ITS USES");
     below_header(&(centred("_________________") + &centred("MAIL AND") + &centred("ITS USES")), "MAIL AND ITS USES");
     below_header(&centred("N E T W O R K   M A I L"), "NETWORK MAIL");
@@ -145,7 +145,7 @@ fn a_title_may_be_underlined_or_letterspaced_or_overstruck() {
 }
 
 #[test]
-fn a_double_spaced_title_is_one() {
+fn a_double_spaced_title_is_one_title() {
     let double = centred("SPECIFICATIONS FOR THE") + "\n" + &centred("NETWORK MAIL PROTOCOL");
     below_header(&double, "SPECIFICATIONS FOR THE NETWORK MAIL PROTOCOL");
     let shouted = centred("MAIL FOR UCSB's") + "\n" + &centred("SIMPLE-MINDED FILE SYSTEM");
@@ -153,7 +153,7 @@ fn a_double_spaced_title_is_one() {
 }
 
 #[test]
-fn what_stands_below_a_title_is_no_part_of_it() {
+fn lines_below_a_title_are_not_part_of_it() {
     let title = centred("Mail and Its Uses");
     for below in [
         centred("<draft-ietf-mail-uses-03.txt>"),
@@ -172,7 +172,7 @@ fn what_stands_below_a_title_is_no_part_of_it() {
 }
 
 #[test]
-fn a_header_may_have_any_shape() {
+fn headers_of_every_layout_are_recognized() {
     for header in [
         columns("NWG/RFC# 400", "JBP 23-JUL-76 36003"),
         "RFC:  400\nIEN: 128\n\n\n".to_owned(),
@@ -199,7 +199,7 @@ fn a_header_may_have_any_shape() {
 }
 
 #[test]
-fn a_title_may_stand_within_the_header() {
+fn a_title_within_the_header_is_found() {
     whole("NWG/RFC# 400              DHC 26-JUN-74 15:50 30899\nMail and Its Uses\n\n\n   The mail.\n", "Mail and Its Uses");
     whole(
         "NWG/RFC 400      Conversations with a Mailman\n\n\n             Edwin W. Meyer, Jr.\n\
@@ -214,7 +214,7 @@ fn a_title_may_stand_within_the_header() {
 }
 
 #[test]
-fn a_title_may_stand_above_the_number_on_a_cover_page() {
+fn a_title_above_the_number_on_a_cover_page_is_found() {
     let cover = centred("THE MAIL GATEWAY")
         + "\n\n\n"
         + &centred("RFC 400")
@@ -228,7 +228,7 @@ fn a_title_may_stand_above_the_number_on_a_cover_page() {
 }
 
 #[test]
-fn a_title_that_names_people_or_places_or_memos_is_still_one() {
+fn a_title_with_names_of_people_places_or_memos_is_a_title() {
     for title in [
         "U.S. Department of Mail Security Options",
         "Ames Mail Facilities at Ames Research Center",
@@ -250,14 +250,14 @@ fn a_title_that_names_people_or_places_or_memos_is_still_one() {
 }
 
 #[test]
-fn a_memo_without_a_title_on_its_first_page_goes_by_its_running_head() {
+fn a_memo_without_a_title_on_its_first_page_gets_the_title_of_its_running_head() {
     let memo =
         format!("{}\x0cRFC 400               Mail Without a Title                July 1972\n\nMore.\n", header(400) + BODY);
     whole(&memo, "Mail Without a Title");
 }
 
 #[test]
-fn a_memo_without_a_title_goes_by_its_file_name() {
+fn a_memo_without_a_title_gets_its_file_name() {
     for body in [
         "It is suggested that link 1 be used for control\nand link 0 for mail.\n",
         "Dear Colleague,\n\n   The mail is late.\n",
@@ -276,7 +276,7 @@ fn below_named(body: &str) {
 }
 
 #[test]
-fn an_rfc_in_html_or_xml_goes_by_its_title_element() {
+fn an_rfc_in_html_or_xml_gets_its_title_element() {
     for page in [
         "<!DOCTYPE html>\n<html><head><title>RFC 400: Mail &amp; Its\n   Uses</title>",
         "<html><head><TITLE>RFC 400 - Mail &amp; Its Uses</TITLE></head>",
@@ -289,7 +289,7 @@ fn an_rfc_in_html_or_xml_goes_by_its_title_element() {
 }
 
 #[test]
-fn a_document_that_is_no_rfc_goes_by_its_own_heading_or_its_file_name() {
+fn other_documents_get_their_heading_or_their_file_name() {
     assert_eq!(title("docs/a.md", b"\n# Mail and Its Uses\n\ntext"), "Mail and Its Uses");
     assert_eq!(title("docs/a.md", b"no heading"), "a.md");
     assert_eq!(title("page.htm", b"<html><head><title>Mail</title>"), "Mail");
@@ -307,7 +307,7 @@ fn a_document_that_is_no_rfc_goes_by_its_own_heading_or_its_file_name() {
 }
 
 #[test]
-fn a_title_is_bounded_and_shows_only_what_is_seen() {
+fn a_title_is_bounded_and_has_only_visible_characters() {
     let long = header(400) + &centred(&"é".repeat(300));
     let cut = title("rfc400.txt", long.as_bytes());
     assert_eq!(cut, "é".repeat(TITLE_MAX_BYTES / 2));
@@ -318,7 +318,7 @@ fn a_title_is_bounded_and_shows_only_what_is_seen() {
 }
 
 #[test]
-fn an_old_memo_in_latin_1_or_with_other_line_ends_is_read_alike() {
+fn encodings_and_line_endings_do_not_change_the_title() {
     let memo = header(400) + &centred("Mail and Its Uses") + BODY;
     let latin_1 = [memo.as_bytes(), b"\n30 \xb5s, d\xe9j\xe0 vu\n"].concat();
     for bytes in [

@@ -9,10 +9,10 @@ use crate::support::{
 use p2pdi::v1::get_rfc_response::Part;
 use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
-/// Changes a file after its first chunk came. Returns what came in all, and how the stream ended.
+/// Changes a file after its first chunk arrived. Returns the original content, the received bytes, and the error that ended the stream.
 async fn served_while(change: impl Fn(&Path)) -> (Vec<u8>, Vec<u8>, Status) {
     let data = support::bytes(4 << 20);
-    // Slow, so that the end is not on its way before the change.
+    // With a rate limit, so that the last bytes are not sent before the change.
     let peer = Peer::configured(&[("doc.bin", &data), SMALL], |config| config.upload_limit = Some(2 << 20)).await;
     let mut stream = peer.client().get_rfc(by_name("doc.bin")).await.unwrap().into_inner();
     let mut got = Vec::new();
@@ -27,7 +27,7 @@ async fn served_while(change: impl Fn(&Path)) -> (Vec<u8>, Vec<u8>, Status) {
                     }
                     got.extend_from_slice(&chunk.data);
                 }
-                Ok(None) => panic!("it ended as if all were well after {} bytes", got.len()),
+                Ok(None) => panic!("it ended without an error after {} bytes", got.len()),
                 Err(status) => break status,
             }
         }
@@ -38,7 +38,7 @@ async fn served_while(change: impl Fn(&Path)) -> (Vec<u8>, Vec<u8>, Status) {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_to_ends_its_streams_and_mixes_no_bytes() {
+async fn writing_to_a_file_ends_its_streams_before_any_changed_byte() {
     let (data, got, ended) = served_while(|path| {
         let file = fs::File::options().write(true).open(path).unwrap();
         file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
@@ -49,7 +49,7 @@ async fn a_file_that_is_written_to_ends_its_streams_and_mixes_no_bytes() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_cut_short_ends_its_streams() {
+async fn truncating_a_file_ends_its_streams() {
     let (data, got, ended) = served_while(|path| {
         fs::File::options().write(true).open(path).unwrap().set_len(10).unwrap();
     })
@@ -59,7 +59,7 @@ async fn a_file_that_is_cut_short_ends_its_streams() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_removed_or_replaced_ends_its_streams() {
+async fn removing_or_replacing_a_file_ends_its_streams() {
     for replace in [false, true] {
         let (data, got, ended) = served_while(|path| {
             fs::remove_file(path).unwrap();
@@ -74,7 +74,7 @@ async fn a_file_that_is_removed_or_replaced_ends_its_streams() {
 }
 
 #[tokio::test]
-async fn a_changed_file_is_offered_anew_and_never_under_its_old_hash() {
+async fn a_changed_file_is_offered_again_and_never_under_its_old_hash() {
     let peer = Peer::sharing(&[("doc", b"old"), SMALL]).await;
     let mut client = peer.client();
     let old = get(&mut client, by_name("doc")).await.unwrap().0.document.unwrap().blake3;
@@ -93,7 +93,7 @@ async fn a_changed_file_is_offered_anew_and_never_under_its_old_hash() {
 }
 
 #[tokio::test]
-async fn a_share_that_vanishes_is_refused_and_served_again_when_it_is_back() {
+async fn a_missing_share_is_refused_and_served_again_when_it_is_back() {
     let data = support::bytes(2 << 20);
     let peer = Peer::configured(&[("doc.bin", &data), SMALL], |config| config.upload_limit = Some(1 << 20)).await;
     let away = peer.folder.path().join("away");
@@ -101,7 +101,7 @@ async fn a_share_that_vanishes_is_refused_and_served_again_when_it_is_back() {
     let mut stream = peer.client().get_rfc(by_name("doc.bin")).await.unwrap().into_inner();
     stream.message().await.unwrap();
     fs::rename(peer.share(), &away).unwrap();
-    // What is open stays open: the bytes are the document's.
+    // An open file stays readable: the bytes are still the document's.
     let mut got = 0;
     while let Some(message) = within("a chunk", stream.message()).await.unwrap() {
         let Some(Part::Chunk(chunk)) = message.part else { panic!("not a chunk") };
@@ -109,7 +109,7 @@ async fn a_share_that_vanishes_is_refused_and_served_again_when_it_is_back() {
         got += chunk.data.len();
     }
     assert_eq!(got, data.len());
-    // What is asked for now is not there.
+    // A new request finds no file.
     let status = get(&mut client, by_name(SMALL.0)).await.unwrap_err();
     assert!(
         matches!(Reason::of(&status), Some(Reason::DocumentChanged | Reason::DocumentUnknown | Reason::DocumentUnreadable)),
@@ -121,7 +121,7 @@ async fn a_share_that_vanishes_is_refused_and_served_again_when_it_is_back() {
     .await;
     refused(get(&mut client, by_name(SMALL.0)).await, Reason::DocumentUnknown);
     fs::rename(&away, peer.share()).unwrap();
-    eventually("the return", async || get(&mut client, by_name(SMALL.0)).await.ok()).await;
+    eventually("the share to be back", async || get(&mut client, by_name(SMALL.0)).await.ok()).await;
     peer.assert_serves(SMALL.0, SMALL.1).await;
     tokio::time::timeout(Duration::from_secs(60), peer.stop()).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Connections that speak something else, nothing, or too much.
+//! Connections that send another protocol, nothing, or too much; and too many connections.
 
 use super::*;
 use crate::support::{
@@ -16,18 +16,18 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What the server says to these bytes until it closes or falls silent.
+/// Sends these bytes and returns what the server sends until it closes the connection or is silent for a second.
 async fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut answer = Vec::new();
-    // It may close before all is written.
+    // The server can close before everything is written.
     let _ = stream.write_all(bytes).await;
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.read_to_end(&mut answer)).await;
     answer
 }
 
 #[tokio::test]
-async fn garbage_is_answered_with_an_error_or_the_end() {
+async fn garbage_is_answered_with_an_error_or_a_closed_connection() {
     let peer = Peer::sharing(&[SMALL]).await;
     let mut preface_and_noise = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     preface_and_noise.extend(support::bytes(4096));
@@ -41,7 +41,7 @@ async fn garbage_is_answered_with_an_error_or_the_end() {
 }
 
 #[tokio::test]
-async fn plain_http_is_answered_in_plain_http() {
+async fn http_1_is_answered_in_http_1() {
     let peer = Peer::sharing(&[SMALL]).await;
     for (request, expected) in [
         ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200"),
@@ -61,7 +61,7 @@ async fn plain_http_is_answered_in_plain_http() {
 }
 
 #[tokio::test]
-async fn a_message_past_the_limit_is_refused() {
+async fn a_message_over_the_size_limit_is_refused() {
     let peer = Peer::sharing(&[SMALL]).await;
     let whisper = WhisperRequest { to: "sharer".into(), body: vec![0; 1 << 20].into(), ..Default::default() };
     let status = within("a refusal", peer.client().whisper(whisper)).await.unwrap_err();
@@ -74,30 +74,30 @@ async fn a_message_past_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_says_where_to_look() {
+async fn an_unknown_method_is_unimplemented_and_the_connection_stays() {
     let peer = Peer::sharing(&[SMALL]).await;
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", peer.address)).unwrap().connect_lazy();
     let mut registry = p2pdi::v1::registry_client::RegistryClient::new(channel.clone());
     let status = registry.p_query(p2pdi::v1::PQueryRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
-    // The same connection goes on.
+    // The same connection still works.
     get(&mut PeerClient::new(channel), by_name(SMALL.0)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_whole_is_closed() {
+async fn a_connection_without_a_complete_request_is_closed() {
     let limit = Duration::from_millis(700);
     let peer = Peer::configured(&[SMALL], |config| config.limits.first_byte = limit).await;
-    let wait = async |said: &'static [u8]| {
+    let wait = async |sent: &'static [u8]| {
         let begun = Instant::now();
         let mut stream = TcpStream::connect(peer.address).await.unwrap();
-        stream.write_all(said).await.unwrap();
+        stream.write_all(sent).await.unwrap();
         let mut answer = Vec::new();
         let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-        assert!(closed.is_ok(), "still open after {said:?}");
+        assert!(closed.is_ok(), "still open after {sent:?}");
         begun.elapsed()
     };
-    // Nothing; one byte; the beginning of an HTTP/2 preface; the beginning of an HTTP/1 request.
+    // Nothing, one byte, part of an HTTP/2 preface, part of an HTTP/1 request.
     let took = tokio::join!(wait(b""), wait(b"P"), wait(b"PRI * HTTP/2.0\r\n"), wait(b"GET / HT"));
     for took in [took.0, took.1, took.2, took.3] {
         assert!(took >= limit, "{took:?}");
@@ -106,7 +106,7 @@ async fn a_connection_that_says_nothing_whole_is_closed() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_at_once_and_a_place_that_is_left_is_free() {
+async fn a_connection_over_the_limit_is_closed_at_once_and_a_closed_one_frees_its_place() {
     let peer = Peer::configured(&[SMALL], |config| config.limits.connections = 2).await;
     let first = TcpStream::connect(peer.address).await.unwrap();
     let mut second = TcpStream::connect(peer.address).await.unwrap();
@@ -114,7 +114,7 @@ async fn one_connection_too_many_is_closed_at_once_and_a_place_that_is_left_is_f
     let mut answer = [0; 12];
     within("an answer", second.read_exact(&mut answer)).await.unwrap();
     let mut third = TcpStream::connect(peer.address).await.unwrap();
-    // Closed, or reset: either way at once.
+    // Closed or reset, at once.
     let refused = within("the end", third.read(&mut answer)).await;
     assert!(!refused.is_ok_and(|bytes| bytes > 0));
     drop(first);

@@ -1,4 +1,4 @@
-//! Many listeners to one inbox, one of which never reads.
+//! Many subscribers of one inbox, one of which never reads.
 
 use super::*;
 use crate::support::{peer::Peer, within};
@@ -6,18 +6,18 @@ use p2pdi::v1::{SubscribeRequest, SubscribeResponse, WhisperRequest, control_cli
 use tokio::sync::mpsc;
 use tonic::{Streaming, transport::Channel};
 
-/// More than one connection carries.
+/// More streams than one connection carries.
 const LISTENERS: usize = 300;
 const CONNECTIONS: usize = 3;
-/// The inbox keeps 4 MiB: a listener that does not read loses many of these.
+/// The inbox keeps 4 MiB, so a subscriber that does not read loses many of these.
 const BULK: usize = 400;
 const BULK_BYTES: usize = 16 * 1024;
-/// So many of them between two messages that everybody wants.
+/// Bulk messages between two messages that all other subscribers want.
 const EVERY: usize = 20;
 
 async fn connected(peer: &Peer) -> ControlClient<Channel> {
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", peer.address)).unwrap();
-    // Small, so that who does not read is soon sent nothing more.
+    // Small windows, so that a stream that is not read stops soon.
     let channel = channel.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
     ControlClient::new(within("a connection", channel.connect()).await.unwrap())
 }
@@ -30,7 +30,7 @@ async fn subscribed(client: &mut ControlClient<Channel>, kinds: &[&str]) -> Stre
 }
 
 #[tokio::test]
-async fn a_listener_that_never_reads_holds_up_none_of_many_and_is_told_what_it_lost() {
+async fn a_subscriber_that_never_reads_delays_no_other_and_learns_how_many_messages_it_lost() {
     let peer = Peer::sharing(&[SMALL]).await;
     let (heard, mut hearing) = mpsc::unbounded_channel();
     for _ in 0..CONNECTIONS {
@@ -55,7 +55,7 @@ async fn a_listener_that_never_reads_holds_up_none_of_many_and_is_told_what_it_l
         if number % EVERY == 0 {
             whisper("text", number.to_string().into_bytes()).await;
             for _ in 0..LISTENERS {
-                let (body, dropped) = within("every listener", hearing.recv()).await.unwrap();
+                let (body, dropped) = within("every subscriber", hearing.recv()).await.unwrap();
                 assert_eq!((body, dropped), (number.to_string().into(), 0));
             }
         }
@@ -65,10 +65,10 @@ async fn a_listener_that_never_reads_holds_up_none_of_many_and_is_told_what_it_l
     assert_eq!((status.received, status.messages + status.dropped, status.unclaimed), (sent, sent, 0), "{status:?}");
     assert!(status.messages <= (4 << 20) as u64 / BULK_BYTES as u64 + (BULK / EVERY) as u64, "{status:?}");
 
-    // What had left for it before, what is still kept, and how many it lost between.
+    // The messages that were already sent to it, those still in the inbox, and the number lost in between.
     let (mut read, mut lost) = (0, 0);
     while read + lost < sent {
-        let response = within("what is left", silent.message()).await.unwrap().unwrap();
+        let response = within("the remaining messages", silent.message()).await.unwrap().unwrap();
         assert!(response.message.is_some());
         read += 1;
         lost += response.dropped;

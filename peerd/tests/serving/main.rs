@@ -1,13 +1,13 @@
-//! A peer's server against callers that ask for the impossible, speak other languages, or do not listen.
+//! A peer's server against callers with invalid requests, callers of other protocols, and callers that do not read.
 //!
-//! Every case ends with the peer serving somebody else.
+//! Every test ends with the peer serving another caller.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
+    reason = "test helpers fail by panicking"
 )]
 
 mod changes;
@@ -26,16 +26,16 @@ use tonic::Status;
 
 const SMALL: (&str, &[u8]) = ("rfc48.txt", b"RFC 48: a possible protocol plateau\n");
 
-/// Asserts that a call was refused for this reason, with its code and words that say what to do.
+/// Asserts that a call was refused for this reason, with the reason's status code, and without paths of this machine in the message.
 #[track_caller]
 fn refused<T>(outcome: Result<T, Status>, reason: Reason) -> Status {
     let Err(status) = outcome else { panic!("not refused, {reason:?} expected") };
     assert_eq!((Reason::of(&status), status.code()), (Some(reason), reason.code()), "{status:?}");
-    assert!(!status.message().contains("/tmp"), "tells a path of this machine: {}", status.message());
+    assert!(!status.message().contains("/tmp"), "contains a path of this machine: {}", status.message());
     status
 }
 
-/// The same, for a field that breaks a rule.
+/// Asserts that a call was refused because of this field.
 #[track_caller]
 fn invalid<T>(outcome: Result<T, Status>, field: &str) -> Status {
     let status = refused(outcome, Reason::InvalidField);

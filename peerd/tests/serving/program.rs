@@ -1,4 +1,4 @@
-//! The real program: its memory, its signals, its folders.
+//! The `peerd` program: memory, signals, folders.
 
 use super::*;
 use crate::support::{
@@ -44,11 +44,11 @@ impl Program {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {line:?}"));
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("it printed {line:?}"));
         Self { address: address.trim().parse().unwrap(), child }
     }
 
-    /// Resident memory now, in bytes, files mapped left aside.
+    /// Resident memory in bytes, without mapped files.
     fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -60,13 +60,13 @@ impl Program {
     }
 
     async fn ended(mut self) -> ExitStatus {
-        eventually("its end", async || self.child.try_wait().unwrap()).await
+        eventually("the end of the program", async || self.child.try_wait().unwrap()).await
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended before.
+        // It can have ended before.
         let _ended = self.child.kill();
         let _status = self.child.wait();
     }
@@ -77,7 +77,7 @@ async fn memory_stays_bounded_while_slow_callers_take_a_large_file() {
     const GIB: u64 = 1 << 30;
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("share")).unwrap();
-    // Takes no room on the disk.
+    // A sparse file takes no space on the disk.
     fs::File::create(folder.path().join("share/sparse.bin")).unwrap().set_len(GIB).unwrap();
     let program = Program::start(folder.path());
     let mut callers: Vec<_> = (0..8).map(|_| client(program.address)).collect();
@@ -95,7 +95,7 @@ async fn memory_stays_bounded_while_slow_callers_take_a_large_file() {
         streams.push(within("an answer", caller.get_rfc(request)).await.unwrap().into_inner());
     }
     let mut most = 0;
-    // Each takes 24 MiB and then rests.
+    // Each reads 24 MiB and then stops.
     for _ in 0..96 {
         for stream in &mut streams {
             let message = within("a chunk", stream.message()).await.unwrap().unwrap();
@@ -118,13 +118,13 @@ async fn a_state_folder_in_use_is_refused_with_a_hint() {
     fs::create_dir(folder.path().join("share")).unwrap();
     let first = Program::start(folder.path());
     let mut second = alone(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let status = eventually("its end", async || second.try_wait().unwrap()).await;
-    let mut said = String::new();
-    second.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("in use by another process") && said.contains("hint: ") && said.contains("--state"), "{said}");
+    let status = eventually("the end of the program", async || second.try_wait().unwrap()).await;
+    let mut output = String::new();
+    second.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("in use by another process") && output.contains("hint: ") && output.contains("--state"), "{output}");
     client(first.address).ping(PingRequest {}).await.unwrap();
-    // A killed one leaves nothing locked, and the next one is the same peer.
+    // A killed process leaves no lock, and the next process has the same peer id.
     let id = client(first.address).ping(PingRequest {}).await.unwrap().into_inner().id;
     drop(first);
     let next = Program::start(folder.path());
@@ -146,7 +146,7 @@ async fn a_signal_lets_streams_finish_and_a_second_one_does_not_wait() {
         within("a header", stream.message()).await.unwrap();
         program.signal(Signal::TERM);
         if twice {
-            // The first one has to be seen, or both are one.
+            // Wait until the first signal is handled, or both count as one.
             eventually("the closed port", async || tokio::net::TcpStream::connect(program.address).await.err()).await;
             program.signal(Signal::INT);
             assert_eq!(program.ended().await.code(), Some(130));
@@ -172,7 +172,7 @@ async fn a_signal_makes_the_peer_leave_its_registry() {
         command.arg("--registry").arg(format!("http://{}", registry.address));
         let program = Program::spawn(command);
         eventually("the registration", async || (registry.registered() == times).then_some(())).await;
-        // The answer may still be on its way to the peer.
+        // The peer can still be waiting for the registry's answer.
         eventually("readiness", async || {
             let status = p2pdi::v1::StatusRequest {};
             let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", program.address)).unwrap();

@@ -1,4 +1,4 @@
-//! What RFCQuery answers from the peer's own share.
+//! RFCQuery on the peer's own share.
 
 use super::*;
 use crate::support::{eventually, peer::Peer, within};
@@ -36,7 +36,7 @@ fn any() -> RfcQueryRequest {
 }
 
 #[tokio::test]
-async fn filters_select_what_fits_all_of_them() {
+async fn a_document_must_match_all_filters() {
     let peer = Peer::sharing(&FILES).await;
     assert_eq!(names(&peer, any()).await, ["notes.txt", "rfc1.txt", "rfc48.txt", "sub/rfc48.html"]);
     assert_eq!(names(&peer, RfcQueryRequest { number: 48, ..any() }).await, ["rfc48.txt", "sub/rfc48.html"]);
@@ -53,7 +53,7 @@ async fn filters_select_what_fits_all_of_them() {
 }
 
 #[tokio::test]
-async fn the_peer_is_the_holder_of_what_it_shares() {
+async fn the_peer_is_the_holder_of_its_own_documents() {
     let peer = Peer::sharing(&FILES).await;
     for holding in query(&peer, any()).await {
         let [holder] = holding.holders.as_slice() else { panic!("{holding:?}") };
@@ -65,13 +65,13 @@ async fn the_peer_is_the_holder_of_what_it_shares() {
 }
 
 #[tokio::test]
-async fn an_unchanged_index_is_said_to_be_unchanged_until_it_changes() {
+async fn an_unchanged_index_is_reported_as_unchanged_until_it_changes() {
     let peer = Peer::sharing(&FILES).await;
     let version = messages(&peer, any()).await.unwrap()[0].version;
     assert_ne!(version, 0);
     let again = messages(&peer, RfcQueryRequest { if_version: version, ..any() }).await.unwrap();
     assert_eq!(again, [RfcQueryResponse { version, unchanged: true, holdings: Vec::new() }]);
-    // Neither a version of the future nor of the past is this one.
+    // Neither an older nor a newer version counts as unchanged.
     for other in [1, version - 1, version + 1, u64::MAX] {
         let answer = messages(&peer, RfcQueryRequest { if_version: other, ..any() }).await.unwrap();
         assert!(!answer[0].unchanged && answer[0].holdings.len() == 4);
@@ -94,7 +94,7 @@ async fn an_empty_answer_is_one_message() {
 }
 
 #[tokio::test]
-async fn many_documents_come_in_batches_of_one_version() {
+async fn many_documents_are_sent_in_batches_of_one_version() {
     const COUNT: usize = 5_000;
     let files: Vec<(String, String)> = (1..=COUNT).map(|n| (format!("rfc{n}.txt"), format!("text {n}"))).collect();
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
@@ -113,7 +113,7 @@ async fn many_documents_come_in_batches_of_one_version() {
 }
 
 #[tokio::test]
-async fn filters_that_cannot_be_are_refused_with_their_field() {
+async fn invalid_filters_are_refused_with_the_field() {
     let peer = Peer::sharing(&FILES).await;
     invalid(messages(&peer, RfcQueryRequest { title: "t".repeat(257), ..any() }).await, "title");
     for name in ["..", "/etc/passwd", "a\\b", "a\0b", &"n".repeat(2000)] {

@@ -1,4 +1,4 @@
-//! What GetRFC answers to every range and every name.
+//! GetRFC with all kinds of ranges and names.
 
 use super::*;
 use crate::support::peer::{Peer, by_name, by_number, get};
@@ -8,7 +8,7 @@ use p2pdi::{
 };
 
 #[tokio::test]
-async fn ranges_inside_up_to_the_end_and_empty_ones_are_served() {
+async fn ranges_within_the_document_are_served() {
     let data = support::bytes(1_000_000);
     let peer = Peer::sharing(&[("doc.bin", &data), SMALL]).await;
     let mut client = peer.client();
@@ -57,7 +57,7 @@ async fn ranges_beyond_the_end_are_refused_with_the_size() {
 }
 
 #[tokio::test]
-async fn an_empty_document_is_a_header() {
+async fn an_empty_document_is_served_as_a_header_only() {
     let peer = Peer::sharing(&[("empty", b"")]).await;
     let (header, data) = get(&mut peer.client(), by_name("empty")).await.unwrap();
     assert_eq!((header.served_length, data.len()), (0, 0));
@@ -67,7 +67,7 @@ async fn an_empty_document_is_a_header() {
 }
 
 #[tokio::test]
-async fn documents_are_found_by_number_name_and_hash_only_where_they_are() {
+async fn documents_are_found_by_number_name_and_hash() {
     let peer = Peer::sharing(&[SMALL]).await;
     let mut client = peer.client();
     let hash =
@@ -88,7 +88,7 @@ async fn documents_are_found_by_number_name_and_hash_only_where_they_are() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_document_is_refused_with_its_field() {
+async fn invalid_selectors_are_refused_with_the_field() {
     let peer = Peer::sharing(&[SMALL]).await;
     let mut client = peer.client();
     invalid(get(&mut client, by_number(0)).await, "number");

@@ -1,4 +1,4 @@
-//! Callers that ask and do not listen.
+//! Callers that do not read the answers, or read them slowly.
 
 use super::*;
 use crate::support::{
@@ -16,11 +16,11 @@ use peerd::{
 use std::{net::Ipv4Addr, time::Duration};
 use tonic::Streaming;
 
-/// Another address of this machine.
+/// A second loopback address.
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Streams whose header was read and nothing more, each on a connection of its own: one that is not read keeps the others
-/// of its connection waiting.
+/// Streams of which only the header is read. Each has its own connection, since a stream that is not read blocks the others of its
+/// connection.
 async fn unread(peer: &Peer, count: usize) -> Vec<Streaming<GetRfcResponse>> {
     unread_from(peer, Ipv4Addr::LOCALHOST, count).await
 }
@@ -41,14 +41,14 @@ async fn uploads(peer: &Peer) -> u32 {
 }
 
 #[tokio::test]
-async fn a_caller_that_stops_reading_holds_up_nobody_and_its_place_is_taken_back() {
+async fn a_caller_that_stops_reading_delays_no_other_and_its_stream_is_ended() {
     let large = support::bytes(8 << 20);
     let peer = Peer::configured(&[("large.bin", &large), SMALL], |config| config.limits.unread = Duration::from_secs(2)).await;
     let mut streams = unread(&peer, 3).await;
     assert_eq!(uploads(&peer).await, 3);
     peer.assert_serves("large.bin", &large).await;
-    eventually("their end", async || (uploads(&peer).await == 0).then_some(())).await;
-    // Who comes back to read is told, after what had arrived.
+    eventually("the end of the uploads", async || (uploads(&peer).await == 0).then_some(())).await;
+    // A caller that reads again gets an error after the bytes that had arrived.
     let ended = within("the end", async {
         loop {
             match streams[0].message().await {
@@ -58,7 +58,7 @@ async fn a_caller_that_stops_reading_holds_up_nobody_and_its_place_is_taken_back
         }
     })
     .await;
-    assert!(ended.is_err(), "a stream that was cut ended as if all were well");
+    assert!(ended.is_err(), "a stream that was cut off ended without an error");
     peer.assert_serves("large.bin", &large).await;
 }
 
@@ -68,7 +68,7 @@ async fn a_caller_that_reads_slowly_is_served_to_the_end() {
     let peer = Peer::configured(&[("large.bin", &large)], |config| config.limits.unread = Duration::from_secs(2)).await;
     let mut stream = peer.client().get_rfc(by_name("large.bin")).await.unwrap().into_inner();
     let mut got = 0;
-    // Twice the limit in all, never the limit at once.
+    // Longer than the limit in total, but no single pause reaches it.
     while let Some(message) = within("a chunk", stream.message()).await.unwrap() {
         if let Some(p2pdi::v1::get_rfc_response::Part::Chunk(chunk)) = message.part {
             got += chunk.data.len();
@@ -79,7 +79,7 @@ async fn a_caller_that_reads_slowly_is_served_to_the_end() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_is_not_taken_for_a_caller_that_does_not_read() {
+async fn a_rate_limit_does_not_count_as_a_caller_that_does_not_read() {
     let large = support::bytes(1 << 20);
     let peer = Peer::configured(&[("large.bin", &large)], |config| {
         config.upload_limit = Some(200 * 1024);
@@ -90,10 +90,10 @@ async fn a_rate_limit_is_not_taken_for_a_caller_that_does_not_read() {
 }
 
 #[tokio::test]
-async fn one_upload_too_many_is_refused_until_one_ends() {
+async fn an_upload_over_the_limit_is_refused_until_one_ends() {
     let large = support::bytes(2 << 20);
     let peer = Peer::sharing(&[("large.bin", &large), SMALL]).await;
-    // Of one address, no more than its share.
+    // The limit of one address.
     let mut streams = unread(&peer, UPLOADS_PER_ADDRESS).await;
     let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
     assert!(status.message().contains("96 documents are sent to your address"), "{}", status.message());
@@ -104,16 +104,16 @@ async fn one_upload_too_many_is_refused_until_one_ends() {
     let mut other = peer.client_from(OTHER.into());
     let status = refused(within("a refusal", get(&mut other, by_name(SMALL.0))).await, Reason::TooManyStreams);
     assert!(status.message().contains("128"), "{}", status.message());
-    // Other calls are answered meanwhile.
+    // Other calls are still answered.
     peer.client().rfc_query(p2pdi::v1::RfcQueryRequest::default()).await.unwrap();
     streams.pop();
-    eventually("a place", async || get(&mut peer.client(), by_name(SMALL.0)).await.ok()).await;
+    eventually("a free place", async || get(&mut peer.client(), by_name(SMALL.0)).await.ok()).await;
     drop((streams, others));
     peer.until_idle().await;
 }
 
 #[tokio::test]
-async fn sixty_four_fetches_of_one_machine_find_a_place() {
+async fn sixty_four_downloads_of_one_machine_are_admitted() {
     let large = support::bytes(2 << 20);
     let peer = Peer::sharing(&[("large.bin", &large), SMALL]).await;
     let streams = unread(&peer, 64).await;
@@ -122,7 +122,7 @@ async fn sixty_four_fetches_of_one_machine_find_a_place() {
 }
 
 #[tokio::test]
-async fn listings_have_places_of_which_one_address_has_a_share() {
+async fn listings_are_limited_in_all_and_per_address() {
     let files: Vec<(String, Vec<u8>)> = (0..3000).map(|n| (format!("{n:0190}.txt"), n.to_string().into_bytes())).collect();
     let borrowed: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
     let peer = Peer::sharing(&borrowed).await;
@@ -137,20 +137,21 @@ async fn listings_have_places_of_which_one_address_has_a_share() {
         within("a batch", stream.message()).await.unwrap().unwrap();
         open.push(stream);
     }
-    for (from, said) in [(Ipv4Addr::LOCALHOST, "24 listings are sent to your address"), (OTHER, "32 listings are being sent")] {
+    for (from, expected) in [(Ipv4Addr::LOCALHOST, "24 listings are sent to your address"), (OTHER, "32 listings are being sent")]
+    {
         let status = refused(listing(from).await, Reason::TooManyStreams);
-        assert!(status.message().contains(said), "{}", status.message());
+        assert!(status.message().contains(expected), "{}", status.message());
     }
-    // Who asks for one document needs none.
+    // A query for one document does not count as a listing.
     let one = RfcQueryRequest { name: files[0].0.clone(), ..RfcQueryRequest::default() };
     let mut found = within("an answer", peer.client().rfc_query(one)).await.unwrap().into_inner();
     assert_eq!(within("one", found.message()).await.unwrap().unwrap().holdings.len(), 1);
     drop(open);
-    eventually("a place", async || listing(OTHER).await.ok()).await;
+    eventually("a free place", async || listing(OTHER).await.ok()).await;
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_leaves_no_upload_behind() {
+async fn a_caller_that_disconnects_leaves_no_upload_behind() {
     let large = support::bytes(8 << 20);
     let peer = Peer::sharing(&[("large.bin", &large)]).await;
     for _ in 0..3 {
@@ -161,7 +162,7 @@ async fn a_caller_that_hangs_up_leaves_no_upload_behind() {
 }
 
 #[tokio::test]
-async fn a_listing_that_nobody_reads_is_given_up() {
+async fn a_listing_that_is_not_read_is_ended() {
     let files: Vec<(String, Vec<u8>)> = (0..3000).map(|n| (format!("{n:0190}.txt"), n.to_string().into_bytes())).collect();
     let borrowed: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
     let peer = Peer::configured(&borrowed, |config| config.limits.unread = Duration::from_secs(1)).await;
@@ -177,7 +178,7 @@ async fn a_listing_that_nobody_reads_is_given_up() {
         }
     })
     .await;
-    assert!(ended.is_err(), "a listing that was cut ended as if all were well");
+    assert!(ended.is_err(), "a listing that was cut off ended without an error");
     let found = within("a listing", listed(&peer)).await;
     assert_eq!(found, 3000);
 }
@@ -194,17 +195,17 @@ async fn listed(peer: &Peer) -> usize {
 async fn a_page_that_is_not_read_is_cut_off() {
     use tokio::io::AsyncWriteExt as _;
     let peer = Peer::configured(&[SMALL], |config| config.limits.unread = Duration::from_secs(1)).await;
-    // Room for little, so that what nobody reads soon stands still.
+    // A small receive buffer, so that a stream that is not read stops soon.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(peer.address).await.unwrap();
     stream.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    // Every message makes the stream tell the latest ones again, up to 400 KB.
+    // Each message makes the page's stream send the latest messages again, up to 400 KB.
     let body = "\u{1f980}".repeat(2_000);
-    eventually("its end", async || {
+    eventually("the closed connection", async || {
         let message = WhisperRequest { to: "sharer".into(), body: body.clone().into(), ..Default::default() };
         peer.client().whisper(message).await.unwrap();
-        // What follows a request waits in the server's buffer; a closed connection takes no more.
+        // Bytes after a request wait in the server's buffer; writing to a closed connection fails.
         stream.write_all(b" ").await.is_err().then_some(())
     })
     .await;

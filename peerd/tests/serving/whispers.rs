@@ -1,4 +1,4 @@
-//! Messages to this peer, to nobody, and what is no message.
+//! Whispers to this peer and to unknown peers, and invalid whispers.
 
 use super::*;
 use crate::support::{peer::Peer, within};
@@ -13,7 +13,7 @@ async fn whisper(peer: &Peer, request: WhisperRequest) -> Result<WhisperResponse
 }
 
 #[tokio::test]
-async fn a_message_for_the_peer_itself_is_in_its_inbox() {
+async fn a_message_for_the_peer_itself_is_put_in_its_inbox() {
     let peer = Peer::sharing(&[]).await;
     let ping = whisper(&peer, WhisperRequest { kind: "PING".into(), ..to("sharer") }).await.unwrap();
     assert_eq!((ping.reply_kind.as_str(), &ping.reply[..]), ("PONG", peer.address.to_string().as_bytes()));
@@ -22,15 +22,15 @@ async fn a_message_for_the_peer_itself_is_in_its_inbox() {
     let messages = peer.handle.inbox().latest(10);
     assert_eq!(messages.len(), 1);
     assert_eq!((messages[0].from.as_str(), messages[0].kind.as_str(), &messages[0].body[..]), ("tester", "text", &b"hello"[..]));
-    // An empty one of no kind, from nobody, is a message too.
+    // Body, kind and sender are optional.
     whisper(&peer, WhisperRequest { to: "sharer".into(), ..Default::default() }).await.unwrap();
     assert_eq!(peer.handle.inbox().latest(1)[0].kind.as_str(), "text");
-    // One that was passed on may arrive, however often that was.
+    // A message that was relayed is delivered whatever its number of hops.
     assert_eq!(whisper(&peer, WhisperRequest { hops: 3, ..to("sharer") }).await.unwrap().hops, 3);
 }
 
 #[tokio::test]
-async fn nobody_of_that_name_is_no_route() {
+async fn an_unknown_name_has_no_route() {
     let peer = Peer::sharing(&[]).await;
     let status = refused(whisper(&peer, to("foo")).await, Reason::NoRoute);
     assert_eq!(status.message(), "request cannot be fulfilled: no route to foo");
@@ -41,7 +41,7 @@ async fn nobody_of_that_name_is_no_route() {
 }
 
 #[tokio::test]
-async fn what_is_no_name_no_kind_or_no_sender_is_refused_with_its_field() {
+async fn an_invalid_name_kind_or_sender_is_refused_with_the_field() {
     let peer = Peer::sharing(&[]).await;
     let long = "a".repeat(300);
     let labels = ["a"; 200].join(".");
@@ -72,7 +72,7 @@ async fn what_is_no_name_no_kind_or_no_sender_is_refused_with_its_field() {
 }
 
 #[tokio::test]
-async fn a_body_has_a_limit_and_the_inbox_too() {
+async fn the_body_and_the_inbox_are_bounded() {
     let peer = Peer::sharing(&[]).await;
     let body = |bytes: usize| WhisperRequest { body: vec![b'x'; bytes].into(), ..to("sharer") };
     whisper(&peer, body(256 * 1024)).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_body_has_a_limit_and_the_inbox_too() {
 }
 
 #[tokio::test]
-async fn what_a_message_says_is_shown_to_browsers_as_text() {
+async fn the_page_escapes_messages() {
     let peer = Peer::sharing(&[]).await;
     let request = WhisperRequest {
         from: "<script>alert(1)</script>".into(),

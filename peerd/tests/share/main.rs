@@ -1,6 +1,6 @@
-//! What a share offers, what it leaves out, and how it follows its folder.
+//! A share's index: what is offered, what is left out, and how it follows changes of the folder.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests are tests")]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers fail by panicking")]
 
 mod changes;
 mod left_out;
@@ -19,17 +19,17 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait for anything: far more than it takes, so that a busy machine fails no test.
+/// Longest wait for an event: far more than it takes, so that no test fails on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_millis(150);
 
-/// A folder and a state folder.
-struct Place {
+/// A folder to share and a state folder.
+struct Folders {
     outer: TempDir,
     config: ShareConfig,
 }
 
-impl Place {
+impl Folders {
     fn new() -> Self {
         let outer = tempfile::tempdir().unwrap();
         let (folder, state) = (outer.path().join("share"), outer.path().join("state"));
@@ -43,7 +43,7 @@ impl Place {
         self.outer.path().join("share").join(name)
     }
 
-    /// Writes a file, with the folders it is in.
+    /// Writes a file and creates its parent folders.
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -63,7 +63,7 @@ impl Place {
 
     async fn settled(&self) -> Running {
         let running = self.open();
-        within("the first look", running.share.settled()).await;
+        within("the first scan", running.share.settled()).await;
         running
     }
 }
@@ -92,17 +92,17 @@ impl Running {
         self.share.progress().borrow().hashed_bytes
     }
 
-    /// Waits until the share is as wanted.
+    /// Waits until `wanted` is true.
     async fn until(&self, what: &str, wanted: impl Fn(&Self) -> bool) {
         let mut changes = self.share.changes();
         let wait = async {
             while !wanted(self) {
-                // The status can change without the index.
+                // The status can change without a new version of the index.
                 let _ = tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            panic!("waited in vain for {what}: {:?} {:?}", self.names(), self.share.status());
+            panic!("timed out waiting for {what}: {:?} {:?}", self.names(), self.share.status());
         }
     }
 
@@ -112,10 +112,10 @@ impl Running {
 
     async fn stop(self) {
         self.stop.cancel();
-        within("the indexer's end", self.task).await.unwrap();
+        within("the end of the indexer", self.task).await.unwrap();
     }
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }

@@ -1,7 +1,7 @@
-//! What is known of files from earlier runs, so that a restart does not read a terabyte again.
+//! Hashes and titles of files from earlier runs, so that a restart does not read a terabyte again.
 //!
-//! It is a cache: losing it costs time only. But a wrong entry would offer a document under a hash that is not its own, so
-//! each entry carries a checksum, and a damaged file is thrown away whole.
+//! Losing this cache only costs time. A wrong entry would offer a document under another document's hash, so each entry has a checksum,
+//! and a damaged database is deleted as a whole.
 
 use super::{
     document::{Fingerprint, SharedDocument},
@@ -17,24 +17,24 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Name of the cache in the state folder.
+/// File name of the cache in the state folder.
 pub(super) const FILE_NAME: &str = "share.redb";
-/// Grows when the layout of an entry changes; a cache of another format is thrown away.
+/// Raise it when the layout of an entry changes. A cache with another format is deleted.
 const FORMAT: u64 = 1;
-/// Raise it when `title.rs` answers otherwise than before: titles in the cache are then made again, without hashing.
+/// Raise it when the `title` module gives other titles than before. Cached titles are then extracted again, without hashing.
 const TITLE_RULES: u32 = 1;
-/// Bytes of the database kept in memory. Reading is rare after the start.
+/// Bytes of the database kept in memory. Reads are rare after the start.
 const MEMORY_BYTES: usize = 1024 * 1024;
 
 /// By document name: see [`CachedFile`].
 const FILES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("files");
-/// By document hash: the joined piece hashes of documents with more than one.
+/// By document hash: the concatenated piece hashes of documents with more than one piece.
 const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("pieces");
-/// By document name: when it was first missed, in seconds since 1970.
-const MISSED: TableDefinition<'_, &str, u64> = TableDefinition::new("missed");
+/// By document name: when the file was first found missing, in seconds since 1970.
+const MISSING_SINCE: TableDefinition<'_, &str, u64> = TableDefinition::new("missed");
 const META: TableDefinition<'_, &str, u128> = TableDefinition::new("meta");
 
-/// Why there is no cache.
+/// Why the cache cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
     #[error("another process uses it")]
@@ -45,22 +45,22 @@ pub(super) enum CacheError {
     Other(String),
 }
 
-/// What the cache knows of a file.
+/// A cached file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CachedFile {
     pub(super) hash: ContentHash,
-    /// `None` when it was made by other rules than today's.
+    /// `None` if it was extracted under other [`TITLE_RULES`].
     pub(super) title: Option<Box<str>>,
 }
 
-/// The index that was published last: its version and digest.
+/// Version and digest of the index that was published last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Published {
     pub(super) version: u64,
     pub(super) digest: u128,
 }
 
-/// What is not yet on disk. It stays when writing fails, and is tried again with the next.
+/// Changes that are not on disk yet. They stay if a write fails, and are written with the next.
 #[derive(Default)]
 struct Unsaved {
     files: BTreeMap<Box<str>, Vec<u8>>,
@@ -69,14 +69,14 @@ struct Unsaved {
 
 pub(super) struct Cache {
     database: Database,
-    /// The indexer's alone.
+    /// Used by the indexer only.
     unsaved: Mutex<Unsaved>,
-    /// Asked by those who serve, and so never locked while something is written.
+    /// Read by uploads, so it is never locked during a write.
     unsaved_pieces: Mutex<HashMap<ContentHash, Arc<PieceHashes>>>,
 }
 
 impl Cache {
-    /// Opens the cache in the folder `state`, a new one if there is none or it is damaged.
+    /// Opens the cache in the folder `state`. Creates a new one if there is none or it is damaged.
     pub(super) fn open(state: &Path) -> Result<Self, CacheError> {
         let path = state.join(FILE_NAME);
         match Self::open_checked(&path) {
@@ -90,7 +90,7 @@ impl Cache {
     }
 
     fn open_checked(path: &Path) -> Result<Self, CacheError> {
-        // The database asserts what a damaged file can violate.
+        // redb panics on some damaged files.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = Database::builder().set_cache_size(MEMORY_BYTES).create(path)?;
             let problem = Self::prepare(&database).err();
@@ -103,11 +103,11 @@ impl Cache {
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(CacheError::InUse),
             Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) => Err(io_error(error)),
             Ok(Err(other)) => Err(CacheError::Other(other.to_string())),
-            Err(_) => Err(CacheError::Other("it contradicts itself".into())),
+            Err(_) => Err(CacheError::Other("the database is inconsistent".into())),
         }
     }
 
-    /// Makes the tables, and reads all there is once, so that damage shows now.
+    /// Creates the tables and reads every entry once, to detect damage at the start.
     fn prepare(database: &Database) -> Result<(), redb::Error> {
         let writing = database.begin_write()?;
         {
@@ -115,7 +115,7 @@ impl Cache {
             let format = meta.get("format")?.map(|format| format.value());
             match format {
                 Some(format) if format == u128::from(FORMAT) => {}
-                Some(other) => return Err(redb::Error::Corrupted(format!("format {other}, where {FORMAT} was expected"))),
+                Some(other) => return Err(redb::Error::Corrupted(format!("it has format {other} instead of {FORMAT}"))),
                 None => {
                     meta.insert("format", u128::from(FORMAT))?;
                 }
@@ -129,7 +129,7 @@ impl Cache {
             for row in writing.open_table(PIECES)?.iter()? {
                 row?;
             }
-            for row in writing.open_table(MISSED)?.iter()? {
+            for row in writing.open_table(MISSING_SINCE)?.iter()? {
                 row?;
             }
         }
@@ -145,7 +145,7 @@ impl Cache {
         self.unsaved_pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was published last.
+    /// The index that was published last.
     pub(super) fn published(&self) -> Option<Published> {
         let read = || -> Result<_, redb::Error> {
             let meta = self.database.begin_read()?.open_table(META)?;
@@ -159,7 +159,7 @@ impl Cache {
         })
     }
 
-    /// Looks files up.
+    /// A snapshot for looking files up. `None` if it cannot be read.
     pub(super) fn lookup(&self) -> Option<Lookup> {
         let read = || -> Result<_, redb::Error> {
             let reading = self.database.begin_read()?;
@@ -168,7 +168,7 @@ impl Cache {
         read().map_err(|error| tracing::warn!(%error, "cannot read the share's cache")).ok()
     }
 
-    /// Remembers a document that was just hashed, at the next [`Self::commit`].
+    /// Adds a document that was just hashed. The next [`Self::commit`] writes it.
     pub(super) fn put(&self, document: &SharedDocument, hashed: Hashed) {
         let mut unsaved = self.unsaved();
         let name: Box<str> = document.name.as_str().into();
@@ -177,14 +177,14 @@ impl Cache {
         self.unsaved_pieces().extend(hashed.pieces.map(|pieces| (document.hash, Arc::new(pieces))));
     }
 
-    /// Forgets a file, at the next [`Self::commit`].
+    /// Removes a file. The next [`Self::commit`] writes that.
     pub(super) fn forget(&self, name: &str) {
         let mut unsaved = self.unsaved();
         unsaved.files.remove(name);
         unsaved.forgotten.insert(name.into());
     }
 
-    /// Writes what is new, and the index that is about to be published. When that fails, all goes on from memory.
+    /// Writes all changes, and the version and digest of the index that is about to be published. If it fails, the changes stay in memory.
     pub(super) fn commit(&self, published: Published) -> Result<(), redb::Error> {
         let mut unsaved = self.unsaved();
         let unsaved_pieces = self.unsaved_pieces().clone();
@@ -211,7 +211,7 @@ impl Cache {
         Ok(())
     }
 
-    /// The piece hashes of a document, checked against its hash. `None` when the cache has lost them.
+    /// The piece hashes of a document, verified against its hash. `None` if the cache has lost them.
     pub(super) fn piece_hashes(&self, size: u64, hash: &ContentHash) -> Option<PieceHashes> {
         let pieces = Pieces::of_size(size).ok()?;
         if pieces.count() == 1 {
@@ -229,44 +229,44 @@ impl Cache {
         read().ok().flatten()
     }
 
-    /// Drops files that have been missing for longer than `keep_s` seconds. A folder that is unmounted today may be back tomorrow.
+    /// Removes files that have been missing for longer than `keep_s` seconds. A folder that is unmounted today can be back tomorrow.
     pub(super) fn prune(&self, present: impl Fn(&str) -> bool, now_s: u64, keep_s: u64) -> Result<(), redb::Error> {
         let writing = self.database.begin_write()?;
         let mut changed = false;
         {
             let mut files = writing.open_table(FILES)?;
-            let mut missed = writing.open_table(MISSED)?;
+            let mut missing_since = writing.open_table(MISSING_SINCE)?;
             let mut pieces = writing.open_table(PIECES)?;
             let mut used = HashSet::new();
-            let (mut returned, mut newly, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut returned, mut newly_missing, mut removed) = (Vec::new(), Vec::new(), Vec::new());
             for row in files.iter()? {
                 let (name, value) = row?;
                 let name = name.value();
-                let since = missed.get(name)?.map(|since| since.value());
+                let since = missing_since.get(name)?.map(|since| since.value());
                 match since {
                     Some(_) if present(name) => returned.push(name.to_owned()),
-                    None if !present(name) && keep_s > 0 => newly.push(name.to_owned()),
+                    None if !present(name) && keep_s > 0 => newly_missing.push(name.to_owned()),
                     Some(since) if now_s.saturating_sub(since) < keep_s => {}
                     None if present(name) => {}
                     _ => {
-                        dropped.push(name.to_owned());
+                        removed.push(name.to_owned());
                         continue;
                     }
                 }
                 used.extend(decode(name, value.value()).map(|(_, known)| known.hash));
             }
             used.extend(self.unsaved_pieces().keys());
-            for name in returned.iter().chain(&dropped) {
-                missed.remove(name.as_str())?;
+            for name in returned.iter().chain(&removed) {
+                missing_since.remove(name.as_str())?;
             }
-            for name in &newly {
-                missed.insert(name.as_str(), now_s)?;
+            for name in &newly_missing {
+                missing_since.insert(name.as_str(), now_s)?;
             }
-            for name in &dropped {
+            for name in &removed {
                 files.remove(name.as_str())?;
             }
-            changed |= !(returned.is_empty() && newly.is_empty() && dropped.is_empty());
-            if !dropped.is_empty() {
+            changed |= !(returned.is_empty() && newly_missing.is_empty() && removed.is_empty());
+            if !removed.is_empty() {
                 pieces.retain(|hash, _| {
                     <[u8; HASH_BYTES]>::try_from(hash).is_ok_and(|hash| used.contains(&ContentHash::from_bytes(hash)))
                 })?;
@@ -288,19 +288,19 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// What is known of a file of this name that looks like this.
+    /// The cached entry of a file, if it has this name and this fingerprint.
     pub(super) fn get(&self, name: &str, fingerprint: &Fingerprint) -> Option<CachedFile> {
         let value = self.files.get(name).ok()??;
-        let (hashed, known) = decode(name, value.value())?;
-        let in_pieces = Pieces::of_size(fingerprint.size).ok()?.count() > 1;
-        let complete = !in_pieces || matches!(self.pieces.get(known.hash.as_bytes().as_slice()), Ok(Some(_)));
-        (hashed == *fingerprint && complete).then_some(known)
+        let (cached, known) = decode(name, value.value())?;
+        let has_pieces = Pieces::of_size(fingerprint.size).ok()?.count() > 1;
+        let complete = !has_pieces || matches!(self.pieces.get(known.hash.as_bytes().as_slice()), Ok(Some(_)));
+        (cached == *fingerprint && complete).then_some(known)
     }
 }
 
 fn io_error(error: io::Error) -> CacheError {
     match error.kind() {
-        // A file that is not a database, or ends too early.
+        // The file is not a database, or is truncated.
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => CacheError::Other(error.to_string()),
         _ => CacheError::Io(error),
     }
@@ -308,7 +308,7 @@ fn io_error(error: io::Error) -> CacheError {
 
 const CHECKSUM_BYTES: usize = 8;
 
-/// Checksum, fingerprint, hash, rules of the title, title.
+/// Layout of an entry: checksum, fingerprint, hash, title rules, title.
 fn encode(document: &SharedDocument) -> Vec<u8> {
     let mut value = vec![0; CHECKSUM_BYTES];
     let fingerprint = &document.fingerprint;

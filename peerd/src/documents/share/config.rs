@@ -1,34 +1,34 @@
-//! What is shared, how, and why it cannot be.
+//! Settings of a share, and why it cannot be opened.
 
 use std::{io, path::PathBuf, time::Duration};
 
-/// How long a file must not have changed before it is offered: longer than the pauses of a program that writes.
+/// How long a file must not change before it is offered: longer than the pauses of a program that is writing it.
 pub const QUIET: Duration = Duration::from_millis(500);
-/// How often the whole folder is looked at, should the system have kept a change to itself (network file systems do).
+/// How often the whole folder is scanned, in case the system did not report a change (network file systems do not).
 pub const RESCAN_EVERY: Duration = Duration::from_secs(60);
-/// How long the cache remembers files that are gone: a folder that is unmounted may be back after a weekend.
+/// How long the cache keeps entries of missing files: an unmounted folder can be back after a weekend.
 pub const KEEP_MISSING: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What is shared, and how.
+/// Settings of a share.
 #[derive(Debug, Clone)]
 pub struct ShareConfig {
     /// The folder; `None` shares nothing.
     pub folder: Option<PathBuf>,
-    /// The peer's state folder, which exists. The cache is kept there.
+    /// The peer's state folder, which must exist. The cache is kept there.
     pub state: PathBuf,
-    /// How long a file must not have changed before it is offered.
+    /// How long a file must not change before it is offered.
     pub quiet: Duration,
-    /// How often the whole folder is looked at besides watching it.
+    /// How often the whole folder is scanned although it is watched.
     pub rescan: Duration,
-    /// How long the cache remembers files that are gone.
+    /// How long the cache keeps entries of missing files.
     pub keep_missing: Duration,
-    /// Whether the system is asked to tell of changes; otherwise the whole folder is looked at every second or, if that
-    /// takes long, less often.
+    /// Whether the operating system is asked to report changes. Otherwise the whole folder is scanned every second, or less often if a
+    /// scan takes long.
     pub watch: bool,
 }
 
 impl ShareConfig {
-    /// `folder` shared in the usual way.
+    /// `folder` with the default settings.
     pub fn new(folder: Option<PathBuf>, state: PathBuf) -> Self {
         Self { folder, state, quiet: QUIET, rescan: RESCAN_EVERY, keep_missing: KEEP_MISSING, watch: true }
     }
@@ -37,21 +37,21 @@ impl ShareConfig {
 /// Why a folder cannot be shared.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// There is no such folder, or it may not be read.
+    /// The folder does not exist or cannot be read.
     #[error("cannot share {path}: {source}")]
     Folder {
-        /// What was asked for.
+        /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It is a file.
+    /// It is not a folder.
     #[error("cannot share {path}: it is not a folder; share the folder that it is in")]
     NotAFolder {
-        /// What was asked for.
+        /// The folder.
         path: PathBuf,
     },
-    /// Another process has the state folder.
+    /// Another process uses the state folder.
     #[error("the state folder {path} is used by another process; give each peer its own")]
     StateInUse {
         /// The state folder.

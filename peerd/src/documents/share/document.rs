@@ -1,4 +1,4 @@
-//! A file of the share as it is offered, and how a changed file is told from an unchanged one.
+//! A document of the share, and the file metadata that shows whether its file changed.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -9,14 +9,13 @@ use p2pdi::{
 use rustix::fs::Stat;
 use std::time::{Duration, SystemTime};
 
-/// Clocks of file systems that keep nanoseconds still advance in ticks of the kernel's timer, 10 ms at most. Some of them.
+/// File systems that store nanoseconds still advance their clock in ticks of the kernel's timer, at most 10 ms. This is five of them.
 const TICK: Duration = Duration::from_millis(50);
-/// FAT keeps even seconds, and some network file systems whole ones.
+/// FAT stores times in steps of two seconds, some network file systems in whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-/// What the file system says about a file's content without reading it. A write changes the size or both times; a program
-/// that puts the modification time back (`cp -p`, `touch -d`) cannot put the change time back; another file of the same
-/// name has another inode.
+/// Metadata that changes when a file's content changes. A write changes the size or both times. A program can set the modification
+/// time back (`cp -p`, `touch -d`), but not the change time. Another file of the same name has another inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Bytes.
@@ -50,8 +49,8 @@ impl Fingerprint {
         time.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// Longest time in which two writes can leave the same times behind. A file must have rested that long before it is
-    /// read, or a write during the reading could go unseen (git calls such files racily clean).
+    /// Longest time in which two writes can get the same timestamps. A file must be unchanged that long before it is read, or a write
+    /// while it is read could go unnoticed (git calls such files "racily clean").
     pub(super) fn tick(&self) -> Duration {
         let whole_seconds = self.modified_ns % 1_000_000_000 == 0 && self.changed_ns % 1_000_000_000 == 0;
         if whole_seconds { COARSE_TICK } else { TICK }
@@ -63,22 +62,22 @@ impl Fingerprint {
 pub struct SharedDocument {
     /// Path below the share.
     pub name: DocumentName,
-    /// RFC number, where the name says one.
+    /// RFC number, if the file name has one.
     pub number: Option<u32>,
-    /// From the document's text, or its file name.
+    /// Title found in the text, else the file name.
     pub title: Box<str>,
     /// Bytes.
     pub size: u64,
     /// BLAKE3 of the whole.
     pub hash: ContentHash,
-    /// When the content last changed, as the file system has it.
+    /// Modification time of the file.
     pub modified: SystemTime,
-    /// The file as it was when it was hashed.
+    /// Metadata of the file when it was hashed.
     pub fingerprint: Fingerprint,
 }
 
 impl SharedDocument {
-    /// A number for all that others can see of the document. Sums of these tell whether two indexes are the same.
+    /// A digest of everything that other peers can see of the document. Equal sums of digests mean equal indexes.
     pub(super) fn digest(&self) -> u128 {
         let mut bytes = Vec::with_capacity(self.name.as_str().len() + self.title.len() + HASH_BYTES + 40);
         for text in [self.name.as_str(), &self.title] {

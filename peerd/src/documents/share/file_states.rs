@@ -1,4 +1,4 @@
-//! What is known of every file in the share: offered, waiting to be quiet, being hashed, or left out and why.
+//! The state of every file in the share: offered, waiting until it is quiet, being hashed, or left out with the reason.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -18,31 +18,31 @@ use std::{
 pub(super) enum Reason {
     /// Its name, or that of a folder it is in, begins with a dot.
     Hidden,
-    /// The file system refuses it.
+    /// The file system refuses to read it.
     Unreadable,
-    /// A link that leads outside the share, in a circle, or nowhere.
+    /// A link that leads outside the share, in a loop, or nowhere.
     Outside,
     /// Not a regular file, too large, or a name that cannot be offered.
     Unsupported,
 }
 
-/// What a look at the folder found under a name.
+/// What a scan found under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
     /// A regular file.
     File(Fingerprint),
     /// Something that is not offered.
-    Left(Reason),
+    LeftOut(Reason),
 }
 
-/// When it is.
+/// The current time on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) instant: Instant,
     pub(super) wall: SystemTime,
 }
 
-/// How many of each; bytes of what is to be hashed.
+/// Number of files in each state, and bytes still to be hashed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) files: usize,
@@ -52,7 +52,7 @@ pub(super) struct Counts {
     pub(super) unreadable: usize,
     pub(super) outside: usize,
     pub(super) unsupported: usize,
-    /// Pending since the first look.
+    /// Pending since the first scan.
     unsettled: usize,
 }
 
@@ -60,21 +60,21 @@ pub(super) struct Counts {
 enum FileState {
     Offered(Arc<SharedDocument>),
     Pending(Box<Pending>),
-    /// Reading it failed; tried again when it changes or the whole folder is looked at.
+    /// Reading it failed. Retried when it changes or the whole folder is scanned.
     Failed(Box<Fingerprint>),
-    Left(Reason),
+    LeftOut(Reason),
 }
 
 #[derive(Debug)]
 struct Pending {
     fingerprint: Fingerprint,
-    /// When it will have been quiet long enough; `None` while it is hashed.
+    /// When it will have been quiet long enough; `None` while it is being hashed.
     due: Option<Instant>,
-    /// Found by the first look, and not changed since.
+    /// Found by the first scan, and not changed since.
     first: bool,
 }
 
-/// See the module.
+/// The states of all files by name, and the changes to the index that follow from them.
 #[derive(Debug)]
 pub(super) struct FileStates {
     quiet: Duration,
@@ -82,7 +82,7 @@ pub(super) struct FileStates {
     due: BTreeSet<(Instant, Box<str>)>,
     changes: Changes,
     counts: Counts,
-    looked: bool,
+    scanned: bool,
 }
 
 impl FileStates {
@@ -93,7 +93,7 @@ impl FileStates {
             due: BTreeSet::new(),
             changes: Changes::new(),
             counts: Counts::default(),
-            looked: false,
+            scanned: false,
         }
     }
 
@@ -101,21 +101,21 @@ impl FileStates {
         self.counts
     }
 
-    /// The whole share was looked at.
-    pub(super) fn looked(&self) -> bool {
-        self.looked
+    /// Whether the whole share was scanned at least once.
+    pub(super) fn scanned(&self) -> bool {
+        self.scanned
     }
 
-    /// Everything that the first look found is dealt with.
+    /// Whether every file that the first scan found is offered or left out.
     pub(super) fn settled(&self) -> bool {
-        self.looked && self.counts.unsettled == 0
+        self.scanned && self.counts.unsettled == 0
     }
 
     pub(super) fn knows(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// Takes what changed in the index since the last call.
+    /// Takes the changes to the index since the last call.
     pub(super) fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
@@ -124,18 +124,18 @@ impl FileStates {
         !self.changes.is_empty()
     }
 
-    /// Takes note of what is at `scope` and below it now (all of the share: the empty scope). What is not in `seen` is gone.
-    /// Returns the files that are new or changed: they wait until they are quiet, unless [`Self::offer`] comes first.
-    pub(super) fn observe(&mut self, scope: &str, seen: BTreeMap<Box<str>, Entry>, now: Now) -> Vec<(Box<str>, Fingerprint)> {
+    /// Records what a scan of `scope` found (the empty scope is the whole share). Files of the scope that are not in `found` are gone.
+    /// Returns the new and changed files. They wait until they are quiet, unless [`Self::offer`] is called first.
+    pub(super) fn observe(&mut self, scope: &str, found: BTreeMap<Box<str>, Entry>, now: Now) -> Vec<(Box<str>, Fingerprint)> {
         let whole = scope.is_empty();
-        let gone: Vec<_> = self.names_in(scope).filter(|name| !seen.contains_key(*name)).cloned().collect();
+        let gone: Vec<_> = self.names_in(scope).filter(|name| !found.contains_key(*name)).cloned().collect();
         for name in gone {
             self.replace(name, None);
         }
         let mut fresh = Vec::new();
-        for (name, seen) in seen {
-            match seen {
-                Entry::Left(reason) => self.replace(name, Some(FileState::Left(reason))),
+        for (name, entry) in found {
+            match entry {
+                Entry::LeftOut(reason) => self.replace(name, Some(FileState::LeftOut(reason))),
                 Entry::File(fingerprint) => {
                     let old = match self.entries.get(&name) {
                         Some(FileState::Offered(document)) => Some(document.fingerprint),
@@ -148,48 +148,49 @@ impl FileStates {
                     }
                     // A file that changes before our eyes is being written, whatever its times say.
                     let written = old.is_some_and(|old| old.inode == fingerprint.inode);
-                    let wait = if written { self.rest(&fingerprint) } else { self.unrest(&fingerprint, now.wall) };
+                    let wait =
+                        if written { self.quiet_time(&fingerprint) } else { self.remaining_quiet_time(&fingerprint, now.wall) };
                     let due = Some(now.instant + wait);
                     self.replace(
                         name.clone(),
-                        Some(FileState::Pending(Box::new(Pending { fingerprint, due, first: !self.looked }))),
+                        Some(FileState::Pending(Box::new(Pending { fingerprint, due, first: !self.scanned }))),
                     );
                     fresh.push((name, fingerprint));
                 }
             }
         }
-        self.looked |= whole;
+        self.scanned |= whole;
         fresh
     }
 
-    /// How long a file must not have changed.
-    fn rest(&self, fingerprint: &Fingerprint) -> Duration {
+    /// How long a file must not change before it is hashed.
+    fn quiet_time(&self, fingerprint: &Fingerprint) -> Duration {
         self.quiet.max(fingerprint.tick())
     }
 
-    /// What is left of that by the file's own times: nothing for a file that was finished long ago.
-    fn unrest(&self, fingerprint: &Fingerprint, wall: SystemTime) -> Duration {
-        let rest = self.rest(fingerprint);
+    /// How much of that is left by the file's timestamps: zero for a file that was written long ago.
+    fn remaining_quiet_time(&self, fingerprint: &Fingerprint, wall: SystemTime) -> Duration {
+        let quiet = self.quiet_time(fingerprint);
         let since = |ns: i64| {
             let wall = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-            // In the future, by another machine's clock: unknown, so just now.
+            // A time in the future was set by another clock and says nothing, so it counts as now.
             u64::try_from(i128::try_from(wall).unwrap_or(i128::MAX) - i128::from(ns)).map_or(Duration::ZERO, Duration::from_nanos)
         };
-        // Renaming a file into place changes its change time only, which needs no more than to be told apart from later ones.
-        let content = rest.saturating_sub(since(fingerprint.modified_ns));
+        // A rename changes the change time only. Then it is enough that a later change gets another change time.
+        let content = quiet.saturating_sub(since(fingerprint.modified_ns));
         let metadata = fingerprint.tick().saturating_sub(since(fingerprint.changed_ns));
         content.max(metadata)
     }
 
-    /// When the next waiting file is quiet.
+    /// When the next waiting file will have been quiet long enough.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Takes at most `most` files that are quiet now, to be hashed.
-    pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<(Box<str>, Fingerprint)> {
+    /// Takes at most `limit` files that are quiet now, to be hashed.
+    pub(super) fn take_due(&mut self, now: Instant, limit: usize) -> Vec<(Box<str>, Fingerprint)> {
         let mut quiet = Vec::new();
-        while quiet.len() < most {
+        while quiet.len() < limit {
             let Some((_, name)) = self.due.first().filter(|(at, _)| *at <= now) else { break };
             let name = name.clone();
             self.due.pop_first();
@@ -201,7 +202,7 @@ impl FileStates {
         quiet
     }
 
-    /// The document at `name`, while the file is still as it was when `document` was made of it.
+    /// Offers `document` if the file still has its fingerprint; returns whether it has.
     pub(super) fn offer(&mut self, document: Arc<SharedDocument>) -> bool {
         let expected = self.pending(document.name.as_str(), &document.fingerprint);
         if expected {
@@ -210,21 +211,21 @@ impl FileStates {
         expected
     }
 
-    /// The file could not be read.
+    /// Leaves a file out that could not be read, if it still has this fingerprint.
     pub(super) fn fail(&mut self, name: &str, fingerprint: &Fingerprint) {
         if self.pending(name, fingerprint) {
             self.replace(name.into(), Some(FileState::Failed(Box::new(*fingerprint))));
         }
     }
 
-    /// The file must be hashed (again), once it is quiet from now on.
+    /// Hashes the file again after it has been quiet from now on, if it still has this fingerprint.
     pub(super) fn postpone(&mut self, name: &str, fingerprint: &Fingerprint, now: Instant) {
         let known = match self.entries.get(name) {
             Some(FileState::Offered(document)) => document.fingerprint == *fingerprint,
             _ => self.pending(name, fingerprint),
         };
         if known {
-            let due = Some(now + self.rest(fingerprint));
+            let due = Some(now + self.quiet_time(fingerprint));
             let pending = Pending { fingerprint: *fingerprint, due, first: false };
             self.replace(name.into(), Some(FileState::Pending(Box::new(pending))));
         }
@@ -238,7 +239,7 @@ impl FileStates {
         let below = if scope.is_empty() {
             (Bound::Unbounded, Bound::Unbounded)
         } else {
-            // '0' follows '/'.
+            // '0' is the character after '/'.
             (Bound::Included(format!("{scope}/")), Bound::Excluded(format!("{scope}0")))
         };
         let below = (below.0.map(String::into_boxed_str), below.1.map(String::into_boxed_str));
@@ -246,7 +247,7 @@ impl FileStates {
         itself.into_iter().chain(self.entries.range::<Box<str>, _>(below).map(|(name, _)| name))
     }
 
-    /// The one place where an entry changes, so that the counts always add up.
+    /// The only place where an entry changes, so that the counts stay correct.
     fn replace(&mut self, name: Box<str>, new: Option<FileState>) {
         let old = self.entries.remove(&name);
         if let Some(old) = &old {
@@ -263,7 +264,7 @@ impl FileStates {
             match &new {
                 FileState::Pending(pending) => self.due.extend(pending.due.map(|due| (due, name.clone()))),
                 FileState::Offered(document) => offered = Some(Arc::clone(document)),
-                FileState::Failed(_) | FileState::Left(_) => {}
+                FileState::Failed(_) | FileState::LeftOut(_) => {}
             }
             self.entries.insert(name.clone(), new);
         }
@@ -282,10 +283,10 @@ impl FileStates {
                 step(&mut counts.unsettled, usize::from(pending.first));
                 bytes(&mut counts.pending_bytes, pending.fingerprint.size);
             }
-            FileState::Failed(_) | FileState::Left(Reason::Unreadable) => step(&mut counts.unreadable, 1),
-            FileState::Left(Reason::Hidden) => step(&mut counts.hidden, 1),
-            FileState::Left(Reason::Outside) => step(&mut counts.outside, 1),
-            FileState::Left(Reason::Unsupported) => step(&mut counts.unsupported, 1),
+            FileState::Failed(_) | FileState::LeftOut(Reason::Unreadable) => step(&mut counts.unreadable, 1),
+            FileState::LeftOut(Reason::Hidden) => step(&mut counts.hidden, 1),
+            FileState::LeftOut(Reason::Outside) => step(&mut counts.outside, 1),
+            FileState::LeftOut(Reason::Unsupported) => step(&mut counts.unsupported, 1),
         }
     }
 }
@@ -297,7 +298,7 @@ mod tests {
 
     const QUIET: Duration = Duration::from_millis(500);
     const SECOND_NS: i64 = 1_000_000_000;
-    /// A moment, in nanoseconds since 1970.
+    /// A time, in nanoseconds since 1970.
     const T: i64 = 1_700_000_000 * SECOND_NS + 123;
 
     struct Clock(Instant);
@@ -313,8 +314,8 @@ mod tests {
         Fingerprint { size, inode: 7, modified_ns, changed_ns }
     }
 
-    fn sight(entries: &[(&str, Entry)]) -> BTreeMap<Box<str>, Entry> {
-        entries.iter().map(|(name, seen)| ((*name).into(), *seen)).collect()
+    fn found(entries: &[(&str, Entry)]) -> BTreeMap<Box<str>, Entry> {
+        entries.iter().map(|(name, entry)| ((*name).into(), *entry)).collect()
     }
 
     fn document(name: &str, fingerprint: Fingerprint) -> Arc<SharedDocument> {
@@ -329,70 +330,70 @@ mod tests {
         })
     }
 
-    /// When a file that is seen at T will be hashed, after that.
+    /// How long a file found at time T waits before it is hashed.
     fn wait(fingerprint: Fingerprint) -> Duration {
         let clock = Clock(Instant::now());
         let mut file_states = FileStates::new(QUIET);
-        file_states.observe("", sight(&[("a", Entry::File(fingerprint))]), clock.at(Duration::ZERO));
+        file_states.observe("", found(&[("a", Entry::File(fingerprint))]), clock.at(Duration::ZERO));
         file_states.next_due().unwrap() - clock.0
     }
 
     #[test]
-    fn a_file_waits_until_it_was_quiet_by_its_own_times() {
+    fn a_file_waits_until_it_has_been_quiet_by_its_timestamps() {
         let ms = |ms: i64| T - ms * 1_000_000;
         assert_eq!(wait(print(1, ms(3_600_000), ms(3_600_000))), Duration::ZERO, "an old file");
         assert_eq!(wait(print(1, ms(100), ms(100))), Duration::from_millis(400), "a file written just now");
         assert_eq!(wait(print(1, ms(3_600_000), ms(10))), Duration::from_millis(40), "an old file renamed just now");
-        assert_eq!(wait(print(1, ms(-3_600_000), ms(-3_600_000))), QUIET, "a file from the future");
+        assert_eq!(wait(print(1, ms(-3_600_000), ms(-3_600_000))), QUIET, "a file with a time in the future");
         let whole = T / SECOND_NS * SECOND_NS;
-        assert!(wait(print(1, whole, whole)) > Duration::from_secs(1), "a file system of whole seconds");
+        assert!(wait(print(1, whole, whole)) > Duration::from_secs(1), "a file system that stores whole seconds");
     }
 
     #[test]
-    fn a_file_that_changes_before_our_eyes_waits_anew_whatever_its_times() {
+    fn a_file_that_changes_between_scans_waits_again_whatever_its_timestamps() {
         let clock = Clock(Instant::now());
         let mut file_states = FileStates::new(QUIET);
         let old = T - 3600 * SECOND_NS;
         for step in 0..5 {
             let now = clock.at(Duration::from_millis(300 * step));
-            file_states.observe("a", sight(&[("a", Entry::File(print(step, old, old)))]), now);
+            file_states.observe("a", found(&[("a", Entry::File(print(step, old, old)))]), now);
             if step > 0 {
                 assert!(file_states.take_due(now.instant, 10).is_empty(), "step {step}");
             }
         }
         let later = clock.at(Duration::from_millis(300 * 4) + QUIET);
         assert_eq!(file_states.take_due(later.instant, 10), [("a".into(), print(4, old, old))]);
-        // What was made of an earlier state is not offered.
+        // A document of an earlier version of the file is not offered.
         assert!(!file_states.offer(document("a", print(3, old, old))));
         assert!(file_states.offer(document("a", print(4, old, old))));
         assert_eq!(file_states.take_changes().len(), 1);
     }
 
     #[test]
-    fn a_look_at_a_part_says_nothing_of_the_rest() {
+    fn a_scan_of_a_part_does_not_change_the_rest() {
         let clock = Clock(Instant::now());
         let mut file_states = FileStates::new(QUIET);
         let file = Entry::File(print(1, 1, 1));
         let names = ["a", "a-b", "a/x", "a/y/z", "a0", "b"];
         let all: Vec<_> = names.iter().map(|name| (*name, file)).collect();
-        file_states.observe("", sight(&all), clock.at(Duration::ZERO));
-        file_states.observe("a", sight(&[("a/y/z", file)]), clock.at(Duration::ZERO));
+        file_states.observe("", found(&all), clock.at(Duration::ZERO));
+        file_states.observe("a", found(&[("a/y/z", file)]), clock.at(Duration::ZERO));
         let left: Vec<_> = names.into_iter().filter(|name| file_states.knows(name)).collect();
         assert_eq!(left, ["a-b", "a/y/z", "a0", "b"]);
     }
 
     #[test]
-    fn what_failed_is_tried_again_when_everything_is_looked_at() {
+    fn a_file_that_failed_is_retried_by_a_scan_of_everything() {
         let clock = Clock(Instant::now());
         let mut file_states = FileStates::new(QUIET);
-        let seen = || sight(&[("a", Entry::File(print(1, 1, 1)))]);
-        file_states.observe("", seen(), clock.at(Duration::ZERO));
+        let scan = || found(&[("a", Entry::File(print(1, 1, 1)))]);
+        file_states.observe("", scan(), clock.at(Duration::ZERO));
         assert!(!file_states.settled());
         file_states.take_due(clock.0, 1);
         file_states.fail("a", &print(1, 1, 1));
         assert!(file_states.settled() && file_states.counts().unreadable == 1);
-        assert!(file_states.observe("a", seen(), clock.at(Duration::ZERO)).is_empty());
-        assert_eq!(file_states.observe("", seen(), clock.at(Duration::ZERO)).len(), 1);
+        assert!(file_states.observe("a", scan(), clock.at(Duration::ZERO)).is_empty());
+        assert_eq!(file_states.observe("", scan(), clock.at(Duration::ZERO)).len(), 1);
         assert_eq!((file_states.counts().unreadable, file_states.counts().pending), (0, 1));
     }
 
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_changes_add_up_whatever_happens() {
+    fn counts_and_changes_stay_consistent_under_random_events() {
         for seed in 1..200 {
             let mut state = seed;
             let clock = Clock(Instant::now());
@@ -417,14 +418,14 @@ mod tests {
                 let name = format!("{}", random(&mut state, 8));
                 match random(&mut state, 6) {
                     0 | 1 => {
-                        let mut seen = BTreeMap::new();
+                        let mut found = BTreeMap::new();
                         let reasons = [Reason::Hidden, Reason::Unreadable, Reason::Outside, Reason::Unsupported];
                         match random(&mut state, 8) as usize {
                             0 => {}
-                            reason @ 1..=4 => drop(seen.insert(name.as_str().into(), Entry::Left(reasons[reason - 1]))),
-                            size => drop(seen.insert(name.as_str().into(), Entry::File(print(size as u64, 1, 1)))),
+                            reason @ 1..=4 => drop(found.insert(name.as_str().into(), Entry::LeftOut(reasons[reason - 1]))),
+                            size => drop(found.insert(name.as_str().into(), Entry::File(print(size as u64, 1, 1)))),
                         }
-                        file_states.observe(if random(&mut state, 10) == 0 { "" } else { &name }, seen, now);
+                        file_states.observe(if random(&mut state, 10) == 0 { "" } else { &name }, found, now);
                     }
                     2 => taken.extend(file_states.take_due(now.instant, 3)),
                     3 | 4 => {

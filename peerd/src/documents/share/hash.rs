@@ -1,4 +1,4 @@
-//! Reading files to hash them, on all cores: small files side by side, large ones by their pieces.
+//! Reads and hashes files on all cores: several small files in parallel, and the pieces of a large file in parallel.
 
 use super::{
     document::Fingerprint,
@@ -23,55 +23,55 @@ use std::{
     thread,
 };
 
-/// Bytes read at a time: enough for BLAKE3's widest instructions, little enough to stay in a core's cache.
+/// Bytes per read: enough for BLAKE3's widest SIMD code, and they stay in a core's cache.
 const READ_BYTES: usize = 256 * 1024;
-// A file of one piece is then in the buffer whole when it is hashed, its first bytes among it.
+// So a file of one piece is in the buffer as a whole when it is hashed, and its first bytes are there for the title.
 const _: () = assert!(READ_BYTES as u64 == PIECE_SIZE_MIN && HEAD_BYTES <= READ_BYTES);
-/// A file up to this many bytes is one thread's work; a larger one is everybody's.
+/// A file of up to this many bytes is hashed by one thread, a larger one by all threads.
 const SMALL_BYTES: u64 = 8 * 1024 * 1024;
-/// Bytes of a large file that a thread takes at a time, at least one piece.
+/// Bytes of a large file that a thread takes at a time; at least one piece.
 const SLICE_BYTES: u64 = 4 * 1024 * 1024;
-/// How far these threads step back behind those that serve (setpriority(2); on Linux it holds for the thread alone).
+/// Niceness of the hashing threads, so that uploads go first (setpriority(2); on Linux it applies to the calling thread only).
 const NICE: i32 = 10;
 
-/// A file to read.
+/// A file to hash.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) name: DocumentName,
     pub(super) fingerprint: Fingerprint,
-    /// Its hash is known already, and only its title is wanted.
+    /// The hash is known from the cache; only the title is needed.
     pub(super) known: Option<ContentHash>,
 }
 
-/// What became of it.
+/// A job and its result.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) job: Job,
     pub(super) result: Result<Hashed, Failure>,
 }
 
-/// What a file's bytes say.
+/// What was computed from a file's content and name.
 #[derive(Debug)]
 pub(super) struct Hashed {
     pub(super) hash: ContentHash,
-    /// For a document of more than one piece that was hashed now.
+    /// Set for a document of more than one piece, unless the hash was known.
     pub(super) pieces: Option<PieceHashes>,
     pub(super) number: Option<u32>,
     pub(super) title: Box<str>,
 }
 
-/// Why there is no hash.
+/// Why a file was not hashed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("it is not the file that was seen, or it changed while it was read")]
+    #[error("it changed since the scan or while it was read")]
     Changed,
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    #[error("reading it failed in an unforeseen way")]
+    #[error("a bug: hashing it panicked")]
     Panicked,
 }
 
-/// Threads that hash. They live as long as there is something to do.
+/// The hashing threads. A thread ends when there is nothing to do.
 pub(super) struct Pool {
     shared: Arc<Shared>,
 }
@@ -82,14 +82,14 @@ struct Shared {
     deliver: Box<dyn Fn(Outcome) + Send + Sync>,
     hashed_bytes: Arc<AtomicU64>,
     queue: Mutex<Queue>,
-    left: Condvar,
+    thread_ended: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     small: VecDeque<Job>,
     large: VecDeque<Job>,
-    /// Large files being read.
+    /// Large files that still have pieces to read.
     open: VecDeque<Arc<Large>>,
     threads: usize,
     stopping: bool,
@@ -116,47 +116,47 @@ enum Task {
 }
 
 impl Pool {
-    /// Threads that read below `root`, hand each outcome to `deliver`, and add what they read to `hashed_bytes` as they go.
+    /// A pool that reads below `root`, calls `deliver` with each outcome, and adds the bytes it reads to `hashed_bytes`.
     pub(super) fn new(root: Root, hashed_bytes: Arc<AtomicU64>, deliver: impl Fn(Outcome) + Send + Sync + 'static) -> Self {
         let threads_max = thread::available_parallelism().map_or(1, usize::from);
         let deliver = Box::new(deliver);
         let queue = Mutex::new(Queue::default());
-        Self { shared: Arc::new(Shared { root, threads_max, deliver, hashed_bytes, queue, left: Condvar::new() }) }
+        Self { shared: Arc::new(Shared { root, threads_max, deliver, hashed_bytes, queue, thread_ended: Condvar::new() }) }
     }
 
-    /// Takes files to hash. The caller bounds how many wait.
+    /// Queues files to hash. The caller bounds how many are queued.
     pub(super) fn submit(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut queue = self.shared.lock();
         for job in jobs {
             let small = job.known.is_some() || job.fingerprint.size <= SMALL_BYTES;
             if small { &mut queue.small } else { &mut queue.large }.push_back(job);
         }
-        self.shared.staff(queue);
+        self.shared.start_threads(queue);
     }
 }
 
 impl Drop for Pool {
-    /// Ends the threads and waits for them; what they were reading is dropped.
+    /// Stops the threads and waits for them. Jobs in progress are dropped.
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
         queue.stopping = true;
         while queue.threads > 0 {
-            queue = self.shared.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.shared.thread_ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-/// Counts a thread out, should it end other than by finding nothing to do.
-struct Presence {
+/// Decrements the number of threads if a thread ends by a panic. Otherwise [`Shared::next`] has done so.
+struct ThreadCount {
     shared: Arc<Shared>,
     counted: bool,
 }
 
-impl Drop for Presence {
+impl Drop for ThreadCount {
     fn drop(&mut self) {
         if self.counted {
             self.shared.lock().threads -= 1;
-            self.shared.left.notify_all();
+            self.shared.thread_ended.notify_all();
         }
     }
 }
@@ -166,41 +166,41 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts threads for what waits.
-    fn staff(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+    /// Starts as many threads as the queued work needs, up to the limit.
+    fn start_threads(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
         let slices: usize = queue.open.iter().map(|large| large.pieces.count()).sum();
-        let waiting = queue.small.len() + queue.large.len() + slices;
-        let missing = if queue.stopping { 0 } else { waiting.min(self.threads_max).saturating_sub(queue.threads) };
+        let queued = queue.small.len() + queue.large.len() + slices;
+        let missing = if queue.stopping { 0 } else { queued.min(self.threads_max).saturating_sub(queue.threads) };
         queue.threads += missing;
         drop(queue);
         for _ in 0..missing {
-            let presence = Presence { shared: Arc::clone(self), counted: true };
+            let count = ThreadCount { shared: Arc::clone(self), counted: true };
             let spawned = thread::Builder::new().name("share-hash".into()).spawn(move || {
-                // Where it is refused, hashing competes as an equal.
+                // If this is refused, hashing runs at normal priority.
                 let _ = rustix::process::setpriority_process(None, NICE);
-                Self::work(presence);
+                Self::work(count);
             });
             if let Err(error) = spawned {
-                tracing::warn!(%error, "no thread for hashing");
+                tracing::warn!(%error, "cannot start a hashing thread");
             }
         }
         let mut queue = self.lock();
         if missing > 0 && queue.threads == 0 && !queue.stopping {
-            // Not one could be started: the caller does the work.
+            // No thread could be started: the caller's thread does the work.
             queue.threads += 1;
             drop(queue);
-            Self::work(Presence { shared: Arc::clone(self), counted: true });
+            Self::work(ThreadCount { shared: Arc::clone(self), counted: true });
         }
     }
 
-    fn work(mut presence: Presence) {
-        let shared = Arc::clone(&presence.shared);
+    fn work(mut count: ThreadCount) {
+        let shared = Arc::clone(&count.shared);
         let mut buffer = vec![0; READ_BYTES];
         let mut root = None;
-        while let Some(task) = shared.next(&mut presence) {
+        while let Some(task) = shared.next(&mut count) {
             match task {
                 Task::Whole(job) => {
-                    let result = guarded(|| shared.whole(&job, &mut root, &mut buffer));
+                    let result = catch_panic(|| shared.whole(&job, &mut root, &mut buffer));
                     shared.finish(job, result);
                 }
                 Task::Open(job) => match shared.open(&job, &mut root) {
@@ -210,7 +210,7 @@ impl Shared {
                         let progress = Progress { next: 0, missing: hashes.len(), hashes, failed: false };
                         let mut queue = shared.lock();
                         queue.open.push_back(Arc::new(Large { job, file, pieces, progress: Mutex::new(progress) }));
-                        shared.staff(queue);
+                        shared.start_threads(queue);
                     }
                 },
                 Task::Slice(large) => {
@@ -223,8 +223,8 @@ impl Shared {
         }
     }
 
-    /// Small files first: they must not wait for a large one.
-    fn next(&self, presence: &mut Presence) -> Option<Task> {
+    /// The next task. Small files go first, so that they do not wait for a large one.
+    fn next(&self, count: &mut ThreadCount) -> Option<Task> {
         let mut queue = self.lock();
         let small = |queue: &mut Queue| queue.small.pop_front().map(Task::Whole);
         let slice = |queue: &mut Queue| queue.open.front().cloned().map(Task::Slice);
@@ -232,10 +232,10 @@ impl Shared {
         let next =
             if queue.stopping { None } else { small(&mut queue).or_else(|| slice(&mut queue)).or_else(|| large(&mut queue)) };
         if next.is_none() {
-            // Under the same lock: what is submitted after this finds the thread gone, and starts another.
-            presence.counted = false;
+            // Under the same lock, so that a later `submit` sees that this thread has ended, and starts another.
+            count.counted = false;
             queue.threads -= 1;
-            self.left.notify_all();
+            self.thread_ended.notify_all();
         }
         next
     }
@@ -248,14 +248,15 @@ impl Shared {
         self.lock().stopping
     }
 
-    /// The share's folder is kept open from one file to the next, but not trusted: it may have been replaced.
+    /// Opens a job's file. The share's folder stays open from one file to the next; if that fails it is opened again, since it can have
+    /// been replaced.
     fn open(&self, job: &Job, root: &mut Option<OpenRoot>) -> Result<(File, Pieces), Failure> {
         let opened = match root.as_ref().map(|root| root.open_file(&job.name)) {
             Some(Ok(opened)) => Ok(opened),
             _ => root.insert(self.root.open()?).open_file(&job.name),
         };
         let (file, stat) = opened.map_err(|error| match error.kind() {
-            // The indexer will find out.
+            // The next scan finds out what is there now.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => Failure::Changed,
             _ => Failure::Unreadable(error),
         })?;
@@ -266,7 +267,7 @@ impl Shared {
     fn whole(&self, job: &Job, root: &mut Option<OpenRoot>, buffer: &mut [u8]) -> Result<Hashed, Failure> {
         let (file, pieces) = self.open(job, root)?;
         if let Some(hash) = job.known {
-            return described(job, hash, None, head(&file, job, buffer)?);
+            return hashed(job, hash, None, head(&file, job, buffer)?);
         }
         if pieces.count() == 1 {
             let hash = self.piece(&file, pieces, 0, buffer)?;
@@ -274,28 +275,28 @@ impl Shared {
             let hashes = PieceHashes::new(pieces, vec![hash]).ok_or(Failure::Changed)?;
             // The buffer holds the whole file.
             let length = usize::try_from(pieces.size()).unwrap_or(usize::MAX).min(HEAD_BYTES);
-            return described(job, hashes.merge(), None, buffer.get(..length).unwrap_or_default());
+            return hashed(job, hashes.merge(), None, buffer.get(..length).unwrap_or_default());
         }
         let hashes = (0..pieces.count()).map(|index| self.piece(&file, pieces, index, buffer)).collect::<Result<_, _>>()?;
         self.complete(&file, job, pieces, hashes, buffer)
     }
 
-    /// Reads some pieces of a large file. The thread that has the last of them, or finds that it cannot go on, has the result.
+    /// Hashes some pieces of a large file. The thread that finishes the last piece, or that fails first, returns the result.
     fn slice(&self, large: &Large, buffer: &mut [u8]) -> Option<Result<Hashed, Failure>> {
         let progress = || large.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let all = large.pieces.count();
         let range = {
             let mut progress = progress();
             let start = progress.next;
-            let many = usize::try_from(SLICE_BYTES / large.pieces.piece_size()).unwrap_or(1).max(1);
-            progress.next = (start + many).min(all);
+            let count = usize::try_from(SLICE_BYTES / large.pieces.piece_size()).unwrap_or(1).max(1);
+            progress.next = (start + count).min(all);
             start..progress.next
         };
         if range.end == all {
-            // Nothing left to take: the others turn to the next file.
+            // No pieces left to take: the other threads go on with the next file.
             self.lock().open.retain(|other| !std::ptr::eq(Arc::as_ptr(other), large));
         }
-        let read = guarded(|| {
+        let read = catch_panic(|| {
             let hashes = range.clone().map(|index| self.piece(&large.file, large.pieces, index, buffer));
             let hashes = hashes.collect::<Result<Vec<_>, _>>()?;
             unchanged(&large.file, &large.job)?;
@@ -314,21 +315,21 @@ impl Shared {
                 Ok(hashes) => {
                     progress.missing -= hashes.len();
                     for (index, hash) in range.zip(hashes) {
-                        if let Some(place) = progress.hashes.get_mut(index) {
-                            *place = Some(hash);
+                        if let Some(slot) = progress.hashes.get_mut(index) {
+                            *slot = Some(hash);
                         }
                     }
                     if progress.missing > 0 || all == 0 {
                         return None;
                     }
-                    // Whoever comes after finds nothing to say.
+                    // The result is taken; no other thread returns one.
                     progress.failed = true;
                     std::mem::take(&mut progress.hashes)
                 }
             }
         };
         let hashes = hashes.into_iter().flatten().collect();
-        Some(guarded(|| self.complete(&large.file, &large.job, large.pieces, hashes, buffer)))
+        Some(catch_panic(|| self.complete(&large.file, &large.job, large.pieces, hashes, buffer)))
     }
 
     fn piece(&self, file: &File, pieces: Pieces, index: usize, buffer: &mut [u8]) -> Result<PieceHash, Failure> {
@@ -344,7 +345,7 @@ impl Shared {
             hasher.update(part);
             range.start += length as u64;
             self.hashed_bytes.fetch_add(length as u64, Ordering::Relaxed);
-            // A piece can have gigabytes.
+            // A piece can have gigabytes, so stop within one.
             if length == READ_BYTES && self.stopping() {
                 return Err(Failure::Changed);
             }
@@ -362,11 +363,11 @@ impl Shared {
     ) -> Result<Hashed, Failure> {
         let hashes = PieceHashes::new(pieces, hashes).ok_or(Failure::Changed)?;
         let head = head(file, job, buffer)?;
-        described(job, hashes.merge(), Some(hashes), head)
+        hashed(job, hashes.merge(), Some(hashes), head)
     }
 }
 
-/// Reads the first bytes, and then makes sure that all that was read belongs together.
+/// Reads the first bytes for the title, and then checks that the file did not change while it was read.
 fn head<'a>(file: &File, job: &Job, buffer: &'a mut [u8]) -> Result<&'a [u8], Failure> {
     let length = usize::try_from(job.fingerprint.size).unwrap_or(usize::MAX).min(HEAD_BYTES).min(buffer.len());
     let head = buffer.get_mut(..length).unwrap_or_default();
@@ -380,13 +381,13 @@ fn unchanged(file: &File, job: &Job) -> Result<(), Failure> {
     if Fingerprint::of(&stat) == job.fingerprint { Ok(()) } else { Err(Failure::Changed) }
 }
 
-fn described(job: &Job, hash: ContentHash, pieces: Option<PieceHashes>, head: &[u8]) -> Result<Hashed, Failure> {
+fn hashed(job: &Job, hash: ContentHash, pieces: Option<PieceHashes>, head: &[u8]) -> Result<Hashed, Failure> {
     let file_name = job.name.file_name();
     let title = title(file_name, head);
     Ok(Hashed { hash, pieces, number: rfc_number(file_name), title: title.into() })
 }
 
-/// A fault in reading one file, say its title, costs that file only.
-fn guarded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+/// A panic while one file is read, such as in its title, fails that file only.
+fn catch_panic<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Failure::Panicked))
 }

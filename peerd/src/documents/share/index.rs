@@ -1,4 +1,4 @@
-//! What the peer itself offers, as one consistent picture.
+//! An immutable index of the peer's own documents.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -6,32 +6,32 @@ use super::document::SharedDocument;
 use p2pdi::content::ContentHash;
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
-/// Documents to add or replace, and (with `None`) to withdraw, by name.
+/// Documents to add or replace, or to withdraw (`None`), by name.
 pub(super) type Changes = BTreeMap<Box<str>, Option<Arc<SharedDocument>>>;
 
-/// The peer's own documents at one moment. It never changes; [`super::Share::index`] gives the latest.
+/// A snapshot of the peer's own documents. [`super::Share::index`] returns the latest one.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     version: u64,
     bytes: u64,
-    /// Sum of all documents' digests, so that a change costs its own size only.
+    /// Sum of all documents' digests, so that a change costs only its own size.
     digest: u128,
-    /// By name without regard to case, then by exact name.
+    /// Sorted by name ignoring case, then by exact name.
     by_name: Vec<Arc<SharedDocument>>,
-    /// Those with a number; by number, then as `by_name`.
+    /// Those with a number; sorted by number, then as `by_name`.
     by_number: Vec<Arc<SharedDocument>>,
-    /// By hash, then as `by_name`.
+    /// Sorted by hash, then as `by_name`.
     by_hash: Vec<Arc<SharedDocument>>,
 }
 
 impl Index {
-    /// Grows with every change, across restarts too. 0 until the folder was looked at for the first time; a request with
-    /// `if_version` 0 asks for everything, so nobody takes the empty index for an answer that stays.
+    /// Grows with every change, also across restarts. 0 until the first scan; a request with `if_version` 0 asks for everything, so no
+    /// peer keeps the empty index of a peer that has just started.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// All documents, by name without regard to case.
+    /// All documents, sorted by name ignoring case.
     pub fn documents(&self) -> &[Arc<SharedDocument>] {
         &self.by_name
     }
@@ -61,8 +61,7 @@ impl Index {
         equal_range(&self.by_hash, |document| document.hash.cmp(hash))
     }
 
-    /// The document of this name without regard to case. Where several differ in case only, the one spelled exactly so, else
-    /// the first.
+    /// The document with this name, ignoring case. If several names differ only in case, the exact match, else the first.
     pub fn by_name(&self, name: &str) -> Option<&Arc<SharedDocument>> {
         let all = equal_range(&self.by_name, |document| folded(document.name.as_str(), name));
         all.iter().find(|document| document.name.as_str() == name).or(all.first())
@@ -85,8 +84,8 @@ impl Index {
 
         let mut next = Self { version: self.version, bytes: self.bytes, digest: self.digest, by_name, by_number, by_hash };
         for name in changes.keys() {
-            let place = self.by_name.binary_search_by(|document| name_order(document.name.as_str(), name));
-            if let Some(old) = place.ok().and_then(|place| self.by_name.get(place)) {
+            let found = self.by_name.binary_search_by(|document| name_order(document.name.as_str(), name));
+            if let Some(old) = found.ok().and_then(|index| self.by_name.get(index)) {
                 next.bytes -= old.size;
                 next.digest = next.digest.wrapping_sub(old.digest());
             }
@@ -119,7 +118,7 @@ fn name_order(a: &str, b: &str) -> Ordering {
     folded(a, b).then_with(|| a.cmp(b))
 }
 
-/// Compares without regard to case.
+/// Compares ignoring case.
 fn folded(a: &str, b: &str) -> Ordering {
     if a.is_ascii() && b.is_ascii() {
         return a.bytes().map(|c| c.to_ascii_lowercase()).cmp(b.bytes().map(|c| c.to_ascii_lowercase()));
@@ -134,7 +133,7 @@ fn equal_range(sorted: &[Arc<SharedDocument>], order: impl Fn(&SharedDocument) -
     rest.get(..end).unwrap_or_default()
 }
 
-/// `old` without what `changes` names, and `added`, both in `order`.
+/// Merges `added` into `old` without the documents that `changes` names. Both are sorted by `order`.
 fn merged(
     old: &[Arc<SharedDocument>],
     added: &[Arc<SharedDocument>],
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_spelled_exactly_wins_over_one_that_differs_in_case() {
+    fn an_exact_name_wins_over_one_that_differs_in_case() {
         let index = Index::default().with(&adding(&[document("Read.me", None, b"1"), document("read.me", None, b"2")]));
         for exact in ["Read.me", "read.me"] {
             assert_eq!(index.by_name(exact).unwrap().name.as_str(), exact);
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_depends_on_content_and_not_on_history() {
+    fn the_digest_depends_on_the_documents_and_not_on_their_history() {
         let (a, b) = (document("a", Some(1), b"a"), document("b", None, b"b"));
         let both = Index::default().with(&adding(&[a.clone(), b.clone()]));
         let one = both.with(&Changes::from([("a".into(), None)]));

@@ -1,5 +1,4 @@
-//! The long-lived driver of a share: looks at the folder, has files hashed, publishes the index, and starts over with what
-//! changed.
+//! Keeps a share's index up to date: scans the folder, has files hashed, publishes the index, and repeats for what changed.
 
 use super::{
     cache::Published,
@@ -8,7 +7,7 @@ use super::{
     hash::{Failure, Job, Outcome, Pool},
     index::Index,
     root::{FolderId, OpenRoot},
-    scan::{ENTRIES_MAX, ScanResult, Walk},
+    scan::{ENTRIES_MAX, Scan, ScanResult},
     state::{ScanProgress, Shared},
     watch::{PendingEvents, Watcher},
 };
@@ -22,23 +21,23 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Changes are gathered this long, so that a burst costs one look.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The index is published at most this often.
+/// Least time between two scans, so that a burst of changes costs one scan.
+const SCAN_EVERY: Duration = Duration::from_millis(100);
+/// Least time between two versions of the index.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
-/// And looking and publishing take at most one part in this many of the time, however large the share.
+/// Scanning and publishing take at most about one part in this many of the time, however large the share.
 const DUTY: u32 = 10;
-/// How often it is checked that the folder is still there, and whether it is back.
+/// How often the indexer checks that the folder is still there, or is back.
 const ROOT_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How often the whole folder is looked at where the system does not tell of every change.
-const POLL_EVERY: Duration = Duration::from_secs(1);
-/// How often writing the cache is tried again.
+/// How often the whole folder is scanned if the system does not report every change.
+const SCAN_ALL_EVERY: Duration = Duration::from_secs(1);
+/// Pause before a failed write of the cache is retried.
 const RETRY_WRITING_EVERY: Duration = Duration::from_secs(10);
-/// How often files missing for long are dropped from the cache.
+/// How often files that have been missing for too long are removed from the cache.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
-/// How often a terminal's progress line changes.
+/// How often the progress is reported: often enough for a progress line on a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Most files in the hands of the hashing threads. Enough that they never wait for the next.
+/// Most files given to the hashing threads at once: enough that they never wait for the next.
 const HASHING_MAX: usize = 1024;
 
 /// Keeps a [`super::Share`] up to date while it runs.
@@ -47,9 +46,9 @@ pub struct Indexer {
 }
 
 impl Indexer {
-    /// Looks, hashes and watches until `stop`. Without it the share stays empty. Panics of the driver come out here.
+    /// Scans, hashes and watches until `stop`. The share stays empty until this runs. A panic of the indexer's thread continues here.
     pub async fn run(self, stop: CancellationToken) {
-        /// Also when the future is dropped.
+        /// Stops the thread also when the future is dropped.
         struct StopOnDrop(Arc<Shared>);
         impl Drop for StopOnDrop {
             fn drop(&mut self) {
@@ -86,24 +85,25 @@ struct Driver {
     hashed_files: u64,
     finished_bytes: u64,
     links: usize,
-    /// Something changed that is not looked at yet.
+    /// Changed paths that are not scanned yet.
     dirty: BTreeSet<PathBuf>,
+    /// Everything must be scanned.
     whole: bool,
-    next_look: Instant,
+    next_scan: Instant,
     next_publish: Instant,
     next_rescan: Instant,
     next_root_check: Instant,
     next_prune: Instant,
     next_progress: Instant,
     settled: bool,
-    /// The cache could not be written.
-    unwritten: bool,
+    /// The last write of the cache failed.
+    cache_is_stale: bool,
 }
 
 /// The folder that is shared now.
 struct Watched {
     id: FolderId,
-    /// Without links, as the watcher tells of it.
+    /// With symbolic links resolved, as the watcher reports it.
     path: PathBuf,
     watcher: Watcher,
 }
@@ -125,14 +125,14 @@ impl Driver {
             links: 0,
             dirty: BTreeSet::new(),
             whole: false,
-            next_look: now,
+            next_scan: now,
             next_publish: now,
             next_rescan: now,
             next_root_check: now,
             next_prune: now,
             next_progress: now,
             settled: false,
-            unwritten: false,
+            cache_is_stale: false,
             shared,
         }
     }
@@ -148,26 +148,26 @@ impl Driver {
             self.hash();
             self.publish_if_due();
             self.report();
-            // After the report, so that who waits for it sees all of it.
+            // After the report, so that a caller that waits for `settled` sees the final progress.
             self.shared.settled.send_if_modified(|settled| std::mem::replace(settled, self.settled) != self.settled);
-            let inbox = self.shared.signal.wait(self.next_wake(), Instant::now() >= self.next_look);
-            self.take(inbox);
+            let pending = self.shared.signal.wait(self.next_wake(), Instant::now() >= self.next_scan);
+            self.take(pending);
         }
     }
 
     fn next_wake(&self) -> Instant {
         let mut next = match self.shared.config.folder {
             Some(_) => self.next_root_check.min(self.next_rescan),
-            // Nothing to look at, ever.
+            // There is nothing to scan, ever.
             None => Instant::now() + self.shared.config.rescan,
         };
-        if Instant::now() < self.next_look {
-            next = next.min(self.next_look);
+        if Instant::now() < self.next_scan {
+            next = next.min(self.next_scan);
         }
         if self.hashing < HASHING_MAX {
             next = next.min(self.file_states.next_due().unwrap_or(next));
         }
-        if self.file_states.has_changes() || self.unwritten {
+        if self.file_states.has_changes() || self.cache_is_stale {
             next = next.min(self.next_publish);
         }
         if self.hashing > 0 {
@@ -176,19 +176,19 @@ impl Driver {
         next
     }
 
-    fn take(&mut self, inbox: PendingEvents) {
-        self.whole |= inbox.whole;
-        self.dirty.extend(inbox.dirty);
+    fn take(&mut self, pending: PendingEvents) {
+        self.whole |= pending.whole;
+        self.dirty.extend(pending.dirty);
         let now = Instant::now();
-        for name in inbox.lost {
+        for name in pending.lost {
             if let Some(document) = self.index.by_name(&name).filter(|document| *document.name.as_str() == *name) {
-                tracing::warn!(document = %document.name, "its piece hashes are lost; hashing it again");
+                tracing::warn!(document = %document.name, "the cache has lost its piece hashes; hashing it again");
                 self.shared.cache.forget(&name);
                 let fingerprint = document.fingerprint;
                 self.file_states.postpone(&name, &fingerprint, now);
             }
         }
-        for outcome in inbox.outcomes {
+        for outcome in pending.outcomes {
             self.hashing -= 1;
             self.take_outcome(outcome, now);
         }
@@ -211,23 +211,23 @@ impl Driver {
                 self.dirty.extend(self.watched.as_ref().map(|watched| watched.path.join(name.to_relative_path())));
             }
             Err(failure) => {
-                tracing::warn!(document = %name, error = %failure, "not shared");
+                tracing::warn!(document = %name, error = %failure, "a document is not shared");
                 self.file_states.fail(name.as_str(), &fingerprint);
             }
         }
     }
 
-    /// Looks at what changed, or at everything, as far as it is time.
+    /// Scans what changed, or everything, if it is time.
     fn scan(&mut self) {
         let started = Instant::now();
         if started >= self.next_root_check {
             self.next_root_check = started + ROOT_CHECK_EVERY;
             self.check_root();
         }
-        // A file behind a link has more than one name, and the system tells of one of them.
-        let unclear = self.whole || (self.links > 0 && !self.dirty.is_empty());
-        let whole = unclear || started >= self.next_rescan;
-        if (!whole && self.dirty.is_empty()) || started < self.next_look {
+        // A file behind a link has several names, and the system reports one of them.
+        let needs_all = self.whole || (self.links > 0 && !self.dirty.is_empty());
+        let whole = needs_all || started >= self.next_rescan;
+        if (!whole && self.dirty.is_empty()) || started < self.next_scan {
             return;
         }
         let Some(Watched { path, mut watcher, .. }) = self.watched.take() else {
@@ -236,7 +236,7 @@ impl Driver {
         };
         let root = match self.shared.root.open() {
             Ok(root) if root.real_path().is_ok_and(|real| real == path) => root,
-            // Another folder is there, or none. The check of the root finds that none has this id.
+            // Another folder is there, or none. No folder has the id (0, 0), so the check of the root starts again.
             _ => {
                 self.watched = Some(Watched { id: (0, 0), path, watcher });
                 self.next_root_check = started;
@@ -245,27 +245,27 @@ impl Driver {
         };
         let dirty = std::mem::take(&mut self.dirty);
         if whole {
-            self.look_at_all(&root, &path, &mut watcher);
+            self.scan_all(&root, &path, &mut watcher);
         } else {
             for changed in dirty {
-                self.look_at(&root, &path, &mut watcher, &changed);
+                self.scan_path(&root, &path, &mut watcher, &changed);
             }
         }
-        let took = started.elapsed();
-        self.next_look = started + LOOK_EVERY.max(took * DUTY);
+        let elapsed = started.elapsed();
+        self.next_scan = started + SCAN_EVERY.max(elapsed * DUTY);
         if whole {
-            let every = if watcher.complete() { self.shared.config.rescan } else { POLL_EVERY };
-            self.next_rescan = started + every.max(took * DUTY);
+            let every = if watcher.complete() { self.shared.config.rescan } else { SCAN_ALL_EVERY };
+            self.next_rescan = started + every.max(elapsed * DUTY);
         }
         self.watched = Some(Watched { id: root.id(), path, watcher });
     }
 
-    /// Whether the folder is still the one that is watched; if not, begins anew or withdraws everything.
+    /// If the folder is not the one that is watched any more, starts again with the new one, or withdraws everything.
     fn check_root(&mut self) {
         let id = self.shared.root.id();
         match (&id, &self.watched) {
             (Ok(id), Some(watched)) if *id == watched.id => return,
-            (Err(_), None) if self.file_states.looked() => return,
+            (Err(_), None) if self.file_states.scanned() => return,
             _ => {}
         }
         self.watched = None;
@@ -277,7 +277,7 @@ impl Driver {
                 let watcher = if watched { Watcher::new(Arc::downgrade(&self.shared.signal)) } else { Watcher::none() };
                 self.watched = Some(Watched { id, path, watcher });
                 self.whole = true;
-                self.next_look = Instant::now();
+                self.next_scan = Instant::now();
             }
             Err(error) => self.withdraw_all(&error.to_string()),
         }
@@ -293,43 +293,43 @@ impl Driver {
         self.whole = false;
     }
 
-    fn look_at_all(&mut self, root: &OpenRoot, path: &Path, watcher: &mut Watcher) {
+    fn scan_all(&mut self, root: &OpenRoot, path: &Path, watcher: &mut Watcher) {
         let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
-        match Walk::new(root, self.shared.signal.stopping(), &mut on_folder).whole() {
-            Ok(sight) => {
+        match Scan::new(root, self.shared.signal.stopping(), &mut on_folder).whole() {
+            Ok(result) => {
                 self.whole = false;
-                self.links = sight.links;
-                let detail = if sight.truncated {
-                    format!("only the first {ENTRIES_MAX} entries of the folder are shared")
+                self.links = result.links;
+                let detail = if result.truncated {
+                    format!("the folder has more than {ENTRIES_MAX} entries; only the first {ENTRIES_MAX} are shared")
                 } else {
                     String::new()
                 };
                 self.shared.set_detail(detail);
-                self.observe("", sight);
+                self.observe("", result);
             }
             Err(error) => self.withdraw_all(&error.to_string()),
         }
     }
 
-    fn look_at(&mut self, root: &OpenRoot, path: &Path, watcher: &mut Watcher, changed: &Path) {
-        // A name that is not UTF-8 is not offered under any other.
+    fn scan_path(&mut self, root: &OpenRoot, path: &Path, watcher: &mut Watcher, changed: &Path) {
+        // A name that is not UTF-8 is never offered, so nothing is lost here.
         match changed.strip_prefix(path).map(Path::to_string_lossy).as_deref() {
-            // The folder itself changed: its permissions, say.
+            // The share's folder itself changed, such as its permissions.
             Ok("") | Err(_) => self.whole = true,
             Ok(name) => {
                 let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
-                let sight = Walk::new(root, self.shared.signal.stopping(), &mut on_folder).below(name);
-                self.links += sight.links;
-                self.observe(name, sight);
+                let result = Scan::new(root, self.shared.signal.stopping(), &mut on_folder).below(name);
+                self.links += result.links;
+                self.observe(name, result);
             }
         }
     }
 
-    fn observe(&mut self, scope: &str, sight: ScanResult) {
+    fn observe(&mut self, scope: &str, result: ScanResult) {
         if self.stopping() {
             return;
         }
-        let fresh = self.file_states.observe(scope, sight.entries, now());
+        let fresh = self.file_states.observe(scope, result.entries, now());
         let lookup = if fresh.is_empty() { None } else { self.shared.cache.lookup() };
         let Some(lookup) = lookup else { return };
         for (name, fingerprint) in fresh {
@@ -341,7 +341,7 @@ impl Driver {
         }
     }
 
-    /// Hands quiet files to the hashing threads.
+    /// Gives quiet files to the hashing threads.
     fn hash(&mut self) {
         let due = self.file_states.take_due(Instant::now(), HASHING_MAX - self.hashing);
         if due.is_empty() {
@@ -351,7 +351,7 @@ impl Driver {
         let mut jobs = Vec::with_capacity(due.len());
         for (name, fingerprint) in due {
             let known = lookup.as_ref().and_then(|lookup| lookup.get(&name, &fingerprint)).map(|known| known.hash);
-            // Names were checked when they were seen.
+            // The scan has checked all names.
             match DocumentName::parse(&name) {
                 Ok(name) => jobs.push(Job { name, fingerprint, known }),
                 Err(_) => self.file_states.fail(&name, &fingerprint),
@@ -363,9 +363,9 @@ impl Driver {
     }
 
     fn publish_if_due(&mut self) {
-        let changed = self.file_states.has_changes() || self.unwritten;
+        let changed = self.file_states.has_changes() || self.cache_is_stale;
         let first = self.file_states.settled() && !self.settled;
-        if first || (changed && self.file_states.looked() && Instant::now() >= self.next_publish) {
+        if first || (changed && self.file_states.scanned() && Instant::now() >= self.next_publish) {
             self.publish();
         }
         self.settled |= first;
@@ -374,13 +374,13 @@ impl Driver {
             let keep_s = self.shared.config.keep_missing.as_secs();
             let pruned = self.shared.cache.prune(|name| self.file_states.knows(name), since_1970().as_secs(), keep_s);
             if let Err(error) = pruned {
-                tracing::warn!(%error, "cannot tidy the share's cache");
+                tracing::warn!(%error, "cannot remove old entries from the share's cache");
             }
         }
     }
 
-    /// Puts the changes on disk, and then before everybody's eyes: a version that was seen is never given again to other
-    /// content, not even after a crash.
+    /// Writes the changes to disk and then publishes them, so that a published version never stands for other content, even after a
+    /// crash.
     fn publish(&mut self) {
         let started = Instant::now();
         let next = self.index.with(&self.file_states.take_changes());
@@ -397,21 +397,21 @@ impl Driver {
         };
         let written = self.shared.cache.commit(Published { version, digest: next.digest() });
         if let Err(error) = &written
-            && !self.unwritten
+            && !self.cache_is_stale
         {
             tracing::warn!(%error, "cannot write the share's cache; files will be hashed again after a restart");
         }
-        self.unwritten = written.is_err();
+        self.cache_is_stale = written.is_err();
         self.index = Arc::new(next.at_version(version));
         self.shared.publish(Arc::clone(&self.index));
-        let every = if self.unwritten { RETRY_WRITING_EVERY } else { PUBLISH_EVERY };
+        let every = if self.cache_is_stale { RETRY_WRITING_EVERY } else { PUBLISH_EVERY };
         self.next_publish = started + every.max(started.elapsed() * DUTY);
     }
 
     fn report(&mut self) {
         let now = Instant::now();
-        let settling = self.settled != *self.shared.settled.borrow();
-        if self.hashing > 0 && now < self.next_progress && !settling {
+        let settles_now = self.settled != *self.shared.settled.borrow();
+        if self.hashing > 0 && now < self.next_progress && !settles_now {
             return;
         }
         self.next_progress = now + PROGRESS_EVERY;
@@ -420,7 +420,7 @@ impl Driver {
             files: self.file_states.counts().files as u64,
             pending: self.file_states.counts().pending as u64,
             hashed_files: self.hashed_files,
-            // Files that changed meanwhile were read for nothing.
+            // Files that changed while they were read count twice.
             hashed_bytes: hashed_bytes.min(total_bytes),
             total_bytes,
             settled: self.settled,
@@ -457,12 +457,12 @@ mod tests {
     use p2pdi::metrics::Metrics;
 
     #[test]
-    fn without_a_folder_there_is_nothing_to_wake_up_for() {
+    fn without_a_folder_the_indexer_sleeps() {
         let state = tempfile::tempdir().unwrap();
         let (_share, indexer) = Share::open(ShareConfig::new(None, state.path().to_owned()), &Metrics::default()).unwrap();
         let mut driver = Driver::new(indexer.shared);
         driver.file_states.observe("", BTreeMap::new(), now());
         driver.publish_if_due();
-        assert!(driver.next_wake() > Instant::now() + Duration::from_secs(10), "it would never sleep");
+        assert!(driver.next_wake() > Instant::now() + Duration::from_secs(10), "it never sleeps");
     }
 }

@@ -1,9 +1,9 @@
 //! The peer's share: a folder, the index of the documents in it, and opening them for serving.
 //!
-//! An [`Indexer`] looks at the folder, hashes what is new, keeps an eye on changes and publishes one immutable [`Index`] after
-//! the other. It knows three things of a file: what the file system says of it ([`Fingerprint`]), what its bytes are (hash,
-//! title), and how long it has been quiet. A document is offered only while all three agree, and what is served is checked
-//! against the fingerprint again. Nothing outside the folder is ever opened, whatever links and renames say.
+//! An [`Indexer`] scans the folder, hashes new files, watches for changes and publishes immutable [`Index`]es. It knows three things
+//! about a file: its metadata ([`Fingerprint`]), its content (hash, title), and how long it has not changed. A document is offered only
+//! while the content belongs to the metadata and the file is quiet; whoever serves it checks the fingerprint again. Nothing outside the
+//! folder is ever opened, whatever links and renames lead there.
 
 mod cache;
 mod config;
@@ -40,21 +40,20 @@ use std::{
 };
 use tokio::sync::watch::{Receiver, Sender};
 
-/// A share. Clones are handles to the same one.
+/// A share. Clones are handles to the same share.
 #[derive(Clone)]
 pub struct Share {
     shared: Arc<Shared>,
 }
 
 impl Share {
-    /// Prepares to share `config.folder`. Blocking, for some milliseconds: it reads the cache. Nothing is offered until the
-    /// [`Indexer`] runs.
+    /// Prepares to share `config.folder`. Blocks for some milliseconds to read the cache. Nothing is offered until the [`Indexer`] runs.
     ///
     /// # Errors
-    /// When the folder is not there now (later it may go and come), or the state folder cannot be used.
+    /// When the folder does not exist (later it can vanish and come back), or the state folder cannot be used.
     pub fn open(config: ShareConfig, metrics: &Metrics) -> Result<(Self, Indexer), ShareError> {
         let folder = config.folder.clone().unwrap_or_default();
-        // An absolute path stays the same should the process change its folder.
+        // Absolute, in case the process changes its working directory.
         let root = Root::new(std::path::absolute(&folder).unwrap_or_else(|_| folder.clone()));
         if config.folder.is_some() {
             root.open().map_err(|source| match source.kind() {
@@ -90,28 +89,28 @@ impl Share {
         Ok((Self { shared: Arc::clone(&shared) }, Indexer { shared }))
     }
 
-    /// The peer's own documents now.
+    /// The latest index of the peer's own documents.
     pub fn index(&self) -> Arc<Index> {
         self.shared.index()
     }
 
-    /// Version of the index, and when it changes.
+    /// The version of the latest index.
     pub fn changes(&self) -> Receiver<u64> {
         self.shared.versions.subscribe()
     }
 
-    /// Waits until everything that the first look at the folder found is offered or left out.
+    /// Waits until every file that the first scan found is offered or left out.
     pub async fn settled(&self) {
-        // The sender lives as long as this handle.
+        // No error: this handle keeps the sender.
         let _ = self.shared.settled.subscribe().wait_for(|settled| *settled).await;
     }
 
-    /// How far looking and hashing are.
+    /// Progress of scanning and hashing.
     pub fn progress(&self) -> Receiver<ScanProgress> {
         self.shared.progress.subscribe()
     }
 
-    /// What is shared, and what is not and why. `learned_documents` is for the caller to fill in.
+    /// Counts of what is shared and what is left out, by reason. The caller fills in `learned_documents`.
     pub fn status(&self) -> v1::ShareStatus {
         let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.index();
@@ -132,24 +131,24 @@ impl Share {
     /// Opens a document for serving. Blocking.
     ///
     /// # Errors
-    /// When the file is gone, is not the one that was indexed, or cannot be read. The index takes note.
+    /// When the file is gone, is not the one that was indexed, or cannot be read. The indexer then scans it again.
     pub fn open_document(&self, document: &SharedDocument) -> Result<OpenDocument, OpenError> {
-        OpenDocument::open(&self.shared.root, document).inspect_err(|_| self.look_again(document))
+        OpenDocument::open(&self.shared.root, document).inspect_err(|_| self.rescan(document))
     }
 
-    /// Tells the indexer that the file of a document is not what it was, should it not have heard.
-    pub fn look_again(&self, document: &SharedDocument) {
+    /// Makes the indexer scan a document's file again, in case the operating system did not report its change.
+    pub fn rescan(&self, document: &SharedDocument) {
         if let Ok(root) = self.shared.root.path().canonicalize() {
             self.shared.signal.changed(root.join(document.name.to_relative_path()));
         }
     }
 
     /// The piece hashes of a document; they merge to its hash. Blocking: those of large documents are read from the cache.
-    /// `None` when they are lost, and then the file is hashed again.
+    /// `None` when the cache has lost them; the file is then hashed again.
     pub fn piece_hashes(&self, document: &SharedDocument) -> Option<PieceHashes> {
         let hashes = self.shared.cache.piece_hashes(document.size, &document.hash);
         if hashes.is_none() {
-            self.shared.signal.lost(document.name.as_str());
+            self.shared.signal.hashes_lost(document.name.as_str());
         }
         hashes
     }

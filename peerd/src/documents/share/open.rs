@@ -9,8 +9,8 @@ use std::{fs::File, io, os::unix::fs::FileExt as _};
 /// Why a document cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file is not there any more.
-    #[error("the file is not there any more")]
+    /// The file does not exist any more.
+    #[error("the file does not exist any more")]
     Gone,
     /// The file is not the one that was indexed.
     #[error("the file changed since it was indexed")]
@@ -20,7 +20,7 @@ pub enum OpenError {
     Unreadable(#[source] io::Error),
 }
 
-/// The file of a document, as it was when it was indexed.
+/// The open file of a document, unchanged since it was indexed.
 #[derive(Debug)]
 pub struct OpenDocument {
     file: File,
@@ -42,16 +42,16 @@ impl OpenDocument {
         self.fingerprint.size
     }
 
-    /// Fills `buffer` from `offset` on. Blocking. The bytes count only if [`Self::unchanged`] holds afterwards.
+    /// Fills `buffer` with the bytes from `offset` on. Blocking. The bytes are the document's only if [`Self::unchanged`] is true afterwards.
     ///
     /// # Errors
-    /// When the file ends before, which means that it changed, or the file system fails.
+    /// When the file ends too early, which means that it changed, or the file system fails.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
     }
 
-    /// Whether the file is still as it was when it was indexed: size, modification and change time, inode. Blocking, and as
-    /// cheap as a system call.
+    /// Whether the file is still the one that was indexed: same size, inode, modification time and change time. Blocking; costs one system
+    /// call.
     pub fn unchanged(&self) -> bool {
         rustix::fs::fstat(&self.file).is_ok_and(|stat| Fingerprint::of(&stat) == self.fingerprint)
     }

@@ -1,4 +1,4 @@
-//! The one folder that is shared, and opening what lies below it, and only that.
+//! The shared folder. Opens files and folders below it, and nothing else.
 
 use p2pdi::document::DocumentName;
 use rustix::{
@@ -16,26 +16,26 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// Most links on the way to one file, as Linux has it (path_resolution(7)).
+/// Most symbolic links in one path, as in Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
-/// How often an opening is tried again that a rename elsewhere in the tree disturbed (openat2(2), `EAGAIN`).
+/// How often an open is retried that raced with a rename elsewhere in the tree (openat2(2), `EAGAIN`).
 const RETRIES_MAX: usize = 8;
-/// Never waits for the other end of a FIFO, never becomes the terminal of this process.
+/// `NONBLOCK`: opening a FIFO does not wait for its other end. `NOCTTY`: no terminal becomes this process's controlling terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// To look at something without touching it: opening a FIFO or a device can have effects.
+/// Opens for `fstat` only: opening a FIFO or a device for reading can have side effects.
 #[cfg(target_os = "linux")]
-const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+const STAT: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
-const LOOK: OFlags = READ;
+const STAT: OFlags = READ;
 
-/// Where the shared folder is. It is opened anew each time, so that it can be renamed, replaced and unmounted.
+/// The path of the shared folder. It is opened again for each use, so that the folder can be renamed, replaced and unmounted.
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     path: PathBuf,
 }
 
-/// Which folder it is, whatever its path: device and inode.
+/// Device and inode: identifies a folder whatever its path.
 pub(super) type FolderId = (u64, u64);
 
 /// The shared folder, open.
@@ -61,7 +61,7 @@ impl Root {
         Ok(OpenRoot { folder, path: self.path.clone(), id })
     }
 
-    /// Which folder is there now.
+    /// The id of the folder that is at the path now.
     pub(super) fn id(&self) -> io::Result<FolderId> {
         let stat = statat(CWD, &self.path, AtFlags::empty())?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -76,7 +76,7 @@ impl OpenRoot {
         &self.folder
     }
 
-    /// The folder's path without links.
+    /// The folder's path with all symbolic links resolved.
     pub(super) fn real_path(&self) -> io::Result<PathBuf> {
         self.path.canonicalize()
     }
@@ -85,9 +85,9 @@ impl OpenRoot {
         self.id
     }
 
-    /// What a link at `path` leads to, if it stays below the root; nothing is opened for reading.
-    pub(super) fn look(&self, path: &str) -> Result<Stat, Errno> {
-        fstat(self.beneath(Path::new(path), LOOK)?)
+    /// Metadata of what a link at `path` leads to. [`Errno::XDEV`] if that is outside the root. Opens nothing for reading.
+    pub(super) fn stat(&self, path: &str) -> Result<Stat, Errno> {
+        fstat(self.beneath(Path::new(path), STAT)?)
     }
 
     /// Opens a folder below the root for listing.
@@ -101,13 +101,13 @@ impl OpenRoot {
         let stat = fstat(&file)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Ok((File::from(file), stat)),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file any more")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file any more")),
         }
     }
 
-    /// Opens a relative path such that no `..` and no link leads out of the root, also while others rename and relink.
-    /// Linux does that itself; it refuses absolute links, which may lead back inside, and older kernels and some sandboxes
-    /// do not know the call. Then we walk.
+    /// Opens a relative path so that neither `..` nor a link leads out of the root, even while other processes rename and relink.
+    /// Linux does that with `openat2`. It refuses absolute links, although they can lead back inside, and older kernels and some
+    /// sandboxes lack the call; then the path is walked part by part.
     #[cfg(target_os = "linux")]
     fn beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         use rustix::fs::{ResolveFlags, openat2};
@@ -127,20 +127,20 @@ impl OpenRoot {
         self.beneath_by_steps(path, flags)
     }
 
-    /// The same by hand: opens one part after the other without following links, and puts each link's target in its place.
-    /// `..` goes back to the folder that we came from, and never beyond the root. [`Errno::XDEV`] when it leads outside.
+    /// The same without `openat2`: opens one part of the path after the other without following links, and replaces each link by its
+    /// target. `..` goes back to the folder opened before, never above the root. [`Errno::XDEV`] if the path leads outside.
     fn beneath_by_steps(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut way: Vec<OwnedFd> = Vec::new();
+        let mut opened: Vec<OwnedFd> = Vec::new();
         let mut rest: Vec<OsString> = Vec::new();
         push_parts(&mut rest, path)?;
         let mut links = 0;
         loop {
-            let here = way.last().unwrap_or(&self.folder).as_fd();
+            let here = opened.last().unwrap_or(&self.folder).as_fd();
             let Some(part) = rest.pop() else {
                 return openat(here, ".", flags | OFlags::CLOEXEC, Mode::empty());
             };
             if part == ".." {
-                way.pop().ok_or(Errno::XDEV)?;
+                opened.pop().ok_or(Errno::XDEV)?;
                 continue;
             }
             let kind = FileType::from_raw_mode(statat(here, &*part, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
@@ -152,7 +152,7 @@ impl OpenRoot {
                 let target = readlinkat(here, &*part, Vec::new())?;
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 if target.is_absolute() {
-                    way.clear();
+                    opened.clear();
                     let root = self.real_path().map_err(|_| Errno::NOENT)?;
                     push_parts(&mut rest, target.strip_prefix(root).map_err(|_| Errno::XDEV)?)?;
                 } else {
@@ -162,15 +162,15 @@ impl OpenRoot {
                 return openat(here, &*part, flags | OFlags::NOFOLLOW, Mode::empty());
             } else {
                 let next = openat(here, &*part, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
-                way.push(next);
+                opened.push(next);
             }
         }
     }
 }
 
-/// Puts the parts of a relative path on a stack, the first on top.
+/// Pushes the parts of a relative path on a stack, the first part on top.
 fn push_parts(stack: &mut Vec<OsString>, path: &Path) -> Result<(), Errno> {
-    // A trailing slash or dot asks for a folder; the caller's flags ask for what it wants anyway.
+    // A trailing slash or dot would ask for a folder; here the caller's flags decide.
     for part in path.components().rev() {
         match part {
             Component::Normal(part) => stack.push(OsString::from_vec(part.as_bytes().to_vec())),
@@ -179,7 +179,7 @@ fn push_parts(stack: &mut Vec<OsString>, path: &Path) -> Result<(), Errno> {
             Component::RootDir | Component::Prefix(_) => return Err(Errno::XDEV),
         }
     }
-    // Longer than any path the system takes: a link that doubles itself.
+    // More parts than any path of the system: links that expand to each other.
     if stack.len() > 4096 { Err(Errno::NAMETOOLONG) } else { Ok(()) }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_of_opening_agree_on_what_is_inside() {
+    fn openat2_and_the_walk_agree_on_what_is_inside_the_share() {
         let outer = tempfile::tempdir().unwrap();
         let share = outer.path().join("share");
         fs::create_dir_all(share.join("a/b")).unwrap();
@@ -216,9 +216,9 @@ mod tests {
 
         let root = Root::new(share).open().unwrap();
         let both = |path: &str| {
-            let ways = [root.beneath(Path::new(path), READ), root.beneath_by_steps(Path::new(path), READ)].map(read);
-            assert_eq!(ways[0], ways[1], "{path}");
-            ways[0].clone()
+            let results = [root.beneath(Path::new(path), READ), root.beneath_by_steps(Path::new(path), READ)].map(read);
+            assert_eq!(results[0], results[1], "{path}");
+            results[0].clone()
         };
         for inside in ["a/b/file", "a/inside", "a/roundabout", "folder/file", "absolute"] {
             assert_eq!(both(inside).as_deref(), Ok("file"), "{inside}");

@@ -1,4 +1,4 @@
-//! What the handles of a share and its indexer have in common.
+//! The state that a share's handles and its indexer have in common.
 
 use super::{cache::Cache, config::ShareConfig, file_states::Counts, index::Index, root::Root, watch::Signal};
 use metrics::{Counter, Gauge};
@@ -8,12 +8,12 @@ use std::sync::{
 };
 use tokio::sync::watch::Sender;
 
-/// How far looking and hashing are, for a progress line.
+/// Progress of scanning and hashing, for a progress line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScanProgress {
-    /// Files found that are offered or will be.
+    /// Files that are offered or will be.
     pub files: u64,
-    /// Those of them that wait to be hashed or are being hashed.
+    /// Those of them that are waiting to be hashed or being hashed.
     pub pending: u64,
     /// Files hashed since the start.
     pub hashed_files: u64,
@@ -21,7 +21,7 @@ pub struct ScanProgress {
     pub hashed_bytes: u64,
     /// Bytes hashed and to be hashed.
     pub total_bytes: u64,
-    /// The first look is complete.
+    /// Every file that the first scan found is offered or left out.
     pub settled: bool,
 }
 

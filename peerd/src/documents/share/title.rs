@@ -1,9 +1,9 @@
-//! A document's title, read off the document itself.
+//! Extracts a document's title from its text.
 //!
-//! Titles are what people search a share by, and a share holds memos from 1969 to today. So this
-//! reads the page the way a person does: past the running head, the authors and the dates, to the
-//! line that stands where a title stands. Nothing is guessed: a text that shows no title (or is
-//! no text) goes by its file name.
+//! Users search for documents by title, and the RFC series has layouts from 1969 to today. So this
+//! skips the header, the authors and the dates, and takes the lines in the position of a title.
+//! Nothing is guessed: a document without a recognizable title (or that is not text) gets its file
+//! name as title.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -17,53 +17,53 @@ mod wording;
 
 use crate::documents::rfc_number::rfc_number;
 
-/// How many bytes of a document [`title`] wants to see: the longest cover page and header in the
-/// series end well within 8 KiB, and an HTML rendering can put 8 KiB of style before its `<title>`.
+/// How many bytes of a document [`title`] reads: the longest cover page and header in the RFC series
+/// end within 8 KiB, and an HTML version can have 8 KiB of style before its `<title>`.
 pub const HEAD_BYTES: usize = 16 * 1024;
 
-/// Upper bound of a title's length in bytes. The longest title in the series has about 220, and a
-/// file name (255 at most on the usual file systems) fits whole.
+/// Longest title in bytes. The longest one in the RFC series has about 220, and a file name (at most
+/// 255 on the usual file systems) fits.
 pub const TITLE_MAX_BYTES: usize = 256;
 // Other peers refuse longer ones.
 const _: () = assert!(TITLE_MAX_BYTES <= p2pdi::document::TITLE_MAX_BYTES);
 
-/// The title of the document called `file_name` (a name or a relative path) whose first bytes are
-/// `head`; what lies past [`HEAD_BYTES`] is ignored.
+/// The title of the document `file_name` (a name or a relative path) that begins with the bytes
+/// `head`. Bytes after [`HEAD_BYTES`] are ignored.
 ///
-/// - HTML and XML: the `<title>`, without the `RFC 48:` that the RFC Editor puts before it.
+/// - HTML and XML: the `<title>`, without the prefix `RFC 48:` of the RFC Editor.
 /// - Markdown (`.md`): the first heading.
 /// - An RFC or Internet-Draft in plain text: the title below the header.
 /// - Anything else: the file name.
 ///
-/// The result holds no control characters, single spaces only, and at most [`TITLE_MAX_BYTES`]
-/// bytes. It is empty only where the file name has nothing to show either. Time is linear in
-/// the length of `head`; no input makes it panic.
+/// The result has no control characters, only single spaces, and at most [`TITLE_MAX_BYTES`] bytes.
+/// It is empty only if the file name has no visible character either. The time is linear in the
+/// length of `head`; no input causes a panic.
 pub fn title(file_name: &str, head: &[u8]) -> String {
     let base = file_name.rsplit('/').next().unwrap_or(file_name);
     let head = head.get(..HEAD_BYTES).unwrap_or(head);
     text::decode(head)
         .and_then(|text| find(base, &text))
-        .map(|found| tidy(&found))
+        .map(|found| printable(&found))
         .filter(|found| found.chars().any(char::is_alphanumeric))
-        .unwrap_or_else(|| tidy(base))
+        .unwrap_or_else(|| printable(base))
 }
 
 fn find(base: &str, text: &str) -> Option<String> {
-    let ending = base.rsplit_once('.').map(|(_, ending)| ending);
-    let has_ending = |of: &[&str]| ending.is_some_and(|ending| of.iter().any(|one| one.eq_ignore_ascii_case(ending)));
-    if has_ending(&["md", "markdown", "mkd"]) {
+    let extension = base.rsplit_once('.').map(|(_, extension)| extension);
+    let has_extension = |of: &[&str]| extension.is_some_and(|extension| of.iter().any(|one| one.eq_ignore_ascii_case(extension)));
+    if has_extension(&["md", "markdown", "mkd"]) {
         return markup::markdown_title(text);
     }
     let named_as_rfc = rfc_number(base).is_some();
     if markup::is_markup(text) {
         let shown = markup::element(text, "title").map(|title| without_number(&title));
-        // Some mirrors put only `rfc48` into the element and the memo itself into a <pre>.
+        // Some mirrors put only `rfc48` into the element, and the RFC itself into a <pre>.
         return shown.filter(|title| !title.is_empty() && rfc_number(title).is_none()).or_else(|| {
             let page = markup::element_text(text, "pre")?;
             memo::title(&text::lines(&page), named_as_rfc)
         });
     }
-    if has_ending(&["pdf", "ps", "json", "csv", "gz", "zip"]) {
+    if has_extension(&["pdf", "ps", "json", "csv", "gz", "zip"]) {
         return None;
     }
     memo::title(&text::lines(text), named_as_rfc)
@@ -85,34 +85,34 @@ fn without_number(title: &str) -> String {
     unnumbered().unwrap_or(title).trim().to_owned()
 }
 
-/// Makes `found` fit to be shown: on one line, single spaces, nothing that acts on a terminal.
-fn tidy(found: &str) -> String {
-    let mut tidied = String::with_capacity(found.len().min(TITLE_MAX_BYTES));
+/// `found` on one line, with single spaces and without characters that a terminal interprets.
+fn printable(found: &str) -> String {
+    let mut title = String::with_capacity(found.len().min(TITLE_MAX_BYTES));
     let mut gap = false;
     for c in found.chars() {
         if c.is_whitespace() || c.is_control() {
             gap = true;
             continue;
         }
-        if acts_unseen(c) {
+        if is_invisible(c) {
             continue;
         }
-        let space = usize::from(gap && !tidied.is_empty());
-        if tidied.len() + space + c.len_utf8() > TITLE_MAX_BYTES {
+        let space = usize::from(gap && !title.is_empty());
+        if title.len() + space + c.len_utf8() > TITLE_MAX_BYTES {
             break;
         }
         if space == 1 {
-            tidied.push(' ');
+            title.push(' ');
         }
         gap = false;
-        tidied.push(c);
+        title.push(c);
     }
-    tidied
+    title
 }
 
-/// Characters that are not seen but change how their neighbours are shown (Unicode bidirectional
-/// controls, zero-width characters): a title must not pass for another one.
-fn acts_unseen(c: char) -> bool {
+/// Invisible characters that change how others are shown (Unicode bidirectional controls, zero-width
+/// characters): a title must not look like another one.
+fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffd}')
 }
@@ -121,7 +121,7 @@ fn acts_unseen(c: char) -> bool {
 mod tests {
     use super::{TITLE_MAX_BYTES, title};
 
-    /// SplitMix64 (Steele, Lea, Flood 2014): enough randomness for tests, the same in every run.
+    /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers in every run.
     struct Random(u64);
 
     impl Random {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_fit(name: &str, bytes: &[u8]) {
+    fn assert_valid(name: &str, bytes: &[u8]) {
         let title = title(name, bytes);
         assert!(title.len() <= TITLE_MAX_BYTES, "{title:?}");
         assert!(!title.chars().any(char::is_control), "{title:?}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_it_panic_or_give_an_unfit_title() {
+    fn random_bytes_cause_no_panic_and_no_invalid_title() {
         const PIECES: [&[u8]; 40] = [
             b"Network Working Group",
             b"Request for Comments: ",
@@ -204,14 +204,13 @@ mod tests {
                     bytes.extend(PIECES[random.below(PIECES.len())]);
                 }
             }
-            assert_fit(name, &bytes);
+            assert_valid(name, &bytes);
         }
     }
 
     #[test]
-    fn a_head_that_repeats_itself_costs_no_more_than_another() {
-        // Each of these would take minutes if any step were quadratic; there is no clock here, a
-        // test runner's patience is enough.
+    fn repeated_text_takes_linear_time() {
+        // Each of these would take minutes if a step were quadratic.
         let header = "Network Working Group\nRequest for Comments: 400\n\n";
         for piece in [
             "<title ",
@@ -240,9 +239,9 @@ mod tests {
         ] {
             let text = piece.repeat(64 * 1024);
             for name in ["rfc400.txt", "rfc400.md"] {
-                assert_fit(name, text.as_bytes());
-                assert_fit(name, format!("{header}{text}").as_bytes());
-                assert_fit(name, format!("<html>{text}").as_bytes());
+                assert_valid(name, text.as_bytes());
+                assert_valid(name, format!("{header}{text}").as_bytes());
+                assert_valid(name, format!("<html>{text}").as_bytes());
             }
         }
     }

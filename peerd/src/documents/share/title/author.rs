@@ -1,11 +1,11 @@
-//! Who wrote a memo and where: names and affiliations, so that they are not taken for titles.
+//! Recognizes names of authors and their affiliations, so that they are not taken for titles.
 //!
-//! On a cover page a name stands as a title does. It is told by what names are made of: initials,
-//! given names, and the organizations of the time.
+//! On a cover page a name has the position of a title. It is recognized by initials, given names and
+//! the organizations of the time.
 
 use super::line::{is_listed, words};
 
-/// Given names of the series' authors who wrote theirs without an initial.
+/// Given names of RFC authors that are written without an initial.
 const GIVEN_NAMES: &str = "\
     abhai abhay alan alex allan allen andrew anne art barry ben bernard bill bob brian \
     bruce carl charles chris christian christopher craig dan daniel danny dave david \
@@ -22,7 +22,7 @@ const ORGANIZATIONS: &str = "\
     illinois isi lbl ll merit mit mitre nasa nbs ncar nic nmc nosc rand raytheon sdc sri \
     stanford sumex tenex ucl ucla ucsb ucsd usc utah xerox parc";
 
-/// What an affiliation may have beside its organization.
+/// Words that an affiliation can have beside its organization.
 const SITES: &str = "\
     project mac computer science net ai dm dms cg multics tip at inc dept department \
     cambridge research center";
@@ -117,7 +117,7 @@ pub(super) fn is_affiliation(text: &str) -> bool {
     is_organization(text) || is_street || names_only(PLACES, text)
 }
 
-/// Whether `text` is surely an organization, wherever it stands.
+/// Whether `text` is certainly an organization, whatever its position.
 pub(super) fn is_organization(text: &str) -> bool {
     let undotted = text.replace('.', "").to_lowercase();
     let mut tokens = words(&undotted);
@@ -126,7 +126,7 @@ pub(super) fn is_organization(text: &str) -> bool {
     is_acronym || names_only(INSTITUTIONS, text)
 }
 
-/// Whether one of `words_of_places` is in `text`, and none that a title would have beside it.
+/// Whether one of `words_of_places` is in `text`, and no word that shows a title.
 fn names_only(words_of_places: &str, text: &str) -> bool {
     const SMALL: &str = "a an as at by for from in on over to with";
     const WORDS_MAX: usize = 10;
@@ -146,7 +146,7 @@ mod tests {
     use super::{is_affiliation, is_organization, is_person};
 
     #[test]
-    fn names_are_told_from_titles() {
+    fn names_are_distinguished_from_titles() {
         for text in [
             "J. Postel",
             "Edwin W. Meyer, Jr.",
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn affiliations_are_told_from_titles() {
+    fn affiliations_are_distinguished_from_titles() {
         for text in [
             "UCLA",
             "M.I.T.",
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sure_organizations_are_told_away_from_names() {
+    fn only_certain_organizations_are_recognized_without_context() {
         for text in ["UCLA", "M.I.T.", "USC/ISI", "Bolt Beranek and Newman Inc."] {
             assert!(is_organization(text), "{text}");
         }

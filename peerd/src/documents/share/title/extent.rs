@@ -1,21 +1,21 @@
-//! What a title looks like and how far it reaches: where its lines stand, and where the header's
-//! authors, a section or the memo's body begins.
+//! Finds the lines of a title by their layout, and where the header's authors, a section or the memo's
+//! body begins.
 
 use super::author::{is_organization, is_person};
 use super::line::{header_field, is_date, is_listed, is_note, is_rule, split_at_gap, title_field, words};
 use super::text::Line;
 use super::wording::letterspaced;
 
-/// The longest title in the series takes seven lines.
+/// Most lines of a title. The longest title in the RFC series has seven.
 pub(super) const TITLE_LINES_MAX: usize = 8;
 
-/// Pages are 72 columns wide, and scanned ones have a margin.
+/// The centre column. Pages are 72 columns wide.
 const PAGE_CENTRE: usize = 36;
 
-/// Nothing centred starts as far right as this: it is the column of authors and dates.
+/// The column of authors and dates. No centred line starts this far right.
 pub(super) const RIGHT_COLUMN: usize = 40;
 
-/// The lines at the top of `lines` that read on from the first one as one title.
+/// The first lines of `lines` that together form one title.
 pub(super) fn title_lines(lines: &[Line]) -> Vec<&Line> {
     let Some(first) = lines.first() else {
         return Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn title_lines(lines: &[Line]) -> Vec<&Line> {
         let is_open = title.last().is_some_and(|line| ends_open(&line.text));
         // "Conversations with / Steve Crocker", "An Update to / RFC 3280".
         let is_no_more = is_note(&line.text) || !is_open && is_beside_titles(line);
-        // A centred line close below is the title's own last one: "Management: / Overview".
+        // A centred line directly below belongs to the title: "Management: / Overview".
         let is_heading = if is_centred(line) { is_first_heading(&line.text) } else { is_section_heading(line) };
         if is_no_more || is_heading || !is_below(first, line) || ruled && !is_centred(line) {
             break;
@@ -40,12 +40,12 @@ pub(super) fn title_lines(lines: &[Line]) -> Vec<&Line> {
     title
 }
 
-/// Whether `line` is something that ends a title.
+/// Whether `line` cannot be part of a title.
 pub(super) fn is_no_title(line: &Line) -> bool {
     is_section_heading(line) || is_beside_titles(line)
 }
 
-/// Whether `line` is something other than a heading that stands near titles.
+/// Whether `line` is something other than a heading that is often found near titles.
 fn is_beside_titles(line: &Line) -> bool {
     let text = line.text.as_str();
     is_note(text)
@@ -60,11 +60,11 @@ fn is_beside_titles(line: &Line) -> bool {
         || is_organization(text)
 }
 
-/// Whether `line` stands below `first` as a title's next line does: centred alike, or at the same
-/// margin, or hanging.
+/// Whether `line` is laid out like a title's next line after `first`: also centred, at the same margin,
+/// or indented further.
 pub(super) fn is_below(first: &Line, line: &Line) -> bool {
     if is_centred(first) {
-        // A full line at the margin is the body, although its centre is the page's, too.
+        // A full line at the margin is the body, although it is centred on the page, too.
         if line.indent <= 2 && first.indent >= 10 {
             return false;
         }
@@ -88,7 +88,7 @@ pub(super) fn is_right(line: &Line) -> bool {
 
 /// Whether `lines` are the start of the memo's body rather than its title.
 pub(super) fn is_body(lines: &[&Line]) -> bool {
-    /// Titles at the left margin are short: more lines are a paragraph.
+    /// Titles at the left margin are short; more lines are a paragraph.
     const LEFT_LINES_MAX: usize = 3;
     const PARAGRAPH_INDENT: usize = 3;
     let Some(first) = lines.first() else {
@@ -101,7 +101,7 @@ pub(super) fn is_body(lines: &[&Line]) -> bool {
     if is_table || lines.len() > TITLE_LINES_MAX {
         return true;
     }
-    // Of a title as wide as the page the last line shows that it is centred.
+    // If a title is as wide as the page, its last line shows that it is centred.
     let is_balanced = |line: &&Line| (line.indent + line.end()).abs_diff(2 * PAGE_CENTRE) <= 3;
     let ends_centred = lines.len() > 1 && lines.iter().all(is_balanced) && lines.last().is_some_and(|last| is_centred(last));
     if is_centred(first) || ends_centred {
@@ -115,7 +115,7 @@ pub(super) fn is_body(lines: &[&Line]) -> bool {
         || is_sentence && (is_stopped || lines.len() > 1)
 }
 
-/// Whether `text` has a finite verb or starts as sentences do.
+/// Whether `text` has a finite verb or begins like a sentence.
 fn reads_as_sentence(text: &str) -> bool {
     const VERBS: &str = "\
     is are was were will has have had been should would can must does did that which \
@@ -125,7 +125,7 @@ fn reads_as_sentence(text: &str) -> bool {
     words(text).next().is_some_and(|first| is_listed(OPENERS, first)) || words(text).any(|word| is_listed(VERBS, word))
 }
 
-/// Whether `text` is the heading that memos of today have right below the title.
+/// Whether `text` is a heading that recent RFCs have directly below the title.
 fn is_first_heading(text: &str) -> bool {
     ["abstract", "status of this memo", "table of contents"].iter().any(|heading| heading.eq_ignore_ascii_case(text))
 }
@@ -183,19 +183,19 @@ fn unnumbered(text: &str) -> Option<&str> {
     (rest.len() < number.len() && !is_word).then_some(rest)
 }
 
-/// The month that a periodical report is about: `(October 1973)`.
+/// Whether `text` is the month of a periodical report, which is part of its title: `(October 1973)`.
 fn is_month(text: &str) -> bool {
     text.starts_with('(') && words(text).count() == 2
 }
 
-/// The name of the draft or file that a memo was made from.
+/// Whether `text` is the name of the draft or file that a memo was made from.
 fn is_file_name(text: &str) -> bool {
     let name = text.trim_matches(['<', '>', '(', ')', '[', ']']);
     let is_one = !name.contains(' ');
     is_one && (name.starts_with("draft-") || name.ends_with(".txt") || name.ends_with(".ps"))
 }
 
-/// Words that cannot end a title, or that go on with one.
+/// Words that cannot end a title, and that can continue one.
 const OPEN_WORDS: &str = "\
     a an the of for in on to and or with by from at as using over via between within \
     into under its through versus";
@@ -206,7 +206,7 @@ fn is_open_word(word: &str) -> bool {
 
 /// Whether a title cannot end with `line`.
 pub(super) fn ends_open(line: &str) -> bool {
-    // RFC 760 and 761 set what the standard is of on its own line.
+    // RFC 760 and 761 have the subject of the standard on the next line.
     line.eq_ignore_ascii_case("dod standard")
         || line.ends_with(['-', ':', ',', '/', '&'])
         || words(line).last().is_some_and(is_open_word)
@@ -220,7 +220,7 @@ pub(super) fn starts_open(line: &str) -> bool {
         || words(line).next().is_some_and(|word| is_open_word(word) && !matches!(word, "A" | "An" | "The"))
 }
 
-/// Whether `line` names what memos are about, as a person's name does not.
+/// Whether `line` has a word for the subject of an RFC, so that it is not a person's name.
 pub(super) fn names_a_matter(line: &str) -> bool {
     const MATTERS: &str = "\
     analysis architecture concepts definitions extension extensions facilities \

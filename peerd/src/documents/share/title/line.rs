@@ -1,8 +1,8 @@
-//! What a single line of a memo is: part of the header, a date, an author, a section heading.
+//! Classifies a single line of a memo by its words: header field, date, note, rule.
 //!
-//! Every test here looks at one line's words only; where a line stands is `memo`'s business.
+//! The position of a line is handled by `memo` and `extent`.
 
-/// Publishers that open an RFC's header, as they stand alone on its first line.
+/// Publishers that begin an RFC's header, alone on its first line.
 const PUBLISHERS: [&str; 13] = [
     "network working group",
     "network working note",
@@ -19,7 +19,7 @@ const PUBLISHERS: [&str; 13] = [
     "internet draft",
 ];
 
-/// Header fields that a number or another document may follow without a colon
+/// Header fields that can be followed by a number or another document without a colon
 /// (`NIC 5740`, `Obsoletes RFC 765`).
 const REFERRING_FIELDS: [&str; 29] = [
     "nic",
@@ -53,7 +53,7 @@ const REFERRING_FIELDS: [&str; 29] = [
     "supercedes",
 ];
 
-/// Header fields that are fields only with a colon.
+/// Header fields that need a colon.
 const COLON_FIELDS: [&str; 39] = [
     "replaces",
     "reference",
@@ -100,13 +100,13 @@ const MONTHS: &str = "\
     january february march april may june july august september october november \
     december";
 
-/// Words that stand beside a date without making it anything else.
+/// Words that can be part of a date.
 const BESIDE_DATES: &str = "revised dated date of am pm monday tuesday wednesday thursday friday sept";
 
 /// Fields whose value is the title.
 const TITLE_FIELDS: [&str; 6] = ["title", "subject", "subj", "re", "topic", "document title"];
 
-/// What stands after a header field's name.
+/// A header field.
 pub(super) struct Field<'a> {
     /// The text right of the field's value, or of the name if it has no value.
     pub(super) rest: &'a str,
@@ -114,7 +114,7 @@ pub(super) struct Field<'a> {
     pub(super) is_number: bool,
     /// Whether the field is the publisher's name, and nothing else.
     pub(super) is_publisher: bool,
-    /// Whether the line says by itself that this is an RFC or Internet-Draft.
+    /// Whether this line alone proves that the text is an RFC or Internet-Draft.
     pub(super) is_certain: bool,
 }
 
@@ -138,7 +138,7 @@ pub(super) fn header_field(text: &str) -> Option<Field<'_>> {
         gap >= 3
             || rest.trim_start().starts_with([':', '#'])
             || next.starts_with(|c: char| c.is_ascii_digit())
-            // The categories of 1971 and 1972: "D.4", "B.1, C.1".
+            // Categories of 1971 and 1972: "D.4", "B.1, C.1".
             || next.get(1..).is_some_and(|next| next.starts_with('.'))
             || ["rfc", "nwg", "nic", "ien", "none", "std"]
                 .iter()
@@ -158,18 +158,18 @@ pub(super) fn title_field(text: &str) -> Option<&str> {
     Some(rest.trim())
 }
 
-/// `text` without `words` at its start, in any case, if a word ends there.
+/// `text` without the leading `words`, ignoring case, if a word ends there.
 fn strip_words<'a>(text: &'a str, words: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(words.len())?;
     (start.eq_ignore_ascii_case(words) && !rest.starts_with(char::is_alphanumeric)).then_some(rest)
 }
 
-/// Whether `text` begins with the name of a publisher, which headers do and so do some titles.
+/// Whether `text` begins with the name of a publisher, as headers and some titles do.
 pub(super) fn starts_with_publisher(text: &str) -> bool {
     PUBLISHERS.iter().any(|name| strip_words(text, name).is_some())
 }
 
-/// What follows a publisher's name that stands for itself (so not `Network Working Group Meeting`).
+/// The text after a publisher's name that is a field of its own (not `Network Working Group Meeting`).
 fn publisher(text: &str) -> Option<&str> {
     let rest = PUBLISHERS.iter().find_map(|name| strip_words(text, name))?;
     let rest = match rest.trim_start().strip_prefix('(') {
@@ -180,8 +180,8 @@ fn publisher(text: &str) -> Option<&str> {
     (rest.is_empty() || gap >= 2).then_some(rest)
 }
 
-/// What follows a memo's own number (`Request for Comments: 1`, `NWG/RFC# 645`, `RFC-3`), and
-/// whether the line is clear enough to tell an RFC by.
+/// The text after a memo's own number (`Request for Comments: 1`, `NWG/RFC# 645`, `RFC-3`), and whether
+/// the line alone proves that this is an RFC.
 pub(super) fn rfc_number(text: &str) -> Option<(&str, bool)> {
     let text = strip_words(text, "network working group")
         .or_else(|| strip_words(text, "nwg"))
@@ -202,7 +202,7 @@ pub(super) fn rfc_number(text: &str) -> Option<(&str, bool)> {
     let is_separator = |c: char| matches!(c, ' ' | ':' | ';' | '#' | '-' | '.' | ',' | '=');
     let rest = rest.trim_start_matches(is_separator);
     if rest.is_empty() {
-        // "Request for Comments:" whose number went to the next line, or was never filled in.
+        // "Request for Comments:" with the number on the next line, or without one.
         return is_certain.then_some(("", true));
     }
     let rest = strip_words(rest, "number")
@@ -217,7 +217,7 @@ pub(super) fn rfc_number(text: &str) -> Option<(&str, bool)> {
     let after = rest.trim_start_matches([',', '.', ';', ':', ')']);
     let gap = after.len() - after.trim_start().len();
     let next = after.trim_start();
-    // A long affiliation leaves no gap: "Request for Comments: 1006 Northrop Research ...".
+    // A long affiliation can leave no gap: "Request for Comments: 1006 Northrop Research ...".
     let is_more_of_the_header = is_certain && text.contains(": ")
         || next.is_empty()
         || gap >= 2
@@ -229,7 +229,7 @@ pub(super) fn rfc_number(text: &str) -> Option<(&str, bool)> {
     is_more_of_the_header.then_some((after, is_certain))
 }
 
-/// `text` at its first gap of `width` blanks or more: what is left and right of the gap, and the
+/// Splits `text` at its first gap of at least `width` blanks: the left part, the right part, and the
 /// column of the right part.
 pub(super) fn split_at_gap(text: &str, width: usize) -> Option<(&str, &str, usize)> {
     let gap = " ".repeat(width);
@@ -240,23 +240,23 @@ pub(super) fn split_at_gap(text: &str, width: usize) -> Option<(&str, &str, usiz
     Some((left, right, left.chars().count() + blanks))
 }
 
-/// Whether `text` only separates: dashes, underscores, a row of dots.
+/// Whether `text` is a separator: dashes, underscores, dots.
 pub(super) fn is_rule(text: &str) -> bool {
     text.len() >= 3 && text.chars().all(|c| "-=_*~.+#|^ \u{af}".contains(c))
 }
 
-/// Whether `text` is a note to the reader in brackets, or a page's number.
+/// Whether `text` is a note in brackets, or a page number.
 pub(super) fn is_note(text: &str) -> bool {
     let is_page = strip_words(text, "page").is_some_and(|rest| words(rest).all(|word| word.parse::<u16>().is_ok()));
     text.starts_with('[') || text.ends_with(']') && text.contains("[Page ") || is_page
 }
 
-/// Whether `text` begins a letter.
+/// Whether `text` is the salutation of a letter.
 pub(super) fn is_salutation(text: &str) -> bool {
     strip_words(text, "dear").is_some() && text.ends_with([',', ':', '-'])
 }
 
-/// Whether `text` is nothing but a date, with a time or a typist's initials perhaps.
+/// Whether `text` is only a date, possibly with a time or a typist's initials.
 pub(super) fn is_date(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     if text.split_whitespace().any(is_stamp) {
@@ -273,21 +273,21 @@ pub(super) fn is_date(text: &str) -> bool {
         }
     }
     let is_numeric = numbers == 3 && text.matches(['/', '-']).count() == 2;
-    // Two months are a span, which titles have: "Services, January - March 1972".
+    // Two months are a period, which titles can have: "Services, January - March 1972".
     (1..=8).contains(&numbers) && (months == 1 || is_numeric)
 }
 
-/// The words of `text`, without what stands between them.
+/// The words of `text`, without punctuation.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// Whether `word` is one of the words in `list`, which single spaces part.
+/// Whether `word` is in `list`, whose words are separated by single spaces.
 pub(super) fn is_listed(list: &str, word: &str) -> bool {
     list.split(' ').any(|listed| listed == word)
 }
 
-/// `26-JUN-74`, as the Augmentation Research Center's system dated its documents.
+/// Whether `word` is a date such as `26-JUN-74`, the format of the Augmentation Research Center's system.
 fn is_stamp(word: &str) -> bool {
     let mut parts = word.split('-');
     let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u16>().is_ok());
@@ -298,7 +298,7 @@ fn is_month(word: &str) -> bool {
     word.len() >= 3 && MONTHS.split(' ').any(|month| month.starts_with(word))
 }
 
-/// Typists wrote 1 as l and 0 as O: "June 2, l969".
+/// Whether `word` is a day or a year. Typists wrote 1 as l and 0 as O: "June 2, l969".
 fn is_day_or_year(word: &str) -> bool {
     let number = ["st", "nd", "rd", "th"].iter().find_map(|ordinal| word.strip_suffix(ordinal)).unwrap_or(word);
     number.len() <= 5
@@ -312,7 +312,7 @@ mod tests {
     use super::{header_field, is_date, is_rule, rfc_number, split_at_gap, title_field};
 
     #[test]
-    fn a_memo_number_is_known_in_every_spelling() {
+    fn a_memo_number_is_recognized_in_every_spelling() {
         for text in [
             "Request for Comments: 1          UCLA",
             "Request for Comment:   1",
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_that_begins_like_a_header_is_no_header() {
+    fn a_title_that_begins_like_a_header_is_not_a_header() {
         for text in [
             "Request for Comments Summary Notes: 600-699",
             "RFC 33 and 36 revisited",
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_are_known_with_and_without_colons() {
+    fn header_fields_are_recognized_with_and_without_colons() {
         for text in [
             "NIC 5740",
             "NIC: 5608",
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_known_in_every_spelling() {
+    fn dates_are_recognized_in_every_format() {
         for text in [
             "7 April 1969",
             "June 2, l969",
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_and_gaps_are_seen() {
+    fn rules_and_gaps_are_recognized() {
         assert!(is_rule("----------") && is_rule("= = = =") && is_rule("____"));
         assert!(!is_rule("--") && !is_rule("-- or --"));
         assert_eq!(split_at_gap("a b    c", 3), Some(("a b", "c", 7)));

@@ -1,6 +1,6 @@
-//! Titles that a document marks up itself: HTML, XML, Markdown.
+//! Titles of documents with markup: HTML, XML, Markdown.
 
-/// How far into a text the first tag may stand: comments and an XML declaration come before it.
+/// In how many characters the first tag must appear: comments and an XML declaration can come before it.
 const PROLOGUE_CHARS: usize = 2048;
 
 /// Whether `text` is HTML or XML.
@@ -19,10 +19,10 @@ pub(super) fn element(text: &str, name: &str) -> Option<String> {
     Some(inner.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// The text of the first `name` element (cut off where the text is), tags removed and character
-/// references resolved.
+/// The text of the first `name` element (to the end of `text` if it is not closed), with tags removed and
+/// character references resolved.
 pub(super) fn element_text(text: &str, name: &str) -> Option<String> {
-    // ASCII case folding keeps every byte in its place.
+    // ASCII case folding keeps byte offsets.
     let folded = text.to_ascii_lowercase();
     let open = format!("<{name}");
     let named = folded.match_indices(&open).find_map(|(at, _)| {
@@ -58,7 +58,7 @@ fn plain(markup: &str) -> String {
 
 /// The character that `text` (which starts with `&`) refers to, and what follows.
 fn character_reference(text: &str) -> Option<(char, &str)> {
-    /// No name or number that matters here is longer.
+    /// The longest name or number of a reference that is handled here.
     const NAME_MAX: usize = 8;
     let end = text.bytes().take(NAME_MAX + 2).position(|b| b == b';')?;
     let (name, rest) = (text.get(1..end)?, text.get(end + 1..)?);
@@ -129,7 +129,7 @@ pub(super) fn markdown_title(text: &str) -> Option<String> {
     None
 }
 
-/// A heading without the marks of emphasis and code around its words.
+/// A heading without the Markdown marks for emphasis and code.
 fn unmarked(heading: &str) -> String {
     heading.split_whitespace().map(|word| word.trim_matches(['*', '`'])).collect::<Vec<_>>().join(" ")
 }
@@ -139,7 +139,7 @@ mod tests {
     use super::{element, element_text, is_markup, markdown_title};
 
     #[test]
-    fn an_element_is_found_whatever_its_case_and_attributes() {
+    fn an_element_is_found_with_any_case_and_attributes() {
         let page = "<!DOCTYPE html>\n<HTML><titles>no</titles><Title lang='en'>A\n &amp; B\
                     &#x2014;C &#68; &bogus; &</TITLE>";
         assert!(is_markup(page));
@@ -147,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn a_page_within_a_page_keeps_its_layout() {
+    fn preformatted_text_keeps_its_layout() {
         let page = "<html><pre class=x>a\n  <b>b</b> &lt;c";
         assert_eq!(element_text(page, "pre").as_deref(), Some("a\n  b <c"));
         assert_eq!(element_text("<pre", "pre"), None);
     }
 
     #[test]
-    fn prose_that_mentions_tags_is_no_markup() {
+    fn prose_that_mentions_tags_is_not_markup() {
         assert!(!is_markup("The <title> element of <html>"));
         assert!(!is_markup("<- <- RAND"));
     }
 
     #[test]
-    fn markdown_goes_by_its_first_heading() {
+    fn the_title_of_markdown_is_its_first_heading() {
         for (text, title) in [
             ("intro\n\n# The `Title` #\n## Other", Some("The Title")),
             ("```sh\n# a comment\n```\n## Real", Some("Real")),

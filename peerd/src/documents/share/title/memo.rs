@@ -1,9 +1,8 @@
 //! The title of a plain-text RFC or Internet-Draft.
 //!
-//! A memo's first page is read in blocks (lines between blank lines). Header fields, authors,
-//! affiliations, dates and notes are passed over; the first block left is the title if it looks
-//! like one, and else the memo has none there. Then the places where a title is said in passing
-//! are asked: beside the number, above the header, at the head of the second page.
+//! The first page is read in blocks (lines between blank lines). Header fields, authors, affiliations,
+//! dates and notes are skipped. The next block is the title if it looks like one. Otherwise the title
+//! can be above the header, beside the number, or in the running head of the second page.
 
 use super::author::{is_affiliation, is_organization, is_person};
 use super::extent::{
@@ -17,14 +16,14 @@ use super::line::{
 use super::text::Line;
 use super::wording::joined;
 
-/// A header starts within the first blocks of a memo; a text that mentions one later is about it.
+/// A header starts within this many blocks; a later one is only mentioned in the text.
 const HEADER_WITHIN_BLOCKS: usize = 6;
 
-/// How many blocks are looked at: double-spaced cover pages have up to 20.
+/// How many blocks are read: double-spaced cover pages have up to 20.
 const BLOCKS_MAX: usize = 40;
 
-/// The title of the memo in `lines`. One that `is_named_as_rfc` by its file need not say itself
-/// that it is an RFC, as a few whose first page was lost do not.
+/// The title of the memo in `lines`. If `is_named_as_rfc`, the text itself need not say that it is an
+/// RFC: a few whose first page was lost do not.
 pub(super) fn title(lines: &[Line], is_named_as_rfc: bool) -> Option<String> {
     let blocks = blocks(lines);
     let header = blocks.iter().take(HEADER_WITHIN_BLOCKS).position(|block| {
@@ -70,22 +69,22 @@ fn blocks(lines: &[Line]) -> Vec<Block<'_>> {
 
 struct FirstPage<'a> {
     blocks: &'a [Block<'a>],
-    /// The block that says this is an RFC.
+    /// The block with the header of an RFC.
     header: Option<usize>,
-    /// `NWG/RFC 49   Conversations with ...`
+    /// The title in a line such as `NWG/RFC 49   Conversations with ...`
     beside_number: Option<String>,
-    /// Whether a name or a date stood by itself above, as on cover pages.
+    /// Whether a name or a date was alone in a block above, as on cover pages.
     is_among_authors: bool,
 }
 
-/// What reading a block came to.
+/// What a block is.
 enum Reading {
-    /// Header, authors, dates, notes.
-    Passed,
+    /// Header, authors, dates or notes.
+    Skipped,
     Title(Vec<String>),
     /// A `Title:` or `Subject:` field.
     Field(String),
-    /// The memo's body: no title stands below.
+    /// The memo's body: there is no title below.
     Body,
 }
 
@@ -96,9 +95,9 @@ impl FirstPage<'_> {
         for (index, block) in self.blocks.iter().enumerate() {
             let is_above = self.header.is_some_and(|header| index < header);
             match self.read_block(index, block) {
-                // A cover page whose title stood above the number goes on with its authors.
-                Reading::Passed if above.is_some() && !is_above && !has_header(block) => break,
-                Reading::Passed => {}
+                // On a cover page with the title above the number, the authors follow.
+                Reading::Skipped if above.is_some() && !is_above && !has_header(block) => break,
+                Reading::Skipped => {}
                 Reading::Field(title) => return (above, Some(title)),
                 Reading::Title(lines) if is_above => {
                     above = above.or_else(|| Some(joined(&lines)));
@@ -145,7 +144,7 @@ impl FirstPage<'_> {
                 in_note = !text.contains(']');
                 continue;
             }
-            // What stands between two fields of one header is a part of it.
+            // A line between two fields of a header belongs to it.
             let is_within = last_field.is_some_and(|last| at < last) && (header.is_passed || starts_with_publisher(text));
             if is_within || is_rule(text) || header.covers(line) {
                 continue;
@@ -161,7 +160,7 @@ impl FirstPage<'_> {
                 is_person(text) || self.is_among_authors && is_affiliation(text) || !is_centred(line) && is_organization(text);
             if is_author {
                 self.is_among_authors = true;
-                return Reading::Passed;
+                return Reading::Skipped;
             }
             if is_section_heading(line) || is_salutation(text) {
                 return Reading::Body;
@@ -169,7 +168,7 @@ impl FirstPage<'_> {
             let title = title_lines(block.lines.get(at..).unwrap_or(&[]));
             let is_title = match title.first() {
                 Some(_) if is_body(&title) => false,
-                // Without any header only a line that stands as a title does is one.
+                // Without a header only a centred line is a title.
                 Some(first) => self.header.is_some() || is_centred(first),
                 None => false,
             };
@@ -178,12 +177,11 @@ impl FirstPage<'_> {
             }
             return Reading::Title(title.iter().map(|line| line.text.clone()).collect());
         }
-        Reading::Passed
+        Reading::Skipped
     }
 
-    /// The `Title:` field that opens a block soon below block `index`. A form that has one (the
-    /// cover sheets of ISO documents in RFC 994 and 995) shows its publisher where others show
-    /// the title.
+    /// The `Title:` field that begins a block within the next blocks after `index`. The cover sheets of ISO
+    /// documents (RFC 994 and 995) have one, and their publisher in the position of the title.
     fn title_field_below(&self, index: usize) -> Option<String> {
         const WITHIN_BLOCKS: usize = 4;
         self.blocks.iter().skip(index + 1).take(WITHIN_BLOCKS).find_map(|block| {
@@ -194,8 +192,8 @@ impl FirstPage<'_> {
         })
     }
 
-    /// Adds the blocks below that carry on the title in `lines`, which block `index` holds: titles
-    /// were typed with blank lines between their lines, too.
+    /// Adds the blocks below that continue the title in `lines` of block `index`: some titles have blank lines
+    /// between their lines.
     fn with_blocks_below(&self, index: usize, mut lines: Vec<String>) -> Vec<String> {
         let Some(first) = self.blocks.get(index).and_then(|block| block.lines.last()) else {
             return lines;
@@ -226,13 +224,13 @@ impl FirstPage<'_> {
             }
             lines.extend(more.iter().map(|line| line.text.clone()));
         }
-        // "... and" what follows in the cover page's list of appendices.
+        // "... and" a list of appendices on the cover page.
         lines.pop_if(|last| last.eq_ignore_ascii_case("and"));
         lines
     }
 
-    /// Whether block `index` stands closer to the title's line `above` than to what follows, in
-    /// the same kind of letters, and with more words than a name has.
+    /// Whether block `index` is closer to the title's line `above` than to the next block, in capitals like
+    /// that line, and has more words than a name.
     fn is_spaced_as_one(&self, index: usize, above: Option<&String>) -> bool {
         const NAME_WORDS_MAX: usize = 2;
         let (Some(block), Some(above)) = (self.blocks.get(index), above) else {
@@ -249,10 +247,10 @@ impl FirstPage<'_> {
     }
 }
 
-/// A long affiliation reaches this far left of the right column.
+/// A long affiliation starts no further left than this column.
 const FLUSH_INDENT_MIN: usize = 16;
 
-/// What the header lines above in the same block tell about the next one.
+/// The layout of the header lines above in the same block.
 #[derive(Default)]
 struct Header {
     is_passed: bool,
@@ -277,7 +275,7 @@ impl Header {
         });
     }
 
-    /// Whether `line` belongs to the header although nothing in it says so.
+    /// Whether `line` belongs to the header by its layout.
     fn covers(&mut self, line: &Line) -> bool {
         let near = |column: Option<usize>| column.is_some_and(|at| at.abs_diff(line.indent) <= 2);
         let is_flush_right = line.indent >= FLUSH_INDENT_MIN && self.right_edge == Some(line.end());
@@ -301,14 +299,14 @@ impl Header {
             word.bytes().all(|b| b.is_ascii_digit())
                 || ["rfc", "rfcs", "nic", "ien", "and", "none"].iter().any(|known| known.eq_ignore_ascii_case(word))
         });
-        // A field of a name not known here: "Functional area:   Mail".
+        // An unknown field: "Functional area:   Mail".
         let is_field = line.indent <= 2
             && line.text.split_once(':').is_some_and(|(name, value)| words(name).count() <= 2 && value.starts_with("  "));
         self.is_passed && (is_list || is_field || near(self.value_column))
     }
 }
 
-/// A `Title:` field's value, with the lines that carry it on.
+/// A `Title:` field's value, including its continuation lines.
 fn field_value(line: &Line, value: &str, below: &[Line]) -> String {
     let value = split_at_gap(value, 4).map_or(value, |(left, ..)| left);
     let mut lines = vec![value.to_owned()];
@@ -326,8 +324,8 @@ fn field_value(line: &Line, value: &str, below: &[Line]) -> String {
     joined(&lines)
 }
 
-/// `Conversations with Steve Crocker` in `NWG/RFC 49   Conversations with Steve Crocker`. What
-/// stands further right, or flush right, is the header's column of authors.
+/// `Conversations with Steve Crocker` in `NWG/RFC 49   Conversations with Steve Crocker`. Text further
+/// right, or flush right, is the header's column of authors.
 fn title_beside_number(line: &Line, rest: &str) -> Option<String> {
     const FURTHEST_LEFT: usize = 24;
     const WORDS_MIN: usize = 2;
@@ -344,11 +342,10 @@ fn title_beside_number(line: &Line, rest: &str) -> Option<String> {
     is_title.then(|| title.to_owned())
 }
 
-/// The title in the head of a later page: `RFC 120      NETWORK PL1 SUBPROGRAMS      April 1971`.
+/// The title in the running head of a later page: `RFC 120      NETWORK PL1 SUBPROGRAMS      April 1971`.
 fn running_head(lines: &[Line]) -> Option<String> {
     lines.iter().filter(|line| line.page > 0).find_map(|line| {
-        // A running head never spells the series' name out; a first page that begins with a form
-        // feed does.
+        // A running head never has "Request for Comments" in full; a first page after a form feed does.
         let (rest, _) = rfc_number(&line.text).filter(|(_, is_certain)| !is_certain)?;
         let middle = match split_at_gap(rest.trim(), 2) {
             Some((title, _, _)) => title,

@@ -1,18 +1,18 @@
-//! Bytes to characters, characters to lines as a printer would have set them.
+//! Decodes bytes to text, and lays text out in lines as a printer would.
 
-/// Columns a row may have; what stands further right is no part of a page 72 columns wide.
+/// Most columns of a row. A page has 72 columns, so characters beyond this are dropped.
 const ROW_MAX: usize = 400;
 
-/// A file with more than one odd control character in so many bytes is no text.
+/// A file with more than one unusual control character per this many bytes is not text.
 const BYTES_PER_ODD: usize = 64;
 
 /// One printed line.
 pub(super) struct Line {
     /// Column of the first character, from 0.
     pub(super) indent: usize,
-    /// The line without the blanks around it, tabs expanded, gaps as they were.
+    /// The line without leading and trailing blanks; tabs are expanded, other gaps are kept.
     pub(super) text: String,
-    /// How many form feeds came before it.
+    /// Number of form feeds before the line.
     pub(super) page: usize,
 }
 
@@ -31,8 +31,8 @@ impl Line {
     }
 }
 
-/// The text in `head`, or nothing if it is not text. UTF-16 is known by its byte order mark; what
-/// is not UTF-8 is taken as Latin-1, which old memos with an accent or a `µ` in them are.
+/// The text in `head`; `None` if it is not text. UTF-16 is recognized by its byte order mark. Text that
+/// is not UTF-8 is decoded as Latin-1, which old memos with accents or a `µ` use.
 pub(super) fn decode(head: &[u8]) -> Option<String> {
     let wide = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = rest.as_chunks::<2>().0.iter().map(|&pair| unit(pair));
@@ -51,7 +51,7 @@ pub(super) fn decode(head: &[u8]) -> Option<String> {
     }
     Some(match std::str::from_utf8(head) {
         Ok(text) => text.to_owned(),
-        // The head may end within a character; only an error before that is another encoding.
+        // `head` can end within a character; only an error before that means another encoding.
         Err(error) if error.error_len().is_none() => {
             String::from_utf8_lossy(head.get(..error.valid_up_to()).unwrap_or(head)).into_owned()
         }
@@ -59,8 +59,8 @@ pub(super) fn decode(head: &[u8]) -> Option<String> {
     })
 }
 
-/// Sets `text` into lines. A backspace or a lone carriage return moves back and prints over what
-/// is there, which is how typists underlined and emboldened.
+/// Splits `text` into lines. A backspace or a lone carriage return moves back, and the next characters
+/// overprint, which is how typewriters underlined and made bold.
 pub(super) fn lines(text: &str) -> Vec<Line> {
     let old_mac = !text.contains('\n');
     let mut lines = Vec::new();
@@ -111,7 +111,7 @@ impl Row {
             self.cells.resize(column + 1, ' ');
         }
         if let Some(cell) = self.cells.get_mut(column) {
-            // Of a letter and its underscore the letter stays.
+            // Of a letter and an underscore the letter stays.
             if *cell == ' ' || !matches!(c, ' ' | '_') {
                 *cell = c;
             }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn overstruck_text_reads_as_it_was_printed() {
+    fn overprinted_text_reads_as_it_was_printed() {
         assert_eq!(texts("T\x08TI\x08IT\x08T"), ["TIT"]);
         assert_eq!(texts("_\x08a_\x08b c\x08_"), ["ab c"]);
         assert_eq!(texts("word\x08\x08\x08\x08____"), ["word"]);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_line_end_ends_a_line() {
+    fn all_line_endings_end_a_line() {
         assert_eq!(texts("a\r\nb\r\r\nc\nd"), ["a", "b", "c", "d"]);
         assert_eq!(texts("a\rb"), ["a", "b"]);
     }
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn terminal_sequences_and_marks_vanish() {
+    fn terminal_sequences_and_byte_order_marks_are_removed() {
         assert_eq!(texts("\u{feff}\x1b[1mbold\x1b[0m\x1b["), ["bold"]);
     }
 
     #[test]
-    fn latin_1_utf_16_and_cut_utf_8_are_text_and_noise_is_not() {
+    fn latin_1_utf_16_and_truncated_utf_8_are_text_and_binary_is_not() {
         assert_eq!(decode(b"d\xe9j\xe0").as_deref(), Some("déjà"));
         assert_eq!(decode(b"\xff\xfea\0b\0").as_deref(), Some("ab"));
         assert_eq!(decode("aé".as_bytes().get(..2).unwrap_or(b"")).as_deref(), Some("a"));

@@ -1,8 +1,8 @@
-//! A title's lines made into one, as a person would write it down.
+//! Joins the lines of a title.
 
 use super::line::{is_listed, words};
 
-/// The title that `lines` make up.
+/// The title in `lines`, as one line.
 pub(super) fn joined(lines: &[String]) -> String {
     let mut title = String::new();
     for (at, line) in lines.iter().enumerate() {
@@ -26,7 +26,7 @@ fn single_spaced(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `T E L N E T   P R O T O C O L` as words, if `line` is set like that.
+/// The words of a letterspaced `line` such as `T E L N E T   P R O T O C O L`; `None` if it is not letterspaced.
 pub(super) fn letterspaced(line: &str) -> Option<String> {
     const LETTERS_MIN: usize = 4;
     let tokens = line.split_whitespace().count();
@@ -39,7 +39,7 @@ pub(super) fn letterspaced(line: &str) -> Option<String> {
     Some(spread.join(" "))
 }
 
-/// A line in brackets below the title that says what the memo refers to or replaces.
+/// Whether `line` is a parenthesis below the title that says what the memo refers to or replaces.
 fn is_reference(line: &str) -> bool {
     let Some(inner) = line.strip_prefix('(').and_then(|line| line.strip_suffix(')')) else {
         return false;
