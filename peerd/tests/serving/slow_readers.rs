@@ -137,8 +137,7 @@ async fn listings_are_limited_in_all_and_per_address() {
         within("a batch", stream.message()).await.unwrap().unwrap();
         open.push(stream);
     }
-    for (from, expected) in [(Ipv4Addr::LOCALHOST, "24 listings are sent to your address"), (OTHER, "32 listings are being sent")]
-    {
+    for (from, expected) in [(Ipv4Addr::LOCALHOST, "24 listings for your address"), (OTHER, "32 listings are being sent")] {
         let status = refused(listing(from).await, Reason::TooManyStreams);
         assert!(status.message().contains(expected), "{}", status.message());
     }
