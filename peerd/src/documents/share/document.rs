@@ -5,8 +5,8 @@
 use p2pdi::{
     content::{ContentHash, HASH_BYTES},
     document::DocumentName,
+    platform::FileStat,
 };
-use rustix::fs::Stat;
 use std::time::{Duration, SystemTime};
 
 /// File systems that store nanoseconds still advance their clock in ticks of the kernel's timer, at most 10 ms. This is five of them.
@@ -28,15 +28,8 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    pub(super) fn of(stat: &Stat) -> Self {
-        // The types of these fields differ between architectures.
-        let nanoseconds = |s: i128, ns: i128| i64::try_from(s * 1_000_000_000 + ns).unwrap_or(i64::MAX);
-        Self {
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            inode: stat.st_ino,
-            modified_ns: nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
-            changed_ns: nanoseconds(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
-        }
+    pub(super) fn of(stat: &FileStat) -> Self {
+        Self { size: stat.size, inode: stat.id.inode, modified_ns: stat.modified_ns, changed_ns: stat.changed_ns }
     }
 
     pub(super) fn modified(&self) -> SystemTime {

@@ -2,19 +2,19 @@
 
 use super::{
     document::Fingerprint,
-    root::{OpenRoot, Root},
+    root::Root,
     title::{HEAD_BYTES, title},
 };
 use crate::documents::rfc_number::rfc_number;
 use p2pdi::{
     content::{ContentHash, PIECE_SIZE_MIN, PieceHash, PieceHashes, Pieces},
     document::DocumentName,
+    platform::{self, FileStat, Folder, LookupError},
 };
 use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::unix::fs::FileExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -31,8 +31,6 @@ const _: () = assert!(READ_BYTES as u64 == PIECE_SIZE_MIN && HEAD_BYTES <= READ_
 const SMALL_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of a large file that a thread takes at a time; at least one piece.
 const SLICE_BYTES: u64 = 4 * 1024 * 1024;
-/// Niceness of the hashing threads, so that uploads go first (setpriority(2); on Linux it applies to the calling thread only).
-const NICE: i32 = 10;
 
 /// A file to hash.
 #[derive(Debug, Clone)]
@@ -176,8 +174,8 @@ impl Shared {
         for _ in 0..missing {
             let count = ThreadCount { shared: Arc::clone(self), counted: true };
             let spawned = thread::Builder::new().name("share-hash".into()).spawn(move || {
-                // If this is refused, hashing runs at normal priority.
-                let _ = rustix::process::setpriority_process(None, NICE);
+                // Uploads go first.
+                platform::lower_thread_priority();
                 Self::work(count);
             });
             if let Err(error) = spawned {
@@ -250,21 +248,22 @@ impl Shared {
 
     /// Opens a job's file. The share's folder stays open from one file to the next; if that fails it is opened again, since it can have
     /// been replaced.
-    fn open(&self, job: &Job, root: &mut Option<OpenRoot>) -> Result<(File, Pieces), Failure> {
-        let opened = match root.as_ref().map(|root| root.open_file(&job.name)) {
+    fn open(&self, job: &Job, root: &mut Option<Folder>) -> Result<(File, Pieces), Failure> {
+        let path = job.name.to_relative_path();
+        let opened = match root.as_ref().map(|root| root.open_file(&path)) {
             Some(Ok(opened)) => Ok(opened),
-            _ => root.insert(self.root.open()?).open_file(&job.name),
+            _ => root.insert(self.root.open()?).open_file(&path),
         };
-        let (file, stat) = opened.map_err(|error| match error.kind() {
+        let (file, stat) = opened.map_err(|error| match error {
             // The next scan finds out what is there now.
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => Failure::Changed,
-            _ => Failure::Unreadable(error),
+            LookupError::NotFound | LookupError::NotAFile => Failure::Changed,
+            error => Failure::Unreadable(error.into()),
         })?;
         let pieces = Pieces::of_size(job.fingerprint.size).map_err(|_| Failure::Changed)?;
         if Fingerprint::of(&stat) == job.fingerprint { Ok((file, pieces)) } else { Err(Failure::Changed) }
     }
 
-    fn whole(&self, job: &Job, root: &mut Option<OpenRoot>, buffer: &mut [u8]) -> Result<Hashed, Failure> {
+    fn whole(&self, job: &Job, root: &mut Option<Folder>, buffer: &mut [u8]) -> Result<Hashed, Failure> {
         let (file, pieces) = self.open(job, root)?;
         if let Some(hash) = job.known {
             return hashed(job, hash, None, head(&file, job, buffer)?);
@@ -338,7 +337,7 @@ impl Shared {
         while !range.is_empty() {
             let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(buffer.len());
             let part = buffer.get_mut(..length).unwrap_or_default();
-            file.read_exact_at(part, range.start).map_err(|error| match error.kind() {
+            platform::read_exact_at(file, part, range.start).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => Failure::Changed,
                 _ => Failure::Unreadable(error),
             })?;
@@ -371,13 +370,13 @@ impl Shared {
 fn head<'a>(file: &File, job: &Job, buffer: &'a mut [u8]) -> Result<&'a [u8], Failure> {
     let length = usize::try_from(job.fingerprint.size).unwrap_or(usize::MAX).min(HEAD_BYTES).min(buffer.len());
     let head = buffer.get_mut(..length).unwrap_or_default();
-    file.read_exact_at(head, 0)?;
+    platform::read_exact_at(file, head, 0)?;
     unchanged(file, job)?;
     Ok(head)
 }
 
 fn unchanged(file: &File, job: &Job) -> Result<(), Failure> {
-    let stat = rustix::fs::fstat(file).map_err(io::Error::from)?;
+    let stat = FileStat::of(file)?;
     if Fingerprint::of(&stat) == job.fingerprint { Ok(()) } else { Err(Failure::Changed) }
 }
 

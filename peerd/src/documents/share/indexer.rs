@@ -6,13 +6,16 @@ use super::{
     file_states::{FileStates, Now},
     hash::{Failure, Job, Outcome, Pool},
     index::Index,
-    root::{FolderId, OpenRoot},
     scan::{ENTRIES_MAX, Scan, ScanResult},
     state::{ScanProgress, Shared},
     watch::{PendingEvents, Watcher},
 };
 use crate::documents::rfc_number::rfc_number;
-use p2pdi::{content::ContentHash, document::DocumentName};
+use p2pdi::{
+    content::ContentHash,
+    document::DocumentName,
+    platform::{FileId, Folder},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -102,7 +105,8 @@ struct Driver {
 
 /// The folder that is shared now.
 struct Watched {
-    id: FolderId,
+    /// `None` if another folder was found at the path, so that the next check of the root starts again.
+    id: Option<FileId>,
     /// With symbolic links resolved, as the watcher reports it.
     path: PathBuf,
     watcher: Watcher,
@@ -235,10 +239,10 @@ impl Driver {
             return;
         };
         let root = match self.shared.root.open() {
-            Ok(root) if root.real_path().is_ok_and(|real| real == path) => root,
-            // Another folder is there, or none. No folder has the id (0, 0), so the check of the root starts again.
+            Ok(root) if root.path().canonicalize().is_ok_and(|real| real == path) => root,
+            // Another folder is there, or none.
             _ => {
-                self.watched = Some(Watched { id: (0, 0), path, watcher });
+                self.watched = Some(Watched { id: None, path, watcher });
                 self.next_root_check = started;
                 return;
             }
@@ -257,25 +261,25 @@ impl Driver {
             let every = if watcher.complete() { self.shared.config.rescan } else { SCAN_ALL_EVERY };
             self.next_rescan = started + every.max(elapsed * DUTY);
         }
-        self.watched = Some(Watched { id: root.id(), path, watcher });
+        self.watched = Some(Watched { id: Some(root.id()), path, watcher });
     }
 
     /// If the folder is not the one that is watched any more, starts again with the new one, or withdraws everything.
     fn check_root(&mut self) {
         let id = self.shared.root.id();
         match (&id, &self.watched) {
-            (Ok(id), Some(watched)) if *id == watched.id => return,
+            (Ok(id), Some(watched)) if Some(*id) == watched.id => return,
             (Err(_), None) if self.file_states.scanned() => return,
             _ => {}
         }
         self.watched = None;
-        let opened = id.and_then(|_| self.shared.root.open()).and_then(|root| Ok((root.id(), root.real_path()?)));
+        let opened = id.and_then(|_| self.shared.root.open()).and_then(|root| Ok((root.id(), root.path().canonicalize()?)));
         match opened {
             Ok((id, path)) => {
                 tracing::info!(folder = %path.display(), "sharing");
                 let watched = self.shared.config.watch;
                 let watcher = if watched { Watcher::new(Arc::downgrade(&self.shared.signal)) } else { Watcher::none() };
-                self.watched = Some(Watched { id, path, watcher });
+                self.watched = Some(Watched { id: Some(id), path, watcher });
                 self.whole = true;
                 self.next_scan = Instant::now();
             }
@@ -293,7 +297,7 @@ impl Driver {
         self.whole = false;
     }
 
-    fn scan_all(&mut self, root: &OpenRoot, path: &Path, watcher: &mut Watcher) {
+    fn scan_all(&mut self, root: &Folder, path: &Path, watcher: &mut Watcher) {
         let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
         match Scan::new(root, self.shared.signal.stopping(), &mut on_folder).whole() {
             Ok(result) => {
@@ -311,7 +315,7 @@ impl Driver {
         }
     }
 
-    fn scan_path(&mut self, root: &OpenRoot, path: &Path, watcher: &mut Watcher, changed: &Path) {
+    fn scan_path(&mut self, root: &Folder, path: &Path, watcher: &mut Watcher, changed: &Path) {
         // A name that is not UTF-8 is never offered, so nothing is lost here.
         match changed.strip_prefix(path).map(Path::to_string_lossy).as_deref() {
             // The share's folder itself changed, such as its permissions.

@@ -4,7 +4,8 @@ use super::{
     document::{Fingerprint, SharedDocument},
     root::Root,
 };
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use p2pdi::platform::{self, FileStat, LookupError};
+use std::{fs::File, io};
 
 /// Why a document cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +30,10 @@ pub struct OpenDocument {
 
 impl OpenDocument {
     pub(super) fn open(root: &Root, document: &SharedDocument) -> Result<Self, OpenError> {
-        let (file, stat) = root.open().and_then(|root| root.open_file(&document.name)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Gone,
-            _ => OpenError::Unreadable(error),
+        let opened = root.open().map_err(LookupError::from).and_then(|root| root.open_file(&document.name.to_relative_path()));
+        let (file, stat) = opened.map_err(|error| match error {
+            LookupError::NotFound => OpenError::Gone,
+            error => OpenError::Unreadable(error.into()),
         })?;
         let opened = Self { file, fingerprint: document.fingerprint };
         if Fingerprint::of(&stat) == document.fingerprint { Ok(opened) } else { Err(OpenError::Changed) }
@@ -47,12 +49,12 @@ impl OpenDocument {
     /// # Errors
     /// When the file ends too early, which means that it changed, or the file system fails.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        platform::read_exact_at(&self.file, buffer, offset)
     }
 
     /// Whether the file is still the one that was indexed: same size, inode, modification time and change time. Blocking; costs one system
     /// call.
     pub fn unchanged(&self) -> bool {
-        rustix::fs::fstat(&self.file).is_ok_and(|stat| Fingerprint::of(&stat) == self.fingerprint)
+        FileStat::of(&self.file).is_ok_and(|stat| Fingerprint::of(&stat) == self.fingerprint)
     }
 }

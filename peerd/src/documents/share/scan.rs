@@ -3,16 +3,16 @@
 use super::{
     document::Fingerprint,
     file_states::{Entry, Reason},
-    root::{FolderId, OpenRoot, folder_id},
 };
-use p2pdi::{content::DOCUMENT_SIZE_MAX, document::DocumentName};
-use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat},
-    io::Errno,
+use p2pdi::{
+    content::DOCUMENT_SIZE_MAX,
+    document::DocumentName,
+    platform::{FileId, FileKind, FileStat, Folder, LookupError},
 };
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    ffi::OsStr,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct ScanResult {
 
 /// A scan in progress.
 pub(super) struct Scan<'a> {
-    root: &'a OpenRoot,
+    root: &'a Folder,
     /// Called with each folder that is not behind a link before it is read, so that changes after the read are reported.
     on_folder: &'a mut dyn FnMut(&str),
     stopping: &'a AtomicBool,
@@ -45,13 +45,13 @@ struct Location<'a> {
     /// Path below the share; empty for the share itself.
     path: &'a str,
     /// The ids of this folder and of those above, to detect loops.
-    ancestors: Vec<FolderId>,
+    ancestors: Vec<FileId>,
     /// How many of them are behind a link.
     linked: usize,
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(root: &'a OpenRoot, stopping: &'a AtomicBool, on_folder: &'a mut dyn FnMut(&str)) -> Self {
+    pub(super) fn new(root: &'a Folder, stopping: &'a AtomicBool, on_folder: &'a mut dyn FnMut(&str)) -> Self {
         Self { root, on_folder, stopping, result: ScanResult::default() }
     }
 
@@ -59,10 +59,10 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// When the folder itself cannot be read.
-    pub(super) fn whole(mut self) -> Result<ScanResult, Errno> {
-        let folder = openat(self.root.folder(), ".", FOLDER, Mode::empty())?;
+    pub(super) fn whole(mut self) -> Result<ScanResult, LookupError> {
+        let root = self.root;
         (self.on_folder)("");
-        self.list(folder, &Location { path: "", ancestors: vec![self.root.id()], linked: 0 })?;
+        self.list(root, &Location { path: "", ancestors: vec![root.id()], linked: 0 })?;
         Ok(self.result)
     }
 
@@ -72,28 +72,22 @@ impl<'a> Scan<'a> {
         if parent.split('/').any(|part| part.starts_with('.')) {
             return self.result;
         }
-        let mut ancestors = vec![self.root.id()];
-        let mut folder: Option<OwnedFd> = None;
+        let root = self.root;
+        let mut ancestors = vec![root.id()];
+        let mut folder: Option<Folder> = None;
         for part in parent.split('/').filter(|part| !part.is_empty()) {
-            let here = folder.as_ref().unwrap_or(self.root.folder());
-            let Ok(next) = openat(here, part, FOLDER, Mode::empty()) else { return self.result };
-            let Ok(stat) = fstat(&next) else { return self.result };
-            ancestors.push(folder_id(&stat));
+            let Ok(next) = folder.as_ref().unwrap_or(root).entry_folder(OsStr::new(part)) else { return self.result };
+            ancestors.push(next.id());
             folder = Some(next);
         }
-        let here = folder.as_ref().unwrap_or(self.root.folder());
-        self.entry(here.as_fd(), name.as_bytes(), FileType::Unknown, &Location { path: parent, ancestors, linked: 0 });
+        let folder = folder.as_ref().unwrap_or(root);
+        self.entry(folder, OsStr::new(name), None, &Location { path: parent, ancestors, linked: 0 });
         self.result
     }
 
-    fn list(&mut self, folder: OwnedFd, location: &Location<'_>) -> Result<(), Errno> {
-        let mut folder = Dir::new(folder)?;
-        while let Some(entry) = folder.read() {
+    fn list(&mut self, folder: &Folder, location: &Location<'_>) -> Result<(), LookupError> {
+        for entry in folder.entries()? {
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
             if self.stopping.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -101,17 +95,18 @@ impl<'a> Scan<'a> {
                 self.result.truncated = true;
                 return Ok(());
             }
-            self.entry(folder.fd()?, name, entry.file_type(), location);
+            self.entry(folder, &entry.name, entry.kind, location);
         }
         Ok(())
     }
 
-    fn entry(&mut self, folder: BorrowedFd<'_>, name: &[u8], kind: FileType, location: &Location<'_>) {
-        let text = String::from_utf8_lossy(name);
-        let path = if location.path.is_empty() { text.into_owned() } else { format!("{}/{text}", location.path) };
-        let found = if name.starts_with(b".") {
+    /// Adds what is at a name in `folder`. `kind` is what the listing of the folder says, if it does.
+    fn entry(&mut self, folder: &Folder, name: &OsStr, kind: Option<FileKind>, location: &Location<'_>) {
+        let text = name.to_string_lossy();
+        let path = if location.path.is_empty() { text.to_string() } else { format!("{}/{text}", location.path) };
+        let found = if text.starts_with('.') {
             // `below` can be called for a file that is gone, which does not count as hidden.
-            if kind == FileType::Unknown && statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+            if kind.is_none() && folder.entry_stat(name).is_err() {
                 return;
             }
             Some(Entry::LeftOut(Reason::Hidden))
@@ -119,7 +114,7 @@ impl<'a> Scan<'a> {
             match self.visit(folder, name, kind, &path, location) {
                 Ok(found) => found,
                 // It disappeared during the scan.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                Err(LookupError::NotFound | LookupError::Loop) => None,
                 Err(_) => Some(Entry::LeftOut(Reason::Unreadable)),
             }
         };
@@ -131,74 +126,70 @@ impl<'a> Scan<'a> {
     /// `None` for a folder: its files are entries of their own.
     fn visit(
         &mut self,
-        folder: BorrowedFd<'_>,
-        name: &[u8],
-        kind: FileType,
+        folder: &Folder,
+        name: &OsStr,
+        kind: Option<FileKind>,
         path: &str,
         location: &Location<'_>,
-    ) -> Result<Option<Entry>, Errno> {
+    ) -> Result<Option<Entry>, LookupError> {
         // A folder needs no metadata.
         let stat = match kind {
-            FileType::Directory => None,
-            _ => Some(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?),
+            Some(FileKind::Folder) => None,
+            _ => Some(folder.entry_stat(name)?),
         };
-        let kind = stat.map_or(kind, |stat| FileType::from_raw_mode(stat.st_mode));
+        let kind = stat.map_or(kind, |stat| Some(stat.kind));
         // This bounds the recursion, too: a document name has at most `DOCUMENT_NAME_PARTS_MAX` parts.
-        if std::str::from_utf8(name).is_err() || DocumentName::parse(path).is_err() {
+        if name.to_str().is_none() || DocumentName::parse(path).is_err() {
             return Ok(Some(Entry::LeftOut(Reason::Unsupported)));
         }
         match (kind, stat) {
-            (FileType::Directory, _) => {
+            (Some(FileKind::Folder), _) => {
                 (self.on_folder)(path);
-                let opened = openat(folder, name, FOLDER, Mode::empty())?;
-                let id = folder_id(&fstat(&opened)?);
-                self.descend(opened, id, path, location, 0)?;
+                self.descend(&folder.entry_folder(name)?, path, location, 0)?;
                 Ok(None)
             }
-            (FileType::Symlink, _) => self.link(path, location),
-            (FileType::RegularFile, Some(stat)) => Ok(Some(file(&stat))),
+            (Some(FileKind::Link), _) => self.link(path, location),
+            (Some(FileKind::File), Some(stat)) => Ok(Some(file(&stat))),
             _ => Ok(Some(Entry::LeftOut(Reason::Unsupported))),
         }
     }
 
-    fn link(&mut self, path: &str, location: &Location<'_>) -> Result<Option<Entry>, Errno> {
+    fn link(&mut self, path: &str, location: &Location<'_>) -> Result<Option<Entry>, LookupError> {
         let outside = Ok(Some(Entry::LeftOut(Reason::Outside)));
-        let stat = match self.root.stat(path) {
+        let stat = match self.root.stat(Path::new(path)) {
             Ok(stat) => stat,
-            Err(Errno::XDEV | Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return outside,
+            Err(LookupError::Outside | LookupError::NotFound | LookupError::Loop) => return outside,
             Err(error) => return Err(error),
         };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => {
+        match stat.kind {
+            FileKind::File => {
                 self.result.links += 1;
                 Ok(Some(file(&stat)))
             }
-            FileType::Directory if location.linked < LINKED_FOLDERS_MAX && !location.ancestors.contains(&folder_id(&stat)) => {
-                let opened = self.root.open_folder(path)?;
+            FileKind::Folder if location.linked < LINKED_FOLDERS_MAX && !location.ancestors.contains(&stat.id) => {
+                let opened = self.root.open_folder(Path::new(path))?;
                 // The link can lead to another folder by now.
-                let id = folder_id(&fstat(&opened)?);
-                if location.ancestors.contains(&id) {
+                if location.ancestors.contains(&opened.id()) {
                     return outside;
                 }
                 self.result.links += 1;
-                self.descend(opened, id, path, location, 1)?;
+                self.descend(&opened, path, location, 1)?;
                 Ok(None)
             }
-            FileType::Directory => outside,
-            _ => Ok(Some(Entry::LeftOut(Reason::Unsupported))),
+            FileKind::Folder => outside,
+            FileKind::Link | FileKind::Other => Ok(Some(Entry::LeftOut(Reason::Unsupported))),
         }
     }
 
-    fn descend(&mut self, folder: OwnedFd, id: FolderId, path: &str, location: &Location<'_>, link: usize) -> Result<(), Errno> {
+    /// Scans a folder at `path`, which is `links` (0 or 1) more links away than `location`.
+    fn descend(&mut self, folder: &Folder, path: &str, location: &Location<'_>, links: usize) -> Result<(), LookupError> {
         let mut ancestors = location.ancestors.clone();
-        ancestors.push(id);
-        self.list(folder, &Location { path, ancestors, linked: location.linked + link })
+        ancestors.push(folder.id());
+        self.list(folder, &Location { path, ancestors, linked: location.linked + links })
     }
 }
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-fn file(stat: &Stat) -> Entry {
+fn file(stat: &FileStat) -> Entry {
     let fingerprint = Fingerprint::of(stat);
     if fingerprint.size > DOCUMENT_SIZE_MAX { Entry::LeftOut(Reason::Unsupported) } else { Entry::File(fingerprint) }
 }

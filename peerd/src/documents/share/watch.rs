@@ -4,6 +4,7 @@ use super::hash::Outcome;
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::{
     collections::BTreeSet,
+    io,
     path::{Path, PathBuf},
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -152,7 +153,7 @@ impl Watcher {
             Ok(()) => {}
             // It is gone or cannot be read; the scan finds that too.
             Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
-            Err(error) if matches!(&error.kind, notify::ErrorKind::Io(error) if error.raw_os_error().is_some_and(harmless)) => {}
+            Err(error) if matches!(&error.kind, notify::ErrorKind::Io(error) if is_found_by_scan(error.kind())) => {}
             Err(error) => {
                 if self.complete {
                     tracing::warn!(%error, folder = %folder.display(), "cannot watch every folder of the share; scanning it every second instead");
@@ -163,9 +164,8 @@ impl Watcher {
     }
 }
 
-fn harmless(errno: i32) -> bool {
-    use rustix::io::Errno;
-    [Errno::ACCESS, Errno::NOENT, Errno::NOTDIR].iter().any(|harmless| harmless.raw_os_error() == errno)
+fn is_found_by_scan(error: io::ErrorKind) -> bool {
+    matches!(error, io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn report(signal: &Weak<Signal>, event: notify::Result<Event>) {
