@@ -61,7 +61,7 @@ pub enum Verdict {
 
 #[derive(Debug)]
 struct Health {
-    heard: Time,
+    received: Time,
     sent: Time,
     frames: TokenBucket,
     bytes: TokenBucket,
@@ -87,7 +87,7 @@ impl Links {
     /// A link came up, or replaced an older one.
     pub fn up(&mut self, peer: PeerId, now: Time) {
         let health = Health {
-            heard: now,
+            received: now,
             sent: now,
             frames: TokenBucket::new(FRAMES_PER_SECOND, now),
             bytes: TokenBucket::new(BYTES_PER_SECOND, now),
@@ -107,7 +107,7 @@ impl Links {
 
     /// Whether something arrived on the link to `peer` within [`FRESH`].
     pub fn is_fresh(&self, peer: PeerId, now: Time) -> bool {
-        self.links.get(&peer).is_some_and(|link| now < link.heard + FRESH)
+        self.links.get(&peer).is_some_and(|link| now < link.received + FRESH)
     }
 
     /// Number of links.
@@ -128,9 +128,9 @@ impl Links {
     }
 
     /// A frame of `bytes` bytes arrived. `None` if there is no such link.
-    pub fn heard(&mut self, peer: PeerId, bytes: usize, now: Time) -> Option<Verdict> {
+    pub fn received(&mut self, peer: PeerId, bytes: usize, now: Time) -> Option<Verdict> {
         let link = self.links.get_mut(&peer)?;
-        link.heard = link.heard.max(now);
+        link.received = link.received.max(now);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let debt = link.frames.take(1, now).max(link.bytes.take(bytes, now));
         Some(if debt.is_zero() {
@@ -146,7 +146,7 @@ impl Links {
     pub fn tick(&mut self, now: Time) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (peer, link) in &mut self.links {
-            if now >= link.heard + DEAD_AFTER {
+            if now >= link.received + DEAD_AFTER {
                 findings.push(Finding::Dead(*peer));
             } else if now >= link.sent + PING_INTERVAL {
                 link.sent = now;
@@ -159,7 +159,7 @@ impl Links {
 
     /// When [`Links::tick`] is next due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let due = |link: &Health| (link.heard + DEAD_AFTER).min(link.sent + PING_INTERVAL);
+        let due = |link: &Health| (link.received + DEAD_AFTER).min(link.sent + PING_INTERVAL);
         self.links.values().map(due).min()
     }
 }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(links.next_deadline(), Some(PING_INTERVAL));
         assert_eq!(links.tick(PING_INTERVAL), [Finding::Ping(peer, 1)]);
         assert_eq!(links.tick(PING_INTERVAL), []);
-        links.heard(peer, 10, PING_INTERVAL);
+        links.received(peer, 10, PING_INTERVAL);
         assert!(!links.tick(DEAD_AFTER).contains(&Finding::Dead(peer)));
         assert_eq!(links.tick(DEAD_AFTER + PING_INTERVAL), [Finding::Dead(peer)]);
     }
@@ -203,14 +203,14 @@ mod tests {
         links.up(other, Time::ZERO);
         let mut verdicts = Vec::new();
         for _ in 0..3 * FRAMES_PER_SECOND {
-            verdicts.extend(links.heard(flooder, 100, Time::ZERO));
+            verdicts.extend(links.received(flooder, 100, Time::ZERO));
         }
         let second = FRAMES_PER_SECOND as usize;
         assert_eq!(verdicts[second - 1], Verdict::Pass);
         assert!(matches!(verdicts[second], Verdict::PassThenPause(_)));
         assert_eq!(verdicts.last(), Some(&Verdict::Drop));
-        assert_eq!(links.heard(other, 100, Time::ZERO), Some(Verdict::Pass));
+        assert_eq!(links.received(other, 100, Time::ZERO), Some(Verdict::Pass));
         let later = Duration::from_secs(3);
-        assert_eq!(links.heard(flooder, 100, later), Some(Verdict::Pass));
+        assert_eq!(links.received(flooder, 100, later), Some(Verdict::Pass));
     }
 }

@@ -185,7 +185,7 @@ impl<R: Rng> Overlay<R> {
     /// Counts a frame that the overlay does not handle itself, such as a relayed message, against its sender's rate, and as a sign that
     /// the link is alive. The first value: whether the frame may be handled.
     pub fn admit(&mut self, from: PeerId, bytes: usize, now: Time) -> (bool, Option<Action>) {
-        match self.links.heard(from, bytes, now) {
+        match self.links.received(from, bytes, now) {
             None => (false, None),
             Some(Verdict::Pass) => (true, None),
             Some(Verdict::PassThenPause(pause)) => {

@@ -274,6 +274,7 @@ impl<N: Node> Network<N> {
 
     /// A random peer that is alive.
     pub fn random_peer(&mut self) -> Index {
+        assert!(self.slots.iter().any(|slot| slot.node.is_some()), "no peer is alive");
         loop {
             let index = self.rng.random_range(0..self.slots.len());
             if self.slots[index].node.is_some() {

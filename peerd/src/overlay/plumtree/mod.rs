@@ -80,8 +80,8 @@ impl Edge {
         }
         let mut adverts = Vec::with_capacity(self.adverts.len());
         adverts.extend(self.adverts.drain(..).filter_map(|id| {
-            let kept = store.get(&id)?;
-            Some(Advert { id, age: now.saturating_sub(kept.sent_at) })
+            let stored = store.get(&id)?;
+            Some(Advert { id, age: now.saturating_sub(stored.sent_at) })
         }));
         if !adverts.is_empty() {
             out.push(Action::Send(peer, Message::Advertise(adverts)));
@@ -165,8 +165,8 @@ impl Plumtree {
         }
         let id = self.own.next_id();
         self.seen.insert(&id);
-        let kept = Stored { payload, hops: 0, sent_at: now, from: None };
-        self.spread(id, kept, now, out);
+        let stored = Stored { payload, hops: 0, sent_at: now, from: None };
+        self.spread(id, stored, now, out);
         Some(id)
     }
 
@@ -261,14 +261,14 @@ impl Plumtree {
         }
         self.seen.insert(&id);
         self.counts.delivered += 1;
-        let kept = Stored {
+        let stored = Stored {
             payload: gossip.payload.clone(),
             hops: gossip.hops,
             sent_at: now.saturating_sub(gossip.age),
             from: Some(from),
         };
         out.push(Action::Deliver(from, gossip));
-        self.spread(id, kept, now, out);
+        self.spread(id, stored, now, out);
     }
 
     fn accepts(&self, id: &MessageId, now: Time) -> bool {
@@ -285,7 +285,7 @@ impl Plumtree {
         self.counts.duplicates += 1;
         let mut prune = from;
         if self.tree.is_branch(from) {
-            let Some(first) = self.store.get(id).and_then(|kept| kept.from) else {
+            let Some(first) = self.store.get(id).and_then(|stored| stored.from) else {
                 return;
             };
             if first == from || self.tree.is_branch(first) {
@@ -301,10 +301,10 @@ impl Plumtree {
     }
 
     /// Stores a broadcast, pushes it along the eager links and advertises it along the lazy ones.
-    fn spread(&mut self, id: MessageId, kept: Stored, now: Time, out: &mut Actions) {
-        let (hops, age, from) = (kept.hops.saturating_add(1), now.saturating_sub(kept.sent_at), kept.from);
-        let payload = kept.payload.clone();
-        self.store.insert(id, kept, now);
+    fn spread(&mut self, id: MessageId, stored: Stored, now: Time, out: &mut Actions) {
+        let (hops, age, from) = (stored.hops.saturating_add(1), now.saturating_sub(stored.sent_at), stored.from);
+        let payload = stored.payload.clone();
+        self.store.insert(id, stored, now);
         let mut advertise = false;
         for (peer, edge) in &mut self.edges {
             if Some(*peer) == from {
@@ -365,19 +365,19 @@ impl Plumtree {
         let mut bytes = 0;
         let mut later = Vec::new();
         for id in ids {
-            let Some(kept) = self.store.get(id) else {
+            let Some(stored) = self.store.get(id) else {
                 continue;
             };
-            bytes += kept.payload.len();
+            bytes += stored.payload.len();
             if bytes > MAX_GRAFT_BYTES {
-                later.push(Advert { id: *id, age: now.saturating_sub(kept.sent_at) });
+                later.push(Advert { id: *id, age: now.saturating_sub(stored.sent_at) });
                 continue;
             }
             let gossip = Gossip {
                 id: *id,
-                hops: kept.hops.saturating_add(1),
-                age: now.saturating_sub(kept.sent_at),
-                payload: kept.payload.clone(),
+                hops: stored.hops.saturating_add(1),
+                age: now.saturating_sub(stored.sent_at),
+                payload: stored.payload.clone(),
             };
             self.counts.sent += 1;
             out.push(Action::Send(from, Message::Gossip(gossip)));
@@ -408,7 +408,7 @@ impl Plumtree {
             out.push(Action::Send(holder, Message::Graft { ids, push }));
         }
         // If broadcasts are so frequent that no peer stores them for long, they are gone by the time they are pulled.
-        let busy = self.store.effective_retention(now).is_some_and(|kept| kept < MAX_ANSWER_DELAY);
+        let busy = self.store.effective_retention(now).is_some_and(|stored| stored < MAX_ANSWER_DELAY);
         for peer in due.broken_promises {
             if busy {
                 continue;

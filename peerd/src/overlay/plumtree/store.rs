@@ -24,7 +24,7 @@ pub struct Stored {
 /// Broadcasts in the order of arrival, bounded in number and size.
 #[derive(Debug)]
 pub struct Store {
-    kept: IndexMap<MessageId, Stored>,
+    broadcasts: IndexMap<MessageId, Stored>,
     /// By arrival.
     order: VecDeque<(Time, MessageId)>,
     bytes: usize,
@@ -35,22 +35,22 @@ pub struct Store {
 impl Store {
     /// Stores at most `max_count` broadcasts, with payloads of `max_bytes` bytes in total.
     pub fn new(max_count: usize, max_bytes: usize) -> Self {
-        Self { kept: IndexMap::new(), order: VecDeque::new(), bytes: 0, max_count, max_bytes }
+        Self { broadcasts: IndexMap::new(), order: VecDeque::new(), bytes: 0, max_count, max_bytes }
     }
 
     /// Number of broadcasts.
     pub fn len(&self) -> usize {
-        self.kept.len()
+        self.broadcasts.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.broadcasts.is_empty()
     }
 
     /// A broadcast.
     pub fn get(&self, id: &MessageId) -> Option<&Stored> {
-        self.kept.get(id)
+        self.broadcasts.get(id)
     }
 
     /// The broadcasts that arrived within a time range, oldest first.
@@ -61,20 +61,20 @@ impl Store {
 
     /// How long a broadcast stays before the limits push it out, going by the oldest; `None` if the store is less than three quarters full.
     pub fn effective_retention(&self, now: Time) -> Option<Duration> {
-        let room = self.kept.len() < self.max_count / 4 * 3 && self.bytes < self.max_bytes / 4 * 3;
+        let room = self.broadcasts.len() < self.max_count / 4 * 3 && self.bytes < self.max_bytes / 4 * 3;
         let oldest = self.order.front().filter(|_| !room);
         oldest.map(|(at, _)| now.saturating_sub(*at))
     }
 
     /// Adds a broadcast that arrived `now`; drops the oldest ones if a limit is exceeded.
-    pub fn insert(&mut self, id: MessageId, kept: Stored, now: Time) {
-        self.bytes += kept.payload.len();
-        if let Some(old) = self.kept.insert(id, kept) {
+    pub fn insert(&mut self, id: MessageId, stored: Stored, now: Time) {
+        self.bytes += stored.payload.len();
+        if let Some(old) = self.broadcasts.insert(id, stored) {
             self.bytes -= old.payload.len();
         } else {
             self.order.push_back((now, id));
         }
-        while self.kept.len() > self.max_count || self.bytes > self.max_bytes {
+        while self.broadcasts.len() > self.max_count || self.bytes > self.max_bytes {
             if !self.drop_oldest() {
                 break;
             }
@@ -92,7 +92,7 @@ impl Store {
         let Some((_, id)) = self.order.pop_front() else {
             return false;
         };
-        if let Some(old) = self.kept.swap_remove(&id) {
+        if let Some(old) = self.broadcasts.swap_remove(&id) {
             self.bytes -= old.payload.len();
         }
         true

@@ -54,7 +54,10 @@ impl Peer {
     fn wait(&mut self, duration: Duration) -> Vec<Action> {
         let end = self.now + duration;
         let mut out = Vec::new();
+        let mut ticks = 0;
         while self.machine.next_deadline() <= end {
+            ticks += 1;
+            assert!(ticks < 10_000, "a tick does not move the deadline");
             self.now = self.machine.next_deadline().max(self.now);
             out.extend(self.handle(Event::Tick));
         }
@@ -161,8 +164,8 @@ fn any_number_of_adverts_and_origins_stays_within_the_limits() {
         peer.now += Duration::from_millis(4);
         peer.receive(2, gossip(100_000 + origin, 1));
     }
-    let (origins, kept, missing) = peer.machine.sizes();
-    assert_eq!((origins, kept, missing), (MAX_ORIGINS, MAX_STORED, MAX_MISSING));
+    let (origins, stored, missing) = peer.machine.sizes();
+    assert_eq!((origins, stored, missing), (MAX_ORIGINS, MAX_STORED, MAX_MISSING));
 }
 
 #[test]
@@ -242,7 +245,7 @@ fn broadcasts_of_a_peer_without_neighbours_are_advertised_to_its_next_neighbour(
     let mut peer = Peer::with_neighbours(1..2);
     peer.beacon(1, 7, 0);
     peer.handle(Event::NeighbourDown(PeerId::from_u128(1)));
-    peer.machine.broadcast(Bytes::from_static(b"anybody?"), peer.now, &mut Vec::new());
+    peer.machine.broadcast(Bytes::from_static(b"no neighbours"), peer.now, &mut Vec::new());
     peer.handle(Event::NeighbourUp(PeerId::from_u128(2)));
     peer.beacon(2, 7, 3);
     let out = peer.wait(Duration::from_secs(1));

@@ -130,8 +130,8 @@ impl Tree {
     }
 
     fn is_child(&self, peer: PeerId) -> bool {
-        let heard = self.edges.get(&peer).and_then(|edge| edge.received);
-        heard.is_some_and(|beacon| beacon.parent)
+        let received = self.edges.get(&peer).and_then(|edge| edge.received);
+        received.is_some_and(|beacon| beacon.parent)
     }
 
     /// Whether a peer with this `root` and `sequence` is in another partition.
@@ -243,8 +243,8 @@ impl Tree {
         let Some(parent) = self.parent else {
             return true;
         };
-        let heard = self.edges.get(&parent).and_then(|edge| edge.received);
-        !heard.is_some_and(|b| b.root == self.root && b.sequence.saturating_add(1) >= self.sequence)
+        let received = self.edges.get(&parent).and_then(|edge| edge.received);
+        !received.is_some_and(|b| b.root == self.root && b.sequence.saturating_add(1) >= self.sequence)
     }
 
     fn on_root_heard(&mut self, now: Time, rng: &mut impl Rng) {

@@ -47,6 +47,7 @@ fn a_holder_that_does_not_answer_is_asked_twice_and_reported() {
     let mut now = Time::ZERO;
     let mut pulls = 0;
     while !missing.is_empty() {
+        assert!(now < config.retention * 10, "{missing:?}");
         now += config.graft_retry;
         let due = missing.tick(now);
         pulls += due.pulls.len();
@@ -136,6 +137,7 @@ fn broadcasts_past_their_retention_are_given_up_without_a_report() {
     let mut now = config.retention / 2;
     let mut due = missing.tick(now);
     while !missing.is_empty() {
+        assert!(now < config.retention * 10, "{missing:?}");
         now += config.graft_retry;
         due = missing.tick(now);
     }
