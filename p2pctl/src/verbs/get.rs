@@ -1,28 +1,28 @@
-//! get-rfc and get: a document, verified, into a folder.
+//! get-rfc and get: fetches a document, verified, into a folder.
 
 use crate::{
     args::{DocumentRef, Fetching, Get, GetRfc, Global},
     failure::{Failure, Outcome},
     printer::{Printer, bytes, rate, span},
-    registry_client::{RegistrySession, direct},
+    registry_client::{Leaving, RegistrySession, direct},
     via,
 };
-use indicatif::{ProgressBar, ProgressStyle};
-use p2pdi::{content::ContentHash, endpoint::Endpoint, json, v1::Document};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use p2pdi::{endpoint::Endpoint, json, v1::Document};
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::{
-        search::{Found, ask, query_for},
-        source::Source,
+    holders::source::Source,
+    transfer::{
+        FetchOptions, Fetched, Progress,
+        job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, FindPeers, JobError},
     },
-    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, fetch},
 };
 use serde_json::json;
-use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::Mutex;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{sync::Mutex, time::sleep};
 
-/// How often a progress bar is drawn.
+/// How often the progress bar is drawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) async fn get_rfc(global: &Global, channels: &ChannelPool, args: GetRfc, printer: Printer) -> Outcome {
@@ -44,169 +44,118 @@ async fn get_wanted(
     fetching: Fetching,
     printer: Printer,
 ) -> Outcome {
-    let finder = Finder {
-        registry: Mutex::new(Registry { session: None }),
+    let peers = Arc::new(Peers {
+        session: Mutex::default(),
+        registry: global.registry.clone(),
         state: global.state.clone(),
-        global,
+        leaving: global.leaving.clone(),
         via: fetching.via.via.clone(),
         channels: channels.clone(),
-    };
-    let fetched = finder.fetch(wanted, &fetching, printer).await;
+    });
+    let from = peers.find_all(&fetching.from).await?;
+    let options = FetchOptions { out: fetching.out, save_as: None, replace: fetching.force, stall: fetching.stall_timeout };
+    let request = FetchRequest { wanted: wanted.clone(), from, options };
+    let (job, mut watch) = FetchJob::new(request, channels.clone(), Arc::clone(&peers));
+    // Dropped when the verb is cancelled; a spawned job could outlive the registry session's end.
+    let (fetched, ()) = tokio::join!(Box::pin(job.run()), show(&mut watch, &wanted, printer));
+    let fetched = fetched.map_err(|error| match error {
+        JobError::Peers(failure) => failure,
+        JobError::NoPeers { wanted } => {
+            Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", peers.registry))
+                .hint("start one with `peerd --share DIR`")
+        }
+        JobError::NotFound { .. } => Failure::refused(error.to_string()),
+        JobError::Fetch(error) => error.into(),
+    });
     print(&fetched?, printer)
 }
 
-/// Finds holders through the registry, which is joined when it is first needed: peers named by their address need none.
-struct Finder<'a> {
-    registry: Mutex<Registry>,
+/// The peers to ask: those of the registry, or of the peer of --via. The registry is joined when it is first needed.
+struct Peers {
+    session: Mutex<Option<RegistrySession>>,
+    registry: Endpoint,
     state: Option<PathBuf>,
-    global: &'a Global,
-    /// Asked in the registry's place.
+    leaving: Leaving,
     via: Option<Endpoint>,
     channels: ChannelPool,
 }
 
-struct Registry {
-    session: Option<RegistrySession>,
-}
-
-impl Finder<'_> {
-    async fn fetch(&self, asked: DocumentSelector, fetching: &Fetching, printer: Printer) -> Outcome<Fetched> {
-        let options =
-            FetchOptions { out: fetching.out.clone(), save_as: None, replace: fetching.force, stall: fetching.stall_timeout };
-        if !fetching.from.is_empty() {
-            let sources = self.named(&fetching.from).await?;
-            return Ok(self.watched(&asked, sources, &options, printer).await?);
-        }
-        let mut candidates = self.search(&asked, printer).await?.into_iter().peekable();
-        let mut failed = None;
-        while let Some(Found { document, holders, .. }) = candidates.next() {
-            // The name it was found by: the first holder asked may have the same content under another one.
-            let options = FetchOptions { save_as: Some(document.name), ..options.clone() };
-            match self.watched(&DocumentSelector::Hash(document.hash), holders, &options, printer).await {
-                // The user asked for a number or a name, not for the hash it was found to be.
-                Err(FetchError::Sources { sources, kept_bytes, .. }) => {
-                    let error = Failure::from(FetchError::Sources { wanted: asked.clone(), sources, kept_bytes });
-                    if candidates.peek().is_some() {
-                        printer.note(&format!("note: that one cannot be had, trying the next; {error}"));
-                    }
-                    failed = Some(error);
-                }
-                fetched => return Ok(fetched?),
-            }
-        }
-        Err(failed.unwrap_or_else(|| Failure::refused(format!("nobody has {asked}"))))
-    }
-
-    /// One fetch, with a progress bar where somebody watches.
-    async fn watched(
-        &self,
-        wanted: &DocumentSelector,
-        sources: Vec<Source>,
-        options: &FetchOptions,
-        printer: Printer,
-    ) -> Result<Fetched, FetchError> {
-        let progress = Arc::new(Progress::default());
-        // Boxed: a fetch carries the state of a piece's hash, which is large.
-        let fetching = Box::pin(fetch(&self.channels, wanted, sources, self, options, &progress));
-        if !printer.is_watched() {
-            return fetching.await;
-        }
-        tokio::select! {
-            fetched = fetching => fetched,
-            never = draw(&progress) => match never {},
-        }
-    }
-
-    async fn named(&self, names: &[String]) -> Outcome<Vec<Source>> {
-        let mut sources = Vec::new();
-        for name in names {
-            sources.push(match (direct(name), &self.via) {
+impl Peers {
+    /// The peers with these names or addresses.
+    async fn find_all(&self, peers: &[String]) -> Outcome<Vec<Source>> {
+        let mut found = Vec::new();
+        for peer in peers {
+            found.push(match (direct(peer), &self.via) {
                 (Some(direct), _) => direct,
-                (None, Some(via)) => via::find(&self.channels, via, name).await?,
-                (None, None) => self.with_member(async |session| session.find(name).await).await?,
+                (None, Some(via)) => via::find(&self.channels, via, peer).await?,
+                (None, None) => self.with_session(async |session| session.find(peer).await).await?,
             });
         }
-        Ok(sources)
+        Ok(found)
     }
 
-    /// Asks all peers. Of several contents of one number or name, the one that most peers hold themselves comes first.
-    async fn search(&self, wanted: &DocumentSelector, printer: Printer) -> Outcome<Vec<Found>> {
-        let peers = self.peers().await?;
-        if peers.is_empty() {
-            return Err(Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", self.global.registry))
-                .hint("start one with `peerd --share DIR`"));
-        }
-        let answers = ask(&self.channels, &peers, &query_for(wanted)).await;
-        let Some(best) = answers.found.first() else {
-            return Err(Failure::refused(format!("nobody has {wanted}; {}", answers.summary())));
-        };
-        if answers.found.len() > 1 {
-            printer.note(&format!(
-                "note: {} different documents are called {wanted}; taking the one that most peers hold, {} b3:{}",
-                answers.found.len(),
-                best.document.name,
-                best.document.hash
-            ));
-        }
-        Ok(answers.found)
-    }
-
-    /// Peers to ask.
-    async fn peers(&self) -> Outcome<Vec<Source>> {
-        match &self.via {
-            Some(via) => via::sources(&self.channels, via).await,
-            None => self.with_member(async |session| session.sources().await).await,
-        }
-    }
-
-    async fn with_member<T>(&self, call: impl AsyncFnOnce(&mut RegistrySession) -> Outcome<T>) -> Outcome<T> {
-        let mut registry = self.registry.lock().await;
-        let session = match &mut registry.session {
+    async fn with_session<T>(&self, call: impl AsyncFnOnce(&mut RegistrySession) -> Outcome<T>) -> Outcome<T> {
+        let mut session = self.session.lock().await;
+        let session = match &mut *session {
             Some(session) => session,
-            none => {
-                none.insert(RegistrySession::connect(&self.global.registry, self.state.as_deref(), &self.global.leaving).await?)
-            }
+            none => none.insert(RegistrySession::connect(&self.registry, self.state.as_deref(), &self.leaving).await?),
         };
         call(session).await
     }
 }
 
-impl FindHolders for Finder<'_> {
-    async fn holders(&self, hash: ContentHash) -> Vec<Source> {
-        match self.peers().await {
-            Ok(peers) => {
-                let answers = ask(&self.channels, &peers, &query_for(&DocumentSelector::Hash(hash))).await;
-                answers.found.into_iter().flat_map(|found| found.holders).collect()
-            }
-            Err(failure) => {
-                tracing::info!(%failure, "cannot look for further holders");
-                Vec::new()
-            }
+impl FindPeers for Peers {
+    type Error = Failure;
+
+    async fn peers(&self) -> Outcome<Vec<Source>> {
+        match &self.via {
+            Some(via) => via::sources(&self.channels, via).await,
+            None => self.with_session(async |session| session.sources().await).await,
         }
     }
 }
 
-/// Draws until it is dropped; nothing for what takes no time.
-async fn draw(progress: &Progress) -> Infallible {
-    let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+/// Shows the job's events, and a progress bar if stderr is a terminal, until the job ends.
+async fn show(watch: &mut FetchWatch, wanted: &DocumentSelector, printer: Printer) {
     let mut bar: Option<ProgressBar> = None;
     loop {
-        tokio::time::sleep(DRAW_INTERVAL).await;
-        if progress.size() == 0 {
-            continue;
+        tokio::select! {
+            event = watch.event() => {
+                // A note would be overwritten by the bar.
+                bar = None;
+                match event {
+                    Some(FetchEvent::Ambiguous { matches, chosen }) => printer.note(&format!(
+                        "note: {matches} different documents are called {wanted}; fetching the one that most peers hold, {} b3:{}",
+                        chosen.name, chosen.hash
+                    )),
+                    Some(FetchEvent::FellBack { error }) => {
+                        printer.note(&format!("note: that one cannot be fetched, trying the next; {}", Failure::from(error)));
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+            () = sleep(DRAW_INTERVAL), if printer.is_watched() => draw(&mut bar, watch.progress()),
         }
-        let bar = bar.get_or_insert_with(|| {
-            let bar =
-                ProgressBar::new(progress.size()).with_style(style.clone()).with_finish(indicatif::ProgressFinish::AndClear);
-            // What an earlier fetch left counts as done, not as speed.
-            bar.reset_elapsed();
-            bar.set_position(progress.verified());
-            bar.reset_eta();
-            bar
-        });
-        bar.set_position(progress.verified());
     }
+}
+
+fn draw(bar: &mut Option<ProgressBar>, progress: &Progress) {
+    if progress.size() == 0 {
+        return;
+    }
+    let bar = bar.get_or_insert_with(|| {
+        let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(progress.size()).with_style(style).with_finish(ProgressFinish::AndClear);
+        // Bytes of an earlier fetch count as done, not as speed.
+        bar.reset_elapsed();
+        bar.set_position(progress.verified());
+        bar.reset_eta();
+        bar
+    });
+    bar.set_length(progress.size());
+    bar.set_position(progress.verified());
 }
 
 fn print(fetched: &Fetched, printer: Printer) -> Outcome {

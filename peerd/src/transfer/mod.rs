@@ -1,9 +1,10 @@
-//! Documents on their way: served from the share, and fetched verified into a folder.
+//! Transfers of documents: serving them from the share, and fetching them, verified, into a folder.
 
 pub mod chunk;
 pub mod destination;
 pub mod download;
 pub mod fetch;
+pub mod job;
 pub mod piece_store;
 pub mod progress;
 pub mod rate_limit;

@@ -13,6 +13,7 @@
 
 mod disk;
 mod headers;
+mod job;
 mod resume;
 mod streams;
 #[path = "../support/mod.rs"]

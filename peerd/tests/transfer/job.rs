@@ -1,0 +1,52 @@
+//! The fetch with its search for holders, as a job.
+
+use super::*;
+use crate::support::holder::Holder;
+use peerd::transfer::job::{FetchJob, FetchRequest, FindPeers, JobError};
+use std::convert::Infallible;
+
+/// Always the same peers.
+struct Fixed(Vec<Source>);
+
+impl FindPeers for Fixed {
+    type Error = Infallible;
+
+    async fn peers(&self) -> Result<Vec<Source>, Infallible> {
+        Ok(self.0.clone())
+    }
+}
+
+fn request(target: &Target, wanted: DocumentSelector, from: Vec<Source>) -> FetchRequest {
+    let options = FetchOptions { out: target.out.clone(), save_as: None, replace: false, stall: target.stall };
+    FetchRequest { wanted, from, options }
+}
+
+#[tokio::test]
+async fn a_job_without_peers_or_without_a_holder_says_who_was_asked() {
+    let sample = Sample::rfc48(2);
+    let target = Target::new();
+    let wanted = DocumentSelector::Number(48);
+    let (job, _) = FetchJob::new(request(&target, wanted.clone(), Vec::new()), target.channels.clone(), Arc::new(Fixed(vec![])));
+    assert!(matches!(within("the job", job.run()).await, Err(JobError::NoPeers { .. })));
+    // It serves the document but does not list it.
+    let unlisted = Holder::honest(&sample).await;
+    let peers = Arc::new(Fixed(vec![unlisted.source("unlisted")]));
+    let (job, mut watch) = FetchJob::new(request(&target, wanted, Vec::new()), target.channels.clone(), peers);
+    let error = within("the job", job.run()).await.unwrap_err();
+    assert_eq!(error.to_string(), "nobody has RFC 48; asked unlisted");
+    assert!(watch.event().await.is_none());
+}
+
+#[tokio::test]
+async fn a_spawned_job_fetches_and_shows_its_progress() {
+    let sample = Sample::rfc48(3);
+    let honest = Holder::honest(&sample).await;
+    let target = Target::new();
+    let request = request(&target, hash(&sample), vec![honest.source("honest")]);
+    let (job, mut watch) = FetchJob::new(request, target.channels.clone(), Arc::new(Fixed(vec![])));
+    let fetched = within("the job", tokio::spawn(job.run())).await.unwrap().unwrap();
+    assert!(watch.event().await.is_none());
+    assert_eq!((watch.progress().size(), watch.progress().verified()), (sample.size(), sample.size()));
+    assert_eq!(kept(&fetched.sources, "honest"), sample.size());
+    target.assert_holds_only(&sample);
+}
