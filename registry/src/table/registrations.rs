@@ -20,6 +20,11 @@ fn day_of(wall_ms: u64) -> u32 {
     u32::try_from(wall_ms / DAY_MS).unwrap_or(u32::MAX)
 }
 
+/// Whether `day` is one of the 30 days that end with `today`, or later.
+fn is_within(day: u32, today: u32) -> bool {
+    today.saturating_sub(day) < WINDOW_DAYS
+}
+
 impl Registrations {
     /// Counts one more, now. When the clock has gone back, it counts on the latest day seen.
     pub fn add(&mut self, wall_ms: u64) {
@@ -31,7 +36,7 @@ impl Registrations {
         if self.count > 0 {
             let latest = (self.day, self.count);
             let kept = self.earlier.iter().copied().chain([latest]);
-            self.earlier = kept.filter(|(day, _)| day.saturating_add(WINDOW_DAYS) > today).collect();
+            self.earlier = kept.filter(|(day, _)| is_within(*day, today)).collect();
         }
         (self.day, self.count) = (today, 1);
     }
@@ -39,7 +44,7 @@ impl Registrations {
     /// Registrations in the 30 days that end now.
     pub fn count(&self, wall_ms: u64) -> u32 {
         let today = day_of(wall_ms);
-        let within = self.days().filter(|(day, _)| day.saturating_add(WINDOW_DAYS) > today);
+        let within = self.days().filter(|(day, _)| is_within(*day, today));
         within.fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
