@@ -12,7 +12,9 @@ mod limits;
 mod signals;
 mod state_folder;
 
-pub use files::{free_bytes, open_no_follow, private, read_exact_at, rename_no_replace, write_all_at};
+pub use files::{
+    create_private_folder, free_bytes, open_no_follow, private, read_exact_at, rename_no_replace, sync_folder, write_all_at,
+};
 pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, LookupError};
 pub use limits::{descriptor_limit, lower_thread_priority, raise_descriptor_limit};
 pub use signals::StopSignals;

@@ -1,7 +1,7 @@
 //! Single files.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
     path::Path,
 };
@@ -34,6 +34,26 @@ pub fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options
+}
+
+/// Creates `folder`, and those above it, for this user only (mode 0700). On systems other than Unix it has the permissions of the folder
+/// above.
+///
+/// # Errors
+/// What the file system reports.
+pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+/// Makes new names in `folder` durable. Systems other than Unix cannot sync a folder.
+///
+/// # Errors
+/// What the file system reports.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Opens `path` with `options`, but not through a symbolic link at its end. On systems other than Unix a link that appears between

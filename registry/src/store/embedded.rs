@@ -4,10 +4,11 @@ use super::{
     backend::{Store, WriteError, first_revision},
     codec,
     error::StoreError,
-    file::{self, FILE_NAME, Identity, NUMBERS, RECORDS, REVISION_KEY, Row, catch_panic, damaged, number},
+    file::{self, FILE_NAME, NUMBERS, RECORDS, REVISION_KEY, Row, catch_panic, damaged, number},
     slots::Slots,
 };
 use crate::table::{Change, Peer};
+use p2pdi::platform::FileId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table};
 use std::{
     fmt,
@@ -22,7 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// One redb file, locked while it is open.
 pub struct Embedded {
     path: PathBuf,
-    identity: Identity,
+    identity: FileId,
     /// `None` after a failure, until it is opened again: redb accepts no writes after one.
     database: Option<Database>,
     failed_at: Option<Instant>,

@@ -1,10 +1,10 @@
 //! The file of the embedded store: created, opened, converted.
 
 use super::{codec, error::StoreError};
+use p2pdi::platform::{FileId, FileStat, create_private_folder, private, sync_folder};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use std::{
     fmt, fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
@@ -30,9 +30,6 @@ pub(super) const RECORDS_V1: TableDefinition<'_, u32, &[u8]> = TableDefinition::
 /// Schema 1 reserved revisions below this.
 pub(super) const CEILING_KEY_V1: &str = "revision_ceiling";
 
-/// Device and inode.
-pub(super) type Identity = (u64, u64);
-
 pub(super) fn damaged(path: &Path, problem: &dyn fmt::Display) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), problem: problem.to_string() }
 }
@@ -48,16 +45,16 @@ pub(super) fn number(database: &Database, key: &str) -> Result<Option<u64>, redb
 }
 
 /// Opens or creates the store in `folder`, which is created when it is missing.
-pub(super) fn open_or_create(folder: &Path) -> Result<(Database, Identity), StoreError> {
+pub(super) fn open_or_create(folder: &Path) -> Result<(Database, FileId), StoreError> {
     let cannot = |source| StoreError::Folder { path: folder.to_owned(), source };
     // Names and addresses of peers are not for other users of the machine.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(cannot)?;
+    create_private_folder(folder).map_err(cannot)?;
     let path = folder.join(FILE_NAME);
     let database = catch_panic(&path, || if is_new(&path) { create(&path) } else { Ok(open(&path)?.0) })?;
-    let file = fs::metadata(&path).map_err(cannot)?;
+    let identity = fs::File::open(&path).and_then(|file| FileStat::of(&file)).map_err(cannot)?.id;
     // Only after this a new file's directory entry survives a loss of power.
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-    Ok((database, (file.dev(), file.ino())))
+    sync_folder(folder).map_err(cannot)?;
+    Ok((database, identity))
 }
 
 fn is_new(path: &Path) -> bool {
@@ -69,8 +66,8 @@ pub(super) fn create(path: &Path) -> Result<Database, StoreError> {
     let cannot = |source| StoreError::Folder { path: path.to_owned(), source };
     let new = path.with_file_name(NEW_FILE_NAME);
     // Other users of the machine must not read names and addresses of peers.
-    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&new);
-    let file = file.map_err(cannot)?;
+    let mut options = fs::OpenOptions::new();
+    let file = private(options.read(true).write(true).create(true).truncate(false)).open(&new).map_err(cannot)?;
     // Lock first: the file that is emptied here must not be one that another registry is creating, or has renamed already.
     match file.try_lock() {
         Ok(()) if is_new(path) => file.set_len(0).map_err(cannot)?,
@@ -94,11 +91,11 @@ pub(super) fn create(path: &Path) -> Result<Database, StoreError> {
 }
 
 /// Opens the file at `path`, which is there.
-pub(super) fn open(path: &Path) -> Result<(Database, Identity), StoreError> {
+pub(super) fn open(path: &Path) -> Result<(Database, FileId), StoreError> {
     let cannot = |source| StoreError::Folder { path: path.to_owned(), source };
     let file = fs::OpenOptions::new().read(true).write(true).open(path).map_err(cannot)?;
-    let metadata = file.metadata().map_err(cannot)?;
-    if metadata.len() == 0 {
+    let stat = FileStat::of(&file).map_err(cannot)?;
+    if stat.size == 0 {
         // redb would make it a new database.
         return Err(damaged(path, &"it is empty"));
     }
@@ -109,7 +106,7 @@ pub(super) fn open(path: &Path) -> Result<(Database, Identity), StoreError> {
         Some(found) if found > SCHEMA => return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA }),
         _ => return Err(damaged(path, &"it has no format number")),
     }
-    Ok((database, (metadata.dev(), metadata.ino())))
+    Ok((database, stat.id))
 }
 
 /// Gives each record a revision.
