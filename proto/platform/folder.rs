@@ -147,7 +147,9 @@ impl From<LookupError> for io::Error {
         let kind = match error {
             LookupError::Io(error) => return error,
             LookupError::NotFound => io::ErrorKind::NotFound,
-            LookupError::Outside | LookupError::Loop | LookupError::NotAFile => io::ErrorKind::InvalidInput,
+            LookupError::Outside => io::ErrorKind::CrossesDevices,
+            LookupError::Loop => io::ErrorKind::Other,
+            LookupError::NotAFile => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
     }

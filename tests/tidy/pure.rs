@@ -157,8 +157,13 @@ fn impurities_are_found_behind_test_modules_imports_groups_and_macros() {
 }
 
 /// Plain values that modules which are not pure define: pure ones may have them.
-const VALUES: [&str; 4] =
-    ["p2pdi::id::PeerId", "p2pdi::cookie::Cookie", "p2pdi::cookie::CookieHash", "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES"];
+const VALUES: [&str; 5] = [
+    "p2pdi::id::PeerId",
+    "p2pdi::platform::FileStat",
+    "p2pdi::cookie::Cookie",
+    "p2pdi::cookie::CookieHash",
+    "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
+];
 
 /// Pure modules that use others than such, and whom: to be mended. A new one fails, and so does an entry that is gone.
 const KNOWN_IMPURE_USES: [(&str, &str); 0] = [];

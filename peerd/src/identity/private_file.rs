@@ -1,10 +1,10 @@
 //! Files that only their user can read, written atomically.
 
 use super::error::StateError;
+use p2pdi::platform::private;
 use std::{
     fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -15,7 +15,7 @@ use std::{
 pub fn write_private(path: &Path, text: &str) -> Result<(), StateError> {
     let temporary = path.with_extension("new");
     let write = || {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file = private(OpenOptions::new().create(true).truncate(true).write(true)).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)

@@ -12,12 +12,12 @@ use super::destination::{HASH_READ_BYTES, WriteError, create_folders};
 use p2pdi::{
     content::{PieceHasher, PieceHashes},
     document::DocumentName,
+    platform::{free_bytes, open_no_follow, read_exact_at, rename_no_replace, write_all_at},
 };
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     ops::Range,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -98,15 +98,10 @@ impl PieceStore {
         let parent = create_folders(folder, name)?;
         let hash = hashes.merge().to_string();
         let path = parent.join(format!(".{}.{}.part", name.file_name(), &hash[..NAME_HASH_DIGITS]));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            // A symbolic link in place of the partial file would redirect the writes.
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(WriteError::io("write", &path))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // A symbolic link in place of the partial file would redirect the writes.
+        let file = open_no_follow(&mut options, &path).map_err(WriteError::io("write", &path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path }),
@@ -128,8 +123,7 @@ impl PieceStore {
     }
 
     fn check_space(&self, parent: &Path, name: &DocumentName) -> Result<(), WriteError> {
-        let Ok(disk) = rustix::fs::statvfs(parent) else { return Ok(()) };
-        let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let Ok(Some(available)) = free_bytes(parent) else { return Ok(()) };
         let needed = self.missing_bytes();
         // Small documents may still fit on a nearly full disk; the write itself shows it.
         if needed > SPARE_BYTES && needed.saturating_add(SPARE_BYTES) > available {
@@ -187,7 +181,7 @@ impl PieceStore {
         if !is_verified {
             return Err(ReadError::NotVerified { range });
         }
-        self.file.read_exact_at(buffer, offset).map_err(|source| ReadError::Io { path: self.path.clone(), source })
+        read_exact_at(&self.file, buffer, offset).map_err(|source| ReadError::Io { path: self.path.clone(), source })
     }
 
     /// Makes the complete document appear under its name: sync, then rename.
@@ -215,20 +209,12 @@ impl PieceStore {
 
     /// A file that appeared at the target meanwhile is replaced only on request.
     fn rename(&self) -> Result<(), WriteError> {
-        use rustix::{
-            fs::{CWD, RenameFlags, renameat_with},
-            io::Errno,
-        };
-        if !self.replace {
-            match renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EXIST) => return Err(WriteError::TargetExists { path: self.target.clone() }),
-                // The file system does not support the flag.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-                Err(error) => return Err(WriteError::io("rename to", &self.target)(error.into())),
-            }
-        }
-        fs::rename(&self.path, &self.target).map_err(WriteError::io("rename to", &self.target))
+        let renamed =
+            if self.replace { fs::rename(&self.path, &self.target) } else { rename_no_replace(&self.path, &self.target) };
+        renamed.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => WriteError::TargetExists { path: self.target.clone() },
+            _ => WriteError::io("rename to", &self.target)(error),
+        })
     }
 
     /// Gives a missing piece to one writer.
@@ -250,7 +236,7 @@ impl PieceStore {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
-        self.file.write_all_at(data, offset).map_err(WriteError::io("write", &self.path))?;
+        write_all_at(&self.file, data, offset).map_err(WriteError::io("write", &self.path))?;
         let written = data.len() as u64;
         if self.unflushed_bytes.fetch_add(written, Ordering::Relaxed) + written >= FLUSH_BYTES {
             self.unflushed_bytes.store(0, Ordering::Relaxed);
@@ -291,7 +277,7 @@ fn verify(file: &File, hashes: &PieceHashes) -> io::Result<Vec<Piece>> {
         let mut offset = range.start;
         while offset < range.end {
             let wanted = usize::try_from(range.end - offset).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
-            file.read_exact_at(&mut buffer[..wanted], offset)?;
+            read_exact_at(file, &mut buffer[..wanted], offset)?;
             hasher.update(&buffer[..wanted]);
             offset += wanted as u64;
         }
@@ -443,7 +429,7 @@ mod tests {
         let store = open(folder.path(), &data).unwrap();
         assert_eq!(store.next_missing(), Some(2 * PIECE as u64..1_000_000));
         drop(store);
-        File::options().write(true).open(path).unwrap().write_all_at(b"!", 5).unwrap();
+        write_all_at(&File::options().write(true).open(path).unwrap(), b"!", 5).unwrap();
         let store = open(folder.path(), &data).unwrap();
         assert_eq!(store.next_missing(), Some(0..PIECE as u64));
         store.writer().write(0, &data[..PIECE]).unwrap().unwrap();
