@@ -1,6 +1,6 @@
 //! How a client connects: the same windows, limits and keepalives everywhere.
 
-use crate::{endpoint::Endpoint, telemetry::Propagate};
+use crate::{endpoint::Endpoint, trace_context::Propagate};
 use std::{net::IpAddr, time::Duration};
 use tonic::{
     service::interceptor::InterceptedService,
@@ -9,40 +9,40 @@ use tonic::{
 
 /// Longest wait for a TCP connection: a peer on the same continent answers in a tenth of it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a busy connection is checked for a silent other side, and how long that may take: together they bound how long a
-/// stream hangs on a machine that lost its power.
+/// How often a connection with a call under way sends an HTTP/2 ping. With [`KEEPALIVE_TIMEOUT`] it bounds how long a stream hangs when
+/// the other machine loses its power.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a keepalive may stay unanswered.
+/// How long a ping may stay unanswered before the connection is closed.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of one stream in flight: 1 Gbit/s at 32 ms, and large enough that loopback never waits for a window.
+/// Flow-control window of one stream, in bytes: 1 Gbit/s at 32 ms, and enough for loopback at full speed.
 pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Bytes of one connection in flight: some streams at full speed.
+/// Flow-control window of one connection, in bytes: four streams at full speed.
 pub const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
-/// Largest HTTP/2 frame taken. A whole chunk fits in one frame, which spares the splitting.
+/// Largest HTTP/2 frame accepted, in bytes. A whole chunk fits in one frame.
 pub const FRAME_MAX: u32 = 512 * 1024;
-/// Largest answer taken, in bytes: a header with the most piece hashes (256 KiB), or a chunk (256 KiB), or a batch of
+/// Largest answer accepted, in bytes: a header with the most piece hashes (256 KiB), or a chunk (256 KiB), or a batch of
 /// holdings, with room for what later versions add.
 pub const RESPONSE_MAX_BYTES: usize = 1024 * 1024;
 /// Largest answer of a registry, in bytes: a page of 1,000 peers with all their labels.
 pub const REGISTRY_RESPONSE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// A connection that carries the caller's trace context.
+/// A connection whose calls carry the current trace context.
 pub type Channel = InterceptedService<transport::Channel, Propagate>;
 
-/// A connection to `endpoint`, made when it is first used and made again when it breaks.
+/// A connection to `endpoint` that is made at its first call, and again after it breaks.
 pub fn lazy(endpoint: &Endpoint) -> Channel {
     lazy_from(endpoint, None)
 }
 
-/// The same, made from the local address `from`.
+/// The same, from the local address `from`; `None`: the one the system chooses.
 pub fn lazy_from(endpoint: &Endpoint, from: Option<IpAddr>) -> Channel {
     InterceptedService::new(configured(endpoint).local_address(from).connect_lazy(), Propagate)
 }
 
-/// A connection to `endpoint`, made now, from the local address `from`; `None`: the one the system chooses.
+/// A connection to `endpoint` that is made now, from the local address `from`; `None`: the one the system chooses.
 ///
 /// # Errors
-/// When nobody takes the connection within [`CONNECT_TIMEOUT`].
+/// When nothing accepts the connection within [`CONNECT_TIMEOUT`].
 pub async fn connect(endpoint: &Endpoint, from: Option<IpAddr>) -> Result<Channel, transport::Error> {
     Ok(InterceptedService::new(configured(endpoint).local_address(from).connect().await?, Propagate))
 }
@@ -59,8 +59,8 @@ fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        // An idle connection may break unseen: it is made again when it is used. Servers of others end one that pings without a call
-        // (gRPC's `too_many_pings`); one with a call they see data on, which starts their count again.
+        // No pings without a call: other servers close a connection for them (GOAWAY `too_many_pings`). An idle connection that breaks
+        // is made again at its next call. Data of a call resets the count of those servers.
         .keep_alive_while_idle(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -89,7 +89,7 @@ mod tests {
         let (channel, accepted) = tokio::join!(often.connect(), listener.accept());
         let (_channel, (mut stream, _)) = (channel.unwrap(), accepted.unwrap());
         stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await.unwrap();
-        // What every client says first.
+        // The preface of every client.
         stream.read_exact(&mut [0; 24]).await.unwrap();
         let mut kinds = Vec::new();
         let listening = async {
@@ -101,7 +101,7 @@ mod tests {
                 kinds.push(header[3]);
             }
         };
-        // A hundred pings' time.
+        // Time for a hundred pings.
         assert!(timeout(Duration::from_millis(500), listening).await.is_err(), "it never ends by itself");
         assert!(kinds.contains(&SETTINGS) && !kinds.contains(&PING), "{kinds:?}");
     }

@@ -1,7 +1,10 @@
-//! The contract of P2P-DI, and what both ends of a connection must do alike: validated names and ids, content
-//! identity, errors on the wire, channel and server set-up, telemetry.
+//! The contract of P2P-DI, and what both ends of a connection must do in the same way: validated names and ids, content identity,
+//! errors on the wire, connections.
 //!
-//! This crate knows neither the registry nor the peer nor the command line.
+//! - The feature `server` adds the server: [`server`](crate::server), [`metrics`](crate::metrics).
+//! - The feature `telemetry` adds logs and traces of a program: [`telemetry`](crate::telemetry).
+//!
+//! This crate does not depend on the registry, the peer or the command line.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test sizes are small"))]
 
@@ -18,23 +21,27 @@ pub mod hex;
 pub mod id;
 pub mod json;
 pub mod link;
+#[cfg(feature = "server")]
 pub mod metrics;
 pub mod name;
 pub mod phrases;
 pub mod platform;
 pub mod private_file;
 pub mod selector;
+#[cfg(feature = "server")]
 pub mod server;
 pub mod status;
+#[cfg(feature = "telemetry")]
 pub mod telemetry;
+mod trace_context;
 
-/// The generated messages, clients and servers of package `p2pdi.v1`.
+/// Generated messages, clients and servers of package `p2pdi.v1`.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("p2pdi.v1");
-    // These two are alike, and are read in a way of their own.
+    // These two have the same fields and a decoder of their own.
     pub use crate::link::{LinkMessage as LinkRequest, LinkMessage as LinkResponse};
-    /// The package's descriptors with all they import, as protobuf's `FileDescriptorSet`.
+    /// The package's descriptors and those they import, encoded as a `FileDescriptorSet`.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("p2pdi.v1");
 }
 

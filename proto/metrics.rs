@@ -1,4 +1,4 @@
-//! Metrics in Prometheus's text form. Each server has its own set, so that several can live in one process.
+//! Metrics in Prometheus's text format. Each server has its own set, so that several can run in one process.
 
 use crate::{status::Reason, v1::FILE_DESCRIPTOR_SET};
 use http::{HeaderMap, Request, Response};
@@ -15,11 +15,11 @@ use std::{
 use tonic::Status;
 use tower::{Layer, Service};
 
-/// Upper bounds of the latency histogram's buckets, in seconds: a loopback call to a slow disk.
+/// Upper bounds of the latency histogram's buckets, in seconds: from a call over loopback to a slow disk.
 const LATENCY_BUCKETS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 const LATENCY: &str = "p2pdi_rpc_duration_seconds";
 
-/// What tonic says of a request past `max_decoding_message_size`.
+/// What tonic's error says about a request larger than `max_decoding_message_size`.
 const TOO_LARGE: &str = "message length too large";
 
 const METADATA: Metadata<'static> = Metadata::new("p2pdi", Level::INFO, None);
@@ -34,7 +34,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let builder = PrometheusBuilder::new();
-        // Fails for an empty list only.
+        // Fails for an empty list of buckets only.
         let builder = builder
             .set_buckets_for_metric(Matcher::Full(LATENCY.to_owned()), &LATENCY_BUCKETS)
             .unwrap_or_else(|_| PrometheusBuilder::new());
@@ -44,35 +44,35 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A number that only grows.
+    /// A counter; it only grows.
     pub fn counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         self.recorder.describe_counter(KeyName::from_const_str(name), Some(Unit::Count), help.into());
         self.recorder.register_counter(&key(name, labels), &METADATA)
     }
 
-    /// A number that goes up and down.
+    /// A gauge; it goes up and down.
     pub fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
         self.recorder.describe_gauge(KeyName::from_const_str(name), None, help.into());
         self.recorder.register_gauge(&key(name, labels), &METADATA)
     }
 
-    /// A distribution.
+    /// A histogram.
     pub fn histogram(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
         self.recorder.describe_histogram(KeyName::from_const_str(name), None, help.into());
         self.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 
-    /// All of them, in Prometheus's text form.
+    /// All metrics, in Prometheus's text format.
     pub fn render(&self) -> String {
         self.handle.render()
     }
 
-    /// Folds what was measured into the distributions; call it now and then.
+    /// Folds samples into the histograms; to be called every few seconds, or unscraped samples pile up.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
 
-    /// Counts and times every call of the contract's services, and puts each into the trace its caller is in.
+    /// Counts and times every call of the contract's services, and gives each a span in its caller's trace.
     pub fn rpc_layer(&self) -> RpcLayer {
         RpcLayer { methods: Arc::new(self.methods()) }
     }
@@ -155,7 +155,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = self.methods.get(request.uri().path()).cloned();
         let span = match &method {
-            Some(method) => crate::telemetry::server_span(&method.name, request.headers()),
+            Some(method) => crate::trace_context::server_span(&method.name, request.headers()),
             None => tracing::Span::none(),
         };
         let inner = {
@@ -166,8 +166,7 @@ where
     }
 }
 
-/// Makes the contract's refusal of the one that tonic gives to a request that is too large: `OUT_OF_RANGE` without an
-/// `ErrorInfo`, where all of ours have one.
+/// Replaces tonic's refusal of a request that is too large (`OUT_OF_RANGE` without an `ErrorInfo`) by the contract's.
 fn with_reason(headers: &mut HeaderMap) {
     if headers.get(Status::GRPC_STATUS).is_none_or(|code| code.as_bytes() != b"11") {
         return;
@@ -177,7 +176,7 @@ fn with_reason(headers: &mut HeaderMap) {
         return;
     }
     let said = format!("the request is larger than this server takes ({}); send less", status.message());
-    // Fails for a message that is no header value, which is escaped.
+    // Fails for a message that is no header value; this one is escaped.
     let _written = Reason::MessageTooLarge.status(said).add_header(headers);
 }
 
@@ -206,7 +205,7 @@ where
         }
         if let Some(method) = &this.method {
             method.latency.record(this.started.elapsed().as_secs_f64());
-            // An error known before the first byte travels in the headers; a later one in the trailers.
+            // An error before the first message is in the headers; a later one is in the trailers.
             let code = answer.as_ref().ok().and_then(|answer| answer.headers().get("grpc-status"));
             let refused = answer.is_err() || code.is_some_and(|code| code.as_bytes() != b"0");
             if refused { &method.refused } else { &method.handled }.increment(1);
