@@ -1,4 +1,4 @@
-//! Compiles the contract: `.proto` files → descriptors (protox, so no `protoc` is needed) → Rust.
+//! Compiles the contract: `.proto` files to descriptors (with protox, so no `protoc` is needed), descriptors to Rust.
 
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
@@ -8,17 +8,17 @@ const CONTRACT: [&str; 3] = ["p2pdi/v1/registry.proto", "p2pdi/v1/peer.proto", "
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/p2pdi");
     let descriptors = protox::compile(CONTRACT, ["proto"])?;
-    // Served by reflection, and read by `p2pctl --output json`.
+    // For reflection, and for `p2pctl --output json`.
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("p2pdi.v1.bin"), descriptors.encode_to_vec())?;
     let mut config = prost_build::Config::new();
-    // Messages know their full name, which is how they find their descriptor.
+    // The full name of a message finds its descriptor.
     config.enable_type_names();
     tonic_prost_build::configure()
-        // Payloads stay slices of the buffer they arrived in.
+        // `Bytes` fields are slices of the buffer that was received: no copy.
         .bytes(".p2pdi.v1")
         .btree_map(".p2pdi.v1")
-        // Read so that bytes that are no message do not end the link.
+        // Decoded by hand, so that an undecodable message does not end the link.
         .extern_path(".p2pdi.v1.LinkRequest", "crate::link::LinkMessage")
         .extern_path(".p2pdi.v1.LinkResponse", "crate::link::LinkMessage")
         .compile_fds_with_config(descriptors, config)?;

@@ -1,4 +1,4 @@
-//! A peer's id, name and endpoint: what it takes to dial it and to recognize it.
+//! A peer's id, name and endpoint: enough to dial it and to recognize it.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{fmt, sync::Arc, time::Duration};
 
-/// What it takes to dial a peer. Cheap to clone: it sits in many views.
+/// A peer and its address. Cheap to clone, since many views hold it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Contact {
     id: PeerId,
@@ -24,10 +24,10 @@ impl Contact {
         Self { id, address: Arc::new((name, endpoint)) }
     }
 
-    /// Takes what came from outside.
+    /// Checks values from the network.
     ///
     /// # Errors
-    /// When it cannot be a peer's name and endpoint.
+    /// When the name or the endpoint is invalid.
     pub fn parse(id: PeerId, name: &str, endpoint: &str) -> Result<Self, InvalidField> {
         Ok(Self::new(id, name.parse()?, endpoint.parse()?))
     }
@@ -37,17 +37,17 @@ impl Contact {
         self.id
     }
 
-    /// The name it goes by.
+    /// The peer's name.
     pub fn name(&self) -> &PeerName {
         &self.address.0
     }
 
-    /// `host:port` to dial.
+    /// `HOST:PORT` to dial.
     pub fn endpoint(&self) -> &Endpoint {
         &self.address.1
     }
 
-    /// This peer as a holder of a document, as known for `age`.
+    /// This peer as the holder of a document that it confirmed `age` ago.
     pub fn holder(&self, age: Duration) -> Holder {
         Holder {
             peer_id: self.id.to_field(),

@@ -11,7 +11,7 @@ use crate::{field::InvalidField, hex};
 use blake3::hazmat::{HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use std::{fmt, ops::Range, str::FromStr};
 
-/// Smallest piece, in bytes: one chunk of a GetRFC stream, and large enough that hashes are 1/8192 of the data.
+/// Smallest piece, in bytes: one chunk of a GetRFC stream, and large enough that the hashes are 1/8192 of the data.
 pub const PIECE_SIZE_MIN: u64 = 256 * 1024;
 /// Most pieces of a document: their hashes then fill at most 256 KiB, which fits in one header message.
 pub const PIECES_MAX: u64 = 8192;
@@ -20,7 +20,7 @@ pub const DOCUMENT_SIZE_MAX: u64 = PIECES_MAX << 32;
 /// Bytes of a hash.
 pub const HASH_BYTES: usize = 32;
 
-/// BLAKE3 of a whole document.
+/// The BLAKE3 hash of a whole document.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash([u8; HASH_BYTES]);
 
@@ -30,7 +30,7 @@ impl ContentHash {
         Self(bytes)
     }
 
-    /// Hash of `data`.
+    /// The hash of `data`.
     pub fn of(data: &[u8]) -> Self {
         Self(*blake3::hash(data).as_bytes())
     }
@@ -86,12 +86,12 @@ impl FromStr for ContentHash {
 pub struct DocumentHasher(blake3::Hasher);
 
 impl DocumentHasher {
-    /// A hasher that has seen nothing.
+    /// A hasher without input.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The hash of all that was written to it.
+    /// The hash of all bytes written so far.
     pub fn finalize(&self) -> ContentHash {
         ContentHash(*self.0.finalize().as_bytes())
     }
@@ -108,7 +108,7 @@ impl std::io::Write for DocumentHasher {
     }
 }
 
-/// How a document of one size is cut into pieces.
+/// How a document of a given size is divided into pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pieces {
     size: u64,
@@ -116,7 +116,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The cut of a document of `size` bytes.
+    /// The pieces of a document of `size` bytes.
     ///
     /// # Errors
     /// When the document is larger than [`DOCUMENT_SIZE_MAX`].
@@ -131,23 +131,23 @@ impl Pieces {
         Ok(Self { size, piece_size })
     }
 
-    /// Bytes of the document.
+    /// Size of the document, in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes of every piece but the last.
+    /// Size of every piece but the last, in bytes.
     pub fn piece_size(&self) -> u64 {
         self.piece_size
     }
 
-    /// How many pieces there are; an empty document has one, empty.
+    /// The number of pieces; an empty document has one empty piece.
     pub fn count(&self) -> usize {
         // At most 8,192.
         usize::try_from(self.size.div_ceil(self.piece_size).max(1)).unwrap_or(usize::MAX)
     }
 
-    /// Where piece `index` lies in the document; empty when there is no such piece.
+    /// The byte range of piece `index` in the document; empty when there is no such piece.
     pub fn range(&self, index: usize) -> Range<u64> {
         let start = (index as u64).saturating_mul(self.piece_size).min(self.size);
         start..start.saturating_add(self.piece_size).min(self.size)
@@ -158,7 +158,7 @@ impl Pieces {
         usize::try_from(offset / self.piece_size).unwrap_or(usize::MAX)
     }
 
-    /// A hasher for piece `index`: feed it the piece's bytes in order.
+    /// A hasher for piece `index`, to be given the piece's bytes in order.
     pub fn hasher(&self, index: usize) -> PieceHasher {
         let mut inner = blake3::Hasher::new();
         let root = self.count() == 1;
@@ -177,7 +177,7 @@ pub struct PieceHasher {
 }
 
 impl PieceHasher {
-    /// Takes the next bytes of the piece. The caller keeps within the piece's length.
+    /// Adds the next bytes of the piece. The caller gives no more than the piece's length.
     pub fn update(&mut self, data: &[u8]) {
         self.inner.update(data);
     }
@@ -215,7 +215,7 @@ pub enum PieceHashesError {
         size: u64,
         /// Bytes of hashes that such a document has.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes received.
         got: usize,
     },
     /// They merge to another document's hash.
@@ -229,7 +229,7 @@ pub enum PieceHashesError {
 }
 
 impl PieceHashes {
-    /// The hashes of a document just hashed piece by piece; `None` when there are not as many as it has pieces.
+    /// The hashes of a document that was hashed piece by piece; `None` when their number is not the number of pieces.
     pub fn new(pieces: Pieces, hashes: Vec<PieceHash>) -> Option<Self> {
         (hashes.len() == pieces.count()).then_some(Self { pieces, hashes })
     }
@@ -237,7 +237,7 @@ impl PieceHashes {
     /// Reads the hashes of a header and checks that they merge to `expected`.
     ///
     /// # Errors
-    /// When they do not, or their number does not fit the document's size.
+    /// When they merge to another hash, or their number does not match the document's size.
     pub fn verified(pieces: Pieces, joined: &[u8], expected: &ContentHash) -> Result<Self, PieceHashesError> {
         let length = pieces.count() * HASH_BYTES;
         if joined.len() != length {
@@ -249,7 +249,7 @@ impl PieceHashes {
         if merged == *expected { Ok(read) } else { Err(PieceHashesError::Mismatch { merged, expected: *expected }) }
     }
 
-    /// How the document is cut.
+    /// How the document is divided.
     pub fn pieces(&self) -> Pieces {
         self.pieces
     }
@@ -259,7 +259,7 @@ impl PieceHashes {
         self.hashes.get(index).copied()
     }
 
-    /// 32 bytes a piece, joined, as a header carries them.
+    /// 32 bytes for each piece, concatenated, as a header carries them.
     pub fn joined(&self) -> bytes::Bytes {
         self.hashes.iter().flat_map(|hash| hash.0).collect::<Vec<_>>().into()
     }

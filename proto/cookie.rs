@@ -13,11 +13,11 @@ pub const COOKIE_CHARS: usize = 32;
 #[derive(Clone)]
 pub struct Cookie([u8; 16]);
 
-/// What a registry keeps of a cookie: enough to recognise it, too little to use it.
+/// The hash of a cookie, which is what a registry keeps: it recognises the cookie, and nobody who reads it can use it.
 #[derive(Clone, Copy)]
 pub struct CookieHash([u8; 16]);
 
-/// Text that is no cookie.
+/// The text is not a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cookie is 32 hexadecimal digits")]
 pub struct MalformedCookie;
@@ -38,7 +38,7 @@ impl Cookie {
         Self(bytes)
     }
 
-    /// 32 lower-case hexadecimal digits, for the wire and the peer's own state file.
+    /// 32 lower-case hexadecimal digits, for metadata and the peer's own state file.
     pub fn reveal(&self) -> String {
         hex::encode(&self.0)
     }
@@ -78,7 +78,7 @@ impl CookieHash {
     }
 }
 
-/// In constant time: how far two hashes agree must not show in how long the answer takes.
+/// In constant time: the time an answer takes must not tell how many leading bytes of two hashes are equal.
 impl PartialEq for CookieHash {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cookie_survives_the_wire_and_keeps_its_hash() {
+    fn a_cookie_survives_a_round_trip_as_text_with_its_hash() {
         let cookie = Cookie::generate().unwrap();
         let again: Cookie = cookie.reveal().to_uppercase().parse().unwrap();
         assert!(again.hash() == cookie.hash());
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_never_shows_itself() {
+    fn debug_output_does_not_show_the_cookie() {
         let cookie = Cookie::generate().unwrap();
         assert!(!format!("{cookie:?}{:?}", cookie.hash()).contains(&cookie.reveal()[..8]));
     }
 
     #[test]
-    fn what_is_no_cookie_is_refused() {
+    fn other_text_is_refused() {
         for text in ["", "0", &"0".repeat(31), &"g".repeat(32), &"+1".repeat(16), &"0".repeat(33), &"é".repeat(16)] {
             assert!(text.parse::<Cookie>().is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Names of documents, from a share or from a stranger.
+//! Names of documents, from a share or from the network.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -10,7 +10,7 @@ pub const DOCUMENT_NAME_MAX_BYTES: usize = 1024;
 /// Longest part of a document name, in bytes: less than the 255 that file systems allow, so that a temporary file's name, which
 /// is longer than the document's, fits too.
 pub const DOCUMENT_NAME_PART_MAX_BYTES: usize = 200;
-/// Most parts of a document name: deeper trees exist, but not for people.
+/// Most parts of a document name: deeper trees exist, but people do not make them.
 pub const DOCUMENT_NAME_PARTS_MAX: usize = 32;
 /// Longest title, in bytes; longer ones are cut when they are made and refused when they come from others.
 pub const TITLE_MAX_BYTES: usize = 512;
@@ -21,10 +21,10 @@ pub const TITLE_MAX_BYTES: usize = 512;
 pub struct DocumentName(Box<str>);
 
 impl DocumentName {
-    /// Checks a name, of a file below a share as of a stranger's listing.
+    /// Checks a name of a file below a share, or from another peer's listing.
     ///
     /// # Errors
-    /// Says which rule it breaks.
+    /// Names the rule that it breaks.
     pub fn parse(text: &str) -> Result<Self, InvalidField> {
         let wrong = |problem: &str| Err(InvalidField::new("name", format!("document name {} {problem}", Quoted(text))));
         if text.is_empty() {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_could_lead_elsewhere_are_refused() {
+    fn names_that_could_lead_outside_the_share_are_refused() {
         for text in [
             "",
             "/etc/passwd",

@@ -20,7 +20,7 @@ const PORT_MAX_DIGITS: usize = 5;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
     text: Box<str>,
-    /// Where the colon before the port stands in `text`.
+    /// Position of the colon before the port in `text`.
     colon: u16,
     port: u16,
 }
@@ -68,7 +68,7 @@ impl FromStr for Endpoint {
             return wrong(format!("host of {} bytes; at most {HOST_MAX_BYTES} fit", bare.len()));
         }
         let ip = bare.parse::<IpAddr>();
-        // As the system will dial it: an IPv4 address in an IPv6 one is that IPv4 address.
+        // The system dials an IPv4-mapped IPv6 address as that IPv4 address.
         match (ip.as_ref().map(IpAddr::to_canonical), host.starts_with('[')) {
             (Ok(ip), _) if ip.is_unspecified() => {
                 return wrong(format!(
@@ -89,7 +89,7 @@ impl FromStr for Endpoint {
             (Err(_), true) => {
                 return wrong(format!("{} has no IPv6 address in its brackets", Quoted(text)));
             }
-            // All digits and dots, yet no address: 1.2.3, 300.1.1.1 would only be looked up in vain.
+            // Digits and dots that are no address, such as 1.2.3 or 300.1.1.1, are no DNS name either.
             (Err(_), false) if bare.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
                 return wrong(format!("{} has no valid host", Quoted(text)));
             }
@@ -107,7 +107,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Host names may carry underscores (container networks make such), otherwise as RFC 1123, section 2.1.
+/// Host names as in RFC 1123, section 2.1, and with underscores, which container networks use.
 fn valid_dns_name(host: &str, whole: &str) -> Result<(), InvalidField> {
     let label_ok = |label: &str| {
         !label.is_empty()
@@ -136,7 +136,7 @@ impl fmt::Debug for Endpoint {
 }
 
 impl From<SocketAddr> for Endpoint {
-    /// The caller answers for the address being one that can be dialled.
+    /// The caller checks that the address can be dialled: no wildcard, no port 0.
     fn from(address: SocketAddr) -> Self {
         let text = address.to_string();
         // An address is at most 47 bytes of text.
@@ -145,7 +145,8 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// What counts as one machine: an address of IPv4, or the network of IPv6 that one host usually has to itself (RFC 6177: a /64 or more).
+/// The addresses that count as one client: a single IPv4 address, or the /64 network of an IPv6 address, which one host usually has to
+/// itself (RFC 6177).
 pub fn client_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_dial_is_refused_with_the_reason() {
+    fn endpoints_that_cannot_be_dialled_are_refused_with_the_reason() {
         for (text, said) in [
             ("", "is empty"),
             ("host", "no port"),
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_has_one_address_or_a_network() {
+    fn a_client_is_one_ipv4_address_or_one_ipv6_network() {
         let client_network = |text: &str| super::client_network(text.parse().unwrap());
         assert_eq!(client_network("::ffff:10.0.0.1"), IpAddr::from([10, 0, 0, 1]));
         assert_eq!(client_network("2001:db8::1:2:3:4"), client_network("2001:db8::ffff:0:0:1"));

@@ -1,11 +1,11 @@
-//! What is wrong with a value from the wire, said so that its sender can correct it.
+//! Errors of values from the wire, with a message by which the sender can correct them.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use std::fmt;
 
 /// A value that breaks a rule of the contract. Its message names the field, the value (shortened and
-/// made printable) and the rule.
+/// escaped) and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidField {
@@ -29,16 +29,16 @@ impl InvalidField {
     }
 }
 
-/// Whether a character does something to a terminal other than show itself: control characters, and the bidirectional marks that reorder
-/// what is shown ("txt.exe" can pose as "exe.txt").
+/// Whether a terminal does anything else with a character than show it: control characters, and the bidirectional marks that reorder
+/// text ("txt.exe" can look like "exe.txt").
 pub fn is_terminal_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Longest part of a foreign value that a message repeats, in characters.
+/// Longest part of a value from the network that a message quotes, in characters.
 const SHOWN_CHARS: usize = 60;
 
-/// Shows a foreign string in a message: quoted, control characters escaped, shortened.
+/// Shows a string from the network in a message: quoted, control characters escaped, shortened.
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -48,7 +48,7 @@ impl fmt::Display for Quoted<'_> {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
                 c if c.is_ascii_graphic() || c == ' ' => write!(f, "{c}")?,
-                // A look-alike from another script, an RTL mark or a NUL is told apart only by its number.
+                // A homoglyph from another script, a bidirectional mark or a NUL is recognisable by its number only.
                 c => write!(f, "{}", c.escape_unicode())?,
             }
         }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_text_is_shown_printable_and_short() {
+    fn quoted_text_is_printable_and_short() {
         assert_eq!(Quoted("a\0\"b").to_string(), r#""a\u{0}\"b""#);
         assert_eq!(Quoted(&"x".repeat(300)).to_string().chars().count(), SHOWN_CHARS + 3);
     }

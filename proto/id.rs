@@ -23,12 +23,12 @@ impl PeerId {
         Self(bytes)
     }
 
-    /// The id that is this number, most significant byte first: smaller numbers are lower ids.
+    /// The id with this number, most significant byte first: smaller numbers are lower ids.
     pub const fn from_u128(number: u128) -> Self {
         Self(number.to_be_bytes())
     }
 
-    /// The number it is, most significant byte first.
+    /// The id as a number, most significant byte first.
     pub const fn as_u128(self) -> u128 {
         u128::from_be_bytes(self.0)
     }

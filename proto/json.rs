@@ -1,6 +1,6 @@
 //! Messages of the contract as JSON for people and `jq`: field names as in the `.proto`, bytes in hex, times as RFC 3339, durations in
-//! seconds with an `s`, enum values by name, 64-bit numbers as numbers. Every scalar field is there, set or not, so that scripts find
-//! it; a message that is not set is left out.
+//! seconds with an `s`, enum values by name, 64-bit numbers as numbers. Every scalar field is present, set or not, so that scripts find
+//! it; a message field that is not set is left out.
 
 use crate::{hex, v1::FILE_DESCRIPTOR_SET};
 use prost::{Message, Name};
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 static POOL: LazyLock<Option<DescriptorPool>> = LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).ok());
 
-/// `message` as JSON; null if its type is not of the contract.
+/// `message` as JSON; null if its type is not part of the contract.
 pub fn value<M: Message + Name>(message: &M) -> Json {
     let descriptor = POOL.as_ref().and_then(|pool| pool.get_message_by_name(&M::full_name()));
     let dynamic = descriptor.and_then(|descriptor| DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).ok());

@@ -1,7 +1,7 @@
-//! What travels on a link, read so that bytes which are no message end nothing.
+//! The messages of a link stream, decoded such that an undecodable one does not end the stream.
 //!
-//! A stream of gRPC ends at the first message that cannot be decoded, and with it the word of who sent it. On a link such a message is
-//! one more frame that its receiver drops, counts and names its sender for, as it does with one that says what cannot be.
+//! gRPC ends a stream at the first message that cannot be decoded, and its receiver does not learn who sent it. On a link such a message
+//! is an invalid frame like others: the receiver drops it and counts it against the sender.
 
 use crate::v1::LinkFrame;
 use bytes::{Buf, BufMut};
@@ -10,12 +10,12 @@ use prost::{
     encoding::{DecodeContext, WireType},
 };
 
-/// `LinkRequest` and `LinkResponse` of the contract, which are alike.
+/// `LinkRequest` and `LinkResponse` of the contract, which have the same fields.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LinkMessage {
-    /// The frame; `None` where there is none, or it could not be read.
+    /// The frame; `None` when the message has none or could not be decoded.
     pub frame: Option<LinkFrame>,
-    /// Why the bytes that came are no message of the contract, and how many they were.
+    /// Why the message could not be decoded, and its length in bytes.
     pub unreadable: Option<(DecodeError, usize)>,
 }
 
@@ -26,7 +26,7 @@ impl LinkMessage {
     }
 }
 
-/// The same as the contract has it.
+/// The same message as the contract declares it.
 #[derive(Clone, PartialEq, Message)]
 struct Wire {
     #[prost(message, optional, tag = "1")]
@@ -55,7 +55,7 @@ impl Message for LinkMessage {
         merged
     }
 
-    /// Never fails: what cannot be read is said in the message.
+    /// Never fails: an undecodable message becomes one with `unreadable`.
     fn decode(mut buf: impl Buf) -> Result<Self, DecodeError> {
         let length = buf.remaining();
         Ok(match Wire::decode(buf.copy_to_bytes(length)) {
@@ -71,7 +71,7 @@ mod tests {
     use crate::v1::{LinkPing, link_frame::Body};
 
     #[test]
-    fn a_message_is_the_same_after_its_trip_and_the_same_as_the_contracts() {
+    fn a_message_survives_a_round_trip_and_encodes_as_the_contract_declares() {
         let message = LinkMessage::new(LinkFrame { body: Some(Body::Ping(LinkPing { nonce: 7 })) });
         let bytes = message.encode_to_vec();
         assert_eq!(bytes.len(), message.encoded_len());
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_message_are_said_to_be_none() {
-        // A frame that ends early, a field of no known type, a length past the end.
+    fn undecodable_bytes_are_reported_with_their_length() {
+        // A frame that ends early, an invalid wire type, a length past the end.
         for bytes in [&b"\x0a\x05\x0a"[..], &b"\x0f"[..], &b"\x0a\xff\xff\xff\xff\x0f"[..], &[0xff; 40][..]] {
             let read = LinkMessage::decode(bytes).unwrap();
             assert_eq!(read.frame, None);
             assert_eq!(read.unreadable.unwrap().1, bytes.len());
         }
-        // A field from a newer peer is none of ours.
+        // A field from a newer peer is ignored.
         assert_eq!(LinkMessage::decode(&b"\x10\x01"[..]), Ok(LinkMessage::default()));
     }
 }

@@ -26,8 +26,8 @@ impl PeerName {
         self.0.to_ascii_lowercase()
     }
 
-    /// A name made of `text` as far as that can be one: what no name may have becomes a hyphen. For defaults such as a
-    /// host name, never for what a user typed.
+    /// A name made from `text`: every character that a name may not have becomes a hyphen. For defaults such as the host name, never for
+    /// what a user typed. `None` when nothing is left.
     pub fn from_host_name(text: &str) -> Option<Self> {
         let labels = text.split('.').map(|label| {
             let plain: String =
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_dns_name_is_refused_with_the_reason() {
+    fn invalid_names_are_refused_with_the_reason() {
         for (text, said) in [
             ("", "is empty"),
             ("two words", "contains \" \""),

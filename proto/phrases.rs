@@ -1,15 +1,15 @@
-//! How counts are said to people.
+//! Counts and results as text for people.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::v1::BroadcastResponse;
 
-/// So many things in words: "1 peer", "2 peers". `one`: what one of them is called, of those that get an s.
+/// A number with its noun: "1 peer", "2 peers". `one` is the singular of a noun whose plural ends in s.
 pub fn counted(number: u64, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
-/// What came of a broadcast; `asked`: whether acknowledgements were.
+/// The result of a broadcast; `asked`: whether acknowledgements were asked for.
 pub fn heard(tally: &BroadcastResponse, asked: bool) -> String {
     if !asked {
         return format!("sent; {} known", counted(tally.known, "peer"));
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_one_and_all_others_are_many() {
+    fn nouns_are_singular_for_one_and_plural_otherwise() {
         assert_eq!([0, 1, 2].map(|number| counted(number, "peer")), ["0 peers", "1 peer", "2 peers"]);
         let tally = |known, acknowledged, missing: &[&str]| BroadcastResponse {
             known,

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 /// Most labels on one peer: enough for zone, rack, version and the like; more would make listings heavy.
 pub const LABELS_MAX: usize = 16;
-/// Longest key and longest value, in bytes, as Kubernetes has it for label values.
+/// Longest key and longest value, in bytes: the limit of Kubernetes for label values.
 pub const LABEL_MAX_BYTES: usize = 63;
-/// Longest name pattern, in bytes: any name fits, with some stars.
+/// Longest name pattern, in bytes: the longest name and two stars.
 pub const PATTERN_MAX_BYTES: usize = 255;
 
 /// Checks the labels of a peer or of a filter. Keys are letters, digits, `.`, `_`, `-` and `/`, values the same or empty.
@@ -37,15 +37,15 @@ pub fn validate_labels(labels: &BTreeMap<String, String>) -> Result<(), InvalidF
     Ok(())
 }
 
-/// A name, or a pattern in which `*` stands for any run of characters. No regard to case.
+/// A name, or a pattern in which `*` matches any run of characters, without regard to case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamePattern(Box<str>);
 
 impl NamePattern {
-    /// Reads a pattern; `None` for an empty one, which selects all.
+    /// Parses a pattern; `None` for an empty one, which selects all names.
     ///
     /// # Errors
-    /// When it has characters that no name has, or is too long.
+    /// When it has a character that no name may have, or is too long.
     pub fn parse(text: &str) -> Result<Option<Self>, InvalidField> {
         if text.is_empty() {
             return Ok(None);
@@ -60,16 +60,17 @@ impl NamePattern {
         Ok(Some(Self(text.to_ascii_lowercase().into())))
     }
 
-    /// The lower-case name it selects, when it has no star.
+    /// The name that it selects, in lower case, when it has no star.
     pub fn exact(&self) -> Option<&str> {
         (!self.0.contains('*')).then_some(&*self.0)
     }
 
-    /// Whether `name` is selected. Time is at most the product of both lengths, both bounded.
+    /// Whether `name` is selected. Takes time up to the product of both lengths, which are bounded.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut p, mut n) = (0, 0);
-        // Where to go on when the part after the latest star fails: the star, and one character further on.
+        // Where to backtrack to when the part after the latest star does not match: the star, and the position in the name it has
+        // matched up to.
         let mut retry: Option<(usize, usize)> = None;
         while n < name.len() {
             if pattern.get(p) == Some(&b'*') {
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stand_for_any_run_of_characters() {
+    fn a_star_matches_any_run_of_characters() {
         for (pattern, name, expected) in [
             ("fff-c", "FFF-C", true),
             ("fff-*", "fff-c", true),

@@ -1,6 +1,6 @@
 //! Errors on the wire: canonical codes with a `google.rpc.ErrorInfo` that carries a stable reason.
 //!
-//! The table of reasons stands in the `.proto` files; this is the only place that turns them into statuses and back.
+//! The `.proto` files list the reasons; only this module turns them into statuses and back.
 
 use crate::{
     content::PieceHashesError,
@@ -16,7 +16,7 @@ pub const DOMAIN: &str = "p2pdi";
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $code:ident;)*) => {
-        /// Why a call was refused. Stable: clients decide by it.
+        /// Why a call was refused. Stable: clients act on it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $variant,)* }
 
@@ -24,12 +24,12 @@ macro_rules! reasons {
             /// All of them, in the order of the contract.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// As it stands in `ErrorInfo.reason`.
+            /// The value of `ErrorInfo.reason`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// The code that goes with it.
+            /// The gRPC code of a status with this reason.
             pub fn code(self) -> Code {
                 match self { $(Self::$variant => Code::$code,)* }
             }
@@ -46,13 +46,13 @@ reasons! {
     CookieMissing = "COOKIE_MISSING", Unauthenticated;
     /// The cookie is not 32 hexadecimal digits.
     CookieMalformed = "COOKIE_MALFORMED", Unauthenticated;
-    /// The registry does not know the cookie (any more).
+    /// The registry does not know the cookie, or does not any more.
     CookieUnknown = "COOKIE_UNKNOWN", NotFound;
     /// The lease ran out, or the peer left.
     LeaseExpired = "LEASE_EXPIRED", FailedPrecondition;
     /// The name is active elsewhere.
     NameTaken = "NAME_TAKEN", AlreadyExists;
-    /// The registry keeps as many peers as it may.
+    /// The registry is at its limit of peers.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
     /// The registry cannot write to its store.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
@@ -64,17 +64,17 @@ reasons! {
     DocumentChanged = "DOCUMENT_CHANGED", Aborted;
     /// The file cannot be read now.
     DocumentUnreadable = "DOCUMENT_UNREADABLE", Unavailable;
-    /// Nobody reachable has that name.
+    /// No reachable peer has that name.
     NoRoute = "NO_ROUTE", NotFound;
-    /// As many streams are open as may be.
+    /// The limit of open streams is reached.
     TooManyStreams = "TOO_MANY_STREAMS", ResourceExhausted;
-    /// More ways to peers are asked for than the mesh looks for.
+    /// The mesh is at its limit of route searches.
     TooManySeeks = "TOO_MANY_SEEKS", ResourceExhausted;
-    /// A peer has as many neighbours as it keeps.
+    /// A peer is at its limit of neighbours.
     NeighboursFull = "NEIGHBOURS_FULL", ResourceExhausted;
     /// A message is larger than allowed.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
-    /// The call is for the server's own machine.
+    /// The call is answered on the server's own machine only.
     LoopbackOnly = "LOOPBACK_ONLY", PermissionDenied;
     /// The server is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
@@ -83,19 +83,19 @@ reasons! {
 }
 
 impl Reason {
-    /// A status with this reason. `message` says what was wrong and what to do; it goes to strangers.
+    /// A status with this reason. `message` says what was wrong and what to do; it is sent to the caller, whoever that is.
     pub fn status(self, message: impl Into<String>) -> Status {
         self.status_with(message, [])
     }
 
-    /// A status with this reason and `metadata` for programs.
+    /// A status with this reason, and `metadata` for programs.
     pub fn status_with<const N: usize>(self, message: impl Into<String>, metadata: [(&str, String); N]) -> Status {
         let metadata: HashMap<_, _> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let details = ErrorDetails::with_error_info(self.as_str(), DOMAIN, metadata);
         Status::with_error_details(self.code(), message, details)
     }
 
-    /// The reason that `status` carries, if it is one of ours.
+    /// The reason that `status` carries; `None` for a status from elsewhere.
     pub fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
         Self::ALL.iter().copied().find(|reason| reason.as_str() == info.reason)
@@ -124,7 +124,7 @@ pub fn describe(status: &Status) -> String {
     }
 }
 
-/// A fault of ours: logged whole here, sent without its detail.
+/// The status of a fault of the server: the detail is logged, not sent.
 pub fn internal(doing: &str, error: &dyn std::fmt::Display) -> Status {
     tracing::error!(%error, "internal error while {doing}");
     Reason::Internal.status(format!("internal error while {doing}; the server's log says more"))
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_survives_the_wire() {
+    fn a_reason_survives_a_round_trip_in_a_status() {
         for reason in Reason::ALL {
             let status = reason.status_with("said so", [("field", "name".into())]);
             assert_eq!(Reason::of(&status), Some(*reason));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_stands_in_the_contract() {
+    fn the_contract_lists_every_reason() {
         let contract = concat!(include_str!("p2pdi/v1/registry.proto"), include_str!("p2pdi/v1/peer.proto"));
         for reason in Reason::ALL {
             assert!(contract.contains(reason.as_str()), "{}", reason.as_str());

@@ -1,4 +1,4 @@
-//! The contract as text: what buf says of it, and that its prose tells all reasons.
+//! The contract's files: buf finds nothing to correct, nothing breaks, and the prose lists all reasons.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -36,16 +36,16 @@ fn nothing_breaks_the_contract_of_this_minor_version() {
 }
 
 #[test]
-fn every_reason_is_told_with_its_code_in_the_prose_of_a_contract() {
+fn the_prose_lists_every_reason_with_its_code() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let contracts = read("proto/p2pdi/v1/registry.proto") + &read("proto/p2pdi/v1/peer.proto");
     for reason in p2pdi::status::Reason::ALL {
-        let told = |line: &str| {
+        let lists = |line: &str| {
             let mut words = line.trim_start_matches("//").split_whitespace();
             let code = words.next().unwrap_or_default().replace('_', "");
             words.next() == Some(reason.as_str()) && code.eq_ignore_ascii_case(&format!("{:?}", reason.code()))
         };
-        assert!(contracts.lines().any(told), "no contract tells of {} {:?}", reason.as_str(), reason.code());
+        assert!(contracts.lines().any(lists), "no contract lists {} {:?}", reason.as_str(), reason.code());
     }
 }
 
@@ -54,11 +54,11 @@ fn every_service_method_and_enum_has_a_comment() {
     for path in ["proto/p2pdi/v1/registry.proto", "proto/p2pdi/v1/peer.proto"] {
         let text = fs::read_to_string(root().join(path)).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].starts_with("// "), "{path} does not open with its contract in prose");
+        assert!(lines[0].starts_with("// "), "{path} does not begin with a comment that describes the contract");
         for (index, line) in lines.iter().enumerate() {
-            let told = index > 0 && lines[index - 1].trim_start().starts_with("//");
+            let has_comment = index > 0 && lines[index - 1].trim_start().starts_with("//");
             if line.trim_start().starts_with("rpc ") || line.starts_with("service ") || line.starts_with("enum ") {
-                assert!(told, "{path}:{}: {line}", index + 1);
+                assert!(has_comment, "{path}:{}: {line}", index + 1);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The real grpcurl, which knows nothing of this project, lists, describes and calls everything.
+//! grpcurl lists, describes and calls every service by reflection alone.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -56,7 +56,7 @@ impl Grpcurl {
         serde_json::Deserializer::from_str(&text).into_iter().map(Result::unwrap).collect()
     }
 
-    /// What a refusal says.
+    /// The error text of a call that is refused.
     fn refused(&self, server: &Server, method: &str, request: &Value) -> String {
         let output = self.output(&["-d", &request.to_string(), &server.address.to_string(), method]);
         assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -79,7 +79,7 @@ fn each_server_lists_what_it_serves_and_describes_it() {
     {
         let expected = set(&[&["grpc.health.v1.Health"], services, &REFLECTION].concat());
         let mut listed = grpcurl.list(server, &[]);
-        // Whether reflection lists itself is its own affair.
+        // Whether reflection lists itself differs between versions.
         listed.extend(set(&REFLECTION));
         assert_eq!(listed, expected);
         for service in services {
@@ -144,19 +144,19 @@ fn every_method_of_a_peer_can_be_called() {
     assert_eq!((whispered[0]["deliveredBy"].as_str(), whispered[0]["hops"].as_u64()), (Some("fff-a"), Some(1)));
     let listed = call("Peer/ListPeers", json!({}));
     assert_eq!(listed[0]["peer"]["name"], "fff-c", "{listed:?}");
-    // A link begins with a greeting; one without is closed.
+    // A link begins with `hello`; one without is closed.
     assert_eq!(call("Peer/Link", json!({})), Vec::<Value>::new());
     let joined = call("Control/Join", json!({ "endpoint": network.a.address.to_string() }));
     assert_eq!(joined[0]["peer"]["name"], "fff-a", "{joined:?}");
-    let told = call("Control/Broadcast", json!({ "body": "aGVsbG8=", "wait": "10s" }));
-    assert_eq!(told[0]["acknowledged"], told[0]["known"], "{told:?}");
+    let broadcast = call("Control/Broadcast", json!({ "body": "aGVsbG8=", "wait": "10s" }));
+    assert_eq!(broadcast[0]["acknowledged"], broadcast[0]["known"], "{broadcast:?}");
     let topology = call("Control/Topology", json!({}));
     assert_eq!(topology[0]["peers"]["peer"]["name"], "fff-c", "{topology:?}");
     let status = call("Control/Status", json!({}));
     assert_eq!(status[0]["registry"]["state"], "SESSION_STATE_REGISTERED", "{status:?}");
     let all: BTreeSet<_> =
         ["p2pdi.v1.Peer", "p2pdi.v1.Control"].iter().flat_map(|service| grpcurl.list(&network.c, &[service])).collect();
-    // Goes on until its caller ends it; `peerd/tests/mesh` does.
+    // A subscription goes on until its caller ends it; `peerd/tests/mesh` tests it.
     called.insert("p2pdi.v1.Control.Subscribe".to_owned());
     assert_eq!(called, all, "not all methods were called");
 }
@@ -188,13 +188,13 @@ fn a_refusal_names_its_reason() {
         (&network.c, "p2pdi.v1.Peer/GetRFC", json!({ "number": 48, "offset": 99_999_999 }), "OutOfRange", "RANGE_BEYOND_END"),
         (&network.c, "p2pdi.v1.Peer/Whisper", json!({ "to": "nobody" }), "NotFound", "NO_ROUTE"),
     ] {
-        let said = grpcurl.refused(server, method, &request);
-        assert!(said.contains(code) && said.contains(reason) && said.contains("google.rpc.ErrorInfo"), "{method}: {said}");
+        let error = grpcurl.refused(server, method, &request);
+        assert!(error.contains(code) && error.contains(reason) && error.contains("google.rpc.ErrorInfo"), "{method}: {error}");
     }
 }
 
 #[test]
-fn a_memory_registry_is_the_same_to_callers() {
+fn a_registry_in_memory_takes_registrations() {
     let Some(grpcurl) = Grpcurl::found() else { return };
     let world = World::new();
     let registry = world.registry(&["--state", "memory"]);

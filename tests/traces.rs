@@ -1,4 +1,4 @@
-//! One command is one trace, through the command line, the registry and a peer, as a real OTLP endpoint receives it.
+//! One command is one trace through the command line, the registry and a peer, as an OTLP endpoint receives it.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -36,7 +36,7 @@ struct Span {
     parent: Vec<u8>,
 }
 
-/// The receiving end of OTLP.
+/// An OTLP collector.
 #[derive(Clone, Default)]
 struct Receiver(Arc<Mutex<Vec<Span>>>);
 
@@ -86,7 +86,7 @@ async fn a_fetch_is_one_trace_through_all_three_programs() {
     let peer = Server::start(traced(world.peer_command("fff-c", &registry.url(), &["--share", "share"]), address));
     ready(&peer);
     Running::to_its_end(traced(world.p2pctl_command(&registry, &["get-rfc", "48"]), address)).exits(0);
-    // What is left is sent at the end of each.
+    // Each program exports its last spans when it ends.
     for server in [peer, registry] {
         server.signal(Signal::TERM);
         let ended = server.ended().exits(0);
@@ -109,7 +109,10 @@ async fn a_fetch_is_one_trace_through_all_three_programs() {
     ] {
         let served: Vec<_> = trace.iter().filter(|span| span.service == service && span.name == call).collect();
         assert_eq!(served.len(), 1, "{service} {call}: {spans:#?}");
-        assert!(of_p2pctl.contains(served[0].parent.as_slice()), "{service} {call} is no child of p2pctl's: {trace:#?}");
+        assert!(
+            of_p2pctl.contains(served[0].parent.as_slice()),
+            "{service} {call} is not a child of a span of p2pctl: {trace:#?}"
+        );
     }
 }
 
@@ -136,7 +139,7 @@ async fn a_whisper_is_one_trace_from_peer_to_peer() {
 }
 
 #[test]
-fn an_endpoint_for_traces_that_nobody_serves_delays_nothing_for_long_and_fails_nothing() {
+fn a_collector_that_does_not_answer_fails_no_command() {
     let world = World::new();
     let registry = world.registry(&[]);
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
