@@ -27,6 +27,7 @@ pub mod name;
 pub mod phrases;
 pub mod platform;
 pub mod private_file;
+pub mod probe;
 pub mod selector;
 #[cfg(feature = "server")]
 pub mod server;

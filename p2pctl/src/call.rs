@@ -1,6 +1,10 @@
 //! One call to a server, bounded in time; its status becomes a failure with the server's name.
 
 use crate::failure::{Failure, Outcome};
+use p2pdi::{
+    endpoint::Endpoint,
+    probe::{self, Answering},
+};
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Response, Status};
@@ -21,5 +25,21 @@ pub(crate) async fn bounded<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Failure::call(server, &status)),
         Err(_) => Err(Failure::timed_out(server, limit)),
+    }
+}
+
+/// Awaits `call` to the peer `name` at `endpoint`, for at most `limit`. If no peer answers there, the failure says what does.
+///
+/// # Errors
+/// When the call fails, or takes longer.
+pub(crate) async fn to_peer<T>(
+    name: &str,
+    endpoint: &Endpoint,
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Outcome<T> {
+    match bounded(name, limit, call).await {
+        Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, &Answering::Peer).await)),
+        answered => answered,
     }
 }

@@ -56,6 +56,19 @@ impl Failure {
         if self.unanswered { self.hint(hint) } else { self }
     }
 
+    /// Whether the server did not answer as one of P2P-DI does.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.unanswered
+    }
+
+    /// This failure, explained by `found`: what answers in place of the server expected.
+    pub(crate) fn explained(self, found: Option<String>) -> Self {
+        match found {
+            Some(message) => Self { message, reason: "WRONG_SERVER", ..self },
+            None => self,
+        }
+    }
+
     /// A hint for when the user interrupted the verb.
     pub(crate) fn hint_if_interrupted(self, hint: impl Into<String>) -> Self {
         if self.code == INTERRUPTED { self.hint(hint) } else { self }

@@ -11,6 +11,7 @@ use p2pdi::{
     name::{NAME_MAX_BYTES, PeerName},
     platform::state_folder,
     private_file,
+    probe::{self, Answering},
     status::Reason,
     v1::{LeaveRequest, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, registry_client::RegistryClient},
 };
@@ -159,7 +160,12 @@ impl RegistrySession {
     ) -> Outcome<T> {
         let registry = format!("the registry at {}", self.registry);
         let answered = bounded(&registry, CALL_TIMEOUT, call(self)).await;
-        answered.map_err(|failure| failure.hint_if_unanswered("start one with `registry`, or name another with --registry URL"))
+        match answered {
+            Err(failure) if failure.is_unanswered() => Err(failure
+                .explained(probe::explain(&self.registry, &Answering::Registry).await)
+                .hint("start one with `registry`, or name another with --registry URL")),
+            answered => answered,
+        }
     }
 
     /// One page of peers. Registers as an observer where the saved cookie is not valid any more.

@@ -1,7 +1,7 @@
 //! Finds peers by asking one peer (`--via`), for networks without a registry.
 
 use crate::{
-    call::{CALL_TIMEOUT, bounded},
+    call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
     registry_client::{ASK_MAX, direct},
 };
@@ -53,6 +53,6 @@ pub(crate) async fn call<T>(
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Outcome<T> {
-    let answered = bounded(via.as_str(), limit, call).await;
+    let answered = to_peer(via.as_str(), via, limit, call).await;
     answered.map_err(|failure| failure.hint_if_unanswered("--via HOST:PORT names the peer to ask"))
 }

@@ -44,7 +44,24 @@ fn a_registry_that_is_something_else_is_an_error() {
         }
     });
     let run = world.run("p2pctl", &["--registry", &format!("http://{address}"), "peers"]);
-    run.exits(1).prints_nothing().says(&["error: the registry at", "hint: "]);
+    run.exits(1).prints_nothing().says(&["is a web server, not a registry", "hint: "]);
+}
+
+#[test]
+fn a_server_of_another_kind_is_named() {
+    let network = Network::start();
+    let peer = network.c.address.to_string();
+    let asked = network.world.run("p2pctl", &["--registry", &format!("http://{peer}"), "peers"]);
+    asked.exits(1).prints_nothing().says(&[&format!("error: {peer} is a peer, not a registry"), "hint: "]);
+    let registry = network.registry.address.to_string();
+    for verb in [["peer-count"].as_slice(), &["broadcast", "hi"], &["ping", "fff-c"], &["chat"]] {
+        let asked = network.world.run("p2pctl", &[verb, &["--via", &registry]].concat());
+        asked.exits(1).prints_nothing().says(&[&format!("{registry} is a registry, not a peer")]);
+    }
+    for verb in [["ping", &registry].as_slice(), &["status", &registry], &["rfc-query", &registry], &["peers", "--of", &registry]]
+    {
+        network.p2pctl(verb).exits(1).prints_nothing().says(&[&format!("{registry} is a registry, not a peer")]);
+    }
 }
 
 #[test]

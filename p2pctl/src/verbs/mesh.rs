@@ -3,7 +3,7 @@
 use super::rfc_query::resolve;
 use crate::{
     args::{Broadcast, Global, Join, Listen, OptionalVia, PeerCount},
-    call::{CALL_TIMEOUT, bounded},
+    call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
     printer::Printer,
     via,
@@ -126,7 +126,7 @@ pub(super) async fn peers_of(
 ) -> Outcome {
     let peer = resolve(global, channels, via, peer).await?;
     let mut client = channels.peer(&peer.endpoint, peer.peer_name().as_ref());
-    let answer = bounded(&peer.to_string(), CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
     if printer.is_json() {
         printer.json(&json::value(&answer))?;
         return Ok(());

@@ -3,7 +3,7 @@
 use super::rfc_query::resolve;
 use crate::{
     args::{Global, OptionalVia, Ping, Whisper},
-    call::{CALL_TIMEOUT, bounded},
+    call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
     printer::{Printer, span},
     registry_client::SavedCookie,
@@ -40,8 +40,9 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
         ..Default::default()
     };
     let begun = Instant::now();
-    let answer = bounded(
+    let answer = to_peer(
         &receiver.to_string(),
+        &receiver.endpoint,
         CALL_TIMEOUT,
         channels.peer(&receiver.endpoint, receiver.peer_name().as_ref()).whisper(request),
     )
@@ -69,9 +70,9 @@ pub(super) async fn ping(global: &Global, channels: &ChannelPool, args: Ping, pr
     let receiver = resolve(global, channels, &args.via, &args.peer).await?;
     let mut client = channels.peer(&receiver.endpoint, receiver.peer_name().as_ref());
     // The first call connects; the second measures the round trip alone.
-    bounded(&receiver.to_string(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
+    to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let begun = Instant::now();
-    let answer = bounded(&receiver.to_string(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
+    let answer = to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let took = begun.elapsed();
     if printer.is_json() {
         let mut value = json::value(&answer);

@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Global, OptionalVia, RfcQuery},
+    call::to_peer,
     failure::{Failure, Outcome},
     printer::{Printer, bytes},
     registry_client::{RegistrySession, direct},
@@ -22,7 +23,7 @@ use peerd::{
     },
 };
 use std::time::Duration;
-use tokio::time::timeout;
+use tonic::Response;
 
 pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: RfcQuery, printer: Printer) -> Outcome {
     let name = args.name.as_deref().map(DocumentName::parse).transpose()?;
@@ -36,11 +37,11 @@ pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: Rfc
         ..Default::default()
     };
     let peer = resolve(global, channels, &args.via, &args.peer).await?;
-    let answer =
-        timeout(LISTING_TIMEOUT, query(channels, &peer.endpoint, peer.peer_name().as_ref(), request, Limits::LISTING)).await;
-    let answer = answer
-        .map_err(|_| Failure::refused(format!("{peer} did not finish its answer within {} s", LISTING_TIMEOUT.as_secs())))?;
-    let answer = answer.map_err(|status| Failure::call(&peer.to_string(), &status))?;
+    let call = async {
+        let name = peer.peer_name();
+        Ok(Response::new(query(channels, &peer.endpoint, name.as_ref(), request, Limits::LISTING).await?))
+    };
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, LISTING_TIMEOUT, call).await?;
     if answer.invalid > 0 {
         printer.note(&format!("warning: {} invalid documents in the answer of {peer} are left out", answer.invalid));
     }

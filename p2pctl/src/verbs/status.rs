@@ -3,7 +3,7 @@
 use super::rfc_query::resolve;
 use crate::{
     args::{Global, OptionalVia, Status},
-    call::{CALL_TIMEOUT, bounded},
+    call::{CALL_TIMEOUT, to_peer},
     failure::Outcome,
     printer::{Printer, ago, bytes, proto_span},
     registry_client::RegistrySession,
@@ -25,7 +25,7 @@ pub(super) async fn status(global: &Global, channels: &ChannelPool, args: Status
 async fn of_peer(global: &Global, channels: &ChannelPool, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, channels, via, peer).await?;
     let mut client = channels.control(&peer.endpoint, peer.peer_name().as_ref());
-    let answer = bounded(&peer.to_string(), CALL_TIMEOUT, client.status(StatusRequest {})).await?;
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.status(StatusRequest {})).await?;
     printer.message(&answer, || text(&answer))?;
     Ok(())
 }

@@ -1,0 +1,140 @@
+//! Finds out what answers at an endpoint, to explain a failed call: a registry, a peer, another gRPC server, a web server.
+
+use crate::{
+    channel::lazy,
+    endpoint::Endpoint,
+    status::Reason,
+    v1::{LeaveRequest, PingRequest, peer_client::PeerClient, registry_client::RegistryClient},
+};
+use std::{fmt, io, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tonic::{Code, Status};
+
+/// Time limit of a probe: it only improves the text of an error that the user already waits for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes read of a web server's answer: its status line and the first headers.
+const HTTP_HEAD_BYTES: usize = 1024;
+
+/// What answers at an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answering {
+    /// A registry of P2P-DI.
+    Registry,
+    /// A peer of P2P-DI.
+    Peer,
+    /// A gRPC server, or another server of HTTP/2.
+    OtherGrpc,
+    /// A web server (HTTP/1), with the name it gives itself.
+    Web(Option<String>),
+}
+
+impl fmt::Display for Answering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry => f.write_str("a registry"),
+            Self::Peer => f.write_str("a peer"),
+            Self::OtherGrpc => f.write_str("a gRPC server that is neither a registry nor a peer"),
+            Self::Web(None) => f.write_str("a web server"),
+            Self::Web(Some(name)) => write!(f, "a web server ({name})"),
+        }
+    }
+}
+
+/// What answers at `endpoint`; `None` if nothing does within a second, or it speaks another protocol.
+pub async fn identify(endpoint: &Endpoint) -> Option<Answering> {
+    let (registry, peer, web) = tokio::join!(is_registry(endpoint), is_peer(endpoint), web_server(endpoint));
+    match (registry, peer) {
+        (Some(true), _) => Some(Answering::Registry),
+        (_, Some(true)) => Some(Answering::Peer),
+        (Some(false), Some(false)) => Some(Answering::OtherGrpc),
+        _ => web.map(Answering::Web),
+    }
+}
+
+/// Says what answers at `endpoint` if it is not what was `expected`.
+pub async fn explain(endpoint: &Endpoint, expected: &Answering) -> Option<String> {
+    let found = identify(endpoint).await.filter(|found| found != expected)?;
+    Some(format!("{endpoint} is {found}, not {expected}"))
+}
+
+/// A Leave without a cookie changes nothing, and a registry refuses it with a reason.
+async fn is_registry(endpoint: &Endpoint) -> Option<bool> {
+    let answer = timeout(PROBE_TIMEOUT, RegistryClient::new(lazy(endpoint)).leave(LeaveRequest {})).await.ok()?;
+    answer.map_or_else(|status| speaks(&status), |_| Some(true))
+}
+
+async fn is_peer(endpoint: &Endpoint) -> Option<bool> {
+    let answer = timeout(PROBE_TIMEOUT, PeerClient::new(lazy(endpoint)).ping(PingRequest {})).await.ok()?;
+    answer.map_or_else(|status| speaks(&status), |_| Some(true))
+}
+
+/// Whether a failed call reached the service; `None` if no gRPC server answered.
+fn speaks(status: &Status) -> Option<bool> {
+    match status.code() {
+        _ if Reason::of(status).is_some() => Some(true),
+        Code::Unimplemented => Some(false),
+        _ => None,
+    }
+}
+
+/// Asks for `/` by HTTP/1.0: `Some` with the `Server` header if a web server answers.
+async fn web_server(endpoint: &Endpoint) -> Option<Option<String>> {
+    let head = timeout(PROBE_TIMEOUT, http_head(endpoint)).await.ok()?.ok()?;
+    head.starts_with("HTTP/1.").then(|| {
+        let server = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("server").then(|| value.trim().to_owned())
+        });
+        server.filter(|name| !name.is_empty() && !name.contains(crate::field::is_terminal_control))
+    })
+}
+
+async fn http_head(endpoint: &Endpoint) -> io::Result<String> {
+    let mut stream = TcpStream::connect(endpoint.as_str()).await?;
+    stream.write_all(format!("GET / HTTP/1.0\r\nhost: {endpoint}\r\n\r\n").as_bytes()).await?;
+    let mut head = Vec::new();
+    while head.len() < HTTP_HEAD_BYTES && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut part = [0; HTTP_HEAD_BYTES];
+        match stream.read(&mut part).await? {
+            0 => break,
+            read => head.extend_from_slice(&part[..read]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn answering(text: &'static str) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::from(listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _read = stream.read(&mut [0; 1024]).await;
+                let _written = stream.write_all(text.as_bytes()).await;
+            }
+        });
+        endpoint
+    }
+
+    #[tokio::test]
+    async fn a_web_server_is_named_and_what_is_nothing_of_ours_is_not() {
+        let web = answering("HTTP/1.1 404 Not Found\r\nServer: nginx/1.22\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(identify(&web).await, Some(Answering::Web(Some("nginx/1.22".into()))));
+        assert_eq!(
+            explain(&web, &Answering::Registry).await.unwrap(),
+            format!("{web} is a web server (nginx/1.22), not a registry")
+        );
+        assert_eq!(identify(&answering("SSH-2.0-OpenSSH\r\n").await).await, None);
+        let hostile = answering("HTTP/1.1 200 OK\r\nserver: \u{1b}[2J\r\n\r\n").await;
+        assert_eq!(identify(&hostile).await, Some(Answering::Web(None)));
+        assert_eq!(identify(&"127.0.0.1:1".parse().unwrap()).await, None);
+    }
+}
