@@ -159,7 +159,7 @@ impl Cache {
         })
     }
 
-    /// A snapshot for looking files up. `None` if it cannot be read.
+    /// A snapshot for lookups. `None` if it cannot be read.
     pub(super) fn lookup(&self) -> Option<Lookup> {
         let read = || -> Result<_, redb::Error> {
             let reading = self.database.begin_read()?;

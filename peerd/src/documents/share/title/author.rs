@@ -27,27 +27,27 @@ const SITES: &str = "\
     project mac computer science net ai dm dms cg multics tip at inc dept department \
     cambridge research center";
 
-/// Words that make a line an organization.
+/// Words that show that a line is an organization.
 const INSTITUTIONS: &str = "\
     university institute institution laboratory laboratories corporation corp inc college bolt \
     beranek gmbh";
 
-/// Words that make a line below a name an affiliation or an address.
+/// Words that show that a line below a name is an affiliation or an address.
 const PLACES: &str = "\
     lab labs boulevard street avenue drive road massachusetts california virginia agency office \
     department center";
 
-/// Words that a title has and an affiliation has not.
-const MATTERS: &str = "\
+/// Words of titles that an affiliation does not have.
+const TOPICS: &str = "\
     protocol protocols specification specifications host hosts option report meeting \
     comments notes proposal survey status standard format facilities message policy \
     access information";
 
-/// Whether `text` is one or more people's names, with their affiliations perhaps.
+/// Whether `text` is the names of one or more people, possibly with their affiliations.
 pub(super) fn is_person(text: &str) -> bool {
     let unbracketed = text.split(['(', '<', '[']).next().unwrap_or("").trim();
     let unbracketed = unbracketed.strip_prefix("by ").or_else(|| unbracketed.strip_prefix("By ")).unwrap_or(unbracketed);
-    if unbracketed.is_empty() || has_matter(unbracketed) {
+    if unbracketed.is_empty() || has_topic(unbracketed) {
         return false;
     }
     let mut is_named = false;
@@ -58,15 +58,15 @@ pub(super) fn is_person(text: &str) -> bool {
             continue;
         }
         match name(part) {
-            Some(is_sure) => is_named |= is_sure,
+            Some(is_certain) => is_named |= is_certain,
             None => return false,
         }
     }
     is_named
 }
 
-/// Whether `text` can be a name, and if so whether it surely is one: it has initials, or starts
-/// with a given name.
+/// `None` if `text` cannot be a name; otherwise whether it is certainly one, with initials or a given
+/// name first.
 fn name(text: &str) -> Option<bool> {
     const PARTICLES: &str = "de van von der den la le di du";
     const WORDS_MAX: usize = 5;
@@ -108,9 +108,8 @@ fn is_initials(token: &str) -> bool {
         && token.chars().all(|c| c.is_uppercase() || matches!(c, '.' | '-'))
 }
 
-/// Whether `text` is nothing but an organization or an address, as it stands below a name. Away
-/// from names the words of an address are those of titles (`Data Center Terminology`): see
-/// [`is_organization`].
+/// Whether `text` is only an organization or an address. Use it only next to a name: elsewhere the words
+/// of an address can be those of a title (`Data Center Terminology`), see [`is_organization`].
 pub(super) fn is_affiliation(text: &str) -> bool {
     let is_street = text.starts_with(|c: char| c.is_ascii_digit())
         && words(text).last().is_some_and(|end| matches!(end, "St" | "Ave" | "Blvd" | "Rd"));
@@ -133,12 +132,12 @@ fn names_only(words_of_places: &str, text: &str) -> bool {
     let folded = text.to_lowercase();
     words(&folded).any(|word| is_listed(words_of_places, word))
         && !words(&folded).any(|word| is_listed(SMALL, word))
-        && !has_matter(text)
+        && !has_topic(text)
         && words(text).count() <= WORDS_MAX
 }
 
-fn has_matter(text: &str) -> bool {
-    words(&text.to_lowercase()).any(|word| is_listed(MATTERS, word))
+fn has_topic(text: &str) -> bool {
+    words(&text.to_lowercase()).any(|word| is_listed(TOPICS, word))
 }
 
 #[cfg(test)]

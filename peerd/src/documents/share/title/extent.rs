@@ -221,11 +221,11 @@ pub(super) fn starts_open(line: &str) -> bool {
 }
 
 /// Whether `line` has a word for the subject of an RFC, so that it is not a person's name.
-pub(super) fn names_a_matter(line: &str) -> bool {
-    const MATTERS: &str = "\
+pub(super) fn has_topic(line: &str) -> bool {
+    const TOPICS: &str = "\
     analysis architecture concepts definitions extension extensions facilities \
     format formats implementation management messages methods option options \
     protocol protocols requirements service services specification specifications \
     standard standards";
-    words(&line.to_lowercase()).any(|word| is_listed(MATTERS, word))
+    words(&line.to_lowercase()).any(|word| is_listed(TOPICS, word))
 }

@@ -6,8 +6,8 @@
 
 use super::author::{is_affiliation, is_organization, is_person};
 use super::extent::{
-    RIGHT_COLUMN, TITLE_LINES_MAX, ends_open, is_below, is_body, is_centred, is_no_title, is_right, is_section_heading,
-    names_a_matter, starts_open, title_lines,
+    RIGHT_COLUMN, TITLE_LINES_MAX, ends_open, has_topic, is_below, is_body, is_centred, is_no_title, is_right,
+    is_section_heading, starts_open, title_lines,
 };
 use super::line::{
     Field, header_field, header_field_in_columns, is_date, is_note, is_rule, is_salutation, rfc_number, split_at_gap,
@@ -217,7 +217,7 @@ impl FirstPage<'_> {
             let is_open = lines.last().is_some_and(|line| ends_open(line));
             let carries_on = is_open
                 || block.blanks <= 2 && starts_open(&top.text)
-                || centred && block.blanks == 1 && names_a_matter(&top.text)
+                || centred && block.blanks == 1 && has_topic(&top.text)
                 || centred && self.is_spaced_as_one(index, lines.last());
             if !carries_on {
                 break;
@@ -236,11 +236,11 @@ impl FirstPage<'_> {
         let (Some(block), Some(above)) = (self.blocks.get(index), above) else {
             return false;
         };
-        let is_shouted = |text: &str| !text.contains(char::is_lowercase);
-        let stands_close = block.blanks == 1 && self.blocks.get(index + 1).is_none_or(|below| below.blanks > 1);
+        let is_capitals = |text: &str| !text.contains(char::is_lowercase);
+        let is_close = block.blanks == 1 && self.blocks.get(index + 1).is_none_or(|below| below.blanks > 1);
         block.lines.first().is_some_and(|top| {
-            stands_close
-                && is_shouted(&top.text)
+            is_close
+                && is_capitals(&top.text)
                 && above.chars().filter(|c| c.is_lowercase()).count() <= 1
                 && words(&top.text).count() > NAME_WORDS_MAX
         })
