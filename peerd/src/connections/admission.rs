@@ -1,5 +1,5 @@
-//! Places for what a peer does for others at once: so many in all, and fewer for callers from one address, so that one machine cannot take
-//! all of them.
+//! Limits on concurrent work for callers: permits in all, and fewer for callers from one address, so that one machine cannot take all of
+//! them.
 
 use p2pdi::endpoint::client_network;
 use std::{
@@ -13,49 +13,49 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// The places for one kind of work.
+/// The permits for one kind of work.
 pub struct Admission {
     all: Arc<Semaphore>,
     most: usize,
     of_an_address: usize,
-    /// Addresses that have a place or wait for one.
+    /// Addresses that hold a permit or wait for one.
     addresses: Mutex<BTreeMap<IpAddr, Weak<Semaphore>>>,
 }
 
-/// A place, until it is dropped.
+/// Allows one piece of work until it is dropped.
 pub struct Permit {
     _of_all: OwnedSemaphorePermit,
     _of_the_address: OwnedSemaphorePermit,
 }
 
-/// Why there was no place.
+/// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
-    /// All are taken.
+    /// All permits are taken.
     Exhausted,
-    /// The caller's address has its share.
+    /// All permits for the caller's address are taken.
     ExhaustedByAddress,
 }
 
 impl Admission {
-    /// This many, and for callers from one address no more than `of_an_address` of them.
+    /// `most` permits in all, and at most `of_an_address` of them for callers from one address.
     pub fn new(most: usize, of_an_address: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(most)), most, of_an_address, addresses: Mutex::default() }
     }
 
-    /// How many are taken.
+    /// Number of permits taken.
     pub fn taken(&self) -> usize {
         self.most - self.all.available_permits().min(self.most)
     }
 
-    /// A place for `caller`, waited for for at most so long. Callers whose address is not known share one.
+    /// A permit for `caller`, after waiting for at most `wait`. Callers without a known address count as one address.
     ///
     /// # Errors
-    /// When none became free.
+    /// When no permit became free in time.
     pub async fn acquire(&self, caller: Option<IpAddr>, wait: Duration) -> Result<Permit, Rejected> {
         let until = Instant::now() + wait;
         let share = self.share_of(caller.map_or(Ipv4Addr::UNSPECIFIED.into(), client_network));
-        // Neither is ever closed, so only time can fail them.
+        // The semaphores are never closed: only the timeout can fail.
         let Ok(Ok(of_the_address)) = timeout_at(until, share.acquire_owned()).await else {
             return Err(Rejected::ExhaustedByAddress);
         };
@@ -84,7 +84,7 @@ mod tests {
     const NONE: Duration = Duration::ZERO;
 
     #[tokio::test]
-    async fn one_address_has_its_share_and_all_together_no_more_than_there_are() {
+    async fn one_address_is_limited_and_so_are_all_together() {
         let admission = Admission::new(4, 3);
         let [a, b, a_as_v6] = ["10.0.0.1", "10.0.0.2", "::ffff:10.0.0.1"].map(|ip| Some(ip.parse().unwrap()));
         let mut of_a = Vec::new();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_are_forgotten() {
+    async fn addresses_without_permits_are_forgotten() {
         let admission = Admission::new(1, 1);
         for address in 1..1_000_u32 {
             assert!(admission.acquire(Some(Ipv4Addr::from(address).into()), NONE).await.is_ok());

@@ -1,8 +1,8 @@
-//! Answers whose callers read them.
+//! Closes the connections of slow readers.
 //!
-//! A server asks a stream for its next message only when the one before has left, so a caller that stops reading stops the
-//! stream wherever it is, with all it holds: a file, a place among the uploads, a listing. The stream itself is not even asked
-//! then; somebody else has to notice.
+//! A server polls a response stream for its next message only after the previous one was sent. A caller that stops reading therefore
+//! suspends the stream with all it holds: an open file, an upload permit, a listing. The suspended stream is not polled, so a task of its own
+//! watches the time.
 
 use p2pdi::server::Caller;
 use std::{
@@ -15,17 +15,17 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A stream that closes its caller's connection when a message was handed out and the next one is not asked for in time.
+/// A stream that closes its caller's connection if it is not polled in time after a message.
 pub(crate) struct SlowReaderGuard<S> {
     inner: Pin<Box<S>>,
-    /// When a message was handed out; `None` while the next one is asked for.
+    /// When the last message was handed out; `None` while the next one is polled for.
     handed_out: Arc<Mutex<Option<Instant>>>,
-    /// `None` where nobody can be cut off.
+    /// `None` if the caller's connection is not known.
     _watch: Option<AbortOnDropHandle<()>>,
 }
 
 impl<S: Stream> SlowReaderGuard<S> {
-    /// `inner`, read by `caller` at least every `unread`.
+    /// Guards `inner`: `caller` must read a message at least every `unread`.
     pub(crate) fn new(inner: S, caller: Option<Caller>, unread: Duration) -> Self {
         let handed_out = Arc::default();
         let watch = caller.map(|caller| AbortOnDropHandle::new(tokio::spawn(watch(Arc::clone(&handed_out), caller, unread))));
@@ -38,7 +38,7 @@ async fn watch(handed_out: Arc<Mutex<Option<Instant>>>, caller: Caller, unread: 
         let now = Instant::now();
         let due = at(&handed_out).unwrap_or(now) + unread;
         if due <= now {
-            tracing::info!(?caller, ?unread, "a caller does not read its answer; closing its connection");
+            tracing::info!(?caller, ?unread, "a caller does not read its response; closing its connection");
             return caller.disconnect();
         }
         sleep_until(due).await;

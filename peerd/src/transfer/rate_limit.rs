@@ -5,18 +5,18 @@
 use std::time::{Duration, Instant};
 
 /// How much may be sent at once after a pause, as time at the limit's rate: short enough that the rate holds within a second,
-/// long enough that a timer's grain does not cost throughput.
+/// long enough that timer resolution does not cost throughput.
 const BURST: Duration = Duration::from_millis(100);
 
 /// Smallest piece that [`RateLimit::share_of`] makes: below it the frames around it would weigh more than the limit.
 const CHUNK_MIN_BYTES: usize = 4 * 1024;
 
-/// A token bucket that lends: a send is always allowed, and tells how long to wait before the next (generic cell rate
+/// A token bucket that may go into debt: a send is always allowed, and returns how long to wait first (generic cell rate
 /// algorithm, ITU-T I.371).
 #[derive(Debug)]
 pub struct RateLimit {
     bytes_per_second: u64,
-    /// When all that was sent is paid for.
+    /// When the bytes sent so far are within the limit.
     paid_at: Instant,
 }
 
@@ -34,12 +34,12 @@ impl RateLimit {
         begin.saturating_duration_since(now)
     }
 
-    /// Takes back what was counted and not sent.
+    /// Uncounts bytes that were not sent.
     pub fn give_back(&mut self, bytes: u64) {
         self.paid_at = self.paid_at.checked_sub(self.cost(bytes)).unwrap_or(self.paid_at);
     }
 
-    /// Most bytes to send in one piece, so that a reader who waits for the next one does not take the limit for a stall.
+    /// Most bytes of one chunk, at most `chunk`: small enough that the reader does not take the wait for a stall.
     pub fn share_of(&self, chunk: usize) -> usize {
         usize::try_from(self.bytes_per_second / 4).unwrap_or(usize::MAX).clamp(CHUNK_MIN_BYTES.min(chunk), chunk)
     }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_is_not_owed() {
+    fn bytes_that_were_not_sent_do_not_count() {
         let start = Instant::now();
         let mut rate_limit = RateLimit::new(1_000, start);
         for _ in 0..1_000 {

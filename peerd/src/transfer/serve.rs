@@ -32,7 +32,7 @@ const READ_BYTES: usize = 4 * CHUNK_BYTES;
 pub const UPLOADS_MAX: usize = 128;
 /// Of those, for callers from one address: 64 fetches of one machine find a place each, and it cannot keep all others out by reading slowly.
 pub const UPLOADS_PER_ADDRESS: usize = UPLOADS_MAX / 4 * 3;
-/// How long a stream waits for one of those places before it is refused.
+/// How long a stream waits for a permit before it is refused.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The sending side of a peer: its limits and counts.
@@ -139,7 +139,7 @@ impl Uploads {
     async fn wait_turn(&self, bytes: u64) {
         let wait = self.rate_limit().map(|mut rate_limit| rate_limit.take(bytes, Instant::now()));
         if let Some(wait) = wait {
-            // A reader that goes away while it waits owes nothing.
+            // Bytes of a reader that disconnects while it waits do not count.
             let mut turn = Turn { uploads: self, unsent: bytes };
             tokio::time::sleep(wait).await;
             turn.unsent = 0;

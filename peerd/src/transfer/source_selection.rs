@@ -6,13 +6,13 @@ use crate::holders::source::Source;
 use p2pdi::backoff::Policy;
 use std::time::{Duration, Instant};
 
-/// How often in a row a holder must fail, without a verified byte between, before it is given up.
+/// Failures in a row, without a verified byte between them, before a holder is dropped.
 const FAILURES_MIN: u32 = 4;
-/// How long a holder may go on failing: one that cannot be reached is probably not there.
+/// How long a holder may fail before it is dropped: one that cannot be reached is probably gone.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long one may that lives and says that it is busy, or about to restart: its uploads end, and it comes back.
+/// The same for a holder that answers that it is busy or restarting: its uploads end, and it comes back.
 const PATIENCE_BUSY: Duration = Duration::from_secs(30);
-/// Pause before the second try of the same holder; doubles with each further one.
+/// Pause before the second try of the same holder; doubles with each further try.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(3);
@@ -32,11 +32,11 @@ pub struct SourceReport {
 /// How a source failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It may do better next time: a broken connection, a stall.
+    /// It may pass: a broken connection, a stall.
     Passing,
-    /// It lives and says that it may do better later: a full server, or one that stops.
+    /// The holder answers that it cannot serve now: a full server, or one that stops.
     Busy,
-    /// It will not: it sent a wrong byte, broke the protocol, or does not have the document.
+    /// It will not pass: a wrong byte, a broken protocol, or a holder without the document.
     Final,
 }
 
