@@ -1,7 +1,7 @@
-//! Messages to all of 50 peers, against NATS publishing to as many subscribers, each with a connection of its own.
+//! Broadcasts to 50 peers, against NATS publishing to as many subscribers, each with its own connection.
 //!
-//! Every message is waited for at all 49 receivers, and must come to each exactly once. All peers are in this process, as all clients of
-//! NATS are, so both sides share its processor time; NATS has a server beside it, the peers have none.
+//! Every message must arrive at all 49 receivers exactly once. All peers run in this process, as do all clients of NATS, so both sides share
+//! its processor time; NATS also has a server process, the peers have none.
 
 use crate::{
     crowd::Crowd,
@@ -20,10 +20,10 @@ const BODY_BYTES: usize = 256;
 const SUBJECT: &str = "broadcast";
 /// Length of a round of one side.
 const ROUND: Duration = Duration::from_secs(2);
-/// Messages that not everybody has yet, in a round of many.
+/// Messages in flight in a round of many.
 const WINDOW: usize = 64;
 
-/// How a round goes: what it is called, how many send by turns, and how many messages are under way.
+/// Rounds: name, number of senders that take turns, and number of messages in flight.
 const ROUNDS: [(&str, usize, usize); 3] =
     [("one at a time", 1, 1), ("one sender, 64 at once", 1, WINDOW), ("50 senders, 64 at once", PEERS, WINDOW)];
 
@@ -36,7 +36,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
         listeners.spawn(async move {
             while let Some((message, lost)) = messages.next().await {
                 assert_eq!(lost, 0, "a listener that reads lost messages");
-                receiver.heard(&message.body);
+                receiver.received(&message.body);
             }
         });
     }
@@ -47,7 +47,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
         client.flush().await.unwrap();
         listeners.spawn(async move {
             while let Some(message) = messages.next().await {
-                receiver.heard(&message.payload);
+                receiver.received(&message.payload);
             }
         });
         clients.push(client);
@@ -55,7 +55,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (what, senders, window) in ROUNDS {
         let mut pairs = Vec::new();
-        // The first round warms everything up.
+        // The first round is a warm-up.
         for round in 0..=rounds {
             let nats = published(&theirs, &clients, senders, window).await;
             let mesh = broadcast(&ours, &crowd, senders, window).await;
@@ -69,7 +69,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let duplicates: u64 = crowd.peers.iter().map(|peer| peer.mesh().view().status.duplicates).sum();
     let arrived: u64 = crowd.peers.iter().map(|peer| peer.mesh().view().status.broadcasts).sum();
     let share = duplicates as f64 / arrived as f64;
-    figures.push(Figure::alone("broadcasts that came again over another link, and were not shown", share, "of those shown"));
+    figures.push(Figure::alone("duplicate broadcasts that arrived on another link", share, "of those delivered"));
     listeners.shutdown().await;
     crowd.stop().await;
     figures

@@ -14,12 +14,12 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How long they may take to find each other.
+/// How long the peers may take to form one network.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Beacons go every two seconds; by then the tree that broadcasts follow is there.
+/// Time for the broadcast tree to settle: beacons are sent every two seconds.
 const SETTLE: Duration = Duration::from_secs(6);
 
-/// A network. Dropped, its peers end without a goodbye.
+/// A network of peers. When dropped, they end without a goodbye.
 pub(crate) struct Crowd {
     pub(crate) peers: Vec<NodeHandle>,
     running: JoinSet<()>,
@@ -28,7 +28,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// So many peers in one network; they know the first one, or `bootnode`.
+    /// Starts `count` peers in one network; their bootnode is the first one, or `bootnode`.
     pub(crate) async fn start(count: usize, bootnode: Option<SocketAddr>) -> Self {
         let state = tempfile::tempdir().unwrap();
         let (stop, mut running, mut peers) = (CancellationToken::new(), JoinSet::new(), Vec::new());
@@ -53,14 +53,14 @@ impl Crowd {
         Self { peers, running, stop, _state: state }
     }
 
-    /// Ends all of them.
+    /// Stops all peers.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.running.join_next().await.is_some() {}
     }
 }
 
-/// Whether links lead from each to each.
+/// Whether every peer is reachable from every other along links.
 fn is_one_network(peers: &[NodeHandle]) -> bool {
     let ids: Vec<_> = peers.iter().map(|peer| peer.identity().id()).collect();
     let (mut reached, mut next) = (BTreeSet::from([0]), vec![0]);

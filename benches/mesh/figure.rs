@@ -1,22 +1,22 @@
-//! What was measured, and how it is told.
+//! Measured figures, and how they are printed.
 
 use serde_json::{Value, json};
 
-/// One thing measured.
+/// One measured figure.
 pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
-    /// What it is compared with, and how that did in the same run.
+    /// What it is compared with, and that one's value in the same run.
     pub(crate) yardstick: Option<(String, f64)>,
-    /// Median of the ratios of runs that followed one another: other work on the machine slows both.
+    /// Median of the ratios of consecutive runs, which other work on the machine slows alike.
     pub(crate) ratio: Option<f64>,
-    /// What it is to reach; `None`: nothing was promised.
+    /// The aim, and whether it is reached; `None` if there is no aim.
     pub(crate) aim: Option<(String, bool)>,
 }
 
 impl Figure {
-    /// Runs of ours, each with the run of the yardstick before it.
+    /// Our runs, each with the run of the yardstick before it.
     pub(crate) fn pairs(name: String, unit: &'static str, yardstick: &str, pairs: &[(f64, f64)]) -> Self {
         let of = |of: fn(&(f64, f64)) -> f64| median(pairs.iter().map(of).collect());
         let ratio = of(|(ours, theirs)| ours / theirs);
@@ -24,24 +24,24 @@ impl Figure {
         Self { name, value: of(|(ours, _)| *ours), unit, yardstick, ratio: Some(ratio), aim: None }
     }
 
-    /// One value, with nothing beside it.
+    /// One value without a comparison.
     pub(crate) fn alone(name: &str, value: f64, unit: &'static str) -> Self {
         Self { name: name.to_owned(), value, unit, yardstick: None, ratio: None, aim: None }
     }
 
-    /// The ratio is to be this at most.
+    /// The aim is a ratio of at most this.
     pub(crate) fn at_most_times(mut self, aim: f64) -> Self {
         self.aim = self.ratio.map(|ratio| (format!("≤ {aim} ×"), ratio <= aim));
         self
     }
 
-    /// The ratio is to be this at least.
+    /// The aim is a ratio of at least this.
     pub(crate) fn at_least_times(mut self, aim: f64) -> Self {
         self.aim = self.ratio.map(|ratio| (format!("≥ {aim} ×"), ratio >= aim));
         self
     }
 
-    /// The value is to be below this.
+    /// The aim is a value below this.
     pub(crate) fn below(mut self, aim: f64) -> Self {
         self.aim = Some((format!("< {aim} {}", self.unit), self.value < aim));
         self
@@ -56,7 +56,7 @@ impl Figure {
         })
     }
 
-    /// A table.
+    /// Prints a table.
     pub(crate) fn print(figures: &[Self]) {
         let rows: Vec<[String; 5]> = figures.iter().map(Self::row).collect();
         let header = ["what", "figure", "yardstick", "ratio", "aim"].map(str::to_owned);
@@ -92,7 +92,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     quantile(&mut values, 0.5)
 }
 
-/// The value that this part of `values` does not exceed; of none, no number.
+/// The `part` quantile of `values`; NaN if there are none.
 pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);

@@ -1,4 +1,4 @@
-//! What a peer costs that only keeps its links, against a nats-server that only keeps as many connections.
+//! Cost of a peer that only keeps its links, against a nats-server that only keeps as many connections.
 
 use crate::{crowd::Crowd, figure::Figure, nats::NatsServer, programs::Peer};
 use peerd::overlay::membership;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 /// DESIGN: resident memory of an idle peer.
 const AIM_MIB: f64 = 30.0;
-/// How long its processor time is counted.
+/// How long processor time is measured.
 const WATCHED: Duration = Duration::from_secs(30);
-/// Others in the network: enough to fill the view of the one they all know.
+/// Other peers in the network: enough to fill the active view of their bootnode.
 const OTHERS: usize = 30;
 
 pub(crate) async fn measure(nats: &NatsServer) -> Vec<Figure> {
@@ -34,7 +34,7 @@ pub(crate) async fn measure(nats: &NatsServer) -> Vec<Figure> {
     vec![
         figure("resident", "MiB", rss, their_rss).below(AIM_MIB),
         figure("its own part of that (PSS)", "MiB", pss, their_pss),
-        // Ticks are hundredths of a second: a server that uses none in the time has less than that.
+        // A tick is a hundredth of a second: a server that shows none used less than that.
         figure("processor", "s a minute", per_minute(after.0, before.0), per_minute(after.1, before.1)),
     ]
 }

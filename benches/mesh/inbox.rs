@@ -46,7 +46,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
             listeners.spawn(async move {
                 while let Some(SubscribeResponse { message, dropped }) = messages.message().await.unwrap() {
                     assert_eq!(dropped, 0, "a listener that reads lost messages");
-                    receiver.heard(&message.unwrap().body);
+                    receiver.received(&message.unwrap().body);
                 }
             });
         }
@@ -57,7 +57,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
             let (mut messages, mut receiver) = (client.subscribe(SUBJECT).await.unwrap(), theirs.receiver());
             listeners.spawn(async move {
                 while let Some(message) = messages.next().await {
-                    receiver.heard(&message.payload);
+                    receiver.received(&message.payload);
                 }
             });
         }

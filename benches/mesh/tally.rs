@@ -1,4 +1,4 @@
-//! Which messages reached whom, and how soon: the same for all sides.
+//! Counts which messages reached which receivers, and how soon; the same for all sides.
 
 use std::{
     collections::HashSet,
@@ -10,10 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Longest wait for what is still under way at the end of a round.
+/// Longest wait for messages in flight at the end of a round.
 const LAST: Duration = Duration::from_secs(20);
 
-/// Messages under way, each to the same number of receivers.
+/// Messages in flight, each to the same number of receivers.
 pub(crate) struct Tally {
     receivers: usize,
     state: Mutex<State>,
@@ -23,7 +23,7 @@ pub(crate) struct Tally {
 struct State {
     next: u64,
     under_way: std::collections::HashMap<u64, UnderWay>,
-    /// Microseconds until the last receiver had it.
+    /// Microseconds until the last receiver had each message.
     took: Vec<f64>,
 }
 
@@ -34,7 +34,7 @@ struct UnderWay {
     _place: OwnedSemaphorePermit,
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Clone)]
 pub(crate) struct Round {
     /// Messages a second that all receivers got.
@@ -48,12 +48,12 @@ impl Tally {
         Arc::new(Self { receivers, state: Mutex::default() })
     }
 
-    /// Counts what one receiver hears.
+    /// Counts what one receiver gets.
     pub(crate) fn receiver(self: &Arc<Self>) -> Receiver {
-        Receiver { tally: Arc::clone(self), heard: HashSet::new() }
+        Receiver { tally: Arc::clone(self), seen: HashSet::new() }
     }
 
-    /// Sends for `duration`, at most `window` messages at once that not everybody has. `send` gets each one's place in the row.
+    /// Sends for `duration`, with at most `window` messages in flight. `send` gets the number of each message.
     pub(crate) async fn round<F>(self: &Arc<Self>, duration: Duration, window: usize, send: impl Fn(u64) -> F) -> Round
     where
         F: Future<Output = ()> + Send + 'static,
@@ -75,7 +75,7 @@ impl Tally {
         let all = timeout(LAST, places.acquire_many(u32::try_from(window).unwrap())).await;
         let mut state = self.state.lock().unwrap();
         let missing: Vec<_> = state.under_way.values().map(|under_way| under_way.missing).collect();
-        assert!(all.is_ok(), "{} messages did not reach everybody; how many each lacks: {missing:?}", missing.len());
+        assert!(all.is_ok(), "{} messages did not reach all receivers; receivers missing for each: {missing:?}", missing.len());
         let took = std::mem::take(&mut state.took);
         Round { rate: took.len() as f64 / begun.elapsed().as_secs_f64(), took }
     }
@@ -84,14 +84,14 @@ impl Tally {
 /// One receiver.
 pub(crate) struct Receiver {
     tally: Arc<Tally>,
-    heard: HashSet<u64>,
+    seen: HashSet<u64>,
 }
 
 impl Receiver {
-    /// A message came. It counts once, and must not come again.
-    pub(crate) fn heard(&mut self, body: &[u8]) {
+    /// A message arrived. A second time is an error.
+    pub(crate) fn received(&mut self, body: &[u8]) {
         let number = number(body);
-        assert!(self.heard.insert(number), "message {number} came twice");
+        assert!(self.seen.insert(number), "message {number} arrived twice");
         let mut state = self.tally.state.lock().unwrap();
         let Some(under_way) = state.under_way.get_mut(&number) else { panic!("message {number} was not sent") };
         under_way.missing -= 1;
@@ -103,7 +103,7 @@ impl Receiver {
     }
 }
 
-/// A body of `size` bytes that says its number.
+/// A body of `size` bytes that begins with its number.
 pub(crate) fn body(number: u64, size: usize) -> bytes::Bytes {
     let mut body = number.to_be_bytes().to_vec();
     body.resize(size, b'x');

@@ -1,4 +1,4 @@
-//! A way to a registry that can be closed and opened, and lead to another one, behind one address.
+//! One address that forwards to a registry, to another one, or to none, as a test wants.
 
 use std::net::SocketAddr;
 use tokio::{
@@ -18,7 +18,7 @@ pub(crate) struct Gate {
 enum Way {
     /// Connections are closed at once.
     Closed,
-    /// Connections are taken, and nothing is ever answered.
+    /// Connections are accepted, and nothing is answered.
     Nowhere,
     To(SocketAddr),
 }
@@ -46,12 +46,12 @@ impl Gate {
         self.way.send_replace(Way::To(registry));
     }
 
-    /// Connections there are break.
+    /// Breaks open connections, and closes new ones.
     pub(crate) fn close(&self) {
         self.way.send_replace(Way::Closed);
     }
 
-    /// Connections there are break; new ones meet silence.
+    /// Breaks open connections, and answers nothing on new ones.
     pub(crate) fn swallow(&self) {
         self.way.send_replace(Way::Nowhere);
     }

@@ -1,4 +1,4 @@
-//! What peers learn from each other, and from those who tell stories.
+//! The remote index: what peers list of other peers' documents, also of hostile ones.
 
 use super::*;
 use crate::support::holder::Holder;
@@ -33,7 +33,7 @@ fn holders(holding: &Holding) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_peer_answers_with_what_others_hold_and_forgets_it_when_they_leave() {
+async fn a_peer_lists_documents_of_others_and_drops_them_when_they_leave() {
     let registry = Running::in_memory().await;
     let a = member("a", registry.address, &[("rfc48.txt", b"protocol plateau"), ("common.txt", b"both")]).await;
     let b = member("b", registry.address, &[("also common.txt", b"both")]).await;
@@ -50,21 +50,21 @@ async fn a_peer_answers_with_what_others_hold_and_forgets_it_when_they_leave() {
     let age = holder.age.expect("an age");
     assert!((0..60).contains(&age.seconds), "{age:?}");
 
-    // One content under two names: one document with two holders, its own name and itself first.
+    // The same content under two names is one document with two holders; its own name and itself come first.
     let common = query(&b, RfcQueryRequest { blake3: ContentHash::of(b"both").to_field(), ..Default::default() }).await;
     assert_eq!(common.len(), 1);
     assert_eq!((common[0].document.as_ref().unwrap().name.as_str(), holders(&common[0])), ("also common.txt", vec!["b", "a"]));
     let own = query(&b, RfcQueryRequest { own_only: true, ..Default::default() }).await;
     assert_eq!((own.len(), holders(&own[0])), (1, vec!["b"]));
 
-    // Good enough to fetch by.
+    // A search finds the holder by it.
     let answers = ask(&ChannelPool::new(None), &[b.source("b")], &query_for(&DocumentSelector::Number(48))).await;
     assert_eq!(answers.found[0].holders, [a.source("a")]);
 
     let version = first_version(&b).await;
     a.stop().await;
     eventually("b alone", async || (names(&b).await == ["also common.txt"]).then_some(())).await;
-    assert!(first_version(&b).await > version, "what is forgotten shows in the version");
+    assert!(first_version(&b).await > version, "dropped documents change the version");
     b.stop().await;
     registry.stop().await;
 }
@@ -90,7 +90,7 @@ async fn a_change_at_one_peer_reaches_the_others() {
 }
 
 #[tokio::test]
-async fn stories_are_not_passed_on_and_silence_holds_up_nobody() {
+async fn invalid_listings_are_not_passed_on_and_silent_peers_delay_nobody() {
     let registry = Running::in_memory().await;
     let document = |name: &str| Document {
         name: name.into(),
@@ -104,7 +104,7 @@ async fn stories_are_not_passed_on_and_silence_holds_up_nobody() {
     listing.push(Document { blake3: vec![1; 5].into(), ..document("short") });
     listing.push(Document { title: "t".repeat(5000), ..document("wordy") });
     let liar = Holder::listing(listing, 3).await;
-    // Taken and never answered; more of them than are asked at once would wait for each other.
+    // Accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let stranger = |name: &str, address: SocketAddr| RegisterRequest {
         name: name.into(),
@@ -118,7 +118,7 @@ async fn stories_are_not_passed_on_and_silence_holds_up_nobody() {
     register(registry.address, stranger("b-liar", liar.address)).await;
     let honest = member("z-honest", registry.address, &[("honest.txt", b"true")]).await;
     let learner = member("learner", registry.address, &[]).await;
-    // Strangers' leases run out soon; while they run, all is asked at once.
+    // The registered peers' leases expire soon; until then all are asked at once.
     let seen = eventually("both", async || {
         let found = query(&learner, RfcQueryRequest::default()).await;
         (found.len() >= 2).then_some(found)
@@ -142,7 +142,7 @@ trait Settled {
 }
 
 impl Settled for Peer {
-    /// What was learned is talked of, and never served.
+    /// Documents of other peers are listed, and never served.
     async fn assert_serves_nothing_new(&self) {
         let status = support::peer::get(&mut self.client(), support::peer::by_name("good.txt")).await.unwrap_err();
         assert_eq!(p2pdi::status::Reason::of(&status), Some(p2pdi::status::Reason::DocumentUnknown));
@@ -150,7 +150,7 @@ impl Settled for Peer {
 }
 
 #[tokio::test]
-async fn a_listing_without_end_is_cut() {
+async fn a_listing_that_does_not_end_is_cut_off() {
     let document = Document {
         name: "n".repeat(190),
         title: "t".repeat(500),
@@ -158,7 +158,7 @@ async fn a_listing_without_end_is_cut() {
         blake3: ContentHash::of(b"").to_field(),
         ..Default::default()
     };
-    // 100 MiB, were it taken whole.
+    // 100 MiB in all.
     let talker = Holder::listing(vec![document; 130_000], 1000).await;
     let (channels, endpoint) = (ChannelPool::new(None), talker.address.into());
     let listed =

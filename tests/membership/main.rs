@@ -1,4 +1,4 @@
-//! Peers and a real registry: registering through every trouble, learning from others, messages to others.
+//! Peers and a real registry: registration despite failures, listings of other peers' documents, and whispers.
 
 #![allow(
     clippy::expect_used,
@@ -32,7 +32,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, transport::Channel};
 
-/// Short, so that leases run out within a test.
+/// Short, so that leases expire within a test.
 const TTL: Duration = Duration::from_secs(2);
 
 /// A registry in this process.
@@ -69,7 +69,7 @@ fn registry_at(address: SocketAddr) -> RegistryClient<Channel> {
     RegistryClient::new(tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy())
 }
 
-/// Registers a stranger that no `peerd` stands behind.
+/// Registers a peer without a `peerd`.
 async fn register(registry: SocketAddr, request: RegisterRequest) -> PeerRecord {
     registry_at(registry).register(request).await.unwrap().into_inner().peer.unwrap()
 }
@@ -101,13 +101,13 @@ async fn member(name: &str, registry: SocketAddr, files: &[(&str, &[u8])]) -> Pe
     .await
 }
 
-/// The same with a folder that exists.
+/// The configuration of such a peer with an existing folder.
 fn member_config(name: &str, registry: SocketAddr, folder: &tempfile::TempDir) -> NodeConfig {
     fs::create_dir_all(folder.path().join("share")).unwrap();
     NodeConfig { registry: Some(registry.into()), ..peer::config(name, folder) }
 }
 
-/// Waits until a peer's standing is this one.
+/// Waits until a peer's session has this state.
 async fn until(peer: &Peer, state: SessionState) -> RegistrySession {
     let session = peer.handle.session();
     let mut states = session.state();

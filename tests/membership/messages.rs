@@ -1,4 +1,4 @@
-//! Whispers to peers that a registry knows.
+//! Whispers to peers that the registry knows.
 
 use super::*;
 use crate::support::holder::Holder;
@@ -14,7 +14,7 @@ async fn whisper(via: &Peer, to: &str) -> Result<WhisperResponse, Status> {
 }
 
 #[tokio::test]
-async fn a_message_reaches_a_peer_that_the_registry_knows_even_if_it_just_came() {
+async fn a_whisper_reaches_a_peer_that_has_just_registered() {
     let registry = Running::in_memory().await;
     let a = member("a", registry.address, &[]).await;
     until(&a, SessionState::Registered).await;
@@ -38,7 +38,7 @@ async fn a_message_reaches_a_peer_that_the_registry_knows_even_if_it_just_came()
 }
 
 #[tokio::test]
-async fn whoever_answers_at_an_address_does_not_pass_for_the_receiver() {
+async fn an_answer_from_another_peer_does_not_count_as_delivery() {
     let registry = Running::in_memory().await;
     let a = member("a", registry.address, &[]).await;
     until(&a, SessionState::Registered).await;
@@ -63,7 +63,7 @@ async fn whoever_answers_at_an_address_does_not_pass_for_the_receiver() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_does_not_answer_is_no_route_in_time() {
+async fn a_receiver_that_does_not_answer_is_reported_as_no_route_in_time() {
     let registry = Running::in_memory().await;
     let a = member("a", registry.address, &[]).await;
     until(&a, SessionState::Registered).await;

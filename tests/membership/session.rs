@@ -1,4 +1,4 @@
-//! A peer's standing with a registry that comes, goes, forgets and refuses.
+//! A peer's session with a registry that stops, restarts, loses its records or refuses the name.
 
 use super::*;
 use peerd::{
@@ -7,7 +7,7 @@ use peerd::{
 };
 
 #[tokio::test]
-async fn a_registry_that_is_down_at_the_start_is_found_when_it_comes() {
+async fn a_registry_that_starts_after_its_peer_is_found() {
     let gate = Gate::closed().await;
     let peer = member("early", gate.address, &[("rfc1.txt", b"one")]).await;
     let status = until(&peer, SessionState::Unreachable).await;
@@ -25,7 +25,7 @@ async fn a_registry_that_is_down_at_the_start_is_found_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_registry_that_comes_back_with_its_records_is_not_registered_with_again() {
+async fn a_peer_does_not_register_again_after_a_registry_restarts_with_its_records() {
     let state = tempfile::tempdir().unwrap();
     let registry = Running::in_folder(state.path()).await;
     let gate = Gate::to(registry.address).await;
@@ -46,7 +46,7 @@ async fn a_registry_that_comes_back_with_its_records_is_not_registered_with_agai
 }
 
 #[tokio::test]
-async fn a_registry_away_for_longer_than_a_lease_gets_its_peer_back() {
+async fn a_peer_registers_again_after_its_lease_expired_while_the_registry_was_unreachable() {
     let registry = Running::in_memory().await;
     let gate = Gate::to(registry.address).await;
     let peer = member("sleeper", gate.address, &[]).await;
@@ -62,7 +62,7 @@ async fn a_registry_away_for_longer_than_a_lease_gets_its_peer_back() {
 }
 
 #[tokio::test]
-async fn a_registry_that_forgot_everybody_is_registered_with_again() {
+async fn peers_register_again_with_a_registry_that_lost_its_records() {
     let registry = Running::in_memory().await;
     let gate = Gate::to(registry.address).await;
     let mut peers = Vec::new();
@@ -89,7 +89,7 @@ async fn a_registry_that_forgot_everybody_is_registered_with_again() {
 }
 
 #[tokio::test]
-async fn a_registry_that_says_nothing_holds_up_neither_serving_nor_stopping() {
+async fn a_registry_that_does_not_answer_delays_neither_serving_nor_stopping() {
     let registry = Running::in_memory().await;
     let gate = Gate::to(registry.address).await;
     let peer = member("patient", gate.address, &[("rfc1.txt", b"one")]).await;
@@ -98,7 +98,7 @@ async fn a_registry_that_says_nothing_holds_up_neither_serving_nor_stopping() {
     peer.assert_serves("rfc1.txt", b"one").await;
     let status = until(&peer, SessionState::Unreachable).await;
     assert!(status.detail.contains("still trying"), "{status:?}");
-    // Whispers to strangers do not wait for it either.
+    // Whispers to unknown peers do not wait for it either.
     let whisper = p2pdi::v1::WhisperRequest { to: "stranger".into(), ..Default::default() };
     let status = within("an answer", peer.client().whisper(whisper)).await.unwrap_err();
     assert_eq!(status.message(), "request cannot be fulfilled: no route to stranger");
@@ -107,7 +107,7 @@ async fn a_registry_that_says_nothing_holds_up_neither_serving_nor_stopping() {
 }
 
 #[tokio::test]
-async fn a_name_in_use_is_refused_in_words_and_taken_once_it_is_free() {
+async fn a_name_in_use_is_refused_with_a_reason_and_registered_once_it_is_free() {
     let registry = Running::in_memory().await;
     let first = member("twin", registry.address, &[]).await;
     until(&first, SessionState::Registered).await;
@@ -115,7 +115,7 @@ async fn a_name_in_use_is_refused_in_words_and_taken_once_it_is_free() {
     let status = until(&second, SessionState::Refused).await;
     assert!(status.detail.contains("twin") && status.registrations == 0, "{status:?}");
     second.assert_serves("rfc1.txt", b"one").await;
-    // The first one keeps its lease all the while.
+    // The first peer keeps its lease meanwhile.
     assert_eq!(first.handle.session().status().registrations, 1);
     assert_eq!(active(registry.address).await, ["twin"]);
     first.stop().await;
@@ -133,7 +133,7 @@ async fn a_peer_that_was_killed_gets_its_record_back() {
     let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
     until(&peer, SessionState::Registered).await;
     let id = peer.handle.identity().id();
-    // It cannot say that it leaves.
+    // It cannot send Leave.
     gate.close();
     let folder = peer.stop().await;
     assert_eq!(active(registry.address).await, ["phoenix"]);
@@ -147,7 +147,7 @@ async fn a_peer_that_was_killed_gets_its_record_back() {
 }
 
 #[tokio::test]
-async fn a_state_folder_has_one_peer_at_a_time() {
+async fn a_state_folder_is_used_by_one_peer_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("share")).unwrap();
     let config = peer::config("one", &folder);

@@ -1,8 +1,8 @@
-//! Links that fail without closing, and peers that ask for more than their share.
+//! Links that stall without closing, and peers that use more than their share.
 
 use crate::{
     proxy::{Proxy, source},
-    stranger::{RawLink, contact, frame},
+    raw::{RawLink, contact, frame},
     support::{PATIENCE, Setup, TestPeer, logged, until, whisper},
 };
 use p2pdi::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn a_link_that_stalls_without_closing_is_noticed_in_seconds_and_replaced() {
+async fn a_link_that_stalls_without_closing_is_detected_within_seconds_and_replaced() {
     let (stall, stalls) = watch::channel(false);
     let hub = Setup::named("hub").start().await;
     let proxy = Proxy::start(None, stalls).await;
@@ -34,20 +34,20 @@ async fn a_link_that_stalls_without_closing_is_noticed_in_seconds_and_replaced()
     until("a is linked to the hub", async || a.is_linked_to(&hub)).await;
     stall.send_replace(true);
     let begun = Instant::now();
-    // b cannot be dialled any more, and dials.
-    until("b has dialled a in its place", async || direction() == Some(Direction::Incoming) && b.is_linked_to(&a)).await;
-    // Six seconds of silence; the rest is for a loaded machine.
+    // b cannot be dialled any more, but it dials.
+    until("b has dialled a instead", async || direction() == Some(Direction::Incoming) && b.is_linked_to(&a)).await;
+    // The link is closed after six silent seconds; the rest is for a loaded machine.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(begun.elapsed() > Duration::from_secs(2), "a stall is not a broken connection: {:?}", begun.elapsed());
     a.say_to_all("around it").await;
-    until("b hears it", async || b.messages() == ["around it"]).await;
+    until("b receives it", async || b.messages() == ["around it"]).await;
     stall.send_replace(false);
     a.say_to_all("and once more").await;
     let both = ["around it", "and once more"];
-    until("nobody hears anything twice", async || b.messages() == both && hub.messages() == both).await;
+    until("nobody receives anything twice", async || b.messages() == both && hub.messages() == both).await;
 }
 
-/// The slowest and the middle of whispers from `from` to `to`, while `flood` goes on.
+/// The median and the maximum latency of `count` whispers from `from` to `to`.
 async fn latencies(from: &TestPeer, to: &str, count: usize) -> (Duration, Duration) {
     let mut client = from.client().await;
     let mut took = Vec::new();
@@ -61,14 +61,14 @@ async fn latencies(from: &TestPeer, to: &str, count: usize) -> (Duration, Durati
 }
 
 #[tokio::test]
-async fn a_peer_that_floods_is_slowed_down_and_others_are_served_meanwhile() {
+async fn a_peer_that_floods_is_throttled_and_others_are_served_meanwhile() {
     let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
     let victim = Setup::named("victim").start().await;
     // Nobody can dial these, so every whisper between them goes through the victim's links.
     let left = hidden("left").with_bootnodes([&victim]).start().await;
     let right = hidden("right").with_bootnodes([&victim]).start().await;
     until("they are linked", async || left.is_linked_to(&victim) && right.is_linked_to(&victim)).await;
-    until("the victim knows", async || victim.neighbours() == 2).await;
+    until("the victim has both neighbours", async || victim.neighbours() == 2).await;
     let (quiet, quiet_most) = latencies(&left, "right", 100).await;
 
     let link = RawLink::neighbour(victim.address, None, contact(77, "flooder", "127.0.0.1:1")).await;
@@ -83,58 +83,58 @@ async fn a_peer_that_floods_is_slowed_down_and_others_are_served_meanwhile() {
         }
         pongs
     });
-    until("it is told to slow down", async || victim.mesh().paused > 0).await;
+    until("the flooder is paused", async || victim.mesh().paused > 0).await;
     let (busy, busy_most) = latencies(&left, "right", 300).await;
     println!("a whisper, relayed: {quiet:?}, at most {quiet_most:?}; beside a flood: {busy:?}, at most {busy_most:?}");
     assert!(busy < Duration::from_millis(500) && busy_most < Duration::from_secs(4), "{busy:?} {busy_most:?}");
-    // Let it go on for three seconds in all, so that its share shows.
+    // Three seconds in all, so that the limit shows.
     until("three seconds have passed", async || begun.elapsed() > Duration::from_secs(3)).await;
     flood.abort();
     let lasted = begun.elapsed().as_secs_f64();
     drop(victim);
     let pongs = pongs.await.unwrap();
-    // Its share is 10,000 a second, and one second's worth at once; less where this test reads slowly.
+    // Its share is 10,000 a second, with a burst of one second's worth; less if this test reads slowly.
     println!("{pongs} frames served of the flood in {lasted:.1} s");
     assert!(pongs > 1_000 && (pongs as f64) < 10_000.0 * (lasted + 2.0), "{pongs} in {lasted}");
 }
 
 #[tokio::test]
-async fn a_burst_that_a_slow_link_cannot_carry_costs_no_link() {
+async fn a_burst_too_large_for_a_slow_link_does_not_close_the_link() {
     logged("");
     let (stall, stalls) = watch::channel(false);
     let proxy = Proxy::start(None, stalls).await;
     let a = Setup { proxy: Some(proxy), ..Setup::named("burst-a") }.start().await;
     let b = Setup::named("burst-b").with_bootnodes([&a]).start().await;
     until("they are linked", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
-    // More than the connection's window and the link's queue hold together, while nothing is read.
+    // More than the connection's window and the link's queue hold, while nothing is read.
     stall.send_replace(true);
     for number in 0..220 {
         b.say_to_all(format!("{number:04}{}", "x".repeat(60 * 1024))).await;
     }
     stall.send_replace(false);
-    until("the last has come", async || a.messages().iter().any(|message| message.starts_with("0219"))).await;
+    until("the last one has arrived", async || a.messages().iter().any(|message| message.starts_with("0219"))).await;
     let cut: Vec<_> = logged("peer=burst-a").into_iter().filter(|line| line.contains("does not read")).collect();
     assert!(cut.is_empty(), "{cut:?}");
-    println!("{} of 220 came", a.mesh().broadcasts);
+    println!("{} of 220 arrived", a.mesh().broadcasts);
 }
 
 #[tokio::test]
-async fn peers_that_only_take_leave_room_for_others() {
+async fn peers_that_cannot_be_dialled_leave_room_for_others() {
     let hub = Setup::named("hub").start().await;
-    // They dial, and cannot be dialled.
+    // These dial, and cannot be dialled.
     let taker =
         |number: usize| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(&format!("taker-{number}")) };
     let mut takers = Vec::new();
     for number in 0..14 {
         takers.push(taker(number).with_bootnodes([&hub]).start().await);
     }
-    until("all its incoming slots are taken", async || hub.neighbours() >= 6).await;
-    // Four slots are for whom it chooses itself.
+    until("all its incoming slots are used", async || hub.neighbours() >= 6).await;
+    // Four slots are for peers it dials itself.
     assert!(hub.neighbours() <= 6, "{}", hub.neighbours());
     let newcomer = Setup::named("newcomer").with_bootnodes([&hub]).start().await;
-    until("a newcomer is in", async || newcomer.is_linked_to(&hub) && hub.is_linked_to(&newcomer)).await;
+    until("a newcomer is linked", async || newcomer.is_linked_to(&hub) && hub.is_linked_to(&newcomer)).await;
     hub.say_to_all("hello").await;
-    until("it hears", async || newcomer.messages() == ["hello"]).await;
+    until("it receives the broadcast", async || newcomer.messages() == ["hello"]).await;
 }
 
 /// All addresses in 127.0.0.0/8 are loopback, so a peer can dial from one of its own.

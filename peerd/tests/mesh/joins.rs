@@ -1,7 +1,7 @@
-//! What a join comes to: a neighbour, or a word why not.
+//! Joins: a peer becomes a neighbour, or the error says why not.
 
 use crate::{
-    stranger::{Impostor, contact, frame, hello},
+    raw::{RawServer, contact, frame, hello},
     support::{Setup, TestPeer},
 };
 use p2pdi::{
@@ -16,9 +16,9 @@ async fn join(peer: &TestPeer, at: SocketAddr) -> Result<JoinResponse, Status> {
     peer.control().await.join(request).await.map(tonic::Response::into_inner)
 }
 
-/// A server that greets, and says `reply` to who wants to be its neighbour.
-async fn greets_and_then(reply: Vec<LinkFrame>) -> Impostor {
-    Impostor::start(move |address, said| match said.body {
+/// A server that says hello, and answers requests to become its neighbour with `reply`.
+async fn server_replying(reply: Vec<LinkFrame>) -> RawServer {
+    RawServer::start(move |address, received| match received.body {
         Some(Body::Hello(_)) => vec![hello(contact(7, "other", &address.to_string()))],
         Some(Body::Join(_) | Body::NeighbourRequest(_)) => reply.clone(),
         _ => Vec::new(),
@@ -27,7 +27,7 @@ async fn greets_and_then(reply: Vec<LinkFrame>) -> Impostor {
 }
 
 #[tokio::test]
-async fn a_join_is_answered_once_the_other_is_a_neighbour_and_says_if_it_was_one_before() {
+async fn a_join_returns_when_the_peer_is_a_neighbour_and_tells_whether_it_was_one_before() {
     let (a, b) = (Setup::named("A").start().await, Setup::named("B").start().await);
     let joined = join(&a, b.address).await.unwrap();
     assert!(a.is_linked_to(&b));
@@ -40,14 +40,14 @@ async fn a_join_is_answered_once_the_other_is_a_neighbour_and_says_if_it_was_one
 }
 
 #[tokio::test]
-async fn a_join_that_is_refused_or_never_answered_says_so() {
+async fn a_join_that_is_refused_or_gets_no_answer_says_so() {
     let a = Setup::named("A").start().await;
     let refusing =
-        greets_and_then(vec![frame(Body::NeighbourReply(NeighbourReply { accepted: false, peers: Vec::new() }))]).await;
+        server_replying(vec![frame(Body::NeighbourReply(NeighbourReply { accepted: false, peers: Vec::new() }))]).await;
     let refused = join(&a, refusing.address).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::NeighboursFull), "{refused}");
     assert!(refused.message().contains("as many neighbours as it accepts"), "{refused}");
-    let silent = greets_and_then(Vec::new()).await;
+    let silent = server_replying(Vec::new()).await;
     let refused = join(&a, silent.address).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::NoRoute), "{refused}");
     assert!(refused.message().contains("did not say in time"), "{refused}");

@@ -1,4 +1,4 @@
-//! What stands in front of a peer and fails as networks do: it stops passing anything on, and closes nothing.
+//! A TCP proxy in front of a peer that fails as networks do: it stops forwarding, and closes nothing.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -13,17 +13,17 @@ use tokio::{
     sync::watch,
 };
 
-/// Bytes passed on at a time.
+/// Bytes forwarded at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Takes connections for a peer and passes on what comes, both ways.
+/// Accepts connections for a peer and forwards bytes both ways.
 pub(crate) struct Proxy {
     address: SocketAddr,
     target: watch::Sender<Option<SocketAddr>>,
     callers: Arc<Mutex<Vec<IpAddr>>>,
 }
 
-/// The address from which the `index`th peer of a `side` dials: all of 127.0.0.0/8 is loopback.
+/// The address that the peer `index` of a `side` dials from: all of 127.0.0.0/8 is loopback.
 pub(crate) fn source(side: u8, index: usize) -> IpAddr {
     Ipv4Addr::new(127, 100 + side, u8::try_from(index / 200).unwrap(), u8::try_from(1 + index % 200).unwrap()).into()
 }
@@ -36,8 +36,8 @@ fn side_of(source: IpAddr) -> Option<u8> {
 }
 
 impl Proxy {
-    /// While `cut`, nothing passes between this peer and those that dial it from another side than `side`. Without a `side`, nothing
-    /// passes at all.
+    /// While `cut`, nothing is forwarded between this peer and those that dial it from another side than `side`. Without a `side`, nothing
+    /// is forwarded at all.
     pub(crate) async fn start(side: Option<u8>, cut: watch::Receiver<bool>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -49,7 +49,7 @@ impl Proxy {
                 accepted.lock().unwrap().push(from.ip());
                 let same_side = side.is_some() && side_of(from.ip()) == side;
                 let gate = Gate { same_side, cut: cut.clone() };
-                tokio::spawn(carry(stream, leads_to.clone(), gate));
+                tokio::spawn(forward(stream, leads_to.clone(), gate));
             }
         });
         Self { address, target, callers }
@@ -64,13 +64,13 @@ impl Proxy {
         Arc::clone(&self.callers)
     }
 
-    /// Whom it stands in front of.
+    /// Sets the peer to forward to.
     pub(crate) fn leads_to(&self, target: SocketAddr) {
         self.target.send_replace(Some(target));
     }
 }
 
-/// Whether anything passes on one connection.
+/// Whether one connection forwards.
 #[derive(Clone)]
 struct Gate {
     same_side: bool,
@@ -78,13 +78,13 @@ struct Gate {
 }
 
 impl Gate {
-    /// Waits until it does; `false` if it never will.
+    /// Waits until it does; false if it never will.
     async fn open(&mut self) -> bool {
         self.same_side || self.cut.wait_for(|cut| !cut).await.is_ok()
     }
 }
 
-async fn carry(near: TcpStream, mut leads_to: watch::Receiver<Option<SocketAddr>>, mut gate: Gate) {
+async fn forward(near: TcpStream, mut leads_to: watch::Receiver<Option<SocketAddr>>, mut gate: Gate) {
     if !gate.open().await {
         return;
     }

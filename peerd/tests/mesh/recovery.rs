@@ -1,4 +1,4 @@
-//! A peer that lost all others, and how it comes back: through its bootnodes, and through a sample of the registry's.
+//! A peer that lost all its links finds others again: through its bootnodes, or through a sample from the registry.
 
 use crate::{
     crowd::is_one_network,
@@ -26,20 +26,20 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// How long nothing more is to happen: twice the pause after which a peer in need would ask again.
+/// How long nothing may happen: twice the pause after which a peer without links would ask again.
 const STEADY: Duration = Duration::from_secs(4);
-/// What a peer in need asks a registry for; a probe for islands is smaller.
+/// Sample size that a peer without links asks the registry for; a probe for partitions is smaller.
 const RESCUE_SAMPLE: u32 = 32;
 
-/// An address behind which now this peer is, now another, now none.
-struct Address {
+/// An address that forwards to a peer that the test chooses, or to none.
+struct Forwarder {
     address: SocketAddr,
     leads_to: Arc<Mutex<Option<SocketAddr>>>,
     dialled: Arc<AtomicUsize>,
     serving: JoinHandle<()>,
 }
 
-impl Address {
+impl Forwarder {
     async fn new() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -54,7 +54,7 @@ impl Address {
                     if let Some(there) = there
                         && let Ok(mut other) = TcpStream::connect(there).await
                     {
-                        // Ends in an error when one side dies, as it is meant to.
+                        // Fails when one side dies, which the test intends.
                         let _ended = copy_bidirectional(&mut stream, &mut other).await;
                     }
                 });
@@ -72,14 +72,14 @@ impl Address {
     }
 }
 
-impl Drop for Address {
+impl Drop for Forwarder {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-/// Takes everybody, lists nobody, and answers who asks for a sample.
-struct Sampler {
+/// A registry that registers every peer, lists none, and answers only queries for a sample.
+struct SampleRegistry {
     address: SocketAddr,
     sample: Arc<Mutex<Vec<PeerRecord>>>,
     rescues: Arc<AtomicUsize>,
@@ -87,7 +87,7 @@ struct Sampler {
     serving: JoinHandle<()>,
 }
 
-impl Sampler {
+impl SampleRegistry {
     async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -108,7 +108,7 @@ impl Sampler {
         *self.sample.lock().unwrap() = peers.into_iter().map(record).collect();
     }
 
-    /// Calls for any sample: for help, or a probe for islands.
+    /// Queries for any sample: for help, or a probe for partitions.
     fn samples(&self) -> usize {
         self.samples.load(Ordering::SeqCst)
     }
@@ -118,7 +118,7 @@ impl Sampler {
     }
 }
 
-impl Drop for Sampler {
+impl Drop for SampleRegistry {
     fn drop(&mut self) {
         self.serving.abort();
     }
@@ -159,7 +159,7 @@ fn neighbours(peer: &TestPeer) -> usize {
     peer.handle.mesh().view().neighbours.len()
 }
 
-/// Whether it has all the links it seeks (and one more that joins two islands, perhaps), or has no room for more.
+/// Whether a peer has all the links it wants (perhaps one more that merged two partitions), or accepts no more.
 fn has_enough(peer: &TestPeer) -> bool {
     let config = Config::default();
     let neighbours = peer.handle.mesh().view().list().neighbours;
@@ -167,19 +167,19 @@ fn has_enough(peer: &TestPeer) -> bool {
     outgoing >= config.outgoing || neighbours.len() == config.max_active()
 }
 
-/// Looks for [`STEADY`] whether it stays so.
-async fn stays(what: &str, so: impl Fn() -> bool) {
+/// Checks for [`STEADY`] that a condition stays true.
+async fn stays(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     until(what, async || {
-        assert!(so(), "{what}");
+        assert!(condition(), "{what}");
         begun.elapsed() > STEADY
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_peer_that_lost_all_others_comes_back_through_its_bootnode_and_then_leaves_it_alone() {
-    let bootnode = Address::new().await;
+async fn a_peer_that_lost_all_links_returns_through_its_bootnode_and_then_stops_dialling_it() {
+    let bootnode = Forwarder::new().await;
     let first = Setup::named("first").start().await;
     bootnode.leads_to(Some(&first));
     let mut setup = Setup::named("lonely");
@@ -189,8 +189,7 @@ async fn a_peer_that_lost_all_others_comes_back_through_its_bootnode_and_then_le
 
     bootnode.leads_to(None);
     drop(first);
-    until("the loss is noticed", async || neighbours(&lonely) == 0).await;
-    // As often as it takes.
+    until("the loss is detected", async || neighbours(&lonely) == 0).await;
     let before = bootnode.dialled();
     until("the bootnode is tried again and again", async || bootnode.dialled() > before + 2).await;
     let second = Setup::named("second").start().await;
@@ -201,10 +200,10 @@ async fn a_peer_that_lost_all_others_comes_back_through_its_bootnode_and_then_le
     stays("nothing more is dialled and the link stays", || bootnode.dialled() == dialled && lonely.is_linked_to(&second)).await;
 }
 
-/// What everybody was told to begin with, and what has forgotten everybody.
+/// The bootnode is in every peer's configuration, and knows no peer after its restart.
 #[tokio::test]
-async fn a_bootnode_that_begins_anew_with_another_id_is_taken_back_by_those_that_lost_it() {
-    let place = Address::new().await;
+async fn a_bootnode_that_restarts_with_another_id_is_linked_again_by_the_peers_that_lost_it() {
+    let place = Forwarder::new().await;
     let bootnode = || Setup { advertise: Some(place.address.into()), ..Setup::named("bootnode") };
     let first = bootnode().start().await;
     place.leads_to(Some(&first));
@@ -212,23 +211,24 @@ async fn a_bootnode_that_begins_anew_with_another_id_is_taken_back_by_those_that
     for number in 0..12 {
         others.push(Setup::named(&format!("other-{number}")).with_bootnodes([&first]).start().await);
     }
-    until("they have what they seek", async || others.iter().all(has_enough) && is_one_network(&others)).await;
+    until("they have all the links they want", async || others.iter().all(has_enough) && is_one_network(&others)).await;
     until("some are linked to the bootnode", async || others.iter().any(|other| other.is_linked_to(&first))).await;
 
     place.leads_to(None);
     drop(first);
     let misses = |other: &TestPeer| other.handle.mesh().view().linked.iter().all(|peer| peer.name().as_str() != "bootnode");
-    until("the loss is noticed and made up for", async || others.iter().all(|other| misses(other) && has_enough(other))).await;
-    // It knows nobody, and has no bootnode itself.
+    until("the loss is detected and the link replaced", async || others.iter().all(|other| misses(other) && has_enough(other)))
+        .await;
+    // It knows no peer, and has no bootnode itself.
     let again = bootnode().start().await;
     place.leads_to(Some(&again));
     others.push(again);
-    until("it is one of them", async || is_one_network(&others)).await;
+    until("it is part of the network", async || is_one_network(&others)).await;
 }
 
 #[tokio::test]
-async fn a_peer_that_lost_all_others_comes_back_through_a_sample_of_the_registry_and_then_leaves_it_alone() {
-    let registry = Sampler::start().await;
+async fn a_peer_that_lost_all_links_returns_through_a_sample_from_the_registry_and_then_stops_asking() {
+    let registry = SampleRegistry::start().await;
     let first = Setup::named("first").start().await;
     registry.knows([&first]);
     let mut setup = Setup::named("lonely");
@@ -236,19 +236,19 @@ async fn a_peer_that_lost_all_others_comes_back_through_a_sample_of_the_registry
     let lonely = setup.start().await;
     until("they are linked", async || lonely.is_linked_to(&first)).await;
 
-    // Many more than it will be linked to, so that each finds some with room.
+    // Many more than it will be linked to, so that some accept it.
     let mut others = vec![Setup::named("other-0").start().await];
     for number in 1..24 {
         let setup = Setup::named(&format!("other-{number}")).with_bootnodes([&others[0]]);
         others.push(setup.start().await);
     }
-    // With all the links they seek, so that none of them puts anybody out for another any more.
+    // With all the links they want, so that none of them drops a neighbour for another any more.
     until("the others are linked", async || others.iter().all(has_enough)).await;
     let before = registry.samples();
     registry.knows(&others);
     drop(first);
-    until("it has all the links it seeks", async || has_enough(&lonely)).await;
-    // A probe may have come first.
+    until("it has all the links it wants", async || has_enough(&lonely)).await;
+    // A probe for partitions may have been first.
     assert!(registry.samples() > before);
 
     until("all calls for help are answered", async || {
@@ -259,5 +259,5 @@ async fn a_peer_that_lost_all_others_comes_back_through_a_sample_of_the_registry
     })
     .await;
     let asked = registry.rescues();
-    stays("no more is asked and the links stay", || registry.rescues() == asked && has_enough(&lonely)).await;
+    stays("it stops asking and the links stay", || registry.rescues() == asked && has_enough(&lonely)).await;
 }

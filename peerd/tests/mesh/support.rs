@@ -1,4 +1,4 @@
-//! Peers to test with, and waiting with a deadline.
+//! Test peers, and waiting with a deadline.
 
 use crate::proxy::Proxy;
 use p2pdi::{
@@ -25,15 +25,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// Far longer than anything here takes, so that a busy machine fails no test.
+/// Far longer than anything here takes, so that no test fails on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running peer. Dropped, it dies without a goodbye.
+/// A running peer. When dropped, it dies without a goodbye.
 pub(crate) struct TestPeer {
     pub(crate) handle: NodeHandle,
     pub(crate) address: SocketAddr,
     stop: CancellationToken,
-    /// Of its own, so that it can be ended at any point, as by `kill -9`.
+    /// Its own runtime, so that it can be ended at any point, as by `kill -9`.
     runtime: Option<Runtime>,
     _state: TempDir,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Setup {
     pub(crate) bootnodes: Vec<Bootnode>,
     pub(crate) advertise: Option<Endpoint>,
     pub(crate) registry: Option<Endpoint>,
-    /// Where it dials others from, and what stands in front of it.
+    /// The local address it dials from, and the proxy in front of it.
     pub(crate) dial_from: Option<IpAddr>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) id: Option<PeerId>,
@@ -77,7 +77,7 @@ impl Setup {
             proxy.leads_to(address);
         }
         if let Some(id) = self.id {
-            // Made once and kept; here it was made before.
+            // A peer keeps the id that it finds in its state folder.
             std::fs::create_dir(state.path().join("state")).unwrap();
             std::fs::write(state.path().join("state/id"), format!("{id}\n")).unwrap();
         }
@@ -93,10 +93,10 @@ impl Setup {
         let stop = CancellationToken::new();
         let until = stop.clone();
         let listener = listener.into_std().unwrap();
-        let (told, handle) = tokio::sync::oneshot::channel();
+        let (sender, handle) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             let node = Node::open(config, TcpListener::from_std(listener).unwrap()).unwrap();
-            assert!(told.send(node.handle()).is_ok());
+            assert!(sender.send(node.handle()).is_ok());
             node.run(until).await.unwrap();
         });
         TestPeer { handle: handle.await.unwrap(), address, stop, runtime: Some(runtime), _state: state }
@@ -116,7 +116,7 @@ impl TestPeer {
         self.handle.mesh().view().neighbours.iter().any(|(contact, _)| contact.id() == other.handle.identity().id())
     }
 
-    /// How many peers it counts as its neighbours.
+    /// The number of its neighbours.
     pub(crate) fn neighbours(&self) -> usize {
         self.handle.mesh().view().neighbours.len()
     }
@@ -126,7 +126,7 @@ impl TestPeer {
         self.handle.mesh().view().status.clone()
     }
 
-    /// Broadcasts `body`, and waits for no acknowledgement.
+    /// Broadcasts `body` without waiting for acknowledgements.
     pub(crate) async fn say_to_all(&self, body: impl Into<bytes::Bytes>) {
         let kind = "text".parse().unwrap();
         self.handle.mesh().broadcast(&kind, body.into(), Duration::ZERO).await.unwrap();
@@ -153,7 +153,7 @@ impl TestPeer {
         (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
-    /// Ends it with a goodbye.
+    /// Stops it with a goodbye.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         let address = self.address;
@@ -172,7 +172,7 @@ impl Drop for TestPeer {
     }
 }
 
-/// Lines that this process has logged so far with `word` in them, from the first call on; each test looks for a name of its own.
+/// Lines with `word` that this process has logged since the first call. Each test looks for a name of its own.
 pub(crate) fn logged(word: &str) -> Vec<String> {
     static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
     let log = LOG.get_or_init(|| {
@@ -203,10 +203,10 @@ pub(crate) fn whisper(to: &str, body: &str) -> WhisperRequest {
     WhisperRequest { to: to.to_owned(), body: body.to_owned().into(), ..Default::default() }
 }
 
-/// Looks until `what` is so.
-pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+/// Waits until a condition is true.
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
-    while !so().await {
+    while !condition().await {
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

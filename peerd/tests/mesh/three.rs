@@ -1,4 +1,4 @@
-//! The three peers of the first small project: A, B, and C with bootnodes A and B.
+//! Three peers: A, B, and C with bootnodes A and B.
 
 use crate::support::{Setup, TestPeer, until, whisper};
 use p2pdi::{
@@ -15,14 +15,14 @@ async fn a_b_c() -> (TestPeer, TestPeer, TestPeer) {
 }
 
 #[tokio::test]
-async fn everybody_whispers_to_everybody() {
+async fn every_peer_whispers_to_every_other() {
     let (a, b, c) = a_b_c().await;
     for (from, to) in [(&c, &a), (&c, &b), (&b, &c), (&a, &c), (&a, &b), (&b, &b)] {
         let (sender, name) = (from.handle.identity().name().to_string(), to.handle.identity().name().to_string());
         let body = format!("{sender} to {name}");
         let answer = from.client().await.whisper(whisper(&name.to_lowercase(), &body)).await.unwrap().into_inner();
         assert_eq!(answer.delivered_by, name);
-        // A and B may have met by now, and they may not.
+        // A and B may be linked by now, or not.
         let hops = if sender == name { 0..=0 } else { 1..=2 };
         assert!(hops.contains(&answer.hops), "{body}: {answer:?}");
         assert_eq!(to.messages().iter().filter(|message| **message == body).count(), 1, "{:?}", to.messages());
@@ -31,12 +31,12 @@ async fn everybody_whispers_to_everybody() {
     let refused = a.client().await.whisper(whisper("nobody", "hello")).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::NoRoute));
     assert_eq!(refused.message(), "request cannot be fulfilled: no route to nobody");
-    // Everybody was asked, so that is known at once; the deadline is five seconds.
+    // Every peer was asked, so the answer comes long before the deadline of five seconds.
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]
-async fn a_burst_of_the_longest_messages_arrives_and_costs_no_link() {
+async fn a_burst_of_the_longest_messages_arrives_and_closes_no_link() {
     let a = Setup::named("A").start().await;
     let b = Setup::named("B").with_bootnodes([&a]).start().await;
     until("they are linked", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
@@ -45,7 +45,7 @@ async fn a_burst_of_the_longest_messages_arrives_and_costs_no_link() {
     let mut sending = tokio::task::JoinSet::new();
     for number in 0..60 {
         let mut client = client.clone();
-        // As long as may be, and each another.
+        // The longest body, and each one different.
         let body = number.to_string() + &"x".repeat(256 * 1024 - 2);
         sending.spawn(async move { client.whisper(whisper("B", &body)).await });
     }
@@ -58,14 +58,14 @@ async fn a_burst_of_the_longest_messages_arrives_and_costs_no_link() {
 }
 
 #[tokio::test]
-async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
+async fn peers_that_cannot_be_dialled_whisper_along_links_of_another_peer() {
     let middle = Setup::named("middle").start().await;
-    // As behind a NAT each: they dial others, nobody can dial them. Port 1 refuses.
+    // As behind NATs: they dial others, and cannot be dialled. Port 1 refuses.
     let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
     let left = hidden("left").with_bootnodes([&middle]).start().await;
     let right = hidden("right").with_bootnodes([&middle]).start().await;
     until("they are linked", async || middle.is_linked_to(&left) && middle.is_linked_to(&right)).await;
-    until("they know it", async || left.is_linked_to(&middle) && right.is_linked_to(&middle)).await;
+    until("they have the links as well", async || left.is_linked_to(&middle) && right.is_linked_to(&middle)).await;
     let answer = left.client().await.whisper(whisper("right", "hello")).await.unwrap().into_inner();
     assert_eq!((answer.delivered_by.as_str(), answer.hops), ("right", 2));
     assert_eq!(right.messages(), ["hello"]);
@@ -74,30 +74,30 @@ async fn peers_that_nobody_can_dial_talk_along_the_links_of_another() {
     assert_eq!(left.messages()[0].len(), large.len());
     assert_eq!(middle.messages().len(), 0);
     until("it is counted", async || middle.handle.mesh().view().status.relayed == 2).await;
-    // Those that follow need not ask for the way again: more than the middle would let anybody ask for at once.
+    // The following whispers use the known route: they are more than the middle peer accepts seeks for at once.
     let mut client = left.client().await;
     for number in 0..150 {
         let answer = client.whisper(whisper("right", &number.to_string())).await.unwrap().into_inner();
         assert_eq!((answer.delivered_by.as_str(), answer.hops), ("right", 2));
     }
     assert_eq!(right.messages().len(), 151);
-    // Its way gone, a message is refused.
+    // When the route is gone, a whisper is refused.
     drop(middle);
-    until("the loss is noticed", async || left.handle.mesh().view().neighbours.is_empty()).await;
+    until("the loss is detected", async || left.handle.mesh().view().neighbours.is_empty()).await;
     let refused = left.client().await.whisper(whisper("right", "hello")).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::NoRoute));
 }
 
 #[tokio::test]
-async fn who_asks_for_too_many_ways_at_once_is_told_to_try_again() {
+async fn a_peer_that_seeks_too_many_routes_at_once_is_told_to_try_again() {
     let middle = Setup::named("middle").start().await;
     let left = Setup::named("left").with_bootnodes([&middle]).start().await;
     until("they are linked", async || left.is_linked_to(&middle) && middle.is_linked_to(&left)).await;
     let client = left.client().await;
     let (mut unknown, mut busy) = (0, 0);
-    until("some are not asked for", async || {
+    until("some seeks are refused", async || {
         let mut asking = tokio::task::JoinSet::new();
-        // Far more than the middle passes on in a second.
+        // Far more than the middle peer forwards in a second.
         for number in 0..500 {
             let mut client = client.clone();
             asking.spawn(async move { client.whisper(whisper(&format!("nobody-{number}"), "hello")).await });
@@ -105,7 +105,7 @@ async fn who_asks_for_too_many_ways_at_once_is_told_to_try_again() {
         while let Some(asked) = asking.join_next().await {
             let refused = asked.unwrap().unwrap_err();
             match Reason::of(&refused) {
-                // Everybody was asked: there is none.
+                // Every peer was asked: there is no route.
                 Some(Reason::NoRoute) => unknown += 1,
                 Some(Reason::TooManySeeks) => busy += 1,
                 _ => panic!("{refused}"),
@@ -114,8 +114,8 @@ async fn who_asks_for_too_many_ways_at_once_is_told_to_try_again() {
         busy > 0
     })
     .await;
-    assert!(unknown > 0, "{busy} were not asked for, and no other");
-    until("it may ask again", async || {
+    assert!(unknown > 0, "all {busy} seeks were refused");
+    until("it may seek again", async || {
         let refused = left.client().await.whisper(whisper("nobody", "hello")).await.unwrap_err();
         Reason::of(&refused) == Some(Reason::NoRoute)
     })
@@ -159,7 +159,7 @@ async fn a_ping_is_answered_with_the_address_and_an_unknown_kind_is_counted() {
 }
 
 #[tokio::test]
-async fn the_operator_joins_listens_broadcasts_and_looks() {
+async fn the_operator_joins_subscribes_broadcasts_and_lists_the_topology() {
     let (a, b) = (Setup::named("A").start().await, Setup::named("B").start().await);
     let joined = a.control().await.join(JoinRequest { endpoint: b.address.to_string() }).await.unwrap().into_inner();
     assert_eq!(joined.peer.unwrap().name, "B");
@@ -170,8 +170,8 @@ async fn the_operator_joins_listens_broadcasts_and_looks() {
     assert!(itself.message().contains("this peer itself"), "{itself}");
 
     let listen = SubscribeRequest { kinds: vec!["news".into()] };
-    let mut heard = b.control().await.subscribe(listen).await.unwrap().into_inner();
-    assert!(heard.message().await.unwrap().unwrap().message.is_none());
+    let mut messages = b.control().await.subscribe(listen).await.unwrap().into_inner();
+    assert!(messages.message().await.unwrap().unwrap().message.is_none());
     let news =
         BroadcastRequest { kind: "news".into(), body: "hear".into(), wait: Some(prost_types::Duration { seconds: 5, nanos: 0 }) };
     let tally = a.control().await.broadcast(news).await.unwrap().into_inner();
@@ -180,7 +180,7 @@ async fn the_operator_joins_listens_broadcasts_and_looks() {
     let refused = a.control().await.broadcast(long).await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::InvalidField), "{refused}");
     assert!(refused.message().starts_with("wait: ") && refused.message().contains("at most 60 s"), "{refused}");
-    let message = heard.message().await.unwrap().unwrap().message.unwrap();
+    let message = messages.message().await.unwrap().unwrap().message.unwrap();
     assert_eq!((message.from.as_str(), message.kind.as_str(), &message.body[..]), ("A", "news", &b"hear"[..]));
     assert!(message.broadcast);
 
@@ -189,5 +189,5 @@ async fn the_operator_joins_listens_broadcasts_and_looks() {
     let topology = b.control().await.topology(TopologyRequest {}).await.unwrap().into_inner();
     assert_eq!(topology.peers.unwrap().neighbours[0].peer.as_ref().unwrap().name, "A");
     b.stop().await;
-    until("A has heard the goodbye", async || a.handle.mesh().view().neighbours.is_empty()).await;
+    until("A has received the goodbye", async || a.handle.mesh().view().neighbours.is_empty()).await;
 }

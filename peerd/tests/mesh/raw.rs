@@ -1,4 +1,4 @@
-//! Peers that keep to no rule: a client and a server that say on a link whatever a test wants.
+//! A client and a server that send any frames or bytes that a test wants on a link.
 
 use crate::support::PATIENCE;
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -34,7 +34,7 @@ use tonic::{
     transport::Endpoint,
 };
 
-/// Bytes as they are, whatever they are.
+/// A codec that passes bytes unchanged.
 #[derive(Clone, Copy)]
 struct Raw;
 
@@ -73,7 +73,7 @@ impl Decoder for Raw {
     }
 }
 
-/// A link that says what a test wants.
+/// A link on which a test sends any bytes.
 pub(crate) struct RawLink {
     out: mpsc::Sender<Bytes>,
     incoming: Streaming<Bytes>,
@@ -92,14 +92,14 @@ pub(crate) fn hello(peer: Contact) -> LinkFrame {
 }
 
 impl RawLink {
-    /// Opens one to the peer at `address`, from the local address `from`.
+    /// Opens a link to the peer at `address`, from the local address `from`.
     pub(crate) async fn open(address: SocketAddr, from: Option<IpAddr>) -> Result<Self, Status> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap().local_address(from);
         let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
         Self::open_on(channel).await
     }
 
-    /// Opens one more on a connection.
+    /// Opens one more link on a connection.
     pub(crate) async fn open_on(channel: tonic::transport::Channel) -> Result<Self, Status> {
         let mut client = Grpc::new(channel);
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -109,11 +109,11 @@ impl RawLink {
         Ok(Self { out, incoming })
     }
 
-    /// Opens one, greets as `peer`, and becomes a neighbour if it is let.
+    /// Opens a link, says hello as `peer`, and becomes a neighbour.
     pub(crate) async fn neighbour(address: SocketAddr, from: Option<IpAddr>, peer: Contact) -> Self {
         let mut link = Self::open(address, from).await.unwrap();
-        link.say(hello(peer)).await;
-        link.say(frame(Body::NeighbourRequest(NeighbourRequest { urgent: true }))).await;
+        link.send(hello(peer)).await;
+        link.send(frame(Body::NeighbourRequest(NeighbourRequest { urgent: true }))).await;
         loop {
             match link.next().await.expect("it closed the link").body {
                 Some(Body::NeighbourReply(reply)) => {
@@ -125,41 +125,41 @@ impl RawLink {
         }
     }
 
-    /// Says `frame`, and whether that could be said.
-    pub(crate) async fn say(&self, frame: LinkFrame) -> bool {
-        self.say_bytes(LinkMessage::new(frame).encode_to_vec()).await
+    /// Sends `frame`; returns false if the link has ended.
+    pub(crate) async fn send(&self, frame: LinkFrame) -> bool {
+        self.send_bytes(LinkMessage::new(frame).encode_to_vec()).await
     }
 
-    pub(crate) async fn say_bytes(&self, bytes: Vec<u8>) -> bool {
-        timeout(PATIENCE, self.out.send(bytes.into())).await.expect("nobody reads what is said").is_ok()
+    pub(crate) async fn send_bytes(&self, bytes: Vec<u8>) -> bool {
+        timeout(PATIENCE, self.out.send(bytes.into())).await.expect("the peer does not read").is_ok()
     }
 
-    /// What the peer says; `None` once it has ended the link.
+    /// The next frame from the peer; `None` once it has ended the link.
     pub(crate) async fn next(&mut self) -> Option<LinkFrame> {
-        let bytes = timeout(PATIENCE, self.incoming.message()).await.expect("it says nothing");
+        let bytes = timeout(PATIENCE, self.incoming.message()).await.expect("a frame from the peer");
         bytes.ok().flatten().map(|bytes| LinkMessage::decode(bytes).unwrap().frame.unwrap_or_default())
     }
 
     /// Waits until the peer has ended the link, answering its pings.
     pub(crate) async fn ended(&mut self) {
-        while let Some(said) = self.next().await {
-            if let Some(Body::Ping(ping)) = said.body {
-                self.say(frame(Body::Pong(LinkPong { nonce: ping.nonce }))).await;
+        while let Some(received) = self.next().await {
+            if let Some(Body::Ping(ping)) = received.body {
+                self.send(frame(Body::Pong(LinkPong { nonce: ping.nonce }))).await;
             }
         }
     }
 
-    /// The queue of what is to be said, and what is heard, apart.
+    /// The sending and the receiving half.
     pub(crate) fn split(self) -> (mpsc::Sender<Bytes>, Streaming<Bytes>) {
         (self.out, self.incoming)
     }
 }
 
-/// What a hostile server answers on a link, given its address and a frame that it heard.
+/// What a server sends on a link, given its address and a received frame.
 type Script = dyn Fn(SocketAddr, LinkFrame) -> Vec<LinkFrame> + Send + Sync;
 
-/// A server that speaks `Peer.Link` as a test wants, and nothing else.
-pub(crate) struct Impostor {
+/// A server that answers `Peer.Link` as a test wants, and no other call.
+pub(crate) struct RawServer {
     pub(crate) address: SocketAddr,
     links: Arc<AtomicUsize>,
 }
@@ -170,7 +170,7 @@ struct Service {
     script: Arc<Script>,
 }
 
-impl Impostor {
+impl RawServer {
     pub(crate) async fn start(script: impl Fn(SocketAddr, LinkFrame) -> Vec<LinkFrame> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -181,9 +181,9 @@ impl Impostor {
         Self { address, links }
     }
 
-    /// One that greets by that id and name, accepts whoever asks, and then says `then`.
+    /// A server that says hello with this id and name, accepts every neighbour request, and then sends `then`.
     pub(crate) async fn accepting(id: u128, name: &'static str, then: Vec<LinkFrame>) -> Self {
-        Self::start(move |address, said| match said.body {
+        Self::start(move |address, received| match received.body {
             Some(Body::Hello(_)) => vec![hello(contact(id, name, &address.to_string()))],
             Some(Body::Join(_) | Body::NeighbourRequest(_)) => {
                 let accepted = frame(Body::NeighbourReply(NeighbourReply { accepted: true, peers: Vec::new() }));
@@ -195,7 +195,7 @@ impl Impostor {
         .await
     }
 
-    /// Links that were opened to it so far.
+    /// Links opened to it so far.
     pub(crate) fn links(&self) -> usize {
         self.links.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Two peers of one name.
+//! Name conflicts: two peers with one name.
 
 use crate::support::{Setup, TestPeer, logged, until, whisper};
 use p2pdi::id::PeerId;
@@ -8,20 +8,20 @@ async fn named(name: &str, id: u128, bootnodes: &[&TestPeer]) -> TestPeer {
     setup.with_bootnodes(bootnodes.iter().copied()).start().await
 }
 
-/// Whispers to `name` from `from`, and says which of `receivers` got it.
+/// Whispers to `name` from `from`; returns which of `receivers` got it.
 async fn goes_to(from: &TestPeer, name: &str, body: &str, receivers: [&TestPeer; 2]) -> Vec<bool> {
     from.client().await.whisper(whisper(name, body)).await.unwrap();
     receivers.iter().map(|peer| peer.messages().iter().any(|message| message == body)).collect()
 }
 
 #[tokio::test]
-async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_messages() {
+async fn two_peers_with_one_name_detect_each_other_and_the_lower_id_gets_the_messages() {
     logged("");
     let middle = named("middle", 50, &[]).await;
     let other = named("other", 60, &[&middle]).await;
     let low = named("A", 1, &[&middle]).await;
     let high = named("a", 99, &[&other]).await;
-    until("both know", async || low.mesh().namesakes.len() == 1 && high.mesh().namesakes.len() == 1).await;
+    until("both know of the conflict", async || low.mesh().namesakes.len() == 1 && high.mesh().namesakes.len() == 1).await;
     assert_eq!(high.mesh().namesakes[0].id, PeerId::from_u128(1).to_field());
     assert_eq!(low.mesh().namesakes[0].name, "a");
     for (number, from) in [&middle, &other, &low, &high].into_iter().enumerate() {
@@ -33,44 +33,44 @@ async fn two_peers_of_one_name_hear_of_each_other_and_the_lower_id_gets_the_mess
         "{page}"
     );
     assert!(low.get("/", &[]).await.1.contains("messages for a go here"));
-    // Both said so, once each.
+    // Both logged it, once each.
     let id = |id: u128| format!("id={}", PeerId::from_u128(id));
     let reports = |number: u128| logged(&id(number)).iter().filter(|line| line.contains("has this peer's name")).count();
     assert_eq!((reports(1), reports(99)), (1, 1));
-    // The first gone, the other has the name.
+    // When the first is gone, the other owns the name.
     drop(low);
-    until("it is noticed", async || high.mesh().namesakes.is_empty()).await;
+    until("it is detected", async || high.mesh().namesakes.is_empty()).await;
     middle.client().await.whisper(whisper("A", "to whoever is left")).await.unwrap();
     assert!(high.messages().contains(&"to whoever is left".to_owned()));
 }
 
 #[tokio::test]
-async fn who_is_linked_to_two_of_one_name_says_so_once() {
+async fn a_peer_linked_to_two_peers_with_one_name_logs_it_once() {
     logged("");
     let between = named("between", 150, &[]).await;
     let one = named("Twin", 101, &[&between]).await;
     let other = named("twin", 199, &[&between]).await;
     until("both are linked", async || between.is_linked_to(&one) && between.is_linked_to(&other)).await;
     let reports = || logged("two peers have the same name").into_iter().filter(|line| line.contains("win ")).count();
-    until("it says so", async || reports() > 0).await;
+    until("it is logged", async || reports() > 0).await;
     drop(other);
-    until("the loss is noticed", async || between.handle.mesh().view().linked.len() == 1).await;
+    until("the loss is detected", async || between.handle.mesh().view().linked.len() == 1).await;
     let _again = named("twin", 199, &[&between]).await;
     until("it is back", async || between.handle.mesh().view().linked.len() == 2).await;
     assert_eq!(reports(), 1);
 }
 
 #[tokio::test]
-async fn hearsay_of_a_namesake_that_is_not_there_changes_nothing() {
-    use crate::stranger::{RawLink, contact, frame};
+async fn a_false_report_of_a_name_conflict_changes_nothing() {
+    use crate::raw::{RawLink, contact, frame};
     use p2pdi::v1::{LinkPing, Shuffle, link_frame::Body};
     let a = named("a", 99, &[]).await;
     let mut liar = RawLink::neighbour(a.address, None, contact(7, "liar", "127.0.0.1:1")).await;
     let peers = vec![contact(1, "A", "127.0.0.1:1"), contact(2, "a", "127.0.0.1:2")];
     let path = vec![PeerId::from_u128(7).to_field()];
-    liar.say(frame(Body::Shuffle(Shuffle { nonce: 1, path, ttl: 1, peers }))).await;
-    // Frames are heard in their order.
-    liar.say(frame(Body::Ping(LinkPing { nonce: 7 }))).await;
+    liar.send(frame(Body::Shuffle(Shuffle { nonce: 1, path, ttl: 1, peers }))).await;
+    // Frames are handled in order, so the pong comes after the shuffle.
+    liar.send(frame(Body::Ping(LinkPing { nonce: 7 }))).await;
     while !matches!(liar.next().await.unwrap().body, Some(Body::Pong(_))) {}
     for number in 0..10 {
         a.client().await.whisper(whisper("a", &format!("message {number}"))).await.unwrap();
