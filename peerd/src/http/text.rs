@@ -47,7 +47,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
         let left_out = [
             ("hidden", share.hidden),
             ("unreadable", share.unreadable),
-            ("leading outside", share.outside),
+            ("links leading outside", share.outside),
             ("unsupported", share.unsupported),
         ];
         let left_out: Vec<_> =
@@ -56,7 +56,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
             line("left out", left_out.join(", "));
         }
         if share.pending > 0 {
-            line("pending", format!("{} being looked at", counted(share.pending, "file")));
+            line("pending", format!("{} being read", counted(share.pending, "file")));
         }
         if !share.detail.is_empty() {
             line("note", share.detail.clone());
