@@ -2,6 +2,7 @@
 
 use super::{Source, is_test, read, sources};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use std::collections::BTreeSet;
 
 /// Calls `check` with every run of tokens, those within groups included.
 fn each_run(tokens: TokenStream, check: &mut dyn FnMut(&[TokenTree])) {
@@ -155,19 +156,34 @@ fn tests_that_spin_have_a_deadline() {
     for (path, source) in sources() {
         let tokens = if path.contains("benches/") { source.tokens() } else { test_tokens(&path, &source) };
         each_run(tokens, &mut |run| {
-            for (at, token) in run.iter().enumerate().filter(|(_, token)| is_name(Some(token), "fn")) {
-                let body = run[at..].iter().find_map(|token| group(Some(token), Delimiter::Brace));
-                let mut names = std::collections::BTreeSet::new();
-                each_run(body.map(Group::stream).unwrap_or_default(), &mut |run| {
-                    names.extend(run.iter().filter_map(|token| match token {
-                        TokenTree::Ident(name) => Some(name.to_string()),
-                        _ => None,
-                    }));
+            for (at, _) in run.iter().enumerate().filter(|(_, token)| is_name(Some(token), "fn")) {
+                let body = block_after(run, at);
+                let gives_up = names(body.clone()).iter().any(|name| DEADLINES.contains(&name.as_str()));
+                each_run(body, &mut |run| {
+                    for (at, token) in run.iter().enumerate() {
+                        let is_loop = ["loop", "while"].iter().any(|name| is_name(Some(token), name));
+                        let pauses = ["yield_now", "spin_loop", "sleep", "park_timeout"];
+                        let spins = is_loop && names(block_after(run, at)).iter().any(|name| pauses.contains(&name.as_str()));
+                        assert!(!spins || gives_up, "{path}:{} spins without a deadline", line(token));
+                    }
                 });
-                let has = |of: &[&str]| of.iter().any(|name| names.contains(*name));
-                let spins = has(&["loop", "while"]) && has(&["yield_now", "spin_loop", "sleep", "park_timeout"]);
-                assert!(!spins || has(&DEADLINES), "{path}:{} spins without a deadline", line(token));
             }
         });
     }
+}
+
+/// What stands in the first braces after this token.
+fn block_after(run: &[TokenTree], at: usize) -> TokenStream {
+    run[at..].iter().find_map(|token| group(Some(token), Delimiter::Brace)).map(Group::stream).unwrap_or_default()
+}
+
+fn names(tokens: TokenStream) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    each_run(tokens, &mut |run| {
+        names.extend(run.iter().filter_map(|token| match token {
+            TokenTree::Ident(name) => Some(name.to_string()),
+            _ => None,
+        }));
+    });
+    names
 }
