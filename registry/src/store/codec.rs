@@ -84,7 +84,7 @@ pub fn check_any_bytes(bytes: &[u8]) {
         let again = decode(&written).expect("what was written can be read");
         assert_eq!(encode(&again), written);
         let wall_ms = peer.last_registered_ms;
-        let mut registrations = peer.registrations.clone();
+        let mut registrations = peer.registrations;
         registrations.add(wall_ms);
         assert!(registrations.count(wall_ms) > 0);
     }
