@@ -1,4 +1,4 @@
-//! The live page in a real browser, and requests that pages of other sites make from the same browser.
+//! The live page in a real browser, and requests from pages of other sites in the same browser.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 

@@ -1,4 +1,4 @@
-//! The contract's files: buf finds nothing to correct, nothing breaks, and the prose lists all reasons.
+//! The contract's files: `buf lint` and `buf breaking` pass, and the comments list every reason.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -27,7 +27,7 @@ fn nothing_breaks_the_contract_of_this_minor_version() {
     let Some(buf) = tools::buf() else { return };
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     let image = format!("proto/contract-{major}.{minor}.binpb");
-    assert!(root().join(&image).exists(), "no {image}: proto/buf.yaml says how it is made");
+    assert!(root().join(&image).exists(), "no {image}: proto/buf.yaml says how to make it");
     let cache = tempfile::tempdir().unwrap();
     let arguments = ["breaking", "proto", "--against", &image];
     let output = Command::new(&buf).args(arguments).env("BUF_CACHE_DIR", cache.path()).current_dir(root()).output().unwrap();

@@ -42,7 +42,7 @@ impl Grpcurl {
         self.run(&[&[address.as_str(), "list"], service].concat()).lines().map(str::to_owned).collect()
     }
 
-    /// The messages of the answer.
+    /// Calls a method. Gives the response messages.
     #[track_caller]
     fn call(&self, server: &Server, method: &str, cookie: Option<&str>, request: &Value) -> Vec<Value> {
         let (address, body) = (server.address.to_string(), request.to_string());

@@ -1,4 +1,4 @@
-//! The servers as curl, browsers and Prometheus see them: plain HTTP/1.1 on the port that speaks gRPC.
+//! Plain HTTP/1.1 on the gRPC port, as curl, browsers and Prometheus use it.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -14,7 +14,7 @@ use support::{
     http::{Answer, ask, get, send},
     network::{Network, status},
     process::Server,
-    wait::{PATIENCE, eventually, until},
+    wait::{WAIT_TIMEOUT, eventually, until},
     world::World,
 };
 
@@ -90,7 +90,7 @@ fn metrics(answer: &Answer) -> BTreeMap<String, f64> {
             match (words.next(), words.next(), words.next()) {
                 (Some("HELP"), Some(_), Some(_)) => {}
                 (Some("TYPE"), Some(name), Some("counter" | "gauge" | "histogram" | "summary")) => types.push(name.to_owned()),
-                _ => panic!("not a comment of Prometheus: {line:?}"),
+                _ => panic!("not a valid comment: {line:?}"),
             }
             continue;
         }
@@ -311,8 +311,8 @@ fn event_streams_are_limited_and_end_at_the_stop() {
     let world = World::new();
     let peer = alone(&world);
     let watch = || {
-        let mut stream = TcpStream::connect_timeout(&peer.address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = TcpStream::connect_timeout(&peer.address, WAIT_TIMEOUT).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         stream.write_all(format!("GET /live HTTP/1.1\r\nhost: {}\r\n\r\n", peer.address).as_bytes()).unwrap();
         let mut seen = Vec::new();
         // The first event, or the refusal.

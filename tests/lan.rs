@@ -91,7 +91,7 @@ impl Lan {
 
     fn p2pctl(&self, machine: usize, peer: &Server, arguments: &[&str]) -> Ended {
         let via = format!("127.0.0.1:{}", peer.address.port());
-        Running::to_its_end(self.on(machine, "p2pctl", &[arguments, &["--via", &via]].concat()))
+        Running::run_to_end(self.on(machine, "p2pctl", &[arguments, &["--via", &via]].concat()))
     }
 
     /// Peers that answer the one on `machine`.
@@ -135,17 +135,17 @@ fn peers_of_a_lan_find_each_other_and_notice_who_leaves() {
         let counts = (result["known"].as_u64(), result["acknowledged"].as_u64());
         counts == (Some(5), Some(5)) && result["missing"] == serde_json::json!([])
     });
-    let heard = |peer: &Server| peer.process.said().matches(r#"broadcast received from="sender" kind=text"#).count();
+    let heard = |peer: &Server| peer.process.stderr().matches(r#"broadcast received from="sender" kind=text"#).count();
     assert_eq!(receivers.iter().map(heard).collect::<Vec<_>>(), [sent; 5]);
     // The announced endpoint of a peer can be dialled.
-    lan.p2pctl(SENDER, &sender, &["whisper", "receiver-5", "hello"]).exits(0).prints(&["delivered by receiver-5"]);
+    lan.p2pctl(SENDER, &sender, &["whisper", "receiver-5", "hello"]).exits(0).stdout_has(&["delivered by receiver-5"]);
 
     let first = receivers.remove(0);
     first.signal(Signal::INT);
     first.ended().exits(0);
     // Within seconds: without a goodbye, its records would expire after two minutes.
     let is_gone = |peer: &Server| {
-        peer.process.said().lines().any(|line| line.contains("gone from the LAN") && line.contains("receiver-1-"))
+        peer.process.stderr().lines().any(|line| line.contains("gone from the LAN") && line.contains("receiver-1-"))
     };
     until("all peers have logged the goodbye", || is_gone(&sender) && receivers.iter().all(is_gone));
     until("four peers answer again", || lan.count(SENDER, &sender) == 4);
@@ -167,12 +167,12 @@ fn peers_on_loopback_find_each_other_and_are_not_found_by_other_machines() {
     let (a, b, elsewhere) = (on_loopback(1, "a"), on_loopback(1, "b"), on_loopback(2, "elsewhere"));
     let open = lan.peer(2, "open");
     until("the peers of one machine are linked", || lan.count(1, &a) == 1 && lan.count(1, &b) == 1);
-    until("the log says how to be found on the LAN", || a.process.said().contains("--listen 0.0.0.0:"));
-    until("the peer on the LAN is announced", || open.process.said().contains("announced by multicast DNS"));
+    until("the log says how to be found on the LAN", || a.process.stderr().contains("--listen 0.0.0.0:"));
+    until("the peer on the LAN is announced", || open.process.stderr().contains("announced by multicast DNS"));
     // No peer on loopback has found it, and it has found none of them.
     for peer in [&a, &b, &elsewhere, &open] {
-        assert!(!peer.process.said().contains("peer=open"), "{}", peer.process.said());
-        assert!(!peer.process.said().contains("peer=elsewhere"), "{}", peer.process.said());
+        assert!(!peer.process.stderr().contains("peer=open"), "{}", peer.process.stderr());
+        assert!(!peer.process.stderr().contains("peer=elsewhere"), "{}", peer.process.stderr());
     }
     assert_eq!((lan.count(2, &open), lan.count(2, &elsewhere)), (0, 0));
 }
@@ -184,9 +184,9 @@ fn a_peer_without_a_network_warns_once_and_runs() {
     let arguments =
         ["--name", "a", "--listen", "0.0.0.0:0", "--advertise", "a.example:7801", "--no-registry", "--state", "state"];
     let peer = Server::start(lan.on(1, "peerd", &arguments));
-    let warnings = || peer.process.said().matches("LAN discovery does not work").count();
+    let warnings = || peer.process.stderr().matches("LAN discovery does not work").count();
     until("it warns", || warnings() > 0);
-    assert!(peer.process.said().contains("no network"), "{}", peer.process.said());
+    assert!(peer.process.stderr().contains("no network"), "{}", peer.process.stderr());
     assert_eq!(lan.count(1, &peer), 0);
     peer.signal(Signal::INT);
     let ended = peer.ended().exits(0);
@@ -199,9 +199,9 @@ fn a_peer_that_listens_on_the_lan_is_controlled_from_its_own_machine_only() {
     let arguments = ["--name", "a", "--listen", "10.77.0.1:0", "--no-registry", "--no-lan", "--state", "state"];
     let peer = Server::start(lan.on(1, "peerd", &arguments));
     let at = peer.address.to_string();
-    let count = |machine| Running::to_its_end(lan.on(machine, "p2pctl", &["peer-count", "--wait", "100ms", "--via", &at]));
-    count(1).exits(0).prints(&["0\n"]);
-    count(2).exits(1).prints_nothing().says(&["from its own machine only"]);
+    let count = |machine| Running::run_to_end(lan.on(machine, "p2pctl", &["peer-count", "--wait", "100ms", "--via", &at]));
+    count(1).exits(0).stdout_has(&["0\n"]);
+    count(2).exits(1).stdout_is_empty().stderr_has(&["from its own machine only"]);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn peers_of_one_machine_that_listen_on_its_lan_address_find_each_other() {
     let (a, b) = (start("a"), start("b"));
     let at = a.address.to_string();
     until("the two are linked", || {
-        let counted = Running::to_its_end(lan.on(1, "p2pctl", &["peer-count", "--wait", "1s", "--via", &at])).exits(0);
+        let counted = Running::run_to_end(lan.on(1, "p2pctl", &["peer-count", "--wait", "1s", "--via", &at])).exits(0);
         counted.stdout == "1\n"
     });
     drop(b);

@@ -85,7 +85,7 @@ async fn a_fetch_is_one_trace_through_all_three_programs() {
     let registry = Server::start(traced(world.registry_command("127.0.0.1:0", &[]), address));
     let peer = Server::start(traced(world.peer_command("fff-c", &registry.url(), &["--share", "share"]), address));
     ready(&peer);
-    Running::to_its_end(traced(world.p2pctl_command(&registry, &["get-rfc", "48"]), address)).exits(0);
+    Running::run_to_end(traced(world.p2pctl_command(&registry, &["get-rfc", "48"]), address)).exits(0);
     // Each program exports its last spans when it ends.
     for server in [peer, registry] {
         server.signal(Signal::TERM);
@@ -125,7 +125,7 @@ async fn a_whisper_is_one_trace_from_peer_to_peer() {
     peers.iter().for_each(ready);
     let via = peers[0].address.to_string();
     let whisper = world.p2pctl_command(&registry, &["whisper", "fff-c", "hello", "--via", &via]);
-    Running::to_its_end(traced(whisper, address)).exits(0);
+    Running::run_to_end(traced(whisper, address)).exits(0);
     for peer in peers {
         peer.signal(Signal::TERM);
         peer.ended().exits(0);
@@ -143,8 +143,8 @@ fn a_collector_that_does_not_answer_fails_no_command() {
     let world = World::new();
     let registry = world.registry(&[]);
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-    Running::to_its_end(traced(world.p2pctl_command(&registry, &["peers"]), nobody)).exits(0).prints(&["NAME"]);
+    Running::run_to_end(traced(world.p2pctl_command(&registry, &["peers"]), nobody)).exits(0).stdout_has(&["NAME"]);
     let mut refused = world.p2pctl_command(&registry, &["peers"]);
     refused.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
-    Running::to_its_end(refused).exits(2).prints_nothing().says(&["OTEL_EXPORTER_OTLP_PROTOCOL=grpc"]);
+    Running::run_to_end(refused).exits(2).stdout_is_empty().stderr_has(&["OTEL_EXPORTER_OTLP_PROTOCOL=grpc"]);
 }

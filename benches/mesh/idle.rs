@@ -4,7 +4,7 @@ use crate::{crowd::Crowd, figure::Figure, nats::NatsServer, programs::Peer};
 use peerd::overlay::membership;
 use std::time::Duration;
 
-/// DESIGN: resident memory of an idle peer.
+/// Aim for the resident memory of an idle peer, in MiB.
 const AIM_MIB: f64 = 30.0;
 /// How long processor time is measured.
 const WATCHED: Duration = Duration::from_secs(30);

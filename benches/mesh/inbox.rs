@@ -1,6 +1,6 @@
 //! Messages to one peer with 1,000 listeners, against NATS publishing to 1,000 subscriptions; and the same while 100 more do not read.
 //!
-//! Both sides have their listeners in this process, on 8 connections. Every message is waited for at all that read.
+//! Both sides have their listeners in this process, on 8 connections. Each message counts when all listeners that read have it.
 
 use crate::{
     figure::{Figure, median},
@@ -20,18 +20,18 @@ use tokio_stream::StreamExt as _;
 use tonic::{Streaming, transport::Endpoint};
 
 const LISTENERS: usize = 1_000;
-/// Of the listeners: a peer takes 256 streams on one.
+/// Connections of the listeners: a peer accepts 256 streams on each.
 const CONNECTIONS: usize = 8;
-/// Listeners that do not read, each with a connection of its own: one that is not read holds up the others on it.
+/// Listeners that do not read, each on its own connection: an unread stream blocks the others on its connection.
 const SILENT: usize = 100;
 const BODY_BYTES: usize = 256;
 const SUBJECT: &str = "inbox";
 const ROUND: Duration = Duration::from_secs(2);
-/// Messages that not every listener has yet. The inbox keeps 1,000.
+/// Messages in flight. The inbox keeps 1,000.
 const WINDOW: usize = 64;
-/// What HTTP/2 begins with: some 200 messages, of those that are not read.
+/// HTTP/2's initial window: some 200 unread messages.
 const WINDOW_MIN: u32 = 65_535;
-/// What the others may lose to those that do not read.
+/// Smallest allowed ratio of the rate with and without listeners that do not read.
 const AIM: f64 = 0.9;
 
 pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
@@ -66,7 +66,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let (listening, _) = peer.process.resident_mib();
     let (sender, publisher) = (ChannelPool::new(None).peer(&peer.endpoint(), None), nats.client().await);
     let (mut pairs, mut held_up, mut warm) = (Vec::new(), Vec::new(), 0.0);
-    // The first round warms everything up.
+    // The first round is a warm-up.
     for round in 0..=rounds {
         let nats = published(&theirs, &publisher).await;
         let alone = delivered(&ours, &sender).await;
@@ -74,7 +74,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
             (warm, _) = peer.process.resident_mib();
         }
         let silent = silent(&peer).await;
-        // Until nothing more can be sent to them.
+        // Until their windows are full.
         delivered(&ours, &sender).await;
         let beside = delivered(&ours, &sender).await;
         drop(silent);
@@ -100,14 +100,14 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     ]
 }
 
-/// A subscription that counts from now on.
+/// A subscription, active when this returns.
 async fn subscribed(channel: Channel) -> Streaming<SubscribeResponse> {
     let mut messages = ControlClient::new(channel).subscribe(SubscribeRequest::default()).await.unwrap().into_inner();
     messages.message().await.unwrap().expect("the first response");
     messages
 }
 
-/// Subscriptions that nobody reads, with windows that are soon full.
+/// Subscriptions that are never read, with small windows.
 async fn silent(peer: &Peer) -> Vec<Streaming<SubscribeResponse>> {
     let mut silent = Vec::new();
     for _ in 0..SILENT {

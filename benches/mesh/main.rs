@@ -1,4 +1,4 @@
-//! What messages cost, each figure beside its yardstick in the same run, taken by turns; medians of the rounds.
+//! Benchmarks of messages. Each figure is compared with a baseline in the same run, in alternating rounds; figures are medians.
 //!
 //! - A whisper, to a peer that is linked and to one that only a third peer can reach, against a NATS request and its reply.
 //! - Broadcasts among 50 peers, against NATS publishing to as many subscribers.
@@ -52,18 +52,18 @@ fn main() -> ExitCode {
     let rounds = at.and_then(|at| arguments.get(at + 1)).and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
     let parts: Vec<&str> = PARTS.into_iter().filter(|part| arguments.iter().any(|argument| argument == part)).collect();
     let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
-    // What it costs to start is in no figure: it serves all of them.
+    // One server for all figures; its start is not measured.
     let nats = match NatsServer::start() {
         Ok(nats) => nats,
         Err(why) => {
-            eprintln!("{why}; every figure here stands beside one of NATS. Install it with `apt-get install nats-server`");
+            eprintln!("{why}; every figure is compared with NATS. Install it with `apt-get install nats-server`");
             return ExitCode::FAILURE;
         }
     };
     let load_before = load();
     let figures = runtime.block_on(async {
         let mut figures = Vec::new();
-        // First: nothing else has run in the yardstick's server yet.
+        // First, while the baseline's server is still unused.
         if wanted("idle") {
             figures.extend(idle::measure(&nats).await);
         }
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Processes that run or want to, as Linux averages them over a minute.
+/// Linux's load average over one minute.
 fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)

@@ -1,4 +1,4 @@
-//! NATS as a yardstick: its server as it comes, and the client that its users use.
+//! NATS as the baseline: its server with defaults, and its Rust client.
 
 use crate::programs::{Process, START_TIMEOUT, patience, program_of_ours};
 use async_nats::{Client, ConnectOptions};
@@ -11,10 +11,10 @@ use tokio_stream::StreamExt as _;
 
 /// First argument of the process that answers requests.
 pub(crate) const RESPOND: &str = "--respond";
-/// What is asked there.
+/// Subject of the requests.
 pub(crate) const ASKED: &str = "whisper";
 
-/// A nats-server with its defaults: nothing is kept, and nothing logged for each message.
+/// A nats-server with its defaults: no storage, no log line for each message.
 pub(crate) struct NatsServer {
     pub(crate) process: Process,
     pub(crate) url: String,
@@ -22,7 +22,7 @@ pub(crate) struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts it; or says why not.
+    /// Starts it. The error says why it cannot.
     pub(crate) fn start() -> Result<Self, String> {
         let ports = tempfile::tempdir().unwrap();
         let mut command = Command::new("nats-server");
@@ -37,22 +37,22 @@ impl NatsServer {
         Ok(Self { process, url, _ports: ports })
     }
 
-    /// What it calls itself.
+    /// Its name and version.
     pub(crate) fn version(&self) -> String {
         let said = Command::new("nats-server").arg("--version").output().unwrap();
         String::from_utf8_lossy(&said.stdout).trim().to_owned()
     }
 
-    /// A client that does not hear itself, as a peer does not.
+    /// A client that does not receive its own messages, as a peer does not.
     pub(crate) async fn client(&self) -> Client {
         ConnectOptions::new().no_echo().connect(&self.url).await.unwrap()
     }
 
-    /// A process that answers what is [`ASKED`].
+    /// Starts a process that answers requests on [`ASKED`].
     pub(crate) async fn responder(&self, client: &Client) -> Process {
         let child = program_of_ours(&std::env::current_exe().unwrap()).args([RESPOND, &self.url]).spawn().unwrap();
         let process = Process(child);
-        // Refused at once as long as nobody listens.
+        // Fails immediately until the responder is subscribed.
         let begun = Instant::now();
         while client.request(ASKED, "ready".into()).await.is_err() {
             assert!(begun.elapsed() < START_TIMEOUT, "the responder does not listen");

@@ -1,4 +1,4 @@
-//! The programs measured, as users run them, and what Linux says of them.
+//! The programs under test, and their memory and CPU time as Linux reports them.
 
 use p2pdi::endpoint::Endpoint;
 use peerd::connections::channels::ChannelPool;
@@ -50,7 +50,7 @@ impl Drop for Process {
     }
 }
 
-/// A `peerd` of its own, without a registry.
+/// A `peerd` process without a registry.
 pub(crate) struct Peer {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
@@ -87,7 +87,7 @@ impl Peer {
     }
 }
 
-/// A command that only its arguments set up. The network of this machine is left alone.
+/// A command without inherited settings and without LAN discovery.
 pub(crate) fn program_of_ours(path: &Path) -> Command {
     let mut command = Command::new(path);
     for (key, _) in env::vars().filter(|(key, _)| key.starts_with("P2PDI_") || key.starts_with("OTEL_") || key == "RUST_LOG") {
@@ -97,14 +97,14 @@ pub(crate) fn program_of_ours(path: &Path) -> Command {
     command
 }
 
-/// Looks until there is what is looked for.
+/// Polls `look` until it gives a value.
 pub(crate) fn patience<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < START_TIMEOUT, "waited in vain for {what}");
+        assert!(begun.elapsed() < START_TIMEOUT, "timed out waiting for {what}");
         std::thread::yield_now();
     }
 }

@@ -1,4 +1,4 @@
-//! Counts which messages reached which receivers, and how soon; the same for all sides.
+//! Records which messages reached which receivers, and when; the same for both sides.
 
 use std::{
     collections::HashSet,

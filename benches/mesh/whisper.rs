@@ -21,10 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// DESIGN: a whisper costs at most so many times what a request costs.
+/// Largest allowed ratio of a whisper's latency to that of a NATS request.
 const AIM: f64 = 1.5;
 const SIZES: [usize; 2] = [16, 1024];
-/// Messages under way at once, and how many in a round.
+/// Messages in flight, and messages in a round.
 const LOADS: [(usize, usize); 2] = [(1, 1_000), (64, 6_400)];
 
 /// A round of one side: microseconds, and messages a second.
@@ -86,7 +86,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                     async move {
                         let request = WhisperRequest { to: to.to_owned(), body, ..Default::default() };
                         let answer = client.whisper(request).await.map_err(|error| error.to_string())?.into_inner();
-                        assert_eq!(answer.hops, hops, "not the way that is measured");
+                        assert_eq!(answer.hops, hops, "the whisper took another route");
                         Ok(())
                     }
                 }
@@ -99,7 +99,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                 }
             };
             let (mut theirs, mut direct, mut relayed, mut pinged) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            // The first round warms everything up.
+            // The first round is a warm-up.
             for round in 0..=rounds {
                 let samples = [
                     load(workers, count, request()).await,
@@ -114,7 +114,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                     pinged.push(samples[3]);
                 }
             }
-            // The aim is about one message; many at once measure what one costs the processor.
+            // The aim is for one message in flight; with many, the processor time of each counts.
             let aim = (workers == 1).then_some(AIM);
             figures.extend(compared("whisper to a linked peer", size, workers, &direct, &theirs, aim));
             figures.extend(compared("whisper over a third peer", size, workers, &relayed, &theirs, None));

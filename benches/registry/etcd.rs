@@ -87,7 +87,7 @@ impl Drop for Etcd {
     }
 }
 
-/// What a peer would do to register: a lease, then a key attached to it.
+/// The equivalent of a registration: a lease, then a key attached to it.
 pub(crate) async fn register(channel: Channel, key: String, value: Vec<u8>) -> Result<(), tonic::Status> {
     let mut grpc = Grpc::new(channel);
     let ready = |error: tonic::transport::Error| tonic::Status::unavailable(error.to_string());

@@ -13,7 +13,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) async fn idle() -> Figure {
     let folder = folder();
     let registry = Served::registry(folder.path().to_str().unwrap());
-    // What the first call allocates counts.
+    // Allocations of the first call count.
     registry.clients(1).await[0].clone().register(ask(0)).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let value = registry.resident() / MIB;

@@ -1,7 +1,7 @@
-//! What fetching costs, each figure beside its yardstick in the same run, taken by turns; medians.
+//! Benchmarks of fetching. Each figure is compared with a baseline in the same run, in alternating rounds; figures are medians.
 //!
 //! - A large document verified to disk, `p2pctl get` from `peerd`, against `curl` taking the same file unverified from nginx, and against
-//!   a tonic stream of the same bytes that nobody writes or checks.
+//!   a tonic stream of the same bytes that are neither written nor verified.
 //! - RFC 48 as a whole process, `p2pctl get-rfc 48` beside running servers, against `curl` of the same file.
 //! - Resident memory of the idle servers.
 //!
@@ -52,7 +52,7 @@ fn main() {
 
     let (mut ours, mut curl, mut raw) = (Vec::new(), Vec::new(), Vec::new());
     let (mut small, mut small_curl) = (Vec::new(), Vec::new());
-    // The page cache is warm for everybody.
+    // Warms the page cache for all sides.
     programs.curl("large.bin");
     for _ in 0..runs {
         curl.extend(programs.curl("large.bin"));
@@ -68,7 +68,7 @@ fn main() {
         (
             "large document verified to disk, seconds",
             median(&mut ours),
-            "raw tonic stream to nowhere",
+            "raw tonic stream, discarded",
             median(&mut raw),
             f64::INFINITY,
         ),
@@ -104,13 +104,13 @@ fn main() {
     );
 }
 
-/// NaN when nothing was measured, as when a yardstick's program is not installed.
+/// The median; NaN without measurements, as when the baseline's program is not installed.
 fn median(values: &mut [Duration]) -> f64 {
     values.sort();
     values.get(values.len() / 2).map_or(f64::NAN, Duration::as_secs_f64)
 }
 
-/// Bytes that nothing on the way can compress (xorshift64).
+/// Incompressible bytes (xorshift64).
 fn write_noise(path: &Path, size: u64) {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).unwrap());
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -123,7 +123,7 @@ fn write_noise(path: &Path, size: u64) {
     out.into_inner().unwrap().sync_all().unwrap();
 }
 
-/// How long a command takes that must succeed.
+/// Runs a command that must succeed, and gives its duration.
 fn time(command: &mut Command) -> Duration {
     let begun = Instant::now();
     let status = command.stdout(Stdio::null()).status().unwrap();

@@ -1,4 +1,4 @@
-//! The programs measured, as users run them.
+//! The programs under test.
 
 use crate::time;
 use std::{
@@ -73,7 +73,7 @@ impl Programs {
             .unwrap()
             .success()
         {
-            assert!(begun.elapsed() < START_TIMEOUT, "the large document is not offered");
+            assert!(begun.elapsed() < START_TIMEOUT, "the peer does not share the large document");
             std::thread::yield_now();
         }
         fs::remove_dir_all(folder.join("warm")).unwrap();
@@ -107,7 +107,7 @@ impl Programs {
     }
 }
 
-/// A program of ours, beside this one.
+/// A program of this workspace, in the folder above this one.
 fn program(name: &str) -> Command {
     let beside = env::current_exe().unwrap().parent().and_then(Path::parent).map(|target| target.join(name));
     let path =
@@ -119,7 +119,7 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// One worker that sends files with sendfile, as it is usually set up.
+/// nginx with one worker and sendfile, a common configuration.
 fn nginx(folder: &Path, share: &Path) -> Option<Server> {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = folder.join("nginx");
@@ -137,7 +137,7 @@ fn nginx(folder: &Path, share: &Path) -> Option<Server> {
     fs::write(folder.join("conf"), config).unwrap();
     let child = Command::new("nginx").arg("-c").arg(folder.join("conf")).stderr(Stdio::null()).spawn();
     let Ok(child) = child else {
-        println!("no nginx: curl's figures are left out");
+        println!("nginx is not installed: curl's figures are left out");
         return None;
     };
     let server = Server { child, address };

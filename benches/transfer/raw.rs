@@ -1,4 +1,4 @@
-//! The same messages over the same transport, with no disk and no hash on either side: what tonic alone can do.
+//! The same messages over the same transport without disk and hash on either side: the limit that tonic sets.
 
 use bytes::Bytes;
 use p2pdi::{
@@ -79,7 +79,7 @@ pub(crate) fn serve(bytes: u64) {
     });
 }
 
-/// Receives all of it on one thread, as `p2pctl` does.
+/// Receives the whole stream on one thread, as `p2pctl` does.
 pub(crate) fn receive(server: SocketAddr, bytes: u64) -> Duration {
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let begun = Instant::now();

@@ -2,7 +2,7 @@
 
 use peerd::documents::share::{TITLE_MAX_BYTES, title};
 
-// The head of a document under the names that are read in different ways.
+// The head of a document, with names for which the title is derived differently.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for name in ["rfc48.txt", "notes.md", "page.html", "rfc48.xml", "folder/memo"] {
         let title = title(name, data);

@@ -7,14 +7,14 @@ use crate::support::{
 use std::fs;
 
 #[test]
-fn an_rfc_is_fetched_from_whoever_has_it() {
+fn an_rfc_is_fetched_from_any_holder() {
     let network = Network::start();
     let run = network.p2pctl(&["get-rfc", "8881"]).exits(0);
     assert_eq!(run.stderr, "", "{run:#?}");
     let hash = blake3::hash(&rfc(8881)).to_hex();
-    run.prints(&["./out/rfc8881.txt\n", "RFC 8881: ", "1.5 MiB in ", "/s", &format!("b3:{hash}"), "from fff-c"]);
+    run.stdout_has(&["./out/rfc8881.txt\n", "RFC 8881: ", "1.5 MiB in ", "/s", &format!("b3:{hash}"), "from fff-c"]);
     assert!(network.world.read("out/rfc8881.txt") == rfc(8881));
-    // Nothing but the document.
+    // The folder has the document only: no partial file is left.
     assert_eq!(fs::read_dir(network.world.path("out")).unwrap().count(), 1);
 }
 
@@ -31,12 +31,16 @@ fn an_rfc_is_fetched_from_a_peer_by_name_or_address() {
         let number = u32::try_from(number).unwrap();
         assert!(network.world.read(&format!("out/rfc{number}.txt")) == rfc(number));
     }
-    network.p2pctl(&["get-rfc", "48", "--from", "fff-x"]).exits(1).prints_nothing().says(&["no active peer is called fff-x"]);
-    network.p2pctl(&["get-rfc", "48", "--from", "not a name"]).exits(2).prints_nothing();
+    network
+        .p2pctl(&["get-rfc", "48", "--from", "fff-x"])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["no active peer is called fff-x"]);
+    network.p2pctl(&["get-rfc", "48", "--from", "not a name"]).exits(2).stdout_is_empty();
 }
 
 #[test]
-fn another_holder_goes_on_where_the_named_one_has_nothing() {
+fn another_holder_is_used_when_the_named_one_lacks_the_document() {
     let network = Network::start();
     let json = network.p2pctl(&["get-rfc", "2324", "--from", "fff-c,fff-a", "-o", "json"]).exits(0).json();
     assert!(network.world.read("out/rfc2324.txt") == rfc(2324));
@@ -45,21 +49,21 @@ fn another_holder_goes_on_where_the_named_one_has_nothing() {
 }
 
 #[test]
-fn what_is_there_already_is_verified_and_not_fetched_again() {
+fn a_document_already_in_the_output_folder_is_verified_and_not_fetched_again() {
     let network = Network::start();
     network.p2pctl(&["get-rfc", "48", "--out", "elsewhere"]).exits(0);
     let json = network.p2pctl(&["get-rfc", "48", "--out", "elsewhere", "-o", "json"]).exits(0).json();
     assert_eq!((json["already_there"].as_bool(), json["fetched_bytes"].as_u64()), (Some(true), Some(0)), "{json}");
-    network.p2pctl(&["get-rfc", "48", "--out", "elsewhere"]).exits(0).prints(&["were there already, verified"]);
+    network.p2pctl(&["get-rfc", "48", "--out", "elsewhere"]).exits(0).stdout_has(&["were there already, verified"]);
     assert!(network.world.read("elsewhere/rfc48.txt") == rfc(48));
 }
 
 #[test]
-fn other_content_of_the_same_name_is_replaced_only_with_force() {
+fn a_file_with_other_content_is_replaced_only_with_force() {
     let network = Network::start();
     let mine = network.world.share("out", &[]).join("rfc48.txt");
     fs::write(&mine, "mine").unwrap();
-    network.p2pctl(&["get-rfc", "48"]).exits(1).prints_nothing().says(&[
+    network.p2pctl(&["get-rfc", "48"]).exits(1).stdout_is_empty().stderr_has(&[
         "error: ",
         "rfc48.txt exists with other content",
         "hint: --force replaces it",
@@ -70,21 +74,26 @@ fn other_content_of_the_same_name_is_replaced_only_with_force() {
 }
 
 #[test]
-fn what_nobody_has_is_an_error_that_says_who_was_asked() {
+fn a_document_without_holders_is_an_error_that_names_the_peers_asked() {
     let network = Network::start();
-    network.p2pctl(&["get-rfc", "7"]).exits(1).prints_nothing().says(&["error: nobody has RFC 7", "asked", "fff-a", "fff-c"]);
-    network.p2pctl(&["get-rfc", "7", "--from", "fff-a"]).exits(1).prints_nothing().says(&["RFC 7", "fff-a"]);
+    network.p2pctl(&["get-rfc", "7"]).exits(1).stdout_is_empty().stderr_has(&[
+        "error: nobody has RFC 7",
+        "asked",
+        "fff-a",
+        "fff-c",
+    ]);
+    network.p2pctl(&["get-rfc", "7", "--from", "fff-a"]).exits(1).stdout_is_empty().stderr_has(&["RFC 7", "fff-a"]);
     assert!(!network.world.path("out/rfc7.txt").exists());
     let unknown = format!("b3:{}", "0".repeat(64));
-    network.p2pctl(&["get", &unknown]).exits(1).prints_nothing().says(&["error: nobody has b3:0000", "fff-a", "fff-c"]);
+    network.p2pctl(&["get", &unknown]).exits(1).stdout_is_empty().stderr_has(&["error: nobody has b3:0000", "fff-a", "fff-c"]);
 }
 
 #[test]
-fn a_number_is_written_with_rfc_or_without_and_one_that_is_none_is_wrong_usage() {
+fn an_rfc_number_may_have_the_prefix_rfc_and_anything_else_is_wrong_usage() {
     let network = Network::start();
-    network.p2pctl(&["get-rfc", "rfc48"]).exits(0).prints(&["./out/rfc48.txt\n"]);
+    network.p2pctl(&["get-rfc", "rfc48"]).exits(0).stdout_has(&["./out/rfc48.txt\n"]);
     for number in ["0", "-1", "4294967296", "rfc0", "rfc", ""] {
-        network.p2pctl(&["get-rfc", number]).exits(2).prints_nothing();
+        network.p2pctl(&["get-rfc", number]).exits(2).stdout_is_empty();
     }
 }
 
@@ -92,14 +101,14 @@ fn a_number_is_written_with_rfc_or_without_and_one_that_is_none_is_wrong_usage()
 fn a_document_is_fetched_by_name_and_by_hash() {
     let network = Network::start();
     let hash = blake3::hash(&rfc(48)).to_hex();
-    network.p2pctl(&["get", "RFC48.TXT", "--out", "by-name"]).exits(0).prints(&["by-name/rfc48.txt"]);
-    network.p2pctl(&["get", &format!("b3:{hash}"), "--out", "by-hash"]).exits(0).prints(&["by-hash/rfc48.txt"]);
-    // As `b3sum` prints it.
-    network.p2pctl(&["get", &hash, "--out", "by-bare-hash"]).exits(0).prints(&["by-bare-hash/rfc48.txt"]);
+    network.p2pctl(&["get", "RFC48.TXT", "--out", "by-name"]).exits(0).stdout_has(&["by-name/rfc48.txt"]);
+    network.p2pctl(&["get", &format!("b3:{hash}"), "--out", "by-hash"]).exits(0).stdout_has(&["by-hash/rfc48.txt"]);
+    // In the form that `b3sum` prints.
+    network.p2pctl(&["get", &hash, "--out", "by-bare-hash"]).exits(0).stdout_has(&["by-bare-hash/rfc48.txt"]);
     assert!(network.world.read("by-name/rfc48.txt") == rfc(48));
     assert!(network.world.read("by-hash/rfc48.txt") == rfc(48));
     for wrong in ["b3:12", "../x", "/etc/passwd", "a\\b", ""] {
-        network.p2pctl(&["get", wrong]).exits(2).prints_nothing();
+        network.p2pctl(&["get", wrong]).exits(2).stdout_is_empty();
     }
 }
 
@@ -111,7 +120,7 @@ fn a_document_in_a_folder_keeps_its_folder() {
     fs::write(deep.join("empty.bin"), []).unwrap();
     let d = network.world.peer("fff-d", &network.registry, &["--share", "share-d"]);
     ready(&d);
-    network.p2pctl(&["get", "models/v1/base.bin"]).exits(0).prints(&["./out/models/v1/base.bin"]);
+    network.p2pctl(&["get", "models/v1/base.bin"]).exits(0).stdout_has(&["./out/models/v1/base.bin"]);
     assert_eq!(network.world.read("out/models/v1/base.bin"), [7; 3000]);
     let json = network.p2pctl(&["get", "models/v1/empty.bin", "-o", "json"]).exits(0).json();
     assert_eq!(json["document"]["size"], 0, "{json}");
@@ -119,9 +128,13 @@ fn a_document_in_a_folder_keeps_its_folder() {
 }
 
 #[test]
-fn an_output_folder_that_cannot_be_is_an_error_that_names_it() {
+fn an_output_folder_that_cannot_be_created_is_named() {
     let network = Network::start();
     fs::write(network.world.path("file"), "x").unwrap();
-    network.p2pctl(&["get-rfc", "48", "--out", "file/below"]).exits(1).prints_nothing().says(&["error: cannot", "file/below"]);
+    network
+        .p2pctl(&["get-rfc", "48", "--out", "file/below"])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["error: cannot", "file/below"]);
     assert_eq!(network.world.read("file"), b"x");
 }

@@ -1,6 +1,6 @@
-//! What the world can do to a verb: nobody answers, strangers answer.
+//! Failures of verbs: no server answers, another kind of server answers, state cannot be written.
 
-use crate::support::{network::Network, process::Running, wait::PATIENCE, world::World};
+use crate::support::{network::Network, process::Running, wait::WAIT_TIMEOUT, world::World};
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Verbs that need a registry.
-const ASKING: [&[&str]; 7] = [
+const REGISTRY_VERBS: [&[&str]; 7] = [
     &["register", "--name", "op", "--endpoint", "127.0.0.1:9"],
     &["peers"],
     &["status"],
@@ -22,45 +22,45 @@ const ASKING: [&[&str]; 7] = [
 #[test]
 fn a_registry_that_is_down_is_named_with_a_hint() {
     let world = World::new();
-    for verb in ASKING {
+    for verb in REGISTRY_VERBS {
         let run = world.run("p2pctl", &[&["--registry", "http://127.0.0.1:1"], verb].concat());
         run.exits(1)
-            .prints_nothing()
-            .says(&["error: the registry at 127.0.0.1:1 does not answer", "hint: start one with `registry`"]);
+            .stdout_is_empty()
+            .stderr_has(&["error: the registry at 127.0.0.1:1 does not answer", "hint: start one with `registry`"]);
     }
 }
 
 #[test]
-fn a_registry_that_is_something_else_is_an_error() {
+fn a_web_server_in_place_of_the_registry_is_named() {
     let world = World::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
             let _read = stream.read(&mut [0; 1024]);
             let _written = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
         }
     });
     let run = world.run("p2pctl", &["--registry", &format!("http://{address}"), "peers"]);
-    run.exits(1).prints_nothing().says(&["is a web server, not a registry", "hint: "]);
+    run.exits(1).stdout_is_empty().stderr_has(&["is a web server, not a registry", "hint: "]);
 }
 
 #[test]
-fn a_server_of_another_kind_is_named() {
+fn a_peer_in_place_of_a_registry_and_a_registry_in_place_of_a_peer_are_named() {
     let network = Network::start();
     let peer = network.c.address.to_string();
-    let asked = network.world.run("p2pctl", &["--registry", &format!("http://{peer}"), "peers"]);
-    asked.exits(1).prints_nothing().says(&[&format!("error: {peer} is a peer, not a registry"), "hint: "]);
+    let run = network.world.run("p2pctl", &["--registry", &format!("http://{peer}"), "peers"]);
+    run.exits(1).stdout_is_empty().stderr_has(&[&format!("error: {peer} is a peer, not a registry"), "hint: "]);
     let registry = network.registry.address.to_string();
     for verb in [["peer-count"].as_slice(), &["broadcast", "hi"], &["ping", "fff-c"], &["chat"]] {
-        let asked = network.world.run("p2pctl", &[verb, &["--via", &registry]].concat());
-        asked.exits(1).prints_nothing().says(&[&format!("{registry} is a registry, not a peer")]);
+        let run = network.world.run("p2pctl", &[verb, &["--via", &registry]].concat());
+        run.exits(1).stdout_is_empty().stderr_has(&[&format!("{registry} is a registry, not a peer")]);
     }
     for verb in [["ping", &registry].as_slice(), &["status", &registry], &["rfc-query", &registry], &["peers", "--of", &registry]]
     {
-        network.p2pctl(verb).exits(1).prints_nothing().says(&[&format!("{registry} is a registry, not a peer")]);
+        network.p2pctl(verb).exits(1).stdout_is_empty().stderr_has(&[&format!("{registry} is a registry, not a peer")]);
     }
 }
 
@@ -68,36 +68,36 @@ fn a_server_of_another_kind_is_named() {
 fn a_host_that_does_not_exist_is_an_error() {
     let world = World::new();
     let run = world.run("p2pctl", &["--registry", "http://no-such-host.invalid:7800", "peers"]);
-    run.exits(1).prints_nothing().says(&["no-such-host.invalid:7800 does not answer"]);
+    run.exits(1).stdout_is_empty().stderr_has(&["no-such-host.invalid:7800 does not answer"]);
 }
 
 #[test]
-fn without_peers_nobody_has_anything() {
+fn get_rfc_without_registered_peers_fails_with_a_hint() {
     let world = World::new();
     let registry = world.registry(&["--state", "memory"]);
-    let run = world.p2pctl(&registry, &["get-rfc", "48"]).exits(1).prints_nothing();
-    run.says(&["error: nobody has RFC 48: no peers are registered", "hint: start one with `peerd --share DIR`"]);
-    world.p2pctl(&registry, &["peers"]).exits(0).prints(&["NAME"]);
+    let run = world.p2pctl(&registry, &["get-rfc", "48"]).exits(1).stdout_is_empty();
+    run.stderr_has(&["error: nobody has RFC 48: no peers are registered", "hint: start one with `peerd --share DIR`"]);
+    world.p2pctl(&registry, &["peers"]).exits(0).stdout_has(&["NAME"]);
 }
 
 #[test]
-fn a_holder_that_died_is_named() {
+fn a_holder_that_was_killed_is_named() {
     let network = Network::start();
     let Network { a, c, registry, world } = network;
     a.kill();
-    let run = world.p2pctl(&registry, &["get-rfc", "2324"]).exits(1).prints_nothing();
-    // Whether the other peer had learned yet who holds it or not.
-    run.says(&["error: ", "RFC 2324", "fff-a"]);
-    world.p2pctl(&registry, &["ping", "fff-a"]).exits(1).prints_nothing().says(&["fff-a", "does not answer"]);
+    let run = world.p2pctl(&registry, &["get-rfc", "2324"]).exits(1).stdout_is_empty();
+    // In either case: the other peer may or may not list it as a holder yet.
+    run.stderr_has(&["error: ", "RFC 2324", "fff-a"]);
+    world.p2pctl(&registry, &["ping", "fff-a"]).exits(1).stdout_is_empty().stderr_has(&["fff-a", "does not answer"]);
     drop(c);
 }
 
 #[test]
-fn the_state_folder_is_the_users_and_without_one_the_verb_says_so() {
+fn cookies_are_in_the_users_state_folder_or_the_given_one_and_without_either_register_fails() {
     let network = Network::start();
     let mut command = network.world.p2pctl_command(&network.registry, &["register", "--name", "op", "--endpoint", "127.0.0.1:9"]);
     command.env_remove("HOME").env_remove("XDG_STATE_HOME");
-    Running::to_its_end(command).exits(2).prints_nothing().says(&["hint: give a folder with --state"]);
+    Running::run_to_end(command).exits(2).stdout_is_empty().stderr_has(&["hint: give a folder with --state"]);
     network.p2pctl(&["register", "--name", "op", "--endpoint", "127.0.0.1:9", "--state", "mine"]).exits(0);
     assert_eq!(fs::read_dir(network.world.path("mine")).unwrap().count(), 1);
     network.p2pctl(&["keepalive", "--state", "mine"]).exits(0);
@@ -110,22 +110,22 @@ fn verbs_that_keep_no_cookie_need_no_home() {
     for verb in [["peers"].as_slice(), &["status"], &["get-rfc", "48"], &["whisper", "fff-c", "hi"]] {
         let mut command = network.world.p2pctl_command(&network.registry, verb);
         command.env_remove("HOME").env_remove("XDG_STATE_HOME");
-        Running::to_its_end(command).exits(0);
+        Running::run_to_end(command).exits(0);
     }
 }
 
 #[test]
-fn without_a_place_for_the_cookie_no_lease_is_taken() {
+fn register_takes_no_lease_if_the_cookie_cannot_be_saved() {
     let network = Network::start();
     fs::write(network.world.path("a-file"), "").unwrap();
     let register = ["register", "--name", "op", "--endpoint", "127.0.0.1:9", "--state", "a-file/below"];
-    network.p2pctl(&register).exits(1).prints_nothing().says(&["error: cannot write", "hint: ", "--state"]);
+    network.p2pctl(&register).exits(1).stdout_is_empty().stderr_has(&["error: cannot write", "hint: ", "--state"]);
     let status = crate::support::network::status(&network.registry);
     assert_eq!(status["active_peers"].as_u64(), Some(2), "{status}");
 }
 
 #[test]
-fn registrations_at_the_same_time_all_keep_a_cookie() {
+fn concurrent_registrations_leave_a_valid_cookie_file() {
     let network = Network::start();
     let names: Vec<_> = (0..8).map(|n| format!("op-{n}")).collect();
     let running: Vec<_> = names
@@ -137,5 +137,5 @@ fn registrations_at_the_same_time_all_keep_a_cookie() {
         })
         .collect();
     running.into_iter().for_each(|run| drop(run.ended().exits(0)));
-    network.p2pctl(&["keepalive"]).exits(0).prints(&["is active for"]);
+    network.p2pctl(&["keepalive"]).exits(0).stdout_has(&["is active for"]);
 }

@@ -14,9 +14,9 @@ fn every_program_has_a_version_and_help_with_examples() {
     for program in PROGRAMS {
         let version = world.run(program, &["--version"]).exits(0);
         assert_eq!(version.stdout, format!("{program} {}\n", env!("CARGO_PKG_VERSION")));
-        let help = world.run(program, &["--help"]).exits(0).prints(&["Usage: ", "Examples:", &format!("  {program} ")]);
+        let help = world.run(program, &["--help"]).exits(0).stdout_has(&["Usage: ", "Examples:", &format!("  {program} ")]);
         assert_eq!(help.stderr, "");
-        world.run(program, &["-h"]).exits(0).prints(&["Usage: "]);
+        world.run(program, &["-h"]).exits(0).stdout_has(&["Usage: "]);
     }
 }
 
@@ -24,36 +24,44 @@ fn every_program_has_a_version_and_help_with_examples() {
 fn wrong_usage_exits_with_2_and_says_what_is_right() {
     let world = World::new();
     for program in PROGRAMS {
-        let run = world.run(program, &["--no-such-flag"]).exits(2).prints_nothing();
-        run.says(&["error: unexpected argument '--no-such-flag'", "Usage: ", "--help"]);
+        let run = world.run(program, &["--no-such-flag"]).exits(2).stdout_is_empty();
+        run.stderr_has(&["error: unexpected argument '--no-such-flag'", "Usage: ", "--help"]);
     }
-    world.run("p2pctl", &["no-such-verb"]).exits(2).prints_nothing().says(&["no-such-verb"]);
-    world.run("p2pctl", &[]).exits(2).prints_nothing().says(&["Usage: "]);
-    world.run("p2pctl", &["--registry", "https://r:1", "peers"]).exits(2).prints_nothing().says(&["TLS is not supported yet"]);
-    world.run("p2pctl", &["--output", "xml", "peers"]).exits(2).prints_nothing().says(&["table", "json"]);
-    world.run("p2pctl", &["--log", "=", "peers"]).exits(2).prints_nothing().says(&["log filter"]);
+    world.run("p2pctl", &["no-such-verb"]).exits(2).stdout_is_empty().stderr_has(&["no-such-verb"]);
+    world.run("p2pctl", &[]).exits(2).stdout_is_empty().stderr_has(&["Usage: "]);
+    world
+        .run("p2pctl", &["--registry", "https://r:1", "peers"])
+        .exits(2)
+        .stdout_is_empty()
+        .stderr_has(&["TLS is not supported yet"]);
+    world.run("p2pctl", &["--output", "xml", "peers"]).exits(2).stdout_is_empty().stderr_has(&["table", "json"]);
+    world.run("p2pctl", &["--log", "=", "peers"]).exits(2).stdout_is_empty().stderr_has(&["log filter"]);
     for size in ["fast", "10x", "-1"] {
-        let run = world.run("peerd", &[&format!("--upload-limit={size}")]).exits(2).prints_nothing();
-        run.says(&[&format!("invalid value '{size}'"), "a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes"]);
+        let run = world.run("peerd", &[&format!("--upload-limit={size}")]).exits(2).stdout_is_empty();
+        run.stderr_has(&[&format!("invalid value '{size}'"), "a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes"]);
     }
     for wait in ["-1s", "soon", "0s"] {
-        world.run("p2pctl", &["peer-count", "--wait", wait]).exits(2).prints_nothing().says(&["--wait", "such as 2s"]);
+        world.run("p2pctl", &["peer-count", "--wait", wait]).exits(2).stdout_is_empty().stderr_has(&["--wait", "such as 2s"]);
     }
-    world.run("p2pctl", &["get-rfc", "rfcs"]).exits(2).prints_nothing().says(&["such as 48 or rfc48"]);
-    let run = world.run("p2pctl", &["get-rfc", "48", "--from", "http://127.0.0.1:7801/"]).exits(2).prints_nothing();
-    run.says(&["is a URL; name a peer, or its address alone: \"127.0.0.1:7801\""]);
-    world.run("p2pctl", &["get-rfc", "48", "--from", "two words"]).exits(2).prints_nothing().says(&["from: \"two words\""]);
-    world.run("peerd", &["--name", "../x"]).exits(2).prints_nothing().says(&["name"]);
-    world.run("peerd", &["--listen", "127.0.0.1:70000"]).exits(2).prints_nothing();
-    world.run("peerd", &["--advertise", "0.0.0.0:1"]).exits(2).prints_nothing().says(&["wildcard"]);
+    world.run("p2pctl", &["get-rfc", "rfcs"]).exits(2).stdout_is_empty().stderr_has(&["such as 48 or rfc48"]);
+    let run = world.run("p2pctl", &["get-rfc", "48", "--from", "http://127.0.0.1:7801/"]).exits(2).stdout_is_empty();
+    run.stderr_has(&["is a URL; name a peer, or its address alone: \"127.0.0.1:7801\""]);
+    world
+        .run("p2pctl", &["get-rfc", "48", "--from", "two words"])
+        .exits(2)
+        .stdout_is_empty()
+        .stderr_has(&["from: \"two words\""]);
+    world.run("peerd", &["--name", "../x"]).exits(2).stdout_is_empty().stderr_has(&["name"]);
+    world.run("peerd", &["--listen", "127.0.0.1:70000"]).exits(2).stdout_is_empty();
+    world.run("peerd", &["--advertise", "0.0.0.0:1"]).exits(2).stdout_is_empty().stderr_has(&["wildcard"]);
 }
 
 #[test]
-fn a_registry_without_a_home_asks_where_its_state_goes() {
+fn a_registry_without_a_home_requires_a_state_folder() {
     let world = World::new();
-    let mut homeless = world.command("registry", &["--listen", "127.0.0.1:0"]);
-    homeless.env_remove("HOME").env_remove("XDG_STATE_HOME");
-    Running::start(homeless).ended().exits(2).prints_nothing().says(&["required", "--state <DIR|memory>"]);
+    let mut command = world.command("registry", &["--listen", "127.0.0.1:0"]);
+    command.env_remove("HOME").env_remove("XDG_STATE_HOME");
+    Running::start(command).ended().exits(2).stdout_is_empty().stderr_has(&["required", "--state <DIR|memory>"]);
     assert!(!world.path("p2pdi").exists());
 }
 
@@ -77,18 +85,18 @@ fn every_flag_has_an_environment_variable() {
 /// The verbs a page of help lists.
 fn verbs(help: &Ended) -> Vec<String> {
     let lines = help.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // A verb stands two spaces in; what its description needs of further lines stands further in.
+    // A verb is indented by two spaces; the further lines of its description by more.
     let entry = |line: &str| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')).map(str::to_owned);
     let verbs = lines.filter_map(entry).map(|line| line.split_whitespace().next().unwrap().to_owned());
     verbs.filter(|verb| verb != "help").collect()
 }
 
-/// Flags whose text does not name their variable.
+/// Flags whose help text does not name their environment variable.
 fn flags_without_variable(help: &Ended) -> Vec<String> {
     let mut texts: Vec<(String, String)> = Vec::new();
     let lines = help.stdout.lines().skip_while(|line| *line != "Options:").skip(1);
     for line in lines.take_while(|line| *line != "Examples:") {
-        // Flags stand two spaces in, or six where they have no short form; their text stands further in.
+        // Flags are indented by two spaces, or by six if they have no short form; their text by more.
         if line.starts_with("  -") || line.starts_with("      --") {
             let long = line.split([' ', ',']).find_map(|word| word.strip_prefix("--"));
             texts.push((long.unwrap_or(line).to_owned(), String::new()));
@@ -105,65 +113,73 @@ fn flags_without_variable(help: &Ended) -> Vec<String> {
 }
 
 #[test]
-fn an_example_can_be_pasted_from_a_narrow_terminal() {
+fn examples_in_help_are_not_wrapped_on_a_narrow_terminal() {
     let world = World::new();
     let examples = |program: &str, columns: &str| {
         let mut command = world.command(program, &["--help"]);
         command.env("COLUMNS", columns);
-        let help = Running::to_its_end(command).exits(0).stdout;
+        let help = Running::run_to_end(command).exits(0).stdout;
         let (_, examples) = help.split_once("\nExamples:\n").unwrap();
         examples.to_owned()
     };
     for program in PROGRAMS {
-        assert_eq!(examples(program, "80"), examples(program, "1000"), "{program}: a line is broken, and a paste would be");
+        assert_eq!(
+            examples(program, "80"),
+            examples(program, "1000"),
+            "{program}: an example is wrapped, so it cannot be pasted"
+        );
     }
 }
 
 #[test]
-fn a_variable_stands_for_its_flag_and_the_flag_wins() {
+fn an_environment_variable_sets_its_flag_and_the_flag_takes_precedence() {
     let world = World::new();
     let run = |arguments: &[&str]| {
         let mut command = world.command("p2pctl", arguments);
         command.env("P2PDI_REGISTRY", "http://127.0.0.1:1").env("P2PDI_OUTPUT", "json");
-        Running::to_its_end(command)
+        Running::run_to_end(command)
     };
-    run(&["peers"]).exits(1).prints_nothing().says(&["127.0.0.1:1 does not answer"]);
-    run(&["--registry", "http://127.0.0.1:2", "peers"]).exits(1).prints_nothing().says(&["127.0.0.1:2 does not answer"]);
+    run(&["peers"]).exits(1).stdout_is_empty().stderr_has(&["127.0.0.1:1 does not answer"]);
+    run(&["--registry", "http://127.0.0.1:2", "peers"]).exits(1).stdout_is_empty().stderr_has(&["127.0.0.1:2 does not answer"]);
 }
 
 #[test]
-fn a_variable_of_a_switch_takes_what_people_write() {
+fn the_variable_of_a_switch_accepts_the_usual_spellings_of_true_and_false() {
     let world = World::new();
     for (value, code) in [("1", 1), ("true", 1), ("yes", 1), ("on", 1), ("0", 1), ("false", 1), ("no", 1), ("maybe", 2)] {
         for (variable, verb) in [("P2PDI_FORCE", "get-rfc"), ("P2PDI_QUERY_OWN", "rfc-query")] {
             let mut command = world.command("p2pctl", &["--registry", "http://127.0.0.1:1", verb, "48"]);
             command.env(variable, value);
-            Running::to_its_end(command).exits(code).prints_nothing();
+            Running::run_to_end(command).exits(code).stdout_is_empty();
         }
     }
 }
 
 #[test]
-fn completions_know_the_verbs() {
+fn completions_list_the_verbs() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = world.run("p2pctl", &["completions", shell]).exits(0);
         assert_eq!(script.stderr, "");
-        script.prints(&["p2pctl", "get-rfc", "whisper", "--registry".trim_start_matches('-')]);
+        script.stdout_has(&["p2pctl", "get-rfc", "whisper", "--registry".trim_start_matches('-')]);
     }
-    world.run("p2pctl", &["completions", "no-such-shell"]).exits(2).prints_nothing();
+    world.run("p2pctl", &["completions", "no-such-shell"]).exits(2).stdout_is_empty();
 }
 
 #[test]
-fn manual_pages_are_printed_or_written_one_a_verb() {
+fn manual_pages_are_printed_or_written_one_for_each_verb() {
     let world = World::new();
     let page = world.run("p2pctl", &["man"]).exits(0);
-    page.prints(&[".TH p2pctl 1", ".SH NAME", ".SH SYNOPSIS", "get"]);
-    let written = world.run("p2pctl", &["man", "--out", "man"]).exits(0).prints_nothing();
+    page.stdout_has(&[".TH p2pctl 1", ".SH NAME", ".SH SYNOPSIS", "get"]);
+    let written = world.run("p2pctl", &["man", "--out", "man"]).exits(0).stdout_is_empty();
     assert_eq!(written.stderr, "");
     for page in ["p2pctl.1", "p2pctl-get-rfc.1", "p2pctl-register.1", "p2pctl-up.1"] {
         assert!(fs::read_to_string(world.path("man").join(page)).unwrap().contains(".TH"), "{page}");
     }
     fs::write(world.path("file"), "").unwrap();
-    world.run("p2pctl", &["man", "--out", "file"]).exits(1).prints_nothing().says(&["error: cannot write manual pages to file"]);
+    world
+        .run("p2pctl", &["man", "--out", "file"])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["error: cannot write manual pages to file"]);
 }

@@ -1,4 +1,4 @@
-//! A fetch that is stopped half-way goes on where it stopped.
+//! Interrupted verbs: a fetch is resumed by the next run, an observer's lease ends.
 
 use crate::support::{
     network::{ready, status},
@@ -13,20 +13,20 @@ use std::fs;
 const PIECE: u64 = 256 * 1024;
 
 #[test]
-fn ctrl_c_keeps_what_is_verified_and_the_next_run_goes_on_from_there() {
+fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
     let world = World::new();
     let registry = world.registry(&[]);
     world.share("share", &[8881]);
     let slow = world.peer("slow", &registry, &["--share", "share", "--upload-limit", "512KiB"]);
     ready(&slow);
     let fetching = Running::start(world.p2pctl_command(&registry, &["get-rfc", "8881"]));
-    let partial = eventually("some pieces are there", || {
+    let partial = eventually("some pieces are written", || {
         let mut entries = fs::read_dir(world.path("out")).ok()?;
         let partial = entries.find_map(|entry| entry.ok().map(|entry| entry.path()))?;
         fs::metadata(&partial).is_ok_and(|meta| meta.len() >= 2 * PIECE).then_some(partial)
     });
     fetching.signal(Signal::INT);
-    fetching.ended().exits(130).prints_nothing().says(&["error: interrupted", "hint: ", "goes on from there"]);
+    fetching.ended().exits(130).stdout_is_empty().stderr_has(&["error: interrupted", "hint: ", "goes on from there"]);
     assert!(partial.file_name().unwrap().to_str().unwrap().starts_with(".rfc8881.txt."), "{}", partial.display());
     assert!(!world.path("out/rfc8881.txt").exists());
     assert!(fs::metadata(&partial).unwrap().len() < rfc(8881).len() as u64);

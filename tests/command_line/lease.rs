@@ -18,7 +18,7 @@ fn cookie(world: &World) -> String {
 }
 
 #[test]
-fn a_cookie_is_kept_for_its_user_only_and_shown_nowhere() {
+fn the_cookie_file_is_private_and_the_cookie_is_never_printed() {
     let network = Network::start();
     for (output, log) in [("table", "off"), ("json", "trace")] {
         let registered =
@@ -33,12 +33,12 @@ fn a_cookie_is_kept_for_its_user_only_and_shown_nowhere() {
         assert!(!listed.stdout.contains(&cookie) && !listed.stderr.contains(&cookie), "{listed:#?}");
     }
     let cookie = cookie(&network.world);
-    let registry = network.registry.process.said();
+    let registry = network.registry.process.stderr();
     assert!(!registry.contains(&cookie), "{registry}");
 }
 
 #[test]
-fn registering_again_keeps_record_and_cookie_and_counts_up() {
+fn registering_again_keeps_the_record_and_the_cookie_and_increments_the_count() {
     let network = Network::start();
     let register = |endpoint: &str| {
         network
@@ -63,7 +63,7 @@ fn registering_again_keeps_record_and_cookie_and_counts_up() {
     network
         .p2pctl(&["register", "--name", "op", "--endpoint", "127.0.0.1:10"])
         .exits(0)
-        .prints(&["registered op at 127.0.0.1:10", "registration 3"]);
+        .stdout_has(&["registered op at 127.0.0.1:10", "registration 3"]);
 }
 
 #[test]
@@ -76,23 +76,23 @@ fn a_registered_name_is_listed_until_it_leaves() {
         listed["peers"].as_array().unwrap().iter().map(|peer| peer["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(), ["fff-a", "fff-c", "op"]);
-    network.p2pctl(&["keepalive"]).exits(0).prints(&["op is active for 30s"]);
+    network.p2pctl(&["keepalive"]).exits(0).stdout_has(&["op is active for 30s"]);
     let alive = network.p2pctl(&["keepalive", "-o", "json"]).exits(0).json();
     assert_eq!((alive["peer"]["name"].as_str(), alive["ttl"].as_str()), (Some("op"), Some("30s")), "{alive}");
-    network.p2pctl(&["leave"]).exits(0).prints(&["op left"]);
+    network.p2pctl(&["leave"]).exits(0).stdout_has(&["op left"]);
     assert_eq!(names(), ["fff-a", "fff-c"]);
     assert_eq!(cookie_file(&network.world), None);
     for verb in ["keepalive", "leave"] {
         network
             .p2pctl(&[verb])
             .exits(1)
-            .prints_nothing()
-            .says(&["error: not registered with", "hint: run `p2pctl register` first"]);
+            .stdout_is_empty()
+            .stderr_has(&["error: not registered with", "hint: run `p2pctl register` first"]);
     }
 }
 
 #[test]
-fn a_verb_without_registration_leaves_no_trace() {
+fn a_verb_without_registration_leaves_no_observer_behind() {
     let network = Network::start();
     network.p2pctl(&["peers"]).exits(0);
     network.p2pctl(&["get-rfc", "48"]).exits(0);
@@ -107,23 +107,27 @@ fn a_name_that_is_active_elsewhere_is_refused_with_the_time_to_wait() {
     network
         .p2pctl(&["register", "--name", "FFF-A", "--endpoint", "127.0.0.1:9"])
         .exits(1)
-        .prints_nothing()
-        .says(&["fff-a", "hint: choose another name with --name"]);
+        .stdout_is_empty()
+        .stderr_has(&["fff-a", "hint: choose another name with --name"]);
     assert_eq!(cookie_file(&network.world), None);
 }
 
 #[test]
-fn a_cookie_that_the_registry_forgot_says_how_to_go_on() {
+fn a_cookie_unknown_to_the_registry_is_an_error_with_a_hint() {
     let network = Network::start();
     network.p2pctl(&["register", "--name", "op", "--endpoint", "127.0.0.1:9"]).exits(0);
     let file = cookie_file(&network.world).unwrap();
     fs::write(&file, "op\n00000000000000000000000000000000\n").unwrap();
-    network.p2pctl(&["keepalive"]).exits(1).prints_nothing().says(&["hint: p2pctl register takes the name again"]);
-    network.p2pctl(&["leave"]).exits(1).prints_nothing().says(&["error: op has no lease to end", "hint: the saved cookie"]);
+    network.p2pctl(&["keepalive"]).exits(1).stdout_is_empty().stderr_has(&["hint: p2pctl register takes the name again"]);
+    network
+        .p2pctl(&["leave"])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["error: op has no lease to end", "hint: the saved cookie"]);
     assert_eq!(cookie_file(&network.world), None);
     fs::write(&file, "op\n00000000000000000000000000000000\n").unwrap();
-    // A verb that only asks gets its answer all the same.
-    network.p2pctl(&["peers"]).exits(0).prints(&["fff-a", "fff-c"]);
+    // A verb that only queries registers as an observer and succeeds.
+    network.p2pctl(&["peers"]).exits(0).stdout_has(&["fff-a", "fff-c"]);
     fs::write(&file, "nonsense").unwrap();
-    network.p2pctl(&["keepalive"]).exits(1).says(&["is damaged", "hint: delete it"]);
+    network.p2pctl(&["keepalive"]).exits(1).stderr_has(&["is damaged", "hint: delete it"]);
 }

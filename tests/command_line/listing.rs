@@ -41,12 +41,12 @@ fn peers_are_filtered_by_name_pattern_and_label() {
     assert_eq!(names(&listed(&["--name", "nobody"])), Vec::<&str>::new());
     assert_eq!(names(&listed(&["--label", "zone=east"])), ["fff-c"]);
     assert_eq!(names(&listed(&["--label", "zone=east", "--name", "*a"])), Vec::<&str>::new());
-    network.p2pctl(&["peers", "--name", "not a name"]).exits(2).prints_nothing().says(&["error: ", "name"]);
-    network.p2pctl(&["peers", "--label", "zone"]).exits(2).prints_nothing().says(&["KEY=VALUE"]);
+    network.p2pctl(&["peers", "--name", "not a name"]).exits(2).stdout_is_empty().stderr_has(&["error: ", "name"]);
+    network.p2pctl(&["peers", "--label", "zone"]).exits(2).stdout_is_empty().stderr_has(&["KEY=VALUE"]);
 }
 
 #[test]
-fn a_sample_has_as_many_as_wanted() {
+fn a_sample_has_the_requested_size() {
     let network = Network::start();
     let listed = network.p2pctl(&["peers", "--sample", "1", "-o", "json"]).exits(0).json();
     assert_eq!(names(&listed).len(), 1, "{listed}");
@@ -56,7 +56,7 @@ fn a_sample_has_as_many_as_wanted() {
 }
 
 #[test]
-fn since_a_revision_only_what_changed_is_listed() {
+fn only_changes_after_the_given_revision_are_listed() {
     let network = Network::start();
     let listed = |arguments: &[&str]| network.p2pctl(&[&["peers", "-o", "json"], arguments].concat()).exits(0).json();
     let revision = listed(&[])["revision"].to_string();
@@ -71,10 +71,10 @@ fn since_a_revision_only_what_changed_is_listed() {
     late.ended().exits(0);
     let left = listed(&["--since-revision", &revision]);
     assert_eq!((names(&left), left["gone"][0]["name"].as_str()), (vec![], Some("late")), "{left}");
-    network.p2pctl(&["peers", "--since-revision", &revision]).exits(0).prints(&["late is gone"]);
-    // A revision that this registry never had.
+    network.p2pctl(&["peers", "--since-revision", &revision]).exits(0).stdout_has(&["late is gone"]);
+    // A revision that this registry has not reached.
     let over = network.p2pctl(&["peers", "--since-revision", "18446744073709551615"]).exits(0);
-    over.prints(&["fff-a", "fff-c"]).says(&["note: ", "the whole list"]);
+    over.stdout_has(&["fff-a", "fff-c"]).stderr_has(&["note: ", "the whole list"]);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn documents_are_listed_with_their_holders_and_titles() {
     let network = Network::start();
     let table = network.p2pctl(&["rfc-query", "fff-c", "--own"]).exits(0);
     assert_eq!(table.stdout.lines().count(), 4, "{table:#?}");
-    table.prints(&["RFC", "TITLE", "rfc48.txt", "A Possible Protocol Plateau", "rfc8881.txt", "1.5 MiB", "fff-c"]);
+    table.stdout_has(&["RFC", "TITLE", "rfc48.txt", "A Possible Protocol Plateau", "rfc8881.txt", "1.5 MiB", "fff-c"]);
     let query = |arguments: &[&str]| -> Vec<String> {
         let run = network.p2pctl(&[&["rfc-query", "fff-c", "--own", "-o", "json"], arguments].concat()).exits(0);
         run.json_lines().iter().map(|holding| holding["document"]["name"].as_str().unwrap().to_owned()).collect()
@@ -91,32 +91,36 @@ fn documents_are_listed_with_their_holders_and_titles() {
     assert_eq!(query(&["--title", "PROTOCOL plateau"]), ["rfc48.txt"]);
     assert_eq!(query(&["--name", "RFC49.txt"]), ["rfc49.txt"]);
     assert_eq!(query(&["--limit", "1"]).len(), 1);
-    network.p2pctl(&["rfc-query", "fff-c", "--number", "7", "-o", "json"]).exits(1).prints_nothing();
+    network.p2pctl(&["rfc-query", "fff-c", "--number", "7", "-o", "json"]).exits(1).stdout_is_empty();
     let hash = blake3::hash(&crate::support::world::rfc(48)).to_hex();
     assert_eq!(query(&["--hash", &format!("b3:{hash}")]), ["rfc48.txt"]);
     assert_eq!(query(&["--hash", &hash]), ["rfc48.txt"]);
-    network.p2pctl(&["rfc-query", "fff-c", "--number", "7"]).exits(1).prints_nothing().says(&["fff-c", "no such document"]);
-    network.p2pctl(&["rfc-query", "fff-c", "--number", "0"]).exits(2).prints_nothing();
-    network.p2pctl(&["rfc-query", "fff-c", "--hash", "b3:12"]).exits(2).prints_nothing();
-    network.p2pctl(&["rfc-query", "fff-x"]).exits(1).prints_nothing().says(&["no active peer is called fff-x", "hint: "]);
+    network
+        .p2pctl(&["rfc-query", "fff-c", "--number", "7"])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["fff-c", "no such document"]);
+    network.p2pctl(&["rfc-query", "fff-c", "--number", "0"]).exits(2).stdout_is_empty();
+    network.p2pctl(&["rfc-query", "fff-c", "--hash", "b3:12"]).exits(2).stdout_is_empty();
+    network.p2pctl(&["rfc-query", "fff-x"]).exits(1).stdout_is_empty().stderr_has(&["no active peer is called fff-x", "hint: "]);
 }
 
 #[test]
-fn a_peer_is_named_by_its_address_without_a_registry() {
+fn a_peer_given_by_address_needs_no_registry() {
     let network = Network::start();
-    let (address, nobody) = (network.c.address.to_string(), "http://127.0.0.1:1");
-    let without = |arguments: &[&str]| network.world.run("p2pctl", &[&["--registry", nobody], arguments].concat());
-    without(&["rfc-query", &address, "--number", "48"]).exits(0).prints(&["rfc48.txt"]);
-    without(&["ping", &address]).exits(0).prints(&["fff-c"]);
-    without(&["status", &address]).exits(0).prints(&["fff-c"]);
-    without(&["get-rfc", "48", "--from", &address]).exits(0).prints(&["rfc48.txt"]);
+    let (address, unreachable) = (network.c.address.to_string(), "http://127.0.0.1:1");
+    let without = |arguments: &[&str]| network.world.run("p2pctl", &[&["--registry", unreachable], arguments].concat());
+    without(&["rfc-query", &address, "--number", "48"]).exits(0).stdout_has(&["rfc48.txt"]);
+    without(&["ping", &address]).exits(0).stdout_has(&["fff-c"]);
+    without(&["status", &address]).exits(0).stdout_has(&["fff-c"]);
+    without(&["get-rfc", "48", "--from", &address]).exits(0).stdout_has(&["rfc48.txt"]);
 }
 
 #[test]
-fn status_tells_how_the_registry_and_how_a_peer_is_doing() {
+fn status_shows_the_state_of_the_registry_and_of_a_peer() {
     let network = Network::start();
     let registry = network.registry.address.to_string();
-    network.p2pctl(&["status"]).exits(0).prints(&[&registry, "2 active peers", "leases of 30s", "not registered here"]);
+    network.p2pctl(&["status"]).exits(0).stdout_has(&[&registry, "2 active peers", "leases of 30s", "not registered here"]);
     let json = network.p2pctl(&["status", "-o", "json"]).exits(0).json();
     assert_eq!(json["registry"], network.registry.url(), "{json}");
     assert_eq!(
@@ -124,7 +128,7 @@ fn status_tells_how_the_registry_and_how_a_peer_is_doing() {
         (Some(2), Some("30s"), true),
         "{json}"
     );
-    network.p2pctl(&["status", "FFF-C"]).exits(0).prints(&["fff-c at", "registered as fff-c", "3 documents"]);
+    network.p2pctl(&["status", "FFF-C"]).exits(0).stdout_has(&["fff-c at", "registered as fff-c", "3 documents"]);
     let json = network.p2pctl(&["status", "fff-c", "-o", "json"]).exits(0).json();
     assert_eq!(json["name"], "fff-c");
     assert_eq!(json["registry"]["state"], "SESSION_STATE_REGISTERED", "{json}");

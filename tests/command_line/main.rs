@@ -1,4 +1,4 @@
-//! Every verb of the real `p2pctl`, beside real registries and peers: what it prints, where, and how it exits.
+//! Every verb of the real `p2pctl`, with real registries and peers: output, output stream and exit code.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 

@@ -1,4 +1,4 @@
-//! The three peers of the first small project, as programs: C knows A and B; and what is asked of a mesh through one of them.
+//! Three peers without a registry, as programs; C has A and B as bootnodes. Verbs that use the mesh through one peer.
 
 use crate::support::{
     http,
@@ -9,7 +9,7 @@ use crate::support::{
 use rustix::process::Signal;
 
 struct Three {
-    // Dropped first, before the folder they use.
+    // The peers are dropped before the folder they use.
     a: Server,
     b: Server,
     c: Server,
@@ -43,24 +43,24 @@ impl Three {
 }
 
 #[test]
-fn everybody_whispers_to_everybody_with_curl_and_with_p2pctl() {
+fn every_peer_reaches_every_other_with_curl_and_with_p2pctl() {
     let three = Three::start();
     let Three { a, b, c, .. } = &three;
     for (from, to, receiver) in [(c, "A", a), (c, "B", b), (b, "C", c), (a, "C", c), (a, "B", b)] {
-        let (code, said) =
+        let (code, body) =
             get(from, &format!("/whisper?name={}&message=by-curl-from-{}", to.to_lowercase(), from.address.port()));
-        assert_eq!(code, 200, "{said}");
-        assert!(said.starts_with(&format!("delivered by {to}")), "{said}");
+        assert_eq!(code, 200, "{body}");
+        assert!(body.starts_with(&format!("delivered by {to}")), "{body}");
         three
             .via(&from.address.to_string(), &["whisper", to, "by p2pctl"])
             .exits(0)
-            .prints(&[&format!("delivered by {to} after ")]);
+            .stdout_has(&[&format!("delivered by {to} after ")]);
         let page = get(receiver, "/").1;
         assert!(page.contains(&format!("by-curl-from-{}", from.address.port())) && page.contains("by p2pctl"), "{page}");
     }
     let refused = "request cannot be fulfilled: no route to foo";
     assert_eq!(get(c, "/whisper?name=foo&message=hello"), (404, format!("{refused}\n")));
-    three.via(&a.address.to_string(), &["whisper", "foo", "hello"]).exits(1).prints_nothing().says(&[refused]);
+    three.via(&a.address.to_string(), &["whisper", "foo", "hello"]).exits(1).stdout_is_empty().stderr_has(&[refused]);
     for peer in [a, b, c] {
         peer.signal(Signal::INT);
     }
@@ -72,20 +72,20 @@ fn everybody_whispers_to_everybody_with_curl_and_with_p2pctl() {
 }
 
 #[test]
-fn a_mesh_is_asked_through_one_of_its_peers() {
+fn broadcast_listen_peer_count_and_graph_work_through_one_peer() {
     let three = Three::start();
     let (a, c) = (three.a.address.to_string(), three.c.address.to_string());
     let mut listening = Running::start(three.world.command("p2pctl", &["listen", "--via", &a, "-o", "json"]));
-    until("it listens", || listening.said().contains("listening to"));
+    until("the listener is subscribed", || listening.stderr().contains("listening to"));
 
-    let told = three.via(&c, &["broadcast", "hello all", "-o", "json"]).exits(0).json();
-    assert_eq!((told["known"].as_u64(), told["acknowledged"].as_u64()), (Some(2), Some(2)), "{told}");
-    assert_eq!(told["missing"], serde_json::json!([]));
-    three.via(&c, &["broadcast", "once more"]).exits(0).prints(&["2 of 2 known peers have it"]);
-    three.via(&c, &["peer-count"]).exits(0).prints(&["2\n"]);
-    let heard = eventually("both are heard", || {
-        assert!(listening.is_running(), "{}", listening.said());
-        Some(listening.printed()).filter(|printed| printed.lines().count() >= 2)
+    let answer = three.via(&c, &["broadcast", "hello all", "-o", "json"]).exits(0).json();
+    assert_eq!((answer["known"].as_u64(), answer["acknowledged"].as_u64()), (Some(2), Some(2)), "{answer}");
+    assert_eq!(answer["missing"], serde_json::json!([]));
+    three.via(&c, &["broadcast", "once more"]).exits(0).stdout_has(&["2 of 2 known peers have it"]);
+    three.via(&c, &["peer-count"]).exits(0).stdout_has(&["2\n"]);
+    let heard = eventually("both broadcasts arrive", || {
+        assert!(listening.is_running(), "{}", listening.stderr());
+        Some(listening.stdout()).filter(|printed| printed.lines().count() >= 2)
     });
     let first: serde_json::Value = serde_json::from_str(heard.lines().next().unwrap()).unwrap();
     assert_eq!(
@@ -95,11 +95,11 @@ fn a_mesh_is_asked_through_one_of_its_peers() {
     listening.signal(Signal::INT);
     assert_eq!(listening.ended().exits(0).stdout.lines().count(), 2);
 
-    three.world.run("p2pctl", &["peers", "--of", &c]).exits(0).prints(&["NAME", "A", "B", "it dialled"]);
-    three.via(&a, &["graph"]).exits(0).prints(&["3 peers", "C at "]);
-    three.via(&a, &["graph", "--format", "dot"]).exits(0).prints(&["graph p2pdi {", " -- "]);
-    three.via(&a, &["graph", "--format", "mermaid"]).exits(0).prints(&["graph LR", " --- "]);
-    three.via(&a, &["graph", "--format", "svg"]).exits(0).prints(&["<svg ", "<circle", "</svg>"]);
+    three.world.run("p2pctl", &["peers", "--of", &c]).exits(0).stdout_has(&["NAME", "A", "B", "it dialled"]);
+    three.via(&a, &["graph"]).exits(0).stdout_has(&["3 peers", "C at "]);
+    three.via(&a, &["graph", "--format", "dot"]).exits(0).stdout_has(&["graph p2pdi {", " -- "]);
+    three.via(&a, &["graph", "--format", "mermaid"]).exits(0).stdout_has(&["graph LR", " --- "]);
+    three.via(&a, &["graph", "--format", "svg"]).exits(0).stdout_has(&["<svg ", "<circle", "</svg>"]);
     let graph = three.via(&a, &["graph", "-o", "json"]).exits(0).json();
     assert_eq!(graph["peers"].as_array().unwrap().len(), 3, "{graph}");
 }
@@ -114,55 +114,58 @@ fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them(
     until("they are linked", || get(&b, "/").1.contains("to A at "));
     until("the share is read", || get(&a, "/readyz").0 == 200);
     let via_b = |arguments: &[&str]| world.run("p2pctl", &[arguments, &["--via", &at_b]].concat());
-    via_b(&["ping", "A"]).exits(0).prints(&[&format!("A at {at_a} answered")]);
-    via_b(&["status", "A"]).exits(0).prints(&["mesh       1 neighbour, 1 link, 0 others"]);
-    via_b(&["rfc-query", "A", "--number", "48"]).exits(0).prints(&["rfc48"]);
-    via_b(&["peers"]).exits(0).prints(&["A", &at_a]);
-    via_b(&["peers", "--of", "A"]).exits(0).prints(&["B", &at_b]);
-    via_b(&["get-rfc", "48"]).exits(0).prints(&["rfc48", "from A"]);
-    via_b(&["get-rfc", "1", "--from", "A", "--out", "from"]).exits(0).prints(&["from/rfc1.txt", "from A"]);
-    via_b(&["ping", "foo"]).exits(1).prints_nothing().says(&["no route to foo"]);
-    via_b(&["get-rfc", "99999"]).exits(1).prints_nothing().says(&["nobody has RFC 99999", "asked B, A"]);
+    via_b(&["ping", "A"]).exits(0).stdout_has(&[&format!("A at {at_a} answered")]);
+    via_b(&["status", "A"]).exits(0).stdout_has(&["mesh       1 neighbour, 1 link, 0 others"]);
+    via_b(&["rfc-query", "A", "--number", "48"]).exits(0).stdout_has(&["rfc48"]);
+    via_b(&["peers"]).exits(0).stdout_has(&["A", &at_a]);
+    via_b(&["peers", "--of", "A"]).exits(0).stdout_has(&["B", &at_b]);
+    via_b(&["get-rfc", "48"]).exits(0).stdout_has(&["rfc48", "from A"]);
+    via_b(&["get-rfc", "1", "--from", "A", "--out", "from"]).exits(0).stdout_has(&["from/rfc1.txt", "from A"]);
+    via_b(&["ping", "foo"]).exits(1).stdout_is_empty().stderr_has(&["no route to foo"]);
+    via_b(&["get-rfc", "99999"]).exits(1).stdout_is_empty().stderr_has(&["nobody has RFC 99999", "asked B, A"]);
     let missing = world.run("p2pctl", &["--registry", "http://127.0.0.1:1", "ping", "A"]).exits(1);
-    missing.says(&["the registry at 127.0.0.1:1 does not answer", "ask a peer: --via HOST:PORT"]);
-    assert!(get(&b, "/").1.contains("peers      1 known\n"), "known from the mesh: {}", get(&b, "/").1);
-    until("what A shares is known to B", || get(&b, "/").1.contains("14 documents from other peers"));
+    missing.stderr_has(&["the registry at 127.0.0.1:1 does not answer", "ask a peer: --via HOST:PORT"]);
+    assert!(get(&b, "/").1.contains("peers      1 known\n"), "B does not know A from the mesh: {}", get(&b, "/").1);
+    until("B has A's documents in its index", || get(&b, "/").1.contains("14 documents from other peers"));
 }
 
 #[test]
-fn a_peer_joins_when_told_to() {
+fn join_links_a_peer_to_another() {
     let world = World::new();
     let (a, b) = (peer(&world, "A", &[]), peer(&world, "B", &[]));
     let (at_a, at_b) = (a.address.to_string(), b.address.to_string());
-    world.run("p2pctl", &["peer-count", "--via", &at_a, "--wait", "100ms"]).exits(0).prints(&["0\n"]);
-    world.run("p2pctl", &["join", &at_b, "--via", &at_a]).exits(0).prints(&[&format!("linked to B at {at_b}")]);
-    until("both know", || get(&b, "/").1.contains("from A at "));
-    // As --bootnodes has it, a linked one and one of another name included.
+    world.run("p2pctl", &["peer-count", "--via", &at_a, "--wait", "100ms"]).exits(0).stdout_has(&["0\n"]);
+    world.run("p2pctl", &["join", &at_b, "--via", &at_a]).exits(0).stdout_has(&[&format!("linked to B at {at_b}")]);
+    until("B lists the link", || get(&b, "/").1.contains("from A at "));
+    // The forms of --bootnodes, also for a linked peer and for one that has another name.
     let already = format!("is already linked to B at {at_b}\n");
     for written in [format!("b:{}", b.address.port()), format!("B@{at_b}")] {
-        let ended = world.run("p2pctl", &["join", &written, "--via", &at_a]).exits(0).prints(&[&already]);
+        let ended = world.run("p2pctl", &["join", &written, "--via", &at_a]).exits(0).stdout_has(&[&already]);
         assert_eq!(ended.stderr, "");
     }
-    let renamed = world.run("p2pctl", &["join", &format!("foo@{at_b}"), "--via", &at_a]).exits(0).prints(&[&already]);
-    renamed.says(&["goes by another name than foo: B"]);
+    let renamed = world.run("p2pctl", &["join", &format!("foo@{at_b}"), "--via", &at_a]).exits(0).stdout_has(&[&already]);
+    renamed.stderr_has(&["goes by another name than foo: B"]);
     for wrong in ["E:port", "E", "http://127.0.0.1:1"] {
-        let ended = world.run("p2pctl", &["join", wrong, "--via", &at_a]).exits(2).prints_nothing();
-        ended.says(&[&format!("invalid value '{wrong}'"), "peer: "]);
+        let ended = world.run("p2pctl", &["join", wrong, "--via", &at_a]).exits(2).stdout_is_empty();
+        ended.stderr_has(&[&format!("invalid value '{wrong}'"), "peer: "]);
     }
-    let refused = world.run("p2pctl", &["join", "127.0.0.1:1", "--via", &at_a]).exits(1).prints_nothing();
-    refused.says(&["cannot join 127.0.0.1:1"]);
-    world.run("p2pctl", &["broadcast", "hello", "--via", "127.0.0.1:1"]).exits(1).says(&["127.0.0.1:1 does not answer", "--via"]);
+    let refused = world.run("p2pctl", &["join", "127.0.0.1:1", "--via", &at_a]).exits(1).stdout_is_empty();
+    refused.stderr_has(&["cannot join 127.0.0.1:1"]);
+    world
+        .run("p2pctl", &["broadcast", "hello", "--via", "127.0.0.1:1"])
+        .exits(1)
+        .stderr_has(&["127.0.0.1:1 does not answer", "--via"]);
     world.run("p2pctl", &["peer-count", "--wait", "0s"]).exits(2);
     for verb in [["peer-count"].as_slice(), &["broadcast", "hello"]] {
-        let ended = world.run("p2pctl", &[verb, &["--wait", "61s", "--via", &at_a]].concat()).exits(2).prints_nothing();
-        ended.says(&["invalid value '61s' for '--wait", "at most 60 s"]);
+        let ended = world.run("p2pctl", &[verb, &["--wait", "61s", "--via", &at_a]].concat()).exits(2).stdout_is_empty();
+        ended.stderr_has(&["invalid value '61s' for '--wait", "at most 60 s"]);
     }
 }
 
 #[test]
-fn wrong_bootnodes_are_wrong_usage() {
+fn invalid_bootnodes_are_wrong_usage() {
     let world = World::new();
-    world.run("peerd", &["--bootnodes", "A"]).exits(2).prints_nothing().says(&["NAME:PORT, NAME@HOST:PORT or HOST:PORT"]);
-    let ended = world.run("peerd", &["--bootnodes", "A:1,E:port"]).exits(2).prints_nothing();
-    ended.says(&["\"E:port\" has no valid port (1 to 65535"]);
+    world.run("peerd", &["--bootnodes", "A"]).exits(2).stdout_is_empty().stderr_has(&["NAME:PORT, NAME@HOST:PORT or HOST:PORT"]);
+    let ended = world.run("peerd", &["--bootnodes", "A:1,E:port"]).exits(2).stdout_is_empty();
+    ended.stderr_has(&["\"E:port\" has no valid port (1 to 65535"]);
 }

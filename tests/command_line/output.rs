@@ -1,9 +1,9 @@
-//! What is printed is data: its form, and what happens when nobody reads it.
+//! The form of results and errors, and failures of standard output.
 
-use crate::support::{network::Network, process::with_a_reader_of_one_line};
+use crate::support::{network::Network, process::run_reading_one_line};
 use serde_json::Value;
 
-/// Every verb that answers with JSON, beside a network.
+/// Every verb that prints JSON and needs a network.
 const VERBS: [&[&str]; 14] = [
     &["register", "--name", "op", "--endpoint", "127.0.0.1:9"],
     &["keepalive"],
@@ -22,7 +22,7 @@ const VERBS: [&[&str]; 14] = [
 ];
 
 #[test]
-fn json_is_all_there_is_on_standard_output() {
+fn with_json_output_standard_output_is_only_json() {
     let network = Network::start();
     for verb in VERBS {
         let run = network.p2pctl(&[verb, &["--output", "json"]].concat()).exits(0);
@@ -45,7 +45,7 @@ fn check(value: &Value, verb: &[&str]) {
             for (name, value) in fields {
                 assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{verb:?}: {name}");
                 let text = value.as_str();
-                let right = match name.as_str() {
+                let is_valid = match name.as_str() {
                     "blake3" => text.is_some_and(|text| is_hex(text, 64)),
                     "id" | "peer_id" => text.is_some_and(|text| is_hex(text, 32)),
                     "ttl" | "keep_alive_interval" | "lease_remaining" | "round_trip" | "elapsed" | "age" => {
@@ -56,7 +56,7 @@ fn check(value: &Value, verb: &[&str]) {
                     name if name.ends_with("_bytes") || name == "size" || name == "revision" => value.is_u64(),
                     _ => true,
                 };
-                assert!(right, "{verb:?}: {name}: {value}");
+                assert!(is_valid, "{verb:?}: {name}: {value}");
                 check(value, verb);
             }
         }
@@ -84,7 +84,7 @@ fn is_time(text: &str) -> bool {
 #[test]
 fn an_error_is_lines_or_one_json_object_and_never_on_standard_output() {
     let network = Network::start();
-    let run = network.p2pctl(&["get-rfc", "7"]).exits(1).prints_nothing();
+    let run = network.p2pctl(&["get-rfc", "7"]).exits(1).stdout_is_empty();
     assert!(run.stderr.starts_with("error: nobody has RFC 7"), "{run:#?}");
     assert!(run.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{run:#?}");
     for (verb, reason, code) in [
@@ -93,7 +93,7 @@ fn an_error_is_lines_or_one_json_object_and_never_on_standard_output() {
         (&["register", "--name", "fff-a", "--endpoint", "127.0.0.1:9"], "NAME_TAKEN", 1),
         (&["broadcast", "hi", "--via", "127.0.0.1:1"], "NOT_ANSWERED", 1),
     ] {
-        let run = network.p2pctl(&[verb, &["-o", "json"]].concat()).exits(code).prints_nothing();
+        let run = network.p2pctl(&[verb, &["-o", "json"]].concat()).exits(code).stdout_is_empty();
         let error: Value = serde_json::from_str(&run.stderr).unwrap_or_else(|error| panic!("{verb:?}: {error}: {run:#?}"));
         let error = &error["error"];
         assert_eq!(error["reason"], reason, "{verb:?}: {error}");
@@ -102,14 +102,14 @@ fn an_error_is_lines_or_one_json_object_and_never_on_standard_output() {
 }
 
 #[test]
-fn a_full_standard_output_is_named() {
+fn a_failed_write_to_standard_output_is_an_error() {
     let network = Network::start();
     let mut command = network.world.p2pctl_command(&network.registry, &["peers"]);
     command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
     let done = command.output().unwrap();
     assert_eq!(done.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(said.starts_with("error: cannot write to standard output: "), "{said}");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(stderr.starts_with("error: cannot write to standard output: "), "{stderr}");
 }
 
 #[test]
@@ -122,12 +122,12 @@ fn a_whispers_round_trip_is_measured_by_the_caller() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_on_standard_output_is_no_error() {
     let network = Network::start();
     for arguments in
         [["rfc-query", "fff-c"].as_slice(), &["peers"], &["completions", "bash"], &["man"], &["get-rfc", "48"], &["--help"]]
     {
-        let run = with_a_reader_of_one_line(network.world.p2pctl_command(&network.registry, arguments)).exits(0);
+        let run = run_reading_one_line(network.world.p2pctl_command(&network.registry, arguments)).exits(0);
         assert_eq!(run.stderr, "", "{arguments:?}");
         assert_eq!(run.stdout.lines().count(), 1, "{arguments:?}");
     }

@@ -1,18 +1,18 @@
-//! up and demo, bench: whole networks in one process.
+//! up and demo: networks in one process.
 
 use crate::support::{process::Running, wait::eventually, world::World};
 use rustix::process::Signal;
 use std::{fs, net::TcpStream};
 
 #[test]
-fn up_stays_until_ctrl_c() {
+fn up_runs_until_ctrl_c_or_sigterm() {
     let world = World::new();
     for signal in [Signal::INT, Signal::TERM] {
         let mut up =
             Running::start(world.command("p2pctl", &["up", "--peers", "2", "--port", "0", "-o", "json", "--log", "info"]));
         let line = eventually("it is up", || {
-            assert!(up.is_running(), "{}", up.said());
-            Some(up.printed()).filter(|printed| printed.contains('\n'))
+            assert!(up.is_running(), "{}", up.stderr());
+            Some(up.stdout()).filter(|printed| printed.contains('\n'))
         });
         let json: serde_json::Value = serde_json::from_str(&line).unwrap();
         let registry = json["registry"].as_str().unwrap();
@@ -21,49 +21,53 @@ fn up_stays_until_ctrl_c() {
         assert!(peers.iter().all(|peer| peer["documents"].as_u64() > Some(0)), "{json}");
         world.run("p2pctl", &["--registry", registry, "get-rfc", "48", "--force"]).exits(0);
         let listed = world.run("p2pctl", &["--registry", registry, "peers"]).exits(0);
-        listed.prints(&["peer-1", "peer-2"]);
+        listed.stdout_has(&["peer-1", "peer-2"]);
         up.signal(signal);
         let ended = up.ended().exits(0);
         assert_eq!(ended.stdout.lines().count(), 1, "{ended:#?}");
         assert_eq!(ended.stderr.matches("left the registry").count(), 2, "{ended:#?}");
         assert!(!ended.stderr.contains("WARN"), "{ended:#?}");
         let refused = TcpStream::connect(registry.strip_prefix("http://").unwrap());
-        assert!(refused.is_err(), "the registry is still there");
+        assert!(refused.is_err(), "the registry still listens");
     }
 }
 
 #[test]
-fn up_shares_a_folder_of_the_users() {
+fn up_shares_the_given_folder() {
     let world = World::new();
     world.share("mine", &[10]);
     let mut up = Running::start(world.command("p2pctl", &["up", "--peers", "1", "--port", "0", "--share", "mine"]));
     let printed = eventually("it is up", || {
-        assert!(up.is_running(), "{}", up.said());
-        Some(up.printed()).filter(|printed| printed.contains("1 document"))
+        assert!(up.is_running(), "{}", up.stderr());
+        Some(up.stdout()).filter(|printed| printed.contains("1 document"))
     });
     assert!(printed.starts_with("registry  http://127.0.0.1:"), "{printed}");
     up.signal(Signal::INT);
-    up.ended().exits(0).says(&["p2pctl --registry http://127.0.0.1:", "Ctrl-C stops it"]);
-    world.run("p2pctl", &["up", "--port", "0", "--share", "missing"]).exits(2).prints_nothing().says(&["missing", "hint: "]);
+    up.ended().exits(0).stderr_has(&["p2pctl --registry http://127.0.0.1:", "Ctrl-C stops it"]);
+    world
+        .run("p2pctl", &["up", "--port", "0", "--share", "missing"])
+        .exits(2)
+        .stdout_is_empty()
+        .stderr_has(&["missing", "hint: "]);
 }
 
 #[test]
-fn up_on_a_port_in_use_says_so() {
+fn up_on_a_port_in_use_fails_with_a_hint() {
     let world = World::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    world.run("p2pctl", &["up", "--port", &port]).exits(1).prints_nothing().says(&["error: cannot listen on", "hint: "]);
+    world.run("p2pctl", &["up", "--port", &port]).exits(1).stdout_is_empty().stderr_has(&["error: cannot listen on", "hint: "]);
 }
 
 #[test]
-fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
+fn the_demo_runs_every_step_and_leaves_no_files() {
     let world = World::new();
     let temporary = world.share("temporary", &[]);
     let mut command = world.command("p2pctl", &["demo"]);
     command.env("TMPDIR", &temporary);
-    let demo = Running::to_its_end(command).exits(0);
+    let demo = Running::run_to_end(command).exits(0);
     assert_eq!(demo.stderr, "", "{demo:#?}");
-    demo.prints(&[
+    demo.stdout_has(&[
         "registry   http://127.0.0.1:",
         "registered fff-a",
         "registered fff-c",
@@ -79,7 +83,7 @@ fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_demo_as_json_has_one_step_a_line() {
+fn the_demo_prints_one_json_object_per_step() {
     let world = World::new();
     let steps = world.run("p2pctl", &["demo", "-o", "json"]).exits(0).json_lines();
     let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();

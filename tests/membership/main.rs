@@ -5,22 +5,22 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
-    reason = "helpers of tests are tests"
+    reason = "a test fails by a panic, in its helpers too"
 )]
 
-mod gate;
-mod learning;
 mod messages;
+mod proxy;
+mod remote_index;
 mod session;
 #[path = "../../peerd/tests/support/mod.rs"]
 mod support;
 
-use gate::Gate;
 use p2pdi::{
     cookie::COOKIE_HEADER,
     v1::{PQueryRequest, PeerRecord, RegisterRequest, RegistrySession, SessionState, registry_client::RegistryClient},
 };
 use peerd::config::NodeConfig;
+use proxy::Proxy;
 use registry::{Config, Registry, RegistryError, State};
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 use support::{

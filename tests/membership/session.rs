@@ -8,14 +8,14 @@ use peerd::{
 
 #[tokio::test]
 async fn a_registry_that_starts_after_its_peer_is_found() {
-    let gate = Gate::closed().await;
-    let peer = member("early", gate.address, &[("rfc1.txt", b"one")]).await;
+    let proxy = Proxy::closed().await;
+    let peer = member("early", proxy.address, &[("rfc1.txt", b"one")]).await;
     let status = until(&peer, SessionState::Unreachable).await;
     assert!(status.detail.contains("does not answer") && status.registrations == 0, "{status:?}");
-    assert_eq!(status.registry, format!("http://{}", gate.address));
+    assert_eq!(status.registry, format!("http://{}", proxy.address));
     peer.assert_serves("rfc1.txt", b"one").await;
     let registry = Running::in_memory().await;
-    gate.open(registry.address);
+    proxy.open(registry.address);
     let status = until(&peer, SessionState::Registered).await;
     assert_eq!(status.registrations, 1);
     assert_eq!(active(registry.address).await, ["early"]);
@@ -28,15 +28,15 @@ async fn a_registry_that_starts_after_its_peer_is_found() {
 async fn a_peer_does_not_register_again_after_a_registry_restarts_with_its_records() {
     let state = tempfile::tempdir().unwrap();
     let registry = Running::in_folder(state.path()).await;
-    let gate = Gate::to(registry.address).await;
-    let peer = member("rider", gate.address, &[("rfc1.txt", b"one")]).await;
+    let proxy = Proxy::to(registry.address).await;
+    let peer = member("rider", proxy.address, &[("rfc1.txt", b"one")]).await;
     until(&peer, SessionState::Registered).await;
-    gate.close();
+    proxy.close();
     registry.stop().await;
     until(&peer, SessionState::Unreachable).await;
     peer.assert_serves("rfc1.txt", b"one").await;
     let registry = Running::in_folder(state.path()).await;
-    gate.open(registry.address);
+    proxy.open(registry.address);
     let status = until(&peer, SessionState::Registered).await;
     assert_eq!(status.registrations, 1, "{status:?}");
     assert_eq!(active(registry.address).await, ["rider"]);
@@ -48,12 +48,12 @@ async fn a_peer_does_not_register_again_after_a_registry_restarts_with_its_recor
 #[tokio::test]
 async fn a_peer_registers_again_after_its_lease_expired_while_the_registry_was_unreachable() {
     let registry = Running::in_memory().await;
-    let gate = Gate::to(registry.address).await;
-    let peer = member("sleeper", gate.address, &[]).await;
+    let proxy = Proxy::to(registry.address).await;
+    let peer = member("sleeper", proxy.address, &[]).await;
     until(&peer, SessionState::Registered).await;
-    gate.close();
+    proxy.close();
     eventually("the end of the lease", async || active(registry.address).await.is_empty().then_some(())).await;
-    gate.open(registry.address);
+    proxy.open(registry.address);
     eventually("its return", async || (active(registry.address).await == ["sleeper"]).then_some(())).await;
     let status = until(&peer, SessionState::Registered).await;
     assert_eq!(status.registrations, 2, "{status:?}");
@@ -64,16 +64,16 @@ async fn a_peer_registers_again_after_its_lease_expired_while_the_registry_was_u
 #[tokio::test]
 async fn peers_register_again_with_a_registry_that_lost_its_records() {
     let registry = Running::in_memory().await;
-    let gate = Gate::to(registry.address).await;
+    let proxy = Proxy::to(registry.address).await;
     let mut peers = Vec::new();
     for name in ["a", "b", "c"] {
-        peers.push(member(name, gate.address, &[]).await);
+        peers.push(member(name, proxy.address, &[]).await);
     }
     for peer in &peers {
         until(peer, SessionState::Registered).await;
     }
     let fresh = Running::in_memory().await;
-    gate.open(fresh.address);
+    proxy.open(fresh.address);
     registry.stop().await;
     eventually("all of them", async || (active(fresh.address).await == ["a", "b", "c"]).then_some(())).await;
     for peer in &peers {
@@ -91,10 +91,10 @@ async fn peers_register_again_with_a_registry_that_lost_its_records() {
 #[tokio::test]
 async fn a_registry_that_does_not_answer_delays_neither_serving_nor_stopping() {
     let registry = Running::in_memory().await;
-    let gate = Gate::to(registry.address).await;
-    let peer = member("patient", gate.address, &[("rfc1.txt", b"one")]).await;
+    let proxy = Proxy::to(registry.address).await;
+    let peer = member("patient", proxy.address, &[("rfc1.txt", b"one")]).await;
     until(&peer, SessionState::Registered).await;
-    gate.swallow();
+    proxy.stop_answering();
     peer.assert_serves("rfc1.txt", b"one").await;
     let status = until(&peer, SessionState::Unreachable).await;
     assert!(status.detail.contains("still trying"), "{status:?}");
@@ -129,17 +129,17 @@ async fn a_name_in_use_is_refused_with_a_reason_and_registered_once_it_is_free()
 async fn a_peer_that_was_killed_gets_its_record_back() {
     let registry = Running::in_memory().await;
     let folder = tempfile::tempdir().unwrap();
-    let gate = Gate::to(registry.address).await;
-    let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
+    let proxy = Proxy::to(registry.address).await;
+    let peer = Peer::start(member_config("phoenix", proxy.address, &folder), folder).await;
     until(&peer, SessionState::Registered).await;
     let id = peer.handle.identity().id();
     // It cannot send Leave.
-    gate.close();
+    proxy.close();
     let folder = peer.stop().await;
     assert_eq!(active(registry.address).await, ["phoenix"]);
-    gate.open(registry.address);
+    proxy.open(registry.address);
     // At another address, while its lease still runs: the cookie in its folder proves that it is the same.
-    let peer = Peer::start(member_config("phoenix", gate.address, &folder), folder).await;
+    let peer = Peer::start(member_config("phoenix", proxy.address, &folder), folder).await;
     let status = until(&peer, SessionState::Registered).await;
     assert_eq!((status.registrations, peer.handle.identity().id()), (1, id));
     peer.stop().await;

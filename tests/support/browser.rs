@@ -1,6 +1,6 @@
-//! Chromium without a window, driven by its DevTools protocol over a pair of pipes: messages in JSON, a NUL after each.
+//! Headless Chromium, controlled by its DevTools protocol over a pair of pipes: JSON messages, each followed by a NUL.
 
-use super::wait::{PATIENCE, eventually};
+use super::wait::{WAIT_TIMEOUT, eventually};
 use serde_json::{Value, json};
 use std::{
     fs::{File, OpenOptions},
@@ -13,16 +13,16 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// What a page has to say of itself when something went wrong there.
+/// Events that report a problem in a page.
 const PROBLEMS: [&str; 3] = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
 
-/// A browser, ended when dropped.
+/// A browser, killed when dropped.
 pub struct Browser {
     child: Child,
     to: File,
     from: mpsc::Receiver<Value>,
     calls: u64,
-    /// Events that came while an answer was waited for.
+    /// Events that arrived while a call waited for its response.
     events: Vec<Value>,
     _folder: TempDir,
 }
@@ -33,25 +33,25 @@ impl Browser {
         let path = |name| folder.path().join(name);
         let made = Command::new("mkfifo").args([path("in"), path("out")]).status().unwrap();
         assert!(made.success());
-        // The browser reads file descriptor 3 and writes 4.
+        // The browser reads from file descriptor 3 and writes to 4.
         let mut command = Command::new("sh");
         command
             .args(["-c", "exec \"$0\" \"$@\" 3<\"$IN\" 4>\"$OUT\""])
             .arg(chromium)
             .env("IN", path("in"))
             .env("OUT", path("out"));
-        // Tests may run as root or in a container, where its sandbox cannot; it sees only pages of these tests.
+        // Its sandbox does not work as root or in a container; it loads only pages of these tests.
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
         command.arg("--remote-debugging-pipe").arg(format!("--user-data-dir={}", path("profile").display())).arg("about:blank");
-        // Its helpers end with it, by their group.
+        // A process group, so that its child processes are killed with it.
         let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let to = OpenOptions::new().write(true).open(path("in")).unwrap();
         let out = File::open(path("out")).unwrap();
-        let (tell, from) = mpsc::channel();
+        let (sender, from) = mpsc::channel();
         thread::spawn(move || {
             for message in BufReader::new(out).split(0) {
                 let Ok(Ok(message)) = message.map(|text| serde_json::from_slice(&text)) else { return };
-                if tell.send(message).is_err() {
+                if sender.send(message).is_err() {
                     return;
                 }
             }
@@ -69,16 +69,16 @@ impl Browser {
         self.to.write_all(message.to_string().as_bytes()).unwrap();
         self.to.write_all(&[0]).unwrap();
         loop {
-            let mut said = self.from.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{method}: {error}"));
-            if said["id"] == self.calls {
-                assert!(said.get("error").is_none(), "{method}: {said}");
-                return said["result"].take();
+            let mut message = self.from.recv_timeout(WAIT_TIMEOUT).unwrap_or_else(|error| panic!("{method}: {error}"));
+            if message["id"] == self.calls {
+                assert!(message.get("error").is_none(), "{method}: {message}");
+                return message["result"].take();
             }
-            self.events.push(said);
+            self.events.push(message);
         }
     }
 
-    /// Opens a page in a tab of its own.
+    /// Opens a page in a new tab.
     #[track_caller]
     pub fn open(&mut self, url: &str) -> String {
         let target = self.call(None, "Target.createTarget", &json!({ "url": "about:blank" }));
@@ -91,23 +91,23 @@ impl Browser {
         session
     }
 
-    /// What an expression is worth in a page; null if it throws.
+    /// Evaluates an expression in a page; null if it throws.
     #[track_caller]
     pub fn value(&mut self, page: &str, expression: &str) -> Value {
-        let asked = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        self.call(Some(page), "Runtime.evaluate", &asked)["result"]["value"].take()
+        let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        self.call(Some(page), "Runtime.evaluate", &parameters)["result"]["value"].take()
     }
 
-    /// Looks until an expression is true in a page.
+    /// Waits until an expression is true in a page.
     #[track_caller]
     pub fn until(&mut self, page: &str, expression: &str) {
         eventually(&format!("{expression} in the browser"), || (self.value(page, expression) == true).then_some(()));
     }
 
-    /// What went wrong in pages until now: exceptions, what they wrote to the console, what the browser refused them.
+    /// Problems in pages so far: exceptions, console messages, requests that the browser blocked.
     #[track_caller]
     pub fn problems(&mut self, page: &str) -> Vec<String> {
-        // Events come in order, so after this answer all are here.
+        // Events arrive in order, so all earlier ones precede this response.
         self.value(page, "0");
         let is_problem = |event: &&Value| PROBLEMS.iter().any(|method| event["method"] == *method);
         self.events.iter().filter(is_problem).map(Value::to_string).collect()

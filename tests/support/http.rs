@@ -1,17 +1,17 @@
-//! Plain HTTP/1.1, as the smallest client speaks it.
+//! A minimal HTTP/1.1 client.
 
-use super::wait::PATIENCE;
+use super::wait::WAIT_TIMEOUT;
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
 };
 
-/// What a server answered.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Names in lower case.
+    /// By name in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
@@ -22,7 +22,7 @@ impl Answer {
     }
 }
 
-/// Asks for `path`.
+/// Sends GET `path`.
 #[track_caller]
 pub fn get(server: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
     ask(server, "GET", path, headers)
@@ -35,10 +35,10 @@ pub fn ask(server: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)
         request += &format!("{name}: {value}\r\n");
     }
     let answer = send(server, (request + "\r\n").as_bytes());
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {answer:?}"));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
+    let status = status.unwrap_or_else(|| panic!("no status code: {head:?}"));
     let headers: BTreeMap<_, _> =
         lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
     let body =
@@ -46,11 +46,11 @@ pub fn ask(server: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)
     Answer { status, headers, body }
 }
 
-/// Sends bytes and takes what comes until the server closes.
+/// Sends bytes and reads until the server closes the connection.
 #[track_caller]
 pub fn send(server: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::connect_timeout(&server, WAIT_TIMEOUT).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

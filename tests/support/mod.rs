@@ -1,4 +1,4 @@
-//! What the whole-system tests stand on: the real programs, each test in a folder of its own, no fixed port, no wait without a deadline.
+//! Helpers of the system tests: the real programs, a folder for each test, no fixed port, no wait without a deadline.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 

@@ -9,7 +9,7 @@ use super::{
 
 /// A registry and the peers `fff-a` (RFCs 48 and 2324) and `fff-c` (RFCs 48, 49 and 8881).
 pub struct Network {
-    // Dropped in this order: peers first, so that none of them looks for a registry in vain.
+    // Dropped in this order: the peers first, so that each can still leave the registry.
     pub a: Server,
     pub c: Server,
     pub registry: Server,
@@ -17,7 +17,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// All registered, all shares read.
+    /// Starts it and waits until all peers are registered and have indexed their shares.
     pub fn start() -> Self {
         let world = World::new();
         let registry = world.registry(&[]);

@@ -1,6 +1,6 @@
-//! A program of ours while it runs, and after.
+//! A program of this workspace: while it runs, and its result.
 
-use super::wait::{PATIENCE, eventually};
+use super::wait::{WAIT_TIMEOUT, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
@@ -11,7 +11,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// A process. Killed when dropped, by its id, and nothing else is.
+/// A running process. When dropped, it is killed by its id.
 pub struct Running {
     child: Child,
     what: String,
@@ -19,7 +19,7 @@ pub struct Running {
     stderr: Reading,
 }
 
-/// What a pipe brings, read on the side so that the program never waits for us.
+/// The output of a pipe, read by a thread so that the program never blocks on a full pipe.
 struct Reading {
     text: Arc<Mutex<Vec<u8>>>,
     thread: JoinHandle<()>,
@@ -48,11 +48,11 @@ impl Reading {
     }
 }
 
-/// What a program came to.
+/// Exit status and output of a program that ended.
 #[derive(Debug)]
 pub struct Ended {
     pub what: String,
-    /// `None`: a signal ended it.
+    /// `None` if a signal ended it.
     pub code: Option<i32>,
     pub signal: Option<i32>,
     pub stdout: String,
@@ -60,13 +60,13 @@ pub struct Ended {
 }
 
 impl Running {
-    /// Starts it; nothing is read from standard input.
+    /// Starts it with an empty standard input.
     pub fn start(command: Command) -> Self {
         Self::with_stdin(command, Stdio::null())
     }
 
-    /// Starts it, to type to it with [`Running::types`].
-    pub fn start_typing(command: Command) -> Self {
+    /// Starts it with an open standard input, for [`Running::types`].
+    pub fn start_with_stdin(command: Command) -> Self {
         Self::with_stdin(command, Stdio::piped())
     }
 
@@ -78,19 +78,19 @@ impl Running {
         Self { child, what, stdout, stderr }
     }
 
-    /// A line to its standard input, which [`Running::start_typing`] left open.
+    /// Writes a line to its standard input, which [`Running::start_with_stdin`] opened.
     #[track_caller]
     pub fn types(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// The end of its standard input, as by Ctrl-D.
-    pub fn types_no_more(&mut self) {
+    /// Closes its standard input, as Ctrl-D does.
+    pub fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Runs it to its end.
-    pub fn to_its_end(command: Command) -> Ended {
+    /// Runs it until it exits.
+    pub fn run_to_end(command: Command) -> Ended {
         Self::start(command).ended()
     }
 
@@ -98,25 +98,25 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// What it said on standard output until now.
-    pub fn printed(&self) -> String {
+    /// Its standard output so far.
+    pub fn stdout(&self) -> String {
         self.stdout.as_ref().map(Reading::so_far).unwrap_or_default()
     }
 
-    /// What it said on standard error until now.
-    pub fn said(&self) -> String {
+    /// Its standard error so far.
+    pub fn stderr(&self) -> String {
         self.stderr.so_far()
     }
 
-    /// Whether it is still there.
+    /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     #[track_caller]
     pub fn ended(mut self) -> Ended {
-        let status = eventually(&format!("the end of {}", self.what), || self.child.try_wait().unwrap());
+        let status = eventually(&format!("{} ends", self.what), || self.child.try_wait().unwrap());
         let (what, stdout) = (self.what.clone(), self.stdout.take());
         // A pipe ends with its last writer, and these programs start no others.
         let stderr = std::mem::replace(&mut self.stderr, Reading::start(std::io::empty()));
@@ -145,50 +145,50 @@ impl Drop for Running {
 }
 
 impl Ended {
-    /// It ended with this code, and said nothing that only a terminal understands.
+    /// Asserts that it ended with this code and printed no terminal control sequences.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!((self.code, self.signal), (Some(code), None), "{self:#?}");
         for text in [&self.stdout, &self.stderr] {
-            assert!(!text.contains(['\u{1b}', '\r']), "for a terminal, and there is none: {self:#?}");
+            assert!(!text.contains(['\u{1b}', '\r']), "terminal control characters without a terminal: {self:#?}");
             assert!(!text.contains("panicked"), "{self:#?}");
         }
         self
     }
 
-    /// Standard error has all of these.
+    /// Asserts that standard error contains all of these.
     #[track_caller]
-    pub fn says(self, words: &[&str]) -> Self {
+    pub fn stderr_has(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is missing: {self:#?}");
         }
         self
     }
 
-    /// Standard output has all of these.
+    /// Asserts that standard output contains all of these.
     #[track_caller]
-    pub fn prints(self, words: &[&str]) -> Self {
+    pub fn stdout_has(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.stdout.contains(word), "{word:?} is missing: {self:#?}");
         }
         self
     }
 
-    /// Nothing on standard output.
+    /// Asserts that standard output is empty.
     #[track_caller]
-    pub fn prints_nothing(self) -> Self {
+    pub fn stdout_is_empty(self) -> Self {
         assert_eq!(self.stdout, "", "{self:#?}");
         self
     }
 
-    /// One JSON value a line and nothing else.
+    /// Standard output as one JSON value per line.
     #[track_caller]
     pub fn json_lines(&self) -> Vec<serde_json::Value> {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}: {self:#?}"));
         self.stdout.lines().map(parse).collect()
     }
 
-    /// One JSON value and nothing else.
+    /// Standard output as one JSON value.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         let mut lines = self.json_lines();
@@ -197,26 +197,26 @@ impl Ended {
     }
 }
 
-/// A server that accepts calls.
+/// A running server.
 pub struct Server {
     pub address: SocketAddr,
     pub process: Running,
 }
 
 impl Server {
-    /// Starts it and waits until it accepts calls, which is the one thing it prints.
+    /// Starts it and waits until it prints the address it listens on.
     #[track_caller]
     pub fn start(command: Command) -> Self {
         let mut process = Running::start(command);
-        let line = eventually(&format!("a line from {}", process.what), || {
-            let printed = process.printed();
+        let line = eventually(&format!("{} prints its address", process.what), || {
+            let printed = process.stdout();
             if !printed.contains('\n') && !process.is_running() {
-                panic!("it ended: {}", process.said());
+                panic!("the server ended: {}", process.stderr());
             }
             printed.contains('\n').then_some(printed)
         });
         let address = line.strip_prefix("listening on ").and_then(|rest| rest.strip_suffix('\n'));
-        let address = address.unwrap_or_else(|| panic!("it printed {line:?}")).parse().unwrap();
+        let address = address.unwrap_or_else(|| panic!("not an address: {line:?}")).parse().unwrap();
         Self { address, process }
     }
 
@@ -240,7 +240,7 @@ impl Server {
 
 /// Runs `command` with a standard output that is closed after its first line, as `| head -1` does.
 #[track_caller]
-pub fn with_a_reader_of_one_line(mut command: Command) -> Ended {
+pub fn run_reading_one_line(mut command: Command) -> Ended {
     let what = format!("{command:?}");
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (sender, first) = mpsc::channel();
@@ -252,6 +252,6 @@ pub fn with_a_reader_of_one_line(mut command: Command) -> Ended {
     });
     let stderr = Reading::start(child.stderr.take().unwrap());
     let running = Running { child, what, stdout: None, stderr };
-    let first = first.recv_timeout(PATIENCE).unwrap();
+    let first = first.recv_timeout(WAIT_TIMEOUT).unwrap();
     Ended { stdout: first, ..running.ended() }
 }

@@ -11,7 +11,7 @@ use std::{
 /// The programs of this workspace.
 const PROGRAMS: [&str; 3] = ["registry", "peerd", "p2pctl"];
 
-/// The folder they are in, once they are there and no older than what they are made of.
+/// Their folder, set once they are built and not older than their sources.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = built_folder();
     if !PROGRAMS.iter().all(|program| is_fresh(&folder.join(program))) {
@@ -20,13 +20,13 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// The path of one of the programs, built if need be.
+/// The path of one of the programs, which is built if necessary.
 pub fn program(name: &str) -> PathBuf {
     assert!(PROGRAMS.contains(&name), "{name} is no program of this workspace");
     FOLDER.join(name)
 }
 
-/// The path of an example of `peerd`, built if need be: `cargo test` builds it with all tests, `cargo test --test NAME` does not.
+/// The path of an example of `peerd`, which is built if necessary: `cargo test` builds it with all tests, `cargo test --test NAME` does not.
 pub fn example(name: &str) -> PathBuf {
     let path = built_folder().join("examples").join(name);
     if !is_fresh(&path) {
@@ -35,7 +35,7 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// `target/<profile>`: cargo puts a test into `target/<profile>/deps` and programs beside that.
+/// `target/<profile>`: cargo writes a test to `target/<profile>/deps`, and programs one folder above.
 fn built_folder() -> PathBuf {
     let test = env::current_exe().unwrap();
     let deps = test.parent().unwrap();
@@ -43,8 +43,8 @@ fn built_folder() -> PathBuf {
     deps.parent().unwrap().to_owned()
 }
 
-/// Cargo writes beside a program what it is made of: `PROGRAM: SOURCE SOURCE …`. `cargo test --test NAME` builds no program,
-/// and a test of an old one would prove nothing.
+/// Whether a program is newer than its sources. Cargo lists them in a file beside it: `PROGRAM: SOURCE SOURCE …`. `cargo test --test NAME` builds no program,
+/// so the one there may be out of date.
 fn is_fresh(program: &Path) -> bool {
     let Some(built) = modified(program) else { return false };
     let Ok(made_of) = fs::read_to_string(program.with_extension("d")) else { return false };
@@ -54,7 +54,7 @@ fn is_fresh(program: &Path) -> bool {
     sources.split(' ').all(|source| modified(Path::new(&source.replace('\0', " "))).is_some_and(|changed| changed <= built))
 }
 
-/// When a file changed, or the latest of a folder's: build scripts name folders.
+/// Modification time of a file, or the latest in a folder: build scripts name folders.
 fn modified(path: &Path) -> Option<SystemTime> {
     let own = fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let within = fs::read_dir(path).into_iter().flatten().flatten().filter_map(|entry| modified(&entry.path()));
@@ -65,7 +65,7 @@ fn build(folder: &Path, what: &[&str]) {
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(profile) => profile,
-        None => panic!("{} names no profile", folder.display()),
+        None => panic!("{} is not the folder of a profile", folder.display()),
     };
     let built = Command::new(env!("CARGO"))
         .arg("build")

@@ -1,4 +1,4 @@
-//! A program of ours on a terminal, typed to as a person does.
+//! A program of this workspace on a pseudo-terminal.
 
 use super::wait::{eventually, until};
 use rustix::{
@@ -13,11 +13,11 @@ use std::{
     thread,
 };
 
-/// Both ends of a terminal, and the program on it. Killed when dropped.
+/// Both ends of a pseudo-terminal, and the program on it, which is killed when this is dropped.
 pub struct Terminal {
     child: Child,
     keyboard: File,
-    /// The program's end, which outlives the program.
+    /// The program's end. Kept open, so that the terminal's settings can be read after the program ended.
     screen: File,
     shown: Arc<Mutex<Vec<u8>>>,
 }
@@ -42,12 +42,12 @@ impl Terminal {
         Self { child, keyboard, screen, shown }
     }
 
-    /// Keys; Enter is `\r`.
+    /// Types keys; Enter is `\r`.
     pub fn types(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// All that it was sent until now, what steers it included.
+    /// All output so far, control sequences included.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
@@ -57,10 +57,10 @@ impl Terminal {
         until(&format!("{words:?} on the terminal"), || self.shown().contains(words));
     }
 
-    /// Waits for the program's end with this code; the terminal is as it was before.
+    /// Waits until the program ends, and asserts its exit code and that the terminal has its settings back.
     #[track_caller]
     pub fn exits(mut self, code: i32) {
-        let status = eventually("its end", || self.child.try_wait().unwrap());
+        let status = eventually("the program ends", || self.child.try_wait().unwrap());
         assert_eq!(status.code(), Some(code), "{}", self.shown());
         assert!(tcgetattr(&self.screen).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO));
     }

@@ -1,4 +1,4 @@
-//! Tools of others that tests call when they are there.
+//! Third-party tools that tests use if they are installed.
 
 use std::{
     env,
@@ -28,28 +28,28 @@ pub fn ip() -> Option<PathBuf> {
     tool("ip", "P2PDI_IP", "-V", "apt-get install iproute2", None)
 }
 
-/// Says why a test proves nothing here.
+/// Prints why a test is skipped.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
 pub fn skipped(why: &str) {
     println!("skipped: {why}");
 }
 
-/// Looks for a tool. Without it a test says so and passes, unless `P2PDI_REQUIRE_TOOLS=1`.
+/// Finds a tool. If it is missing, prints how to install it; with `P2PDI_REQUIRE_TOOLS=1` the test fails.
 fn tool(name: &str, variable: &str, version: &str, install: &str, of_python: Option<&str>) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         Command::new(path).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
     let of_package = || {
-        let said = Command::new("python3").args(["-c", of_python?]).output().ok()?;
-        Some(PathBuf::from(String::from_utf8(said.stdout).ok()?.trim()))
+        let output = Command::new("python3").args(["-c", of_python?]).output().ok()?;
+        Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
     };
-    // What the package has is the program itself; what is on the path may be a script around it.
+    // The package has the program itself; on the path there may be a slower wrapper script.
     let found = match env::var_os(variable) {
         Some(path) => Some(PathBuf::from(path)).filter(runs),
         None => of_package().filter(runs).or_else(|| Some(PathBuf::from(name)).filter(runs)),
     };
     if found.is_none() {
-        let missing = format!("{name} is missing; `{install}`, or say where it is with {variable}");
+        let missing = format!("{name} is missing: install it with `{install}`, or set {variable} to its path");
         assert!(env::var("P2PDI_REQUIRE_TOOLS").as_deref() != Ok("1"), "{missing}");
         skipped(&missing);
     }

@@ -1,29 +1,29 @@
-//! Waiting for something to become true, with a deadline.
+//! Polls for a condition, with a deadline.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// Longest wait for anything in a test. A machine under load is slow, not broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between two looks: short beside what a process takes to start.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Longest wait in a test. A guess: enough for a machine under load.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two checks: short compared with the start of a process.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Looks again and again until there is something to see.
+/// Polls `look` until it gives a value.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
-        thread::park_timeout(LOOK_INTERVAL);
+        assert!(Instant::now() < until, "timed out after {WAIT_TIMEOUT:?}: {what}");
+        thread::park_timeout(POLL_INTERVAL);
     }
 }
 
-/// Looks again and again until it is so.
+/// Polls `is_so` until it is true.
 #[track_caller]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || is_so().then_some(()));

@@ -1,4 +1,4 @@
-//! A folder in which one test lives: homes, state, shares, output.
+//! The temporary folder of one test: homes, state, shares, output.
 
 use super::{
     process::{Ended, Running, Server},
@@ -13,7 +13,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The folder of one test; gone at its end.
+/// The folder of one test, deleted at its end.
 pub struct World {
     folder: TempDir,
 }
@@ -28,7 +28,7 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// What a file in the folder holds.
+    /// The content of a file in the folder.
     #[track_caller]
     pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -41,14 +41,14 @@ impl World {
         for number in numbers {
             let mut file = File::create(folder.join(format!("rfc{number}.txt"))).unwrap();
             file.write_all(&rfc(*number)).unwrap();
-            // Long written, so that a peer offers it without waiting whether more comes.
+            // Modified long ago, so that a peer does not wait for further writes.
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)).unwrap();
         }
         folder
     }
 
-    /// One of the programs, in this folder and with a home of its own in it, without any variable of the world outside. Its peers do not
-    /// look around on the LAN, where those of other tests are.
+    /// One of the programs, with this folder as working directory, a home of its own and no inherited environment variables. Its peers do not
+    /// use LAN discovery, which would find those of other tests.
     pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program(name));
         command
@@ -89,9 +89,9 @@ impl World {
         command
     }
 
-    /// `p2pctl`, run to its end.
+    /// Runs `p2pctl` until it exits.
     pub fn p2pctl(&self, registry: &Server, arguments: &[&str]) -> Ended {
-        Running::to_its_end(self.p2pctl_command(registry, arguments))
+        Running::run_to_end(self.p2pctl_command(registry, arguments))
     }
 
     pub fn p2pctl_command(&self, registry: &Server, arguments: &[&str]) -> Command {
@@ -100,9 +100,9 @@ impl World {
         command
     }
 
-    /// A program, run to its end.
+    /// Runs a program until it exits.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Ended {
-        Running::to_its_end(self.command(name, arguments))
+        Running::run_to_end(self.command(name, arguments))
     }
 }
 

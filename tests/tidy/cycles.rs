@@ -1,4 +1,4 @@
-//! No module is used by what it uses, in any crate: neither a file nor, in the peer, a part.
+//! No dependency cycles between the modules of a crate, nor between the parts of the peer.
 
 use super::{
     modules::{Edge, Modules},
@@ -50,7 +50,7 @@ fn assert_none(what: &str, found: &[(BTreeSet<String>, String)]) {
     assert!(found.is_empty(), "{} cycles between {what}: see above", found.len());
 }
 
-/// One line for each pair of files: where, and by which names.
+/// One line for each pair of files: the place of the use, and the names used.
 fn describe(edges: &[&Edge]) -> String {
     let mut pairs: BTreeMap<(&str, &str), BTreeMap<&str, usize>> = BTreeMap::new();
     for edge in edges {
@@ -121,7 +121,7 @@ fn the_analyser_finds_cycles_through_every_kind_of_path() {
     let file = |name: &str| -> Option<String> {
         let text = match name {
             "x/lib.rs" => "mod a; mod b; mod c; pub use a::A; use macros::m;",
-            // Behind a re-export, an imported module, a macro call, and a glob.
+            // Through a re-export, an imported module, a macro call, and a glob.
             "x/a.rs" => "pub struct A; use super::b; fn f() { b::g::<u8>(); }",
             "x/b.rs" => "pub fn g<T>() { println!(\"{:?}\", crate::c::deep::C); }",
             "x/c/mod.rs" => "pub mod deep; pub use deep::*;",

@@ -1,5 +1,5 @@
-//! What the tree promises and a test can check by reading it: which part knows which, what pure parts leave out, who prints, and that
-//! the README's map is the tree's.
+//! Rules of the source tree, checked by parsing it: which part may use which, what pure modules must not use, what may print, and that
+//! the map in the README matches the tree.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
@@ -20,9 +20,9 @@ use std::{
 };
 use syntax::Kind;
 
-/// Folders with our own Rust sources.
+/// Folders with Rust sources of this workspace.
 const SOURCES: [&str; 7] = ["proto", "registry", "peerd", "p2pctl", "tests", "benches", "build.rs"];
-/// Lines of a file; one that grows past this wants to become a folder.
+/// Most lines of a file; a longer one is split into modules.
 const LINES_MAX: usize = 500;
 
 fn root() -> &'static Path {
@@ -46,9 +46,9 @@ fn roots() -> Vec<String> {
 /// A Rust source, parsed.
 struct Source {
     text: String,
-    /// Without what only tests compile.
+    /// The source without the code that only tests compile.
     product: syn::File,
-    /// What only tests compile.
+    /// The code that only tests compile.
     tests: TokenStream,
 }
 
@@ -88,23 +88,23 @@ fn is_test(path: &str) -> bool {
     path.starts_with("tests/") || path.contains("/tests/") || IN_PRODUCT.contains(path)
 }
 
-/// Files of the four crates that the product compiles.
+/// Files of the four crates that are compiled without tests.
 fn is_product(path: &str) -> bool {
     !is_test(path) && CRATES.iter().any(|(_, folder)| path.starts_with(&format!("{folder}/")))
 }
 
-/// Sources of the product whose path begins with one of these.
+/// Production sources whose path begins with one of these.
 fn below<'a>(sources: &'a BTreeMap<String, Source>, paths: &'a [&str]) -> impl Iterator<Item = (&'a str, &'a Source)> {
     for path in paths {
-        assert!(sources.keys().any(|source| source.starts_with(path)), "{path} is in a list here and not in the tree");
+        assert!(sources.keys().any(|source| source.starts_with(path)), "{path} is listed here but not in the tree");
     }
     let chosen = sources.iter().filter(|(source, _)| paths.iter().any(|path| source.starts_with(path)) && !is_test(source));
     chosen.map(|(path, source)| (path.as_str(), source))
 }
 
 #[test]
-fn crates_know_only_what_the_arrows_say() {
-    // The contract knows none of the others. The registry and the peer do not know each other; the command line knows all.
+fn crates_depend_only_on_the_crates_they_may() {
+    // The contract depends on none of the others. The registry and the peer do not depend on each other; the command line on all.
     let arrows = [
         ("Cargo.toml", [].as_slice()),
         ("registry/Cargo.toml", &["p2pdi"]),
@@ -120,29 +120,29 @@ fn crates_know_only_what_the_arrows_say() {
     }
 }
 
-/// The parts of `peerd` in their order: each may name those before it, never those after it. `node` wires them.
+/// The parts of `peerd` in order: each may use those before it, none of those after it. `node` connects them.
 const PEERD_PARTS: [&str; 19] = [
-    // Who this peer is, and the folder that remembers it.
+    // The peer's identity, and its state folder.
     "identity",
     // Channels to other peers, admission of calls from them.
     "connections",
-    // What the peer has.
+    // Documents.
     "documents",
-    // Whom it knows.
+    // Other peers: registry, discovery, overlay.
     "session",
     "overlay",
     "discovery",
     "config",
-    // What arrives; the mesh delivers to it.
+    // Received messages; the mesh delivers to the inbox.
     "inbox",
     "mesh",
     "topology",
-    // Who has a document, and how it moves.
+    // Holders of documents, and transfers.
     "holders",
     "transfer",
-    // What the peer says.
+    // Messages to other peers.
     "messages",
-    // How it is reached.
+    // Interfaces.
     "rpc",
     "http",
     "node",
@@ -151,33 +151,32 @@ const PEERD_PARTS: [&str; 19] = [
     "progress",
     "flags",
 ];
-/// Arrows against the order that are still there; an entry that is gone from the code fails too.
+/// Known uses against the order. An entry that is not in the code any more fails the test.
 const PEERD_WRONG_WAY: [(&str, &str); 0] = [];
 
 #[test]
-fn parts_of_the_peer_know_only_those_before_them() {
+fn parts_of_the_peer_use_only_the_parts_before_them() {
     let place = |name: &str| PEERD_PARTS.iter().position(|part| *part == name);
     let mut wrong = BTreeSet::new();
     for root in ["peerd/src/lib.rs", "peerd/src/main.rs"] {
         let modules = Modules::read(root, &read_source);
         let part = |path: &str| path.strip_prefix("peerd/src/").unwrap().split(['/', '.']).next().unwrap().to_owned();
         for path in modules.files().keys().filter(|path| **path != root) {
-            assert!(place(&part(path)).is_some(), "{path}: its part has no place in PEERD_PARTS");
+            assert!(place(&part(path)).is_some(), "{path}: its part is not in PEERD_PARTS");
         }
         for (path, line, other) in modules.parts().into_iter().filter(|(path, ..)| *path != root) {
-            let at =
-                place(&other).unwrap_or_else(|| panic!("{path}:{line} names crate::{other}, which has no place in PEERD_PARTS"));
+            let at = place(&other).unwrap_or_else(|| panic!("{path}:{line} names crate::{other}, which is not in PEERD_PARTS"));
             if Some(at) > place(&part(path)) {
                 wrong.insert((part(path), other));
             }
         }
     }
     let known: BTreeSet<_> = PEERD_WRONG_WAY.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
-    assert_eq!(wrong, known, "arrows against the order of the parts");
+    assert_eq!(wrong, known, "uses against the order of the parts");
 }
 
-/// Who may write to standard output and error: the printer of the command line, the programs' own main for the line that says where a
-/// server listens and for why it cannot, and the log.
+/// Files that may write to standard output and error: the printer of the command line, the programs' main for the line with the address of a
+/// server or why it cannot start, and the log.
 const PRINTING: [&str; 4] = ["p2pctl/src/printer.rs", "registry/src/main.rs", "peerd/src/main.rs", "proto/telemetry.rs"];
 
 #[test]
@@ -189,7 +188,7 @@ fn only_the_printer_prints() {
             let name = mention.path.last().map(String::as_str).unwrap_or_default();
             let prints = mention.kind == Kind::Macro && ["println", "print", "eprintln", "eprint", "dbg"].contains(&name);
             assert!(!prints, "{path}:{} prints: {text}!", mention.line);
-            // Called, or handed on as a function.
+            // Called, or passed as a function.
             let is_used = mention.kind == Kind::Call || (mention.kind == Kind::Path && mention.path.len() > 1);
             let writes = is_used && ["stdout", "stderr"].contains(&name);
             assert!(!writes || PRINTING.contains(&path), "{path}:{} writes to the terminal: {text}", mention.line);
@@ -198,24 +197,24 @@ fn only_the_printer_prints() {
 }
 
 #[test]
-fn no_file_is_longer_than_one_reads() {
+fn no_file_is_longer_than_the_limit() {
     for (path, source) in sources() {
         let lines = source.text.lines().count();
-        assert!(lines <= LINES_MAX, "{path} has {lines} lines; past {LINES_MAX} a file wants to become a folder");
+        assert!(lines <= LINES_MAX, "{path} has {lines} lines; split files of more than {LINES_MAX}");
     }
     let main = |path: &&str| read(path).lines().count() < 120;
     assert!(
         ["registry/src/main.rs", "peerd/src/main.rs", "p2pctl/src/main.rs"].iter().all(main),
-        "a main parses, binds, runs, drains"
+        "main only parses, binds, runs and shuts down: move the rest to modules"
     );
 }
 
 #[test]
-fn modules_are_named_for_what_they_know() {
+fn modules_have_meaningful_names() {
     for path in sources().keys() {
         for name in ["common", "util", "utils", "core", "misc", "helpers", "types"] {
             let named = |part: &str| part.strip_suffix(".rs").unwrap_or(part) == name;
-            assert!(!path.split('/').any(named), "{path} is named for nothing");
+            assert!(!path.split('/').any(named), "{path}: name the module for what it contains");
         }
     }
 }
@@ -225,15 +224,15 @@ const CRATES: [(&str, &str); 4] =
     [("proto", "proto"), ("registry", "registry/src"), ("peerd", "peerd/src"), ("p2pctl", "p2pctl/src")];
 
 #[test]
-fn the_map_in_the_readme_is_the_tree() {
+fn the_map_in_the_readme_matches_the_tree() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
     let Some((_, section)) = readme.split_once("\n## The tree\n") else { return };
     let block = section.split("```").nth(1).unwrap_or_else(|| panic!("the section has no map"));
-    // The first line is what follows the fence: the name of a language, or nothing.
+    // The first line follows the fence: the name of a language, or empty.
     let lines = block.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     let named: BTreeSet<_> = lines.map(|path| path.trim_end_matches('/')).collect();
     for path in &named {
-        assert!(root().join(path).exists(), "the map names {path}, which is not there");
+        assert!(root().join(path).exists(), "the map names {path}, which does not exist");
     }
     for (name, modules) in CRATES {
         assert!(named.contains(name), "the map does not name {name}");

@@ -1,4 +1,4 @@
-//! The modules of a crate, and which file's code uses which other file's.
+//! The modules of a crate, and which file uses items of which other file.
 
 use super::syntax::{self, Kind, Mention};
 use std::{
@@ -16,14 +16,14 @@ pub(crate) struct Modules {
 
 struct Module {
     file: String,
-    /// What it defines itself.
+    /// Names that the module defines itself.
     items: BTreeSet<String>,
-    /// A macro call at the level of items: may define more.
+    /// It has a macro call among its items, which may define more.
     has_item_macros: bool,
     mentions: Vec<Mention>,
 }
 
-/// A use of `to`'s code in `from`.
+/// A use of an item of `to` in `from`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Edge {
     pub(crate) from: String,
@@ -98,13 +98,13 @@ impl Modules {
         self.modules.insert(path.to_owned(), module);
     }
 
-    /// Every file of the crate that the product compiles, with the path of its module.
+    /// Every production file of the crate, with the path of its module.
     pub(crate) fn files(&self) -> BTreeMap<&str, &str> {
-        // Inline modules come after the module they stand in.
+        // Inline modules come after the module that contains them.
         self.modules.iter().rev().map(|(path, module)| (module.file.as_str(), path.as_str())).collect()
     }
 
-    /// Uses of one file's items in another. A `pub use` alone is none: who uses the name uses the file that defines it.
+    /// Uses of one file's items in another. A `pub use` alone is not one: a use of the name is a use of the file that defines it.
     pub(crate) fn edges(&self) -> BTreeSet<Edge> {
         let mut edges = BTreeSet::new();
         for (path, module) in &self.modules {
@@ -130,7 +130,7 @@ impl Modules {
         edges
     }
 
-    /// The top-level modules that each file's paths name, whether or not they define what the path leads to: `(file, line, module)`.
+    /// The top-level modules that each file's paths name, whether or not they define the item: `(file, line, module)`.
     pub(crate) fn parts(&self) -> BTreeSet<(&str, usize, String)> {
         let mut found = BTreeSet::new();
         for (path, module) in &self.modules {
@@ -143,7 +143,7 @@ impl Modules {
                     found.insert((module.file.as_str(), mention.line, part));
                     continue;
                 }
-                // By a name that the crate's root re-exports.
+                // Through a name that the crate's root re-exports.
                 let mut targets = BTreeSet::new();
                 self.resolve(path, &mention.path, &mut BTreeSet::new(), &mut targets);
                 let defining = targets.iter().filter_map(|target| target.defined_in.as_deref()).filter_map(part);
@@ -153,7 +153,7 @@ impl Modules {
         found
     }
 
-    /// The module that `crate`, `self`, `super` or a child's name leads to, and what follows.
+    /// The module that `crate`, `self`, `super` or a child's name resolves to, and the rest of the path.
     fn start<'a>(&self, from: &str, path: &'a [String]) -> Option<(String, &'a [String])> {
         let mut module = from.to_owned();
         let mut rest = path;
@@ -221,7 +221,7 @@ impl Modules {
     }
 }
 
-/// What a path leads to: a module itself, or an item that a module defines.
+/// The target of a path: a module, or an item that a module defines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Target {
     module: Option<String>,

@@ -1,4 +1,4 @@
-//! Modules that only compute: whoever drives them does the I/O, reads the clock and rolls the dice.
+//! Modules without side effects: their callers do the I/O, read the clock and supply random numbers.
 
 use super::{
     is_test,
@@ -7,9 +7,9 @@ use super::{
     syntax::{self, Kind, Mention},
 };
 
-/// The line in the docs of such a module that says so, for itself and the modules below it.
+/// The line in the docs of such a module; it covers the module and those below it.
 const PHRASE: &str = "//! Pure: no I/O, no clock, no randomness of its own.";
-/// All of them.
+/// All pure modules.
 const PURE: [&str; 38] = [
     "p2pctl/src/verbs/chat/line",
     "p2pctl/src/verbs/graph/draw",
@@ -64,10 +64,10 @@ fn is_pure(path: &str) -> bool {
 #[test]
 fn the_list_of_pure_modules_is_what_their_docs_say() {
     for module in PURE {
-        assert!(!file(module).is_empty(), "{module} is on the list and not in the tree");
+        assert!(!file(module).is_empty(), "{module} is on the list but not in the tree");
         assert!(
             read(&file(module)).lines().any(|line| line == PHRASE),
-            "{module} is on the list and its docs do not say so: {PHRASE}"
+            "{module} is on the list, but its docs lack the line: {PHRASE}"
         );
     }
     for (path, source) in sources() {
@@ -75,13 +75,13 @@ fn the_list_of_pure_modules_is_what_their_docs_say() {
         let mentions = |line: &str| line.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("pure"));
         let says = docs.clone().any(|line| line == PHRASE);
         let is_product = !path.starts_with("tests/") && !path.contains("/tests/");
-        assert!(says || !is_product || !docs.any(mentions), "{path} calls itself pure in words of its own; write: {PHRASE}");
-        assert!(!says || is_pure(&path), "{path} says that it is pure and is not on the list");
+        assert!(says || !is_product || !docs.any(mentions), "{path} calls itself pure in other words; write: {PHRASE}");
+        assert!(!says || is_pure(&path), "{path} says that it is pure but is not on the list");
     }
 }
 
-/// What they leave out: paths that begin so, or have this in them. Hash maps are walked in another order in every process; whoever's `now`
-/// it is, it reads a clock.
+/// Forbidden paths: those that begin with or contain one of these. Hash maps iterate in another order in every process; a function called `now`
+/// reads a clock, whatever its type.
 const IMPURE: [&str; 19] = [
     "tokio::",
     "tonic::",
@@ -122,10 +122,10 @@ fn impurities(file: &syn::File) -> Vec<Mention> {
 }
 
 #[test]
-fn pure_modules_have_no_io_no_clock_no_dice() {
+fn pure_modules_have_no_io_no_clock_and_no_randomness() {
     for (path, source) in sources().iter().filter(|(path, _)| is_pure(path)) {
         for found in impurities(&source.product) {
-            panic!("{path}:{} is pure and has {}", found.line, found.text());
+            panic!("{path}:{} is pure but uses {}", found.line, found.text());
         }
     }
 }
@@ -156,7 +156,7 @@ fn impurities_are_found_behind_test_modules_imports_groups_and_macros() {
     assert_eq!(found, expected.map(|(line, text)| (line, text.to_owned())));
 }
 
-/// Plain values that modules which are not pure define: pure ones may have them.
+/// Plain values that impure modules define: pure modules may use them.
 const VALUES: [&str; 5] = [
     "p2pdi::id::PeerId",
     "p2pdi::platform::FileStat",
@@ -165,7 +165,7 @@ const VALUES: [&str; 5] = [
     "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
 ];
 
-/// Pure modules that use others than such, and whom: to be mended. A new one fails, and so does an entry that is gone.
+/// Known uses of other impure items in pure modules. A new one fails the test, and so does an entry that is not in the code any more.
 const KNOWN_IMPURE_USES: [(&str, &str); 0] = [];
 
 #[test]
@@ -185,7 +185,7 @@ fn pure_modules_use_pure_modules_only() {
             }
         }
     }
-    // Of the contract: what it generates, and its pure modules.
+    // Of the contract: generated code, and its pure modules.
     for (path, source) in sources().iter().filter(|(path, _)| is_pure(path)) {
         for mention in syntax::full_mentions(&source.product).iter().filter(|mention| mention.path[0] == "p2pdi") {
             let module = mention.path.get(1).map(String::as_str).unwrap_or_default();
@@ -199,7 +199,7 @@ fn pure_modules_use_pure_modules_only() {
     assert!(found.is_empty(), "{found:#?}");
     assert!(
         gone.is_empty(),
-        "gone: take them off the list: {:?}",
+        "these uses are mended: remove them from the list: {:?}",
         gone.iter().map(|at| KNOWN_IMPURE_USES[*at]).collect::<Vec<_>>()
     );
 }

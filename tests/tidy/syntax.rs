@@ -1,4 +1,4 @@
-//! Parsed sources without what only tests compile, and every path that a piece of syntax mentions.
+//! Splits a parsed source into production code and test code, and collects the paths that code mentions.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -10,12 +10,12 @@ use syn::{
     visit_mut::{self, VisitMut},
 };
 
-/// The file as the product compiles it: without `#[cfg(test)]` and `#[test]` items, at every depth.
+/// The file without `#[cfg(test)]` and `#[test]` items, at every depth.
 pub(crate) fn product(text: &str) -> syn::Result<File> {
     Ok(split(text)?.0)
 }
 
-/// The file as the product compiles it, and the tokens that only tests compile.
+/// The file without test code, and the tokens of the test code.
 pub(crate) fn split(text: &str) -> syn::Result<(File, TokenStream)> {
     let mut file = syn::parse_file(text)?;
     let mut tests = WithoutTests::default();
@@ -38,7 +38,7 @@ pub(crate) fn only_in_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Value of a `cfg` predicate where `test` is off and everything else is unknown.
+/// Value of a `cfg` predicate if `test` is false and all others are unknown.
 fn value(meta: &Meta) -> Option<bool> {
     let Meta::List(list) = meta else { return meta.path().is_ident("test").then_some(false) };
     let inner = list.parse_args_with(Punctuated::<Meta, syn::Token![,]>::parse_terminated).ok()?;
@@ -60,7 +60,7 @@ struct WithoutTests {
 }
 
 impl WithoutTests {
-    /// Whether the product has this; remembers it where not.
+    /// Whether this is production code; collects it otherwise.
     fn keeps(&mut self, piece: &impl ToTokens, attributes: &[Attribute]) -> bool {
         let keeps = !only_in_tests(attributes);
         if !keeps {
@@ -207,7 +207,7 @@ pub(crate) enum Kind {
     Macro,
     /// `….name(…)`.
     Method,
-    /// `use path as name`. `public` where others can name it by this module.
+    /// `use path as name`. `public` if others can use it through this module.
     Import { name: String, public: bool },
     /// `use path::*`.
     Glob,
@@ -219,7 +219,7 @@ impl Mention {
     }
 }
 
-/// Every path that these items mention, those in the bodies of inline modules left out.
+/// Every path that these items mention, except in the bodies of inline modules.
 pub(crate) fn mentions(items: &[Item]) -> Vec<Mention> {
     let mut collector = Collector::default();
     for item in items {
@@ -228,7 +228,7 @@ pub(crate) fn mentions(items: &[Item]) -> Vec<Mention> {
     collector.found
 }
 
-/// Every path that the file mentions, wherever it stands. What an import names is written out: after `use std::env`, `env::var` is
+/// Every path that the file mentions. Imported names are expanded: after `use std::env`, `env::var` is
 /// `std::env::var`.
 pub(crate) fn full_mentions(file: &File) -> Vec<Mention> {
     let mut collector = Collector { into_modules: true, ..Collector::default() };
@@ -291,7 +291,7 @@ impl Collector {
         }
     }
 
-    /// Macros are not expanded: every run of names joined by `::` counts as a path.
+    /// Macros are not expanded: every sequence of names joined by `::` counts as a path.
     fn tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let punct =
@@ -357,7 +357,7 @@ impl<'ast> Visit<'ast> for Collector {
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
         self.add(vec![call.method.to_string()], call.method.span(), Kind::Method);
-        // `stdout().is_terminal()` only asks.
+        // `stdout().is_terminal()` does not write.
         if call.method != "is_terminal" {
             visit::visit_expr_method_call(self, call);
         }

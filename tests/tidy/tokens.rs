@@ -1,10 +1,10 @@
-//! What no source may have, tests included: looked for in tokens, so that comments and texts do not count.
+//! Rules for all sources, tests included, checked on tokens, so that comments and strings do not count.
 
 use super::{Source, is_test, read, sources};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use std::collections::BTreeSet;
 
-/// Calls `check` with every run of tokens, those within groups included.
+/// Calls `check` with every sequence of tokens, also of nested groups.
 fn each_run(tokens: TokenStream, check: &mut dyn FnMut(&[TokenTree])) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for token in &tokens {
@@ -35,11 +35,11 @@ fn line(token: &TokenTree) -> usize {
 }
 
 #[test]
-fn unsafe_is_nowhere() {
+fn no_source_has_unsafe_code() {
     for (path, source) in sources() {
         each_run(source.tokens(), &mut |run| {
             for token in run {
-                assert!(!is_name(Some(token), "unsafe"), "{path}:{} is unsafe", line(token));
+                assert!(!is_name(Some(token), "unsafe"), "{path}:{} has unsafe code", line(token));
             }
         });
     }
@@ -47,39 +47,39 @@ fn unsafe_is_nowhere() {
 }
 
 #[test]
-fn nothing_is_left_undone() {
+fn no_source_has_todo_or_ignored_tests() {
     for (path, source) in sources() {
         each_run(source.tokens(), &mut |run| {
             for (at, token) in run.iter().enumerate() {
                 let is_undone = ["todo", "unimplemented"].iter().any(|name| is_name(Some(token), name));
-                assert!(!(is_undone && is_mark(run.get(at + 1), '!')), "{path}:{} has a macro for what is undone", line(token));
+                assert!(!(is_undone && is_mark(run.get(at + 1), '!')), "{path}:{} has a macro for unfinished code", line(token));
                 let attribute = group(run.get(at + 1), Delimiter::Bracket).filter(|_| is_mark(Some(token), '#'));
                 let ignores = attribute.is_some_and(|group| is_name(group.stream().into_iter().next().as_ref(), "ignore"));
                 assert!(!ignores, "{path}:{} ignores a test", line(token));
             }
         });
-        // Spelled so that this file does not find itself.
+        // Written in two parts, so that this file does not match.
         for word in [["TO", "DO"].concat(), ["FIX", "ME"].concat()] {
             assert!(!source.text.contains(&word), "{path} has {word}");
         }
     }
 }
 
-/// Tests wait for what they wait for, with a deadline. These may sleep: between two looks within such a wait, or because time itself is
-/// what they are about.
+/// Files whose tests may sleep: to poll for a condition with a deadline, or because time itself is
+/// under test. All others wait for an event.
 const SLEEPING: [(&str, &str); 6] = [
-    ("registry/tests/support/mod.rs", "between two looks of `eventually` and `ended`"),
-    ("peerd/tests/support/mod.rs", "between two looks of `eventually`"),
-    ("peerd/tests/mesh/support.rs", "between two looks of `until`"),
+    ("registry/tests/support/mod.rs", "polling in `eventually` and `ended`"),
+    ("peerd/tests/support/mod.rs", "polling in `eventually`"),
+    ("peerd/tests/mesh/support.rs", "polling in `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
-    ("peerd/tests/serving/slow_readers.rs", "a reader that takes its time, and one that takes none"),
+    ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
     ("registry/tests/process.rs", "kills at a random moment"),
 ];
 
 #[test]
 fn tests_wait_for_events_with_a_deadline() {
     for (path, _) in SLEEPING {
-        assert!(sources().contains_key(path), "{path} may sleep and is not in the tree");
+        assert!(sources().contains_key(path), "{path} may sleep but is not in the tree");
     }
     for (path, source) in sources() {
         each_run(test_tokens(&path, &source), &mut |run| {
@@ -112,13 +112,13 @@ fn tests_bind_no_fixed_port() {
     }
 }
 
-/// All of a test's file, or what a file of the product has for tests alone.
+/// All tokens of a test file, or the test code of a production file.
 fn test_tokens(path: &str, source: &Source) -> TokenStream {
     if is_test(path) { source.tokens() } else { source.tests.clone() }
 }
 
 #[test]
-fn the_product_is_the_same_under_test() {
+fn production_code_does_not_depend_on_cfg_test() {
     for (path, source) in sources().iter().filter(|(path, _)| super::is_product(path)) {
         each_run(source.tokens(), &mut |run| {
             for (at, token) in run.iter().enumerate() {
@@ -126,7 +126,11 @@ fn the_product_is_the_same_under_test() {
                 else {
                     continue;
                 };
-                assert!(!is_negated_test(predicate.stream(), false), "{path}:{} leaves something out under test", line(token));
+                assert!(
+                    !is_negated_test(predicate.stream(), false),
+                    "{path}:{} compiles other code under test; pass a parameter",
+                    line(token)
+                );
             }
             for window in run.windows(3) {
                 let is_macro = is_name(window.first(), "cfg") && is_mark(window.get(1), '!');
@@ -139,7 +143,7 @@ fn the_product_is_the_same_under_test() {
     }
 }
 
-/// Whether `test` stands within `not(…)`.
+/// Whether `test` is inside `not(…)`.
 fn is_negated_test(predicate: TokenStream, negated: bool) -> bool {
     let tokens: Vec<_> = predicate.into_iter().collect();
     tokens.iter().enumerate().any(|(at, token)| match token {
@@ -148,11 +152,11 @@ fn is_negated_test(predicate: TokenStream, negated: bool) -> bool {
     })
 }
 
-/// What gives up, when it stands in the same function.
+/// Names that show a deadline in the same function.
 const DEADLINES: [&str; 6] = ["timeout", "within", "eventually", "until", "elapsed", "Instant"];
 
 #[test]
-fn tests_that_spin_have_a_deadline() {
+fn busy_waits_in_tests_have_a_deadline() {
     for (path, source) in sources() {
         let tokens = if path.contains("benches/") { source.tokens() } else { test_tokens(&path, &source) };
         each_run(tokens, &mut |run| {
@@ -164,7 +168,7 @@ fn tests_that_spin_have_a_deadline() {
                         let is_loop = ["loop", "while"].iter().any(|name| is_name(Some(token), name));
                         let pauses = ["yield_now", "spin_loop", "sleep", "park_timeout"];
                         let spins = is_loop && names(block_after(run, at)).iter().any(|name| pauses.contains(&name.as_str()));
-                        assert!(!spins || gives_up, "{path}:{} spins without a deadline", line(token));
+                        assert!(!spins || gives_up, "{path}:{} waits in a loop without a deadline", line(token));
                     }
                 });
             }

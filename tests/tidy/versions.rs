@@ -1,4 +1,4 @@
-//! The compiler version that each crate asks for is enough for what it depends on.
+//! The `rust-version` of each crate is enough for its dependencies.
 
 use super::root;
 use serde_json::Value;
@@ -21,7 +21,7 @@ fn metadata() -> Value {
     serde_json::from_str(&cargo(&arguments)).unwrap()
 }
 
-/// `1.91` as (1, 91, 0); nothing where a package declares none.
+/// `1.91` as (1, 91, 0); `None` if the package declares none.
 fn rust_version(package: &Value) -> Option<Vec<u32>> {
     let mut parts: Vec<u32> = package["rust_version"].as_str()?.split('.').map(|part| part.parse().unwrap()).collect();
     parts.resize(3, 0);
@@ -47,7 +47,7 @@ fn no_dependency_needs_a_newer_compiler_than_the_crate_declares() {
             if let Some(needed) = rust_version(&packages[id]) {
                 assert!(needed <= declared, "{member} declares rust-version {declared:?}; {id} needs {needed:?}");
             }
-            // What only its tests use does not count.
+            // Dependencies of its tests do not count.
             let is_built =
                 |dependency: &&Value| dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] != "dev");
             let dependencies = nodes[id]["deps"].as_array().unwrap().iter().filter(is_built);

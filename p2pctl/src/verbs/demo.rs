@@ -152,7 +152,7 @@ async fn whisper(cluster: &Cluster, channels: &ChannelPool, printer: Printer) ->
         from: from.name().to_string(),
         ..Default::default()
     };
-    // OptionalVia the first peer, which finds the last one by itself.
+    // Through the first peer, which finds the last one by itself.
     let begun = Instant::now();
     let answer = channels.peer(from.endpoint(), Some(from.name())).whisper(request).await;
     let took = begun.elapsed();

@@ -50,7 +50,7 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
         ("task 1", "1 source with 50 RFCs, 19 clients fetch all", vec![&texts[..TASK_1_RFCS]]),
         ("task 2", "20 peers with 10 RFCs each, everyone fetches everything", texts.chunks(TASK_2_RFCS).collect()),
     ];
-    // SavedCookie whole to the end: some file systems (ext4) are slow to make files for seconds after many were deleted.
+    // Kept until the end: some file systems (ext4) create files slowly for seconds after many were deleted.
     let folder = tempfile::tempdir()?;
     for (name, what, shares) in tasks {
         let mut runs = Vec::new();

@@ -74,7 +74,7 @@ fn a_stream_under_way_is_finished_within_the_grace_period() {
     slow.signal(Signal::TERM);
     until("it left the registry", || names(&world, &registry).is_empty());
     assert!(fetching.is_running(), "the stream should still be under way");
-    fetching.ended().exits(0).prints(&["from slow"]);
+    fetching.ended().exits(0).stdout_has(&["from slow"]);
     assert!(world.read("out/rfc8881.txt") == rfc(8881));
     slow.ended().exits(0);
 }
@@ -85,9 +85,9 @@ fn a_stream_that_outlasts_the_grace_period_is_cut_and_its_verified_bytes_are_kep
     let registry = world.registry(&[]);
     let (slow, fetching) = slow_fetch(&world, &registry, "256KiB", "100ms");
     slow.signal(Signal::TERM);
-    slow.ended().exits(0).says(&["after the grace period"]);
-    let ended = fetching.ended().exits(1).prints_nothing();
-    ended.says(&["error: no holder could deliver", "slow", "hint: ", "verified bytes are kept"]);
+    slow.ended().exits(0).stderr_has(&["after the grace period"]);
+    let ended = fetching.ended().exits(1).stdout_is_empty();
+    ended.stderr_has(&["error: no holder could deliver", "slow", "hint: ", "verified bytes are kept"]);
     assert!(!world.path("out/rfc8881.txt").exists());
 }
 
@@ -101,7 +101,7 @@ fn a_second_signal_ends_a_peer_at_once() {
     assert!(slow.process.is_running());
     slow.signal(Signal::INT);
     slow.ended().exits(130);
-    fetching.ended().exits(1).prints_nothing();
+    fetching.ended().exits(1).stdout_is_empty();
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_peer_whose_name_is_taken_reports_it_and_registers_when_the_first_is_gone() 
         until("the second is refused", || state(&second) == "SESSION_STATE_REFUSED");
         let detail = status(&second)["registry"]["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains("twin") && detail.contains(&registry.address.to_string()), "{detail}");
-        assert!(second.process.said().contains(&detail), "{}", second.process.said());
+        assert!(second.process.stderr().contains(&detail), "{}", second.process.stderr());
         assert_eq!((state(&first).as_str(), names(&world, &registry)), ("SESSION_STATE_REGISTERED", vec!["twin".to_owned()]));
         first.signal(signal);
         until("the second takes over", || state(&second) == "SESSION_STATE_REGISTERED");
@@ -129,8 +129,8 @@ fn a_state_folder_in_use_is_refused_with_a_hint() {
     let registry = world.registry(&[]);
     let first = world.peer("one", &registry, &["--state", "shared"]);
     ready(&first);
-    let second = Running::to_its_end(world.peer_command("two", &registry.url(), &["--state", "shared"]));
-    second.exits(1).prints_nothing().says(&["error: the state folder shared is in use", "hint: ", "--state"]);
+    let second = Running::run_to_end(world.peer_command("two", &registry.url(), &["--state", "shared"]));
+    second.exits(1).stdout_is_empty().stderr_has(&["error: the state folder shared is in use", "hint: ", "--state"]);
     assert_eq!(names(&world, &registry), ["one"]);
 }
 
@@ -140,8 +140,8 @@ fn a_share_that_is_not_there_is_refused_with_a_hint() {
     let registry = world.registry(&[]);
     fs::write(world.path("file"), "").unwrap();
     for share in ["missing", "file"] {
-        let peer = Running::to_its_end(world.peer_command("a", &registry.url(), &["--share", share]));
-        peer.exits(1).prints_nothing().says(&["error: ", share, "hint: ", "--share"]);
+        let peer = Running::run_to_end(world.peer_command("a", &registry.url(), &["--share", share]));
+        peer.exits(1).stdout_is_empty().stderr_has(&["error: ", share, "hint: ", "--share"]);
     }
 }
 
@@ -150,10 +150,10 @@ fn a_port_in_use_is_refused_with_a_hint() {
     let world = World::new();
     let registry = world.registry(&[]);
     let taken = registry.address.to_string();
-    let peer = Running::to_its_end(world.command("peerd", &["--name", "a", "--listen", &taken, "--no-registry"]));
-    peer.exits(1).prints_nothing().says(&["error: cannot listen on ", &taken, "hint: ", "--listen"]);
-    let second = Running::to_its_end(world.registry_command(&taken, &["--state", "memory"]));
-    second.exits(1).prints_nothing().says(&["error: cannot listen on ", &taken, "hint: ", "--listen"]);
+    let peer = Running::run_to_end(world.command("peerd", &["--name", "a", "--listen", &taken, "--no-registry"]));
+    peer.exits(1).stdout_is_empty().stderr_has(&["error: cannot listen on ", &taken, "hint: ", "--listen"]);
+    let second = Running::run_to_end(world.registry_command(&taken, &["--state", "memory"]));
+    second.exits(1).stdout_is_empty().stderr_has(&["error: cannot listen on ", &taken, "hint: ", "--listen"]);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn invalid_flags_are_usage_errors() {
     let label = format!("key={}", "x".repeat(300));
     for arguments in [["--label", label.as_str()], ["--listen", "0.0.0.0:0"]] {
         let command = world.command("peerd", &[&["--name", "a", "--no-registry"], arguments.as_slice()].concat());
-        Running::to_its_end(command).exits(2).prints_nothing().says(&["error: "]);
+        Running::run_to_end(command).exits(2).stdout_is_empty().stderr_has(&["error: "]);
     }
 }
 
@@ -190,7 +190,7 @@ fn a_peer_started_before_its_registry_registers_when_it_answers() {
     let address = free_address();
     let peer = Server::start(world.peer_command("early", &format!("http://{address}"), &["--share", "share"]));
     until("it reports that the registry does not answer", || state(&peer) == "SESSION_STATE_UNREACHABLE");
-    assert!(peer.process.said().contains("does not answer"), "{}", peer.process.said());
+    assert!(peer.process.stderr().contains("does not answer"), "{}", peer.process.stderr());
     ready(&peer);
     // Without its registry it serves callers that know its address.
     world.run("p2pctl", &["get-rfc", "48", "--from", &peer.address.to_string()]).exits(0);
