@@ -38,7 +38,8 @@ pub(crate) async fn to_peer<T>(
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Outcome<T> {
-    match bounded(name, limit, call).await {
+    // Boxed: a client call is large, and is moved through several futures.
+    match bounded(name, limit, Box::pin(call)).await {
         Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, &Answering::Peer).await)),
         answered => answered,
     }

@@ -43,11 +43,11 @@ fn no_cycles_between_the_parts_of_the_peer() {
 }
 
 fn assert_none(what: &str, found: &[(BTreeSet<String>, String)]) {
-    println!("{} cycles between {what}", found.len());
-    for (names, edges) in found {
-        println!("\ncycle: {}\n{edges}", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
-    }
-    assert!(found.is_empty(), "{} cycles between {what}: see above", found.len());
+    let cycle = |(names, edges): &(BTreeSet<String>, String)| {
+        format!("cycle: {}\n{edges}", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
+    };
+    let cycles: Vec<_> = found.iter().map(cycle).collect();
+    assert!(cycles.is_empty(), "{} cycles between {what}:\n{}", cycles.len(), cycles.join("\n"));
 }
 
 /// One line for each pair of files: the place of the use, and the names used.

@@ -23,7 +23,7 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
     let mut listed = listed?;
     // The registry lists in slot order; a sample stays in random order. peer-2 comes before peer-10.
     if !is_sample {
-        listed.peers.sort_by(|a, b| compare_str(&a.name.to_lowercase(), &b.name.to_lowercase()));
+        listed.peers.sort_by(|a, b| compare_str(a.name.to_lowercase(), b.name.to_lowercase()));
     }
     if printer.is_json() {
         printer.message(&listed, String::new)?;

@@ -99,6 +99,5 @@ pub(super) async fn resolve(global: &Global, channels: &ChannelPool, via: &Optio
         return via::find(channels, via, peer).await;
     }
     let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
-    let found = session.find(peer).await;
-    found
+    session.find(peer).await
 }
