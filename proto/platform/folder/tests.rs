@@ -1,5 +1,7 @@
 //! The ways of opening agree: the system's own call, steps by descriptor, steps by path.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic, in its helpers too")]
+
 use super::{Folder, LookupError, portable};
 use std::{
     ffi::OsStr,
