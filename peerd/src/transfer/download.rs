@@ -3,7 +3,8 @@
 use super::{
     chunk::CHUNK_BYTES,
     destination::WriteError,
-    piece_store::{PieceStore, WrongPiece},
+    piece_store::PieceStore,
+    piece_writer::{PieceWriter, WrongPiece},
     progress::Progress,
     source_selection::Fault,
 };
@@ -135,7 +136,7 @@ impl Incoming {
         progress: Arc<Progress>,
     ) -> Result<(u64, Result<(), SourceError>), WriteError> {
         let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
-        let mut writer = store.writer();
+        let mut writer = PieceWriter::new(store);
         let writing = spawn_blocking(move || {
             let mut verified = 0;
             while let Some((offset, data)) = chunks.blocking_recv() {

@@ -4,6 +4,7 @@ use super::{
     destination::{WriteError, locate},
     download::{self, Incoming, SourceError},
     piece_store::PieceStore,
+    piece_writer::PieceWriter,
     progress::Progress,
     source_selection::{SourceReport, SourceSelection},
 };
@@ -326,7 +327,7 @@ impl Run<'_> {
             let store = Arc::new(PieceStore::open(&out, path, &name, hashes.clone(), replace)?);
             if !store.is_complete() {
                 // Its hash was checked on receipt.
-                let _checked = store.writer().write(0, &data)?;
+                let _checked = PieceWriter::new(&store).write(0, &data)?;
             }
             Ok(State::Complete { path: store.finish()?, document, already })
         });

@@ -6,6 +6,7 @@ pub mod download;
 pub mod fetch;
 pub mod job;
 pub mod piece_store;
+pub mod piece_writer;
 pub mod progress;
 pub mod rate_limit;
 pub mod serve;

@@ -5,12 +5,11 @@
 //! does not match counts as missing. So a crash at any moment, or a change by another program, costs at most the pieces it
 //! touched.
 //!
-//! Each stream writes through a [`PieceWriter`] of its own, which holds at most one piece exclusively: no two streams write the
-//! same bytes, and nothing writes to a verified piece. Blocking; call it off the runtime.
+//! Streams write to it through [`PieceWriter`](super::piece_writer::PieceWriter)s. Blocking; call it off the runtime.
 
 use super::destination::{HASH_READ_BYTES, WriteError, create_folders};
 use p2pdi::{
-    content::{PieceHasher, PieceHashes},
+    content::PieceHashes,
     document::DocumentName,
     platform::{free_bytes, open_no_follow, read_exact_at, rename_no_replace, write_all_at},
 };
@@ -20,7 +19,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -32,13 +31,6 @@ const NAME_HASH_DIGITS: usize = 16;
 const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 /// What must stay free on the target's file system beside the document: metadata and other programs' work.
 const SPARE_BYTES: u64 = 1024 * 1024;
-
-/// A piece whose received bytes do not match its hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WrongPiece {
-    /// The piece's index.
-    pub index: usize,
-}
 
 /// Why bytes cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +68,7 @@ pub struct PieceStore {
 
 /// What is known of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Missing,
     /// A writer receives it.
     Claimed,
@@ -132,6 +124,10 @@ impl PieceStore {
         Ok(())
     }
 
+    pub(super) fn hashes(&self) -> &PieceHashes {
+        &self.hashes
+    }
+
     /// Bytes of the document.
     pub fn size(&self) -> u64 {
         self.hashes.pieces().size()
@@ -157,11 +153,6 @@ impl PieceStore {
         let first = states.iter().position(|piece| *piece == Piece::Missing)?;
         let run = states[first..].iter().take_while(|piece| **piece == Piece::Missing).count();
         Some(pieces.range(first).start..pieces.range(first + run - 1).end)
-    }
-
-    /// A writer for one stream.
-    pub fn writer(self: &Arc<Self>) -> PieceWriter {
-        PieceWriter { store: Arc::clone(self), current: None }
     }
 
     /// Reads `buffer.len()` bytes from `offset`.
@@ -218,7 +209,7 @@ impl PieceStore {
     }
 
     /// Gives a missing piece to one writer.
-    fn claim(&self, index: usize) -> bool {
+    pub(super) fn claim(&self, index: usize) -> bool {
         let piece = &mut self.pieces()[index];
         let is_missing = *piece == Piece::Missing;
         if is_missing {
@@ -227,7 +218,7 @@ impl PieceStore {
         is_missing
     }
 
-    fn set(&self, index: usize, piece: Piece) {
+    pub(super) fn set(&self, index: usize, piece: Piece) {
         self.pieces()[index] = piece;
     }
 
@@ -235,7 +226,7 @@ impl PieceStore {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
+    pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
         write_all_at(&self.file, data, offset).map_err(WriteError::io("write", &self.path))?;
         let written = data.len() as u64;
         if self.unflushed_bytes.fetch_add(written, Ordering::Relaxed) + written >= FLUSH_BYTES {
@@ -288,124 +279,24 @@ fn verify(file: &File, hashes: &PieceHashes) -> io::Result<Vec<Piece>> {
     Ok(states)
 }
 
-/// Writes the bytes of one stream. Dropped, it gives up the piece under way.
-#[derive(Debug)]
-pub struct PieceWriter {
-    store: Arc<PieceStore>,
-    current: Option<Current>,
-}
-
-/// The piece whose bytes are arriving.
-#[derive(Debug)]
-struct Current {
-    index: usize,
-    /// Offset of the next byte.
-    next: u64,
-    hasher: PieceHasher,
-    /// Whether this writer has the piece; else its bytes are skipped.
-    claimed: bool,
-}
-
-impl PieceWriter {
-    /// Takes the next bytes of the stream, which begin where the last ones ended or at a piece's start. Returns how many bytes
-    /// became verified.
-    ///
-    /// Bytes of a piece that is verified already, or that another writer receives, are skipped.
-    ///
-    /// # Errors
-    /// The outer error is the disk's; the inner one names a piece whose bytes are wrong: it stays missing.
-    pub fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
-        let pieces = self.store.hashes.pieces();
-        let mut verified_bytes = 0;
-        loop {
-            let index = pieces.index_at(offset).min(pieces.count() - 1);
-            let range = pieces.range(index);
-            if self.current.as_ref().is_none_or(|current| current.index != index || current.next != offset) {
-                self.release();
-                let claimed = self.store.claim(index);
-                self.current = Some(Current { index, next: offset, hasher: pieces.hasher(index), claimed });
-            }
-            let Some(current) = &mut self.current else { break };
-            let length = usize::try_from(range.end.saturating_sub(offset)).unwrap_or(usize::MAX).min(data.len());
-            let (now, rest) = data.split_at(length);
-            if current.claimed {
-                self.store.write_at(now, offset)?;
-                current.hasher.update(now);
-            }
-            current.next += length as u64;
-            offset += length as u64;
-            if current.next == range.end {
-                let matches = !current.claimed || Some(current.hasher.finalize()) == self.store.hashes.get(index);
-                if !matches {
-                    self.release();
-                    return Ok(Err(WrongPiece { index }));
-                }
-                if current.claimed {
-                    self.store.set(index, Piece::Verified);
-                    verified_bytes += range.end - range.start;
-                }
-                self.current = None;
-            }
-            data = rest;
-            if data.is_empty() || length == 0 {
-                break;
-            }
-        }
-        Ok(Ok(verified_bytes))
-    }
-
-    /// Gives the piece under way back, so that any writer may receive it from its start.
-    fn release(&mut self) {
-        if let Some(current) = self.current.take()
-            && current.claimed
-        {
-            self.store.set(current.index, Piece::Missing);
-        }
-    }
-}
-
-impl Drop for PieceWriter {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transfer::destination::locate;
-    use p2pdi::content::{ContentHash, Pieces};
-
-    const PIECE: usize = 262_144;
-
-    fn hashes(data: &[u8]) -> PieceHashes {
-        let pieces = Pieces::of_size(data.len() as u64).unwrap();
-        let hash = |index: usize| {
-            let range = pieces.range(index);
-            let mut hasher = pieces.hasher(index);
-            hasher.update(&data[range.start as usize..range.end as usize]);
-            hasher.finalize()
-        };
-        PieceHashes::new(pieces, (0..pieces.count()).map(hash).collect()).unwrap()
-    }
-
-    fn open(folder: &Path, data: &[u8]) -> Result<Arc<PieceStore>, WriteError> {
-        let name = DocumentName::parse("a/doc.bin").unwrap();
-        let (path, complete) = locate(folder, &name, &ContentHash::of(data), data.len() as u64, false)?;
-        assert!(!complete);
-        PieceStore::open(folder, path, &name, hashes(data), false).map(Arc::new)
-    }
-
-    fn data(len: usize) -> Vec<u8> {
-        (0..len).map(|i| (i / 7 % 256) as u8).collect()
-    }
+    use crate::transfer::{
+        destination::locate,
+        piece_writer::{
+            PieceWriter,
+            tests::{PIECE, data, open},
+        },
+    };
+    use p2pdi::content::ContentHash;
 
     #[test]
     fn a_document_appears_under_its_name_only_when_complete() {
         let folder = tempfile::tempdir().unwrap();
         let data = data(700_000);
         let store = open(folder.path(), &data).unwrap();
-        let mut writer = store.writer();
+        let mut writer = PieceWriter::new(&store);
         for (index, chunk) in data.chunks(100_001).enumerate() {
             assert!(!folder.path().join("a/doc.bin").exists());
             writer.write(index as u64 * 100_001, chunk).unwrap().unwrap();
@@ -423,7 +314,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = data(1_000_000);
         let store = open(folder.path(), &data).unwrap();
-        assert_eq!(store.writer().write(0, &data[..600_000]).unwrap(), Ok(2 * PIECE as u64));
+        assert_eq!(PieceWriter::new(&store).write(0, &data[..600_000]).unwrap(), Ok(2 * PIECE as u64));
         let path = store.path.clone();
         drop(store);
         let store = open(folder.path(), &data).unwrap();
@@ -432,19 +323,8 @@ mod tests {
         write_all_at(&File::options().write(true).open(path).unwrap(), b"!", 5).unwrap();
         let store = open(folder.path(), &data).unwrap();
         assert_eq!(store.next_missing(), Some(0..PIECE as u64));
-        store.writer().write(0, &data[..PIECE]).unwrap().unwrap();
+        PieceWriter::new(&store).write(0, &data[..PIECE]).unwrap().unwrap();
         assert_eq!(store.missing_bytes(), 1_000_000 - 2 * PIECE as u64);
-    }
-
-    #[test]
-    fn a_wrong_byte_never_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let good = data(300_000);
-        let mut bad = good.clone();
-        bad[270_000] ^= 1;
-        let store = open(folder.path(), &good).unwrap();
-        assert_eq!(store.writer().write(0, &bad).unwrap(), Err(WrongPiece { index: 1 }));
-        assert_eq!(store.next_missing(), Some(PIECE as u64..300_000));
     }
 
     #[test]
@@ -463,56 +343,11 @@ mod tests {
     }
 
     #[test]
-    fn streams_fill_one_document_at_the_same_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = data(16 * PIECE - 5);
-        let store = open(folder.path(), &data).unwrap();
-        let verified: u64 = thread::scope(|scope| {
-            let streams: Vec<_> = (0..4)
-                .map(|stream| {
-                    let (mut writer, data) = (store.writer(), &data);
-                    scope.spawn(move || {
-                        let mine = data.chunks(PIECE).enumerate().filter(|(index, _)| index % 4 == stream);
-                        mine.map(|(index, piece)| {
-                            let halves = piece.split_at(piece.len() / 2);
-                            let offset = (index * PIECE) as u64;
-                            assert_eq!(writer.write(offset, halves.0).unwrap(), Ok(0));
-                            writer.write(offset + halves.0.len() as u64, halves.1).unwrap().unwrap()
-                        })
-                        .sum::<u64>()
-                    })
-                })
-                .collect();
-            streams.into_iter().map(|stream| stream.join().unwrap()).sum()
-        });
-        assert_eq!((verified, store.next_missing()), (data.len() as u64, None));
-        assert_eq!(fs::read(store.finish().unwrap()).unwrap(), data);
-    }
-
-    #[test]
-    fn a_piece_has_one_writer_and_is_free_again_when_that_one_is_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = data(2 * PIECE);
-        let store = open(folder.path(), &data).unwrap();
-        let (mut first, mut second) = (store.writer(), store.writer());
-        first.write(0, &data[..100]).unwrap().unwrap();
-        assert_eq!(store.next_missing(), Some(PIECE as u64..2 * PIECE as u64));
-        let wrong = vec![b'!'; PIECE];
-        assert_eq!(second.write(0, &wrong).unwrap(), Ok(0), "another writer has the piece: these bytes are skipped");
-        assert_eq!(first.write(100, &data[100..PIECE]).unwrap(), Ok(PIECE as u64));
-        assert_eq!(second.write(0, &wrong).unwrap(), Ok(0), "a verified piece is not written to");
-        first.write(PIECE as u64, &data[PIECE..PIECE + 1]).unwrap().unwrap();
-        drop(first);
-        assert_eq!(second.write(PIECE as u64, &data[PIECE..]).unwrap(), Ok(PIECE as u64));
-        assert_eq!(fs::read(store.finish().unwrap()).unwrap(), data);
-    }
-
-    #[test]
     fn only_verified_pieces_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let data = data(2 * PIECE);
         let store = open(folder.path(), &data).unwrap();
-        store.writer().write(0, &data[..PIECE + 10]).unwrap().unwrap();
+        PieceWriter::new(&store).write(0, &data[..PIECE + 10]).unwrap().unwrap();
         let mut buffer = vec![0; 20];
         store.read_verified(PIECE as u64 - 20, &mut buffer).unwrap();
         assert_eq!(buffer, data[PIECE - 20..PIECE]);
