@@ -1,5 +1,5 @@
 //! What differs between operating systems: opening files below a folder and nothing outside of it, renames that replace nothing, free
-//! space, positioned reads and writes, signals, limits of the process, the user's state folder.
+//! space, positioned reads and writes, signals, limits of the process, the user's state folder, the clock that counts suspended time.
 //!
 //! Linux and macOS have system calls for all of it. Other Unixes and the rest get a fall-back of each that uses the standard library
 //! only, so that a port edits this module and no other. The fall-backs are compiled and tested on every system.
@@ -11,6 +11,7 @@ mod folder;
 mod limits;
 mod signals;
 mod state_folder;
+mod uptime;
 
 pub use files::{
     create_private_folder, free_bytes, open_no_follow, private, read_exact_at, rename_no_replace, sync_folder, write_all_at,
@@ -19,3 +20,4 @@ pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, Looku
 pub use limits::{descriptor_limit, lower_thread_priority, raise_descriptor_limit};
 pub use signals::StopSignals;
 pub use state_folder::state_folder;
+pub use uptime::uptime;

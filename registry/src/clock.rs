@@ -1,27 +1,37 @@
-//! The monotonic clock and the wall clock.
+//! The two clocks of the registry.
 
-use crate::table::Now;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use crate::table::{Now, RunningTime};
+use p2pdi::platform;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Reads both clocks. The monotonic one counts from [`Clock::start`].
-#[derive(Debug, Clone, Copy)]
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn uptime_ms() -> u64 {
+    millis(platform::uptime())
+}
+
+/// Reads both clocks: the one that leases run by, and the wall clock.
 pub(crate) struct Clock {
-    started: Instant,
+    running: RunningTime,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
-        Self { started: Instant::now() }
+    /// Starts at 0. `ttl_ms`: the shortest lease.
+    pub(crate) fn start(ttl_ms: u64) -> Self {
+        Self { running: RunningTime::start(uptime_ms(), ttl_ms) }
     }
 
-    pub(crate) fn now(&self) -> Now {
-        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    /// How often to call [`Clock::now`] at least.
+    pub(crate) fn check_interval(&self) -> Duration {
+        Duration::from_millis(self.running.check_interval_ms())
+    }
+
+    /// The present time, and how long the process was paused before it, in milliseconds.
+    pub(crate) fn now(&mut self) -> (Now, u64) {
+        let (mono_ms, paused_ms) = self.running.check(uptime_ms());
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono_ms: millis(self.started.elapsed()), wall_ms: millis(wall) }
-    }
-
-    /// The time at which `mono_ms` is reached.
-    pub(crate) fn instant(&self, mono_ms: u64) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.started + std::time::Duration::from_millis(mono_ms))
+        (Now { mono_ms, wall_ms: millis(wall) }, paused_ms)
     }
 }

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 /// Leases checked under one hold of the table's lock, some 100 µs.
 const CHECKED_AT_ONCE: usize = 512;
 /// Shortest sleep, so that a record which cannot be evicted yet does not make the loop spin.
-const SLEEP_MIN_MS: u64 = 10;
+const SLEEP_MIN: Duration = Duration::from_millis(10);
 /// Longest sleep. Nothing else wakes this task to forget records after 30 days.
-const SLEEP_MAX_MS: u64 = 60 * 60 * 1000;
+const SLEEP_MAX: Duration = Duration::from_secs(60 * 60);
 /// How soon a store that failed is tried again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ pub(crate) async fn run(table: Arc<SharedTable>, jobs: Jobs, health: Arc<StoreHe
 /// Returns when the writer has ended.
 async fn expire(table: &SharedTable, jobs: &Jobs, health: &StoreHealth) {
     loop {
-        let (expired, now) = table.with(|table, now| (table.expire(now, CHECKED_AT_ONCE), now));
+        let expired = table.with(|table, now| table.expire(now, CHECKED_AT_ONCE));
         if !expired.changes.is_empty() {
             // One batch at a time: a crowd that expires at once is written as fast as the disk takes it, and does not fill the queue.
             let (done, written) = oneshot::channel();
@@ -43,7 +43,7 @@ async fn expire(table: &SharedTable, jobs: &Jobs, health: &StoreHealth) {
         } else if expired.more {
             tokio::task::yield_now().await;
         } else {
-            table.next_deadline(now.mono_ms + SLEEP_MIN_MS, now.mono_ms + SLEEP_MAX_MS).await;
+            table.next_deadline(SLEEP_MIN, SLEEP_MAX).await;
         }
     }
 }

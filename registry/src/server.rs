@@ -102,16 +102,19 @@ impl Registry {
             max_peers: config.max_peers,
             max_peers_per_address: config.max_peers_per_address,
         };
-        let clock = Clock::start();
+        let mut clock = Clock::start(settings.ttl_ms);
         let mut table = Table::new(settings, seed);
-        let revision = store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, clock.now()))?;
-        table.loaded(revision, clock.now());
+        let mut now = clock.now().0;
+        let revision = store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, now))?;
+        // Reading may have taken long.
+        now = clock.now().0;
+        table.loaded(revision, now);
         let counts = table.counts();
         tracing::info!(active = counts.active, inactive = counts.inactive, state = %config.state, took = ?started.elapsed(), "records read");
 
         let metrics = Metrics::default();
         let table = Arc::new(SharedTable::new(table, clock));
-        let health = Arc::new(StoreHealth::new(clock, &timeouts));
+        let health = Arc::new(StoreHealth::new(&timeouts));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
         let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
@@ -136,6 +139,8 @@ impl Registry {
         // Leases end, and changes are written, until the last call has been answered.
         let drained = CancellationToken::new();
         tasks.spawn("lease expiry", expiry::run(Arc::clone(&leases.table), leases.jobs.clone(), store, drained.clone()));
+        let (clock_checked, until) = (Arc::clone(&leases.table), drained.clone());
+        tasks.spawn("clock check", async move { clock_checked.check_clock(until).await });
         tasks.spawn("store writer", async move {
             writer_ended.cancelled().await;
             if let Err(panic) = writer.join() {

@@ -4,29 +4,37 @@ use crate::{
     clock::Clock,
     table::{Now, Table},
 };
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::{Notify, futures::Notified};
+use tokio_util::sync::CancellationToken;
+
+/// Shorter pauses are not logged: a loaded machine has many.
+const PAUSE_LOGGED_MS: u64 = 1_000;
 
 /// The table, shared by calls, the writer and the expiry task.
 pub(crate) struct SharedTable {
-    table: Mutex<Table>,
-    clock: Clock,
+    locked: Mutex<(Table, Clock)>,
+    /// See [`Clock::check_interval`].
+    check_interval: Duration,
     /// Notified after changes were settled.
     settled: Notify,
     /// Wakes the expiry task.
     wake_expiry: Notify,
-    /// When the expiry task wakes by itself, by the monotonic clock.
+    /// When the expiry task wakes by itself, by the table's clock.
     expiry_wakes_at_ms: AtomicU64,
 }
 
 impl SharedTable {
     pub(crate) fn new(table: Table, clock: Clock) -> Self {
         Self {
-            table: Mutex::new(table),
-            clock,
+            check_interval: clock.check_interval(),
+            locked: Mutex::new((table, clock)),
             settled: Notify::new(),
             wake_expiry: Notify::new(),
             expiry_wakes_at_ms: AtomicU64::new(0),
@@ -36,15 +44,35 @@ impl SharedTable {
     /// Runs `act` on the table, at the present time.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Table, Now) -> T) -> T {
         // A panic with the lock held is a bug in one call; the others go on with the table as it is.
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.clock.now();
-        let output = act(&mut table, now);
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (table, clock) = &mut *locked;
+        let (now, paused_ms) = clock.now();
+        if paused_ms > 0 {
+            // Whichever call comes first after a pause must find the leases extended.
+            table.resumed(paused_ms, now);
+        }
+        let output = act(table, now);
         let next_ms = table.next_deadline_ms().unwrap_or(u64::MAX);
-        drop(table);
+        drop(locked);
+        if paused_ms >= PAUSE_LOGGED_MS {
+            let paused = Duration::from_millis(paused_ms);
+            tracing::warn!(?paused, "this process was stopped, or its machine suspended; every lease goes on from where it was");
+        }
         if next_ms < self.expiry_wakes_at_ms.load(Ordering::Relaxed) {
             self.wake_expiry();
         }
         output
+    }
+
+    /// Reads the clock as often as it must be, so that a pause of the process is noticed, until `stop`.
+    pub(crate) async fn check_clock(&self, stop: CancellationToken) {
+        let check = async {
+            loop {
+                tokio::time::sleep(self.check_interval).await;
+                self.with(|_, _| ());
+            }
+        };
+        let _stopped: Option<()> = stop.run_until_cancelled(check).await;
     }
 
     /// Wakes the expiry task.
@@ -62,17 +90,20 @@ impl SharedTable {
         self.settled.notified()
     }
 
-    /// Waits for the table's next deadline, but at least until `earliest_ms` and at most until `latest_ms`, by the monotonic clock.
-    pub(crate) async fn next_deadline(&self, earliest_ms: u64, latest_ms: u64) {
-        let next_ms = || self.with(|table, _| table.next_deadline_ms()).unwrap_or(u64::MAX);
-        let until_ms = next_ms().clamp(earliest_ms, latest_ms);
+    /// Waits for the table's next deadline, at least for `shortest` and at most for `longest`.
+    pub(crate) async fn next_deadline(&self, shortest: Duration, longest: Duration) {
+        let wait = || {
+            let (now_ms, next_ms) = self.with(|table, now| (now.mono_ms, table.next_deadline_ms()));
+            let until_next = Duration::from_millis(next_ms.unwrap_or(u64::MAX).saturating_sub(now_ms));
+            (now_ms, until_next.clamp(shortest, longest))
+        };
+        let (now_ms, pause) = wait();
+        let until_ms = now_ms.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         self.expiry_wakes_at_ms.store(until_ms, Ordering::Relaxed);
         // A deadline scheduled before the store is seen here, a later one by whoever schedules it.
-        if next_ms().max(earliest_ms) < until_ms {
-            return;
-        }
+        let pause = pause.min(wait().1);
         tokio::select! {
-            () = tokio::time::sleep_until(self.clock.instant(until_ms)) => {}
+            () = tokio::time::sleep(pause) => {}
             () = self.wake_expiry.notified() => {}
         }
     }

@@ -101,6 +101,37 @@ fn call_without_message(method: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn leases_outlive_a_stop_of_the_process_for_longer_than_the_ttl() {
+    const TTL: Duration = Duration::from_secs(2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path());
+    command.args(["--ttl", "2s"]);
+    let registry = Program::spawn(command);
+    let mut client = registry.client();
+    let peer = register(&mut client, "a", "10.0.0.1:7801").await.cookie;
+    let observer = observe(&mut client, "observer").await.cookie;
+    registry.signal(Signal::STOP);
+    // The pause itself is what is tested.
+    tokio::time::sleep(2 * TTL).await;
+    registry.signal(Signal::CONT);
+    // These are the first calls after the pause: they do not wait for the registry to notice it.
+    let kept = keep_alive(&mut client, &peer).await.expect("the lease goes on");
+    assert_eq!(kept.name, "a");
+    let seen = query(&mut client, &observer, PQueryRequest::default()).await.expect("an observer's too");
+    assert_eq!(names(&seen.peers), ["a"]);
+    // Leases still end.
+    eventually("the peer is gone", || {
+        let (mut client, observer) = (client.clone(), observer.clone());
+        async move { query(&mut client, &observer, PQueryRequest::default()).await.unwrap().peers.is_empty().then_some(()) }
+    })
+    .await;
+    registry.signal(Signal::TERM);
+    let (status, said) = registry.ended().await;
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("this process was stopped"), "{said}");
+}
+
+#[tokio::test]
 async fn a_second_signal_exits_at_once() {
     use tokio::io::AsyncWriteExt as _;
     let folder = tempfile::tempdir().unwrap();

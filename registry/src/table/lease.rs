@@ -77,6 +77,20 @@ impl Table {
         Ok(slot)
     }
 
+    /// The process runs again after a pause of `paused_ms`, which [`super::RunningTime`] leaves out of `now`: every lease still has what
+    /// it had left before. After a pause of a ttl or more it gets a whole ttl, as after a restart: peers have been calling in vain, and
+    /// some wait before they try again.
+    pub fn resumed(&mut self, paused_ms: u64, now: Now) {
+        if paused_ms < self.ttl_ms() {
+            return;
+        }
+        for slot in 0..u32::try_from(self.records.slots()).unwrap_or(u32::MAX) {
+            if self.records.get(slot).is_some_and(|record| record.is_live(now.mono_ms)) {
+                self.extend(slot, now);
+            }
+        }
+    }
+
     pub(super) fn lease(&mut self, slot: u32, now: Now) -> Option<Lease> {
         let (ttl_ms, interval_ms, revision) = (self.ttl_ms(), self.interval_ms(), self.revision);
         let peer = view::peer(self.records.get(slot)?, now);

@@ -3,7 +3,7 @@
 /// One moment, by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds of a monotonic clock. Leases run by it.
+    /// Milliseconds of a monotonic clock that leaves out pauses of the process ([`super::RunningTime`]). Leases run by it.
     pub mono_ms: u64,
     /// Milliseconds since 1970. Timestamps and the 30 days of registrations run by it.
     pub wall_ms: u64,

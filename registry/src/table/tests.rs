@@ -403,3 +403,52 @@ fn a_lease_never_ends_before_the_ttl_that_its_peer_was_given() {
     expire(&mut table, at(9_000), 100);
     table.keep_alive(&me, None, 0, at(9_000)).expect("its ttl of the registration still counts");
 }
+
+#[test]
+fn leases_outlive_a_pause_of_the_registry_and_end_when_it_has_run_for_their_ttl() {
+    const TTL_MS: u64 = 10_000;
+    for (pause_ms, left_after_ms) in [(2_000, 7_000), (9_000, 7_000), (40_000, TTL_MS), (365 * 86_400_000, TTL_MS)] {
+        let mut table = Table::new(Settings { ttl_ms: TTL_MS, ..SETTINGS }, [7; 32]);
+        let mut clock = RunningTime::start(500_000, TTL_MS);
+        let mut uptime_ms = 500_000;
+        // As whoever uses the table reads the clock.
+        let mut read = |table: &mut Table, uptime_ms: u64| {
+            let (mono_ms, paused_ms) = clock.check(uptime_ms);
+            let now = at(mono_ms);
+            if paused_ms > 0 {
+                table.resumed(paused_ms, now);
+            }
+            expire(table, now, 100);
+            now
+        };
+        let started = read(&mut table, uptime_ms);
+        let (_, gone) = register(&mut table, &ask("gone", 1), started).unwrap();
+        let (_, kept) = register(&mut table, &ask("kept", 2), started).unwrap();
+        let (_, watcher) = register(&mut table, &Registration { endpoint: None, ..ask("watcher", 3) }, started).unwrap();
+        for _ in 0..6 {
+            uptime_ms += 500;
+            read(&mut table, uptime_ms);
+        }
+        uptime_ms += pause_ms;
+        let resumed = read(&mut table, uptime_ms);
+        let listed = all(&mut table, &watcher, resumed).peers;
+        let left: Vec<_> = listed.iter().map(|peer| peer.lease_remaining.unwrap()).collect();
+        assert_eq!(left, [view::duration(left_after_ms); 2], "after {pause_ms} ms");
+        table.keep_alive(&kept, None, 0, resumed).expect("it is alive");
+        for _ in 0..left_after_ms / 500 {
+            uptime_ms += 500;
+            let now = read(&mut table, uptime_ms);
+            table.keep_alive(&kept, None, 0, now).unwrap();
+        }
+        let now = read(&mut table, uptime_ms);
+        assert_eq!(table.keep_alive(&gone, None, 0, now), Err(Refusal::LeaseExpired), "after {pause_ms} ms");
+    }
+}
+
+#[test]
+fn a_lease_that_ended_before_a_pause_stays_ended() {
+    let mut table = table();
+    let (_, gone) = register(&mut table, &ask("gone", 1), at(0)).unwrap();
+    table.resumed(40_000, at(30_000));
+    assert_eq!(table.keep_alive(&gone, None, 0, at(30_000)), Err(Refusal::LeaseExpired));
+}
