@@ -22,8 +22,11 @@ impl Table {
     /// all is as before. Gives the lease of a change that was accepted; for a Leave it is over.
     pub fn settle(&mut self, change: Change, accepted: Option<u64>, now: Now) -> Option<Lease> {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if change.peer.is_none() {
-            self.removing = self.removing.saturating_sub(1);
+        match &change.peer {
+            None => self.removing = self.removing.saturating_sub(1),
+            // If it was accepted, the lease counts from now on.
+            Some(peer) if change.adds_lease => self.addresses.remove(peer.address),
+            Some(_) => {}
         }
         let slot = self.records.by_name(&change.key).0;
         if let Some(record) = slot.and_then(|slot| self.records.get_mut(slot)) {
@@ -113,6 +116,7 @@ impl Table {
             self.extend(slot, now);
         } else {
             record.state = RecordState::Inactive;
+            self.deadlines.unschedule(record.scheduled_tick, slot);
             record.scheduled_tick = 0;
             self.inactive.insert(revision, slot);
         }
@@ -142,6 +146,7 @@ impl Table {
     fn remove(&mut self, slot: u32) {
         self.unlist(slot);
         if let Some(record) = self.records.remove(slot) {
+            self.deadlines.unschedule(record.scheduled_tick, slot);
             self.compacted_revision = self.compacted_revision.max(record.revision);
         }
     }

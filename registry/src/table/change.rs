@@ -12,17 +12,19 @@ pub struct Change {
     /// Revision of the record that the change was decided on; 0: there was none. The store accepts the change only if that is still
     /// the record's revision.
     pub expected_revision: u64,
+    /// It gives its caller's address one lease more. Until it is settled it counts as one, or a burst of calls would pass the limit.
+    pub(super) adds_lease: bool,
 }
 
 impl Change {
     /// The record of `peer.strings.name()` becomes this.
     pub fn put(peer: Peer, expected_revision: u64) -> Self {
-        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision }
+        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision, adds_lease: false }
     }
 
     /// The record of this name is removed.
     pub fn remove(name: &str, expected_revision: u64) -> Self {
-        Self { key: key(name), peer: None, expected_revision }
+        Self { key: key(name), peer: None, expected_revision, adds_lease: false }
     }
 }
 

@@ -83,7 +83,8 @@ impl Table {
     }
 
     pub(super) fn drop_observer(&mut self, slot: u32) {
-        if let Some(Record { peer, .. }) = self.records.remove(slot) {
+        if let Some(Record { peer, scheduled_tick, .. }) = self.records.remove(slot) {
+            self.deadlines.unschedule(scheduled_tick, slot);
             self.addresses.remove(peer.address);
             self.observers -= 1;
         }

@@ -107,6 +107,7 @@ impl Table {
         let tick = tick_after(record.deadline_ms);
         // The entry is moved when its tick comes; only one that is too late must be replaced.
         if record.scheduled_tick == 0 || tick < record.scheduled_tick {
+            self.deadlines.unschedule(record.scheduled_tick, slot);
             record.scheduled_tick = tick;
             self.deadlines.schedule(tick, slot);
         }

@@ -175,6 +175,8 @@ fn random_calls_get_the_answers_of_the_model() {
                 }
             }
             let counts = world.table.counts();
+            // One entry for each lease, and for nothing else.
+            assert_eq!(world.table.deadlines.len(), counts.active + counts.observers);
             assert!(counts.active + counts.inactive <= NAMES as usize && counts.observers == 1);
         }
     }

@@ -90,7 +90,10 @@ impl Table {
         }
         record.in_flight = true;
         self.in_flight += 1;
-        let change = Change::put(peer, record.revision);
+        let change = Change { adds_lease: !counted_already, ..Change::put(peer, record.revision) };
+        if change.adds_lease {
+            self.addresses.add(address);
+        }
         Ok((Prepared::Write(change), cookie.clone()))
     }
 

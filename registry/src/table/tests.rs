@@ -249,6 +249,52 @@ fn one_address_holds_a_limited_number_of_leases() {
 }
 
 #[test]
+fn registrations_that_are_being_written_count_for_their_address() {
+    let mut table = Table::new(Settings { max_peers_per_address: 2, ..SETTINGS }, [7; 32]);
+    let full = Err(Refusal::AddressFull { max: 2 });
+    let refused = |table: &mut Table, name: &str| table.prepare_register(&ask(name, 9), at(0)).map(drop);
+    let (first, _) = prepared_change(&mut table, &ask("a", 1), at(0));
+    let (second, _) = prepared_change(&mut table, &ask("b", 2), at(0));
+    assert_eq!(refused(&mut table, "c"), full);
+    // One is stored, one is not.
+    accept(&mut table, first, at(1)).unwrap();
+    assert_eq!(refused(&mut table, "c"), full);
+    table.settle(second, None, at(1));
+    // A renewal in flight is no further lease.
+    let (renewal, _) = prepared_change(&mut table, &ask("a", 3), at(2));
+    let (third, c) = prepared_change(&mut table, &ask("c", 4), at(2));
+    assert_eq!(refused(&mut table, "d"), full);
+    accept(&mut table, renewal, at(3)).unwrap();
+    accept(&mut table, third, at(3)).unwrap();
+    assert_eq!(refused(&mut table, "d"), full);
+    leave(&mut table, &c.hash(), at(4)).unwrap();
+    // Another registry removes the record of a registration in flight.
+    let (moved, _) = prepared_change(&mut table, &ask("d", 5), at(5));
+    table.settle(moved, None, at(5));
+    assert_eq!(table.addresses.count(ask("a", 1).address), 1, "nothing stays counted");
+}
+
+#[test]
+fn callers_that_register_and_leave_in_a_loop_leave_nothing_behind() {
+    let mut table = Table::new(Settings { max_peers: 3, ..SETTINGS }, [7; 32]);
+    let (_, stays) = register(&mut table, &ask("stays", 1), at(0)).unwrap();
+    for number in 0..10_000 {
+        // The same names, new ones, and observers, all within one ttl.
+        let name = if number % 2 == 0 { "again".to_owned() } else { format!("new-{number}") };
+        let (_, peer) = register(&mut table, &ask(&name, 10 + 2 * number), at(1)).unwrap();
+        let asks = Registration { endpoint: None, ..ask("observer", 11 + 2 * number) };
+        let (_, observer) = register(&mut table, &asks, at(1)).unwrap();
+        leave(&mut table, &peer, at(2)).unwrap();
+        leave(&mut table, &observer, at(2)).unwrap();
+        expire(&mut table, at(2), 10);
+        assert!(table.deadlines.len() <= 1, "{} after {number} rounds", table.deadlines.len());
+    }
+    table.keep_alive(&stays, None, 0, at(3)).unwrap();
+    assert_eq!(table.deadlines.len(), 1);
+    assert!(table.records.len() <= 3);
+}
+
+#[test]
 fn a_filtered_delta_reports_a_peer_gone_when_its_labels_no_longer_match() {
     let mut table = table();
     let zone = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
