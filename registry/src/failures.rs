@@ -1,9 +1,9 @@
 //! A registry whose parts or store fail.
 
 use crate::{
-    Config, Registry, RegistryError, State,
+    Config, Registry, RegistryError, State, TTL_MAX, TTL_MIN,
     queue::Job,
-    store::{Embedded, Store, StoreError, WriteError},
+    store::{Embedded, Loaded, Skipped, Store, StoreError, WriteError},
     table::{Change, Peer},
     timeouts::WriteTimeouts,
 };
@@ -98,12 +98,25 @@ async fn a_registry_whose_writer_ends_stops_with_its_name_in_the_error() {
     assert_eq!((ended.name, ended.panic), ("store writer", None));
 }
 
+#[test]
+fn a_ttl_out_of_bounds_is_refused_with_the_bounds() {
+    let open = |ttl| Registry::open(&Config { ttl, ..in_memory() });
+    for ttl in [Duration::ZERO, TTL_MIN - Duration::from_millis(1), TTL_MAX + Duration::from_millis(1), Duration::MAX] {
+        let error = open(ttl).err().expect("a refusal");
+        assert!(matches!(error, RegistryError::Ttl(refused) if refused == ttl));
+        assert!(error.to_string().ends_with("it must be 1s to 86400s"), "{error}");
+    }
+    for ttl in [TTL_MIN, TTL_MAX] {
+        assert!(open(ttl).is_ok());
+    }
+}
+
 /// Its commits wait until the channel is closed.
 struct Hanging(channel::Receiver<()>);
 
 impl Store for Hanging {
-    fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
-        Ok(1)
+    fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
+        Ok(Loaded { revision: 1, skipped: Skipped::default() })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
@@ -131,6 +144,22 @@ async fn a_store_that_hangs_makes_the_registry_unready_and_keeps_no_caller_waiti
     registry.stop().await;
 }
 
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
+    let (release, held) = channel::channel::<()>();
+    let timeouts =
+        WriteTimeouts { commit: Duration::from_millis(100), stop: Duration::from_millis(100), ..WriteTimeouts::default() };
+    let (registry, mut client) = Running::start(Hanging(held), timeouts).await;
+    for name in ["a", "b"] {
+        assert_unavailable(client.register(named(name)).await, "may or may not");
+    }
+    registry.stop.cancel();
+    let outcome = timeout(PATIENCE, registry.serving).await.expect("it ends").unwrap();
+    let Err(error @ RegistryError::StoreHangs { unwritten: 2, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(error.hint().is_some());
+    drop(release);
+}
+
 /// A store whose commits fail while `failing` is set.
 struct Failing {
     store: Embedded,
@@ -145,7 +174,7 @@ impl Failing {
 }
 
 impl Store for Failing {
-    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
         self.store.load(each)
     }
 

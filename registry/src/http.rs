@@ -83,6 +83,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "inactive_peers": counts.inactive,
             "observers": counts.observers,
             "revision": counts.revision,
+            "records_skipped": page.health.skipped().count,
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
             "store": if writable { "ok" } else { "failing" },
             "peers": peers.iter().map(as_json).collect::<Vec<_>>(),
@@ -99,6 +100,10 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
         humantime::format_duration(Duration::from_millis(ttl_ms)),
         if writable { "ok" } else { "failing: registrations are refused" },
     );
+    let skipped = page.health.skipped();
+    if skipped.count > 0 {
+        let _ = writeln!(text, "skipped       {} records that this version refuses, such as {}", skipped.count, skipped.first);
+    }
     if !peers.is_empty() {
         let width = peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0).max(4);
         let _ = write!(text, "\n{:width$}  {:28}  lease left\n", "name", "endpoint");

@@ -2,13 +2,13 @@
 
 use crate::{
     clock::Clock,
-    config::{Config, State},
+    config::{Config, State, TTL_MAX, TTL_MIN},
     expiry, http,
     leases::Leases,
     queue::{Job, QUEUE_MAX},
     service::{REQUEST_MAX_BYTES, RegistryService},
     shared_table::SharedTable,
-    store::{Embedded, Memory, Store, StoreError},
+    store::{Embedded, Loaded, Memory, Store, StoreError},
     store_health::StoreHealth,
     table::{Change, Settings, Table},
     timeouts::WriteTimeouts,
@@ -19,14 +19,26 @@ use p2pdi::{
     server::{Limits, TaskEnded, Tasks},
     v1::registry_server::{self, RegistryServer},
 };
-use std::{io, panic::resume_unwind, sync::Arc, thread::JoinHandle, time::Instant};
-use tokio::{net::TcpListener, sync::mpsc};
+use std::{
+    io,
+    panic::resume_unwind,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+
+/// Names that the log gives of changes that were not written at the stop.
+const UNWRITTEN_NAMED: usize = 10;
 
 /// Why a registry cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
+    /// [`Config::ttl`] is too short or too long.
+    #[error("the ttl is {0:?}; it must be {min:?} to {max:?}", min = TTL_MIN, max = TTL_MAX)]
+    Ttl(Duration),
     /// The store cannot be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -39,6 +51,14 @@ pub enum RegistryError {
     /// The server failed.
     #[error("cannot serve: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// The disk did not answer at the stop, and the registry went without it.
+    #[error("the disk did not answer within {waited:?} of the stop; {unwritten} changes were not written")]
+    StoreHangs {
+        /// How long the stop waited.
+        waited: Duration,
+        /// Changes that may not be on disk. No caller got an acknowledgement for them.
+        unwritten: usize,
+    },
     /// A task ended that must run: without it, changes are not stored, or leases never end. This is a bug.
     #[error("a part of the registry failed: {0}")]
     Task(#[from] TaskEnded),
@@ -49,8 +69,9 @@ impl RegistryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.hint()),
+            Self::StoreHangs { .. } => Some("check the disk; what was acknowledged is on it".to_owned()),
             Self::Task(_) => Some("see the log, and start it again: what was acknowledged is on disk".to_owned()),
-            Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
+            Self::Ttl(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
         }
     }
 }
@@ -83,8 +104,11 @@ impl Registry {
     /// Opens the store and reads it. Takes some seconds for a million peers; call it before the port is announced.
     ///
     /// # Errors
-    /// When the state folder is in use, damaged or not accessible.
+    /// When the ttl is out of bounds, or the state folder is in use, damaged or not accessible.
     pub fn open(config: &Config) -> Result<Self, RegistryError> {
+        if !(TTL_MIN..=TTL_MAX).contains(&config.ttl) {
+            return Err(RegistryError::Ttl(config.ttl));
+        }
         let store: Box<dyn Store> = match &config.state {
             State::Memory => Box::new(Memory::default()),
             State::Folder(folder) => Box::new(Embedded::open(folder)?),
@@ -105,16 +129,20 @@ impl Registry {
         let mut clock = Clock::start(settings.ttl_ms);
         let mut table = Table::new(settings, seed);
         let mut now = clock.now().0;
-        let revision = store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, now))?;
+        let Loaded { revision, skipped } = store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, now))?;
         // Reading may have taken long.
         now = clock.now().0;
         table.loaded(revision, now);
         let counts = table.counts();
         tracing::info!(active = counts.active, inactive = counts.inactive, state = %config.state, took = ?started.elapsed(), "records read");
+        if skipped.count > 0 {
+            let (count, first) = (skipped.count, &skipped.first);
+            tracing::warn!(count, first, "this version refuses some records; they are skipped, and stay in the file as they are");
+        }
 
         let metrics = Metrics::default();
         let table = Arc::new(SharedTable::new(table, clock));
-        let health = Arc::new(StoreHealth::new(&timeouts));
+        let health = Arc::new(StoreHealth::new(&timeouts, skipped));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
         let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
@@ -124,7 +152,8 @@ impl Registry {
     /// Serves on `listener` until `stop`, then lets calls finish within the grace period and closes the store.
     ///
     /// # Errors
-    /// When it cannot serve at all, or one of its tasks ends early. A failing connection ends only itself.
+    /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
+    /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
         let Self { leases, health: store, metrics, limits, writer, writer_ended } = self;
         let mut tasks = Tasks::new(&stop);
@@ -141,8 +170,12 @@ impl Registry {
         tasks.spawn("lease expiry", expiry::run(Arc::clone(&leases.table), leases.jobs.clone(), store, drained.clone()));
         let (clock_checked, until) = (Arc::clone(&leases.table), drained.clone());
         tasks.spawn("clock check", async move { clock_checked.check_clock(until).await });
+        let (abandoned, ended) = (CancellationToken::new(), writer_ended.clone());
+        let until_abandoned = abandoned.clone();
         tasks.spawn("store writer", async move {
-            writer_ended.cancelled().await;
+            if until_abandoned.run_until_cancelled(ended.cancelled()).await.is_none() {
+                return;
+            }
             if let Err(panic) = writer.join() {
                 resume_unwind(panic);
             }
@@ -158,10 +191,29 @@ impl Registry {
             // The tasks may end now.
             stop.cancel();
             drained.cancel();
-            // Fails when the thread has ended already.
-            let _ended = leases.jobs.send(Job::Stop).await;
-            served
+            let waited = leases.timeouts.stop;
+            let written = timeout(waited, async {
+                // Fails when the thread has ended already.
+                let _ended = leases.jobs.send(Job::Stop).await;
+                writer_ended.cancelled().await;
+            });
+            if written.await.is_err() {
+                abandoned.cancel();
+                return Err(hangs(&leases.table, waited));
+            }
+            Ok(served?)
         };
-        Ok(tasks.run(serving).await??)
+        tasks.run(serving).await?
     }
+}
+
+/// Logs what was not written.
+fn hangs(table: &SharedTable, waited: Duration) -> RegistryError {
+    let (unwritten, names) = table.with(|table, _| (table.counts().in_flight, table.unwritten(UNWRITTEN_NAMED).join(", ")));
+    tracing::error!(
+        unwritten,
+        first = names,
+        "the disk does not answer; stopping without it, changes of these peers may not be written"
+    );
+    RegistryError::StoreHangs { waited, unwritten }
 }

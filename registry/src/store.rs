@@ -11,7 +11,7 @@ mod slots;
 #[cfg(test)]
 mod conformance;
 
-pub use backend::{Store, WriteError};
+pub use backend::{Loaded, Skipped, Store, WriteError};
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use codec::check_any_bytes;

@@ -1,6 +1,6 @@
 //! Whether the store works, for the status page and readiness.
 
-use crate::timeouts::WriteTimeouts;
+use crate::{store::Skipped, timeouts::WriteTimeouts};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -12,14 +12,20 @@ use std::{
 /// Set by the writer, read by everyone.
 pub(crate) struct StoreHealth {
     slow_commit: Duration,
+    skipped: Skipped,
     failing: AtomicBool,
     /// When the commit under way began.
     commit_began: Mutex<Option<Instant>>,
 }
 
 impl StoreHealth {
-    pub(crate) fn new(timeouts: &WriteTimeouts) -> Self {
-        Self { slow_commit: timeouts.slow_commit, failing: AtomicBool::new(false), commit_began: Mutex::new(None) }
+    pub(crate) fn new(timeouts: &WriteTimeouts, skipped: Skipped) -> Self {
+        Self { slow_commit: timeouts.slow_commit, skipped, failing: AtomicBool::new(false), commit_began: Mutex::new(None) }
+    }
+
+    /// Records that were skipped at the start.
+    pub(crate) fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 
     /// Whether the latest commit failed.

@@ -12,12 +12,11 @@ use std::{
 ///
 /// One thread calls it, and may block.
 pub trait Store: Send {
-    /// Gives every record to `each`, with its revision, in any order. Gives the revision up to which these are complete; later
-    /// changes have higher ones.
+    /// Gives every record to `each`, with its revision, in any order.
     ///
     /// # Errors
     /// When the records cannot be read, or are damaged.
-    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError>;
+    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError>;
 
     /// Makes changes durable, in order. There is one outcome for each, and one that is refused does not affect the others: either the
     /// revision of the record from now on (each change has a higher one than the change before), or why nothing was changed.
@@ -28,6 +27,42 @@ pub trait Store: Send {
     /// # Errors
     /// When it still fails.
     fn recover(&mut self) -> Result<(), StoreError>;
+}
+
+/// What a store has read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The records are complete up to this revision; later changes have higher ones.
+    pub revision: u64,
+    /// Records that were not given.
+    pub skipped: Skipped,
+}
+
+/// Records that the rules of this version refuse, and another version may have accepted. They stay in the store as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Skipped {
+    /// How many.
+    pub count: u64,
+    /// The name of the first one and what is wrong with it, for people. Characters that a terminal or a browser may take for more than
+    /// text are shown as `?`. Empty without one.
+    pub first: String,
+}
+
+impl Skipped {
+    /// Longest text kept of the name and of the problem, in characters.
+    const SHOWN_CHARS: usize = 100;
+
+    /// Counts one more.
+    pub(super) fn add(&mut self, name: &str, problem: &str) {
+        if self.count == 0 {
+            let plain = |letter: char| letter.is_ascii_alphanumeric() || " .,:;_-/()*".contains(letter);
+            let shown = |text: &str| -> String {
+                text.chars().take(Self::SHOWN_CHARS).map(|letter| if plain(letter) { letter } else { '?' }).collect()
+            };
+            self.first = format!("{} ({})", shown(name), shown(problem));
+        }
+        self.count += 1;
+    }
 }
 
 /// Why a change was not made.

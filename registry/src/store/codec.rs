@@ -54,9 +54,28 @@ pub(super) fn has_name(bytes: &[u8], name: &str) -> bool {
     Stored::decode(bytes).is_ok_and(|stored| stored.name.eq_ignore_ascii_case(name))
 }
 
+/// Why bytes are no peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// They are no record at all: the file is damaged.
+    Damaged(String),
+    /// They are a record that the rules of this version refuse. Another version may have accepted it.
+    Refused {
+        /// The name in the record, which may be what is refused.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
 /// The peer, or what is wrong with the bytes.
-pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
-    let stored = Stored::decode(bytes).map_err(|error| error.to_string())?;
+pub(super) fn decode(bytes: &[u8]) -> Result<Peer, Unreadable> {
+    let stored = Stored::decode(bytes).map_err(|error| Unreadable::Damaged(error.to_string()))?;
+    let name = stored.name.clone();
+    validated(stored).map_err(|problem| Unreadable::Refused { name, problem })
+}
+
+fn validated(stored: Stored) -> Result<Peer, String> {
     let name: PeerName = stored.name.parse().map_err(|error| format!("{error}"))?;
     let endpoint: Endpoint = stored.endpoint.parse().map_err(|error| format!("{error}"))?;
     let cookie: [u8; 16] = stored.cookie_hash.try_into().map_err(|_| "cookie_hash: not 16 bytes")?;
@@ -73,6 +92,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Peer, String> {
         registrations: Registrations::from_days(stored.registrations.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
         active: stored.active,
     })
+}
+
+/// A record of this peer under another name, which need not be valid.
+#[cfg(test)]
+pub(super) fn renamed(peer: &Peer, name: &str) -> Vec<u8> {
+    let mut stored = Stored::decode(encode(peer).as_slice()).expect("what was written can be read");
+    stored.name = name.into();
+    stored.encode_to_vec()
 }
 
 /// For any bytes: reading them does not panic, and what is read is written and read again as the same. For tests and fuzz targets.

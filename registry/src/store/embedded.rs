@@ -1,8 +1,8 @@
 //! The store of one registry: one redb file in its state folder.
 
 use super::{
-    backend::{Store, WriteError, first_revision},
-    codec,
+    backend::{Loaded, Skipped, Store, WriteError, first_revision},
+    codec::{self, Unreadable},
     error::StoreError,
     file::{self, FILE_NAME, NUMBERS, RECORDS, REVISION_KEY, Row, catch_panic, damaged, number},
     slots::Slots,
@@ -101,7 +101,7 @@ impl Embedded {
         self.failed_at = Some(Instant::now());
         let mut slots = match self.slots.take() {
             Some(slots) => slots,
-            None => self.read(&database, &mut |_, _| {})?,
+            None => self.read(&database, &mut |_, _| {})?.0,
         };
         let mut batch = Batch::new(&mut slots, &mut self.revision, changes.len());
         let written = batch.write(&database, changes);
@@ -121,29 +121,54 @@ impl Embedded {
         Ok(outcomes)
     }
 
-    /// Reads all records. Gives their slots.
-    fn read(&self, database: &Database, each: &mut dyn FnMut(Peer, u64)) -> Result<Slots, StoreError> {
+    /// Reads all records. Gives their slots, and the records that were skipped: their rows stay as they are. A name whose record is
+    /// skipped is free, so a later version may find two records of one name; the one with the higher revision counts.
+    fn read(&self, database: &Database, each: &mut dyn FnMut(Peer, u64)) -> Result<(Slots, Skipped), StoreError> {
         let damaged = |problem: &dyn fmt::Display| damaged(&self.path, problem);
-        let mut slots = Slots::default();
+        let (mut slots, mut skipped) = (Slots::default(), Skipped::default());
         let transaction = database.begin_read().map_err(|error| damaged(&error))?;
         let records = transaction.open_table(RECORDS).map_err(|error| damaged(&error))?;
         for row in records.iter().map_err(|error| damaged(&error))? {
             let (slot, row) = row.map_err(|error| damaged(&error))?;
             let (slot, (revision, bytes)) = (slot.value(), row.value());
-            let peer = codec::decode(bytes).map_err(|problem| damaged(&format_args!("record {slot}: {problem}")))?;
-            slots.insert(&peer.strings.name().to_ascii_lowercase(), slot);
+            let peer = match codec::decode(bytes) {
+                Ok(peer) => peer,
+                Err(Unreadable::Damaged(problem)) => return Err(damaged(&format_args!("record {slot}: {problem}"))),
+                Err(Unreadable::Refused { name, problem }) => {
+                    skipped.add(&name, &problem);
+                    slots.occupy(slot);
+                    continue;
+                }
+            };
+            let key = peer.strings.name().to_ascii_lowercase();
+            let mut older = None;
+            for other in slots.candidates(&key) {
+                let row = records.get(other).map_err(|error| damaged(&error))?;
+                if let Some(row) = row.filter(|row| codec::has_name(row.value().1, &key)) {
+                    older = Some((other, row.value().0));
+                }
+            }
+            match older {
+                Some((_, newer)) if newer >= revision => {
+                    slots.occupy(slot);
+                    continue;
+                }
+                Some((older, _)) => slots.remove(&key, older),
+                None => {}
+            }
+            slots.insert(&key, slot);
             each(peer, revision);
         }
-        Ok(slots)
+        Ok((slots, skipped))
     }
 }
 
 impl Store for Embedded {
-    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
         let database = self.database()?;
-        let slots = catch_panic(&self.path, || self.read(&database, each))?;
+        let (slots, skipped) = catch_panic(&self.path, || self.read(&database, each))?;
         (self.database, self.slots) = (Some(database), Some(slots));
-        Ok(self.revision)
+        Ok(Loaded { revision: self.revision, skipped })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
@@ -379,6 +404,9 @@ mod tests {
         for (slot, peer) in [0, 70_000].into_iter().zip(&peers) {
             transaction.open_table(RECORDS_V1).unwrap().insert(slot, codec::encode(peer).as_slice()).unwrap();
         }
+        // A record that this version refuses does not stand in the way.
+        let refused = codec::renamed(&peer(3, true), "no name");
+        transaction.open_table(RECORDS_V1).unwrap().insert(5, refused.as_slice()).unwrap();
         let far = u64::MAX / 2;
         transaction.open_table(NUMBERS).unwrap().insert(SCHEMA_KEY, 1).unwrap();
         transaction.open_table(NUMBERS).unwrap().insert(CEILING_KEY_V1, far).unwrap();
@@ -389,7 +417,74 @@ mod tests {
             let found = contents(&mut store);
             assert_eq!(found.values().map(|(peer, _)| peer).collect::<Vec<_>>(), peers.iter().collect::<Vec<_>>());
             assert!(found.values().all(|(_, revision)| *revision > far), "{found:?}");
-            assert_eq!(store.load(&mut |_, _| {}).unwrap(), far + 2);
+            assert_eq!(store.load(&mut |_, _| {}).unwrap().revision, far + 3);
         }
+    }
+
+    /// Writes a row into the file, as another version of the program may have.
+    fn write_row(folder: &Path, slot: u32, revision: u64, bytes: &[u8]) {
+        let database = Database::open(folder.join(FILE_NAME)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(RECORDS).unwrap().insert(slot, (revision, bytes)).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    fn row(folder: &Path, slot: u32) -> Option<(u64, Vec<u8>)> {
+        let database = Database::open(folder.join(FILE_NAME)).unwrap();
+        let records = database.begin_read().unwrap().open_table(RECORDS).unwrap();
+        records.get(slot).unwrap().map(|row| (row.value().0, row.value().1.to_vec()))
+    }
+
+    #[test]
+    fn records_that_this_version_refuses_are_skipped_and_stay_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(folder.path()).unwrap();
+        store.try_commit(&[1, 2, 3].map(|number| Change::put(peer(number, true), 0))).unwrap();
+        let before = contents(&mut store);
+        drop(store);
+        let refused = codec::renamed(&peer(7, true), "no\u{202e} <b>name\n");
+        write_row(folder.path(), 1, 77, &refused);
+        write_row(folder.path(), 6, 78, &refused);
+        let mut store = Embedded::open(folder.path()).unwrap();
+        let Loaded { skipped, .. } = store.load(&mut |_, _| {}).unwrap();
+        assert_eq!(skipped.count, 2);
+        assert!(skipped.first.starts_with("no? ?b?name? ("), "{}", skipped.first);
+        let found = contents(&mut store);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["peer-1", "peer-3"]);
+        assert_eq!(found["peer-3"], before["peer-3"]);
+        // Neither new records, nor a failure and what follows it, touch them.
+        let batch: Vec<_> = (10..20).map(|number| Change::put(peer(number, true), 0)).collect();
+        assert!(store.try_commit(&batch).unwrap().iter().all(Result::is_ok));
+        (store.database, store.slots) = (None, None);
+        store.failed_at = None;
+        let batch: Vec<_> = (20..30).map(|number| Change::put(peer(number, true), 0)).collect();
+        assert!(store.try_commit(&batch).unwrap().iter().all(Result::is_ok));
+        assert_eq!(contents(&mut store).len(), 22);
+        drop(store);
+        assert_eq!(row(folder.path(), 1), Some((77, refused.clone())));
+        assert_eq!(row(folder.path(), 6), Some((78, refused)));
+    }
+
+    #[test]
+    fn of_two_records_of_one_name_the_one_with_the_higher_revision_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Embedded::open(folder.path()).unwrap();
+        store.try_commit(&[Change::put(peer(1, true), 0)]).unwrap();
+        let revision = contents(&mut store)["peer-1"].1;
+        drop(store);
+        // As after a version that refused one of them; both orders of the slots.
+        write_row(folder.path(), 4, revision - 1, &codec::encode(&peer(1, false)));
+        write_row(folder.path(), 5, 7, &codec::encode(&peer(2, true)));
+        write_row(folder.path(), 6, 8, &codec::encode(&peer(2, false)));
+        let mut store = Embedded::open(folder.path()).unwrap();
+        let mut last = std::collections::BTreeMap::new();
+        let mut keep = |peer: Peer, revision| {
+            last.insert(peer.strings.name().to_owned(), (peer.active, revision));
+        };
+        store.load(&mut keep).unwrap();
+        assert_eq!(last["Peer-1"], (true, revision));
+        assert_eq!(last["Peer-2"], (false, 8));
+        let outcomes = store.try_commit(&[Change::put(peer(1, false), revision), Change::remove("peer-2", 8)]).unwrap();
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     }
 }

@@ -1,6 +1,9 @@
 //! The file of the embedded store: created, opened, converted.
 
-use super::{codec, error::StoreError};
+use super::{
+    codec::{self, Unreadable},
+    error::StoreError,
+};
 use p2pdi::platform::{FileId, FileStat, create_private_folder, private, sync_folder};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use std::{
@@ -119,7 +122,7 @@ fn migrate_from_1(path: &Path, database: &Database) -> Result<(), StoreError> {
             let (old, mut records) = (transaction.open_table(RECORDS_V1)?, transaction.open_table(RECORDS)?);
             for row in old.iter()? {
                 let (slot, bytes) = row?;
-                if let Err(problem) = codec::decode(bytes.value()) {
+                if let Err(Unreadable::Damaged(problem)) = codec::decode(bytes.value()) {
                     return Ok(Err(damaged(path, &format_args!("record {}: {problem}", slot.value()))));
                 }
                 revision += 1;

@@ -1,7 +1,7 @@
 //! The store of `--state memory`.
 
 use super::{
-    backend::{Store, WriteError, first_revision},
+    backend::{Loaded, Skipped, Store, WriteError, first_revision},
     error::StoreError,
 };
 use crate::table::{Change, Peer};
@@ -19,8 +19,8 @@ impl Default for Memory {
 }
 
 impl Store for Memory {
-    fn load(&mut self, _each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
-        Ok(self.revision)
+    fn load(&mut self, _each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
+        Ok(Loaded { revision: self.revision, skipped: Skipped::default() })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {

@@ -46,6 +46,11 @@ impl Slots {
     pub(super) fn insert(&mut self, key: &str, slot: u32) {
         let hash = self.hash(key);
         self.index.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
+        self.occupy(slot);
+    }
+
+    /// Notes that `slot` is in use, by a row that is not looked up. It is free, or past the end when the file is read.
+    pub(super) fn occupy(&mut self, slot: u32) {
         if self.free.last() == Some(&slot) {
             self.free.pop();
         } else if slot >= self.end {
