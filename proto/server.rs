@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod accept;
 mod caller;
+pub mod page;
 mod response_headers;
 mod router;
 mod serve;

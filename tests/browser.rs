@@ -16,6 +16,7 @@ use support::{
     network::{Network, status},
     tools,
     wait::until,
+    world::World,
 };
 
 /// An expression for the joined text of all elements that a selector finds.
@@ -41,6 +42,14 @@ fn the_page_shows_peers_messages_documents_and_departures() {
         browser.until(&page, &format!("{}.includes('{words}')", text(what)));
     }
     browser.until(&page, "document.querySelectorAll('#drawing line').length === 1");
+    // Header and table agree on the number of links.
+    let header = text("#facts div:nth-child(2) dd");
+    browser.until(&page, &format!("{header} === '1' && {header} === {}", text("#peer-rows tr.self td:nth-child(2)")));
+    browser.resize(&page, 1200, 800);
+    browser.until(&page, "document.getElementById('send').getBoundingClientRect().bottom < innerHeight");
+    // Nothing is wider than a phone.
+    browser.resize(&page, 400, 800);
+    browser.until(&page, "innerWidth === 400 && document.documentElement.scrollWidth <= 400");
     browser.until(&page, "document.querySelectorAll('#document-rows tr').length >= 4");
 
     // Messages are shown as text, not as markup.
@@ -78,6 +87,36 @@ fn the_page_shows_peers_messages_documents_and_departures() {
     assert_eq!(browser.value(&page, markup), "TypeError");
     assert_eq!(browser.value(&page, "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"), "TypeError");
     assert!(browser.problems(&page).iter().any(|problem| problem.contains("Content Security Policy")));
+}
+
+#[test]
+fn the_page_of_the_registry_shows_peers_by_name_their_load_and_who_left() {
+    let Some(chromium) = tools::chromium() else { return };
+    let world = World::new();
+    let registry = world.registry(&["--ttl", "2s"]);
+    world.share("share", &[48, 2324]);
+    let peers =
+        ["peer-10", "peer-2", "peer-1"].map(|name| world.peer(name, &registry, &["--share", "share", "--label", "zone=west"]));
+    let mut browser = Browser::start(&chromium);
+    let page = browser.open(&format!("http://localhost:{}/", registry.address.port()));
+    for (what, words) in [
+        ("#connection", "live"),
+        ("#peer-rows b", "peer-1 | peer-2 | peer-10"),
+        ("#peer-rows tr:first-child .number", "2 | 2"),
+        ("#peer-rows .wide", "zone=west"),
+        ("#facts", "Storeok"),
+        ("#event-list", "peer-10 registered"),
+    ] {
+        browser.until(&page, &format!("{}.includes('{words}')", text(what)));
+    }
+    peers[1].signal(Signal::TERM);
+    browser.until(&page, &format!("{}.includes('peer-2 left')", text("#event-list")));
+    browser.until(&page, &format!("{} === 'peer-1 | peer-10'", text("#peer-rows b")));
+    browser.resize(&page, 400, 800);
+    browser.until(&page, "innerWidth === 400 && document.documentElement.scrollWidth <= 400");
+    assert_eq!(browser.problems(&page), [""; 0], "the console stays empty");
+    let markup = "try { document.body.innerHTML = '<b>x</b>'; 'taken' } catch (error) { error.name }";
+    assert_eq!(browser.value(&page, markup), "TypeError");
 }
 
 #[test]

@@ -275,9 +275,11 @@ fn the_page_may_load_only_its_own_files() {
     assert!(!page.body.contains("://") && !page.body.contains(" style=") && !page.body.contains(" on"), "{}", page.body);
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
-        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/peer.js", "text/javascript; charset=utf-8"),
+        ("/dom.js", "text/javascript; charset=utf-8"),
         ("/graph.js", "text/javascript; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
+        ("/peer.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
         ("/metrics", "text/plain; version=0.0.4"),
         ("/nothing", "text/plain; charset=utf-8"),
@@ -292,7 +294,7 @@ fn the_page_may_load_only_its_own_files() {
 }
 
 #[test]
-fn the_page_of_the_registry_loads_nothing_and_is_not_sniffed() {
+fn the_page_of_the_registry_may_load_only_its_own_files_and_is_not_sniffed() {
     let world = World::new();
     let registry = world.registry(&[]);
     for (path, headers) in [("/", &[BROWSER][..]), ("/", &[]), ("/", &[JSON]), ("/metrics", &[]), ("/healthz", &[])] {
@@ -302,8 +304,36 @@ fn the_page_of_the_registry_loads_nothing_and_is_not_sniffed() {
         let policy = &answer.headers["content-security-policy"];
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     }
-    let page = get(registry.address, "/", &[BROWSER]).body;
-    assert!(!page.contains("<script") && !page.contains("<style") && !page.contains(" src="), "{page}");
+    let page = get(registry.address, "/", &[BROWSER]);
+    let policy = &page.headers["content-security-policy"];
+    for words in ["script-src 'self'", "style-src 'self'", "require-trusted-types-for 'script'"] {
+        assert!(policy.contains(words), "{policy}");
+    }
+    let body = &page.body;
+    assert!(!body.contains("://") && !body.contains(" style=") && !body.contains("<style") && !body.contains(" on"), "{body}");
+    for (path, kind) in [
+        ("/registry.js", "text/javascript; charset=utf-8"),
+        ("/dom.js", "text/javascript; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
+        let answer = get(registry.address, path, &[BROWSER]);
+        assert_eq!((answer.content_type(), answer.headers["x-content-type-options"].as_str()), (kind, "nosniff"), "{path}");
+    }
+}
+
+#[test]
+fn keepalives_report_links_and_documents() {
+    let world = World::new();
+    let registry = world.registry(&["--ttl", "2s"]);
+    world.share("share-a", &[48, 2324]);
+    let _a = world.peer("fff-a", &registry, &["--share", "share-a"]);
+    let _c = world.peer("fff-c", &registry, &[]);
+    until("the registry knows links and documents", || {
+        let status = status(&registry);
+        let reported = |at: usize| (status["peers"][at]["load"]["links"].as_u64(), status["peers"][at]["documents"].as_u64());
+        (reported(0), reported(1)) == ((Some(1), Some(2)), (Some(1), Some(0)))
+    });
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Lookups, Session, SessionConfig, SessionDriver},
-    transfer::serve::Uploads,
+    transfer::{downloads::Downloads, serve::Uploads},
 };
 #[cfg(feature = "http")]
 use crate::{
@@ -139,6 +139,7 @@ impl Node {
             catalog: Catalog::new(share),
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
+            downloads: Downloads::default(),
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
             channels,
             mesh,
@@ -215,8 +216,11 @@ impl Node {
         tasks.spawn("handlers", services.handlers.clone().run(stop.clone()));
         #[cfg(feature = "mdns")]
         if let Some(lan) = self.lan {
-            let (uploads, mesh) = (Arc::clone(&services.uploads), services.mesh.clone());
-            let load = move || Load { uploads: uploads.load().uploads, links: mesh.view().status.links };
+            let reporting = Arc::clone(&services);
+            let load = move || {
+                let load = reporting.load();
+                Load { uploads: load.uploads, links: load.links }
+            };
             tasks.spawn("LAN discovery", lan.run(load, stop.clone()));
         }
         let (directory, known_peers) = watch::channel(PeerDirectory::default());
@@ -226,10 +230,8 @@ impl Node {
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
-            let uploads = Arc::clone(&services.uploads);
-            let index_changes = services.catalog.share().changes();
-            let driver =
-                SessionDriver::new(services.session.clone(), session, lookups, state, move || uploads.load(), index_changes);
+            let reporting = Arc::clone(&services);
+            let driver = SessionDriver::new(services.session.clone(), session, lookups, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));
         }
         let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };
@@ -280,6 +282,11 @@ impl NodeHandle {
         &self.services.channels
     }
 
+    /// Its fetches in progress: a program that fetches for this peer counts its fetches here, and others see it in the peer's load.
+    pub fn downloads(&self) -> &Downloads {
+        &self.services.downloads
+    }
+
     /// The messages it received.
     pub fn inbox(&self) -> &Arc<Inbox> {
         &self.services.inbox
@@ -315,6 +322,19 @@ mod tests {
         let error = ended.unwrap_err();
         assert_eq!(error.to_string(), "a part of the peer failed: the task \"example\" ended by itself");
         assert!(!stop.is_cancelled(), "the caller's token is not cancelled");
+    }
+
+    #[tokio::test]
+    async fn a_keepalive_reports_fetches_in_progress() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = open(folder.path()).await;
+        let downloads = || node.services.report().load.unwrap().downloads;
+        let (first, second) = (node.handle().downloads().begin(), node.handle().downloads().begin());
+        assert_eq!(downloads(), 2);
+        drop(first);
+        assert_eq!(downloads(), 1);
+        drop(second);
+        assert_eq!(downloads(), 0);
     }
 
     #[tokio::test]

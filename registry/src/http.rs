@@ -6,17 +6,31 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
     middleware,
-    response::{Html, IntoResponse as _, Response},
+    response::{IntoResponse as _, Response},
     routing::get,
 };
 use metrics::Gauge;
-use p2pdi::{VERSION, hex, metrics::Metrics, server::security_headers, v1::PeerRecord};
+use p2pdi::{
+    VERSION, hex, json,
+    metrics::Metrics,
+    server::{page as shared, security_headers},
+    v1::{PeerRecord, PeerState},
+};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio_util::sync::CancellationToken;
 
-/// Most peers on the status page. PQuery lists all of them.
-const PEERS_SHOWN: usize = 100;
+const PAGE: &str = include_str!("http/page/index.html");
+const SCRIPT: &str = include_str!("http/page/registry.js");
+
+/// Most peers on the status page: the table is locked for some 100 µs while they are copied. PQuery lists all of them.
+const PEERS_SHOWN: usize = 250;
+/// Most changes on the status page, the latest ones.
+const CHANGES_SHOWN: usize = 50;
 
 /// Content security policy of answers without one of their own: load nothing, and show it in no frame.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -28,6 +42,20 @@ struct Page {
     metrics: Metrics,
     stop: CancellationToken,
     gauges: Arc<[Gauge; 5]>,
+    started_at: SystemTime,
+}
+
+impl Page {
+    /// The state of the store in one word.
+    fn store(&self) -> &'static str {
+        if self.health.hangs() {
+            "hanging"
+        } else if self.health.is_failing() {
+            "failing"
+        } else {
+            "ok"
+        }
+    }
 }
 
 pub(crate) fn routes(table: Arc<SharedTable>, health: Arc<StoreHealth>, metrics: Metrics, stop: CancellationToken) -> Router {
@@ -44,7 +72,9 @@ pub(crate) fn routes(table: Arc<SharedTable>, health: Arc<StoreHealth>, metrics:
         .route("/metrics", get(measurements))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Page { table, health, metrics, stop, gauges })
+        .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
+        .with_state(Page { table, health, metrics, stop, gauges, started_at: SystemTime::now() })
+        .merge(shared::files())
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
 
@@ -72,21 +102,28 @@ async fn measurements(State(page): State<Page>) -> Response {
 }
 
 async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
-    let (counts, ttl_ms, peers) =
-        page.table.with(|table, now| (table.counts(), table.ttl_ms(), table.some_active(PEERS_SHOWN, now)));
-    let writable = !page.health.is_failing();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    if accept.contains("application/json") {
+    let as_json = accept.contains("application/json");
+    let (counts, ttl_ms, mut peers, latest) = page.table.with(|table, now| {
+        let latest = if as_json { table.latest_changes(CHANGES_SHOWN, now) } else { Vec::new() };
+        (table.counts(), table.ttl_ms(), table.some_active(PEERS_SHOWN, now), latest)
+    });
+    peers.sort_by(|a, b| a.name.cmp(&b.name));
+    let store = page.store();
+    if as_json {
         let body = json!({
             "version": VERSION,
+            "started_at": prost_types::Timestamp::from(page.started_at).to_string(),
             "active_peers": counts.active,
             "inactive_peers": counts.inactive,
             "observers": counts.observers,
             "revision": counts.revision,
             "records_skipped": page.health.skipped().count,
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
-            "store": if writable { "ok" } else { "failing" },
-            "peers": peers.iter().map(as_json).collect::<Vec<_>>(),
+            "store": store,
+            "unwritten": counts.in_flight,
+            "peers": peers.iter().map(peer_value).collect::<Vec<_>>(),
+            "changes": latest.iter().map(change_value).collect::<Vec<_>>(),
         });
         return ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response();
     }
@@ -98,7 +135,10 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
         counts.observers,
         counts.revision,
         humantime::format_duration(Duration::from_millis(ttl_ms)),
-        if writable { "ok" } else { "failing: registrations are refused" },
+        match store {
+            "failing" => "failing: registrations are refused",
+            store => store,
+        },
     );
     let skipped = page.health.skipped();
     if skipped.count > 0 {
@@ -115,18 +155,10 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             let _ = writeln!(text, "… and {} more", counts.active - peers.len());
         }
     }
-    if accept.contains("text/html") {
-        // Names and endpoints contain no characters that HTML would need escaped.
-        return Html(format!(
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"5\">\
-             <title>P2P-DI registry</title><pre>{text}</pre><p><a href=\"/metrics\">metrics</a></html>\n"
-        ))
-        .into_response();
-    }
-    text.into_response()
+    if accept.contains("text/html") { shared::html(PAGE, "P2P-DI registry", &text) } else { text.into_response() }
 }
 
-fn as_json(peer: &PeerRecord) -> Value {
+fn peer_value(peer: &PeerRecord) -> Value {
     json!({
         "name": peer.name,
         "endpoint": peer.endpoint,
@@ -134,5 +166,16 @@ fn as_json(peer: &PeerRecord) -> Value {
         "labels": peer.labels,
         "registration_count": peer.registration_count,
         "lease_remaining_seconds": peer.lease_remaining.map_or(0, |left| left.seconds),
+        "documents": peer.documents,
+        "load": peer.load.as_ref().map(json::value),
     })
+}
+
+/// The latest change of a peer: it registered, or its lease ended. When a lease ended is not recorded, only when the peer was last active.
+fn change_value(peer: &PeerRecord) -> Value {
+    let (what, at) = match peer.state() {
+        PeerState::Active => ("registered", peer.last_registered_at),
+        _ => ("left", peer.last_active_at),
+    };
+    json!({ "at": at.map(|at| at.to_string()), "what": what, "peer": peer.name })
 }

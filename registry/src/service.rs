@@ -54,8 +54,8 @@ impl Registry for RegistryService {
 
     async fn keep_alive(&self, request: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
-        let KeepAliveRequest { load, index_version } = request.into_inner();
-        let kept = self.leases.table.with(|table, now| table.keep_alive(&cookie, load, index_version, now));
+        let report = request.into_inner();
+        let kept = self.leases.table.with(|table, now| table.keep_alive(&cookie, report, now));
         let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(CallError::Refused)?;
         let (ttl, interval) = (milliseconds(ttl_ms), milliseconds(interval_ms));
         Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision }))

@@ -42,6 +42,8 @@ impl Browser {
             .env("OUT", path("out"));
         // Its sandbox does not work as root or in a container; it loads only pages of these tests.
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
+        // Nothing of its own over the network.
+        command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]);
         command.arg("--remote-debugging-pipe").arg(format!("--user-data-dir={}", path("profile").display())).arg("about:blank");
         // A process group, so that its child processes are killed with it.
         let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -89,6 +91,13 @@ impl Browser {
         }
         self.call(Some(&session), "Page.navigate", &json!({ "url": url }));
         session
+    }
+
+    /// Sets the size of a page's window, in pixels.
+    #[track_caller]
+    pub fn resize(&mut self, page: &str, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call(Some(page), "Emulation.setDeviceMetricsOverride", &size);
     }
 
     /// Evaluates an expression in a page; null if it throws.

@@ -16,7 +16,10 @@ pub use fields::check_any_form;
 
 use crate::rpc::Services;
 use axum::{Router, middleware, response::Response, routing::get};
-use p2pdi::{metrics::Metrics, server::security_headers};
+use p2pdi::{
+    metrics::Metrics,
+    server::{page as shared, security_headers},
+};
 use state::HttpState;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +31,9 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(page::front))
-        .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script))
+        .route("/peer.css", get(page::style))
+        .route("/peer.js", get(page::script))
         .route("/graph.js", get(page::drawing))
-        .route("/icon.svg", get(page::icon))
         .route("/live", get(live::events))
         .route("/network", get(live::topology))
         .route("/documents", get(documents::find))
@@ -41,5 +43,6 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: Cancellati
         .route("/healthz", get(probes::health))
         .route("/readyz", get(probes::ready))
         .with_state(HttpState::new(services, metrics, stop))
+        .merge(shared::files())
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }

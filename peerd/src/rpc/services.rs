@@ -10,7 +10,7 @@ use crate::{
     mesh::Mesh,
     messages::MessageRouter,
     session::Session,
-    transfer::serve::Uploads,
+    transfer::{downloads::Downloads, serve::Uploads},
 };
 use p2pdi::contact::Contact;
 use std::{
@@ -26,6 +26,7 @@ pub(crate) struct Services {
     /// Limits listings under way.
     pub(crate) listings: Admission,
     pub(crate) uploads: Arc<Uploads>,
+    pub(crate) downloads: Downloads,
     pub(crate) session: Session,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) handlers: Handlers,

@@ -4,7 +4,7 @@ use super::services::Services;
 use crate::mesh::View;
 use p2pdi::{
     VERSION,
-    v1::{ListPeersResponse, Load, PingResponse, StatusResponse},
+    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, StatusResponse},
 };
 
 impl Services {
@@ -40,9 +40,15 @@ impl Services {
         }
     }
 
-    /// Uploads and links.
+    /// Uploads, downloads and links.
     pub(crate) fn load(&self) -> Load {
-        Load { links: self.mesh.view().status.links, ..self.uploads.load() }
+        Load { links: self.mesh.view().status.links, downloads: self.downloads.count(), ..self.uploads.load() }
+    }
+
+    /// What a keepalive tells the registry.
+    pub(crate) fn report(&self) -> KeepAliveRequest {
+        let index = self.catalog.share().index();
+        KeepAliveRequest { load: Some(self.load()), index_version: index.version(), documents: index.len() as u64 }
     }
 
     /// This peer and its neighbours.

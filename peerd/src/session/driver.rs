@@ -13,15 +13,12 @@ use p2pdi::{
     endpoint::Endpoint,
     status::{self, Reason},
     v1::{
-        KeepAliveRequest, LeaveRequest, Load, PQueryRequest, PQueryResponse, RegisterRequest, SessionState,
+        KeepAliveRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState,
         registry_client::RegistryClient,
     },
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
@@ -58,8 +55,7 @@ pub struct SessionDriver {
     config: SessionConfig,
     client: RegistryClient<Channel>,
     state_folder: Arc<StateFolder>,
-    load: Box<dyn Fn() -> Load + Send>,
-    index_version: watch::Receiver<u64>,
+    report: Box<dyn Fn() -> KeepAliveRequest + Send>,
     cookie: Option<Cookie>,
     lookups: Lookups,
     /// Revision of the list of known peers; 0 before the first listing.
@@ -73,14 +69,13 @@ pub struct SessionDriver {
 }
 
 impl SessionDriver {
-    /// A driver that has not called yet. Keepalives carry what `load` returns and the value of `index_version`.
+    /// A driver that has not called yet. Keepalives carry what `report` returns.
     pub fn new(
         session: Session,
         config: SessionConfig,
         lookups: Lookups,
         state_folder: Arc<StateFolder>,
-        load: impl Fn() -> Load + Send + 'static,
-        index_version: watch::Receiver<u64>,
+        report: impl Fn() -> KeepAliveRequest + Send + 'static,
     ) -> Self {
         let client = RegistryClient::new(lazy(&config.registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let cookie = state_folder.cookie(config.registry.as_str(), config.me.name());
@@ -89,8 +84,7 @@ impl SessionDriver {
             config,
             client,
             state_folder,
-            load: Box::new(load),
-            index_version,
+            report: Box::new(report),
             cookie,
             lookups,
             revision: 0,
@@ -200,8 +194,7 @@ impl SessionDriver {
         let mut pause = None;
         loop {
             self.wait(pause.take()).await;
-            let request = KeepAliveRequest { load: Some((self.load)()), index_version: *self.index_version.borrow() };
-            let request = self.with_cookie(request);
+            let request = self.with_cookie((self.report)());
             match call(self.client.keep_alive(request)).await {
                 Ok(answer) => {
                     backoff.reset();

@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod destination;
 pub mod download;
+pub mod downloads;
 pub mod fetch;
 pub mod job;
 pub mod piece_store;

@@ -10,7 +10,7 @@ use super::{
 };
 use p2pdi::{
     cookie::CookieHash,
-    v1::{Load, PeerRecord},
+    v1::{KeepAliveRequest, PeerRecord},
 };
 use rand::RngExt as _;
 
@@ -51,16 +51,11 @@ impl Table {
     ///
     /// # Errors
     /// `CookieUnknown`, `LeaseExpired`.
-    pub fn keep_alive(
-        &mut self,
-        cookie: &CookieHash,
-        load: Option<Load>,
-        index_version: u64,
-        now: Now,
-    ) -> Result<Lease, Refusal> {
+    pub fn keep_alive(&mut self, cookie: &CookieHash, report: KeepAliveRequest, now: Now) -> Result<Lease, Refusal> {
+        let KeepAliveRequest { load, index_version, documents } = report;
         let slot = self.refresh(cookie, now)?;
         if let Some(record) = self.records.get_mut(slot) {
-            record.index_version = index_version;
+            (record.index_version, record.documents) = (index_version, documents);
             if let Some(load) = load {
                 (record.load, record.load_reported) = (load, true);
             }

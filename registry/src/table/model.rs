@@ -5,7 +5,7 @@ use super::{
     tests::{SETTINGS, ask, at, cookie, expire, leave, register},
     *,
 };
-use p2pdi::cookie::CookieHash;
+use p2pdi::{cookie::CookieHash, v1::KeepAliveRequest};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
@@ -100,7 +100,12 @@ impl World {
             }
             return;
         }
-        assert_eq!(self.table.keep_alive(&secret, None, 1, at(self.now_ms)).map(drop), expected);
+        assert_eq!(
+            self.table
+                .keep_alive(&secret, KeepAliveRequest { index_version: 1, ..Default::default() }, at(self.now_ms))
+                .map(drop),
+            expected
+        );
         if expected.is_ok()
             && let Some(known) = name.and_then(|name| self.known.get_mut(&name))
         {
@@ -159,7 +164,7 @@ fn random_calls_get_the_answers_of_the_model() {
             // Long pauses let leases run out, except the watcher's.
             world.now_ms += rng.random_range(0..4_000) * u64::from(rng.random_ratio(1, 3));
             expire(&mut world.table, at(world.now_ms), 3);
-            world.table.keep_alive(&watcher, None, 0, at(world.now_ms)).unwrap();
+            world.table.keep_alive(&watcher, KeepAliveRequest::default(), at(world.now_ms)).unwrap();
             match rng.random_range(0..10) {
                 0..4 => world.register(&mut rng),
                 4..9 => world.touch(&mut rng),

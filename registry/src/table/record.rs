@@ -28,6 +28,7 @@ pub(super) struct Record {
     /// Revision at which the labels last changed.
     pub(super) labels_revision: u64,
     pub(super) index_version: u64,
+    pub(super) documents: u64,
     pub(super) load: Load,
     /// Tick at which the deadline is checked again; 0: none.
     pub(super) scheduled_tick: u32,
@@ -48,6 +49,7 @@ impl Record {
             revision: 0,
             labels_revision: 0,
             index_version: 0,
+            documents: 0,
             load: Load::default(),
             scheduled_tick: 0,
             active_index: 0,

@@ -96,4 +96,15 @@ impl Table {
     pub fn some_active(&self, limit: usize, now: Now) -> Vec<PeerRecord> {
         self.active.iter().take(limit).filter_map(|slot| self.records.get(*slot)).map(|record| view::peer(record, now)).collect()
     }
+
+    /// The peers that registered or left last, at most `limit`, in the order of these changes.
+    pub fn latest_changes(&self, limit: usize, now: Now) -> Vec<PeerRecord> {
+        let newest =
+            |index: &BTreeMap<u64, u32>| index.iter().rev().take(limit).map(|(at, slot)| (*at, *slot)).collect::<Vec<_>>();
+        let mut slots = newest(&self.changed);
+        slots.extend(newest(&self.inactive));
+        slots.sort_unstable_by_key(|(revision, _)| *revision);
+        let latest = slots.split_off(slots.len().saturating_sub(limit));
+        latest.iter().filter_map(|(_, slot)| self.records.get(*slot)).map(|record| view::peer(record, now)).collect()
+    }
 }

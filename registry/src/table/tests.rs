@@ -3,7 +3,7 @@
 use super::{deadlines::TICK_MS, *};
 use p2pdi::{
     cookie::{Cookie, CookieHash},
-    v1::{PQueryResponse, PeerState},
+    v1::{KeepAliveRequest, PQueryResponse, PeerState},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,7 +89,7 @@ fn a_change_shows_once_it_is_accepted_and_a_refused_one_leaves_no_trace() {
     let (change, new) = prepared_change(&mut table, &ask("a", 2), at(0));
     assert_eq!((&*change.key, change.expected_revision), ("a", 0));
     assert_eq!(all(&mut table, &watcher, at(1)).peers, []);
-    assert_eq!(table.keep_alive(&new.hash(), None, 0, at(1)), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&new.hash(), KeepAliveRequest::default(), at(1)), Err(Refusal::CookieUnknown));
     assert!(matches!(table.prepare_register(&ask("A", 3), at(1)), Err(Refusal::Busy)));
     assert_eq!(table.counts().in_flight, 1);
     assert_eq!(table.settle(change, None, at(1)), None);
@@ -105,11 +105,11 @@ fn a_refused_takeover_leaves_the_holder_as_it_was() {
     let (first, held) = register(&mut table, &ask("a", 1), at(0)).unwrap();
     let (change, new) = prepared_change(&mut table, &ask("a", 2), at(1_000));
     assert_eq!(change.expected_revision, first.revision);
-    let kept = table.keep_alive(&held, None, 0, at(2_000)).unwrap();
+    let kept = table.keep_alive(&held, KeepAliveRequest::default(), at(2_000)).unwrap();
     assert_eq!(kept.peer.registration_count, 1);
     table.settle(change, None, at(2_000));
-    assert_eq!(table.keep_alive(&new.hash(), None, 0, at(3_000)), Err(Refusal::CookieUnknown));
-    assert_eq!(table.keep_alive(&held, None, 0, at(3_000)).unwrap().peer.registration_count, 1);
+    assert_eq!(table.keep_alive(&new.hash(), KeepAliveRequest::default(), at(3_000)), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&held, KeepAliveRequest::default(), at(3_000)).unwrap().peer.registration_count, 1);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_lease_does_not_end_while_its_renewal_is_in_flight() {
     expire(&mut table, at(31_000), 100);
     assert_eq!(table.counts().active, 1);
     accept(&mut table, change, at(31_000)).unwrap();
-    assert_eq!(table.keep_alive(&held, None, 0, at(60_000)).unwrap().peer.state(), PeerState::Active);
+    assert_eq!(table.keep_alive(&held, KeepAliveRequest::default(), at(60_000)).unwrap().peer.state(), PeerState::Active);
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn leases_end_within_a_tick_and_keep_alives_extend_them() {
     let mut table = table();
     let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
     let (_, b) = register(&mut table, &ask("b", 2), at(0)).unwrap();
-    table.keep_alive(&a, None, 0, at(20_000)).unwrap();
+    table.keep_alive(&a, KeepAliveRequest::default(), at(20_000)).unwrap();
     expire(&mut table, at(30_000), 100);
-    assert_eq!(table.keep_alive(&b, None, 0, at(30_000)), Err(Refusal::LeaseExpired));
+    assert_eq!(table.keep_alive(&b, KeepAliveRequest::default(), at(30_000)), Err(Refusal::LeaseExpired));
     let expired = table.expire(at(30_000 + TICK_MS), 100).changes;
     assert_eq!(
         expired.iter().map(|change| (&*change.key, change.peer.as_ref().unwrap().active)).collect::<Vec<_>>(),
@@ -152,7 +152,7 @@ fn an_expiry_that_cannot_be_stored_does_not_show_and_is_tried_again() {
     assert!(matches!(table.prepare_leave(&a, at(41_000)), Err(Refusal::Busy)));
     table.settle(expired.remove(0), None, at(41_000));
     assert_eq!((table.counts().in_flight, table.counts().inactive, table.revision()), (0, 0, revision));
-    assert_eq!(table.keep_alive(&a, None, 0, at(41_000)), Err(Refusal::LeaseExpired));
+    assert_eq!(table.keep_alive(&a, KeepAliveRequest::default(), at(41_000)), Err(Refusal::LeaseExpired));
     expire(&mut table, at(42_000), 10);
     assert_eq!((table.counts().inactive, table.revision()), (1, revision + 1));
     assert!(matches!(table.prepare_leave(&a, at(42_000)), Ok(Prepared::Done(_))));
@@ -171,11 +171,11 @@ fn a_change_of_another_registry_shows_and_one_applied_twice_counts_once() {
     }
     table.settle(refused, None, at(7));
     assert_eq!(table.counts(), Counts { active: 2, inactive: 0, observers: 0, revision: since_revision + 5, in_flight: 0 });
-    assert_eq!(table.keep_alive(&ours.hash(), None, 0, at(8)), Err(Refusal::CookieUnknown));
-    assert_eq!(table.keep_alive(&theirs.hash(), None, 0, at(8)).unwrap().peer.name, "a");
+    assert_eq!(table.keep_alive(&ours.hash(), KeepAliveRequest::default(), at(8)), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&theirs.hash(), KeepAliveRequest::default(), at(8)).unwrap().peer.name, "a");
     // It is removed there, and an older change comes late.
     table.apply(Change::remove("a", since_revision + 5), since_revision + 9, at(9));
-    assert_eq!(table.keep_alive(&theirs.hash(), None, 0, at(9)), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&theirs.hash(), KeepAliveRequest::default(), at(9)), Err(Refusal::CookieUnknown));
     let delta = Query { page_size: 10, since_revision, ..Query::default() };
     let answer = table.query(&me, &delta, at(9)).unwrap();
     assert_eq!((answer.revision, answer.start_over), (since_revision + 9, true), "what it should report has been removed");
@@ -210,7 +210,7 @@ fn records_are_removed_after_thirty_days_and_deltas_from_before_start_over() {
     accept(&mut table, removed[0].clone(), at(FORGET_AFTER_MS + 1_000));
     assert_eq!(table.counts().inactive, 0);
     let now = at(FORGET_AFTER_MS + 2_000);
-    assert_eq!(table.keep_alive(&a, None, 0, now), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&a, KeepAliveRequest::default(), now), Err(Refusal::CookieUnknown));
     let (_, b) = register(&mut table, &ask("b", 2), now).unwrap();
     let query = Query { page_size: 10, since_revision: first.revision, ..Query::default() };
     assert!(table.query(&b, &query, now).unwrap().start_over);
@@ -225,11 +225,11 @@ fn only_leases_fill_the_registry_and_the_oldest_inactive_record_is_evicted() {
     }
     assert_eq!(register(&mut table, &ask("d", 4), at(0)).unwrap_err(), Refusal::Full { max: 3 });
     leave(&mut table, &a, at(1)).unwrap();
-    assert_eq!(table.keep_alive(&a, None, 0, at(2)), Err(Refusal::LeaseExpired));
+    assert_eq!(table.keep_alive(&a, KeepAliveRequest::default(), at(2)), Err(Refusal::LeaseExpired));
     register(&mut table, &ask("d", 4), at(2)).unwrap();
     assert_eq!(table.next_deadline_ms(), Some(0), "there is a record to evict");
     expire(&mut table, at(3), 10);
-    assert_eq!(table.keep_alive(&a, None, 0, at(3)), Err(Refusal::CookieUnknown));
+    assert_eq!(table.keep_alive(&a, KeepAliveRequest::default(), at(3)), Err(Refusal::CookieUnknown));
     assert_eq!((table.counts().active, table.counts().inactive), (3, 0));
     assert!(table.next_deadline_ms().is_some_and(|next_ms| next_ms > 0));
 }
@@ -289,7 +289,7 @@ fn callers_that_register_and_leave_in_a_loop_leave_nothing_behind() {
         expire(&mut table, at(2), 10);
         assert!(table.deadlines.len() <= 1, "{} after {number} rounds", table.deadlines.len());
     }
-    table.keep_alive(&stays, None, 0, at(3)).unwrap();
+    table.keep_alive(&stays, KeepAliveRequest::default(), at(3)).unwrap();
     assert_eq!(table.deadlines.len(), 1);
     assert!(table.records.len() <= 3);
 }
@@ -387,13 +387,13 @@ fn after_a_load_every_active_peer_has_a_whole_ttl_and_inactive_ones_stay_inactiv
     }
     again.loaded(revision + 100, at(1_000_000));
     assert_eq!((again.counts().active, again.counts().inactive), (1, 1));
-    assert_eq!(again.keep_alive(&b, None, 0, at(1_000_001)), Err(Refusal::LeaseExpired));
+    assert_eq!(again.keep_alive(&b, KeepAliveRequest::default(), at(1_000_001)), Err(Refusal::LeaseExpired));
     let by_name =
         Query { name: "a".into(), pattern: p2pdi::selector::NamePattern::parse("a").unwrap(), page_size: 1, ..Query::default() };
     let (_, observer) = register(&mut again, &Registration { endpoint: None, ..ask("observer", 9) }, at(1_000_001)).unwrap();
     let listed = again.query(&observer, &by_name, at(1_000_001)).unwrap().peers.remove(0);
     assert_eq!(listed.last_active_at, Some(view::timestamp(at(0).wall_ms)), "the load is no activity of the peer");
-    let kept = again.keep_alive(&a, None, 0, at(1_029_999)).unwrap();
+    let kept = again.keep_alive(&a, KeepAliveRequest::default(), at(1_029_999)).unwrap();
     assert_eq!(kept.revision, revision + 100);
     let query = Query { page_size: 10, since_revision: revision, ..Query::default() };
     assert!(again.query(&a, &query, at(1_030_000)).unwrap().start_over);
@@ -445,9 +445,9 @@ fn a_lease_never_ends_before_the_ttl_that_its_peer_was_given() {
         leave(&mut table, &cookie(number).hash(), at(1)).unwrap();
     }
     // The answer with the new ttl may get lost.
-    assert_eq!(table.keep_alive(&me, None, 0, at(2)).unwrap().ttl_ms, 1_000);
+    assert_eq!(table.keep_alive(&me, KeepAliveRequest::default(), at(2)).unwrap().ttl_ms, 1_000);
     expire(&mut table, at(9_000), 100);
-    table.keep_alive(&me, None, 0, at(9_000)).expect("its ttl of the registration still counts");
+    table.keep_alive(&me, KeepAliveRequest::default(), at(9_000)).expect("its ttl of the registration still counts");
 }
 
 #[test]
@@ -480,14 +480,14 @@ fn leases_outlive_a_pause_of_the_registry_and_end_when_it_has_run_for_their_ttl(
         let listed = all(&mut table, &watcher, resumed).peers;
         let left: Vec<_> = listed.iter().map(|peer| peer.lease_remaining.unwrap()).collect();
         assert_eq!(left, [view::duration(left_after_ms); 2], "after {pause_ms} ms");
-        table.keep_alive(&kept, None, 0, resumed).expect("it is alive");
+        table.keep_alive(&kept, KeepAliveRequest::default(), resumed).expect("it is alive");
         for _ in 0..left_after_ms / 500 {
             uptime_ms += 500;
             let now = read(&mut table, uptime_ms);
-            table.keep_alive(&kept, None, 0, now).unwrap();
+            table.keep_alive(&kept, KeepAliveRequest::default(), now).unwrap();
         }
         let now = read(&mut table, uptime_ms);
-        assert_eq!(table.keep_alive(&gone, None, 0, now), Err(Refusal::LeaseExpired), "after {pause_ms} ms");
+        assert_eq!(table.keep_alive(&gone, KeepAliveRequest::default(), now), Err(Refusal::LeaseExpired), "after {pause_ms} ms");
     }
 }
 
@@ -496,5 +496,5 @@ fn a_lease_that_ended_before_a_pause_stays_ended() {
     let mut table = table();
     let (_, gone) = register(&mut table, &ask("gone", 1), at(0)).unwrap();
     table.resumed(40_000, at(30_000));
-    assert_eq!(table.keep_alive(&gone, None, 0, at(30_000)), Err(Refusal::LeaseExpired));
+    assert_eq!(table.keep_alive(&gone, KeepAliveRequest::default(), at(30_000)), Err(Refusal::LeaseExpired));
 }

@@ -23,6 +23,7 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
         registration_count: record.peer.registrations.count(now.wall_ms),
         load: record.load_reported.then_some(record.load),
         index_version: record.index_version,
+        documents: record.documents,
         revision: record.revision,
         lease_remaining: Some(duration(left_ms)),
     }

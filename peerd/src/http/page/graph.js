@@ -13,6 +13,10 @@ const MOVE = 600;
 const SCALE = 260;
 // Height of a row of peers without links, in pixels.
 const ROW = 44;
+// Least distance between the edges of two peers in the drawing, in pixels: room for a line of text.
+const GAP = 18;
+// Rounds in which peers that overlap are moved apart.
+const ROUNDS_APART = 60;
 // Most characters of a name in the drawing; the table shows it in full.
 const NAME = 18;
 
@@ -73,6 +77,33 @@ function settle(nodes, links, rounds, heat) {
       node.x += force[at][0] / length * Math.min(length, step);
       node.y += force[at][1] / length * Math.min(length, step);
     });
+  }
+}
+
+// Moves the goals of `nodes` apart until none overlaps another, inside [left, top, right, bottom].
+function separate(nodes, [left, top, right, bottom]) {
+  for (let round = 0, moved = true; moved && round < ROUNDS_APART; round++) {
+    moved = false;
+    nodes.forEach((a, at) => {
+      for (const b of nodes.slice(at + 1)) {
+        const apart = a.reach + b.reach + GAP;
+        let dx = b.goal[0] - a.goal[0], dy = b.goal[1] - a.goal[1], distance = Math.hypot(dx, dy);
+        if (distance >= apart) continue;
+        // Two peers at one point part in a direction that depends on their ids only.
+        if (distance < 0.01) {
+          const angle = seed(a.peer.id) * 2 * Math.PI;
+          [dx, dy, distance] = [Math.cos(angle), Math.sin(angle), 1];
+        }
+        const push = (apart - Math.hypot(b.goal[0] - a.goal[0], b.goal[1] - a.goal[1])) / 2 + 0.1;
+        a.goal[0] -= dx / distance * push; a.goal[1] -= dy / distance * push;
+        b.goal[0] += dx / distance * push; b.goal[1] += dy / distance * push;
+        moved = true;
+      }
+    });
+    for (const { goal } of nodes) {
+      goal[0] = Math.min(Math.max(goal[0], left), right);
+      goal[1] = Math.min(Math.max(goal[1], top), bottom);
+    }
   }
 }
 
@@ -170,10 +201,12 @@ export class Drawing {
     alone.forEach((node, at) => {
       node.goal = [width * (at % across + 0.5) / Math.min(across, alone.length), below + (Math.floor(at / across) + 0.4) * ROW];
     });
+    for (const node of this.order) this.dress(node);
+    // In a crowd there is no room for a gap.
+    if (this.order.length <= 100) separate(joined, [24, 16, Math.max(width - 24, 24), Math.max(below - 24, 16)]);
     for (const node of this.order) {
       node.from = node.at && !node.fresh ? node.at : node.goal;
       node.fresh = false;
-      this.dress(node);
     }
     this.svg.classList.toggle("many", this.order.length > 100);
     this.label(width, height);

@@ -1,4 +1,5 @@
 // The live page of a peer. What other people choose (names, titles, messages) is added to the page as text only.
+import { at, byName, clock, connection, count, duration, make, row, sending, showEvents, showFacts, size, whileVisible } from "./dom.js";
 import { Drawing } from "./graph.js";
 
 // Pause before the next connection attempt after a refusal, in ms.
@@ -6,43 +7,8 @@ const RETRY = 5_000;
 // Pause in typing after which a search starts, in ms.
 const SEARCH_DELAY = 250;
 
-const at = (id) => document.getElementById(id);
 const state = { peers: [], documents: "", picked: undefined };
 const drawing = new Drawing(at("drawing"), pick);
-
-function make(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
-
-function row(...cells) {
-  const made = make("tr");
-  made.append(...cells);
-  return made;
-}
-
-const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
-
-function size(bytes) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let unit = 0;
-  while (bytes >= 1024 && unit < units.length - 1) { bytes /= 1024; unit++; }
-  return `${unit && bytes < 10 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
-}
-
-function duration(seconds) {
-  const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
-  return days ? `${days} d ${hours} h` : hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min` : `${Math.floor(seconds)} s`;
-}
-
-function clock(when) {
-  const date = new Date(when);
-  const made = make("time", date.toLocaleTimeString("en-GB"), { datetime: when });
-  made.title = date.toLocaleString("en-GB");
-  return made;
-}
 
 const SESSION_STATES = {
   SESSION_STATE_NONE: "none", SESSION_STATE_REGISTERING: "registering", SESSION_STATE_REGISTERED: "registered",
@@ -53,20 +19,16 @@ function showStatus(status) {
   state.status = status;
   at("name").textContent = status.name;
   at("endpoint").textContent = status.endpoint;
-  const facts = [
+  showFacts([
     ["Registry", SESSION_STATES[status.registry?.state] ?? "none", status.registry?.detail],
-    ["Links", `${status.mesh.links}`],
+    // As the table and the drawing have it: from the same moment.
+    ["Links", `${state.peers.find((peer) => peer.self)?.links ?? status.mesh.links}`],
     ["Relayed", status.mesh.relayed.toLocaleString("en")],
     ["Sending", sending(status.load) || "nothing"],
+    ["Fetching", status.load.downloads ? count(status.load.downloads, "document", "documents") : "nothing"],
     ["Up", duration((Date.now() - Date.parse(status.started_at)) / 1000)],
     ["Version", status.version],
-  ];
-  at("facts").replaceChildren(...facts.map(([label, value, detail]) => {
-    const fact = make("div");
-    if (detail) fact.title = detail;
-    fact.append(make("dt", label), make("dd", value));
-    return fact;
-  }));
+  ]);
   const { received, dropped } = status.inbox;
   at("message-counts").textContent = count(received, "received", "received") + (dropped ? `, ${dropped.toLocaleString("en")} dropped` : "");
   const { documents, bytes, learned_documents: learned, pending, detail, version } = status.share;
@@ -77,11 +39,6 @@ function showStatus(status) {
     state.documents = stamp;
     find();
   }
-}
-
-function sending(load) {
-  if (!load.uploads && !load.upload_bytes_per_second) return "";
-  return `${load.uploads} at ${size(load.upload_bytes_per_second)}/s`;
 }
 
 function showNetwork(network) {
@@ -95,7 +52,7 @@ function showNetwork(network) {
   ].filter(Boolean).join(", ");
   drawing.show(network);
   const order = (peer) => (peer.self ? -1 : peer.hops ?? Infinity);
-  const sorted = [...network.peers].sort((a, b) => order(a) - order(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
+  const sorted = [...network.peers].sort((a, b) => order(a) - order(b) || byName(a, b));
   const focused = document.activeElement?.dataset?.id;
   at("peer-rows").replaceChildren(...sorted.map((peer) => {
     const button = make("button", peer.name, { type: "button", class: "peer", "aria-pressed": peer.id === state.picked });
@@ -116,7 +73,9 @@ function showNetwork(network) {
   }));
   if (focused) [...at("peer-rows").querySelectorAll("button")].find((button) => button.dataset.id === focused)?.focus();
   at("names").replaceChildren(...network.peers.filter((peer) => !peer.self).map((peer) => make("option", undefined, { value: peer.name })));
-  showEvents(network.events);
+  at("peer-count").textContent = network.peers.length.toLocaleString("en") + (network.beyond ? ` of ${(network.peers.length + network.beyond).toLocaleString("en")}` : "");
+  showEvents(network.events, EVENTS, "No events yet. Peers that join or leave while this page is open are listed here.");
+  if (state.status) showStatus(state.status);
 }
 
 function where(peer) {
@@ -130,17 +89,6 @@ const EVENTS = {
   joined: "joined the network", left: "left the network", silent: "does not answer", back: "answers again",
   linked: "is linked to this peer", unlinked: "is no longer linked to this peer",
 };
-
-function showEvents(events) {
-  const shown = [...events].reverse().map((event) => {
-    const made = make("li", undefined, { class: event.what });
-    const words = make("span");
-    words.append(make("b", event.peer), ` ${EVENTS[event.what] ?? event.what}`);
-    made.append(clock(event.at), words);
-    return made;
-  });
-  at("event-list").replaceChildren(...(shown.length ? shown : [make("li", "No events yet. Peers that join or leave while this page is open are listed here.", { class: "empty" })]));
-}
 
 function showMessages(messages) {
   const shown = [...messages].reverse().map((message) => {
@@ -241,11 +189,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.picked) pick(state.picked);
 });
 
-function connection(text, waiting) {
-  at("connection").textContent = text;
-  at("connection").classList.toggle("waiting", waiting);
-}
-
 let source, retry;
 function open() {
   clearTimeout(retry);
@@ -272,18 +215,10 @@ function open() {
   });
 }
 
-// A hidden page makes no requests.
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    clearTimeout(retry);
-    source?.close();
-    source = undefined;
-    connection("paused", true);
-  } else if (!source) {
-    open();
-  }
-});
 setInterval(() => state.status && source && showStatus(state.status), 10_000);
 
-at("live").hidden = false;
-if (!document.hidden) open();
+whileVisible(open, () => {
+  clearTimeout(retry);
+  source?.close();
+  source = undefined;
+});
