@@ -17,7 +17,7 @@ pub use files::{
     create_private_folder, free_bytes, open_no_follow, private, read_exact_at, rename_no_replace, sync_folder, write_all_at,
 };
 pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, LookupError};
-pub use limits::{descriptor_limit, lower_thread_priority, raise_descriptor_limit};
+pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};
 pub use signals::StopSignals;
 pub use state_folder::state_folder;
 pub use uptime::uptime;

@@ -356,6 +356,9 @@ pub(crate) struct Ping {
 pub(crate) struct Status {
     /// A peer's name, or HOST:PORT; without, the peer that --via names, or the registry
     pub(crate) peer: Option<String>,
+    /// Name the files that the peer's share leaves out, with the rule that each breaks
+    #[arg(long)]
+    pub(crate) left_out: bool,
     #[command(flatten)]
     pub(crate) via: OptionalVia,
 }

@@ -1,5 +1,7 @@
 //! Limits of the process and priorities of its threads.
 
+use std::io;
+
 /// How much a background thread yields to others: half of what there is, so that it still gets on under load.
 const NICE: i32 = 10;
 
@@ -29,6 +31,21 @@ pub fn descriptor_limit() -> Option<u64> {
     None
 }
 
+/// Whether an error says that the process or the system is short of descriptors or memory. It says nothing about the file that was to be
+/// opened or read: the same call can succeed a moment later.
+pub fn is_shortage(error: &io::Error) -> bool {
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        return true;
+    }
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
+    }
+    #[cfg(not(unix))]
+    false
+}
+
 /// Lowers the priority of the calling thread, for work that nobody waits for. Where the system has no priorities of threads (only Linux
 /// reads `setpriority(2)` so), or refuses, the thread keeps its priority.
 pub fn lower_thread_priority() {
@@ -43,6 +60,14 @@ pub fn lower_thread_priority() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn too_many_open_files_is_a_shortage_and_a_missing_file_is_none() {
+        use rustix::io::Errno;
+        assert!(is_shortage(&Errno::MFILE.into()) && is_shortage(&Errno::NFILE.into()));
+        assert!(!is_shortage(&Errno::NOENT.into()) && !is_shortage(&Errno::ACCESS.into()));
+    }
 
     #[test]
     fn raising_the_descriptor_limit_never_lowers_it() {

@@ -2,9 +2,9 @@
 
 use super::rfc_query::resolve;
 use crate::{
-    args::{Global, OptionalVia, Status},
+    args::{Global, Status},
     call::{CALL_TIMEOUT, to_peer},
-    failure::Outcome,
+    failure::{Failure, Outcome},
     printer::{Printer, ago, bytes, proto_span},
     registry_client::RegistrySession,
 };
@@ -17,15 +17,17 @@ pub(super) async fn status(global: &Global, channels: &ChannelPool, args: Status
     // --via without a peer name means the peer of --via itself.
     let peer = args.peer.clone().or_else(|| args.via.via.as_ref().map(ToString::to_string));
     match &peer {
-        Some(peer) => of_peer(global, channels, &args.via, peer, printer).await,
+        Some(peer) => of_peer(global, channels, &args, peer, printer).await,
+        None if args.left_out => Err(Failure::usage("--left-out is about the share of a peer; name the peer")),
         None => of_registry(global, printer).await,
     }
 }
 
-async fn of_peer(global: &Global, channels: &ChannelPool, via: &OptionalVia, peer: &str, printer: Printer) -> Outcome {
-    let peer = resolve(global, channels, via, peer).await?;
+async fn of_peer(global: &Global, channels: &ChannelPool, args: &Status, peer: &str, printer: Printer) -> Outcome {
+    let peer = resolve(global, channels, &args.via, peer).await?;
     let mut client = channels.control(&peer.endpoint, peer.peer_name().as_ref());
-    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.status(StatusRequest {})).await?;
+    let request = StatusRequest { left_out: args.left_out };
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.status(request)).await?;
     printer.message(&answer, || text(&answer))?;
     Ok(())
 }
@@ -73,6 +75,12 @@ fn text(status: &StatusResponse) -> String {
     }
     if !share.detail.is_empty() {
         lines.push(format!("note       {}", share.detail));
+    }
+    lines.extend(share.problems.iter().map(|problem| format!("problem    {problem}")));
+    lines.extend(share.left_out.iter().map(|left_out| format!("left out   {:?}: {}", left_out.name, left_out.rule)));
+    let unnamed = left_out.saturating_sub(share.left_out.len() as u64);
+    if unnamed > 0 && !share.left_out.is_empty() {
+        lines.push(format!("           and {unnamed} more"));
     }
     lines.join("\n")
 }

@@ -61,6 +61,9 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
         if !share.detail.is_empty() {
             line("note", share.detail.clone());
         }
+        for problem in &share.problems {
+            line("problem", problem.clone());
+        }
         line("learned", format!("{} from other peers", counted(share.learned_documents, "document")));
     }
     if let Some(load) = &status.load {

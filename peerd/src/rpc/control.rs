@@ -45,7 +45,11 @@ impl Control for ControlRpc {
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.check(&request)?;
-        Ok(Response::new(self.0.status()))
+        let mut status = self.0.status();
+        if let Some(share) = status.share.as_mut().filter(|_| request.get_ref().left_out) {
+            share.left_out = self.0.catalog.share().left_out();
+        }
+        Ok(Response::new(status))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

@@ -16,6 +16,7 @@ mod listeners;
 mod program;
 mod queries;
 mod requests;
+mod shortage;
 mod slow_readers;
 #[path = "../support/mod.rs"]
 mod support;

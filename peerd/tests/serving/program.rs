@@ -17,9 +17,9 @@ use std::{
 };
 
 /// `peerd`, killed when dropped.
-struct Program {
+pub(super) struct Program {
     child: Child,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 fn command(folder: &Path) -> Command {
@@ -29,7 +29,7 @@ fn command(folder: &Path) -> Command {
     command
 }
 
-fn alone(folder: &Path) -> Command {
+pub(super) fn alone(folder: &Path) -> Command {
     let mut command = command(folder);
     command.arg("--no-registry");
     command
@@ -40,7 +40,7 @@ impl Program {
         Self::spawn(alone(folder))
     }
 
-    fn spawn(mut command: Command) -> Self {
+    pub(super) fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -174,7 +174,7 @@ async fn a_signal_makes_the_peer_leave_its_registry() {
         eventually("the registration", async || (registry.registered() == times).then_some(())).await;
         // The peer can still be waiting for the registry's answer.
         eventually("readiness", async || {
-            let status = p2pdi::v1::StatusRequest {};
+            let status = p2pdi::v1::StatusRequest::default();
             let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", program.address)).unwrap();
             let mut control = p2pdi::v1::control_client::ControlClient::new(channel.connect_lazy());
             let session = control.status(status).await.ok()?.into_inner().registry?;

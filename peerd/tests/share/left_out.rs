@@ -109,6 +109,18 @@ async fn files_with_invalid_names_are_counted() {
     assert_eq!(running.names(), ["ünïcode ok"]);
     // Each counts once; of the deep path, the first folder beyond the limit.
     assert_eq!(running.share.status().unsupported, 8);
+    running.until("their names", |running| running.share.left_out().len() == 8).await;
+    for (name, rule) in [
+        ("colon:", "colon"),
+        ("new\nline", "control"),
+        (&"x".repeat(201), "200 bytes"),
+        ("latin-\u{fffd}", "not UTF-8"),
+        (deep.get(..33 * 2 - 1).unwrap(), "32 folders"),
+    ] {
+        let left_out = running.share.left_out();
+        let found = left_out.iter().find(|left_out| left_out.name == name);
+        assert!(found.is_some_and(|found| found.rule.contains(rule)), "{name:?}: {left_out:?}");
+    }
     running.stop().await;
 }
 

@@ -4,11 +4,13 @@
 //! and a damaged database is deleted as a whole.
 
 use super::{
+    cache_database::CacheDatabase,
+    cache_entry::{CachedFile, decode, encode},
     document::{Fingerprint, SharedDocument},
     hash::Hashed,
 };
 use p2pdi::content::{ContentHash, HASH_BYTES, PieceHashes, Pieces};
-use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs, io,
@@ -21,8 +23,6 @@ use std::{
 pub(super) const FILE_NAME: &str = "share.redb";
 /// Raise it when the layout of an entry changes. A cache with another format is deleted.
 const FORMAT: u64 = 1;
-/// Raise it when the `title` module gives other titles than before. Cached titles are then extracted again, without hashing.
-const TITLE_RULES: u32 = 1;
 /// Bytes of the database kept in memory. Reads are rare after the start.
 const MEMORY_BYTES: usize = 1024 * 1024;
 
@@ -45,12 +45,14 @@ pub(super) enum CacheError {
     Other(String),
 }
 
-/// A cached file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CachedFile {
-    pub(super) hash: ContentHash,
-    /// `None` if it was extracted under other [`TITLE_RULES`].
-    pub(super) title: Option<Box<str>>,
+impl From<CacheError> for redb::Error {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::InUse => Self::DatabaseAlreadyOpen,
+            CacheError::Io(error) => Self::Io(error),
+            CacheError::Other(problem) => Self::Corrupted(problem),
+        }
+    }
 }
 
 /// Version and digest of the index that was published last.
@@ -64,11 +66,10 @@ pub(super) struct Published {
 #[derive(Default)]
 struct Unsaved {
     files: BTreeMap<Box<str>, Vec<u8>>,
-    forgotten: HashSet<Box<str>>,
 }
 
 pub(super) struct Cache {
-    database: Database,
+    database: CacheDatabase,
     /// Used by the indexer only.
     unsaved: Mutex<Unsaved>,
     /// Read by uploads, so it is never locked during a write.
@@ -79,62 +80,23 @@ impl Cache {
     /// Opens the cache in the folder `state`. Creates a new one if there is none or it is damaged.
     pub(super) fn open(state: &Path) -> Result<Self, CacheError> {
         let path = state.join(FILE_NAME);
-        match Self::open_checked(&path) {
-            Err(CacheError::Other(problem)) => {
-                tracing::warn!(path = %path.display(), problem, "the share's cache is damaged; hashing all files again");
-                fs::remove_file(&path)?;
-                Self::open_checked(&path)
+        Self::with(move || {
+            let open = || open_checked(|| Ok(Database::builder().set_cache_size(MEMORY_BYTES).create(&path)?));
+            match open() {
+                Err(CacheError::Other(problem)) => {
+                    tracing::warn!(path = %path.display(), problem, "the share's cache is damaged; hashing all files again");
+                    fs::remove_file(&path)?;
+                    open()
+                }
+                result => result,
             }
-            result => result,
-        }
+        })
     }
 
-    fn open_checked(path: &Path) -> Result<Self, CacheError> {
-        // redb panics on some damaged files.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let database = Database::builder().set_cache_size(MEMORY_BYTES).create(path)?;
-            let problem = Self::prepare(&database).err();
-            Ok((database, problem))
-        }));
-        match opened {
-            Ok(Ok((database, None))) => Ok(Self { database, unsaved: Mutex::default(), unsaved_pieces: Mutex::default() }),
-            Ok(Ok((_, Some(redb::Error::Io(error))))) => Err(io_error(error)),
-            Ok(Ok((_, Some(problem)))) => Err(CacheError::Other(problem.to_string())),
-            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(CacheError::InUse),
-            Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) => Err(io_error(error)),
-            Ok(Err(other)) => Err(CacheError::Other(other.to_string())),
-            Err(_) => Err(CacheError::Other("the database is inconsistent".into())),
-        }
-    }
-
-    /// Creates the tables and reads every entry once, to detect damage at the start.
-    fn prepare(database: &Database) -> Result<(), redb::Error> {
-        let writing = database.begin_write()?;
-        {
-            let mut meta = writing.open_table(META)?;
-            let format = meta.get("format")?.map(|format| format.value());
-            match format {
-                Some(format) if format == u128::from(FORMAT) => {}
-                Some(other) => return Err(redb::Error::Corrupted(format!("it has format {other} instead of {FORMAT}"))),
-                None => {
-                    meta.insert("format", u128::from(FORMAT))?;
-                }
-            }
-            for row in writing.open_table(FILES)?.iter()? {
-                let (name, value) = row?;
-                if decode(name.value(), value.value()).is_none() {
-                    return Err(redb::Error::Corrupted("a checksum does not match".into()));
-                }
-            }
-            for row in writing.open_table(PIECES)?.iter()? {
-                row?;
-            }
-            for row in writing.open_table(MISSING_SINCE)?.iter()? {
-                row?;
-            }
-        }
-        writing.commit()?;
-        Ok(())
+    /// A cache in the database that `open` opens, now and again after each error.
+    fn with(open: impl Fn() -> Result<Database, CacheError> + Send + Sync + 'static) -> Result<Self, CacheError> {
+        let database = CacheDatabase::new(open()?, move || open().map_err(redb::Error::from));
+        Ok(Self { database, unsaved: Mutex::default(), unsaved_pieces: Mutex::default() })
     }
 
     fn unsaved(&self) -> MutexGuard<'_, Unsaved> {
@@ -147,13 +109,13 @@ impl Cache {
 
     /// The index that was published last.
     pub(super) fn published(&self) -> Option<Published> {
-        let read = || -> Result<_, redb::Error> {
-            let meta = self.database.begin_read()?.open_table(META)?;
+        let read = |database: &Database| -> Result<_, redb::Error> {
+            let meta = database.begin_read()?.open_table(META)?;
             let version = meta.get("version")?.and_then(|version| u64::try_from(version.value()).ok());
             let digest = meta.get("digest")?.map(|digest| digest.value());
             Ok(version.zip(digest).map(|(version, digest)| Published { version, digest }))
         };
-        read().unwrap_or_else(|error| {
+        self.database.read(read).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the share's cache");
             None
         })
@@ -161,51 +123,26 @@ impl Cache {
 
     /// A snapshot for lookups. `None` if it cannot be read.
     pub(super) fn lookup(&self) -> Option<Lookup> {
-        let read = || -> Result<_, redb::Error> {
-            let reading = self.database.begin_read()?;
+        let read = |database: &Database| -> Result<_, redb::Error> {
+            let reading = database.begin_read()?;
             Ok(Lookup { files: reading.open_table(FILES)?, pieces: reading.open_table(PIECES)? })
         };
-        read().map_err(|error| tracing::warn!(%error, "cannot read the share's cache")).ok()
+        self.database.read(read).map_err(|error| tracing::debug!(%error, "cannot read the share's cache")).ok()
     }
 
     /// Adds a document that was just hashed. The next [`Self::commit`] writes it.
     pub(super) fn put(&self, document: &SharedDocument, hashed: Hashed) {
         let mut unsaved = self.unsaved();
         let name: Box<str> = document.name.as_str().into();
-        unsaved.forgotten.remove(&name);
         unsaved.files.insert(name, encode(document));
         self.unsaved_pieces().extend(hashed.pieces.map(|pieces| (document.hash, Arc::new(pieces))));
-    }
-
-    /// Removes a file. The next [`Self::commit`] writes that.
-    pub(super) fn forget(&self, name: &str) {
-        let mut unsaved = self.unsaved();
-        unsaved.files.remove(name);
-        unsaved.forgotten.insert(name.into());
     }
 
     /// Writes all changes, and the version and digest of the index that is about to be published. If it fails, the changes stay in memory.
     pub(super) fn commit(&self, published: Published) -> Result<(), redb::Error> {
         let mut unsaved = self.unsaved();
         let unsaved_pieces = self.unsaved_pieces().clone();
-        let writing = self.database.begin_write()?;
-        {
-            let mut meta = writing.open_table(META)?;
-            meta.insert("version", u128::from(published.version))?;
-            meta.insert("digest", published.digest)?;
-            let mut files = writing.open_table(FILES)?;
-            for name in &unsaved.forgotten {
-                files.remove(&**name)?;
-            }
-            for (name, value) in &unsaved.files {
-                files.insert(&**name, value.as_slice())?;
-            }
-            let mut pieces = writing.open_table(PIECES)?;
-            for (hash, hashes) in &unsaved_pieces {
-                pieces.insert(hash.as_bytes().as_slice(), hashes.joined().as_ref())?;
-            }
-        }
-        writing.commit()?;
+        self.database.write(|database| write_unsaved(database, &unsaved, &unsaved_pieces, published))?;
         *unsaved = Unsaved::default();
         self.unsaved_pieces().clear();
         Ok(())
@@ -221,17 +158,26 @@ impl Cache {
         if let Some(hashes) = unsaved {
             return Some(PieceHashes::clone(&hashes));
         }
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(PIECES)?;
+        let read = |database: &Database| -> Result<_, redb::Error> {
+            let table = database.begin_read()?.open_table(PIECES)?;
             let joined = table.get(hash.as_bytes().as_slice())?;
             Ok(joined.and_then(|joined| PieceHashes::verified(pieces, joined.value(), hash).ok()))
         };
-        read().ok().flatten()
+        self.database.read(read).map_err(|error| tracing::debug!(%error, "cannot read the share's cache")).ok().flatten()
+    }
+
+    /// Whether [`Self::piece_hashes`] would return them.
+    pub(super) fn has_piece_hashes(&self, document: &SharedDocument) -> bool {
+        self.piece_hashes(document.size, &document.hash).is_some()
     }
 
     /// Removes files that have been missing for longer than `keep_s` seconds. A folder that is unmounted today can be back tomorrow.
     pub(super) fn prune(&self, present: impl Fn(&str) -> bool, now_s: u64, keep_s: u64) -> Result<(), redb::Error> {
-        let writing = self.database.begin_write()?;
+        self.database.write(|database| self.prune_in(database, present, now_s, keep_s))
+    }
+
+    fn prune_in(&self, database: &Database, present: impl Fn(&str) -> bool, now_s: u64, keep_s: u64) -> Result<(), redb::Error> {
+        let writing = database.begin_write()?;
         let mut changed = false;
         {
             let mut files = writing.open_table(FILES)?;
@@ -298,6 +244,90 @@ impl Lookup {
     }
 }
 
+/// Opens a database and checks what is in it.
+fn open_checked(open: impl FnOnce() -> Result<Database, redb::Error>) -> Result<Database, CacheError> {
+    // redb panics on some damaged files.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = open()?;
+        prepare(&database)?;
+        Ok(database)
+    }));
+    match opened {
+        Ok(result) => result.map_err(|error: redb::Error| match error {
+            redb::Error::DatabaseAlreadyOpen => CacheError::InUse,
+            redb::Error::Io(error) => io_error(error),
+            other => CacheError::Other(other.to_string()),
+        }),
+        Err(_) => Err(CacheError::Other("the database is inconsistent".into())),
+    }
+}
+
+/// Creates the tables, or reads every entry once to detect damage. Writes nothing to a cache that is complete, so that it can be opened
+/// on a full disk.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
+    let reading = database.begin_read()?;
+    let meta = match reading.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => {
+            drop(reading);
+            return create_tables(database);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let format = meta.get("format")?.map(|format| format.value());
+    if format != Some(u128::from(FORMAT)) {
+        return Err(redb::Error::Corrupted(format!("it has format {format:?} instead of {FORMAT}")));
+    }
+    for row in reading.open_table(FILES)?.iter()? {
+        let (name, value) = row?;
+        if decode(name.value(), value.value()).is_none() {
+            return Err(redb::Error::Corrupted("a checksum does not match".into()));
+        }
+    }
+    for row in reading.open_table(PIECES)?.iter()? {
+        row?;
+    }
+    for row in reading.open_table(MISSING_SINCE)?.iter()? {
+        row?;
+    }
+    Ok(())
+}
+
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let writing = database.begin_write()?;
+    writing.open_table(META)?.insert("format", u128::from(FORMAT))?;
+    writing.open_table(FILES)?;
+    writing.open_table(PIECES)?;
+    writing.open_table(MISSING_SINCE)?;
+    writing.commit()?;
+    Ok(())
+}
+
+/// In one transaction.
+fn write_unsaved(
+    database: &Database,
+    unsaved: &Unsaved,
+    unsaved_pieces: &HashMap<ContentHash, Arc<PieceHashes>>,
+    published: Published,
+) -> Result<(), redb::Error> {
+    let writing = database.begin_write()?;
+    {
+        let mut meta = writing.open_table(META)?;
+        meta.insert("version", u128::from(published.version))?;
+        meta.insert("digest", published.digest)?;
+        let mut files = writing.open_table(FILES)?;
+        for (name, value) in &unsaved.files {
+            files.insert(&**name, value.as_slice())?;
+        }
+        let mut pieces = writing.open_table(PIECES)?;
+        for (hash, hashes) in unsaved_pieces {
+            pieces.insert(hash.as_bytes().as_slice(), hashes.joined().as_ref())?;
+        }
+    }
+    writing.commit()?;
+    Ok(())
+}
+
 fn io_error(error: io::Error) -> CacheError {
     match error.kind() {
         // The file is not a database, or is truncated.
@@ -306,91 +336,115 @@ fn io_error(error: io::Error) -> CacheError {
     }
 }
 
-const CHECKSUM_BYTES: usize = 8;
-
-/// Layout of an entry: checksum, fingerprint, hash, title rules, title.
-fn encode(document: &SharedDocument) -> Vec<u8> {
-    let mut value = vec![0; CHECKSUM_BYTES];
-    let fingerprint = &document.fingerprint;
-    value.extend(fingerprint.size.to_le_bytes());
-    value.extend(fingerprint.inode.to_le_bytes());
-    value.extend(fingerprint.modified_ns.to_le_bytes());
-    value.extend(fingerprint.changed_ns.to_le_bytes());
-    value.extend(document.hash.as_bytes());
-    value.extend(TITLE_RULES.to_le_bytes());
-    value.extend(document.title.as_bytes());
-    let checksum = checksum(document.name.as_str(), value.get(CHECKSUM_BYTES..).unwrap_or_default());
-    value.splice(..CHECKSUM_BYTES, checksum);
-    value
-}
-
-fn decode(name: &str, value: &[u8]) -> Option<(Fingerprint, CachedFile)> {
-    let (stored, value) = value.split_first_chunk::<CHECKSUM_BYTES>()?;
-    if *stored != checksum(name, value) {
-        return None;
-    }
-    let (size, value) = value.split_first_chunk()?;
-    let (inode, value) = value.split_first_chunk()?;
-    let (modified, value) = value.split_first_chunk()?;
-    let (changed, value) = value.split_first_chunk()?;
-    let (hash, value) = value.split_first_chunk::<HASH_BYTES>()?;
-    let (rules, title) = value.split_first_chunk()?;
-    let fingerprint = Fingerprint {
-        size: u64::from_le_bytes(*size),
-        inode: u64::from_le_bytes(*inode),
-        modified_ns: i64::from_le_bytes(*modified),
-        changed_ns: i64::from_le_bytes(*changed),
-    };
-    let title = (u32::from_le_bytes(*rules) == TITLE_RULES).then(|| std::str::from_utf8(title).map(Box::from).ok()).flatten();
-    Some((fingerprint, CachedFile { hash: ContentHash::from_bytes(*hash), title }))
-}
-
-fn checksum(name: &str, value: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let mut bytes = Vec::with_capacity(name.len() + 1 + value.len());
-    bytes.extend(name.as_bytes());
-    bytes.push(0);
-    bytes.extend(value);
-    ContentHash::of(&bytes).as_bytes().first_chunk().copied().unwrap_or_default()
-}
-
-/// For any bytes in the place of an entry: reading them does not panic, with the right checksum or a wrong one, and what is read is
-/// written again as the same bytes. For tests and fuzz targets.
-#[cfg(any(test, feature = "fuzzing"))]
-#[allow(clippy::expect_used, reason = "what it finds is a fault")]
-pub fn check_any_entry(bytes: &[u8]) {
-    const NAME: &str = "a/document.txt";
-    let _refused = decode(NAME, bytes);
-    let value = [checksum(NAME, bytes).as_slice(), bytes].concat();
-    let Some((fingerprint, CachedFile { hash, title })) = decode(NAME, &value) else { return };
-    if let Some(title) = title {
-        let name = p2pdi::document::DocumentName::parse(NAME).expect("a valid name");
-        let document = SharedDocument {
-            name,
-            number: None,
-            title,
-            size: fingerprint.size,
-            hash,
-            modified: fingerprint.modified(),
-            fingerprint,
-        };
-        assert_eq!(encode(&document), value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::{collection::vec, prelude::*};
+    use p2pdi::document::DocumentName;
+    use redb::{StorageBackend, backends::InMemoryBackend};
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+        time::{Duration, Instant, SystemTime},
+    };
 
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_as_an_entry_or_refused(bytes in vec(any::<u8>(), 0..120)) {
-            check_any_entry(&bytes);
+    /// A disk that keeps its content when the database is opened again, and that can be full.
+    #[derive(Debug, Clone)]
+    struct Disk {
+        content: Arc<InMemoryBackend>,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            if self.full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
+    }
 
-        #[test]
-        fn any_title_is_read_or_made_again(fixed in vec(any::<u8>(), 64), title in vec(any::<u8>(), 0..6)) {
-            check_any_entry(&[fixed.as_slice(), &TITLE_RULES.to_le_bytes(), &title].concat());
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.content.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.content.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.content.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.content.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.content.write(offset, data)
+        }
+    }
+
+    fn two_pieces(name: &str, byte: u8) -> (SharedDocument, Hashed) {
+        let pieces = Pieces::of_size(p2pdi::content::PIECE_SIZE_MIN + 1).unwrap();
+        let hash = |index: usize| {
+            let range = pieces.range(index);
+            let mut hasher = pieces.hasher(index);
+            hasher.update(&vec![byte; usize::try_from(range.end - range.start).unwrap()]);
+            hasher.finalize()
+        };
+        let hashes = PieceHashes::new(pieces, vec![hash(0), hash(1)]).unwrap();
+        let fingerprint = Fingerprint { size: pieces.size(), inode: 1, modified_ns: 1, changed_ns: 1 };
+        let document = SharedDocument {
+            name: DocumentName::parse(name).unwrap(),
+            number: None,
+            title: name.into(),
+            size: pieces.size(),
+            hash: hashes.merge(),
+            modified: SystemTime::UNIX_EPOCH,
+            fingerprint,
+        };
+        let hashed = Hashed { hash: document.hash, pieces: Some(hashes), number: None, title: name.into() };
+        (document, hashed)
+    }
+
+    /// Tries until it works: the cache waits before it opens its database again.
+    fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(found) = attempt() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "timed out waiting for {what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_cache_whose_disk_was_full_is_read_and_written_again_and_loses_nothing() {
+        let disk = Disk { content: Arc::new(InMemoryBackend::new()), full: Arc::default() };
+        let open = {
+            let disk = disk.clone();
+            move || open_checked(|| Ok(Database::builder().create_with_backend(disk.clone())?))
+        };
+        let cache = Cache::with(open.clone()).unwrap();
+        let published = |version| Published { version, digest: version.into() };
+        let (old, hashed) = two_pieces("old", 1);
+        cache.put(&old, hashed);
+        cache.commit(published(1)).unwrap();
+        disk.full.store(true, Ordering::Relaxed);
+        let (new, hashed) = two_pieces("new", 2);
+        cache.put(&new, hashed);
+        for _ in 0..3 {
+            cache.commit(published(2)).unwrap_err();
+            assert!(cache.piece_hashes(new.size, &new.hash).is_some(), "what is not written is in memory");
+        }
+        disk.full.store(false, Ordering::Relaxed);
+        eventually("old piece hashes", || cache.piece_hashes(old.size, &old.hash));
+        eventually("a write", || cache.commit(published(3)).ok());
+        assert!(cache.unsaved_pieces().is_empty());
+        drop(cache);
+        let cache = Cache::with(open).unwrap();
+        assert_eq!(cache.published(), Some(published(3)));
+        let lookup = cache.lookup().unwrap();
+        for document in [&old, &new] {
+            assert_eq!(lookup.get(document.name.as_str(), &document.fingerprint).unwrap().hash, document.hash);
         }
     }
 }

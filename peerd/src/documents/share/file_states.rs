@@ -5,6 +5,7 @@
 use super::{
     document::{Fingerprint, SharedDocument},
     index::Changes,
+    left_out::{Group, Reason},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,19 +13,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-
-/// Why a file is not offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// Its name, or that of a folder it is in, begins with a dot.
-    Hidden,
-    /// The file system refuses to read it.
-    Unreadable,
-    /// A link that leads outside the share, in a loop, or nowhere.
-    Outside,
-    /// Not a regular file, too large, or a name that cannot be offered.
-    Unsupported,
-}
 
 /// What a scan found under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +53,17 @@ enum FileState {
     LeftOut(Reason),
 }
 
+impl FileState {
+    /// Why the file is left out; `None` if it is offered or will be.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Offered(_) | Self::Pending(_) => None,
+            Self::Failed(_) => Some(Reason::Unreadable),
+            Self::LeftOut(reason) => Some(*reason),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     fingerprint: Fingerprint,
@@ -83,6 +82,7 @@ pub(super) struct FileStates {
     changes: Changes,
     counts: Counts,
     scanned: bool,
+    left_out_changed: bool,
 }
 
 impl FileStates {
@@ -94,6 +94,7 @@ impl FileStates {
             changes: Changes::new(),
             counts: Counts::default(),
             scanned: false,
+            left_out_changed: false,
         }
     }
 
@@ -122,6 +123,16 @@ impl FileStates {
 
     pub(super) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
+    }
+
+    /// Whether a file was left out since the last call, or is not left out any more.
+    pub(super) fn take_left_out_changed(&mut self) -> bool {
+        std::mem::take(&mut self.left_out_changed)
+    }
+
+    /// The files that are left out, by name.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = (&str, Reason)> + Clone {
+        self.entries.iter().filter_map(|(name, state)| state.reason().map(|reason| (&**name, reason)))
     }
 
     /// Records what a scan of `scope` found (the empty scope is the whole share). Files of the scope that are not in `found` are gone.
@@ -211,10 +222,25 @@ impl FileStates {
         expected
     }
 
+    /// Whether exactly this document is offered.
+    pub(super) fn offers(&self, document: &SharedDocument) -> bool {
+        matches!(self.entries.get(document.name.as_str()), Some(FileState::Offered(offered)) if **offered == *document)
+    }
+
     /// Leaves a file out that could not be read, if it still has this fingerprint.
     pub(super) fn fail(&mut self, name: &str, fingerprint: &Fingerprint) {
         if self.pending(name, fingerprint) {
             self.replace(name.into(), Some(FileState::Failed(Box::new(*fingerprint))));
+        }
+    }
+
+    /// Hashes a file at `due` that could not be opened, for a reason that says nothing about it, if it still has this fingerprint.
+    pub(super) fn retry(&mut self, name: &str, fingerprint: &Fingerprint, due: Instant) {
+        if let Some(FileState::Pending(pending)) = self.entries.get(name)
+            && pending.fingerprint == *fingerprint
+        {
+            let pending = Pending { fingerprint: *fingerprint, due: Some(due), first: pending.first };
+            self.replace(name.into(), Some(FileState::Pending(Box::new(pending))));
         }
     }
 
@@ -258,6 +284,8 @@ impl FileStates {
                 self.due.remove(&(due, name.clone()));
             }
         }
+        let reason = |state: &Option<FileState>| state.as_ref().and_then(FileState::reason);
+        self.left_out_changed |= reason(&old) != reason(&new);
         let mut offered = None;
         if let Some(new) = new {
             self.count(&new, |count, by| *count += by, |bytes, by| *bytes += by);
@@ -283,10 +311,13 @@ impl FileStates {
                 step(&mut counts.unsettled, usize::from(pending.first));
                 bytes(&mut counts.pending_bytes, pending.fingerprint.size);
             }
-            FileState::Failed(_) | FileState::LeftOut(Reason::Unreadable) => step(&mut counts.unreadable, 1),
-            FileState::LeftOut(Reason::Hidden) => step(&mut counts.hidden, 1),
-            FileState::LeftOut(Reason::Outside) => step(&mut counts.outside, 1),
-            FileState::LeftOut(Reason::Unsupported) => step(&mut counts.unsupported, 1),
+            FileState::Failed(_) => step(&mut counts.unreadable, 1),
+            FileState::LeftOut(reason) => match reason.group() {
+                Group::Hidden => step(&mut counts.hidden, 1),
+                Group::Unreadable => step(&mut counts.unreadable, 1),
+                Group::Outside => step(&mut counts.outside, 1),
+                Group::Unsupported => step(&mut counts.unsupported, 1),
+            },
         }
     }
 }
@@ -419,7 +450,7 @@ mod tests {
                 match random(&mut state, 6) {
                     0 | 1 => {
                         let mut found = BTreeMap::new();
-                        let reasons = [Reason::Hidden, Reason::Unreadable, Reason::Outside, Reason::Unsupported];
+                        let reasons = [Reason::Hidden, Reason::Unreadable, Reason::Outside, Reason::TooLarge];
                         match random(&mut state, 8) as usize {
                             0 => {}
                             reason @ 1..=4 => drop(found.insert(name.as_str().into(), Entry::LeftOut(reasons[reason - 1]))),

@@ -1,41 +1,37 @@
 //! Keeps a share's index up to date: scans the folder, has files hashed, publishes the index, and repeats for what changed.
 
+mod scanning;
+
 use super::{
     cache::Published,
+    cache_database::retry_after,
     document::{Fingerprint, SharedDocument},
     file_states::{FileStates, Now},
     hash::{Failure, Job, Outcome, Pool},
     index::Index,
-    scan::{ENTRIES_MAX, Scan, ScanResult},
+    left_out::{listed, log_line},
     state::{ScanProgress, Shared},
     watch::{PendingEvents, Watcher},
 };
-use crate::documents::rfc_number::rfc_number;
 use p2pdi::{
     content::ContentHash,
     document::DocumentName,
-    platform::{FileId, Folder},
+    platform::{FileId, is_shortage},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 use tokio_util::sync::CancellationToken;
 
-/// Least time between two scans, so that a burst of changes costs one scan.
-const SCAN_EVERY: Duration = Duration::from_millis(100);
 /// Least time between two versions of the index.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 /// Scanning and publishing take at most about one part in this many of the time, however large the share.
 const DUTY: u32 = 10;
-/// How often the indexer checks that the folder is still there, or is back.
-const ROOT_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How often the whole folder is scanned if the system does not report every change.
-const SCAN_ALL_EVERY: Duration = Duration::from_secs(1);
-/// Pause before a failed write of the cache is retried.
-const RETRY_WRITING_EVERY: Duration = Duration::from_secs(10);
+/// Pause before what a shortage of descriptors or memory prevented is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 /// How often files that have been missing for too long are removed from the cache.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// How often the progress is reported: often enough for a progress line on a terminal.
@@ -99,8 +95,25 @@ struct Driver {
     next_prune: Instant,
     next_progress: Instant,
     settled: bool,
-    /// The last write of the cache failed.
-    cache_is_stale: bool,
+    /// Writes of the cache that failed since the last that did not.
+    failed_writes: u32,
+    /// Documents whose piece hashes the cache has lost or cannot read. They are hashed again, and offered meanwhile.
+    lost: BTreeSet<Box<str>>,
+    /// Documents were hashed again, which the cache has not written yet.
+    rehashed: bool,
+    problems: Problems,
+    /// The left-out files that were logged last.
+    logged_left_out: Option<String>,
+}
+
+/// What goes wrong while the share is served; each is empty while all is well.
+#[derive(Debug, Default)]
+struct Problems {
+    scan: String,
+    /// The last scan, or what was hashed since, met a shortage.
+    short: bool,
+    watch: String,
+    cache: String,
 }
 
 /// The folder that is shared now.
@@ -136,7 +149,11 @@ impl Driver {
             next_prune: now,
             next_progress: now,
             settled: false,
-            cache_is_stale: false,
+            failed_writes: 0,
+            lost: BTreeSet::new(),
+            rehashed: false,
+            problems: Problems::default(),
+            logged_left_out: None,
             shared,
         }
     }
@@ -161,7 +178,7 @@ impl Driver {
 
     fn next_wake(&self) -> Instant {
         let mut next = match self.shared.config.folder {
-            Some(_) => self.next_root_check.min(self.next_rescan),
+            Some(_) => self.next_root_check.min(self.next_rescan.max(self.next_scan)),
             // There is nothing to scan, ever.
             None => Instant::now() + self.shared.config.rescan,
         };
@@ -169,9 +186,12 @@ impl Driver {
             next = next.min(self.next_scan);
         }
         if self.hashing < HASHING_MAX {
+            if !self.lost.is_empty() {
+                return Instant::now();
+            }
             next = next.min(self.file_states.next_due().unwrap_or(next));
         }
-        if self.file_states.has_changes() || self.cache_is_stale {
+        if self.file_states.has_changes() || self.rehashed || self.failed_writes > 0 {
             next = next.min(self.next_publish);
         }
         if self.hashing > 0 {
@@ -184,14 +204,7 @@ impl Driver {
         self.whole |= pending.whole;
         self.dirty.extend(pending.dirty);
         let now = Instant::now();
-        for name in pending.lost {
-            if let Some(document) = self.index.by_name(&name).filter(|document| *document.name.as_str() == *name) {
-                tracing::warn!(document = %document.name, "the cache has lost its piece hashes; hashing it again");
-                self.shared.cache.forget(&name);
-                let fingerprint = document.fingerprint;
-                self.file_states.postpone(&name, &fingerprint, now);
-            }
-        }
+        self.lost.extend(pending.lost);
         for outcome in pending.outcomes {
             self.hashing -= 1;
             self.take_outcome(outcome, now);
@@ -206,13 +219,19 @@ impl Driver {
                 self.finished_bytes += fingerprint.size;
                 let document = document(name, fingerprint, hashed.number, hashed.title.clone(), hashed.hash);
                 let document = Arc::new(document);
-                if self.file_states.offer(Arc::clone(&document)) {
+                let rehashed = self.file_states.offers(&document);
+                if rehashed || self.file_states.offer(Arc::clone(&document)) {
                     self.shared.cache.put(&document, hashed);
                 }
+                self.rehashed |= rehashed;
             }
             Err(Failure::Changed) => {
                 self.file_states.postpone(name.as_str(), &fingerprint, now);
                 self.dirty.extend(self.watched.as_ref().map(|watched| watched.path.join(name.to_relative_path())));
+            }
+            Err(Failure::Unreadable(error)) if is_shortage(&error) => {
+                self.short(&error);
+                self.file_states.retry(name.as_str(), &fingerprint, now + SHORTAGE_PAUSE);
             }
             Err(failure) => {
                 tracing::warn!(document = %name, error = %failure, "a document is not shared");
@@ -221,138 +240,24 @@ impl Driver {
         }
     }
 
-    /// Scans what changed, or everything, if it is time.
-    fn scan(&mut self) {
-        let started = Instant::now();
-        if started >= self.next_root_check {
-            self.next_root_check = started + ROOT_CHECK_EVERY;
-            self.check_root();
-        }
-        // A file behind a link has several names, and the system reports one of them.
-        let needs_all = self.whole || (self.links > 0 && !self.dirty.is_empty());
-        let whole = needs_all || started >= self.next_rescan;
-        if (!whole && self.dirty.is_empty()) || started < self.next_scan {
-            return;
-        }
-        let Some(Watched { path, mut watcher, .. }) = self.watched.take() else {
-            self.next_rescan = started + self.shared.config.rescan;
-            return;
-        };
-        let root = match self.shared.root.open() {
-            Ok(root) if root.path().canonicalize().is_ok_and(|real| real == path) => root,
-            // Another folder is there, or none.
-            _ => {
-                self.watched = Some(Watched { id: None, path, watcher });
-                self.next_root_check = started;
-                return;
-            }
-        };
-        let dirty = std::mem::take(&mut self.dirty);
-        if whole {
-            self.scan_all(&root, &path, &mut watcher);
-        } else {
-            for changed in dirty {
-                self.scan_path(&root, &path, &mut watcher, &changed);
-            }
-        }
-        let elapsed = started.elapsed();
-        self.next_scan = started + SCAN_EVERY.max(elapsed * DUTY);
-        if whole {
-            let every = if watcher.complete() { self.shared.config.rescan } else { SCAN_ALL_EVERY };
-            self.next_rescan = started + every.max(elapsed * DUTY);
-        }
-        self.watched = Some(Watched { id: Some(root.id()), path, watcher });
-    }
-
-    /// If the folder is not the one that is watched any more, starts again with the new one, or withdraws everything.
-    fn check_root(&mut self) {
-        let id = self.shared.root.id();
-        match (&id, &self.watched) {
-            (Ok(id), Some(watched)) if Some(*id) == watched.id => return,
-            (Err(_), None) if self.file_states.scanned() => return,
-            _ => {}
-        }
-        self.watched = None;
-        let opened = id.and_then(|_| self.shared.root.open()).and_then(|root| Ok((root.id(), root.path().canonicalize()?)));
-        match opened {
-            Ok((id, path)) => {
-                tracing::info!(folder = %path.display(), "sharing");
-                let watched = self.shared.config.watch;
-                let watcher = if watched { Watcher::new(Arc::downgrade(&self.shared.signal)) } else { Watcher::none() };
-                self.watched = Some(Watched { id: Some(id), path, watcher });
-                self.whole = true;
-                self.next_scan = Instant::now();
-            }
-            Err(error) => self.withdraw_all(&error.to_string()),
-        }
-    }
-
-    fn withdraw_all(&mut self, problem: &str) {
-        let folder = self.shared.root.path().display();
-        let detail = format!("nothing is shared: the folder {folder} cannot be read: {problem}");
-        tracing::warn!("{detail}");
-        self.shared.set_detail(detail);
-        self.file_states.observe("", BTreeMap::new(), now());
-        self.dirty.clear();
-        self.whole = false;
-    }
-
-    fn scan_all(&mut self, root: &Folder, path: &Path, watcher: &mut Watcher) {
-        let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
-        match Scan::new(root, self.shared.signal.stopping(), &mut on_folder).whole() {
-            Ok(result) => {
-                self.whole = false;
-                self.links = result.links;
-                let detail = if result.truncated {
-                    format!("the folder has more than {ENTRIES_MAX} entries; only the first {ENTRIES_MAX} are shared")
-                } else {
-                    String::new()
-                };
-                self.shared.set_detail(detail);
-                self.observe("", result);
-            }
-            Err(error) => self.withdraw_all(&error.to_string()),
-        }
-    }
-
-    fn scan_path(&mut self, root: &Folder, path: &Path, watcher: &mut Watcher, changed: &Path) {
-        // A name that is not UTF-8 is never offered, so nothing is lost here.
-        match changed.strip_prefix(path).map(Path::to_string_lossy).as_deref() {
-            // The share's folder itself changed, such as its permissions.
-            Ok("") | Err(_) => self.whole = true,
-            Ok(name) => {
-                let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
-                let result = Scan::new(root, self.shared.signal.stopping(), &mut on_folder).below(name);
-                self.links += result.links;
-                self.observe(name, result);
-            }
-        }
-    }
-
-    fn observe(&mut self, scope: &str, result: ScanResult) {
-        if self.stopping() {
-            return;
-        }
-        let fresh = self.file_states.observe(scope, result.entries, now());
-        let lookup = if fresh.is_empty() { None } else { self.shared.cache.lookup() };
-        let Some(lookup) = lookup else { return };
-        for (name, fingerprint) in fresh {
-            let known = lookup.get(&name, &fingerprint).and_then(|known| Some((known.hash, known.title?)));
-            if let (Some((hash, title)), Ok(name)) = (known, DocumentName::parse(&name)) {
-                let number = rfc_number(name.file_name());
-                self.file_states.offer(Arc::new(document(name, fingerprint, number, title, hash)));
-            }
-        }
-    }
-
-    /// Gives quiet files to the hashing threads.
+    /// Gives quiet files, and those whose piece hashes are lost, to the hashing threads.
     fn hash(&mut self) {
         let due = self.file_states.take_due(Instant::now(), HASHING_MAX - self.hashing);
-        if due.is_empty() {
+        let mut jobs = Vec::with_capacity(due.len());
+        while jobs.len() + due.len() + self.hashing < HASHING_MAX
+            && let Some(name) = self.lost.pop_first()
+        {
+            // One that was asked for twice is in memory by now.
+            let document = self.index.by_name(&name).filter(|document| *document.name.as_str() == *name);
+            if let Some(document) = document.filter(|document| !self.shared.cache.has_piece_hashes(document)) {
+                tracing::debug!(document = %document.name, "the cache cannot give its piece hashes; hashing it again");
+                jobs.push(Job { name: document.name.clone(), fingerprint: document.fingerprint, known: None });
+            }
+        }
+        if due.is_empty() && jobs.is_empty() {
             return;
         }
         let lookup = self.shared.cache.lookup();
-        let mut jobs = Vec::with_capacity(due.len());
         for (name, fingerprint) in due {
             let known = lookup.as_ref().and_then(|lookup| lookup.get(&name, &fingerprint)).map(|known| known.hash);
             // The scan has checked all names.
@@ -367,7 +272,7 @@ impl Driver {
     }
 
     fn publish_if_due(&mut self) {
-        let changed = self.file_states.has_changes() || self.cache_is_stale;
+        let changed = self.file_states.has_changes() || self.rehashed || self.failed_writes > 0;
         let first = self.file_states.settled() && !self.settled;
         if first || (changed && self.file_states.scanned() && Instant::now() >= self.next_publish) {
             self.publish();
@@ -400,15 +305,22 @@ impl Driver {
             }
         };
         let written = self.shared.cache.commit(Published { version, digest: next.digest() });
-        if let Err(error) = &written
-            && !self.cache_is_stale
-        {
-            tracing::warn!(%error, "cannot write the share's cache; files will be hashed again after a restart");
+        match &written {
+            Ok(()) if self.failed_writes > 0 => tracing::info!("the share's cache is written again"),
+            Err(error) if self.failed_writes == 0 => {
+                tracing::warn!(%error, "cannot write the share's cache; trying again, and hashing files again after a restart until then");
+            }
+            _ => {}
         }
-        self.cache_is_stale = written.is_err();
+        self.rehashed = false;
+        self.problems.cache = match &written {
+            Ok(()) => String::new(),
+            Err(error) => format!("the share's cache in the state folder cannot be written: {error}; it is tried again"),
+        };
+        self.failed_writes = if written.is_ok() { 0 } else { self.failed_writes.saturating_add(1) };
         self.index = Arc::new(next.at_version(version));
         self.shared.publish(Arc::clone(&self.index));
-        let every = if self.cache_is_stale { RETRY_WRITING_EVERY } else { PUBLISH_EVERY };
+        let every = if self.failed_writes > 0 { retry_after(self.failed_writes) } else { PUBLISH_EVERY };
         self.next_publish = started + every.max(started.elapsed() * DUTY);
     }
 
@@ -419,6 +331,9 @@ impl Driver {
             return;
         }
         self.next_progress = now + PROGRESS_EVERY;
+        let Problems { scan, watch, cache, .. } = &self.problems;
+        self.shared.set_problems([scan, watch, cache].into_iter().filter(|problem| !problem.is_empty()).cloned().collect());
+        self.report_left_out();
         let total_bytes = self.finished_bytes + self.file_states.counts().pending_bytes;
         self.shared.report(self.file_states.counts(), |hashed_bytes| ScanProgress {
             files: self.file_states.counts().files as u64,
@@ -429,6 +344,21 @@ impl Driver {
             total_bytes,
             settled: self.settled,
         });
+    }
+
+    /// Names what is left out: all of it for the status, a few for the log.
+    fn report_left_out(&mut self) {
+        if !self.file_states.scanned() || !self.file_states.take_left_out_changed() {
+            return;
+        }
+        self.shared.set_left_out(listed(self.file_states.left_out()));
+        let counts = self.file_states.counts();
+        let (unreadable, outside, unsupported) = (counts.unreadable, counts.outside, counts.unsupported);
+        let line = log_line(unreadable + outside + unsupported, self.file_states.left_out());
+        if let Some(files) = line.as_ref().filter(|_| line != self.logged_left_out) {
+            tracing::warn!(hidden = counts.hidden, unreadable, outside, unsupported, "files are left out: {files}");
+        }
+        self.logged_left_out = line;
     }
 
     fn stopping(&self) -> bool {

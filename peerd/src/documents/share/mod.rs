@@ -6,12 +6,15 @@
 //! folder is ever opened, whatever links and renames lead there.
 
 mod cache;
+mod cache_database;
+mod cache_entry;
 mod config;
 mod document;
 mod file_states;
 mod hash;
 mod index;
 mod indexer;
+mod left_out;
 mod open;
 mod root;
 mod scan;
@@ -21,7 +24,7 @@ mod watch;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
-pub use cache::check_any_entry;
+pub use cache_entry::check_any_entry;
 pub use config::{KEEP_MISSING, QUIET, RESCAN_EVERY, ShareConfig, ShareError};
 pub use document::{Fingerprint, SharedDocument};
 pub use index::Index;
@@ -83,6 +86,8 @@ impl Share {
             progress: Sender::new(ScanProgress::default()),
             counts: Mutex::default(),
             detail: Mutex::default(),
+            problems: Mutex::default(),
+            left_out: Mutex::default(),
             hashed_bytes: Arc::default(),
             metrics,
         });
@@ -110,7 +115,8 @@ impl Share {
         self.shared.progress.subscribe()
     }
 
-    /// Counts of what is shared and what is left out, by reason. The caller fills in `learned_documents`.
+    /// Counts of what is shared and what is left out, by reason. The caller fills in `learned_documents`, and `left_out` from
+    /// [`Self::left_out`].
     pub fn status(&self) -> v1::ShareStatus {
         let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.index();
@@ -125,15 +131,27 @@ impl Share {
             unsupported: counts.unsupported as u64,
             learned_documents: 0,
             detail: self.shared.detail.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            problems: self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            left_out: Vec::new(),
         }
+    }
+
+    /// The files that are left out, by name; at most the first 1,000.
+    pub fn left_out(&self) -> Vec<v1::LeftOut> {
+        self.shared.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Opens a document for serving. Blocking.
     ///
     /// # Errors
-    /// When the file is gone, is not the one that was indexed, or cannot be read. The indexer then scans it again.
+    /// When the file is gone, is not the one that was indexed, or cannot be read. The indexer then scans it again, unless the process is
+    /// short of descriptors or memory, which says nothing about the file.
     pub fn open_document(&self, document: &SharedDocument) -> Result<OpenDocument, OpenError> {
-        OpenDocument::open(&self.shared.root, document).inspect_err(|_| self.rescan(document))
+        OpenDocument::open(&self.shared.root, document).inspect_err(|error| {
+            if !error.is_shortage() {
+                self.rescan(document);
+            }
+        })
     }
 
     /// Makes the indexer scan a document's file again, in case the operating system did not report its change.

@@ -21,6 +21,13 @@ pub enum OpenError {
     Unreadable(#[source] io::Error),
 }
 
+impl OpenError {
+    /// Whether the process is short of descriptors or memory: a moment later the file may open.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Unreadable(error) if platform::is_shortage(error))
+    }
+}
+
 /// The open file of a document, unchanged since it was indexed.
 #[derive(Debug)]
 pub struct OpenDocument {

@@ -1,13 +1,9 @@
 //! Scans the shared folder, or a part of it: finds the files to offer and those to leave out.
 
-use super::{
-    document::Fingerprint,
-    file_states::{Entry, Reason},
-};
+use super::{document::Fingerprint, file_states::Entry, left_out::Reason};
 use p2pdi::{
     content::DOCUMENT_SIZE_MAX,
-    document::DocumentName,
-    platform::{FileId, FileKind, FileStat, Folder, LookupError},
+    platform::{FileId, FileKind, FileStat, Folder, LookupError, is_shortage},
 };
 use std::{
     collections::BTreeMap,
@@ -58,7 +54,7 @@ impl<'a> Scan<'a> {
     /// Scans the whole share.
     ///
     /// # Errors
-    /// When the folder itself cannot be read.
+    /// When the folder itself cannot be read, or the process is short of descriptors or memory: then the scan says nothing about any file.
     pub(super) fn whole(mut self) -> Result<ScanResult, LookupError> {
         let root = self.root;
         (self.on_folder)("");
@@ -67,22 +63,29 @@ impl<'a> Scan<'a> {
     }
 
     /// Scans `path` and what is below it. Finds nothing if a folder above it is hidden, a link, or gone.
-    pub(super) fn below(mut self, path: &str) -> ScanResult {
+    ///
+    /// # Errors
+    /// When the process is short of descriptors or memory: then the scan says nothing about any file.
+    pub(super) fn below(mut self, path: &str) -> Result<ScanResult, LookupError> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         if parent.split('/').any(|part| part.starts_with('.')) {
-            return self.result;
+            return Ok(self.result);
         }
         let root = self.root;
         let mut ancestors = vec![root.id()];
         let mut folder: Option<Folder> = None;
         for part in parent.split('/').filter(|part| !part.is_empty()) {
-            let Ok(next) = folder.as_ref().unwrap_or(root).entry_folder(OsStr::new(part)) else { return self.result };
+            let next = match folder.as_ref().unwrap_or(root).entry_folder(OsStr::new(part)) {
+                Ok(next) => next,
+                Err(error) if says_nothing(&error) => return Err(error),
+                Err(_) => return Ok(self.result),
+            };
             ancestors.push(next.id());
             folder = Some(next);
         }
         let folder = folder.as_ref().unwrap_or(root);
-        self.entry(folder, OsStr::new(name), None, &Location { path: parent, ancestors, linked: 0 });
-        self.result
+        self.entry(folder, OsStr::new(name), None, &Location { path: parent, ancestors, linked: 0 })?;
+        Ok(self.result)
     }
 
     fn list(&mut self, folder: &Folder, location: &Location<'_>) -> Result<(), LookupError> {
@@ -95,19 +98,25 @@ impl<'a> Scan<'a> {
                 self.result.truncated = true;
                 return Ok(());
             }
-            self.entry(folder, &entry.name, entry.kind, location);
+            self.entry(folder, &entry.name, entry.kind, location)?;
         }
         Ok(())
     }
 
     /// Adds what is at a name in `folder`. `kind` is what the listing of the folder says, if it does.
-    fn entry(&mut self, folder: &Folder, name: &OsStr, kind: Option<FileKind>, location: &Location<'_>) {
+    fn entry(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        kind: Option<FileKind>,
+        location: &Location<'_>,
+    ) -> Result<(), LookupError> {
         let text = name.to_string_lossy();
         let path = if location.path.is_empty() { text.to_string() } else { format!("{}/{text}", location.path) };
         let found = if text.starts_with('.') {
             // `below` can be called for a file that is gone, which does not count as hidden.
             if kind.is_none() && folder.entry_stat(name).is_err() {
-                return;
+                return Ok(());
             }
             Some(Entry::LeftOut(Reason::Hidden))
         } else {
@@ -115,12 +124,14 @@ impl<'a> Scan<'a> {
                 Ok(found) => found,
                 // It disappeared during the scan.
                 Err(LookupError::NotFound | LookupError::Loop) => None,
+                Err(error) if says_nothing(&error) => return Err(error),
                 Err(_) => Some(Entry::LeftOut(Reason::Unreadable)),
             }
         };
         if let Some(found) = found {
             self.result.entries.insert(path.into(), found);
         }
+        Ok(())
     }
 
     /// `None` for a folder: its files are entries of their own.
@@ -138,9 +149,9 @@ impl<'a> Scan<'a> {
             _ => Some(folder.entry_stat(name)?),
         };
         let kind = stat.map_or(kind, |stat| Some(stat.kind));
-        // This bounds the recursion, too: a document name has at most `DOCUMENT_NAME_PARTS_MAX` parts.
-        if name.to_str().is_none() || DocumentName::parse(path).is_err() {
-            return Ok(Some(Entry::LeftOut(Reason::Unsupported)));
+        // This bounds the recursion, too: a document name has at most 32 parts.
+        if let Some(rule) = Reason::of_name(name, path) {
+            return Ok(Some(Entry::LeftOut(rule)));
         }
         match (kind, stat) {
             (Some(FileKind::Folder), _) => {
@@ -150,7 +161,7 @@ impl<'a> Scan<'a> {
             }
             (Some(FileKind::Link), _) => self.link(path, location),
             (Some(FileKind::File), Some(stat)) => Ok(Some(file(&stat))),
-            _ => Ok(Some(Entry::LeftOut(Reason::Unsupported))),
+            _ => Ok(Some(Entry::LeftOut(Reason::NotAFile))),
         }
     }
 
@@ -177,7 +188,7 @@ impl<'a> Scan<'a> {
                 Ok(None)
             }
             FileKind::Folder => outside,
-            FileKind::Link | FileKind::Other => Ok(Some(Entry::LeftOut(Reason::Unsupported))),
+            FileKind::Link | FileKind::Other => Ok(Some(Entry::LeftOut(Reason::NotAFile))),
         }
     }
 
@@ -191,5 +202,10 @@ impl<'a> Scan<'a> {
 
 fn file(stat: &FileStat) -> Entry {
     let fingerprint = Fingerprint::of(stat);
-    if fingerprint.size > DOCUMENT_SIZE_MAX { Entry::LeftOut(Reason::Unsupported) } else { Entry::File(fingerprint) }
+    if fingerprint.size > DOCUMENT_SIZE_MAX { Entry::LeftOut(Reason::TooLarge) } else { Entry::File(fingerprint) }
+}
+
+/// Whether an error says nothing about the file or folder, because the process is short of descriptors or memory.
+pub(super) fn says_nothing(error: &LookupError) -> bool {
+    matches!(error, LookupError::Io(error) if is_shortage(error))
 }

@@ -2,6 +2,7 @@
 
 use super::{cache::Cache, config::ShareConfig, file_states::Counts, index::Index, root::Root, watch::Signal};
 use metrics::{Counter, Gauge};
+use p2pdi::v1;
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
@@ -36,6 +37,9 @@ pub(super) struct Shared {
     pub(super) progress: Sender<ScanProgress>,
     pub(super) counts: Mutex<Counts>,
     pub(super) detail: Mutex<String>,
+    pub(super) problems: Mutex<Vec<String>>,
+    /// Bounded, by name.
+    pub(super) left_out: Mutex<Vec<v1::LeftOut>>,
     pub(super) hashed_bytes: Arc<AtomicU64>,
     pub(super) metrics: ShareMetrics,
 }
@@ -62,6 +66,14 @@ impl Shared {
 
     pub(super) fn set_detail(&self, detail: String) {
         *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = detail;
+    }
+
+    pub(super) fn set_problems(&self, problems: Vec<String>) {
+        *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    pub(super) fn set_left_out(&self, left_out: Vec<v1::LeftOut>) {
+        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out;
     }
 
     pub(super) fn report(&self, counts: Counts, progress: impl FnOnce(u64) -> ScanProgress) {

@@ -2,6 +2,7 @@
 
 use super::hash::Outcome;
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use p2pdi::platform::is_shortage;
 use std::{
     collections::BTreeSet,
     io,
@@ -121,29 +122,61 @@ impl Signal {
 
 /// Watches folders through the operating system. Where that does not report every change, the folder must be scanned often.
 pub(super) struct Watcher {
+    /// Whom to report to; `None` if nothing is to be watched.
+    signal: Option<Weak<Signal>>,
+    /// `None` if the system gave none. The next scan of everything tries again.
     inner: Option<RecommendedWatcher>,
-    complete: bool,
+    /// Why some folder is not watched; empty if each is.
+    problem: String,
+    /// The problem that was logged last.
+    logged: String,
 }
 
 impl Watcher {
     /// A watcher that reports to `signal`. It watches no folder yet.
     pub(super) fn new(signal: Weak<Signal>) -> Self {
-        // Folders are watched one by one: hidden ones need no watch, and each is watched just before it is scanned.
-        let config = Config::default().with_follow_symlinks(false);
-        let inner = RecommendedWatcher::new(move |event| report(&signal, event), config);
-        let inner =
-            inner.map_err(|error| tracing::warn!(%error, "cannot watch the share; scanning it every second instead")).ok();
-        Self { complete: inner.is_some(), inner }
+        Self { signal: Some(signal), inner: None, problem: String::new(), logged: String::new() }
     }
 
     /// A watcher that reports nothing.
     pub(super) fn none() -> Self {
-        Self { inner: None, complete: false }
+        Self { signal: None, inner: None, problem: String::new(), logged: String::new() }
     }
 
     /// Whether every folder is watched.
     pub(super) fn complete(&self) -> bool {
-        self.complete
+        self.inner.is_some() && self.problem.is_empty()
+    }
+
+    /// Why some folder is not watched, and what to do; empty if each is.
+    pub(super) fn problem(&self) -> &str {
+        &self.problem
+    }
+
+    /// To be called before a scan of everything, which watches each folder anew: a limit that was in the way may have been raised.
+    pub(super) fn begin(&mut self) {
+        let Some(signal) = self.signal.clone() else { return };
+        self.problem.clear();
+        if self.inner.is_none() {
+            // Folders are watched one by one: hidden ones need no watch, and each is watched just before it is scanned.
+            let config = Config::default().with_follow_symlinks(false);
+            match RecommendedWatcher::new(move |event| report(&signal, event), config) {
+                Ok(inner) => self.inner = Some(inner),
+                Err(error) => self.problem = problem(&error),
+            }
+        }
+    }
+
+    /// To be called after it. Logs a new problem, and its end.
+    pub(super) fn end(&mut self) {
+        if self.problem == self.logged {
+            return;
+        }
+        match self.problem.as_str() {
+            "" => tracing::info!("every folder of the share is watched again"),
+            problem => tracing::warn!("{problem}"),
+        }
+        self.logged.clone_from(&self.problem);
     }
 
     /// Watches a folder. Watching it again is harmless, and is needed after a folder above it was renamed.
@@ -155,12 +188,32 @@ impl Watcher {
             Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
             Err(error) if matches!(&error.kind, notify::ErrorKind::Io(error) if is_found_by_scan(error.kind())) => {}
             Err(error) => {
-                if self.complete {
-                    tracing::warn!(%error, folder = %folder.display(), "cannot watch every folder of the share; scanning it every second instead");
+                if self.problem.is_empty() {
+                    self.problem = problem(&error);
                 }
-                self.complete = false;
             }
         }
+    }
+}
+
+/// What is wrong and what to do about it. The same text for the same problem, whichever folder it was found at.
+fn problem(error: &notify::Error) -> String {
+    const MEANWHILE: &str = "until then the whole folder is scanned every second";
+    let limit = |name: &str| {
+        let now = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).unwrap_or_default();
+        let now = if now.is_empty() { now } else { format!(" (now {})", now.trim()) };
+        format!("raise the sysctl fs.inotify.{name}{now}")
+    };
+    match &error.kind {
+        notify::ErrorKind::MaxFilesWatch => {
+            format!("the system watches no more folders for this user: {}; {MEANWHILE}", limit("max_user_watches"))
+        }
+        // inotify_init(2) gives EMFILE for both limits.
+        notify::ErrorKind::Io(error) if is_shortage(error) => format!(
+            "the share cannot be watched: {error}; {}, or the limit of open files; {MEANWHILE}",
+            limit("max_user_instances")
+        ),
+        _ => format!("not every folder of the share can be watched: {error}; {MEANWHILE}"),
     }
 }
 
@@ -199,6 +252,14 @@ mod tests {
         assert!(!pending.whole && pending.dirty.is_empty());
         let pending = signal.wait(Instant::now() + Duration::from_secs(60), true);
         assert!(pending.whole && pending.dirty.len() == DIRTY_MAX);
+    }
+
+    #[test]
+    fn a_limit_of_watches_is_named_with_its_sysctl() {
+        let watches = problem(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+        assert!(watches.contains("fs.inotify.max_user_watches"), "{watches}");
+        let instances = problem(&notify::Error::io(rustix::io::Errno::MFILE.into()));
+        assert!(instances.contains("fs.inotify.max_user_instances"), "{instances}");
     }
 
     #[test]
