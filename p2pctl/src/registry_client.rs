@@ -24,6 +24,7 @@ use std::{
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status, metadata::AsciiMetadataValue};
+use tracing::Instrument as _;
 
 /// Time limit of the Leave at the end of a verb: the user waits for it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -240,11 +241,12 @@ impl Drop for RegistrySession {
     fn drop(&mut self) {
         if self.observer && self.cookie.is_some() {
             let (request, mut client) = (self.request(LeaveRequest {}), self.client.clone());
-            self.leaving.0.spawn(async move {
+            let leave = async move {
                 if let Err(status) = client.leave(request).await {
                     tracing::debug!(%status, "an observer's lease is left to expire");
                 }
-            });
+            };
+            self.leaving.0.spawn(leave.in_current_span());
         }
     }
 }
