@@ -85,7 +85,7 @@ impl Lan {
         Server::start(self.on(
             machine,
             "peerd",
-            &[arguments.as_slice(), &["--log", "info,peerd::discovery=debug,peerd::messages=debug"]].concat(),
+            &[arguments.as_slice(), &["--log", "info,peerd::discovery=debug,peerd::inbox=debug"]].concat(),
         ))
     }
 
