@@ -130,7 +130,7 @@ impl Node {
             delivery: delivery.clone(),
             session: session.clone(),
             bootnodes: config.bootnodes.clone(),
-            dial_from: config.dial_from,
+            channels: channels.clone(),
         };
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]

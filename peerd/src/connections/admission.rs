@@ -1,5 +1,4 @@
-//! Limits on concurrent work for callers: permits in all, and fewer for callers from one address, so that one machine cannot take all of
-//! them.
+//! Admission control: limits work in progress, in total and for each client address, so that one machine cannot take all permits.
 
 use p2pdi::endpoint::client_network;
 use std::{
@@ -15,17 +14,17 @@ use tokio::{
 
 /// The permits for one kind of work.
 pub struct Admission {
-    all: Arc<Semaphore>,
-    most: usize,
-    of_an_address: usize,
+    total: Arc<Semaphore>,
+    max: usize,
+    max_per_address: usize,
     /// Addresses that hold a permit or wait for one.
-    addresses: Mutex<BTreeMap<IpAddr, Weak<Semaphore>>>,
+    by_address: Mutex<BTreeMap<IpAddr, Weak<Semaphore>>>,
 }
 
 /// Allows one piece of work until it is dropped.
 pub struct Permit {
-    _of_all: OwnedSemaphorePermit,
-    _of_the_address: OwnedSemaphorePermit,
+    _total: OwnedSemaphorePermit,
+    _by_address: OwnedSemaphorePermit,
 }
 
 /// Why there is no permit.
@@ -38,14 +37,14 @@ pub enum Rejected {
 }
 
 impl Admission {
-    /// `most` permits in all, and at most `of_an_address` of them for callers from one address.
-    pub fn new(most: usize, of_an_address: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(most)), most, of_an_address, addresses: Mutex::default() }
+    /// `max` permits in total, and at most `max_per_address` of them for callers from one address.
+    pub fn new(max: usize, max_per_address: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(max)), max, max_per_address, by_address: Mutex::default() }
     }
 
     /// Number of permits taken.
     pub fn taken(&self) -> usize {
-        self.most - self.all.available_permits().min(self.most)
+        self.max - self.total.available_permits().min(self.max)
     }
 
     /// A permit for `caller`, after waiting for at most `wait`. Callers without a known address count as one address.
@@ -53,27 +52,27 @@ impl Admission {
     /// # Errors
     /// When no permit became free in time.
     pub async fn acquire(&self, caller: Option<IpAddr>, wait: Duration) -> Result<Permit, Rejected> {
-        let until = Instant::now() + wait;
-        let share = self.share_of(caller.map_or(Ipv4Addr::UNSPECIFIED.into(), client_network));
+        let deadline = Instant::now() + wait;
+        let address = self.permits_of(caller.map_or(Ipv4Addr::UNSPECIFIED.into(), client_network));
         // The semaphores are never closed: only the timeout can fail.
-        let Ok(Ok(of_the_address)) = timeout_at(until, share.acquire_owned()).await else {
+        let Ok(Ok(by_address)) = timeout_at(deadline, address.acquire_owned()).await else {
             return Err(Rejected::ExhaustedByAddress);
         };
-        let Ok(Ok(of_all)) = timeout_at(until, Arc::clone(&self.all).acquire_owned()).await else {
+        let Ok(Ok(total)) = timeout_at(deadline, Arc::clone(&self.total).acquire_owned()).await else {
             return Err(Rejected::Exhausted);
         };
-        Ok(Permit { _of_all: of_all, _of_the_address: of_the_address })
+        Ok(Permit { _total: total, _by_address: by_address })
     }
 
-    fn share_of(&self, address: IpAddr) -> Arc<Semaphore> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = addresses.get(&address).and_then(Weak::upgrade) {
-            return share;
+    fn permits_of(&self, address: IpAddr) -> Arc<Semaphore> {
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(permits) = by_address.get(&address).and_then(Weak::upgrade) {
+            return permits;
         }
-        addresses.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Semaphore::new(self.of_an_address));
-        addresses.insert(address, Arc::downgrade(&share));
-        share
+        by_address.retain(|_, permits| permits.strong_count() > 0);
+        let permits = Arc::new(Semaphore::new(self.max_per_address));
+        by_address.insert(address, Arc::downgrade(&permits));
+        permits
     }
 }
 
@@ -84,7 +83,7 @@ mod tests {
     const NONE: Duration = Duration::ZERO;
 
     #[tokio::test]
-    async fn one_address_is_limited_and_so_are_all_together() {
+    async fn permits_are_limited_in_total_and_for_each_address() {
         let admission = Admission::new(4, 3);
         let [a, b, a_as_v6] = ["10.0.0.1", "10.0.0.2", "::ffff:10.0.0.1"].map(|ip| Some(ip.parse().unwrap()));
         let mut of_a = Vec::new();
@@ -109,6 +108,6 @@ mod tests {
         for address in 1..1_000_u32 {
             assert!(admission.acquire(Some(Ipv4Addr::from(address).into()), NONE).await.is_ok());
         }
-        assert!(admission.addresses.lock().unwrap().len() <= 1);
+        assert!(admission.by_address.lock().unwrap().len() <= 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Connections to other peers, kept for reuse.
 
 use p2pdi::{
-    channel::{Channel, RESPONSE_MAX_BYTES, lazy_from},
+    channel::{self, Channel, RESPONSE_MAX_BYTES, lazy_from},
     endpoint::Endpoint,
     name::PeerName,
     v1::{control_client::ControlClient, peer_client::PeerClient},
@@ -11,6 +11,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
+use tonic::transport;
 
 /// Connections kept; the least recently used one is closed first. Each costs some 40 KiB.
 const CONNECTIONS_MAX: usize = 128;
@@ -58,6 +59,16 @@ impl ChannelPool {
     /// A client for the control service of that peer.
     pub fn control(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> ControlClient<Channel> {
         ControlClient::new(self.channel(endpoint, name)).max_decoding_message_size(RESPONSE_MAX_BYTES)
+    }
+
+    /// Connects now to the peer called `_name` at `endpoint`; `None` where only its address is known. The connection is the caller's own:
+    /// the pool neither keeps nor closes it.
+    ///
+    /// # Errors
+    /// When nothing accepts the connection within [`channel::CONNECT_TIMEOUT`].
+    // The name is not compared yet: peers prove no name when they are dialled.
+    pub async fn connect(&self, endpoint: &Endpoint, _name: Option<&PeerName>) -> Result<Channel, transport::Error> {
+        channel::connect(endpoint, self.from).await
     }
 
     fn channel(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> Channel {

@@ -27,6 +27,12 @@ pub struct Bootnode {
 }
 
 impl Bootnode {
+    /// Where to dial, in this order, and the name of the peer expected there. A word that may be a host name is no name of a peer.
+    fn targets(&self) -> Vec<(Endpoint, Option<PeerName>)> {
+        let name = |index: usize| self.name.clone().filter(|_| index == 0);
+        self.endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.clone(), name(index))).collect()
+    }
+
     /// The endpoints to dial, in this order.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
@@ -108,14 +114,14 @@ impl Bootnodes {
         self.0.iter().filter_map(|state| state.due).min()
     }
 
-    /// The bootnodes to dial now: index and endpoints. The outcome is reported by [`Bootnodes::reached`], [`Bootnodes::failed`] or
+    /// The bootnodes to dial now: index, and endpoints with the name expected there. The outcome is reported by [`Bootnodes::reached`], [`Bootnodes::failed`] or
     /// [`Bootnodes::is_me`].
-    pub(crate) fn due(&mut self, now: Time) -> Vec<(usize, Vec<Endpoint>)> {
+    pub(crate) fn due(&mut self, now: Time) -> Vec<(usize, Vec<(Endpoint, Option<PeerName>)>)> {
         let mut due = Vec::new();
         for (index, state) in self.0.iter_mut().enumerate() {
             if state.due.is_some_and(|at| at <= now) {
                 (state.due, state.dialled) = (None, Some(now));
-                due.push((index, state.bootnode.endpoints.clone()));
+                due.push((index, state.bootnode.targets()));
             }
         }
         due

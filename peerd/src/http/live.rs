@@ -10,7 +10,7 @@ use crate::{
     inbox::Message,
     overlay::PeerId,
     rpc::Services,
-    topology::{Event as TopologyEvent, Observation, PAUSE, Reachability},
+    topology::{Event as TopologyEvent, TopologyState, PAUSE, Reachability},
 };
 use axum::{
     extract::{Request, State},
@@ -109,7 +109,7 @@ pub(super) async fn topology(State(state): State<HttpState>, request: Request) -
         Err(status) => return refused(&status, &parts.headers),
     };
     let mut observations = state.services.topology.watch();
-    let is_fresh = |snapshot: &Arc<Observation>| {
+    let is_fresh = |snapshot: &Arc<TopologyState>| {
         let age = snapshot.asked_at.and_then(|at| SystemTime::now().duration_since(at).ok());
         age.is_some_and(|age| age <= 2 * PAUSE)
     };
@@ -123,7 +123,7 @@ pub(super) async fn topology(State(state): State<HttpState>, request: Request) -
 }
 
 /// Links name peers by their index in the list.
-fn as_value(services: &Services, observed: &Observation) -> Value {
+fn as_value(services: &Services, observed: &TopologyState) -> Value {
     let snapshot = &observed.snapshot;
     let degrees = snapshot.degrees();
     let positions: BTreeMap<&PeerId, usize> = snapshot.peers().keys().enumerate().map(|(position, id)| (id, position)).collect();

@@ -1,8 +1,7 @@
 //! What a peer's mesh is made with.
 
-use crate::{discovery::Bootnode, inbox::LocalDelivery, session::Session};
+use crate::{connections::channels::ChannelPool, discovery::Bootnode, inbox::LocalDelivery, session::Session};
 use p2pdi::contact::Contact;
-use std::net::IpAddr;
 
 /// Settings of the mesh, and the parts of the peer it uses.
 pub struct MeshConfig {
@@ -18,6 +17,6 @@ pub struct MeshConfig {
     pub session: Session,
     /// Peers to dial first.
     pub bootnodes: Vec<Bootnode>,
-    /// Local address that links are dialled from; `None` lets the system choose.
-    pub dial_from: Option<IpAddr>,
+    /// Dials the peers that links lead to.
+    pub channels: ChannelPool,
 }

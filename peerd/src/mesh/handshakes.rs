@@ -4,7 +4,8 @@ use super::{
     input::{Input, Purpose},
     link::{self, Incoming, LinkSender, OpenError},
 };
-use p2pdi::{endpoint::Endpoint, v1::LinkFrame};
+use crate::connections::channels::ChannelPool;
+use p2pdi::{endpoint::Endpoint, name::PeerName, v1::LinkFrame};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// Handshakes in progress that this side began, and as many that others began. A guess: a large network that starts around one bootnode.
@@ -15,7 +16,7 @@ const HANDSHAKES_PER_ADDRESS: usize = 32;
 /// Starts handshakes within their limits.
 pub(super) struct Handshakes {
     hello: LinkFrame,
-    dial_from: Option<IpAddr>,
+    channels: ChannelPool,
     counts: Counts,
 }
 
@@ -37,29 +38,29 @@ pub(super) enum TooMany {
 }
 
 impl Handshakes {
-    /// Handshakes that say `hello`, and dial from the local address `dial_from`, if there is one.
-    pub(super) fn new(hello: LinkFrame, dial_from: Option<IpAddr>) -> Self {
-        Self { hello, dial_from, counts: Counts::default() }
+    /// Handshakes that say `hello`, and dial as `channels` does.
+    pub(super) fn new(hello: LinkFrame, channels: ChannelPool) -> Self {
+        Self { hello, channels, counts: Counts::default() }
     }
 
-    /// A handshake with the first of `endpoints` that answers. [`Handshakes::finished`] must follow.
+    /// A handshake with the first of `targets` that answers: endpoints, and the name of the peer expected there, if it is known. [`Handshakes::finished`] must follow.
     ///
     /// # Errors
     /// `purpose`, if there are too many handshakes.
     pub(super) fn dial(
         &mut self,
-        endpoints: Vec<Endpoint>,
+        targets: Vec<(Endpoint, Option<PeerName>)>,
         purpose: Purpose,
     ) -> Result<impl Future<Output = Input> + Send + use<>, Purpose> {
         if self.counts.dialling >= HANDSHAKES_MAX {
             return Err(purpose);
         }
         self.counts.dialling += 1;
-        let (hello, from) = (self.hello.clone(), self.dial_from);
+        let (hello, channels) = (self.hello.clone(), self.channels.clone());
         Ok(async move {
             let mut error = OpenError::from("there is no address to dial");
-            for endpoint in endpoints {
-                match link::dial(&endpoint, from, hello.clone()).await {
+            for (endpoint, name) in targets {
+                match link::dial(&channels, &endpoint, name.as_ref(), hello.clone()).await {
                     Ok(link) => return Input::Opened(Box::new(link), purpose),
                     Err(why) => error = why,
                 }

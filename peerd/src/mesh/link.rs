@@ -1,20 +1,20 @@
 //! One link: its handshake, its queue, and its reader.
 
 use crate::{
+    connections::channels::ChannelPool,
     inbox::BODY_MAX_BYTES,
     overlay::{Misbehaviour, wire},
 };
 use p2pdi::{
-    channel::connect,
     contact::Contact,
     endpoint::Endpoint,
     link::LinkMessage,
+    name::PeerName,
     status,
     v1::{LinkFrame, peer_client::PeerClient},
 };
 use prost::Message as _;
 use std::{
-    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -150,13 +150,18 @@ impl From<&str> for OpenError {
     }
 }
 
-/// Opens a link, from the local address `from` if one is given, and exchanges hellos.
+/// Opens a link to the peer at `endpoint`, called `name` if that is known, and exchanges hellos. The link has a connection of its own.
 ///
 /// # Errors
 /// When there is no answer, or an invalid one.
-pub(super) async fn dial(endpoint: &Endpoint, from: Option<IpAddr>, hello: LinkFrame) -> Result<EstablishedLink, OpenError> {
+pub(super) async fn dial(
+    channels: &ChannelPool,
+    endpoint: &Endpoint,
+    name: Option<&PeerName>,
+    hello: LinkFrame,
+) -> Result<EstablishedLink, OpenError> {
     let handshake = async {
-        let channel = connect(endpoint, from).await.map_err(|error| OpenError::Unreachable(innermost(&error)))?;
+        let channel = channels.connect(endpoint, name).await.map_err(|error| OpenError::Unreachable(innermost(&error)))?;
         let (sender, queue) = queue();
         sender.send(hello).map_err(|_| "the send queue is full")?;
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);

@@ -75,7 +75,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: MeshConfig, sink: Weak<dyn InputSink>, publisher: Publisher) -> Self {
-        let MeshConfig { me, incarnation, clock, delivery, session, bootnodes, dial_from } = config;
+        let MeshConfig { me, incarnation, clock, delivery, session, bootnodes, channels } = config;
         let rng = StdRng::from_rng(&mut rand::rng());
         let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
         overlay.set_clock(clock);
@@ -86,7 +86,7 @@ impl State {
             overlay_events: VecDeque::new(),
             routing: Routing::new(me.clone()),
             links: LinkTable::default(),
-            handshakes: Handshakes::new(wire::hello(&me, incarnation), dial_from),
+            handshakes: Handshakes::new(wire::hello(&me, incarnation), channels),
             candidates: Candidates {
                 bootnodes: Bootnodes::new(bootnodes),
                 lan_peers: LanPeers::new(me.id()),
@@ -195,8 +195,8 @@ impl State {
             let known = self.known();
             self.broadcasts.finish(&known, now);
         }
-        for (index, endpoints) in self.candidates.bootnodes.due(now) {
-            self.dial(endpoints, Purpose::Bootnode(index));
+        for (index, targets) in self.candidates.bootnodes.due(now) {
+            self.dial(targets, Purpose::Bootnode(index));
         }
         self.offer_lan_peers();
         self.check_name_conflicts();
@@ -238,7 +238,7 @@ impl State {
             let _ = caller.send(Ok(Joined { contact, already: true }));
             return;
         }
-        self.dial(vec![endpoint], Purpose::Join(caller));
+        self.dial(vec![(endpoint, None)], Purpose::Join(caller));
         self.handle_events();
     }
 
@@ -294,7 +294,7 @@ impl State {
                 Action::Dial(contact) if self.abuse.is_banned(contact.id(), self.now()) => {
                     self.overlay_events.push_back(Event::DialFailed { peer: contact.id() });
                 }
-                Action::Dial(contact) => self.dial(vec![contact.endpoint().clone()], Purpose::Overlay(contact.id())),
+                Action::Dial(contact) => self.dial_contact(&contact, Purpose::Overlay(contact.id())),
                 Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
                 Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip)))
                     if self.links.is_congested(peer) =>

@@ -46,7 +46,7 @@ const SILENT_PAUSE: Duration = Duration::from_secs(10);
 
 /// The latest snapshot and events.
 #[derive(Debug, Clone, Default)]
-pub struct Observation {
+pub struct TopologyState {
     /// Peers and links; only those of this peer until others were asked.
     pub snapshot: Snapshot,
     /// Recent changes, the oldest first.
@@ -58,7 +58,7 @@ pub struct Observation {
 /// Gives access to the topology. Cheap to clone.
 #[derive(Clone)]
 pub struct Topology {
-    published: Arc<watch::Sender<Arc<Observation>>>,
+    published: Arc<watch::Sender<Arc<TopologyState>>>,
     /// Notified when somebody begins to watch.
     watched: Arc<Notify>,
 }
@@ -80,7 +80,7 @@ impl Topology {
     }
 
     /// The topology from now on. The driver asks the network as long as the receiver is kept.
-    pub fn watch(&self) -> watch::Receiver<Arc<Observation>> {
+    pub fn watch(&self) -> watch::Receiver<Arc<TopologyState>> {
         let watcher = self.published.subscribe();
         self.watched.notify_one();
         watcher
@@ -208,13 +208,13 @@ impl TopologyDriver {
 
     fn publish(&self, snapshot: Snapshot, asked_at: Option<SystemTime>) {
         let events = self.history.events().cloned().collect();
-        self.topology.published.send_replace(Arc::new(Observation { snapshot, events, asked_at }));
+        self.topology.published.send_replace(Arc::new(TopologyState { snapshot, events, asked_at }));
     }
 
     fn publish_events(&self) {
         self.topology.published.send_if_modified(|published| {
             let events = self.history.events().cloned().collect();
-            *published = Arc::new(Observation { events, ..Observation::clone(published) });
+            *published = Arc::new(TopologyState { events, ..TopologyState::clone(published) });
             true
         });
     }

@@ -15,7 +15,9 @@ use crate::{
     },
 };
 use p2pdi::{
+    contact::Contact,
     endpoint::Endpoint,
+    name::PeerName,
     status::Reason,
     v1::{LinkFrame, link_frame::Body},
 };
@@ -40,9 +42,14 @@ fn outlives_its_link(body: &Body) -> bool {
 }
 
 impl State {
-    /// Opens a link to the first of `endpoints` that answers.
-    pub(super) fn dial(&mut self, endpoints: Vec<Endpoint>, purpose: Purpose) {
-        match self.handshakes.dial(endpoints, purpose) {
+    /// Opens a link to a peer whose name and endpoint are known.
+    pub(super) fn dial_contact(&mut self, contact: &Contact, purpose: Purpose) {
+        self.dial(vec![(contact.endpoint().clone(), Some(contact.name().clone()))], purpose);
+    }
+
+    /// Opens a link to the first of `targets` that answers: endpoints, and the name of the peer expected there, if it is known.
+    pub(super) fn dial(&mut self, targets: Vec<(Endpoint, Option<PeerName>)>, purpose: Purpose) {
+        match self.handshakes.dial(targets, purpose) {
             Ok(handshake) => self.spawner.spawn("link dial", handshake),
             Err(purpose) => self.open_failed(purpose, &"too many links are being opened".into()),
         }

@@ -54,7 +54,7 @@ impl State {
             if self.links.contains(contact.id()) && self.overlay.is_fresh(contact.id(), now) {
                 self.on_hello(&contact);
             } else {
-                self.dial(vec![contact.endpoint().clone()], Purpose::NameConflict(contact.id()));
+                self.dial_contact(&contact, Purpose::NameConflict(contact.id()));
             }
         }
         for gone in self.name_conflicts.expire(now) {
