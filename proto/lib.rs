@@ -21,6 +21,7 @@ pub mod hex;
 pub mod id;
 pub mod json;
 pub mod link;
+pub mod log_limit;
 #[cfg(feature = "server")]
 pub mod metrics;
 pub mod name;

@@ -6,6 +6,7 @@ use crate::{
     content::PieceHashesError,
     cookie::{COOKIE_HEADER, MalformedCookie},
     field::InvalidField,
+    log_limit::LogLimit,
 };
 use std::{collections::HashMap, error::Error};
 use tonic::{Code, Status};
@@ -68,6 +69,8 @@ reasons! {
     NoRoute = "NO_ROUTE", NotFound;
     /// The limit of open streams is reached.
     TooManyStreams = "TOO_MANY_STREAMS", ResourceExhausted;
+    /// The peer could not ask the registry, so it is unknown whether there is a route.
+    RegistryUnavailable = "REGISTRY_UNAVAILABLE", Unavailable;
     /// The mesh is at its limit of route searches.
     TooManySeeks = "TOO_MANY_SEEKS", ResourceExhausted;
     /// A peer is at its limit of neighbours.
@@ -126,7 +129,11 @@ pub fn describe(status: &Status) -> String {
 
 /// The status of a fault of the server: the detail is logged, not sent.
 pub fn internal(doing: &str, error: &dyn std::fmt::Display) -> Status {
-    tracing::error!(%error, "internal error while {doing}");
+    static LOG: LogLimit = LogLimit::new(10);
+    // Anyone who makes calls can repeat it, as long as its cause lasts.
+    if let Some(line) = LOG.line() {
+        tracing::error!(%error, suppressed = line.suppressed, "internal error while {doing}");
+    }
     Reason::Internal.status(format!("internal error while {doing}; the server's log says more"))
 }
 

@@ -6,11 +6,11 @@ use super::{
     state::HttpState,
 };
 use crate::{
-    connections::unread::SlowReaderGuard,
+    connections::slow_reader::SlowReaderGuard,
     inbox::Message,
     overlay::PeerId,
     rpc::Services,
-    topology::{Event as TopologyEvent, TopologyState, PAUSE, Reachability},
+    topology::{Event as TopologyEvent, PAUSE, Reachability, TopologyState},
 };
 use axum::{
     extract::{Request, State},

@@ -8,6 +8,7 @@ use super::{
     queue::{Inbox, Message, Subscription},
     reply::Reply,
 };
+use p2pdi::log_limit::{Line, LogLimit};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -42,6 +43,13 @@ struct Shared {
     handlers: Mutex<BTreeMap<MessageKind, Handler>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    logs: Logs,
+}
+
+/// Lines that senders of messages can cause.
+struct Logs {
+    slow: LogLimit,
+    panicked: LogLimit,
 }
 
 impl fmt::Debug for Handlers {
@@ -54,7 +62,9 @@ impl Handlers {
     /// No handlers yet; those that are added read `inbox`.
     pub fn new(inbox: Arc<Inbox>) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self(Arc::new(Shared { inbox, handlers: Mutex::default(), tasks, stop }))
+        // Panics are bugs of the embedding program: some more lines, with their kinds.
+        let logs = Logs { slow: LogLimit::new(1), panicked: LogLimit::new(10) };
+        Self(Arc::new(Shared { inbox, handlers: Mutex::default(), tasks, stop, logs }))
     }
 
     /// Calls `handler` with each message of `kind` from now on; it replaces an earlier handler. Its task runs on `runtime`.
@@ -125,8 +135,10 @@ impl Shared {
                 next = subscription.next_to_handle() => next,
             };
             let Some((message, lost, sender)) = next else { return };
-            if lost > 0 {
-                tracing::warn!(%kind, lost, "a handler is too slow; the inbox dropped this many messages, of any kind, before its turn");
+            if lost > 0
+                && let Some(Line { suppressed }) = self.logs.slow.line()
+            {
+                tracing::warn!(%kind, lost, suppressed, "a handler is too slow; the inbox dropped this many messages, of any kind, before its turn");
             }
             let Some(handler) = self.handlers().get(&kind).cloned() else { return };
             if let Some(reply) = self.handle(&kind, handler, message).await
@@ -155,7 +167,9 @@ impl Shared {
         match handled {
             Ok(Ok(reply)) => reply.check(kind),
             Ok(Err(error)) => {
-                tracing::error!(%kind, %error, "a handler panicked; it still gets the next message");
+                if let Some(Line { suppressed }) = self.logs.panicked.line() {
+                    tracing::error!(%kind, %error, suppressed, "a handler panicked; it still gets the next message");
+                }
                 None
             }
             Err(_) => {

@@ -5,6 +5,7 @@ use super::{
     whisper::BODY_MAX_BYTES,
 };
 use bytes::Bytes;
+use p2pdi::log_limit::{Line, LogLimit};
 use std::time::Duration;
 
 /// How long the sender of a whisper waits for the handler's reply. After that it is told only that the message arrived.
@@ -31,10 +32,14 @@ impl Reply {
             return None;
         }
         if self.kind.parse::<MessageKind>().is_err() || self.body.len() > BODY_MAX_BYTES {
-            tracing::warn!(
-                kind = %message,
-                "dropping an invalid reply of a handler: the kind must be one token of at most {KIND_MAX_BYTES} bytes, the body at most {BODY_MAX_BYTES} bytes"
-            );
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::warn!(
+                    kind = %message,
+                    suppressed,
+                    "dropping an invalid reply of a handler: the kind must be one token of at most {KIND_MAX_BYTES} bytes, the body at most {BODY_MAX_BYTES} bytes"
+                );
+            }
             return None;
         }
         Some(self)

@@ -1,13 +1,11 @@
-//! Misbehaving peers: what they did, which of them are banned, and which addresses were logged for it.
+//! Misbehaving peers: how often they misbehaved, and which of them are banned.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use super::log_once::LogOnce;
 use crate::overlay::{PeerId, Time};
 use p2pdi::backoff::Policy;
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
     time::Duration,
 };
 
@@ -17,13 +15,12 @@ const BAN: Policy = Policy { first: Duration::from_secs(30), longest: Duration::
 /// Peers remembered, some 100 bytes each; one more pushes out the oldest.
 const REMEMBERED_MAX: usize = 1_024;
 
-/// Bans, and what was logged.
+/// Bans, and a count.
 #[derive(Debug, Default)]
 pub(super) struct Abuse {
     bans: BTreeMap<PeerId, Ban>,
     /// The oldest first.
     order: VecDeque<PeerId>,
-    addresses: LogOnce<IpAddr>,
     misbehaviour: u64,
 }
 
@@ -69,11 +66,6 @@ impl Abuse {
         if let Some(ban) = self.bans.get_mut(&peer) {
             ban.until = Time::ZERO;
         }
-    }
-
-    /// Whether to log something about this address: true the first time.
-    pub(super) fn log_once(&mut self, ip: IpAddr) -> bool {
-        self.addresses.is_new(ip)
     }
 }
 

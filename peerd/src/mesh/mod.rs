@@ -16,6 +16,7 @@ mod joins;
 mod link;
 mod links;
 mod log_once;
+mod logs;
 mod name_conflicts;
 mod publisher;
 mod reconnect;

@@ -19,7 +19,7 @@ const GONE_AFTER: Duration = Duration::from_secs(15);
 /// A peer that was mentioned and did not answer is not probed again for this long, so that false reports cannot make this peer dial.
 const IGNORED_FOR: Duration = Duration::from_secs(60);
 /// Time between two log lines about conflicts, however many there are.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A peer that comes back is logged again after this long.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
 /// Ids remembered for [`IGNORED_FOR`] and for [`LOG_AGAIN`] each; one more pushes out the lowest. A guess.

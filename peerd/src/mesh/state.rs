@@ -20,6 +20,7 @@ use super::{
     input::{Input, Purpose},
     joins::{JoinSender, Joined, PendingJoins},
     links::LinkTable,
+    logs::Logs,
     name_conflicts::NameConflicts,
     publisher::Publisher,
     reconnect::Reconnect,
@@ -38,7 +39,7 @@ use crate::{
     session::Session,
 };
 use bytes::Bytes;
-use p2pdi::{endpoint::Endpoint, status::Reason};
+use p2pdi::{endpoint::Endpoint, log_limit::Line, status::Reason};
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{collections::VecDeque, sync::Weak, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
@@ -60,6 +61,7 @@ pub(super) struct State {
     handshakes: Handshakes,
     candidates: Candidates,
     abuse: Abuse,
+    logs: Logs,
     name_conflicts: NameConflicts,
     joins: PendingJoins,
     whispers: PendingWhispers,
@@ -93,6 +95,7 @@ impl State {
                 reconnect: Reconnect::default(),
             },
             abuse: Abuse::default(),
+            logs: Logs::default(),
             name_conflicts: NameConflicts::default(),
             joins: PendingJoins::default(),
             whispers: PendingWhispers::default(),
@@ -304,13 +307,17 @@ impl State {
                 }
                 Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
                 Action::Pause(peer, pause) => {
-                    if let Some(contact) = self.links.pause(peer, pause) {
-                        tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "a peer sends more than its share; reading its link slowly");
+                    if let Some(contact) = self.links.pause(peer, pause)
+                        && let Some(Line { suppressed }) = self.logs.throttled.line()
+                    {
+                        tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), suppressed, "a peer sends more than its share; reading its link slowly");
                     }
                 }
                 Action::Deliver { from, gossip } => self.on_broadcast(from, gossip),
                 Action::NeighbourUp(contact) => {
-                    tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), "linked");
+                    if let Some(Line { suppressed }) = self.logs.linked.line() {
+                        tracing::info!(peer = %contact.name(), endpoint = %contact.endpoint(), suppressed, "linked");
+                    }
                     self.candidates.on_neighbour_up(contact.id());
                     if let Some(link) = self.links.get_mut(contact.id()) {
                         link.neighbour = true;
@@ -319,11 +326,13 @@ impl State {
                     self.joined(contact.id());
                 }
                 Action::NeighbourDown(peer) => {
-                    // The link is closed already; the latest view still has the peer's name.
-                    let view = self.publisher.latest();
-                    let known = view.neighbours.iter().find(|(contact, _)| contact.id() == peer);
-                    let name = known.map_or_else(|| peer.to_string(), |(contact, _)| contact.name().to_string());
-                    tracing::info!(peer = name, "no longer linked");
+                    if let Some(Line { suppressed }) = self.logs.unlinked.line() {
+                        // The link is closed already; the latest view still has the peer's name.
+                        let view = self.publisher.latest();
+                        let known = view.neighbours.iter().find(|(contact, _)| contact.id() == peer);
+                        let name = known.map_or_else(|| peer.to_string(), |(contact, _)| contact.name().to_string());
+                        tracing::info!(peer = name, suppressed, "no longer linked");
+                    }
                     let now = self.now();
                     self.candidates.on_neighbour_down(peer, now);
                     if let Some(link) = self.links.get_mut(peer) {

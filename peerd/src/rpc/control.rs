@@ -2,7 +2,7 @@
 
 use super::services::Services;
 use crate::{
-    connections::unread::SlowReaderGuard,
+    connections::slow_reader::SlowReaderGuard,
     inbox::MessageKind,
     mesh::{Joined, RELAYED_MAX_BYTES},
     overlay::wire,

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::{Counter, Gauge};
 use p2pdi::{
     content::Pieces,
+    log_limit::{Line, LogLimit},
     metrics::Metrics,
     status::{Reason, internal},
     v1::{Chunk, GetRfcHeader, GetRfcResponse, Load, get_rfc_response::Part},
@@ -229,7 +230,10 @@ fn read(file: &OpenDocument, range: Range<u64>) -> Result<Bytes, Status> {
     match read {
         Ok(()) => Ok(data.freeze()),
         Err(error) => {
-            tracing::warn!(%error, "cannot read a document any more");
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::warn!(%error, suppressed, "cannot read a document any more");
+            }
             Err(Reason::DocumentUnreadable.status("the file cannot be read any more; ask another holder"))
         }
     }
@@ -243,7 +247,10 @@ fn refuse_open(document: &SharedDocument, error: &OpenError) -> Status {
     match error {
         OpenError::Changed | OpenError::Gone => changed(),
         OpenError::Unreadable(error) => {
-            tracing::warn!(name = %document.name, %error, "cannot open a shared document");
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::warn!(name = %document.name, %error, suppressed, "cannot open a shared document");
+            }
             Reason::DocumentUnreadable.status(format!("{} cannot be read now; ask another holder", document.name))
         }
     }

@@ -273,6 +273,35 @@ async fn one_address_that_opens_thousands_of_links_does_not_lock_out_others() {
 }
 
 #[tokio::test]
+async fn a_thousand_hostile_hellos_write_fewer_than_ten_log_lines() {
+    logged("");
+    let a = Setup::named("noted").start().await;
+    let stolen = RawLink::neighbour(a.address, None, contact(7, "hostile-owner", "127.0.0.1:1")).await;
+    let from = source(9, 2);
+    let before = a.mesh().misbehaviour;
+    for number in 0..1_000_u16 {
+        let mut link = RawLink::open(a.address, Some(from)).await.unwrap();
+        let first = match number / 250 {
+            // The id of a linked peer, an invalid endpoint, a new peer whose next frame is too long, and this peer's name.
+            0 => contact(7, "hostile-thief", "127.0.0.1:2"),
+            1 => contact(8, "hostile", "nowhere"),
+            2 => contact(10_000 + u128::from(number), "hostile-sybil", "127.0.0.1:3"),
+            _ => contact(20_000 + u128::from(number), "noted", "127.0.0.1:4"),
+        };
+        link.send(hello(first)).await;
+        link.send_bytes(vec![0; 300 * 1024]).await;
+        link.ended().await;
+    }
+    until("they are counted", async || a.mesh().misbehaviour >= before + 750).await;
+    let about = |line: &String| ["hostile", "noted", &from.to_string()].iter().any(|word| line.contains(word));
+    let lines: Vec<_> = logged("").into_iter().filter(about).collect();
+    assert!(lines.iter().any(|line| line.contains("a second link with the id of a linked peer")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("an invalid handshake")), "{lines:#?}");
+    assert!(lines.len() < 10, "{} lines: {:#?}", lines.len(), &lines[..10]);
+    drop(stolen);
+}
+
+#[tokio::test]
 async fn a_peer_that_never_answers_a_hello_delays_nobody() {
     let mute = RawServer::start(|_, _| Vec::new()).await;
     let a = Setup::named("a").start().await;

@@ -17,6 +17,7 @@ use crate::{
 use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
+    log_limit::Line,
     name::PeerName,
     status::Reason,
     v1::{LinkFrame, link_frame::Body},
@@ -67,8 +68,8 @@ impl State {
             }
             Err(TooMany::InAll) => "too many links are being opened; try again later",
             Err(TooMany::FromAddress(ip)) => {
-                if self.abuse.log_once(ip) {
-                    tracing::warn!(address = %ip, "one address opens too many links; closing those past its share");
+                if let Some(Line { suppressed }) = self.logs.handshakes_of_address.line() {
+                    tracing::warn!(address = %ip, suppressed, "one address opens too many links; closing those past its share");
                 }
                 "this address opens too many links at once; try again later"
             }
@@ -143,10 +144,17 @@ impl State {
                 let now = self.now();
                 self.name_conflicts.failed(peer, now);
             }
-            Purpose::Accepted(Some(ip)) if is_invalid && self.abuse.log_once(ip) => {
-                tracing::warn!(address = %ip, why, "an invalid handshake on a link; more from this address are not logged");
+            Purpose::Accepted(caller) => {
+                if is_invalid && let Some(Line { suppressed }) = self.logs.invalid_hello.line() {
+                    tracing::warn!(
+                        address = caller.map(tracing::field::display),
+                        why,
+                        suppressed,
+                        "an invalid handshake on a link"
+                    );
+                }
+                tracing::debug!(?caller, why, "a link was not accepted");
             }
-            Purpose::Accepted(caller) => tracing::debug!(?caller, why, "a link was not accepted"),
         }
     }
 
@@ -205,8 +213,8 @@ impl State {
         if let Some(ip) = caller
             && self.links.opened_from(ip) >= LINKS_PER_ADDRESS
         {
-            if self.abuse.log_once(ip) {
-                tracing::warn!(address = %ip, "one address has too many links open; closing those past its share");
+            if let Some(Line { suppressed }) = self.logs.links_of_address.line() {
+                tracing::warn!(address = %ip, suppressed, "one address has too many links open; closing those past its share");
             }
             return;
         }
@@ -240,8 +248,10 @@ impl State {
                 if caller.is_some() && existing.contact != contact {
                     self.abuse.record();
                     self.publisher.mark_changed();
-                    tracing::warn!(peer = %existing.contact.name(), claimed_as = %contact.name(), from = ?caller,
-                        "a second link with the id of a linked peer, from another address; keeping the first link");
+                    if let Some(Line { suppressed }) = self.logs.claimed_id.line() {
+                        tracing::warn!(peer = %existing.contact.name(), claimed_as = %contact.name(), from = ?caller, suppressed,
+                            "a second link with the id of a linked peer, from another address; keeping the first link");
+                    }
                 }
                 return;
             }
@@ -269,7 +279,9 @@ impl State {
     pub(super) fn close(&mut self, peer: PeerId, silent: bool) {
         let Some(link) = self.remove_link(peer) else { return };
         if silent {
-            tracing::info!(peer = %link.contact.name(), "nothing arrives from a peer any more; closing its link");
+            if let Some(Line { suppressed }) = self.logs.silent.line() {
+                tracing::info!(peer = %link.contact.name(), suppressed, "nothing arrives from a peer any more; closing its link");
+            }
             self.remember_lost(&link);
         }
     }
@@ -306,7 +318,9 @@ impl State {
         if let Some(link) = self.links.get(peer) {
             match error {
                 SendError::Full => {
-                    tracing::info!(peer = %link.contact.name(), "a peer does not read what it is sent; closing its link");
+                    if let Some(Line { suppressed }) = self.logs.not_reading.line() {
+                        tracing::info!(peer = %link.contact.name(), suppressed, "a peer does not read what it is sent; closing its link");
+                    }
                 }
                 // Its reader is about to report why.
                 SendError::Closed => tracing::debug!(peer = %link.contact.name(), "a link has ended"),

@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::overlay::{Misbehaviour, PeerId};
+use p2pdi::log_limit::Line;
 
 /// Invalid frames on one link after which it is closed and its peer banned for a while: more than a bug causes.
 const MISBEHAVIOUR_MAX: u32 = 1_000;
@@ -11,8 +12,10 @@ impl State {
         self.abuse.record();
         let Some(link) = self.links.get_mut(peer) else { return };
         link.misbehaved += 1;
-        if link.misbehaved == 1 {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), "a peer {what}");
+        if link.misbehaved == 1
+            && let Some(Line { suppressed }) = self.logs.misbehaved.line()
+        {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), suppressed, "a peer {what}");
         }
         if link.misbehaved >= MISBEHAVIOUR_MAX {
             self.ban(peer, what);
@@ -23,8 +26,10 @@ impl State {
     pub(super) fn ban(&mut self, peer: PeerId, what: Misbehaviour) {
         let now = self.now();
         let pause = self.abuse.ban(peer, now);
-        if let Some(link) = self.links.get(peer) {
-            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, "a peer {what}; banning it for a while");
+        if let Some(link) = self.links.get(peer)
+            && let Some(Line { suppressed }) = self.logs.banned.line()
+        {
+            tracing::warn!(peer = %link.contact.name(), endpoint = %link.contact.endpoint(), times = link.misbehaved, ?pause, suppressed, "a peer {what}; banning it for a while");
         }
         self.link_lost(peer);
         self.candidates.reconnect.forget(peer);

@@ -5,7 +5,7 @@ use crate::{
     mesh::input::Purpose,
     overlay::{Message, membership},
 };
-use p2pdi::contact::Contact;
+use p2pdi::{contact::Contact, log_limit::Line};
 
 impl State {
     /// Looks for this peer's name among contacts that others mention.
@@ -59,16 +59,20 @@ impl State {
         }
         for gone in self.name_conflicts.expire(now) {
             self.publisher.mark_changed();
-            tracing::info!(id = %gone.id(), endpoint = %gone.endpoint(), "the other peer with this peer's name is gone");
+            if let Some(Line { suppressed }) = self.logs.name_conflict_gone.line() {
+                tracing::info!(id = %gone.id(), endpoint = %gone.endpoint(), suppressed, "the other peer with this peer's name is gone");
+            }
         }
         self.update_name_owner();
     }
 
     /// Warns when another linked peer has the name of `contact`: the two may not know of each other.
     pub(super) fn warn_of_duplicate_name(&mut self, contact: &Contact) {
-        if let Some(other) = self.links.new_duplicate_of(contact) {
+        if let Some(other) = self.links.new_duplicate_of(contact)
+            && let Some(Line { suppressed }) = self.logs.duplicate_name.line()
+        {
             let lowest = contact.id().min(other.id());
-            tracing::warn!(name = %contact.name(), one = %other.endpoint(), other = %contact.endpoint(), messages_go_to = %lowest,
+            tracing::warn!(name = %contact.name(), one = %other.endpoint(), other = %contact.endpoint(), messages_go_to = %lowest, suppressed,
                 "two peers have the same name; rename one of them with --name");
         }
     }
