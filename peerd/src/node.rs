@@ -18,7 +18,7 @@ use crate::{
     mesh::{Mesh, MeshConfig, MeshDriver},
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
-    session::{Lookups, Session, SessionConfig, SessionDriver},
+    session::{Session, SessionConfig, SessionDriver},
     transfer::{downloads::Downloads, serve::Uploads},
 };
 #[cfg(feature = "http")]
@@ -54,7 +54,6 @@ pub struct Node {
     state: Arc<StateFolder>,
     services: Arc<Services>,
     indexer: Indexer,
-    lookups: Lookups,
     #[cfg(feature = "mdns")]
     lan: Option<Lan>,
     mesh: MeshDriver,
@@ -111,7 +110,7 @@ impl Node {
         let state = Arc::new(StateFolder::open(&config.state)?);
         let me = Contact::new(state.id()?, config.name.clone(), endpoint);
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
-        let (session, lookups) = Session::new(config.registry.as_ref());
+        let session = Session::new(config.registry.as_ref());
         let channels = ChannelPool::new(config.dial_from);
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(me.clone(), Arc::clone(&inbox));
@@ -160,7 +159,6 @@ impl Node {
             state,
             services: Arc::new(services),
             indexer,
-            lookups,
             #[cfg(feature = "mdns")]
             lan,
             mesh: mesh_driver,
@@ -187,7 +185,7 @@ impl Node {
 
     /// Starts the tasks; the future is the server.
     async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
-        let Self { listener, config, state, services, indexer, lookups, mesh, metrics, .. } = self;
+        let Self { listener, config, state, services, indexer, mesh, metrics, .. } = self;
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
@@ -231,7 +229,7 @@ impl Node {
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
             let reporting = Arc::clone(&services);
-            let driver = SessionDriver::new(services.session.clone(), session, lookups, state, move || reporting.report());
+            let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));
         }
         let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };

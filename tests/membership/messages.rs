@@ -6,6 +6,8 @@ use p2pdi::{
     status::Reason,
     v1::{WhisperRequest, WhisperResponse},
 };
+use std::time::Instant;
+use tokio::task::JoinSet;
 use tonic::Status;
 
 async fn whisper(via: &Peer, to: &str) -> Result<WhisperResponse, Status> {
@@ -76,6 +78,36 @@ async fn a_receiver_that_does_not_answer_is_reported_as_no_route_in_time() {
         assert_eq!(Reason::of(&status), Some(Reason::NoRoute), "{status:?}");
         assert!(status.message().contains("it is known but does not answer"), "{}", status.message());
     }
+    a.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_stalls_is_reported_as_such_and_not_as_a_peer_that_does_not_exist() {
+    let registry = Running::in_memory().await;
+    let proxy = Proxy::to(registry.address).await;
+    let a = member("a", proxy.address, &[]).await;
+    until(&a, SessionState::Registered).await;
+    assert_eq!(Reason::of(&whisper(&a, "nobody").await.unwrap_err()), Some(Reason::NoRoute));
+    // A hundred lookups, of ten names, while the session still counts as registered: in time, and none is taken for a no.
+    proxy.stop_answering();
+    let begun = Instant::now();
+    let mut whispers = JoinSet::new();
+    for number in 0..100 {
+        let mut client = a.client();
+        let request = WhisperRequest { to: format!("peer-{}", number % 10), ..Default::default() };
+        whispers.spawn(async move { within("an answer", client.whisper(request)).await.unwrap_err() });
+    }
+    for status in whispers.join_all().await {
+        assert_eq!(Reason::of(&status), Some(Reason::RegistryUnavailable), "{status:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    proxy.open(registry.address);
+    until(&a, SessionState::Registered).await;
+    eventually("an answer of the registry", async || {
+        (Reason::of(&whisper(&a, "peer-1").await.unwrap_err()) == Some(Reason::NoRoute)).then_some(())
+    })
+    .await;
     a.stop().await;
     registry.stop().await;
 }

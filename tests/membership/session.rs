@@ -1,6 +1,7 @@
 //! A peer's session with a registry that stops, restarts, loses its records or refuses the name.
 
 use super::*;
+use p2pdi::status::Reason;
 use peerd::{
     identity::StateError,
     node::{Node, NodeError},
@@ -98,10 +99,13 @@ async fn a_registry_that_does_not_answer_delays_neither_serving_nor_stopping() {
     peer.assert_serves("rfc1.txt", b"one").await;
     let status = until(&peer, SessionState::Unreachable).await;
     assert!(status.detail.contains("still trying"), "{status:?}");
-    // Whispers to unknown peers do not wait for it either.
+    // Whispers to unknown peers do not wait for it either, and do not take its silence for a no.
     let whisper = p2pdi::v1::WhisperRequest { to: "stranger".into(), ..Default::default() };
     let status = within("an answer", peer.client().whisper(whisper)).await.unwrap_err();
-    assert_eq!(status.message(), "request cannot be fulfilled: no route to stranger");
+    assert_eq!(Reason::of(&status), Some(Reason::RegistryUnavailable), "{status:?}");
+    let said = status.message();
+    assert!(said.starts_with("it is unknown whether there is a route to stranger: the registry did not answer ("), "{said}");
+    assert!(said.ends_with("; try again in a few seconds"), "{said}");
     peer.stop().await;
     registry.stop().await;
 }

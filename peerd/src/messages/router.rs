@@ -4,7 +4,7 @@ use crate::{
     connections::channels::ChannelPool,
     inbox::{LocalDelivery, MessageKind, REPLY_TIMEOUT, Whisper},
     mesh::{Mesh, WhisperError},
-    session::Session,
+    session::{RegistryUnavailable, Session},
 };
 use bytes::Bytes;
 use p2pdi::{
@@ -100,6 +100,7 @@ impl MessageRouter {
     async fn forward(&self, whisper: &Whisper, started: Instant) -> Result<WhisperResponse, Status> {
         let no_route =
             |why: &str| Reason::NoRoute.status(format!("request cannot be fulfilled: no route to {}{why}", whisper.to));
+        let unknown = |why: &str| format!("it is unknown whether there is a route to {}: {why}", whisper.to);
         // A peer that does not own its name also forwards messages that were dialled to it. Each goes to a lower id, so there is no loop.
         let dials = DIALS_MAX + u32::from(whisper.to == *self.me.name());
         if whisper.hops >= dials {
@@ -112,7 +113,7 @@ impl MessageRouter {
         }
         let too_many_seeks = || {
             let why = "the mesh searches as many routes as it may; try again in a second";
-            Reason::TooManySeeks.status(format!("it is unknown whether there is a route to {}: {why}", whisper.to))
+            Reason::TooManySeeks.status(unknown(why))
         };
         if self.detours.has(&whisper.to) {
             match within(direct(), self.mesh.whisper_routed(whisper)).await {
@@ -123,7 +124,8 @@ impl MessageRouter {
             }
         }
         let mut why = "";
-        if let Ok(Some(endpoint)) = within(direct(), self.address(&whisper.to)).await {
+        let (endpoint, unavailable) = self.address(&whisper.to, direct()).await;
+        if let Some(endpoint) = endpoint {
             match within(direct(), self.dial(&endpoint, whisper)).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => return Err(error),
@@ -132,7 +134,13 @@ impl MessageRouter {
                 Ok(Err(_)) => why = ": it is known but does not answer",
                 Err(_) => why = ": it is known but does not answer in time",
             }
+            self.session.forget(&whisper.to);
         }
+        // The registry may know the peer at another address.
+        let no_route = |why: &str| match &unavailable {
+            Some(error) => Reason::RegistryUnavailable.status(unknown(&format!("{error}; try again in a few seconds"))),
+            None => no_route(why),
+        };
         match within(deadline, self.mesh.whisper_routed(whisper)).await {
             Ok(Ok(delivered)) => {
                 self.detours.remember(&whisper.to);
@@ -147,15 +155,18 @@ impl MessageRouter {
         }
     }
 
-    /// The endpoint of a peer, from the registry or from the mesh.
-    async fn address(&self, name: &PeerName) -> Option<Endpoint> {
+    /// The endpoint of a peer, from the registry or from the mesh; and why the registry could not be asked until `deadline`.
+    async fn address(&self, name: &PeerName, deadline: Instant) -> (Option<Endpoint>, Option<RegistryUnavailable>) {
         if name == self.me.name() {
-            return self.mesh.view().yields_to().map(|contact| contact.endpoint().clone());
+            return (self.mesh.view().yields_to().map(|contact| contact.endpoint().clone()), None);
         }
-        match self.session.find(name).await {
-            Some(known) => Some(known.endpoint().clone()),
-            None => self.mesh.view().find(name).map(|contact| contact.endpoint().clone()),
-        }
+        let found = within(deadline, self.session.find(name)).await;
+        let (known, unavailable) = match found.unwrap_or_else(|_| Err(RegistryUnavailable::no_answer("not in time"))) {
+            Ok(known) => (known, None),
+            Err(error) => (None, Some(error)),
+        };
+        let contact = known.or_else(|| self.mesh.view().find(name).cloned());
+        (contact.map(|contact| contact.endpoint().clone()), unavailable)
     }
 
     async fn dial(&self, endpoint: &Endpoint, whisper: &Whisper) -> Result<WhisperResponse, Status> {

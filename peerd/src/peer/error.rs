@@ -46,7 +46,7 @@ pub enum PeerError {
     /// A message is longer than the limit.
     #[error("{0}")]
     TooLarge(String),
-    /// A limit is reached for now: neighbours, streams or searches.
+    /// Try again later: a limit is reached (neighbours, streams or searches), or the registry did not answer.
     #[error("{0}")]
     Busy(String),
     /// Another peer failed or refused.
@@ -66,7 +66,9 @@ impl PeerError {
         match Reason::of(status) {
             Some(Reason::NoRoute) => Self::NoRoute(why),
             Some(Reason::MessageTooLarge) => Self::TooLarge(why),
-            Some(Reason::TooManyStreams | Reason::TooManySeeks | Reason::NeighboursFull) => Self::Busy(why),
+            Some(Reason::TooManyStreams | Reason::TooManySeeks | Reason::NeighboursFull | Reason::RegistryUnavailable) => {
+                Self::Busy(why)
+            }
             Some(Reason::ShuttingDown) => Self::Stopped,
             _ => Self::Refused { peer: peer.to_owned(), why },
         }

@@ -168,7 +168,8 @@ impl PeerHandle {
         if let Some(known) = self.peers().into_iter().find(|peer| peer.name == name) {
             return Ok(Some(known));
         }
-        if let Some(known) = self.node.session().find(&name).await {
+        // If the registry does not answer, the mesh may still find the peer; if not, that error is returned.
+        if let Ok(Some(known)) = self.node.session().find(&name).await {
             return Ok(Some(PeerInfo { name: known.name().clone(), endpoint: known.endpoint().clone(), linked: false }));
         }
         // The reply to PING is the address.

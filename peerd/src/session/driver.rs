@@ -1,35 +1,31 @@
 //! Calls the registry: register, keep alive, list the other peers, register again, leave.
 
 use super::{
-    handle::{Lookups, Query, Session},
+    client::Client,
+    handle::Session,
     known::{LISTED_MAX, Listing},
 };
 use crate::identity::StateFolder;
 use p2pdi::backoff::{self, Backoff};
 use p2pdi::{
-    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
     contact::Contact,
-    cookie::{COOKIE_HEADER, Cookie},
+    cookie::Cookie,
     endpoint::Endpoint,
     status::{self, Reason},
-    v1::{
-        KeepAliveRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState,
-        registry_client::RegistryClient,
-    },
+    v1::{KeepAliveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
+use tonic::{Code, Status};
 
-/// Timeout of one call to the registry: its disk may be busy with many registrations at once.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of the last call, so that it does not delay a stop.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest random pause before registering again, so that not all peers register at once with a registry that lost its records.
 const REREGISTER_JITTER: Duration = Duration::from_secs(1);
-/// Shortest and longest keepalive interval accepted from a registry; a value outside is clamped.
-const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// With up to this many peers, all are listed; with more, a random sample of [`KNOWN_SAMPLE`].
 const KNOWN_ALL_MAX: u64 = 1_000;
 /// See [`KNOWN_ALL_MAX`].
@@ -53,19 +49,17 @@ pub struct SessionConfig {
 pub struct SessionDriver {
     session: Session,
     config: SessionConfig,
-    client: RegistryClient<Channel>,
+    client: Client,
     state_folder: Arc<StateFolder>,
     report: Box<dyn Fn() -> KeepAliveRequest + Send>,
-    cookie: Option<Cookie>,
-    lookups: Lookups,
+    /// The cookie is being stored.
+    storing: Option<JoinHandle<()>>,
     /// Revision of the list of known peers; 0 before the first listing.
     revision: u64,
     /// By its last answer, the registry has more than [`KNOWN_ALL_MAX`] peers.
     sampling: bool,
     /// When the last sample was taken.
     sampled_at: Option<Instant>,
-    /// Keepalive interval of the registry's latest answer.
-    interval: Duration,
 }
 
 impl SessionDriver {
@@ -73,24 +67,21 @@ impl SessionDriver {
     pub fn new(
         session: Session,
         config: SessionConfig,
-        lookups: Lookups,
         state_folder: Arc<StateFolder>,
         report: impl Fn() -> KeepAliveRequest + Send + 'static,
     ) -> Self {
-        let client = RegistryClient::new(lazy(&config.registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let cookie = state_folder.cookie(config.registry.as_str(), config.me.name());
+        let client = Client::new(&config.registry, cookie);
         Self {
             session,
             config,
             client,
             state_folder,
             report: Box::new(report),
-            cookie,
-            lookups,
+            storing: None,
             revision: 0,
             sampling: false,
             sampled_at: None,
-            interval: INTERVAL_BOUNDS.1,
         }
     }
 
@@ -101,6 +92,7 @@ impl SessionDriver {
             () = stop.cancelled() => {}
         }
         self.leave().await;
+        self.wait_until_stored().await;
     }
 
     async fn stay_registered(&mut self) {
@@ -163,20 +155,20 @@ impl SessionDriver {
             id: me.id().to_field(),
             observer: false,
         };
-        let request = self.with_cookie(request);
-        let answer = call(self.client.register(request)).await?;
+        let answer = self.client.register(request).await?;
         let cookie: Cookie = answer.cookie.parse()?;
-        if let Err(error) = self.state_folder.keep_cookie(self.config.registry.as_str(), self.config.me.name(), &cookie) {
-            tracing::warn!(%error, "cannot store the cookie; after a crash this name cannot be registered again before its lease expires");
-        }
-        self.cookie = Some(cookie);
+        // First: if the peer stops now, it must be able to leave.
+        self.client.set_cookie(cookie.clone());
+        // Before the peer counts as registered, so that it has the cookie after a crash.
+        self.store(cookie).await;
+        self.session.set_client(self.client.clone());
         // A registry that lost its records counts from 0 again; an old revision would hide its new records.
         self.revision = 0;
         self.session.registered();
         self.session.answered(answer.ttl);
         self.session
             .set_state(SessionState::Registered, format!("registered as {} at {}", self.config.me.name(), self.config.registry));
-        self.interval = interval(answer.keep_alive_interval);
+        self.session.set_interval(answer.keep_alive_interval);
         self.try_refresh().await;
         Ok(())
     }
@@ -194,11 +186,11 @@ impl SessionDriver {
         let mut pause = None;
         loop {
             self.wait(pause.take()).await;
-            let request = self.with_cookie((self.report)());
-            match call(self.client.keep_alive(request)).await {
+            let request = (self.report)();
+            match self.client.keep_alive(request).await {
                 Ok(answer) => {
                     backoff.reset();
-                    self.interval = interval(answer.keep_alive_interval);
+                    self.session.set_interval(answer.keep_alive_interval);
                     self.session.answered(answer.ttl);
                     self.session.set_state(
                         SessionState::Registered,
@@ -219,43 +211,47 @@ impl SessionDriver {
         }
     }
 
-    /// Waits for `pause`, or else until the next keepalive is due, and answers lookups meanwhile. A lookup may change the interval.
-    async fn wait(&mut self, pause: Option<Duration>) {
-        let started = Instant::now();
-        loop {
-            let due = started + pause.unwrap_or(self.interval);
-            let lookup = tokio::select! {
-                // Keepalives go first, however many lookups there are.
-                biased;
-                () = sleep_until(due) => return,
-                lookup = self.lookups.0.recv() => lookup,
-            };
-            let Some((query, sender)) = lookup else { return sleep_until(due).await };
-            let found = self.look_up(query).await.unwrap_or_else(|error| {
-                tracing::debug!(error = error.message(), "cannot look up peers");
-                Vec::new()
-            });
-            // The caller may have given up.
-            let _ = sender.send(found);
+    /// Stores a cookie without blocking the runtime, and waits for it: it survives a crash that follows.
+    async fn store(&mut self, cookie: Cookie) {
+        let (folder, registry, name) =
+            (Arc::clone(&self.state_folder), self.config.registry.clone(), self.config.me.name().clone());
+        self.storing = Some(spawn_blocking(move || {
+            if let Err(error) = folder.keep_cookie(registry.as_str(), &name, &cookie) {
+                tracing::warn!(%error, "cannot store the cookie; after a crash this name cannot be registered again before its lease expires");
+            }
+        }));
+        self.wait_until_stored().await;
+    }
+
+    /// The state folder is locked until its last user is done, so the peer does not end before that.
+    async fn wait_until_stored(&mut self) {
+        if let Some(storing) = &mut self.storing {
+            // The runtime reports a panic in it.
+            let _ = storing.await;
+            self.storing = None;
         }
     }
 
-    async fn look_up(&mut self, query: Query) -> Result<Vec<Contact>, Status> {
-        let query = match query {
-            Query::Name(name) => PQueryRequest { name: name.to_string(), ..Default::default() },
-            Query::Sample(sample) => PQueryRequest { sample, ..Default::default() },
-        };
-        let request = self.with_cookie(query);
-        let listed = self.query(request).await?.peers;
-        Ok(listed.iter().filter_map(|record| Contact::try_from(record).ok()).collect())
+    /// Waits for `pause`, or else until the next keepalive is due. Lookups may change the interval meanwhile.
+    async fn wait(&mut self, pause: Option<Duration>) {
+        let started = Instant::now();
+        if let Some(pause) = pause {
+            return sleep(pause).await;
+        }
+        let mut interval = self.session.interval();
+        loop {
+            let due = started + *interval.borrow_and_update();
+            tokio::select! {
+                () = sleep_until(due) => return,
+                Ok(()) = interval.changed() => {}
+            }
+        }
     }
 
     /// Lists peers, and updates the keepalive interval from the answer.
-    async fn query(&mut self, request: Request<PQueryRequest>) -> Result<PQueryResponse, Status> {
-        let answer = call(self.client.p_query(request)).await?;
-        if answer.keep_alive_interval.is_some() {
-            self.interval = interval(answer.keep_alive_interval);
-        }
+    async fn query(&mut self, request: PQueryRequest) -> Result<PQueryResponse, Status> {
+        let answer = self.client.query(request).await?;
+        self.session.listed(&answer);
         Ok(answer)
     }
 
@@ -272,7 +268,6 @@ impl SessionDriver {
         let mut first_revision = None;
         for _ in 0..PAGES_MAX {
             let request = PQueryRequest { since_revision, page_token: std::mem::take(&mut token), ..Default::default() };
-            let request = self.with_cookie(request);
             let page = self.query(request).await?;
             if page.active_peers > KNOWN_ALL_MAX {
                 self.sampling = true;
@@ -299,7 +294,7 @@ impl SessionDriver {
     }
 
     async fn refresh_sample(&mut self) -> Result<(), Status> {
-        let request = self.with_cookie(PQueryRequest { sample: KNOWN_SAMPLE, ..Default::default() });
+        let request = PQueryRequest { sample: KNOWN_SAMPLE, ..Default::default() };
         let answer = self.query(request).await?;
         self.sampled_at = Some(Instant::now());
         self.sampling = answer.active_peers > KNOWN_ALL_MAX;
@@ -311,37 +306,13 @@ impl SessionDriver {
 
     async fn leave(&mut self) {
         // With a cookie there may be a lease, even if the last call failed.
-        if self.cookie.is_none() {
+        if !self.client.has_cookie() {
             return;
         }
-        let request = self.with_cookie(LeaveRequest {});
-        match timeout(LEAVE_TIMEOUT, self.client.leave(request)).await {
-            Ok(Ok(_)) => tracing::info!("left the registry"),
+        match timeout(LEAVE_TIMEOUT, self.client.leave()).await {
+            Ok(Ok(())) => tracing::info!("left the registry"),
             Ok(Err(error)) => tracing::warn!(error = error.message(), "cannot leave the registry; the lease will expire"),
             Err(_) => tracing::warn!("the registry did not answer the leave in time; the lease will expire"),
         }
     }
-
-    fn with_cookie<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(cookie) = &self.cookie
-            && let Ok(mut value) = AsciiMetadataValue::try_from(cookie.reveal())
-        {
-            value.set_sensitive(true);
-            request.metadata_mut().insert(COOKIE_HEADER, value);
-        }
-        request
-    }
-}
-
-async fn call<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
-    match timeout(CALL_TIMEOUT, call).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
-    }
-}
-
-fn interval(from_registry: Option<prost_types::Duration>) -> Duration {
-    let given = from_registry.and_then(|given| Duration::try_from(given).ok()).unwrap_or(INTERVAL_BOUNDS.1);
-    given.clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1)
 }

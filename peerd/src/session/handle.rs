@@ -1,25 +1,27 @@
 //! The session as the other parts of the peer see it: its status, the known peers, and lookups at the registry.
 
-use super::known::KnownPeers;
+use super::{
+    client::Client,
+    known::KnownPeers,
+    lookups::{Lookups, RegistryUnavailable},
+};
 use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
+    log_limit::{Line, LogLimit},
     name::PeerName,
-    v1::{RegistrySession, SessionState},
+    v1::{PQueryRequest, PQueryResponse, RegistrySession, SessionState},
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::timeout,
-};
+use tokio::sync::watch;
 
-/// Lookups that may wait for the registry; one more is answered "not known" at once.
-const LOOKUPS_MAX: usize = 64;
-/// How long a lookup waits for the registry.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shortest and longest keepalive interval accepted from a registry; a value outside is clamped.
+const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// Changes of the session's state that are logged in a minute: more than a registry that restarts causes.
+const LOGGED_MAX: u32 = 20;
 
 /// The registry session of this peer, for its status page, its readiness and lookups. Cheap to clone.
 #[derive(Clone)]
@@ -27,26 +29,15 @@ pub struct Session {
     status: Arc<Mutex<RegistrySession>>,
     state: Arc<watch::Sender<SessionState>>,
     known: KnownPeers,
-    lookups: mpsc::Sender<Lookup>,
+    lookups: Arc<Lookups>,
+    /// Keepalive interval of the registry's latest answer.
+    interval: Arc<watch::Sender<Duration>>,
+    log: Arc<LogLimit>,
 }
-
-/// A query to the registry.
-pub(super) enum Query {
-    /// The peer of this name.
-    Name(PeerName),
-    /// This many peers at random.
-    Sample(u32),
-}
-
-/// A query, and where its result goes.
-pub(super) type Lookup = (Query, oneshot::Sender<Vec<Contact>>);
-
-/// The receiving end of a session's lookups.
-pub struct Lookups(pub(super) mpsc::Receiver<Lookup>);
 
 impl Session {
-    /// A session that has not called the registry yet, and the lookups that a [`SessionDriver`](super::SessionDriver) answers.
-    pub fn new(registry: Option<&Endpoint>) -> (Self, Lookups) {
+    /// A session that has not called the registry yet; a [`SessionDriver`](super::SessionDriver) does.
+    pub fn new(registry: Option<&Endpoint>) -> Self {
         let state = if registry.is_some() { SessionState::Registering } else { SessionState::None };
         let status = RegistrySession {
             registry: registry.map(|registry| format!("http://{registry}")).unwrap_or_default(),
@@ -55,43 +46,85 @@ impl Session {
             since: Some(SystemTime::now().into()),
             ..Default::default()
         };
-        let (lookups, receiver) = mpsc::channel(LOOKUPS_MAX);
-        let session = Self {
+        Self {
             status: Arc::new(Mutex::new(status)),
             state: Arc::new(watch::Sender::new(state)),
             known: KnownPeers::default(),
-            lookups,
-        };
-        (session, Lookups(receiver))
+            lookups: Arc::default(),
+            interval: Arc::new(watch::Sender::new(INTERVAL_BOUNDS.1)),
+            log: Arc::new(LogLimit::new(LOGGED_MAX)),
+        }
     }
 
-    /// The peer called `name`: from the list of known peers, otherwise from the registry.
-    pub async fn find(&self, name: &PeerName) -> Option<Contact> {
+    /// The peer called `name`: from the list of known peers, otherwise from the registry. `None` if the registry knows no such peer, or
+    /// this peer runs without a registry.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked now, or does not answer: it may know the peer.
+    pub async fn find(&self, name: &PeerName) -> Result<Option<Contact>, RegistryUnavailable> {
         if let Some(known) = self.known.find(name) {
-            return Some(known);
+            return Ok(Some(known));
         }
-        self.look_up(Query::Name(name.clone())).await?.into_iter().next()
+        let state = *self.state.borrow();
+        match state {
+            SessionState::None => return Ok(None),
+            SessionState::Registered => {}
+            SessionState::Unreachable => return Err(RegistryUnavailable::no_answer(self.status().detail)),
+            _ => return Err(RegistryUnavailable::no_session(&self.status().detail)),
+        }
+        let look_up = async || {
+            let found = self.query(PQueryRequest { name: name.to_string(), ..Default::default() }).await?;
+            Ok(found.into_iter().next())
+        };
+        self.lookups.find(name, look_up).await
+    }
+
+    /// The peer called `name` does not answer where it was found: the next [`Session::find`] asks the registry, unless it lists the peer.
+    pub fn forget(&self, name: &PeerName) {
+        self.lookups.forget(name);
     }
 
     /// About `count` random peers: from the registry, or from the list of known peers when it does not answer.
     pub async fn sample(&self, count: u32) -> Vec<Contact> {
-        match self.look_up(Query::Sample(count)).await {
-            Some(peers) if !peers.is_empty() => peers,
-            _ => {
-                let known = self.known.all();
-                let count = known.len().min(count as usize);
-                rand::seq::index::sample(&mut rand::rng(), known.len(), count).into_iter().map(|at| known[at].clone()).collect()
-            }
+        let is_registered = *self.state.borrow() == SessionState::Registered;
+        if is_registered
+            && let Ok(peers) = self.query(PQueryRequest { sample: count, ..Default::default() }).await
+            && !peers.is_empty()
+        {
+            return peers;
+        }
+        let known = self.known.all();
+        let count = known.len().min(count as usize);
+        rand::seq::index::sample(&mut rand::rng(), known.len(), count).into_iter().map(|at| known[at].clone()).collect()
+    }
+
+    async fn query(&self, query: PQueryRequest) -> Result<Vec<Contact>, RegistryUnavailable> {
+        let answer = self.lookups.query(query).await.inspect_err(|error| tracing::debug!(%error, "cannot look up peers"))?;
+        self.listed(&answer);
+        Ok(answer.peers.iter().filter_map(|record| Contact::try_from(record).ok()).collect())
+    }
+
+    /// Lookups use `client` from now on.
+    pub(super) fn set_client(&self, client: Client) {
+        self.lookups.set_client(client);
+    }
+
+    /// Notes the keepalive interval of an answer to PQuery, if it has one.
+    pub(super) fn listed(&self, answer: &PQueryResponse) {
+        if answer.keep_alive_interval.is_some() {
+            self.set_interval(answer.keep_alive_interval);
         }
     }
 
-    async fn look_up(&self, query: Query) -> Option<Vec<Contact>> {
-        if *self.state.borrow() != SessionState::Registered {
-            return None;
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.lookups.try_send((query, sender)).ok()?;
-        timeout(LOOKUP_TIMEOUT, receiver).await.ok()?.ok()
+    /// Sets the keepalive interval.
+    pub(super) fn set_interval(&self, interval: Option<prost_types::Duration>) {
+        let interval = interval.and_then(|given| Duration::try_from(given).ok()).unwrap_or(INTERVAL_BOUNDS.1);
+        self.interval.send_replace(interval.clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1));
+    }
+
+    /// The keepalive interval, and a notification of each change.
+    pub(super) fn interval(&self) -> watch::Receiver<Duration> {
+        self.interval.subscribe()
     }
 
     /// The peers known through the registry.
@@ -134,10 +167,12 @@ impl Session {
             status.state = state.into();
             status.detail.clone_from(&detail);
         }
-        if self.state.send_replace(state) != state {
+        if self.state.send_replace(state) != state
+            && let Some(Line { suppressed }) = self.log.line()
+        {
             match state {
-                SessionState::Unreachable | SessionState::Refused => tracing::warn!("registry: {detail}"),
-                _ => tracing::info!("registry: {detail}"),
+                SessionState::Unreachable | SessionState::Refused => tracing::warn!(suppressed, "registry: {detail}"),
+                _ => tracing::info!(suppressed, "registry: {detail}"),
             }
         }
     }

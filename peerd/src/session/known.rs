@@ -1,6 +1,6 @@
 //! The other peers, as the registry last listed them.
 
-use p2pdi::{contact::Contact, name::PeerName, v1};
+use p2pdi::{contact::Contact, log_limit::LogLimit, name::PeerName, v1};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -14,11 +14,18 @@ use tokio::sync::watch;
 pub(super) const LISTED_MAX: usize = 2_000;
 
 /// The known peers. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct KnownPeers {
     peers: Arc<RwLock<BTreeMap<PeerName, Contact>>>,
     changed: Arc<watch::Sender<()>>,
     sampled: Arc<AtomicBool>,
+    log: Arc<LogLimit>,
+}
+
+impl Default for KnownPeers {
+    fn default() -> Self {
+        Self { peers: Arc::default(), changed: Arc::default(), sampled: Arc::default(), log: Arc::new(LogLimit::new(1)) }
+    }
 }
 
 /// One listing of the registry, all its pages together.
@@ -69,13 +76,13 @@ impl KnownPeers {
             return;
         }
         self.sampled.store(listing.sample, Ordering::Relaxed);
-        let listed = listing.peers.iter().filter_map(|record| match Contact::try_from(record) {
-            Ok(peer) => Some((peer.name().clone(), peer)),
-            Err(error) => {
-                tracing::warn!(%error, "ignoring an invalid peer in the registry's listing");
-                None
-            }
-        });
+        let (listed, invalid): (Vec<_>, Vec<_>) = listing.peers.iter().map(Contact::try_from).partition(Result::is_ok);
+        if let Some(Err(error)) = invalid.first()
+            && let Some(line) = self.log.line()
+        {
+            let (count, suppressed) = (invalid.len(), line.suppressed);
+            tracing::warn!(count, first = %error, suppressed, "ignoring invalid peers in the registry's listing");
+        }
         let changed = {
             let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
             let mut next = if listing.start_over { BTreeMap::new() } else { peers.clone() };
@@ -84,7 +91,8 @@ impl KnownPeers {
                     next.remove::<PeerName>(&name);
                 }
             }
-            for (name, peer) in listed {
+            for peer in listed.into_iter().flatten() {
+                let name = peer.name().clone();
                 if next.len() < LISTED_MAX || next.contains_key(&name) {
                     next.insert(name, peer);
                 }

@@ -1,9 +1,12 @@
 //! The session with the registry: register, keep alive, list the other peers, leave.
 
+mod client;
 mod driver;
 mod handle;
 mod known;
+mod lookups;
 
 pub use driver::{SessionConfig, SessionDriver};
-pub use handle::{Lookups, Session};
+pub use handle::Session;
 pub use known::KnownPeers;
+pub use lookups::RegistryUnavailable;

@@ -1,0 +1,76 @@
+//! Calls to the registry, with the peer's cookie and a timeout.
+
+use p2pdi::{
+    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    cookie::{COOKIE_HEADER, Cookie},
+    endpoint::Endpoint,
+    v1::{
+        KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
+        registry_client::RegistryClient,
+    },
+};
+use std::time::Duration;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, metadata::AsciiMetadataValue};
+
+/// Timeout of one call to the registry: its disk may be busy with many registrations at once.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection to the registry. Clones share it.
+#[derive(Clone)]
+pub(super) struct Client {
+    registry: RegistryClient<Channel>,
+    cookie: Option<Cookie>,
+}
+
+impl Client {
+    /// Calls `registry` with `cookie`; it connects at the first call.
+    pub(super) fn new(registry: &Endpoint, cookie: Option<Cookie>) -> Self {
+        let registry = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+        Self { registry, cookie }
+    }
+
+    /// Uses `cookie` from now on. Clones made before keep theirs.
+    pub(super) fn set_cookie(&mut self, cookie: Cookie) {
+        self.cookie = Some(cookie);
+    }
+
+    /// Whether calls carry a cookie.
+    pub(super) fn has_cookie(&self) -> bool {
+        self.cookie.is_some()
+    }
+
+    pub(super) async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Status> {
+        in_time(self.registry.clone().register(self.with_cookie(request))).await
+    }
+
+    pub(super) async fn keep_alive(&self, request: KeepAliveRequest) -> Result<KeepAliveResponse, Status> {
+        in_time(self.registry.clone().keep_alive(self.with_cookie(request))).await
+    }
+
+    pub(super) async fn query(&self, request: PQueryRequest) -> Result<PQueryResponse, Status> {
+        in_time(self.registry.clone().p_query(self.with_cookie(request))).await
+    }
+
+    pub(super) async fn leave(&self) -> Result<(), Status> {
+        in_time(self.registry.clone().leave(self.with_cookie(LeaveRequest {}))).await.map(drop)
+    }
+
+    fn with_cookie<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(cookie) = &self.cookie
+            && let Ok(mut value) = AsciiMetadataValue::try_from(cookie.reveal())
+        {
+            value.set_sensitive(true);
+            request.metadata_mut().insert(COOKIE_HEADER, value);
+        }
+        request
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+    }
+}
