@@ -145,6 +145,95 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+/// `HOST:PORT` to listen on: unlike an [`Endpoint`] it may be a wildcard address, have port 0, which picks a free one, or an IPv6 zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Without brackets.
+    host: Box<str>,
+    port: u16,
+}
+
+impl ListenAddress {
+    /// An IP address without brackets, or a host name to resolve.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 0 picks a free one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same host with another port.
+    pub fn with_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string().into(), port: address.port() }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let wrong = |problem: String| InvalidField::new("listen", problem);
+        if text.contains("://") {
+            return Err(wrong(format!("{} has a scheme; write HOST:PORT without one", Quoted(text))));
+        }
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(wrong(format!(
+                "{} is a port without a host; write 127.0.0.1:{text}, or 0.0.0.0:{text} for every interface",
+                Quoted(text)
+            )));
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(wrong(format!("{} has no port; write [{text}]:PORT", Quoted(text))));
+        }
+        let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.ends_with(']')) else {
+            let host = if text.is_empty() { "127.0.0.1" } else { text };
+            return Err(wrong(format!("{} has no port; write HOST:PORT, such as {host}:7900", Quoted(text))));
+        };
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        let Some(port) = port.parse::<u16>().ok().filter(|_| digits) else {
+            return Err(wrong(format!("{} has no valid port; ports are 0 to 65535, and 0 picks a free one", Quoted(text))));
+        };
+        if host.is_empty() {
+            let problem = "has no host; write 127.0.0.1:PORT, or 0.0.0.0:PORT for every interface";
+            return Err(wrong(format!("{} {}", Quoted(text), problem.replace("PORT", &port.to_string()))));
+        }
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        match bracketed {
+            Some(inner) if inner.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) => {
+                Ok(Self { host: inner.into(), port })
+            }
+            Some(_) => Err(wrong(format!("{} has no IPv6 address in its brackets", Quoted(text)))),
+            None if host.contains([':', '[', ']']) => {
+                Err(wrong(format!("{} looks like an IPv6 address; write it in brackets, [ADDRESS]:PORT", Quoted(text))))
+            }
+            None => {
+                if host.parse::<Ipv4Addr>().is_err() {
+                    valid_dns_name(host, text).map_err(|error| InvalidField { field: "listen", ..error })?;
+                }
+                Ok(Self { host: host.into(), port })
+            }
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// The addresses that count as one client: a single IPv4 address, or the /64 network of an IPv6 address, which one host usually has to
 /// itself (RFC 6177).
 pub fn client_network(ip: IpAddr) -> IpAddr {
@@ -206,6 +295,43 @@ mod tests {
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
             assert_eq!(error.field, "endpoint");
+            assert!(error.to_string().contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on_may_be_names_wildcards_and_have_port_0() {
+        for (text, host, port) in [
+            ("localhost:7900", "localhost", 7900),
+            ("127.0.0.1:0", "127.0.0.1", 0),
+            ("0.0.0.0:7801", "0.0.0.0", 7801),
+            ("[::]:7801", "::", 7801),
+            ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
+        ] {
+            let address: ListenAddress = text.parse().unwrap();
+            assert_eq!((address.host(), address.port(), address.to_string().as_str()), (host, port, text));
+        }
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_listened_on_are_refused_with_the_right_form() {
+        for (text, said) in [
+            ("7900", "write 127.0.0.1:7900"),
+            (":7900", "write 127.0.0.1:7900"),
+            ("localhost", "such as localhost:7900"),
+            ("", "such as 127.0.0.1:7900"),
+            ("::1", "write [::1]:PORT"),
+            ("[::1]", "no port"),
+            ("::1:7900:x", "ports are 0 to 65535"),
+            ("fe80::1%eth0:80", "in brackets"),
+            ("localhost:70000", "ports are 0 to 65535"),
+            ("localhost:+1", "ports are 0 to 65535"),
+            ("http://localhost:7900", "without one"),
+            ("a b:80", "no valid host name"),
+            ("[10.0.0.1]:80", "no IPv6 address"),
+        ] {
+            let error = text.parse::<ListenAddress>().unwrap_err();
+            assert_eq!(error.field, "listen");
             assert!(error.to_string().contains(said), "{text}: {error}");
         }
     }

@@ -1,5 +1,6 @@
 //! What differs between operating systems: opening files below a folder and nothing outside of it, renames that replace nothing, free
-//! space, positioned reads and writes, signals, limits of the process, the user's state folder, the clock that counts suspended time.
+//! space, positioned reads and writes, signals, limits of the process and what it uses, the terminal, the user's state folder, the clock
+//! that counts suspended time.
 //!
 //! Linux and macOS have system calls for all of it. Other Unixes and the rest get a fall-back of each that uses the standard library
 //! only, so that a port edits this module and no other. The fall-backs are compiled and tested on every system.
@@ -9,8 +10,10 @@
 mod files;
 mod folder;
 mod limits;
+mod process;
 mod signals;
 mod state_folder;
+mod terminal;
 mod uptime;
 
 pub use files::{
@@ -18,6 +21,8 @@ pub use files::{
 };
 pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, LookupError};
 pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};
+pub use process::ProcessStats;
 pub use signals::StopSignals;
 pub use state_folder::state_folder;
+pub use terminal::TerminalMode;
 pub use uptime::uptime;

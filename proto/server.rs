@@ -4,6 +4,8 @@ use std::time::Duration;
 
 mod accept;
 mod caller;
+mod console;
+mod listen;
 pub mod page;
 mod response_headers;
 mod router;
@@ -11,6 +13,8 @@ mod serve;
 mod stop;
 mod tasks;
 pub use caller::Caller;
+pub use console::{announce, report_failure};
+pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};
 pub use serve::serve;

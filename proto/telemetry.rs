@@ -3,32 +3,65 @@
 //! A program calls [`init`]. A program that embeds a peer or a registry has a subscriber of its own, and adds the layer of
 //! [`trace_export`] to it; one that exports its spans itself, through `tracing-opentelemetry`, only calls [`propagate`].
 
+mod logs;
+
+pub use logs::{LogFormat, UnknownLogFormat};
+
 use crate::trace_context;
+use logs::LogQueue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use std::{
-    env,
-    io::{IsTerminal as _, stderr},
-};
+use std::{env, io::stderr, sync::Arc, time::Duration};
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt::writer::BoxMakeWriter, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _,
+};
 
-/// Keeps the exporter; [`Telemetry::finish`] sends what is left.
-#[derive(Debug, Default)]
+/// How long the last spans of a client may take to be sent. A collector is near: connecting and sending take three round trips, so 80 ms
+/// each fit. A person waits for the prompt meanwhile.
+const CLIENT_EXPORT_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the last spans of a server may take to be sent: they are more, and nobody waits for a prompt. Kubernetes gives 30 s for the
+/// whole stop.
+const SERVER_EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last log lines may take to be written to standard error. Its reader may have stopped for good.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What kind of program logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs one command and ends. Its log lines are in order with what it says otherwise; it waits until they are written.
+    Client,
+    /// Serves others, so it never waits for the reader of its log; lines that are not read in time are dropped and counted. A panic is a
+    /// line of the log.
+    Server,
+}
+
+/// Which log lines are written, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions<'a> {
+    /// What `--log` or `RUST_LOG` says, such as `info,p2pdi=debug`.
+    pub filter: &'a str,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+/// Keeps the exporter and the queue of log lines; [`Telemetry::finish`] sends and writes what is left.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
+    export_timeout: Duration,
+    logs: Option<Arc<LogQueue>>,
 }
 
 /// Why logs or traces cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter has a syntax error.
-    #[error("cannot read the log filter {filter:?}: {source}")]
+    /// The filter has a syntax error, or a misspelt level.
+    #[error("cannot read the log filter {filter:?}: {problem}")]
     Filter {
         /// What was given.
         filter: String,
         /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
+        problem: String,
     },
     /// The exporter that the `OTEL_*` variables ask for cannot be made.
     #[error("cannot export traces as the OTEL_* variables ask: {0}")]
@@ -38,16 +71,26 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Sets up logs and traces of a program: the global subscriber. `filter` is what `--log` or `RUST_LOG` says, such as
-/// `info,p2pdi=debug`. Call it inside the tokio runtime, once in a process.
+/// Sets up logs and traces of a program: the global subscriber. Call it inside the tokio runtime, once in a process.
 ///
 /// # Errors
 /// When the filter cannot be read, the exporter cannot be made, or there is a global subscriber already.
-pub fn init(program: &'static str, filter: &str) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let logs = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).with_filter(filter);
-    let (spans, telemetry) = exporter(program)?;
+pub fn init(program: &'static str, role: Role, options: LogOptions<'_>) -> Result<Telemetry, TelemetryError> {
+    let filter = logs::read_filter(options.filter)
+        .map_err(|problem| TelemetryError::Filter { filter: options.filter.to_owned(), problem })?;
+    let (spans, mut telemetry) = exporter(program)?;
+    let writer = match role {
+        Role::Client => {
+            telemetry.export_timeout = CLIENT_EXPORT_TIMEOUT;
+            BoxMakeWriter::new(stderr)
+        }
+        Role::Server => telemetry.logs.insert(Arc::new(LogQueue::start())).writer(),
+    };
+    let logs = logs::layer(options.format, filter, writer);
     tracing_subscriber::registry().with(logs).with(spans).try_init().map_err(|_| TelemetryError::Twice)?;
+    if let Some(logs) = &telemetry.logs {
+        logs.log_panics();
+    }
     if telemetry.provider.is_some() {
         propagate();
     }
@@ -87,20 +130,25 @@ where
             // Spans of this workspace only: the exporter's own HTTP/2 client would trace itself.
             .with_filter(EnvFilter::new("off,p2pdi=debug,registry=debug,peerd=debug,p2pctl=debug"))
     });
-    Ok((spans, Telemetry { provider }))
+    Ok((spans, Telemetry { provider, export_timeout: SERVER_EXPORT_TIMEOUT, logs: None }))
 }
 
 impl Telemetry {
-    /// Sends the spans that wait. The exporter's own timeout bounds it.
+    /// Sends the spans that wait and writes the log lines that wait. Neither a collector nor a reader of standard error that has stopped
+    /// holds it for long.
     pub async fn finish(self) {
-        let Some(provider) = self.provider else {
-            return;
-        };
-        // Shutting down blocks, and the export needs the runtime's threads meanwhile.
-        let done = tokio::task::spawn_blocking(move || provider.shutdown()).await;
-        if let Ok(Err(error)) = done {
-            tracing::warn!(%error, "some traces could not be sent");
-        }
+        let Self { provider, export_timeout, logs } = self;
+        // Both block, and the export needs the runtime's threads meanwhile.
+        let done = tokio::task::spawn_blocking(move || {
+            if let Some(Err(error)) = provider.map(|provider| provider.shutdown_with_timeout(export_timeout)) {
+                tracing::warn!(%error, "some traces could not be sent");
+            }
+            if let Some(logs) = logs {
+                logs.flush(LOG_FLUSH_TIMEOUT);
+            }
+        });
+        // Fails when it panics, and then there is nobody left to tell.
+        let _ended = done.await;
     }
 }
 

@@ -17,6 +17,7 @@ use std::{
     net::SocketAddr,
     process::Command,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 use support::{
     network::ready,
@@ -147,4 +148,28 @@ fn a_collector_that_does_not_answer_fails_no_command() {
     let mut refused = world.p2pctl_command(&registry, &["peers"]);
     refused.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json");
     Running::run_to_end(refused).exits(2).stdout_is_empty().stderr_has(&["OTEL_EXPORTER_OTLP_PROTOCOL=grpc"]);
+}
+
+#[test]
+fn a_collector_that_accepts_and_never_answers_delays_a_command_by_a_fraction_of_a_second() {
+    let world = World::new();
+    let registry = world.registry(&[]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
+    // What a command takes anyway, on this machine and under this load.
+    let took = |command: Command| {
+        let started = Instant::now();
+        Running::to_its_end(command).exits(0).prints(&["NAME"]);
+        started.elapsed()
+    };
+    let command = || world.p2pctl_command(&registry, &["peers"]);
+    let (plain, delayed) = (took(command()), took(traced(command(), silent)));
+    // The time limit is 250 ms; the exporter's own is 5 s or more.
+    assert!(delayed < 2 * plain + Duration::from_secs(2), "{plain:?} without, {delayed:?} with");
+    let peer = Server::start(traced(world.peer_command("fff-c", &registry.url(), &[]), silent));
+    ready(&peer);
+    let started = Instant::now();
+    peer.signal(Signal::TERM);
+    peer.ended().exits(0);
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }

@@ -6,7 +6,7 @@ pub(crate) use parse::DocumentRef;
 
 use crate::registry_client::Leaving;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use p2pdi::{content::ContentHash, endpoint::Endpoint, name::PeerName};
+use p2pdi::{content::ContentHash, endpoint::Endpoint, name::PeerName, telemetry::LogFormat};
 use parse::{parse_document, parse_hash, parse_peer, parse_rfc, parse_source, parse_wait, parse_wait_or_none};
 use peerd::{
     Bootnode,
@@ -81,6 +81,10 @@ pub(crate) struct Global {
     /// What to log to standard error, such as info or debug; RUST_LOG does the same
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "off")]
     pub(crate) log: String,
+
+    /// Form of a log line
+    #[arg(long, global = true, env = "P2PDI_CTL_LOG_FORMAT", value_name = "text|json", default_value_t)]
+    pub(crate) log_format: LogFormat,
 }
 
 /// Form of results.

@@ -11,7 +11,10 @@ mod via;
 use args::{Cli, Verb};
 use clap::Parser as _;
 use failure::{Failure, Outcome};
-use p2pdi::{platform::raise_descriptor_limit, telemetry};
+use p2pdi::{
+    platform::raise_descriptor_limit,
+    telemetry::{self, LogOptions, Role},
+};
 use printer::Printer;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
@@ -24,7 +27,9 @@ fn main() -> ExitCode {
         Err(error) => return fail(printer, &error),
     };
     let code = runtime.block_on(async {
-        let telemetry = match telemetry::init("p2pctl", &cli.global.log) {
+        let log = LogOptions { filter: &cli.global.log, format: cli.global.log_format };
+        let role = if runs_servers(&cli.verb) { Role::Server } else { Role::Client };
+        let telemetry = match telemetry::init("p2pctl", role, log) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(printer, &Failure::usage(error.to_string())),
         };
@@ -44,11 +49,13 @@ fn main() -> ExitCode {
 
 /// A client needs one thread and starts faster with it; a cluster in one process gets all cores.
 fn runtime(verb: &Verb) -> Outcome<Runtime> {
-    let mut builder = match verb {
-        Verb::Up(_) | Verb::Demo | Verb::Bench(_) => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
-    };
+    let mut builder = if runs_servers(verb) { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     Ok(builder.enable_all().build()?)
+}
+
+/// Whether a registry and peers run in this process.
+fn runs_servers(verb: &Verb) -> bool {
+    matches!(verb, Verb::Up(_) | Verb::Demo | Verb::Bench(_))
 }
 
 fn fail(printer: Printer, failure: &Failure) -> ExitCode {

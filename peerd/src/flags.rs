@@ -3,7 +3,13 @@
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
-    endpoint::Endpoint, field::InvalidField, name::PeerName, platform::state_folder, selector::validate_labels, server::Limits,
+    endpoint::{Endpoint, ListenAddress},
+    field::InvalidField,
+    name::PeerName,
+    platform::state_folder,
+    selector::validate_labels,
+    server::Limits,
+    telemetry::{LogFormat, LogOptions},
 };
 use peerd::{
     Bootnode,
@@ -47,8 +53,8 @@ pub(crate) struct Flags {
     name: Option<PeerName>,
 
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)))]
-    listen: SocketAddr,
+    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)).into())]
+    listen: ListenAddress,
 
     /// Port to listen on, in place of the one in --listen
     #[arg(long, env = "P2PDI_PORT")]
@@ -109,21 +115,25 @@ pub(crate) struct Flags {
     /// Log filter, such as info, debug or peerd=debug,p2pdi=info
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
+
+    /// Form of a log line
+    #[arg(long, env = "P2PDI_PEER_LOG_FORMAT", value_name = "text|json", default_value_t)]
+    log_format: LogFormat,
 }
 
 impl Flags {
-    /// The log filter.
-    pub(crate) fn log(&self) -> &str {
-        &self.log
+    /// What to log, and how.
+    pub(crate) fn log(&self) -> LogOptions<'_> {
+        LogOptions { filter: &self.log, format: self.log_format }
     }
 
     /// The address to bind.
-    pub(crate) fn listen(&self) -> SocketAddr {
-        let mut listen = self.listen;
-        if let Some(port) = self.port {
-            listen.set_port(port);
+    pub(crate) fn listen(&self) -> ListenAddress {
+        let listen = self.listen.clone();
+        match self.port {
+            Some(port) => listen.with_port(port),
+            None => listen,
         }
-        listen
     }
 
     /// The settings of the peer.

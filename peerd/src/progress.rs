@@ -2,14 +2,19 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use peerd::node::NodeHandle;
-use std::io::{IsTerminal as _, stderr};
+use std::{
+    io::{IsTerminal as _, stderr},
+    thread,
+};
+use tokio::runtime::Handle;
 
-/// Draws until the share is read. Does nothing if standard error is not a terminal.
+/// Draws until the share is read, on a thread of its own: a terminal that is stopped (Ctrl-S) must not stop the peer. Does nothing if
+/// standard error is not a terminal.
 pub(crate) fn show(node: NodeHandle) {
     if !stderr().is_terminal() {
         return;
     }
-    tokio::spawn(async move {
+    let drawing = async move {
         let mut progress = node.share().progress();
         let style = ProgressStyle::with_template("reading the share: {pos} of {len} files {wide_bar} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -28,5 +33,7 @@ pub(crate) fn show(node: NodeHandle) {
             () = draw => {}
         }
         bar.finish_and_clear();
-    });
+    };
+    let runtime = Handle::current();
+    thread::spawn(move || runtime.block_on(drawing));
 }

@@ -55,7 +55,8 @@ impl Tasks {
     /// that task is the error. Dropping the future aborts the tasks.
     ///
     /// # Errors
-    /// The first task that ended early.
+    /// The first task that panicked; without one, the first that returned early. Others return because of a panic: what they waited for is
+    /// gone.
     pub async fn run<T>(mut self, server: impl Future<Output = T>) -> Result<T, TaskEnded> {
         let mut server = pin!(server);
         let mut first = None;
@@ -72,7 +73,7 @@ impl Tasks {
         first.map_or(Ok(output), Err)
     }
 
-    /// Keeps the first early end and stops everything because of it.
+    /// Keeps the first early end, a panic before a return, and stops everything because of it.
     fn note(&mut self, joined: Result<(Id, ()), JoinError>, first: &mut Option<TaskEnded>) {
         let (id, panic) = match joined {
             Ok((id, ())) => (id, None),
@@ -85,7 +86,11 @@ impl Tasks {
         let ended = TaskEnded { name, panic };
         tracing::error!(error = %ended, "stopping, because a task that must run has ended");
         self.stop.cancel();
-        first.get_or_insert(ended);
+        if ended.panic.is_some() && first.as_ref().is_some_and(|first| first.panic.is_none()) {
+            *first = Some(ended);
+        } else {
+            first.get_or_insert(ended);
+        }
     }
 }
 
@@ -135,6 +140,19 @@ mod tests {
         });
         parent.cancel();
         assert_eq!(run(tasks).await, Err(TaskEnded { name: "fails", panic: Some("at the end".into()) }));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_reported_rather_than_a_task_that_returned_because_of_it() {
+        let mut tasks = Tasks::new(&CancellationToken::new());
+        let stop = tasks.stop();
+        tasks.spawn("reads", async {});
+        // Its panic is seen after the other task's return.
+        tasks.spawn("writes", async move {
+            stop.cancelled().await;
+            panic!("no disk");
+        });
+        assert_eq!(run(tasks).await, Err(TaskEnded { name: "writes", panic: Some("no disk".into()) }));
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! The program's command line.
 
 use clap::Parser;
+use p2pdi::{endpoint::ListenAddress, telemetry::LogFormat};
 use registry::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
-use std::net::SocketAddr;
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ registry.";
 pub(crate) struct Flags {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: ListenAddress,
 
     /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set
     #[arg(long, env = "P2PDI_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
@@ -57,6 +57,10 @@ pub(crate) struct Flags {
     /// What to log to standard error, such as `debug` or `info,registry=debug` [default: RUST_LOG, or info]
     #[arg(long, env = "P2PDI_LOG", value_name = "FILTER")]
     log: Option<String>,
+
+    /// Form of a log line
+    #[arg(long, env = "P2PDI_REGISTRY_LOG_FORMAT", value_name = "text|json", default_value_t)]
+    pub(crate) log_format: LogFormat,
 }
 
 impl Flags {
@@ -69,7 +73,8 @@ impl Flags {
 
 impl From<Flags> for Config {
     fn from(flags: Flags) -> Self {
-        let Flags { listen: _, state, ttl, max_peers, max_peers_per_address, max_connections, grace, log: _ } = flags;
+        let Flags { listen: _, state, ttl, max_peers, max_peers_per_address, max_connections, grace, log: _, log_format: _ } =
+            flags;
         Self { state, ttl: ttl.into(), max_peers, max_peers_per_address, max_connections, grace: grace.into() }
     }
 }
@@ -89,8 +94,9 @@ mod tests {
         let command = Flags::command();
         command.clone().debug_assert();
         for flag in command.get_arguments().filter(|flag| flag.get_id() != "help" && flag.get_id() != "version") {
-            let expected = format!("P2PDI_{}", flag.get_id().as_str().to_uppercase());
-            assert_eq!(flag.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
+            let id = flag.get_id().as_str().to_uppercase();
+            let name = flag.get_env().and_then(|name| name.to_str()).unwrap();
+            assert!(name == format!("P2PDI_{id}") || name == format!("P2PDI_REGISTRY_{id}"), "{name}");
         }
     }
 

@@ -2,9 +2,8 @@
 
 use super::{Printer, printable};
 use anstyle::{Ansi256Color, Color, Style};
-use p2pdi::{field::Quoted, name::PeerName};
+use p2pdi::{field::Quoted, name::PeerName, platform::TerminalMode};
 use peerd::mesh::BROADCAST_MAX_BYTES;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::{
     ColorMode, Config, Context, Editor, ExternalPrinter as _, Helper, completion, error::ReadlineError, history::FileHistory,
 };
@@ -65,7 +64,7 @@ pub(crate) struct Terminal {
     names: Names,
     coloured: bool,
     /// Terminal settings to restore at the end.
-    before: Option<Termios>,
+    before: Option<TerminalMode>,
 }
 
 impl Screen {
@@ -153,7 +152,7 @@ impl Terminal {
         let mut above = editor.create_external_printer().ok()?;
         let names = Names::default();
         editor.set_helper(Some(names.clone()));
-        let before = tcgetattr(io::stdin()).ok();
+        let before = TerminalMode::of_stdin();
         let prompt = format!("{me}> ");
         let prompt = (prompt.clone(), paint(name_style(me), &prompt, coloured));
         thread::spawn(move || edit(editor, &prompt, history.as_deref(), &ends, &typed));
@@ -179,7 +178,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // The editor may still hold the terminal in raw mode.
         if let Some(before) = &self.before {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Drain, before);
+            before.restore();
         }
     }
 }

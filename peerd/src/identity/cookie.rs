@@ -1,6 +1,6 @@
 //! The cookie that the registry gave this peer, in the file `cookie`.
 
-use super::{error::StateError, folder::StateFolder, private_file::write_private};
+use super::{error::StateError, folder::StateFolder};
 use p2pdi::{cookie::Cookie, name::PeerName};
 use std::fs;
 
@@ -18,7 +18,7 @@ impl StateFolder {
     /// # Errors
     /// When the file cannot be written.
     pub fn keep_cookie(&self, registry: &str, name: &PeerName, cookie: &Cookie) -> Result<(), StateError> {
-        write_private(&self.path().join("cookie"), &format!("{registry}\n{}\n{}\n", name.key(), cookie.reveal()))
+        self.write("cookie", &format!("{registry}\n{}\n{}\n", name.key(), cookie.reveal()))
     }
 }
 

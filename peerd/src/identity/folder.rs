@@ -1,6 +1,7 @@
 //! The state folder and its lock.
 
 use super::error::StateError;
+use p2pdi::private_file;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
@@ -37,6 +38,15 @@ impl StateFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Replaces a file of the folder atomically, readable by this user only.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old file stays.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        private_file::write(&path, text).map_err(StateError::io("write", &path))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The last incarnation number, in the file `incarnation`.
 
-use super::{error::StateError, folder::StateFolder, incarnation, private_file::write_private};
+use super::{error::StateError, folder::StateFolder, incarnation};
 use std::{fs, time::SystemTime};
 
 impl StateFolder {
@@ -24,7 +24,7 @@ impl StateFolder {
     /// # Errors
     /// When the file cannot be written.
     pub fn keep_incarnation(&self, incarnation: u64) -> Result<(), StateError> {
-        write_private(&self.path().join("incarnation"), &incarnation.to_string())
+        self.write("incarnation", &incarnation.to_string())
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
         }
         // A file that cannot be written does not stop the peer.
         fs::remove_file(folder.path().join("incarnation")).unwrap();
-        fs::create_dir_all(folder.path().join("incarnation.new/blocks")).unwrap();
+        fs::create_dir_all(folder.path().join("incarnation/blocks")).unwrap();
         assert!((first..ahead).contains(&state.next_incarnation().0));
     }
 }

@@ -6,8 +6,6 @@ mod folder;
 pub mod incarnation;
 mod last_incarnation;
 mod peer_id;
-mod private_file;
 
 pub use error::StateError;
 pub use folder::StateFolder;
-pub use private_file::write_private;

@@ -1,6 +1,6 @@
 //! The peer's id, in the file `id`.
 
-use super::{error::StateError, folder::StateFolder, private_file::write_private};
+use super::{error::StateError, folder::StateFolder};
 use p2pdi::{hex, id::PeerId};
 use std::{fs, io};
 
@@ -18,7 +18,7 @@ impl StateFolder {
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = PeerId::generate().map_err(|error| StateError::Random(error.to_string()))?;
-                write_private(&path, &id.to_string())?;
+                self.write("id", &id.to_string())?;
                 Ok(id)
             }
             Err(error) => Err(StateError::io("read", &path)(error)),
