@@ -7,6 +7,7 @@ mod caller;
 mod console;
 mod listen;
 pub mod page;
+mod request_body;
 mod response_headers;
 mod router;
 mod serve;
@@ -30,6 +31,10 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// How long a new connection may take to send its first request.
     pub first_byte: Duration,
+    /// How long a request of one message may take to arrive; streams of messages have no limit.
+    pub request_body: Duration,
+    /// Most memory for requests that are arriving or being answered, in bytes; one more is refused with `OVERLOADED`.
+    pub request_memory: usize,
     /// How long the next message of a streamed answer may wait for the caller to read; then the connection is closed.
     pub unread: Duration,
     /// How long calls may go on after the server was told to stop.
@@ -45,6 +50,10 @@ impl Default for Limits {
             streams_per_connection: 256,
             // A client sends its preface at once; there is time for three lost packets.
             first_byte: Duration::from_secs(10),
+            // The largest request, a message of 256 KiB, over a 56 kbit/s line takes 37 s.
+            request_body: Duration::from_secs(60),
+            // 250 of the largest requests, or 4,000 of the registry's largest, at once.
+            request_memory: 64 * 1024 * 1024,
             // A chunk of 256 KiB over a 56 kbit/s line takes 37 s; nginx's `send_timeout` is the same.
             unread: Duration::from_secs(60),
             // Kubernetes waits 30 s before it kills.

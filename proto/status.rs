@@ -77,6 +77,10 @@ reasons! {
     NeighboursFull = "NEIGHBOURS_FULL", ResourceExhausted;
     /// A message is larger than allowed.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
+    /// The server holds as many bytes of unfinished requests as it may.
+    Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The request did not arrive in time.
+    RequestTimeout = "REQUEST_TIMEOUT", DeadlineExceeded;
     /// The call is answered on the server's own machine only.
     LoopbackOnly = "LOOPBACK_ONLY", PermissionDenied;
     /// The server is stopping.
@@ -124,6 +128,29 @@ pub fn describe(status: &Status) -> String {
         _ if status.source().is_some() => cause.to_string(),
         "" => format!("failed with {:?}", status.code()),
         message => format!("{:?}: {message}", status.code()),
+    }
+}
+
+/// The name of a code in the gRPC specification ("Status codes and their use in gRPC").
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -75,7 +75,15 @@ fn metrics_are_valid_and_count_calls() {
     assert_eq!((peer["p2pdi_share_documents"], peer["p2pdi_registered"]), (3.0, 1.0));
     network.p2pctl(&["get-rfc", "7", "--from", "fff-c"]).exits(1);
     let peer = metrics(&get(network.c.address, "/metrics", &[]));
-    assert_eq!(peer[r#"p2pdi_rpc_refused_total{method="p2pdi.v1.Peer/GetRFC"}"#], 1.0, "{peer:#?}");
+    assert_eq!(peer[r#"p2pdi_rpc_refused_total{method="p2pdi.v1.Peer/GetRFC",reason="DOCUMENT_UNKNOWN"}"#], 1.0, "{peer:#?}");
+    assert!(registry.keys().all(|name| !name.contains("p2pdi.v1.Peer/")), "methods that it does not have: {registry:#?}");
+    for server in [&registry, &peer] {
+        assert_eq!(server[&format!("p2pdi_build_info{{version=\"{}\"}}", p2pdi::VERSION)], 1.0, "{server:#?}");
+        assert!(
+            server["process_max_fds"] >= 64.0 && server.contains_key("process_cpu_seconds_total") == cfg!(target_os = "linux")
+        );
+    }
+    assert!(registry["p2pdi_registry_changes_total"] >= 2.0 && peer.contains_key("p2pdi_mesh_misbehaviour_total"));
 }
 
 /// The samples of an answer in Prometheus's text format, version 0.0.4. Every line is a sample or a comment, and every sample has a type.

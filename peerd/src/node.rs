@@ -197,7 +197,7 @@ impl Node {
         let http = http::router(Arc::clone(&services), metrics.clone(), stop.clone());
         #[cfg(not(feature = "http"))]
         let http = Default::default();
-        let router = server::router(grpc, &served, health.clone(), http)?;
+        let router = server::router(grpc, &served, health.clone(), http, &config.limits, &metrics)?;
 
         let (stopping, streams) = (stop.clone(), services.stop.clone());
         tasks.spawn("health", async move {

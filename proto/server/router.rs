@@ -1,12 +1,20 @@
 //! What a server serves beside its own services: health, reflection, and a refusal of everything else.
 
-use crate::v1::FILE_DESCRIPTOR_SET;
+use super::{
+    Limits,
+    request_body::{RequestBodies, limit_request_bodies},
+};
+use crate::{
+    metrics::{Metrics, RpcLayer},
+    v1::FILE_DESCRIPTOR_SET,
+};
 use axum::{
     extract::Request,
     http::{HeaderMap, StatusCode, Uri, Version, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
+use std::sync::Arc;
 use tonic::service::Routes;
 
 /// Services that every server has.
@@ -22,7 +30,7 @@ const ALWAYS_SERVED: [&str; 3] = [
 pub struct RouterError(#[from] tonic_reflection::server::Error);
 
 /// Adds health, reflection, the pages of `http` and an answer for unknown paths to a server's own `services`, whose full names are
-/// `served`.
+/// `served`. Requests of one message are limited in time and memory; `metrics` counts calls of the services.
 ///
 /// # Errors
 /// When the contract's descriptors cannot be read, which is a fault of this build.
@@ -31,6 +39,8 @@ pub fn router(
     served: &[&str],
     health: tonic_health::server::HealthReporter,
     http: axum::Router,
+    limits: &Limits,
+    metrics: &Metrics,
 ) -> Result<axum::Router, RouterError> {
     let reflection = || {
         let builder = tonic_reflection::server::Builder::configure()
@@ -48,7 +58,9 @@ pub fn router(
         .add_service(reflection().build_v1()?)
         // Older tools, grpcurl 1.8 among them, ask for this one.
         .add_service(reflection().build_v1alpha()?);
-    Ok(grpc.into_axum_router().route_layer(middleware::from_fn(only_grpc)).merge(http).fallback(unknown_path))
+    let bodies = middleware::from_fn_with_state(Arc::new(RequestBodies::new(limits)), limit_request_bodies);
+    let grpc = grpc.into_axum_router().route_layer(RpcLayer::new(metrics, served)).route_layer(middleware::from_fn(only_grpc));
+    Ok(grpc.merge(http).fallback(unknown_path).layer(bodies))
 }
 
 /// Refuses calls that are not HTTP/2 with gRPC's content type. A browser cannot send such a request to another site without a CORS

@@ -47,7 +47,6 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(metrics.rpc_layer())
         .serve_with_incoming_shutdown(router, incoming, stop.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
     let mut upkeep = interval(UPKEEP_INTERVAL);

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 use p2pdi::{
     VERSION, hex, json,
     metrics::Metrics,
@@ -41,7 +41,8 @@ struct Page {
     health: Arc<StoreHealth>,
     metrics: Metrics,
     stop: CancellationToken,
-    gauges: Arc<[Gauge; 5]>,
+    gauges: Arc<[Gauge; 4]>,
+    changes: Counter,
     started_at: SystemTime,
 }
 
@@ -64,16 +65,16 @@ pub(crate) fn routes(table: Arc<SharedTable>, health: Arc<StoreHealth>, metrics:
         gauge("p2pdi_registry_peers_active", "Peers with a lease"),
         gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
         gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
-        gauge("p2pdi_registry_revision", "The change counter"),
         gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
     ]);
+    let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
     Router::new()
         .route("/", get(status))
         .route("/metrics", get(measurements))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
-        .with_state(Page { table, health, metrics, stop, gauges, started_at: SystemTime::now() })
+        .with_state(Page { table, health, metrics, stop, gauges, changes, started_at: SystemTime::now() })
         .merge(shared::files())
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
@@ -93,11 +94,11 @@ async fn ready(State(page): State<Page>) -> Response {
 async fn measurements(State(page): State<Page>) -> Response {
     let counts = page.table.with(|table, _| table.counts());
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-    let values =
-        [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.revision as f64, counts.in_flight as f64];
+    let values = [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.in_flight as f64];
     for (gauge, value) in page.gauges.iter().zip(values) {
         gauge.set(value);
     }
+    page.changes.absolute(counts.revision);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.metrics.render()).into_response()
 }
 

@@ -163,7 +163,8 @@ impl Registry {
         let service =
             RegistryServer::new(RegistryService { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
         let http = http::routes(Arc::clone(&leases.table), Arc::clone(&store), metrics.clone(), stop.clone());
-        let router = p2pdi::server::router(Routes::new(service), &[registry_server::SERVICE_NAME], health.clone(), http)?;
+        let served = [registry_server::SERVICE_NAME];
+        let router = p2pdi::server::router(Routes::new(service), &served, health.clone(), http, &limits, &metrics)?;
 
         // Leases end, and changes are written, until the last call has been answered.
         let drained = CancellationToken::new();

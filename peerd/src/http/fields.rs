@@ -32,7 +32,12 @@ impl Fields {
     pub(super) async fn read(parts: &Parts, body: Body, known: &'static [&'static str]) -> Result<Self, Status> {
         let form = match timeout(FORM_TIMEOUT, to_bytes(body, FORM_MAX_BYTES)).await {
             Ok(Ok(form)) => form,
-            Ok(Err(_)) => return Err(Reason::MessageTooLarge.status(format!("the form is longer than {FORM_MAX_BYTES} bytes"))),
+            Ok(Err(error)) => {
+                // The server's own limit has a reason.
+                let status = Status::from_error(Box::new(error));
+                let too_long = || Reason::MessageTooLarge.status(format!("the form is longer than {FORM_MAX_BYTES} bytes"));
+                return Err(Reason::of(&status).map_or_else(too_long, |_| status));
+            }
             Err(_) => return Err(Status::deadline_exceeded(format!("the form did not arrive within {FORM_TIMEOUT:?}"))),
         };
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or(FORM);

@@ -19,18 +19,22 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> impl IntoResponse
         ("p2pdi_known_peers", "Peers known through the registry", registry.known_peers),
         ("p2pdi_mesh_links", "Open links", mesh.links.into()),
         ("p2pdi_mesh_neighbours", "Neighbours in the mesh", mesh.neighbours.into()),
-        ("p2pdi_mesh_broadcasts", "Broadcasts received", mesh.broadcasts),
-        ("p2pdi_mesh_duplicates", "Duplicate broadcasts received", mesh.duplicates),
-        ("p2pdi_mesh_relayed", "Messages relayed for other peers", mesh.relayed),
-        ("p2pdi_mesh_throttled", "Frames dropped because their sender exceeded its rate limit", mesh.throttled),
-        ("p2pdi_mesh_misbehaviour", "Frames that violate the protocol", mesh.misbehaviour),
-        ("p2pdi_mesh_paused", "Times reading from a link paused because its sender exceeded its rate limit", mesh.paused),
         ("p2pdi_mesh_namesakes", "Other peers with this peer's name", mesh.namesakes.len() as u64),
         ("p2pdi_registered", "1 while registered", registered),
     ];
     for (name, help, value) in gauges {
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
         state.metrics.gauge(name, help, &[]).set(value as f64);
+    }
+    for (name, help, value) in [
+        ("p2pdi_mesh_broadcasts_total", "Broadcasts received", mesh.broadcasts),
+        ("p2pdi_mesh_duplicates_total", "Duplicate broadcasts received", mesh.duplicates),
+        ("p2pdi_mesh_relayed_total", "Messages relayed for other peers", mesh.relayed),
+        ("p2pdi_mesh_throttled_total", "Frames dropped because their sender exceeded its rate limit", mesh.throttled),
+        ("p2pdi_mesh_misbehaviour_total", "Frames that violate the protocol", mesh.misbehaviour),
+        ("p2pdi_mesh_paused_total", "Times reading from a link paused because its sender exceeded its rate limit", mesh.paused),
+    ] {
+        state.metrics.counter(name, help, &[]).absolute(value);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render())
 }

@@ -45,7 +45,7 @@ pub(super) fn wants_json(headers: &HeaderMap) -> bool {
 fn http_code(status: &Status) -> StatusCode {
     match (Reason::of(status), status.code()) {
         (Some(Reason::MessageTooLarge), _) => StatusCode::PAYLOAD_TOO_LARGE,
-        (Some(Reason::TooManyStreams), _) => StatusCode::SERVICE_UNAVAILABLE,
+        (Some(Reason::TooManyStreams | Reason::Overloaded), _) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Code::InvalidArgument) => StatusCode::BAD_REQUEST,
         (_, Code::NotFound) => StatusCode::NOT_FOUND,
         (_, Code::PermissionDenied) => StatusCode::FORBIDDEN,
