@@ -221,7 +221,7 @@ pub(crate) struct GetRfc {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The document: its name, or b3:HASH (64 hexadecimal digits alone are a hash, too)
+    /// The document: its name, or b3:HASH (64 hexadecimal digits alone are a hash, too; ./NAME is always a name)
     #[arg(value_name = "NAME|b3:HASH", value_parser = parse_document)]
     pub(crate) document: DocumentRef,
     #[command(flatten)]

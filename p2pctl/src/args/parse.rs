@@ -69,7 +69,8 @@ pub(super) fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
     let bare = Some(text).filter(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
     match text.strip_prefix("b3:").or(bare) {
         Some(hash) => hash.parse().map(DocumentRef::Hash),
-        None => DocumentName::parse(text).map(DocumentRef::Name),
+        // As for a file of a shell: it makes a name of what would be a hash.
+        None => DocumentName::parse(text.strip_prefix("./").unwrap_or(text)).map(DocumentRef::Name),
     }
 }
 
@@ -97,6 +98,8 @@ mod tests {
         for text in [hash.to_owned(), format!("b3:{hash}")] {
             assert!(matches!(parse_document(&text), Ok(DocumentRef::Hash(found)) if found.to_string() == hash), "{text}");
         }
+        let named = format!("./{hash}");
+        assert!(matches!(parse_document(&named), Ok(DocumentRef::Name(name)) if name.as_str() == hash));
         for text in [&hash[1..], "rfc48.txt"] {
             assert!(matches!(parse_document(text), Ok(DocumentRef::Name(_))), "{text}");
         }

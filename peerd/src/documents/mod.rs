@@ -2,7 +2,9 @@
 
 pub mod catalog;
 pub mod info;
+pub mod name_match;
 pub mod remote_index;
+pub mod remote_listing;
 pub mod rfc_number;
 pub mod selector;
 pub mod share;

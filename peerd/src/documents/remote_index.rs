@@ -1,75 +1,59 @@
 //! The documents that other peers list: merged by content hash, dropped by age, bounded in bytes.
 //!
+//! A copy costs as much as a list of the polled peers, so an update changes a copy while queries read the index before it.
+//!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use crate::documents::info::DocumentInfo;
+use super::{
+    name_match::name_key,
+    remote_listing::{RemoteDocument, SortedListing},
+};
 use p2pdi::{contact::Contact, content::ContentHash, name::PeerName};
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
 /// How long a peer's listing stays after the last answer of that peer: several polls.
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(5 * 60);
-/// Most bytes kept for all peers together, as [`cost`] counts them: 200,000 documents with names of ordinary length.
+/// Most bytes kept for all peers together: 200,000 documents with names of ordinary length.
 const BYTES_MAX: usize = 100 * 1024 * 1024;
-/// Most bytes kept for one peer: three times the whole RFC series.
-pub(crate) const PEER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most peers that are polled. Of more, a random sample, which is kept while its peers answer: the index need not be complete, only a fair
 /// sample of the network.
 pub(crate) const PEERS_MAX: usize = 64;
 /// Bytes that each polled peer gets, however much the others listed before it.
 const GUARANTEED_BYTES: usize = BYTES_MAX / PEERS_MAX;
-/// Approximate bytes that a document takes besides its name and title: the record and its entries in three sorted sets.
-pub(crate) const DOCUMENT_BYTES: usize = 400;
-
-/// Bytes that a document takes. Its name is kept twice: as listed, and in lower case as a search key.
-pub(crate) fn cost(document: &DocumentInfo) -> usize {
-    DOCUMENT_BYTES + 2 * document.name.as_str().len() + document.title.len()
-}
-
-/// One peer's listing of its own documents.
-#[derive(Debug, Clone)]
-pub struct RemoteListing {
-    /// Version of that peer's index.
-    pub version: u64,
-    /// Its own documents.
-    pub documents: Vec<DocumentInfo>,
-}
-
-/// Which document: the peer's slot, and the document's index in that peer's listing.
-type Position = (u32, u32);
 
 /// The documents of all polled peers, found by hash, number or name.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct RemoteIndex {
-    hashes: BTreeSet<(ContentHash, Position)>,
-    numbers: BTreeSet<(u32, Position)>,
-    names: BTreeSet<(Box<str>, Position)>,
     /// Keyed by name, which is unique in a registry; a peer can claim any id.
-    slots: BTreeMap<PeerName, u32>,
-    peers: BTreeMap<u32, RemotePeer>,
-    next_slot: u32,
+    peers: BTreeMap<PeerName, RemotePeer>,
     bytes: usize,
     version: u64,
+    /// How many different contents there are, once somebody asked.
+    distinct: OnceLock<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RemotePeer {
     /// Shared with the query answers that list it as a holder.
     peer: Arc<Contact>,
-    version: u64,
     last_heard: Instant,
-    documents: Vec<Arc<DocumentInfo>>,
-    bytes: usize,
-    /// Some documents were dropped because the index was full.
-    truncated: bool,
+    listing: Arc<SortedListing>,
+}
+
+impl RemotePeer {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_heard)
+    }
 }
 
 /// One peer's claim to hold one document.
 pub(crate) struct Claim<'a> {
-    pub(crate) document: &'a Arc<DocumentInfo>,
+    pub(crate) document: &'a Arc<RemoteDocument>,
     pub(crate) peer: &'a Arc<Contact>,
     pub(crate) age: Duration,
 }
@@ -87,24 +71,24 @@ impl RemoteIndex {
         self.version
     }
 
+    /// How many documents there are; equal contents count once.
     pub(crate) fn len(&self) -> usize {
-        let mut last = None;
-        self.hashes.iter().filter(|(hash, _)| last.replace(*hash) != Some(*hash)).count()
-    }
-
-    fn by_peer(&self, name: &PeerName) -> Option<&RemotePeer> {
-        self.peers.get(self.slots.get(name)?)
+        *self.distinct.get_or_init(|| {
+            let mut last = None;
+            self.by_hash_order().filter(|(hash, ..)| last.replace(*hash) != Some(*hash)).count()
+        })
     }
 
     /// The version of the listing kept for a peer; `None` if a new listing would add documents.
     pub(crate) fn version_of(&self, name: &PeerName) -> Option<u64> {
-        let has_space = BYTES_MAX - self.bytes >= GUARANTEED_BYTES;
-        self.by_peer(name).filter(|remote| !(remote.truncated && has_space)).map(|remote| remote.version)
+        let has_space = BYTES_MAX.saturating_sub(self.bytes) >= GUARANTEED_BYTES;
+        let listing = &self.peers.get(name)?.listing;
+        (!(listing.is_truncated() && has_space)).then(|| listing.version())
     }
 
     /// The peer answered that its index did not change.
     pub(crate) fn confirm(&mut self, peer: Contact, now: Instant, wall: SystemTime) {
-        let Some(remote) = self.slots.get(peer.name()).and_then(|slot| self.peers.get_mut(slot)) else { return };
+        let Some(remote) = self.peers.get_mut(peer.name()) else { return };
         remote.last_heard = now;
         if *remote.peer != peer {
             remote.peer = Arc::new(peer);
@@ -113,81 +97,58 @@ impl RemoteIndex {
     }
 
     /// Replaces a peer's listing.
-    pub(crate) fn replace(&mut self, peer: Contact, listing: RemoteListing, now: Instant, wall: SystemTime) {
+    pub(crate) fn replace(&mut self, peer: Contact, listing: SortedListing, now: Instant, wall: SystemTime) {
         self.remove(peer.name(), wall);
-        self.free_bytes(listing.documents.iter().map(cost).sum::<usize>().min(GUARANTEED_BYTES));
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        let peer = Arc::new(peer);
-        let mut remote =
-            RemotePeer { peer, version: listing.version, last_heard: now, documents: Vec::new(), bytes: 0, truncated: false };
-        for document in listing.documents {
-            let bytes = cost(&document);
-            if remote.bytes + bytes > PEER_BYTES_MAX {
-                break;
-            }
-            if self.bytes + bytes > BYTES_MAX {
-                remote.truncated = true;
-                break;
-            }
-            let Ok(at) = u32::try_from(remote.documents.len()) else { break };
-            let position = (slot, at);
-            if let Some(number) = document.number {
-                self.numbers.insert((number, position));
-            }
-            self.names.insert((document.name.as_str().to_lowercase().into(), position));
-            self.hashes.insert((document.hash, position));
-            remote.documents.push(Arc::new(document));
-            remote.bytes += bytes;
-            self.bytes += bytes;
-        }
-        self.slots.insert(remote.peer.name().clone(), slot);
-        self.peers.insert(slot, remote);
-        self.bump(wall);
+        self.free_bytes(listing.bytes().min(GUARANTEED_BYTES));
+        let free = BYTES_MAX.saturating_sub(self.bytes);
+        let listing = if listing.bytes() > free { listing.truncated_to(free) } else { listing };
+        self.bytes += listing.bytes();
+        let name = peer.name().clone();
+        self.peers.insert(name, RemotePeer { peer: Arc::new(peer), last_heard: now, listing: Arc::new(listing) });
+        self.changed(wall);
     }
 
-    /// Drops the last documents of the peers that take most until `wanted` bytes are free. No peer gets below [`GUARANTEED_BYTES`].
+    /// Drops the last documents of the peers that take most until `wanted` bytes are free. No peer gets below [`GUARANTEED_BYTES`] by
+    /// more than one document.
     fn free_bytes(&mut self, wanted: usize) {
-        while BYTES_MAX - self.bytes < wanted {
-            let Some((&slot, _)) = self.peers.iter().max_by_key(|(_, remote)| remote.bytes) else { return };
-            let Some(remote) = self.peers.get_mut(&slot).filter(|remote| remote.bytes > GUARANTEED_BYTES) else { return };
-            let Some(document) = remote.documents.pop() else { return };
-            remote.truncated = true;
-            remote.bytes -= cost(&document);
-            self.bytes -= cost(&document);
-            let position = (slot, u32::try_from(remote.documents.len()).unwrap_or(u32::MAX));
-            self.unlist(&document, position);
-        }
-    }
-
-    fn unlist(&mut self, document: &DocumentInfo, position: Position) {
-        self.hashes.remove(&(document.hash, position));
-        self.names.remove(&(document.name.as_str().to_lowercase().into(), position));
-        if let Some(number) = document.number {
-            self.numbers.remove(&(number, position));
+        while BYTES_MAX.saturating_sub(self.bytes) < wanted {
+            let missing = wanted - BYTES_MAX.saturating_sub(self.bytes);
+            let Some(largest) = self.peers.values_mut().max_by_key(|remote| remote.listing.bytes()) else { return };
+            let before = largest.listing.bytes();
+            if before <= GUARANTEED_BYTES {
+                return;
+            }
+            largest.listing = Arc::new(largest.listing.truncated_to(before.saturating_sub(missing).max(GUARANTEED_BYTES)));
+            self.bytes -= before - largest.listing.bytes();
         }
     }
 
     /// Drops all documents of a peer.
     pub(crate) fn remove(&mut self, name: &PeerName, wall: SystemTime) {
-        let Some(slot) = self.slots.remove(name) else { return };
-        let Some(remote) = self.peers.remove(&slot) else { return };
-        self.bytes -= remote.bytes;
-        for (at, document) in (0..).zip(&remote.documents) {
-            self.unlist(document, (slot, at));
+        if let Some(remote) = self.peers.remove(name) {
+            self.bytes -= remote.listing.bytes();
+            self.changed(wall);
         }
-        self.bump(wall);
+    }
+
+    /// Whether a peer has not answered for [`AGE_MAX`].
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        self.peers.values().any(|remote| remote.age(now) > AGE_MAX)
     }
 
     /// Drops peers that have not answered for [`AGE_MAX`].
     pub(crate) fn expire(&mut self, now: Instant) {
-        let is_expired = |remote: &RemotePeer| now.saturating_duration_since(remote.last_heard) > AGE_MAX;
-        let expired: Vec<_> =
-            self.peers.values().filter(|remote| is_expired(remote)).map(|remote| remote.peer.name().clone()).collect();
+        let expired = self.peers.iter().filter(|(_, remote)| remote.age(now) > AGE_MAX);
+        let expired: Vec<_> = expired.map(|(name, _)| name.clone()).collect();
         for name in expired {
             // There is no clock here; the version only has to grow.
             self.remove(&name, SystemTime::UNIX_EPOCH);
         }
+    }
+
+    fn changed(&mut self, wall: SystemTime) {
+        self.distinct = OnceLock::new();
+        self.bump(wall);
     }
 
     fn bump(&mut self, wall: SystemTime) {
@@ -195,37 +156,57 @@ impl RemoteIndex {
         self.version = u64::try_from(micros).unwrap_or(u64::MAX - 1).max(self.version + 1);
     }
 
+    /// Hash, peer and position in its listing of all documents, by hash: a merge of sorted listings.
+    fn by_hash_order(&self) -> impl Iterator<Item = (ContentHash, &RemotePeer, u32)> {
+        let peers: Vec<_> = self.peers.values().collect();
+        let entry = |peers: &[&RemotePeer], peer: usize, next: usize| {
+            let (hash, at) = *peers.get(peer)?.listing.hashes().get(next)?;
+            Some(Reverse((hash, peer, next, at)))
+        };
+        let mut heap: BinaryHeap<_> = (0..peers.len()).filter_map(|peer| entry(&peers, peer, 0)).collect();
+        std::iter::from_fn(move || {
+            let Reverse((hash, peer, next, at)) = heap.pop()?;
+            heap.extend(entry(&peers, peer, next + 1));
+            Some((hash, *peers.get(peer)?, at))
+        })
+    }
+
     /// All claims, those of the same content next to each other.
     pub(crate) fn all(&self, now: Instant) -> impl Iterator<Item = Claim<'_>> {
-        self.hashes.iter().filter_map(move |(_, position)| self.claim(*position, now))
+        self.by_hash_order().filter_map(move |(_, remote, at)| Some(claim(remote, remote.listing.document(at)?, now)))
     }
 
     pub(crate) fn by_hash(&self, hash: ContentHash, now: Instant) -> impl Iterator<Item = Claim<'_>> {
-        let range = (hash, (0, 0))..=(hash, (u32::MAX, u32::MAX));
-        self.hashes.range(range).filter_map(move |(_, position)| self.claim(*position, now))
+        self.peers.values().flat_map(move |remote| remote.listing.by_hash(hash).map(move |document| claim(remote, document, now)))
     }
 
     pub(crate) fn by_number(&self, number: u32, now: Instant) -> impl Iterator<Item = Claim<'_>> {
-        let range = (number, (0, 0))..=(number, (u32::MAX, u32::MAX));
-        self.numbers.range(range).filter_map(move |(_, position)| self.claim(*position, now))
+        self.peers
+            .values()
+            .flat_map(move |remote| remote.listing.by_number(number).map(move |document| claim(remote, document, now)))
     }
 
+    /// The documents whose names differ from `name` at most in case and in how letters with marks are written.
     pub(crate) fn by_name(&self, name: &str, now: Instant) -> impl Iterator<Item = Claim<'_>> {
-        let lower: Box<str> = name.to_lowercase().into();
-        let range = (lower.clone(), (0, 0))..=(lower, (u32::MAX, u32::MAX));
-        self.names.range(range).filter_map(move |(_, position)| self.claim(*position, now))
+        let key = name_key(name);
+        self.peers.values().flat_map(move |remote| {
+            let documents: Vec<_> = remote.listing.by_name_key(&key).collect();
+            documents.into_iter().map(move |document| claim(remote, document, now))
+        })
     }
+}
 
-    fn claim(&self, (slot, at): Position, now: Instant) -> Option<Claim<'_>> {
-        let remote = self.peers.get(&slot)?;
-        let document = remote.documents.get(at as usize)?;
-        Some(Claim { document, peer: &remote.peer, age: now.saturating_duration_since(remote.last_heard) })
-    }
+fn claim<'a>(remote: &'a RemotePeer, document: &'a Arc<RemoteDocument>, now: Instant) -> Claim<'a> {
+    Claim { document, peer: &remote.peer, age: remote.age(now) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documents::{
+        info::DocumentInfo,
+        remote_listing::{PEER_BYTES_MAX, RemoteListing},
+    };
     use p2pdi::id::PeerId;
     use p2pdi::{content::Pieces, document::DocumentName};
 
@@ -248,8 +229,12 @@ mod tests {
         }
     }
 
-    fn listing(version: u64, numbers: &[u32]) -> RemoteListing {
-        RemoteListing { version, documents: numbers.iter().map(|n| document(*n)).collect() }
+    fn listing(version: u64, numbers: &[u32]) -> SortedListing {
+        sorted(version, numbers.iter().map(|n| document(*n)).collect())
+    }
+
+    fn sorted(version: u64, documents: Vec<DocumentInfo>) -> SortedListing {
+        SortedListing::new(RemoteListing { version, documents })
     }
 
     #[test]
@@ -298,14 +283,14 @@ mod tests {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut index = RemoteIndex::default();
         let copy = DocumentInfo { name: DocumentName::parse("copy.txt").unwrap(), number: None, ..document(48) };
-        index.replace(peer(1), RemoteListing { version: 1, documents: vec![document(48), copy] }, now, wall);
-        let named = |name| index.by_name(name, now).map(|claim| claim.document.name.to_string()).collect::<Vec<_>>();
+        index.replace(peer(1), sorted(1, vec![document(48), copy]), now, wall);
+        let named = |name| index.by_name(name, now).map(|claim| claim.document.info.name.to_string()).collect::<Vec<_>>();
         assert_eq!(named("copy.txt"), ["copy.txt"]);
         assert_eq!(named("rfc48.txt"), ["rfc48.txt"]);
         assert_eq!(index.by_number(48, now).count(), 1);
         assert_eq!(index.len(), 1);
         index.remove(peer(1).name(), wall);
-        assert_eq!((index.bytes, index.names.len(), index.hashes.len(), index.numbers.len()), (0, 0, 0, 0));
+        assert_eq!((index.bytes, index.len(), index.all(now).count()), (0, 0, 0));
     }
 
     #[test]
@@ -318,12 +303,12 @@ mod tests {
         };
         let documents: Vec<_> = (0..9_000).map(long).collect();
         for n in 1..=8 {
-            index.replace(peer(n), RemoteListing { version: 7, documents: documents.clone() }, now, wall);
-            assert!(index.bytes <= BYTES_MAX && index.names.len() * 1_600 <= BYTES_MAX);
-            assert!(index.peers.values().all(|remote| remote.bytes <= PEER_BYTES_MAX));
+            index.replace(peer(n), sorted(7, documents.clone()), now, wall);
+            assert!(index.bytes <= BYTES_MAX && index.all(now).count() * 1_600 <= BYTES_MAX);
+            assert!(index.peers.values().all(|remote| remote.listing.bytes() <= PEER_BYTES_MAX));
         }
         // The last peer came when the index was full.
-        assert!(index.by_peer(peer(8).name()).unwrap().bytes + 4_096 > GUARANTEED_BYTES);
+        assert!(index.peers[peer(8).name()].listing.bytes() + 4_096 > GUARANTEED_BYTES);
         assert_eq!(index.version_of(peer(8).name()), Some(7));
         index.remove(peer(1).name(), wall);
         assert_eq!(index.version_of(peer(8).name()), None, "the rest fits now");

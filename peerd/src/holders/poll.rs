@@ -8,10 +8,11 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{
         catalog::Catalog,
-        remote_index::{DOCUMENT_BYTES, PEER_BYTES_MAX, PEERS_MAX, RemoteListing},
+        remote_index::PEERS_MAX,
+        remote_listing::{DOCUMENT_BYTES, PEER_BYTES_MAX, RemoteListing},
     },
 };
-use p2pdi::{contact::Contact, fan_out::FanOut, name::PeerName, v1::RfcQueryRequest};
+use p2pdi::{contact::Contact, fan_out::FanOut, name::PeerName, status::internal, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -126,7 +128,7 @@ pub async fn poll(
         let round = async {
             let latest = directory.borrow_and_update().clone();
             for removed in selection.update(latest) {
-                catalog.remote().remove(&removed, SystemTime::now());
+                catalog.update_remote(|index| index.remove(&removed, SystemTime::now()));
             }
             let mut calls = selection.round().into_iter().map(|peer| {
                 let (catalog, channels) = (catalog.clone(), channels.clone());
@@ -155,18 +157,20 @@ pub async fn poll(
 
 /// Lists a peer's own documents if they changed; returns how many of them are invalid, `None` if they did not change.
 async fn poll_peer(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> Result<Option<usize>, Status> {
-    let if_version = catalog.remote().version_of(peer.name()).unwrap_or(0);
+    let if_version = catalog.remote(Instant::now()).version_of(peer.name()).unwrap_or(0);
     let request = RfcQueryRequest { own_only: true, if_version, ..Default::default() };
     let answer = timeout(LISTING_TIMEOUT, query(channels, peer.endpoint(), Some(peer.name()), request, LIMITS));
     let answer = answer.await.map_err(|_| Status::deadline_exceeded("its listing took too long"))??;
     let now = Instant::now();
     if answer.unchanged {
-        catalog.remote().confirm(peer, now, SystemTime::now());
+        catalog.update_remote(|index| index.confirm(peer, now, SystemTime::now()));
         return Ok(None);
     }
     let documents = answer.documents.into_iter().map(|listed| listed.document).collect();
     let listing = RemoteListing { version: answer.version, documents };
-    catalog.remote().replace(peer, listing, now, SystemTime::now());
+    let catalog = catalog.clone();
+    let replaced = spawn_blocking(move || catalog.replace_listing(peer, listing, now)).await;
+    replaced.map_err(|error| internal("replacing a listing", &error))?;
     Ok(Some(answer.invalid))
 }
 

@@ -4,7 +4,7 @@ use crate::{connections::channels::ChannelPool, documents::info::DocumentInfo};
 use p2pdi::{
     endpoint::Endpoint,
     name::PeerName,
-    v1::{Holder, Holding, RfcQueryRequest},
+    v1::{Holder, Holding, RfcQueryRequest, RfcQueryResponse},
 };
 use prost::Message as _;
 use tonic::Status;
@@ -21,6 +21,15 @@ pub struct Limits {
 impl Limits {
     /// For a whole listing: 100,000 documents with names and titles of ordinary length, and one holder each.
     pub const LISTING: Self = Self { documents: 100_000, bytes: 64 * 1024 * 1024 };
+    /// For one document: some hundred files of that number or name, with 64 holders each. Of many peers asked at once, each may send that
+    /// much.
+    pub const DOCUMENT: Self = Self { documents: 1_000, bytes: 2 * 1024 * 1024 };
+
+    /// Those for `request`.
+    pub fn of(request: &RfcQueryRequest) -> Self {
+        let is_listing = request.number == 0 && request.name.is_empty() && request.blake3.is_empty();
+        if is_listing { Self::LISTING } else { Self::DOCUMENT }
+    }
 }
 
 /// A document in an answer.
@@ -56,6 +65,24 @@ impl Answer {
         }
     }
 
+    /// Takes a message, after `bytes` of messages before it. Returns whether to go on.
+    fn take_message(&mut self, message: RfcQueryResponse, bytes: usize, limits: Limits) -> bool {
+        if bytes >= limits.bytes {
+            self.truncated = true;
+            return false;
+        }
+        self.version = message.version;
+        self.unchanged = message.unchanged;
+        for holding in message.holdings {
+            if self.read() >= limits.documents {
+                self.truncated = true;
+                return false;
+            }
+            self.take(holding);
+        }
+        !self.unchanged
+    }
+
     /// How many documents were read, valid or not.
     fn read(&self) -> usize {
         self.documents.len() + self.invalid
@@ -76,23 +103,52 @@ pub async fn query(
     let mut stream = channels.peer(endpoint, name).rfc_query(request).await?.into_inner();
     let (mut answer, mut bytes) = (Answer::default(), 0_usize);
     while let Some(message) = stream.message().await? {
-        if bytes >= limits.bytes {
-            answer.truncated = true;
+        let length = message.encoded_len();
+        if !answer.take_message(message, bytes, limits) {
             break;
         }
-        bytes = bytes.saturating_add(message.encoded_len());
-        answer.version = message.version;
-        answer.unchanged = message.unchanged;
-        for holding in message.holdings {
-            if answer.read() >= limits.documents {
-                answer.truncated = true;
-                break;
-            }
-            answer.take(holding);
-        }
-        if answer.unchanged || answer.truncated {
-            break;
-        }
+        bytes = bytes.saturating_add(length);
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::{content::ContentHash, v1::Document};
+
+    fn holding(name: &str) -> Holding {
+        let document = Document { name: name.into(), size: 1, blake3: ContentHash::of(b"x").to_field(), ..Default::default() };
+        Holding { document: Some(document), holders: Vec::new() }
+    }
+
+    fn message(names: &[&str]) -> RfcQueryResponse {
+        RfcQueryResponse { version: 7, unchanged: false, holdings: names.iter().map(|name| holding(name)).collect() }
+    }
+
+    #[test]
+    fn invalid_documents_count_towards_the_limit_of_documents() {
+        let limits = Limits { documents: 5, bytes: usize::MAX };
+        let mut answer = Answer::default();
+        assert!(answer.take_message(message(&["a", "../b", ""]), 0, limits));
+        assert_eq!((answer.documents.len(), answer.invalid, answer.truncated), (1, 2, false));
+        assert!(!answer.take_message(message(&["", "", "c", "d"]), 100, limits));
+        assert_eq!((answer.documents.len(), answer.invalid, answer.truncated), (1, 4, true));
+    }
+
+    #[test]
+    fn nothing_is_read_after_the_limit_of_bytes() {
+        let limits = Limits { documents: 5, bytes: 100 };
+        let mut answer = Answer::default();
+        assert!(answer.take_message(message(&["a"]), 99, limits));
+        assert!(!answer.take_message(message(&["b"]), 100, limits));
+        assert_eq!((answer.documents.len(), answer.truncated), (1, true));
+    }
+
+    #[test]
+    fn a_query_for_one_document_reads_less_than_a_listing() {
+        let request = RfcQueryRequest { number: 48, ..Default::default() };
+        assert_eq!(Limits::of(&request).bytes, Limits::DOCUMENT.bytes);
+        assert_eq!(Limits::of(&RfcQueryRequest { own_only: true, ..Default::default() }).bytes, Limits::LISTING.bytes);
+    }
 }

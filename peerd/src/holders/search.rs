@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     connections::channels::ChannelPool,
-    documents::{info::DocumentInfo, selector::DocumentSelector},
+    documents::{info::DocumentInfo, name_match::name_match, selector::DocumentSelector},
 };
 use p2pdi::{content::ContentHash, endpoint::Endpoint, fan_out::FanOut, name::PeerName, status, v1::RfcQueryRequest};
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -39,7 +40,7 @@ pub struct Found {
 /// The result of a search.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// Documents that match, those that most peers hold themselves first.
+    /// Documents that match: of a name the closest first, then those that most peers hold themselves.
     pub found: Vec<Found>,
     /// Peers that answered, in the order in which they were given.
     pub asked: Vec<String>,
@@ -96,7 +97,9 @@ pub async fn ask(channels: &ChannelPool, peers: &[Source], request: &RfcQueryReq
         }
     }
     let mut found: Vec<_> = found.into_values().filter(|found| !found.holders.is_empty()).collect();
-    found.sort_by_key(|found| std::cmp::Reverse((found.confirmed, found.holders.len())));
+    // Of a name the exact one first, then one that differs in case.
+    let closeness = |found: &Found| name_match(&request.name, found.document.name.as_str());
+    found.sort_by_key(|found| (closeness(found).is_none(), closeness(found), Reverse((found.confirmed, found.holders.len()))));
     Answers { found, asked: asked.into_values().collect(), failed: failed.into_values().collect() }
 }
 
@@ -106,11 +109,8 @@ async fn ask_peer(
     peer: Source,
     request: RfcQueryRequest,
 ) -> (usize, Source, Result<Answer, String>) {
-    let answer = match timeout(
-        ANSWER_TIMEOUT,
-        query(&channels, &peer.endpoint, peer.peer_name().as_ref(), request, Limits::LISTING),
-    )
-    .await
+    let limits = Limits::of(&request);
+    let answer = match timeout(ANSWER_TIMEOUT, query(&channels, &peer.endpoint, peer.peer_name().as_ref(), request, limits)).await
     {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(status::describe(&status)),

@@ -15,7 +15,7 @@ use p2pdi::{
     document::DocumentName,
     field::InvalidField,
     server::Caller,
-    status::Reason,
+    status::{Reason, internal},
     v1::{
         GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest, PingResponse,
         RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse, get_rfc_request,
@@ -23,6 +23,7 @@ use p2pdi::{
     },
 };
 use std::{net::IpAddr, ops::Range, pin::Pin, sync::Arc, time::Instant};
+use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -92,7 +93,13 @@ impl Peer for PeerRpc {
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
         let permit = if filter.is_listing() { Some(self.0.admit_listing(address).await?) } else { None };
-        let messages = catalog::answer(&self.0.catalog, &self.0.me, &filter, request.if_version, Instant::now());
+        let services = Arc::clone(&self.0);
+        let select = move || catalog::answer(&services.catalog, &services.me, &filter, request.if_version, Instant::now());
+        // A listing goes through the whole index, which takes up to some 100 ms.
+        let messages = match permit {
+            Some(_) => spawn_blocking(select).await.map_err(|error| internal("selecting documents", &error))?,
+            None => select(),
+        };
         // The permit is released with the last message, or when the caller goes away.
         let messages = messages.map(move |message| {
             let _permit = &permit;

@@ -4,9 +4,14 @@ mod query;
 
 pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, answer};
 
-use crate::documents::{remote_index::RemoteIndex, share::Share};
+use crate::documents::{
+    remote_index::RemoteIndex,
+    remote_listing::{RemoteListing, SortedListing},
+    share::Share,
+};
+use p2pdi::contact::Contact;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Instant, SystemTime},
 };
 
@@ -14,13 +19,21 @@ use std::{
 #[derive(Clone)]
 pub struct Catalog {
     share: Share,
-    remote: Arc<Mutex<RemoteIndex>>,
+    remote: Arc<Remote>,
+}
+
+/// The index that queries read, which an update replaces: no query waits while an update is prepared.
+struct Remote {
+    current: RwLock<Arc<RemoteIndex>>,
+    /// Held from the copy of the current index until the changed copy is in its place.
+    update: Mutex<()>,
 }
 
 impl Catalog {
     /// A catalog of `share` and an empty remote index.
     pub fn new(share: Share) -> Self {
-        Self { share, remote: Arc::new(Mutex::new(RemoteIndex::new(SystemTime::now()))) }
+        let current = RwLock::new(Arc::new(RemoteIndex::new(SystemTime::now())));
+        Self { share, remote: Arc::new(Remote { current, update: Mutex::default() }) }
     }
 
     /// The peer's own share.
@@ -30,12 +43,126 @@ impl Catalog {
 
     /// How many documents other peers list; equal contents count once.
     pub fn remote_documents(&self) -> usize {
-        let mut remote = self.remote();
-        remote.expire(Instant::now());
-        remote.len()
+        self.remote(Instant::now()).len()
     }
 
-    pub(crate) fn remote(&self) -> MutexGuard<'_, RemoteIndex> {
-        self.remote.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The remote index as it is now. An update leaves it as it is.
+    pub(crate) fn remote(&self, now: Instant) -> Arc<RemoteIndex> {
+        let current = self.remote.current();
+        if !current.has_expired(now) {
+            return current;
+        }
+        // While another update goes on, peers that expired now are listed for a moment longer.
+        if let Ok(_update) = self.remote.update.try_lock() {
+            self.remote.replace(|index| index.expire(now));
+        }
+        self.remote.current()
+    }
+
+    /// Changes the remote index.
+    pub(crate) fn update_remote(&self, change: impl FnOnce(&mut RemoteIndex)) {
+        let _update = self.remote.update.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remote.replace(change);
+    }
+
+    /// Replaces a peer's listing. Blocking: sorts it.
+    pub(crate) fn replace_listing(&self, peer: Contact, listing: RemoteListing, now: Instant) {
+        let sorted = SortedListing::new(listing);
+        self.update_remote(|index| index.replace(peer, sorted, now, SystemTime::now()));
+    }
+}
+
+impl Remote {
+    fn current(&self) -> Arc<RemoteIndex> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The caller holds `update`.
+    fn replace(&self, change: impl FnOnce(&mut RemoteIndex)) {
+        let mut next = RemoteIndex::clone(&self.current());
+        change(&mut next);
+        // The index before, if this was its last user, is dropped after the lock.
+        let next = Arc::new(next);
+        let _before = std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::{info::DocumentInfo, share::ShareConfig};
+    use p2pdi::{
+        content::{ContentHash, Pieces},
+        document::DocumentName,
+        id::PeerId,
+        metrics::Metrics,
+        v1::RfcQueryRequest,
+    };
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    #[test]
+    fn queries_go_on_while_a_listing_of_40000_documents_is_replaced() {
+        const DOCUMENTS: u32 = 40_000;
+        let state = tempfile::tempdir().unwrap();
+        let (share, _indexer) = Share::open(ShareConfig::new(None, state.path().to_owned()), &Metrics::default()).unwrap();
+        let catalog = Catalog::new(share);
+        let contact = |n: u8| {
+            Contact::new(PeerId::from_bytes([n; 16]), format!("p{n}").parse().unwrap(), "127.0.0.1:7801".parse().unwrap())
+        };
+        let document = |n: u32| DocumentInfo {
+            name: DocumentName::parse(&format!("rfc{n}.txt")).unwrap(),
+            number: Some(n),
+            title: format!("Title {n}"),
+            pieces: Pieces::of_size(9).unwrap(),
+            hash: ContentHash::of(&n.to_be_bytes()),
+            modified: None,
+        };
+        let listing = |version| RemoteListing { version, documents: (1..=DOCUMENTS).map(document).collect() };
+        let now = Instant::now();
+        catalog.replace_listing(contact(1), listing(1), now);
+        let filter = Filter::try_from(&RfcQueryRequest { number: 48, ..Default::default() }).unwrap();
+        let done = AtomicBool::new(false);
+        let (update, mut queries) = thread::scope(|scope| {
+            let update = scope.spawn(|| {
+                let listing = listing(2);
+                let started = Instant::now();
+                catalog.replace_listing(contact(1), listing, now);
+                done.store(true, Ordering::Release);
+                started.elapsed()
+            });
+            let mut queries: Vec<Duration> = Vec::new();
+            while !done.load(Ordering::Acquire) {
+                let started = Instant::now();
+                let messages: Vec<_> = answer(&catalog, &contact(9), &filter, 0, now).collect();
+                queries.push(started.elapsed());
+                assert_eq!(messages.iter().map(|message| message.holdings.len()).sum::<usize>(), 1);
+            }
+            (update.join().unwrap(), queries)
+        });
+        queries.sort_unstable();
+        println!("update {update:?}, {} queries meanwhile, slowest {:?}", queries.len(), queries.last());
+        // A query that waited for the update would be the only one. The scheduler may hold up one or two, so the slowest do not count.
+        assert!(queries.len() > 20, "{queries:?}");
+        assert!(queries[queries.len() * 9 / 10] < Duration::from_millis(5), "{queries:?}");
+    }
+
+    #[test]
+    fn an_update_does_not_change_the_index_that_a_query_reads() {
+        let state = tempfile::tempdir().unwrap();
+        let (share, _indexer) = Share::open(ShareConfig::new(None, state.path().to_owned()), &Metrics::default()).unwrap();
+        let catalog = Catalog::new(share);
+        let before = catalog.remote(Instant::now());
+        let version = before.version();
+        let update = catalog.remote.update.lock().unwrap();
+        // An update is under way; a query does not wait for it.
+        assert_eq!(catalog.remote(Instant::now()).version(), version);
+        drop(update);
+        let peer = Contact::new(PeerId::from_bytes([1; 16]), "p1".parse().unwrap(), "127.0.0.1:7801".parse().unwrap());
+        catalog.replace_listing(peer, RemoteListing { version: 1, documents: Vec::new() }, Instant::now());
+        assert!(before.version() == version && catalog.remote(Instant::now()).version() > version);
     }
 }

@@ -2,8 +2,9 @@
 
 use super::Catalog;
 use crate::documents::{
-    info::DocumentInfo,
+    name_match::name_match,
     remote_index::Claim,
+    remote_listing::RemoteDocument,
     share::{Index, SharedDocument},
 };
 use p2pdi::{
@@ -71,27 +72,31 @@ impl Filter {
         self.number.is_none() && self.hash.is_none() && self.name.is_none()
     }
 
-    fn selects(&self, number: Option<u32>, title: &str, name: &DocumentName, hash: &ContentHash) -> bool {
+    /// `lower_title` gives the title in lower case.
+    fn selects<T: AsRef<str>>(
+        &self,
+        number: Option<u32>,
+        lower_title: impl FnOnce() -> T,
+        name: &DocumentName,
+        hash: &ContentHash,
+    ) -> bool {
         self.number.is_none_or(|wanted| number == Some(wanted))
             && self.hash.is_none_or(|wanted| *hash == wanted)
-            && self.name.as_ref().is_none_or(|wanted| same_name(wanted, name))
+            && self.name.as_ref().is_none_or(|wanted| name_match(wanted.as_str(), name.as_str()).is_some())
             && (self.words.is_empty() || {
-                let title = title.to_lowercase();
-                self.words.iter().all(|word| title.contains(word))
+                let title = lower_title();
+                self.words.iter().all(|word| title.as_ref().contains(word))
             })
     }
 
-    fn selects_info(&self, info: &DocumentInfo) -> bool {
-        self.selects(info.number, &info.title, &info.name, &info.hash)
+    fn selects_remote(&self, remote: &RemoteDocument) -> bool {
+        let info = &remote.info;
+        self.selects(info.number, || &*remote.lower_title, &info.name, &info.hash)
     }
 
     fn selects_own(&self, own: &SharedDocument) -> bool {
-        self.selects(own.number, &own.title, &own.name, &own.hash)
+        self.selects(own.number, || own.title.to_lowercase(), &own.name, &own.hash)
     }
-}
-
-fn same_name(a: &DocumentName, b: &DocumentName) -> bool {
-    a.as_str().eq_ignore_ascii_case(b.as_str()) || a.as_str().to_lowercase() == b.as_str().to_lowercase()
 }
 
 impl From<&SharedDocument> for Document {
@@ -111,7 +116,7 @@ impl From<&SharedDocument> for Document {
 enum Selected {
     /// Of the peer's own share; the holders are the others.
     Own(Arc<SharedDocument>, Vec<HolderAge>),
-    Remote(Arc<DocumentInfo>, Vec<HolderAge>),
+    Remote(Arc<RemoteDocument>, Vec<HolderAge>),
 }
 
 /// A peer that lists a document, and how long ago it confirmed that.
@@ -132,7 +137,7 @@ impl Selected {
             }
             Self::Remote(document, holders) => {
                 let holders = holders.into_iter().map(Holder::from).collect();
-                Holding { document: Some(document.as_ref().into()), holders }
+                Holding { document: Some((&document.info).into()), holders }
             }
         }
     }
@@ -147,9 +152,8 @@ pub fn answer(
     now: Instant,
 ) -> impl Iterator<Item = RfcQueryResponse> + use<> {
     let index = catalog.share.index();
-    // Other queries and the poll of remote indexes wait for this lock, so claims are only copied under it, and filtered afterwards.
     let (remote_version, claims) =
-        if filter.own_only { (0, Vec::new()) } else { copied_claims(catalog, filter, &index, if_version, now) };
+        if filter.own_only { (0, Vec::new()) } else { selected_claims(catalog, filter, &index, if_version, now) };
     // Both versions only grow, so their sum grows with either. Their maximum would hide a change of the smaller one.
     let version = index.version().saturating_add(remote_version);
     let unchanged = if_version != 0 && if_version == version;
@@ -166,8 +170,8 @@ pub fn answer(
             by_hash.entry(document.hash).or_insert(selected.len());
             selected.push(Selected::Own(document, Vec::new()));
         }
-        for (document, holder) in claims.into_iter().filter(|(document, _)| filter.selects_info(document)) {
-            match by_hash.get(&document.hash) {
+        for (document, holder) in claims {
+            match by_hash.get(&document.info.hash) {
                 Some(at) => {
                     let (Selected::Own(_, holders) | Selected::Remote(_, holders)) = &mut selected[*at];
                     if holders.len() < HOLDERS_MAX {
@@ -175,7 +179,7 @@ pub fn answer(
                     }
                 }
                 None if selected.len() < filter.limit => {
-                    by_hash.insert(document.hash, selected.len());
+                    by_hash.insert(document.info.hash, selected.len());
                     selected.push(Selected::Remote(document, vec![holder]));
                 }
                 None => {}
@@ -185,26 +189,28 @@ pub fn answer(
     batches(version, unchanged, selected, me.clone())
 }
 
-/// The remote index's version, and its claims that `filter` can select; no claims if the sum of both versions is `if_version`.
-fn copied_claims(
+/// The remote index's version, and its claims that `filter` selects; no claims if the sum of both versions is `if_version`.
+fn selected_claims(
     catalog: &Catalog,
     filter: &Filter,
     index: &Index,
     if_version: u64,
     now: Instant,
-) -> (u64, Vec<(Arc<DocumentInfo>, HolderAge)>) {
-    let mut remote = catalog.remote();
-    remote.expire(now);
+) -> (u64, Vec<(Arc<RemoteDocument>, HolderAge)>) {
+    let remote = catalog.remote(now);
     let version = remote.version();
     if if_version != 0 && if_version == index.version().saturating_add(version) {
         return (version, Vec::new());
     }
-    let copied = |claim: Claim<'_>| (Arc::clone(claim.document), HolderAge(Arc::clone(claim.peer), claim.age));
+    let copied = |claim: Claim<'_>| {
+        let selected = filter.selects_remote(claim.document);
+        selected.then(|| (Arc::clone(claim.document), HolderAge(Arc::clone(claim.peer), claim.age)))
+    };
     let claims = match (&filter.hash, filter.number, &filter.name) {
-        (Some(hash), _, _) => remote.by_hash(*hash, now).map(copied).collect(),
-        (None, Some(number), _) => remote.by_number(number, now).map(copied).collect(),
-        (None, None, Some(name)) => remote.by_name(name.as_str(), now).map(copied).collect(),
-        (None, None, None) => remote.all(now).map(copied).collect(),
+        (Some(hash), _, _) => remote.by_hash(*hash, now).filter_map(copied).collect(),
+        (None, Some(number), _) => remote.by_number(number, now).filter_map(copied).collect(),
+        (None, None, Some(name)) => remote.by_name(name.as_str(), now).filter_map(copied).collect(),
+        (None, None, None) => remote.all(now).filter_map(copied).collect(),
     };
     (version, claims)
 }

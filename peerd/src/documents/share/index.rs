@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::document::SharedDocument;
+use crate::documents::name_match::name_key;
 use p2pdi::content::ContentHash;
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
@@ -22,6 +23,8 @@ pub struct Index {
     by_number: Vec<Arc<SharedDocument>>,
     /// Sorted by hash, then as `by_name`.
     by_hash: Vec<Arc<SharedDocument>>,
+    /// Those whose names are not ASCII, by [`name_key`], then as `by_name`.
+    by_key: Vec<(Box<str>, Arc<SharedDocument>)>,
 }
 
 impl Index {
@@ -61,10 +64,17 @@ impl Index {
         equal_range(&self.by_hash, |document| document.hash.cmp(hash))
     }
 
-    /// The document with this name, ignoring case. If several names differ only in case, the exact match, else the first.
+    /// The document with this name: the exact match, else the first that differs in case, else the first that differs in how letters with
+    /// marks are written.
     pub fn by_name(&self, name: &str) -> Option<&Arc<SharedDocument>> {
         let all = equal_range(&self.by_name, |document| folded(document.name.as_str(), name));
-        all.iter().find(|document| document.name.as_str() == name).or(all.first())
+        all.iter().find(|document| document.name.as_str() == name).or(all.first()).or_else(|| self.by_key(name))
+    }
+
+    fn by_key(&self, name: &str) -> Option<&Arc<SharedDocument>> {
+        let key = name_key(name);
+        let start = self.by_key.partition_point(|(other, _)| **other < *key);
+        self.by_key.get(start).filter(|(other, _)| **other == *key).map(|(_, document)| document)
     }
 
     pub(super) fn digest(&self) -> u128 {
@@ -82,7 +92,9 @@ impl Index {
         added.sort_by(|a, b| in_number_order(a, b));
         let by_number = merged(&self.by_number, &added, changes, in_number_order);
 
-        let mut next = Self { version: self.version, bytes: self.bytes, digest: self.digest, by_name, by_number, by_hash };
+        let by_key = if changes.keys().all(|name| name.is_ascii()) { self.by_key.clone() } else { keyed(&by_name) };
+        let mut next =
+            Self { version: self.version, bytes: self.bytes, digest: self.digest, by_name, by_number, by_hash, by_key };
         for name in changes.keys() {
             let found = self.by_name.binary_search_by(|document| name_order(document.name.as_str(), name));
             if let Some(old) = found.ok().and_then(|index| self.by_name.get(index)) {
@@ -100,6 +112,15 @@ impl Index {
     pub(super) fn at_version(self, version: u64) -> Self {
         Self { version, ..self }
     }
+}
+
+fn keyed(by_name: &[Arc<SharedDocument>]) -> Vec<(Box<str>, Arc<SharedDocument>)> {
+    let others = by_name.iter().filter(|document| !document.name.as_str().is_ascii());
+    let mut keyed: Vec<_> =
+        others.map(|document| (name_key(document.name.as_str()).into_boxed_str(), Arc::clone(document))).collect();
+    // Stable, so that equal keys stay in the order of names.
+    keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    keyed
 }
 
 fn in_name_order(a: &SharedDocument, b: &SharedDocument) -> Ordering {
@@ -197,6 +218,20 @@ mod tests {
         assert_eq!(index.by_name("ärger.TXT").unwrap().name.as_str(), "Ärger.txt");
         assert!(index.by_name("rfc3.txt").is_none() && index.by_number(3).is_empty());
         assert_eq!((index.len(), index.bytes()), (6, 1 + 3 + 5 + 3 + 3));
+    }
+
+    #[test]
+    fn a_composed_name_finds_the_decomposed_file_and_an_exact_name_wins() {
+        let (nfc, nfd) = ("r\u{e9}sum\u{e9}.txt", "re\u{301}sume\u{301}.txt");
+        let index = Index::default().with(&adding(&[document(nfd, None, b"1"), document("resume.txt", None, b"2")]));
+        assert_eq!(index.by_name(nfc).unwrap().name.as_str(), nfd);
+        assert_eq!(index.by_name("R\u{c9}SUM\u{c9}.TXT").unwrap().name.as_str(), nfd);
+        let both = index.with(&adding(&[document(nfc, None, b"3")]));
+        for name in [nfc, nfd] {
+            assert_eq!(both.by_name(name).unwrap().name.as_str(), name);
+        }
+        let neither = both.with(&Changes::from([(nfc.into(), None), (nfd.into(), None)]));
+        assert!(neither.by_name(nfc).is_none());
     }
 
     #[test]
