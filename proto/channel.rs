@@ -102,7 +102,7 @@ mod tests {
             }
         };
         // Time for a hundred pings.
-        assert!(timeout(Duration::from_millis(500), listening).await.is_err(), "it never ends by itself");
+        assert!(timeout(Duration::from_millis(500), listening).await.is_err(), "listening never ends");
         assert!(kinds.contains(&SETTINGS) && !kinds.contains(&PING), "{kinds:?}");
     }
 }

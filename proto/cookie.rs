@@ -9,11 +9,11 @@ pub const COOKIE_HEADER: &str = "peer-cookie";
 /// Characters of a cookie as text: 16 bytes in hexadecimal.
 pub const COOKIE_CHARS: usize = 32;
 
-/// 128 random bits. Whoever holds it is that peer, so it is never shown by `Debug` and has no `Display`.
+/// 128 random bits. Anyone who holds it can act as that peer, so it is never shown by `Debug` and has no `Display`.
 #[derive(Clone)]
 pub struct Cookie([u8; 16]);
 
-/// The hash of a cookie, which is what a registry keeps: it recognises the cookie, and nobody who reads it can use it.
+/// The hash of a cookie, which is what a registry keeps: it is enough to recognise the cookie, and cannot be used in its place.
 #[derive(Clone, Copy)]
 pub struct CookieHash([u8; 16]);
 

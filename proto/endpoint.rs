@@ -72,7 +72,7 @@ impl FromStr for Endpoint {
         match (ip.as_ref().map(IpAddr::to_canonical), host.starts_with('[')) {
             (Ok(ip), _) if ip.is_unspecified() => {
                 return wrong(format!(
-                    "{} is a wildcard address, which nobody can dial; give the address others reach this machine at",
+                    "{} is a wildcard address, which cannot be dialled; give the address at which others reach this machine",
                     Quoted(text)
                 ));
             }
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn endpoints_that_cannot_be_dialled_are_refused_with_the_reason() {
-        for (text, said) in [
+        for (text, expected) in [
             ("", "is empty"),
             ("host", "no port"),
             ("host:", "ports are 1 to 65535"),
@@ -295,7 +295,7 @@ mod tests {
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
             assert_eq!(error.field, "endpoint");
-            assert!(error.to_string().contains(said), "{text}: {error}");
+            assert!(error.to_string().contains(expected), "{text}: {error}");
         }
     }
 

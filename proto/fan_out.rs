@@ -1,4 +1,4 @@
-//! Bounded fan-out: many calls, so many of them at the same time.
+//! Bounded fan-out: many calls, of which a bounded number run at the same time.
 
 use tokio::task::JoinSet;
 use tracing::Instrument as _;

@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn invalid_names_are_refused_with_the_reason() {
-        for (text, said) in [
+        for (text, expected) in [
             ("", "is empty"),
             ("two words", "contains \" \""),
             ("../etc", "empty part"),
@@ -147,7 +147,7 @@ mod tests {
         ] {
             let error = text.parse::<PeerName>().unwrap_err();
             assert_eq!(error.field, "name");
-            assert!(error.to_string().contains(said), "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 

@@ -10,7 +10,7 @@ pub fn counted(number: u64, one: &str) -> String {
 }
 
 /// The result of a broadcast; `asked`: whether acknowledgements were asked for.
-pub fn heard(tally: &BroadcastResponse, asked: bool) -> String {
+pub fn acknowledgements(tally: &BroadcastResponse, asked: bool) -> String {
     if !asked {
         return format!("sent; {} known", counted(tally.known, "peer"));
     }
@@ -31,9 +31,9 @@ mod tests {
             acknowledged,
             missing: missing.iter().map(|name| (*name).to_owned()).collect(),
         };
-        assert_eq!(heard(&tally(1, 1, &[]), true), "1 of 1 known peer has it");
-        assert_eq!(heard(&tally(3, 1, &["B", "C"]), true), "1 of 3 known peers has it; missing: B, C");
-        assert_eq!(heard(&tally(1, 0, &["B"]), true), "0 of 1 known peer has it; missing: B");
-        assert_eq!(heard(&tally(1, 0, &[]), false), "sent; 1 peer known");
+        assert_eq!(acknowledgements(&tally(1, 1, &[]), true), "1 of 1 known peer has it");
+        assert_eq!(acknowledgements(&tally(3, 1, &["B", "C"]), true), "1 of 3 known peers has it; missing: B, C");
+        assert_eq!(acknowledgements(&tally(1, 0, &["B"]), true), "0 of 1 known peer has it; missing: B");
+        assert_eq!(acknowledgements(&tally(1, 0, &[]), false), "sent; 1 peer known");
     }
 }

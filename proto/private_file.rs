@@ -1,6 +1,6 @@
 //! Small private files, such as a cookie: written whole or not at all, readable by their owner only.
 //!
-//! Each write uses a temporary file with a name of its own, so several processes may write the same file at once: the last one wins, and
+//! Each write uses a temporary file with a unique name, so several processes may write the same file at once: the last one wins, and
 //! no reader sees half of either.
 
 use std::{
@@ -17,7 +17,7 @@ pub struct Reserved {
     target: PathBuf,
 }
 
-/// Makes sure that `bytes` can be written to `path` later: creates its folder and a temporary file beside it, and writes that many bytes.
+/// Makes sure that `bytes` can be written to `path` later: creates its folder and a temporary file in it, and writes that many bytes.
 /// Dropping the result removes the temporary file.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_file_holds_exactly_its_text_and_one_given_up_leaves_nothing() {
+    fn a_reserved_file_holds_exactly_its_text_and_a_dropped_one_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cookie");
         reserve(&path, 100).unwrap().write("short").unwrap();

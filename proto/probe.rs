@@ -55,7 +55,7 @@ pub async fn identify(endpoint: &Endpoint) -> Option<Answering> {
     }
 }
 
-/// Says what answers at `endpoint` if it is not what was `expected`.
+/// Describes what answers at `endpoint` if it is not what was `expected`.
 pub async fn explain(endpoint: &Endpoint, expected: &Answering) -> Option<String> {
     // Boxed: three clients are large, and most calls need none.
     let found = Box::pin(identify(endpoint)).await.filter(|found| found != expected)?;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_web_server_is_named_and_what_is_nothing_of_ours_is_not() {
+    async fn a_web_server_is_named_and_an_unknown_protocol_is_not() {
         let web = answering("HTTP/1.1 404 Not Found\r\nServer: nginx/1.22\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(identify(&web).await, Some(Answering::Web(Some("nginx/1.22".into()))));
         assert_eq!(

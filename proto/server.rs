@@ -1,4 +1,4 @@
-//! How a server serves: gRPC and plain HTTP on one port, with limits, until told to stop.
+//! How a server serves: gRPC and plain HTTP on one port, with limits, until the stop.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub struct Limits {
     pub request_memory: usize,
     /// How long the next message of a streamed answer may wait for the caller to read; then the connection is closed.
     pub unread: Duration,
-    /// How long calls may go on after the server was told to stop.
+    /// How long calls may continue after the stop.
     pub grace: Duration,
 }
 

@@ -90,7 +90,7 @@ reasons! {
 }
 
 impl Reason {
-    /// A status with this reason. `message` says what was wrong and what to do; it is sent to the caller, whoever that is.
+    /// A status with this reason. `message` says what was wrong and what to do; it is sent to the caller.
     pub fn status(self, message: impl Into<String>) -> Status {
         self.status_with(message, [])
     }
@@ -114,7 +114,7 @@ pub fn metadata(status: &Status, key: &str) -> Option<String> {
     status.get_details_error_info()?.metadata.remove(key)
 }
 
-/// A status as text for people. The message of one with a [`Reason`] stands alone; without one the code is shown too. The client
+/// A status as text for people. Of one with a [`Reason`] it is the message alone; without one the code is shown too. The client
 /// library says "transport error" for any broken connection and hides why in the innermost source, which is shown instead.
 pub fn describe(status: &Status) -> String {
     if Reason::of(status).is_some() {
@@ -189,12 +189,12 @@ mod tests {
     #[test]
     fn a_reason_survives_a_round_trip_in_a_status() {
         for reason in Reason::ALL {
-            let status = reason.status_with("said so", [("field", "name".into())]);
+            let status = reason.status_with("a message", [("field", "name".into())]);
             assert_eq!(Reason::of(&status), Some(*reason));
             assert_eq!(status.code(), reason.code());
             assert_eq!(metadata(&status, "field").as_deref(), Some("name"));
         }
-        assert_eq!(Reason::of(&Status::not_found("somebody else's")), None);
+        assert_eq!(Reason::of(&Status::not_found("of another service")), None);
     }
 
     #[test]

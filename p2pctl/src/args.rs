@@ -98,7 +98,7 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Take a lease on a name; its cookie is kept for the verbs that follow
+    /// Take a lease on a name; its cookie is kept for later verbs
     Register(Register),
     /// Extend the lease that `register` took
     Keepalive,

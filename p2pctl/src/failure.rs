@@ -176,7 +176,7 @@ impl From<FetchError> for Failure {
                 failure.hint("free some space and run this again: what is verified is kept and not fetched again")
             }
             FetchError::Sources { kept_bytes, .. } if *kept_bytes > 0 => {
-                failure.hint(format!("{kept_bytes} verified bytes are kept; run this again to go on from there"))
+                failure.hint(format!("{kept_bytes} verified bytes are kept; run this again to resume"))
             }
             _ => failure,
         }

@@ -76,7 +76,8 @@ impl SavedCookie {
     /// Reserves the cookie's file, before the call that yields a cookie: without a place for it the lease would be of no use.
     pub(crate) fn reserve(state: Option<&Path>, registry: &Endpoint) -> Outcome<ReservedCookie> {
         let path = Self::path(state, registry).ok_or_else(|| {
-            Failure::usage("neither XDG_STATE_HOME nor HOME says where cookies are kept").hint("give a folder with --state")
+            Failure::usage("neither XDG_STATE_HOME nor HOME is set, so there is no folder for cookies")
+                .hint("give a folder with --state")
         })?;
         let cannot = |error| {
             Failure::refused(format!("cannot write {}: {error}", path.display()))

@@ -3,7 +3,7 @@
 //!     cargo run --example chat -- --name alice --port 8001
 //!     cargo run --example chat -- --name bob --join 127.0.0.1:8001
 //!
-//! A line goes to everybody; `@bob hello` goes to bob only. Ctrl-C or Ctrl-D ends it.
+//! A line goes to all peers; `@bob hello` goes to bob only. Ctrl-C or Ctrl-D ends it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chat prints")]
 
 use clap::Parser;

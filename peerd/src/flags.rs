@@ -190,7 +190,7 @@ enum Control {
     Any,
 }
 
-/// Reads a size. The parser's own errors do not say what to write.
+/// Reads a size. The parser's own errors do not name the valid form.
 fn parse_size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "write a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes".to_owned())
 }

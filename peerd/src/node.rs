@@ -1,4 +1,4 @@
-//! The one place that knows all of a peer's parts and wires them.
+//! Connects the parts of a peer; the only module that uses all of them.
 
 #[cfg(feature = "mdns")]
 use crate::discovery::{Lan, Load};

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// Fills `buffer` with the bytes of `file` from `offset` on, wherever its cursor stands. Blocking.
+/// Fills `buffer` with the bytes of `file` from `offset` on, whatever its cursor's position. Blocking.
 ///
 /// # Errors
 /// [`io::ErrorKind::UnexpectedEof`] when the file ends before, and what the file system reports.
@@ -17,7 +17,7 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
     portable::read_exact_at(file, buffer, offset)
 }
 
-/// Writes all of `bytes` at `offset`, wherever the cursor of `file` stands. Blocking.
+/// Writes all of `bytes` at `offset`, whatever the position of the cursor of `file`. Blocking.
 ///
 /// # Errors
 /// What the file system reports.

@@ -47,7 +47,7 @@ pub struct FileId {
     pub inode: u64,
 }
 
-/// What the file system says of a file or folder without reading it.
+/// Metadata of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStat {
     /// Its kind.

@@ -2,13 +2,13 @@
 
 use std::io;
 
-/// How much a background thread yields to others: half of what there is, so that it still gets on under load.
+/// Niceness of a background thread: half of the range, so that it still makes progress under load.
 const NICE: i32 = 10;
 
 /// Raises the soft limit of open files and sockets to the hard one. The soft limit is 1,024 on most systems, for the sake of programs
 /// that use `select(2)`. For the `main` of a server: a library leaves the limits of its process alone.
 ///
-/// Does nothing where the system has no such limit or refuses; [`descriptor_limit`] says what came of it.
+/// Does nothing where the system has no such limit or refuses; [`descriptor_limit`] gives the resulting limit.
 pub fn raise_descriptor_limit() {
     #[cfg(unix)]
     {
@@ -31,7 +31,7 @@ pub fn descriptor_limit() -> Option<u64> {
     None
 }
 
-/// Whether an error says that the process or the system is short of descriptors or memory. It says nothing about the file that was to be
+/// Whether an error means that the process or the system is short of descriptors or memory. It does not concern the file that was to be
 /// opened or read: the same call can succeed a moment later.
 pub fn is_shortage(error: &io::Error) -> bool {
     if error.kind() == io::ErrorKind::OutOfMemory {
@@ -46,7 +46,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
     false
 }
 
-/// Lowers the priority of the calling thread, for work that nobody waits for. Where the system has no priorities of threads (only Linux
+/// Lowers the priority of the calling thread, for background work. Where the system has no priorities of threads (only Linux
 /// reads `setpriority(2)` so), or refuses, the thread keeps its priority.
 pub fn lower_thread_priority() {
     #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Serving until told to stop.
+//! Serves until the stop.
 
 use super::{Limits, accept::accept};
 use crate::{
@@ -16,7 +16,7 @@ use tonic::transport::Server;
 
 /// Largest header block of a request, in bytes: many times a cookie, a trace context and a deadline.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
-/// How often samples are folded into histograms: the exporter otherwise keeps them all until somebody scrapes.
+/// How often samples are folded into histograms: the exporter otherwise keeps them all until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Descriptors that a server needs besides connections: open documents, the store, the runtime.
 const DESCRIPTORS_SPARE: u64 = 256;

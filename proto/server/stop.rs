@@ -1,4 +1,4 @@
-//! Running a program until it is told to stop.
+//! Runs a program until a signal stops it.
 
 use crate::platform::StopSignals;
 use std::io;
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped<T> {
-    /// By itself, or within its grace period after one signal.
+    /// It returned, if necessary within its grace period after one signal.
     Done(T),
     /// By a second signal: exit at once.
     AtOnce,

@@ -94,7 +94,7 @@ impl Tasks {
     }
 }
 
-/// What the task said when it panicked.
+/// The message of a panic.
 fn message(error: JoinError) -> String {
     let payload: Box<dyn Any + Send> = match error.try_into_panic() {
         Ok(payload) => payload,

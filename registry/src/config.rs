@@ -24,7 +24,7 @@ pub struct Config {
     pub max_peers_per_address: u32,
     /// Connections at once. One more is closed right after it is accepted.
     pub max_connections: usize,
-    /// How long calls may go on after the stop.
+    /// How long calls may continue after the stop.
     pub grace: Duration,
 }
 

@@ -82,10 +82,10 @@ fn with_cookie<T>(message: T, cookie: &str) -> Request<T> {
 }
 
 #[track_caller]
-fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, Status>, said: &str) {
+fn assert_unavailable<T: std::fmt::Debug>(outcome: Result<T, Status>, expected: &str) {
     let refused = outcome.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::StoreUnavailable), "{refused:?}");
-    assert!(refused.message().contains(said), "{refused:?}");
+    assert!(refused.message().contains(expected), "{refused:?}");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_store_that_hangs_makes_the_registry_unready_and_keeps_no_caller_waiti
     assert_unavailable(outcome, "may or may not");
     assert!(registry.get("/readyz").await.starts_with("HTTP/1.1 503"));
     drop(release);
-    client.register(named("a")).await.expect("it goes on");
+    client.register(named("a")).await.expect("the registry works again");
     assert!(registry.get("/readyz").await.starts_with("HTTP/1.1 200"));
     registry.stop().await;
 }
@@ -202,7 +202,7 @@ async fn start_failing(folder: &Path) -> (Running, Client, Arc<AtomicBool>) {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_goes_on_when_the_store_does() {
+async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_recovers_with_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let (registry, mut client, failing) = start_failing(folder.path()).await;
     let kept = client.register(named("kept")).await.unwrap().into_inner();
@@ -219,18 +219,18 @@ async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_goes_
     let seen = client.p_query(with_cookie(PQueryRequest::default(), &observer.cookie)).await.unwrap().into_inner();
     let listed: Vec<_> = seen.peers.iter().map(|peer| (peer.name.as_str(), peer.endpoint.as_str())).collect();
     assert_eq!(listed, [("kept", "10.0.0.1:7801")]);
-    client.keep_alive(with_cookie(KeepAliveRequest::default(), &kept.cookie)).await.expect("leases go on");
+    client.keep_alive(with_cookie(KeepAliveRequest::default(), &kept.cookie)).await.expect("leases continue");
     assert!(registry.get("/").await.contains("registrations are refused"));
 
     failing.store(false, Ordering::Relaxed);
     let recovered = async {
-        // The registry finds out by itself.
+        // The registry detects it without a call.
         while registry.get("/").await.contains("registrations are refused") {
             tokio::task::yield_now().await;
         }
     };
     timeout(PATIENCE, recovered).await.expect("it recovers");
-    client.register(named("later")).await.expect("it goes on");
+    client.register(named("later")).await.expect("the registry works again");
     registry.stop().await;
 
     let (registry, mut client, _) = start_failing(folder.path()).await;

@@ -14,13 +14,13 @@ Examples:
   grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
 Every flag can be given as an environment variable too; flags win. Traces go
-where the standard OTEL_* variables say.
+to the endpoint of the standard OTEL_* variables.
 The name, address and labels of a peer are known to everyone who can reach the
 registry.";
 
 /// The registry of P2P-DI: knows which peers are alive.
 ///
-/// Peers take a lease on a name and keep it alive; others ask who is there. An acknowledged registration is on disk.
+/// Peers take a lease on a name and keep it alive; others query the active peers. An acknowledged registration is on disk.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "registry", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
@@ -50,7 +50,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
 
-    /// How long calls may go on after the first Ctrl-C or SIGTERM
+    /// How long calls may continue after the first Ctrl-C or SIGTERM
     #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
     grace: humantime::Duration,
 

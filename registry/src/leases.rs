@@ -78,7 +78,7 @@ impl Leases {
                 Ok(Prepared::Write(change)) => {
                     let (done, written) = oneshot::channel();
                     permit.send(Job::Change(change, done));
-                    // The writer settles the change even if nobody waits any more.
+                    // The writer settles the change even if the caller has stopped waiting.
                     match timeout(self.timeouts.commit, written).await {
                         Ok(Ok(Ok(lease))) => return Ok(answer(lease)),
                         Ok(Ok(Err(NotWritten::Conflict))) => {}

@@ -30,10 +30,10 @@ use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-/// Names that the log gives of changes that were not written at the stop.
+/// Most names logged of changes that were not written at the stop.
 const UNWRITTEN_NAMED: usize = 10;
 
-/// Why a registry cannot start or go on.
+/// Why a registry cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// [`Config::ttl`] is too short or too long.

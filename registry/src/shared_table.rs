@@ -26,7 +26,7 @@ pub(crate) struct SharedTable {
     settled: Notify,
     /// Wakes the expiry task.
     wake_expiry: Notify,
-    /// When the expiry task wakes by itself, by the table's clock.
+    /// When the expiry task wakes without a notification, by the table's clock.
     expiry_wakes_at_ms: AtomicU64,
 }
 
@@ -43,7 +43,7 @@ impl SharedTable {
 
     /// Runs `act` on the table, at the present time.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Table, Now) -> T) -> T {
-        // A panic with the lock held is a bug in one call; the others go on with the table as it is.
+        // A panic with the lock held is a bug in one call; the others continue with the table as it is.
         let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
         let (table, clock) = &mut *locked;
         let (now, paused_ms) = clock.now();
@@ -56,7 +56,7 @@ impl SharedTable {
         drop(locked);
         if paused_ms >= PAUSE_LOGGED_MS {
             let paused = Duration::from_millis(paused_ms);
-            tracing::warn!(?paused, "this process was stopped, or its machine suspended; every lease goes on from where it was");
+            tracing::warn!(?paused, "this process was stopped, or its machine suspended; every lease is extended by that time");
         }
         if next_ms < self.expiry_wakes_at_ms.load(Ordering::Relaxed) {
             self.wake_expiry();
@@ -80,7 +80,7 @@ impl SharedTable {
         self.wake_expiry.notify_one();
     }
 
-    /// Wakes whoever waits for a change to be settled.
+    /// Wakes the tasks that wait for a change to be settled.
     pub(crate) fn notify_settled(&self) {
         self.settled.notify_waiters();
     }
@@ -100,7 +100,7 @@ impl SharedTable {
         let (now_ms, pause) = wait();
         let until_ms = now_ms.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         self.expiry_wakes_at_ms.store(until_ms, Ordering::Relaxed);
-        // A deadline scheduled before the store is seen here, a later one by whoever schedules it.
+        // A deadline scheduled before the store is seen here; a later one notifies.
         let pause = pause.min(wait().1);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

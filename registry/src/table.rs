@@ -1,11 +1,11 @@
-//! The lease table: who has which name, until when, and what changed since when.
+//! The lease table: which peer holds which name until when, and what changed at which revision.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 //!
 //! A record changes in three steps, so that nothing shows before it is stored. The table decides (`prepare_*`, [`Table::expire`]) and
 //! marks the record as in flight. The caller gives the [`Change`] to the store. [`Table::settle`] ends it: accepted, it goes through
 //! [`Table::apply`]; refused, all is as before. Until then further changes of that name are refused with [`Refusal::Busy`], while its
-//! present lease goes on. What another registry wrote to the same store comes in through [`Table::apply`] as well.
+//! present lease continues. What another registry wrote to the same store comes in through [`Table::apply`] as well.
 
 mod addresses;
 mod apply;

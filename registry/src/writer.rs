@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Most jobs in one batch: they amortise a sync well, and nobody waits long for the batch before.
+/// Most jobs in one batch: they amortise a sync well, and no caller waits long for the batch before.
 const BATCH_MAX: usize = 1_024;
 /// Changes settled under one hold of the table's lock, some 100 µs.
 const SETTLED_AT_ONCE: usize = 64;
@@ -55,7 +55,7 @@ impl Writer {
         }
     }
 
-    /// Starts the thread. It ends after [`Job::Stop`], or when nobody can send jobs any more. The token is cancelled when it ends,
+    /// Starts the thread. It ends after [`Job::Stop`], or when all senders are dropped. The token is cancelled when it ends,
     /// also by a panic.
     pub(crate) fn spawn(self) -> std::io::Result<(thread::JoinHandle<()>, CancellationToken)> {
         let ended = CancellationToken::new();

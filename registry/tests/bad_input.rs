@@ -1,4 +1,4 @@
-//! Invalid input: each call gets a clear error, and the server goes on serving.
+//! Invalid input: each call gets a clear error, and the server keeps serving.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -19,10 +19,10 @@ use tokio::{
 use tonic::{Request, metadata::BinaryMetadataValue};
 
 #[track_caller]
-fn assert_field<T: std::fmt::Debug>(outcome: Result<T, tonic::Status>, field: &str, said: &str) {
+fn assert_field<T: std::fmt::Debug>(outcome: Result<T, tonic::Status>, field: &str, expected: &str) {
     let status = assert_refused(outcome, Reason::InvalidField);
     assert_eq!(metadata(&status, "field").as_deref(), Some(field), "{status:?}");
-    assert!(status.message().contains(said), "{status:?}");
+    assert!(status.message().contains(expected), "{status:?}");
     assert!(!status.message().contains('\0') && status.message().len() < 300, "{status:?}");
 }
 
@@ -30,7 +30,7 @@ fn assert_field<T: std::fmt::Debug>(outcome: Result<T, tonic::Status>, field: &s
 async fn invalid_names_are_refused_with_the_reason() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
-    for (name, said) in [
+    for (name, expected) in [
         ("", "is empty"),
         ("two words", "contains \" \""),
         ("../etc/passwd", "empty part"),
@@ -40,9 +40,9 @@ async fn invalid_names_are_refused_with_the_reason() {
         ("xn--\u{ff41}", "\\u{ff41}"),
         ("-a", "hyphen"),
     ] {
-        assert_field(client.register(asking(name, "10.0.0.1:7801")).await, "name", said);
+        assert_field(client.register(asking(name, "10.0.0.1:7801")).await, "name", expected);
         let ask = RegisterRequest { name: name.into(), observer: true, ..Default::default() };
-        assert_field(client.register(ask).await, "name", said);
+        assert_field(client.register(ask).await, "name", expected);
     }
     register(&mut client, &format!("{0}.{0}.{0}", "a".repeat(63)), "10.0.0.1:7801").await;
     registry.stop().await;
@@ -52,7 +52,7 @@ async fn invalid_names_are_refused_with_the_reason() {
 async fn invalid_endpoints_are_refused_with_the_reason() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
-    for (endpoint, said) in [
+    for (endpoint, expected) in [
         ("", "is empty"),
         ("10.0.0.1", "no port"),
         ("10.0.0.1:0", "1 to 65535"),
@@ -63,7 +63,7 @@ async fn invalid_endpoints_are_refused_with_the_reason() {
         ("http://a:7801", "HOST:PORT without"),
         (&format!("10.0.0.1:{}80", "0".repeat(10_000)), "leading zeros"),
     ] {
-        assert_field(client.register(asking("a", endpoint)).await, "endpoint", said);
+        assert_field(client.register(asking("a", endpoint)).await, "endpoint", expected);
     }
     registry.stop().await;
 }
@@ -75,10 +75,10 @@ async fn invalid_labels_ids_patterns_and_combinations_are_refused() {
     let labelled = |labels: BTreeMap<String, String>| RegisterRequest { labels, ..asking("a", "10.0.0.1:7801") };
     let one = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     let many = (0..17).map(|number| (format!("k{number}"), String::new())).collect();
-    for (labels, said) in
+    for (labels, expected) in
         [(many, "at most 16"), (one("", "x"), "empty"), (one("a", &"x".repeat(64)), "64 bytes"), (one("a", "\0"), "\\u{0}")]
     {
-        assert_field(client.register(labelled(labels)).await, "labels", said);
+        assert_field(client.register(labelled(labels)).await, "labels", expected);
     }
     let id = RegisterRequest { id: vec![1; 15].into(), ..asking("a", "10.0.0.1:7801") };
     assert_field(client.register(id).await, "id", "15 bytes");

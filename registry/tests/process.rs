@@ -15,7 +15,7 @@ use std::{
 };
 use support::*;
 
-/// Registers new names, each twice, until the registry dies. Collects what was acknowledged.
+/// Registers new names, each twice, until the registry is killed. Collects what was acknowledged.
 async fn storm(mut client: Client, worker: u64, round: u64, acknowledged: Arc<Mutex<HashMap<String, String>>>) {
     for number in 0.. {
         let name = format!("w{worker}-r{round}-{number}");
@@ -84,8 +84,8 @@ async fn sigterm_and_sigint_exit_with_0() {
         let registry = Program::start(folder.path());
         register(&mut registry.client(), "a", "10.0.0.1:7801").await;
         registry.signal(signal);
-        let (status, said) = registry.ended().await;
-        assert_eq!(status.code(), Some(0), "{said}");
+        let (status, stderr) = registry.ended().await;
+        assert_eq!(status.code(), Some(0), "{stderr}");
     }
 }
 
@@ -146,8 +146,8 @@ async fn a_second_signal_exits_at_once() {
     let address = registry.address;
     eventually("no more connections are accepted", || async move { tokio::net::TcpStream::connect(address).await.err() }).await;
     registry.signal(Signal::TERM);
-    let (status, said) = registry.ended().await;
-    assert_eq!(status.code(), Some(130), "{said}");
+    let (status, stderr) = registry.ended().await;
+    assert_eq!(status.code(), Some(130), "{stderr}");
 }
 
 #[tokio::test]
@@ -155,9 +155,9 @@ async fn a_state_folder_in_use_is_refused_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let first = Program::start(folder.path());
     let second = command(folder.path()).output().unwrap();
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("in use by another registry") && said.contains("hint: "), "{said}");
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("in use by another registry") && stderr.contains("hint: "), "{stderr}");
     assert!(second.stdout.is_empty());
     register(&mut first.client(), "a", "10.0.0.1:7801").await;
 }
@@ -210,7 +210,7 @@ async fn with_a_full_disk_registrations_are_refused_and_none_is_lost() {
         }
     }
     assert_eq!(refused.len(), 5, "the disk never filled up");
-    keep_alive(&mut client, &before.cookie).await.expect("it goes on serving");
+    keep_alive(&mut client, &before.cookie).await.expect("it keeps serving");
     std::fs::remove_file(&filler).unwrap();
     let after = eventually("it recovers when there is space", || {
         let mut client = client.clone();

@@ -115,15 +115,15 @@ async fn http_get(address: std::net::SocketAddr, path: &str) -> String {
 async fn a_damaged_file_is_an_error_at_the_start_and_stays_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(registry::store::FILE_NAME);
-    fs::write(&file, "somebody's letters\n").unwrap();
+    fs::write(&file, "another program's file\n").unwrap();
     let outcome = command(folder.path()).output().unwrap();
-    let said = String::from_utf8(outcome.stderr).unwrap();
-    assert_eq!(outcome.status.code(), Some(1), "{said}");
-    assert!(said.contains("move it away"), "{said}");
+    let stderr = String::from_utf8(outcome.stderr).unwrap();
+    assert_eq!(outcome.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("move it away"), "{stderr}");
     // Log lines come before.
-    let last: Vec<_> = said.lines().rev().take(2).collect();
-    assert!(last[0].starts_with("hint: ") && last[1].starts_with("error: "), "{said}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "somebody's letters\n");
+    let last: Vec<_> = stderr.lines().rev().take(2).collect();
+    assert!(last[0].starts_with("hint: ") && last[1].starts_with("error: "), "{stderr}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "another program's file\n");
 }
 
 #[tokio::test]
@@ -132,9 +132,9 @@ async fn an_unusable_state_folder_is_an_error_at_the_start() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let outcome = command(&file.join("below")).output().unwrap();
-    let said = String::from_utf8(outcome.stderr).unwrap();
-    assert_eq!(outcome.status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot use the state folder") && said.contains("hint: "), "{said}");
+    let stderr = String::from_utf8(outcome.stderr).unwrap();
+    assert_eq!(outcome.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot use the state folder") && stderr.contains("hint: "), "{stderr}");
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ fn two_people_talk_through_two_peers() {
 
     // No chat runs at alice any more.
     his.types("@alice still there?");
-    until("bob sees a note", || his.stderr().contains("alice is there, but nobody chats there now"));
+    until("bob sees a note", || his.stderr().contains("alice is there, but has no chat open"));
     his.close_stdin();
     his.ended().exits(0);
 }
@@ -86,7 +86,7 @@ fn a_chat_waits_until_its_stopped_peer_is_back() {
     let bob = peer(&world, "bob", &[]);
     let mut his = chat(&world, &bob, &[]);
     his.types("anybody?");
-    until("bob sees a note", || his.stderr().contains("nobody heard that"));
+    until("bob sees a note", || his.stderr().contains("no peer received that"));
     let address = bob.address;
     bob.signal(Signal::TERM);
     bob.ended().exits(0);

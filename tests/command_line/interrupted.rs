@@ -26,7 +26,7 @@ fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
         fs::metadata(&partial).is_ok_and(|meta| meta.len() >= 2 * PIECE).then_some(partial)
     });
     fetching.signal(Signal::INT);
-    fetching.ended().exits(130).stdout_is_empty().stderr_has(&["error: interrupted", "hint: ", "goes on from there"]);
+    fetching.ended().exits(130).stdout_is_empty().stderr_has(&["error: interrupted", "hint: ", "to resume"]);
     assert!(partial.file_name().unwrap().to_str().unwrap().starts_with(".rfc8881.txt."), "{}", partial.display());
     assert!(!world.path("out/rfc8881.txt").exists());
     assert!(fs::metadata(&partial).unwrap().len() < rfc(8881).len() as u64);

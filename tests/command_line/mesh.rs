@@ -144,7 +144,7 @@ fn join_links_a_peer_to_another() {
         assert_eq!(ended.stderr, "");
     }
     let renamed = world.run("p2pctl", &["join", &format!("foo@{at_b}"), "--via", &at_a]).exits(0).stdout_has(&[&already]);
-    renamed.stderr_has(&["goes by another name than foo: B"]);
+    renamed.stderr_has(&["has another name than foo: B"]);
     for wrong in ["E:port", "E", "http://127.0.0.1:1"] {
         let ended = world.run("p2pctl", &["join", wrong, "--via", &at_a]).exits(2).stdout_is_empty();
         ended.stderr_has(&[&format!("invalid value '{wrong}'"), "peer: "]);

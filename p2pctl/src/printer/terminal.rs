@@ -157,7 +157,7 @@ impl Terminal {
         let prompt = (prompt.clone(), paint(name_style(me), &prompt, coloured));
         thread::spawn(move || edit(editor, &prompt, history.as_deref(), &ends, &typed));
         let (shown, mut lines) = mpsc::channel::<String>(SHOWN_MAX);
-        // A thread of its own: printing blocks while the editor redraws.
+        // A separate thread: printing blocks while the editor redraws.
         thread::spawn(move || {
             while let Some(line) = lines.blocking_recv() {
                 if above.print(line + "\n").is_err() {

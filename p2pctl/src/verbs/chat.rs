@@ -1,4 +1,4 @@
-//! chat: a conversation by way of a running peer.
+//! chat: a conversation through a running peer.
 
 mod line;
 
@@ -44,7 +44,7 @@ What you type goes to all peers of the mesh.
   //text        sends /text
 Arrow up recalls earlier lines, of earlier chats too.";
 
-/// A chat by way of one peer.
+/// A chat through one peer.
 struct Room {
     via: Endpoint,
     me: PeerName,
@@ -105,7 +105,7 @@ impl Room {
                     Err(failure) => tracing::debug!(why = failure.message(), "the peer is not back yet"),
                 }
             };
-            self.screen.note(&format!("the peer at {} is back; what was said meanwhile is not shown", self.via)).await;
+            self.screen.note(&format!("the peer at {} is back; messages sent meanwhile are not shown", self.via)).await;
         }
     }
 
@@ -158,7 +158,7 @@ impl Room {
             to_peer(self.via.as_str(), &self.via, CALL_TIMEOUT, self.channels.control(&self.via, None).broadcast(request))
                 .await?;
         Ok((answer.known == 0)
-            .then(|| "nobody heard that: the peer knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
+            .then(|| "no peer received that: this one knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
     }
 
     async fn to_one(&self, name: &str, text: &str) -> Outcome<Option<String>> {
@@ -172,7 +172,7 @@ impl Room {
         };
         let answer =
             to_peer(self.via.as_str(), &self.via, CALL_TIMEOUT, self.channels.peer(&self.via, None).whisper(request)).await?;
-        Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but nobody chats there now")))
+        Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but has no chat open")))
     }
 
     async fn peers(&self) -> Outcome<ListPeersResponse> {
@@ -191,7 +191,7 @@ fn listed(peers: &ListPeersResponse) -> String {
     let mut lines: Vec<_> =
         all.iter().take(PEERS_SHOWN).map(|(contact, how)| format!("{} at {}, {how}", contact.name, contact.endpoint)).collect();
     match all.len() {
-        0 => return "nobody else is there; p2pctl join HOST:PORT links the peer to others".to_owned(),
+        0 => return "there are no other peers; p2pctl join HOST:PORT links the peer to others".to_owned(),
         more if more > PEERS_SHOWN => lines.push(format!("and {} more", more - PEERS_SHOWN)),
         _ => {}
     }

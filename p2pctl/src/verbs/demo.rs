@@ -17,7 +17,7 @@ use peerd::{
         search::{Found, ask, query_for},
         source::Source,
     },
-    transfer::{FetchOptions, Fetched, NobodyElse, Progress, STALL_TIMEOUT, fetch},
+    transfer::{FetchOptions, Fetched, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
 };
 use serde_json::json;
 use std::{
@@ -111,7 +111,7 @@ async fn get(channels: &ChannelPool, found: Found, folder: &Path) -> Outcome<Fet
     let wanted = DocumentSelector::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
     // Boxed: the future holds the hash state of a piece, which is large.
-    Ok(Box::pin(fetch(channels, &wanted, found.holders, &NobodyElse, &options, &progress)).await?)
+    Ok(Box::pin(fetch(channels, &wanted, found.holders, &NoMoreHolders, &options, &progress)).await?)
 }
 
 /// Compares the fetched file with the embedded RFC.

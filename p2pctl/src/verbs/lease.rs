@@ -86,7 +86,7 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
             return Err(Failure::refused(format!(
                 "{name} has no lease to end: the registry does not know its cookie (any more)"
             ))
-            .hint("the saved cookie was of no use and is deleted"));
+            .hint("the saved cookie was invalid and is deleted"));
         }
         left => left?,
     };

@@ -9,7 +9,7 @@ use crate::{
     via,
 };
 use alphanumeric_sort::compare_str;
-use p2pdi::phrases::{counted, heard};
+use p2pdi::phrases::{acknowledgements, counted};
 use p2pdi::{
     endpoint::Endpoint,
     hex, json,
@@ -27,12 +27,12 @@ use tonic::{Response, Status};
 
 pub(super) async fn broadcast(channels: &ChannelPool, args: Broadcast, printer: Printer) -> Outcome {
     let answer = send(channels, &args.via.via, args.kind, args.message, args.wait).await?;
-    printer.message(&answer, || heard(&answer, !args.wait.is_zero()))?;
+    printer.message(&answer, || acknowledgements(&answer, !args.wait.is_zero()))?;
     Ok(())
 }
 
 pub(super) async fn peer_count(channels: &ChannelPool, args: PeerCount, printer: Printer) -> Outcome {
-    // Every peer acknowledges a PING and shows it to nobody.
+    // Every peer acknowledges a PING and does not show it.
     let answer = send(channels, &args.via.via, KIND_PING.to_owned(), String::new(), args.wait).await?;
     printer.message(&answer, || answer.acknowledged.to_string())?;
     Ok(())
@@ -71,7 +71,7 @@ pub(super) async fn join(channels: &ChannelPool, args: Join, printer: Printer) -
     if let Some(name) = args.peer.name()
         && !peer.name.parse::<PeerName>().is_ok_and(|found| found == *name)
     {
-        printer.note(&format!("the peer at {} goes by another name than {name}: {}", peer.endpoint, peer.name));
+        printer.note(&format!("the peer at {} has another name than {name}: {}", peer.endpoint, peer.name));
     }
     let already = if answer.already_linked { " already" } else { "" };
     printer.message(&answer, || format!("{} is{already} linked to {} at {}", args.via.via, peer.name, peer.endpoint))?;

@@ -57,7 +57,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
     }
     printer.message(&answer, || {
         let unclaimed = match answer.reply_kind.as_str() {
-            KIND_UNCLAIMED => format!("; nobody there listens for {}", args.kind),
+            KIND_UNCLAIMED => format!("; it has no subscriber for {}", args.kind),
             _ => String::new(),
         };
         let hops = if answer.hops == 1 { "hop" } else { "hops" };

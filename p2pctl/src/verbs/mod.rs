@@ -86,9 +86,7 @@ async fn cancellable(verb: impl Future<Output = Outcome>, stop: tokio_util::sync
 
 /// Adds to an interrupted fetch that it can be resumed.
 fn resumable(outcome: Outcome) -> Outcome {
-    outcome.map_err(|failure| {
-        failure.hint_if_interrupted("what was fetched and verified is kept; the same command goes on from there")
-    })
+    outcome.map_err(|failure| failure.hint_if_interrupted("verified bytes are kept; run the same command again to resume"))
 }
 
 fn name(verb: &Verb) -> &'static str {

@@ -68,7 +68,7 @@ fn text(status: &StatusResponse) -> String {
     ];
     if mesh.misbehaviour + mesh.throttled > 0 {
         let (wrong, late) = (counted(mesh.misbehaviour, "wrong frame"), counted(mesh.throttled, "frame"));
-        lines.push(format!("faults     {wrong} of others (the log names whose), {late} dropped since too many came"));
+        lines.push(format!("faults     {wrong} from other peers (see the peer's log), {late} dropped by rate limits"));
     }
     for namesake in &mesh.namesakes {
         lines.push(format!("conflict   another peer has this name: {}", namesake.endpoint));

@@ -44,7 +44,7 @@ pub fn reachable_endpoint<'a>(
     let ip = others.into_iter().find_map(local_address_towards).ok_or_else(|| {
         InvalidField::new(
             "advertise",
-            format!("{bound} is a wildcard address, which nobody can dial; give the one others reach with --advertise HOST:PORT"),
+            format!("{bound} is a wildcard address, which cannot be dialled; give the one that others reach with --advertise HOST:PORT"),
         )
     })?;
     Ok(SocketAddr::new(ip, bound.port()).into())

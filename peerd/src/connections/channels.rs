@@ -43,7 +43,7 @@ impl ChannelPool {
         Self { from, connections: Arc::default() }
     }
 
-    /// An empty pool that dials as this one does and keeps connections of its own. For work that opens many connections at once and
+    /// An empty pool that dials as this one does and keeps separate connections. For work that opens many connections at once and
     /// closes them all at its end.
     #[must_use]
     pub fn separate(&self) -> Self {

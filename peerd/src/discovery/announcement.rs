@@ -93,7 +93,7 @@ pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Resul
         .map(PeerId::from_bytes)
         .ok_or_else(|| InvalidField::new("id", format!("{} is not 32 hexadecimal digits", Quoted(id))))?;
     let name = text("name")?.parse()?;
-    // A peer that does not say how busy it is sorts last.
+    // A peer without a load sorts last.
     let number = |key| text(key).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX);
     let load = Load { uploads: number("load"), links: number("links") };
     let mut addresses: Vec<_> =

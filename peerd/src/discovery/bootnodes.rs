@@ -202,7 +202,7 @@ mod tests {
         }
         // In a container network a single word is a host name.
         assert_eq!("peer-a:7801".parse::<Bootnode>().unwrap().endpoints[1].as_str(), "peer-a:7801");
-        for (text, said) in [
+        for (text, expected) in [
             ("", "write NAME:PORT, NAME@HOST:PORT or HOST:PORT"),
             ("A", "\"A\": write NAME:PORT, NAME@HOST:PORT or HOST:PORT"),
             ("A:", "\"A:\" has no valid port"),
@@ -216,7 +216,7 @@ mod tests {
         ] {
             let error = text.parse::<Bootnode>().unwrap_err();
             assert_eq!(error.field, "bootnodes", "{text}");
-            assert!(error.to_string().contains(said), "{text}: {error}");
+            assert!(error.to_string().contains(expected), "{text}: {error}");
         }
     }
 

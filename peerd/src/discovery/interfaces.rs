@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// How long a list of interfaces is used before it is read again.
 const INTERFACES_FRESH: Duration = Duration::from_secs(5);
 
-/// This machine's network interfaces; none if the system does not tell.
+/// This machine's network interfaces; empty if the system does not report them.
 pub(super) fn interfaces() -> Vec<Interface> {
     if_addrs::get_if_addrs().unwrap_or_default()
 }

@@ -45,7 +45,7 @@ pub(crate) struct AnnouncedPeer {
     pub(crate) load: Load,
 }
 
-/// How busy a peer says it is. Ordered by uploads, then links.
+/// The load that a peer announces. Ordered by uploads, then links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Load {
     /// Documents it is sending.

@@ -23,7 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long further answers are awaited after the first one that has a document: more holders are better, but the fetch can begin
 /// with one.
 const AFTER_FIRST_ANSWER: Duration = Duration::from_millis(30);
-/// Most holders kept for one document: enough to choose from, and [`ASKED_AT_ONCE`] honest peers fit whatever one liar invents.
+/// Most holders kept for one document: enough to choose from, and [`ASKED_AT_ONCE`] honest peers fit whatever a malicious one invents.
 const HOLDERS_MAX: usize = 64;
 
 /// A document that at least one peer has.
@@ -31,9 +31,9 @@ const HOLDERS_MAX: usize = 64;
 pub struct Found {
     /// Its metadata.
     pub document: DocumentInfo,
-    /// Its holders. The first [`Self::confirmed`] of them said so themselves; the others are named by other peers.
+    /// Its holders. The first [`Self::confirmed`] of them answered themselves; the others are named by other peers.
     pub holders: Vec<Source>,
-    /// How many peers said that they hold it themselves. What a peer says of others does not count.
+    /// How many peers answered that they hold it themselves. Their reports of other holders do not count.
     pub confirmed: usize,
 }
 
@@ -129,7 +129,7 @@ fn merge(found: &mut BTreeMap<ContentHash, Found>, from: &Source, listed: Listed
             if entry.holders[..entry.confirmed].iter().any(|known| known.endpoint == endpoint) {
                 continue;
             }
-            // What the peer says of itself replaces what others said of it.
+            // The peer's own answer replaces the reports of others.
             entry.holders.retain(|known| known.endpoint != endpoint);
             entry.holders.insert(entry.confirmed, from.clone());
             entry.confirmed += 1;

@@ -24,7 +24,7 @@ enum Origin {
     Program,
     /// The peer's own page.
     OwnPage,
-    /// A browser that does not say for which site, or that a person or another program opened at this address.
+    /// A browser without headers that name a site, or one that a person or another program opened at this address.
     Browser,
     /// A page of another site.
     Foreign,
@@ -39,7 +39,7 @@ pub(super) fn may_see(services: &Services, request: &Parts) -> Result<(), Status
 pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status> {
     permit(services, request, |origin| match origin {
         Origin::Program => true,
-        // Links, images and redirects cause GETs, so a browser's GET never sends, whatever its headers say.
+        // Links, images and redirects cause GETs, so a browser's GET never sends, whatever its headers.
         Origin::OwnPage => request.method == Method::POST,
         Origin::Browser | Origin::Foreign => false,
     })
@@ -125,7 +125,7 @@ mod tests {
         for host in ["evil.example", "evil.example:8003", "localhost.evil.example", "127.0.0.1.evil.example", "", "?", "[::1"] {
             assert_eq!(of(&[("host", host)]), Origin::Foreign, "{host}");
         }
-        // A peer that everybody may control is reached by any name.
+        // A peer with --control any accepts every host name.
         assert_eq!(origin(&headers(&[("host", "peers.example")]), None, "10.0.0.1", ControlFrom::Any), Origin::Program);
     }
 

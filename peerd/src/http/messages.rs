@@ -81,5 +81,5 @@ async fn send_broadcast(State(state): State<HttpState>, request: Request) -> Res
         state.services.mesh.broadcast(&kind, body, wait).await
     };
     let sent = sent.await;
-    respond(sent, &parts.headers, |tally: &BroadcastResponse| phrases::heard(tally, with_acknowledgements) + "\n")
+    respond(sent, &parts.headers, |tally: &BroadcastResponse| phrases::acknowledgements(tally, with_acknowledgements) + "\n")
 }

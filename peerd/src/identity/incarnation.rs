@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-/// How far an incarnation may be ahead of the clock of whoever receives it. A guess: clocks are wrong by hours, or by a time zone,
+/// How far an incarnation may be ahead of the clock of its receiver. A guess: clocks are wrong by hours, or by a time zone,
 /// hardly ever by a year. A peer whose incarnation was forged this far ahead can still continue above it.
 pub const MAX_INCARNATION_AHEAD: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// How far apart the clocks of two peers may be if both are kept right. A guess: one wrong time zone; synchronised clocks differ by
@@ -32,8 +32,8 @@ pub fn highest_accepted(clock: u64) -> u64 {
 }
 
 /// The limit up to which a peer continues above a number forged in its own name. It is [`MAX_CLOCK_SKEW`] above
-/// [`highest_accepted`], because the clocks of those who accepted the number may be ahead of this one. Above it, nobody accepts
-/// the number, and nobody would accept the one after it.
+/// [`highest_accepted`], because the clocks of peers that accepted the number may be ahead of this one. Above it, no peer accepts
+/// the number, nor the one after it.
 pub fn continuation_limit(clock: u64) -> u64 {
     highest(clock, MAX_INCARNATION_AHEAD + MAX_CLOCK_SKEW)
 }
@@ -67,21 +67,21 @@ mod tests {
     }
 
     #[test]
-    fn a_last_incarnation_that_nobody_accepts_is_ignored() {
+    fn a_last_incarnation_that_no_peer_accepts_is_ignored() {
         assert_eq!(next(Some(u64::MAX), TODAY), TODAY);
         assert_eq!(next(Some(continuation_limit(TODAY)), TODAY), TODAY);
         assert_eq!(next(Some(continuation_limit(TODAY) - 1), TODAY), continuation_limit(TODAY));
     }
 
     #[test]
-    fn others_accept_what_a_peer_with_a_slow_clock_continues_with() {
+    fn others_accept_the_incarnation_of_a_peer_that_continues_with_a_slow_clock() {
         assert!(highest_accepted(TODAY) < continuation_limit(TODAY - 3_000));
         assert_eq!(highest_accepted(TODAY) - TODAY, 366 * 24 * 3_600_000);
         assert_eq!(highest_accepted(u64::MAX), MAX_INCARNATION);
     }
 
     #[test]
-    fn a_clock_that_is_not_set_judges_nobody() {
+    fn a_clock_that_is_not_set_limits_no_incarnation() {
         assert_eq!(highest_accepted(EARLIEST_PLAUSIBLE_CLOCK - 1), MAX_INCARNATION);
         assert!(highest_accepted(EARLIEST_PLAUSIBLE_CLOCK) < MAX_INCARNATION);
     }

@@ -33,7 +33,7 @@ pub struct Delivered {
 #[derive(Debug)]
 pub struct PendingReply {
     delivered: Delivered,
-    /// Receives the reply of a handler; `None` if there will be no more.
+    /// Receives the reply of a handler; `None` if there will be none.
     reply: Option<oneshot::Receiver<Reply>>,
 }
 

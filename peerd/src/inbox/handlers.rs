@@ -1,6 +1,6 @@
 //! Handlers: functions of a program that are called with each message of one kind, and may reply.
 //!
-//! Each handler has a task that reads the inbox at its own pace, like any other subscriber: a slow one delays nobody, and messages that the
+//! Each handler has a task that reads the inbox at its own pace, like any other subscriber: a slow one delays no other, and messages that the
 //! inbox drops before their turn are counted and logged. A handler gets one message at a time, in order of arrival.
 
 use super::{
@@ -151,7 +151,7 @@ impl Shared {
     }
 
     async fn handle(&self, kind: &MessageKind, handler: Handler, message: Message) -> Option<Reply> {
-        // In a task of its own, so that a panic ends only this call.
+        // In a separate task, so that a panic ends only this call.
         let mut handling = AbortOnDropHandle::new(tokio::spawn(async move { handler(message).await }));
         let late = async {
             self.stop.cancelled().await;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_that_a_slow_handler_misses_are_dropped_and_their_senders_are_told() {
+    async fn messages_that_a_slow_handler_misses_are_dropped_and_their_senders_get_no_reply() {
         let (inbox, handlers) = handlers();
         let (go, gone) = tokio::sync::watch::channel(false);
         let slow = move |_| {

@@ -230,7 +230,7 @@ impl Kept {
     }
 }
 
-/// A subscription reads the inbox at its own pace and delays nobody. Messages dropped before it read them are counted.
+/// A subscription reads the inbox at its own pace and delays no other. Messages dropped before it read them are counted.
 pub struct Subscription {
     kinds: Vec<MessageKind>,
     /// It belongs to a handler.
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_subscription_loses_the_oldest_messages_and_delays_nobody() {
+    async fn a_slow_subscription_loses_the_oldest_messages_and_delays_no_other() {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
         let (mut slow, mut quick) = (inbox.subscribe(vec![]).unwrap(), inbox.subscribe(vec![]).unwrap());
         for n in 0..MESSAGES_MAX + 7 {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use p2pdi::log_limit::{Line, LogLimit};
 use std::time::Duration;
 
-/// How long the sender of a whisper waits for the handler's reply. After that it is told only that the message arrived.
+/// How long the sender of a whisper waits for the handler's reply. After that its result only confirms that the message arrived.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reply of a handler to one whisper.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a peer is banned after its link was closed for what it sent, doubled each time. A guess: one line in the log now and then,
+/// How long a peer is banned after its link was closed for what it sent, doubled each time. A guess: few lines in the log,
 /// and a peer that was repaired is back within a minute.
 const BAN: Policy = Policy { first: Duration::from_secs(30), longest: Duration::from_secs(600) };
 /// Peers remembered, some 100 bytes each; one more pushes out the oldest.
@@ -31,7 +31,7 @@ struct Ban {
 }
 
 impl Abuse {
-    /// Counts what no peer should do.
+    /// Counts a violation of the protocol.
     pub(super) fn record(&mut self) {
         self.misbehaviour += 1;
     }

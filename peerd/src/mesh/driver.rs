@@ -1,6 +1,6 @@
 //! The lock around the state of the mesh, and the task that calls the state when time has passed.
 //!
-//! Whoever has an event (a link's reader, a caller) takes the lock and handles it at once. Passing it to another task would add that
+//! The task that has an event (a link's reader, a caller) takes the lock and handles it immediately. Passing it to another task would add that
 //! task's wait at each hop, which is much of the latency of a whisper. Nothing is awaited while the lock is held.
 
 use super::{incarnation::IncarnationStore, input::Input, link::LinkEvent, spawner::InputSink, state::State};
@@ -63,7 +63,7 @@ impl InputSink for Core {
     }
 }
 
-/// Wakes the driver when whoever holds the lock panics.
+/// Wakes the driver when the holder of the lock panics.
 struct WakeOnPanic<'a>(&'a Notify);
 
 impl Drop for WakeOnPanic<'_> {
@@ -115,7 +115,7 @@ impl MeshDriver {
 
 impl Drop for MeshDriver {
     fn drop(&mut self) {
-        // A state that a panic left inconsistent can still be emptied. From here on every call is told that the peer has left.
+        // A state that a panic left inconsistent can still be emptied. From here on every call fails because the peer has left.
         drop(self.core.state.lock().unwrap_or_else(PoisonError::into_inner).end());
         self.core.state.clear_poison();
     }

@@ -1,4 +1,4 @@
-//! Stores this peer's incarnation when it goes up: others were told a higher one.
+//! Stores this peer's incarnation when it is raised above a forged one.
 
 use crate::identity::StateFolder;
 use std::{sync::Arc, time::Duration};

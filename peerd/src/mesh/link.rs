@@ -104,7 +104,7 @@ impl Stream for SendQueue {
     }
 }
 
-/// Frames from the other side, whether it was dialled or called.
+/// Frames from the other side, whichever side dialled.
 pub(super) type Incoming = Box<Streaming<LinkMessage>>;
 
 /// The misbehaviour that ended a link, if that was an invalid frame: gRPC cannot find the next frame after it.

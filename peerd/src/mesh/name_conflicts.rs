@@ -1,6 +1,6 @@
 //! Other peers that have this peer's name.
 //!
-//! They show up in hellos, in views, as senders of broadcasts and acknowledgements, and in replies to a seek. What other peers say does not
+//! They show up in hellos, in views, as senders of broadcasts and acknowledgements, and in replies to a seek. Reports of other peers do not
 //! count: a lie about a peer that does not exist would leave the name without an owner. So a peer that is mentioned is probed at its
 //! address, and is a conflict for as long as it says hello.
 //!
@@ -37,7 +37,7 @@ struct NameConflict {
 #[derive(Debug, Default)]
 pub(super) struct NameConflicts {
     known: BTreeMap<PeerId, NameConflict>,
-    /// Until when each is ignored.
+    /// When each is no longer ignored.
     ignored: BTreeMap<PeerId, Time>,
     /// When each was logged.
     logged: BTreeMap<PeerId, Time>,
@@ -46,7 +46,7 @@ pub(super) struct NameConflicts {
 
 impl NameConflicts {
     /// Another peer mentions that `contact` has this peer's name.
-    pub(super) fn heard_of(&mut self, contact: &Contact, now: Time) {
+    pub(super) fn mentioned(&mut self, contact: &Contact, now: Time) {
         let ignored = self.ignored.get(&contact.id()).is_some_and(|until| now < *until);
         if ignored || self.known.contains_key(&contact.id()) || self.known.len() >= CONFLICTS_MAX {
             return;
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_mentioned_peer_is_a_conflict_from_its_first_hello_until_it_stops_answering() {
         let mut name_conflicts = NameConflicts::default();
-        name_conflicts.heard_of(&contact(7), START);
+        name_conflicts.mentioned(&contact(7), START);
         assert!(confirmed(&name_conflicts).is_empty());
         assert_eq!(name_conflicts.due(START), [contact(7)]);
         assert!(name_conflicts.due(START).is_empty());
@@ -159,7 +159,7 @@ mod tests {
         let mut dials = 0;
         for second in 0..120 {
             let now = START + Duration::from_secs(second);
-            name_conflicts.heard_of(&contact(7), now);
+            name_conflicts.mentioned(&contact(7), now);
             for due in name_conflicts.due(now) {
                 dials += 1;
                 name_conflicts.failed(due.id(), now);
@@ -173,7 +173,7 @@ mod tests {
         let mut name_conflicts = NameConflicts::default();
         let mut logged = 0;
         for number in (1..1_000).rev() {
-            name_conflicts.heard_of(&contact(number + 5_000), START);
+            name_conflicts.mentioned(&contact(number + 5_000), START);
             logged += usize::from(name_conflicts.confirmed(&contact(number), START));
         }
         assert_eq!(confirmed(&name_conflicts), (1..=CONFLICTS_MAX as u128).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Publishes the view of the mesh: when it changed, and now and then for its counts.
+//! Publishes the view of the mesh: when it changed, and periodically for its counts.
 
 use super::view::View;
 use crate::overlay::Time;
@@ -23,7 +23,7 @@ impl Publisher {
         Self { view, changed: true, published_at: None, known: None }
     }
 
-    /// The view is to be published anew.
+    /// A new view must be published.
     pub(super) fn mark_changed(&mut self) {
         self.changed = true;
     }
@@ -38,7 +38,7 @@ impl Publisher {
         self.changed |= self.published_at.is_none_or(|at| at + COUNTS_INTERVAL <= now);
     }
 
-    /// Whether the view is to be published anew.
+    /// Whether a new view must be published.
     pub(super) fn has_changed(&self) -> bool {
         self.changed
     }

@@ -1,5 +1,5 @@
-//! The tasks that the state of the mesh starts. Each has a name, and reports through [`InputSink`], so that the state does not know who
-//! drives it.
+//! The tasks that the state of the mesh starts. Each has a name, and reports through [`InputSink`], so that the state does not depend on
+//! its driver.
 
 use super::{
     input::Input,
@@ -23,7 +23,7 @@ pub(super) trait InputSink: Send + Sync {
 /// Starts tasks, and logs those that panic.
 pub(super) struct Spawner {
     sink: Weak<dyn InputSink>,
-    /// That of the peer: calls to the state may come from another runtime.
+    /// The peer's runtime: calls to the state may come from another one.
     runtime: Handle,
     /// Tasks that read links: waited for at the end.
     readers: JoinSet<()>,

@@ -49,7 +49,7 @@ pub struct Config {
     pub plumtree: plumtree::Config,
 }
 
-/// A payload of so many bytes, more than [`plumtree::MAX_PAYLOAD`].
+/// The size of a payload in bytes, more than [`plumtree::MAX_PAYLOAD`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a broadcast may have {limit} bytes, this one has {0}", limit = plumtree::MAX_PAYLOAD)]
 pub struct PayloadTooLong(pub usize);

@@ -22,7 +22,7 @@ pub const MAX_FRAME: usize = MAX_PAYLOAD + (1 << 10);
 /// Why bytes are not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// So many bytes, more than [`MAX_FRAME`].
+    /// The size in bytes, more than [`MAX_FRAME`].
     #[error("a frame of {0} bytes is past the limit of {MAX_FRAME}")]
     TooLong(usize),
     /// Not a protobuf message of the contract.

@@ -36,7 +36,7 @@ pub enum PeerError {
     Stopped,
     /// None of several peers could be joined.
     #[error("no peer could be joined: {}; check that they run, and their addresses", .0.join("; "))]
-    NobodyAnswers(
+    NoneAnswered(
         /// Each peer, with the reason.
         Vec<String>,
     ),
@@ -74,11 +74,11 @@ impl PeerError {
         }
     }
 
-    pub(super) fn nobody(failures: Vec<(String, Self)>) -> Self {
+    pub(super) fn none_answered(failures: Vec<(String, Self)>) -> Self {
         if failures.is_empty() {
-            return Self::NobodyAnswers(vec!["the list is empty".to_owned()]);
+            return Self::NoneAnswered(vec!["the list is empty".to_owned()]);
         }
-        Self::NobodyAnswers(failures.into_iter().map(|(peer, error)| format!("{peer}: {}", error.cause())).collect())
+        Self::NoneAnswered(failures.into_iter().map(|(peer, error)| format!("{peer}: {}", error.cause())).collect())
     }
 
     /// The reason without the advice, which the whole error gives once.

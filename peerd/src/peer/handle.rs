@@ -126,7 +126,7 @@ impl PeerHandle {
                 Err((peer, error)) => failed.push((peer.to_string(), error)),
             }
         }
-        if joined.is_empty() && !full { Err(PeerError::nobody(failed)) } else { Ok(joined) }
+        if joined.is_empty() && !full { Err(PeerError::none_answered(failed)) } else { Ok(joined) }
     }
 
     async fn join_one(&self, peer: &Bootnode) -> Result<PeerInfo, PeerError> {

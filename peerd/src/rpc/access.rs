@@ -20,7 +20,7 @@ impl Services {
             ControlFrom::Any => Ok(()),
             ControlFrom::Loopback if caller.is_some_and(Caller::is_local_machine) => Ok(()),
             ControlFrom::Loopback => Err(Reason::LoopbackOnly.status(
-                "this peer is controlled from its own machine only; call from there, or start it with --control any. Everybody may call Ping",
+                "this peer is controlled from its own machine only; call from there, or start it with --control any. Ping is open to all",
             )),
         }
     }

@@ -53,7 +53,7 @@ impl PeerRpc {
                 let hash = ContentHash::from_field(&hash)?;
                 (index.by_hash(&hash).first().cloned(), format!("b3:{hash}"))
             }
-            None => return Err(InvalidField::new("document", "say which document: a number, a name or a blake3 hash").into()),
+            None => return Err(InvalidField::new("document", "name a document: by number, name or blake3 hash").into()),
         };
         found.ok_or_else(|| {
             Reason::DocumentUnknown.status(format!("{} does not have {what}; ask RFCQuery who does", self.0.me.name()))

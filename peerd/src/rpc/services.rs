@@ -37,7 +37,7 @@ pub(crate) struct Services {
     pub(crate) topology: Topology,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
-    /// Ends streams that would otherwise stay open for ever.
+    /// Ends streams that would otherwise stay open.
     pub(crate) stop: CancellationToken,
     /// See [`p2pdi::server::Limits::unread`].
     pub(crate) unread: Duration,

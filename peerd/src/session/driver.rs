@@ -279,7 +279,7 @@ impl SessionDriver {
             listing.peers.extend(page.peers);
             if listing.gone.len() + listing.peers.len() > LISTED_MAX {
                 return Err(Status::out_of_range(format!(
-                    "the registry lists more than {LISTED_MAX} changes, but says it has at most {KNOWN_ALL_MAX} peers"
+                    "the registry lists more than {LISTED_MAX} changes, but counts at most {KNOWN_ALL_MAX} peers"
                 )));
             }
             token = page.next_page_token;

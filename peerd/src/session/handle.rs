@@ -1,4 +1,4 @@
-//! The session as the other parts of the peer see it: its status, the known peers, and lookups at the registry.
+//! The session's interface to the other parts of the peer: its status, the known peers, and lookups at the registry.
 
 use super::{
     client::Client,

@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Most entries accepted in one listing, and most peers kept: protects against a registry that lists more peers than it says it has.
+/// Most entries accepted in one listing, and most peers kept: protects against a registry that lists more peers than its count.
 pub(super) const LISTED_MAX: usize = 2_000;
 
 /// The known peers. Cheap to clone.

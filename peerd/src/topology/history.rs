@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-/// Events kept; one more pushes out the oldest. A guess: more than anybody scrolls back through.
+/// Events kept; one more pushes out the oldest. A guess: more than a person scrolls back through.
 const EVENTS_MAX: usize = 100;
 
 /// What happened to a peer.
@@ -61,7 +61,7 @@ pub(super) struct History {
     linked: BTreeMap<PeerId, PeerName>,
     /// The peers that the registry lists; `None` before its first listing.
     listed: Option<BTreeMap<PeerId, PeerName>>,
-    /// Peers in the last snapshot, and whether each answered; `None` for one that never did. No snapshot while nobody watches: it would be
+    /// Peers in the last snapshot, and whether each answered; `None` for one that never did. No snapshot while there is no watcher: it would be
     /// outdated.
     snapshot: Option<BTreeMap<PeerId, (PeerName, Option<bool>)>>,
     events: VecDeque<Event>,
@@ -117,7 +117,7 @@ impl History {
         self.snapshot = Some(now);
     }
 
-    /// Nobody watches any more; the next snapshot is compared with nothing.
+    /// The last watcher is gone; the next snapshot is compared with nothing.
     pub(super) fn stop_watching(&mut self) {
         self.snapshot = None;
     }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_the_registrys_listing_make_events_while_nobody_watches() {
+    fn links_and_the_registrys_listing_make_events_without_a_watcher() {
         let (mut history, at) = (History::default(), SystemTime::UNIX_EPOCH);
         let list = |ids: &[u128]| ids.iter().map(|id| (PeerId::from_u128(*id), contact(*id).name().clone())).collect();
         history.links([contact(2)].iter(), at);

@@ -51,7 +51,7 @@ pub struct TopologyState {
     pub snapshot: Snapshot,
     /// Recent changes, the oldest first.
     pub events: Vec<Event>,
-    /// When the peers in the snapshot were asked; `None` before the first round since somebody watches.
+    /// When the peers in the snapshot were asked; `None` before the first round since there is a watcher.
     pub asked_at: Option<SystemTime>,
 }
 
@@ -90,13 +90,13 @@ impl Topology {
 /// A round of calls in progress: it returns a snapshot.
 type Round = Pin<Box<dyn Future<Output = Snapshot> + Send>>;
 
-/// Asks the network while somebody watches, and records changes of this peer's own links all the time.
+/// Asks the network while there is a watcher, and records changes of this peer's own links all the time.
 pub struct TopologyDriver {
     topology: Topology,
     mesh: Mesh,
     session: Session,
     history: History,
-    /// Connections are closed when nobody watches any more.
+    /// Connections are closed when the last watcher is gone.
     channels: ChannelPool,
     /// Peers that answered in the last round: asked again, even if no other peer names them.
     answered: Vec<Contact>,
@@ -155,7 +155,7 @@ impl TopologyDriver {
         }
     }
 
-    /// The snapshot of this peer alone, without its load: that is known to whoever presents the snapshot.
+    /// The snapshot of this peer alone, without its load: the code that presents the snapshot adds it.
     fn own(&self) -> Snapshot {
         let view = self.mesh.view();
         let mut snapshot = Snapshot::with_capacity(PEERS_MAX);

@@ -26,7 +26,7 @@ pub struct Snapshot {
 /// A peer in a snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotPeer {
-    /// Its contact: as it says itself, otherwise as others say.
+    /// Its contact: from its own answer, otherwise from those of others.
     pub contact: Contact,
     /// Whether it answers.
     pub reachability: Reachability,
@@ -93,7 +93,7 @@ impl Snapshot {
         true
     }
 
-    /// Adds what a peer says about itself. Returns the new peers it named. Invalid contacts are left out, and a second answer in the name
+    /// Adds a peer's answer about itself. Returns the new peers it named. Invalid contacts are left out, and a second answer in the name
     /// of one peer is ignored.
     pub fn add_answer(&mut self, answer: ListPeersResponse) -> Vec<Contact> {
         let ListPeersResponse { peer, neighbours, load, documents, .. } = answer;

@@ -80,7 +80,7 @@ impl SourceError {
         }
     }
 
-    /// Whether nothing that the source said can be trusted.
+    /// Whether the source must be treated as malicious: nothing that it sent is trusted.
     pub fn is_lie(&self) -> bool {
         matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))
     }
@@ -201,7 +201,7 @@ impl Incoming {
             self.window = (Instant::now(), 0);
         }
         if data.len() as u64 > range.end - at {
-            return Err(SourceError::Protocol("more bytes than its header says".into()));
+            return Err(SourceError::Protocol("more bytes than its header announces".into()));
         }
         Ok(Some((offset, data)))
     }

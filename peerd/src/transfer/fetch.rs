@@ -59,9 +59,9 @@ pub trait FindHolders: Sync {
 
 /// Finds no further holders: for a fetch whose holders are all given.
 #[derive(Debug, Clone, Copy)]
-pub struct NobodyElse;
+pub struct NoMoreHolders;
 
-impl FindHolders for NobodyElse {
+impl FindHolders for NoMoreHolders {
     async fn holders(&self, _: ContentHash) -> Vec<Source> {
         Vec::new()
     }
@@ -106,7 +106,7 @@ pub enum FetchError {
 
 fn list(sources: &[SourceReport]) -> String {
     if sources.is_empty() {
-        return "nobody to ask".to_owned();
+        return "there are no holders to ask".to_owned();
     }
     let each = |report: &SourceReport| format!("{}: {}", report.source, report.dropped.as_deref().unwrap_or("not asked"));
     sources.iter().map(each).collect::<Vec<_>>().join("; ")
@@ -211,7 +211,7 @@ impl Run<'_> {
         };
         let State::Receiving { document, store, resumed } = state else { return Ok((state, Ok(()))) };
         let whole = 0..store.size();
-        // The stream that brought the header continues with the whole document: useful only if all pieces are missing.
+        // The stream of this header continues with the whole document: useful only if all pieces are missing.
         let mut ready = opened.filter(|_| store.next_missing().as_ref() == Some(&whole));
         while let Some(range) = store.next_missing() {
             let incoming = match ready.take() {
@@ -293,7 +293,7 @@ impl Run<'_> {
         Ok(state)
     }
 
-    /// Forgets the document that a lying source named for a number or a name, unless another source sent a piece of it: the next
+    /// Forgets the document that a malicious source named for a number or a name, unless another source sent a piece of it: the next
     /// valid header decides again.
     async fn forget(&self, state: State) -> Result<State, FetchError> {
         match state {
@@ -357,7 +357,7 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
     let length = length.unwrap_or(document.size().saturating_sub(offset));
     if header.piece_size != document.pieces.piece_size() || header.offset != offset || header.served_length != length {
         return Err(SourceError::Protocol(format!(
-            "its header says {} bytes at {} in pieces of {}; asked for were {length} bytes at {offset} in pieces of {}",
+            "its header says {} bytes at {} in pieces of {}; requested were {length} bytes at {offset} in pieces of {}",
             header.served_length,
             header.offset,
             header.piece_size,
@@ -380,7 +380,7 @@ async fn when_unlocked<T: Send + 'static>(
     }
 }
 
-/// Runs blocking work in a thread of its own; a panic there continues here.
+/// Runs blocking work in another thread; a panic there continues here.
 async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T, WriteError> + Send + 'static) -> Result<T, WriteError> {
     match spawn_blocking(work).await {
         Ok(done) => done,

@@ -46,7 +46,7 @@ pub struct FetchRequest {
     pub options: FetchOptions,
 }
 
-/// A decision of a job, for whoever shows it.
+/// A decision of a job, for display.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FetchEvent {
@@ -172,7 +172,7 @@ impl<F: FindPeers> FetchJob<F> {
     }
 
     fn report(&self, event: FetchEvent) {
-        // Events are for display only: one that nobody reads, or not in time, is dropped.
+        // Events are for display only: those that are not read in time are dropped.
         let _ = self.events.try_send(event);
     }
 }
@@ -193,7 +193,7 @@ impl<F: FindPeers> FindHolders for FetchJob<F> {
 }
 
 impl FetchWatch {
-    /// The byte counts, which go on changing.
+    /// The byte counts, updated during the fetch.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }

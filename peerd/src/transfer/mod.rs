@@ -13,6 +13,6 @@ pub mod rate_limit;
 pub mod serve;
 pub mod source_selection;
 
-pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NobodyElse, STALL_TIMEOUT, fetch};
+pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch};
 pub use progress::Progress;
 pub use source_selection::SourceReport;

@@ -1,7 +1,7 @@
 //! The verified pieces of one document under way, in a partial file that any number of streams fill.
 //!
 //! The partial file is hidden, beside the target, and named after the document's hash, so that a later fetch of the same content,
-//! and of no other, continues with it. Nothing but its bytes says which pieces it holds: opening it hashes every piece, and what
+//! and of no other, continues with it. Which pieces it holds follows from its bytes alone: opening it hashes every piece, and what
 //! does not match counts as missing. So a crash at any moment, or a change by another program, costs at most the pieces it
 //! touched.
 //!
@@ -54,7 +54,7 @@ pub enum ReadError {
 /// The partial file of a document, its lock, and which pieces are verified. Shared by all streams that fill it.
 #[derive(Debug)]
 pub struct PieceStore {
-    /// Locked for as long as the store lives.
+    /// Locked while the store exists.
     file: File,
     path: PathBuf,
     target: PathBuf,

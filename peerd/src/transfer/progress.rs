@@ -1,4 +1,4 @@
-//! How much of a document is fetched, shared by the fetch and whoever shows it.
+//! How much of a document is fetched, shared by the fetch and its display.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

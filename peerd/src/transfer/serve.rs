@@ -168,7 +168,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Counts a stream as active as long as it lives, however it ends.
+/// Counts a stream as active until it is dropped, however it ends.
 struct Active {
     uploads: Arc<Uploads>,
     _place: Permit,

@@ -18,10 +18,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(3);
 const RETRY: Policy = Policy { first: RETRY_FIRST, longest: RETRY_MAX };
 
-/// What became of a source.
+/// The result of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceReport {
-    /// Who.
+    /// The source.
     pub source: Source,
     /// Verified bytes it sent.
     pub bytes: u64,
@@ -83,8 +83,8 @@ impl SourceSelection {
         new
     }
 
-    /// Takes more holders. Those it knows are left aside, but one that was given up for passing faults gets another chance.
-    /// Returns whether there is anybody to ask that there was not before.
+    /// Takes more holders. Known ones are ignored, but one that was dropped for transient faults gets another chance.
+    /// Returns whether there is a holder to ask that there was not before.
     pub fn add(&mut self, sources: Vec<Source>) -> bool {
         let mut more = false;
         for source in sources {
@@ -142,7 +142,7 @@ impl SourceSelection {
         self.current = (index + 1) % self.all.len();
     }
 
-    /// What became of each.
+    /// The result of each.
     pub fn reports(&self) -> Vec<SourceReport> {
         self.all.iter().map(|candidate| candidate.report.clone()).collect()
     }
@@ -160,7 +160,7 @@ mod tests {
         )
     }
 
-    /// Fails one source with each try until it is given up; returns how long that took, and how often it was tried.
+    /// Fails one source with each try until it is dropped; returns how long that took, and how often it was tried.
     fn given_up_after(sources: &mut SourceSelection, fault: Fault) -> (Duration, u32) {
         let begun = Instant::now();
         let (mut now, mut tries) = (begun, 0);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_source_is_waited_for_longer_than_one_that_is_not_there() {
+    fn a_busy_source_is_retried_longer_than_an_unreachable_one() {
         let (absent, tries) = given_up_after(&mut sources(1), Fault::Passing);
         assert!(absent >= PATIENCE && absent <= PATIENCE + RETRY_MAX && tries >= FAILURES_MIN, "{absent:?}, {tries} tries");
         let (busy, tries) = given_up_after(&mut sources(1), Fault::Busy);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_search_revives_a_source_that_was_given_up_and_no_liar() {
+    fn a_later_search_revives_a_dropped_source_but_not_a_malicious_one() {
         let mut sources = sources(2);
         let known = vec![sources.get(0).clone(), sources.get(1).clone()];
         sources.failed(1, Fault::Final, "wrong bytes".into(), Instant::now());

@@ -54,7 +54,7 @@ async fn fifty_peers_receive_each_broadcast_once_also_after_fifteen_die() {
     until("all peers acknowledge one broadcast", async || broadcast(&peers[7], "PING").await.acknowledged == PEERS as u64 - 1)
         .await;
 
-    // Every third peer dies without a goodbye, the first bootnode among them.
+    // Every third peer is killed without a goodbye, the first bootnode among them.
     let mut index = 0;
     peers.retain(|_| {
         index += 1;

@@ -44,7 +44,7 @@ async fn a_link_that_stalls_without_closing_is_detected_within_seconds_and_repla
     stall.send_replace(false);
     a.say_to_all("and once more").await;
     let both = ["around it", "and once more"];
-    until("nobody receives anything twice", async || b.messages() == both && hub.messages() == both).await;
+    until("no peer receives a message twice", async || b.messages() == both && hub.messages() == both).await;
 }
 
 /// The median and the maximum latency of `count` whispers from `from` to `to`.
@@ -64,7 +64,7 @@ async fn latencies(from: &TestPeer, to: &str, count: usize) -> (Duration, Durati
 async fn a_peer_that_floods_is_throttled_and_others_are_served_meanwhile() {
     let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
     let victim = Setup::named("victim").start().await;
-    // Nobody can dial these, so every whisper between them goes through the victim's links.
+    // These cannot be dialled, so every whisper between them goes through the victim's links.
     let left = hidden("left").with_bootnodes([&victim]).start().await;
     let right = hidden("right").with_bootnodes([&victim]).start().await;
     until("they are linked", async || left.is_linked_to(&victim) && right.is_linked_to(&victim)).await;

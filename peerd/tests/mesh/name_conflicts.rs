@@ -40,8 +40,8 @@ async fn two_peers_with_one_name_detect_each_other_and_the_lower_id_gets_the_mes
     // When the first is gone, the other owns the name.
     drop(low);
     until("it is detected", async || high.mesh().namesakes.is_empty()).await;
-    middle.client().await.whisper(whisper("A", "to whoever is left")).await.unwrap();
-    assert!(high.messages().contains(&"to whoever is left".to_owned()));
+    middle.client().await.whisper(whisper("A", "to the remaining peer")).await.unwrap();
+    assert!(high.messages().contains(&"to the remaining peer".to_owned()));
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Forwarder {
                     if let Some(there) = there
                         && let Ok(mut other) = TcpStream::connect(there).await
                     {
-                        // Fails when one side dies, which the test intends.
+                        // Fails when one side is killed, which the test intends.
                         let _ended = copy_bidirectional(&mut stream, &mut other).await;
                     }
                 });

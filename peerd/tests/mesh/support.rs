@@ -28,7 +28,7 @@ use tonic::transport::Channel;
 /// Far longer than anything here takes, so that no test fails on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running peer. When dropped, it dies without a goodbye.
+/// A running peer. When dropped, it ends without a goodbye.
 pub(crate) struct TestPeer {
     pub(crate) handle: NodeHandle,
     pub(crate) address: SocketAddr,
@@ -207,7 +207,7 @@ pub(crate) fn whisper(to: &str, body: &str) -> WhisperRequest {
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !condition().await {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        assert!(begun.elapsed() < PATIENCE, "timed out after {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -75,7 +75,7 @@ async fn documents_are_found_by_number_name_and_hash() {
     for request in [by_number(48), by_name("RFC48.TXT"), hash(ContentHash::of(SMALL.1))] {
         assert_eq!(get(&mut client, request).await.unwrap().1, SMALL.1);
     }
-    for (request, said) in [
+    for (request, expected) in [
         (by_number(49), "RFC 49"),
         (by_number(u32::MAX), "RFC 4294967295"),
         (by_name("rfc48.txt.txt"), "rfc48.txt.txt"),
@@ -83,7 +83,7 @@ async fn documents_are_found_by_number_name_and_hash() {
         (hash(ContentHash::of(b"")), "b3:af1349"),
     ] {
         let status = refused(get(&mut client, request).await, Reason::DocumentUnknown);
-        assert!(status.message().contains("sharer") && status.message().contains(said), "{}", status.message());
+        assert!(status.message().contains("sharer") && status.message().contains(expected), "{}", status.message());
     }
 }
 

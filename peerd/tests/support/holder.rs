@@ -1,4 +1,4 @@
-//! A holder that answers GetRFC as a script says.
+//! A holder that answers GetRFC by a script.
 
 use super::{PATIENCE, document::Sample, source};
 use p2pdi::v1::{

@@ -25,19 +25,19 @@ async fn a_file_in_the_way_is_named_and_left_alone() {
     let target = Target::new();
     // In place of the folder itself, of a folder in it, and of the document.
     fs::write(&target.out, "mine").unwrap();
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("cannot ") && said.contains("out"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.starts_with("cannot ") && message.contains("out"), "{message}");
     fs::remove_file(&target.out).unwrap();
     fs::create_dir(&target.out).unwrap();
     fs::write(target.out.join("a"), "mine").unwrap();
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("cannot ") && said.contains("out/a"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.starts_with("cannot ") && message.contains("out/a"), "{message}");
     assert_eq!(target.files(), [("out/a".to_owned(), b"mine".to_vec())]);
     fs::remove_file(target.out.join("a")).unwrap();
     fs::create_dir(target.out.join("a")).unwrap();
     fs::write(target.out.join("a/rfc48.txt"), "mine").unwrap();
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.ends_with("rfc48.txt exists with other content"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.ends_with("rfc48.txt exists with other content"), "{message}");
     assert_eq!(target.files(), [("out/a/rfc48.txt".to_owned(), b"mine".to_vec())]);
 }
 
@@ -49,15 +49,15 @@ async fn links_below_the_folder_lead_nowhere() {
     let elsewhere = tempfile::tempdir().unwrap();
     fs::create_dir(&target.out).unwrap();
     std::os::unix::fs::symlink(elsewhere.path(), target.out.join("a")).unwrap();
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.contains("is a symbolic link"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.contains("is a symbolic link"), "{message}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     // A link in place of the document is something else that exists, wherever it leads.
     fs::remove_file(target.out.join("a")).unwrap();
     fs::create_dir(target.out.join("a")).unwrap();
     std::os::unix::fs::symlink(elsewhere.path().join("new"), target.out.join("a/rfc48.txt")).unwrap();
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.contains("exists"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.contains("exists"), "{message}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
@@ -68,8 +68,8 @@ async fn a_folder_that_may_not_be_written_is_named() {
     let target = Target::new();
     fs::create_dir(&target.out).unwrap();
     let Some(read_only) = Mount::over(&target.out, "size=1m,ro") else { return };
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("cannot write ") && said.contains("Read-only file system"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.starts_with("cannot write ") && message.contains("Read-only file system"), "{message}");
     assert_eq!(target.files(), []);
     drop(read_only);
     target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap();
@@ -83,9 +83,9 @@ async fn a_document_larger_than_the_disk_is_refused_before_it_begins() {
     let target = Target::new();
     fs::create_dir(&target.out).unwrap();
     let Some(_small) = Mount::over(&target.out, "size=2m") else { return };
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("not enough space for rfc48.txt: "), "{said}");
-    assert!(said.contains(&sample.size().to_string()) && said.contains("free"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.starts_with("not enough space for rfc48.txt: "), "{message}");
+    assert!(message.contains(&sample.size().to_string()) && message.contains("free"), "{message}");
     target.assert_nothing_visible();
 }
 
@@ -96,7 +96,7 @@ async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
     fs::create_dir(&target.out).unwrap();
     let Some(small) = Mount::over(&target.out, "size=8m") else { return };
     let (ballast, progress) = (target.out.join("ballast"), Arc::clone(&target.progress));
-    // The room is there when the fetch begins, and taken by somebody else after four pieces.
+    // There is space when the fetch begins; another program takes it after four pieces.
     let filler = ballast.clone();
     let slow = sample.clone();
     let filling = Holder::start(move |_, request| {
@@ -108,15 +108,15 @@ async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
     })
     .await;
     let error = target.fetch(&hash(&sample), vec![filling.source("filling")]).await.unwrap_err();
-    let said = error.to_string();
-    assert!(matches!(error, FetchError::Write { .. }), "{said}");
-    assert!(said.starts_with("cannot write ") && said.contains("No space left"), "{said}");
+    let message = error.to_string();
+    assert!(matches!(error, FetchError::Write { .. }), "{message}");
+    assert!(message.starts_with("cannot write ") && message.contains("No space left"), "{message}");
     assert!(target.visible().iter().all(|(name, _)| name == "out/ballast"));
 
-    // Still full: told before anything is asked for again.
+    // Still full: the error comes before any request.
     let honest = Holder::honest(&sample).await;
-    let said = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
-    assert!(said.starts_with("not enough space") || said.contains("No space left"), "{said}");
+    let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
+    assert!(message.starts_with("not enough space") || message.contains("No space left"), "{message}");
     let before = honest.sent_bytes();
 
     fs::remove_file(&ballast).unwrap();
@@ -130,10 +130,10 @@ async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
     drop(small);
 }
 
-/// A file system of its own over a folder.
+/// A separate file system mounted on a folder.
 struct Mount<'a>(&'a Path);
 
-#[expect(clippy::print_stdout, reason = "says why a test did not run")]
+#[expect(clippy::print_stdout, reason = "prints why a test did not run")]
 impl<'a> Mount<'a> {
     /// `None`, with the reason printed, where this user may not mount.
     fn over(folder: &'a Path, options: &str) -> Option<Self> {

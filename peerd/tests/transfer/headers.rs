@@ -20,10 +20,10 @@ async fn bent(
     .await;
     let target = Target::new();
     let error = target.fetch(wanted, vec![liar.source("liar")]).await.unwrap_err();
-    let said = error.to_string();
-    let FetchError::Sources { sources, kept_bytes: 0, .. } = error else { panic!("{said}") };
+    let text = error.to_string();
+    let FetchError::Sources { sources, kept_bytes: 0, .. } = error else { panic!("{text}") };
     let why = dropped(&sources, "liar").to_owned();
-    assert!(said.contains("liar") && said.contains(&why), "{said}");
+    assert!(text.contains("liar") && text.contains(&why), "{text}");
     assert_eq!(target.files(), []);
     assert_eq!(liar.requests().len(), 1, "a liar is asked once");
 
@@ -68,7 +68,7 @@ async fn piece_hashes_must_merge_to_the_hash_and_be_as_many_as_pieces() {
     swapped.rotate_left(32);
     let mut more = joined.to_vec();
     more.extend([0; 32]);
-    for (hashes, said) in [
+    for (hashes, expected) in [
         (swapped, "merge to"),
         (vec![0; 96], "merge to"),
         (more, "128 bytes of piece hashes"),
@@ -78,7 +78,7 @@ async fn piece_hashes_must_merge_to_the_hash_and_be_as_many_as_pieces() {
     ] {
         let hashes = Bytes::from(hashes);
         let why = bent(&sample, &hash(&sample), move |header| header.piece_hashes = hashes.clone()).await;
-        assert!(why.contains(said), "{why}");
+        assert!(why.contains(expected), "{why}");
     }
 }
 
@@ -195,7 +195,7 @@ async fn a_title_with_terminal_controls_arrives_without_them() {
 
 #[tokio::test]
 async fn who_begins_a_document_with_wrong_bytes_does_not_decide_which_it_is() {
-    // Sound header, consistent hashes, of its own invention; but no bytes that go with them.
+    // A valid header with consistent but invented hashes, and bytes that do not match them.
     let forged = Sample::new("rfc48.txt", 48, crate::support::bytes(700_000));
     let liar = Holder::bending(&forged, |_, mut messages| {
         for message in &mut messages {

@@ -54,13 +54,13 @@ impl Target {
         Self { folder, channels: ChannelPool::new(None), stall: Duration::from_secs(20), out, progress: Arc::default() }
     }
 
-    /// For tests in which somebody is silent on purpose.
+    /// For tests with a silent holder.
     fn impatient() -> Self {
         Self { stall: Duration::from_millis(500), ..Self::new() }
     }
 
     async fn fetch(&self, wanted: &DocumentSelector, sources: Vec<Source>) -> Result<Fetched, FetchError> {
-        self.fetch_with(wanted, sources, &Nobody).await
+        self.fetch_with(wanted, sources, &NoMoreHolders).await
     }
 
     async fn fetch_with(
@@ -142,9 +142,9 @@ fn kept(reports: &[SourceReport], name: &str) -> u64 {
 }
 
 /// No further holders.
-struct Nobody;
+struct NoMoreHolders;
 
-impl FindHolders for Nobody {
+impl FindHolders for NoMoreHolders {
     async fn holders(&self, _: ContentHash) -> Vec<Source> {
         Vec::new()
     }

@@ -1,4 +1,4 @@
-//! Fetches that are interrupted, and go on.
+//! Fetches that are interrupted and resumed.
 
 use super::*;
 use crate::support::{
@@ -66,7 +66,7 @@ async fn a_fetch_that_is_given_up_goes_on_where_it_stopped() {
         () = eventually("four pieces", async || (target.progress.verified() == 4 * PIECE).then_some(())) => {}
     }
     target.assert_nothing_visible();
-    // At once: what was given up may still be closing its file.
+    // Immediately: the cancelled fetch may still be closing its file.
     let fetched = target.fetch(&wanted, vec![honest.source("honest")]).await.unwrap();
     target.assert_holds_only(&sample);
     assert_eq!((fetched.resumed_bytes, fetched.fetched_bytes), (4 * PIECE, sample.size() - 4 * PIECE));
@@ -74,7 +74,7 @@ async fn a_fetch_that_is_given_up_goes_on_where_it_stopped() {
 
 #[tokio::test]
 async fn a_large_fetch_that_is_given_up_can_be_begun_again_at_once() {
-    // So much that the system is writing it out when the fetch is given up.
+    // Enough data that the system is still writing it out when the fetch is cancelled.
     let sample = Sample::new("large.bin", 0, crate::support::bytes(80 << 20));
     let (honest, staller) = (Holder::honest(&sample).await, quitter(&sample, 4 * 66, || Step::Stall).await);
     let (target, wanted) = (Target::new(), hash(&sample));

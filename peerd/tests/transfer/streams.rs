@@ -103,7 +103,7 @@ async fn more_than_was_said_breaks_the_protocol() {
     .await;
     let target = Target::new();
     let error = target.fetch(&hash(&sample), vec![liar.source("liar")]).await.unwrap_err();
-    assert!(error.to_string().contains("more bytes than its header says"), "{error}");
+    assert!(error.to_string().contains("more bytes than its header announces"), "{error}");
     target.assert_nothing_visible();
 }
 
@@ -197,9 +197,9 @@ async fn a_header_alone_is_an_early_end() {
     let silent = Holder::start(|_, _| Vec::new()).await;
     let target = Target::new();
     let error = target.fetch(&hash(&sample), vec![quitter.source("quitter"), silent.source("silent")]).await.unwrap_err();
-    let said = error.to_string();
-    let FetchError::Sources { sources, kept_bytes: 0, .. } = error else { panic!("{said}") };
-    assert!(dropped(&sources, "quitter").contains("ended early: received 0 of"), "{said}");
-    assert!(dropped(&sources, "silent").contains("ended early"), "{said}");
+    let text = error.to_string();
+    let FetchError::Sources { sources, kept_bytes: 0, .. } = error else { panic!("{text}") };
+    assert!(dropped(&sources, "quitter").contains("ended early: received 0 of"), "{text}");
+    assert!(dropped(&sources, "silent").contains("ended early"), "{text}");
     target.assert_nothing_visible();
 }

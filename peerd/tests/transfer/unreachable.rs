@@ -1,4 +1,4 @@
-//! Holders that are not there, or are and say nothing.
+//! Holders that cannot be reached, or do not answer.
 
 use super::*;
 use crate::support::{
@@ -28,16 +28,16 @@ async fn alone(address: SocketAddr) -> String {
     let target = Target::impatient();
     let error = target.fetch(&DocumentSelector::Number(48), vec![source("odd", address)]).await.unwrap_err();
     assert_eq!(target.files(), []);
-    let said = error.to_string();
-    assert!(said.starts_with(&format!("no holder could deliver RFC 48: odd ({address}): ")), "{said}");
-    said
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("no holder could deliver RFC 48: odd ({address}): ")), "{message}");
+    message
 }
 
 #[tokio::test]
 async fn a_refused_connection() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let said = alone(closed).await;
-    assert!(said.contains("refused"), "{said}");
+    let message = alone(closed).await;
+    assert!(message.contains("refused"), "{message}");
     beside_an_honest_one(closed).await;
 }
 
@@ -51,8 +51,8 @@ async fn a_connection_that_is_taken_and_never_answered() {
             taken.push(stream);
         }
     });
-    let said = alone(address).await;
-    assert!(said.contains("stalled: less than 4096 bytes in 0.5 s"), "{said}");
+    let message = alone(address).await;
+    assert!(message.contains("stalled: less than 4096 bytes in 0.5 s"), "{message}");
     beside_an_honest_one(address).await;
     taking.abort();
 }
@@ -122,10 +122,10 @@ async fn every_holder_is_named_with_its_fault() {
     let forbidding = Holder::start(|_, _| vec![Step::Fail(Status::permission_denied("not for you"))]).await;
     let target = Target::impatient();
     let sources = vec![source("gone", closed), without.source("without"), forbidding.source("forbidding")];
-    let said = target.fetch(&hash(&sample), sources).await.unwrap_err().to_string();
+    let message = target.fetch(&hash(&sample), sources).await.unwrap_err().to_string();
     for part in ["gone (", "refused", "without (", "never had it", "forbidding (", "not for you"] {
-        assert!(said.contains(part), "{part} is missing in: {said}");
+        assert!(message.contains(part), "{part} is missing in: {message}");
     }
-    let said = target.fetch(&hash(&sample), Vec::new()).await.unwrap_err().to_string();
-    assert!(said.ends_with("nobody to ask"), "{said}");
+    let message = target.fetch(&hash(&sample), Vec::new()).await.unwrap_err().to_string();
+    assert!(message.ends_with("there are no holders to ask"), "{message}");
 }

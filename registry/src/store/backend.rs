@@ -74,7 +74,7 @@ pub enum WriteError {
     Failed(Arc<StoreError>),
 }
 
-/// The revision that a store of its own starts from: microseconds since 1970. No registry makes a million changes a second, so one
+/// The revision that a new store starts from: microseconds since 1970. No registry makes a million changes a second, so one
 /// whose state was lost or restored from a backup still continues above every revision it ever gave out, and a client's
 /// `since_revision` from before is not mistaken for one of the new ones.
 pub(super) fn first_revision() -> u64 {

@@ -98,7 +98,7 @@ fn every_change_has_a_higher_revision_than_the_one_before_also_after_a_restart(s
 
 fn a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted(subject: &Subject<'_>) {
     if !subject.keeps {
-        // Nobody else can have changed it.
+        // No other registry can have changed it.
         return;
     }
     let mut store = (subject.open)();

@@ -16,7 +16,7 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// The file is there and this program did not write it like this.
+    /// The file exists but is not in the format that this program writes.
     #[error("{} is damaged, or is not a registry's file: {problem}", path.display())]
     Damaged {
         /// The file.
@@ -48,7 +48,7 @@ impl StoreError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Locked(_) => "stop the other one, or give this one a folder of its own with --state DIR".to_owned(),
+            Self::Locked(_) => "stop the other one, or give this one another folder with --state DIR".to_owned(),
             Self::Folder { .. } => {
                 "give a folder that this user may write to with --state DIR, or run with --state memory".to_owned()
             }
@@ -56,7 +56,7 @@ impl StoreError {
                 "{0} was left as it is; restore it from a backup, or move it away to start empty (peers register again by themselves)",
                 path.display()
             ),
-            Self::Newer { .. } => "run the newer registry, or give this one a folder of its own with --state DIR".to_owned(),
+            Self::Newer { .. } => "run the newer registry, or give this one another folder with --state DIR".to_owned(),
             Self::Failed { .. } => "check whether the disk is full or failing".to_owned(),
         }
     }

@@ -37,7 +37,7 @@ pub(super) fn damaged(path: &Path, problem: &dyn fmt::Display) -> StoreError {
     StoreError::Damaged { path: path.to_owned(), problem: problem.to_string() }
 }
 
-/// redb panics on some damage, as if it were a bug of its own.
+/// redb panics on some kinds of damage.
 pub(super) fn catch_panic<T>(path: &Path, act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(damaged(path, &"reading it made the store panic")))
 }

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, RandomState};
 /// Part of a hash, and a slot.
 type IndexEntry = (u32, u32);
 
-/// Slots by key, without the keys: whoever looks one up compares the key in the row.
+/// Slots by key, without the keys: a lookup compares the key in the row.
 #[derive(Default)]
 pub(super) struct Slots {
     /// Randomly seeded: callers choose names, and must not be able to choose ones that collide.

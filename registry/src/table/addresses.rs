@@ -11,7 +11,7 @@ use std::{
 #[derive(Default)]
 pub(super) struct Addresses(BTreeMap<u64, u32>);
 
-/// `None` for loopback, which is not limited: whoever is on the registry's own machine can do worse than register.
+/// `None` for loopback, which is not limited: a user of the registry's own machine can do worse than register.
 fn key(address: Ipv6Addr) -> Option<u64> {
     if address.to_canonical().is_loopback() {
         return None;

@@ -44,7 +44,7 @@ impl Table {
         }
     }
 
-    /// Ends a load of all records through [`Table::apply`]: revisions go on from `revision`, and every active peer gets a whole ttl.
+    /// Ends a load of all records through [`Table::apply`]: revisions continue from `revision`, and every active peer gets a whole ttl.
     /// The ttl depends on the population, which is known only now.
     pub fn loaded(&mut self, revision: u64, now: Now) {
         self.revision = self.revision.max(revision);

@@ -1,4 +1,4 @@
-//! Page tokens: where a listing goes on.
+//! Page tokens: where a listing continues.
 
 use super::query::Query;
 use p2pdi::hex;

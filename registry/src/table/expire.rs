@@ -27,7 +27,7 @@ impl Table {
     }
 
     /// Decides which leases ran out, and which inactive records to remove: those that are old, and the oldest beyond the limit. Looks at no more than `limit` of each,
-    /// so that the caller can let others in between. Observers are not stored and end at once.
+    /// so that the caller can release the lock in between. Observers are not stored and end at once.
     pub fn expire(&mut self, now: Now, limit: usize) -> Expired {
         let mut changes = Vec::new();
         for _ in 0..limit {

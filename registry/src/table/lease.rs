@@ -15,7 +15,7 @@ use p2pdi::{
 use rand::RngExt as _;
 
 /// The shortest KeepAlive interval given out, in thousandths of the longest: calls that began together spread out over a fifth of it,
-/// and nobody calls more than a quarter too often.
+/// and no peer calls more than a quarter too often.
 const JITTER_FROM: u64 = 800;
 
 /// The answer to a caller with a lease.

@@ -24,7 +24,7 @@ const PAGE_MAX_BYTES: usize = REGISTRY_RESPONSE_MAX_BYTES / 4 * 3;
 /// Most bytes around one record: a tag and a length.
 const FRAMING_BYTES: usize = 4;
 /// Most records looked at for one answer, so that a filter with few matches holds the table for about a millisecond.
-/// A page that is short because of it has a token to go on with.
+/// A page that is short because of it has a token for the next one.
 const SCAN_MAX: usize = 16_384;
 
 impl Table {

@@ -1,4 +1,4 @@
-//! The time, as the table is told it.
+//! The time that is passed to the table.
 
 /// One moment, by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

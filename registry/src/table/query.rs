@@ -19,7 +19,7 @@ pub struct Query {
     pub labels: BTreeMap<String, String>,
     /// Most peers in one answer, 1 to [`PAGE_MAX`].
     pub page_size: usize,
-    /// Where to go on; empty: at the beginning.
+    /// Where to continue; empty: at the beginning.
     pub page_token: String,
     /// Size of a random sample, up to [`PAGE_MAX`]; 0: pages.
     pub sample: usize,

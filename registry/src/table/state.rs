@@ -12,7 +12,7 @@ pub struct Counts {
     pub active: usize,
     /// Peers that left or whose lease ran out, kept for [`super::FORGET_AFTER_MS`].
     pub inactive: usize,
-    /// Callers that only ask.
+    /// Observers: callers that only query.
     pub observers: usize,
     /// The change counter.
     pub revision: u64,

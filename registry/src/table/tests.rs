@@ -336,7 +336,7 @@ fn pages_neither_repeat_nor_miss_peers_while_others_join_and_leave() {
 }
 
 #[test]
-fn a_scan_without_matches_returns_a_token_to_go_on_with() {
+fn a_scan_without_matches_returns_a_token_for_the_next_page() {
     let mut table = table();
     let (_, me) = register(&mut table, &ask("me", u128::MAX), at(0)).unwrap();
     for number in 0..40_000 {

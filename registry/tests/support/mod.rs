@@ -154,9 +154,9 @@ impl Program {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some(address) = line.strip_prefix("listening on ") else {
-            let mut said = String::new();
-            child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
-            panic!("it printed {line:?} and {said:?}");
+            let mut stderr = String::new();
+            child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut stderr));
+            panic!("it printed {line:?} and {stderr:?}");
         };
         Self { address: address.trim().parse().unwrap(), child }
     }
@@ -190,9 +190,9 @@ impl Program {
             assert!(Instant::now() < until, "it does not end");
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (status, said)
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (status, stderr)
     }
 }
 

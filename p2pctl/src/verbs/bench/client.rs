@@ -6,7 +6,7 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
     holders::search::ask,
-    transfer::{FetchOptions, NobodyElse, Progress, STALL_TIMEOUT, fetch},
+    transfer::{FetchOptions, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
@@ -42,7 +42,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     drop(session);
     leaving.finish().await;
     let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != *me.endpoint()).collect();
-    // A pool of its own: it stands for a process.
+    // A separate pool: each client represents a process.
     let channels = ChannelPool::new(None);
     // Register, PQuery, Leave.
     let mut tally = Tally { calls: 3, ..Tally::default() };
@@ -61,7 +61,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
             let (channels, options) = (channels.clone(), Arc::clone(&options));
             fetches.spawn(async move {
                 let wanted = DocumentSelector::Hash(found.document.hash);
-                fetch(&channels, &wanted, found.holders, &NobodyElse, &options, &Arc::new(Progress::default())).await
+                fetch(&channels, &wanted, found.holders, &NoMoreHolders, &options, &Arc::new(Progress::default())).await
             });
         }
     }

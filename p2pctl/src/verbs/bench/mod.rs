@@ -1,7 +1,7 @@
 //! bench tasks: the two tasks of the original study project.
 //!
 //! Task 1: one source with 50 RFCs; 19 clients fetch all of them. Task 2: 20 peers with 10 RFCs each; everyone fetches everything. Every
-//! peer is a real one with a port, a state folder and a registration; every client asks the registry who is there, asks peers what they
+//! peer is a real one with a port, a state folder and a registration; every client queries the registry for peers, asks them what they
 //! hold, and fetches each document verified and synced to its own folder. Afterwards every file is read again and compared.
 
 mod client;
@@ -44,7 +44,7 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
     let source = args
         .rfcs
         .as_ref()
-        .map_or_else(|| "made texts of the sizes of RFCs".to_owned(), |folder| format!("RFCs of {}", folder.display()));
+        .map_or_else(|| "generated texts of the sizes of RFCs".to_owned(), |folder| format!("RFCs of {}", folder.display()));
     printer.note(&format!("{source}; {} runs of each task, medians", args.runs));
     let tasks: [(&str, &str, Vec<&[Text]>); 2] = [
         ("task 1", "1 source with 50 RFCs, 19 clients fetch all", vec![&texts[..TASK_1_RFCS]]),

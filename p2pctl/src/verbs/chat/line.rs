@@ -15,7 +15,7 @@ pub(super) enum Line<'a> {
     Help,
     /// End the chat.
     Quit,
-    /// Not valid; says what to type instead.
+    /// Not valid, with what to type instead.
     Wrong(&'static str),
     Empty,
 }
@@ -26,7 +26,7 @@ impl<'a> Line<'a> {
         if let Some(rest) = line.strip_prefix('@') {
             return match rest.split_once(char::is_whitespace) {
                 Some((name, text)) if !name.is_empty() => Self::ToOne(name, text.trim_start()),
-                _ => Self::Wrong("say what: @name text goes to that peer alone"),
+                _ => Self::Wrong("the text is missing: @name text goes to that peer alone"),
             };
         }
         match line {
@@ -36,7 +36,7 @@ impl<'a> Line<'a> {
             "/quit" | "/exit" => Self::Quit,
             // A doubled slash sends one.
             line if line.starts_with("//") => Self::ToAll(&line[1..]),
-            line if line.starts_with('/') => Self::Wrong("no such command; /help lists them, and //text says /text"),
+            line if line.starts_with('/') => Self::Wrong("no such command; /help lists them, and //text sends /text"),
             line => Self::ToAll(line),
         }
     }

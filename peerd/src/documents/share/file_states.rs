@@ -157,7 +157,7 @@ impl FileStates {
                     if old == Some(fingerprint) {
                         continue;
                     }
-                    // A file that changes before our eyes is being written, whatever its times say.
+                    // A file that changes between two scans is being written, whatever its timestamps.
                     let written = old.is_some_and(|old| old.inode == fingerprint.inode);
                     let wait =
                         if written { self.quiet_time(&fingerprint) } else { self.remaining_quiet_time(&fingerprint, now.wall) };
@@ -184,7 +184,7 @@ impl FileStates {
         let quiet = self.quiet_time(fingerprint);
         let since = |ns: i64| {
             let wall = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-            // A time in the future was set by another clock and says nothing, so it counts as now.
+            // A time in the future was set by another clock and carries no information, so it counts as now.
             u64::try_from(i128::try_from(wall).unwrap_or(i128::MAX) - i128::from(ns)).map_or(Duration::ZERO, Duration::from_nanos)
         };
         // A rename changes the change time only. Then it is enough that a later change gets another change time.

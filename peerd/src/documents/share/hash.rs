@@ -292,7 +292,7 @@ impl Shared {
             start..progress.next
         };
         if range.end == all {
-            // No pieces left to take: the other threads go on with the next file.
+            // No pieces left to take: the other threads continue with the next file.
             self.lock().open.retain(|other| !std::ptr::eq(Arc::as_ptr(other), large));
         }
         let read = catch_panic(|| {

@@ -288,7 +288,7 @@ impl Driver {
         }
     }
 
-    /// Writes the changes to disk and then publishes them, so that a published version never stands for other content, even after a
+    /// Writes the changes to disk and then publishes them, so that a published version never denotes other content, even after a
     /// crash.
     fn publish(&mut self) {
         let started = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! An [`Indexer`] scans the folder, hashes new files, watches for changes and publishes immutable [`Index`]es. It knows three things
 //! about a file: its metadata ([`Fingerprint`]), its content (hash, title), and how long it has not changed. A document is offered only
-//! while the content belongs to the metadata and the file is quiet; whoever serves it checks the fingerprint again. Nothing outside the
+//! while the content belongs to the metadata and the file is quiet; the code that serves it checks the fingerprint again. Nothing outside the
 //! folder is ever opened, whatever links and renames lead there.
 
 mod cache;

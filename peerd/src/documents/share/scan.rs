@@ -103,7 +103,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Adds what is at a name in `folder`. `kind` is what the listing of the folder says, if it does.
+    /// Adds what is at a name in `folder`. `kind` is its kind in the folder's listing, if that has it.
     fn entry(
         &mut self,
         folder: &Folder,

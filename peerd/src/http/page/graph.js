@@ -123,7 +123,7 @@ export class Drawing {
 
   // Draws `network`, in the format of /network.
   show(network) {
-    // Before the other peers answer, the network is incomplete; the layout starts anew after that.
+    // Before the other peers answer, the network is incomplete; the layout starts over after that.
     const first = !this.asked;
     this.asked = network.asked;
     const ids = network.peers.map((peer) => peer.id);

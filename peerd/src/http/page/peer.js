@@ -204,7 +204,7 @@ function open() {
   });
   source.addEventListener("error", async () => {
     connection("not connected", true);
-    // The browser reconnects after a broken stream, but not after a refused one, whose reason it does not tell.
+    // The browser reconnects after a broken stream, but not after a refused one, and it does not report the reason.
     if (source.readyState !== EventSource.CLOSED) return;
     retry = setTimeout(open, RETRY);
     const answer = await fetch("/network", { headers: { accept: "application/json" } }).catch(() => undefined);

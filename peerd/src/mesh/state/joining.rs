@@ -28,7 +28,7 @@ impl State {
     /// A peer has become a neighbour.
     pub(super) fn joined(&mut self, peer: PeerId) {
         let Some(join) = self.joins.take(peer) else { return };
-        // A caller that is told so must see the neighbour in the view.
+        // Publish first: a caller that gets the result must see the neighbour in the view.
         self.publish();
         join.succeed();
     }

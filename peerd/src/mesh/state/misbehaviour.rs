@@ -1,4 +1,4 @@
-//! Peers that send what no peer should.
+//! Peers that violate the protocol.
 
 use super::State;
 use crate::overlay::{Misbehaviour, PeerId};

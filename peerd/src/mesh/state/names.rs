@@ -13,7 +13,7 @@ impl State {
         let now = self.now();
         for contact in contacts {
             if contact.name() == self.me.name() && contact.id() != self.me.id() {
-                self.name_conflicts.heard_of(contact, now);
+                self.name_conflicts.mentioned(contact, now);
             }
         }
     }
@@ -31,7 +31,7 @@ impl State {
         }
     }
 
-    /// A peer said hello, or is heard on its link: if it has this peer's name, there is a conflict.
+    /// A peer said hello, or a frame arrived on its link: if it has this peer's name, there is a conflict.
     pub(super) fn on_hello(&mut self, contact: &Contact) {
         if contact.name() != self.me.name() || contact.id() == self.me.id() {
             return;

@@ -108,7 +108,7 @@ pub struct Membership {
     links: BTreeMap<PeerId, Link>,
     pending: BTreeMap<PeerId, Pending>,
     evictions: TokenBucket,
-    /// Peers that were evicted for another, and when each last asked. Their requests evict nobody; otherwise peers that know only this
+    /// Peers that were evicted for another, and when each last asked. Their requests evict no peer; otherwise peers that know only this
     /// one would evict each other without end.
     evicted: IndexMap<PeerId, Time>,
     /// Peers that could not be dialled: failures in a row, and until when their contacts are not accepted from others.
@@ -405,7 +405,7 @@ impl Membership {
         self.pending.clear();
     }
 
-    /// Tells a neighbour that it is none any more, and who else there is.
+    /// Tells a peer that it is no longer a neighbour, and names other peers.
     fn disconnect(&mut self, peer: PeerId, alive: bool, now: Time, rng: &mut impl Rng, out: &mut Actions) {
         let peers = self.sample_for(peer, rng);
         self.drop_neighbour(peer, alive, now, rng, out);

@@ -19,7 +19,7 @@ impl Membership {
     }
 
     /// Free outgoing slots, as far as the active view has room. If both sides dialled, an outgoing neighbour becomes an incoming
-    /// one; a peer with a full active view that went on dialling would dial and close without end.
+    /// one; a peer with a full active view that kept dialling would dial and close endlessly.
     pub(super) fn open_slots(&self) -> usize {
         let room = self.config.max_active().saturating_sub(self.active.len());
         self.config.outgoing.saturating_sub(self.outgoing()).min(room)

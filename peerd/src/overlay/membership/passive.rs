@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 
 use crate::overlay::{PeerId, Time};
 
-/// One in so many entries is reserved for peers that this one was linked to. A guess.
+/// One of this many entries is reserved for peers that this one was linked to. A guess.
 const LINKED_SHARE: usize = 3;
 
 #[derive(Debug)]

@@ -50,7 +50,7 @@ impl Peer {
         accepted(&out, number)
     }
 
-    /// Finds peers, and is accepted by all that it dials, until it dials no more.
+    /// Finds peers, and is accepted by all that it dials, until it stops dialling.
     fn settle(&mut self, numbers: std::ops::Range<u128>) {
         let mut actions = self.handle(Event::PeersFound(numbers.map(contact).collect()));
         while let Some(action) = actions.pop() {
@@ -106,7 +106,7 @@ fn many_urgent_requests_at_once_evict_only_a_few_neighbours() {
 }
 
 #[test]
-fn an_evicted_peer_evicts_nobody() {
+fn an_evicted_peer_evicts_no_other() {
     let mut peer = Peer::new();
     assert_eq!((100..106).filter(|number| peer.asked(*number, true)).count(), 6);
     peer.link(200, false);
@@ -167,7 +167,7 @@ fn a_peer_with_enough_links_asks_for_no_peers() {
 }
 
 #[test]
-fn a_peer_with_a_full_active_view_dials_nobody_whoever_dialled_its_links() {
+fn a_peer_with_a_full_active_view_dials_no_peer_whichever_side_dialled_its_links() {
     let mut peer = Peer::new();
     peer.settle(1..5);
     for number in 10..16 {
@@ -284,7 +284,7 @@ fn a_shuffle_with_a_false_path_is_reported() {
 }
 
 #[test]
-fn a_peer_that_leaves_says_goodbye_and_dials_nobody() {
+fn a_peer_that_leaves_says_goodbye_and_dials_no_peer() {
     let mut peer = Peer::new();
     peer.settle(1..5);
     let actions = peer.handle(Event::Leave);

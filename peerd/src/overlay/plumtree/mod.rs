@@ -1,7 +1,7 @@
 //! Plumtree: broadcasts along a tree of eager links, repaired by adverts along all others.
 //!
-//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007, pp. 301–310). It is told who the neighbours
-//! are and knows nothing of how they are chosen. A broadcast is pushed along eager links and
+//! Leitão, Pereira, Rodrigues: *Epidemic Broadcast Trees* (SRDS 2007, pp. 301–310). It gets the set of neighbours
+//! and does not know how they were chosen. A broadcast is pushed along eager links and
 //! advertised (IHAVE) along lazy ones. A broadcast that was advertised and does not arrive is pulled (GRAFT), which
 //! makes the link eager; a duplicate makes its link lazy (PRUNE). Differences from the paper:
 //!

@@ -349,7 +349,7 @@ fn invented_origins_do_not_evict_the_windows_of_real_ones() {
     let most = NEW_ORIGINS_BURST as usize + 5 * NEW_ORIGINS_PER_SECOND as usize;
     assert!(accepted <= most, "{accepted}");
     assert_eq!(delivered(&peer.receive(3, gossip(9, 1))), 0, "a duplicate");
-    assert_eq!(delivered(&peer.receive(3, gossip(10, 1))), 1, "other links may bring new origins");
+    assert_eq!(delivered(&peer.receive(3, gossip(10, 1))), 1, "new origins are accepted from other links");
     let burst = (2..5_002).map(|sequence| delivered(&peer.receive(2, gossip(9, sequence)))).sum::<usize>();
     assert_eq!(burst, 5_000, "a known origin has no such limit");
 }

@@ -45,7 +45,7 @@ pub struct Beacon {
 
 /// Roots remembered as gone. A guess: more than fail within one expiry.
 const MAX_RETIRED: usize = 32;
-/// How long they are remembered. A guess: until all other peers have noticed as well. Not for ever, since
+/// How long they are remembered. A guess: until all other peers have noticed as well. Not permanently, since
 /// a forged sequence number may have retired them.
 const RETIRED_FOR: Duration = Duration::from_secs(30);
 /// Beacons of a root that a peer may miss in a row; a larger gap is a forgery. A guess: half an hour.

@@ -264,7 +264,7 @@ fn a_broken_route_is_sought_again() {
     }
     // Reports of the break are lost.
     net.in_flight.clear();
-    // The message is undeliverable at the broken link, and its sender is told.
+    // The message is undeliverable at the broken link, and its sender gets an error.
     net.whisper(0, 2, "p3", Time::ZERO);
     assert_eq!(net.outcomes.last(), Some(&Action::NoRoute(2)));
     net.whisper(0, 3, "p3", Time::ZERO);

@@ -22,7 +22,7 @@ const HEADER_WITHIN_BLOCKS: usize = 6;
 /// How many blocks are read: double-spaced cover pages have up to 20.
 const BLOCKS_MAX: usize = 40;
 
-/// The title of the memo in `lines`. If `is_named_as_rfc`, the text itself need not say that it is an
+/// The title of the memo in `lines`. If `is_named_as_rfc`, the text itself need not identify itself as an
 /// RFC: a few whose first page was lost do not.
 pub(super) fn title(lines: &[Line], is_named_as_rfc: bool) -> Option<String> {
     let blocks = blocks(lines);

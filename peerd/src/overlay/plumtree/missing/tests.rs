@@ -113,7 +113,7 @@ fn a_holder_that_invents_broadcasts_does_not_delay_pulls_from_others() {
             invented += 1;
             missing.advertised(id(1_000_000 + invented), Duration::ZERO, LIAR, true, now);
         }
-        // The liar advertises this one too.
+        // The malicious holder advertises this one too.
         missing.advertised(id(sequence), Duration::ZERO, LIAR, true, now);
         missing.advertised(id(sequence), Duration::ZERO, HONEST, true, now);
         now += Duration::from_millis(100);

@@ -141,7 +141,7 @@ impl Linked {
     }
 }
 
-/// A peer that missed 130 broadcasts of 60 KiB, on a link of so many Mbit/s: how many it receives, and how many payloads are sent.
+/// A peer that missed 130 broadcasts of 60 KiB, on a link of the given rate in Mbit/s: how many it receives, and how many payloads are sent.
 fn catch_up(megabits: u64) -> (usize, usize) {
     let mut linked = Linked::new(2, megabits * 1_000_000);
     linked.run(Duration::from_secs(100));
