@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-/// Calls under way, each a task of its own in the caller's span. Dropping this cancels them.
+/// Calls under way, each in its own task in the caller's span. Dropping this cancels them.
 #[derive(Debug)]
 pub struct FanOut<T> {
     at_once: usize,

@@ -33,7 +33,7 @@ pub fn reserve(path: &Path, bytes: usize) -> io::Result<Reserved> {
 }
 
 impl Reserved {
-    /// Writes `text`, syncs it and puts it in the place of the file.
+    /// Writes `text`, syncs it and replaces the file with it.
     ///
     /// # Errors
     /// When the disk refuses; the old file stays.

@@ -1,6 +1,6 @@
 //! Logs to standard error, and traces to an OTLP endpoint when the standard `OTEL_*` variables ask for them.
 //!
-//! A program calls [`init`]. A program that embeds a peer or a registry has a subscriber of its own, and adds the layer of
+//! A program calls [`init`]. A program that embeds a peer or a registry has its own subscriber, and adds the layer of
 //! [`trace_export`] to it; one that exports its spans itself, through `tracing-opentelemetry`, only calls [`propagate`].
 
 mod logs;

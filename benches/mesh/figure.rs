@@ -7,7 +7,7 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
-    /// What it is compared with, and that one's value in the same run.
+    /// The baseline and its value in the same run.
     pub(crate) yardstick: Option<(String, f64)>,
     /// Median of the ratios of consecutive runs, which other work on the machine slows alike.
     pub(crate) ratio: Option<f64>,

@@ -1,6 +1,6 @@
 //! NATS as the baseline: its server with defaults, and its Rust client.
 
-use crate::programs::{Process, START_TIMEOUT, patience, program_of_ours};
+use crate::programs::{Process, START_TIMEOUT, poll, workspace_program};
 use async_nats::{Client, ConnectOptions};
 use std::{
     process::{Command, Stdio},
@@ -30,7 +30,7 @@ impl NatsServer {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let process = Process(child.map_err(|error| format!("nats-server cannot be started: {error}"))?);
         let file = ports.path().join(format!("nats-server_{}.ports", process.pid()));
-        let url = patience("nats-server to say where it listens", || {
+        let url = poll("nats-server to print its address", || {
             let said: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).ok()?).ok()?;
             said["nats"][0].as_str().map(str::to_owned)
         });
@@ -50,7 +50,7 @@ impl NatsServer {
 
     /// Starts a process that answers requests on [`ASKED`].
     pub(crate) async fn responder(&self, client: &Client) -> Process {
-        let child = program_of_ours(&std::env::current_exe().unwrap()).args([RESPOND, &self.url]).spawn().unwrap();
+        let child = workspace_program(&std::env::current_exe().unwrap()).args([RESPOND, &self.url]).spawn().unwrap();
         let process = Process(child);
         // Fails immediately until the responder is subscribed.
         let begun = Instant::now();

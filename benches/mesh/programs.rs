@@ -62,7 +62,7 @@ impl Peer {
         let state = tempfile::tempdir().unwrap();
         let beside = env::current_exe().unwrap().parent().and_then(Path::parent).map(|target| target.join("peerd"));
         let path = beside.filter(|path| path.is_file()).expect("peerd is not built; run `cargo build --release` first");
-        let mut command = program_of_ours(&path);
+        let mut command = workspace_program(&path);
         command.args(["--no-registry", "--name", name, "--listen", "127.0.0.1:0", "--state"]).arg(state.path().join("state"));
         let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut process = Process(child);
@@ -88,7 +88,7 @@ impl Peer {
 }
 
 /// A command without inherited settings and without LAN discovery.
-pub(crate) fn program_of_ours(path: &Path) -> Command {
+pub(crate) fn workspace_program(path: &Path) -> Command {
     let mut command = Command::new(path);
     for (key, _) in env::vars().filter(|(key, _)| key.starts_with("P2PDI_") || key.starts_with("OTEL_") || key == "RUST_LOG") {
         command.env_remove(key);
@@ -98,7 +98,7 @@ pub(crate) fn program_of_ours(path: &Path) -> Command {
 }
 
 /// Polls `look` until it gives a value.
-pub(crate) fn patience<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {

@@ -36,7 +36,7 @@ struct PutRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutResponse {}
 
-/// A single etcd with a data folder of its own, killed when dropped.
+/// A single etcd with its own data folder, killed when dropped.
 pub(crate) struct Etcd {
     child: Child,
     uri: String,

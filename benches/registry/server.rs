@@ -1,4 +1,4 @@
-//! The servers under load, each in a process of its own: a registry, and an empty tonic service.
+//! The servers under load, each in its own process: a registry, and an empty tonic service.
 
 use p2pdi::v1::{
     KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
@@ -61,7 +61,7 @@ pub(crate) fn main(arguments: &[String]) {
     });
 }
 
-/// A server in a process of its own, killed when dropped.
+/// A server in its own process, killed when dropped.
 pub(crate) struct Served {
     child: Child,
     pub(crate) address: SocketAddr,

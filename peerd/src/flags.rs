@@ -139,7 +139,7 @@ impl Flags {
     /// The settings of the peer.
     ///
     /// # Errors
-    /// When a default cannot be had or a value is not valid.
+    /// When there is no default for a required value, or a value is not valid.
     pub(crate) fn into_config(self) -> Result<NodeConfig, InvalidField> {
         let name = match self.name {
             Some(name) => name,

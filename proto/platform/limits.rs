@@ -5,7 +5,7 @@ use std::io;
 /// Niceness of a background thread: half of the range, so that it still makes progress under load.
 const NICE: i32 = 10;
 
-/// Raises the soft limit of open files and sockets to the hard one. The soft limit is 1,024 on most systems, for the sake of programs
+/// Raises the soft limit of open files and sockets to the hard one. The soft limit is 1,024 on most systems, for compatibility with programs
 /// that use `select(2)`. For the `main` of a server: a library leaves the limits of its process alone.
 ///
 /// Does nothing where the system has no such limit or refuses; [`descriptor_limit`] gives the resulting limit.

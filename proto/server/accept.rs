@@ -71,7 +71,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// `None`: the connection is closed, because there are as many as may be, or because the other side has closed it already.
+    /// `None`: the connection is closed, because the limit is reached, or because the other side has closed it already.
     fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.refused.increment(1);

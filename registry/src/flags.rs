@@ -10,7 +10,7 @@ Examples:
   registry                                listen on 127.0.0.1:7800, keep records
   registry --listen 0.0.0.0:7800 --state /var/lib/p2pdi
   registry --listen 127.0.0.1:0 --state memory --ttl 5s
-  curl http://127.0.0.1:7800/             who is alive
+  curl http://127.0.0.1:7800/             active peers
   grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
 Every flag can be given as an environment variable too; flags win. Traces go

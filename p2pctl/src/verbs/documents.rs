@@ -15,7 +15,7 @@ macro_rules! rfcs {
 /// Number and text, as published.
 pub(super) const RFCS: &[(u32, &[u8])] = &rfcs!(1, 10, 48, 49, 59, 64, 100, 791, 826, 2324, 8881, 9110);
 
-/// Writes the RFCs that peer `index` of `count` shares to a folder of its own. Each RFC goes to two peers if there are two.
+/// Writes the RFCs that peer `index` of `count` shares to its own folder. Each RFC goes to two peers if there are two.
 pub(super) fn distribute(folder: &Path, index: usize, count: usize) -> Outcome<PathBuf> {
     let folder = folder.join((index + 1).to_string());
     fs::create_dir_all(&folder)?;

@@ -79,7 +79,7 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let request = session.request(LeaveRequest {});
     let left = session.call(async |session| session.client().leave(request).await).await;
     let answer = match left {
-        // The lease is gone already, and with it the use of the cookie.
+        // There is no lease any more, so the cookie is of no use.
         Err(failure) if failure.is_reason(Reason::CookieUnknown) => {
             let name = kept.name.clone();
             kept.forget()?;

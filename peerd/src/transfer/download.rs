@@ -63,7 +63,7 @@ impl SourceError {
     /// Whether the source may be asked again.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Passing,
+            Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Transient,
             Self::Refused(status) => match status.code() {
                 Code::NotFound
                 | Code::Aborted
@@ -74,7 +74,7 @@ impl SourceError {
                 | Code::Unauthenticated => Fault::Final,
                 // A status that the server sent; one made of a broken connection has a source.
                 Code::ResourceExhausted | Code::Unavailable if status.source().is_none() => Fault::Busy,
-                _ => Fault::Passing,
+                _ => Fault::Transient,
             },
             Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_) => Fault::Final,
         }

@@ -32,7 +32,7 @@ use tokio::task::spawn_blocking;
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a locked partial file before the fetch is refused: a fetch that was just cancelled may still be writing or
 /// syncing its last pieces.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two attempts to lock it.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often further holders are searched for once all known ones failed.
@@ -367,14 +367,14 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
     Ok(document)
 }
 
-/// Runs blocking work on a partial file; retries for up to [`LOCK_PATIENCE`] while another fetch has it locked.
+/// Runs blocking work on a partial file; retries for up to [`LOCK_TIMEOUT`] while another fetch has it locked.
 async fn when_unlocked<T: Send + 'static>(
     work: impl Fn() -> Result<T, WriteError> + Clone + Send + 'static,
 ) -> Result<T, WriteError> {
     let started = Instant::now();
     loop {
         match off_runtime(work.clone()).await {
-            Err(WriteError::Locked { .. }) if started.elapsed() < LOCK_PATIENCE => tokio::time::sleep(LOCK_RETRY).await,
+            Err(WriteError::Locked { .. }) if started.elapsed() < LOCK_TIMEOUT => tokio::time::sleep(LOCK_RETRY).await,
             done => return done,
         }
     }

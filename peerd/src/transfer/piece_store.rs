@@ -237,7 +237,7 @@ impl PieceStore {
     }
 
     /// Asks the kernel to begin writing out what was written, unless it still does. A sync waits for the disk, so it runs in a
-    /// thread of its own; where none can be started, the final sync takes longer.
+    /// separate thread; if none can be started, the final sync takes longer.
     fn start_flush(&self) {
         let mut flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
         if flush.as_ref().is_some_and(|flush| !flush.is_finished()) {

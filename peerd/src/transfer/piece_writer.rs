@@ -17,7 +17,7 @@ pub struct WrongPiece {
     pub index: usize,
 }
 
-/// Writes the bytes of one stream. Dropped, it gives up the piece under way.
+/// Writes the bytes of one stream. When dropped, it releases the piece it was writing.
 #[derive(Debug)]
 pub struct PieceWriter {
     store: Arc<PieceStore>,
@@ -88,7 +88,7 @@ impl PieceWriter {
         Ok(Ok(verified_bytes))
     }
 
-    /// Gives the piece under way back, so that any writer may receive it from its start.
+    /// Releases the piece being written, so that any writer may receive it from its start.
     fn release(&mut self) {
         if let Some(current) = self.current.take()
             && current.claimed

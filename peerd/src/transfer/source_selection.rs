@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 /// Failures in a row, without a verified byte between them, before a holder is dropped.
 const FAILURES_MIN: u32 = 4;
 /// How long a holder may fail before it is dropped: one that cannot be reached is probably gone.
-const PATIENCE: Duration = Duration::from_secs(3);
+const MAX_FAILING: Duration = Duration::from_secs(3);
 /// The same for a holder that answers that it is busy or restarting: its uploads end, and it comes back.
-const PATIENCE_BUSY: Duration = Duration::from_secs(30);
+const MAX_FAILING_BUSY: Duration = Duration::from_secs(30);
 /// Pause before the second try of the same holder; doubles with each further try.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
@@ -32,11 +32,11 @@ pub struct SourceReport {
 /// How a source failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It may pass: a broken connection, a stall.
-    Passing,
+    /// Transient: a broken connection, a stall.
+    Transient,
     /// The holder answers that it cannot serve now: a full server, or one that stops.
     Busy,
-    /// It will not pass: a wrong byte, a broken protocol, or a holder without the document.
+    /// Permanent: a wrong byte, a protocol violation, or a holder without the document.
     Final,
 }
 
@@ -53,7 +53,7 @@ struct Candidate {
     failures: u32,
     /// Since when it fails, and when it last did.
     failing: Option<(Instant, Instant)>,
-    patience: Duration,
+    max_failing: Duration,
     /// Never to be asked again.
     done: bool,
 }
@@ -61,11 +61,11 @@ struct Candidate {
 impl Candidate {
     fn new(source: Source) -> Self {
         let report = SourceReport { source, bytes: 0, dropped: None };
-        Self { report, failures: 0, failing: None, patience: PATIENCE, done: false }
+        Self { report, failures: 0, failing: None, max_failing: MAX_FAILING, done: false }
     }
 
-    fn forgive(&mut self) {
-        (self.failures, self.failing, self.patience) = (0, None, PATIENCE);
+    fn reset(&mut self) {
+        (self.failures, self.failing, self.max_failing) = (0, None, MAX_FAILING);
     }
 
     fn pause(&self, now: Instant) -> Duration {
@@ -92,7 +92,7 @@ impl SourceSelection {
                 None => self.all.push(Candidate::new(source)),
                 Some(known) if known.report.dropped.is_some() && !known.done => {
                     known.report.dropped = None;
-                    known.forgive();
+                    known.reset();
                 }
                 Some(_) => continue,
             }
@@ -119,7 +119,7 @@ impl SourceSelection {
     pub fn progressed(&mut self, index: usize, bytes: u64) {
         if bytes > 0 {
             self.all[index].report.bytes += bytes;
-            self.all[index].forgive();
+            self.all[index].reset();
             self.current = index;
         }
     }
@@ -132,10 +132,10 @@ impl SourceSelection {
         candidate.failing = Some((since, now));
         match fault {
             Fault::Final => candidate.done = true,
-            Fault::Busy => candidate.patience = PATIENCE_BUSY,
-            Fault::Passing => {}
+            Fault::Busy => candidate.max_failing = MAX_FAILING_BUSY,
+            Fault::Transient => {}
         }
-        let enough = candidate.failures >= FAILURES_MIN && now.saturating_duration_since(since) >= candidate.patience;
+        let enough = candidate.failures >= FAILURES_MIN && now.saturating_duration_since(since) >= candidate.max_failing;
         if candidate.done || enough {
             candidate.report.dropped = Some(why);
         }
@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn a_busy_source_is_retried_longer_than_an_unreachable_one() {
-        let (absent, tries) = given_up_after(&mut sources(1), Fault::Passing);
-        assert!(absent >= PATIENCE && absent <= PATIENCE + RETRY_MAX && tries >= FAILURES_MIN, "{absent:?}, {tries} tries");
+        let (absent, tries) = given_up_after(&mut sources(1), Fault::Transient);
+        assert!(absent >= MAX_FAILING && absent <= MAX_FAILING + RETRY_MAX && tries >= FAILURES_MIN, "{absent:?}, {tries} tries");
         let (busy, tries) = given_up_after(&mut sources(1), Fault::Busy);
-        assert!(busy >= PATIENCE_BUSY && busy <= PATIENCE_BUSY + RETRY_MAX && tries < 20, "{busy:?}, {tries} tries");
+        assert!(busy >= MAX_FAILING_BUSY && busy <= MAX_FAILING_BUSY + RETRY_MAX && tries < 20, "{busy:?}, {tries} tries");
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let mut sources = sources(2);
         let known = vec![sources.get(0).clone(), sources.get(1).clone()];
         sources.failed(1, Fault::Final, "wrong bytes".into(), Instant::now());
-        given_up_after(&mut sources, Fault::Passing);
+        given_up_after(&mut sources, Fault::Transient);
         assert!(sources.add(known.clone()));
         assert_eq!(sources.next(Instant::now()), Some((0, Duration::ZERO)));
         assert_eq!(sources.reports()[1].dropped.as_deref(), Some("wrong bytes"));
@@ -209,12 +209,12 @@ mod tests {
     fn others_are_tried_before_a_failing_one_again_and_that_after_a_growing_pause() {
         let mut sources = sources(2);
         let now = Instant::now();
-        sources.failed(0, Fault::Passing, "broke".into(), now);
+        sources.failed(0, Fault::Transient, "broke".into(), now);
         assert_eq!(sources.next(now), Some((1, Duration::ZERO)));
-        sources.failed(1, Fault::Passing, "broke".into(), now);
+        sources.failed(1, Fault::Transient, "broke".into(), now);
         assert_eq!(sources.next(now), Some((0, RETRY_FIRST)));
-        sources.failed(0, Fault::Passing, "broke".into(), now);
-        sources.failed(1, Fault::Passing, "broke".into(), now);
+        sources.failed(0, Fault::Transient, "broke".into(), now);
+        sources.failed(1, Fault::Transient, "broke".into(), now);
         assert_eq!(sources.next(now), Some((0, RETRY_FIRST * 2)));
         let later = now + RETRY_FIRST;
         assert_eq!(sources.next(later), Some((0, RETRY_FIRST)), "waiting for others counts");

@@ -65,12 +65,12 @@ impl Holder {
     }
 
     /// A holder that changes what a correct holder of the sample answers.
-    pub async fn bending(
+    pub async fn tampering(
         sample: &Sample,
-        bend: impl Fn(&GetRfcRequest, Vec<GetRfcResponse>) -> Vec<GetRfcResponse> + Send + Sync + 'static,
+        tamper: impl Fn(&GetRfcRequest, Vec<GetRfcResponse>) -> Vec<GetRfcResponse> + Send + Sync + 'static,
     ) -> Self {
         let sample = sample.clone();
-        Self::start(move |_, request| sending(bend(request, sample.answer(request)))).await
+        Self::start(move |_, request| sending(tamper(request, sample.answer(request)))).await
     }
 
     /// A holder that lists these documents for every query, in messages of `batch` documents.

@@ -52,7 +52,7 @@ async fn links_below_the_folder_lead_nowhere() {
     let message = target.fetch(&hash(&sample), vec![honest.source("honest")]).await.unwrap_err().to_string();
     assert!(message.contains("is a symbolic link"), "{message}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
-    // A link in place of the document is something else that exists, wherever it leads.
+    // A link in place of the document counts as an existing file, whatever its target.
     fs::remove_file(target.out.join("a")).unwrap();
     fs::create_dir(target.out.join("a")).unwrap();
     std::os::unix::fs::symlink(elsewhere.path().join("new"), target.out.join("a/rfc48.txt")).unwrap();

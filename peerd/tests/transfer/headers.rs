@@ -5,15 +5,15 @@ use crate::support::{document::header, holder::Holder};
 use bytes::Bytes;
 use p2pdi::v1::{GetRfcHeader, get_rfc_response::Part};
 
-/// Fetches from a holder that bends its header, first alone, then with an honest one beside it. Returns why it was dropped.
-async fn bent(
+/// Fetches from a holder that tampers with its header, first alone, then with an honest one beside it. Returns why it was dropped.
+async fn fetch_tampered(
     sample: &Sample,
     wanted: &DocumentSelector,
-    bend: impl Fn(&mut GetRfcHeader) + Clone + Send + Sync + 'static,
+    tamper: impl Fn(&mut GetRfcHeader) + Clone + Send + Sync + 'static,
 ) -> String {
-    let liar = Holder::bending(sample, move |_, mut messages| {
+    let liar = Holder::tampering(sample, move |_, mut messages| {
         if let Some(Part::Header(header)) = &mut messages[0].part {
-            bend(header);
+            tamper(header);
         }
         messages
     })
@@ -37,9 +37,9 @@ async fn bent(
 
 async fn bent_document(
     wanted: &DocumentSelector,
-    bend: impl Fn(&mut p2pdi::v1::Document) + Clone + Send + Sync + 'static,
+    tamper: impl Fn(&mut p2pdi::v1::Document) + Clone + Send + Sync + 'static,
 ) -> String {
-    bent(&Sample::rfc48(3), wanted, move |header| bend(header.document.as_mut().unwrap())).await
+    fetch_tampered(&Sample::rfc48(3), wanted, move |header| tamper(header.document.as_mut().unwrap())).await
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn piece_hashes_must_merge_to_the_hash_and_be_as_many_as_pieces() {
         (Vec::new(), "0 bytes of piece hashes"),
     ] {
         let hashes = Bytes::from(hashes);
-        let why = bent(&sample, &hash(&sample), move |header| header.piece_hashes = hashes.clone()).await;
+        let why = fetch_tampered(&sample, &hash(&sample), move |header| header.piece_hashes = hashes.clone()).await;
         assert!(why.contains(expected), "{why}");
     }
 }
@@ -86,7 +86,7 @@ async fn piece_hashes_must_merge_to_the_hash_and_be_as_many_as_pieces() {
 async fn the_piece_size_follows_from_the_size() {
     let sample = Sample::rfc48(3);
     for piece_size in [0, 1, 128 * 1024, 512 * 1024, u64::MAX] {
-        let why = bent(&sample, &hash(&sample), move |header| header.piece_size = piece_size).await;
+        let why = fetch_tampered(&sample, &hash(&sample), move |header| header.piece_size = piece_size).await;
         assert!(why.contains("in pieces of"), "{why}");
     }
 }
@@ -94,11 +94,11 @@ async fn the_piece_size_follows_from_the_size() {
 #[tokio::test]
 async fn the_range_served_is_the_one_asked_for() {
     let sample = Sample::rfc48(3);
-    bent(&sample, &hash(&sample), |header| header.offset = 1).await;
+    fetch_tampered(&sample, &hash(&sample), |header| header.offset = 1).await;
     for length in [0, 1, u64::MAX] {
-        bent(&sample, &hash(&sample), move |header| header.served_length = length).await;
+        fetch_tampered(&sample, &hash(&sample), move |header| header.served_length = length).await;
     }
-    bent(&sample, &hash(&sample), |header| header.document = None).await;
+    fetch_tampered(&sample, &hash(&sample), |header| header.document = None).await;
 }
 
 #[tokio::test]
@@ -140,14 +140,14 @@ async fn a_document_larger_than_any_disk_is_refused_before_anything_is_written()
     let liar = Holder::start(move |_, _| {
         let document =
             p2pdi::v1::Document { name: "rfc48.txt".into(), number: 48, size, blake3: merged.to_field(), ..Default::default() };
-        let bent = GetRfcHeader {
+        let tampered = GetRfcHeader {
             document: Some(document),
             piece_size: pieces.piece_size(),
             piece_hashes: joined.clone(),
             offset: 0,
             served_length: size,
         };
-        crate::support::holder::sending(vec![header(bent)])
+        crate::support::holder::sending(vec![header(tampered)])
     })
     .await;
     let target = Target::new();
@@ -181,7 +181,7 @@ async fn oversized_titles_and_hashes_of_odd_lengths_are_refused() {
 #[tokio::test]
 async fn a_title_with_terminal_controls_arrives_without_them() {
     let sample = Sample::rfc48(1);
-    let liar = Holder::bending(&sample, |_, mut messages| {
+    let liar = Holder::tampering(&sample, |_, mut messages| {
         if let Some(Part::Header(header)) = &mut messages[0].part {
             header.document.as_mut().unwrap().title = "\u{1b}[2Jgone\u{7}".into();
         }
@@ -197,7 +197,7 @@ async fn a_title_with_terminal_controls_arrives_without_them() {
 async fn who_begins_a_document_with_wrong_bytes_does_not_decide_which_it_is() {
     // A valid header with consistent but invented hashes, and bytes that do not match them.
     let forged = Sample::new("rfc48.txt", 48, crate::support::bytes(700_000));
-    let liar = Holder::bending(&forged, |_, mut messages| {
+    let liar = Holder::tampering(&forged, |_, mut messages| {
         for message in &mut messages {
             if let Some(Part::Chunk(chunk)) = &mut message.part {
                 chunk.data = vec![0; chunk.data.len()].into();

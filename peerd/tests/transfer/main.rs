@@ -150,7 +150,7 @@ impl FindHolders for NoMoreHolders {
     }
 }
 
-/// Finds these holders, and notes what it is asked.
+/// Finds these holders, and records the searches.
 #[derive(Default)]
 struct Finds {
     sources: Vec<Source>,

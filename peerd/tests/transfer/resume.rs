@@ -158,7 +158,7 @@ async fn further_holders_are_asked_for_when_all_known_ones_failed() {
     let target = Target::new();
     let finder = Finds { sources: vec![gone.source("gone")], ..Default::default() };
     target.fetch_with(&hash(&sample), vec![gone.source("gone")], &finder).await.unwrap_err();
-    assert_eq!(finder.asked.lock().unwrap().len(), 1, "who is known already ends the search");
+    assert_eq!(finder.asked.lock().unwrap().len(), 1, "a search that finds only known holders is the last");
 }
 
 #[tokio::test]

@@ -10,13 +10,13 @@ use tonic::Status;
 
 const PIECES: u64 = 5;
 
-/// Fetches from a holder that bends its answers, first alone, then with an honest one behind it. Returns why the first was
+/// Fetches from a holder that tampers with its answers, first alone, then with an honest one behind it. Returns why the first was
 /// dropped, and how many bytes the honest one sent.
-async fn bent(
-    bend: impl Fn(&GetRfcRequest, Vec<GetRfcResponse>) -> Vec<GetRfcResponse> + Clone + Send + Sync + 'static,
+async fn fetch_tampered(
+    tamper: impl Fn(&GetRfcRequest, Vec<GetRfcResponse>) -> Vec<GetRfcResponse> + Clone + Send + Sync + 'static,
 ) -> (String, u64) {
     let sample = Sample::rfc48(PIECES);
-    let liar = Holder::bending(&sample, bend).await;
+    let liar = Holder::tampering(&sample, tamper).await;
     let target = Target::new();
     let error = target.fetch(&hash(&sample), vec![liar.source("liar")]).await.unwrap_err();
     assert!(error.to_string().contains("liar ("), "{error}");
@@ -35,7 +35,7 @@ async fn bent(
 #[tokio::test]
 async fn a_wrong_byte_costs_its_piece_and_its_sender() {
     let sample = Sample::rfc48(PIECES);
-    let liar = Holder::bending(&sample, |request, mut messages| {
+    let liar = Holder::tampering(&sample, |request, mut messages| {
         for message in &mut messages {
             if let Some(Part::Chunk(chunk)) = &mut message.part
                 && (chunk.offset..chunk.offset + chunk.data.len() as u64).contains(&(2 * PIECE + 77))
@@ -68,11 +68,11 @@ async fn chunks_with_gaps_overlaps_or_out_of_order_break_the_protocol() {
         messages.swap(2, 3);
         messages
     };
-    let (why, honest) = bent(swap).await;
+    let (why, honest) = fetch_tampered(swap).await;
     assert!(why.contains("broke the protocol: a chunk of"), "{why}");
     assert_eq!(honest, (PIECES - 1) * PIECE - PIECE / 2, "one piece came before the fault");
     for shift in [-1, 1, i64::MIN] {
-        let (why, _) = bent(move |_, mut messages| {
+        let (why, _) = fetch_tampered(move |_, mut messages| {
             if let Some(Part::Chunk(chunk)) = &mut messages[1].part {
                 chunk.offset = chunk.offset.wrapping_add_signed(shift);
             }
@@ -85,18 +85,18 @@ async fn chunks_with_gaps_overlaps_or_out_of_order_break_the_protocol() {
         messages.insert(2, messages[1].clone());
         messages
     };
-    assert!(bent(twice).await.0.contains("expected "));
+    assert!(fetch_tampered(twice).await.0.contains("expected "));
     let empty = |_: &GetRfcRequest, mut messages: Vec<GetRfcResponse>| {
         messages.insert(1, chunk(0, ""));
         messages
     };
-    assert!(bent(empty).await.0.contains("a chunk of 0 bytes"));
+    assert!(fetch_tampered(empty).await.0.contains("a chunk of 0 bytes"));
 }
 
 #[tokio::test]
 async fn more_than_was_said_breaks_the_protocol() {
     let sample = Sample::new("small.txt", 0, b"twelve bytes".to_vec());
-    let liar = Holder::bending(&sample, |_, mut messages| {
+    let liar = Holder::tampering(&sample, |_, mut messages| {
         messages[1] = chunk(0, "twelve bytes and more");
         messages
     })
@@ -110,7 +110,7 @@ async fn more_than_was_said_breaks_the_protocol() {
 #[tokio::test]
 async fn what_follows_the_last_byte_is_not_taken() {
     let sample = Sample::rfc48(2);
-    let liar = Holder::bending(&sample, |_, mut messages| {
+    let liar = Holder::tampering(&sample, |_, mut messages| {
         messages.push(chunk(3 * PIECE / 2, "more"));
         messages
     })
@@ -124,20 +124,20 @@ async fn what_follows_the_last_byte_is_not_taken() {
 
 #[tokio::test]
 async fn messages_in_the_wrong_place_break_the_protocol() {
-    let (why, _) = bent(|_, mut messages| {
+    let (why, _) = fetch_tampered(|_, mut messages| {
         messages.remove(0);
         messages
     })
     .await;
     assert!(why.contains("a chunk before the header"), "{why}");
-    let (why, _) = bent(|_, mut messages| {
+    let (why, _) = fetch_tampered(|_, mut messages| {
         messages.insert(2, messages[0].clone());
         messages
     })
     .await;
     assert!(why.contains("a second header"), "{why}");
     for at in [0, 2] {
-        let (why, _) = bent(move |_, mut messages| {
+        let (why, _) = fetch_tampered(move |_, mut messages| {
             messages.insert(at, GetRfcResponse { part: None });
             messages
         })
@@ -148,7 +148,7 @@ async fn messages_in_the_wrong_place_break_the_protocol() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_ends_the_stream_and_not_the_fetch() {
-    let (why, _) = bent(|_, mut messages| {
+    let (why, _) = fetch_tampered(|_, mut messages| {
         messages[1] = chunk(0, vec![0; 2 << 20]);
         messages
     })

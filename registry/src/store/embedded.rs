@@ -33,7 +33,7 @@ pub struct Embedded {
     revision: u64,
     /// The latest revision known to be durable.
     durable_revision: u64,
-    /// The rows of the failed commit as they were before it. It may be on disk all the same.
+    /// The rows of the failed commit as they were before it. It may be on disk nevertheless.
     undo: Vec<OldRow>,
 }
 

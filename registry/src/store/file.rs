@@ -64,7 +64,7 @@ fn is_new(path: &Path) -> bool {
     !fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
-/// Creates the file at `path`, where there is none or an empty one.
+/// Creates the file at `path` if it is missing or empty.
 pub(super) fn create(path: &Path) -> Result<Database, StoreError> {
     let cannot = |source| StoreError::Folder { path: path.to_owned(), source };
     let new = path.with_file_name(NEW_FILE_NAME);

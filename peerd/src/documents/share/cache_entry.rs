@@ -63,7 +63,7 @@ fn checksum(name: &str, value: &[u8]) -> [u8; CHECKSUM_BYTES] {
     ContentHash::of(&bytes).as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-/// For any bytes in the place of an entry: reading them does not panic, with the right checksum or a wrong one, and what is read is
+/// For any bytes in place of an entry: reading them does not panic, with the right checksum or a wrong one, and what is read is
 /// written again as the same bytes. For tests and fuzz targets.
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::expect_used, reason = "what it finds is a fault")]

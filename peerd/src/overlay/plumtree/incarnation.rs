@@ -1,7 +1,7 @@
 //! This peer's incarnation, which numbers its broadcasts, and which incarnations of others it accepts.
 //!
 //! Any peer that relays a broadcast could forge its id. An id above all that its origin will ever use would silence the origin, since
-//! its later broadcasts would count as old. So ids too far ahead are rejected, and an origin that receives an id of its own that it has
+//! its later broadcasts would count as old. So ids too far ahead are rejected, and an origin that receives its own id that it has
 //! not used continues above it, as a router does with a self-originated LSA that it did not send (RFC 2328, section 13.4).
 
 use std::time::Duration;

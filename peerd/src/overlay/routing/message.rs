@@ -31,7 +31,7 @@ pub enum Message {
         id: RouteId,
         /// The target, if there is a route through the sender.
         found: Option<Contact>,
-        /// Not all peers were asked because of rate limits; there may be a route all the same.
+        /// Not all peers were asked because of rate limits; there may still be a route.
         busy: bool,
     },
     /// A message for another peer.
