@@ -1,4 +1,4 @@
-//! The overlay beside iroh-gossip's, in one run: the same simulated network, the same seed, the same failures.
+//! The overlay compared with iroh-gossip in one run: the same simulated network, the same seed, the same failures.
 //!
 //! `cargo bench --bench overlay -- [--peers 10000] [--seed 1] [--latency-ms 10..100] [--only ours|iroh|iroh-wide] [--json]`
 //!

@@ -28,9 +28,9 @@ async fn linked(a: &PeerHandle, b: &PeerHandle) {
 }
 
 /// The messages of a kind that a peer receives, as text.
-fn heard(peer: &PeerHandle, kind: &str) -> Arc<Mutex<Vec<String>>> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let into = Arc::clone(&heard);
+fn received(peer: &PeerHandle, kind: &str) -> Arc<Mutex<Vec<String>>> {
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&received);
     peer.on(kind, move |message: Message| {
         let into = Arc::clone(&into);
         async move {
@@ -39,13 +39,13 @@ fn heard(peer: &PeerHandle, kind: &str) -> Arc<Mutex<Vec<String>>> {
         }
     })
     .unwrap();
-    heard
+    received
 }
 
 #[tokio::test]
 async fn a_handler_gets_the_message_and_its_reply_goes_back() {
     let (a, b) = (peer("A").await, peer("B").await);
-    let heard = heard(&b, "NEWS");
+    let received = received(&b, "NEWS");
     b.on("TEST", |message| async move { Reply::new("TESTED", message.text() + " and seen") }).unwrap();
     let joined = a.join(b.endpoint()).await.unwrap();
     assert_eq!((joined.name, joined.linked), (b.name().clone(), true));
@@ -58,7 +58,7 @@ async fn a_handler_gets_the_message_and_its_reply_goes_back() {
     assert_eq!(a.whisper("B", "NEWS", "one").await.unwrap().reply, None);
     a.broadcast("NEWS", "all\u{1b}[2J").await.unwrap();
     let expected = ["A NEWS one false 1", "A NEWS all\u{fffd}[2J true 1"];
-    eventually("both", async || (*heard.lock().unwrap() == expected).then_some(())).await;
+    eventually("both", async || (*received.lock().unwrap() == expected).then_some(())).await;
 
     // Every peer answers PING itself; a message of a kind without handler is reported as unclaimed.
     let pong = a.whisper("B", "PING", "").await.unwrap().reply.unwrap();
@@ -108,7 +108,7 @@ async fn handlers_that_hang_or_panic_do_not_delay_others() {
 #[tokio::test]
 async fn a_handler_can_send_messages() {
     let (a, b) = (peer("A").await, peer("B").await);
-    let answers = heard(&a, "ADVERTISED");
+    let answers = received(&a, "ADVERTISED");
     let handle = b.handle();
     b.on("ADVERTISE", move |message| {
         let handle = handle.clone();
@@ -151,7 +151,7 @@ async fn the_peers_of_another_peer_can_be_listed_and_joined() {
 async fn a_peer_that_is_not_started_has_its_port_and_reports_that_it_is_not_running() {
     let other = peer("other").await;
     let mut late = Peer::builder("late").bootnode(other.endpoint()).autostart(false).build().await.unwrap();
-    let heard = heard(&late, "TEST");
+    let received = received(&late, "TEST");
     for asked in [late.join(other.endpoint()).await.map(drop), late.broadcast("TEST", "").await] {
         assert!(matches!(asked, Err(PeerError::NotStarted)), "{asked:?}");
     }
@@ -159,7 +159,7 @@ async fn a_peer_that_is_not_started_has_its_port_and_reports_that_it_is_not_runn
     late.start();
     linked(&other, &late).await;
     other.whisper("late", "TEST", "now").await.unwrap();
-    eventually("it", async || (heard.lock().unwrap().len() == 1).then_some(())).await;
+    eventually("it", async || (received.lock().unwrap().len() == 1).then_some(())).await;
     let (handle, address) = (late.handle(), late.endpoint().to_string());
     late.shutdown().await.unwrap();
     assert!(TcpStream::connect(&address).await.is_err());
@@ -190,35 +190,35 @@ async fn a_dropped_peer_stops_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn errors_say_what_is_wrong_and_what_to_do() {
-    let said = async |built: Result<Peer, PeerError>, words: &str| {
+async fn errors_name_the_problem_and_the_remedy() {
+    let fails_with = async |built: Result<Peer, PeerError>, words: &str| {
         let error = built.err().unwrap().to_string();
         assert!(error.contains(words), "{error}");
     };
-    said(Peer::builder("two words").build().await, "name").await;
-    said(Peer::builder("A").bootnode("nowhere").build().await, "NAME:PORT, NAME@HOST:PORT or HOST:PORT").await;
-    said(Peer::builder("A").registry("https://r:1").build().await, "http://HOST:PORT").await;
-    said(Peer::builder("A").share("/no/such/folder").build().await, "/no/such/folder").await;
+    fails_with(Peer::builder("two words").build().await, "name").await;
+    fails_with(Peer::builder("A").bootnode("nowhere").build().await, "NAME:PORT, NAME@HOST:PORT or HOST:PORT").await;
+    fails_with(Peer::builder("A").registry("https://r:1").build().await, "http://HOST:PORT").await;
+    fails_with(Peer::builder("A").share("/no/such/folder").build().await, "/no/such/folder").await;
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    said(Peer::builder("A").listen(taken.local_addr().unwrap()).build().await, "choose another port").await;
+    fails_with(Peer::builder("A").listen(taken.local_addr().unwrap()).build().await, "choose another port").await;
     let folder = tempfile::tempdir().unwrap();
     let a = Peer::builder("A").state(folder.path()).build().await.unwrap();
-    said(Peer::builder("B").state(folder.path()).build().await, "in use").await;
+    fails_with(Peer::builder("B").state(folder.path()).build().await, "in use").await;
 
-    let said = |error: Option<PeerError>, words: &str| {
+    let fails_with = |error: Option<PeerError>, words: &str| {
         let error = error.unwrap().to_string();
         assert!(error.contains(words), "{error}");
     };
-    said(a.on("two words", |_| async {}).err(), "kind");
-    said(a.on("PING", |_| async {}).err(), "answered by every peer itself");
-    said(a.whisper("nobody", "TEST", "").await.err(), "request cannot be fulfilled: no route to nobody");
-    said(a.whisper("A", "TEST", vec![0; 300_000]).await.err(), "at most 262144");
-    said(a.broadcast("TEST", vec![0; 100_000]).await.err(), "Share larger things as documents");
-    said(a.join("127.0.0.1:1").await.err(), "cannot join 127.0.0.1:1");
-    said(a.join(a.endpoint()).await.err(), "this peer itself");
-    said(a.bootstrap(["127.0.0.1:1", "127.0.0.1:2"]).await.err(), "127.0.0.1:2");
-    said(a.bootstrap(Vec::<String>::new()).await.err(), "no peer could be joined");
-    said(a.peers_from("127.0.0.1:1").await.err(), "127.0.0.1:1");
+    fails_with(a.on("two words", |_| async {}).err(), "kind");
+    fails_with(a.on("PING", |_| async {}).err(), "answered by every peer itself");
+    fails_with(a.whisper("nobody", "TEST", "").await.err(), "request cannot be fulfilled: no route to nobody");
+    fails_with(a.whisper("A", "TEST", vec![0; 300_000]).await.err(), "at most 262144");
+    fails_with(a.broadcast("TEST", vec![0; 100_000]).await.err(), "Share larger things as documents");
+    fails_with(a.join("127.0.0.1:1").await.err(), "cannot join 127.0.0.1:1");
+    fails_with(a.join(a.endpoint()).await.err(), "this peer itself");
+    fails_with(a.bootstrap(["127.0.0.1:1", "127.0.0.1:2"]).await.err(), "127.0.0.1:2");
+    fails_with(a.bootstrap(Vec::<String>::new()).await.err(), "no peer could be joined");
+    fails_with(a.peers_from("127.0.0.1:1").await.err(), "127.0.0.1:1");
     let id = a.id();
     a.shutdown().await.unwrap();
     // With the same state folder it is the same peer.

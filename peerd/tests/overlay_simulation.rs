@@ -1,6 +1,6 @@
 //! Simulated networks of a thousand peers: the guarantees of the overlay, as figures.
 //!
-//! The same with ten thousand peers, beside iroh-gossip: `cargo bench --bench overlay`.
+//! The same with ten thousand peers, compared with iroh-gossip: `cargo bench --bench overlay`.
 
 #![allow(
     clippy::expect_used,
@@ -312,7 +312,7 @@ fn a_peer_that_breaks_the_protocol_is_reported_and_does_no_harm() {
         "a peer that breaks promises is no longer a neighbour"
     );
     let (_, _, missing) = network.node(victim).expect("alive").overlay.plumtree().sizes();
-    assert_eq!(missing, 0, "missing broadcasts are given up");
+    assert_eq!(missing, 0, "the peer still waits for missing broadcasts");
     let figures = scenario::many_senders(&mut network, 5, SECOND);
     assert_eq!(figures.worst_reliability, 1.0, "{figures:?}");
 }

@@ -97,7 +97,7 @@ async fn invalid_labels_ids_patterns_and_combinations_are_refused() {
 }
 
 #[tokio::test]
-async fn missing_malformed_repeated_and_unknown_cookies_have_reasons_of_their_own() {
+async fn missing_malformed_repeated_and_unknown_cookies_have_distinct_reasons() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let cookie = register(&mut client, "a", "10.0.0.1:7801").await.cookie;

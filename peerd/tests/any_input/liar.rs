@@ -1,4 +1,4 @@
-//! A malicious peer among correct ones: whatever it sends, the harm does not last.
+//! A malicious peer among correct ones: whatever it sends, the network recovers after it has left.
 
 use std::collections::VecDeque;
 

@@ -228,7 +228,7 @@ pub fn drive_plumtree(data: &[u8]) {
     }
 }
 
-/// The whole overlay, with a driver that follows no rules.
+/// The whole overlay, with an arbitrary driver.
 pub fn drive_overlay(data: &[u8]) {
     let mut source = Source(data);
     let rng = ChaCha8Rng::seed_from_u64(source.number());
@@ -269,7 +269,7 @@ pub fn drive_overlay(data: &[u8]) {
     }
 }
 
-/// Routing, with neighbours that follow no rules.
+/// Routing, with arbitrary neighbours.
 pub fn drive_routing(data: &[u8]) {
     let mut source = Source(data);
     let mut now = Time::ZERO;

@@ -27,7 +27,7 @@ async fn server_replying(reply: Vec<LinkFrame>) -> RawServer {
 }
 
 #[tokio::test]
-async fn a_join_returns_when_the_peer_is_a_neighbour_and_tells_whether_it_was_one_before() {
+async fn a_join_returns_when_the_peer_is_a_neighbour_and_reports_whether_it_was_one_before() {
     let (a, b) = (Setup::named("A").start().await, Setup::named("B").start().await);
     let joined = join(&a, b.address).await.unwrap();
     assert!(a.is_linked_to(&b));
@@ -40,7 +40,7 @@ async fn a_join_returns_when_the_peer_is_a_neighbour_and_tells_whether_it_was_on
 }
 
 #[tokio::test]
-async fn a_join_that_is_refused_or_gets_no_answer_says_so() {
+async fn a_join_that_is_refused_or_gets_no_answer_fails_with_the_reason() {
     let a = Setup::named("A").start().await;
     let refusing =
         server_replying(vec![frame(Body::NeighbourReply(NeighbourReply { accepted: false, peers: Vec::new() }))]).await;

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a peer that fails as networks do: it stops forwarding, and closes nothing.
+//! A TCP proxy in front of a peer that simulates network failures: it stops forwarding without closing connections.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -78,7 +78,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Waits until it does; false if it never will.
+    /// Waits until it forwards; false if it never will.
     async fn open(&mut self) -> bool {
         self.same_side || self.cut.wait_for(|cut| !cut).await.is_ok()
     }

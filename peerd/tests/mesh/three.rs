@@ -89,7 +89,7 @@ async fn peers_that_cannot_be_dialled_whisper_along_links_of_another_peer() {
 }
 
 #[tokio::test]
-async fn a_peer_that_seeks_too_many_routes_at_once_is_told_to_try_again() {
+async fn seeks_above_the_rate_limit_are_refused_as_busy() {
     let middle = Setup::named("middle").start().await;
     let left = Setup::named("left").with_bootnodes([&middle]).start().await;
     until("they are linked", async || left.is_linked_to(&middle) && middle.is_linked_to(&left)).await;

@@ -106,7 +106,7 @@ async fn a_connection_without_a_complete_request_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_limit_is_closed_at_once_and_a_closed_one_frees_its_place() {
+async fn a_connection_over_the_limit_is_closed_immediately_and_a_closed_one_frees_its_slot() {
     let peer = Peer::configured(&[SMALL], |config| config.limits.connections = 2).await;
     let first = TcpStream::connect(peer.address).await.unwrap();
     let mut second = TcpStream::connect(peer.address).await.unwrap();

@@ -113,7 +113,7 @@ async fn an_upload_over_the_limit_is_refused_until_one_ends() {
 }
 
 #[tokio::test]
-async fn sixty_four_downloads_of_one_machine_are_admitted() {
+async fn sixty_four_downloads_from_one_address_are_admitted() {
     let large = support::bytes(2 << 20);
     let peer = Peer::sharing(&[("large.bin", &large), SMALL]).await;
     let streams = unread(&peer, 64).await;

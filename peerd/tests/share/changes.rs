@@ -185,7 +185,7 @@ async fn a_burst_of_changes_gives_few_versions() {
 }
 
 #[tokio::test]
-async fn changes_are_found_without_events_of_the_system() {
+async fn changes_are_found_without_file_system_events() {
     let mut folders = Folders::new();
     folders.config.watch = false;
     folders.write("a", "1");

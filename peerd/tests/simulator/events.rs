@@ -176,8 +176,8 @@ impl<N: Node> Network<N> {
         }
         let mut latency = self.latency(from, to);
         if !N::DIALS && self.slots[to as usize].node.is_none() {
-            // iroh-gossip dials by sending. As in its own simulator, it is not told that this fails. If it were told
-            // (its network part does so), it would not look for another peer, and its results would be worse.
+            // iroh-gossip dials by sending. As in its own simulator, it is not informed that this fails. If it were
+            // (its network part does it), it would not look for another peer, and its results would be worse.
             return;
         }
         if self.is_cut(from, to) || self.faults.loss > 0.0 && self.rng.random_bool(self.faults.loss) {

@@ -27,7 +27,7 @@ pub fn contact(index: Index) -> Contact {
     Contact::parse(id(index), &format!("peer-{index}"), &endpoint).expect("a valid contact")
 }
 
-/// A peer of ours.
+/// A peer of this overlay.
 pub struct Ours {
     pub overlay: Overlay<ChaCha8Rng>,
     scheduled: Option<Micros>,

@@ -1,4 +1,4 @@
-//! Target folders that are missing, in the way, read-only or full.
+//! Target folders that are missing, blocked by a file, read-only or full.
 
 use super::*;
 use crate::support::{
@@ -8,7 +8,7 @@ use crate::support::{
 use std::process::Command;
 
 #[tokio::test]
-async fn a_missing_folder_is_made() {
+async fn missing_folders_are_created() {
     let sample = Sample::new("a/b/c.txt", 0, b"deep".to_vec());
     let honest = Holder::honest(&sample).await;
     let mut target = Target::new();
@@ -19,7 +19,7 @@ async fn a_missing_folder_is_made() {
 }
 
 #[tokio::test]
-async fn a_file_in_the_way_is_named_and_left_alone() {
+async fn a_file_at_the_target_path_is_named_and_left_unchanged() {
     let sample = Sample::new("a/rfc48.txt", 48, b"text".to_vec());
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
@@ -42,7 +42,7 @@ async fn a_file_in_the_way_is_named_and_left_alone() {
 }
 
 #[tokio::test]
-async fn links_below_the_folder_lead_nowhere() {
+async fn symbolic_links_below_the_folder_are_not_followed() {
     let sample = Sample::new("a/rfc48.txt", 48, b"text".to_vec());
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
@@ -62,7 +62,7 @@ async fn links_below_the_folder_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn a_folder_that_may_not_be_written_is_named() {
+async fn a_read_only_folder_is_named() {
     let sample = Sample::rfc48(2);
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
@@ -77,7 +77,7 @@ async fn a_folder_that_may_not_be_written_is_named() {
 }
 
 #[tokio::test]
-async fn a_document_larger_than_the_disk_is_refused_before_it_begins() {
+async fn a_document_larger_than_the_free_space_is_refused_before_the_fetch() {
     let sample = Sample::rfc48(20);
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
@@ -90,7 +90,7 @@ async fn a_document_larger_than_the_disk_is_refused_before_it_begins() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fills_up_on_the_way_keeps_what_is_verified() {
+async fn a_disk_that_fills_up_during_the_fetch_keeps_verified_pieces() {
     let sample = Sample::rfc48(20);
     let target = Target::new();
     fs::create_dir(&target.out).unwrap();
@@ -154,7 +154,7 @@ impl<'a> Mount<'a> {
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        // Lazily, should a file in it still be open.
+        // Lazily, in case a file in it is still open.
         let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
         assert!(std::thread::panicking() || unmounted.unwrap().success());
     }

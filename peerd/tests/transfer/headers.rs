@@ -1,11 +1,11 @@
-//! Holders that lie before the first byte.
+//! Holders with invalid or false headers.
 
 use super::*;
 use crate::support::{document::header, holder::Holder};
 use bytes::Bytes;
 use p2pdi::v1::{GetRfcHeader, get_rfc_response::Part};
 
-/// Fetches from a holder that tampers with its header, first alone, then with an honest one beside it. Returns why it was dropped.
+/// Fetches from a holder that tampers with its header, first alone, then together with an honest one. Returns why it was dropped.
 async fn fetch_tampered(
     sample: &Sample,
     wanted: &DocumentSelector,
@@ -25,7 +25,7 @@ async fn fetch_tampered(
     let why = dropped(&sources, "liar").to_owned();
     assert!(text.contains("liar") && text.contains(&why), "{text}");
     assert_eq!(target.files(), []);
-    assert_eq!(liar.requests().len(), 1, "a liar is asked once");
+    assert_eq!(liar.requests().len(), 1, "a malicious holder is asked once");
 
     let honest = Holder::honest(sample).await;
     let fetched = target.fetch(wanted, vec![liar.source("liar"), honest.source("honest")]).await.unwrap();
@@ -43,7 +43,7 @@ async fn bent_document(
 }
 
 #[tokio::test]
-async fn names_that_lead_outside_are_refused() {
+async fn names_that_lead_outside_the_folder_are_refused() {
     let wanted = hash(&Sample::rfc48(3));
     for name in
         ["../rfc48.txt", "a/../../rfc48.txt", "/tmp/rfc48.txt", "..\\rfc48.txt", "C:rfc48.txt", "rfc\n48.txt", "a\0b", "", "."]
@@ -61,7 +61,7 @@ async fn names_that_lead_outside_are_refused() {
 }
 
 #[tokio::test]
-async fn piece_hashes_must_merge_to_the_hash_and_be_as_many_as_pieces() {
+async fn piece_hashes_must_merge_to_the_hash_and_match_the_number_of_pieces() {
     let sample = Sample::rfc48(3);
     let joined = sample.hashes.joined();
     let mut swapped = joined.to_vec();
@@ -116,20 +116,20 @@ async fn a_document_that_was_not_asked_for_is_refused() {
 }
 
 #[tokio::test]
-async fn sizes_that_cannot_be_are_refused_before_anything_is_written() {
+async fn impossible_sizes_are_refused_before_anything_is_written() {
     let wanted = hash(&Sample::rfc48(3));
     for size in [u64::MAX, i64::MAX as u64, 100 << 40] {
         let why = bent_document(&wanted, move |document| document.size = size).await;
         assert!(why.contains("size:"), "{why}");
     }
-    // A size that could be, with the hashes of another.
+    // A possible size, with the hashes of another.
     let why = bent_document(&wanted, |document| document.size = 1).await;
     assert!(why.contains("pieces of") || why.contains("bytes"), "{why}");
 }
 
 #[tokio::test]
 async fn a_document_larger_than_any_disk_is_refused_before_anything_is_written() {
-    // The piece hashes of 20 TB merge to a hash, so the header is sound; no disk here has the room.
+    // The piece hashes of 20 TB merge to a hash, so the header is valid; no disk here has the space.
     let size: u64 = 20 << 40;
     let pieces = p2pdi::content::Pieces::of_size(size).unwrap();
     let joined: Bytes = crate::support::bytes(pieces.count() * 32).into();
@@ -157,7 +157,7 @@ async fn a_document_larger_than_any_disk_is_refused_before_anything_is_written()
     for (name, data) in target.files() {
         assert!(data.is_empty(), "{name}");
     }
-    // By its hash, the document is not the liar's to choose.
+    // Asked by hash, the malicious holder cannot choose the document.
     let sample = Sample::rfc48(2);
     let honest = Holder::honest(&sample).await;
     let fetched = target.fetch(&hash(&sample), vec![liar.source("liar"), honest.source("honest")]).await.unwrap();
@@ -194,7 +194,7 @@ async fn a_title_with_terminal_controls_arrives_without_them() {
 }
 
 #[tokio::test]
-async fn who_begins_a_document_with_wrong_bytes_does_not_decide_which_it_is() {
+async fn a_holder_that_sends_wrong_bytes_does_not_decide_which_document_is_fetched() {
     // A valid header with consistent but invented hashes, and bytes that do not match them.
     let forged = Sample::new("rfc48.txt", 48, crate::support::bytes(700_000));
     let liar = Holder::tampering(&forged, |_, mut messages| {
@@ -214,7 +214,7 @@ async fn who_begins_a_document_with_wrong_bytes_does_not_decide_which_it_is() {
     target.assert_holds_only(&sample);
 }
 
-/// Names in tests are right.
+/// A valid name.
 trait ParseName {
     fn parse_name(&self) -> p2pdi::document::DocumentName;
 }

@@ -22,7 +22,7 @@ fn request(target: &Target, wanted: DocumentSelector, from: Vec<Source>) -> Fetc
 }
 
 #[tokio::test]
-async fn a_job_without_peers_or_without_a_holder_says_who_was_asked() {
+async fn a_job_without_peers_or_holders_fails_and_names_the_peers_asked() {
     let sample = Sample::rfc48(2);
     let target = Target::new();
     let wanted = DocumentSelector::Number(48);

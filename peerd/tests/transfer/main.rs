@@ -1,6 +1,6 @@
-//! Fetching in a world of broken, lying and vanishing holders, onto disks that fail.
+//! Fetching from broken, malicious and vanishing holders, and to disks that fail.
 //!
-//! Every case ends with a look at the target folder: a file there is whole and right, or it is not there.
+//! Every test ends with a check of the target folder: a file there is complete and correct, or absent.
 
 #![allow(
     clippy::expect_used,
@@ -8,7 +8,7 @@
     clippy::panic,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
-    reason = "helpers of tests are tests"
+    reason = "a test fails by a panic, in its helpers too"
 )]
 
 mod disk;
@@ -50,7 +50,7 @@ impl Target {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        // Longer than a busy machine keeps an honest holder waiting, as far as tests can wait for silent ones.
+        // Long enough for honest holders on a busy machine, short enough for tests with silent ones.
         Self { folder, channels: ChannelPool::new(None), stall: Duration::from_secs(20), out, progress: Arc::default() }
     }
 
@@ -73,7 +73,7 @@ impl Target {
         within("the fetch", fetch(&self.channels, wanted, sources, finder, &options, &self.progress)).await
     }
 
-    /// All files below the target folder, and what they hold.
+    /// All files below the target folder, with their content.
     fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path().to_owned()];
@@ -91,7 +91,7 @@ impl Target {
         found
     }
 
-    /// What a user sees there, partial files left aside.
+    /// The files that a user sees there, without partial files.
     fn visible(&self) -> Vec<(String, Vec<u8>)> {
         self.files().into_iter().filter(|(name, _)| !name.ends_with(".part")).collect()
     }
@@ -103,7 +103,7 @@ impl Target {
         self.folder.path().join(&partials[0].0)
     }
 
-    /// The sample is there, and nothing else, not even a partial file.
+    /// Asserts that the folder has the sample and nothing else, not even a partial file.
     #[track_caller]
     fn assert_holds_only(&self, sample: &Sample) {
         let files = self.files();

@@ -25,7 +25,7 @@ async fn quitter(sample: &Sample, count: usize, end: impl Fn() -> Step + Send + 
 }
 
 #[tokio::test]
-async fn a_fetch_whose_source_fails_goes_on_where_it_stopped() {
+async fn a_fetch_whose_source_fails_is_resumed() {
     let sample = Sample::rfc48(PIECES);
     let gone = quitter(&sample, 5, || Step::Fail(Status::aborted("it changed"))).await;
     let target = Target::new();
@@ -44,7 +44,7 @@ async fn a_fetch_whose_source_fails_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn one_source_that_breaks_off_again_and_again_still_delivers_every_byte_once() {
+async fn a_source_that_keeps_breaking_off_delivers_every_byte_once() {
     let sample = Sample::rfc48(PIECES);
     let flaky = quitter(&sample, 1, || Step::Fail(Status::unavailable("bad line"))).await;
     let target = Target::new();
@@ -55,7 +55,7 @@ async fn one_source_that_breaks_off_again_and_again_still_delivers_every_byte_on
 }
 
 #[tokio::test]
-async fn a_fetch_that_is_given_up_goes_on_where_it_stopped() {
+async fn a_cancelled_fetch_is_resumed() {
     let sample = Sample::rfc48(PIECES);
     let staller = quitter(&sample, 4, || Step::Stall).await;
     let honest = Holder::honest(&sample).await;
@@ -73,7 +73,7 @@ async fn a_fetch_that_is_given_up_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_large_fetch_that_is_given_up_can_be_begun_again_at_once() {
+async fn a_large_cancelled_fetch_can_be_restarted_immediately() {
     // Enough data that the system is still writing it out when the fetch is cancelled.
     let sample = Sample::new("large.bin", 0, crate::support::bytes(80 << 20));
     let (honest, staller) = (Holder::honest(&sample).await, quitter(&sample, 4 * 66, || Step::Stall).await);
@@ -106,7 +106,7 @@ async fn damaged_pieces_of_a_partial_file_are_fetched_again_and_only_those() {
 }
 
 #[tokio::test]
-async fn a_partial_file_cut_short_or_grown_is_no_trouble() {
+async fn a_truncated_or_extended_partial_file_is_resumed() {
     for length in [0, 1, 3 * PIECE + 5, 100 * PIECE] {
         let sample = Sample::rfc48(PIECES);
         let gone = quitter(&sample, 6, || Step::Fail(Status::aborted("it changed"))).await;
@@ -121,7 +121,7 @@ async fn a_partial_file_cut_short_or_grown_is_no_trouble() {
 }
 
 #[tokio::test]
-async fn a_second_fetch_of_the_same_document_into_the_same_folder_is_told_so() {
+async fn a_second_fetch_of_the_same_document_into_the_same_folder_is_refused() {
     let sample = Sample::rfc48(PIECES);
     let staller = quitter(&sample, 4, || Step::Stall).await;
     let honest = Holder::honest(&sample).await;
@@ -143,7 +143,7 @@ async fn a_second_fetch_of_the_same_document_into_the_same_folder_is_told_so() {
 }
 
 #[tokio::test]
-async fn further_holders_are_asked_for_when_all_known_ones_failed() {
+async fn further_holders_are_searched_for_when_all_known_ones_failed() {
     let sample = Sample::rfc48(PIECES);
     let gone = quitter(&sample, 3, || Step::Fail(Status::aborted("it changed"))).await;
     let honest = Holder::honest(&sample).await;
@@ -162,7 +162,7 @@ async fn further_holders_are_asked_for_when_all_known_ones_failed() {
 }
 
 #[tokio::test]
-async fn a_peer_that_dies_on_the_way_is_replaced_by_another() {
+async fn a_holder_that_stops_during_the_fetch_is_replaced() {
     let data = crate::support::bytes(6 << 20);
     let sample = Sample::new("large.bin", 0, data.clone());
     // So slow that it is still sending when it stops.

@@ -1,4 +1,4 @@
-//! Holders that go wrong after the header.
+//! Holders that fail or misbehave after the header.
 
 use super::*;
 use crate::support::{
@@ -21,19 +21,19 @@ async fn fetch_tampered(
     let error = target.fetch(&hash(&sample), vec![liar.source("liar")]).await.unwrap_err();
     assert!(error.to_string().contains("liar ("), "{error}");
     target.assert_nothing_visible();
-    assert_eq!(liar.requests().len(), 1, "a liar is asked once");
+    assert_eq!(liar.requests().len(), 1, "a malicious holder is asked once");
 
     let honest = Holder::honest(&sample).await;
     let target = Target::new();
     let fetched = target.fetch(&hash(&sample), vec![liar.source("liar"), honest.source("honest")]).await.unwrap();
     target.assert_holds_only(&sample);
     assert_eq!((fetched.fetched_bytes, fetched.resumed_bytes), (sample.size(), 0));
-    assert_eq!(liar.requests().len(), 2, "a liar is asked once");
+    assert_eq!(liar.requests().len(), 2, "a malicious holder is asked once");
     (dropped(&fetched.sources, "liar").to_owned(), honest.sent_bytes())
 }
 
 #[tokio::test]
-async fn a_wrong_byte_costs_its_piece_and_its_sender() {
+async fn a_wrong_byte_discards_its_piece_and_drops_its_sender() {
     let sample = Sample::rfc48(PIECES);
     let liar = Holder::tampering(&sample, |request, mut messages| {
         for message in &mut messages {
@@ -55,7 +55,7 @@ async fn a_wrong_byte_costs_its_piece_and_its_sender() {
     target.assert_holds_only(&sample);
     assert_eq!(dropped(&fetched.sources, "liar"), "sent wrong bytes in piece 2");
     assert_eq!(liar.requests().len(), 1);
-    // The two pieces before it were right and are not fetched again.
+    // The two pieces before it were valid and are not fetched again.
     assert_eq!(kept(&fetched.sources, "honest"), sample.size() - 2 * PIECE);
     assert_eq!(honest.sent_bytes(), sample.size() - 2 * PIECE);
     assert_eq!(fetched.sources[0].bytes, 2 * PIECE);
@@ -70,7 +70,7 @@ async fn chunks_with_gaps_overlaps_or_out_of_order_break_the_protocol() {
     };
     let (why, honest) = fetch_tampered(swap).await;
     assert!(why.contains("broke the protocol: a chunk of"), "{why}");
-    assert_eq!(honest, (PIECES - 1) * PIECE - PIECE / 2, "one piece came before the fault");
+    assert_eq!(honest, (PIECES - 1) * PIECE - PIECE / 2, "one piece was received before the fault");
     for shift in [-1, 1, i64::MIN] {
         let (why, _) = fetch_tampered(move |_, mut messages| {
             if let Some(Part::Chunk(chunk)) = &mut messages[1].part {
@@ -94,7 +94,7 @@ async fn chunks_with_gaps_overlaps_or_out_of_order_break_the_protocol() {
 }
 
 #[tokio::test]
-async fn more_than_was_said_breaks_the_protocol() {
+async fn more_bytes_than_announced_break_the_protocol() {
     let sample = Sample::new("small.txt", 0, b"twelve bytes".to_vec());
     let liar = Holder::tampering(&sample, |_, mut messages| {
         messages[1] = chunk(0, "twelve bytes and more");
@@ -108,7 +108,7 @@ async fn more_than_was_said_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn what_follows_the_last_byte_is_not_taken() {
+async fn bytes_after_the_end_are_ignored() {
     let sample = Sample::rfc48(2);
     let liar = Holder::tampering(&sample, |_, mut messages| {
         messages.push(chunk(3 * PIECE / 2, "more"));

@@ -12,8 +12,8 @@ use tokio::{
 };
 use tonic::Status;
 
-/// Fetches with this holder first and an honest one behind it.
-async fn beside_an_honest_one(address: SocketAddr) -> Vec<SourceReport> {
+/// Fetches with this holder first and an honest one second.
+async fn with_an_honest_holder(address: SocketAddr) -> Vec<SourceReport> {
     let sample = Sample::rfc48(2);
     let honest = Holder::honest(&sample).await;
     let target = Target::impatient();
@@ -34,15 +34,15 @@ async fn alone(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn a_refused_connection() {
+async fn a_refused_connection_is_reported() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let message = alone(closed).await;
     assert!(message.contains("refused"), "{message}");
-    beside_an_honest_one(closed).await;
+    with_an_honest_holder(closed).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_is_taken_and_never_answered() {
+async fn a_holder_that_accepts_and_never_answers_counts_as_stalled() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let taking = tokio::spawn(async move {
@@ -53,12 +53,12 @@ async fn a_connection_that_is_taken_and_never_answered() {
     });
     let message = alone(address).await;
     assert!(message.contains("stalled: less than 4096 bytes in 0.5 s"), "{message}");
-    beside_an_honest_one(address).await;
+    with_an_honest_holder(address).await;
     taking.abort();
 }
 
 #[tokio::test]
-async fn a_connection_that_is_taken_and_closed_or_answered_in_another_language() {
+async fn a_holder_that_closes_or_speaks_another_protocol_is_reported() {
     for answer in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"SSH-2.0-OpenSSH_9.9\r\n", &[0xff; 4096]] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -69,13 +69,13 @@ async fn a_connection_that_is_taken_and_closed_or_answered_in_another_language()
             }
         });
         alone(address).await;
-        beside_an_honest_one(address).await;
+        with_an_honest_holder(address).await;
         taking.abort();
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_stalls_goes_on_elsewhere() {
+async fn a_stalled_stream_is_continued_by_another_holder() {
     let sample = Sample::rfc48(4);
     let staller = Holder::start({
         let sample = sample.clone();
@@ -91,14 +91,14 @@ async fn a_stream_that_stalls_goes_on_elsewhere() {
     let target = Target::impatient();
     let fetched = target.fetch(&hash(&sample), vec![staller.source("staller"), honest.source("honest")]).await.unwrap();
     target.assert_holds_only(&sample);
-    // What came before the stall counts.
+    // Pieces received before the stall count.
     assert_eq!(staller.requests().len(), 1);
     assert_eq!(fetched.sources[0].bytes, 2 * crate::support::document::PIECE);
     assert_eq!(honest.sent_bytes(), sample.size() - 2 * crate::support::document::PIECE);
 }
 
 #[tokio::test]
-async fn a_holder_that_is_full_for_a_while_is_asked_again() {
+async fn a_holder_that_is_temporarily_full_is_retried() {
     let sample = Sample::rfc48(2);
     let busy = Holder::start({
         let sample = sample.clone();
