@@ -5,12 +5,19 @@ use p2pdi::{
     endpoint::Endpoint,
     probe::{self, Answering},
 };
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
-use tonic::{Response, Status};
+use tonic::{Response, Status, metadata::MetadataMap};
 
 /// Time limit of one call, connection set-up included. Servers give up on their own work sooner.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The present time by the clock of the server that gave this answer (RFC 9110, section 6.6.1), or by this machine's clock if it does not say. Ages of
+/// what a server reports are counted by its own clock.
+pub(crate) fn server_time(answer: &MetadataMap) -> SystemTime {
+    let date = answer.get("date").and_then(|date| date.to_str().ok());
+    date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now)
+}
 
 /// Awaits `call` to `server` for at most `limit`.
 ///
@@ -42,5 +49,17 @@ pub(crate) async fn to_peer<T>(
     match bounded(name, limit, Box::pin(call)).await {
         Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, &Answering::Peer).await)),
         answered => answered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_server_is_that_of_its_answer() {
+        let mut answer = MetadataMap::new();
+        answer.insert("date", "Thu, 01 Jan 1970 00:00:05 GMT".parse().unwrap());
+        assert_eq!(server_time(&answer), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
     }
 }

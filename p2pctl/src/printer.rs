@@ -145,10 +145,16 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
-/// `12s ago`.
-pub(crate) fn ago(at: Option<Timestamp>) -> String {
-    let passed = at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| SystemTime::now().duration_since(at).ok());
-    passed.map_or_else(|| "-".to_owned(), |passed| format!("{} ago", whole_seconds(passed)))
+/// A time this much in the future is one that just passed: a server's present time comes in whole seconds, and clocks are corrected.
+const CLOCK_CORRECTION_MAX: Duration = Duration::from_secs(60);
+
+/// `12s ago`, at the time `now` by the clock that `at` is from. `unknown` for a time that cannot be.
+pub(crate) fn ago(at: Option<Timestamp>, now: SystemTime) -> String {
+    let passed = at.and_then(|at| SystemTime::try_from(at).ok()).and_then(|at| match now.duration_since(at) {
+        Ok(passed) => Some(passed),
+        Err(ahead) => (ahead.duration() <= CLOCK_CORRECTION_MAX).then_some(Duration::ZERO),
+    });
+    passed.map_or_else(|| "unknown".to_owned(), |passed| format!("{} ago", whole_seconds(passed)))
 }
 
 /// `29s`.
@@ -158,4 +164,25 @@ pub(crate) fn proto_span(duration: Option<ProtoDuration>) -> String {
 
 fn whole_seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_counted_by_the_clock_of_the_server_and_impossible_ones_are_unknown() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let at = |seconds| Some(Timestamp { seconds, nanos: 500_000_000 });
+        for (at, expected) in [
+            (at(999_987), "12s ago"),
+            (at(1_000_000), "0s ago"),
+            (at(1_000_059), "0s ago"),
+            (at(1_000_061), "unknown"),
+            (at(i64::MAX), "unknown"),
+            (None, "unknown"),
+        ] {
+            assert_eq!(ago(at, now), expected, "{at:?}");
+        }
+    }
 }

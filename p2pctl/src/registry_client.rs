@@ -1,7 +1,7 @@
 //! Calls to the registry: with the cookie that `register` saved, or registered as an observer for as long as a verb runs.
 
 use crate::{
-    call::{CALL_TIMEOUT, bounded},
+    call::{CALL_TIMEOUT, bounded, server_time},
     failure::{Failure, Outcome},
 };
 use p2pdi::{
@@ -19,7 +19,7 @@ use peerd::holders::source::Source;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -114,6 +114,8 @@ pub(crate) struct RegistrySession {
     observer: bool,
     leaving: Leaving,
     name: Option<PeerName>,
+    /// The time of its latest answer, by the registry's clock.
+    time: SystemTime,
 }
 
 impl RegistrySession {
@@ -121,7 +123,15 @@ impl RegistrySession {
     pub(crate) fn new(registry: &Endpoint, kept: Option<&SavedCookie>, leaving: &Leaving) -> Self {
         let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
-        Self { client, registry: registry.clone(), cookie, observer: false, leaving: leaving.clone(), name }
+        Self {
+            client,
+            registry: registry.clone(),
+            cookie,
+            observer: false,
+            leaving: leaving.clone(),
+            name,
+            time: SystemTime::now(),
+        }
     }
 
     /// A client that may query: with the saved cookie, or registered as an observer.
@@ -137,6 +147,11 @@ impl RegistrySession {
     /// The name that the saved cookie is for.
     pub(crate) fn name(&self) -> Option<&PeerName> {
         self.name.as_ref()
+    }
+
+    /// The time of the latest answer, by the registry's clock.
+    pub(crate) fn time(&self) -> SystemTime {
+        self.time
     }
 
     pub(crate) fn client(&mut self) -> &mut RegistryClient<Channel> {
@@ -161,7 +176,14 @@ impl RegistrySession {
         call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>,
     ) -> Outcome<T> {
         let registry = format!("the registry at {}", self.registry);
-        let answered = bounded(&registry, CALL_TIMEOUT, call(self)).await;
+        let mut time = self.time;
+        let dated = async {
+            let answer = call(self).await?;
+            time = server_time(answer.metadata());
+            Ok(answer)
+        };
+        let answered = bounded(&registry, CALL_TIMEOUT, dated).await;
+        self.time = time;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
                 .explained(probe::explain(&self.registry, &Answering::Registry).await)

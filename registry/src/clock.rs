@@ -1,4 +1,4 @@
-//! The two clocks of the registry.
+//! The clocks of the registry.
 
 use crate::table::{Now, RunningTime};
 use p2pdi::platform;
@@ -12,7 +12,7 @@ fn uptime_ms() -> u64 {
     millis(platform::uptime())
 }
 
-/// Reads both clocks: the one that leases run by, and the wall clock.
+/// Reads all clocks: the one that leases run by, the one that also counts pauses, and the wall clock.
 pub(crate) struct Clock {
     running: RunningTime,
 }
@@ -30,8 +30,9 @@ impl Clock {
 
     /// The present time, and how long the process was paused before it, in milliseconds.
     pub(crate) fn now(&mut self) -> (Now, u64) {
-        let (mono_ms, paused_ms) = self.running.check(uptime_ms());
+        let uptime_ms = uptime_ms();
+        let (mono_ms, paused_ms) = self.running.check(uptime_ms);
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (Now { mono_ms, wall_ms: millis(wall) }, paused_ms)
+        (Now { mono_ms, uptime_ms, wall_ms: millis(wall) }, paused_ms)
     }
 }

@@ -8,6 +8,7 @@ use crate::{
 };
 use alphanumeric_sort::compare_str;
 use p2pdi::v1::{PQueryRequest, PeerRecord};
+use std::time::SystemTime;
 
 pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> Outcome {
     let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
@@ -29,7 +30,8 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
         printer.message(&listed, String::new)?;
         return Ok(());
     }
-    let rows: Vec<_> = listed.peers.iter().map(row).collect();
+    let time = session.time();
+    let rows: Vec<_> = listed.peers.iter().map(|peer| row(peer, time)).collect();
     printer.table(&["NAME", "ENDPOINT", "LEASE", "ACTIVE", "REGISTERED", "SENDING", "LABELS"], &rows)?;
     for gone in &listed.gone {
         printer.text(&format!("{} is gone", gone.name))?;
@@ -43,13 +45,14 @@ pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> O
     Ok(())
 }
 
-fn row(peer: &PeerRecord) -> Vec<String> {
+/// `time`: now, by the registry's clock.
+fn row(peer: &PeerRecord, time: SystemTime) -> Vec<String> {
     let labels: Vec<_> = peer.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     vec![
         peer.name.clone(),
         peer.endpoint.clone(),
         proto_span(peer.lease_remaining),
-        ago(peer.last_active_at),
+        ago(peer.last_active_at, time),
         format!("{}x", peer.registration_count),
         peer.load.as_ref().map_or_else(|| "-".to_owned(), |load| load.uploads.to_string()),
         labels.join(","),

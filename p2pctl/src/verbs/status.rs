@@ -3,7 +3,7 @@
 use super::rfc_query::resolve;
 use crate::{
     args::{Global, Status},
-    call::{CALL_TIMEOUT, to_peer},
+    call::{CALL_TIMEOUT, server_time, to_peer},
     failure::{Failure, Outcome},
     printer::{Printer, ago, bytes, proto_span},
     registry_client::RegistrySession,
@@ -12,6 +12,7 @@ use p2pdi::phrases::counted;
 use p2pdi::v1::{PQueryRequest, StatusRequest, StatusResponse};
 use peerd::connections::channels::ChannelPool;
 use serde_json::json;
+use std::time::SystemTime;
 
 pub(super) async fn status(global: &Global, channels: &ChannelPool, args: Status, printer: Printer) -> Outcome {
     // --via without a peer name means the peer of --via itself.
@@ -27,12 +28,20 @@ async fn of_peer(global: &Global, channels: &ChannelPool, args: &Status, peer: &
     let peer = resolve(global, channels, &args.via, peer).await?;
     let mut client = channels.control(&peer.endpoint, peer.peer_name().as_ref());
     let request = StatusRequest { left_out: args.left_out };
-    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.status(request)).await?;
-    printer.message(&answer, || text(&answer))?;
+    let mut time = SystemTime::now();
+    let dated = async {
+        let answer = client.status(request).await?;
+        time = server_time(answer.metadata());
+        Ok(answer)
+    };
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, dated).await?;
+    printer.message(&answer, || text(&answer, time))?;
     Ok(())
 }
 
-fn text(status: &StatusResponse) -> String {
+/// `time`: now, by the peer's clock.
+fn text(status: &StatusResponse, time: SystemTime) -> String {
+    let ago = |at| ago(at, time);
     let registry = status.registry.clone().unwrap_or_default();
     let share = status.share.clone().unwrap_or_default();
     let inbox = status.inbox.unwrap_or_default();

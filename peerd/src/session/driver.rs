@@ -11,19 +11,23 @@ use p2pdi::{
     contact::Contact,
     cookie::Cookie,
     endpoint::Endpoint,
+    platform::uptime,
     status::{self, Reason},
     v1::{KeepAliveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 /// Timeout of the last call, so that it does not delay a stop.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest sleep until the next keepalive is due. Sleeps stand still while the machine is suspended, and the lease does not: the peer calls
+/// this soon after it goes on.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Longest random pause before registering again, so that not all peers register at once with a registry that lost its records.
 const REREGISTER_JITTER: Duration = Duration::from_secs(1);
 /// With up to this many peers, all are listed; with more, a random sample of [`KNOWN_SAMPLE`].
@@ -234,15 +238,18 @@ impl SessionDriver {
 
     /// Waits for `pause`, or else until the next keepalive is due. Lookups may change the interval meanwhile.
     async fn wait(&mut self, pause: Option<Duration>) {
-        let started = Instant::now();
+        let started = uptime();
         if let Some(pause) = pause {
             return sleep(pause).await;
         }
         let mut interval = self.session.interval();
         loop {
-            let due = started + *interval.borrow_and_update();
+            let left = interval.borrow_and_update().saturating_sub(uptime().saturating_sub(started));
+            if left.is_zero() {
+                return;
+            }
             tokio::select! {
-                () = sleep_until(due) => return,
+                () = sleep(left.min(SLEEP_MAX)) => {}
                 Ok(()) = interval.changed() => {}
             }
         }

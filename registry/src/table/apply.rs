@@ -8,7 +8,7 @@ use super::{
     record::{Record, RecordState},
     state::Table,
 };
-use std::mem;
+use std::{mem, num::NonZeroU64};
 
 impl Table {
     /// Applies a change that the store accepted at `revision`, whichever registry decided it. Changes come in the order of their
@@ -35,6 +35,9 @@ impl Table {
         match accepted {
             Some(revision) => {
                 let slot = self.apply_at(slot, change, revision, now)?;
+                if let Some(record) = self.records.get_mut(slot).filter(|record| record.peer.active) {
+                    record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
+                }
                 self.lease(slot, now)
             }
             None => {

@@ -13,6 +13,7 @@ use p2pdi::{
     v1::{KeepAliveRequest, PeerRecord},
 };
 use rand::RngExt as _;
+use std::num::NonZeroU64;
 
 /// The shortest KeepAlive interval given out, in thousandths of the longest: calls that began together spread out over a fifth of it,
 /// and no peer calls more than a quarter too often.
@@ -68,6 +69,7 @@ impl Table {
         let slot = self.records.by_cookie(cookie).ok_or(Refusal::CookieUnknown)?;
         let record = self.records.get_mut(slot).filter(|record| record.is_live(now.mono_ms)).ok_or(Refusal::LeaseExpired)?;
         record.peer.last_active_ms = now.wall_ms;
+        record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
         self.extend(slot, now);
         Ok(slot)
     }

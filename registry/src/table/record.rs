@@ -3,6 +3,7 @@
 use super::peer::Peer;
 use hashbrown::HashTable;
 use p2pdi::{cookie::CookieHash, v1::Load};
+use std::num::NonZeroU64;
 
 /// The state of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) struct Record {
     pub(super) labels_revision: u64,
     pub(super) index_version: u64,
     pub(super) documents: u64,
+    /// When this process last saw a call of the peer, in milliseconds of uptime; `None`: the peer was loaded.
+    pub(super) called_uptime_ms: Option<NonZeroU64>,
     pub(super) load: Load,
     /// Tick at which the deadline is checked again; 0: none.
     pub(super) scheduled_tick: u32,
@@ -50,6 +53,7 @@ impl Record {
             labels_revision: 0,
             index_version: 0,
             documents: 0,
+            called_uptime_ms: None,
             load: Load::default(),
             scheduled_tick: 0,
             active_index: 0,

@@ -18,7 +18,7 @@ use p2pdi::{
     name::PeerName,
 };
 use rand::RngExt as _;
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, num::NonZeroU64};
 
 /// A validated Register call.
 pub struct Registration {
@@ -128,7 +128,9 @@ impl Table {
     /// Registers an observer, which is not stored.
     fn observe(&mut self, slot: u32, peer: Peer, now: Now) -> Option<Lease> {
         let (cookie, address) = (peer.cookie, peer.address);
-        let before = std::mem::replace(&mut self.records.get_mut(slot)?.peer, peer);
+        let record = self.records.get_mut(slot)?;
+        record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
+        let before = std::mem::replace(&mut record.peer, peer);
         self.records.unindex_cookie(slot, &before.cookie);
         self.records.index_cookie(slot, &cookie);
         self.addresses.remove(before.address);

@@ -13,7 +13,7 @@ use std::{
 pub(super) const SETTINGS: Settings = Settings { ttl_ms: 30_000, max_peers: 1_000_000, max_peers_per_address: 1_000_000 };
 
 pub(super) fn at(ms: u64) -> Now {
-    Now { mono_ms: ms, wall_ms: 1_790_000_000_000 + ms }
+    Now { mono_ms: ms, uptime_ms: ms, wall_ms: 1_790_000_000_000 + ms }
 }
 
 pub(super) fn cookie(number: u128) -> Cookie {
