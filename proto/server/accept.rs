@@ -1,7 +1,10 @@
 //! Accepting connections, within limits.
 
 use super::{Caller, Limits};
-use crate::metrics::Metrics;
+use crate::{
+    log_limit::{Line, LogLimit},
+    metrics::Metrics,
+};
 use metrics::Counter;
 use std::{
     io,
@@ -45,6 +48,7 @@ pub(super) fn accept(
         ),
         accepted: metrics.counter("p2pdi_connections_total", "Connections accepted", &[]),
     };
+    let log = LogLimit::new(1);
     async_stream::stream! {
         loop {
             match listener.accept().await {
@@ -54,7 +58,10 @@ pub(super) fn accept(
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    // Callers that open many connections can repeat it.
+                    if let Some(Line { suppressed }) = log.line() {
+                        tracing::warn!(%error, suppressed, "cannot accept a connection");
+                    }
                     sleep(ACCEPT_RETRY).await;
                 }
             }

@@ -16,6 +16,12 @@ use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
 /// dialled without a pause. A guess: a bootnode takes longer to restart.
 const REDIAL_MIN: Duration = Duration::from_secs(2);
 
+/// Time between two log lines of one kind about one bootnode: one that closes every link is reached and lost again every few seconds.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Where to dial, and the name of the peer expected there, if it is known.
+type Target = (Endpoint, Option<PeerName>);
+
 /// A bootnode as the user wrote it: `NAME:PORT` on this host, `NAME@HOST:PORT` or `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootnode {
@@ -28,7 +34,7 @@ pub struct Bootnode {
 
 impl Bootnode {
     /// Where to dial, in this order, and the name of the peer expected there. A word that may be a host name is no name of a peer.
-    fn targets(&self) -> Vec<(Endpoint, Option<PeerName>)> {
+    fn targets(&self) -> Vec<Target> {
         let name = |index: usize| self.name.clone().filter(|_| index == 0);
         self.endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.clone(), name(index))).collect()
     }
@@ -90,6 +96,18 @@ struct State {
     /// When to dial; `None`: not needed, or in progress.
     due: Option<Time>,
     failures: u32,
+    /// When it was logged that it was reached, and that it does not answer.
+    reached_logged: Option<Time>,
+    failure_logged: Option<Time>,
+}
+
+/// Whether to write a line that was last written at `logged`.
+fn should_log(logged: &mut Option<Time>, now: Time) -> bool {
+    let is_due = logged.is_none_or(|at| at + LOG_INTERVAL <= now);
+    if is_due {
+        *logged = Some(now);
+    }
+    is_due
 }
 
 impl Bootnodes {
@@ -101,6 +119,8 @@ impl Bootnodes {
             dialled: None,
             due: Some(Time::ZERO),
             failures: 0,
+            reached_logged: None,
+            failure_logged: None,
         };
         Self(bootnodes.into_iter().map(state).collect())
     }
@@ -116,7 +136,7 @@ impl Bootnodes {
 
     /// The bootnodes to dial now: index, and endpoints with the name expected there. The outcome is reported by [`Bootnodes::reached`], [`Bootnodes::failed`] or
     /// [`Bootnodes::is_me`].
-    pub(crate) fn due(&mut self, now: Time) -> Vec<(usize, Vec<(Endpoint, Option<PeerName>)>)> {
+    pub(crate) fn due(&mut self, now: Time) -> Vec<(usize, Vec<Target>)> {
         let mut due = Vec::new();
         for (index, state) in self.0.iter_mut().enumerate() {
             if state.due.is_some_and(|at| at <= now) {
@@ -136,9 +156,12 @@ impl Bootnodes {
         }
     }
 
-    pub(crate) fn reached(&mut self, index: usize, contact: &Contact) {
+    /// The peer `contact` answers there.
+    pub(crate) fn reached(&mut self, index: usize, contact: &Contact, now: Time) {
         let Some(state) = self.0.get_mut(index) else { return };
-        if let Some(name) = &state.bootnode.name
+        if !should_log(&mut state.reached_logged, now) {
+            tracing::debug!(bootnode = %state.bootnode, "bootnode reached again");
+        } else if let Some(name) = &state.bootnode.name
             && name != contact.name()
         {
             tracing::warn!(bootnode = %state.bootnode, found = %contact.name(), "the bootnode has another name than expected");
@@ -164,7 +187,7 @@ impl Bootnodes {
         let pause = state.backoff.next(random);
         state.due = Some(now + pause);
         state.failures = state.failures.saturating_add(1);
-        if state.failures == 1 {
+        if state.failures == 1 && should_log(&mut state.failure_logged, now) {
             tracing::warn!(bootnode = %state.bootnode, why, "the bootnode does not answer; retrying");
         } else {
             tracing::debug!(bootnode = %state.bootnode, why, ?pause, "the bootnode does not answer");
@@ -218,6 +241,22 @@ mod tests {
             assert_eq!(error.field, "bootnodes", "{text}");
             assert!(error.to_string().contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_bootnode_that_answers_and_fails_in_turn_is_logged_once_a_minute() {
+        let (mut bootnodes, mut lines) = (Bootnodes::new(vec!["A:1".parse().unwrap()]), 0);
+        let contact = Contact::parse(PeerId::from_u128(1), "A", "127.0.0.1:1").unwrap();
+        for second in 0..120 {
+            let now = Time::from_secs(second);
+            let logged = |bootnodes: &Bootnodes| (bootnodes.0[0].reached_logged, bootnodes.0[0].failure_logged);
+            let before = logged(&bootnodes);
+            bootnodes.failed(0, "refused", now, 1.0);
+            bootnodes.reached(0, &contact, now);
+            let after = logged(&bootnodes);
+            lines += usize::from(before.0 != after.0) + usize::from(before.1 != after.1);
+        }
+        assert_eq!(lines, 4);
     }
 
     #[test]

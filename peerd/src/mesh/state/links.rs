@@ -195,7 +195,7 @@ impl State {
                 return;
             }
             Purpose::Bootnode(index) => {
-                self.candidates.bootnodes.reached(index, &contact);
+                self.candidates.bootnodes.reached(index, &contact, now);
                 true
             }
             Purpose::Join(asker) => {
