@@ -291,9 +291,9 @@ impl Leaving {
 /// A peer given by its address: no registry is needed.
 pub(crate) fn direct(peer: &str) -> Option<Source> {
     let endpoint: Endpoint = peer.parse().ok()?;
-    Some(Source { name: endpoint.to_string(), endpoint })
+    Some(Source { name: None, endpoint })
 }
 
 fn source(record: &PeerRecord) -> Option<Source> {
-    Some(Source { name: record.name.clone(), endpoint: record.endpoint.parse().ok()? })
+    Some(Source { name: record.name.parse().ok(), endpoint: record.endpoint.parse().ok()? })
 }

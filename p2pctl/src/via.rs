@@ -28,18 +28,16 @@ pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> 
     let answer = call(via, CALL_TIMEOUT, channels.peer(via, None).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
     let endpoint = endpoint.ok_or_else(|| Failure::refused(format!("{name} answers, but not with its address")))?;
-    Ok(Source { name: name.to_string(), endpoint })
+    Ok(Source { name: Some(name), endpoint })
 }
 
 /// The peer at `via`, its neighbours and the others it knows.
 pub(crate) async fn sources(channels: &ChannelPool, via: &Endpoint) -> Outcome<Vec<Source>> {
     let listed = call(via, CALL_TIMEOUT, channels.peer(via, None).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
-    let source = |contact: Contact| {
-        Some(Source { name: contact.name.parse::<PeerName>().ok()?.to_string(), endpoint: contact.endpoint.parse().ok()? })
-    };
-    let name = listed.peer.and_then(|me| me.name.parse::<PeerName>().ok());
-    let itself = Source { name: name.map_or_else(|| via.to_string(), |name| name.to_string()), endpoint: via.clone() };
+    let source =
+        |contact: Contact| Some(Source { name: Some(contact.name.parse().ok()?), endpoint: contact.endpoint.parse().ok()? });
+    let itself = Source { name: listed.peer.and_then(|me| me.name.parse().ok()), endpoint: via.clone() };
     let limit = usize::try_from(ASK_MAX).unwrap_or(usize::MAX);
     Ok(std::iter::once(itself).chain(others.filter_map(source)).take(limit).collect())
 }

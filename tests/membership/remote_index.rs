@@ -11,7 +11,7 @@ use peerd::{
     documents::selector::DocumentSelector,
     holders::{
         rfc_query::{self, Limits, Listed},
-        search::{ask, query_for},
+        search::ask,
     },
 };
 
@@ -58,7 +58,7 @@ async fn a_peer_lists_documents_of_others_and_drops_them_when_they_leave() {
     assert_eq!((own.len(), holders(&own[0])), (1, vec!["b"]));
 
     // A search finds the holder by it.
-    let answers = ask(&ChannelPool::new(None), &[b.source("b")], &query_for(&DocumentSelector::Number(48))).await;
+    let answers = ask(&ChannelPool::new(None), &[b.source("b")], &DocumentSelector::Number(48)).await;
     assert_eq!(answers.found[0].holders, [a.source("a")]);
 
     let version = first_version(&b).await;

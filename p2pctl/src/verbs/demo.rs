@@ -14,7 +14,7 @@ use peerd::{
     documents::selector::DocumentSelector,
     holders::{
         rfc_query::{Limits, query},
-        search::{Found, ask, query_for},
+        search::{Found, ask},
         source::Source,
     },
     transfer::{FetchOptions, Fetched, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
@@ -77,7 +77,7 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
         )?;
     }
     let sources: Vec<_> =
-        peers.iter().map(|peer| Source { name: peer.name().to_string(), endpoint: peer.endpoint().clone() }).collect();
+        peers.iter().map(|peer| Source { name: Some(peer.name().clone()), endpoint: peer.endpoint().clone() }).collect();
     for number in [SMALL, LARGE] {
         let found = find(channels, &sources, number, printer).await?;
         let fetched = get(channels, found, folder).await?;
@@ -86,7 +86,7 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
     }
     whisper(cluster, channels, printer).await?;
     let request = RfcQueryRequest { own_only: true, ..Default::default() };
-    let answer = query(channels, &sources[0].endpoint, sources[0].peer_name().as_ref(), request, Limits::LISTING).await;
+    let answer = query(channels, &sources[0].endpoint, sources[0].name.as_ref(), request, Limits::LISTING).await;
     let answer = answer.map_err(|status| Failure::call(NAMES[0], &status))?;
     if answer.documents.is_empty() {
         return Err(Failure::refused(format!("{} lists nothing", NAMES[0])));
@@ -95,10 +95,10 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
 }
 
 async fn find(channels: &ChannelPool, sources: &[Source], number: u32, printer: Printer) -> Outcome<Found> {
-    let answers = ask(channels, sources, &query_for(&DocumentSelector::Number(number))).await;
+    let answers = ask(channels, sources, &DocumentSelector::Number(number)).await;
     let found = answers.found.first().cloned();
     let found = found.ok_or_else(|| Failure::refused(format!("nobody has RFC {number}; {}", answers.summary())))?;
-    let holders: Vec<_> = found.holders.iter().map(|holder| holder.name.clone()).collect();
+    let holders: Vec<_> = found.holders.iter().map(|holder| holder.label().to_owned()).collect();
     let Found { document, .. } = &found;
     let text =
         format!("\nfound      RFC {number}: {} ({}), held by {}", document.title, bytes(document.size()), holders.join(" and "));
@@ -126,7 +126,7 @@ fn check(fetched: &Fetched, number: u32) -> Outcome {
 
 fn say_fetched(printer: Printer, fetched: &Fetched) -> Outcome {
     let from: Vec<_> =
-        fetched.sources.iter().filter(|report| report.bytes > 0).map(|report| report.source.name.clone()).collect();
+        fetched.sources.iter().filter(|report| report.bytes > 0).map(|report| report.source.label().to_owned()).collect();
     let (size, elapsed) = (fetched.document.size(), fetched.elapsed);
     let text = format!(
         "fetched    {} from {} in {}, {}\nverified   b3:{}",

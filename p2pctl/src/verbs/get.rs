@@ -166,7 +166,7 @@ fn print(fetched: &Fetched, printer: Printer) -> Outcome {
             .iter()
             .map(|report| {
                 json!({
-                    "peer_name": report.source.name,
+                    "peer_name": report.source.label(),
                     "endpoint": report.source.endpoint.as_str(),
                     "bytes": report.bytes,
                     "dropped": report.dropped,

@@ -26,7 +26,7 @@ pub(super) async fn status(global: &Global, channels: &ChannelPool, args: Status
 
 async fn of_peer(global: &Global, channels: &ChannelPool, args: &Status, peer: &str, printer: Printer) -> Outcome {
     let peer = resolve(global, channels, &args.via, peer).await?;
-    let mut client = channels.control(&peer.endpoint, peer.peer_name().as_ref());
+    let mut client = channels.control(&peer.endpoint, peer.name.as_ref());
     let request = StatusRequest { left_out: args.left_out };
     let mut time = SystemTime::now();
     let dated = async {

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
+use crate::documents::{info::DocumentInfo, name_match::name_match};
 use p2pdi::{content::ContentHash, document::DocumentName};
 use std::fmt;
 
@@ -14,6 +15,17 @@ pub enum DocumentSelector {
     Name(DocumentName),
     /// The document with this content.
     Hash(ContentHash),
+}
+
+impl DocumentSelector {
+    /// Whether it selects `document`. What a peer answers is checked with this: it may answer with any document.
+    pub fn selects(&self, document: &DocumentInfo) -> bool {
+        match self {
+            Self::Number(number) => document.number == Some(*number),
+            Self::Name(name) => name_match(name.as_str(), document.name.as_str()).is_some(),
+            Self::Hash(hash) => document.hash == *hash,
+        }
+    }
 }
 
 impl fmt::Display for DocumentSelector {

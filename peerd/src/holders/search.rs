@@ -8,7 +8,7 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, name_match::name_match, selector::DocumentSelector},
 };
-use p2pdi::{content::ContentHash, endpoint::Endpoint, fan_out::FanOut, name::PeerName, status, v1::RfcQueryRequest};
+use p2pdi::{content::ContentHash, endpoint::Endpoint, fan_out::FanOut, status, v1::RfcQueryRequest};
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
@@ -65,8 +65,10 @@ impl Answers {
     }
 }
 
-/// Sends `request` to each of `peers` and merges their answers. After the first answer that has a document no further peer is asked.
-pub async fn ask(channels: &ChannelPool, peers: &[Source], request: &RfcQueryRequest) -> Answers {
+/// Asks each of `peers` for the document that `wanted` selects and merges their answers. After the first answer that has it no further
+/// peer is asked. Peers may answer with any document; only those that `wanted` selects count.
+pub async fn ask(channels: &ChannelPool, peers: &[Source], wanted: &DocumentSelector) -> Answers {
+    let request = query_for(wanted);
     let mut found: BTreeMap<ContentHash, Found> = BTreeMap::new();
     // By index in `peers`, so that the result does not depend on who answers first.
     let (mut asked, mut failed) = (BTreeMap::new(), BTreeMap::new());
@@ -82,18 +84,23 @@ pub async fn ask(channels: &ChannelPool, peers: &[Source], request: &RfcQueryReq
         let Some((index, peer, answer)) = next else { break };
         match answer {
             Ok(answer) => {
-                asked.insert(index, peer.name.clone());
+                asked.insert(index, peer.label().to_owned());
                 if answer.invalid > 0 {
                     tracing::warn!(%peer, invalid = answer.invalid, "a peer lists invalid documents; they are ignored");
                 }
-                for listed in answer.documents {
+                let (selected, others): (Vec<_>, Vec<_>) =
+                    answer.documents.into_iter().partition(|listed| wanted.selects(&listed.document));
+                if !others.is_empty() {
+                    tracing::warn!(%peer, others = others.len(), %wanted, "a peer lists documents that were not asked for; they are ignored");
+                }
+                for listed in selected {
                     merge(&mut found, &peer, listed);
                 }
                 if !found.is_empty() && deadline.is_none() {
                     deadline = Some((Instant::now() + AFTER_FIRST_ANSWER).into());
                 }
             }
-            Err(reason) => drop(failed.insert(index, (peer.name.clone(), reason))),
+            Err(reason) => drop(failed.insert(index, (peer.label().to_owned(), reason))),
         }
     }
     let mut found: Vec<_> = found.into_values().filter(|found| !found.holders.is_empty()).collect();
@@ -110,8 +117,7 @@ async fn ask_peer(
     request: RfcQueryRequest,
 ) -> (usize, Source, Result<Answer, String>) {
     let limits = Limits::of(&request);
-    let answer = match timeout(ANSWER_TIMEOUT, query(&channels, &peer.endpoint, peer.peer_name().as_ref(), request, limits)).await
-    {
+    let answer = match timeout(ANSWER_TIMEOUT, query(&channels, &peer.endpoint, peer.name.as_ref(), request, limits)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(status::describe(&status)),
         Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
@@ -125,23 +131,24 @@ fn merge(found: &mut BTreeMap<ContentHash, Found>, from: &Source, listed: Listed
     let entry = found.entry(document.hash).or_insert(Found { document, holders: Vec::new(), confirmed: 0 });
     for holder in holders {
         let Ok(endpoint) = holder.endpoint.parse::<Endpoint>() else { continue };
-        if endpoint == from.endpoint {
-            if entry.holders[..entry.confirmed].iter().any(|known| known.endpoint == endpoint) {
+        let named = Source { name: holder.peer_name.parse().ok(), endpoint };
+        // A peer that was asked without a name speaks of itself whatever name it gives.
+        if named.endpoint == from.endpoint && (named.name == from.name || from.name.is_none()) {
+            if entry.holders[..entry.confirmed].contains(from) {
                 continue;
             }
             // The peer's own answer replaces the reports of others.
-            entry.holders.retain(|known| known.endpoint != endpoint);
+            entry.holders.retain(|known| known != from);
             entry.holders.insert(entry.confirmed, from.clone());
             entry.confirmed += 1;
-        } else if entry.holders.len() < HOLDERS_MAX && !entry.holders.iter().any(|known| known.endpoint == endpoint) {
-            let name = holder.peer_name.parse::<PeerName>().map_or_else(|_| endpoint.to_string(), |name| name.to_string());
-            entry.holders.push(Source { name, endpoint });
+        } else if entry.holders.len() < HOLDERS_MAX && !entry.holders.contains(&named) {
+            entry.holders.push(named);
         }
     }
 }
 
 /// The query that finds `selector`.
-pub fn query_for(selector: &DocumentSelector) -> RfcQueryRequest {
+fn query_for(selector: &DocumentSelector) -> RfcQueryRequest {
     match selector {
         DocumentSelector::Number(number) => RfcQueryRequest { number: *number, ..Default::default() },
         DocumentSelector::Name(name) => RfcQueryRequest { name: name.to_string(), ..Default::default() },
@@ -155,7 +162,7 @@ mod tests {
     use p2pdi::v1::{Document, Holder};
 
     fn source(port: u16) -> Source {
-        Source { name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}").parse().unwrap() }
+        Source { name: format!("p{port}").parse().ok(), endpoint: format!("127.0.0.1:{port}").parse().unwrap() }
     }
 
     fn listed(text: &[u8], ports: impl IntoIterator<Item = u16>) -> Listed {
@@ -173,5 +180,20 @@ mod tests {
         let (lie, truth) = (&found[&ContentHash::of(b"lie")], &found[&ContentHash::of(b"true")]);
         assert_eq!((lie.confirmed, lie.holders.len()), (1, HOLDERS_MAX));
         assert_eq!((truth.confirmed, truth.holders.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_wrong_name_for_an_endpoint_does_not_hide_the_right_one() {
+        let mut found = BTreeMap::new();
+        let mut lie = listed(b"x", [66, 1]);
+        lie.holders[1].peer_name = "wrong".into();
+        merge(&mut found, &source(66), lie);
+        merge(&mut found, &source(2), listed(b"x", [2, 1]));
+        let wrong = Source { name: "wrong".parse().ok(), ..source(1) };
+        let document = &found[&ContentHash::of(b"x")];
+        assert_eq!(document.holders, [source(66), source(2), wrong.clone(), source(1)]);
+        merge(&mut found, &source(1), listed(b"x", [1]));
+        let document = &found[&ContentHash::of(b"x")];
+        assert_eq!((document.confirmed, &document.holders[..]), (3, &[source(66), source(2), source(1), wrong][..]));
     }
 }

@@ -6,23 +6,28 @@ use p2pdi::{endpoint::Endpoint, name::PeerName};
 use std::fmt;
 
 /// A peer to dial for a document. It has no id: of a holder that another peer reports, the endpoint may be all that is valid.
+///
+/// Two sources are the same if endpoint and name are: a wrong name for an endpoint must not hide the right one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The peer's name, or its endpoint if the name is not known.
-    pub name: String,
+    /// The peer's name, if it is known.
+    pub name: Option<PeerName>,
     /// `host:port` to dial.
     pub endpoint: Endpoint,
 }
 
 impl Source {
-    /// Its name, where that is known.
-    pub fn peer_name(&self) -> Option<PeerName> {
-        self.name.parse().ok()
+    /// The peer's name, or its endpoint if the name is not known.
+    pub fn label(&self) -> &str {
+        self.name.as_ref().map_or(self.endpoint.as_str(), PeerName::as_str)
     }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name == self.endpoint.as_str() { f.write_str(&self.name) } else { write!(f, "{} ({})", self.name, self.endpoint) }
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.endpoint),
+            None => write!(f, "{}", self.endpoint),
+        }
     }
 }

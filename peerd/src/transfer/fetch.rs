@@ -241,12 +241,7 @@ impl Run<'_> {
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let hashes = header.piece_hashes.clone();
         let document = check_header(&header, 0, None)?;
-        let is_wanted = match self.wanted {
-            DocumentSelector::Number(number) => document.number == Some(*number),
-            DocumentSelector::Name(name) => document.name.as_str().eq_ignore_ascii_case(name.as_str()),
-            DocumentSelector::Hash(hash) => document.hash == *hash,
-        };
-        if !is_wanted {
+        if !self.wanted.selects(&document) {
             return Err(SourceError::Protocol(format!("answered with {} instead of {}", document.name, self.wanted)));
         }
         let hashes = PieceHashes::verified(document.pieces, &hashes, &document.hash).map_err(InvalidField::from)?;

@@ -12,7 +12,7 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::{
-        search::{Found, ask, query_for},
+        search::{Found, ask},
         source::Source,
     },
 };
@@ -124,20 +124,23 @@ impl<F: FindPeers> FetchJob<F> {
             return Ok(self.fetch(wanted, from.clone(), options).await?);
         }
         let wanted = &self.request.wanted;
-        let mut found = self.search().await?.into_iter();
-        let Some(mut next) = found.next() else { return Err(JobError::NoPeers { wanted: wanted.clone() }) };
+        let (mut next, mut others) = self.search().await?;
         loop {
             let Found { document, holders, .. } = next;
             // The name it was found by: the first holder may have the same content under another one.
             let options = FetchOptions { save_as: Some(document.name), ..self.request.options.clone() };
-            let error = match self.fetch(&DocumentSelector::Hash(document.hash), holders, &options).await {
+            let hash = match wanted {
+                DocumentSelector::Hash(hash) => *hash,
+                DocumentSelector::Number(_) | DocumentSelector::Name(_) => document.hash,
+            };
+            let error = match self.fetch(&DocumentSelector::Hash(hash), holders, &options).await {
                 // The caller asked for a number or a name, not for the hash that it was found to be.
                 Err(FetchError::Sources { sources, kept_bytes, .. }) => {
                     FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes }
                 }
                 fetched => return Ok(fetched?),
             };
-            match found.next() {
+            match others.next() {
                 Some(other) => next = other,
                 None => return Err(error.into()),
             }
@@ -155,20 +158,21 @@ impl<F: FindPeers> FetchJob<F> {
         Box::pin(fetch(&self.channels, wanted, holders, self, options, &self.progress)).await
     }
 
-    /// The documents that match, the one that most peers hold themselves first.
-    async fn search(&self) -> Result<Vec<Found>, JobError<F::Error>> {
+    /// The document that matches and that most peers hold themselves, and the others that match.
+    async fn search(&self) -> Result<(Found, impl Iterator<Item = Found> + use<F>), JobError<F::Error>> {
         let wanted = &self.request.wanted;
         let peers = self.peers.peers().await.map_err(JobError::Peers)?;
         if peers.is_empty() {
             return Err(JobError::NoPeers { wanted: wanted.clone() });
         }
-        let answers = ask(&self.channels, &peers, &query_for(wanted)).await;
-        match answers.found.as_slice() {
-            [] => return Err(JobError::NotFound { wanted: wanted.clone(), asked: answers.summary() }),
-            [_] => {}
-            [first, ..] => self.report(FetchEvent::Ambiguous { matches: answers.found.len(), chosen: first.document.clone() }),
+        let answers = ask(&self.channels, &peers, wanted).await;
+        let asked = answers.summary();
+        let mut found = answers.found.into_iter();
+        let Some(first) = found.next() else { return Err(JobError::NotFound { wanted: wanted.clone(), asked }) };
+        if found.len() > 0 {
+            self.report(FetchEvent::Ambiguous { matches: 1 + found.len(), chosen: first.document.clone() });
         }
-        Ok(answers.found)
+        Ok((first, found))
     }
 
     fn report(&self, event: FetchEvent) {
@@ -181,7 +185,7 @@ impl<F: FindPeers> FindHolders for FetchJob<F> {
     async fn holders(&self, hash: ContentHash) -> Vec<Source> {
         match self.peers.peers().await {
             Ok(peers) => {
-                let answers = ask(&self.channels, &peers, &query_for(&DocumentSelector::Hash(hash))).await;
+                let answers = ask(&self.channels, &peers, &DocumentSelector::Hash(hash)).await;
                 answers.found.into_iter().flat_map(|found| found.holders).collect()
             }
             Err(error) => {

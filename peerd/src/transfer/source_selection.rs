@@ -83,12 +83,12 @@ impl SourceSelection {
         new
     }
 
-    /// Takes more holders. Known ones are ignored, but one that was dropped for transient faults gets another chance.
+    /// Takes more holders. Known ones (by endpoint and name) are ignored, but one that was dropped for transient faults gets another chance.
     /// Returns whether there is a holder to ask that there was not before.
     pub fn add(&mut self, sources: Vec<Source>) -> bool {
         let mut more = false;
         for source in sources {
-            match self.all.iter_mut().find(|known| known.report.source.endpoint == source.endpoint) {
+            match self.all.iter_mut().find(|known| known.report.source == source) {
                 None => self.all.push(Candidate::new(source)),
                 Some(known) if known.report.dropped.is_some() && !known.done => {
                     known.report.dropped = None;
@@ -155,7 +155,10 @@ mod tests {
     fn sources(n: u16) -> SourceSelection {
         SourceSelection::new(
             (1..=n)
-                .map(|port| Source { name: format!("p{port}"), endpoint: format!("127.0.0.1:{port}").parse().unwrap() })
+                .map(|port| Source {
+                    name: format!("p{port}").parse().ok(),
+                    endpoint: format!("127.0.0.1:{port}").parse().unwrap(),
+                })
                 .collect(),
         )
     }
@@ -191,6 +194,18 @@ mod tests {
         assert_eq!(sources.next(Instant::now()), Some((0, Duration::ZERO)));
         assert_eq!(sources.reports()[1].dropped.as_deref(), Some("wrong bytes"));
         assert!(!sources.add(known));
+    }
+
+    #[test]
+    fn a_wrong_name_for_an_endpoint_does_not_hide_the_right_one() {
+        let right = sources(1).get(0).clone();
+        let wrong = Source { name: "wrong".parse().ok(), ..right.clone() };
+        let mut sources = SourceSelection::new(vec![wrong]);
+        let now = Instant::now();
+        sources.failed(0, Fault::Final, "another peer answers there".into(), now);
+        assert!(sources.add(vec![right.clone()]));
+        let (index, _) = sources.next(now).unwrap();
+        assert_eq!(*sources.get(index), right);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, document::Sample, source};
 use p2pdi::v1::{
-    Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
+    self, Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
     PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
     get_rfc_request::Document as DocumentSelector, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
 };
@@ -76,7 +76,16 @@ impl Holder {
     /// A holder that lists these documents for every query, in messages of `batch` documents.
     pub async fn listing(documents: Vec<Document>, batch: usize) -> Self {
         let holdings = documents.into_iter().map(|document| Holding { document: Some(document), holders: Vec::new() });
-        let holdings: Vec<_> = holdings.collect();
+        Self::answering(holdings.collect(), batch).await
+    }
+
+    /// A holder that answers every query with this document, held at `address`.
+    pub async fn naming(document: Document, address: SocketAddr) -> Self {
+        let holder = v1::Holder { peer_name: "other".to_owned(), endpoint: address.to_string(), ..Default::default() };
+        Self::answering(vec![Holding { document: Some(document), holders: vec![holder] }], 1).await
+    }
+
+    async fn answering(holdings: Vec<Holding>, batch: usize) -> Self {
         let messages =
             holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, unchanged: false, holdings: batch.to_vec() });
         let listing = Arc::new(messages.collect());

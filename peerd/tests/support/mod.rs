@@ -33,7 +33,7 @@ pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>
 }
 
 pub fn source(name: &str, address: SocketAddr) -> Source {
-    Source { name: name.to_owned(), endpoint: address.into() }
+    Source { name: Some(name.parse().unwrap()), endpoint: address.into() }
 }
 
 /// Pseudo-random bytes, so that a misplaced piece is noticed.

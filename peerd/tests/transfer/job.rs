@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::holder::Holder;
+use p2pdi::document::DocumentName;
 use peerd::transfer::job::{FetchJob, FetchRequest, FindPeers, JobError};
 use std::convert::Infallible;
 
@@ -49,4 +50,26 @@ async fn a_spawned_job_fetches_and_shows_its_progress() {
     assert_eq!((watch.progress().size(), watch.progress().verified()), (sample.size(), sample.size()));
     assert_eq!(kept(&fetched.sources, "honest"), sample.size());
     target.assert_holds_only(&sample);
+}
+
+#[tokio::test]
+async fn documents_that_were_not_asked_for_are_never_delivered() {
+    let (wanted, other) = (Sample::rfc48(2), Sample::new("other.txt", 0, vec![7; 1_000]));
+    let holder = Holder::honest(&other).await;
+    let liar = Holder::naming(other.document(), holder.address).await;
+    let target = Target::new();
+    let name = DocumentName::parse(&wanted.name).unwrap();
+    for selector in [hash(&wanted), DocumentSelector::Number(48), DocumentSelector::Name(name)] {
+        let peers = Arc::new(Fixed(vec![liar.source("liar")]));
+        let (job, _) = FetchJob::new(request(&target, selector, Vec::new()), target.channels.clone(), peers);
+        let error = within("the job", job.run()).await.unwrap_err();
+        assert!(matches!(error, JobError::NotFound { .. }), "{error}");
+    }
+    // It does not keep an honest peer's answer from being used either.
+    let honest = Holder::honest(&wanted).await;
+    let lister = Holder::naming(wanted.document(), honest.address).await;
+    let peers = Arc::new(Fixed(vec![liar.source("liar"), lister.source("lister")]));
+    let (job, _) = FetchJob::new(request(&target, hash(&wanted), Vec::new()), target.channels.clone(), peers);
+    within("the job", job.run()).await.unwrap();
+    target.assert_holds_only(&wanted);
 }

@@ -130,13 +130,13 @@ fn hash(sample: &Sample) -> DocumentSelector {
 /// Why a source was dropped.
 #[track_caller]
 fn dropped<'a>(reports: &'a [SourceReport], name: &str) -> &'a str {
-    let report = reports.iter().find(|report| report.source.name == name).expect("a report of every source");
+    let report = reports.iter().find(|report| report.source.label() == name).expect("a report of every source");
     report.dropped.as_deref().unwrap_or_else(|| panic!("{name} was not dropped"))
 }
 
 #[track_caller]
 fn kept(reports: &[SourceReport], name: &str) -> u64 {
-    let report = reports.iter().find(|report| report.source.name == name).expect("a report of every source");
+    let report = reports.iter().find(|report| report.source.label() == name).expect("a report of every source");
     assert_eq!(report.dropped, None);
     report.bytes
 }

@@ -1,17 +1,20 @@
 //! One client of a task.
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    call::{CALL_TIMEOUT, to_peer},
+    failure::{Failure, Outcome},
+    registry_client::{Leaving, RegistrySession},
+};
 use p2pdi::{contact::Contact, endpoint::Endpoint, v1::RfcQueryRequest};
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::search::ask,
+    holders::rfc_query::{Limits, query},
     transfer::{FetchOptions, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
-
-use crate::registry_client::{Leaving, RegistrySession};
+use tonic::Response;
 
 /// Documents that one client fetches at once.
 const AT_ONCE: usize = 4;
@@ -49,19 +52,19 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     let mut fetches = JoinSet::new();
     let options = Arc::new(FetchOptions { out, save_as: None, replace: false, stall: STALL_TIMEOUT });
     for peer in &peers {
-        let answers = ask(&channels, std::slice::from_ref(peer), &RfcQueryRequest { own_only: true, ..Default::default() }).await;
+        let request = RfcQueryRequest { own_only: true, ..Default::default() };
+        let listing =
+            async { Ok(Response::new(query(&channels, &peer.endpoint, peer.name.as_ref(), request, Limits::LISTING).await?)) };
+        let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, listing).await?;
         tally.calls += 1;
-        if let Some((name, why)) = answers.failed.first() {
-            return Err(Failure::refused(format!("{name}: {why}")));
-        }
-        for found in answers.found {
+        for listed in answer.documents {
             if fetches.len() >= AT_ONCE {
                 take(&mut tally, fetches.join_next().await)?;
             }
-            let (channels, options) = (channels.clone(), Arc::clone(&options));
+            let (channels, options, holders) = (channels.clone(), Arc::clone(&options), vec![peer.clone()]);
             fetches.spawn(async move {
-                let wanted = DocumentSelector::Hash(found.document.hash);
-                fetch(&channels, &wanted, found.holders, &NoMoreHolders, &options, &Arc::new(Progress::default())).await
+                let wanted = DocumentSelector::Hash(listed.document.hash);
+                fetch(&channels, &wanted, holders, &NoMoreHolders, &options, &Arc::new(Progress::default())).await
             });
         }
     }
