@@ -106,8 +106,8 @@ impl hash::Hash for PeerName {
 
 impl Ord for PeerName {
     fn cmp(&self, other: &Self) -> Ordering {
-        let lower = |name: &Self| name.0.bytes().map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>();
-        lower(self).cmp(&lower(other))
+        let lower = |byte: u8| byte.to_ascii_lowercase();
+        self.0.bytes().map(lower).cmp(other.0.bytes().map(lower))
     }
 }
 
@@ -128,6 +128,8 @@ mod tests {
         assert_eq!(a.cmp(&b), Ordering::Equal);
         assert_eq!(a.to_string(), "Fff-C.example");
         assert_eq!(a.key(), b.key());
+        let (b_first, prefix): (PeerName, PeerName) = ("B".parse().unwrap(), "fff".parse().unwrap());
+        assert!(b_first < a && prefix < a);
     }
 
     #[test]
