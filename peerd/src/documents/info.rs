@@ -6,7 +6,7 @@ use crate::documents::rfc_number::rfc_number;
 use p2pdi::{
     content::{ContentHash, Pieces},
     document::{DocumentName, TITLE_MAX_BYTES},
-    field::InvalidField,
+    field::{InvalidField, is_terminal_control},
     v1,
 };
 use prost_types::Timestamp;
@@ -50,7 +50,7 @@ impl TryFrom<v1::Document> for DocumentInfo {
             name,
             number: (from.number != 0).then_some(from.number),
             // Titles are printed on terminals.
-            title: from.title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            title: from.title.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).collect(),
             pieces: Pieces::of_size(from.size)?,
             hash: ContentHash::from_field(&from.blake3)?,
             modified: from.modified_at.filter(|at| (0..1_000_000_000).contains(&at.nanos)),
@@ -68,5 +68,22 @@ impl From<&DocumentInfo> for v1::Document {
             blake3: info.hash.to_field(),
             modified_at: info.modified,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_from_the_network_cannot_steer_a_terminal() {
+        let document = v1::Document {
+            name: "a.txt".into(),
+            title: "A\u{1b}[31m \u{202e}title\u{2066}".into(),
+            size: 1,
+            blake3: ContentHash::of(b"a").to_field(),
+            ..Default::default()
+        };
+        assert_eq!(DocumentInfo::try_from(document).unwrap().title, "A [31m  title ");
     }
 }
