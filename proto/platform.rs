@@ -3,7 +3,8 @@
 //! that counts suspended time.
 //!
 //! Linux and macOS have system calls for all of it. Other Unixes and the rest get a fall-back of each that uses the standard library
-//! only, so that a port edits this module and no other. The fall-backs are compiled and tested on every system.
+//! only, so that a port edits this module and no other. The fall-backs for files
+//! and folders are compiled and tested on every system; those for signals, limits and the rest do nothing or are one call of a library.
 //!
 //! Locks on files are not here: [`std::fs::File::try_lock`] works everywhere.
 

@@ -12,7 +12,7 @@ pub use portable::{Entries, Folder};
 #[cfg(unix)]
 pub use unix::{Entries, Folder};
 
-use std::{ffi::OsString, fs::Metadata, io};
+use std::{ffi::OsString, fs::Metadata, io, path::Path};
 
 /// The kind of what is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub struct FileId {
 pub struct FileStat {
     /// Its kind.
     pub kind: FileKind,
-    /// Which one it is.
-    pub id: FileId,
+    /// Which one it is; `None` for files on systems other than Unix.
+    pub id: Option<FileId>,
     /// Bytes.
     pub size: u64,
     /// When the content changed last, in nanoseconds since 1970.
@@ -71,12 +71,20 @@ impl FileStat {
         Ok(Self::from_metadata(&file.metadata()?))
     }
 
+    /// Of what is at `path`, a link counting as itself.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::from_metadata(&std::fs::symlink_metadata(path)?))
+    }
+
     #[cfg(unix)]
     fn from_metadata(metadata: &Metadata) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         Self {
             kind: FileKind::of(metadata.file_type()),
-            id: FileId { device: metadata.dev(), inode: metadata.ino() },
+            id: Some(FileId { device: metadata.dev(), inode: metadata.ino() }),
             size: metadata.len(),
             modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
             changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
@@ -88,13 +96,7 @@ impl FileStat {
     fn from_metadata(metadata: &Metadata) -> Self {
         let modified = metadata.modified().ok().and_then(|at| at.duration_since(std::time::SystemTime::UNIX_EPOCH).ok());
         let modified_ns = modified.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0);
-        Self {
-            kind: FileKind::of(metadata.file_type()),
-            id: FileId { device: 0, inode: 0 },
-            size: metadata.len(),
-            modified_ns,
-            changed_ns: modified_ns,
-        }
+        Self { kind: FileKind::of(metadata.file_type()), id: None, size: metadata.len(), modified_ns, changed_ns: modified_ns }
     }
 }
 

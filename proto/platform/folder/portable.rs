@@ -136,7 +136,7 @@ impl Step for PathBuf {
 fn stat(path: &Path) -> Result<FileStat, LookupError> {
     let mut stat = FileStat::from_metadata(&fs::symlink_metadata(path)?);
     if stat.kind == FileKind::Folder {
-        stat.id = Folder::id_at(path)?;
+        stat.id = Some(Folder::id_at(path)?);
     }
     Ok(stat)
 }

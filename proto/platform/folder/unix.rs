@@ -240,7 +240,7 @@ fn file_id(stat: &Stat) -> FileId {
 fn file_stat(stat: &Stat) -> FileStat {
     FileStat {
         kind: file_kind(FileType::from_raw_mode(stat.st_mode)).unwrap_or(FileKind::Other),
-        id: file_id(stat),
+        id: Some(file_id(stat)),
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
         changed_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),

@@ -23,7 +23,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// One redb file, locked while it is open.
 pub struct Embedded {
     path: PathBuf,
-    identity: FileId,
+    /// Where the system names files.
+    identity: Option<FileId>,
     /// `None` after a failure, until it is opened again: redb accepts no writes after one.
     database: Option<Database>,
     failed_at: Option<Instant>,

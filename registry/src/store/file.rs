@@ -48,7 +48,7 @@ pub(super) fn number(database: &Database, key: &str) -> Result<Option<u64>, redb
 }
 
 /// Opens or creates the store in `folder`, which is created when it is missing.
-pub(super) fn open_or_create(folder: &Path) -> Result<(Database, FileId), StoreError> {
+pub(super) fn open_or_create(folder: &Path) -> Result<(Database, Option<FileId>), StoreError> {
     let cannot = |source| StoreError::Folder { path: folder.to_owned(), source };
     // Names and addresses of peers are not for other users of the machine.
     create_private_folder(folder).map_err(cannot)?;
@@ -94,7 +94,7 @@ pub(super) fn create(path: &Path) -> Result<Database, StoreError> {
 }
 
 /// Opens the file at `path`, which is there.
-pub(super) fn open(path: &Path) -> Result<(Database, FileId), StoreError> {
+pub(super) fn open(path: &Path) -> Result<(Database, Option<FileId>), StoreError> {
     let cannot = |source| StoreError::Folder { path: path.to_owned(), source };
     let file = fs::OpenOptions::new().read(true).write(true).open(path).map_err(cannot)?;
     let stat = FileStat::of(&file).map_err(cannot)?;

@@ -29,7 +29,12 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     pub(super) fn of(stat: &FileStat) -> Self {
-        Self { size: stat.size, inode: stat.id.inode, modified_ns: stat.modified_ns, changed_ns: stat.changed_ns }
+        Self {
+            size: stat.size,
+            inode: stat.id.map_or(0, |id| id.inode),
+            modified_ns: stat.modified_ns,
+            changed_ns: stat.changed_ns,
+        }
     }
 
     pub(super) fn modified(&self) -> SystemTime {

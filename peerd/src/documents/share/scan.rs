@@ -177,7 +177,9 @@ impl<'a> Scan<'a> {
                 self.result.links += 1;
                 Ok(Some(file(&stat)))
             }
-            FileKind::Folder if location.linked < LINKED_FOLDERS_MAX && !location.ancestors.contains(&stat.id) => {
+            FileKind::Folder
+                if location.linked < LINKED_FOLDERS_MAX && !stat.id.is_some_and(|id| location.ancestors.contains(&id)) =>
+            {
                 let opened = self.root.open_folder(Path::new(path))?;
                 // The link can lead to another folder by now.
                 if location.ancestors.contains(&opened.id()) {
