@@ -4,7 +4,10 @@ use p2pdi::{
     field::{InvalidField, is_terminal_control},
     status::{self, Reason},
 };
-use peerd::{node::NodeError, transfer::FetchError, transfer::destination::WriteError};
+use peerd::{
+    node::NodeError,
+    transfer::{FetchError, WriteError},
+};
 use serde_json::{Value, json};
 use std::{fmt, io, process::ExitCode, time::Duration};
 use tonic::{Code, Status};

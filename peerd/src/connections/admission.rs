@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// The permits for one kind of work.
-pub struct Admission {
+pub(crate) struct Admission {
     total: Arc<Semaphore>,
     max: usize,
     max_per_address: usize,
@@ -22,14 +22,14 @@ pub struct Admission {
 }
 
 /// Allows one piece of work until it is dropped.
-pub struct Permit {
+pub(crate) struct Permit {
     _total: OwnedSemaphorePermit,
     _by_address: OwnedSemaphorePermit,
 }
 
 /// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejected {
+pub(crate) enum Rejected {
     /// All permits are taken.
     Exhausted,
     /// All permits for the caller's address are taken.
@@ -38,12 +38,12 @@ pub enum Rejected {
 
 impl Admission {
     /// `max` permits in total, and at most `max_per_address` of them for callers from one address.
-    pub fn new(max: usize, max_per_address: usize) -> Self {
+    pub(crate) fn new(max: usize, max_per_address: usize) -> Self {
         Self { total: Arc::new(Semaphore::new(max)), max, max_per_address, by_address: Mutex::default() }
     }
 
     /// Number of permits taken.
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.max - self.total.available_permits().min(self.max)
     }
 
@@ -51,7 +51,7 @@ impl Admission {
     ///
     /// # Errors
     /// When no permit became free in time.
-    pub async fn acquire(&self, caller: Option<IpAddr>, wait: Duration) -> Result<Permit, Rejected> {
+    pub(crate) async fn acquire(&self, caller: Option<IpAddr>, wait: Duration) -> Result<Permit, Rejected> {
         let deadline = Instant::now() + wait;
         let address = self.permits_of(caller.map_or(Ipv4Addr::UNSPECIFIED.into(), client_network));
         // The semaphores are never closed: only the timeout can fail.

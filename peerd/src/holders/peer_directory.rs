@@ -11,15 +11,20 @@ use tokio_util::sync::CancellationToken;
 
 /// All known peers but this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PeerDirectory {
+pub(crate) struct PeerDirectory {
     /// By name. A record of the registry replaces one of the mesh.
-    pub peers: BTreeMap<PeerName, Contact>,
+    pub(crate) peers: BTreeMap<PeerName, Contact>,
     /// Whether `peers` has every active peer. If not, a peer that is missing here can still be active.
-    pub is_complete: bool,
+    pub(crate) is_complete: bool,
 }
 
 /// Keeps `directory` up to date until `stop`.
-pub async fn keep(directory: watch::Sender<PeerDirectory>, registered: Option<KnownPeers>, mesh: Mesh, stop: CancellationToken) {
+pub(crate) async fn keep(
+    directory: watch::Sender<PeerDirectory>,
+    registered: Option<KnownPeers>,
+    mesh: Mesh,
+    stop: CancellationToken,
+) {
     let (mut views, mut in_mesh) = (mesh.views(), BTreeMap::new());
     let mut listings = registered.as_ref().map(KnownPeers::changes);
     let listed = async |listings: &mut Option<watch::Receiver<()>>| match listings {

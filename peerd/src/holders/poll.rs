@@ -117,7 +117,7 @@ impl Selection {
 }
 
 /// Polls until `stop`.
-pub async fn poll(
+pub(crate) async fn poll(
     catalog: Catalog,
     mut directory: watch::Receiver<PeerDirectory>,
     channels: ChannelPool,

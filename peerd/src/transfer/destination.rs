@@ -3,6 +3,7 @@
 use p2pdi::{
     content::{ContentHash, DocumentHasher},
     document::DocumentName,
+    platform::{FileKind, FileStat},
 };
 use std::{
     fs::{self, File},
@@ -65,27 +66,38 @@ impl WriteError {
     }
 }
 
-/// The path of a document below `folder`, and whether the file there already has its content.
+/// A file that was hashed, as it was then, and its hash.
+pub(super) type HashedFile = Option<(FileStat, ContentHash)>;
+
+/// The path of a document below `folder`, and whether the file there already has its content. That file is hashed only if it is not the
+/// one in `hashed`, which is kept for the next call.
 ///
 /// # Errors
 /// When a file with other content is there and `replace` is false, or it cannot be read.
-pub fn locate(
+pub(super) fn locate(
     folder: &Path,
     name: &DocumentName,
     hash: &ContentHash,
     size: u64,
     replace: bool,
+    hashed: &mut HashedFile,
 ) -> Result<(PathBuf, bool), WriteError> {
     let path = folder.join(name.to_relative_path());
-    let existing = match fs::symlink_metadata(&path) {
+    let existing = match FileStat::at(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, false)),
         Err(error) => return Err(WriteError::io("look at", &path)(error)),
-        Ok(metadata) => metadata,
+        Ok(stat) => stat,
     };
-    if existing.is_file() && existing.len() == size && hash_file(&path)? == *hash {
-        return Ok((path, true));
+    if existing.kind == FileKind::File && existing.size == size {
+        let found = match hashed {
+            Some((stat, found)) if *stat == existing => *found,
+            _ => hashed.insert((existing, hash_file(&path)?)).1,
+        };
+        if found == *hash {
+            return Ok((path, true));
+        }
     }
-    if replace && !existing.is_dir() { Ok((path, false)) } else { Err(WriteError::TargetExists { path }) }
+    if replace && existing.kind != FileKind::Folder { Ok((path, false)) } else { Err(WriteError::TargetExists { path }) }
 }
 
 fn hash_file(path: &Path) -> Result<ContentHash, WriteError> {
@@ -124,10 +136,27 @@ mod tests {
         fs::create_dir(folder.path().join("a")).unwrap();
         fs::write(folder.path().join("a/doc.bin"), "mine").unwrap();
         let name = DocumentName::parse("a/doc.bin").unwrap();
-        let locate = |data: &[u8], replace| locate(folder.path(), &name, &ContentHash::of(data), data.len() as u64, replace);
+        let locate =
+            |data: &[u8], replace| locate(folder.path(), &name, &ContentHash::of(data), data.len() as u64, replace, &mut None);
         assert!(matches!(locate(b"theirs", false), Err(WriteError::TargetExists { .. })));
         assert!(!locate(b"theirs", true).unwrap().1);
         assert!(locate(b"mine", false).unwrap().1);
+    }
+
+    #[test]
+    fn a_file_is_hashed_again_only_after_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("doc.bin");
+        fs::write(&path, "mine").unwrap();
+        let name = DocumentName::parse("doc.bin").unwrap();
+        let mine = ContentHash::of(b"mine");
+        // As if it had been hashed before, with another result.
+        let mut hashed = Some((FileStat::at(&path).unwrap(), ContentHash::of(b"else")));
+        assert!(!locate(folder.path(), &name, &mine, 4, true, &mut hashed).unwrap().1);
+        fs::rename(&path, folder.path().join("other")).unwrap();
+        fs::write(&path, "mine").unwrap();
+        assert!(locate(folder.path(), &name, &mine, 4, true, &mut hashed).unwrap().1);
+        assert_eq!(hashed.map(|(_, hash)| hash), Some(mine));
     }
 
     #[test]

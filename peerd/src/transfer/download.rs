@@ -1,6 +1,7 @@
 //! Receives one GetRFC stream: checks its messages and passes its bytes to the disk.
 
 use super::{
+    blocking::off_runtime,
     chunk::CHUNK_BYTES,
     destination::WriteError,
     piece_store::PieceStore,
@@ -22,7 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tonic::{Code, Status, Streaming};
 
 /// Chunks queued between the network and the disk, 4 MiB at most: enough to absorb short delays of either.
@@ -33,7 +34,7 @@ const DRIP_BYTES: u64 = 4 * 1024;
 
 /// Why a source failed.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(super) enum SourceError {
     /// It refused, or the call failed.
     #[error("{}", status::describe(.0))]
     Refused(Status),
@@ -61,7 +62,7 @@ pub enum SourceError {
 
 impl SourceError {
     /// Whether the source may be asked again.
-    pub fn fault(&self) -> Fault {
+    pub(super) fn fault(&self) -> Fault {
         match self {
             Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Transient,
             Self::Refused(status) => match status.code() {
@@ -81,13 +82,13 @@ impl SourceError {
     }
 
     /// Whether the source must be treated as malicious: nothing that it sent is trusted.
-    pub fn is_lie(&self) -> bool {
+    pub(super) fn is_lie(&self) -> bool {
         matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))
     }
 }
 
 /// A stream after its header.
-pub struct Incoming {
+pub(super) struct Incoming {
     stream: Streaming<GetRfcResponse>,
     stall: Duration,
     /// Start of the current window for [`DRIP_BYTES`], and the bytes received in it.
@@ -98,7 +99,7 @@ pub struct Incoming {
 ///
 /// # Errors
 /// When it cannot be reached, refuses, stalls, or sends something else first.
-pub async fn open(
+pub(super) async fn open(
     channels: &ChannelPool,
     source: &Source,
     request: GetRfcRequest,
@@ -129,7 +130,7 @@ impl Incoming {
     ///
     /// # Errors
     /// When the disk fails.
-    pub async fn download(
+    pub(super) async fn download(
         mut self,
         store: &Arc<PieceStore>,
         range: Range<u64>,
@@ -137,7 +138,7 @@ impl Incoming {
     ) -> Result<(u64, Result<(), SourceError>), WriteError> {
         let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
         let mut writer = PieceWriter::new(store);
-        let writing = spawn_blocking(move || {
+        let writing = off_runtime(move || {
             let mut verified = 0;
             while let Some((offset, data)) = chunks.blocking_recv() {
                 match writer.write(offset, &data)? {
@@ -152,10 +153,7 @@ impl Incoming {
         });
         let received = self.forward(&range, &to_disk).await;
         drop(to_disk);
-        let (verified, wrong) = match writing.await {
-            Ok(written) => written?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
+        let (verified, wrong) = writing.await?;
         let source = match wrong {
             Some(WrongPiece { index }) => Err(SourceError::WrongBytes(index)),
             None => received,
@@ -167,7 +165,7 @@ impl Incoming {
     ///
     /// # Errors
     /// When the source fails, or the bytes are not those of `hashes`.
-    pub async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
+    pub(super) async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
         let size = hashes.pieces().size();
         let mut whole = BytesMut::new();
         while let Some((_, data)) = self.next_chunk(whole.len() as u64, &(0..size)).await? {

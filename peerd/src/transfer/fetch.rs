@@ -1,6 +1,7 @@
 //! Fetches one document, verified, into a folder: from one holder at a time, trying the next until it is complete.
 
 use super::{
+    blocking::off_runtime,
     destination::{WriteError, locate},
     download::{self, Incoming, SourceError},
     piece_store::PieceStore,
@@ -21,12 +22,10 @@ use p2pdi::{
     v1::{GetRfcHeader, GetRfcRequest, get_rfc_request},
 };
 use std::{
-    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::spawn_blocking;
 
 /// How long a source may stay silent before another one is asked.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -272,8 +271,9 @@ impl Run<'_> {
     /// Checks the target and opens the piece store.
     async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
         let (out, replace, name) = self.destination(&document);
+        let mut hashed = None;
         let state = when_unlocked(move || {
-            let (path, already) = locate(&out, &name, &document.hash, document.size(), replace)?;
+            let (path, already) = locate(&out, &name, &document.hash, document.size(), replace, &mut hashed)?;
             if already {
                 return Ok(State::Complete { document: document.clone(), path, already });
             }
@@ -313,9 +313,10 @@ impl Run<'_> {
     /// Writes a document of one piece, which was received into memory.
     async fn write_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
         let (out, replace, name) = self.destination(&document);
+        let mut hashed = None;
         let written = when_unlocked(move || {
             let document = document.clone();
-            let (path, already) = locate(&out, &name, &document.hash, document.size(), replace)?;
+            let (path, already) = locate(&out, &name, &document.hash, document.size(), replace, &mut hashed)?;
             if already {
                 return Ok(State::Complete { document, path, already });
             }
@@ -364,22 +365,19 @@ fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Resu
 
 /// Runs blocking work on a partial file; retries for up to [`LOCK_TIMEOUT`] while another fetch has it locked.
 async fn when_unlocked<T: Send + 'static>(
-    work: impl Fn() -> Result<T, WriteError> + Clone + Send + 'static,
+    mut work: impl FnMut() -> Result<T, WriteError> + Send + 'static,
 ) -> Result<T, WriteError> {
     let started = Instant::now();
     loop {
-        match off_runtime(work.clone()).await {
+        let (again, done) = off_runtime(move || {
+            let done = work();
+            Ok((work, done))
+        })
+        .await?;
+        match done {
             Err(WriteError::Locked { .. }) if started.elapsed() < LOCK_TIMEOUT => tokio::time::sleep(LOCK_RETRY).await,
             done => return done,
         }
-    }
-}
-
-/// Runs blocking work in another thread; a panic there continues here.
-async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T, WriteError> + Send + 'static) -> Result<T, WriteError> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(WriteError::Io { doing: "finish", path: PathBuf::new(), source: io::ErrorKind::Interrupted.into() }),
+        work = again;
     }
 }

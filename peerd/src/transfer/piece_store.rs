@@ -11,7 +11,7 @@ use super::destination::{HASH_READ_BYTES, WriteError, create_folders};
 use p2pdi::{
     content::PieceHashes,
     document::DocumentName,
-    platform::{free_bytes, open_no_follow, read_exact_at, rename_no_replace, write_all_at},
+    platform::{FileStat, free_bytes, open_no_follow, read_exact_at, rename_no_replace, write_all_at},
 };
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -32,28 +32,9 @@ const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
 /// What must stay free on the target's file system beside the document: metadata and other programs' work.
 const SPARE_BYTES: u64 = 1024 * 1024;
 
-/// Why bytes cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Some of the range is not verified, or lies past the end.
-    #[error("bytes {} to {} are not verified yet", range.start, range.end)]
-    NotVerified {
-        /// The bytes asked for.
-        range: Range<u64>,
-    },
-    /// The operating system refused.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The partial file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
 /// The partial file of a document, its lock, and which pieces are verified. Shared by all streams that fill it.
 #[derive(Debug)]
-pub struct PieceStore {
+pub(super) struct PieceStore {
     /// Locked while the store exists.
     file: File,
     path: PathBuf,
@@ -79,8 +60,8 @@ impl PieceStore {
     /// Opens or creates the partial file for `target` and hashes the pieces it holds already.
     ///
     /// # Errors
-    /// When the folder cannot be created or written, lacks free space, or another fetch has locked the file.
-    pub fn open(
+    /// When the folder cannot be created or written, lacks free space, or another fetch has locked the file or just finished it.
+    pub(super) fn open(
         folder: &Path,
         target: PathBuf,
         name: &DocumentName,
@@ -94,11 +75,7 @@ impl PieceStore {
         options.read(true).write(true).create(true).truncate(false);
         // A symbolic link in place of the partial file would redirect the writes.
         let file = open_no_follow(&mut options, &path).map_err(WriteError::io("write", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path }),
-            Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", &path)(error)),
-        }
+        lock(&file, &path)?;
         let pieces = verify(&file, &hashes).map_err(WriteError::io("read", &path))?;
         let store = Self {
             file,
@@ -129,12 +106,12 @@ impl PieceStore {
     }
 
     /// Bytes of the document.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.hashes.pieces().size()
     }
 
     /// Bytes of pieces not verified yet.
-    pub fn missing_bytes(&self) -> u64 {
+    pub(super) fn missing_bytes(&self) -> u64 {
         let pieces = self.hashes.pieces();
         let states = self.pieces();
         let missing = states.iter().enumerate().filter(|(_, piece)| **piece != Piece::Verified);
@@ -142,12 +119,12 @@ impl PieceStore {
     }
 
     /// Whether every piece is verified.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.pieces().iter().all(|piece| *piece == Piece::Verified)
     }
 
     /// The first run of pieces that are neither verified nor being received, as a range of bytes.
-    pub fn next_missing(&self) -> Option<Range<u64>> {
+    pub(super) fn next_missing(&self) -> Option<Range<u64>> {
         let pieces = self.hashes.pieces();
         let states = self.pieces();
         let first = states.iter().position(|piece| *piece == Piece::Missing)?;
@@ -155,31 +132,11 @@ impl PieceStore {
         Some(pieces.range(first).start..pieces.range(first + run - 1).end)
     }
 
-    /// Reads `buffer.len()` bytes from `offset`.
-    ///
-    /// # Errors
-    /// When a piece in that range is not verified, or the disk refuses.
-    pub fn read_verified(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let range = offset..offset.saturating_add(buffer.len() as u64);
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        let pieces = self.hashes.pieces();
-        let is_verified = range.end <= pieces.size() && {
-            let states = self.pieces();
-            states[pieces.index_at(range.start)..=pieces.index_at(range.end - 1)].iter().all(|piece| *piece == Piece::Verified)
-        };
-        if !is_verified {
-            return Err(ReadError::NotVerified { range });
-        }
-        read_exact_at(&self.file, buffer, offset).map_err(|source| ReadError::Io { path: self.path.clone(), source })
-    }
-
     /// Makes the complete document appear under its name: sync, then rename.
     ///
     /// # Errors
     /// When the disk refuses; the partial file stays.
-    pub fn finish(&self) -> Result<PathBuf, WriteError> {
+    pub(super) fn finish(&self) -> Result<PathBuf, WriteError> {
         let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
         if written != self.size() {
             self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
@@ -194,7 +151,7 @@ impl PieceStore {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn discard(&self) -> Result<(), WriteError> {
+    pub(super) fn discard(&self) -> Result<(), WriteError> {
         fs::remove_file(&self.path).map_err(WriteError::io("remove", &self.path))
     }
 
@@ -247,6 +204,22 @@ impl PieceStore {
         // sync must report (Linux reports one once to each open file description).
         let file = File::open(&self.path).ok();
         *flush = file.and_then(|file| thread::Builder::new().name("flush".to_owned()).spawn(move || drop(file.sync_data())).ok());
+    }
+}
+
+/// Locks the partial file that was opened at `path`. Between the two its owner may have renamed or removed it: what is locked then is
+/// the finished document, or a file without a name, and the target must be looked at again.
+fn lock(file: &File, path: &Path) -> Result<(), WriteError> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", path)(error)),
+    }
+    let locked = FileStat::of(file).map_err(WriteError::io("look at", path))?;
+    match FileStat::at(path) {
+        Ok(there) if there.id == locked.id => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(WriteError::io("look at", path)(error)),
+        Ok(_) | Err(_) => Err(WriteError::Locked { path: path.to_owned() }),
     }
 }
 
@@ -306,7 +279,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), data);
         assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
         let name = DocumentName::parse("a/doc.bin").unwrap();
-        assert!(locate(folder.path(), &name, &ContentHash::of(&data), 700_000, false).unwrap().1);
+        assert!(locate(folder.path(), &name, &ContentHash::of(&data), 700_000, false, &mut None).unwrap().1);
     }
 
     #[test]
@@ -336,24 +309,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_its_owner_renamed_or_removed_before_it_is_locked_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, finished) = (folder.path().join(".part"), folder.path().join("finished"));
+        let opened = File::create(&path).unwrap();
+        fs::rename(&path, &finished).unwrap();
+        assert!(matches!(lock(&opened, &path), Err(WriteError::Locked { .. })));
+        opened.unlock().unwrap();
+        // By now a third fetch has a file of its own there.
+        let opened_again = File::create(&path).unwrap();
+        assert!(matches!(lock(&opened, &path), Err(WriteError::Locked { .. })));
+        lock(&opened_again, &path).unwrap();
+        fs::remove_file(&path).unwrap();
+        opened_again.unlock().unwrap();
+        assert!(matches!(lock(&opened_again, &path), Err(WriteError::Locked { .. })));
+    }
+
+    #[test]
     fn a_second_fetch_of_the_same_document_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let _first = open(folder.path(), b"x").unwrap();
         assert!(matches!(open(folder.path(), b"x"), Err(WriteError::Locked { .. })));
-    }
-
-    #[test]
-    fn only_verified_pieces_are_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = data(2 * PIECE);
-        let store = open(folder.path(), &data).unwrap();
-        PieceWriter::new(&store).write(0, &data[..PIECE + 10]).unwrap().unwrap();
-        let mut buffer = vec![0; 20];
-        store.read_verified(PIECE as u64 - 20, &mut buffer).unwrap();
-        assert_eq!(buffer, data[PIECE - 20..PIECE]);
-        assert!(matches!(store.read_verified(PIECE as u64 - 10, &mut buffer), Err(ReadError::NotVerified { .. })));
-        assert!(matches!(store.read_verified(2 * PIECE as u64, &mut buffer), Err(ReadError::NotVerified { .. })));
-        assert!(matches!(store.read_verified(u64::MAX, &mut buffer), Err(ReadError::NotVerified { .. })));
-        store.read_verified(7, &mut []).unwrap();
     }
 }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 /// A piece whose received bytes do not match its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WrongPiece {
+pub(super) struct WrongPiece {
     /// The piece's index.
-    pub index: usize,
+    pub(super) index: usize,
 }
 
 /// Writes the bytes of one stream. When dropped, it releases the piece it was writing.
 #[derive(Debug)]
-pub struct PieceWriter {
+pub(super) struct PieceWriter {
     store: Arc<PieceStore>,
     current: Option<Current>,
 }
@@ -37,7 +37,7 @@ struct Current {
 
 impl PieceWriter {
     /// A writer for one stream.
-    pub fn new(store: &Arc<PieceStore>) -> Self {
+    pub(super) fn new(store: &Arc<PieceStore>) -> Self {
         Self { store: Arc::clone(store), current: None }
     }
 
@@ -48,7 +48,7 @@ impl PieceWriter {
     ///
     /// # Errors
     /// The outer error is the disk's; the inner one names a piece whose bytes are wrong: it stays missing.
-    pub fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
+    pub(super) fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
         let pieces = self.store.hashes().pieces();
         let mut verified_bytes = 0;
         loop {
@@ -129,7 +129,7 @@ pub(super) mod tests {
 
     pub(in crate::transfer) fn open(folder: &Path, data: &[u8]) -> Result<Arc<PieceStore>, WriteError> {
         let name = DocumentName::parse("a/doc.bin").unwrap();
-        let (path, complete) = locate(folder, &name, &ContentHash::of(data), data.len() as u64, false)?;
+        let (path, complete) = locate(folder, &name, &ContentHash::of(data), data.len() as u64, false, &mut None)?;
         assert!(!complete);
         PieceStore::open(folder, path, &name, hashes(data), false).map(Arc::new)
     }

@@ -14,7 +14,7 @@ const CHUNK_MIN_BYTES: usize = 4 * 1024;
 /// A token bucket that may go into debt: a send is always allowed, and returns how long to wait first (generic cell rate
 /// algorithm, ITU-T I.371).
 #[derive(Debug)]
-pub struct RateLimit {
+pub(super) struct RateLimit {
     bytes_per_second: u64,
     /// When the bytes sent so far are within the limit.
     paid_at: Instant,
@@ -22,12 +22,12 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// A limit of `bytes_per_second`, at least 1.
-    pub fn new(bytes_per_second: u64, now: Instant) -> Self {
+    pub(super) fn new(bytes_per_second: u64, now: Instant) -> Self {
         Self { bytes_per_second: bytes_per_second.max(1), paid_at: now }
     }
 
     /// Counts `bytes` as sent and returns how long the sender waits first.
-    pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
+    pub(super) fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let begin = self.paid_at.max(earliest);
         self.paid_at = begin + self.cost(bytes);
@@ -35,12 +35,12 @@ impl RateLimit {
     }
 
     /// Uncounts bytes that were not sent.
-    pub fn give_back(&mut self, bytes: u64) {
+    pub(super) fn give_back(&mut self, bytes: u64) {
         self.paid_at = self.paid_at.checked_sub(self.cost(bytes)).unwrap_or(self.paid_at);
     }
 
     /// Most bytes of one chunk, at most `chunk`: small enough that the reader does not take the wait for a stall.
-    pub fn share_of(&self, chunk: usize) -> usize {
+    pub(super) fn share_of(&self, chunk: usize) -> usize {
         usize::try_from(self.bytes_per_second / 4).unwrap_or(usize::MAX).clamp(CHUNK_MIN_BYTES.min(chunk), chunk)
     }
 

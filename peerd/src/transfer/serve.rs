@@ -31,13 +31,13 @@ use tonic::Status;
 const READ_BYTES: usize = 4 * CHUNK_BYTES;
 /// Documents sent at once. Each holds at most two reads and an open file: 256 MiB and 128 descriptors in all.
 pub const UPLOADS_MAX: usize = 128;
-/// Of those, for callers from one address: 64 fetches of one machine find a place each, and it cannot keep all others out by reading slowly.
+/// Of those, for callers from one address: 64 fetches of one machine get a permit each, and it cannot keep all others out by reading slowly.
 pub const UPLOADS_PER_ADDRESS: usize = UPLOADS_MAX / 4 * 3;
 /// How long a stream waits for a permit before it is refused.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The sending side of a peer: its limits and counts.
-pub struct Uploads {
+pub(crate) struct Uploads {
     admission: Admission,
     rate_limit: Option<Mutex<RateLimit>>,
     rate: Rate,
@@ -47,18 +47,18 @@ pub struct Uploads {
 }
 
 /// What to send.
-pub struct Upload {
+pub(crate) struct Upload {
     /// Of which document.
-    pub document: Arc<SharedDocument>,
+    pub(crate) document: Arc<SharedDocument>,
     /// Which bytes; within the document.
-    pub range: Range<u64>,
+    pub(crate) range: Range<u64>,
     /// Whether the header carries the piece hashes.
-    pub with_piece_hashes: bool,
+    pub(crate) with_piece_hashes: bool,
 }
 
 impl Uploads {
     /// No more than `limit` bytes per second, if given.
-    pub fn new(limit: Option<u64>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(limit: Option<u64>, metrics: &Metrics) -> Self {
         let now = Instant::now();
         Self {
             admission: Admission::new(UPLOADS_MAX, UPLOADS_PER_ADDRESS),
@@ -71,7 +71,7 @@ impl Uploads {
     }
 
     /// How busy the peer is sending.
-    pub fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         Load {
             uploads: u32::try_from(self.admission.taken()).unwrap_or(u32::MAX),
             upload_bytes_per_second: self.rate.per_second(Instant::now()),
@@ -83,13 +83,13 @@ impl Uploads {
     ///
     /// # Errors
     /// When the document cannot be opened any more, or too many are being sent, at all or to that address.
-    pub async fn send(
+    pub(crate) async fn send(
         self: Arc<Self>,
         share: Share,
         upload: Upload,
         caller: Option<IpAddr>,
     ) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + use<>, Status> {
-        let acquire = self.admission.acquire(caller, PLACE_TIMEOUT).await.map_err(|why| {
+        let permit = self.admission.acquire(caller, PERMIT_TIMEOUT).await.map_err(|why| {
             let taken = match why {
                 Rejected::Exhausted => format!("{UPLOADS_MAX} documents are being sent already"),
                 Rejected::ExhaustedByAddress => {
@@ -111,7 +111,7 @@ impl Uploads {
         .await
         .map_err(|error| internal("opening a document", &error))??;
         self.documents.increment(1);
-        let guard = Active::new(&self, acquire);
+        let guard = Active::new(&self, permit);
         Ok(async_stream::try_stream! {
             let guard = guard;
             yield GetRfcResponse { part: Some(Part::Header(header)) };
@@ -171,13 +171,13 @@ impl Drop for Turn<'_> {
 /// Counts a stream as active until it is dropped, however it ends.
 struct Active {
     uploads: Arc<Uploads>,
-    _place: Permit,
+    _permit: Permit,
 }
 
 impl Active {
-    fn new(uploads: &Arc<Uploads>, acquire: Permit) -> Self {
+    fn new(uploads: &Arc<Uploads>, permit: Permit) -> Self {
         uploads.active.increment(1);
-        Self { uploads: Arc::clone(uploads), _place: acquire }
+        Self { uploads: Arc::clone(uploads), _permit: permit }
     }
 }
 
@@ -276,8 +276,9 @@ impl Rate {
     /// Counts race by a chunk at a window's edge, which an average forgives.
     fn roll(&self, now: Instant) {
         let window = now.duration_since(self.started).as_secs() / RATE_WINDOW.as_secs();
-        let last = self.window.swap(window, Ordering::Relaxed);
-        if last != window {
+        // A thread that was delayed since it read the clock must not turn the window back.
+        let last = self.window.fetch_max(window, Ordering::Relaxed);
+        if last < window {
             let counted = self.current.swap(0, Ordering::Relaxed);
             self.previous.store(if window == last + 1 { counted } else { 0 }, Ordering::Relaxed);
         }
@@ -293,5 +294,20 @@ impl Rate {
         let full = self.previous.load(Ordering::Relaxed);
         let current = self.current.load(Ordering::Relaxed);
         full.max(current) / RATE_WINDOW.as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_thread_does_not_discard_a_window() {
+        let started = Instant::now();
+        let rate = Rate::new(started);
+        rate.add(5_000, started);
+        rate.add(10_000, started + RATE_WINDOW);
+        rate.add(500, started);
+        assert_eq!(rate.per_second(started + RATE_WINDOW), 10_500 / RATE_WINDOW.as_secs());
     }
 }

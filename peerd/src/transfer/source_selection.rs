@@ -31,7 +31,7 @@ pub struct SourceReport {
 
 /// How a source failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// Transient: a broken connection, a stall.
     Transient,
     /// The holder answers that it cannot serve now: a full server, or one that stops.
@@ -42,7 +42,7 @@ pub enum Fault {
 
 /// All holders of one document and how they did.
 #[derive(Debug)]
-pub struct SourceSelection {
+pub(super) struct SourceSelection {
     all: Vec<Candidate>,
     current: usize,
 }
@@ -77,7 +77,7 @@ impl Candidate {
 
 impl SourceSelection {
     /// Holders in the order of preference.
-    pub fn new(sources: Vec<Source>) -> Self {
+    pub(super) fn new(sources: Vec<Source>) -> Self {
         let mut new = Self { all: Vec::new(), current: 0 };
         new.add(sources);
         new
@@ -85,7 +85,7 @@ impl SourceSelection {
 
     /// Takes more holders. Known ones (by endpoint and name) are ignored, but one that was dropped for transient faults gets another chance.
     /// Returns whether there is a holder to ask that there was not before.
-    pub fn add(&mut self, sources: Vec<Source>) -> bool {
+    pub(super) fn add(&mut self, sources: Vec<Source>) -> bool {
         let mut more = false;
         for source in sources {
             match self.all.iter_mut().find(|known| known.report.source == source) {
@@ -102,7 +102,7 @@ impl SourceSelection {
     }
 
     /// The source to ask and how long to wait before; `None` when all are dropped.
-    pub fn next(&self, now: Instant) -> Option<(usize, Duration)> {
+    pub(super) fn next(&self, now: Instant) -> Option<(usize, Duration)> {
         let order = (0..self.all.len()).map(|step| (self.current + step) % self.all.len());
         let index = order
             .filter(|index| self.all[*index].report.dropped.is_none())
@@ -111,12 +111,12 @@ impl SourceSelection {
     }
 
     /// The source of this index.
-    pub fn get(&self, index: usize) -> &Source {
+    pub(super) fn get(&self, index: usize) -> &Source {
         &self.all[index].report.source
     }
 
     /// Verified bytes came from a source.
-    pub fn progressed(&mut self, index: usize, bytes: u64) {
+    pub(super) fn progressed(&mut self, index: usize, bytes: u64) {
         if bytes > 0 {
             self.all[index].report.bytes += bytes;
             self.all[index].reset();
@@ -125,7 +125,7 @@ impl SourceSelection {
     }
 
     /// A source failed; the next one in line is preferred from now on.
-    pub fn failed(&mut self, index: usize, fault: Fault, why: String, now: Instant) {
+    pub(super) fn failed(&mut self, index: usize, fault: Fault, why: String, now: Instant) {
         let candidate = &mut self.all[index];
         candidate.failures += 1;
         let since = candidate.failing.map_or(now, |(since, _)| since);
@@ -143,7 +143,7 @@ impl SourceSelection {
     }
 
     /// The result of each.
-    pub fn reports(&self) -> Vec<SourceReport> {
+    pub(super) fn reports(&self) -> Vec<SourceReport> {
         self.all.iter().map(|candidate| candidate.report.clone()).collect()
     }
 }

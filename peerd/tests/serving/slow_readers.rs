@@ -11,7 +11,7 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
     holders::rfc_query::{Limits, query},
-    transfer::serve::{UPLOADS_MAX, UPLOADS_PER_ADDRESS},
+    transfer::{UPLOADS_MAX, UPLOADS_PER_ADDRESS},
 };
 use std::{net::Ipv4Addr, time::Duration};
 use tonic::Streaming;
