@@ -12,13 +12,60 @@ use p2pdi::{
     cookie::{Cookie, CookieHash},
     id::PeerId,
 };
-use std::{collections::BTreeMap, fs, net::Ipv6Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv6Addr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for a store to recover.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store under test, which can be closed and opened again.
 struct Subject<'a> {
     open: Box<dyn Fn() -> Box<dyn Store> + 'a>,
+    /// Commits fail while it is set.
+    failing: Arc<AtomicBool>,
     /// Whether it keeps records.
     keeps: bool,
+}
+
+/// The memory store does not fail by itself: this one stands for one that does.
+struct FailingMemory {
+    store: Memory,
+    failing: Arc<AtomicBool>,
+}
+
+impl FailingMemory {
+    fn check(&self) -> Result<(), StoreError> {
+        let error = || StoreError::Failed { doing: "write", problem: "the test makes it fail".into() };
+        if self.failing.load(Ordering::Relaxed) { Err(error()) } else { Ok(()) }
+    }
+}
+
+impl Store for FailingMemory {
+    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+        self.store.load(each)
+    }
+
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        match self.check().map_err(Arc::new) {
+            Ok(()) => self.store.commit(batch),
+            Err(error) => batch.iter().map(|_| Err(WriteError::Failed(Arc::clone(&error)))).collect(),
+        }
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        self.check()?;
+        self.store.recover()
+    }
 }
 
 pub(super) fn peer(number: u64, active: bool) -> Peer {
@@ -136,7 +183,32 @@ fn a_store_that_did_not_fail_recovers_and_loses_nothing(subject: &Subject<'_>) {
     assert_eq!(contents(&mut *store), before);
 }
 
-fn conforms(new: impl Fn(&Path) -> Box<dyn Store>, keeps: bool) {
+fn a_failed_commit_changes_nothing_and_after_recovery_the_next_one_succeeds(subject: &Subject<'_>) {
+    let mut store = (subject.open)();
+    let first = accepted(&mut *store, &[1, 2].map(|number| Change::put(peer(number, true), 0)));
+    let before = contents(&mut *store);
+    let batch = [Change::put(peer(1, false), first[0]), Change::remove("peer-2", first[1]), Change::put(peer(3, true), 0)];
+    subject.failing.store(true, Ordering::Relaxed);
+    let outcomes = store.commit(&batch);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(WriteError::Failed(_)))), "{outcomes:?}");
+    store.recover().unwrap_err();
+    subject.failing.store(false, Ordering::Relaxed);
+    let failing_since = Instant::now();
+    while let Err(error) = store.recover() {
+        // A store may wait between two attempts.
+        assert!(failing_since.elapsed() < PATIENCE, "{error}");
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(contents(&mut *store), before);
+    let next = accepted(&mut *store, &batch);
+    assert!(next[0] > first[1], "{next:?} after {first:?}");
+    drop(store);
+    let expected =
+        BTreeMap::from([("peer-1".to_owned(), (peer(1, false), next[0])), ("peer-3".to_owned(), (peer(3, true), next[2]))]);
+    assert_eq!(contents(&mut *(subject.open)()), if subject.keeps { expected } else { BTreeMap::new() });
+}
+
+fn conforms(new: impl Fn(&Path, &Arc<AtomicBool>) -> Box<dyn Store>, keeps: bool) {
     for check in [
         a_new_store_is_empty,
         committed_records_are_there_when_it_is_opened_again,
@@ -144,20 +216,29 @@ fn conforms(new: impl Fn(&Path) -> Box<dyn Store>, keeps: bool) {
         a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted,
         a_large_batch_is_written_whole,
         a_store_that_did_not_fail_recovers_and_loses_nothing,
+        a_failed_commit_changes_nothing_and_after_recovery_the_next_one_succeeds,
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        check(&Subject { open: Box::new(|| new(folder.path())), keeps });
+        let (folder, failing) = (tempfile::tempdir().unwrap(), Arc::<AtomicBool>::default());
+        check(&Subject { open: Box::new(|| new(folder.path(), &failing)), failing: Arc::clone(&failing), keeps });
     }
 }
 
 #[test]
 fn the_embedded_store_conforms() {
-    conforms(|folder| Box::new(Embedded::open(folder).unwrap()), true);
+    let open = |folder: &Path, failing: &Arc<AtomicBool>| -> Box<dyn Store> {
+        let mut store = Embedded::open(folder).unwrap();
+        store.failing = Arc::clone(failing);
+        Box::new(store)
+    };
+    conforms(open, true);
 }
 
 #[test]
 fn the_memory_store_conforms() {
-    conforms(|_| Box::new(Memory::default()), false);
+    let open = |_: &Path, failing: &Arc<AtomicBool>| -> Box<dyn Store> {
+        Box::new(FailingMemory { store: Memory::default(), failing: Arc::clone(failing) })
+    };
+    conforms(open, false);
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct Embedded {
     durable_revision: u64,
     /// The rows of the failed commit as they were before it. It may be on disk nevertheless.
     undo: Vec<OldRow>,
+    /// While it is set, commits reach the disk and then report an error.
+    #[cfg(test)]
+    pub(super) failing: Arc<std::sync::atomic::AtomicBool>,
 }
 
 /// A row before a commit.
@@ -66,7 +69,18 @@ impl Embedded {
         let durable_revision = catch_panic(&path, read_revision)?.unwrap_or(0);
         let revision = durable_revision.max(first_revision());
         let (database, slots) = (Some(database), None);
-        Ok(Self { path, identity, database, failed_at: None, slots, revision, durable_revision, undo: Vec::new() })
+        Ok(Self {
+            path,
+            identity,
+            database,
+            failed_at: None,
+            slots,
+            revision,
+            durable_revision,
+            undo: Vec::new(),
+            #[cfg(test)]
+            failing: Arc::default(),
+        })
     }
 
     /// The database. Opened again after a failure, and without what the failed commit may have left.
@@ -106,6 +120,11 @@ impl Embedded {
         };
         let mut batch = Batch::new(&mut slots, &mut self.revision, changes.len());
         let written = batch.write(&database, changes);
+        #[cfg(test)]
+        let written = written.and_then(|()| match self.failing.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(redb::Error::Io(std::io::Error::other("the test makes it fail"))),
+            false => Ok(()),
+        });
         let Batch { undo, outcomes, moved, .. } = batch;
         if let Err(error) = written {
             for (key, slot, added) in moved.iter().rev() {
