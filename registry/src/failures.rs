@@ -111,6 +111,19 @@ fn a_ttl_out_of_bounds_is_refused_with_the_bounds() {
     }
 }
 
+#[tokio::test]
+async fn a_registry_whose_table_was_left_half_changed_by_a_panic_stops_with_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let registry = Registry::open(&in_memory()).unwrap();
+    let table = Arc::clone(&registry.leases.table);
+    let serving = tokio::spawn(registry.serve(listener, CancellationToken::new()));
+    let call = tokio::spawn(async move { table.with::<()>(|_, _| panic!("in mid-change")) });
+    assert!(call.await.unwrap_err().is_panic());
+    let outcome = timeout(PATIENCE, serving).await.expect("it ends").unwrap();
+    let Err(RegistryError::Task(ended)) = outcome else { panic!("{outcome:?}") };
+    assert!(ended.panic.is_some_and(|said| said.contains("inconsistent")));
+}
+
 /// Its commits wait until the channel is closed.
 struct Hanging(channel::Receiver<()>);
 

@@ -5,10 +5,12 @@ use crate::{
     table::{Now, Table},
 };
 use std::{
+    panic::resume_unwind,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    thread::panicking,
     time::Duration,
 };
 use tokio::sync::{Notify, futures::Notified};
@@ -42,9 +44,16 @@ impl SharedTable {
     }
 
     /// Runs `act` on the table, at the present time.
+    ///
+    /// # Panics
+    /// When `act` does, and from then on always: a change that is half made could hold a name for ever. The expiry task is woken, so that
+    /// its panic ends the registry at once.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Table, Now) -> T) -> T {
-        // A panic with the lock held is a bug in one call; the others continue with the table as it is.
-        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Declared first, so dropped last: the lock is released by then.
+        let _wake_on_panic = WakeOnPanic(&self.wake_expiry);
+        let Ok(mut locked) = self.locked.lock() else {
+            resume_unwind(Box::new("the table was left inconsistent by a panic"));
+        };
         let (table, clock) = &mut *locked;
         let (now, paused_ms) = clock.now();
         if paused_ms > 0 {
@@ -105,6 +114,17 @@ impl SharedTable {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.wake_expiry.notified() => {}
+        }
+    }
+}
+
+/// Wakes the expiry task when whoever holds the lock panics.
+struct WakeOnPanic<'a>(&'a Notify);
+
+impl Drop for WakeOnPanic<'_> {
+    fn drop(&mut self) {
+        if panicking() {
+            self.0.notify_one();
         }
     }
 }
