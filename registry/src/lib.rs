@@ -6,6 +6,7 @@
 mod clock;
 mod config;
 mod expiry;
+mod hash_index;
 mod http;
 mod leases;
 mod queue;

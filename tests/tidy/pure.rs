@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "proto/name",
     "proto/phrases",
     "proto/selector",
+    "registry/src/hash_index",
     "registry/src/table",
 ];
 

@@ -3,26 +3,18 @@
 //! Rows of the file are numbered, not named: a burst of new peers then fills a few pages of the B-tree one after the other, where names
 //! would touch a page for each peer (measured: a batch of 512 took 4 to 8 times as long with 300,000 records).
 
-use hashbrown::HashTable;
+use crate::hash_index::HashIndex;
 use std::hash::{BuildHasher as _, RandomState};
-
-/// Part of a hash, and a slot.
-type IndexEntry = (u32, u32);
 
 /// Slots by key, without the keys: a lookup compares the key in the row.
 #[derive(Default)]
 pub(super) struct Slots {
     /// Randomly seeded: callers choose names, and must not be able to choose ones that collide.
     hasher: RandomState,
-    index: HashTable<IndexEntry>,
+    index: HashIndex,
     free: Vec<u32>,
     /// All slots from here on are free.
     end: u32,
-}
-
-/// hashbrown takes the bucket from the low bits and the tag from the high bits.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(hash)
 }
 
 impl Slots {
@@ -33,8 +25,7 @@ impl Slots {
 
     /// Slots that may hold `key`: nearly always one or none.
     pub(super) fn candidates(&self, key: &str) -> impl Iterator<Item = u32> {
-        let hash = self.hash(key);
-        self.index.iter_hash(spread(hash)).filter(move |(found, _)| *found == hash).map(|(_, slot)| *slot)
+        self.index.slots(self.hash(key))
     }
 
     /// A free slot, for [`Slots::insert`].
@@ -44,8 +35,7 @@ impl Slots {
 
     /// Notes that `slot` holds `key`. The slot is free, or past the end when the file is read.
     pub(super) fn insert(&mut self, key: &str, slot: u32) {
-        let hash = self.hash(key);
-        self.index.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
+        self.index.insert(self.hash(key), slot);
         self.occupy(slot);
     }
 
@@ -63,9 +53,7 @@ impl Slots {
 
     /// Notes that `slot` no longer holds `key`.
     pub(super) fn remove(&mut self, key: &str, slot: u32) {
-        let hash = self.hash(key);
-        if let Ok(entry) = self.index.find_entry(spread(hash), |entry| *entry == (hash, slot)) {
-            entry.remove();
+        if self.index.remove(self.hash(key), slot) {
             self.free.push(slot);
         }
     }

@@ -29,9 +29,8 @@ impl Table {
             Some(_) => {}
         }
         let slot = self.records.by_name(&change.key).0;
-        if let Some(record) = slot.and_then(|slot| self.records.get_mut(slot)) {
-            record.in_flight = false;
-        }
+        let record = slot.and_then(|slot| self.records.get_mut(slot));
+        let is_own = record.is_some_and(|record| record.end_change(change.expected_revision));
         match accepted {
             Some(revision) => {
                 let slot = self.apply_at(slot, change, revision, now)?;
@@ -41,7 +40,9 @@ impl Table {
                 self.lease(slot, now)
             }
             None => {
-                self.keep_as_before(slot?, now);
+                if is_own {
+                    self.keep_as_before(slot?, now);
+                }
                 None
             }
         }

@@ -37,14 +37,14 @@ impl Table {
             };
             let Some(record) = self.records.get_mut(slot).filter(|record| record.scheduled_tick == tick) else { continue };
             record.scheduled_tick = 0;
-            if record.deadline_ms > now.mono_ms || record.in_flight {
+            if record.deadline_ms > now.mono_ms || record.is_in_flight() {
                 let tick = tick_after(record.deadline_ms.max(now.mono_ms));
                 record.scheduled_tick = tick;
                 self.deadlines.schedule(tick, slot);
             } else if record.is_observer() {
                 self.drop_observer(slot);
             } else if record.state == RecordState::Active {
-                record.in_flight = true;
+                record.begin_change();
                 self.in_flight += 1;
                 changes.push(Change::put(Peer { active: false, ..record.peer.clone() }, record.revision));
             }
@@ -59,7 +59,7 @@ impl Table {
         let old = |record: &Record| record.peer.last_active_ms.saturating_add(FORGET_AFTER_MS) <= now.wall_ms;
         let oldest = self.inactive.values().copied().take(limit + self.removing).filter_map(|slot| {
             let record = self.records.get(slot)?;
-            (!record.in_flight).then_some((slot, old(record)))
+            (!record.is_in_flight()).then_some((slot, old(record)))
         });
         let removed = oldest.enumerate().take_while(|(index, (_, old))| *old || *index < surplus).take(limit);
         let slots: Vec<u32> = removed.map(|(_, (slot, _))| slot).collect();
@@ -76,7 +76,7 @@ impl Table {
     /// Decides to remove an inactive record.
     fn prepare_removal(&mut self, slot: u32) -> Option<Change> {
         let record = self.records.get_mut(slot)?;
-        record.in_flight = true;
+        record.begin_change();
         self.in_flight += 1;
         self.removing += 1;
         Some(Change::remove(record.peer.strings.name(), record.revision))

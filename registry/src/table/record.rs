@@ -1,7 +1,7 @@
 //! Records in slots, found by name and by cookie.
 
 use super::peer::Peer;
-use hashbrown::HashTable;
+use crate::hash_index::HashIndex;
 use p2pdi::{cookie::CookieHash, v1::Load};
 use std::num::NonZeroU64;
 
@@ -40,8 +40,8 @@ pub(super) struct Record {
     pub(super) state: RecordState,
     /// Whether `load` was reported.
     pub(super) load_reported: bool,
-    /// A change was decided, and the store has not answered yet.
-    pub(super) in_flight: bool,
+    /// The change that was decided, and that the store has not answered yet: 1 + the revision it was decided on.
+    in_flight: Option<NonZeroU64>,
 }
 
 impl Record {
@@ -59,8 +59,28 @@ impl Record {
             active_index: 0,
             state,
             load_reported: false,
-            in_flight: false,
+            in_flight: None,
         }
+    }
+
+    /// Whether a change was decided that the store has not answered yet.
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Holds the record for a change decided on its present revision.
+    pub(super) fn begin_change(&mut self) {
+        self.in_flight = NonZeroU64::new(self.revision.saturating_add(1));
+    }
+
+    /// Ends the change decided on `expected_revision`. Says whether it is the one that holds the record: the record may have been
+    /// removed since, and registered anew.
+    pub(super) fn end_change(&mut self, expected_revision: u64) -> bool {
+        let is_own = self.in_flight == NonZeroU64::new(expected_revision.saturating_add(1));
+        if is_own {
+            self.in_flight = None;
+        }
+        is_own
     }
 
     pub(super) fn is_observer(&self) -> bool {
@@ -73,22 +93,14 @@ impl Record {
     }
 }
 
-/// Part of a hash, and the slot of the record, so that an index can grow without reading records.
-type IndexEntry = (u32, u32);
-
 /// Records in slots, found by name and by cookie. A record keeps its slot, so slots are a stable order for pages.
 pub(super) struct Records {
     slots: Vec<Option<Record>>,
     free: Vec<u32>,
-    by_name: HashTable<IndexEntry>,
-    by_cookie: HashTable<IndexEntry>,
+    by_name: HashIndex,
+    by_cookie: HashIndex,
     /// Callers choose names. Without a secret key they could choose names that collide.
     name_key: [u8; 32],
-}
-
-fn spread(hash: u32) -> u64 {
-    // hashbrown takes the bucket from the low bits and the tag from the high bits.
-    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// Callers cannot choose a cookie's hash, so a part of it is enough.
@@ -99,7 +111,7 @@ fn cookie_hash(cookie: &CookieHash) -> u32 {
 
 impl Records {
     pub(super) fn new(name_key: [u8; 32]) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_name: HashTable::new(), by_cookie: HashTable::new(), name_key }
+        Self { slots: Vec::new(), free: Vec::new(), by_name: HashIndex::default(), by_cookie: HashIndex::default(), name_key }
     }
 
     /// Slots in use.
@@ -135,21 +147,14 @@ impl Records {
     pub(super) fn by_name(&self, name: &str) -> (Option<u32>, Option<u32>) {
         let hash = self.name_hash(name);
         let find = |observer| {
-            let matches = |&(found, slot): &IndexEntry| {
-                found == hash
-                    && self
-                        .get(slot)
-                        .is_some_and(|r| r.is_observer() == observer && r.peer.strings.name().eq_ignore_ascii_case(name))
-            };
-            self.by_name.find(spread(hash), matches).map(|(_, slot)| *slot)
+            let is_it = |r: &Record| r.is_observer() == observer && r.peer.strings.name().eq_ignore_ascii_case(name);
+            self.by_name.slots(hash).find(|slot| self.get(*slot).is_some_and(is_it))
         };
         (find(false), find(true))
     }
 
     pub(super) fn by_cookie(&self, cookie: &CookieHash) -> Option<u32> {
-        let hash = cookie_hash(cookie);
-        let matches = |&(found, slot): &IndexEntry| found == hash && self.get(slot).is_some_and(|r| r.peer.cookie == *cookie);
-        self.by_cookie.find(spread(hash), matches).map(|(_, slot)| *slot)
+        self.by_cookie.slots(cookie_hash(cookie)).find(|slot| self.get(*slot).is_some_and(|r| r.peer.cookie == *cookie))
     }
 
     /// Puts `record` into a free slot and indexes its name. Its cookie is indexed by [`Records::index_cookie`].
@@ -169,28 +174,22 @@ impl Records {
     fn fill(&mut self, slot: u32, record: Record) {
         let hash = self.name_hash(record.peer.strings.name());
         self.slots[slot as usize] = Some(record);
-        self.by_name.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
+        self.by_name.insert(hash, slot);
     }
 
     pub(super) fn index_cookie(&mut self, slot: u32, cookie: &CookieHash) {
-        let hash = cookie_hash(cookie);
-        self.by_cookie.insert_unique(spread(hash), (hash, slot), |(hash, _)| spread(*hash));
+        self.by_cookie.insert(cookie_hash(cookie), slot);
     }
 
     pub(super) fn unindex_cookie(&mut self, slot: u32, cookie: &CookieHash) {
-        let hash = cookie_hash(cookie);
-        if let Ok(entry) = self.by_cookie.find_entry(spread(hash), |entry| *entry == (hash, slot)) {
-            entry.remove();
-        }
+        self.by_cookie.remove(cookie_hash(cookie), slot);
     }
 
     /// Empties `slot`.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Record> {
         let record = self.slots.get_mut(slot as usize)?.take()?;
         let hash = self.name_hash(record.peer.strings.name());
-        if let Ok(entry) = self.by_name.find_entry(spread(hash), |entry| *entry == (hash, slot)) {
-            entry.remove();
-        }
+        self.by_name.remove(hash, slot);
         self.unindex_cookie(slot, &record.peer.cookie);
         self.free.push(slot);
         Some(record)

@@ -59,7 +59,7 @@ impl Table {
             both => both,
         };
         if let Some(record) = other.and_then(|slot| self.records.get(slot)) {
-            if record.in_flight {
+            if record.is_in_flight() {
                 return Err(Refusal::Busy);
             }
             if record.is_live(now.mono_ms) {
@@ -88,7 +88,7 @@ impl Table {
             let lease = self.observe(slot, peer, now).ok_or(Refusal::Busy)?;
             return Ok((Prepared::Done(lease), cookie.clone()));
         }
-        record.in_flight = true;
+        record.begin_change();
         self.in_flight += 1;
         let change = Change { adds_lease: !counted_already, ..Change::put(peer, record.revision) };
         if change.adds_lease {
@@ -146,7 +146,7 @@ impl Table {
     pub fn prepare_leave(&mut self, cookie: &CookieHash, now: Now) -> Result<Prepared<u64>, Refusal> {
         let slot = self.records.by_cookie(cookie).ok_or(Refusal::CookieUnknown)?;
         let record = self.records.get_mut(slot).ok_or(Refusal::CookieUnknown)?;
-        if record.in_flight {
+        if record.is_in_flight() {
             return Err(Refusal::Busy);
         }
         if record.is_observer() {
@@ -160,7 +160,7 @@ impl Table {
         if record.is_live(now.mono_ms) {
             peer.last_active_ms = now.wall_ms;
         }
-        record.in_flight = true;
+        record.begin_change();
         self.in_flight += 1;
         Ok(Prepared::Write(Change::put(peer, record.revision)))
     }
@@ -168,7 +168,7 @@ impl Table {
 
 /// Whether the caller may have this record, and with which cookie.
 fn allowed<'a>(record: &Record, registration: &'a Registration, now: Now) -> Result<&'a Cookie, Refusal> {
-    if record.in_flight {
+    if record.is_in_flight() {
         return Err(Refusal::Busy);
     }
     if let Some(own) = registration.presented.as_ref().filter(|cookie| cookie.hash() == record.peer.cookie) {

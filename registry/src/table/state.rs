@@ -83,7 +83,7 @@ impl Table {
     /// Names of records with a change that the store has not answered yet, `limit` at most.
     pub fn unwritten(&self, limit: usize) -> Vec<&str> {
         let slots = 0..u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
-        let in_flight = slots.filter_map(|slot| self.records.get(slot)).filter(|record| record.in_flight);
+        let in_flight = slots.filter_map(|slot| self.records.get(slot)).filter(|record| record.is_in_flight());
         in_flight.map(|record| record.peer.strings.name()).take(limit).collect()
     }
 

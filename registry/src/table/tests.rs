@@ -100,6 +100,21 @@ fn a_change_shows_once_it_is_accepted_and_a_refused_one_leaves_no_trace() {
 }
 
 #[test]
+fn the_end_of_an_old_change_does_not_release_a_record_registered_anew() {
+    let mut table = table();
+    let (first, _) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let (old, _) = prepared_change(&mut table, &ask("a", 2), at(1_000));
+    // Another registry removes the record meanwhile.
+    table.apply(Change::remove("a", first.revision), first.revision + 1, at(1_000));
+    let (new, _) = prepared_change(&mut table, &ask("a", 3), at(1_000));
+    assert_eq!(table.settle(old, None, at(1_000)), None);
+    assert!(matches!(table.prepare_register(&ask("a", 4), at(1_000)), Err(Refusal::Busy)));
+    assert!(accept(&mut table, new, at(1_000)).is_some());
+    assert_eq!(table.counts().in_flight, 0);
+    register(&mut table, &ask("a", 5), at(2_000)).unwrap();
+}
+
+#[test]
 fn a_refused_takeover_leaves_the_holder_as_it_was() {
     let mut table = table();
     let (first, held) = register(&mut table, &ask("a", 1), at(0)).unwrap();
