@@ -53,6 +53,9 @@ impl FromStr for Endpoint {
         if text.contains("://") {
             return wrong(format!("{} has a scheme; an endpoint is HOST:PORT without one", Quoted(text)));
         }
+        if text.starts_with('[') && text.ends_with(']') {
+            return wrong(format!("{} has no port; write [ADDRESS]:PORT", Quoted(text)));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return wrong(format!("{} has no port; write HOST:PORT", Quoted(text)));
         };
@@ -66,6 +69,15 @@ impl FromStr for Endpoint {
         };
         if bare.len() > HOST_MAX_BYTES {
             return wrong(format!("host of {} bytes; at most {HOST_MAX_BYTES} fit", bare.len()));
+        }
+        if let Some((address, zone)) = bare.split_once('%')
+            && address.parse::<Ipv6Addr>().is_ok()
+        {
+            return wrong(format!(
+                "{} has the zone {}, which other machines do not know; give an address without one",
+                Quoted(text),
+                Quoted(zone)
+            ));
         }
         let ip = bare.parse::<IpAddr>();
         // The system dials an IPv4-mapped IPv6 address as that IPv4 address.
@@ -282,6 +294,9 @@ mod tests {
             ("224.0.0.1:80", "multicast"),
             ("::1:80", "in brackets"),
             ("[::1:80", "unclosed"),
+            ("[::1]", "no port; write [ADDRESS]:PORT"),
+            ("[fe80::1%eth0]:80", "has the zone \"eth0\""),
+            ("fe80::1%eth0", "in brackets"),
             ("300.1.1.1:80", "no valid host"),
             ("a b:80", "no valid host name"),
             ("http://a:80", "HOST:PORT without"),

@@ -23,7 +23,7 @@ pub use files::{
 pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, LookupError};
 pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};
 pub use process::ProcessStats;
-pub use signals::StopSignals;
+pub use signals::{StopSignals, report_file_size_limit};
 pub use state_folder::state_folder;
 pub use terminal::TerminalMode;
 pub use uptime::uptime;

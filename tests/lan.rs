@@ -220,3 +220,26 @@ fn peers_of_one_machine_that_listen_on_its_lan_address_find_each_other() {
     });
     drop(b);
 }
+
+#[test]
+fn a_peer_without_an_address_waits_for_one_and_registers_again_when_it_changes() {
+    let Some(lan) = Lan::new(2) else { return };
+    let namespace = &lan.namespaces[1];
+    let address = |verb: &str, ip: &str| lan.ip(&["-n", namespace, "address", verb, &format!("{ip}/24"), "dev", "eth0"]).unwrap();
+    address("del", "10.77.0.1");
+    let registry = Server::start(lan.on(2, "registry", &["--listen", "0.0.0.0:0", "--state", "memory"]));
+    let port = registry.address.port();
+    let url = format!("http://10.77.0.2:{port}");
+    let own = ["--name", "late", "--listen", "0.0.0.0:0", "--no-lan", "--registry", &url, "--state", "state-late"];
+    let peer = Server::start(lan.on(1, "peerd", &own));
+    until("the status says what is missing", || {
+        lan.p2pctl(1, &peer, &["status", "-o", "json"]).stdout.contains("no address yet that other peers can dial")
+    });
+    let listed =
+        || Running::run_to_end(lan.on(2, "p2pctl", &["peers", "--registry", &format!("http://127.0.0.1:{port}")])).stdout;
+    for ip in ["10.77.0.1", "10.77.0.9"] {
+        address("add", ip);
+        until("it is registered there", || listed().contains(&format!("{ip}:{}", peer.address.port())));
+        address("del", ip);
+    }
+}

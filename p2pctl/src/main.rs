@@ -12,7 +12,7 @@ use args::{Cli, Verb};
 use clap::Parser as _;
 use failure::{Failure, Outcome};
 use p2pdi::{
-    platform::raise_descriptor_limit,
+    platform::{raise_descriptor_limit, report_file_size_limit},
     telemetry::{self, LogOptions, Role},
 };
 use printer::Printer;
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         };
         // For the servers of `up`, `demo` and `bench`.
         raise_descriptor_limit();
+        report_file_size_limit();
         let code = match Box::pin(verbs::run(cli, printer)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => fail(printer, &failure),

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Widest cell of a table, in characters; JSON output is never cut.
+/// Widest cell of a table on a terminal, in characters; what goes to a pipe or a file, and JSON, is never cut.
 const CELL_MAX_CHARS: usize = 72;
 
 /// Prints results in the form the user asked for.
@@ -55,9 +55,10 @@ impl Printer {
     pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         let mut all: Vec<Vec<String>> = vec![head.iter().map(|cell| (*cell).to_owned()).collect()];
         all.extend(rows.iter().cloned());
+        let cut = io::stdout().is_terminal();
         for cell in all.iter_mut().flatten() {
-            *cell = printable(cell).replace('\n', " ");
-            if cell.chars().count() > CELL_MAX_CHARS {
+            *cell = shown(cell);
+            if cut && cell.chars().count() > CELL_MAX_CHARS {
                 *cell = cell.chars().take(CELL_MAX_CHARS - 1).chain(['…']).collect();
             }
         }
@@ -106,6 +107,17 @@ fn written(result: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))),
         Ok(()) => Ok(()),
+    }
+}
+
+/// The text of a cell. Quoted where it would not be seen otherwise: only blanks, blanks at an end, characters of no width.
+fn shown(cell: &str) -> String {
+    // Debug escapes what is not printable, such as a zero-width space.
+    let quoted = format!("{cell:?}");
+    if cell.trim() != cell || (quoted.contains("\\u{") && !cell.contains(is_terminal_control)) {
+        quoted
+    } else {
+        printable(cell).replace('\n', " ")
     }
 }
 
@@ -183,6 +195,26 @@ mod tests {
             (None, "unknown"),
         ] {
             assert_eq!(ago(at, now), expected, "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_cell_that_would_not_be_seen_is_quoted() {
+        for (cell, expected) in [
+            ("rfc1.txt", "rfc1.txt"),
+            ("a b", "a b"),
+            ("", ""),
+            (" ", "\" \""),
+            ("a ", "\"a \""),
+            (" a", "\" a\""),
+            ("a\u{200b}b", "\"a\\u{200b}b\""),
+            ("\u{feff}", "\"\\u{feff}\""),
+            ("\u{a0}", "\"\\u{a0}\""),
+            ("e\u{301}", "e\u{301}"),
+            ("grüße", "grüße"),
+            ("a\nb", "a b"),
+        ] {
+            assert_eq!(shown(cell), expected, "{cell:?}");
         }
     }
 }

@@ -7,11 +7,15 @@ use clap::Parser as _;
 use flags::Flags;
 use p2pdi::{
     field::InvalidField,
-    platform::raise_descriptor_limit,
+    platform::{raise_descriptor_limit, report_file_size_limit},
     server::{ListenError, Stopped, announce, listen, report_failure, until_stopped},
     telemetry::{self, Role, TelemetryError},
 };
-use peerd::node::{Node, NodeError};
+use peerd::{
+    documents::share::ShareError,
+    identity::StateError,
+    node::{Node, NodeError},
+};
 use std::{error::Error, process::ExitCode};
 use tokio::runtime::Runtime;
 
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
 
 async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
     raise_descriptor_limit();
+    report_file_size_limit();
     let address = flags.listen();
     let config = flags.into_config()?;
     let listener = listen(&address).await?;
@@ -63,7 +68,12 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         return Some(error.hint());
     }
     match error.downcast_ref::<NodeError>()? {
-        NodeError::State(peerd::identity::StateError::Locked { .. }) => Some("give each peer its own folder with --state"),
+        NodeError::State(StateError::Locked { .. }) | NodeError::Share(ShareError::StateInUse { .. }) => {
+            Some("give each peer its own folder with --state")
+        }
+        NodeError::State(StateError::Io { .. }) | NodeError::Share(ShareError::State { .. }) => {
+            Some("free space on its disk (and see ulimit -f), or choose a folder that this user can write to with --state")
+        }
         NodeError::Share(_) => Some("give a folder that this user can read with --share"),
         _ => None,
     }

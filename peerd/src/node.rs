@@ -13,7 +13,7 @@ use crate::{
         self,
         peer_directory::{self, PeerDirectory},
     },
-    identity::{StateError, StateFolder},
+    identity::{OwnContact, StateError, StateFolder},
     inbox::{Handlers, Inbox, LocalDelivery},
     mesh::{Mesh, MeshConfig, MeshDriver},
     messages::MessageRouter,
@@ -106,14 +106,14 @@ impl Node {
     pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
         let bound = listener.local_addr()?;
-        let endpoint = config.endpoint(bound)?;
         let state = Arc::new(StateFolder::open(&config.state)?);
-        let me = Contact::new(state.id()?, config.name.clone(), endpoint);
+        let own = config.own_contact(state.id()?, bound)?;
+        let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(config.registry.as_ref());
         let channels = ChannelPool::new(config.dial_from);
         let inbox = Arc::new(Inbox::new(&metrics));
-        let delivery = LocalDelivery::new(me.clone(), Arc::clone(&inbox));
+        let delivery = LocalDelivery::new(own.clone(), Arc::clone(&inbox));
         #[cfg(feature = "mdns")]
         let (lan, lan_events) = config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())).unzip();
         #[cfg(not(feature = "mdns"))]
@@ -145,6 +145,7 @@ impl Node {
             #[cfg(feature = "http")]
             topology,
             me,
+            own,
             session,
             handlers: Handlers::new(Arc::clone(&inbox)),
             inbox,
@@ -211,6 +212,7 @@ impl Node {
         tasks.spawn("mesh", mesh.run(stop.clone()));
         #[cfg(feature = "http")]
         tasks.spawn("topology", self.topology.run(stop.clone()));
+        tasks.spawn("own address", keep_own_address(services.own.clone(), services.mesh.clone(), stop.clone()));
         tasks.spawn("handlers", services.handlers.clone().run(stop.clone()));
         #[cfg(feature = "mdns")]
         if let Some(lan) = self.lan {
@@ -227,7 +229,7 @@ impl Node {
         let (catalog, channels) = (services.catalog.clone(), services.channels.clone());
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
-            let session = SessionConfig { registry, me: services.me.clone(), labels: config.labels };
+            let session = SessionConfig { registry, own: services.own.clone(), labels: config.labels };
             let reporting = Arc::clone(&services);
             let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));
@@ -237,14 +239,35 @@ impl Node {
     }
 }
 
+/// Works out the endpoint anew from time to time, and gives changes to the mesh, until `stop`.
+async fn keep_own_address(own: OwnContact, mesh: Mesh, stop: CancellationToken) {
+    let mut changes = own.changes();
+    let publish = async {
+        while changes.changed().await.is_ok() {
+            let contact = changes.borrow_and_update().clone();
+            mesh.set_contact(contact);
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = own.keep_fresh() => {}
+        () = publish => {}
+    }
+}
+
 async fn run_until_stopped(tasks: Tasks, server: impl Future<Output = Result<(), NodeError>>) -> Result<(), NodeError> {
     tasks.run(server).await?
 }
 
 impl NodeHandle {
-    /// Its name, id and endpoint.
+    /// Its name and id, and its endpoint when it was opened.
     pub fn identity(&self) -> &Contact {
         &self.services.me
+    }
+
+    /// Its contact as it is now: the endpoint of a peer that listens on a wildcard address changes with the machine's address.
+    pub fn contact(&self) -> Contact {
+        self.services.own.get()
     }
 
     /// The folder of its id, incarnation, cookie and index.

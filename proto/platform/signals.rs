@@ -39,3 +39,14 @@ impl StopSignals {
         }
     }
 }
+
+/// A write past the limit of the size of files (`ulimit -f`) becomes an error of that write; by default its signal, SIGXFSZ, kills the
+/// process without a word. Call it inside the tokio runtime.
+pub fn report_file_size_limit() {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // The handler stays when this is dropped. Where it cannot be installed, the signal keeps its effect.
+        let _handled = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+    }
+}

@@ -5,7 +5,7 @@ mod flags;
 use clap::Parser as _;
 use flags::Flags;
 use p2pdi::{
-    platform::raise_descriptor_limit,
+    platform::{raise_descriptor_limit, report_file_size_limit},
     server::{ListenError, Stopped, announce, listen, report_failure, until_stopped},
     telemetry::{self, LogOptions, Role, TelemetryError},
 };
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 
 async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
     raise_descriptor_limit();
+    report_file_size_limit();
     let listener = listen(&flags.listen).await?;
     let registry = Registry::open(&flags.into())?;
     let address = listener.local_addr()?;

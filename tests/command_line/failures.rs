@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    process::Command,
     thread,
 };
 
@@ -138,4 +139,18 @@ fn concurrent_registrations_leave_a_valid_cookie_file() {
         .collect();
     running.into_iter().for_each(|run| drop(run.ended().exits(0)));
     network.p2pctl(&["keepalive"]).exits(0).stdout_has(&["is active for"]);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_ends_a_peer_with_words() {
+    let world = World::new();
+    world.share("share", &[48]);
+    let own = ["--no-registry", "--name", "a", "--listen", "127.0.0.1:0", "--share", "share", "--state", "state-a"];
+    let peerd = world.command("peerd", &own);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 0 && exec \"$0\" \"$@\""]).arg(peerd.get_program()).args(peerd.get_args());
+    limited.env_clear().current_dir(world.path(""));
+    let ended = Running::run_to_end(limited).exits(1).stdout_is_empty();
+    let ended = ended.stderr_has(&["error: ", "File too large", "hint: ", "--state"]);
+    assert!(!ended.stderr.contains("--share"), "{ended:?}");
 }

@@ -3,7 +3,8 @@
 use crate::support::{
     network::{ready, status},
     process::Running,
-    wait::eventually,
+    terminal::Terminal,
+    wait::{eventually, until},
     world::{World, rfc},
 };
 use rustix::process::Signal;
@@ -38,6 +39,33 @@ fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
     assert_eq!(json["sources"][0]["bytes"], json["fetched_bytes"], "{json}");
     assert!(world.read("out/rfc8881.txt") == rfc(8881));
     assert!(!partial.exists());
+}
+
+#[test]
+fn a_progress_bar_fits_a_terminal_of_40_columns() {
+    const COLUMNS: u16 = 40;
+    let world = World::new();
+    let registry = world.registry(&[]);
+    world.share("share", &[8881]);
+    let slow = world.peer("slow", &registry, &["--share", "share", "--upload-limit", "512KiB"]);
+    ready(&slow);
+    let terminal = Terminal::with_columns(world.p2pctl_command(&registry, &["get-rfc", "8881"]), COLUMNS);
+    until("the bar is drawn several times", || terminal.shown().matches('%').count() >= 5);
+    let shown = terminal.shown();
+    // Lines as drawn, without control sequences (CSI, parameters, a letter).
+    for line in shown.split(['\r', '\n']).filter(|line| line.contains('%')) {
+        let mut plain = String::new();
+        let mut rest = line.chars();
+        while let Some(c) = rest.next() {
+            if c == '\u{1b}' {
+                rest.by_ref().find(char::is_ascii_alphabetic);
+            } else {
+                plain.push(c);
+            }
+        }
+        assert!(plain.chars().count() <= COLUMNS.into(), "{plain:?}");
+        assert!(!line.contains("\u{1b}[1A"), "it wrapped: {line:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,11 @@ use crate::support::{
     world::World,
 };
 use rustix::process::Signal;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+};
 
 struct Three {
     // The peers are dropped before the folder they use.
@@ -127,6 +132,28 @@ fn without_a_registry_peers_are_found_and_documents_fetched_through_any_of_them(
     missing.stderr_has(&["the registry at 127.0.0.1:1 does not answer", "ask a peer: --via HOST:PORT"]);
     assert!(get(&b, "/").1.contains("peers      1 known\n"), "B does not know A from the mesh: {}", get(&b, "/").1);
     until("B has A's documents in its index", || get(&b, "/").1.contains("14 documents from other peers"));
+}
+
+#[test]
+fn join_says_what_answers_where_no_peer_is() {
+    let world = World::new();
+    let (a, registry) = (peer(&world, "A", &[]), world.registry(&[]));
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at_web = web.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for mut stream in web.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let _read = stream.read(&mut [0; 1024]);
+                let _written = stream
+                    .write_all(b"HTTP/1.1 400 Bad Request\r\nserver: nginx\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            });
+        }
+    });
+    let at_registry = registry.address.to_string();
+    for (endpoint, words) in [(&at_web, "is a web server (nginx), not a peer"), (&at_registry, "is a registry, not a peer")] {
+        let refused = world.run("p2pctl", &["join", endpoint, "--via", &a.address.to_string()]).exits(1).stdout_is_empty();
+        refused.stderr_has(&[&format!("cannot join {endpoint}: {endpoint} {words}")]);
+    }
 }
 
 #[test]

@@ -22,6 +22,8 @@ use serde_json::json;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::sleep};
 
+/// Its numbers fit 40 columns; a line that wraps leaves a part behind at each redraw.
+const BAR: &str = "{wide_bar} {percent:>3}%  {binary_bytes_per_sec}  {eta}";
 /// How often the progress bar is drawn.
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -145,8 +147,7 @@ fn draw(bar: &mut Option<ProgressBar>, progress: &Progress) {
         return;
     }
     let bar = bar.get_or_insert_with(|| {
-        let template = "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(progress.size()).with_style(style).with_finish(ProgressFinish::AndClear);
         // Bytes of an earlier fetch count as done, not as speed.
         bar.reset_elapsed();

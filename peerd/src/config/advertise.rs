@@ -3,30 +3,79 @@
 use super::NodeConfig;
 #[cfg(feature = "mdns")]
 use crate::discovery::address_on_the_lan;
-use p2pdi::{endpoint::Endpoint, field::InvalidField};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use crate::identity::OwnContact;
+use p2pdi::{contact::Contact, endpoint::Endpoint, field::InvalidField, id::PeerId};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+/// Finds the local address of the route to an endpoint: [`local_address_towards`], unless a program knows better.
+#[derive(Clone)]
+pub struct RouteLookup(Arc<dyn Fn(&Endpoint) -> Option<IpAddr> + Send + Sync>);
+
+impl RouteLookup {
+    /// Calls `lookup`, which may block.
+    pub fn new(lookup: impl Fn(&Endpoint) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(lookup))
+    }
+}
+
+impl Default for RouteLookup {
+    fn default() -> Self {
+        Self::new(local_address_towards)
+    }
+}
+
+impl fmt::Debug for RouteLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RouteLookup")
+    }
+}
 
 impl NodeConfig {
-    /// The endpoint to advertise for a server that listens on `bound`: [`NodeConfig::advertise`], or else an address of this machine.
+    /// The contact to advertise for a server that listens on `bound`. Its endpoint is [`NodeConfig::advertise`] or `bound`; for a wildcard
+    /// address it is the local address of the first route to the registry or a bootnode, or an address on the LAN, worked out anew
+    /// while the peer runs.
     ///
     /// # Errors
     /// When `bound` is a wildcard address and no setting tells which of this machine's addresses others can reach.
-    pub fn endpoint(&self, bound: SocketAddr) -> Result<Endpoint, InvalidField> {
+    pub fn own_contact(&self, id: PeerId, bound: SocketAddr) -> Result<OwnContact, InvalidField> {
+        let contact = |endpoint| Contact::new(id, self.name.clone(), endpoint);
         if let Some(endpoint) = &self.advertise {
-            return Ok(endpoint.clone());
+            return Ok(OwnContact::fixed(contact(endpoint.clone())));
+        }
+        if !bound.ip().is_unspecified() {
+            return Ok(OwnContact::fixed(contact(bound.into())));
         }
         let bootnodes = self.bootnodes.iter().flat_map(|bootnode| bootnode.endpoints());
-        let others: Vec<_> = self.registry.iter().chain(bootnodes).collect();
-        #[cfg(feature = "mdns")]
-        if self.lan && bound.ip().is_unspecified() {
-            // The route to a registry on this machine is loopback, which others on the LAN cannot dial.
-            let towards = others.iter().filter_map(|endpoint| local_address_towards(endpoint)).find(|ip| !ip.is_loopback());
-            if let Some(ip) = towards.or_else(|| address_on_the_lan(bound.is_ipv6())) {
-                return Ok(SocketAddr::new(ip, bound.port()).into());
-            }
+        let others: Vec<_> = self.registry.iter().chain(bootnodes).cloned().collect();
+        if others.is_empty() && !self.lan {
+            return reachable_endpoint(bound, &others).map(|endpoint| OwnContact::fixed(contact(endpoint)));
         }
-        reachable_endpoint(bound, others)
+        let (routes, lan) = (self.routes.clone(), self.lan);
+        let derive = move || {
+            // The route to a registry on this machine is loopback, which others on the LAN cannot dial.
+            let mut towards = others.iter().filter_map(|endpoint| (routes.0)(endpoint));
+            let ip = if lan { towards.find(|ip| !ip.is_loopback()).or_else(|| on_the_lan(bound)) } else { None };
+            let ip = ip.or_else(|| others.iter().find_map(|endpoint| (routes.0)(endpoint)))?;
+            Some(SocketAddr::new(ip, bound.port()).into())
+        };
+        // While there is no other address, peers on this machine can dial this one.
+        let loopback = if bound.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        Ok(OwnContact::derived(contact(SocketAddr::new(loopback, bound.port()).into()), Arc::new(derive)))
     }
+}
+
+#[cfg(feature = "mdns")]
+fn on_the_lan(bound: SocketAddr) -> Option<IpAddr> {
+    address_on_the_lan(bound.is_ipv6())
+}
+
+#[cfg(not(feature = "mdns"))]
+fn on_the_lan(_: SocketAddr) -> Option<IpAddr> {
+    None
 }
 
 /// The endpoint others dial for a server bound to `bound`: `bound` itself, or for a wildcard address the local address of the first
@@ -61,7 +110,6 @@ pub fn local_address_towards(endpoint: &Endpoint) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn a_wildcard_address_is_never_advertised() {

@@ -3,7 +3,7 @@
 mod advertise;
 mod values;
 
-pub use advertise::{local_address_towards, reachable_endpoint};
+pub use advertise::{RouteLookup, local_address_towards, reachable_endpoint};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
 
 use crate::discovery::Bootnode;
@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub control: ControlFrom,
     /// Limits of the server.
     pub limits: Limits,
+    /// Finds this machine's address on the way to the registry and the bootnodes, for a peer that listens on a wildcard address.
+    pub routes: RouteLookup,
 }
 
 impl NodeConfig {
@@ -55,6 +57,7 @@ impl NodeConfig {
             upload_limit: None,
             control: ControlFrom::Loopback,
             limits: Limits::default(),
+            routes: RouteLookup::default(),
         }
     }
 }

@@ -49,7 +49,7 @@ fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> 
     services.check_control(Caller::of(&request.extensions))?;
     let authority = request.uri.authority().map(Authority::as_str);
     let refuse = |why: &str| Err(Reason::LoopbackOnly.status(why));
-    match origin(&request.headers, authority, services.me.endpoint().host(), services.control) {
+    match origin(&request.headers, authority, services.own.get().endpoint().host(), services.control) {
         Origin::Foreign => refuse(
             "this request comes from a page of another site, or names a host that is not this peer; use http://localhost, the peer's address, or curl",
         ),

@@ -46,7 +46,8 @@ fn documents(services: &Services, find: &str) -> Result<Value, Status> {
     let title = if number == 0 { find.to_owned() } else { String::new() };
     let limit = u32::try_from(DOCUMENTS_MAX + 1).unwrap_or(u32::MAX);
     let filter = Filter::try_from(&RfcQueryRequest { number, title, limit, ..Default::default() })?;
-    let holdings = catalog::answer(&services.catalog, &services.me, &filter, 0, Instant::now()).flat_map(|batch| batch.holdings);
+    let holdings =
+        catalog::answer(&services.catalog, &services.own.get(), &filter, 0, Instant::now()).flat_map(|batch| batch.holdings);
     let mut documents: Vec<_> = holdings
         .filter_map(|holding| {
             let document = holding.document?;

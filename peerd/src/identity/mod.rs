@@ -5,7 +5,9 @@ mod error;
 mod folder;
 pub mod incarnation;
 mod last_incarnation;
+mod own_contact;
 mod peer_id;
 
 pub use error::StateError;
 pub use folder::StateFolder;
+pub use own_contact::{DeriveEndpoint, NoAddress, OwnContact};

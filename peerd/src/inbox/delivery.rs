@@ -6,15 +6,16 @@ use super::{
     reply::{REPLY_TIMEOUT, Reply},
     whisper::Whisper,
 };
+use crate::identity::OwnContact;
 use bytes::Bytes;
-use p2pdi::{contact::Contact, field::is_terminal_control, name::NAME_MAX_BYTES, v1::WhisperResponse};
+use p2pdi::{field::is_terminal_control, name::NAME_MAX_BYTES, v1::WhisperResponse};
 use std::{sync::Arc, time::SystemTime};
 use tokio::{sync::oneshot, time::timeout};
 
 /// Delivers messages to this peer's inbox and handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalDelivery {
-    me: Contact,
+    me: OwnContact,
     inbox: Arc<Inbox>,
 }
 
@@ -61,7 +62,7 @@ impl PendingReply {
 
 impl LocalDelivery {
     /// Delivers to `inbox`.
-    pub fn new(me: Contact, inbox: Arc<Inbox>) -> Self {
+    pub fn new(me: OwnContact, inbox: Arc<Inbox>) -> Self {
         Self { me, inbox }
     }
 
@@ -71,7 +72,7 @@ impl LocalDelivery {
         tracing::debug!(from, %kind, bytes = body.len(), "message received");
         let (mut reply, mut pending) = (Reply::default(), None);
         if kind.as_str() == KIND_PING {
-            reply = Reply::new(KIND_PONG, self.me.endpoint().to_string());
+            reply = Reply::new(KIND_PONG, self.me.get().endpoint().to_string());
         } else {
             let message = Message { from, kind, body, received_at: SystemTime::now(), broadcast: false, hops };
             match self.inbox.deliver(message, &message_id) {
@@ -80,7 +81,7 @@ impl LocalDelivery {
                 DeliveryOutcome::Unclaimed => reply = Reply::new(KIND_UNCLAIMED, ""),
             }
         }
-        PendingReply { delivered: Delivered { by: self.me.name().to_string(), hops, reply }, reply: pending }
+        PendingReply { delivered: Delivered { by: self.me.get().name().to_string(), hops, reply }, reply: pending }
     }
 
     /// Delivers a message to all peers. The overlay passes each broadcast once.

@@ -43,6 +43,11 @@ impl Handshakes {
         Self { hello, channels, counts: Counts::default() }
     }
 
+    /// Handshakes say `hello` from now on.
+    pub(super) fn set_hello(&mut self, hello: LinkFrame) {
+        self.hello = hello;
+    }
+
     /// A handshake with the first of `targets` that answers: endpoints, and the name of the peer expected there, if it is known. [`Handshakes::finished`] must follow.
     ///
     /// # Errors

@@ -46,6 +46,7 @@ use p2pdi::{
     endpoint::{Endpoint, client_network},
     field::InvalidField,
     link::LinkMessage,
+    probe::{self, Answering},
     status::Reason,
     v1::{Announcement, BroadcastResponse},
 };
@@ -70,7 +71,6 @@ pub const BROADCAST_MAX_BYTES: usize = plumtree::MAX_PAYLOAD - 2 * 1024;
 /// The peer's part of the mesh, as other parts of the peer see it. Cheap to clone.
 #[derive(Clone)]
 pub struct Mesh {
-    me: Contact,
     core: Arc<Core>,
     view: watch::Receiver<Arc<View>>,
 }
@@ -79,11 +79,11 @@ impl Mesh {
     /// The mesh of one peer, and its driver. Must be called in the runtime of the peer. The driver takes `lan_events`, and stores the
     /// incarnation in `folder` when it goes up.
     pub fn new(config: MeshConfig, lan_events: LanEvents, folder: Arc<StateFolder>) -> (Self, MeshDriver) {
-        let (me, incarnation) = (config.me.clone(), config.incarnation);
-        let (sender, view) = watch::channel(Arc::new(View::new(me.clone())));
+        let incarnation = config.incarnation;
+        let (sender, view) = watch::channel(Arc::new(View::new(config.me.clone())));
         let core = Core::new(|sink| State::new(config, sink, Publisher::new(sender)));
         let driver = MeshDriver::new(Arc::clone(&core), lan_events, folder, incarnation);
-        (Self { me, core, view }, driver)
+        (Self { core, view }, driver)
     }
 
     /// The latest view of the mesh from this peer.
@@ -94,6 +94,12 @@ impl Mesh {
     /// The view, and a notification whenever it changes.
     pub fn views(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// Changes this peer's endpoint, for links that are opened from now on and for answers. Its id and name stay.
+    pub fn set_contact(&self, me: Contact) {
+        // A peer that is stopping says nothing any more.
+        let _stopped = self.core.with(|state| state.set_contact(me));
     }
 
     /// Accepts a link that another peer opens, calling from `caller`. Returns the frames to send to it.
@@ -123,10 +129,10 @@ impl Mesh {
         };
         match timeout(JOIN_TIMEOUT, join).await {
             Ok(Ok(Ok(joined))) => Ok(joined),
-            Ok(Ok(Err(JoinFailure::Failed(why)))) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: {why}"))),
+            Ok(Ok(Err(JoinFailure::Failed(why)))) => Err(no_peer(&endpoint, &why).await),
             Ok(Ok(Err(JoinFailure::Full(why)))) => Err(Reason::NeighboursFull.status(format!("cannot join {endpoint}: {why}"))),
             Ok(Err(stopping)) => Err(stopping),
-            Err(_) => Err(Reason::NoRoute.status(format!("cannot join {endpoint}: no answer in time"))),
+            Err(_) => Err(no_peer(&endpoint, "no answer in time").await),
         }
     }
 
@@ -143,7 +149,7 @@ impl Mesh {
             )));
         }
         let announcement = Announcement {
-            sender: Some(crate::overlay::wire::contact(&self.me)),
+            sender: Some(crate::overlay::wire::contact(&self.view().me)),
             kind: kind.to_string(),
             body,
             acknowledge: !wait.is_zero(),
@@ -179,6 +185,12 @@ impl Mesh {
         self.core.with(|state| state.whisper(whisper.clone(), linked_only, sender)).ok_or(WhisperError::Stopping)?;
         receiver.await.unwrap_or(Err(WhisperError::Stopping))
     }
+}
+
+/// Why `endpoint` was not joined: what answers there, if it is no peer, otherwise `why`.
+async fn no_peer(endpoint: &Endpoint, why: &str) -> Status {
+    let found = probe::explain(endpoint, &Answering::Peer).await;
+    Reason::NoRoute.status(format!("cannot join {endpoint}: {}", found.as_deref().unwrap_or(why)))
 }
 
 /// Checks the time to wait for acknowledgements.

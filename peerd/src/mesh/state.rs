@@ -110,6 +110,14 @@ impl State {
         }
     }
 
+    /// Changes this peer's endpoint.
+    pub(super) fn set_contact(&mut self, me: Contact) {
+        self.handshakes.set_hello(wire::hello(&me, self.incarnation()));
+        self.routing.set_contact(me.clone());
+        self.me = me;
+        self.publish();
+    }
+
     /// Time zero of every [`Time`] here.
     pub(super) fn started_at(&self) -> Instant {
         self.started_at

@@ -79,6 +79,11 @@ impl Routing {
         }
     }
 
+    /// Changes this peer's contact; its id and name stay.
+    pub fn set_contact(&mut self, me: Contact) {
+        self.me = me;
+    }
+
     /// Sets whether another peer with the same name receives the messages for it. Returns whether that is a change.
     pub fn yield_name(&mut self, yields_name: bool) -> bool {
         std::mem::replace(&mut self.yields_name, yields_name) != yields_name

@@ -59,8 +59,8 @@ impl PeerHandle {
     }
 
     /// Where others dial it.
-    pub fn endpoint(&self) -> &Endpoint {
-        self.node.identity().endpoint()
+    pub fn endpoint(&self) -> Endpoint {
+        self.node.contact().endpoint().clone()
     }
 
     /// Its parts: share, inbox, mesh, registry session.

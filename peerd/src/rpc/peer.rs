@@ -94,7 +94,7 @@ impl Peer for PeerRpc {
         let filter = Filter::try_from(&request)?;
         let permit = if filter.is_listing() { Some(self.0.admit_listing(address).await?) } else { None };
         let services = Arc::clone(&self.0);
-        let select = move || catalog::answer(&services.catalog, &services.me, &filter, request.if_version, Instant::now());
+        let select = move || catalog::answer(&services.catalog, &services.own.get(), &filter, request.if_version, Instant::now());
         // A listing goes through the whole index, which takes up to some 100 ms.
         let messages = match permit {
             Some(_) => spawn_blocking(select).await.map_err(|error| internal("selecting documents", &error))?,

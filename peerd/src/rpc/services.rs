@@ -6,6 +6,7 @@ use crate::{
     config::ControlFrom,
     connections::{admission::Admission, channels::ChannelPool},
     documents::catalog::Catalog,
+    identity::OwnContact,
     inbox::{Handlers, Inbox},
     mesh::Mesh,
     messages::MessageRouter,
@@ -21,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 /// The parts that answer calls.
 pub(crate) struct Services {
+    /// Name and id; the endpoint is that of the start.
     pub(crate) me: Contact,
+    /// With the endpoint of now.
+    pub(crate) own: OwnContact,
     pub(crate) catalog: Catalog,
     /// Limits listings under way.
     pub(crate) listings: Admission,

@@ -15,7 +15,7 @@ impl Services {
         StatusResponse {
             id: self.me.id().to_field(),
             name: self.me.name().to_string(),
-            endpoint: self.me.endpoint().to_string(),
+            endpoint: self.own.get().endpoint().to_string(),
             version: VERSION.to_owned(),
             started_at: Some(self.started_at.into()),
             registry: Some(self.session.status()),
@@ -32,7 +32,7 @@ impl Services {
         PingResponse {
             id: self.me.id().to_field(),
             name: self.me.name().to_string(),
-            endpoint: self.me.endpoint().to_string(),
+            endpoint: self.own.get().endpoint().to_string(),
             version: VERSION.to_owned(),
             index_version: index.version(),
             documents: index.len() as u64,

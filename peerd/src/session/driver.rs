@@ -5,7 +5,7 @@ use super::{
     handle::Session,
     known::{LISTED_MAX, Listing},
 };
-use crate::identity::StateFolder;
+use crate::identity::{OwnContact, StateFolder};
 use p2pdi::backoff::{self, Backoff};
 use p2pdi::{
     contact::Contact,
@@ -44,7 +44,7 @@ pub struct SessionConfig {
     /// The registry's address.
     pub registry: Endpoint,
     /// This peer.
-    pub me: Contact,
+    pub own: OwnContact,
     /// Labels that queries can filter by.
     pub labels: BTreeMap<String, String>,
 }
@@ -66,6 +66,14 @@ pub struct SessionDriver {
     sampled_at: Option<Instant>,
 }
 
+/// Why a registration is made anew.
+enum Ended {
+    /// The registry does not know the cookie any more.
+    Refused(Status),
+    /// This peer has another endpoint.
+    Moved,
+}
+
 impl SessionDriver {
     /// A driver that has not called yet. Keepalives carry what `report` returns.
     pub fn new(
@@ -74,7 +82,7 @@ impl SessionDriver {
         state_folder: Arc<StateFolder>,
         report: impl Fn() -> KeepAliveRequest + Send + 'static,
     ) -> Self {
-        let cookie = state_folder.cookie(config.registry.as_str(), config.me.name());
+        let cookie = state_folder.cookie(config.registry.as_str(), config.own.get().name());
         let client = Client::new(&config.registry, cookie);
         Self {
             session,
@@ -102,16 +110,33 @@ impl SessionDriver {
     async fn stay_registered(&mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let error = match self.register().await {
+            let Ok(me) = self.config.own.refresh().await else {
+                self.wait_for_address(backoff.next(rand::random())).await;
+                continue;
+            };
+            let error = match self.register(&me).await {
                 Ok(()) => {
                     backoff.reset();
-                    self.keep_alive().await
+                    match self.keep_alive(&me).await {
+                        Ended::Refused(error) => error,
+                        Ended::Moved => continue,
+                    }
                 }
                 Err(error) => error,
             };
             let pause = self.on_error(&error, &mut backoff);
             sleep(pause).await;
         }
+    }
+
+    /// Waits for an address that others can dial, for at most `pause`: without one there is nothing to register.
+    async fn wait_for_address(&mut self, pause: Duration) {
+        let registry = &self.config.registry;
+        let detail = format!("waiting to register with {registry}: {}", crate::identity::NoAddress);
+        self.session.set_state(SessionState::Registering, detail);
+        let mut changes = self.config.own.changes();
+        // Fails at the end of the peer only.
+        let _waited = timeout(pause, changes.changed()).await;
     }
 
     /// Reports a failed call in the status; returns the pause before the next one.
@@ -150,8 +175,8 @@ impl SessionDriver {
         }
     }
 
-    async fn register(&mut self) -> Result<(), Status> {
-        let SessionConfig { me, labels, .. } = &self.config;
+    async fn register(&mut self, me: &Contact) -> Result<(), Status> {
+        let SessionConfig { labels, .. } = &self.config;
         let request = RegisterRequest {
             name: me.name().to_string(),
             endpoint: me.endpoint().to_string(),
@@ -170,8 +195,7 @@ impl SessionDriver {
         self.revision = 0;
         self.session.registered();
         self.session.answered(answer.ttl);
-        self.session
-            .set_state(SessionState::Registered, format!("registered as {} at {}", self.config.me.name(), self.config.registry));
+        self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
         self.session.set_interval(answer.keep_alive_interval);
         self.try_refresh().await;
         Ok(())
@@ -184,22 +208,25 @@ impl SessionDriver {
         }
     }
 
-    /// Sends keepalives until the registry rejects the cookie. One that does not answer is called again: it may come back with its leases.
-    async fn keep_alive(&mut self) -> Status {
+    /// Sends keepalives until the registry rejects the cookie or this peer's endpoint is not that of `me` any more. One that does not answer is called again: it may come back with its leases.
+    async fn keep_alive(&mut self, me: &Contact) -> Ended {
+        let mut changes = self.config.own.changes();
         let mut backoff = Backoff::default();
         let mut pause = None;
         loop {
-            self.wait(pause.take()).await;
+            tokio::select! {
+                () = self.wait(pause.take()) => {}
+                // The registry lists the old endpoint; a keepalive does not change it.
+                Ok(_) = changes.wait_for(|own| own != me) => return Ended::Moved,
+            }
             let request = (self.report)();
             match self.client.keep_alive(request).await {
                 Ok(answer) => {
                     backoff.reset();
                     self.session.set_interval(answer.keep_alive_interval);
                     self.session.answered(answer.ttl);
-                    self.session.set_state(
-                        SessionState::Registered,
-                        format!("registered as {} at {}", self.config.me.name(), self.config.registry),
-                    );
+                    self.session
+                        .set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
                     self.try_refresh().await;
                 }
                 Err(error)
@@ -208,7 +235,7 @@ impl SessionDriver {
                         Some(Reason::CookieUnknown | Reason::LeaseExpired | Reason::CookieMalformed)
                     ) =>
                 {
-                    return error;
+                    return Ended::Refused(error);
                 }
                 Err(error) => pause = Some(self.on_error(&error, &mut backoff)),
             }
@@ -218,7 +245,7 @@ impl SessionDriver {
     /// Stores a cookie without blocking the runtime, and waits for it: it survives a crash that follows.
     async fn store(&mut self, cookie: Cookie) {
         let (folder, registry, name) =
-            (Arc::clone(&self.state_folder), self.config.registry.clone(), self.config.me.name().clone());
+            (Arc::clone(&self.state_folder), self.config.registry.clone(), self.config.own.get().name().clone());
         self.storing = Some(spawn_blocking(move || {
             if let Err(error) = folder.keep_cookie(registry.as_str(), &name, &cookie) {
                 tracing::warn!(%error, "cannot store the cookie; after a crash this name cannot be registered again before its lease expires");

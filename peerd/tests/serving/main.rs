@@ -10,6 +10,7 @@
     reason = "test helpers fail by panicking"
 )]
 
+mod address;
 mod changes;
 mod connections;
 mod listeners;

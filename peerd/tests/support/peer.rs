@@ -59,7 +59,12 @@ impl Peer {
     }
 
     pub async fn start(config: NodeConfig, folder: TempDir) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening_on("127.0.0.1:0", config, folder).await
+    }
+
+    /// The same, on another address.
+    pub async fn listening_on(address: &str, config: NodeConfig, folder: TempDir) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let node = Node::open(config, listener).unwrap();
         let (handle, stop) = (node.handle(), CancellationToken::new());

@@ -8,7 +8,7 @@ use p2pdi::v1::{
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -28,6 +28,7 @@ pub struct CountingRegistry {
 struct Counts {
     registered: AtomicUsize,
     left: AtomicUsize,
+    endpoints: Mutex<Vec<String>>,
 }
 
 impl CountingRegistry {
@@ -41,6 +42,11 @@ impl CountingRegistry {
 
     pub fn registered(&self) -> usize {
         self.counts.registered.load(Ordering::SeqCst)
+    }
+
+    /// The endpoints registered, in order.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.counts.endpoints.lock().unwrap().clone()
     }
 
     pub fn left(&self) -> usize {
@@ -58,7 +64,8 @@ struct CountingService(Arc<Counts>);
 
 #[tonic::async_trait]
 impl Registry for CountingService {
-    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        self.0.endpoints.lock().unwrap().push(request.into_inner().endpoint);
         self.0.registered.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(RegisterResponse { cookie: COOKIE.into(), ..Default::default() }))
     }
