@@ -6,6 +6,7 @@ mod accept;
 mod caller;
 mod console;
 mod listen;
+mod open_connections;
 pub mod page;
 mod request_body;
 mod response_headers;
@@ -35,6 +36,8 @@ pub struct Limits {
     pub request_body: Duration,
     /// Most memory for requests that are arriving or being answered, in bytes; one more is refused with `OVERLOADED`.
     pub request_memory: usize,
+    /// How long a connection is kept that carries no call. Then the client is told so (HTTP/2 GOAWAY), and the connection is closed.
+    pub idle: Duration,
     /// How long the next message of a streamed answer may wait for the caller to read; then the connection is closed.
     pub unread: Duration,
     /// How long calls may continue after the stop.
@@ -54,6 +57,8 @@ impl Default for Limits {
             request_body: Duration::from_secs(60),
             // 250 of the largest requests, or 4,000 of the registry's largest, at once.
             request_memory: 64 * 1024 * 1024,
+            // Our clients close theirs after 30 to 35 s; one that does not meets this.
+            idle: Duration::from_secs(40),
             // A chunk of 256 KiB over a 56 kbit/s line takes 37 s; nginx's `send_timeout` is the same.
             unread: Duration::from_secs(60),
             // Kubernetes waits 30 s before it kills.

@@ -227,6 +227,7 @@ impl Node {
         let registered = config.registry.is_some().then(|| services.session.known().clone());
         tasks.spawn("peer directory", peer_directory::keep(directory, registered, services.mesh.clone(), stop.clone()));
         let (catalog, channels) = (services.catalog.clone(), services.channels.clone());
+        tasks.spawn("idle connections", services.channels.clone().close_idle(stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, own: services.own.clone(), labels: config.labels };

@@ -1,9 +1,13 @@
 //! Accepting connections, within limits.
 
-use super::{Caller, Limits};
+use super::{
+    Caller, Limits,
+    open_connections::{OpenConnection, OpenConnections},
+};
 use crate::{
     log_limit::{Line, LogLimit},
     metrics::Metrics,
+    platform::is_shortage,
 };
 use metrics::Counter;
 use std::{
@@ -21,24 +25,31 @@ use tokio::{
     time::{Sleep, sleep},
 };
 use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 /// Pause after a failed accept, such as "too many open files": without it the loop would spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// When fewer than this part of the connections are left, that many idle ones are closed, so that a new caller always gets in.
+const RESERVE: usize = 16;
 /// Bytes that an HTTP/2 client sends first (RFC 9113, section 3.4). Until they are there the HTTP server does not know the version and
 /// waits without a time limit; for the headers of an HTTP/1 request it has one.
 const PREFACE_BYTES: usize = 24;
 
-/// The connections of `listener`, no more at once than the limit. `close_all` closes them.
+/// The connections of `listener`, at most `most` at once. `close_all` closes them.
 pub(super) fn accept(
     listener: TcpListener,
+    most: usize,
     limits: &Limits,
     metrics: &Metrics,
     close_all: &CancellationToken,
-) -> impl Stream<Item = io::Result<Connection>> + use<> {
-    let acceptor = Acceptor {
-        permits: Arc::new(Semaphore::new(limits.connections)),
+) -> impl Stream<Item = Connection> + use<> {
+    let mut acceptor = Acceptor {
+        permits: Arc::new(Semaphore::new(most)),
+        reserve: most / RESERVE,
+        open: OpenConnections::default(),
+        eviction_log: LogLimit::new(1),
+        failure_log: LogLimit::new(1),
         first_byte: limits.first_byte,
         close_all: close_all.clone(),
         refused: metrics.counter(
@@ -46,22 +57,23 @@ pub(super) fn accept(
             "Connections closed because as many were open as may be",
             &[],
         ),
+        evicted: metrics.counter(
+            "p2pdi_connections_evicted_total",
+            "Idle connections closed because the server ran out of connections or descriptors",
+            &[],
+        ),
         accepted: metrics.counter("p2pdi_connections_total", "Connections accepted", &[]),
     };
-    let log = LogLimit::new(1);
     async_stream::stream! {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
                     if let Some(connection) = acceptor.admit(stream, address) {
-                        yield Ok(connection);
+                        yield connection;
                     }
                 }
                 Err(error) => {
-                    // Callers that open many connections can repeat it.
-                    if let Some(Line { suppressed }) = log.line() {
-                        tracing::warn!(%error, suppressed, "cannot accept a connection");
-                    }
+                    acceptor.failed(&error);
                     sleep(ACCEPT_RETRY).await;
                 }
             }
@@ -71,17 +83,28 @@ pub(super) fn accept(
 
 struct Acceptor {
     permits: Arc<Semaphore>,
+    /// With fewer permits left, idle connections are closed.
+    reserve: usize,
+    open: OpenConnections,
+    eviction_log: LogLimit,
+    /// Callers that open many connections can repeat a failure.
+    failure_log: LogLimit,
     first_byte: Duration,
     close_all: CancellationToken,
     refused: Counter,
+    evicted: Counter,
     accepted: Counter,
 }
 
 impl Acceptor {
     /// `None`: the connection is closed, because the limit is reached, or because the other side has closed it already.
-    fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+        if self.permits.available_permits() < self.reserve {
+            self.evict("nearly as many connections are open as may be");
+        }
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.refused.increment(1);
+            self.evict("as many connections are open as may be");
             return None;
         };
         self.accepted.increment(1);
@@ -94,13 +117,34 @@ impl Acceptor {
             }
         };
         let close = self.close_all.child_token();
+        let open = Arc::new(OpenConnection::new(close.clone()));
+        self.open.add(&open);
         Some(Connection {
             first_bytes: Some((Box::pin(sleep(self.first_byte)), PREFACE_BYTES)),
-            caller: Caller::new(address, local_address, close.clone()),
+            caller: Caller::new(address, local_address, open),
             stream,
             close: Box::pin(close.cancelled_owned()),
+            closed: CancellationToken::new().drop_guard(),
             _permit: permit,
         })
+    }
+
+    /// Handles a failed accept.
+    fn failed(&mut self, error: &io::Error) {
+        if is_shortage(error) {
+            self.evict("too many open files; raise `ulimit -n`");
+        } else if let Some(Line { suppressed }) = self.failure_log.line() {
+            tracing::warn!(%error, suppressed, "cannot accept a connection");
+        }
+    }
+
+    /// Makes room for new callers: closes the connections that have carried no call for longest.
+    fn evict(&mut self, reason: &str) {
+        let evicted = self.open.evict(self.reserve.max(1));
+        self.evicted.increment(evicted as u64);
+        if let Some(Line { suppressed }) = self.eviction_log.line() {
+            tracing::warn!(suppressed, "{reason}: closing the connections that carry no call, those idle longest first");
+        }
     }
 }
 
@@ -112,6 +156,8 @@ pub(super) struct Connection {
     /// The time limit, and how many bytes are still to arrive within it. `None` once they have, or anything was answered.
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Cancelled when the connection is closed.
+    closed: DropGuard,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -124,6 +170,16 @@ impl Connected for Connection {
 }
 
 impl Connection {
+    /// The calls it carries.
+    pub(super) fn open(&self) -> &Arc<OpenConnection> {
+        self.caller.connection()
+    }
+
+    /// A token that is cancelled when the connection is closed.
+    pub(super) fn closed(&self) -> CancellationToken {
+        self.closed.token().clone()
+    }
+
     /// An error once the connection is to be closed. Checked at reads and at writes: an HTTP/1 connection whose answer waits to be
     /// read, while bytes of the next request are there already, only writes.
     fn check_close(&mut self, cx: &mut Context<'_>) -> io::Result<()> {

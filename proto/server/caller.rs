@@ -1,8 +1,8 @@
 //! Who calls: the other end of the connection that a call came on.
 
+use super::open_connections::OpenConnection;
 use http::Extensions;
-use std::net::SocketAddr;
-use tokio_util::sync::CancellationToken;
+use std::{net::SocketAddr, sync::Arc};
 
 /// The other end of a connection. Each accepted connection has one, and every call on it carries a clone in the extensions of its
 /// request. This is the only type that knows who calls: handlers of gRPC and HTTP calls read it with [`Caller::of`], and what a
@@ -11,13 +11,16 @@ use tokio_util::sync::CancellationToken;
 pub struct Caller {
     address: SocketAddr,
     local_address: SocketAddr,
-    connection: CancellationToken,
+    connection: Arc<OpenConnection>,
 }
 
 impl Caller {
-    /// `connection` closes the connection when it is cancelled.
-    pub(super) fn new(address: SocketAddr, local_address: SocketAddr, connection: CancellationToken) -> Self {
+    pub(super) fn new(address: SocketAddr, local_address: SocketAddr, connection: Arc<OpenConnection>) -> Self {
         Self { address, local_address, connection }
+    }
+
+    pub(super) fn connection(&self) -> &Arc<OpenConnection> {
+        &self.connection
     }
 
     /// The caller of a request, by [`tonic::Request::extensions`], [`http::Request::extensions`] or the `extensions` of
@@ -46,16 +49,17 @@ impl Caller {
 
     /// Closes the connection, with all calls on it.
     pub fn disconnect(&self) {
-        self.connection.cancel();
+        self.connection.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio_util::sync::CancellationToken;
 
     fn caller(from: &str, to: &str) -> Caller {
-        Caller::new(from.parse().unwrap(), to.parse().unwrap(), CancellationToken::new())
+        Caller::new(from.parse().unwrap(), to.parse().unwrap(), Arc::new(OpenConnection::new(CancellationToken::new())))
     }
 
     #[test]

@@ -1,16 +1,23 @@
 //! Serves until the stop.
 
-use super::{Limits, accept::accept};
+use super::{
+    Limits,
+    accept::{Connection, accept},
+    open_connections::count_call,
+};
 use crate::{
     channel::{CONNECTION_WINDOW, FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
     metrics::Metrics,
     platform::descriptor_limit,
 };
-use std::time::Duration;
+use axum::middleware;
+use std::{io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
+    task::JoinSet,
     time::{interval, timeout},
 };
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -35,9 +42,10 @@ pub async fn serve(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    warn_of_descriptors(limits.connections);
+    let most = connections_max(limits.connections, descriptor_limit());
     let close_all = CancellationToken::new();
-    let incoming = accept(listener, limits, metrics, &close_all);
+    // In a box, so that the listener can be closed before the connections end.
+    let mut incoming = Box::pin(accept(listener, most, limits, metrics, &close_all));
     let server = Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -46,29 +54,176 @@ pub async fn serve(
         .max_concurrent_streams(limits.streams_per_connection)
         .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .serve_with_incoming_shutdown(router, incoming, stop.clone().cancelled_owned());
-    let mut server = std::pin::pin!(server);
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    let router = router.layer(middleware::from_fn(count_call));
+    let idle = limits.idle;
+    // tonic ends all connections of a server at once. So each connection has a server of its own, and can end by itself.
+    let serve_one = |connection: Connection| {
+        let (server, router, stop) = (server.clone(), router.clone(), stop.clone());
+        async move {
+            let (open, closed) = (Arc::clone(connection.open()), connection.closed());
+            let used = Arc::clone(&open);
+            let end = async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = closed.cancelled() => {}
+                    () = used.unused(idle) => {}
+                }
+            };
+            let incoming = tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending());
+            let mut served = pin!(server.serve_with_incoming_shutdown(router, incoming, end));
+            tokio::select! {
+                served = &mut served => return served,
+                () = open.evicted() => {}
+            }
+            if let Ok(served) = timeout(CLOSE_TIMEOUT, &mut served).await {
+                return served;
+            }
+            // The client does not answer.
+            if open.idle_since().is_some() {
+                open.close();
+            }
+            served.await
+        }
+    };
+    let mut connections = JoinSet::new();
     let mut upkeep = interval(UPKEEP_INTERVAL);
     loop {
         tokio::select! {
-            served = &mut server => return served,
+            Some(connection) = incoming.next() => drop(connections.spawn(serve_one(connection))),
+            Some(_ended) = connections.join_next() => {}
             _ = upkeep.tick() => metrics.upkeep(),
             () = stop.cancelled() => break,
         }
     }
-    if let Ok(served) = timeout(limits.grace, &mut server).await {
-        return served;
+    drop(incoming);
+    if timeout(limits.grace, all_ended(&mut connections)).await.is_ok() {
+        return Ok(());
     }
     tracing::warn!(grace = ?limits.grace, "calls are still under way after the grace period; closing their connections");
     close_all.cancel();
-    timeout(CLOSE_TIMEOUT, &mut server).await.unwrap_or(Ok(()))
+    // What does not end in time is aborted.
+    let _ended = timeout(CLOSE_TIMEOUT, all_ended(&mut connections)).await;
+    Ok(())
 }
 
-/// The program's `main` raises the limit; a library does not.
-fn warn_of_descriptors(connections: usize) {
-    let needed = (connections as u64).saturating_add(DESCRIPTORS_SPARE);
-    if let Some(descriptors) = descriptor_limit().filter(|limit| *limit < needed) {
-        tracing::warn!(descriptors, connections, "fewer files may be open than connections are allowed; raise `ulimit -Hn`");
+async fn all_ended<T: 'static>(connections: &mut JoinSet<T>) {
+    while connections.join_next().await.is_some() {}
+}
+
+/// Most connections at once: as many as are allowed, and no more than leaves descriptors for everything else. The program's `main`
+/// raises the limit of descriptors; a library does not.
+fn connections_max(allowed: usize, descriptors: Option<u64>) -> usize {
+    let Some(descriptors) = descriptors else { return allowed };
+    let usable = descriptors - DESCRIPTORS_SPARE.min(descriptors / 2);
+    let most = usize::try_from(usable).unwrap_or(usize::MAX).min(allowed);
+    if most < allowed {
+        tracing::warn!(descriptors, allowed, most, "fewer files may be open than connections are allowed; raise `ulimit -Hn`");
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, routing::get};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        time::{Instant, sleep},
+    };
+
+    /// Longest wait for what happens at once.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const IDLE: Duration = Duration::from_millis(300);
+    const REQUEST: &[u8] = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    /// A server that answers after three times [`IDLE`].
+    async fn start(limits: Limits) -> (std::net::SocketAddr, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let slow = || async {
+            sleep(3 * IDLE).await;
+            "done"
+        };
+        let (router, stopped) = (Router::new().route("/slow", get(slow)), stop.clone());
+        tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), stopped).await });
+        (address, stop)
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_and_one_with_a_call_is_kept() {
+        let (address, stop) = start(Limits { idle: IDLE, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(REQUEST).await.unwrap();
+        let (mut answer, started) = (String::new(), Instant::now());
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+        assert!(answer.ends_with("done"), "{answer}");
+        assert!(started.elapsed() >= 4 * IDLE, "it is idle only from the end of its call on");
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn an_idle_http2_client_is_told_before_its_connection_is_closed() {
+        const GOAWAY: u8 = 7;
+        let (address, stop) = start(Limits { idle: IDLE, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let goaway = async {
+            loop {
+                // Length, type, flags and stream (RFC 9113, section 4.1).
+                let mut header = [0; 9];
+                stream.read_exact(&mut header).await.unwrap();
+                if header[3] == GOAWAY {
+                    return;
+                }
+                let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+                stream.read_exact(&mut vec![0; length]).await.unwrap();
+            }
+        };
+        timeout(PATIENCE, goaway).await.expect("a GOAWAY frame");
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_new_caller_gets_in_while_others_hold_more_idle_connections_than_are_allowed() {
+        let (address, stop) = start(Limits { connections: 64, ..Limits::default() }).await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(REQUEST).await.unwrap();
+        let mut held = Vec::new();
+        let mut refused = 0;
+        for _ in 0..300 {
+            held.push(TcpStream::connect(address).await.unwrap());
+            if held.len() % 4 == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let mut answer = String::new();
+        let called = async {
+            loop {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = [REQUEST.trim_ascii_end(), b"\r\nconnection: close\r\n\r\n"].concat();
+                if stream.write_all(&request).await.is_ok() && stream.read_to_string(&mut answer).await.is_ok_and(|read| read > 0)
+                {
+                    return;
+                }
+                refused += 1;
+            }
+        };
+        timeout(PATIENCE, called).await.expect("an answer");
+        assert!(answer.ends_with("done"), "{answer}");
+        let mut first = [0; 12];
+        timeout(PATIENCE, busy.read_exact(&mut first)).await.expect("an answer").unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200", "a connection with a call is not closed");
+        assert!(refused < 20, "{refused}");
+        stop.cancel();
+    }
+
+    #[test]
+    fn some_descriptors_are_left_for_other_work() {
+        assert_eq!(connections_max(10_000, None), 10_000);
+        assert_eq!(connections_max(10_000, Some(20_000)), 10_000);
+        assert_eq!(connections_max(10_000, Some(1_024)), 768);
+        assert_eq!(connections_max(10_000, Some(256)), 128);
     }
 }

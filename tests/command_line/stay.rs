@@ -2,7 +2,12 @@
 
 use crate::support::{process::Running, wait::eventually, world::World};
 use rustix::process::Signal;
-use std::{fs, net::TcpStream};
+use std::{
+    fs,
+    net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn up_runs_until_ctrl_c_or_sigterm() {
@@ -92,4 +97,50 @@ fn the_demo_prints_one_json_object_per_step() {
     assert_eq!(names, expected);
     let hash = blake3::hash(&crate::support::world::rfc(48)).to_hex();
     assert_eq!(steps[5]["document"]["blake3"], hash.as_str());
+}
+
+/// `command` with at most `descriptors` open files and sockets.
+fn with_descriptors(command: &Command, descriptors: usize) -> Command {
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.current_dir(command.get_current_dir().unwrap());
+    limited
+}
+
+#[test]
+fn many_peers_in_one_process_keep_few_connections_and_serve_many_fetches_at_once() {
+    // Were each peer to keep a connection to each other, they had more than three thousand descriptors.
+    const PEERS: usize = 40;
+    const DESCRIPTORS: usize = 2_000;
+    const FETCHES: usize = 20;
+    let world = World::new();
+    world.share("mine", &[48]);
+    let up = world.command("p2pctl", &["up", "--peers", &PEERS.to_string(), "--port", "0", "--share", "mine", "-o", "json"]);
+    let mut up = Running::start(with_descriptors(&up, DESCRIPTORS));
+    let line = eventually("it is up", || {
+        assert!(up.is_running(), "{}", up.stderr());
+        Some(up.stdout()).filter(|printed| printed.contains('\n'))
+    });
+    let registry = serde_json::from_str::<serde_json::Value>(&line).unwrap()["registry"].as_str().unwrap().to_owned();
+    // Until each peer has listed the documents of each other.
+    let (mut most, started) = (0, Instant::now());
+    while started.elapsed() < Duration::from_secs(5) {
+        most = most.max(up.descriptors());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(most < DESCRIPTORS * 3 / 4, "{most} descriptors");
+    let fetches: Vec<_> = (0..FETCHES)
+        .map(|fetch| {
+            let out = format!("out-{fetch}");
+            Running::start(world.command("p2pctl", &["--registry", &registry, "get-rfc", "48", "--out", &out]))
+        })
+        .collect();
+    for fetch in fetches {
+        fetch.ended().exits(0);
+    }
+    assert!(!up.stderr().contains("too many open files"), "{}", up.stderr());
+    up.signal(Signal::INT);
+    up.ended().exits(0);
 }

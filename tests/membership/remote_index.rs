@@ -16,7 +16,8 @@ use peerd::{
 };
 
 async fn query(peer: &Peer, request: RfcQueryRequest) -> Vec<Holding> {
-    let answer = rfc_query::query(&ChannelPool::new(None), &peer.address.into(), None, request, Limits::LISTING).await.unwrap();
+    let answer =
+        rfc_query::query(ChannelPool::new(None).peer(&peer.address.into(), None), request, Limits::LISTING).await.unwrap();
     let holding = |listed: Listed| Holding { document: Some((&listed.document).into()), holders: listed.holders };
     answer.documents.into_iter().map(holding).collect()
 }
@@ -162,7 +163,7 @@ async fn a_listing_that_does_not_end_is_cut_off() {
     let talker = Holder::listing(vec![document; 130_000], 1000).await;
     let (channels, endpoint) = (ChannelPool::new(None), talker.address.into());
     let listed =
-        within("a listing", rfc_query::query(&channels, &endpoint, None, RfcQueryRequest::default(), Limits::LISTING)).await;
+        within("a listing", rfc_query::query(channels.peer(&endpoint, None), RfcQueryRequest::default(), Limits::LISTING)).await;
     let bytes: usize = listed.unwrap().documents.iter().map(|listed| listed.document.title.len() + 190).sum();
     assert!(bytes < 66 << 20, "{bytes} bytes taken");
 }

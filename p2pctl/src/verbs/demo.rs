@@ -86,7 +86,7 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
     }
     whisper(cluster, channels, printer).await?;
     let request = RfcQueryRequest { own_only: true, ..Default::default() };
-    let answer = query(channels, &sources[0].endpoint, sources[0].name.as_ref(), request, Limits::LISTING).await;
+    let answer = query(channels.peer(&sources[0].endpoint, sources[0].name.as_ref()), request, Limits::LISTING).await;
     let answer = answer.map_err(|status| Failure::call(NAMES[0], &status))?;
     if answer.documents.is_empty() {
         return Err(Failure::refused(format!("{} lists nothing", NAMES[0])));

@@ -37,7 +37,8 @@ pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: Rfc
         ..Default::default()
     };
     let peer = resolve(global, channels, &args.via, &args.peer).await?;
-    let call = async { Ok(Response::new(query(channels, &peer.endpoint, peer.name.as_ref(), request, Limits::LISTING).await?)) };
+    let client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let call = async { Ok(Response::new(query(client, request, Limits::LISTING).await?)) };
     let answer = to_peer(&peer.to_string(), &peer.endpoint, LISTING_TIMEOUT, call).await?;
     if answer.invalid > 0 {
         printer.note(&format!("warning: {} invalid documents in the answer of {peer} are left out", answer.invalid));

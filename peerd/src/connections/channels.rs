@@ -9,12 +9,20 @@ use p2pdi::{
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
 use tonic::transport;
 
 /// Connections kept; the least recently used one is closed first. Each costs some 40 KiB.
 const CONNECTIONS_MAX: usize = 128;
+/// How long a connection is kept after its last use: long enough for the next message of a conversation, short enough that many peers
+/// do not keep a connection to each other.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often idle connections are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Dials peers and keeps the connections. Clones share them.
 ///
@@ -32,9 +40,15 @@ type Key = (Endpoint, Option<PeerName>);
 
 #[derive(Default)]
 struct Connections {
-    /// Each with the count of uses at its last use.
-    open: BTreeMap<Key, (Channel, u64)>,
+    open: BTreeMap<Key, Pooled>,
     uses: u64,
+}
+
+struct Pooled {
+    channel: Channel,
+    /// The count of all uses at its last use.
+    use_number: u64,
+    last_used: Instant,
 }
 
 impl ChannelPool {
@@ -71,26 +85,53 @@ impl ChannelPool {
         channel::connect(endpoint, self.from).await
     }
 
+    /// A client for a single call, to peers that are called rarely. It uses the connection that the pool has, if it has one; a new one
+    /// is closed with the client and its call.
+    pub fn peer_once(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> PeerClient<Channel> {
+        let key = (endpoint.clone(), name.cloned());
+        let pooled = self.lock().open.get(&key).map(|pooled| pooled.channel.clone());
+        let channel = pooled.unwrap_or_else(|| lazy_from(endpoint, self.from));
+        PeerClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES)
+    }
+
+    /// Closes connections that were not used for half a minute, until `stop`. A call under way keeps its connection to its end.
+    pub async fn close_idle(self, stop: CancellationToken) {
+        let mut sweeps = interval(SWEEP_INTERVAL);
+        while let Some(now) = stop.run_until_cancelled(sweeps.tick()).await {
+            self.lock().close_idle(now);
+        }
+    }
+
     fn channel(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> Channel {
         let key = (endpoint.clone(), name.cloned());
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(key, self.from)
+        self.lock().get(key, self.from)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Connections {
     fn get(&mut self, key: Key, from: Option<IpAddr>) -> Channel {
         self.uses += 1;
-        if let Some((channel, used)) = self.open.get_mut(&key) {
-            *used = self.uses;
-            return channel.clone();
+        let (use_number, last_used) = (self.uses, Instant::now());
+        if let Some(pooled) = self.open.get_mut(&key) {
+            (pooled.use_number, pooled.last_used) = (use_number, last_used);
+            return pooled.channel.clone();
         }
         if self.open.len() >= CONNECTIONS_MAX {
-            let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let oldest = self.open.iter().min_by_key(|(_, pooled)| pooled.use_number).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.open.remove(&key));
         }
         let channel = lazy_from(&key.0, from);
-        self.open.insert(key, (channel.clone(), self.uses));
+        self.open.insert(key, Pooled { channel: channel.clone(), use_number, last_used });
         channel
+    }
+
+    /// Drops the channels whose last use is too long ago.
+    fn close_idle(&mut self, now: Instant) {
+        self.open.retain(|_, pooled| now.saturating_duration_since(pooled.last_used) < IDLE_TIMEOUT);
     }
 }
 
@@ -103,7 +144,7 @@ mod tests {
     }
 
     fn open(pool: &ChannelPool) -> usize {
-        pool.connections.lock().unwrap().open.len()
+        pool.lock().open.len()
     }
 
     #[tokio::test]
@@ -126,7 +167,26 @@ mod tests {
         pool.peer(&endpoint(1), None);
         pool.peer(&endpoint(CONNECTIONS_MAX + 1), None);
         assert_eq!(open(&pool), CONNECTIONS_MAX);
-        let kept = |port| pool.connections.lock().unwrap().open.contains_key(&(endpoint(port), None));
+        let kept = |port| pool.lock().open.contains_key(&(endpoint(port), None));
         assert!(kept(1) && !kept(2));
+    }
+    #[tokio::test]
+    async fn idle_connections_are_closed_and_those_in_use_are_kept() {
+        let pool = ChannelPool::new(None);
+        pool.peer(&endpoint(1), None);
+        pool.peer(&endpoint(2), None);
+        let later = Instant::now() + IDLE_TIMEOUT / 2;
+        pool.lock().close_idle(later);
+        assert_eq!(open(&pool), 2);
+        pool.lock().open.get_mut(&(endpoint(2), None)).unwrap().last_used = later;
+        pool.lock().close_idle(Instant::now() + IDLE_TIMEOUT);
+        assert_eq!(pool.lock().open.keys().map(|(endpoint, _)| endpoint.port()).collect::<Vec<_>>(), [2]);
+    }
+
+    #[tokio::test]
+    async fn a_client_for_one_call_adds_no_connection() {
+        let pool = ChannelPool::new(None);
+        pool.peer_once(&endpoint(1), None);
+        assert_eq!(open(&pool), 0);
     }
 }

@@ -1,10 +1,9 @@
 //! Reads one peer's answer to RFCQuery, within limits.
 
-use crate::{connections::channels::ChannelPool, documents::info::DocumentInfo};
+use crate::documents::info::DocumentInfo;
 use p2pdi::{
-    endpoint::Endpoint,
-    name::PeerName,
-    v1::{Holder, Holding, RfcQueryRequest, RfcQueryResponse},
+    channel::Channel,
+    v1::{Holder, Holding, RfcQueryRequest, RfcQueryResponse, peer_client::PeerClient},
 };
 use prost::Message as _;
 use tonic::Status;
@@ -89,18 +88,12 @@ impl Answer {
     }
 }
 
-/// Sends `request` to the peer at `endpoint`, called `name` if that is known, and reads its answer up to `limits`.
+/// Sends `request` to the peer of `client` and reads its answer up to `limits`.
 ///
 /// # Errors
 /// When the peer cannot be reached, refuses, or breaks off.
-pub async fn query(
-    channels: &ChannelPool,
-    endpoint: &Endpoint,
-    name: Option<&PeerName>,
-    request: RfcQueryRequest,
-    limits: Limits,
-) -> Result<Answer, Status> {
-    let mut stream = channels.peer(endpoint, name).rfc_query(request).await?.into_inner();
+pub async fn query(mut client: PeerClient<Channel>, request: RfcQueryRequest, limits: Limits) -> Result<Answer, Status> {
+    let mut stream = client.rfc_query(request).await?.into_inner();
     let (mut answer, mut bytes) = (Answer::default(), 0_usize);
     while let Some(message) = stream.message().await? {
         let length = message.encoded_len();

@@ -117,7 +117,8 @@ async fn ask_peer(
     request: RfcQueryRequest,
 ) -> (usize, Source, Result<Answer, String>) {
     let limits = Limits::of(&request);
-    let answer = match timeout(ANSWER_TIMEOUT, query(&channels, &peer.endpoint, peer.name.as_ref(), request, limits)).await {
+    let client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let answer = match timeout(ANSWER_TIMEOUT, query(client, request, limits)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(status::describe(&status)),
         Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),

@@ -113,6 +113,29 @@ async fn memory_stays_bounded_while_slow_callers_take_a_large_file() {
 }
 
 #[tokio::test]
+async fn a_peer_with_few_descriptors_stays_reachable_while_others_hold_many_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("share")).unwrap();
+    let mut limited = Command::new("/bin/sh");
+    limited.env_clear().args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_peerd")]);
+    let program = Program::spawn({
+        limited.args(alone(folder.path()).get_args());
+        limited
+    });
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(within("a connection", tokio::net::TcpStream::connect(program.address)).await);
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", program.child.id())).unwrap().count();
+        assert!(descriptors < 230, "{descriptors}");
+    }
+    for _ in 0..20 {
+        let mut caller = client(program.address);
+        eventually("an answer", async || caller.ping(PingRequest {}).await.ok()).await;
+        held.push(within("a connection", tokio::net::TcpStream::connect(program.address)).await);
+    }
+}
+
+#[tokio::test]
 async fn a_state_folder_in_use_is_refused_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("share")).unwrap();

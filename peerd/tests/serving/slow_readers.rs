@@ -185,7 +185,7 @@ async fn a_listing_that_is_not_read_is_ended() {
 /// How many documents a peer lists.
 async fn listed(peer: &Peer) -> usize {
     let channels = ChannelPool::new(None);
-    let answer = query(&channels, &peer.address.into(), None, RfcQueryRequest::default(), Limits::LISTING).await.unwrap();
+    let answer = query(channels.peer(&peer.address.into(), None), RfcQueryRequest::default(), Limits::LISTING).await.unwrap();
     assert!(!answer.truncated && answer.invalid == 0);
     answer.documents.len()
 }

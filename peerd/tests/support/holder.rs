@@ -92,6 +92,12 @@ impl Holder {
         Self::serve(Scripted { listing, ..Scripted::default() }).await
     }
 
+    /// A peer that answers every query with these holdings.
+    pub async fn answering(holdings: Vec<Holding>) -> Self {
+        let listing = Arc::new(vec![RfcQueryResponse { version: 1, unchanged: false, holdings }]);
+        Self::serve(Scripted { listing, ..Scripted::default() }).await
+    }
+
     /// A holder that answers every whisper as if `delivered_by` had received it.
     pub async fn claiming(delivered_by: &str) -> Self {
         Self::serve(Scripted { delivered_by: Some(delivered_by.to_owned()), ..Scripted::default() }).await

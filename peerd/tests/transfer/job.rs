@@ -1,10 +1,17 @@
 //! The fetch with its search for holders, as a job.
 
 use super::*;
-use crate::support::holder::Holder;
-use p2pdi::document::DocumentName;
-use peerd::transfer::job::{FetchJob, FetchRequest, FindPeers, JobError};
+use crate::support::{
+    document::PIECE,
+    holder::{Holder, Step, sending},
+};
+use p2pdi::{
+    document::DocumentName,
+    v1::{self, GetRfcRequest, Holding},
+};
+use peerd::transfer::job::{FetchEvent, FetchJob, FetchRequest, FindPeers, JobError};
 use std::convert::Infallible;
+use tonic::Status;
 
 /// Always the same peers.
 struct Fixed(Vec<Source>);
@@ -72,4 +79,59 @@ async fn documents_that_were_not_asked_for_are_never_delivered() {
     let (job, _) = FetchJob::new(request(&target, hash(&wanted), Vec::new()), target.channels.clone(), peers);
     within("the job", job.run()).await.unwrap();
     target.assert_holds_only(&wanted);
+}
+
+/// A document and its holders, as a peer lists them.
+fn holding(sample: &Sample, holders: &[&Holder]) -> Holding {
+    let holder = |holder: &&Holder| v1::Holder { endpoint: holder.address.to_string(), ..Default::default() };
+    Holding { document: Some(sample.document()), holders: holders.iter().map(holder).collect() }
+}
+
+#[tokio::test]
+async fn a_job_falls_back_to_the_next_document_and_says_why() {
+    let (popular, other) = (Sample::rfc48(2), Sample::new("rfc48.txt", 48, b"another text".to_vec()));
+    let refuses = |_: usize, _: &GetRfcRequest| vec![Step::Fail(Status::not_found("not here"))];
+    let (first, second) = (Holder::start(refuses).await, Holder::start(refuses).await);
+    let honest = Holder::honest(&other).await;
+    let index = Holder::answering(vec![holding(&other, &[&honest]), holding(&popular, &[&first, &second])]).await;
+    let peers = vec![index.source("index")];
+    let target = Target::new();
+    let request = request(&target, DocumentSelector::Number(48), Vec::new());
+    let (job, mut watch) = FetchJob::new(request, target.channels.clone(), Arc::new(Fixed(peers)));
+    let fetched = within("the job", job.run()).await.unwrap();
+    assert_eq!(fetched.document.hash, other.hash());
+    assert!(matches!(watch.event().await, Some(FetchEvent::Ambiguous { matches: 2, chosen }) if chosen.hash == popular.hash()));
+    let Some(FetchEvent::FellBack { error }) = watch.event().await else { panic!("no fall-back") };
+    assert!(error.to_string().starts_with("no holder could deliver RFC 48: "), "{error}");
+    assert!(watch.event().await.is_none());
+    target.assert_holds_only(&other);
+}
+
+#[tokio::test]
+async fn a_job_searches_again_once_all_known_holders_failed() {
+    let sample = Sample::rfc48(3);
+    let breaks_off = {
+        let sample = sample.clone();
+        // The header and the first piece, and nothing after that.
+        Holder::start(move |call, request| match call {
+            0 => {
+                let mut steps = sending(sample.answer(request));
+                steps.truncate(2);
+                steps.push(Step::Fail(Status::unavailable("stopping")));
+                steps
+            }
+            _ => vec![Step::Fail(Status::not_found("not here any more"))],
+        })
+        .await
+    };
+    let honest = Holder::honest(&sample).await;
+    let index = Holder::answering(vec![holding(&sample, &[&honest])]).await;
+    let target = Target::new();
+    let request = request(&target, hash(&sample), vec![breaks_off.source("quitter")]);
+    let peers = Arc::new(Fixed(vec![index.source("index")]));
+    let (job, _) = FetchJob::new(request, target.channels.clone(), peers);
+    let fetched = within("the job", job.run()).await.unwrap();
+    assert!(dropped(&fetched.sources, "quitter").contains("not here any more"), "{:?}", fetched.sources);
+    assert_eq!(kept(&fetched.sources, &honest.address.to_string()), sample.size() - PIECE);
+    target.assert_holds_only(&sample);
 }

@@ -53,8 +53,9 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     let options = Arc::new(FetchOptions { out, save_as: None, replace: false, stall: STALL_TIMEOUT });
     for peer in &peers {
         let request = RfcQueryRequest { own_only: true, ..Default::default() };
-        let listing =
-            async { Ok(Response::new(query(&channels, &peer.endpoint, peer.name.as_ref(), request, Limits::LISTING).await?)) };
+        let listing = async {
+            Ok(Response::new(query(channels.peer(&peer.endpoint, peer.name.as_ref()), request, Limits::LISTING).await?))
+        };
         let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, listing).await?;
         tally.calls += 1;
         for listed in answer.documents {
