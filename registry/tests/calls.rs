@@ -119,7 +119,7 @@ async fn load_is_listed_and_does_not_change_the_revision() {
     let a = register(&mut client, "a", "10.0.0.1:7801").await;
     let b = register(&mut client, "b", "10.0.0.2:7801").await;
     let load = Load { uploads: 3, upload_bytes_per_second: 1 << 40, downloads: 2, links: 5 };
-    let report = KeepAliveRequest { load: Some(load), index_version: 77 };
+    let report = KeepAliveRequest { load: Some(load), index_version: 77, documents: 3 };
     let kept = client.keep_alive(with_cookie(report, &a.cookie)).await.unwrap().into_inner();
     assert_eq!(kept.revision, b.revision);
     let seen = query(&mut client, &b.cookie, PQueryRequest::default()).await.unwrap();
