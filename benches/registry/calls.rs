@@ -30,7 +30,7 @@ async fn keep_alives(clients: &[Client], cookies: &Arc<Vec<String>>, duration: D
     rate(WORKERS, duration, move |worker, number| {
         let mut client = clients[worker % clients.len()].clone();
         let load = Load { uploads: 1, upload_bytes_per_second: 1_000_000, downloads: 2, links: 5 };
-        let report = KeepAliveRequest { load: Some(load), index_version: number };
+        let report = KeepAliveRequest { load: Some(load), index_version: number, documents: 0 };
         let request = with_cookie(report, &cookies[(worker * 37 + number as usize * WORKERS) % cookies.len()]);
         async move {
             client.keep_alive(request).await.unwrap();
