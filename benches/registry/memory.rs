@@ -48,7 +48,8 @@ async fn per_peer(state: &str, peers: usize) -> f64 {
                 tokio::spawn(async move {
                     for number in (from + worker..to).step_by(CONNECTIONS * 16) {
                         let cookie = client.register(ask(number)).await.unwrap().into_inner().cookie;
-                        let mut alive = Request::new(KeepAliveRequest { load: Some(Default::default()), index_version: 1, documents: 0 });
+                        let mut alive =
+                            Request::new(KeepAliveRequest { load: Some(Default::default()), index_version: 1, documents: 0 });
                         alive.metadata_mut().insert(COOKIE_HEADER, cookie.parse().unwrap());
                         client.keep_alive(alive).await.unwrap();
                     }

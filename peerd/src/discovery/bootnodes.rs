@@ -83,9 +83,6 @@ impl fmt::Display for Bootnode {
     }
 }
 
-/// An endpoint to dial, and the name of the peer expected there, where it is known.
-type DialTarget = (Endpoint, Option<PeerName>);
-
 /// All bootnodes, and when each is dialled.
 pub(crate) struct Bootnodes(Vec<State>);
 
