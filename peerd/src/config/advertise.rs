@@ -13,7 +13,9 @@ use std::{
 
 /// Finds the local address of the route to an endpoint: [`local_address_towards`], unless a program knows better.
 #[derive(Clone)]
-pub struct RouteLookup(Arc<dyn Fn(&Endpoint) -> Option<IpAddr> + Send + Sync>);
+pub struct RouteLookup(Arc<Lookup>);
+
+type Lookup = dyn Fn(&Endpoint) -> Option<IpAddr> + Send + Sync;
 
 impl RouteLookup {
     /// Calls `lookup`, which may block.

@@ -1,7 +1,7 @@
 //! What every store does, tested on each of them.
 
 use super::{
-    backend::{Store, WriteError},
+    backend::{Loaded, Store, WriteError},
     embedded::Embedded,
     error::StoreError,
     file::FILE_NAME,
@@ -51,7 +51,7 @@ impl FailingMemory {
 }
 
 impl Store for FailingMemory {
-    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<u64, StoreError> {
+    fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
         self.store.load(each)
     }
 
