@@ -133,10 +133,10 @@ async fn the_peers_of_another_peer_can_be_listed_and_joined() {
     assert_eq!(joined.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["A"]);
     let theirs = c.peers_from("a").await.unwrap();
     assert_eq!(theirs.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["B"]);
-    assert_eq!(c.peers_from(a.endpoint()).await.unwrap()[0].endpoint, *b.endpoint());
+    assert_eq!(c.peers_from(a.endpoint()).await.unwrap()[0].endpoint, b.endpoint());
     let joined = c.bootstrap(theirs).await.unwrap();
     assert_eq!((joined[0].name.clone(), joined[0].linked), (b.name().clone(), true));
-    assert_eq!(c.find_peer("b").await.unwrap().unwrap().endpoint, *b.endpoint());
+    assert_eq!(c.find_peer("b").await.unwrap().unwrap().endpoint, b.endpoint());
 
     let tally = c.broadcast_counted("NEWS", "x", PATIENCE).await.unwrap();
     assert_eq!((tally.known, tally.acknowledged, tally.missing.len()), (2, 2, 0));

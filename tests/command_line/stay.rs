@@ -1,6 +1,10 @@
 //! up and demo: networks in one process.
 
-use crate::support::{process::Running, wait::eventually, world::World};
+use crate::support::{
+    process::Running,
+    wait::{eventually, until},
+    world::World,
+};
 use rustix::process::Signal;
 use std::{
     fs,
@@ -126,10 +130,10 @@ fn many_peers_in_one_process_keep_few_connections_and_serve_many_fetches_at_once
     let registry = serde_json::from_str::<serde_json::Value>(&line).unwrap()["registry"].as_str().unwrap().to_owned();
     // Until each peer has listed the documents of each other.
     let (mut most, started) = (0, Instant::now());
-    while started.elapsed() < Duration::from_secs(5) {
+    until("some rounds of polls are over", || {
         most = most.max(up.descriptors());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        started.elapsed() >= Duration::from_secs(5)
+    });
     assert!(most < DESCRIPTORS * 3 / 4, "{most} descriptors");
     let fetches: Vec<_> = (0..FETCHES)
         .map(|fetch| {

@@ -76,16 +76,16 @@ impl Holder {
     /// A holder that lists these documents for every query, in messages of `batch` documents.
     pub async fn listing(documents: Vec<Document>, batch: usize) -> Self {
         let holdings = documents.into_iter().map(|document| Holding { document: Some(document), holders: Vec::new() });
-        Self::answering(holdings.collect(), batch).await
+        Self::answering_in_batches(holdings.collect(), batch).await
     }
 
     /// A holder that answers every query with this document, held at `address`.
     pub async fn naming(document: Document, address: SocketAddr) -> Self {
         let holder = v1::Holder { peer_name: "other".to_owned(), endpoint: address.to_string(), ..Default::default() };
-        Self::answering(vec![Holding { document: Some(document), holders: vec![holder] }], 1).await
+        Self::answering(vec![Holding { document: Some(document), holders: vec![holder] }]).await
     }
 
-    async fn answering(holdings: Vec<Holding>, batch: usize) -> Self {
+    async fn answering_in_batches(holdings: Vec<Holding>, batch: usize) -> Self {
         let messages =
             holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, unchanged: false, holdings: batch.to_vec() });
         let listing = Arc::new(messages.collect());
@@ -94,8 +94,8 @@ impl Holder {
 
     /// A peer that answers every query with these holdings.
     pub async fn answering(holdings: Vec<Holding>) -> Self {
-        let listing = Arc::new(vec![RfcQueryResponse { version: 1, unchanged: false, holdings }]);
-        Self::serve(Scripted { listing, ..Scripted::default() }).await
+        let batch = holdings.len().max(1);
+        Self::answering_in_batches(holdings, batch).await
     }
 
     /// A holder that answers every whisper as if `delivered_by` had received it.

@@ -21,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::sleep,
+    thread::park_timeout,
     time::{Duration, Instant},
 };
 
@@ -197,7 +197,7 @@ fn a_failed_commit_changes_nothing_and_after_recovery_the_next_one_succeeds(subj
     while let Err(error) = store.recover() {
         // A store may wait between two attempts.
         assert!(failing_since.elapsed() < PATIENCE, "{error}");
-        sleep(Duration::from_millis(10));
+        park_timeout(Duration::from_millis(10));
     }
     assert_eq!(contents(&mut *store), before);
     let next = accepted(&mut *store, &batch);

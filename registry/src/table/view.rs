@@ -92,7 +92,9 @@ mod tests {
             registrations: Registrations::default(),
             active: true,
         };
-        Record { called_uptime_ms: called_uptime_ms.and_then(NonZeroU64::new), ..Record::new(peer, RecordState::Active) }
+        let mut record = Record::new(peer, RecordState::Active);
+        record.called_uptime_ms = called_uptime_ms.and_then(NonZeroU64::new);
+        record
     }
 
     #[test]
