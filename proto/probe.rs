@@ -37,7 +37,7 @@ impl fmt::Display for Answering {
         match self {
             Self::Registry => f.write_str("a registry"),
             Self::Peer => f.write_str("a peer"),
-            Self::OtherGrpc => f.write_str("a gRPC server that is neither a registry nor a peer"),
+            Self::OtherGrpc => f.write_str("a gRPC server of another kind"),
             Self::Web(None) => f.write_str("a web server"),
             Self::Web(Some(name)) => write!(f, "a web server ({name})"),
         }

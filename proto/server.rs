@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod accept;
+mod call_count;
 mod caller;
 mod console;
 mod listen;

@@ -361,7 +361,7 @@ pub(crate) struct Status {
     /// A peer's name, or HOST:PORT; without, the peer that --via names, or the registry
     pub(crate) peer: Option<String>,
     /// Name the files that the peer's share leaves out, with the rule that each breaks
-    #[arg(long)]
+    #[arg(long, env = "P2PDI_STATUS_LEFT_OUT", value_parser = BoolishValueParser::new())]
     pub(crate) left_out: bool,
     #[command(flatten)]
     pub(crate) via: OptionalVia,

@@ -14,6 +14,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     time::{Duration, SystemTime},
 };
+use unicode_width::UnicodeWidthStr as _;
 
 /// Widest cell of a table on a terminal, in characters; what goes to a pipe or a file, and JSON, is never cut.
 const CELL_MAX_CHARS: usize = 72;
@@ -62,11 +63,12 @@ impl Printer {
                 *cell = cell.chars().take(CELL_MAX_CHARS - 1).chain(['…']).collect();
             }
         }
-        let width =
-            |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0);
         let widths: Vec<_> = (0..head.len()).map(width).collect();
         for row in &all {
-            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+            // Columns of the terminal, not characters: a CJK letter takes two, a combining mark none.
+            let pad = |(cell, width): (&String, &usize)| format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())));
+            let cells: Vec<_> = row.iter().zip(&widths).map(pad).collect();
             line(&cells.join("  ").trim_end())?;
         }
         Ok(())
@@ -112,13 +114,9 @@ fn written(result: io::Result<()>) -> io::Result<()> {
 
 /// The text of a cell. Quoted where it would not be seen otherwise: only blanks, blanks at an end, characters of no width.
 fn shown(cell: &str) -> String {
-    // Debug escapes what is not printable, such as a zero-width space.
-    let quoted = format!("{cell:?}");
-    if cell.trim() != cell || (quoted.contains("\\u{") && !cell.contains(is_terminal_control)) {
-        quoted
-    } else {
-        printable(cell).replace('\n', " ")
-    }
+    // Escapes what is not printable, such as a zero-width space, but no combining marks.
+    let is_invisible = cell.escape_debug().to_string().contains("\\u{") && !cell.contains(is_terminal_control);
+    if cell.trim() != cell || is_invisible { format!("{cell:?}") } else { printable(cell).replace('\n', " ") }
 }
 
 /// Replaces terminal control characters, which text from the network may contain.

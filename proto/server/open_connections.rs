@@ -1,14 +1,8 @@
 //! The open connections of a server: which of them carry calls, and since when the others carry none.
 
-use super::Caller;
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::{
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -81,7 +75,7 @@ impl OpenConnection {
         (calls.under_way == 0).then_some(calls.idle_since)
     }
 
-    fn begin_call(self: &Arc<Self>) -> Call {
+    pub(super) fn begin_call(self: &Arc<Self>) -> Call {
         self.calls().under_way += 1;
         Call(Arc::clone(self))
     }
@@ -92,7 +86,7 @@ impl OpenConnection {
 }
 
 /// A call under way, until it is dropped.
-struct Call(Arc<OpenConnection>);
+pub(super) struct Call(Arc<OpenConnection>);
 
 impl Drop for Call {
     fn drop(&mut self) {
@@ -102,35 +96,6 @@ impl Drop for Call {
             calls.idle_since = Instant::now();
             self.0.idle.notify_one();
         }
-    }
-}
-
-/// Counts a call of its connection from the request until the end of the answer.
-pub(super) async fn count_call(request: Request, next: Next) -> Response {
-    let call = Caller::of(request.extensions()).map(|caller| caller.connection().begin_call());
-    next.run(request).await.map(|body| Body::new(Counted { body, _call: call }))
-}
-
-/// The body of an answer.
-struct Counted {
-    body: Body,
-    _call: Option<Call>,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -163,7 +128,7 @@ impl OpenConnections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::sleep;
+    use tokio::time::timeout;
 
     fn connection() -> Arc<OpenConnection> {
         Arc::new(OpenConnection::new(CancellationToken::new()))
@@ -175,8 +140,8 @@ mod tests {
         let calls = [connection.begin_call(), connection.begin_call()];
         let waiting = Arc::clone(&connection);
         let idle = tokio::spawn(async move { waiting.unused(limit).await });
-        sleep(3 * limit).await;
-        assert!(!idle.is_finished());
+        let mut idle = idle;
+        assert!(timeout(3 * limit, &mut idle).await.is_err());
         let ended = Instant::now();
         drop(calls);
         idle.await.unwrap();
@@ -190,7 +155,6 @@ mod tests {
         for _ in 0..4 {
             connections.push(connection());
             open.add(&connections[connections.len() - 1]);
-            sleep(Duration::from_millis(2)).await;
         }
         let _call = connections[0].begin_call();
         drop(connections[1].begin_call());

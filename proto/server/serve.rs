@@ -3,7 +3,7 @@
 use super::{
     Limits,
     accept::{Connection, accept},
-    open_connections::count_call,
+    call_count::count_call,
 };
 use crate::{
     channel::{CONNECTION_WINDOW, FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},

@@ -1,40 +1,14 @@
 //! Which address a peer advertises for others to dial.
 
-use super::NodeConfig;
+use super::{NodeConfig, route::local_address_towards};
 #[cfg(feature = "mdns")]
 use crate::discovery::address_on_the_lan;
 use crate::identity::OwnContact;
 use p2pdi::{contact::Contact, endpoint::Endpoint, field::InvalidField, id::PeerId};
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
-
-/// Finds the local address of the route to an endpoint: [`local_address_towards`], unless a program knows better.
-#[derive(Clone)]
-pub struct RouteLookup(Arc<Lookup>);
-
-type Lookup = dyn Fn(&Endpoint) -> Option<IpAddr> + Send + Sync;
-
-impl RouteLookup {
-    /// Calls `lookup`, which may block.
-    pub fn new(lookup: impl Fn(&Endpoint) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(lookup))
-    }
-}
-
-impl Default for RouteLookup {
-    fn default() -> Self {
-        Self::new(local_address_towards)
-    }
-}
-
-impl fmt::Debug for RouteLookup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RouteLookup")
-    }
-}
 
 impl NodeConfig {
     /// The contact to advertise for a server that listens on `bound`. Its endpoint is [`NodeConfig::advertise`] or `bound`; for a wildcard
@@ -59,9 +33,9 @@ impl NodeConfig {
         let (routes, lan) = (self.routes.clone(), self.lan);
         let derive = move || {
             // The route to a registry on this machine is loopback, which others on the LAN cannot dial.
-            let mut towards = others.iter().filter_map(|endpoint| (routes.0)(endpoint));
+            let mut towards = others.iter().filter_map(|endpoint| routes.find(endpoint));
             let ip = if lan { towards.find(|ip| !ip.is_loopback()).or_else(|| on_the_lan(bound)) } else { None };
-            let ip = ip.or_else(|| others.iter().find_map(|endpoint| (routes.0)(endpoint)))?;
+            let ip = ip.or_else(|| others.iter().find_map(|endpoint| routes.find(endpoint)))?;
             Some(SocketAddr::new(ip, bound.port()).into())
         };
         // While there is no other address, peers on this machine can dial this one.
@@ -99,14 +73,6 @@ pub fn reachable_endpoint<'a>(
         )
     })?;
     Ok(SocketAddr::new(ip, bound.port()).into())
-}
-
-/// The local address of the route to `endpoint`. Sends nothing: connecting a UDP socket only asks the routing table.
-pub fn local_address_towards(endpoint: &Endpoint) -> Option<IpAddr> {
-    let any = if endpoint.host().contains(':') { "[::]:0" } else { "0.0.0.0:0" };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect((endpoint.host(), endpoint.port())).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The settings of a peer, however it is started.
 
 mod advertise;
+mod route;
 mod values;
 
-pub use advertise::{RouteLookup, local_address_towards, reachable_endpoint};
+pub use advertise::reachable_endpoint;
+pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
 
 use crate::discovery::Bootnode;

@@ -187,10 +187,13 @@ impl Mesh {
     }
 }
 
-/// Why `endpoint` was not joined: what answers there, if it is no peer, otherwise `why`.
+/// Why `endpoint` was not joined: a registry or a web server answers there, otherwise `why`.
 async fn no_peer(endpoint: &Endpoint, why: &str) -> Status {
-    let found = probe::explain(endpoint, &Answering::Peer).await;
-    Reason::NoRoute.status(format!("cannot join {endpoint}: {}", found.as_deref().unwrap_or(why)))
+    let problem = match probe::identify(endpoint).await {
+        Some(found @ (Answering::Registry | Answering::Web(_))) => format!("{endpoint} is {found}, not a peer"),
+        _ => why.to_owned(),
+    };
+    Reason::NoRoute.status(format!("cannot join {endpoint}: {problem}"))
 }
 
 /// Checks the time to wait for acknowledgements.
