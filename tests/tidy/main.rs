@@ -174,7 +174,7 @@ fn parts_of_the_peer_use_only_the_parts_before_them() {
 
 /// Files that may write to standard output and error: the printer of the command line, the line of a server with its address or with why it
 /// cannot start, and the log.
-const PRINTING: &[&str] = &["p2pctl/src/printer.rs", "proto/server/console.rs", "proto/telemetry/"];
+const PRINTING: &[&str] = &["p2pctl/src/printer.rs", "proto/server/console.rs", "proto/telemetry"];
 
 #[test]
 fn only_the_printer_prints() {

@@ -67,19 +67,21 @@ fn no_source_has_todo_or_ignored_tests() {
 
 /// Files whose tests may sleep: to poll for a condition with a deadline, or because time itself is
 /// under test. All others wait for an event.
-const SLEEPING: [(&str, &str); 6] = [
+const SLEEPING: &[(&str, &str)] = &[
     ("registry/tests/support/mod.rs", "polling in `eventually` and `ended`"),
     ("peerd/tests/support/mod.rs", "polling in `eventually`"),
     ("peerd/tests/mesh/support.rs", "polling in `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
     ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
     ("registry/tests/process.rs", "kills at a random moment"),
+    ("proto/server/request_body/tests.rs", "bodies that drip; the time limit of a body"),
+    ("proto/server/serve.rs", "the time after which an idle connection is closed"),
 ];
 
 #[test]
 fn tests_wait_for_events_with_a_deadline() {
     for (path, _) in SLEEPING {
-        assert!(sources().contains_key(path), "{path} may sleep but is not in the tree");
+        assert!(sources().contains_key(*path), "{path} may sleep but is not in the tree");
     }
     for (path, source) in sources() {
         each_run(test_tokens(&path, &source), &mut |run| {
