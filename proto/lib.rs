@@ -1,8 +1,8 @@
 //! The contract of P2P-DI, and what both ends of a connection must do in the same way: validated names and ids, content identity,
 //! errors on the wire, connections.
 //!
-//! - The feature `server` adds the server: [`server`](crate::server), [`metrics`](crate::metrics).
-//! - The feature `telemetry` adds logs and traces of a program: [`telemetry`](crate::telemetry).
+//! - The feature `server` adds the server: `server`, `metrics`.
+//! - The feature `telemetry` adds logs and traces of a program: `telemetry`.
 //!
 //! This crate does not depend on the registry, the peer or the command line.
 
