@@ -55,12 +55,18 @@ reasons! {
     NameTaken = "NAME_TAKEN", AlreadyExists;
     /// The registry is at its limit of peers.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
+    /// The registry keeps as many swarms as it may, for the caller or in all.
+    TooManySwarms = "TOO_MANY_SWARMS", ResourceExhausted;
     /// The registry cannot write to its store.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
     /// The peer knows no such document.
     DocumentUnknown = "DOCUMENT_UNKNOWN", NotFound;
     /// The range begins or ends beyond the document.
     RangeBeyondEnd = "RANGE_BEYOND_END", OutOfRange;
+    /// The holder does not have all pieces of the range.
+    PiecesMissing = "PIECES_MISSING", FailedPrecondition;
+    /// The peer has no such job.
+    JobUnknown = "JOB_UNKNOWN", NotFound;
     /// The file changed while it was served.
     DocumentChanged = "DOCUMENT_CHANGED", Aborted;
     /// The file cannot be read now.

@@ -6,8 +6,9 @@ use p2pdi::{
     metrics::Metrics,
     server::{Limits, serve as serve_on},
     v1::{
-        Chunk, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest,
-        PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
+        AvailabilityRequest, AvailabilityResponse, Chunk, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse,
+        ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest,
+        SwarmResponse, WhisperRequest, WhisperResponse,
         get_rfc_response::Part,
         peer_client::PeerClient,
         peer_server::{Peer, PeerServer},
@@ -38,6 +39,7 @@ impl Peer for Raw {
     type RFCQueryStream = Iter<std::iter::Empty<Result<RfcQueryResponse, Status>>>;
     type GetRFCStream = Chunks;
     type LinkStream = Iter<std::iter::Empty<Result<LinkResponse, Status>>>;
+    type AvailabilityStream = Iter<std::iter::Empty<Result<AvailabilityResponse, Status>>>;
 
     async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
         Err(Status::unimplemented("streams only"))
@@ -65,6 +67,17 @@ impl Peer for Raw {
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        Err(Status::unimplemented("streams only"))
+    }
+
+    async fn availability(
+        &self,
+        _: Request<Streaming<AvailabilityRequest>>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        Err(Status::unimplemented("streams only"))
+    }
+
+    async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
         Err(Status::unimplemented("streams only"))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Session, SessionConfig, SessionDriver},
-    transfer::{downloads::Downloads, serve::Uploads},
+    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads},
 };
 #[cfg(feature = "http")]
 use crate::{

@@ -14,8 +14,8 @@ use p2pdi::{
     server::Caller,
     status::{Reason, internal},
     v1::{
-        KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest,
-        RegisterResponse, registry_server::Registry,
+        AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
+        PQueryResponse, RegisterRequest, RegisterResponse, registry_server::Registry,
     },
 };
 use std::net::{IpAddr, Ipv6Addr};
@@ -66,6 +66,10 @@ impl Registry for RegistryService {
         let query = query(request.into_inner())?;
         let answer = self.leases.table.with(|table, now| table.query(&cookie, &query, now));
         Ok(Response::new(answer.map_err(CallError::Refused)?))
+    }
+
+    async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
+        Err(Status::unimplemented("this registry keeps no swarms"))
     }
 }
 

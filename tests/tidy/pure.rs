@@ -41,7 +41,7 @@ const PURE: &[&str] = &[
     "peerd/src/topology/history",
     "peerd/src/topology/snapshot",
     "peerd/src/transfer/rate_limit",
-    "peerd/src/transfer/source_selection",
+    "peerd/src/transfer/fetch/source_selection",
     "proto/backoff",
     "proto/contact",
     "proto/content",

@@ -15,7 +15,7 @@ use peerd::{
     holders::source::Source,
     transfer::{
         FetchOptions, Fetched, Progress,
-        job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, FindPeers, JobError},
+        fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, FindPeers, JobError},
     },
 };
 use serde_json::json;

@@ -11,8 +11,9 @@ use p2pdi::{
     field::InvalidField,
     server::Caller,
     v1::{
-        BroadcastRequest, BroadcastResponse, JoinRequest, JoinResponse, StatusRequest, StatusResponse, SubscribeRequest,
-        SubscribeResponse, TopologyRequest, TopologyResponse,
+        BroadcastRequest, BroadcastResponse, CancelJobRequest, CancelJobResponse, FetchRequest, FetchResponse, JoinRequest,
+        JoinResponse, ListJobsRequest, ListJobsResponse, PinRequest, PinResponse, StatusRequest, StatusResponse,
+        SubscribeRequest, SubscribeResponse, TopologyRequest, TopologyResponse,
         control_server::{Control, ControlServer},
     },
 };
@@ -42,6 +43,7 @@ impl ControlRpc {
 #[tonic::async_trait]
 impl Control for ControlRpc {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+    type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchResponse, Status>> + Send>>;
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.check(&request)?;
@@ -98,5 +100,21 @@ impl Control for ControlRpc {
         self.check(&request)?;
         let view = self.0.mesh.view();
         Ok(Response::new(TopologyResponse { peers: Some(self.0.list_peers(&view)), mesh: Some(view.status.clone()) }))
+    }
+
+    async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        Err(Status::unimplemented("this peer has no jobs"))
+    }
+
+    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
+        Err(Status::unimplemented("this peer has no jobs"))
+    }
+
+    async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+        Err(Status::unimplemented("this peer has no jobs"))
+    }
+
+    async fn pin(&self, _: Request<PinRequest>) -> Result<Response<PinResponse>, Status> {
+        Err(Status::unimplemented("this peer has no jobs"))
     }
 }

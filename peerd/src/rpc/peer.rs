@@ -8,7 +8,7 @@ use crate::{
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
-    transfer::serve::Upload,
+    transfer::serve::uploads::Upload,
 };
 use p2pdi::{
     content::ContentHash,
@@ -17,8 +17,9 @@ use p2pdi::{
     server::Caller,
     status::{Reason, internal},
     v1::{
-        GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest, PingResponse,
-        RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse, get_rfc_request,
+        AvailabilityRequest, AvailabilityResponse, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest,
+        ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest, SwarmResponse,
+        WhisperRequest, WhisperResponse, get_rfc_request,
         peer_server::{Peer, PeerServer},
     },
 };
@@ -87,6 +88,7 @@ impl Peer for PeerRpc {
     type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
+    type AvailabilityStream = Pin<Box<dyn Stream<Item = Result<AvailabilityResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
         let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
@@ -110,7 +112,7 @@ impl Peer for PeerRpc {
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
         let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
-        let GetRfcRequest { document, offset, length, without_piece_hashes } = request.into_inner();
+        let GetRfcRequest { document, offset, length, without_piece_hashes, in_turn: _ } = request.into_inner();
         let document = self.document(document)?;
         let range = range(offset, length, document.size)?;
         let upload = Upload { document, range, with_piece_hashes: !without_piece_hashes };
@@ -134,5 +136,16 @@ impl Peer for PeerRpc {
         let caller = Caller::of(request.extensions()).map(Caller::address);
         let stream = self.0.mesh.accept(request.into_inner(), caller)?;
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn availability(
+        &self,
+        _: Request<Streaming<AvailabilityRequest>>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        Err(Status::unimplemented("this peer is in no swarm"))
+    }
+
+    async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
+        Err(Status::unimplemented("this peer is in no swarm"))
     }
 }

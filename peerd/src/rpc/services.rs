@@ -11,7 +11,7 @@ use crate::{
     mesh::Mesh,
     messages::MessageRouter,
     session::Session,
-    transfer::{downloads::Downloads, serve::Uploads},
+    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads},
 };
 use p2pdi::contact::Contact;
 use std::{

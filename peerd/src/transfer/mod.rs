@@ -1,21 +1,22 @@
-//! Transfers of documents: serving them from the share, and fetching them, verified, into a folder.
+//! Transfers of documents: serving them, and fetching them, verified, into a folder.
+//!
+//! - `store`: a document under way: its file, which pieces are verified, what streams write.
+//! - `plan`: which piece is requested from whom, and when. Pure.
+//! - `serve`: the sending side.
+//! - `fetch`: the receiving side: the search for holders, streams, jobs.
 
-mod blocking;
 mod chunk;
-mod destination;
-mod download;
-pub mod downloads;
-mod fetch;
-pub mod job;
-mod piece_store;
-mod piece_writer;
-mod progress;
+pub mod fetch;
+mod piece_set;
+pub(crate) mod plan;
 mod rate_limit;
 pub(crate) mod serve;
-mod source_selection;
+mod store;
 
-pub use destination::WriteError;
-pub use fetch::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch};
-pub use progress::Progress;
-pub use serve::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
-pub use source_selection::SourceReport;
+pub use fetch::{
+    document::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch},
+    progress::Progress,
+    source_selection::SourceReport,
+};
+pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
+pub use store::destination::WriteError;

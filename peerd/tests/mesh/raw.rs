@@ -6,9 +6,9 @@ use p2pdi::{
     id::PeerId,
     link::LinkMessage,
     v1::{
-        Contact, GetRfcRequest, GetRfcResponse, LinkFrame, LinkHello, LinkPong, ListPeersRequest, ListPeersResponse,
-        NeighbourReply, NeighbourRequest, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest,
-        WhisperResponse,
+        AvailabilityRequest, AvailabilityResponse, Contact, GetRfcRequest, GetRfcResponse, LinkFrame, LinkHello, LinkPong,
+        ListPeersRequest, ListPeersResponse, NeighbourReply, NeighbourRequest, PingRequest, PingResponse, RfcQueryRequest,
+        RfcQueryResponse, SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse,
         link_frame::Body,
         peer_server::{Peer, PeerServer},
     },
@@ -206,6 +206,7 @@ impl Peer for Service {
     type RFCQueryStream = Empty<Result<RfcQueryResponse, Status>>;
     type GetRFCStream = Empty<Result<GetRfcResponse, Status>>;
     type LinkStream = ReceiverStream<Result<LinkMessage, Status>>;
+    type AvailabilityStream = Empty<Result<AvailabilityResponse, Status>>;
 
     async fn link(&self, request: Request<Streaming<LinkMessage>>) -> Result<Response<Self::LinkStream>, Status> {
         self.links.fetch_add(1, Ordering::Relaxed);
@@ -240,6 +241,17 @@ impl Peer for Service {
     }
 
     async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn availability(
+        &self,
+        _: Request<Streaming<AvailabilityRequest>>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

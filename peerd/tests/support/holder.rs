@@ -2,9 +2,10 @@
 
 use super::{PATIENCE, document::Sample, source};
 use p2pdi::v1::{
-    self, Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse,
-    PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, WhisperRequest, WhisperResponse,
-    get_rfc_request::Document as DocumentSelector, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
+    self, AvailabilityRequest, AvailabilityResponse, Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse,
+    ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest,
+    SwarmResponse, WhisperRequest, WhisperResponse, get_rfc_request::Document as DocumentSelector, get_rfc_response::Part,
+    peer_server::Peer, peer_server::PeerServer,
 };
 use peerd::holders::source::Source;
 use std::{
@@ -157,6 +158,7 @@ impl Peer for Scripted {
     type RFCQueryStream = Answers<RfcQueryResponse>;
     type GetRFCStream = Answers<GetRfcResponse>;
     type LinkStream = Answers<LinkResponse>;
+    type AvailabilityStream = Answers<AvailabilityResponse>;
 
     async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
         Err(Status::unimplemented("it serves documents only"))
@@ -218,5 +220,16 @@ impl Peer for Scripted {
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
         Err(Status::unimplemented("not here"))
+    }
+
+    async fn availability(
+        &self,
+        _: Request<Streaming<AvailabilityRequest>>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        Err(Status::unimplemented("it serves documents only"))
+    }
+
+    async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
+        Err(Status::unimplemented("it serves documents only"))
     }
 }

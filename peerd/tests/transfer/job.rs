@@ -9,7 +9,7 @@ use p2pdi::{
     document::DocumentName,
     v1::{self, GetRfcRequest, Holding},
 };
-use peerd::transfer::job::{FetchEvent, FetchJob, FetchRequest, FindPeers, JobError};
+use peerd::transfer::fetch::job::{FetchEvent, FetchJob, FetchRequest, FindPeers, JobError};
 use std::convert::Infallible;
 use tonic::Status;
 

@@ -1,11 +1,7 @@
 //! Fetches one document, verified, into a folder: from one holder at a time, trying the next until it is complete.
 
 use super::{
-    blocking::off_runtime,
-    destination::{WriteError, locate},
     download::{self, Incoming, SourceError},
-    piece_store::PieceStore,
-    piece_writer::PieceWriter,
     progress::Progress,
     source_selection::{SourceReport, SourceSelection},
 };
@@ -13,6 +9,12 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::source::Source,
+    transfer::store::{
+        blocking::off_runtime,
+        destination::{WriteError, locate},
+        piece_store::PieceStore,
+        piece_writer::PieceWriter,
+    },
 };
 use bytes::Bytes;
 use p2pdi::{
@@ -259,6 +261,7 @@ impl Run<'_> {
             offset: range.start,
             length: range.end - range.start,
             without_piece_hashes: true,
+            in_turn: false,
         };
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let got = check_header(&header, range.start, Some(range.end - range.start))?;

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 ///
 /// # Errors
 /// That of the work, or [`io::ErrorKind::Interrupted`] when the runtime stopped before the work began.
-pub(super) fn off_runtime<T: Send + 'static>(
+pub(crate) fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, WriteError> + Send + 'static,
 ) -> impl Future<Output = Result<T, WriteError>> {
     let task = spawn_blocking(work);

@@ -5,7 +5,7 @@
 //! holders failed.
 
 use super::{
-    fetch::{FetchError, FetchOptions, Fetched, FindHolders, fetch},
+    document::{FetchError, FetchOptions, Fetched, FindHolders, fetch},
     progress::Progress,
 };
 use crate::{

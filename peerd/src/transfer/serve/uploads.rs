@@ -1,6 +1,6 @@
 //! Sends a document of the share, a range of it, or only its header.
 
-use super::{chunk::CHUNK_BYTES, rate_limit::RateLimit};
+use crate::transfer::{chunk::CHUNK_BYTES, rate_limit::RateLimit};
 use crate::{
     connections::admission::{Admission, Permit, Rejected},
     documents::share::{OpenDocument, OpenError, Share, SharedDocument},

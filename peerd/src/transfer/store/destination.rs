@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How much is read at once while a file is hashed.
-pub(super) const HASH_READ_BYTES: usize = 1024 * 1024;
+pub(crate) const HASH_READ_BYTES: usize = 1024 * 1024;
 
 /// Why a document cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -60,21 +60,21 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { doing, path, source }
     }
 }
 
 /// A file that was hashed, as it was then, and its hash.
-pub(super) type HashedFile = Option<(FileStat, ContentHash)>;
+pub(crate) type HashedFile = Option<(FileStat, ContentHash)>;
 
 /// The path of a document below `folder`, and whether the file there already has its content. That file is hashed only if it is not the
 /// one in `hashed`, which is kept for the next call.
 ///
 /// # Errors
 /// When a file with other content is there and `replace` is false, or it cannot be read.
-pub(super) fn locate(
+pub(crate) fn locate(
     folder: &Path,
     name: &DocumentName,
     hash: &ContentHash,
@@ -108,7 +108,7 @@ fn hash_file(path: &Path) -> Result<ContentHash, WriteError> {
 }
 
 /// Creates the folders in a document's name one by one, and follows no symbolic link below `folder`. Returns the innermost.
-pub(super) fn create_folders(folder: &Path, name: &DocumentName) -> Result<PathBuf, WriteError> {
+pub(crate) fn create_folders(folder: &Path, name: &DocumentName) -> Result<PathBuf, WriteError> {
     fs::create_dir_all(folder).map_err(WriteError::io("make", folder))?;
     let mut path = folder.to_owned();
     let relative = name.to_relative_path();

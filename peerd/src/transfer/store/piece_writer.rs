@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 /// A piece whose received bytes do not match its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WrongPiece {
+pub(crate) struct WrongPiece {
     /// The piece's index.
-    pub(super) index: usize,
+    pub(crate) index: usize,
 }
 
 /// Writes the bytes of one stream. When dropped, it releases the piece it was writing.
 #[derive(Debug)]
-pub(super) struct PieceWriter {
+pub(crate) struct PieceWriter {
     store: Arc<PieceStore>,
     current: Option<Current>,
 }
@@ -37,7 +37,7 @@ struct Current {
 
 impl PieceWriter {
     /// A writer for one stream.
-    pub(super) fn new(store: &Arc<PieceStore>) -> Self {
+    pub(crate) fn new(store: &Arc<PieceStore>) -> Self {
         Self { store: Arc::clone(store), current: None }
     }
 
@@ -48,7 +48,7 @@ impl PieceWriter {
     ///
     /// # Errors
     /// The outer error is the disk's; the inner one names a piece whose bytes are wrong: it stays missing.
-    pub(super) fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
+    pub(crate) fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
         let pieces = self.store.hashes().pieces();
         let mut verified_bytes = 0;
         loop {
@@ -105,9 +105,9 @@ impl Drop for PieceWriter {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::transfer::destination::locate;
+    use crate::transfer::store::destination::locate;
     use p2pdi::{
         content::{ContentHash, PieceHashes, Pieces},
         document::DocumentName,

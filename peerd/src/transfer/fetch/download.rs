@@ -1,15 +1,19 @@
 //! Receives one GetRFC stream: checks its messages and passes its bytes to the disk.
 
-use super::{
-    blocking::off_runtime,
-    chunk::CHUNK_BYTES,
-    destination::WriteError,
-    piece_store::PieceStore,
-    piece_writer::{PieceWriter, WrongPiece},
-    progress::Progress,
-    source_selection::Fault,
+use super::{progress::Progress, source_selection::Fault};
+use crate::{
+    connections::channels::ChannelPool,
+    holders::source::Source,
+    transfer::{
+        chunk::CHUNK_BYTES,
+        store::{
+            blocking::off_runtime,
+            destination::WriteError,
+            piece_store::PieceStore,
+            piece_writer::{PieceWriter, WrongPiece},
+        },
+    },
 };
-use crate::{connections::channels::ChannelPool, holders::source::Source};
 use bytes::{Bytes, BytesMut};
 use p2pdi::{
     content::PieceHashes,

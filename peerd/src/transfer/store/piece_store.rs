@@ -34,7 +34,7 @@ const SPARE_BYTES: u64 = 1024 * 1024;
 
 /// The partial file of a document, its lock, and which pieces are verified. Shared by all streams that fill it.
 #[derive(Debug)]
-pub(super) struct PieceStore {
+pub(crate) struct PieceStore {
     /// Locked while the store exists.
     file: File,
     path: PathBuf,
@@ -49,7 +49,7 @@ pub(super) struct PieceStore {
 
 /// What is known of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Missing,
     /// A writer receives it.
     Claimed,
@@ -61,7 +61,7 @@ impl PieceStore {
     ///
     /// # Errors
     /// When the folder cannot be created or written, lacks free space, or another fetch has locked the file or just finished it.
-    pub(super) fn open(
+    pub(crate) fn open(
         folder: &Path,
         target: PathBuf,
         name: &DocumentName,
@@ -101,17 +101,17 @@ impl PieceStore {
         Ok(())
     }
 
-    pub(super) fn hashes(&self) -> &PieceHashes {
+    pub(crate) fn hashes(&self) -> &PieceHashes {
         &self.hashes
     }
 
     /// Bytes of the document.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.hashes.pieces().size()
     }
 
     /// Bytes of pieces not verified yet.
-    pub(super) fn missing_bytes(&self) -> u64 {
+    pub(crate) fn missing_bytes(&self) -> u64 {
         let pieces = self.hashes.pieces();
         let states = self.pieces();
         let missing = states.iter().enumerate().filter(|(_, piece)| **piece != Piece::Verified);
@@ -119,12 +119,12 @@ impl PieceStore {
     }
 
     /// Whether every piece is verified.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.pieces().iter().all(|piece| *piece == Piece::Verified)
     }
 
     /// The first run of pieces that are neither verified nor being received, as a range of bytes.
-    pub(super) fn next_missing(&self) -> Option<Range<u64>> {
+    pub(crate) fn next_missing(&self) -> Option<Range<u64>> {
         let pieces = self.hashes.pieces();
         let states = self.pieces();
         let first = states.iter().position(|piece| *piece == Piece::Missing)?;
@@ -136,7 +136,7 @@ impl PieceStore {
     ///
     /// # Errors
     /// When the disk refuses; the partial file stays.
-    pub(super) fn finish(&self) -> Result<PathBuf, WriteError> {
+    pub(crate) fn finish(&self) -> Result<PathBuf, WriteError> {
         let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
         if written != self.size() {
             self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
@@ -151,7 +151,7 @@ impl PieceStore {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub(super) fn discard(&self) -> Result<(), WriteError> {
+    pub(crate) fn discard(&self) -> Result<(), WriteError> {
         fs::remove_file(&self.path).map_err(WriteError::io("remove", &self.path))
     }
 
@@ -166,7 +166,7 @@ impl PieceStore {
     }
 
     /// Gives a missing piece to one writer.
-    pub(super) fn claim(&self, index: usize) -> bool {
+    pub(crate) fn claim(&self, index: usize) -> bool {
         let piece = &mut self.pieces()[index];
         let is_missing = *piece == Piece::Missing;
         if is_missing {
@@ -175,7 +175,7 @@ impl PieceStore {
         is_missing
     }
 
-    pub(super) fn set(&self, index: usize, piece: Piece) {
+    pub(crate) fn set(&self, index: usize, piece: Piece) {
         self.pieces()[index] = piece;
     }
 
@@ -183,7 +183,7 @@ impl PieceStore {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
         write_all_at(&self.file, data, offset).map_err(WriteError::io("write", &self.path))?;
         let written = data.len() as u64;
         if self.unflushed_bytes.fetch_add(written, Ordering::Relaxed) + written >= FLUSH_BYTES {
@@ -255,7 +255,7 @@ fn verify(file: &File, hashes: &PieceHashes) -> io::Result<Vec<Piece>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transfer::{
+    use crate::transfer::store::{
         destination::locate,
         piece_writer::{
             PieceWriter,

@@ -1,0 +1,3 @@
+//! The sending side.
+
+pub(crate) mod uploads;
