@@ -3,8 +3,10 @@
 pub mod catalog;
 pub mod info;
 pub mod name_match;
+pub mod pattern;
 pub mod remote_index;
 pub mod remote_listing;
 pub mod rfc_number;
 pub mod selector;
 pub mod share;
+pub mod wanted;
