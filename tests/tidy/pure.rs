@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "peerd/src/topology/history",
     "peerd/src/topology/snapshot",
     "peerd/src/transfer/rate_limit",
+    "peerd/src/transfer/rate_meter",
     "peerd/src/transfer/fetch/source_selection",
     "proto/backoff",
     "proto/contact",

@@ -10,12 +10,13 @@ pub mod fetch;
 mod piece_set;
 pub(crate) mod plan;
 mod rate_limit;
+mod rate_meter;
 pub(crate) mod serve;
 mod store;
 
 pub use fetch::{
     document::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch},
-    progress::Progress,
+    progress::{FetchPhase, HolderProgress, Progress, ProgressSnapshot, Waiting},
     source_selection::SourceReport,
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};

@@ -2,7 +2,7 @@
 
 use super::{
     download::{self, Incoming, SourceError},
-    progress::Progress,
+    progress::{FetchPhase, HolderProgress, Progress},
     source_selection::{SourceReport, SourceSelection},
 };
 use crate::{
@@ -193,6 +193,7 @@ impl Run<'_> {
     /// Receives the missing pieces from source `index` until none is missing or it fails.
     async fn ask(&mut self, state: State, index: usize) -> Result<(State, Result<(), SourceError>), FetchError> {
         let source = self.sources.get(index).clone();
+        self.progress.set_holders(vec![HolderProgress::new(source.clone())], self.sources.len());
         let (state, opened) = match state {
             State::Unknown => match self.identify(&source).await {
                 Ok((document, hashes, incoming)) if hashes.pieces().count() == 1 => match incoming.collect(&hashes).await {
@@ -307,7 +308,9 @@ impl Run<'_> {
     }
 
     async fn finish(self, document: DocumentInfo, store: Arc<PieceStore>, resumed_bytes: u64) -> Result<Fetched, FetchError> {
+        self.progress.set_phase(FetchPhase::Finishing);
         let path = off_runtime(move || store.finish()).await?;
+        self.progress.set_phase(FetchPhase::Ended);
         let fetched_bytes = document.size() - resumed_bytes;
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
         Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources })
@@ -341,6 +344,7 @@ impl Run<'_> {
 
     fn complete(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
         self.progress.begin(document.size(), document.size());
+        self.progress.set_phase(FetchPhase::Ended);
         let fetched_bytes = if already_there { 0 } else { document.size() };
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
         Fetched { document, path, already_there, fetched_bytes, resumed_bytes: 0, elapsed, sources }

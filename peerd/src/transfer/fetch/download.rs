@@ -145,6 +145,7 @@ impl Incoming {
         let writing = off_runtime(move || {
             let mut verified = 0;
             while let Some((offset, data)) = chunks.blocking_recv() {
+                progress.received(data.len() as u64, Instant::now());
                 match writer.write(offset, &data)? {
                     Ok(bytes) => {
                         verified += bytes;

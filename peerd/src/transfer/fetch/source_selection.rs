@@ -110,6 +110,11 @@ impl SourceSelection {
         Some((index, self.all[index].pause(now)))
     }
 
+    /// How many holders are known, dropped ones included.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// The source of this index.
     pub(super) fn get(&self, index: usize) -> &Source {
         &self.all[index].report.source
