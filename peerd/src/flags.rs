@@ -100,6 +100,14 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     upload_limit: Option<ByteSize>,
 
+    /// Download rate limit per second, such as 10MiB
+    #[arg(long, env = "P2PDI_DOWNLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    download_limit: Option<ByteSize>,
+
+    /// Documents sent at the same time, others wait in line; by default as many as suit the upload limit, at most 64
+    #[arg(long, env = "P2PDI_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    upload_slots: Option<u16>,
+
     /// Who may control this peer
     #[arg(long, env = "P2PDI_CONTROL", value_enum, default_value_t = Control::Loopback)]
     control: Control,
@@ -160,6 +168,9 @@ impl Flags {
                 "is 0, which would send nothing; omit --share instead, or give a limit such as 1MiB",
             ));
         }
+        if self.download_limit.is_some_and(|limit| limit.as_u64() == 0) {
+            return Err(InvalidField::new("download-limit", "is 0, which would receive nothing; give a limit such as 1MiB"));
+        }
         let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
         let control = match self.control {
             Control::Loopback => ControlFrom::Loopback,
@@ -174,6 +185,8 @@ impl Flags {
             labels,
             share: self.share,
             upload_limit: self.upload_limit.map(|limit| limit.as_u64()),
+            download_limit: self.download_limit.map(|limit| limit.as_u64()),
+            upload_slots: self.upload_slots.map(usize::from),
             control,
             limits,
             ..NodeConfig::new(name, state)

@@ -19,7 +19,7 @@ use crate::{
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Session, SessionConfig, SessionDriver},
-    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads},
+    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads, throttle::Throttle},
 };
 #[cfg(feature = "http")]
 use crate::{
@@ -139,6 +139,7 @@ impl Node {
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
             downloads: Downloads::default(),
+            download_limit: Throttle::new(config.download_limit),
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
             channels,
             mesh,

@@ -35,6 +35,10 @@ pub struct NodeConfig {
     pub state: PathBuf,
     /// Upload rate limit in bytes per second. `None`: no limit.
     pub upload_limit: Option<u64>,
+    /// Download rate limit in bytes per second. `None`: no limit.
+    pub download_limit: Option<u64>,
+    /// Documents sent at the same time; others wait in line. `None`: as many as suit the upload limit.
+    pub upload_slots: Option<usize>,
     /// Who may call the `Control` service.
     pub control: ControlFrom,
     /// Limits of the server.
@@ -57,6 +61,8 @@ impl NodeConfig {
             share: None,
             state: state.into(),
             upload_limit: None,
+            download_limit: None,
+            upload_slots: None,
             control: ControlFrom::Loopback,
             limits: Limits::default(),
             routes: RouteLookup::default(),

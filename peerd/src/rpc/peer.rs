@@ -112,7 +112,8 @@ impl Peer for PeerRpc {
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
         let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
-        let GetRfcRequest { document, offset, length, without_piece_hashes, in_turn: _ } = request.into_inner();
+        let GetRfcRequest { document, offset, length, without_piece_hashes, in_turn: _, accepts_queued: _ } =
+            request.into_inner();
         let document = self.document(document)?;
         let range = range(offset, length, document.size)?;
         let upload = Upload { document, range, with_piece_hashes: !without_piece_hashes };

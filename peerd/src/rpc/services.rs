@@ -11,7 +11,7 @@ use crate::{
     mesh::Mesh,
     messages::MessageRouter,
     session::Session,
-    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads},
+    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads, throttle::Throttle},
 };
 use p2pdi::contact::Contact;
 use std::{
@@ -31,6 +31,8 @@ pub(crate) struct Services {
     pub(crate) listings: Admission,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) downloads: Downloads,
+    /// Limits the rate of all downloads.
+    pub(crate) download_limit: Throttle,
     pub(crate) session: Session,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) handlers: Handlers,

@@ -23,6 +23,8 @@ impl Services {
             load: Some(self.load()),
             inbox: Some(self.inbox.status()),
             mesh: Some(self.mesh.view().status.clone()),
+            upload_limit: self.uploads.bytes_per_second().unwrap_or(0),
+            download_limit: self.download_limit.bytes_per_second().unwrap_or(0),
         }
     }
 

@@ -3,6 +3,7 @@
 //! - `store`: a document under way: its file, which pieces are verified, what streams write.
 //! - `plan`: which piece is requested from whom, and when. Pure.
 //! - `serve`: the sending side.
+//! - `rate_limit` (pure), `throttle`: limits of the rates of both sides.
 //! - `fetch`: the receiving side: the search for holders, streams, jobs.
 
 mod chunk;
@@ -13,6 +14,7 @@ mod rate_limit;
 mod rate_meter;
 pub(crate) mod serve;
 mod store;
+pub(crate) mod throttle;
 
 pub use fetch::{
     document::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch},

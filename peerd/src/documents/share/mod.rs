@@ -130,6 +130,7 @@ impl Share {
             outside: counts.outside as u64,
             unsupported: counts.unsupported as u64,
             learned_documents: 0,
+            learned_left_out: 0,
             detail: self.shared.detail.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             problems: self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             left_out: Vec::new(),

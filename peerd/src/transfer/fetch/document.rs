@@ -239,7 +239,7 @@ impl Run<'_> {
             DocumentSelector::Name(name) => get_rfc_request::Document::Name(name.to_string()),
             DocumentSelector::Hash(hash) => get_rfc_request::Document::Blake3(hash.to_field()),
         };
-        let request = GetRfcRequest { document: Some(wanted), ..Default::default() };
+        let request = GetRfcRequest { document: Some(wanted), accepts_queued: true, ..Default::default() };
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let hashes = header.piece_hashes.clone();
         let document = check_header(&header, 0, None)?;
@@ -263,6 +263,7 @@ impl Run<'_> {
             length: range.end - range.start,
             without_piece_hashes: true,
             in_turn: false,
+            accepts_queued: true,
         };
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let got = check_header(&header, range.start, Some(range.end - range.start))?;

@@ -115,18 +115,25 @@ pub(super) async fn open(
         Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall, window: (Instant::now(), 0) };
     match incoming.next().await? {
         Some(Part::Header(header)) => Ok((header, incoming)),
-        Some(Part::Chunk(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
+        Some(Part::Chunk(_) | Part::Queued(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
         None => Err(SourceError::EndedEarly { got: 0, expected: 1 }),
     }
 }
 
 impl Incoming {
     async fn next(&mut self) -> Result<Option<Part>, SourceError> {
-        let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
-        match message.map_err(SourceError::Refused)? {
-            Some(GetRfcResponse { part: Some(part) }) => Ok(Some(part)),
-            Some(GetRfcResponse { part: None }) => Err(SourceError::Protocol("an empty message".into())),
-            None => Ok(None),
+        loop {
+            let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
+            return match message.map_err(SourceError::Refused)? {
+                // The stream waits in line at the source: not a stall.
+                Some(GetRfcResponse { part: Some(Part::Queued(_)) }) => {
+                    self.window = (Instant::now(), 0);
+                    continue;
+                }
+                Some(GetRfcResponse { part: Some(part) }) => Ok(Some(part)),
+                Some(GetRfcResponse { part: None }) => Err(SourceError::Protocol("an empty message".into())),
+                None => Ok(None),
+            };
         }
     }
 

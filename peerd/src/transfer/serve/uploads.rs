@@ -1,6 +1,6 @@
 //! Sends a document of the share, a range of it, or only its header.
 
-use crate::transfer::{chunk::CHUNK_BYTES, rate_limit::RateLimit};
+use crate::transfer::{chunk::CHUNK_BYTES, throttle::Throttle};
 use crate::{
     connections::admission::{Admission, Permit, Rejected},
     documents::share::{OpenDocument, OpenError, Share, SharedDocument},
@@ -18,7 +18,7 @@ use std::{
     net::IpAddr,
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -39,7 +39,7 @@ const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The sending side of a peer: its limits and counts.
 pub(crate) struct Uploads {
     admission: Admission,
-    rate_limit: Option<Mutex<RateLimit>>,
+    throttle: Throttle,
     rate: Rate,
     active: Gauge,
     bytes: Counter,
@@ -62,12 +62,17 @@ impl Uploads {
         let now = Instant::now();
         Self {
             admission: Admission::new(UPLOADS_MAX, UPLOADS_PER_ADDRESS),
-            rate_limit: limit.map(|limit| Mutex::new(RateLimit::new(limit, now))),
+            throttle: Throttle::new(limit),
             rate: Rate::new(now),
             active: metrics.gauge("p2pdi_uploads_active", "Documents being sent", &[]),
             bytes: metrics.counter("p2pdi_upload_bytes_total", "Bytes of documents sent", &[]),
             documents: metrics.counter("p2pdi_uploads_total", "Documents or ranges whose sending began", &[]),
         }
+    }
+
+    /// The limit of the rate.
+    pub(crate) fn bytes_per_second(&self) -> Option<u64> {
+        self.throttle.bytes_per_second()
     }
 
     /// How busy the peer is sending.
@@ -120,9 +125,8 @@ impl Uploads {
                 // The next bytes come from the disk while these go out.
                 let ahead = ahead(&file, &range, at + data.len() as u64);
                 while !data.is_empty() {
-                    let chunk = data.split_to(data.len().min(guard.uploads.chunk_bytes()));
+                    let chunk = data.split_to(guard.uploads.take(data.len().min(CHUNK_BYTES)).await);
                     let length = chunk.len() as u64;
-                    guard.uploads.wait_turn(length).await;
                     yield GetRfcResponse { part: Some(Part::Chunk(Chunk { offset: at, data: chunk })) };
                     at += length;
                 }
@@ -133,38 +137,12 @@ impl Uploads {
         })
     }
 
-    fn chunk_bytes(&self) -> usize {
-        self.rate_limit().map_or(CHUNK_BYTES, |rate_limit| rate_limit.share_of(CHUNK_BYTES))
-    }
-
-    async fn wait_turn(&self, bytes: u64) {
-        let wait = self.rate_limit().map(|mut rate_limit| rate_limit.take(bytes, Instant::now()));
-        if let Some(wait) = wait {
-            // Bytes of a reader that disconnects while it waits do not count.
-            let mut turn = Turn { uploads: self, unsent: bytes };
-            tokio::time::sleep(wait).await;
-            turn.unsent = 0;
-        }
-        self.bytes.increment(bytes);
-        self.rate.add(bytes, Instant::now());
-    }
-
-    fn rate_limit(&self) -> Option<MutexGuard<'_, RateLimit>> {
-        self.rate_limit.as_ref().map(|rate_limit| rate_limit.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Bytes counted against the limit that are not sent yet; given back if they never are.
-struct Turn<'a> {
-    uploads: &'a Uploads,
-    unsent: u64,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Some(mut rate_limit) = self.uploads.rate_limit().filter(|_| self.unsent > 0) {
-            rate_limit.give_back(self.unsent);
-        }
+    /// Waits until some of `most` bytes may be sent, and counts them.
+    async fn take(&self, most: usize) -> usize {
+        let bytes = self.throttle.take(most).await;
+        self.bytes.increment(bytes as u64);
+        self.rate.add(bytes as u64, Instant::now());
+        bytes
     }
 }
 

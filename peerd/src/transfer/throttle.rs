@@ -1,0 +1,196 @@
+//! Waits for a rate limit: streams that send, or that receive, share one limit and each gets an equal part.
+//!
+//! A stream that receives takes the bytes of each chunk before it reads the next. While it waits it does not read, and HTTP/2's flow
+//! control stops the sender.
+
+use super::rate_limit::{Next, RateLimit};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use tokio::{sync::Notify, time::sleep_until};
+
+/// A limit of bytes per second, or none. Clones share the limit.
+#[derive(Debug, Clone, Default)]
+pub struct Throttle(Option<Arc<Mutex<State>>>);
+
+#[derive(Debug)]
+struct State {
+    limit: RateLimit,
+    last_stream: u64,
+    waiting: BTreeMap<u64, Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Notified when bytes are granted, and when it becomes the first.
+    changed: Arc<Notify>,
+    granted: Option<usize>,
+}
+
+impl Throttle {
+    /// A limit of `bytes_per_second`, at least 1; `None`: no limit.
+    pub fn new(bytes_per_second: Option<u64>) -> Self {
+        let state = |limit| State { limit: RateLimit::new(limit, Instant::now()), last_stream: 0, waiting: BTreeMap::new() };
+        Self(bytes_per_second.map(|limit| Arc::new(Mutex::new(state(limit)))))
+    }
+
+    /// The limit in bytes per second; `None`: no limit.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        self.0.as_ref().map(|state| lock(state).limit.bytes_per_second())
+    }
+
+    /// Waits until bytes may be moved, and returns how many: at least 1, at most `most`, unless that is 0. Those who wait get equal parts
+    /// in turn. Bytes granted to a future that is dropped do not count.
+    pub async fn take(&self, most: usize) -> usize {
+        let Some(state) = self.0.as_ref().filter(|_| most > 0) else { return most };
+        let changed = Arc::new(Notify::new());
+        let place = Place::new(state, Arc::clone(&changed), most);
+        loop {
+            let next = lock(state).grant(Instant::now());
+            if let Some(bytes) = place.take_granted() {
+                return bytes;
+            }
+            // Only the first watches the time; it notifies whom it grants bytes, and who becomes the first.
+            match next.filter(|(first, _)| *first == place.stream) {
+                Some((_, at)) => tokio::select! {
+                    () = sleep_until(at.into()) => {}
+                    () = changed.notified() => {}
+                },
+                None => changed.notified().await,
+            }
+        }
+    }
+
+    /// Waits until all of `bytes` may be moved.
+    pub async fn take_all(&self, bytes: usize) {
+        let mut left = bytes;
+        while left > 0 {
+            left -= self.take(left).await;
+        }
+    }
+}
+
+impl State {
+    /// Grants what may be granted; returns who is first after that, and when it gets its part.
+    fn grant(&mut self, now: Instant) -> Option<(u64, Instant)> {
+        loop {
+            match self.limit.next(now) {
+                Next::Granted { stream, bytes } => {
+                    if let Some(waiter) = self.waiting.get_mut(&stream) {
+                        waiter.granted = Some(bytes);
+                        waiter.changed.notify_one();
+                    }
+                    self.wake_first();
+                }
+                Next::At(at) => return Some((self.limit.first()?, at)),
+                Next::Nobody => return None,
+            }
+        }
+    }
+
+    fn wake_first(&self) {
+        if let Some(first) = self.limit.first().and_then(|first| self.waiting.get(&first)) {
+            first.changed.notify_one();
+        }
+    }
+}
+
+/// A place in the line, until it is dropped.
+struct Place<'a> {
+    state: &'a Mutex<State>,
+    stream: u64,
+}
+
+impl<'a> Place<'a> {
+    fn new(state: &'a Mutex<State>, changed: Arc<Notify>, most: usize) -> Self {
+        let mut locked = lock(state);
+        locked.last_stream += 1;
+        let stream = locked.last_stream;
+        locked.waiting.insert(stream, Waiter { changed, granted: None });
+        locked.limit.enter(stream, most);
+        Self { state, stream }
+    }
+
+    fn take_granted(&self) -> Option<usize> {
+        lock(self.state).waiting.get_mut(&self.stream)?.granted.take()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(self.state);
+        let was_first = state.limit.first() == Some(self.stream);
+        state.limit.leave(self.stream);
+        if let Some(bytes) = state.waiting.remove(&self.stream).and_then(|waiter| waiter.granted) {
+            state.limit.give_back(bytes);
+        }
+        if was_first {
+            state.wake_first();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+    use tokio::{task::JoinSet, time::timeout};
+
+    #[tokio::test]
+    async fn many_streams_share_a_limit_equally() {
+        const STREAMS: usize = 20;
+        let throttle = Throttle::new(Some(2 << 20));
+        let got: Vec<_> = (0..STREAMS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let mut streams = JoinSet::new();
+        let begun = Instant::now();
+        for got in got.iter().map(Arc::clone) {
+            let throttle = throttle.clone();
+            streams.spawn(async move {
+                loop {
+                    got.fetch_add(throttle.take(256 * 1024).await, Ordering::Relaxed);
+                }
+            });
+        }
+        assert!(timeout(Duration::from_secs(2), streams.join_next()).await.is_err());
+        streams.shutdown().await;
+        let each: Vec<_> = got.iter().map(|got| got.load(Ordering::Relaxed)).collect();
+        let allowed = (2 << 20) as f64 * begun.elapsed().as_secs_f64();
+        let total = each.iter().sum::<usize>() as f64;
+        // A burst more at most; a machine that is busy may send less.
+        assert!(total <= allowed * 1.05 + 0.2 * (2 << 20) as f64 && total >= allowed * 0.8, "{total} of {allowed}");
+        let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
+        assert!(most - least <= 2 * (2 << 20) / STREAMS, "{each:?}");
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_holds_up_nobody_and_counts_for_nothing() {
+        let throttle = Throttle::new(Some(1_000_000));
+        // In debt for a tenth of a second.
+        assert_eq!(throttle.take(100_000).await, 100_000);
+        for _ in 0..100 {
+            let _ = timeout(Duration::from_micros(100), throttle.take(100_000)).await;
+        }
+        let begun = Instant::now();
+        let (a, b, c) = tokio::join!(throttle.take(1_000), throttle.take(1_000), throttle.take(1_000));
+        assert_eq!((a, b, c), (1_000, 1_000, 1_000));
+        // Ten seconds if the others counted.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn without_a_limit_nobody_waits() {
+        let throttle = Throttle::new(None);
+        assert_eq!((throttle.take(usize::MAX).await, throttle.bytes_per_second()), (usize::MAX, None));
+        throttle.take_all(usize::MAX).await;
+        Throttle::new(Some(1)).take_all(0).await;
+    }
+}
