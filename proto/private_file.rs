@@ -33,27 +33,28 @@ pub fn reserve(path: &Path, bytes: usize) -> io::Result<Reserved> {
 }
 
 impl Reserved {
-    /// Writes `text`, syncs it and replaces the file with it.
+    /// Writes `content`, syncs it and replaces the file with it.
     ///
     /// # Errors
     /// When the disk refuses; the old file stays.
-    pub fn write(mut self, text: &str) -> io::Result<()> {
+    pub fn write(mut self, content: impl AsRef<[u8]>) -> io::Result<()> {
+        let content = content.as_ref();
         let file = self.temporary.as_file_mut();
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(text.as_bytes())?;
-        file.set_len(text.len() as u64)?;
+        file.write_all(content)?;
+        file.set_len(content.len() as u64)?;
         file.sync_all()?;
         self.temporary.persist(&self.target).map_err(|error| error.error)?;
         sync_folder(&self.target)
     }
 }
 
-/// Writes `text` to `path`, creating its folder.
+/// Writes `content` to `path`, creating its folder.
 ///
 /// # Errors
 /// When the disk refuses; the old file stays.
-pub fn write(path: &Path, text: &str) -> io::Result<()> {
-    reserve(path, text.len())?.write(text)
+pub fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
+    reserve(path, content.as_ref().len())?.write(content)
 }
 
 /// Makes the rename durable, where folders can be synced.
@@ -76,7 +77,7 @@ mod tests {
         let writers: Vec<_> = (0..8)
             .map(|n| {
                 let path = Arc::clone(&path);
-                thread::spawn(move || write(&path, &n.to_string().repeat(1_000)).unwrap())
+                thread::spawn(move || write(&path, n.to_string().repeat(1_000)).unwrap())
             })
             .collect();
         writers.into_iter().for_each(|writer| writer.join().unwrap());

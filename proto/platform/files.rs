@@ -112,6 +112,23 @@ pub fn free_bytes(folder: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// Bytes that the file system of `folder` has in all; `None` where that cannot be asked.
+///
+/// # Errors
+/// What the file system reports.
+pub fn disk_bytes(folder: &Path) -> io::Result<Option<u64>> {
+    #[cfg(unix)]
+    {
+        let disk = rustix::fs::statvfs(folder)?;
+        Ok(Some(disk.f_blocks.saturating_mul(disk.f_frsize)))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        Ok(None)
+    }
+}
+
 /// The same with the standard library only.
 mod portable {
     use super::*;
@@ -209,7 +226,8 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn free_space_can_be_asked() {
-        assert!(free_bytes(&std::env::temp_dir()).unwrap().is_some());
+        let free = free_bytes(&std::env::temp_dir()).unwrap();
+        assert!(free.is_some() && free <= disk_bytes(&std::env::temp_dir()).unwrap());
         assert!(free_bytes(Path::new("/does/not/exist")).is_err());
     }
 }

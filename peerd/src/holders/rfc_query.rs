@@ -47,6 +47,8 @@ pub struct Answer {
     pub version: u64,
     /// The index still has the version that the request named; there are no documents.
     pub unchanged: bool,
+    /// The peer lists every file of its own share: a document that is missing is not there any more.
+    pub complete: bool,
     /// The valid documents.
     pub documents: Vec<Listed>,
     /// How many documents were invalid.
@@ -72,6 +74,7 @@ impl Answer {
         }
         self.version = message.version;
         self.unchanged = message.unchanged;
+        self.complete = message.complete;
         for holding in message.holdings {
             if self.read() >= limits.documents {
                 self.truncated = true;
@@ -116,7 +119,7 @@ mod tests {
     }
 
     fn message(names: &[&str]) -> RfcQueryResponse {
-        RfcQueryResponse { version: 7, unchanged: false, holdings: names.iter().map(|name| holding(name)).collect() }
+        RfcQueryResponse { version: 7, holdings: names.iter().map(|name| holding(name)).collect(), ..Default::default() }
     }
 
     #[test]

@@ -70,7 +70,7 @@ async fn an_unchanged_index_is_reported_as_unchanged_until_it_changes() {
     let version = messages(&peer, any()).await.unwrap()[0].version;
     assert_ne!(version, 0);
     let again = messages(&peer, RfcQueryRequest { if_version: version, ..any() }).await.unwrap();
-    assert_eq!(again, [RfcQueryResponse { version, unchanged: true, holdings: Vec::new() }]);
+    assert_eq!(again, [RfcQueryResponse { version, unchanged: true, complete: true, ..Default::default() }]);
     // Neither an older nor a newer version counts as unchanged.
     for other in [1, version - 1, version + 1, u64::MAX] {
         let answer = messages(&peer, RfcQueryRequest { if_version: other, ..any() }).await.unwrap();

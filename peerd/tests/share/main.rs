@@ -2,6 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "test helpers fail by panicking")]
 
+mod adopted;
 mod changes;
 mod full_disk;
 mod left_out;

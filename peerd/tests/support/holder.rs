@@ -88,7 +88,7 @@ impl Holder {
 
     async fn answering_in_batches(holdings: Vec<Holding>, batch: usize) -> Self {
         let messages =
-            holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, unchanged: false, holdings: batch.to_vec() });
+            holdings.chunks(batch).map(|batch| RfcQueryResponse { version: 1, holdings: batch.to_vec(), ..Default::default() });
         let listing = Arc::new(messages.collect());
         Self::serve(Scripted { listing, ..Scripted::default() }).await
     }

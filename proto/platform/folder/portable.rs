@@ -76,6 +76,17 @@ impl Folder {
         Ok(Self::open(&self.beneath(path)?)?)
     }
 
+    /// Removes the file or link at a path below this folder. Links on the way are followed as long as they stay below.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn remove_file(&self, path: &Path) -> Result<(), LookupError> {
+        let name = path.file_name().ok_or(LookupError::NotFound)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = parent.map_or_else(|| Ok(self.path.clone()), |parent| self.beneath(parent))?;
+        Ok(fs::remove_file(folder.join(name))?)
+    }
+
     /// What is at a path below this folder, at the end of a link if there is one. Nothing is opened for reading.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use super::{
     resolve::{Step, resolve},
 };
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat, unlinkat},
     io::Errno,
 };
 use std::{
@@ -88,6 +88,18 @@ impl Folder {
     /// See [`LookupError`].
     pub fn open_folder(&self, path: &Path) -> Result<Self, LookupError> {
         Ok(Self::new(self.beneath(path, FOLDER)?, self.path.join(path))?)
+    }
+
+    /// Removes the file or link at a path below this folder. Links on the way are followed as long as they stay below.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn remove_file(&self, path: &Path) -> Result<(), LookupError> {
+        let name = path.file_name().ok_or(LookupError::NotFound)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.map(|parent| self.beneath(parent, FOLDER)).transpose()?;
+        let folder = parent.as_ref().map_or(self.descriptor.as_fd(), AsFd::as_fd);
+        unlinkat(folder, name, AtFlags::empty()).map_err(lookup)
     }
 
     /// What is at a path below this folder, at the end of a link if there is one. Nothing is opened for reading.

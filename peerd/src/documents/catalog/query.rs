@@ -186,7 +186,7 @@ pub fn answer(
             }
         }
     }
-    batches(version, unchanged, selected, me.clone())
+    batches(version, unchanged, index.is_complete(), selected, me.clone())
 }
 
 /// The remote index's version, and its claims that `filter` selects; no claims if the sum of both versions is `if_version`.
@@ -216,7 +216,13 @@ fn selected_claims(
 }
 
 /// Splits an answer into messages. Each is built when it is sent, so that only one is in memory.
-fn batches(version: u64, unchanged: bool, selected: Vec<Selected>, me: Contact) -> impl Iterator<Item = RfcQueryResponse> {
+fn batches(
+    version: u64,
+    unchanged: bool,
+    complete: bool,
+    selected: Vec<Selected>,
+    me: Contact,
+) -> impl Iterator<Item = RfcQueryResponse> {
     let mut selected = selected.into_iter().peekable();
     let mut first = true;
     std::iter::from_fn(move || {
@@ -232,6 +238,6 @@ fn batches(version: u64, unchanged: bool, selected: Vec<Selected>, me: Contact) 
             bytes += holding.encoded_len();
             holdings.push(holding);
         }
-        Some(RfcQueryResponse { version, unchanged, holdings })
+        Some(RfcQueryResponse { version, unchanged, holdings, complete })
     })
 }

@@ -37,6 +37,16 @@ impl Fingerprint {
         }
     }
 
+    /// Number of the file on its file system; 0 where there is none.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// When the content changed last, in nanoseconds since 1970.
+    pub(crate) fn modified_ns(&self) -> i64 {
+        self.modified_ns
+    }
+
     pub(super) fn modified(&self) -> SystemTime {
         let distance = Duration::from_nanos(self.modified_ns.unsigned_abs());
         let time = if self.modified_ns < 0 {

@@ -222,6 +222,16 @@ impl FileStates {
         expected
     }
 
+    /// Offers a document whose content is known from elsewhere, whatever is known of the file. The next scan compares its fingerprint.
+    pub(super) fn adopt(&mut self, document: Arc<SharedDocument>) {
+        self.replace(document.name.as_str().into(), Some(FileState::Offered(document)));
+    }
+
+    /// Whether every file is offered, or left out for a reason other than that it cannot be read.
+    pub(super) fn complete(&self) -> bool {
+        self.settled() && self.counts.pending == 0 && self.counts.unreadable == 0
+    }
+
     /// Whether exactly this document is offered.
     pub(super) fn offers(&self, document: &SharedDocument) -> bool {
         matches!(self.entries.get(document.name.as_str()), Some(FileState::Offered(offered)) if **offered == *document)

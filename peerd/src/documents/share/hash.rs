@@ -49,7 +49,7 @@ pub(super) struct Outcome {
 }
 
 /// What was computed from a file's content and name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Hashed {
     pub(super) hash: ContentHash,
     /// Set for a document of more than one piece, unless the hash was known.

@@ -14,6 +14,7 @@ pub(super) type Changes = BTreeMap<Box<str>, Option<Arc<SharedDocument>>>;
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     version: u64,
+    complete: bool,
     bytes: u64,
     /// Sum of all documents' digests, so that a change costs only its own size.
     digest: u128,
@@ -32,6 +33,11 @@ impl Index {
     /// peer keeps the empty index of a peer that has just started.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether every file of the share is in it: a document that is missing is not there any more.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// All documents, sorted by name ignoring case.
@@ -93,8 +99,16 @@ impl Index {
         let by_number = merged(&self.by_number, &added, changes, in_number_order);
 
         let by_key = if changes.keys().all(|name| name.is_ascii()) { self.by_key.clone() } else { keyed(&by_name) };
-        let mut next =
-            Self { version: self.version, bytes: self.bytes, digest: self.digest, by_name, by_number, by_hash, by_key };
+        let mut next = Self {
+            version: self.version,
+            complete: self.complete,
+            bytes: self.bytes,
+            digest: self.digest,
+            by_name,
+            by_number,
+            by_hash,
+            by_key,
+        };
         for name in changes.keys() {
             let found = self.by_name.binary_search_by(|document| name_order(document.name.as_str(), name));
             if let Some(old) = found.ok().and_then(|index| self.by_name.get(index)) {
@@ -109,8 +123,8 @@ impl Index {
         next
     }
 
-    pub(super) fn at_version(self, version: u64) -> Self {
-        Self { version, ..self }
+    pub(super) fn at_version(self, version: u64, complete: bool) -> Self {
+        Self { version, complete, ..self }
     }
 }
 

@@ -191,7 +191,7 @@ impl Driver {
             }
             next = next.min(self.file_states.next_due().unwrap_or(next));
         }
-        if self.file_states.has_changes() || self.rehashed || self.failed_writes > 0 {
+        if self.has_unpublished() {
             next = next.min(self.next_publish);
         }
         if self.hashing > 0 {
@@ -205,6 +205,11 @@ impl Driver {
         self.dirty.extend(pending.dirty);
         let now = Instant::now();
         self.lost.extend(pending.lost);
+        for (document, hashed) in pending.adopted {
+            let document = Arc::new(document);
+            self.shared.cache.put(&document, hashed);
+            self.file_states.adopt(document);
+        }
         for outcome in pending.outcomes {
             self.hashing -= 1;
             self.take_outcome(outcome, now);
@@ -271,10 +276,20 @@ impl Driver {
         self.pool.submit(jobs);
     }
 
+    fn has_unpublished(&self) -> bool {
+        // That a file waits is published with the next change: until then its document is not missing.
+        let completed = self.is_complete() && !self.index.is_complete();
+        self.file_states.has_changes() || self.rehashed || self.failed_writes > 0 || completed
+    }
+
+    /// Whether every file of the folder is in the index.
+    fn is_complete(&self) -> bool {
+        self.watched.is_some() && self.file_states.complete()
+    }
+
     fn publish_if_due(&mut self) {
-        let changed = self.file_states.has_changes() || self.rehashed || self.failed_writes > 0;
         let first = self.file_states.settled() && !self.settled;
-        if first || (changed && self.file_states.scanned() && Instant::now() >= self.next_publish) {
+        if first || (self.has_unpublished() && self.file_states.scanned() && Instant::now() >= self.next_publish) {
             self.publish();
         }
         self.settled |= first;
@@ -318,7 +333,7 @@ impl Driver {
             Err(error) => format!("the share's cache in the state folder cannot be written: {error}; it is tried again"),
         };
         self.failed_writes = if written.is_ok() { 0 } else { self.failed_writes.saturating_add(1) };
-        self.index = Arc::new(next.at_version(version));
+        self.index = Arc::new(next.at_version(version, self.is_complete()));
         self.shared.publish(Arc::clone(&self.index));
         let every = if self.failed_writes > 0 { retry_after(self.failed_writes) } else { PUBLISH_EVERY };
         self.next_publish = started + every.max(started.elapsed() * DUTY);

@@ -5,6 +5,7 @@
 //! while the content belongs to the metadata and the file is quiet; the code that serves it checks the fingerprint again. Nothing outside the
 //! folder is ever opened, whatever links and renames lead there.
 
+mod adopt;
 mod cache;
 mod cache_database;
 mod cache_entry;
@@ -34,7 +35,7 @@ pub use state::ScanProgress;
 pub use title::{HEAD_BYTES, TITLE_MAX_BYTES, title};
 
 use cache::{Cache, CacheError};
-use p2pdi::{content::PieceHashes, metrics::Metrics, v1};
+use p2pdi::{content::PieceHashes, document::DocumentName, metrics::Metrics, v1};
 use root::Root;
 use state::{ShareMetrics, Shared};
 use std::{
@@ -157,8 +158,12 @@ impl Share {
 
     /// Makes the indexer scan a document's file again, in case the operating system did not report its change.
     pub fn rescan(&self, document: &SharedDocument) {
+        self.rescan_name(&document.name);
+    }
+
+    fn rescan_name(&self, name: &DocumentName) {
         if let Ok(root) = self.shared.root.path().canonicalize() {
-            self.shared.signal.changed(root.join(document.name.to_relative_path()));
+            self.shared.signal.changed(root.join(name.to_relative_path()));
         }
     }
 

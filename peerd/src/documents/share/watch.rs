@@ -1,6 +1,9 @@
 //! Events for the indexer: from the operating system, from uploads, and from the hashing threads.
 
-use super::hash::Outcome;
+use super::{
+    document::SharedDocument,
+    hash::{Hashed, Outcome},
+};
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use p2pdi::platform::is_shortage;
 use std::{
@@ -32,6 +35,8 @@ pub(super) struct PendingEvents {
     expected: usize,
     /// Names of documents whose piece hashes the cache has lost.
     pub(super) lost: BTreeSet<Box<str>>,
+    /// Files that were written by this process, whose content is known.
+    pub(super) adopted: Vec<(SharedDocument, Hashed)>,
 }
 
 impl PendingEvents {
@@ -41,7 +46,7 @@ impl PendingEvents {
 }
 
 /// Collects events and wakes the indexer. Bounded: changed paths by [`DIRTY_MAX`], outcomes by the files being hashed, lost hashes by the
-/// number of documents.
+/// number of documents, adopted files by the fetches under way.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     pending: Mutex<PendingEvents>,
@@ -87,6 +92,11 @@ impl Signal {
         self.woken.notify_one();
     }
 
+    pub(super) fn adopted(&self, document: SharedDocument, hashed: Hashed) {
+        self.lock().adopted.push((document, hashed));
+        self.woken.notify_one();
+    }
+
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         // With the lock, so that the indexer is not between its check of the flag and its wait.
@@ -104,7 +114,7 @@ impl Signal {
         loop {
             let changed = take_changes && (pending.whole || !pending.dirty.is_empty());
             let left = deadline.saturating_duration_since(Instant::now());
-            let happened = changed || pending.has_enough_outcomes() || !pending.lost.is_empty();
+            let happened = changed || pending.has_enough_outcomes() || !pending.lost.is_empty() || !pending.adopted.is_empty();
             if happened || left.is_zero() || self.stopping.load(Ordering::Relaxed) {
                 break;
             }
