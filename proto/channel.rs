@@ -1,6 +1,6 @@
 //! How a client connects: the same windows, limits and keepalives everywhere.
 
-use crate::{endpoint::Endpoint, trace_context::Propagate};
+use crate::{endpoint::Endpoint, first_address::FirstAddress, trace_context::Propagate};
 use std::{net::IpAddr, time::Duration};
 use tonic::{
     service::interceptor::InterceptedService,
@@ -37,6 +37,21 @@ pub fn lazy(endpoint: &Endpoint) -> Channel {
 /// The same, from the local address `from`; `None`: the one the system chooses.
 pub fn lazy_from(endpoint: &Endpoint, from: Option<IpAddr>) -> Channel {
     InterceptedService::new(configured(endpoint).local_address(from).connect_lazy(), Propagate)
+}
+
+/// A connection to a peer with several addresses, which are tried in order, the next one when one fails or takes long. Without any it fails.
+pub fn lazy_to_any(addresses: &[Endpoint], from: Option<IpAddr>) -> Channel {
+    match addresses {
+        [] => InterceptedService::new(
+            with_limits(transport::Endpoint::from_static("http://localhost"))
+                .connect_with_connector_lazy(FirstAddress::of(&[], from)),
+            Propagate,
+        ),
+        [only] => lazy_from(only, from),
+        [first, ..] => {
+            InterceptedService::new(configured(first).connect_with_connector_lazy(FirstAddress::of(addresses, from)), Propagate)
+        }
+    }
 }
 
 /// A connection to `endpoint` that is made now, from the local address `from`; `None`: the one the system chooses.

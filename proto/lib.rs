@@ -17,6 +17,7 @@ pub mod document;
 pub mod endpoint;
 pub mod fan_out;
 pub mod field;
+mod first_address;
 pub mod hex;
 pub mod id;
 pub mod json;

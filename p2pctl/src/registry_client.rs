@@ -13,7 +13,7 @@ use p2pdi::{
     private_file,
     probe::{self, Answering},
     status::Reason,
-    v1::{LeaveRequest, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, registry_client::RegistryClient},
+    v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
 };
 use peerd::holders::source::Source;
 use std::{
@@ -229,7 +229,7 @@ impl RegistrySession {
         } else {
             self.p_query(&PQueryRequest { sample: ASK_MAX, ..Default::default() }).await?.peers
         };
-        Ok(peers.iter().filter_map(source).collect())
+        Ok(peers.iter().filter_map(Source::of_record).collect())
     }
 
     /// The peer called `peer`, or the one at that HOST:PORT.
@@ -239,7 +239,7 @@ impl RegistrySession {
         }
         let name: PeerName = peer.parse()?;
         let query = PQueryRequest { name: name.to_string(), ..Default::default() };
-        let found = self.p_query(&query).await?.peers.iter().find_map(source);
+        let found = self.p_query(&query).await?.peers.iter().find_map(Source::of_record);
         found.ok_or_else(|| {
             Failure::refused(format!("no active peer is called {name}"))
                 .hint("`p2pctl peers` lists the active peers; HOST:PORT works too")
@@ -291,9 +291,5 @@ impl Leaving {
 /// A peer given by its address: no registry is needed.
 pub(crate) fn direct(peer: &str) -> Option<Source> {
     let endpoint: Endpoint = peer.parse().ok()?;
-    Some(Source { name: None, endpoint })
-}
-
-fn source(record: &PeerRecord) -> Option<Source> {
-    Some(Source { name: record.name.parse().ok(), endpoint: record.endpoint.parse().ok()? })
+    Some(Source::new(None, endpoint))
 }

@@ -18,7 +18,8 @@ use peerd::{
 use std::time::Duration;
 use tonic::{Response, Status};
 
-/// The peer called `peer`, at the endpoint that it answers a PING with.
+/// The peer called `peer`, at the endpoint that it answers a PING with. The peer at `via` itself is reached there first: what it advertises may
+/// not be reachable from here.
 pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
@@ -27,17 +28,22 @@ pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> 
     let ping = WhisperRequest { to: name.to_string(), kind: KIND_PING.to_owned(), ..Default::default() };
     let answer = call(via, CALL_TIMEOUT, channels.peer(via, None).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
+    if answer.hops == 0 && answer.delivered_by.parse().is_ok_and(|by: PeerName| by == name) {
+        let itself = Source::new(Some(name), via.clone());
+        return Ok(endpoint.into_iter().fold(itself, Source::also_at));
+    }
     let endpoint = endpoint.ok_or_else(|| Failure::refused(format!("{name} answers, but not with its address")))?;
-    Ok(Source { name: Some(name), endpoint })
+    Ok(Source::new(Some(name), endpoint))
 }
 
 /// The peer at `via`, its neighbours and the others it knows.
 pub(crate) async fn sources(channels: &ChannelPool, via: &Endpoint) -> Outcome<Vec<Source>> {
     let listed = call(via, CALL_TIMEOUT, channels.peer(via, None).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
-    let source =
-        |contact: Contact| Some(Source { name: Some(contact.name.parse().ok()?), endpoint: contact.endpoint.parse().ok()? });
-    let itself = Source { name: listed.peer.and_then(|me| me.name.parse().ok()), endpoint: via.clone() };
+    let source = |contact: Contact| Some(Source::new(Some(contact.name.parse().ok()?), contact.endpoint.parse().ok()?));
+    let me = listed.peer.unwrap_or_default();
+    let itself = Source::new(me.name.parse().ok(), via.clone());
+    let itself = me.endpoint.parse().into_iter().fold(itself, Source::also_at);
     let limit = usize::try_from(ASK_MAX).unwrap_or(usize::MAX);
     Ok(std::iter::once(itself).chain(others.filter_map(source)).take(limit).collect())
 }

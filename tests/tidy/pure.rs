@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "peerd/src/documents/remote_index",
     "peerd/src/documents/remote_listing",
     "peerd/src/documents/rfc_number",
+    "peerd/src/documents/search_words",
     "peerd/src/documents/selector",
     "peerd/src/documents/share/cache_entry",
     "peerd/src/documents/share/document",

@@ -76,8 +76,7 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
             || json!({ "step": "registered", "name": me.name().to_string(), "endpoint": me.endpoint().as_str(), "rfcs": numbers }),
         )?;
     }
-    let sources: Vec<_> =
-        peers.iter().map(|peer| Source { name: Some(peer.name().clone()), endpoint: peer.endpoint().clone() }).collect();
+    let sources: Vec<_> = peers.iter().map(Source::from).collect();
     for number in [SMALL, LARGE] {
         let found = find(channels, &sources, number, printer).await?;
         let fetched = get(channels, found, folder).await?;

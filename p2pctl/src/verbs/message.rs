@@ -19,7 +19,7 @@ use std::time::Instant;
 
 pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisper, printer: Printer) -> Outcome {
     let receiver = match args.via {
-        Some(endpoint) => Source { name: None, endpoint },
+        Some(endpoint) => Source::new(None, endpoint),
         None => match resolve(global, channels, &OptionalVia { via: None }, args.name.as_str()).await {
             Ok(receiver) => receiver,
             Err(failure) if failure.is_refused() => {
@@ -44,7 +44,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
         &receiver.to_string(),
         &receiver.endpoint,
         CALL_TIMEOUT,
-        channels.peer(&receiver.endpoint, receiver.name.as_ref()).whisper(request),
+        channels.peer_at(&receiver.addresses(), receiver.name.as_ref()).whisper(request),
     )
     .await?;
     let took = begun.elapsed();
@@ -68,7 +68,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
 
 pub(super) async fn ping(global: &Global, channels: &ChannelPool, args: Ping, printer: Printer) -> Outcome {
     let receiver = resolve(global, channels, &args.via, &args.peer).await?;
-    let mut client = channels.peer(&receiver.endpoint, receiver.name.as_ref());
+    let mut client = channels.peer_at(&receiver.addresses(), receiver.name.as_ref());
     // The first call connects; the second measures the round trip alone.
     to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let begun = Instant::now();

@@ -37,7 +37,7 @@ pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: Rfc
         ..Default::default()
     };
     let peer = resolve(global, channels, &args.via, &args.peer).await?;
-    let client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     let call = async { Ok(Response::new(query(client, request, Limits::LISTING).await?)) };
     let answer = to_peer(&peer.to_string(), &peer.endpoint, LISTING_TIMEOUT, call).await?;
     if answer.invalid > 0 {

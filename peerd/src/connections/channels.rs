@@ -1,7 +1,7 @@
 //! Connections to other peers, kept for reuse.
 
 use p2pdi::{
-    channel::{self, Channel, RESPONSE_MAX_BYTES, lazy_from},
+    channel::{self, Channel, RESPONSE_MAX_BYTES, lazy_to_any},
     endpoint::Endpoint,
     name::PeerName,
     v1::{control_client::ControlClient, peer_client::PeerClient},
@@ -35,8 +35,8 @@ pub struct ChannelPool {
     connections: Arc<Mutex<Connections>>,
 }
 
-/// Endpoint and expected name.
-type Key = (Endpoint, Option<PeerName>);
+/// Addresses, and expected name.
+type Key = (Vec<Endpoint>, Option<PeerName>);
 
 #[derive(Default)]
 struct Connections {
@@ -67,12 +67,17 @@ impl ChannelPool {
     /// A client for the peer called `name` at `endpoint`; `None` where only its address is known. It connects when first used, and
     /// again after a failure.
     pub fn peer(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> PeerClient<Channel> {
-        PeerClient::new(self.channel(endpoint, name)).max_decoding_message_size(RESPONSE_MAX_BYTES)
+        self.peer_at(std::slice::from_ref(endpoint), name)
+    }
+
+    /// A client for the peer called `name` that has these addresses: the first one that accepts a connection is used.
+    pub fn peer_at(&self, addresses: &[Endpoint], name: Option<&PeerName>) -> PeerClient<Channel> {
+        PeerClient::new(self.channel(addresses, name)).max_decoding_message_size(RESPONSE_MAX_BYTES)
     }
 
     /// A client for the control service of that peer.
     pub fn control(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> ControlClient<Channel> {
-        ControlClient::new(self.channel(endpoint, name)).max_decoding_message_size(RESPONSE_MAX_BYTES)
+        ControlClient::new(self.channel(std::slice::from_ref(endpoint), name)).max_decoding_message_size(RESPONSE_MAX_BYTES)
     }
 
     /// Connects now to the peer called `_name` at `endpoint`; `None` where only its address is known. The connection is the caller's own:
@@ -88,9 +93,9 @@ impl ChannelPool {
     /// A client for a single call, to peers that are called rarely. It uses the connection that the pool has, if it has one; a new one
     /// is closed with the client and its call.
     pub fn peer_once(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> PeerClient<Channel> {
-        let key = (endpoint.clone(), name.cloned());
+        let key = (vec![endpoint.clone()], name.cloned());
         let pooled = self.lock().open.get(&key).map(|pooled| pooled.channel.clone());
-        let channel = pooled.unwrap_or_else(|| lazy_from(endpoint, self.from));
+        let channel = pooled.unwrap_or_else(|| lazy_to_any(&key.0, self.from));
         PeerClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES)
     }
 
@@ -102,8 +107,8 @@ impl ChannelPool {
         }
     }
 
-    fn channel(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> Channel {
-        let key = (endpoint.clone(), name.cloned());
+    fn channel(&self, addresses: &[Endpoint], name: Option<&PeerName>) -> Channel {
+        let key = (addresses.to_vec(), name.cloned());
         self.lock().get(key, self.from)
     }
 
@@ -124,7 +129,7 @@ impl Connections {
             let oldest = self.open.iter().min_by_key(|(_, pooled)| pooled.use_number).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.open.remove(&key));
         }
-        let channel = lazy_from(&key.0, from);
+        let channel = lazy_to_any(&key.0, from);
         self.open.insert(key, Pooled { channel: channel.clone(), use_number, last_used });
         channel
     }
@@ -167,7 +172,7 @@ mod tests {
         pool.peer(&endpoint(1), None);
         pool.peer(&endpoint(CONNECTIONS_MAX + 1), None);
         assert_eq!(open(&pool), CONNECTIONS_MAX);
-        let kept = |port| pool.lock().open.contains_key(&(endpoint(port), None));
+        let kept = |port| pool.lock().open.contains_key(&(vec![endpoint(port)], None));
         assert!(kept(1) && !kept(2));
     }
     #[tokio::test]
@@ -178,9 +183,9 @@ mod tests {
         let later = Instant::now() + IDLE_TIMEOUT / 2;
         pool.lock().close_idle(later);
         assert_eq!(open(&pool), 2);
-        pool.lock().open.get_mut(&(endpoint(2), None)).unwrap().last_used = later;
+        pool.lock().open.get_mut(&(vec![endpoint(2)], None)).unwrap().last_used = later;
         pool.lock().close_idle(Instant::now() + IDLE_TIMEOUT);
-        assert_eq!(pool.lock().open.keys().map(|(endpoint, _)| endpoint.port()).collect::<Vec<_>>(), [2]);
+        assert_eq!(pool.lock().open.keys().map(|(addresses, _)| addresses[0].port()).collect::<Vec<_>>(), [2]);
     }
 
     #[tokio::test]

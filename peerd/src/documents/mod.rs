@@ -7,6 +7,7 @@ pub mod pattern;
 pub mod remote_index;
 pub mod remote_listing;
 pub mod rfc_number;
+pub mod search_words;
 pub mod selector;
 pub mod share;
 pub mod wanted;

@@ -114,7 +114,8 @@ impl DocumentPattern {
         self.matches_key(&name_key(name.as_str()))
     }
 
-    fn matches_key(&self, key: &str) -> bool {
+    /// The same for a name whose [`name_key`] is `key`.
+    pub(crate) fn matches_key(&self, key: &str) -> bool {
         let name: Vec<&str> = key.split('/').collect();
         let matches = |part: &Part, text: &&str| match part {
             Part::Folders => false,

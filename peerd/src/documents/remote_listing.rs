@@ -30,8 +30,8 @@ pub struct RemoteListing {
 #[derive(Debug)]
 pub(crate) struct RemoteDocument {
     pub(crate) info: DocumentInfo,
-    pub(crate) lower_title: Box<str>,
-    name_key: Box<str>,
+    pub(crate) title_key: Box<str>,
+    pub(crate) name_key: Box<str>,
 }
 
 /// A listing within bounds, sorted by hash, number and name.
@@ -59,8 +59,8 @@ impl SortedListing {
             bytes <= PEER_BYTES_MAX
         });
         let with_keys = |info: DocumentInfo| {
-            let (lower_title, name_key) = (info.title.to_lowercase().into(), name_key(info.name.as_str()).into());
-            Arc::new(RemoteDocument { info, lower_title, name_key })
+            let (title_key, name_key) = (name_key(&info.title).into(), name_key(info.name.as_str()).into());
+            Arc::new(RemoteDocument { info, title_key, name_key })
         };
         Self::sorted(version, documents.map(with_keys).collect(), false)
     }

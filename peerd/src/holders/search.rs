@@ -8,7 +8,14 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, name_match::name_match, selector::DocumentSelector},
 };
-use p2pdi::{content::ContentHash, endpoint::Endpoint, fan_out::FanOut, status, v1::RfcQueryRequest};
+use p2pdi::{
+    content::ContentHash,
+    endpoint::Endpoint,
+    fan_out::FanOut,
+    name::PeerName,
+    status,
+    v1::{Holder, RfcQueryRequest},
+};
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
@@ -117,7 +124,7 @@ async fn ask_peer(
     request: RfcQueryRequest,
 ) -> (usize, Source, Result<Answer, String>) {
     let limits = Limits::of(&request);
-    let client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     let answer = match timeout(ANSWER_TIMEOUT, query(client, request, limits)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(status::describe(&status)),
@@ -132,19 +139,29 @@ fn merge(found: &mut BTreeMap<ContentHash, Found>, from: &Source, listed: Listed
     let entry = found.entry(document.hash).or_insert(Found { document, holders: Vec::new(), confirmed: 0 });
     for holder in holders {
         let Ok(endpoint) = holder.endpoint.parse::<Endpoint>() else { continue };
-        let named = Source { name: holder.peer_name.parse().ok(), endpoint };
-        // A peer that was asked without a name speaks of itself whatever name it gives.
-        if named.endpoint == from.endpoint && (named.name == from.name || from.name.is_none()) {
+        let is_itself = is_itself(from, &holder, &endpoint);
+        let named = Source::new(holder.peer_name.parse().ok(), endpoint);
+        if is_itself {
             if entry.holders[..entry.confirmed].contains(from) {
                 continue;
             }
-            // The peer's own answer replaces the reports of others.
-            entry.holders.retain(|known| known != from);
-            entry.holders.insert(entry.confirmed, from.clone());
+            // The peer's own answer replaces the reports of others. It answered where it was asked; what it advertises may not be reachable
+            // from here.
+            entry.holders.retain(|known| known != from && *known != named);
+            entry.holders.insert(entry.confirmed, from.clone().also_at(named.endpoint));
             entry.confirmed += 1;
         } else if entry.holders.len() < HOLDERS_MAX && !entry.holders.contains(&named) {
             entry.holders.push(named);
         }
+    }
+}
+
+/// Whether `holder`, in an answer of `from`, is that peer itself: by its name, or, of a peer that was asked without a name, by its address or
+/// its word that it is.
+fn is_itself(from: &Source, holder: &Holder, endpoint: &Endpoint) -> bool {
+    match &from.name {
+        Some(name) => holder.peer_name.parse().is_ok_and(|named: PeerName| named == *name),
+        None => from.has_address(endpoint) || holder.age.is_some_and(|age| age == prost_types::Duration::default()),
     }
 }
 
@@ -160,10 +177,10 @@ fn query_for(selector: &DocumentSelector) -> RfcQueryRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pdi::v1::{Document, Holder};
+    use p2pdi::v1::Document;
 
     fn source(port: u16) -> Source {
-        Source { name: format!("p{port}").parse().ok(), endpoint: format!("127.0.0.1:{port}").parse().unwrap() }
+        Source::new(format!("p{port}").parse().ok(), format!("127.0.0.1:{port}").parse().unwrap())
     }
 
     fn listed(text: &[u8], ports: impl IntoIterator<Item = u16>) -> Listed {
@@ -190,7 +207,7 @@ mod tests {
         lie.holders[1].peer_name = "wrong".into();
         merge(&mut found, &source(66), lie);
         merge(&mut found, &source(2), listed(b"x", [2, 1]));
-        let wrong = Source { name: "wrong".parse().ok(), ..source(1) };
+        let wrong = Source::new("wrong".parse().ok(), source(1).endpoint);
         let document = &found[&ContentHash::of(b"x")];
         assert_eq!(document.holders, [source(66), source(2), wrong.clone(), source(1)]);
         merge(&mut found, &source(1), listed(b"x", [1]));

@@ -1,7 +1,11 @@
 //! RFCQuery on the peer's own share.
 
 use super::*;
-use crate::support::{eventually, peer::Peer, within};
+use crate::support::{
+    eventually,
+    peer::{self, Peer},
+    within,
+};
 use p2pdi::{
     content::ContentHash,
     v1::{Holding, RfcQueryRequest, RfcQueryResponse},
@@ -50,6 +54,28 @@ async fn a_document_must_match_all_filters() {
     assert_eq!(names(&peer, RfcQueryRequest { number: 48, name: "rfc48.txt".into(), ..any() }).await, ["rfc48.txt"]);
     assert_eq!(names(&peer, RfcQueryRequest { limit: 3, ..any() }).await.len(), 3);
     assert_eq!(names(&peer, RfcQueryRequest { limit: u32::MAX, own_only: true, ..any() }).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_pattern_selects_by_name_and_words_by_name_and_title() {
+    let peer = Peer::sharing(&FILES).await;
+    let pattern = |pattern: &str| RfcQueryRequest { pattern: pattern.into(), ..any() };
+    assert_eq!(names(&peer, pattern("/RFC*")).await, ["rfc1.txt", "rfc48.txt"]);
+    assert_eq!(names(&peer, pattern("**/rfc48.*")).await, ["rfc48.txt", "sub/rfc48.html"]);
+    assert_eq!(names(&peer, RfcQueryRequest { number: 48, ..pattern("sub/*") }).await, ["sub/rfc48.html"]);
+    let words = |words: &str| RfcQueryRequest { words: words.into(), ..any() };
+    assert_eq!(names(&peer, words("host RFC1.txt")).await, ["rfc1.txt"]);
+    assert!(names(&peer, words("host rfc48")).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_name_in_another_case_is_the_same_name_for_queries_and_fetches() {
+    let peer = Peer::sharing(&[("Über.txt", b"over"), ("ΟΔΟΣ.txt", b"road")]).await;
+    for (asked, name) in [("über.txt", "Über.txt"), ("u\u{308}ber.TXT", "Über.txt"), ("οδος.txt", "ΟΔΟΣ.txt")] {
+        assert_eq!(names(&peer, RfcQueryRequest { name: asked.into(), ..any() }).await, [name]);
+        let (header, _) = within("an answer", peer::get(&mut peer.client(), peer::by_name(asked))).await.unwrap();
+        assert_eq!(header.document.unwrap().name, name);
+    }
 }
 
 #[tokio::test]
@@ -119,6 +145,10 @@ async fn invalid_filters_are_refused_with_the_field() {
     for name in ["..", "/etc/passwd", "a\\b", "a\0b", &"n".repeat(2000)] {
         invalid(messages(&peer, RfcQueryRequest { name: name.into(), ..any() }).await, "name");
     }
+    for pattern in ["[a", "a\\", &"p".repeat(2000)] {
+        invalid(messages(&peer, RfcQueryRequest { pattern: pattern.into(), ..any() }).await, "pattern");
+    }
+    invalid(messages(&peer, RfcQueryRequest { words: "w".repeat(257), ..any() }).await, "words");
     for length in [1, 31, 33, 1000] {
         invalid(messages(&peer, RfcQueryRequest { blake3: vec![1; length].into(), ..any() }).await, "blake3");
     }

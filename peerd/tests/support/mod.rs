@@ -33,7 +33,7 @@ pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>
 }
 
 pub fn source(name: &str, address: SocketAddr) -> Source {
-    Source { name: Some(name.parse().unwrap()), endpoint: address.into() }
+    Source::new(Some(name.parse().unwrap()), address.into())
 }
 
 /// Pseudo-random bytes, so that a misplaced piece is noticed.

@@ -2,9 +2,12 @@
 
 use super::Catalog;
 use crate::documents::{
-    name_match::name_match,
+    info::DocumentInfo,
+    name_match::{name_key, name_match},
+    pattern::DocumentPattern,
     remote_index::Claim,
     remote_listing::RemoteDocument,
+    search_words::SearchWords,
     share::{Index, SharedDocument},
 };
 use p2pdi::{
@@ -23,8 +26,6 @@ use std::{
 
 /// A message of an answer is sent once it has this many bytes. Far below the limit of a message, so that one more holding fits.
 const BATCH_BYTES: usize = 128 * 1024;
-/// Longest title filter, in bytes: every title that this peer extracts fits.
-const TITLE_FILTER_MAX_BYTES: usize = 256;
 /// Most holders listed for one document: enough to choose from, and it bounds the message.
 const HOLDERS_MAX: usize = 64;
 
@@ -38,7 +39,9 @@ pub const LISTINGS_PER_ADDRESS: usize = LISTINGS_MAX / 4 * 3;
 #[derive(Debug, Default)]
 pub struct Filter {
     number: Option<u32>,
-    words: Vec<String>,
+    title: SearchWords,
+    words: SearchWords,
+    pattern: Option<DocumentPattern>,
     name: Option<DocumentName>,
     hash: Option<ContentHash>,
     own_only: bool,
@@ -49,15 +52,11 @@ impl TryFrom<&RfcQueryRequest> for Filter {
     type Error = InvalidField;
 
     fn try_from(request: &RfcQueryRequest) -> Result<Self, InvalidField> {
-        if request.title.len() > TITLE_FILTER_MAX_BYTES {
-            return Err(InvalidField::new(
-                "title",
-                format!("{} bytes long; at most {TITLE_FILTER_MAX_BYTES} fit", request.title.len()),
-            ));
-        }
         Ok(Self {
             number: (request.number != 0).then_some(request.number),
-            words: request.title.split_whitespace().map(str::to_lowercase).collect(),
+            title: SearchWords::parse("title", &request.title)?,
+            words: SearchWords::parse("words", &request.words)?,
+            pattern: (!request.pattern.is_empty()).then(|| DocumentPattern::parse(&request.pattern)).transpose()?,
             name: (!request.name.is_empty()).then(|| DocumentName::parse(&request.name)).transpose()?,
             hash: (!request.blake3.is_empty()).then(|| ContentHash::from_field(&request.blake3)).transpose()?,
             own_only: request.own_only,
@@ -72,30 +71,51 @@ impl Filter {
         self.number.is_none() && self.hash.is_none() && self.name.is_none()
     }
 
-    /// `lower_title` gives the title in lower case.
+    /// Whether it selects the document. The keys are those of its name and title, which few filters need.
     fn selects<T: AsRef<str>>(
         &self,
         number: Option<u32>,
-        lower_title: impl FnOnce() -> T,
         name: &DocumentName,
         hash: &ContentHash,
+        name_key: impl FnOnce() -> T,
+        title_key: impl FnOnce() -> T,
     ) -> bool {
-        self.number.is_none_or(|wanted| number == Some(wanted))
+        let is_it = self.number.is_none_or(|wanted| number == Some(wanted))
             && self.hash.is_none_or(|wanted| *hash == wanted)
-            && self.name.as_ref().is_none_or(|wanted| name_match(wanted.as_str(), name.as_str()).is_some())
-            && (self.words.is_empty() || {
-                let title = lower_title();
-                self.words.iter().all(|word| title.as_ref().contains(word))
-            })
+            && self.name.as_ref().is_none_or(|wanted| name_match(wanted.as_str(), name.as_str()).is_some());
+        if !is_it || (self.pattern.is_none() && self.words.is_empty() && self.title.is_empty()) {
+            return is_it;
+        }
+        let name_key = name_key();
+        let name_key = name_key.as_ref();
+        if self.pattern.as_ref().is_some_and(|pattern| !pattern.matches_key(name_key)) {
+            return false;
+        }
+        (self.words.is_empty() && self.title.is_empty()) || {
+            let title_key = title_key();
+            let title_key = title_key.as_ref();
+            self.title.are_in_keys(&[title_key]) && self.words.are_in_keys(&[name_key, title_key])
+        }
     }
 
     fn selects_remote(&self, remote: &RemoteDocument) -> bool {
         let info = &remote.info;
-        self.selects(info.number, || &*remote.lower_title, &info.name, &info.hash)
+        self.selects(info.number, &info.name, &info.hash, || &*remote.name_key, || &*remote.title_key)
     }
 
     fn selects_own(&self, own: &SharedDocument) -> bool {
-        self.selects(own.number, || own.title.to_lowercase(), &own.name, &own.hash)
+        self.selects(own.number, &own.name, &own.hash, || name_key(own.name.as_str()), || name_key(&own.title))
+    }
+
+    /// Whether it selects a document of another peer's answer. A peer of an earlier version ignores filters that it does not know.
+    pub fn selects_document(&self, document: &DocumentInfo) -> bool {
+        self.selects(
+            document.number,
+            &document.name,
+            &document.hash,
+            || name_key(document.name.as_str()),
+            || name_key(&document.title),
+        )
     }
 }
 

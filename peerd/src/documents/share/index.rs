@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::document::SharedDocument;
-use crate::documents::name_match::name_key;
+use crate::documents::name_match::{compare_ignoring_case, name_key, name_match};
 use p2pdi::content::ContentHash;
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
@@ -70,17 +70,22 @@ impl Index {
         equal_range(&self.by_hash, |document| document.hash.cmp(hash))
     }
 
-    /// The document with this name: the exact match, else the first that differs in case, else the first that differs in how letters with
-    /// marks are written.
+    /// The document with this name: the closest match, and of several the first.
     pub fn by_name(&self, name: &str) -> Option<&Arc<SharedDocument>> {
-        let all = equal_range(&self.by_name, |document| folded(document.name.as_str(), name));
-        all.iter().find(|document| document.name.as_str() == name).or(all.first()).or_else(|| self.by_key(name))
+        let same_case = equal_range(&self.by_name, |document| compare_ignoring_case(document.name.as_str(), name));
+        let candidates = same_case.iter().chain(self.by_key(name));
+        candidates.min_by_key(|document| {
+            let closeness = name_match(name, document.name.as_str());
+            (closeness.is_none(), closeness)
+        })
     }
 
-    fn by_key(&self, name: &str) -> Option<&Arc<SharedDocument>> {
+    /// The documents whose names have the same key, of those whose names are not ASCII.
+    fn by_key(&self, name: &str) -> impl Iterator<Item = &Arc<SharedDocument>> {
         let key = name_key(name);
         let start = self.by_key.partition_point(|(other, _)| **other < *key);
-        self.by_key.get(start).filter(|(other, _)| **other == *key).map(|(_, document)| document)
+        let rest = self.by_key.get(start..).unwrap_or_default();
+        rest.iter().take_while(move |(other, _)| **other == *key).map(|(_, document)| document)
     }
 
     pub(super) fn digest(&self) -> u128 {
@@ -150,15 +155,7 @@ fn in_hash_order(a: &SharedDocument, b: &SharedDocument) -> Ordering {
 }
 
 fn name_order(a: &str, b: &str) -> Ordering {
-    folded(a, b).then_with(|| a.cmp(b))
-}
-
-/// Compares ignoring case.
-fn folded(a: &str, b: &str) -> Ordering {
-    if a.is_ascii() && b.is_ascii() {
-        return a.bytes().map(|c| c.to_ascii_lowercase()).cmp(b.bytes().map(|c| c.to_ascii_lowercase()));
-    }
-    a.chars().flat_map(char::to_lowercase).cmp(b.chars().flat_map(char::to_lowercase))
+    compare_ignoring_case(a, b).then_with(|| a.cmp(b))
 }
 
 fn equal_range(sorted: &[Arc<SharedDocument>], order: impl Fn(&SharedDocument) -> Ordering) -> &[Arc<SharedDocument>] {

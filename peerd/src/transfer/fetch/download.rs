@@ -109,7 +109,7 @@ pub(super) async fn open(
     request: GetRfcRequest,
     stall: Duration,
 ) -> Result<(GetRfcHeader, Incoming), SourceError> {
-    let mut client = channels.peer(&source.endpoint, source.name.as_ref());
+    let mut client = channels.peer_at(&source.addresses(), source.name.as_ref());
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
     let mut incoming =
         Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall, window: (Instant::now(), 0) };

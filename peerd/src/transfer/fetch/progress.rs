@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     fn holder(name: &str) -> HolderProgress {
-        HolderProgress::new(Source { name: name.parse().ok(), endpoint: "127.0.0.1:7801".parse().unwrap() })
+        HolderProgress::new(Source::new(name.parse().ok(), "127.0.0.1:7801".parse().unwrap()))
     }
 
     #[test]

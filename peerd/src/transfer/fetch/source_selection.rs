@@ -160,10 +160,7 @@ mod tests {
     fn sources(n: u16) -> SourceSelection {
         SourceSelection::new(
             (1..=n)
-                .map(|port| Source {
-                    name: format!("p{port}").parse().ok(),
-                    endpoint: format!("127.0.0.1:{port}").parse().unwrap(),
-                })
+                .map(|port| Source::new(format!("p{port}").parse().ok(), format!("127.0.0.1:{port}").parse().unwrap()))
                 .collect(),
         )
     }
@@ -204,7 +201,7 @@ mod tests {
     #[test]
     fn a_wrong_name_for_an_endpoint_does_not_hide_the_right_one() {
         let right = sources(1).get(0).clone();
-        let wrong = Source { name: "wrong".parse().ok(), ..right.clone() };
+        let wrong = Source::new("wrong".parse().ok(), right.endpoint.clone());
         let mut sources = SourceSelection::new(vec![wrong]);
         let now = Instant::now();
         sources.failed(0, Fault::Final, "another peer answers there".into(), now);

@@ -1,0 +1,127 @@
+//! Connects to a peer at the first of its addresses that accepts.
+
+use crate::endpoint::Endpoint;
+use hyper_util::rt::TokioIo;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpSocket, TcpStream, lookup_host},
+    task::JoinSet,
+    time::sleep,
+};
+use tonic::{codegen::Service, transport::Uri};
+
+/// How long an address may take before the next one is tried beside it: the recommended delay of RFC 8305, section 5.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Connects, for a channel. The addresses are tried in order, the next one when one fails or takes long; the first connection wins.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstAddress {
+    addresses: Arc<[Endpoint]>,
+    from: Option<IpAddr>,
+}
+
+impl FirstAddress {
+    /// Of these addresses, from the local address `from`; `None`: the one the system chooses.
+    pub(crate) fn of(addresses: &[Endpoint], from: Option<IpAddr>) -> Self {
+        Self { addresses: addresses.into(), from }
+    }
+
+    async fn connect(self) -> io::Result<TcpStream> {
+        let mut attempts = JoinSet::new();
+        let mut waiting = self.addresses.iter().cloned().peekable();
+        let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
+        loop {
+            if let Some(next) = waiting.next() {
+                attempts.spawn(connect(next, self.from));
+            }
+            tokio::select! {
+                ended = attempts.join_next() => match ended {
+                    Some(Ok(Ok(stream))) => return Ok(stream),
+                    Some(Ok(Err(error))) => failed = error,
+                    Some(Err(error)) => failed = io::Error::other(error),
+                    None => return Err(failed),
+                },
+                () = sleep(ATTEMPT_DELAY), if waiting.peek().is_some() => {}
+            }
+        }
+    }
+}
+
+impl Service<Uri> for FirstAddress {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connecting = self.clone().connect();
+        Box::pin(async move { Ok(TokioIo::new(connecting.await?)) })
+    }
+}
+
+/// Connects to one address; of a host with several, to the first that accepts.
+async fn connect(address: Endpoint, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
+    for resolved in lookup_host((address.host(), address.port())).await? {
+        let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(from) = from.filter(|from| from.is_ipv4() == resolved.is_ipv4()) {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        match socket.connect(resolved).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tokio::{net::TcpListener, time::timeout};
+
+    /// An address of a network for documentation (RFC 5737): nothing answers there.
+    const SILENT: &str = "192.0.2.1:7801";
+
+    async fn reached(addresses: &[Endpoint]) -> io::Result<TcpStream> {
+        let connecting = FirstAddress::of(addresses, None).connect();
+        timeout(Duration::from_secs(20), connecting).await.expect("it connects or fails")
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_or_stays_silent_does_not_hold_up_the_next_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open: Endpoint = listener.local_addr().unwrap().into();
+        let closed: Endpoint = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
+        for first in [SILENT.parse().unwrap(), closed.clone()] {
+            let stream = reached(&[first, open.clone()]).await.unwrap();
+            assert_eq!(Endpoint::from(stream.peer_addr().unwrap()), open);
+        }
+        assert_eq!(reached(&[closed]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(reached(&[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_first_address_is_used_if_it_accepts() {
+        let [first, second] = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let addresses = [&first, &second].map(|listener| Endpoint::from(listener.local_addr().unwrap()));
+        let begun = Instant::now();
+        let stream = reached(&addresses).await.unwrap();
+        assert_eq!(Endpoint::from(stream.peer_addr().unwrap()), addresses[0]);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}
