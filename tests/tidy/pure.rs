@@ -43,9 +43,11 @@ const PURE: &[&str] = &[
     "peerd/src/overlay",
     "peerd/src/topology/history",
     "peerd/src/topology/snapshot",
+    "peerd/src/transfer/fetch/source_selection",
+    "peerd/src/transfer/piece_set",
+    "peerd/src/transfer/plan",
     "peerd/src/transfer/rate_limit",
     "peerd/src/transfer/rate_meter",
-    "peerd/src/transfer/fetch/source_selection",
     "proto/backoff",
     "proto/contact",
     "proto/content",
@@ -172,6 +174,7 @@ const VALUES: &[&str] = &[
     "p2pdi::cookie::Cookie",
     "p2pdi::cookie::CookieHash",
     "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
+    "p2pdi::channel::STREAM_WINDOW",
 ];
 
 #[test]

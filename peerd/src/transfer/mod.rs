@@ -9,7 +9,9 @@
 mod chunk;
 pub mod fetch;
 mod piece_set;
-pub(crate) mod plan;
+// A state machine that simulations and benchmarks drive.
+#[doc(hidden)]
+pub mod plan;
 mod rate_limit;
 mod rate_meter;
 pub(crate) mod serve;

@@ -6,7 +6,7 @@ use p2pdi::field::InvalidField;
 
 /// Which pieces of a document of a known number of pieces are in a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PieceSet {
+pub struct PieceSet {
     /// Bit `7 - i % 8` of byte `i / 8` belongs to piece `i` (BEP 3); unused bits are zero.
     bits: Vec<u8>,
     count: usize,
@@ -15,12 +15,12 @@ pub(crate) struct PieceSet {
 
 impl PieceSet {
     /// No piece of a document of `count` pieces.
-    pub(crate) fn empty(count: usize) -> Self {
+    pub fn empty(count: usize) -> Self {
         Self { bits: vec![0; count.div_ceil(8)], count, len: 0 }
     }
 
     /// All of `count` pieces.
-    pub(crate) fn full(count: usize) -> Self {
+    pub fn full(count: usize) -> Self {
         let mut set = Self::empty(count);
         for piece in 0..count {
             set.insert(piece);
@@ -32,7 +32,7 @@ impl PieceSet {
     ///
     /// # Errors
     /// When its length is not that of `count` pieces, or an unused bit is set.
-    pub(crate) fn from_field(count: usize, bits: &[u8]) -> Result<Self, InvalidField> {
+    pub fn from_field(count: usize, bits: &[u8]) -> Result<Self, InvalidField> {
         if bits.is_empty() {
             return Ok(Self::empty(count));
         }
@@ -50,37 +50,37 @@ impl PieceSet {
     }
 
     /// The form on the wire and on disk.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bits
     }
 
     /// Pieces of the document.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
     /// Pieces in the set.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether no piece is in the set.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Whether all pieces are in the set.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.len == self.count
     }
 
     /// Whether `piece` is in the set; not if there is no such piece.
-    pub(crate) fn contains(&self, piece: usize) -> bool {
+    pub fn contains(&self, piece: usize) -> bool {
         piece < self.count && self.bits[piece / 8] & mask(piece) != 0
     }
 
     /// Adds `piece`; returns whether it is new. A piece that does not exist is ignored.
-    pub(crate) fn insert(&mut self, piece: usize) -> bool {
+    pub fn insert(&mut self, piece: usize) -> bool {
         let is_new = piece < self.count && !self.contains(piece);
         if is_new {
             self.bits[piece / 8] |= mask(piece);
@@ -90,7 +90,7 @@ impl PieceSet {
     }
 
     /// Removes `piece`; returns whether it was there.
-    pub(crate) fn remove(&mut self, piece: usize) -> bool {
+    pub fn remove(&mut self, piece: usize) -> bool {
         let was_there = self.contains(piece);
         if was_there {
             self.bits[piece / 8] &= !mask(piece);
@@ -100,12 +100,12 @@ impl PieceSet {
     }
 
     /// The pieces in the set, in ascending order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
         (0..self.count).filter(|piece| self.contains(*piece))
     }
 
     /// The pieces that are not in the set, in ascending order.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = usize> {
+    pub fn missing(&self) -> impl Iterator<Item = usize> {
         (0..self.count).filter(|piece| !self.contains(*piece))
     }
 }

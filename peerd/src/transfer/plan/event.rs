@@ -7,15 +7,15 @@ use std::ops::Range;
 
 /// A holder of the fetch. The driver numbers them; a number is not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct HolderId(pub(crate) u32);
+pub struct HolderId(pub u32);
 
 /// A request of the fetch. The planner numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RequestId(pub(crate) u64);
+pub struct RequestId(pub u64);
 
 /// The pieces of a holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Has {
+pub enum Has {
     /// The whole document.
     All,
     /// These.
@@ -24,7 +24,7 @@ pub(crate) enum Has {
 
 /// Something that happened to a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// A holder can be asked.
     HolderAdded {
         /// Its number.
@@ -72,6 +72,11 @@ pub(crate) enum Event {
         /// How many bytes.
         bytes: u64,
     },
+    /// These pieces are in the partial file and are being checked: none is requested before it is `Verified` or `Lost`.
+    Checking {
+        /// Which pieces.
+        pieces: PieceSet,
+    },
     /// A piece is verified, and on disk or on its way there.
     Verified {
         /// Which piece.
@@ -79,7 +84,7 @@ pub(crate) enum Event {
         /// The request that it arrived with; `None`: it was in the partial file.
         request: Option<RequestId>,
     },
-    /// A piece that was taken for verified is not.
+    /// A piece that was verified or checked is not right.
     Lost {
         /// Which piece.
         piece: usize,
@@ -95,7 +100,7 @@ pub(crate) enum Event {
 
 /// Why a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EndedBy {
+pub enum EndedBy {
     /// All of its bytes arrived, or it was shortened and its new end is reached.
     Completion,
     /// The planner cancelled it.
@@ -114,7 +119,7 @@ pub(crate) enum EndedBy {
 
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Request a run of pieces from a holder. They arrive in order.
     Request {
         /// Number of the request.

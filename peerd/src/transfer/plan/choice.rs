@@ -1,0 +1,89 @@
+//! Which pieces are requested next from a holder.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
+
+use super::{
+    config::{RANDOM_PIECES, RUN_TIME},
+    event::HolderId,
+    holder::Holder,
+    planner::Planner,
+};
+use std::ops::Range;
+
+/// Tries to find a random piece that a holder has, before the rarest is taken.
+const RANDOM_TRIES: usize = 16;
+/// A run goes on over pieces that have at most this many copies more than its first.
+const NEARLY_AS_RARE: u32 = 1;
+
+/// Why the first piece of a run was chosen: which pieces may follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// The holder asks for it.
+    AskedFor,
+    /// Few have it.
+    Rare,
+    /// All holders are whole, and nobody else fetches: any order is as good, and this one is best for the disk.
+    Lowest,
+}
+
+impl Planner {
+    /// The run to request next from a holder.
+    pub(super) fn choose_run(&mut self, id: HolderId, exclusive: bool) -> Option<Range<usize>> {
+        let max = if exclusive && !self.long_path { usize::MAX } else { self.run_limit(&self.holders[&id], exclusive) };
+        let (start, why) = self.first_piece(id)?;
+        let holder = &self.holders[&id];
+        let follows = |piece: usize| match why {
+            First::AskedFor => holder.ask_for.contains(&piece),
+            First::Rare => self.wanted.copies(piece) <= self.wanted.copies(start) + NEARLY_AS_RARE,
+            First::Lowest => true,
+        };
+        let count = self.pieces.count();
+        let mut end = start + 1;
+        while end < count && end - start < max && self.may_ask(id, holder, end) && follows(end) {
+            end += 1;
+        }
+        Some(start..end)
+    }
+
+    fn may_ask(&self, id: HolderId, holder: &Holder, piece: usize) -> bool {
+        self.wanted.contains(piece) && holder.has(piece) && !self.is_asked(piece, id)
+    }
+
+    fn first_piece(&mut self, id: HolderId) -> Option<(usize, First)> {
+        if let Some(holder) = self.holders.get_mut(&id) {
+            while holder.ask_for.front().is_some_and(|piece| self.verified.contains(*piece)) {
+                holder.ask_for.pop_front();
+            }
+        }
+        let is_swarm = self.is_swarm();
+        let tries = if is_swarm && self.verified.len() < RANDOM_PIECES { RANDOM_TRIES } else { 0 };
+        let random: Vec<_> = (0..tries).filter_map(|_| self.wanted.any(&mut self.rng)).collect();
+        let holder = &self.holders[&id];
+        let may = |piece: &usize| self.may_ask(id, holder, *piece);
+        if let Some(piece) = holder.ask_for.iter().copied().find(may) {
+            return Some((piece, First::AskedFor));
+        }
+        if !is_swarm && self.holders.values().all(|holder| holder.is_whole() || !holder.is_useful()) {
+            return self.wanted.ascending().find(|piece| may(piece)).map(|piece| (piece, First::Lowest));
+        }
+        let rarest = || self.wanted.rarest_first().find(may);
+        random.into_iter().find(may).or_else(rarest).map(|piece| (piece, First::Rare))
+    }
+
+    /// Pieces of the longest run to request: what takes [`RUN_TIME`], and no more than leaves something for each of the others.
+    fn run_limit(&self, holder: &Holder, exclusive: bool) -> usize {
+        let piece = self.pieces.piece_size() as f64;
+        let rate = holder.meter.rate().unwrap_or(0.0);
+        let (mut bytes, mut sharers) = (rate * RUN_TIME.as_secs_f64(), self.useful_holders().max(1));
+        if exclusive {
+            // On a long path several streams share the rate, and each must be longer than its window.
+            sharers = holder.requests.len() + 1;
+            bytes = (bytes / sharers as f64).max(2.0 * self.config.stream_window as f64);
+        } else {
+            sharers *= (self.rest(holder) / self.config.stream_window) as usize + 1;
+        }
+        let share = self.wanted.len() / (2 * sharers);
+        let max = if exclusive { usize::MAX } else { holder.run_max };
+        ((bytes / piece) as usize).min(max).min(share).max(1)
+    }
+}

@@ -1,0 +1,66 @@
+//! The limits of a plan.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
+
+use p2pdi::channel::STREAM_WINDOW;
+use std::time::Duration;
+
+/// How one run is measured: what the holder sends in this time, so that a change of plan costs no more.
+pub(super) const RUN_TIME: Duration = Duration::from_millis(500);
+/// A next request is sent this long before the holder would run dry, beside its delay: covers timers and scheduling of both sides.
+pub(super) const LEAD_TIME: Duration = Duration::from_millis(30);
+/// Without a byte for this long, and its delay, a holder is silent: its pieces are requested elsewhere too.
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// A run is cut when the rest would take longer than this: four times [`RUN_TIME`].
+pub(super) const RUN_TIME_MAX: Duration = Duration::from_secs(2);
+/// A piece that takes this many times longer than the holder's others is requested elsewhere too.
+pub(super) const SLOW_PIECE: f64 = 3.0;
+/// At the end, a piece is requested twice if the second request would take this many times less than what is left of the first.
+pub(super) const DUPLICATE_GAIN: f64 = 1.5;
+/// Requests for one piece at a time.
+pub(super) const REQUESTS_PER_PIECE: usize = 2;
+/// The first pieces are random, so that a newcomer soon has something that others lack (as in BitTorrent: Cohen 2003, section 2.4).
+pub(super) const RANDOM_PIECES: usize = 4;
+/// A path is long if one stream's flow-control window can limit its rate.
+pub(super) const LONG_DELAY: Duration = Duration::from_millis(10);
+/// Windows that are filled at once on a long path whose rate is not known yet.
+pub(super) const FIRST_WINDOWS: u64 = 4;
+/// Holders send runs up to this size one after the other: between larger ones no round trip is lost if they overlap.
+pub(super) const IN_TURN_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// A holder's messages carry up to this many bytes; only whole ones arrive.
+pub(super) const MESSAGE_MAX_BYTES: u64 = 256 * 1024;
+/// How often silent holders, slow pieces and the end are looked at while requests are in flight.
+pub(super) const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// The limits of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanConfig {
+    /// Bytes on their way in all: of each request at most one flow-control window. Bounds the memory of the fetch.
+    pub in_flight_max_bytes: u64,
+    /// Requests in flight with one holder.
+    pub requests_per_holder: usize,
+    /// Requests in flight in all.
+    pub requests_max: usize,
+    /// A stream's flow-control window, in bytes: one stream sends no more in a round trip.
+    pub stream_window: u64,
+    /// More holders are looked for while fewer useful ones are known.
+    pub holders_wanted: usize,
+    /// Time between two searches while some holder is useful.
+    pub search_every: Duration,
+    /// Time between two searches while none is.
+    pub search_every_without_holder: Duration,
+}
+
+impl Default for PlanConfig {
+    fn default() -> Self {
+        Self {
+            in_flight_max_bytes: 48 * 1024 * 1024,
+            requests_per_holder: 16,
+            requests_max: 128,
+            stream_window: u64::from(STREAM_WINDOW),
+            holders_wanted: 10,
+            search_every: Duration::from_secs(10),
+            search_every_without_holder: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! How fast one holder sends.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
+
+use super::config::MESSAGE_MAX_BYTES;
+use std::time::{Duration, Instant};
+
+/// Shorter samples say little: several messages can be in one packet.
+const SAMPLE_MIN: Duration = Duration::from_millis(20);
+/// The rate follows a change within this time (exponential average), or within the holder's delay if that is longer.
+const SMOOTHING: Duration = Duration::from_millis(100);
+/// Bounds what a path with a long delay can do to the average.
+const SMOOTHING_MAX: Duration = Duration::from_millis(500);
+/// A smaller delay is forgotten after this time: routes change.
+const DELAY_VALID: Duration = Duration::from_secs(30);
+
+/// Rate and delay of one holder. Only time in which something was requested counts.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    rate: Option<f64>,
+    delay: Option<(Duration, Instant)>,
+    /// Since when bytes are expected without a sample.
+    since: Option<Instant>,
+    bytes: u64,
+    time: Duration,
+    /// Whether the last sample was clearly above the average.
+    grows: bool,
+}
+
+impl Meter {
+    /// Bytes a second; `None` until enough arrived.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    /// The same, but no more than the present silence allows.
+    pub(super) fn rate_at(&self, now: Instant) -> Option<f64> {
+        let silence = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)).as_secs_f64();
+        let most = (self.bytes + MESSAGE_MAX_BYTES) as f64 / (self.time.as_secs_f64() + silence).max(1e-3);
+        self.rate.map(|rate| rate.min(most))
+    }
+
+    /// Whether the rate still grows.
+    pub(super) fn grows(&self) -> bool {
+        self.grows
+    }
+
+    /// The smallest time from a request to its answer, seen lately.
+    pub(super) fn delay(&self) -> Option<Duration> {
+        self.delay.map(|(delay, _)| delay)
+    }
+
+    /// An answer began. `alone`: nothing else was requested when the request was sent, so that no other answer delayed it.
+    pub(super) fn began(&mut self, sent: Instant, alone: bool, now: Instant) {
+        self.since.get_or_insert(now);
+        let sample = now.saturating_duration_since(sent);
+        match self.delay {
+            Some((delay, at)) if sample > delay && (!alone || now.saturating_duration_since(at) < DELAY_VALID) => {}
+            _ => self.delay = Some((sample, now)),
+        }
+    }
+
+    /// Bytes arrived.
+    pub(super) fn arrived(&mut self, bytes: u64, now: Instant) {
+        let Some(since) = self.since.replace(now) else { return };
+        self.bytes += bytes;
+        self.time += now.saturating_duration_since(since);
+        if self.time < SAMPLE_MIN {
+            return;
+        }
+        let sample = self.bytes as f64 / self.time.as_secs_f64();
+        let smoothing = self.delay().unwrap_or_default().clamp(SMOOTHING, SMOOTHING_MAX);
+        let weight = 1.0 - (-self.time.as_secs_f64() / smoothing.as_secs_f64()).exp();
+        let rate = self.rate.map_or(sample, |rate| rate + weight * (sample - rate));
+        self.grows = self.rate.is_none_or(|before| sample > 1.1 * before);
+        (self.rate, self.bytes, self.time) = (Some(rate), 0, Duration::ZERO);
+    }
+
+    /// Nothing is requested any more.
+    pub(super) fn idle(&mut self) {
+        self.since = None;
+    }
+}
