@@ -13,6 +13,7 @@ mod folder;
 mod limits;
 mod process;
 mod signals;
+mod space;
 mod state_folder;
 mod terminal;
 mod uptime;
@@ -25,6 +26,7 @@ pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, Looku
 pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};
 pub use process::ProcessStats;
 pub use signals::{StopSignals, report_file_size_limit};
+pub use space::{allocate, allocated_bytes, next_data, punch_hole, sync_file_system};
 pub use state_folder::state_folder;
 pub use terminal::TerminalMode;
 pub use uptime::uptime;

@@ -24,4 +24,4 @@ pub use fetch::{
     source_selection::SourceReport,
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
-pub use store::destination::WriteError;
+pub use store::error::WriteError;

@@ -122,6 +122,81 @@ impl Folder {
         Ok(Self::open(&self.path.join(name))?)
     }
 
+    /// Opens a regular file in this folder for reading, but not through a link.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn entry_file(&self, name: &OsStr) -> Result<(File, FileStat), LookupError> {
+        if self.entry_stat(name)?.kind != FileKind::File {
+            return Err(LookupError::NotAFile);
+        }
+        let file = File::open(self.path.join(name))?;
+        let stat = FileStat::of(&file)?;
+        Ok((file, stat))
+    }
+
+    /// Opens a regular file in this folder for reading and writing, but not through a link. Creates it if nothing is there.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn entry_file_for_writing(&self, name: &OsStr) -> Result<(File, FileStat), LookupError> {
+        match self.entry_stat(name) {
+            Ok(stat) if stat.kind != FileKind::File => return Err(LookupError::NotAFile),
+            Ok(_) | Err(LookupError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(self.path.join(name))?;
+        let stat = FileStat::of(&file)?;
+        Ok((file, stat))
+    }
+
+    /// Creates a folder in this one.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something is there, and what the file system reports.
+    pub fn create_folder(&self, name: &OsStr) -> io::Result<()> {
+        fs::create_dir(self.path.join(name))
+    }
+
+    /// Removes a file, or a link itself, from this folder.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn remove_entry(&self, name: &OsStr) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    /// Renames a file in this folder, over a file that has the new name.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn rename_entry(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    /// Renames a file in this folder, unless something has the new name: as [`rename_no_replace`](crate::platform::rename_no_replace).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something has the new name, and what the file system reports; the old name is still there
+    /// then.
+    pub fn rename_entry_no_replace(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        crate::platform::rename_no_replace(&self.path.join(from), &self.path.join(to))
+    }
+
+    /// Bytes that this user may still write to the file system of this folder; `None` where that cannot be asked.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn free_bytes(&self) -> io::Result<Option<u64>> {
+        crate::platform::free_bytes(&self.path)
+    }
+
+    /// Waits for the lock of this folder, which keeps other processes that ask for it out until the result is dropped. `None` where the
+    /// file system has no locks: always here.
+    pub fn lock(&self) -> Option<File> {
+        None
+    }
+
     fn beneath(&self, path: &Path) -> Result<PathBuf, LookupError> {
         let resolved = resolve(&self.path, || Ok(self.path.canonicalize()?), path)?;
         let here = resolved.entered.last().unwrap_or(&self.path);

@@ -5,7 +5,10 @@ use super::{
     resolve::{Step, resolve},
 };
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat, unlinkat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fstatvfs, linkat, mkdirat, openat, readlinkat, renameat, statat,
+        unlinkat,
+    },
     io::Errno,
 };
 use std::{
@@ -21,6 +24,12 @@ use std::{
 
 /// Never waits for the other end of a FIFO, never becomes the terminal of this process.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const WRITE: OFlags = OFlags::RDWR
+    .union(OFlags::CREATE)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// To ask about something without opening it for reading: opening a FIFO or a device can have effects.
 #[cfg(target_os = "linux")]
@@ -77,9 +86,7 @@ impl Folder {
     /// # Errors
     /// See [`LookupError`].
     pub fn open_file(&self, path: &Path) -> Result<(File, FileStat), LookupError> {
-        let file = File::from(self.beneath(path, READ)?);
-        let stat = FileStat::of(&file)?;
-        if stat.kind == FileKind::File { Ok((file, stat)) } else { Err(LookupError::NotAFile) }
+        regular(self.beneath(path, READ)?)
     }
 
     /// Opens a folder below this one. Links are followed as long as they stay below.
@@ -133,6 +140,89 @@ impl Folder {
     pub fn entry_folder(&self, name: &OsStr) -> Result<Self, LookupError> {
         let descriptor = openat(&self.descriptor, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()).map_err(lookup)?;
         Ok(Self::new(descriptor, self.path.join(name))?)
+    }
+
+    /// Opens a regular file in this folder for reading, but not through a link.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn entry_file(&self, name: &OsStr) -> Result<(File, FileStat), LookupError> {
+        regular(openat(&self.descriptor, name, READ | OFlags::NOFOLLOW, Mode::empty()).map_err(lookup)?)
+    }
+
+    /// Opens a regular file in this folder for reading and writing, but not through a link. Creates it if nothing is there.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn entry_file_for_writing(&self, name: &OsStr) -> Result<(File, FileStat), LookupError> {
+        let mode = Mode::from_raw_mode(0o666);
+        regular(openat(&self.descriptor, name, WRITE, mode).map_err(lookup)?)
+    }
+
+    /// Creates a folder in this one.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something is there, and what the file system reports.
+    pub fn create_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(mkdirat(&self.descriptor, name, Mode::from_raw_mode(0o777))?)
+    }
+
+    /// Removes a file, or a link itself, from this folder.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn remove_entry(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.descriptor, name, AtFlags::empty())?)
+    }
+
+    /// Renames a file in this folder, over a file that has the new name.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn rename_entry(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        Ok(renameat(&self.descriptor, from, &self.descriptor, to)?)
+    }
+
+    /// Renames a file in this folder, unless something has the new name: as [`rename_no_replace`](crate::platform::rename_no_replace).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something has the new name, and what the file system reports; the old name is still there
+    /// then.
+    pub fn rename_entry_no_replace(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        let here = &self.descriptor;
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        match rustix::fs::renameat_with(here, from, here, to, rustix::fs::RenameFlags::NOREPLACE) {
+            // The kernel or the file system has no such rename.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            result => return Ok(result?),
+        }
+        match linkat(here, from, here, to, AtFlags::empty()) {
+            Ok(()) => return self.remove_entry(from),
+            Err(error @ (Errno::EXIST | Errno::NOENT)) => return Err(error.into()),
+            // The file system has no hard links.
+            Err(_) => {}
+        }
+        match statat(here, to, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => self.rename_entry(from, to),
+        }
+    }
+
+    /// Bytes that this user may still write to the file system of this folder; `None` where that cannot be asked.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let disk = fstatvfs(&self.descriptor)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
+    /// Waits for the lock of this folder, which keeps other processes that ask for it out until the result is dropped. `None` where the
+    /// file system has no locks.
+    pub fn lock(&self) -> Option<File> {
+        let folder = File::from(openat(&self.descriptor, ".", FOLDER, Mode::empty()).ok()?);
+        folder.lock().ok()?;
+        Some(folder)
     }
 
     /// Linux does it in one step. It refuses absolute links, which may lead back inside, and older kernels and some sandboxes do not
@@ -222,6 +312,12 @@ impl Iterator for Entries {
             }
         }
     }
+}
+
+fn regular(descriptor: OwnedFd) -> Result<(File, FileStat), LookupError> {
+    let file = File::from(descriptor);
+    let stat = FileStat::of(&file)?;
+    if stat.kind == FileKind::File { Ok((file, stat)) } else { Err(LookupError::NotAFile) }
 }
 
 fn lookup(error: Errno) -> LookupError {

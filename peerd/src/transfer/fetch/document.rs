@@ -10,10 +10,7 @@ use crate::{
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::source::Source,
     transfer::store::{
-        blocking::off_runtime,
-        destination::{WriteError, locate},
-        piece_store::PieceStore,
-        piece_writer::PieceWriter,
+        blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
     },
 };
 use bytes::Bytes;
@@ -282,9 +279,10 @@ impl Run<'_> {
             if already {
                 return Ok(State::Complete { document: document.clone(), path, already });
             }
-            let store = PieceStore::open(&out, path, &name, hashes.clone(), replace)?;
-            let resumed = store.size() - store.missing_bytes();
-            Ok(State::Receiving { document: document.clone(), store: Arc::new(store), resumed })
+            let store = PieceStore::open(&out, &name, hashes.clone(), replace)?;
+            store.wait_checked();
+            let resumed = store.verified_bytes();
+            Ok(State::Receiving { document: document.clone(), store, resumed })
         })
         .await?;
         if let State::Receiving { document, resumed, .. } = &state {
@@ -327,7 +325,8 @@ impl Run<'_> {
             if already {
                 return Ok(State::Complete { document, path, already });
             }
-            let store = Arc::new(PieceStore::open(&out, path, &name, hashes.clone(), replace)?);
+            let store = PieceStore::open(&out, &name, hashes.clone(), replace)?;
+            store.wait_checked();
             if !store.is_complete() {
                 // Its hash was checked on receipt.
                 let _checked = PieceWriter::new(&store).write(0, &data)?;

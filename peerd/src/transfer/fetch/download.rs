@@ -8,7 +8,7 @@ use crate::{
         chunk::CHUNK_BYTES,
         store::{
             blocking::off_runtime,
-            destination::WriteError,
+            error::WriteError,
             piece_store::PieceStore,
             piece_writer::{PieceWriter, WrongPiece},
         },

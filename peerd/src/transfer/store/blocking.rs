@@ -1,6 +1,6 @@
 //! Blocking work of a fetch, off the runtime's threads.
 
-use super::destination::WriteError;
+use super::error::WriteError;
 use std::{io, panic::resume_unwind, path::PathBuf};
 use tokio::task::spawn_blocking;
 

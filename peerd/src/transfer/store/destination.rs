@@ -1,70 +1,23 @@
 //! Where a fetched document goes: its path below the target folder, and the folders on the way. Blocking; call it off the runtime.
+//!
+//! The target folder itself may be a symbolic link: the user named it. Below it no link is followed, whatever others put there meanwhile:
+//! each folder is opened in the one above it.
 
+use super::error::WriteError;
 use p2pdi::{
     content::{ContentHash, DocumentHasher},
     document::DocumentName,
-    platform::{FileKind, FileStat},
+    platform::{FileKind, FileStat, Folder, LookupError},
 };
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
 /// How much is read at once while a file is hashed.
-pub(crate) const HASH_READ_BYTES: usize = 1024 * 1024;
-
-/// Why a document cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The operating system refused.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io {
-        /// The operation, as a verb.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The disk lacks free space.
-    #[error("not enough space for {name}: {needed} bytes are still to be written under {}, {available} are free", folder.display())]
-    NoSpace {
-        /// The document.
-        name: DocumentName,
-        /// The target folder.
-        folder: PathBuf,
-        /// Bytes still to be written.
-        needed: u64,
-        /// Bytes free.
-        available: u64,
-    },
-    /// The target exists with other content.
-    #[error("{} exists with other content", path.display())]
-    TargetExists {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Another fetch writes the same document.
-    #[error("another fetch is writing {}", path.display())]
-    Locked {
-        /// The partial file.
-        path: PathBuf,
-    },
-    /// A folder on the way to the target is a symbolic link, which could lead outside.
-    #[error("{} is a symbolic link; the document's name would lead outside the folder", path.display())]
-    LeadsOutside {
-        /// The link.
-        path: PathBuf,
-    },
-}
-
-impl WriteError {
-    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
-    }
-}
+pub(super) const HASH_READ_BYTES: usize = 1024 * 1024;
 
 /// A file that was hashed, as it was then, and its hash.
 pub(crate) type HashedFile = Option<(FileStat, ContentHash)>;
@@ -83,15 +36,20 @@ pub(crate) fn locate(
     hashed: &mut HashedFile,
 ) -> Result<(PathBuf, bool), WriteError> {
     let path = folder.join(name.to_relative_path());
-    let existing = match FileStat::at(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, false)),
-        Err(error) => return Err(WriteError::io("look at", &path)(error)),
+    let file_name = OsStr::new(name.file_name());
+    let Some(parent) = open_parent(folder, name)? else { return Ok((path, false)) };
+    let existing = match parent.entry_stat(file_name) {
+        Err(LookupError::NotFound) => return Ok((path, false)),
+        Err(error) => return Err(WriteError::io("look at", &path)(error.into())),
         Ok(stat) => stat,
     };
     if existing.kind == FileKind::File && existing.size == size {
         let found = match hashed {
             Some((stat, found)) if *stat == existing => *found,
-            _ => hashed.insert((existing, hash_file(&path)?)).1,
+            _ => {
+                let opened = parent.entry_file(file_name).map_err(io::Error::from).map_err(WriteError::io("read", &path))?;
+                hashed.insert((opened.1, hash_file(opened.0).map_err(WriteError::io("read", &path))?)).1
+            }
         };
         if found == *hash {
             return Ok((path, true));
@@ -100,30 +58,72 @@ pub(crate) fn locate(
     if replace && existing.kind != FileKind::Folder { Ok((path, false)) } else { Err(WriteError::TargetExists { path }) }
 }
 
-fn hash_file(path: &Path) -> Result<ContentHash, WriteError> {
-    let file = File::open(path).map_err(WriteError::io("read", path))?;
+fn hash_file(file: File) -> io::Result<ContentHash> {
     let mut hasher = DocumentHasher::new();
-    io::copy(&mut BufReader::with_capacity(HASH_READ_BYTES, file), &mut hasher).map_err(WriteError::io("read", path))?;
+    io::copy(&mut BufReader::with_capacity(HASH_READ_BYTES, file), &mut hasher)?;
     Ok(hasher.finalize())
 }
 
-/// Creates the folders in a document's name one by one, and follows no symbolic link below `folder`. Returns the innermost.
-pub(crate) fn create_folders(folder: &Path, name: &DocumentName) -> Result<PathBuf, WriteError> {
-    fs::create_dir_all(folder).map_err(WriteError::io("make", folder))?;
-    let mut path = folder.to_owned();
-    let relative = name.to_relative_path();
-    for part in relative.parent().into_iter().flat_map(Path::components) {
-        path.push(part);
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(WriteError::io("make", &path)(error)),
-            _ => {}
-        }
-        let metadata = fs::symlink_metadata(&path).map_err(WriteError::io("look at", &path))?;
-        if metadata.is_symlink() {
-            return Err(WriteError::LeadsOutside { path });
+/// The innermost folder of a document's name; `None` if it is not there.
+fn open_parent(folder: &Path, name: &DocumentName) -> Result<Option<Folder>, WriteError> {
+    let mut here = match Folder::open(folder) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(WriteError::io("open", folder)(error)),
+    };
+    for part in parents(name) {
+        match enter(&here, part) {
+            Ok(inner) => here = inner,
+            Err(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
-    Ok(path)
+    Ok(Some(here))
+}
+
+/// Creates the folders in a document's name one by one. Returns the innermost.
+pub(super) fn create_folders(folder: &Path, name: &DocumentName) -> Result<Folder, WriteError> {
+    let mut here = match Folder::open(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).map_err(WriteError::io("make", folder))?;
+            Folder::open(folder)
+        }
+        opened => opened,
+    }
+    .map_err(WriteError::io("open", folder))?;
+    for part in parents(name) {
+        here = match enter(&here, part) {
+            Err(WriteError::Io { source, path, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                match here.create_folder(OsStr::new(part)) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(WriteError::io("make", &path)(error));
+                    }
+                    _ => enter(&here, part)?,
+                }
+            }
+            entered => entered?,
+        };
+    }
+    Ok(here)
+}
+
+/// The folders in a document's name.
+fn parents(name: &DocumentName) -> impl Iterator<Item = &str> {
+    let parents = name.as_str().rsplit_once('/').map(|(parents, _)| parents);
+    parents.into_iter().flat_map(|parents| parents.split('/'))
+}
+
+/// Opens a folder in another one, but not through a link.
+fn enter(here: &Folder, part: &str) -> Result<Folder, WriteError> {
+    let part = OsStr::new(part);
+    here.entry_folder(part).map_err(|error| {
+        let path = here.path().join(part);
+        match here.entry_stat(part).map(|stat| stat.kind) {
+            Ok(FileKind::Link) => WriteError::LeadsOutside { path },
+            Ok(FileKind::File | FileKind::Other) => WriteError::io("make", &path)(io::ErrorKind::NotADirectory.into()),
+            Ok(FileKind::Folder) | Err(_) => WriteError::io("open", &path)(error.into()),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -165,6 +165,20 @@ mod tests {
         std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("a")).unwrap();
         let name = DocumentName::parse("a/doc.bin").unwrap();
         assert!(matches!(create_folders(folder.path(), &name), Err(WriteError::LeadsOutside { .. })));
+        assert!(matches!(open_parent(folder.path(), &name), Err(WriteError::LeadsOutside { .. })));
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_place_of_a_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "").unwrap();
+        let name = DocumentName::parse("a/b/doc.bin").unwrap();
+        let error = create_folders(folder.path(), &name).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make ") && error.contains("/a: "), "{error}");
+        let name = DocumentName::parse("b/c/doc.bin").unwrap();
+        assert!(open_parent(folder.path(), &name).unwrap().is_none());
+        assert_eq!(create_folders(folder.path(), &name).unwrap().path(), folder.path().join("b/c"));
+        assert!(open_parent(folder.path(), &name).unwrap().is_some());
     }
 }

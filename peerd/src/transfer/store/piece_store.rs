@@ -1,150 +1,278 @@
 //! The verified pieces of one document under way, in a partial file that any number of streams fill.
 //!
-//! The partial file is hidden, beside the target, and named after the document's hash, so that a later fetch of the same content,
-//! and of no other, continues with it. Which pieces it holds follows from its bytes alone: opening it hashes every piece, and what
-//! does not match counts as missing. So a crash at any moment, or a change by another program, costs at most the pieces it
-//! touched.
+//! Opening the store returns at once, whatever the file's size: pieces that an earlier fetch may have written are *pending* until they are
+//! hashed in the background. A pending piece is neither served nor part of [`PieceStore::next_missing`]; a writer may receive it all the
+//! same, and then its bytes count. Which pieces are verified and synced is recorded beside the partial file; they need no hashing unless
+//! somebody else changed the file. So a crash at any moment, or a change by another program, costs at most the pieces it touched.
 //!
-//! Streams write to it through [`PieceWriter`](super::piece_writer::PieceWriter)s. Blocking; call it off the runtime.
+//! Streams write to it through [`PieceWriter`](super::piece_writer::PieceWriter)s. Blocking, but for what is said to be not; call it off the
+//! runtime.
 
-use super::destination::{HASH_READ_BYTES, WriteError, create_folders};
+use super::{
+    check,
+    error::WriteError,
+    flush::Flusher,
+    partial_file::PartialFile,
+    piece_table::{PieceChanges, PieceTable},
+    reservation::{Reservation, release},
+    sidecar_file::Sidecar,
+    states::{PieceStates, WriterId},
+    superseded,
+};
+use crate::transfer::piece_set::PieceSet;
 use p2pdi::{
-    content::PieceHashes,
+    content::{ContentHash, PieceHashes, Pieces},
     document::DocumentName,
-    platform::{FileStat, free_bytes, open_no_follow, read_exact_at, rename_no_replace, write_all_at},
+    platform::read_exact_at,
 };
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
     io,
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    time::Instant,
 };
 
-/// Hexadecimal digits of the hash in a partial file's name: enough to tell versions apart.
-const NAME_HASH_DIGITS: usize = 16;
-/// After this many bytes written, the kernel is asked to begin writing them out, so that the final sync is short.
-const FLUSH_BYTES: u64 = 64 * 1024 * 1024;
-/// What must stay free on the target's file system beside the document: metadata and other programs' work.
-const SPARE_BYTES: u64 = 1024 * 1024;
+/// Most bytes that writers keep in memory, for pieces that another writer has: sixteen pieces of a document of up to 8 GiB. Beyond it their
+/// bytes are skipped.
+pub(super) const BUFFERED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The partial file of a document, its lock, and which pieces are verified. Shared by all streams that fill it.
+/// The partial file of a document, its lock, and which pieces are verified. Shared by all streams that fill it, and by those that read what is
+/// verified. Dropping the last reference releases the lock.
 #[derive(Debug)]
 pub(crate) struct PieceStore {
-    /// Locked while the store exists.
-    file: File,
-    path: PathBuf,
-    target: PathBuf,
+    name: DocumentName,
+    hash: ContentHash,
+    hashes: Arc<PieceHashes>,
     /// Whether a file of other content at the target may be replaced.
     replace: bool,
-    hashes: PieceHashes,
-    pieces: Mutex<Vec<Piece>>,
-    unflushed_bytes: AtomicU64,
-    flush: Mutex<Option<JoinHandle<()>>>,
+    file: Arc<PartialFile>,
+    table: Arc<PieceTable>,
+    last_writer: AtomicU64,
+    /// Bytes that writers keep in memory.
+    buffered: AtomicU64,
+    opened: Instant,
+    /// Whether the partial file has another name, or none.
+    is_gone: AtomicBool,
+    sidecar: Arc<Sidecar>,
+    /// What a document of more than one piece has beside: a smaller one is written in one go.
+    large: Option<Large>,
 }
 
-/// What is known of a piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Piece {
-    Missing,
-    /// A writer receives it.
-    Claimed,
-    Verified,
+#[derive(Debug)]
+struct Large {
+    reservation: Reservation,
+    flusher: Flusher,
 }
 
 impl PieceStore {
-    /// Opens or creates the partial file for `target` and hashes the pieces it holds already.
+    /// Opens or creates the partial file of the document `name` below `folder`. Pieces that the file may hold already are checked in the
+    /// background.
+    ///
+    /// `replace`: whether a file of other content at the target may be replaced.
     ///
     /// # Errors
     /// When the folder cannot be created or written, lacks free space, or another fetch has locked the file or just finished it.
-    pub(crate) fn open(
-        folder: &Path,
-        target: PathBuf,
-        name: &DocumentName,
-        hashes: PieceHashes,
-        replace: bool,
-    ) -> Result<Self, WriteError> {
-        let parent = create_folders(folder, name)?;
-        let hash = hashes.merge().to_string();
-        let path = parent.join(format!(".{}.{}.part", name.file_name(), &hash[..NAME_HASH_DIGITS]));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        // A symbolic link in place of the partial file would redirect the writes.
-        let file = open_no_follow(&mut options, &path).map_err(WriteError::io("write", &path))?;
-        lock(&file, &path)?;
-        let pieces = verify(&file, &hashes).map_err(WriteError::io("read", &path))?;
-        let store = Self {
-            file,
-            path,
-            target,
-            replace,
-            hashes,
-            pieces: Mutex::new(pieces),
-            unflushed_bytes: AtomicU64::new(0),
-            flush: Mutex::default(),
+    pub(crate) fn open(folder: &Path, name: &DocumentName, hashes: PieceHashes, replace: bool) -> Result<Arc<Self>, WriteError> {
+        let hash = hashes.merge();
+        let hashes = Arc::new(hashes);
+        let count = hashes.pieces().count();
+        let file = Arc::new(PartialFile::open(folder, name, &hash)?);
+        superseded::opened(file.folder(), file.name());
+        let is_large = count > 1;
+        let sidecar = Arc::new(Sidecar::new(&file, &hashes, hash));
+        let recorded = if is_large && file.opened().size > 0 { sidecar.take(&file) } else { None };
+        let data = file.data().map_err(WriteError::io("read", file.path()))?;
+        let held = check::held(&hashes, file.opened().size, &data);
+        // With a record, a hole that is not in it was never received, but for what came after the last sync.
+        let unchecked = if recorded.is_some() { held.filled } else { [held.holes, held.filled].concat() };
+        let mut verified = recorded.unwrap_or_else(|| PieceSet::empty(count));
+        if hashes.pieces().size() == 0 && Some(hashes.pieces().hasher(0).finalize()) == hashes.get(0) {
+            verified.insert(0);
+        }
+        let table = Arc::new(PieceTable::new(PieceStates::new(verified, held.fresh, &unchecked)));
+        let large = if is_large {
+            let missing = missing_runs(&hashes.pieces(), &table);
+            let reservation = Reservation::new(&file, name, &missing).inspect_err(|_| leave(&file, &table, &sidecar, None))?;
+            let flusher = Flusher::new(&table, &sidecar);
+            flusher.open(&file);
+            Some(Large { reservation, flusher })
+        } else {
+            None
         };
-        store.check_space(&parent, name)?;
+        let store = Arc::new(Self {
+            name: name.clone(),
+            hash,
+            hashes,
+            replace,
+            file,
+            table,
+            last_writer: AtomicU64::new(0),
+            buffered: AtomicU64::new(0),
+            opened: Instant::now(),
+            is_gone: AtomicBool::new(false),
+            sidecar,
+            large,
+        });
+        check::start(&store.file, &store.table, &store.hashes);
         Ok(store)
     }
 
-    fn check_space(&self, parent: &Path, name: &DocumentName) -> Result<(), WriteError> {
-        let Ok(Some(available)) = free_bytes(parent) else { return Ok(()) };
-        let needed = self.missing_bytes();
-        // Small documents may still fit on a nearly full disk; the write itself shows it.
-        if needed > SPARE_BYTES && needed.saturating_add(SPARE_BYTES) > available {
-            return Err(WriteError::NoSpace { name: name.clone(), folder: parent.to_owned(), needed, available });
-        }
-        Ok(())
+    /// The document's name. Does not block.
+    pub(crate) fn name(&self) -> &DocumentName {
+        &self.name
     }
 
-    pub(crate) fn hashes(&self) -> &PieceHashes {
+    /// The document's hash. Does not block.
+    pub(crate) fn hash(&self) -> &ContentHash {
+        &self.hash
+    }
+
+    /// The hashes of the pieces. Does not block.
+    pub(crate) fn hashes(&self) -> &Arc<PieceHashes> {
         &self.hashes
     }
 
-    /// Bytes of the document.
+    /// How the document is divided. Does not block.
+    pub(crate) fn pieces(&self) -> Pieces {
+        self.hashes.pieces()
+    }
+
+    /// Bytes of the document. Does not block.
     pub(crate) fn size(&self) -> u64 {
-        self.hashes.pieces().size()
+        self.pieces().size()
     }
 
-    /// Bytes of pieces not verified yet.
+    /// Where the complete document goes. Does not block.
+    pub(crate) fn target(&self) -> &Path {
+        self.file.target()
+    }
+
+    /// The partial file. Does not block.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The verified pieces at this moment. Does not block.
+    pub(crate) fn verified(&self) -> PieceSet {
+        self.table.states().verified().clone()
+    }
+
+    /// The pieces at this moment whose check is not over. Does not block.
+    pub(crate) fn pending(&self) -> PieceSet {
+        self.table.states().unchecked().clone()
+    }
+
+    /// Whether all pieces of a range of bytes are verified. Does not block.
+    pub(crate) fn is_verified(&self, range: &Range<u64>) -> bool {
+        let pieces = self.pieces();
+        range.start <= range.end
+            && range.end <= pieces.size()
+            && (range.is_empty() || self.has_pieces(pieces.index_at(range.start)..pieces.index_at(range.end - 1) + 1))
+    }
+
+    /// Whether all pieces of a range of pieces are verified. Does not block.
+    pub(crate) fn has_pieces(&self, mut range: Range<usize>) -> bool {
+        let states = self.table.states();
+        range.all(|piece| states.verified().contains(piece))
+    }
+
+    /// Bytes of verified pieces. Does not block.
+    pub(crate) fn verified_bytes(&self) -> u64 {
+        let pieces = self.pieces();
+        let states = self.table.states();
+        let verified = states.verified();
+        let last = verified.count() - 1;
+        if !verified.contains(last) {
+            return verified.len() as u64 * pieces.piece_size();
+        }
+        let last = pieces.range(last);
+        (verified.len() as u64 - 1) * pieces.piece_size() + (last.end - last.start)
+    }
+
+    /// Bytes of pieces not verified yet. Does not block.
     pub(crate) fn missing_bytes(&self) -> u64 {
-        let pieces = self.hashes.pieces();
-        let states = self.pieces();
-        let missing = states.iter().enumerate().filter(|(_, piece)| **piece != Piece::Verified);
-        missing.map(|(index, _)| pieces.range(index)).map(|range| range.end - range.start).sum()
+        self.size() - self.verified_bytes()
     }
 
-    /// Whether every piece is verified.
+    /// Whether every piece is verified. Does not block.
     pub(crate) fn is_complete(&self) -> bool {
-        self.pieces().iter().all(|piece| *piece == Piece::Verified)
+        self.table.states().verified().is_full()
     }
 
-    /// The first run of pieces that are neither verified nor being received, as a range of bytes.
+    /// The first run of pieces that are neither verified nor pending nor being received, as a range of bytes. Does not block.
     pub(crate) fn next_missing(&self) -> Option<Range<u64>> {
-        let pieces = self.hashes.pieces();
-        let states = self.pieces();
-        let first = states.iter().position(|piece| *piece == Piece::Missing)?;
-        let run = states[first..].iter().take_while(|piece| **piece == Piece::Missing).count();
-        Some(pieces.range(first).start..pieces.range(first + run - 1).end)
+        let run = self.table.states().next_missing()?;
+        Some(self.pieces().range(run.start).start..self.pieces().range(run.end - 1).end)
     }
 
-    /// Makes the complete document appear under its name: sync, then rename.
+    /// Follows which pieces become verified, are lost, or turn out to be missing, from now on. Does not block.
+    pub(crate) fn subscribe(&self) -> PieceChanges {
+        self.table.subscribe()
+    }
+
+    /// Waits until no piece is pending.
+    pub(crate) fn wait_checked(&self) {
+        self.table.wait_checked();
+    }
+
+    /// Fills `buffer` with verified bytes from `offset` on, also after [`Self::finish`].
     ///
     /// # Errors
-    /// When the disk refuses; the partial file stays.
-    pub(crate) fn finish(&self) -> Result<PathBuf, WriteError> {
-        let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
-        if written != self.size() {
-            self.file.set_len(self.size()).map_err(WriteError::io("write", &self.path))?;
+    /// [`io::ErrorKind::NotFound`] when a piece of the range is not verified, and what the file system reports. Pieces of which the file has
+    /// lost bytes are missing from then on.
+    pub(crate) fn read_verified_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let range = offset..offset.saturating_add(buffer.len() as u64);
+        if !self.is_verified(&range) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "these pieces are not verified"));
         }
-        self.file.sync_all().map_err(WriteError::io("write", &self.path))?;
+        read_exact_at(self.file.file(), buffer, offset).inspect_err(|error| {
+            // Another program cut the file off.
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                let end = self.file.file().metadata().map_or(0, |metadata| metadata.len());
+                let pieces = self.pieces();
+                for piece in (0..pieces.count()).filter(|piece| pieces.range(*piece).end > end) {
+                    self.table.lose(piece);
+                }
+            }
+        })
+    }
+
+    /// Makes the complete document appear under its name: sync, then rename. Partial files of other versions are removed.
+    ///
+    /// # Errors
+    /// When pieces are missing, or the disk refuses; the partial file stays.
+    pub(crate) fn finish(&self) -> Result<PathBuf, WriteError> {
+        self.prepare_finish()?;
+        self.sync()?;
+        self.publish()
+    }
+
+    /// All of [`Self::finish`] that precedes the sync.
+    pub(super) fn prepare_finish(&self) -> Result<(), WriteError> {
+        if !self.is_complete() {
+            return Err(WriteError::Incomplete { path: self.path().to_owned() });
+        }
+        if let Some(large) = &self.large {
+            large.flusher.wait();
+        }
+        self.file.set_size(self.size())
+    }
+
+    pub(super) fn sync(&self) -> Result<(), WriteError> {
+        self.file.sync()
+    }
+
+    /// The rest of [`Self::finish`], after the sync.
+    pub(super) fn publish(&self) -> Result<PathBuf, WriteError> {
         // The folder is not synced: the content is on the disk, so a power failure leaves it under one of its two names.
-        self.rename()?;
-        Ok(self.target.clone())
+        self.file.rename(self.replace)?;
+        self.forget();
+        superseded::remove(self.file.folder(), self.name.file_name(), self.file.name());
+        Ok(self.target().to_owned())
     }
 
     /// Removes the partial file: there is no such document.
@@ -152,104 +280,127 @@ impl PieceStore {
     /// # Errors
     /// When the disk refuses.
     pub(crate) fn discard(&self) -> Result<(), WriteError> {
-        fs::remove_file(&self.path).map_err(WriteError::io("remove", &self.path))
-    }
-
-    /// A file that appeared at the target meanwhile is replaced only on request.
-    fn rename(&self) -> Result<(), WriteError> {
-        let renamed =
-            if self.replace { fs::rename(&self.path, &self.target) } else { rename_no_replace(&self.path, &self.target) };
-        renamed.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => WriteError::TargetExists { path: self.target.clone() },
-            _ => WriteError::io("rename to", &self.target)(error),
-        })
-    }
-
-    /// Gives a missing piece to one writer.
-    pub(crate) fn claim(&self, index: usize) -> bool {
-        let piece = &mut self.pieces()[index];
-        let is_missing = *piece == Piece::Missing;
-        if is_missing {
-            *piece = Piece::Claimed;
-        }
-        is_missing
-    }
-
-    pub(crate) fn set(&self, index: usize, piece: Piece) {
-        self.pieces()[index] = piece;
-    }
-
-    fn pieces(&self) -> MutexGuard<'_, Vec<Piece>> {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
-        write_all_at(&self.file, data, offset).map_err(WriteError::io("write", &self.path))?;
-        let written = data.len() as u64;
-        if self.unflushed_bytes.fetch_add(written, Ordering::Relaxed) + written >= FLUSH_BYTES {
-            self.unflushed_bytes.store(0, Ordering::Relaxed);
-            self.start_flush();
-        }
+        self.file.remove()?;
+        self.forget();
         Ok(())
     }
 
-    /// Asks the kernel to begin writing out what was written, unless it still does. A sync waits for the disk, so it runs in a
-    /// separate thread; if none can be started, the final sync takes longer.
-    fn start_flush(&self) {
-        let mut flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        if flush.as_ref().is_some_and(|flush| !flush.is_finished()) {
-            return;
+    /// The partial file has another name, or none: its record goes.
+    fn forget(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
+        self.sidecar.close();
+        if let Some(large) = &self.large {
+            large.flusher.wait();
+            self.sidecar.remove(&self.file);
         }
-        // Opened again: a clone would keep the lock for as long as the disk takes, and would consume a write error that the final
-        // sync must report (Linux reports one once to each open file description).
-        let file = File::open(&self.path).ok();
-        *flush = file.and_then(|file| thread::Builder::new().name("flush".to_owned()).spawn(move || drop(file.sync_data())).ok());
+    }
+
+    /// When the partial file was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// The file system of the partial file.
+    pub(super) fn device(&self) -> u64 {
+        self.file.opened().id.map_or(0, |id| id.device)
+    }
+
+    pub(super) fn file(&self) -> &PartialFile {
+        &self.file
+    }
+
+    pub(super) fn table(&self) -> &PieceTable {
+        &self.table
+    }
+
+    pub(super) fn next_writer(&self) -> WriterId {
+        WriterId(self.last_writer.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes back a piece from a writer.
+    pub(super) fn release(&self, index: usize, writer: WriterId) {
+        if self.table.release(index, writer) {
+            check::start(&self.file, &self.table, &self.hashes);
+        }
+    }
+
+    /// Changes the file by `write`, which begins to write `bytes` bytes of a piece, if the writer still has the piece. Returns whether it has.
+    pub(super) fn write(
+        &self,
+        index: usize,
+        writer: WriterId,
+        zeros: bool,
+        bytes: u64,
+        write: impl FnOnce(&PartialFile) -> Result<(), WriteError>,
+    ) -> Result<bool, WriteError> {
+        if !self.table.begin_write(index, writer, zeros) {
+            return Ok(false);
+        }
+        self.sidecar.before_write();
+        let written = write(&self.file);
+        self.table.end_write(index, writer);
+        written?;
+        if let Some(large) = &self.large {
+            large.flusher.wrote(&self.file, bytes);
+            large.reservation.wrote(bytes);
+        }
+        Ok(true)
+    }
+
+    /// Asks for room in memory for `bytes` bytes more.
+    pub(super) fn reserve_buffer(&self, bytes: u64) -> bool {
+        let room = |used: u64| Some(used + bytes).filter(|used| *used <= BUFFERED_BYTES_MAX);
+        self.buffered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+
+    pub(super) fn release_buffer(&self, bytes: u64) {
+        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// Locks the partial file that was opened at `path`. Between the two its owner may have renamed or removed it: what is locked then is
-/// the finished document, or a file without a name, and the target must be looked at again.
-fn lock(file: &File, path: &Path) -> Result<(), WriteError> {
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", path)(error)),
-    }
-    let locked = FileStat::of(file).map_err(WriteError::io("look at", path))?;
-    match FileStat::at(path) {
-        Ok(there) if there.id == locked.id => Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(WriteError::io("look at", path)(error)),
-        Ok(_) | Err(_) => Err(WriteError::Locked { path: path.to_owned() }),
+impl Drop for PieceStore {
+    fn drop(&mut self) {
+        if !self.is_gone.load(Ordering::Relaxed) {
+            let is_allocated = self.large.as_ref().is_some_and(|large| large.reservation.is_allocated());
+            let missing = is_allocated.then(|| missing_runs(&self.pieces(), &self.table));
+            leave(&self.file, &self.table, &self.sidecar, missing.as_deref());
+        }
     }
 }
 
-/// Hashes the pieces that a partial file holds.
-fn verify(file: &File, hashes: &PieceHashes) -> io::Result<Vec<Piece>> {
-    let pieces = hashes.pieces();
-    let mut states = vec![Piece::Missing; pieces.count()];
-    let length = file.metadata()?.len();
-    if length == 0 && pieces.size() > 0 {
-        return Ok(states);
+/// Leaves a partial file to a later fetch: without the room for what is `missing`, and with a record of what is there. One that holds nothing
+/// of use is removed.
+fn leave(file: &PartialFile, table: &PieceTable, sidecar: &Sidecar, missing: Option<&[Range<u64>]>) {
+    let is_useful = {
+        let states = table.states();
+        !(states.verified().is_empty() && states.unchecked().is_empty())
+    };
+    if !is_useful {
+        sidecar.close();
+        sidecar.remove(file);
+        if let Err(error) = file.remove() {
+            tracing::debug!(%error, "cannot remove a partial file that holds nothing");
+        }
+        return;
     }
-    let mut buffer = vec![0; HASH_READ_BYTES];
-    for (index, state) in states.iter_mut().enumerate() {
+    if let Some(missing) = missing {
+        release(file, missing);
+    }
+    sidecar.seal(file);
+}
+
+/// Runs of pieces that are missing, as ranges of bytes. Those to be checked that may have data are not.
+fn missing_runs(pieces: &Pieces, table: &PieceTable) -> Vec<Range<u64>> {
+    let states = table.states();
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for index in (0..pieces.count()).filter(|index| states.has_no_data(*index)) {
         let range = pieces.range(index);
-        if range.end > length {
-            break;
-        }
-        let mut hasher = pieces.hasher(index);
-        let mut offset = range.start;
-        while offset < range.end {
-            let wanted = usize::try_from(range.end - offset).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
-            read_exact_at(file, &mut buffer[..wanted], offset)?;
-            hasher.update(&buffer[..wanted]);
-            offset += wanted as u64;
-        }
-        if Some(hasher.finalize()) == hashes.get(index) {
-            *state = Piece::Verified;
+        match runs.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => runs.push(range),
         }
     }
-    Ok(states)
+    runs
 }
 
 #[cfg(test)]
@@ -262,7 +413,8 @@ mod tests {
             tests::{PIECE, data, open},
         },
     };
-    use p2pdi::content::ContentHash;
+    use p2pdi::platform::write_all_at;
+    use std::fs::{self, File};
 
     #[test]
     fn a_document_appears_under_its_name_only_when_complete() {
@@ -288,7 +440,7 @@ mod tests {
         let data = data(1_000_000);
         let store = open(folder.path(), &data).unwrap();
         assert_eq!(PieceWriter::new(&store).write(0, &data[..600_000]).unwrap(), Ok(2 * PIECE as u64));
-        let path = store.path.clone();
+        let path = store.path().to_owned();
         drop(store);
         let store = open(folder.path(), &data).unwrap();
         assert_eq!(store.next_missing(), Some(2 * PIECE as u64..1_000_000));
@@ -306,23 +458,6 @@ mod tests {
         let store = open(folder.path(), b"").unwrap();
         assert!(store.is_complete());
         assert_eq!(fs::metadata(store.finish().unwrap()).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn a_file_that_its_owner_renamed_or_removed_before_it_is_locked_is_not_written_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, finished) = (folder.path().join(".part"), folder.path().join("finished"));
-        let opened = File::create(&path).unwrap();
-        fs::rename(&path, &finished).unwrap();
-        assert!(matches!(lock(&opened, &path), Err(WriteError::Locked { .. })));
-        opened.unlock().unwrap();
-        // By now a third fetch has a file of its own there.
-        let opened_again = File::create(&path).unwrap();
-        assert!(matches!(lock(&opened, &path), Err(WriteError::Locked { .. })));
-        lock(&opened_again, &path).unwrap();
-        fs::remove_file(&path).unwrap();
-        opened_again.unlock().unwrap();
-        assert!(matches!(lock(&opened_again, &path), Err(WriteError::Locked { .. })));
     }
 
     #[test]

@@ -1,14 +1,26 @@
 //! What one stream writes to a piece store.
 //!
-//! Each stream has a writer of its own, which holds at most one piece exclusively: no two streams write the same bytes, and nothing
-//! writes to a verified piece. Blocking; call it off the runtime.
+//! Each stream has a writer of its own. The first one that receives a piece writes its bytes to the file as they come. Another one that
+//! receives the same piece meanwhile keeps its bytes in memory; whoever has the whole piece first, and right, wins. So no two streams write
+//! the same bytes, and nothing writes to a verified piece. A writer hashes on the thread that calls it. Blocking; call it off the runtime.
 
 use super::{
-    destination::WriteError,
-    piece_store::{Piece, PieceStore},
+    error::WriteError,
+    piece_store::PieceStore,
+    states::{Claim, WriterId},
 };
+use crate::transfer::chunk::CHUNK_BYTES;
 use p2pdi::content::PieceHasher;
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// As many zeros as a chunk of a stream has at most.
+static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
 
 /// A piece whose received bytes do not match its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +29,28 @@ pub(crate) struct WrongPiece {
     pub(crate) index: usize,
 }
 
+/// Tells a writer, from any thread, where to end.
+#[derive(Debug, Clone)]
+pub(crate) struct WriterEnd(Arc<AtomicUsize>);
+
+impl WriterEnd {
+    /// The writer skips `piece` and those after it. Moving the end back has no effect.
+    pub(crate) fn before(&self, piece: usize) {
+        self.0.fetch_min(piece, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Writes the bytes of one stream. When dropped, it releases the piece it was writing.
 #[derive(Debug)]
 pub(crate) struct PieceWriter {
     store: Arc<PieceStore>,
+    id: WriterId,
+    end: WriterEnd,
+    has_ended: bool,
     current: Option<Current>,
 }
 
@@ -31,54 +61,126 @@ struct Current {
     /// Offset of the next byte.
     next: u64,
     hasher: PieceHasher,
-    /// Whether this writer has the piece; else its bytes are skipped.
-    claimed: bool,
+    place: Place,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Place {
+    /// To the file: this writer has the piece.
+    File(InFile),
+    /// To memory: another writer has it.
+    Memory(Buffer),
+    /// Nowhere.
+    Skipped,
+}
+
+#[derive(Debug)]
+struct InFile {
+    /// The file has a hole where the next bytes go.
+    fresh: bool,
+    /// Zeros that were not written, in ascending order.
+    holes: Vec<Range<u64>>,
+}
+
+impl InFile {
+    fn new(fresh: bool) -> Self {
+        Self { fresh, holes: Vec::new() }
+    }
+
+    fn skip(&mut self, range: Range<u64>) {
+        match self.holes.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.holes.push(range),
+        }
+    }
+}
+
+/// The first bytes of a piece, in memory that counts against the store's limit.
+#[derive(Debug)]
+struct Buffer {
+    store: Arc<PieceStore>,
+    bytes: Vec<u8>,
+}
+
+impl Buffer {
+    /// Returns whether there is room.
+    fn add(&mut self, data: &[u8]) -> bool {
+        let has_room = self.store.reserve_buffer(data.len() as u64);
+        if has_room {
+            self.bytes.extend_from_slice(data);
+        }
+        has_room
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.store.release_buffer(self.bytes.len() as u64);
+    }
 }
 
 impl PieceWriter {
     /// A writer for one stream.
     pub(crate) fn new(store: &Arc<PieceStore>) -> Self {
-        Self { store: Arc::clone(store), current: None }
+        let end = WriterEnd(Arc::new(AtomicUsize::new(usize::MAX)));
+        Self { store: Arc::clone(store), id: store.next_writer(), end, has_ended: false, current: None }
+    }
+
+    /// Tells this writer, from any thread, where to end.
+    pub(crate) fn end(&self) -> WriterEnd {
+        self.end.clone()
+    }
+
+    /// Whether bytes arrived at or after the end that [`WriterEnd::before`] set: all that follows is skipped.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Takes the next bytes of the stream, which begin where the last ones ended or at a piece's start. Returns how many bytes
     /// became verified.
     ///
-    /// Bytes of a piece that is verified already, or that another writer receives, are skipped.
+    /// Bytes of a piece that is verified already are skipped.
     ///
     /// # Errors
     /// The outer error is the disk's; the inner one names a piece whose bytes are wrong: it stays missing.
     pub(crate) fn write(&mut self, mut offset: u64, mut data: &[u8]) -> Result<Result<u64, WrongPiece>, WriteError> {
-        let pieces = self.store.hashes().pieces();
+        let pieces = self.store.pieces();
         let mut verified_bytes = 0;
         loop {
             let index = pieces.index_at(offset).min(pieces.count() - 1);
+            if index >= self.end.get() {
+                self.release();
+                self.has_ended = true;
+                break;
+            }
             let range = pieces.range(index);
             if self.current.as_ref().is_none_or(|current| current.index != index || current.next != offset) {
                 self.release();
-                let claimed = self.store.claim(index);
-                self.current = Some(Current { index, next: offset, hasher: pieces.hasher(index), claimed });
+                self.begin(index, offset);
             }
             let Some(current) = &mut self.current else { break };
             let length = usize::try_from(range.end.saturating_sub(offset)).unwrap_or(usize::MAX).min(data.len());
             let (now, rest) = data.split_at(length);
-            if current.claimed {
-                self.store.write_at(now, offset)?;
-                current.hasher.update(now);
+            if let Err(error) = current.add(&self.store, self.id, now) {
+                self.release();
+                return Err(error);
             }
-            current.next += length as u64;
             offset += length as u64;
             if current.next == range.end {
-                let matches = !current.claimed || Some(current.hasher.finalize()) == self.store.hashes().get(index);
-                if !matches {
-                    self.release();
-                    return Ok(Err(WrongPiece { index }));
+                match current.complete(&self.store, self.id) {
+                    Ok(Ok(true)) => verified_bytes += range.end - range.start,
+                    Ok(Ok(false)) => {}
+                    Ok(Err(wrong)) => {
+                        self.release();
+                        return Ok(Err(wrong));
+                    }
+                    Err(error) => {
+                        self.release();
+                        return Err(error);
+                    }
                 }
-                if current.claimed {
-                    self.store.set(index, Piece::Verified);
-                    verified_bytes += range.end - range.start;
-                }
-                self.current = None;
+                self.release();
             }
             data = rest;
             if data.is_empty() || length == 0 {
@@ -88,12 +190,25 @@ impl PieceWriter {
         Ok(Ok(verified_bytes))
     }
 
+    fn begin(&mut self, index: usize, offset: u64) {
+        let pieces = self.store.pieces();
+        if offset != pieces.range(index).start {
+            // Bytes that do not begin with a piece prove nothing, and nobody is to blame.
+            self.current = Some(Current { index, next: offset, hasher: pieces.hasher(index), place: Place::Skipped });
+            return;
+        }
+        let place = match self.store.table().claim(index, self.id) {
+            Claim::Granted { fresh } => Place::File(InFile::new(fresh)),
+            Claim::Taken | Claim::Busy => Place::Memory(Buffer { store: Arc::clone(&self.store), bytes: Vec::new() }),
+            Claim::Verified => Place::Skipped,
+        };
+        self.current = Some(Current { index, next: offset, hasher: pieces.hasher(index), place });
+    }
+
     /// Releases the piece being written, so that any writer may receive it from its start.
     fn release(&mut self) {
-        if let Some(current) = self.current.take()
-            && current.claimed
-        {
-            self.store.set(current.index, Piece::Missing);
+        if let Some(Current { index, place: Place::File(_), .. }) = self.current.take() {
+            self.store.release(index, self.id);
         }
     }
 }
@@ -101,6 +216,80 @@ impl PieceWriter {
 impl Drop for PieceWriter {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+impl Current {
+    /// Takes the next bytes of the piece.
+    fn add(&mut self, store: &PieceStore, id: WriterId, data: &[u8]) -> Result<(), WriteError> {
+        let offset = self.next;
+        self.next += data.len() as u64;
+        if let Place::Memory(buffer) = &mut self.place {
+            // The other writer may be done, or gone.
+            match store.table().claim(self.index, id) {
+                Claim::Verified => self.place = Place::Skipped,
+                Claim::Taken | Claim::Busy => {
+                    if !buffer.add(data) {
+                        self.place = Place::Skipped;
+                    }
+                }
+                Claim::Granted { fresh } => {
+                    let before = std::mem::take(&mut buffer.bytes);
+                    store.release_buffer(before.len() as u64);
+                    self.place = Place::File(InFile::new(fresh));
+                    self.write(store, id, offset - before.len() as u64, &before)?;
+                }
+            }
+        }
+        if !matches!(self.place, Place::Skipped) {
+            self.hasher.update(data);
+        }
+        self.write(store, id, offset, data)
+    }
+
+    /// Writes to the file, if the bytes go there.
+    fn write(&mut self, store: &PieceStore, id: WriterId, mut offset: u64, data: &[u8]) -> Result<(), WriteError> {
+        for data in data.chunks(ZEROS.len()) {
+            let Place::File(place) = &mut self.place else { return Ok(()) };
+            let range = offset..offset + data.len() as u64;
+            let zeros = *data == ZEROS[..data.len()];
+            let has = store.write(self.index, id, zeros, data.len() as u64, |file| match (zeros, place.fresh) {
+                (true, true) => Ok(()),
+                (true, false) => file.write_zeros(range.clone(), data),
+                (false, _) => file.write_at(data, offset),
+            })?;
+            if !has {
+                // Another writer had the whole piece first.
+                self.place = Place::Skipped;
+            } else if zeros {
+                place.skip(range.clone());
+            }
+            offset = range.end;
+        }
+        Ok(())
+    }
+
+    /// The piece has all its bytes. Returns whether they count: not if another writer was first.
+    fn complete(&mut self, store: &PieceStore, id: WriterId) -> Result<Result<bool, WrongPiece>, WriteError> {
+        if matches!(self.place, Place::Skipped) {
+            return Ok(Ok(false));
+        }
+        if Some(self.hasher.finalize()) != store.hashes().get(self.index) {
+            return Ok(Err(WrongPiece { index: self.index }));
+        }
+        if let Place::Memory(buffer) = &mut self.place {
+            let Claim::Granted { fresh } = store.table().take_over(self.index, id) else { return Ok(Ok(false)) };
+            let bytes = std::mem::take(&mut buffer.bytes);
+            store.release_buffer(bytes.len() as u64);
+            self.place = Place::File(InFile::new(fresh));
+            self.write(store, id, self.next - bytes.len() as u64, &bytes)?;
+        }
+        if let Place::File(place) = &mut self.place {
+            for hole in std::mem::take(&mut place.holes) {
+                store.write(self.index, id, true, 0, |file| file.leave_hole(hole))?;
+            }
+        }
+        Ok(Ok(store.table().verify(self.index, id)))
     }
 }
 
@@ -129,9 +318,11 @@ pub(crate) mod tests {
 
     pub(in crate::transfer) fn open(folder: &Path, data: &[u8]) -> Result<Arc<PieceStore>, WriteError> {
         let name = DocumentName::parse("a/doc.bin").unwrap();
-        let (path, complete) = locate(folder, &name, &ContentHash::of(data), data.len() as u64, false, &mut None)?;
+        let (_, complete) = locate(folder, &name, &ContentHash::of(data), data.len() as u64, false, &mut None)?;
         assert!(!complete);
-        PieceStore::open(folder, path, &name, hashes(data), false).map(Arc::new)
+        let store = PieceStore::open(folder, &name, hashes(data), false)?;
+        store.wait_checked();
+        Ok(store)
     }
 
     pub(in crate::transfer) fn data(len: usize) -> Vec<u8> {
@@ -185,7 +376,7 @@ pub(crate) mod tests {
         first.write(0, &data[..100]).unwrap().unwrap();
         assert_eq!(store.next_missing(), Some(PIECE as u64..2 * PIECE as u64));
         let wrong = vec![b'!'; PIECE];
-        assert_eq!(second.write(0, &wrong).unwrap(), Ok(0), "another writer has the piece: these bytes are skipped");
+        assert_eq!(second.write(0, &wrong).unwrap(), Err(WrongPiece { index: 0 }), "kept in memory, and nothing of it written");
         assert_eq!(first.write(100, &data[100..PIECE]).unwrap(), Ok(PIECE as u64));
         assert_eq!(second.write(0, &wrong).unwrap(), Ok(0), "a verified piece is not written to");
         first.write(PIECE as u64, &data[PIECE..PIECE + 1]).unwrap().unwrap();
