@@ -1,12 +1,13 @@
 //! The programs under test.
 
-use crate::time;
+use crate::figure::time;
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -39,48 +40,30 @@ impl Drop for Server {
     }
 }
 
-pub(crate) struct Programs {
+/// A registry and the peers that are started for it. `p2pctl` runs in its folder.
+pub(crate) struct Network {
     pub(crate) registry: Server,
-    pub(crate) peer: Server,
-    pub(crate) raw: SocketAddr,
-    _raw: Server,
-    nginx: Option<Server>,
     folder: PathBuf,
 }
 
-impl Programs {
-    pub(crate) fn start(folder: &Path, share: &Path, raw_bytes: u64) -> Self {
-        let registry =
-            Server::start(program("registry").args(["--listen", "127.0.0.1:0", "--state"]).arg(folder.join("registry")));
-        let peer = Server::start(
-            program("peerd")
-                .args(["--name", "fff-c", "--listen", "127.0.0.1:0", "--no-lan", "--registry"])
-                .arg(registry.address.to_string())
-                .arg("--share")
-                .arg(share)
-                .arg("--state")
-                .arg(folder.join("peer")),
-        );
-        let raw = Server::start(Command::new(env::current_exe().unwrap()).args(["--serve-raw", &raw_bytes.to_string()]));
-        let programs =
-            Self { registry, peer, raw: raw.address, _raw: raw, nginx: nginx(folder, share), folder: folder.to_owned() };
-        let begun = Instant::now();
-        while !programs
-            .p2pctl(&["get", "large.bin", "--out", "warm"])
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .unwrap()
-            .success()
-        {
-            assert!(begun.elapsed() < START_TIMEOUT, "the peer does not share the large document");
-            std::thread::yield_now();
-        }
-        fs::remove_dir_all(folder.join("warm")).unwrap();
-        programs
+impl Network {
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut command = program("registry");
+        command.args(["--listen", "127.0.0.1:0", "--state"]).arg(folder.join("registry"));
+        Self { registry: Server::start(&mut command), folder: folder.to_owned() }
     }
 
-    fn p2pctl(&self, args: &[&str]) -> Command {
+    /// A peer that shares this folder. Unless the options say otherwise it listens on a free port of loopback.
+    pub(crate) fn peer(&self, name: &str, share: &Path, options: &[&str]) -> Server {
+        let mut command = program("peerd");
+        command.args(["--name", name, "--no-lan", "--registry", &self.registry.address.to_string()]).args(options);
+        if !options.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        Server::start(command.arg("--share").arg(share).arg("--state").arg(self.folder.join(name)))
+    }
+
+    pub(crate) fn p2pctl(&self, args: &[&str]) -> Command {
         let mut command = program("p2pctl");
         command
             .args(args)
@@ -90,25 +73,100 @@ impl Programs {
         command
     }
 
-    /// A fetch into an empty folder.
-    pub(crate) fn get(&self, args: &[&str]) -> Duration {
-        let took = time(&mut self.p2pctl(args));
-        fs::remove_dir_all(self.folder.join("out")).unwrap();
-        took
+    /// Where `p2pctl get` saves.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.folder.join("out")
     }
 
-    /// The same file unverified, if nginx and curl are installed.
-    pub(crate) fn curl(&self, name: &str) -> Option<Duration> {
-        let nginx = self.nginx.as_ref()?;
-        let to = self.folder.join("curl.out");
-        let took = time(Command::new("curl").args(["-s", "-f", "-o"]).arg(&to).arg(format!("http://{}/{name}", nginx.address)));
-        fs::remove_file(to).unwrap();
-        Some(took)
+    /// Removes what was fetched.
+    pub(crate) fn forget(&self) {
+        fs::remove_dir_all(self.out()).unwrap();
+    }
+
+    /// Waits until a peer is registered and has hashed this document.
+    pub(crate) fn wait_for(&self, peer: &str, document: &str) {
+        self.wait_until(peer, |listing| listing.contains(document));
+    }
+
+    /// Waits until a peer is registered and has hashed this many documents.
+    pub(crate) fn wait_for_count(&self, peer: &str, documents: usize) {
+        // JSON has one name for each document.
+        self.wait_until(peer, |listing| listing.matches("\"name\"").count() >= documents);
+    }
+
+    fn wait_until(&self, peer: &str, is_ready: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let output = self.p2pctl(&["rfc-query", peer, "--output", "json"]).output().unwrap();
+            if is_ready(&String::from_utf8_lossy(&output.stdout)) {
+                return;
+            }
+            let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(begun.elapsed() < START_TIMEOUT, "{peer} does not share all documents: {problem}");
+            thread::park_timeout(Duration::from_millis(20));
+        }
     }
 }
 
+/// What the figures of one stream need.
+pub(crate) struct Programs {
+    network: Network,
+    pub(crate) peer: Server,
+    pub(crate) raw: SocketAddr,
+    _raw: Server,
+    nginx: Option<Server>,
+}
+
+impl Programs {
+    pub(crate) fn start(folder: &Path, share: &Path, raw_bytes: u64) -> Self {
+        let network = Network::start(folder);
+        let peer = network.peer("fff-c", share, &[]);
+        let raw = Server::start(Command::new(env::current_exe().unwrap()).args(["--serve-raw", &raw_bytes.to_string()]));
+        network.wait_for("fff-c", "large.bin");
+        Self { network, peer, raw: raw.address, _raw: raw, nginx: nginx(folder, share) }
+    }
+
+    pub(crate) fn registry_pid(&self) -> u32 {
+        self.network.registry.pid()
+    }
+
+    pub(crate) fn p2pctl(&self, args: &[&str]) -> Command {
+        self.network.p2pctl(args)
+    }
+
+    /// A fetch into an empty folder.
+    pub(crate) fn get(&self, args: &[&str]) -> Duration {
+        let took = time(&mut self.p2pctl(args));
+        self.network.forget();
+        took
+    }
+
+    /// The same file unverified, if nginx is installed.
+    pub(crate) fn curl(&self, name: &str) -> Option<Duration> {
+        self.nginx.as_ref().map(|nginx| curl(nginx.address, name, &self.network.folder.join("curl.out")))
+    }
+}
+
+/// A file from a web server, with curl.
+pub(crate) fn curl(server: SocketAddr, name: &str, to: &Path) -> Duration {
+    let took = time(Command::new("curl").args(["-s", "-f", "-o"]).arg(to).arg(format!("http://{server}/{name}")));
+    fs::remove_file(to).unwrap();
+    took
+}
+
+/// An address of loopback with a port that was free just now.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A relay to this address that delays each direction.
+pub(crate) fn relay(to: SocketAddr, delay_ms: u32) -> Server {
+    let mut command = Command::new(env::current_exe().unwrap());
+    Server::start(command.args(["--serve-relay", &to.to_string(), "--delay-ms", &delay_ms.to_string()]))
+}
+
 /// A program of this workspace, in the folder above this one.
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     let beside = env::current_exe().unwrap().parent().and_then(Path::parent).map(|target| target.join(name));
     let path =
         beside.filter(|path| path.is_file()).unwrap_or_else(|| panic!("{name} is not built; run `cargo build --release` first"));
@@ -120,8 +178,8 @@ fn program(name: &str) -> Command {
 }
 
 /// nginx with one worker and sendfile, a common configuration.
-fn nginx(folder: &Path, share: &Path) -> Option<Server> {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+pub(crate) fn nginx(folder: &Path, share: &Path) -> Option<Server> {
+    let address = free_address();
     let folder = folder.join("nginx");
     fs::create_dir(&folder).unwrap();
     let at = folder.display();
@@ -135,23 +193,37 @@ fn nginx(folder: &Path, share: &Path) -> Option<Server> {
         share.display()
     );
     fs::write(folder.join("conf"), config).unwrap();
-    let child = Command::new("nginx").arg("-c").arg(folder.join("conf")).stderr(Stdio::null()).spawn();
-    let Ok(child) = child else {
-        println!("nginx is not installed: curl's figures are left out");
+    listening(Command::new("nginx").arg("-c").arg(folder.join("conf")), address)
+}
+
+/// A daemon of rsync with one module, `all`.
+pub(crate) fn rsync_daemon(folder: &Path, share: &Path) -> Option<Server> {
+    let address = free_address();
+    let config = folder.join("rsyncd.conf");
+    let (port, path) = (address.port(), share.display());
+    fs::write(&config, format!("address = 127.0.0.1\nport = {port}\nuse chroot = no\n[all]\npath = {path}\nread only = yes\n"))
+        .unwrap();
+    listening(Command::new("rsync").args(["--daemon", "--no-detach", "--config"]).arg(config), address)
+}
+
+/// A baseline's server once it listens; `None` if it is not installed.
+fn listening(command: &mut Command, address: SocketAddr) -> Option<Server> {
+    let Ok(child) = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        println!("{} is not installed: its figures are left out", command.get_program().display());
         return None;
     };
     let server = Server { child, address };
     let begun = Instant::now();
     while TcpStream::connect(address).is_err() {
-        assert!(begun.elapsed() < START_TIMEOUT, "nginx does not listen");
-        std::thread::yield_now();
+        assert!(begun.elapsed() < START_TIMEOUT, "{command:?} does not listen");
+        thread::park_timeout(Duration::from_millis(5));
     }
     Some(server)
 }
 
-/// Resident memory of a process (Linux).
-pub(crate) fn resident_kib(pid: u32) -> u64 {
+/// The most memory that a process had resident at once (Linux); 0 once it has ended.
+pub(crate) fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse().ok()).unwrap_or(0)
 }
