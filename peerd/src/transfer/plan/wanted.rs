@@ -35,10 +35,6 @@ impl Wanted {
         self.order.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-
     pub(super) fn contains(&self, piece: usize) -> bool {
         self.places.get(piece).is_some_and(|place| *place != ABSENT)
     }
@@ -96,7 +92,7 @@ impl Wanted {
         let mut hole = self.places[piece] as usize;
         for bucket in self.copies[piece] as usize..self.starts.len() {
             let end = self.starts.get(bucket + 1).copied().unwrap_or(self.order.len());
-            if end > hole {
+            if end > hole + 1 {
                 self.place(self.order[end - 1], hole);
                 hole = end - 1;
             }
