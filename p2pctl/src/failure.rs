@@ -2,9 +2,12 @@
 
 use p2pdi::{
     field::{InvalidField, is_terminal_control},
+    phrases::counted,
     status::{self, Reason},
 };
 use peerd::{
+    documents::selector::DocumentSelector,
+    holders::{search::Found, source::Source},
     node::NodeError,
     transfer::{FetchError, WriteError},
 };
@@ -14,6 +17,10 @@ use tonic::{Code, Status};
 
 /// Longest line of an error, in characters: it may quote text from the network.
 const SHOWN_MAX_CHARS: usize = 1_000;
+
+/// Most documents of one name, and most holders of each, that an error names.
+const AMBIGUOUS_SHOWN_MAX: usize = 16;
+const HOLDERS_SHOWN_MAX: usize = 8;
 
 /// Exit code of an interrupted verb, as shells report SIGINT: 128 + 2.
 const INTERRUPTED: u8 = 130;
@@ -81,6 +88,28 @@ impl Failure {
     pub(crate) fn timed_out(server: &str, limit: Duration) -> Self {
         let message = format!("{server} did not answer within {} s", limit.as_secs());
         Self { unanswered: true, reason: "NOT_ANSWERED", ..Self::refused(message) }
+    }
+
+    /// Several documents have the name or number that was asked for.
+    pub(crate) fn ambiguous(wanted: &DocumentSelector, found: &[Found]) -> Self {
+        let mut failure = Self {
+            reason: "AMBIGUOUS",
+            ..Self::refused(format!("AMBIGUOUS: {} are called {wanted}", counted(found.len() as u64, "different document")))
+        };
+        for found in found.iter().take(AMBIGUOUS_SHOWN_MAX) {
+            let names: Vec<_> = found.holders.iter().take(HOLDERS_SHOWN_MAX).map(Source::label).collect();
+            let more = match found.holders.len().saturating_sub(HOLDERS_SHOWN_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            failure = failure.hint(format!(
+                "b3:{} ({}) is held by {}{more}",
+                found.document.hash,
+                found.document.name,
+                names.join(", ")
+            ));
+        }
+        failure.hint("say which one: b3:HASH in place of the name, or --from NAME for the one that this peer has")
     }
 
     /// The message, without hints.

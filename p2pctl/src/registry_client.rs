@@ -15,7 +15,7 @@ use p2pdi::{
     status::Reason,
     v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
 };
-use peerd::holders::source::Source;
+use peerd::holders::{find_peers::PeerSample, source::Source};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -28,8 +28,8 @@ use tracing::Instrument as _;
 
 /// Time limit of the Leave at the end of a verb: the user waits for it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Most peers asked for a document; of more, a random sample of this size is asked.
-pub(crate) const ASK_MAX: u32 = 1_000;
+/// Largest sample that a registry gives.
+const SAMPLE_MAX: u32 = 1_000;
 
 /// The cookie file of one registry.
 #[derive(Debug)]
@@ -221,15 +221,17 @@ impl RegistrySession {
         Ok(whole)
     }
 
-    /// Peers to ask for a document: all, or a sample if there are more than [`ASK_MAX`].
+    /// All peers; of more than a registry samples at once, that many random ones.
     pub(crate) async fn sources(&mut self) -> Outcome<Vec<Source>> {
-        let first = self.p_query(&PQueryRequest { page_size: ASK_MAX, ..Default::default() }).await?;
-        let peers = if first.next_page_token.is_empty() {
-            first.peers
-        } else {
-            self.p_query(&PQueryRequest { sample: ASK_MAX, ..Default::default() }).await?.peers
-        };
-        Ok(peers.iter().filter_map(Source::of_record).collect())
+        Ok(self.sample(SAMPLE_MAX as usize).await?.peers)
+    }
+
+    /// About `count` random peers.
+    pub(crate) async fn sample(&mut self, count: usize) -> Outcome<PeerSample> {
+        let sample = u32::try_from(count).unwrap_or(SAMPLE_MAX).clamp(1, SAMPLE_MAX);
+        let peers = self.p_query(&PQueryRequest { sample, ..Default::default() }).await?.peers;
+        let are_all = peers.len() < sample as usize;
+        Ok(PeerSample { peers: peers.iter().filter_map(Source::of_record).collect(), are_all })
     }
 
     /// The peer called `peer`, or the one at that HOST:PORT.

@@ -3,7 +3,7 @@
 use crate::{
     call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
-    registry_client::{ASK_MAX, direct},
+    registry_client::direct,
 };
 use p2pdi::{
     endpoint::Endpoint,
@@ -12,7 +12,7 @@ use p2pdi::{
 };
 use peerd::{
     connections::channels::ChannelPool,
-    holders::source::Source,
+    holders::{find_peers::PeerSample, source::Source},
     inbox::{KIND_PING, KIND_PONG},
 };
 use std::time::Duration;
@@ -36,16 +36,18 @@ pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> 
     Ok(Source::new(Some(name), endpoint))
 }
 
-/// The peer at `via`, its neighbours and the others it knows.
-pub(crate) async fn sources(channels: &ChannelPool, via: &Endpoint) -> Outcome<Vec<Source>> {
+/// The peer at `via`, then its neighbours and the others it knows, at most `count` in all.
+pub(crate) async fn sample(channels: &ChannelPool, via: &Endpoint, count: usize) -> Outcome<PeerSample> {
     let listed = call(via, CALL_TIMEOUT, channels.peer(via, None).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
     let source = |contact: Contact| Some(Source::new(Some(contact.name.parse().ok()?), contact.endpoint.parse().ok()?));
     let me = listed.peer.unwrap_or_default();
     let itself = Source::new(me.name.parse().ok(), via.clone());
     let itself = me.endpoint.parse().into_iter().fold(itself, Source::also_at);
-    let limit = usize::try_from(ASK_MAX).unwrap_or(usize::MAX);
-    Ok(std::iter::once(itself).chain(others.filter_map(source)).take(limit).collect())
+    let mut peers: Vec<_> = std::iter::once(itself).chain(others.filter_map(source)).collect();
+    let are_all = peers.len() <= count;
+    peers.truncate(count);
+    Ok(PeerSample { peers, are_all })
 }
 
 /// One call to the peer at `via`.

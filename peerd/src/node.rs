@@ -11,10 +11,13 @@ use crate::{
     documents::share::{Indexer, Share, ShareConfig, ShareError},
     holders::{
         self,
+        network_peers::NetworkPeers,
         peer_directory::{self, PeerDirectory},
+        search::HolderSearch,
+        who_has::{Answering, KIND_HAS, KIND_WHO_HAS, Questions, SendWhisper},
     },
     identity::{OwnContact, StateError, StateFolder},
-    inbox::{Handlers, Inbox, LocalDelivery},
+    inbox::{Handlers, Inbox, LocalDelivery, Message},
     mesh::{Mesh, MeshConfig, MeshDriver},
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
@@ -57,6 +60,7 @@ pub struct Node {
     #[cfg(feature = "mdns")]
     lan: Option<Lan>,
     mesh: MeshDriver,
+    questions: Questions,
     #[cfg(feature = "http")]
     topology: TopologyDriver,
     metrics: Metrics,
@@ -87,6 +91,9 @@ pub enum NodeError {
     /// The server does not work.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// A handler of messages between peers cannot be added: a bug.
+    #[error("cannot handle messages between peers: {0}")]
+    Handler(#[from] Status),
     /// The reflection service cannot be built: a bug.
     #[error(transparent)]
     Router(#[from] server::RouterError),
@@ -134,8 +141,13 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
+        let catalog = Catalog::new(share);
+        let questions = Questions::new(mesh.clone());
+        let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let services = Services {
-            catalog: Catalog::new(share),
+            search: HolderSearch::new(channels.clone(), Arc::new(network.clone())),
+            network,
+            catalog,
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
             downloads: Downloads::default(),
@@ -164,6 +176,7 @@ impl Node {
             #[cfg(feature = "mdns")]
             lan,
             mesh: mesh_driver,
+            questions,
             #[cfg(feature = "http")]
             topology: topology_driver,
             metrics,
@@ -187,7 +200,7 @@ impl Node {
 
     /// Starts the tasks; the future is the server.
     async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
-        let Self { listener, config, state, services, indexer, mesh, metrics, .. } = self;
+        let Self { listener, config, state, services, indexer, mesh, questions, metrics, .. } = self;
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
@@ -214,6 +227,7 @@ impl Node {
         #[cfg(feature = "http")]
         tasks.spawn("topology", self.topology.run(stop.clone()));
         tasks.spawn("own address", keep_own_address(services.own.clone(), services.mesh.clone(), stop.clone()));
+        handle_questions(&services, questions)?;
         tasks.spawn("handlers", services.handlers.clone().run(stop.clone()));
         #[cfg(feature = "mdns")]
         if let Some(lan) = self.lan {
@@ -238,6 +252,33 @@ impl Node {
         }
         let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };
         Ok((tasks, server))
+    }
+}
+
+/// Answers who has a document, and takes the answers to this peer's own questions.
+fn handle_questions(services: &Arc<Services>, questions: Questions) -> Result<(), NodeError> {
+    let answering = Answering::new(services.catalog.clone(), services.mesh.clone(), ByRouter(Arc::clone(services)));
+    let asked = Arc::clone(services);
+    let runtime = tokio::runtime::Handle::current();
+    let answer = move |message: Message| {
+        answering.take(&message, &asked.own.get(), asked.network.count());
+        std::future::ready(())
+    };
+    let take = move |message: Message| {
+        questions.take(&message);
+        std::future::ready(())
+    };
+    services.handlers.on(KIND_WHO_HAS.parse()?, answer, &runtime)?;
+    services.handlers.on(KIND_HAS.parse()?, take, &runtime)?;
+    Ok(())
+}
+
+/// Sends messages by whatever way there is.
+struct ByRouter(Arc<Services>);
+
+impl SendWhisper for ByRouter {
+    async fn send(&self, request: WhisperRequest) -> Result<(), Status> {
+        self.0.router.deliver(request).await.map(drop)
     }
 }
 
@@ -298,6 +339,16 @@ impl NodeHandle {
     /// When there is no route, or a field is not valid.
     pub async fn whisper(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
         self.services.router.deliver(request).await
+    }
+
+    /// Searches for holders of documents in its network.
+    pub fn holders(&self) -> &HolderSearch<NetworkPeers> {
+        &self.services.search
+    }
+
+    /// Its network, as its searches see it.
+    pub fn network(&self) -> &NetworkPeers {
+        &self.services.network
     }
 
     /// Its connections to other peers.

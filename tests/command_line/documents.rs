@@ -113,6 +113,29 @@ fn a_document_is_fetched_by_name_and_by_hash() {
 }
 
 #[test]
+fn a_name_that_means_different_documents_is_refused_and_each_is_named() {
+    let network = Network::start();
+    let peers: Vec<_> = [("fff-d", "one"), ("fff-e", "two")]
+        .map(|(name, text)| {
+            let share = network.world.share(&format!("share-{name}"), &[]);
+            fs::write(share.join("Über.txt"), text).unwrap();
+            let peer = network.world.peer(name, &network.registry, &["--share", share.to_str().unwrap()]);
+            ready(&peer);
+            (peer, name, text, format!("b3:{}", blake3::hash(text.as_bytes()).to_hex()))
+        })
+        .into();
+    let run = network.p2pctl(&["get", "über.txt"]).exits(1).stdout_is_empty();
+    run.stderr_has(&["error: AMBIGUOUS", "2 different documents", &peers[0].3, &peers[1].3, "fff-d", "fff-e", "--from NAME"]);
+    for (_, name, text, hash) in &peers {
+        network.p2pctl(&["get", "über.txt", "--from", name, "--out", name]).exits(0);
+        network.p2pctl(&["get", hash, "--out", hash]).exits(0);
+        for out in [*name, hash.as_str()] {
+            assert_eq!(network.world.read(&format!("{out}/Über.txt")), text.as_bytes());
+        }
+    }
+}
+
+#[test]
 fn a_document_in_a_folder_keeps_its_folder() {
     let network = Network::start();
     let deep = network.world.share("share-d/models/v1", &[]);

@@ -16,3 +16,4 @@ mod mesh;
 mod output;
 mod stay;
 mod talk;
+mod via;

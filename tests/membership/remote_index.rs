@@ -60,7 +60,7 @@ async fn a_peer_lists_documents_of_others_and_drops_them_when_they_leave() {
 
     // A search finds the holder by it.
     let answers = ask(&ChannelPool::new(None), &[b.source("b")], &DocumentSelector::Number(48)).await;
-    assert_eq!(answers.found[0].holders, [a.source("a")]);
+    assert_eq!(answers.found()[0].holders, [a.source("a")]);
 
     let version = first_version(&b).await;
     a.stop().await;

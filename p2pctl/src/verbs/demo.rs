@@ -15,6 +15,7 @@ use peerd::{
     holders::{
         rfc_query::{Limits, query},
         search::{Found, ask},
+        settlement::Settlement,
         source::Source,
     },
     transfer::{FetchOptions, Fetched, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
@@ -95,8 +96,10 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
 
 async fn find(channels: &ChannelPool, sources: &[Source], number: u32, printer: Printer) -> Outcome<Found> {
     let answers = ask(channels, sources, &DocumentSelector::Number(number)).await;
-    let found = answers.found.first().cloned();
-    let found = found.ok_or_else(|| Failure::refused(format!("nobody has RFC {number}; {}", answers.summary())))?;
+    let Settlement::Settled(settled) = answers.settle() else {
+        return Err(Failure::refused(format!("nobody has RFC {number}; {}", answers.summary())));
+    };
+    let found = settled.found;
     let holders: Vec<_> = found.holders.iter().map(|holder| holder.label().to_owned()).collect();
     let Found { document, .. } = &found;
     let text =

@@ -8,14 +8,14 @@ use crate::{
     via,
 };
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use p2pdi::{endpoint::Endpoint, json, v1::Document};
+use p2pdi::{endpoint::Endpoint, json, phrases::counted, v1::Document};
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::source::Source,
+    holders::{search::SearchError, source::Source},
     transfer::{
         FetchOptions, Fetched, Progress,
-        fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, FindPeers, JobError},
+        fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, FindPeers, JobError, PeerSample},
     },
 };
 use serde_json::json;
@@ -61,12 +61,13 @@ async fn get_wanted(
     // Dropped when the verb is cancelled; a spawned job could outlive the registry session's end.
     let (fetched, ()) = tokio::join!(Box::pin(job.run()), show(&mut watch, &wanted, printer));
     let fetched = fetched.map_err(|error| match error {
-        JobError::Peers(failure) => failure,
-        JobError::NoPeers { wanted } => {
+        JobError::Search(SearchError::Peers(failure)) => failure,
+        JobError::Search(SearchError::NoPeers { wanted }) => {
             Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", peers.registry))
                 .hint("start one with `peerd --share DIR`")
         }
-        JobError::NotFound { .. } => Failure::refused(error.to_string()),
+        JobError::Search(error @ SearchError::NotFound { .. }) => Failure::refused(error.to_string()),
+        JobError::Search(SearchError::Ambiguous { wanted, found }) => Failure::ambiguous(&wanted, &found),
         JobError::Fetch(error) => error.into(),
     });
     print(&fetched?, printer)
@@ -109,10 +110,10 @@ impl Peers {
 impl FindPeers for Peers {
     type Error = Failure;
 
-    async fn peers(&self) -> Outcome<Vec<Source>> {
+    async fn sample(&self, count: usize) -> Outcome<PeerSample> {
         match &self.via {
-            Some(via) => via::sources(&self.channels, via).await,
-            None => self.with_session(async |session| session.sources().await).await,
+            Some(via) => via::sample(&self.channels, via, count).await,
+            None => self.with_session(async |session| session.sample(count).await).await,
         }
     }
 }
@@ -126,13 +127,17 @@ async fn show(watch: &mut FetchWatch, wanted: &DocumentSelector, printer: Printe
                 // A note would be overwritten by the bar.
                 bar = None;
                 match event {
-                    Some(FetchEvent::Ambiguous { matches, chosen }) => printer.note(&format!(
-                        "note: {matches} different documents are called {wanted}; fetching the one that most peers hold, {} b3:{}",
-                        chosen.name, chosen.hash
+                    Some(FetchEvent::Chosen { chosen }) => printer.note(&format!(
+                        "note: {} different documents are called {wanted}; fetching the one that {} of {} have, {} b3:{}",
+                        chosen.contents,
+                        chosen.votes,
+                        counted(chosen.all_votes as u64, "peer"),
+                        chosen.found.document.name,
+                        chosen.found.document.hash
                     )),
-                    Some(FetchEvent::FellBack { error }) => {
-                        printer.note(&format!("note: that one cannot be fetched, trying the next; {}", Failure::from(error)));
-                    }
+                    Some(FetchEvent::Changed { now, .. }) => printer.note(&format!(
+                        "note: {wanted} changed since it was searched for; fetching what it is now, b3:{}", now.hash
+                    )),
                     Some(_) => {}
                     None => return,
                 }

@@ -125,7 +125,7 @@ pub(super) async fn peers_of(
     printer: Printer,
 ) -> Outcome {
     let peer = resolve(global, channels, via, peer).await?;
-    let mut client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let mut client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
     if printer.is_json() {
         printer.json(&json::value(&answer))?;

@@ -23,6 +23,8 @@ const BYTES_MAX: usize = 100 * 1024 * 1024;
 /// Most peers that are polled. Of more, a random sample, which is kept while its peers answer: the index need not be complete, only a fair
 /// sample of the network.
 pub(crate) const PEERS_MAX: usize = 64;
+/// Most documents of one number, name or content that one peer's listing has in an answer: formats of an RFC, and copies.
+const CLAIMS_OF_PEER_MAX: usize = 256;
 /// Bytes that each polled peer gets, however much the others listed before it.
 const GUARANTEED_BYTES: usize = BYTES_MAX / PEERS_MAX;
 
@@ -171,26 +173,33 @@ impl RemoteIndex {
         })
     }
 
+    /// The peers whose documents are known, also without any, and how long ago each confirmed them.
+    pub(crate) fn peers(&self, now: Instant) -> impl Iterator<Item = (&Arc<Contact>, Duration)> {
+        self.peers.values().map(move |remote| (&remote.peer, remote.age(now)))
+    }
+
     /// All claims, those of the same content next to each other.
     pub(crate) fn all(&self, now: Instant) -> impl Iterator<Item = Claim<'_>> {
         self.by_hash_order().filter_map(move |(_, remote, at)| Some(claim(remote, remote.listing.document(at)?, now)))
     }
 
     pub(crate) fn by_hash(&self, hash: ContentHash, now: Instant) -> impl Iterator<Item = Claim<'_>> {
-        self.peers.values().flat_map(move |remote| remote.listing.by_hash(hash).map(move |document| claim(remote, document, now)))
+        self.peers.values().flat_map(move |remote| {
+            remote.listing.by_hash(hash).take(CLAIMS_OF_PEER_MAX).map(move |document| claim(remote, document, now))
+        })
     }
 
     pub(crate) fn by_number(&self, number: u32, now: Instant) -> impl Iterator<Item = Claim<'_>> {
-        self.peers
-            .values()
-            .flat_map(move |remote| remote.listing.by_number(number).map(move |document| claim(remote, document, now)))
+        self.peers.values().flat_map(move |remote| {
+            remote.listing.by_number(number).take(CLAIMS_OF_PEER_MAX).map(move |document| claim(remote, document, now))
+        })
     }
 
     /// The documents whose names differ from `name` at most in case and in how letters with marks are written.
     pub(crate) fn by_name(&self, name: &str, now: Instant) -> impl Iterator<Item = Claim<'_>> {
         let key = name_key(name);
         self.peers.values().flat_map(move |remote| {
-            let documents: Vec<_> = remote.listing.by_name_key(&key).collect();
+            let documents: Vec<_> = remote.listing.by_name_key(&key).take(CLAIMS_OF_PEER_MAX).collect();
             documents.into_iter().map(move |document| claim(remote, document, now))
         })
     }

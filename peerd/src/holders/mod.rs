@@ -1,7 +1,20 @@
 //! Which peers hold a document: the directory of known peers, the poll of their indexes, and the search for holders.
+//!
+//! - `search`: asks ever more peers until it knows enough; `round` asks some at once, for as long as `patience` says.
+//! - `find_peers`: what a search needs to know of the network; `network_peers`: the network as a running peer knows it.
+//! - `evidence`, `settlement`: what peers said, and which content a name means. Pure.
+//! - `who_has`: a question to all peers of the mesh, and the answers to those of others; `answer_choice`: which holders answer. Pure.
 
+mod answer_choice;
+mod evidence;
+pub mod find_peers;
+pub mod network_peers;
+mod patience;
 pub(crate) mod peer_directory;
 pub(crate) mod poll;
 pub mod rfc_query;
+mod round;
 pub mod search;
+pub mod settlement;
 pub mod source;
+pub(crate) mod who_has;

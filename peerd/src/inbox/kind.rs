@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 
 /// The kind of a message without one.
 pub const KIND_DEFAULT: &str = "text";
+/// How the kinds of messages begin that peers exchange among themselves.
+const INTERNAL_PREFIX: &str = "p2pdi.";
 /// Longest kind, in bytes: it is a word, not a text.
 pub(super) const KIND_MAX_BYTES: usize = 64;
 
@@ -18,6 +20,11 @@ impl MessageKind {
     /// The token.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether messages of this kind are between peers: only their handlers get them, not those who read all messages.
+    pub(super) fn is_internal(&self) -> bool {
+        self.0.starts_with(INTERNAL_PREFIX)
     }
 
     /// Whether it is [`KIND_DEFAULT`].
@@ -50,6 +57,12 @@ impl fmt::Display for MessageKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_between_peers_are_known_by_their_kind() {
+        let is_internal = |kind: &str| kind.parse::<MessageKind>().unwrap().is_internal();
+        assert!(is_internal("p2pdi.who-has") && !is_internal("p2pdi") && !is_internal(""));
+    }
 
     #[test]
     fn a_kind_is_one_short_token() {

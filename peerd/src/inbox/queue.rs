@@ -139,7 +139,7 @@ impl Inbox {
         outcome
     }
 
-    /// Subscribes to messages from now on: of these kinds, or of all if `kinds` is empty.
+    /// Subscribes to messages from now on: of these kinds, or of all but those that peers exchange among themselves if `kinds` is empty.
     ///
     /// # Errors
     /// When there are too many subscriptions.
@@ -165,10 +165,13 @@ impl Inbox {
         Ok(Subscription { kinds, is_handler, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
     }
 
-    /// The latest `count` messages, the newest last.
+    /// The latest `count` messages, the newest last, without those that peers exchange among themselves.
     pub fn latest(&self, count: usize) -> Vec<Message> {
         let kept = self.kept();
-        kept.messages.iter().skip(kept.messages.len().saturating_sub(count)).cloned().collect()
+        let shown = kept.messages.iter().rev().filter(|message| !message.kind.is_internal());
+        let mut latest: Vec<_> = shown.take(count).cloned().collect();
+        latest.reverse();
+        latest
     }
 
     /// Counts.
@@ -189,7 +192,7 @@ impl Inbox {
 
 impl Kept {
     fn is_wanted(&self, kind: &MessageKind) -> bool {
-        kind.is_default() || self.wanted_all > 0 || self.wanted.contains_key(kind)
+        kind.is_default() || (self.wanted_all > 0 && !kind.is_internal()) || self.wanted.contains_key(kind)
     }
 
     /// Counts a subscription.
@@ -272,11 +275,15 @@ impl Subscription {
         while self.next < kept.next {
             let message = usize::try_from(self.next - first).ok().and_then(|at| kept.messages.get(at));
             self.next += 1;
-            if let Some(message) = message.filter(|message| self.kinds.is_empty() || self.kinds.contains(&message.kind)) {
+            if let Some(message) = message.filter(|message| self.wants(&message.kind)) {
                 return Some(message.clone());
             }
         }
         None
+    }
+
+    fn wants(&self, kind: &MessageKind) -> bool {
+        if self.kinds.is_empty() { !kind.is_internal() } else { self.kinds.contains(kind) }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     config::ControlFrom,
     connections::{admission::Admission, channels::ChannelPool},
     documents::catalog::Catalog,
+    holders::{network_peers::NetworkPeers, search::HolderSearch},
     identity::OwnContact,
     inbox::{Handlers, Inbox},
     mesh::Mesh,
@@ -38,6 +39,8 @@ pub(crate) struct Services {
     pub(crate) handlers: Handlers,
     pub(crate) router: MessageRouter,
     pub(crate) channels: ChannelPool,
+    pub(crate) network: NetworkPeers,
+    pub(crate) search: HolderSearch<NetworkPeers>,
     pub(crate) mesh: Mesh,
     #[cfg(feature = "http")]
     pub(crate) topology: Topology,

@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,6 +44,7 @@ pub struct Holder {
 #[derive(Default)]
 struct Seen {
     requests: Mutex<Vec<GetRfcRequest>>,
+    queries: AtomicUsize,
     bytes: AtomicU64,
 }
 
@@ -104,8 +105,56 @@ impl Holder {
         Self::serve(Scripted { delivered_by: Some(delivered_by.to_owned()), ..Scripted::default() }).await
     }
 
-    async fn serve(peer: Scripted) -> Self {
+    /// A peer called `name` that says after a delay that it holds the sample itself, and serves it.
+    pub async fn holding(name: &str, sample: &Sample, after: Duration) -> Self {
+        let sample = sample.clone();
+        Self::listing_own(name, move |_| sample.clone(), 0, after).await
+    }
+
+    /// Lists what `sample` gives for a query, counted from 0, and then serves what it gives for a query `ahead` of that.
+    async fn listing_own(
+        name: &str,
+        sample: impl Fn(usize) -> Sample + Send + Sync + 'static,
+        ahead: usize,
+        after: Duration,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let me = v1::Holder {
+            peer_name: name.to_owned(),
+            endpoint: listener.local_addr().unwrap().to_string(),
+            age: Some(prost_types::Duration::default()),
+            ..Default::default()
+        };
+        let latest = Arc::new(Mutex::new(sample(0)));
+        let served = Arc::clone(&latest);
+        let script = move |_: usize, request: &GetRfcRequest| {
+            let sample = served.lock().unwrap().clone();
+            match &request.document {
+                Some(DocumentSelector::Blake3(hash)) if *hash != sample.hash().to_field() => {
+                    vec![Step::Fail(Status::not_found("not here any more"))]
+                }
+                _ => sending(sample.answer(request)),
+            }
+        };
+        let lists = move |query: usize| {
+            *latest.lock().unwrap() = sample(query + ahead);
+            vec![Holding { document: Some(sample(query).document()), holders: vec![me.clone()] }]
+        };
+        let scripted = Scripted { script: Arc::new(script), lists: Some((after, Arc::new(lists))), ..Scripted::default() };
+        Self::serve_on(listener, scripted)
+    }
+
+    /// A peer called `name` whose document changes with each of its queries, just after the answer: it serves the version that `sample` gives
+    /// for the next query.
+    pub async fn changing_ahead(name: &str, sample: impl Fn(usize) -> Sample + Send + Sync + 'static, after: Duration) -> Self {
+        Self::listing_own(name, sample, 1, after).await
+    }
+
+    async fn serve(peer: Scripted) -> Self {
+        Self::serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), peer)
+    }
+
+    fn serve_on(listener: TcpListener, peer: Scripted) -> Self {
         let (address, seen) = (listener.local_addr().unwrap(), Arc::clone(&peer.seen));
         let server = Server::builder().add_service(PeerServer::new(peer));
         let serving = tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
@@ -137,9 +186,14 @@ pub fn sending(messages: Vec<GetRfcResponse>) -> Vec<Step> {
     messages.into_iter().map(Step::Send).collect()
 }
 
+/// The holdings for a query. Queries are counted from 0.
+type Lists = dyn Fn(usize) -> Vec<Holding> + Send + Sync;
+
 struct Scripted {
     script: Arc<Script>,
     listing: Arc<Vec<RfcQueryResponse>>,
+    /// Lists these for each query, after a delay, in place of `listing`.
+    lists: Option<(Duration, Arc<Lists>)>,
     delivered_by: Option<String>,
     seen: Arc<Seen>,
 }
@@ -147,7 +201,7 @@ struct Scripted {
 impl Default for Scripted {
     fn default() -> Self {
         let script = Arc::new(|_: usize, _: &GetRfcRequest| vec![Step::Stall]);
-        Self { script, listing: Arc::default(), delivered_by: None, seen: Arc::default() }
+        Self { script, listing: Arc::default(), lists: None, delivered_by: None, seen: Arc::default() }
     }
 }
 
@@ -169,6 +223,12 @@ impl Peer for Scripted {
     }
 
     async fn rfc_query(&self, _: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        let query = self.seen.queries.fetch_add(1, Ordering::SeqCst);
+        if let Some((after, lists)) = &self.lists {
+            tokio::time::sleep(*after).await;
+            let answer = RfcQueryResponse { version: 1, unchanged: false, holdings: lists(query), ..Default::default() };
+            return Ok(Response::new(Box::pin(tokio_stream::iter([Ok(answer)]))));
+        }
         let messages: Vec<_> = self.listing.iter().cloned().map(Ok).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
     }

@@ -9,22 +9,25 @@ use p2pdi::{
     document::DocumentName,
     v1::{self, GetRfcRequest, Holding},
 };
-use peerd::transfer::fetch::job::{FetchEvent, FetchJob, FetchRequest, FindPeers, JobError};
+use peerd::{
+    holders::search::SearchError,
+    transfer::fetch::job::{FetchJob, FetchRequest, FindPeers, JobError, PeerSample},
+};
 use std::convert::Infallible;
 use tonic::Status;
 
 /// Always the same peers.
-struct Fixed(Vec<Source>);
+pub(crate) struct Fixed(pub(crate) Vec<Source>);
 
 impl FindPeers for Fixed {
     type Error = Infallible;
 
-    async fn peers(&self) -> Result<Vec<Source>, Infallible> {
-        Ok(self.0.clone())
+    async fn sample(&self, count: usize) -> Result<PeerSample, Infallible> {
+        Ok(PeerSample { peers: self.0.iter().take(count).cloned().collect(), are_all: self.0.len() <= count })
     }
 }
 
-fn request(target: &Target, wanted: DocumentSelector, from: Vec<Source>) -> FetchRequest {
+pub(crate) fn request(target: &Target, wanted: DocumentSelector, from: Vec<Source>) -> FetchRequest {
     let options = FetchOptions { out: target.out.clone(), save_as: None, replace: false, stall: target.stall };
     FetchRequest { wanted, from, options }
 }
@@ -35,7 +38,7 @@ async fn a_job_without_peers_or_holders_fails_and_names_the_peers_asked() {
     let target = Target::new();
     let wanted = DocumentSelector::Number(48);
     let (job, _) = FetchJob::new(request(&target, wanted.clone(), Vec::new()), target.channels.clone(), Arc::new(Fixed(vec![])));
-    assert!(matches!(within("the job", job.run()).await, Err(JobError::NoPeers { .. })));
+    assert!(matches!(within("the job", job.run()).await, Err(JobError::Search(SearchError::NoPeers { .. }))));
     // It serves the document but does not list it.
     let unlisted = Holder::honest(&sample).await;
     let peers = Arc::new(Fixed(vec![unlisted.source("unlisted")]));
@@ -70,7 +73,7 @@ async fn documents_that_were_not_asked_for_are_never_delivered() {
         let peers = Arc::new(Fixed(vec![liar.source("liar")]));
         let (job, _) = FetchJob::new(request(&target, selector, Vec::new()), target.channels.clone(), peers);
         let error = within("the job", job.run()).await.unwrap_err();
-        assert!(matches!(error, JobError::NotFound { .. }), "{error}");
+        assert!(matches!(error, JobError::Search(SearchError::NotFound { .. })), "{error}");
     }
     // It does not keep an honest peer's answer from being used either.
     let honest = Holder::honest(&wanted).await;
@@ -85,26 +88,6 @@ async fn documents_that_were_not_asked_for_are_never_delivered() {
 fn holding(sample: &Sample, holders: &[&Holder]) -> Holding {
     let holder = |holder: &&Holder| v1::Holder { endpoint: holder.address.to_string(), ..Default::default() };
     Holding { document: Some(sample.document()), holders: holders.iter().map(holder).collect() }
-}
-
-#[tokio::test]
-async fn a_job_falls_back_to_the_next_document_and_says_why() {
-    let (popular, other) = (Sample::rfc48(2), Sample::new("rfc48.txt", 48, b"another text".to_vec()));
-    let refuses = |_: usize, _: &GetRfcRequest| vec![Step::Fail(Status::not_found("not here"))];
-    let (first, second) = (Holder::start(refuses).await, Holder::start(refuses).await);
-    let honest = Holder::honest(&other).await;
-    let index = Holder::answering(vec![holding(&other, &[&honest]), holding(&popular, &[&first, &second])]).await;
-    let peers = vec![index.source("index")];
-    let target = Target::new();
-    let request = request(&target, DocumentSelector::Number(48), Vec::new());
-    let (job, mut watch) = FetchJob::new(request, target.channels.clone(), Arc::new(Fixed(peers)));
-    let fetched = within("the job", job.run()).await.unwrap();
-    assert_eq!(fetched.document.hash, other.hash());
-    assert!(matches!(watch.event().await, Some(FetchEvent::Ambiguous { matches: 2, chosen }) if chosen.hash == popular.hash()));
-    let Some(FetchEvent::FellBack { error }) = watch.event().await else { panic!("no fall-back") };
-    assert!(error.to_string().starts_with("no holder could deliver RFC 48: "), "{error}");
-    assert!(watch.event().await.is_none());
-    target.assert_holds_only(&other);
 }
 
 #[tokio::test]

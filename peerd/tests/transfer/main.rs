@@ -14,7 +14,9 @@
 mod disk;
 mod headers;
 mod job;
+mod network;
 mod resume;
+mod settling;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

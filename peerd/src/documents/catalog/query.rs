@@ -29,6 +29,10 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// Most holders listed for one document: enough to choose from, and it bounds the message.
 const HOLDERS_MAX: usize = 64;
 
+/// Most documents in an answer about one number, name or content. Such a query is not counted among the listings, so it must not become one:
+/// a malicious peer can list, and a share can have, any number of copies.
+const COPIES_MAX: usize = 1_000;
+
 /// Most listings answered at the same time: a listing is a query that can select the whole index. With a full remote index (100 MiB)
 /// each holds about 20 MB until its caller has read it, so this many hold 640 MB.
 pub const LISTINGS_MAX: usize = 32;
@@ -52,7 +56,7 @@ impl TryFrom<&RfcQueryRequest> for Filter {
     type Error = InvalidField;
 
     fn try_from(request: &RfcQueryRequest) -> Result<Self, InvalidField> {
-        Ok(Self {
+        let filter = Self {
             number: (request.number != 0).then_some(request.number),
             title: SearchWords::parse("title", &request.title)?,
             words: SearchWords::parse("words", &request.words)?,
@@ -61,7 +65,9 @@ impl TryFrom<&RfcQueryRequest> for Filter {
             hash: (!request.blake3.is_empty()).then(|| ContentHash::from_field(&request.blake3)).transpose()?,
             own_only: request.own_only,
             limit: if request.limit == 0 { usize::MAX } else { usize::try_from(request.limit).unwrap_or(usize::MAX) },
-        })
+        };
+        let most = if filter.is_listing() { usize::MAX } else { COPIES_MAX };
+        Ok(Self { limit: filter.limit.min(most), ..filter })
     }
 }
 

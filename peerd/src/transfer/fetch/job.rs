@@ -1,8 +1,7 @@
 //! A fetch that searches for its holders, as a job: owned, spawnable, and watched from outside.
 //!
-//! It asks peers which document a number, a name or a hash selects and who holds it, fetches the document that most peers hold
-//! themselves, and falls back to the next one if no holder delivers that. While it fetches, it searches again once all known
-//! holders failed.
+//! It settles which content a number or a name means, among all peers asked, and fetches that from its holders. While it fetches, it searches
+//! again once all known holders failed. If the content is gone by then, it settles the name anew: files change while they are fetched.
 
 use super::{
     document::{FetchError, FetchOptions, Fetched, FindHolders, fetch},
@@ -12,7 +11,8 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::{
-        search::{Found, ask},
+        search::{Freshness, HolderSearch, SearchError},
+        settlement::Settled,
         source::Source,
     },
 };
@@ -20,20 +20,13 @@ use p2pdi::content::ContentHash;
 use std::{fmt, sync::Arc};
 use tokio::sync::mpsc;
 
-/// Events kept for a watcher that does not read them; later ones are dropped. A job has one for each document of the same name.
+pub use crate::holders::find_peers::{FindPeers, PeerSample};
+
+/// Events kept for a watcher that does not read them; later ones are dropped. A job has a few.
 const EVENTS_MAX: usize = 64;
-
-/// Lists the peers that a job asks who has a document.
-pub trait FindPeers: Send + Sync + 'static {
-    /// Why peers cannot be listed.
-    type Error: fmt::Display + Send + 'static;
-
-    /// The peers to ask, now.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    fn peers(&self) -> impl Future<Output = Result<Vec<Source>, Self::Error>> + Send;
-}
+/// How often a job settles a name or a number anew because the content that it meant is gone. A file that changes more often than it can be
+/// fetched is not worth more.
+const CHANGES_MAX: u32 = 3;
 
 /// What to fetch, and how.
 #[derive(Debug, Clone)]
@@ -50,40 +43,26 @@ pub struct FetchRequest {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FetchEvent {
-    /// Several documents match; the first is the one that most peers hold themselves, and is fetched.
-    Ambiguous {
-        /// How many match.
-        matches: usize,
-        /// The one that is fetched.
-        chosen: DocumentInfo,
+    /// Several contents have that name or number. One of them is clearly meant, and is fetched.
+    Chosen {
+        /// The one that is fetched, how many peers hold it, and how many contents there are.
+        chosen: Settled,
     },
-    /// No holder delivered one of several documents that match; the next one is fetched.
-    FellBack {
-        /// Why the document could not be fetched.
-        error: FetchError,
+    /// The content that the name or number meant is gone; it means another one now, which is fetched.
+    Changed {
+        /// What it meant.
+        before: ContentHash,
+        /// What it means now.
+        now: DocumentInfo,
     },
 }
 
 /// Why a job failed. `E`: why peers could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError<E: fmt::Display> {
-    /// Peers could not be listed.
-    #[error("{0}")]
-    Peers(E),
-    /// There is no peer to ask.
-    #[error("nobody has {wanted}: there are no peers to ask")]
-    NoPeers {
-        /// The document asked for.
-        wanted: DocumentSelector,
-    },
-    /// No peer that was asked knows a holder.
-    #[error("nobody has {wanted}; {asked}")]
-    NotFound {
-        /// The document asked for.
-        wanted: DocumentSelector,
-        /// The peers asked, and those that did not answer, as text.
-        asked: String,
-    },
+    /// No document was found, or several.
+    #[error(transparent)]
+    Search(#[from] SearchError<E>),
     /// The document could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -94,7 +73,7 @@ pub enum JobError<E: fmt::Display> {
 pub struct FetchJob<F> {
     request: FetchRequest,
     channels: ChannelPool,
-    peers: Arc<F>,
+    search: HolderSearch<F>,
     progress: Arc<Progress>,
     events: mpsc::Sender<FetchEvent>,
 }
@@ -111,40 +90,49 @@ impl<F: FindPeers> FetchJob<F> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let progress = Arc::<Progress>::default();
         let watch = FetchWatch { progress: Arc::clone(&progress), events };
-        (Self { request, channels, peers, progress, events: sender }, watch)
+        let search = HolderSearch::new(channels.clone(), peers);
+        (Self { request, channels, search, progress, events: sender }, watch)
     }
 
     /// Runs the job to its end.
     ///
     /// # Errors
-    /// When no holder is found, none delivers, or the disk refuses.
+    /// When no holder is found, it is not clear which content is meant, no holder delivers, or the disk refuses.
     pub async fn run(self) -> Result<Fetched, JobError<F::Error>> {
         if !self.request.from.is_empty() {
             let FetchRequest { wanted, from, options } = &self.request;
             return Ok(self.fetch(wanted, from.clone(), options).await?);
         }
         let wanted = &self.request.wanted;
-        let (mut next, mut others) = self.search().await?;
+        let mut settled = self.search.settle(wanted, Freshness::Learned).await?;
+        let mut changes = 0;
         loop {
-            let Found { document, holders, .. } = next;
-            // The name it was found by: the first holder may have the same content under another one.
+            let document = settled.found.document.clone();
+            if settled.contents > 1 {
+                self.report(FetchEvent::Chosen { chosen: settled.clone() });
+            }
+            // The name it was found by: a holder may have the same content under another one.
             let options = FetchOptions { save_as: Some(document.name), ..self.request.options.clone() };
-            let hash = match wanted {
-                DocumentSelector::Hash(hash) => *hash,
-                DocumentSelector::Number(_) | DocumentSelector::Name(_) => document.hash,
-            };
-            let error = match self.fetch(&DocumentSelector::Hash(hash), holders, &options).await {
+            let hash = document.hash;
+            let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options).await {
                 // The caller asked for a number or a name, not for the hash that it was found to be.
                 Err(FetchError::Sources { sources, kept_bytes, .. }) => {
                     FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes }
                 }
                 fetched => return Ok(fetched?),
             };
-            match others.next() {
-                Some(other) => next = other,
-                None => return Err(error.into()),
+            if matches!(wanted, DocumentSelector::Hash(_)) || changes >= CHANGES_MAX {
+                return Err(error.into());
             }
-            self.report(FetchEvent::FellBack { error });
+            match self.search.settle(wanted, Freshness::Asked).await {
+                Ok(now) if now.found.document.hash != hash => settled = now,
+                // Nothing changed: its holders do not deliver.
+                Ok(_) => return Err(error.into()),
+                Err(ambiguous @ SearchError::Ambiguous { .. }) => return Err(ambiguous.into()),
+                Err(_) => return Err(error.into()),
+            }
+            changes += 1;
+            self.report(FetchEvent::Changed { before: hash, now: settled.found.document.clone() });
         }
     }
 
@@ -158,23 +146,6 @@ impl<F: FindPeers> FetchJob<F> {
         Box::pin(fetch(&self.channels, wanted, holders, self, options, &self.progress)).await
     }
 
-    /// The document that matches and that most peers hold themselves, and the others that match.
-    async fn search(&self) -> Result<(Found, impl Iterator<Item = Found> + use<F>), JobError<F::Error>> {
-        let wanted = &self.request.wanted;
-        let peers = self.peers.peers().await.map_err(JobError::Peers)?;
-        if peers.is_empty() {
-            return Err(JobError::NoPeers { wanted: wanted.clone() });
-        }
-        let answers = ask(&self.channels, &peers, wanted).await;
-        let asked = answers.summary();
-        let mut found = answers.found.into_iter();
-        let Some(first) = found.next() else { return Err(JobError::NotFound { wanted: wanted.clone(), asked }) };
-        if found.len() > 0 {
-            self.report(FetchEvent::Ambiguous { matches: 1 + found.len(), chosen: first.document.clone() });
-        }
-        Ok((first, found))
-    }
-
     fn report(&self, event: FetchEvent) {
         // Events are for display only: those that are not read in time are dropped.
         let _ = self.events.try_send(event);
@@ -183,11 +154,8 @@ impl<F: FindPeers> FetchJob<F> {
 
 impl<F: FindPeers> FindHolders for FetchJob<F> {
     async fn holders(&self, hash: ContentHash) -> Vec<Source> {
-        match self.peers.peers().await {
-            Ok(peers) => {
-                let answers = ask(&self.channels, &peers, &DocumentSelector::Hash(hash)).await;
-                answers.found.into_iter().flat_map(|found| found.holders).collect()
-            }
+        match self.search.holders(hash).await {
+            Ok(holders) => holders,
             Err(error) => {
                 tracing::info!(%error, "cannot search for further holders");
                 Vec::new()

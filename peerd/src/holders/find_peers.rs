@@ -1,0 +1,47 @@
+//! What a search needs to know of the network: peers to ask, and what is known without asking them.
+
+use super::{rfc_query::Listed, source::Source};
+use crate::documents::selector::DocumentSelector;
+use std::fmt;
+
+/// Some peers of a network.
+#[derive(Debug, Clone, Default)]
+pub struct PeerSample {
+    /// In random order.
+    pub peers: Vec<Source>,
+    /// There are no others.
+    pub are_all: bool,
+}
+
+/// What is known of a document without asking anybody.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// For each peer that was asked for all its documents a while ago: those that are selected. Also without any.
+    pub answers: Vec<(Source, Vec<Listed>)>,
+    /// All peers of the network were asked.
+    pub are_all: bool,
+}
+
+/// Finds peers to ask, for a search.
+pub trait FindPeers: Send + Sync + 'static {
+    /// Why peers cannot be listed.
+    type Error: fmt::Display + Send + 'static;
+
+    /// About `count` random peers of the network; all, if there are not more.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn sample(&self, count: usize) -> impl Future<Output = Result<PeerSample, Self::Error>> + Send;
+
+    /// What is known of `wanted` without asking. By default nothing.
+    fn learned(&self, wanted: &DocumentSelector) -> Learned {
+        let _nothing = wanted;
+        Learned::default()
+    }
+
+    /// Asks all peers at once which of them hold `wanted`, and returns what some of those answer for themselves. By default nobody is asked.
+    fn ask_all(&self, wanted: &DocumentSelector) -> impl Future<Output = Vec<(Source, Vec<Listed>)>> + Send {
+        let _nobody = wanted;
+        async { Vec::new() }
+    }
+}

@@ -1,0 +1,138 @@
+//! One round of a search: asks several peers at once which of them have a document.
+
+use super::{
+    evidence::{Evidence, Found, Ignored},
+    patience::Patience,
+    rfc_query::{Answer, Limits, query},
+    settlement::{Settlement, settle},
+    source::Source,
+};
+use crate::{connections::channels::ChannelPool, documents::selector::DocumentSelector};
+use p2pdi::{fan_out::FanOut, status, v1::RfcQueryRequest};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Peers asked at the same time: enough to hide their latency, few enough for the connections of one client.
+const ASKED_AT_ONCE: usize = 32;
+/// Time limit of one peer's answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What peers answered about one document, over all rounds.
+#[derive(Debug)]
+pub struct Answers {
+    wanted: DocumentSelector,
+    pub(super) evidence: Evidence,
+    /// Peers that answered, in the order in which they were given.
+    asked: Vec<String>,
+    /// Peers that failed, each with the reason, in the same order.
+    failed: Vec<(String, String)>,
+    /// Peers that had not answered when the round ended.
+    late: Vec<String>,
+}
+
+impl Answers {
+    /// No answers yet.
+    pub(super) fn about(wanted: DocumentSelector) -> Self {
+        let evidence = Evidence::about(wanted.clone());
+        Self { wanted, evidence, asked: Vec::new(), failed: Vec::new(), late: Vec::new() }
+    }
+
+    /// Which content is meant.
+    pub fn settle(&self) -> Settlement {
+        settle(&self.wanted, self.evidence.found())
+    }
+
+    /// All contents that were named and have a holder, by hash.
+    pub fn found(&self) -> Vec<Found> {
+        self.evidence.found()
+    }
+
+    /// Which peers were asked, for the error when none has the document.
+    pub fn summary(&self) -> String {
+        let names = |names: &[String]| match names {
+            [] => "nobody".to_owned(),
+            few if few.len() <= 8 => few.join(", "),
+            many => format!("{} and {} more", many[..8].join(", "), many.len() - 8),
+        };
+        let mut text = format!("asked {}", names(&self.asked));
+        if !self.failed.is_empty() {
+            let failed: Vec<_> = self.failed.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+            text += &format!("; no answer from {}", names(&failed));
+        }
+        if !self.late.is_empty() {
+            text += &format!("; not in time {}", names(&self.late));
+        }
+        text
+    }
+
+    /// Takes what a peer said, now or earlier.
+    pub(super) fn take(&mut self, from: &Source, answer: Answer) {
+        if answer.invalid > 0 {
+            tracing::warn!(%from, invalid = answer.invalid, "a peer lists invalid documents; they are ignored");
+        }
+        let ignored = self.evidence.add(from, answer.documents);
+        if ignored != Ignored::default() {
+            tracing::warn!(%from, ?ignored, wanted = %self.wanted, "a peer lists documents that were not asked for, or too many; they are ignored");
+        }
+    }
+
+    /// Asks each of `peers`. Ends when all have answered, or some time after the first answer that has the document; see [`Patience`].
+    pub(super) async fn ask(&mut self, channels: &ChannelPool, peers: &[Source]) {
+        let request = query_for(&self.wanted);
+        let begun = Instant::now();
+        let mut patience = Patience::new(!matches!(self.wanted, DocumentSelector::Hash(_)));
+        // By index in `peers`, so that the words do not depend on who answers first.
+        let (mut asked, mut failed, mut started) = (BTreeMap::new(), BTreeMap::new(), 0);
+        let mut calls = peers.iter().enumerate().map(|(index, peer)| {
+            started = index + 1;
+            ask_peer(channels.clone(), index, peer.clone(), request.clone())
+        });
+        let mut fan_out = FanOut::new(ASKED_AT_ONCE);
+        loop {
+            let next = match patience.ends_after() {
+                Some(end) => timeout_at(begun + end, fan_out.next(&mut calls)).await.unwrap_or(None),
+                None => fan_out.next(&mut calls).await,
+            };
+            let Some((index, peer, answer)) = next else { break };
+            match answer {
+                Ok(answer) => {
+                    asked.insert(index, peer.label().to_owned());
+                    self.take(&peer, answer);
+                    patience.answered(begun.elapsed(), self.evidence.holders() > 0);
+                }
+                Err(reason) => drop(failed.insert(index, (peer.label().to_owned(), reason))),
+            }
+        }
+        drop(calls);
+        let late = peers.iter().take(started).enumerate();
+        let late = late.filter(|(index, _)| !asked.contains_key(index) && !failed.contains_key(index));
+        self.late.extend(late.map(|(_, peer)| peer.label().to_owned()));
+        self.asked.extend(asked.into_values());
+        self.failed.extend(failed.into_values());
+    }
+}
+
+async fn ask_peer(
+    channels: ChannelPool,
+    index: usize,
+    peer: Source,
+    request: RfcQueryRequest,
+) -> (usize, Source, Result<Answer, String>) {
+    let limits = Limits::of(&request);
+    let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
+    let answer = match timeout(ANSWER_TIMEOUT, query(client, request, limits)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(status)) => Err(status::describe(&status)),
+        Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
+    };
+    (index, peer, answer)
+}
+
+/// The query that finds `selector`.
+pub(super) fn query_for(selector: &DocumentSelector) -> RfcQueryRequest {
+    match selector {
+        DocumentSelector::Number(number) => RfcQueryRequest { number: *number, ..Default::default() },
+        DocumentSelector::Name(name) => RfcQueryRequest { name: name.to_string(), ..Default::default() },
+        DocumentSelector::Hash(hash) => RfcQueryRequest { blake3: hash.to_field(), ..Default::default() },
+    }
+}

@@ -1,0 +1,62 @@
+//! Searches of a running peer, without a registry.
+
+use crate::support::{eventually, peer::Peer, within};
+use p2pdi::document::DocumentName;
+use peerd::{
+    documents::selector::DocumentSelector,
+    holders::{
+        find_peers::FindPeers as _,
+        search::{Freshness, SearchError},
+    },
+};
+
+/// A peer of this name with this text as `über.txt`, or with nothing, that has the other as its bootnode.
+async fn peer(name: &str, text: Option<&str>, bootnode: Option<&Peer>) -> Peer {
+    let files: Vec<_> = text.map(|text| ("Über.txt", text.as_bytes())).into_iter().collect();
+    let bootnode = bootnode.map(|peer| format!("{}:{}", peer.handle.identity().name(), peer.address.port()).parse().unwrap());
+    Peer::configured(&files, |config| {
+        config.name = name.parse().unwrap();
+        config.bootnodes = bootnode.into_iter().collect();
+    })
+    .await
+}
+
+fn wanted(name: &str) -> DocumentSelector {
+    DocumentSelector::Name(DocumentName::parse(name).unwrap())
+}
+
+#[tokio::test]
+async fn holders_in_the_mesh_answer_a_question_to_all() {
+    let hub = peer("hub", None, None).await;
+    let (holder, asker) = (peer("holder", Some("text"), Some(&hub)).await, peer("asker", None, Some(&hub)).await);
+    eventually("links to the hub", async || {
+        let linked = [&holder, &asker].iter().all(|peer| !peer.handle.mesh().view().neighbours.is_empty());
+        (linked && hub.handle.mesh().view().neighbours.len() == 2).then_some(())
+    })
+    .await;
+    assert!(within("no answer", asker.handle.network().ask_all(&wanted("unknown.txt"))).await.is_empty());
+    let answers = within("an answer", asker.handle.network().ask_all(&wanted("über.txt"))).await;
+    let [(source, listed)] = answers.as_slice() else { panic!("{answers:?}") };
+    assert_eq!((source.label(), source.endpoint.port()), ("holder", holder.address.port()));
+    assert_eq!((listed[0].document.name.as_str(), listed[0].document.size()), ("Über.txt", 4));
+    // All peers hear a question, so the same one is not asked again at once.
+    assert!(asker.handle.network().ask_all(&wanted("über.txt")).await.is_empty());
+    // Who reads all messages does not see those between peers.
+    for peer in [&hub, &holder, &asker] {
+        assert_eq!(peer.handle.inbox().latest(10).len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_finds_a_document_among_the_peers_it_knows() {
+    let hub = peer("hub", Some("text"), None).await;
+    let asker = peer("asker", None, Some(&hub)).await;
+    eventually("a link", async || (!asker.handle.mesh().view().neighbours.is_empty()).then_some(())).await;
+    let search = asker.handle.holders();
+    let settled = within("the search", search.settle(&wanted("ÜBER.TXT"), Freshness::Asked)).await.unwrap();
+    assert_eq!((settled.found.confirmed, settled.found.holders[0].label()), (1, "hub"));
+    let hash = settled.found.document.hash;
+    assert_eq!(within("the holders", search.holders(hash)).await.unwrap(), settled.found.holders);
+    let error = within("the search", search.settle(&wanted("nowhere.txt"), Freshness::Asked)).await.unwrap_err();
+    assert!(matches!(&error, SearchError::NotFound { asked, .. } if asked.contains("hub")), "{error}");
+}
