@@ -2,6 +2,7 @@
 
 use crate::{
     queue::{Job, Jobs},
+    shared_swarms::SharedSwarms,
     shared_table::SharedTable,
     store_health::StoreHealth,
 };
@@ -18,17 +19,24 @@ const SLEEP_MAX: Duration = Duration::from_secs(60 * 60);
 /// How soon a store that failed is tried again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Ends leases when they run out, until `stop`.
-pub(crate) async fn run(table: Arc<SharedTable>, jobs: Jobs, health: Arc<StoreHealth>, stop: CancellationToken) {
-    stop.run_until_cancelled(expire(&table, &jobs, &health)).await;
+/// Ends leases when they run out, and what depends on them, until `stop`.
+pub(crate) async fn run(
+    table: Arc<SharedTable>,
+    swarms: Arc<SharedSwarms>,
+    jobs: Jobs,
+    health: Arc<StoreHealth>,
+    stop: CancellationToken,
+) {
+    stop.run_until_cancelled(expire(&table, &swarms, &jobs, &health)).await;
     // Without a writer there is nothing to do; the writer's end stops the registry.
     stop.cancelled().await;
 }
 
 /// Returns when the writer has ended.
-async fn expire(table: &SharedTable, jobs: &Jobs, health: &StoreHealth) {
+async fn expire(table: &SharedTable, swarms: &SharedSwarms, jobs: &Jobs, health: &StoreHealth) {
     loop {
         let expired = table.with(|table, now| table.expire(now, CHECKED_AT_ONCE));
+        swarms.leave(&expired.ended);
         if !expired.changes.is_empty() {
             // One batch at a time: a crowd that expires at once is written as fast as the disk takes it, and does not fill the queue.
             let (done, written) = oneshot::channel();

@@ -1,6 +1,6 @@
 //! The status page, metrics and probes over plain HTTP.
 
-use crate::{shared_table::SharedTable, store_health::StoreHealth};
+use crate::{shared_swarms::SharedSwarms, shared_table::SharedTable, store_health::StoreHealth, swarms};
 use axum::{
     Router,
     extract::State,
@@ -38,11 +38,13 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none
 #[derive(Clone)]
 struct Page {
     table: Arc<SharedTable>,
+    swarms: Arc<SharedSwarms>,
     health: Arc<StoreHealth>,
     metrics: Metrics,
     stop: CancellationToken,
-    gauges: Arc<[Gauge; 4]>,
+    gauges: Arc<[Gauge; 6]>,
     changes: Counter,
+    announces: Counter,
     started_at: SystemTime,
 }
 
@@ -59,22 +61,31 @@ impl Page {
     }
 }
 
-pub(crate) fn routes(table: Arc<SharedTable>, health: Arc<StoreHealth>, metrics: Metrics, stop: CancellationToken) -> Router {
+pub(crate) fn routes(
+    table: Arc<SharedTable>,
+    swarms: Arc<SharedSwarms>,
+    health: Arc<StoreHealth>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Router {
     let gauge = |name, help| metrics.gauge(name, help, &[]);
     let gauges = Arc::new([
         gauge("p2pdi_registry_peers_active", "Peers with a lease"),
         gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
         gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
         gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
+        gauge("p2pdi_registry_swarms", "Documents that a peer fetches or holds, by announces"),
+        gauge("p2pdi_registry_swarm_members", "Peers in swarms, once for each swarm"),
     ]);
     let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
+    let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
     Router::new()
         .route("/", get(status))
         .route("/metrics", get(measurements))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
-        .with_state(Page { table, health, metrics, stop, gauges, changes, started_at: SystemTime::now() })
+        .with_state(Page { table, swarms, health, metrics, stop, gauges, changes, announces, started_at: SystemTime::now() })
         .merge(shared::files())
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
@@ -93,12 +104,14 @@ async fn ready(State(page): State<Page>) -> Response {
 
 async fn measurements(State(page): State<Page>) -> Response {
     let counts = page.table.with(|table, _| table.counts());
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-    let values = [counts.active as f64, counts.inactive as f64, counts.observers as f64, counts.in_flight as f64];
+    let swarms::Counts { swarms, members, announces, .. } = page.swarms.counts();
+    let values = [counts.active, counts.inactive, counts.observers, counts.in_flight, swarms, members];
     for (gauge, value) in page.gauges.iter().zip(values) {
-        gauge.set(value);
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+        gauge.set(value as f64);
     }
     page.changes.absolute(counts.revision);
+    page.announces.absolute(announces);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.metrics.render()).into_response()
 }
 
@@ -111,6 +124,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     });
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     let store = page.store();
+    let swarms::Counts { swarms, members, .. } = page.swarms.counts();
     if as_json {
         let body = json!({
             "version": VERSION,
@@ -118,6 +132,8 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "active_peers": counts.active,
             "inactive_peers": counts.inactive,
             "observers": counts.observers,
+            "swarms": swarms,
+            "swarm_members": members,
             "revision": counts.revision,
             "records_skipped": page.health.skipped().count,
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
@@ -130,7 +146,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     }
     let mut text = format!(
         "P2P-DI registry {VERSION}\n\n\
-         active peers  {}\ninactive      {}\nobservers     {}\nrevision      {}\nttl           {}\nstore         {}\n",
+         active peers  {}\ninactive      {}\nobservers     {}\nswarms        {swarms} with {members} members\nrevision      {}\nttl           {}\nstore         {}\n",
         counts.active,
         counts.inactive,
         counts.observers,

@@ -1,7 +1,8 @@
-//! Register and Leave: what they change is stored before it shows.
+//! Register and Leave: what they change is stored before it shows. A peer that leaves is in no swarm any more.
 
 use crate::{
     queue::{Job, Jobs, NotWritten},
+    shared_swarms::SharedSwarms,
     shared_table::SharedTable,
     table::{Lease, Now, Prepared, Refusal, Registration, Table},
     timeouts::WriteTimeouts,
@@ -32,10 +33,11 @@ impl From<Refusal> for CallError {
     }
 }
 
-/// The table and the way to change it.
+/// The table and the way to change it, and the swarms of those who have a lease.
 #[derive(Clone)]
 pub(crate) struct Leases {
     pub(crate) table: Arc<SharedTable>,
+    pub(crate) swarms: Arc<SharedSwarms>,
     pub(crate) jobs: Jobs,
     pub(crate) timeouts: WriteTimeouts,
 }
@@ -54,7 +56,10 @@ impl Leases {
 
     /// Gives the revision.
     pub(crate) async fn leave(&self, cookie: &CookieHash) -> Result<u64, CallError> {
-        self.change(|table, now| table.prepare_leave(cookie, now), |lease| lease.revision).await
+        let left = self.change(|table, now| table.prepare_leave(cookie, now), |lease| lease.revision).await;
+        // Also when the store fails: the caller said that it goes.
+        self.swarms.leave(&[*cookie]);
+        left
     }
 
     async fn change<T>(

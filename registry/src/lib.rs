@@ -1,8 +1,9 @@
 //! The registry of P2P-DI: it keeps leases and lists the peers that hold them.
 //!
 //! `table` decides: it only computes. `store` keeps what was decided; `writer` commits it in batches before it shows. `leases` makes changes
-//! for calls, `expiry` ends leases. `service` serves gRPC, `http` the status page and metrics. `server` wires them.
+//! for calls, `expiry` ends leases. `swarms` is the tracker, which only computes too. `service` serves gRPC, `http` the status page and metrics. `server` wires them.
 
+mod announcing;
 mod clock;
 mod config;
 mod expiry;
@@ -12,9 +13,11 @@ mod leases;
 mod queue;
 mod server;
 mod service;
+mod shared_swarms;
 mod shared_table;
 pub mod store;
 mod store_health;
+pub mod swarms;
 pub mod table;
 mod timeouts;
 mod writer;

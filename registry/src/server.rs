@@ -7,6 +7,7 @@ use crate::{
     leases::Leases,
     queue::{Job, QUEUE_MAX},
     service::{REQUEST_MAX_BYTES, RegistryService},
+    shared_swarms::{self, SharedSwarms},
     shared_table::SharedTable,
     store::{Embedded, Loaded, Memory, Store, StoreError},
     store_health::StoreHealth,
@@ -19,6 +20,7 @@ use p2pdi::{
     server::{Limits, TaskEnded, Tasks},
     v1::registry_server::{self, RegistryServer},
 };
+use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
     io,
     panic::resume_unwind,
@@ -141,12 +143,15 @@ impl Registry {
         }
 
         let metrics = Metrics::default();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::from)?;
+        let swarms = Arc::new(SharedSwarms::new(StdRng::from_seed(seed)));
         let table = Arc::new(SharedTable::new(table, clock));
         let health = Arc::new(StoreHealth::new(&timeouts, skipped));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
         let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
-        Ok(Self { leases: Leases { table, jobs, timeouts }, health, metrics, limits, writer, writer_ended })
+        Ok(Self { leases: Leases { table, swarms, jobs, timeouts }, health, metrics, limits, writer, writer_ended })
     }
 
     /// Serves on `listener` until `stop`, then lets calls finish within the grace period and closes the store.
@@ -162,13 +167,21 @@ impl Registry {
         health.set_serving::<RegistryServer<RegistryService>>().await;
         let service =
             RegistryServer::new(RegistryService { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
-        let http = http::routes(Arc::clone(&leases.table), Arc::clone(&store), metrics.clone(), stop.clone());
+        let http = http::routes(
+            Arc::clone(&leases.table),
+            Arc::clone(&leases.swarms),
+            Arc::clone(&store),
+            metrics.clone(),
+            stop.clone(),
+        );
         let served = [registry_server::SERVICE_NAME];
         let router = p2pdi::server::router(Routes::new(service), &served, health.clone(), http, &limits, &metrics)?;
 
         // Leases end, and changes are written, until the last call has been answered.
         let drained = CancellationToken::new();
-        tasks.spawn("lease expiry", expiry::run(Arc::clone(&leases.table), leases.jobs.clone(), store, drained.clone()));
+        let (table, swarms) = (Arc::clone(&leases.table), Arc::clone(&leases.swarms));
+        tasks.spawn("swarm expiry", shared_swarms::run(Arc::clone(&swarms), Arc::clone(&table), drained.clone()));
+        tasks.spawn("lease expiry", expiry::run(table, swarms, leases.jobs.clone(), store, drained.clone()));
         let (clock_checked, until) = (Arc::clone(&leases.table), drained.clone());
         tasks.spawn("clock check", async move { clock_checked.check_clock(until).await });
         let (abandoned, ended) = (CancellationToken::new(), writer_ended.clone());

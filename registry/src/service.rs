@@ -1,6 +1,7 @@
 //! The RPCs: raw values become validated ones, the table decides, errors become statuses.
 
 use crate::{
+    announcing,
     leases::{CallError, Leases},
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
@@ -68,8 +69,13 @@ impl Registry for RegistryService {
         Ok(Response::new(answer.map_err(CallError::Refused)?))
     }
 
-    async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
-        Err(Status::unimplemented("this registry keeps no swarms"))
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
+        let cookie = required_cookie(request.metadata())?.hash();
+        let (announce, endpoint) = announcing::parse(request.into_inner())?;
+        // One lock after the other: nobody waits for both.
+        let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
+        let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;
+        Ok(Response::new(self.leases.swarms.announce(&caller, &announce, now_ms)?))
     }
 }
 

@@ -63,6 +63,7 @@ const PURE: &[&str] = &[
     "proto/phrases",
     "proto/selector",
     "registry/src/hash_index",
+    "registry/src/swarms",
     "registry/src/table",
 ];
 

@@ -9,6 +9,7 @@ use super::{
     settings::FORGET_AFTER_MS,
     state::Table,
 };
+use p2pdi::cookie::CookieHash;
 
 /// What [`Table::expire`] decided.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ use super::{
 pub struct Expired {
     /// Leases that ran out, and records to remove.
     pub changes: Vec<Change>,
+    /// Cookies of the peers and observers whose leases ran out.
+    pub ended: Vec<CookieHash>,
     /// More may be due now.
     pub more: bool,
 }
@@ -29,11 +32,11 @@ impl Table {
     /// Decides which leases ran out, and which inactive records to remove: those that are old, and the oldest beyond the limit. Looks at no more than `limit` of each,
     /// so that the caller can release the lock in between. Observers are not stored and end at once.
     pub fn expire(&mut self, now: Now, limit: usize) -> Expired {
-        let mut changes = Vec::new();
+        let (mut changes, mut ended) = (Vec::new(), Vec::new());
         for _ in 0..limit {
             let Some((tick, slot)) = self.deadlines.pop_due(now.mono_ms) else {
                 let more = self.forget(now, limit, &mut changes);
-                return Expired { changes, more };
+                return Expired { changes, ended, more };
             };
             let Some(record) = self.records.get_mut(slot).filter(|record| record.scheduled_tick == tick) else { continue };
             record.scheduled_tick = 0;
@@ -42,14 +45,16 @@ impl Table {
                 record.scheduled_tick = tick;
                 self.deadlines.schedule(tick, slot);
             } else if record.is_observer() {
+                ended.push(record.peer.cookie);
                 self.drop_observer(slot);
             } else if record.state == RecordState::Active {
+                ended.push(record.peer.cookie);
                 record.begin_change();
                 self.in_flight += 1;
                 changes.push(Change::put(Peer { active: false, ..record.peer.clone() }, record.revision));
             }
         }
-        Expired { changes, more: true }
+        Expired { changes, ended, more: true }
     }
 
     /// Decides to remove records of peers that have been inactive for 30 days, and those beyond the limit. Says whether there may be

@@ -74,6 +74,16 @@ impl Table {
         Ok(slot)
     }
 
+    /// The record of the caller with this cookie. Its lease is not extended.
+    ///
+    /// # Errors
+    /// `CookieUnknown`, `LeaseExpired`.
+    pub fn caller(&self, cookie: &CookieHash, now: Now) -> Result<PeerRecord, Refusal> {
+        let slot = self.records.by_cookie(cookie).ok_or(Refusal::CookieUnknown)?;
+        let record = self.records.get(slot).filter(|record| record.is_live(now.mono_ms)).ok_or(Refusal::LeaseExpired)?;
+        Ok(view::peer(record, now))
+    }
+
     /// The process runs again after a pause of `paused_ms`, which [`super::RunningTime`] leaves out of `now`: every lease still has what
     /// it had left before. After a pause of a ttl or more it gets a whole ttl, as after a restart: peers have been calling in vain, and
     /// some wait before they try again.

@@ -18,6 +18,8 @@ function show(status) {
     ["Peers", status.active_peers.toLocaleString("en")],
     ["Inactive", status.inactive_peers.toLocaleString("en"), "peers that left or whose lease ran out, kept for 30 days"],
     ["Observers", status.observers.toLocaleString("en"), "callers with a lease that only ask"],
+    ["Swarms", `${status.swarms.toLocaleString("en")} with ${count(status.swarm_members, "member", "members")}`,
+      "documents that peers fetch or hold together, and the peers in them"],
     ["Revision", status.revision.toLocaleString("en"), "the change counter: it grows with every change"],
     ["Lease", duration(parseFloat(status.ttl)), "how long a peer stays listed after its last keepalive"],
     ["Store", [
