@@ -1,21 +1,27 @@
 //! Declaration of the command line.
 
+mod get;
+mod jobs;
+mod listing;
+mod local;
+mod mesh;
 mod parse;
+mod registry;
+mod via;
 
-pub(crate) use parse::DocumentRef;
+pub(crate) use get::{Fetching, Get, GetRfc};
+pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
+pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
+pub(crate) use local::{Bench, BenchWhat, Completions, Man, Tasks, Up};
+pub(crate) use mesh::{Broadcast, Chat, Graph, GraphFormat, Join, Listen, PeerCount, Ping, Status, Whisper};
+pub(crate) use registry::{Pquery, Register};
+pub(crate) use via::OptionalVia;
 
 use crate::registry_client::Leaving;
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use p2pdi::{content::ContentHash, endpoint::Endpoint, name::PeerName, telemetry::LogFormat};
-use parse::{parse_document, parse_hash, parse_peer, parse_rfc, parse_source, parse_wait, parse_wait_or_none};
-use peerd::{
-    Bootnode,
-    config::{REGISTRY_DEFAULT, parse_label, parse_registry},
-};
-use std::{path::PathBuf, time::Duration};
-
-/// Endpoint of a peer on this machine with the default port.
-const VIA_DEFAULT: &str = "127.0.0.1:7801";
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use p2pdi::{endpoint::Endpoint, telemetry::LogFormat};
+use peerd::config::{REGISTRY_DEFAULT, parse_registry};
+use std::path::PathBuf;
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -31,10 +37,21 @@ Examples:
     p2pctl get-rfc 48
     p2pctl get-rfc 48 --from fff-c --out ./out
 
-  Fetch any document by name or hash:
+  Fetch any document by name or hash, or all that match a pattern:
     p2pctl get models/base.bin
     p2pctl get \\
       b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
+    p2pctl get 'models/llama/**' --exclude '*.bin' --dry-run
+
+  Find documents; see who has how much of one:
+    p2pctl ls 'models/**'
+    p2pctl search base model
+    p2pctl swarm models/base.bin
+
+  Have the peer on this machine fetch into its share, and keep it:
+    p2pctl fetch 'models/llama/**' --wait
+    p2pctl jobs
+    p2pctl pin models/base.bin
 
   Talk:
     p2pctl whisper fff-c 'hello there'
@@ -70,6 +87,10 @@ pub(crate) struct Global {
     #[arg(long, short, global = true, env = "P2PDI_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 
+    /// How to show the progress of a fetch on standard error; auto: a bar on a terminal, else a line every few seconds of a long one
+    #[arg(long, global = true, env = "P2PDI_CTL_PROGRESS", value_enum, default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
+
     /// Folder for the cookies that `register` keeps and the history of `chat`; by default the user's state folder
     #[arg(long, global = true, env = "P2PDI_CTL_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
@@ -96,6 +117,21 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Form of a fetch's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar on a terminal; otherwise plain, but nothing for a short fetch, and nothing with --output json
+    Auto,
+    /// A bar; plain where standard error is no terminal
+    Bar,
+    /// A line every few seconds
+    Plain,
+    /// One JSON object a second
+    Json,
+    /// Nothing
+    None,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Take a lease on a name; its cookie is kept for later verbs
@@ -109,10 +145,24 @@ pub(crate) enum Verb {
     Pquery(Pquery),
     /// List the documents that a peer knows of, and who holds them
     RfcQuery(RfcQuery),
-    /// Fetch an RFC by its number, verified
+    /// List the documents that the peers of the network have
+    Ls(Ls),
+    /// List the documents whose name or title has some words
+    Search(Search),
+    /// Fetch RFCs by their numbers, verified
     GetRfc(GetRfc),
-    /// Fetch a document by its name or hash, verified
+    /// Fetch documents by name, hash or pattern, verified
     Get(Get),
+    /// Have a running peer fetch documents into its share
+    Fetch(Fetch),
+    /// List the jobs of a running peer, or cancel one
+    Jobs(Jobs),
+    /// Keep a document that a running peer fetched, whatever its quota
+    Pin(Pin),
+    /// Release a document that was pinned
+    Unpin(Pin),
+    /// Show who has how much of a document, and who sends it to whom
+    Swarm(Swarm),
     /// Send a message to one peer
     Whisper(Whisper),
     /// Send a message to all peers of the mesh
@@ -141,278 +191,6 @@ pub(crate) enum Verb {
     Completions(Completions),
     /// Print the manual page, or write those of all verbs to a folder
     Man(Man),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Register {
-    /// The name to register; by default this host's name
-    #[arg(long, env = "P2PDI_NAME")]
-    pub(crate) name: Option<PeerName>,
-    /// Address others can dial; by default this machine's address towards the registry, and peerd's port
-    #[arg(long, env = "P2PDI_ENDPOINT", value_name = "HOST:PORT")]
-    pub(crate) endpoint: Option<Endpoint>,
-    /// Label others can filter by; may be given several times
-    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
-    pub(crate) labels: Vec<(String, String)>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Pquery {
-    #[command(flatten)]
-    pub(crate) via: OptionalVia,
-    /// List the peers that this peer knows, instead of asking the registry: its name, or HOST:PORT
-    #[arg(long, env = "P2PDI_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
-    pub(crate) of: Option<String>,
-    /// Only this name, or pattern with * for any run of characters
-    #[arg(long, env = "P2PDI_PQUERY_NAME")]
-    pub(crate) name: Option<String>,
-    /// Only peers with this label; may be given several times
-    #[arg(long = "label", env = "P2PDI_PQUERY_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
-    pub(crate) labels: Vec<(String, String)>,
-    /// A random sample of this many
-    #[arg(long, env = "P2PDI_PQUERY_SAMPLE", value_name = "N", conflicts_with = "since_revision")]
-    pub(crate) sample: Option<u32>,
-    /// Only what changed after this revision
-    #[arg(long, env = "P2PDI_PQUERY_SINCE_REVISION", value_name = "REVISION")]
-    pub(crate) since_revision: Option<u64>,
-}
-
-impl Pquery {
-    /// Whether it has a filter that only a registry applies.
-    pub(crate) fn has_filter(&self) -> bool {
-        self.name.is_some() || !self.labels.is_empty() || self.sample.is_some() || self.since_revision.is_some()
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RfcQuery {
-    /// The peer to ask: its name, or HOST:PORT
-    pub(crate) peer: String,
-    /// Only this RFC
-    #[arg(long, env = "P2PDI_QUERY_NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) number: Option<u32>,
-    /// Only titles with all of these words
-    #[arg(long, env = "P2PDI_QUERY_TITLE", value_name = "TEXT")]
-    pub(crate) title: Option<String>,
-    /// Only this document name
-    #[arg(long, env = "P2PDI_QUERY_NAME", value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Only this hash
-    #[arg(long, env = "P2PDI_QUERY_HASH", value_name = "b3:HASH", value_parser = parse_hash)]
-    pub(crate) hash: Option<ContentHash>,
-    /// Only what the peer itself shares
-    #[arg(long, env = "P2PDI_QUERY_OWN", value_parser = BoolishValueParser::new())]
-    pub(crate) own: bool,
-    /// At most this many
-    #[arg(long, env = "P2PDI_QUERY_LIMIT", value_name = "N")]
-    pub(crate) limit: Option<u32>,
-    #[command(flatten)]
-    pub(crate) via: OptionalVia,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct GetRfc {
-    /// The RFC's number, such as 48 or rfc48
-    #[arg(value_parser = parse_rfc)]
-    pub(crate) number: u32,
-    #[command(flatten)]
-    pub(crate) fetching: Fetching,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Get {
-    /// The document: its name, or b3:HASH (64 hexadecimal digits alone are a hash, too; ./NAME is always a name)
-    #[arg(value_name = "NAME|b3:HASH", value_parser = parse_document)]
-    pub(crate) document: DocumentRef,
-    #[command(flatten)]
-    pub(crate) fetching: Fetching,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Fetching {
-    /// Fetch from this peer first: its name, or HOST:PORT; may be given several times
-    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
-    pub(crate) from: Vec<String>,
-    #[command(flatten)]
-    pub(crate) via: OptionalVia,
-    /// Folder to save it in
-    #[arg(long, env = "P2PDI_OUT", value_name = "DIR", default_value = "./out")]
-    pub(crate) out: PathBuf,
-    /// Replace a file of the same name that has other content
-    #[arg(long, env = "P2PDI_FORCE", value_parser = BoolishValueParser::new())]
-    pub(crate) force: bool,
-    /// Switch to another holder when one sends nothing for this long
-    #[arg(long, env = "P2PDI_STALL_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub(crate) stall_timeout: Duration,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Whisper {
-    /// The receiver's name
-    pub(crate) name: PeerName,
-    /// The text
-    pub(crate) message: String,
-    /// Send it to this peer, which delivers it
-    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
-    pub(crate) via: Option<Endpoint>,
-    /// The kind of message, one token
-    #[arg(long, env = "P2PDI_KIND", default_value = "text")]
-    pub(crate) kind: String,
-    /// The sender's name; by default the registered name
-    #[arg(long, env = "P2PDI_SENDER", value_name = "NAME")]
-    pub(crate) sender: Option<PeerName>,
-}
-
-/// An optional peer that answers in place of the registry.
-#[derive(Debug, Args)]
-pub(crate) struct OptionalVia {
-    /// Ask this peer for the addresses of others, instead of the registry
-    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
-    pub(crate) via: Option<Endpoint>,
-}
-
-/// The running peer that a verb uses.
-#[derive(Debug, Args)]
-pub(crate) struct Via {
-    /// The running peer to use; most verbs need it to be on this machine
-    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT", default_value = VIA_DEFAULT)]
-    pub(crate) via: Endpoint,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Broadcast {
-    /// The text
-    pub(crate) message: String,
-    #[command(flatten)]
-    pub(crate) via: Via,
-    /// Wait this long for acknowledgements, at most 60s; 0s: do not wait
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none, allow_hyphen_values = true)]
-    pub(crate) wait: Duration,
-    /// The kind of message, one token
-    #[arg(long, env = "P2PDI_KIND", default_value = "text")]
-    pub(crate) kind: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Listen {
-    #[command(flatten)]
-    pub(crate) via: Via,
-    /// Only messages of this kind; may be given several times
-    #[arg(long = "kind", env = "P2PDI_KINDS", value_name = "KIND", value_delimiter = ',')]
-    pub(crate) kinds: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Chat {
-    #[command(flatten)]
-    pub(crate) via: Via,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Join {
-    /// A peer of that mesh: NAME:PORT on the machine of --via, NAME@HOST:PORT, or HOST:PORT
-    #[arg(value_parser = parse_peer)]
-    pub(crate) peer: Bootnode,
-    #[command(flatten)]
-    pub(crate) via: Via,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PeerCount {
-    #[command(flatten)]
-    pub(crate) via: Via,
-    /// How long to wait for answers, up to 60s
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait, allow_hyphen_values = true)]
-    pub(crate) wait: Duration,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Graph {
-    #[command(flatten)]
-    pub(crate) via: Via,
-    /// Output format
-    #[arg(long, env = "P2PDI_GRAPH_FORMAT", value_enum, default_value_t = GraphFormat::Text)]
-    pub(crate) format: GraphFormat,
-}
-
-/// Output formats of `graph`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GraphFormat {
-    /// One line for each peer.
-    Text,
-    /// For Graphviz.
-    Dot,
-    /// For Mermaid, as in Markdown.
-    Mermaid,
-    /// A picture.
-    Svg,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Ping {
-    /// A peer's name, or HOST:PORT
-    pub(crate) peer: String,
-    #[command(flatten)]
-    pub(crate) via: OptionalVia,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// A peer's name, or HOST:PORT; without, the peer that --via names, or the registry
-    pub(crate) peer: Option<String>,
-    /// Name the files that the peer's share leaves out, with the rule that each breaks
-    #[arg(long, env = "P2PDI_STATUS_LEFT_OUT", value_parser = BoolishValueParser::new())]
-    pub(crate) left_out: bool,
-    #[command(flatten)]
-    pub(crate) via: OptionalVia,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Up {
-    /// How many peers
-    #[arg(long, env = "P2PDI_UP_PEERS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
-    pub(crate) peers: u16,
-    /// Folder that all of them share; by default some RFCs are distributed among them
-    #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
-    pub(crate) share: Option<PathBuf>,
-    /// Port of the registry; the peers use the following ports. 0: any free ports
-    #[arg(long, env = "P2PDI_UP_PORT", default_value_t = 7800)]
-    pub(crate) port: u16,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Bench {
-    #[command(subcommand)]
-    pub(crate) what: BenchWhat,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchWhat {
-    /// The two tasks of the original study project: one source with 50 RFCs for 19 clients; 20 peers with 10 RFCs each, all fetch all
-    Tasks(Tasks),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Tasks {
-    /// Folder with at least 200 RFCs; by default texts of the same sizes are generated
-    #[arg(long, env = "P2PDI_RFC_DIR", value_name = "DIR")]
-    pub(crate) rfcs: Option<PathBuf>,
-    /// Number of runs; the median is printed
-    #[arg(long, env = "P2PDI_BENCH_RUNS", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=50))]
-    pub(crate) runs: u16,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Completions {
-    /// The shell
-    pub(crate) shell: clap_complete::Shell,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Man {
-    /// Write one page a verb to this folder
-    #[arg(long, env = "P2PDI_MAN_OUT", value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
+    /// Of several things, those that failed, each with the reason.
+    failed: Vec<(String, String)>,
     hints: Vec<String>,
     code: u8,
     /// The stable reason: the contract's, or one of this program.
@@ -43,17 +45,31 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// The request could not be fulfilled: exit code 1.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 1, reason: "REFUSED", unanswered: false }
+        Self { message: message.into(), failed: Vec::new(), hints: Vec::new(), code: 1, reason: "REFUSED", unanswered: false }
     }
 
     /// Wrong usage: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 2, reason: "USAGE", unanswered: false }
+        Self { message: message.into(), failed: Vec::new(), hints: Vec::new(), code: 2, reason: "USAGE", unanswered: false }
     }
 
     /// Ctrl-C or SIGTERM ended the verb.
     pub(crate) fn interrupted() -> Self {
         Self { code: INTERRUPTED, reason: "INTERRUPTED", ..Self::refused("interrupted") }
+    }
+
+    /// Some of several things failed: exit code 1. Hints that several of them have are given once.
+    pub(crate) fn of_several(message: String, failed: Vec<(String, Self)>) -> Self {
+        let mut all = Self::refused(message);
+        for (what, failure) in failed {
+            all.failed.push((what, failure.message));
+            for hint in failure.hints {
+                if !all.hints.contains(&hint) {
+                    all.hints.push(hint);
+                }
+            }
+        }
+        all
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -77,11 +93,6 @@ impl Failure {
             Some(message) => Self { message, reason: "WRONG_SERVER", ..self },
             None => self,
         }
-    }
-
-    /// A hint for when the user interrupted the verb.
-    pub(crate) fn hint_if_interrupted(self, hint: impl Into<String>) -> Self {
-        if self.code == INTERRUPTED { self.hint(hint) } else { self }
     }
 
     /// The call to `server` took longer than `limit`.
@@ -134,10 +145,15 @@ impl Failure {
         self.reason == reason.as_str()
     }
 
-    /// `{"error":{"reason","message","hints"}}`, for `--output json`.
+    /// `{"error":{"reason","message","hints"}}`, for `--output json`; with `failed` if several things were to be done.
     pub(crate) fn to_json(&self) -> Value {
         let hints: Vec<_> = self.hints.iter().map(|hint| plain(hint)).collect();
-        json!({ "error": { "reason": self.reason, "message": plain(&self.message), "hints": hints } })
+        let mut error = json!({ "reason": self.reason, "message": plain(&self.message), "hints": hints });
+        if !self.failed.is_empty() {
+            let failed = self.failed.iter().map(|(what, why)| json!({ "name": plain(what), "why": plain(why) }));
+            error["failed"] = failed.collect();
+        }
+        json!({ "error": error })
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -152,6 +168,8 @@ impl Failure {
             (Some(_), _) => Self::refused(words),
             (None, Code::Unavailable) => Self::refused(format!("{server} does not answer: {words}")),
             (None, Code::DeadlineExceeded) => Self::refused(format!("{server} did not answer in time")),
+            (None, Code::Unimplemented) => Self::refused(format!("{server} cannot do that: {words}"))
+                .hint("a newer version of the program there may be able to"),
             (None, _) => Self::refused(format!("{server}: {words}")),
         };
         let failure = match Reason::of(status) {
@@ -174,6 +192,7 @@ fn plain(text: &str) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", plain(&self.message))?;
+        self.failed.iter().try_for_each(|(what, why)| write!(f, "\n  {}: {}", plain(what), plain(why)))?;
         self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {}", plain(hint)))
     }
 }

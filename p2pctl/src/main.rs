@@ -3,7 +3,10 @@
 mod args;
 mod call;
 mod failure;
+mod listing;
+mod peers;
 mod printer;
+mod progress;
 mod registry_client;
 mod verbs;
 mod via;

@@ -19,6 +19,9 @@ use unicode_width::UnicodeWidthStr as _;
 /// Widest cell of a table on a terminal, in characters; what goes to a pipe or a file, and JSON, is never cut.
 const CELL_MAX_CHARS: usize = 72;
 
+/// Columns of a terminal that does not tell.
+const COLUMNS_DEFAULT: usize = 80;
+
 /// Prints results in the form the user asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
@@ -96,6 +99,11 @@ impl Printer {
     /// Whether standard error is a terminal.
     pub(crate) fn is_watched(self) -> bool {
         io::stderr().is_terminal()
+    }
+
+    /// Columns of the terminal on standard error.
+    pub(crate) fn error_columns(self) -> usize {
+        console::Term::stderr().size_checked().map_or(COLUMNS_DEFAULT, |(_, columns)| columns.into())
     }
 }
 

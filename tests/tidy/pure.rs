@@ -11,8 +11,10 @@ use super::{
 const PHRASE: &str = "//! Pure: no I/O, no clock, no randomness of its own.";
 /// All pure modules.
 const PURE: &[&str] = &[
+    "p2pctl/src/progress/lines",
     "p2pctl/src/verbs/chat/line",
     "p2pctl/src/verbs/graph/draw",
+    "p2pctl/src/verbs/swarm/draw",
     "peerd/src/discovery/announcement",
     "peerd/src/discovery/bootnodes",
     "peerd/src/discovery/lan_peers",

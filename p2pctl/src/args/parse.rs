@@ -1,5 +1,6 @@
 //! Parsers of values on the command line.
 
+use bytesize::ByteSize;
 use p2pdi::{
     content::ContentHash,
     document::DocumentName,
@@ -7,7 +8,11 @@ use p2pdi::{
     field::{InvalidField, Quoted},
     name::PeerName,
 };
-use peerd::{Bootnode, mesh::check_wait};
+use peerd::{
+    Bootnode,
+    documents::{pattern::DocumentPattern, selector::DocumentSelector, wanted::Wanted},
+    mesh::check_wait,
+};
 use std::time::Duration;
 
 pub(super) fn parse_peer(text: &str) -> Result<Bootnode, InvalidField> {
@@ -28,13 +33,6 @@ pub(super) fn parse_wait_or_none(text: &str) -> Result<Duration, String> {
     let wait = humantime::parse_duration(text).map_err(|error| format!("{error}; give a duration such as 2s"))?;
     check_wait(wait).map_err(|error| error.problem)?;
     Ok(wait)
-}
-
-/// A document by name or by hash.
-#[derive(Debug, Clone)]
-pub(crate) enum DocumentRef {
-    Name(DocumentName),
-    Hash(ContentHash),
 }
 
 /// Parses an RFC's number as people write it: 48, rfc48, RFC0048, rfc48.txt.
@@ -64,13 +62,44 @@ pub(super) fn parse_source(text: &str) -> Result<String, InvalidField> {
     Ok(text.to_owned())
 }
 
-pub(super) fn parse_document(text: &str) -> Result<DocumentRef, InvalidField> {
+/// Documents: as [`Wanted::parse`] reads them, and two forms more.
+pub(super) fn parse_wanted(text: &str) -> Result<Wanted, InvalidField> {
+    // As for a file of a shell: it makes a name of what would be a hash or a pattern.
+    if let Some(name) = text.strip_prefix("./") {
+        return DocumentName::parse(name).map(|name| Wanted::One(DocumentSelector::Name(name)));
+    }
     // The form in which `b3sum` prints a hash.
-    let bare = Some(text).filter(|text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
-    match text.strip_prefix("b3:").or(bare) {
-        Some(hash) => hash.parse().map(DocumentRef::Hash),
-        // As for a file of a shell: it makes a name of what would be a hash.
-        None => DocumentName::parse(text.strip_prefix("./").unwrap_or(text)).map(DocumentRef::Name),
+    if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return text.parse().map(|hash| Wanted::One(DocumentSelector::Hash(hash)));
+    }
+    Wanted::parse(text)
+}
+
+/// One document.
+pub(super) fn parse_document(text: &str) -> Result<DocumentSelector, InvalidField> {
+    match parse_wanted(text)? {
+        Wanted::One(document) => Ok(document),
+        Wanted::Matching(pattern) => Err(InvalidField::new(
+            "document",
+            format!(
+                "{} is a pattern; name one document, or write ./ before a name with such characters",
+                Quoted(pattern.as_str())
+            ),
+        )),
+    }
+}
+
+pub(super) fn parse_pattern(text: &str) -> Result<DocumentPattern, InvalidField> {
+    DocumentPattern::parse(text)
+}
+
+/// Bytes a second, such as 10MiB or 10MiB/s.
+pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
+    let size: Option<ByteSize> = text.strip_suffix("/s").unwrap_or(text).parse().ok();
+    match size.map(|size| size.as_u64()) {
+        Some(0) => Err("is 0, which would move nothing; give a rate such as 1MiB".to_owned()),
+        Some(rate) => Ok(rate),
+        None => Err("write a rate such as 500KB, 10MiB or 1.5GiB, or a number of bytes a second".to_owned()),
     }
 }
 
@@ -93,15 +122,28 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_hash_is_a_hash() {
+    fn a_bare_hash_is_a_hash_and_a_dot_and_slash_make_a_name_of_anything() {
         let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
         for text in [hash.to_owned(), format!("b3:{hash}")] {
-            assert!(matches!(parse_document(&text), Ok(DocumentRef::Hash(found)) if found.to_string() == hash), "{text}");
+            assert!(matches!(parse_document(&text), Ok(DocumentSelector::Hash(found)) if found.to_string() == hash), "{text}");
         }
-        let named = format!("./{hash}");
-        assert!(matches!(parse_document(&named), Ok(DocumentRef::Name(name)) if name.as_str() == hash));
+        for name in [hash, "a[1].txt", "50%*.txt"] {
+            let read = parse_document(&format!("./{name}"));
+            assert!(matches!(&read, Ok(DocumentSelector::Name(read)) if read.as_str() == name), "{read:?}");
+        }
         for text in [&hash[1..], "rfc48.txt"] {
-            assert!(matches!(parse_document(text), Ok(DocumentRef::Name(_))), "{text}");
+            assert!(matches!(parse_document(text), Ok(DocumentSelector::Name(_))), "{text}");
+        }
+        assert!(matches!(parse_wanted("rfc*"), Ok(Wanted::Matching(_))));
+        assert!(parse_document("rfc*").unwrap_err().to_string().contains("is a pattern"));
+    }
+
+    #[test]
+    fn a_rate_is_a_size_a_second() {
+        assert_eq!(parse_rate("10MiB"), Ok(10 << 20));
+        assert_eq!(parse_rate("1KB/s"), Ok(1_000));
+        for text in ["", "0", "fast", "-1", "10MiB/m"] {
+            assert!(parse_rate(text).is_err(), "{text}");
         }
     }
 }

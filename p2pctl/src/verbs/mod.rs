@@ -7,13 +7,16 @@ mod demo;
 mod documents;
 mod get;
 mod graph;
+mod jobs;
 mod lease;
+mod ls;
 mod mesh;
 mod message;
 mod pquery;
 mod rfc_query;
 mod shell;
 mod status;
+mod swarm;
 mod up;
 
 use crate::{
@@ -60,8 +63,15 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::PeerCount(args) => cancellable(mesh::peer_count(&channels, args, printer), stop).await,
             Verb::Graph(args) => cancellable(graph::graph(&channels, args, printer), stop).await,
             Verb::RfcQuery(args) => cancellable(rfc_query::rfc_query(&global, &channels, args, printer), stop).await,
-            Verb::GetRfc(args) => resumable(cancellable(Box::pin(get::get_rfc(&global, &channels, args, printer)), stop).await),
-            Verb::Get(args) => resumable(cancellable(Box::pin(get::get(&global, &channels, args, printer)), stop).await),
+            Verb::Ls(args) => cancellable(Box::pin(ls::ls(&global, &channels, args, printer)), stop).await,
+            Verb::Search(args) => cancellable(Box::pin(ls::search(&global, &channels, args, printer)), stop).await,
+            Verb::GetRfc(args) => Box::pin(get::get_rfc(&global, &channels, args, printer, stop)).await,
+            Verb::Get(args) => Box::pin(get::get(&global, &channels, args, printer, stop)).await,
+            Verb::Fetch(args) => Box::pin(jobs::fetch(&global, &channels, args, printer, stop)).await,
+            Verb::Jobs(args) => cancellable(jobs::jobs(&channels, args, printer), stop).await,
+            Verb::Pin(args) => cancellable(jobs::pin(&channels, args, false, printer), stop).await,
+            Verb::Unpin(args) => cancellable(jobs::pin(&channels, args, true, printer), stop).await,
+            Verb::Swarm(args) => cancellable(Box::pin(swarm::swarm(&global, &channels, args, printer)), stop).await,
             Verb::Whisper(args) => cancellable(message::whisper(&global, &channels, args, printer), stop).await,
             Verb::Ping(args) => cancellable(message::ping(&global, &channels, args, printer), stop).await,
             Verb::Status(args) => cancellable(status::status(&global, &channels, args, printer), stop).await,
@@ -84,11 +94,6 @@ async fn cancellable(verb: impl Future<Output = Outcome>, stop: tokio_util::sync
     }
 }
 
-/// Adds to an interrupted fetch that it can be resumed.
-fn resumable(outcome: Outcome) -> Outcome {
-    outcome.map_err(|failure| failure.hint_if_interrupted("verified bytes are kept; run the same command again to resume"))
-}
-
 fn name(verb: &Verb) -> &'static str {
     match verb {
         Verb::Register(_) => "register",
@@ -96,8 +101,15 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Leave => "leave",
         Verb::Pquery(_) => "pquery",
         Verb::RfcQuery(_) => "rfc-query",
+        Verb::Ls(_) => "ls",
+        Verb::Search(_) => "search",
         Verb::GetRfc(_) => "get-rfc",
         Verb::Get(_) => "get",
+        Verb::Fetch(_) => "fetch",
+        Verb::Jobs(_) => "jobs",
+        Verb::Pin(_) => "pin",
+        Verb::Unpin(_) => "unpin",
+        Verb::Swarm(_) => "swarm",
         Verb::Whisper(_) => "whisper",
         Verb::Broadcast(_) => "broadcast",
         Verb::Listen(_) => "listen",

@@ -1,0 +1,47 @@
+//! One document to fetch.
+
+use crate::listing::Offer;
+use p2pdi::content::PIECE_SIZE_MIN;
+use peerd::{
+    documents::{info::DocumentInfo, selector::DocumentSelector},
+    holders::source::Source,
+};
+
+/// One document to fetch.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// What is fetched.
+    pub(super) selector: DocumentSelector,
+    /// What is known of it before it is fetched.
+    pub(super) document: Option<DocumentInfo>,
+    /// Who has it, as far as that is known.
+    pub(super) holders: Vec<Source>,
+}
+
+impl Entry {
+    /// A document that nothing is known of.
+    pub(super) fn wanted(selector: DocumentSelector) -> Self {
+        Self { selector, document: None, holders: Vec::new() }
+    }
+
+    /// A document that peers listed.
+    pub(super) fn listed(offer: Offer) -> Self {
+        let Offer { document, holders } = offer;
+        Self { selector: DocumentSelector::Hash(document.hash), document: Some(document), holders }
+    }
+
+    /// Its name for people.
+    pub(super) fn label(&self) -> String {
+        self.document.as_ref().map_or_else(|| self.selector.to_string(), |document| document.name.to_string())
+    }
+
+    /// Its bytes; 0: not known.
+    pub(super) fn size(&self) -> u64 {
+        self.document.as_ref().map_or(0, DocumentInfo::size)
+    }
+
+    /// Whether it is one piece, and known to be.
+    pub(super) fn is_small(&self) -> bool {
+        self.document.as_ref().is_some_and(|document| document.size() <= PIECE_SIZE_MIN)
+    }
+}

@@ -1,0 +1,285 @@
+//! What of the documents is there already, and whether there is room for the rest.
+
+use super::{Setting, entry::Entry, report::Report};
+use crate::{
+    failure::{Failure, Outcome},
+    printer::{Printer, bytes},
+    progress::Display,
+};
+use p2pdi::{
+    content::DocumentHasher,
+    json,
+    phrases::counted,
+    platform::{FileKind, FileStat, free_bytes},
+    v1::Document,
+};
+use peerd::{
+    documents::info::DocumentInfo,
+    transfer::{FetchError, Fetched, WriteError},
+};
+use serde_json::json;
+use std::{
+    fs::File,
+    io::{self, BufReader},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::task::spawn_blocking;
+
+/// How much of a file is read at once to hash it.
+const READ_BYTES: usize = 1024 * 1024;
+/// What must stay free beside the documents: metadata and other programs' work.
+const SPARE_BYTES: u64 = 1024 * 1024;
+/// Digits of the hash in the name of a partial file.
+const PARTIAL_DIGITS: usize = 16;
+
+/// What is at a document's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Local {
+    Nothing,
+    /// A part of it, of an earlier fetch, that takes this many bytes on the disk.
+    Partial(u64),
+    /// All of it.
+    Whole,
+    /// Something else.
+    Other,
+}
+
+/// A document to fetch, and what is at its place.
+struct Examined {
+    entry: Entry,
+    document: DocumentInfo,
+    path: PathBuf,
+    local: Local,
+}
+
+impl Examined {
+    /// Bytes that its fetch still takes on the disk.
+    fn missing(&self) -> u64 {
+        match self.local {
+            Local::Whole => 0,
+            Local::Partial(bytes) => self.document.size().saturating_sub(bytes),
+            Local::Nothing | Local::Other => self.document.size(),
+        }
+    }
+}
+
+/// Looks at the places of all documents, and hashes files of the right size.
+async fn examine(entries: Vec<Entry>, out: &Path) -> Outcome<Vec<Examined>> {
+    let out = out.to_owned();
+    let examined = spawn_blocking(move || {
+        let examine = |entry: Entry| {
+            let document = entry.document.clone()?;
+            let path = out.join(document.name.to_relative_path());
+            let local = look(&path, &document);
+            Some(local.map(|local| Examined { entry, document, local, path: path.clone() }).map_err(|error| (path, error)))
+        };
+        entries.into_iter().filter_map(examine).collect::<Result<Vec<_>, _>>()
+    });
+    let examined = examined.await.map_err(|error| Failure::refused(format!("looking at the folder failed: {error}")))?;
+    examined.map_err(|(path, error)| Failure::refused(format!("cannot read {}: {error}", path.display())))
+}
+
+fn look(path: &Path, document: &DocumentInfo) -> io::Result<Local> {
+    match FileStat::at(path) {
+        // A file in place of a folder is found, and named, by the fetch.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(partial(path, document).map_or(Local::Nothing, Local::Partial))
+        }
+        Err(error) => Err(error),
+        Ok(there) if there.kind != FileKind::File || there.size != document.size() => Ok(Local::Other),
+        Ok(_) => {
+            let mut hasher = DocumentHasher::new();
+            io::copy(&mut BufReader::with_capacity(READ_BYTES, File::open(path)?), &mut hasher)?;
+            Ok(if hasher.finalize() == document.hash { Local::Whole } else { Local::Other })
+        }
+    }
+}
+
+/// Bytes that the partial file of an earlier fetch takes, if there is one.
+fn partial(path: &Path, document: &DocumentInfo) -> Option<u64> {
+    let hash = document.hash.to_string();
+    let name = format!(".{}.{}.part", document.name.file_name(), hash.get(..PARTIAL_DIGITS)?);
+    let metadata = path.with_file_name(name).metadata().ok()?;
+    #[cfg(unix)]
+    // In units of 512 bytes, whatever the file system's block size (stat(2)).
+    let bytes = std::os::unix::fs::MetadataExt::blocks(&metadata).saturating_mul(512);
+    #[cfg(not(unix))]
+    let bytes = metadata.len();
+    Some(bytes)
+}
+
+/// Reports the documents that are there, and returns the others. Nothing is fetched if there is no room for all of them.
+///
+/// # Errors
+/// When there is too little room, or a place is taken by something else and neither --force nor --keep-going is given.
+pub(super) async fn leave_out_present(
+    entries: Vec<Entry>,
+    setting: &Setting,
+    report: &mut Report,
+    display: &Display,
+) -> Outcome<Vec<Entry>> {
+    let fetching = &setting.fetching;
+    let mut left = Vec::new();
+    for examined in examine(entries, &fetching.out).await? {
+        match examined.local {
+            Local::Whole => report.done(there(examined), display),
+            Local::Other if !fetching.force => {
+                let failure = Failure::from(FetchError::Write(WriteError::TargetExists { path: examined.path.clone() }));
+                if !fetching.keep_going {
+                    return Err(failure);
+                }
+                report.failed(examined.document.name.to_string(), failure, display);
+            }
+            Local::Nothing | Local::Partial(_) | Local::Other => left.push(examined),
+        }
+    }
+    check_room(&left, &fetching.out)?;
+    Ok(left.into_iter().map(|examined| examined.entry).collect())
+}
+
+fn there(examined: Examined) -> Fetched {
+    Fetched {
+        document: examined.document,
+        path: examined.path,
+        already_there: true,
+        fetched_bytes: 0,
+        resumed_bytes: 0,
+        elapsed: Duration::ZERO,
+        sources: Vec::new(),
+    }
+}
+
+fn check_room(missing: &[Examined], out: &Path) -> Outcome {
+    let needed: u64 = missing.iter().map(Examined::missing).fold(0, u64::saturating_add);
+    match free(out) {
+        // Small documents may still fit on a nearly full disk; the write itself shows it.
+        Some(free) if needed > SPARE_BYTES && needed.saturating_add(SPARE_BYTES) > free => Err(Failure::refused(format!(
+            "not enough space for {}: {} are still to be written under {}, {} are free",
+            counted(missing.len() as u64, "document"),
+            bytes(needed),
+            out.display(),
+            bytes(free)
+        ))
+        .hint("free some space, choose another folder with --out, or fewer documents with --exclude")),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes free where `out` is or will be.
+fn free(out: &Path) -> Option<u64> {
+    let existing = out.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let existing = existing.into_iter().find(|path| path.is_dir())?;
+    free_bytes(existing).ok().flatten()
+}
+
+/// Prints what would be fetched, and what is there already.
+pub(super) async fn dry_run(entries: Vec<Entry>, failed: Vec<(String, Failure)>, setting: &Setting) -> Outcome {
+    let out = &setting.fetching.out;
+    let examined = examine(entries, out).await?;
+    let free = free(out);
+    let whole: Vec<_> = examined.iter().filter(|examined| examined.local == Local::Whole).collect();
+    let sum = |examined: &[&Examined]| examined.iter().map(|examined| examined.document.size()).fold(0, u64::saturating_add);
+    let (all, present) = (sum(&examined.iter().collect::<Vec<_>>()), sum(&whole));
+    let missing = examined.iter().map(Examined::missing).fold(0, u64::saturating_add);
+    let printer = setting.printer;
+    if printer.is_json() {
+        let documents: Vec<_> = examined.iter().map(as_json).collect();
+        printer.json(&json!({
+            "documents": documents,
+            "bytes": all,
+            "present_documents": whole.len(),
+            "present_bytes": present,
+            "missing_bytes": missing,
+            "free_bytes": free,
+        }))?;
+    } else {
+        table(&examined, setting.fetching.quiet, printer)?;
+        if !setting.fetching.quiet {
+            let free = free.map(|free| format!(", where {} are free", bytes(free))).unwrap_or_default();
+            printer.text(&format!(
+                "{}, {}: {} there already, {}; {} to write under {}{free}",
+                counted(examined.len() as u64, "document"),
+                bytes(all),
+                whole.len(),
+                bytes(present),
+                bytes(missing),
+                out.display()
+            ))?;
+        }
+    }
+    for (label, failure) in failed {
+        printer.note(&format!("note: {label}: {}", failure.message()));
+    }
+    Ok(())
+}
+
+fn table(examined: &[Examined], quiet: bool, printer: Printer) -> io::Result<()> {
+    if quiet {
+        return examined
+            .iter()
+            .filter(|examined| examined.local != Local::Whole)
+            .try_for_each(|examined| printer.text(&examined.path.display().to_string()));
+    }
+    let row = |examined: &Examined| {
+        let state = match examined.local {
+            Local::Nothing => "to fetch".to_owned(),
+            Local::Partial(taken) => format!("to fetch, {} there", bytes(taken.min(examined.document.size()))),
+            Local::Whole => "there already".to_owned(),
+            Local::Other => "other content there".to_owned(),
+        };
+        vec![examined.document.name.to_string(), bytes(examined.document.size()), examined.entry.holders.len().to_string(), state]
+    };
+    let rows: Vec<_> = examined.iter().map(row).collect();
+    printer.table(&["NAME", "SIZE", "HOLDERS", "STATE"], &rows)
+}
+
+fn as_json(examined: &Examined) -> serde_json::Value {
+    let state = match examined.local {
+        Local::Nothing => "missing",
+        Local::Partial(_) => "partial",
+        Local::Whole => "present",
+        Local::Other => "other_content",
+    };
+    json!({
+        "document": json::value(&Document::from(&examined.document)),
+        "path": examined.path.to_string_lossy(),
+        "holders": examined.entry.holders.len(),
+        "state": state,
+        "missing_bytes": examined.missing(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::content::ContentHash;
+    use std::fs;
+
+    fn document(name: &str, text: &[u8]) -> DocumentInfo {
+        let (blake3, size) = (ContentHash::of(text).to_field(), text.len() as u64);
+        Document { name: name.into(), size, blake3, ..Default::default() }.try_into().unwrap()
+    }
+
+    #[test]
+    fn a_file_counts_as_there_only_with_the_documents_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, document) = (folder.path().join("a.txt"), document("a.txt", b"right"));
+        assert_eq!(look(&path, &document).unwrap(), Local::Nothing);
+        let partial = folder.path().join(format!(".a.txt.{}.part", &document.hash.to_string()[..PARTIAL_DIGITS]));
+        fs::write(&partial, [1; 8192]).unwrap();
+        assert!(matches!(look(&path, &document).unwrap(), Local::Partial(_)));
+        for (text, expected) in [("wrong", Local::Other), ("longer", Local::Other), ("right", Local::Whole)] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(look(&path, &document).unwrap(), expected, "{text}");
+        }
+        assert_eq!(look(&path.join("below"), &document).unwrap(), Local::Nothing);
+    }
+
+    #[test]
+    fn the_room_of_a_folder_that_is_not_there_yet_is_that_of_the_one_above() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(free(&folder.path().join("a/b")).is_some(), free(folder.path()).is_some());
+        assert!(free(Path::new("./out-that-is-not-there")).is_some());
+    }
+}

@@ -1,0 +1,107 @@
+//! get-rfc and get: fetches documents, verified, into a folder.
+
+mod entry;
+mod local;
+mod report;
+mod run;
+mod selection;
+
+use crate::{
+    args::{Fetching, Get, GetRfc, Global},
+    failure::{Failure, Outcome},
+    peers::Peers,
+    printer::Printer,
+    progress::Display,
+};
+use entry::Entry;
+use peerd::{
+    connections::channels::ChannelPool,
+    documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
+    holders::source::Source,
+};
+use report::Report;
+use selection::Selection;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// All that the parts of the verb need.
+struct Setting {
+    channels: ChannelPool,
+    peers: Arc<Peers>,
+    fetching: Fetching,
+    /// The peers of --from.
+    from: Vec<Source>,
+    printer: Printer,
+}
+
+pub(super) async fn get_rfc(
+    global: &Global,
+    channels: &ChannelPool,
+    args: GetRfc,
+    printer: Printer,
+    stop: CancellationToken,
+) -> Outcome {
+    let wanted = args.numbers.into_iter().map(|number| Wanted::One(DocumentSelector::Number(number))).collect();
+    get_wanted(global, channels, wanted, PatternSet::default(), args.fetching, printer, stop).await
+}
+
+pub(super) async fn get(
+    global: &Global,
+    channels: &ChannelPool,
+    args: Get,
+    printer: Printer,
+    stop: CancellationToken,
+) -> Outcome {
+    let has_pattern = args.wanted.iter().any(|wanted| matches!(wanted, Wanted::Matching(_)));
+    if args.choice.is_given() && !has_pattern {
+        return Err(Failure::usage("--include and --exclude choose among what patterns match; there is no pattern")
+            .hint("'**' matches all documents"));
+    }
+    get_wanted(global, channels, args.wanted, args.choice.patterns()?, args.fetching, printer, stop).await
+}
+
+async fn get_wanted(
+    global: &Global,
+    channels: &ChannelPool,
+    wanted: Vec<Wanted>,
+    choice: PatternSet,
+    fetching: Fetching,
+    printer: Printer,
+    stop: CancellationToken,
+) -> Outcome {
+    let peers = Arc::new(Peers::new(global, channels, &fetching.via));
+    let is_single = matches!(wanted.as_slice(), [Wanted::One(_)]);
+    let preparing = async {
+        let from = peers.find_all(&fetching.from).await?;
+        let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer };
+        let selection = match wanted.as_slice() {
+            // Its name is settled and its holders are found by the fetch itself.
+            [Wanted::One(selector)] if !setting.fetching.dry_run => Selection::of(Entry::wanted(selector.clone())),
+            _ => selection::select(&setting, &wanted, &choice).await?,
+        };
+        Ok::<_, Failure>((setting, selection))
+    };
+    // Boxed: the search holds the calls of many peers.
+    let prepared = tokio::select! {
+        prepared = Box::pin(preparing) => prepared,
+        () = stop.cancelled() => return Err(Failure::interrupted()),
+    };
+    let (setting, selection) = prepared?;
+    let Selection { entries, failed, notes } = selection;
+    for note in notes {
+        printer.note(&note);
+    }
+    if setting.fetching.dry_run {
+        return local::dry_run(entries, failed, &setting).await;
+    }
+    let mut display = Display::new(global.progress, setting.fetching.quiet, printer);
+    let mut report = Report::new(printer, setting.fetching.quiet, is_single);
+    if !is_single {
+        for (label, failure) in failed {
+            report.failed(label, failure, &display);
+        }
+    }
+    let entries = if is_single { entries } else { local::leave_out_present(entries, &setting, &mut report, &display).await? };
+    let ended = run::run(entries, &setting, &mut display, &mut report, &stop).await;
+    report.finish(ended)
+}

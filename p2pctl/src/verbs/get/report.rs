@@ -1,0 +1,225 @@
+//! Prints the results of get and get-rfc.
+
+use super::run::Ended;
+use crate::{
+    failure::{Failure, Outcome},
+    printer::{Printer, bytes, rate, span},
+    progress::Display,
+};
+use p2pdi::{json, phrases::counted, v1::Document};
+use peerd::transfer::{Fetched, SourceReport};
+use serde_json::json;
+use std::{collections::BTreeMap, io, time::Instant};
+
+/// Results so far. Each document is printed when it is there.
+pub(super) struct Report {
+    printer: Printer,
+    quiet: bool,
+    /// The command names one document.
+    is_single: bool,
+    begun: Instant,
+    documents: u64,
+    already_there: u64,
+    fetched_bytes: u64,
+    /// Bytes of all documents that are there.
+    bytes: u64,
+    /// By name and address.
+    holders: BTreeMap<String, Holder>,
+    failed: Vec<(String, Failure)>,
+    /// Why a result could not be printed.
+    unprinted: Option<io::Error>,
+}
+
+#[derive(Default)]
+struct Holder {
+    bytes: u64,
+    /// How often it was dropped, and why the first time.
+    dropped: Option<(u64, String)>,
+}
+
+impl Report {
+    pub(super) fn new(printer: Printer, quiet: bool, is_single: bool) -> Self {
+        Self {
+            printer,
+            quiet,
+            is_single,
+            begun: Instant::now(),
+            documents: 0,
+            already_there: 0,
+            fetched_bytes: 0,
+            bytes: 0,
+            holders: BTreeMap::new(),
+            failed: Vec::new(),
+            unprinted: None,
+        }
+    }
+
+    /// Documents that are there.
+    pub(super) fn documents(&self) -> u64 {
+        self.documents
+    }
+
+    /// Their bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that were fetched of them.
+    pub(super) fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes
+    }
+
+    /// Documents that failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failed.len() as u64
+    }
+
+    /// A document is there.
+    pub(super) fn done(&mut self, fetched: Fetched, display: &Display) {
+        self.documents += 1;
+        self.already_there += u64::from(fetched.already_there);
+        self.fetched_bytes += fetched.fetched_bytes;
+        self.bytes += fetched.document.size();
+        for report in used(&fetched) {
+            let holder = self.holders.entry(report.source.to_string()).or_default();
+            holder.bytes += report.bytes;
+            if let Some(why) = &report.dropped {
+                holder.dropped.get_or_insert_with(|| (0, why.clone())).0 += 1;
+            }
+        }
+        let (quiet, is_single) = (self.quiet, self.is_single);
+        let printed = display.above(|printer| match (printer.is_json(), quiet, is_single) {
+            (true, ..) => print_json(&fetched, printer),
+            (false, false, true) => print_single(&fetched, printer),
+            (false, ..) => printer.text(&fetched.path.display().to_string()),
+        });
+        if let Err(error) = printed {
+            self.unprinted.get_or_insert(error);
+        }
+    }
+
+    /// A document failed.
+    pub(super) fn failed(&mut self, label: String, failure: Failure, display: &Display) {
+        if !self.is_single {
+            display.above(|printer| printer.note(&format!("note: {label}: {}", failure.message())));
+        }
+        self.failed.push((label, failure));
+    }
+
+    /// Prints the summary of several documents.
+    ///
+    /// # Errors
+    /// When a document failed, the user interrupted, or a result could not be printed.
+    pub(super) fn finish(mut self, ended: Ended) -> Outcome {
+        if let Some(error) = self.unprinted {
+            return Err(error.into());
+        }
+        if !self.is_single && !self.quiet && !self.printer.is_json() && self.documents > 0 {
+            self.summary()?;
+        }
+        if ended.interrupted {
+            let failure = Failure::interrupted();
+            let kept = ended.keeps_pieces || (!self.is_single && self.documents > 0);
+            return Err(if kept {
+                failure.hint("verified bytes are kept; run the same command again to resume")
+            } else {
+                failure
+            });
+        }
+        match (self.failed.len(), self.is_single) {
+            (0, _) => Ok(()),
+            (1, true) => Err(self.failed.remove(0).1),
+            (count, _) => {
+                let all = self.documents + count as u64 + ended.not_tried;
+                let failure = Failure::of_several(format!("{count} of {} failed", counted(all, "document")), self.failed);
+                Err(match ended.not_tried {
+                    0 => failure,
+                    left => failure.hint(format!(
+                        "{} not tried or not finished; --keep-going goes on with the others after one fails",
+                        were(left)
+                    )),
+                })
+            }
+        }
+    }
+
+    fn summary(&self) -> io::Result<()> {
+        let fetched = self.documents - self.already_there;
+        let there = match self.already_there {
+            0 => String::new(),
+            there => format!("; {} there already, verified", were(there)),
+        };
+        let took = self.begun.elapsed();
+        self.printer.text(&format!(
+            "  {} fetched, {} in {}, {}{there}",
+            counted(fetched, "document"),
+            bytes(self.fetched_bytes),
+            span(took),
+            rate(self.fetched_bytes, took)
+        ))?;
+        self.holders.iter().try_for_each(|(source, holder)| {
+            let dropped = match &holder.dropped {
+                None => String::new(),
+                Some((1, why)) => format!(", dropped: {why}"),
+                Some((times, why)) => format!(", dropped {times} times, first: {why}"),
+            };
+            self.printer.text(&format!("  from {source}: {}{dropped}", bytes(holder.bytes)))
+        })
+    }
+}
+
+fn were(documents: u64) -> String {
+    if documents == 1 { "1 document was".to_owned() } else { format!("{documents} documents were") }
+}
+
+/// The holders that sent something, or were dropped.
+fn used(fetched: &Fetched) -> impl Iterator<Item = &SourceReport> {
+    fetched.sources.iter().filter(|report| report.bytes > 0 || report.dropped.is_some())
+}
+
+fn print_json(fetched: &Fetched, printer: Printer) -> io::Result<()> {
+    let source = |report: &SourceReport| {
+        json!({
+            "peer_name": report.source.label(),
+            "endpoint": report.source.endpoint.as_str(),
+            "bytes": report.bytes,
+            "dropped": report.dropped,
+        })
+    };
+    printer.json(&json!({
+        "document": json::value(&Document::from(&fetched.document)),
+        "path": fetched.path.to_string_lossy(),
+        "already_there": fetched.already_there,
+        "fetched_bytes": fetched.fetched_bytes,
+        "resumed_bytes": fetched.resumed_bytes,
+        "elapsed": format!("{:.6}s", fetched.elapsed.as_secs_f64()),
+        "sources": used(fetched).map(source).collect::<Vec<_>>(),
+    }))
+}
+
+fn print_single(fetched: &Fetched, printer: Printer) -> io::Result<()> {
+    let document = &fetched.document;
+    printer.text(&fetched.path.display().to_string())?;
+    let number = document.number.map(|number| format!("RFC {number}: ")).unwrap_or_default();
+    printer.text(&format!("  {number}{}", document.title))?;
+    if fetched.already_there {
+        printer.text(&format!("  {} were there already, verified", bytes(document.size())))?;
+    } else {
+        let resumed = match fetched.resumed_bytes {
+            0 => String::new(),
+            resumed => format!(", after {} from an earlier fetch", bytes(resumed)),
+        };
+        printer.text(&format!(
+            "  {} in {}, {}{resumed}",
+            bytes(fetched.fetched_bytes),
+            span(fetched.elapsed),
+            rate(fetched.fetched_bytes, fetched.elapsed)
+        ))?;
+    }
+    printer.text(&format!("  b3:{}", document.hash))?;
+    for report in used(fetched) {
+        let dropped = report.dropped.as_ref().map(|why| format!(", dropped: {why}")).unwrap_or_default();
+        printer.text(&format!("  from {}: {}{dropped}", report.source, bytes(report.bytes)))?;
+    }
+    Ok(())
+}

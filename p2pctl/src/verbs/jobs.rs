@@ -1,0 +1,200 @@
+//! fetch, jobs, pin and unpin: calls to a running peer about what it fetches for its share.
+
+use crate::{
+    args::{Fetch, Global, Jobs, JobsWhat, Pin},
+    call::{CALL_TIMEOUT, bounded, to_peer},
+    failure::{Failure, Outcome},
+    printer::{Printer, bytes},
+    progress::{Display, Overall},
+};
+use p2pdi::{
+    channel::Channel,
+    endpoint::Endpoint,
+    phrases::counted,
+    status::Reason,
+    v1::{
+        CancelJobRequest, FetchRequest, FetchResponse, Job, JobPriority, JobState, ListJobsRequest, PinRequest,
+        control_client::ControlClient,
+    },
+};
+use peerd::connections::channels::ChannelPool;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status, Streaming};
+
+/// Has the peer fetch documents; with --wait, until they are there.
+pub(super) async fn fetch(
+    global: &Global,
+    channels: &ChannelPool,
+    args: Fetch,
+    printer: Printer,
+    stop: CancellationToken,
+) -> Outcome {
+    let at = args.at.at;
+    let wait_for_holders = args.wait_for_holders.map(prost_types::Duration::try_from).transpose();
+    let texts = |patterns: &[peerd::documents::pattern::DocumentPattern]| patterns.iter().map(ToString::to_string).collect();
+    let request = FetchRequest {
+        wanted: args.wanted.iter().map(ToString::to_string).collect(),
+        include: texts(&args.choice.include),
+        exclude: texts(&args.choice.exclude),
+        from: args.from,
+        priority: JobPriority::from(args.priority).into(),
+        wait: args.wait,
+        wait_for_holders: wait_for_holders.map_err(|_| Failure::usage("--wait-for-holders is too long"))?,
+    };
+    let accepting = async {
+        let mut stream = call(channels, &at, async |mut client| client.fetch(request).await).await?;
+        let first = next(&at, &mut stream).await?;
+        Ok::<_, Failure>((stream, first))
+    };
+    let (mut stream, first) = tokio::select! {
+        accepted = accepting => accepted?,
+        () = stop.cancelled() => return Err(Failure::interrupted()),
+    };
+    let mut job = first.ok_or_else(|| Failure::refused(format!("{at} ended the call without a job")))?;
+    if !args.wait {
+        if args.quiet && !printer.is_json() {
+            printer.text(&job.id)?;
+        } else {
+            printer.message(&job, || format!("job {} is accepted; `p2pctl jobs` shows how far it is", job.id))?;
+        }
+        return Ok(());
+    }
+    let mut display = Display::new(global.progress, args.quiet, printer);
+    let watched = watch(&at, &mut stream, &mut job, &mut display, &stop).await;
+    display.finish(&Overall::of_job(&job));
+    watched?;
+    ended(&job, &at, args.quiet, printer)
+}
+
+/// Shows the job until it ends; `job` is its latest state.
+async fn watch(
+    at: &Endpoint,
+    stream: &mut Streaming<FetchResponse>,
+    job: &mut Job,
+    display: &mut Display,
+    stop: &CancellationToken,
+) -> Outcome {
+    let goes_on = |failure: Failure, id: &str| {
+        failure.hint(format!("the job goes on without this command; `p2pctl jobs` shows it, `p2pctl jobs cancel {id}` ends it"))
+    };
+    let mut tick = tokio::time::interval(display.interval());
+    loop {
+        tokio::select! {
+            message = stream.message() => match message {
+                Ok(Some(FetchResponse { job: Some(latest) })) => *job = latest,
+                Ok(Some(FetchResponse { job: None })) => {}
+                Ok(None) => return Ok(()),
+                Err(status) => return Err(goes_on(Failure::call(at.as_str(), &status), &job.id)),
+            },
+            _ = tick.tick() => display.update(&Overall::of_job(job)),
+            () = stop.cancelled() => return Err(goes_on(Failure::interrupted(), &job.id)),
+        }
+    }
+}
+
+/// Prints how a job ended.
+fn ended(job: &Job, at: &Endpoint, quiet: bool, printer: Printer) -> Outcome {
+    let detail = if job.detail.is_empty() { String::new() } else { format!(": {}", job.detail) };
+    match job.state() {
+        JobState::Done if quiet && !printer.is_json() => Ok(printer.text(&job.id)?),
+        JobState::Done => {
+            let there = counted(job.documents_done, "document");
+            Ok(printer.message(job, || format!("job {} is done: {there}, {}", job.id, bytes(job.bytes_done)))?)
+        }
+        JobState::Cancelled => Err(Failure::refused(format!("job {} was cancelled{detail}", job.id))),
+        JobState::Failed => {
+            let failed = job.failed.iter().map(|failed| (failed.name.clone(), Failure::refused(failed.why.clone())));
+            Err(Failure::of_several(format!("job {} failed{detail}", job.id), failed.collect()))
+        }
+        _ => Err(Failure::refused(format!("{at} ended the call before job {} did", job.id))
+            .hint("the job goes on; `p2pctl jobs` shows it")),
+    }
+}
+
+/// The next state of a job.
+async fn next(at: &Endpoint, stream: &mut Streaming<FetchResponse>) -> Outcome<Option<Job>> {
+    let message = bounded(at.as_str(), CALL_TIMEOUT, async { stream.message().await.map(Response::new) }).await?;
+    Ok(message.and_then(|response| response.job))
+}
+
+/// Lists the jobs of a peer, or cancels one.
+pub(super) async fn jobs(channels: &ChannelPool, args: Jobs, printer: Printer) -> Outcome {
+    if let Some(JobsWhat::Cancel(cancel)) = args.what {
+        let request = CancelJobRequest { id: cancel.id.clone() };
+        let cancelled = call(channels, &cancel.at.at, async |mut client| client.cancel_job(request).await).await;
+        let answer = cancelled.map_err(|failure| match failure.is_reason(Reason::JobUnknown) {
+            true => failure.hint("`p2pctl jobs` lists the jobs"),
+            false => failure,
+        })?;
+        let job = answer.job.unwrap_or_default();
+        printer.message(&job, || format!("job {} is {}", cancel.id, state(job.state())))?;
+        return Ok(());
+    }
+    let at = args.at.at;
+    let answer = call(channels, &at, async |mut client| client.list_jobs(ListJobsRequest {}).await).await?;
+    if printer.is_json() {
+        printer.message(&answer, String::new)?;
+        return Ok(());
+    }
+    let rows: Vec<_> = answer.jobs.iter().map(row).collect();
+    printer.table(&["ID", "STATE", "DONE", "DOCUMENTS", "BYTES", "RATE", "HOLDERS", "WANTED", "DETAIL"], &rows)?;
+    for (job, failed) in answer.jobs.iter().flat_map(|job| job.failed.iter().map(move |failed| (job, failed))) {
+        printer.text(&format!("job {}: {}: {}", job.id, failed.name, failed.why))?;
+    }
+    Ok(())
+}
+
+fn row(job: &Job) -> Vec<String> {
+    let moves = job.state() == JobState::Running;
+    let priority = match job.priority() {
+        JobPriority::High => ", first",
+        JobPriority::Low => ", last",
+        _ => "",
+    };
+    let overall = Overall::of_job(job);
+    vec![
+        job.id.clone(),
+        format!("{}{priority}", state(job.state())),
+        if job.bytes == 0 { "-".to_owned() } else { format!("{}%", overall.percent()) },
+        format!("{}/{}", job.documents_done, job.documents),
+        format!("{}/{}", bytes(job.bytes_done), bytes(job.bytes)),
+        if moves { format!("{}/s", bytes(job.bytes_per_second)) } else { "-".to_owned() },
+        if moves { job.holders.to_string() } else { "-".to_owned() },
+        job.wanted.join(" "),
+        job.detail.clone(),
+    ]
+}
+
+fn state(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Waiting => "waiting",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+        JobState::Unspecified => "unknown",
+    }
+}
+
+/// Pins or releases a document.
+pub(super) async fn pin(channels: &ChannelPool, args: Pin, unpin: bool, printer: Printer) -> Outcome {
+    let request = PinRequest { name: args.name.to_string(), unpin };
+    let answer = call(channels, &args.at.at, async |mut client| client.pin(request).await).await?;
+    let (now, before) = if unpin { ("released", "not pinned") } else { ("pinned", "pinned") };
+    printer.message(&answer, || match answer.unchanged {
+        false => format!("{} is {now}", args.name),
+        true => format!("{} was {before} before", args.name),
+    })?;
+    Ok(())
+}
+
+/// One call of Control on the peer at `at`.
+async fn call<T>(
+    channels: &ChannelPool,
+    at: &Endpoint,
+    call: impl AsyncFnOnce(ControlClient<Channel>) -> Result<Response<T>, Status>,
+) -> Outcome<T> {
+    let answered = to_peer(at.as_str(), at, CALL_TIMEOUT, call(channels.control(at, None))).await;
+    answered.map_err(|failure| failure.hint_if_unanswered("--at HOST:PORT names the peer that does it"))
+}

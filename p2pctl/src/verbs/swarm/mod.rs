@@ -1,0 +1,75 @@
+//! swarm: shows who has how much of a document, who sends it to whom, and why nothing moves.
+
+mod draw;
+mod walk;
+
+use crate::{
+    args::{Global, Swarm},
+    failure::{Failure, Outcome},
+    peers::Peers,
+    printer::Printer,
+};
+use p2pdi::content::ContentHash;
+use peerd::{
+    connections::channels::ChannelPool,
+    documents::selector::DocumentSelector,
+    holders::{search::ask, source::Source},
+    transfer::fetch::job::FindPeers as _,
+};
+use walk::{Walk, swarms_of};
+
+pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, printer: Printer) -> Outcome {
+    let peers = Peers::new(global, channels, &args.via);
+    let wanted = args.document;
+    let (hash, walk) = match args.at {
+        Some(at) => from_one(channels, Source { name: None, endpoint: at }, &wanted).await?,
+        None => from_all(channels, peers.peers().await?, &wanted).await?,
+    };
+    let seen = walk.run(channels, hash).await;
+    if seen.is_empty() {
+        return Err(Failure::refused(format!("nobody has or fetches {wanted}")));
+    }
+    if printer.is_json() {
+        printer.json(&draw::json(&seen, hash))?;
+        return Ok(());
+    }
+    for line in draw::head(&seen, hash) {
+        printer.text(&line)?;
+    }
+    printer.table(&draw::COLUMNS, &draw::rows(&seen))?;
+    for line in draw::reasons(&seen) {
+        printer.text(&line)?;
+    }
+    Ok(())
+}
+
+/// Begins with the peer of --at, which knows the document by its name if it is in its swarm.
+async fn from_one(channels: &ChannelPool, at: Source, wanted: &DocumentSelector) -> Outcome<(ContentHash, Walk)> {
+    if let DocumentSelector::Hash(hash) = wanted {
+        return Ok((*hash, Walk::starting_at(vec![at])));
+    }
+    let swarms = swarms_of(channels, &at, None).await.map_err(|status| Failure::call(at.label(), &status))?;
+    let found = swarms.iter().find_map(|swarm| {
+        let is_it = match wanted {
+            DocumentSelector::Name(name) => peerd::documents::name_match::name_match(name.as_str(), &swarm.name).is_some(),
+            DocumentSelector::Number(_) | DocumentSelector::Hash(_) => false,
+        };
+        ContentHash::from_field(&swarm.blake3).ok().filter(|_| is_it)
+    });
+    match found {
+        Some(hash) => Ok((hash, Walk::starting_at(vec![at]))),
+        None => from_all(channels, vec![at], wanted).await,
+    }
+}
+
+/// Begins with all that hold the document; if nobody does, with all peers.
+async fn from_all(channels: &ChannelPool, peers: Vec<Source>, wanted: &DocumentSelector) -> Outcome<(ContentHash, Walk)> {
+    let answers = ask(channels, &peers, wanted).await;
+    let asked = answers.summary();
+    match (answers.found.into_iter().next(), wanted) {
+        (Some(found), _) => Ok((found.document.hash, Walk::from_holders(found))),
+        (None, DocumentSelector::Hash(hash)) => Ok((*hash, Walk::starting_at(peers))),
+        (None, _) => Err(Failure::refused(format!("nobody has {wanted}; {asked}"))
+            .hint("of a document that nobody has whole, give the hash: p2pctl swarm b3:HASH")),
+    }
+}
