@@ -107,9 +107,11 @@ fn a_document_is_fetched_by_name_and_by_hash() {
     network.p2pctl(&["get", &hash, "--out", "by-bare-hash"]).exits(0).stdout_has(&["by-bare-hash/rfc48.txt"]);
     assert!(network.world.read("by-name/rfc48.txt") == rfc(48));
     assert!(network.world.read("by-hash/rfc48.txt") == rfc(48));
-    for wrong in ["b3:12", "../x", "/etc/passwd", "a\\b", ""] {
+    for wrong in ["b3:12", "../x", "a//b", "a\u{7}b", "./a\\b", ""] {
         network.p2pctl(&["get", wrong]).exits(2).stdout_is_empty();
     }
+    // A pattern: of what lies at the top of the shares.
+    network.p2pctl(&["get", "/etc/passwd"]).exits(1).stdout_is_empty().stderr_has(&["no document matches /etc/passwd"]);
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! The progress of a fetch on standard error, in all its forms.
+
+use crate::support::{
+    network::ready,
+    process::{Running, Server},
+    terminal::Terminal,
+    wait::until,
+    world::{World, rfc},
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// A registry, and a peer that sends RFC 8881 (1.5 MiB) at this rate.
+fn slow(limit: &str) -> (World, Server, Server) {
+    let world = World::new();
+    let registry = world.registry(&["--state", "memory"]);
+    world.share("share", &[48, 8881]);
+    let slow = world.peer("slow", &registry, &["--share", "share", "--upload-limit", limit]);
+    ready(&slow);
+    (world, registry, slow)
+}
+
+#[test]
+fn json_is_one_object_a_second_and_one_at_the_end() {
+    let (world, registry, _slow) = slow("512KiB");
+    let run = world.p2pctl(&registry, &["get-rfc", "8881", "--progress", "json"]).exits(0);
+    let objects: Vec<Value> = run
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}: {run:#?}")))
+        .collect();
+    let size = rfc(8881).len() as u64;
+    let (last, before) = objects.split_last().unwrap();
+    assert!(before.len() >= 2, "{run:#?}");
+    let last = &last["progress"];
+    assert_eq!((last["phase"].as_str(), last["bytes_done"].as_u64()), (Some("ended"), Some(size)), "{last}");
+    let mut done = 0;
+    for object in before {
+        let progress = &object["progress"];
+        for field in ["documents", "documents_done", "documents_failed", "bytes", "bytes_per_second", "holders", "sent_bytes"] {
+            assert!(progress[field].is_u64(), "{field}: {progress}");
+        }
+        assert!(progress["bytes_done"].as_u64().unwrap() >= done, "{run:#?}");
+        done = progress["bytes_done"].as_u64().unwrap();
+    }
+    let fetching = before.iter().map(|object| &object["progress"]).find(|progress| progress["bytes_done"].as_u64() > Some(0));
+    let fetching = fetching.unwrap_or_else(|| panic!("{run:#?}"));
+    assert_eq!((fetching["phase"].as_str(), fetching["bytes"].as_u64()), (Some("fetching"), Some(size)), "{fetching}");
+    assert_eq!((fetching["holder_names"][0].as_str(), fetching["waiting"].is_null()), (Some("slow"), true), "{fetching}");
+    assert!(fetching["bytes_per_second"].as_u64() > Some(100_000), "{fetching}");
+}
+
+#[test]
+fn plain_is_lines_and_a_short_fetch_without_a_terminal_has_none() {
+    let (world, registry, _slow) = slow("256KiB");
+    let plain = world.p2pctl(&registry, &["get-rfc", "8881", "--out", "plain"]).exits(0);
+    let lines: Vec<_> = plain.stderr.lines().collect();
+    assert!(lines.len() >= 2, "a transfer of six seconds has a line on the way and one at the end: {plain:#?}");
+    assert!(lines[0].contains("% of 1.5 MiB, ") && lines[0].contains("/s") && lines[0].ends_with("from slow"), "{plain:#?}");
+    assert_eq!(lines.last(), Some(&"100% of 1.5 MiB"), "{plain:#?}");
+    for quiet in [["--progress", "none"].as_slice(), &["--quiet"], &["-o", "json"]] {
+        let run = world.p2pctl(&registry, &[["get-rfc", "8881", "--out", quiet[0]].as_slice(), quiet].concat()).exits(0);
+        assert_eq!(run.stderr, "", "{quiet:?}");
+    }
+    let short = world.p2pctl(&registry, &["get-rfc", "48"]).exits(0);
+    assert_eq!(short.stderr, "");
+    // Asked for, it comes for a short one, too, and where there is no terminal for a bar.
+    for form in ["plain", "bar"] {
+        let short = world.p2pctl(&registry, &["get-rfc", "48", "--progress", form, "--out", form]).exits(0);
+        assert_eq!(short.stderr.lines().count(), 1, "{short:#?}");
+    }
+}
+
+#[test]
+fn the_bar_says_why_nothing_moves() {
+    let (world, registry, slow) = slow("256KiB");
+    let terminal = Terminal::with_columns(world.p2pctl_command(&registry, &["get-rfc", "8881"]), 100);
+    for shown in ["%", " KiB/s", "left", "KiB/1.5 MiB", "1 holder"] {
+        terminal.shows(shown);
+    }
+    slow.signal(Signal::STOP);
+    terminal.shows("waiting for slow, last byte ");
+    slow.signal(Signal::CONT);
+    until("it goes on", || terminal.shown().contains("./out/rfc8881.txt"));
+    terminal.exits(0);
+}
+
+#[test]
+fn several_documents_have_one_total_and_the_bar_leaves_the_results() {
+    let (world, registry, _slow) = slow("512KiB");
+    let terminal = Terminal::with_columns(world.p2pctl_command(&registry, &["get", "rfc*"]), 100);
+    for shown in ["1/2 documents", "  rfc8881.txt", "./out/rfc48.txt", "./out/rfc8881.txt", "2 documents fetched"] {
+        terminal.shows(shown);
+    }
+    terminal.exits(0);
+}
+
+#[test]
+fn an_unknown_form_is_wrong_usage() {
+    let world = World::new();
+    let mut command = world.command("p2pctl", &["get-rfc", "48"]);
+    command.env("P2PDI_CTL_PROGRESS", "loud");
+    Running::run_to_end(command).exits(2).stdout_is_empty().stderr_has(&["auto", "bar", "plain", "json", "none"]);
+}
