@@ -1,10 +1,10 @@
 //! Lists the documents of many peers: asks each of them what it shares, and merges the answers.
 
 use alphanumeric_sort::compare_str;
-use p2pdi::{endpoint::Endpoint, fan_out::FanOut, status, v1::RfcQueryRequest};
+use p2pdi::{fan_out::FanOut, field::InvalidField, status, v1::RfcQueryRequest};
 use peerd::{
     connections::channels::ChannelPool,
-    documents::{info::DocumentInfo, pattern::DocumentPattern},
+    documents::{info::DocumentInfo, pattern::DocumentPattern, search_words::SearchWords},
     holders::{
         rfc_query::{Answer, Limits, query},
         source::Source,
@@ -29,8 +29,10 @@ const DOCUMENTS_MAX: usize = 200_000;
 pub(crate) struct Filter {
     /// Only names that match.
     pub(crate) pattern: Option<DocumentPattern>,
-    /// Only documents whose name or title contains all of these, whatever the case.
-    pub(crate) words: Vec<String>,
+    /// Only documents whose name or title contains all of these.
+    pub(crate) words: SearchWords,
+    /// The same words as the user gave them.
+    pub(crate) text: String,
 }
 
 /// A document, and who has it.
@@ -55,24 +57,32 @@ pub(crate) struct Offers {
 }
 
 impl Filter {
+    /// Names that match.
+    pub(crate) fn of_pattern(pattern: Option<DocumentPattern>) -> Self {
+        Self { pattern, ..Self::default() }
+    }
+
+    /// Names and titles with all words of `text`.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn of_words(text: String) -> Result<Self, InvalidField> {
+        Ok(Self { words: SearchWords::parse("words", &text)?, text, ..Self::default() })
+    }
+
     /// The query for it. Peers of an earlier version do not know its last two fields and answer with more.
     fn request(&self, own_only: bool) -> RfcQueryRequest {
         RfcQueryRequest {
             own_only,
             pattern: self.pattern.as_ref().map(|pattern| pattern.as_str().to_owned()).unwrap_or_default(),
-            words: self.words.join(" "),
+            words: self.text.clone(),
             ..Default::default()
         }
     }
 
     fn selects(&self, document: &DocumentInfo) -> bool {
-        let (name, title) = (document.name.as_str().to_lowercase(), document.title.to_lowercase());
-        let has = |word: &String| {
-            let word = word.to_lowercase();
-            name.contains(&word) || title.contains(&word)
-        };
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&document.name))
-            && self.words.iter().flat_map(|text| text.split_whitespace()).all(|word| has(&word.to_owned()))
+            && self.words.are_in(&[document.name.as_str(), &document.title])
     }
 }
 
@@ -113,16 +123,17 @@ pub(crate) async fn known_to(channels: &ChannelPool, peer: &Source, filter: &Fil
     let mut merged = Merged::default();
     (merged.offers.answered, merged.offers.is_cut) = (1, answer.truncated);
     for listed in answer.documents {
-        let named = listed.holders.into_iter().filter_map(|holder| {
-            Some(Source { name: Some(holder.peer_name.parse().ok()?), endpoint: holder.endpoint.parse::<Endpoint>().ok()? })
-        });
+        let named = listed
+            .holders
+            .into_iter()
+            .filter_map(|holder| Some(Source::new(Some(holder.peer_name.parse().ok()?), holder.endpoint.parse().ok()?)));
         merged.add(filter, listed.document, named);
     }
     Ok(merged.sorted())
 }
 
 async fn ask(channels: &ChannelPool, peer: &Source, request: RfcQueryRequest) -> Result<Answer, String> {
-    let client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     match timeout(ANSWER_TIMEOUT, query(client, request, Limits::LISTING)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(status)) => Err(status::describe(&status)),
@@ -178,7 +189,7 @@ mod tests {
     }
 
     fn peer(port: u16) -> Source {
-        Source { name: format!("p{port}").parse().ok(), endpoint: format!("127.0.0.1:{port}").parse().unwrap() }
+        Source::new(format!("p{port}").parse().ok(), format!("127.0.0.1:{port}").parse().unwrap())
     }
 
     #[test]
@@ -196,13 +207,13 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_for_is_listed_whatever_a_peer_answers() {
-        let filter = |pattern: Option<&str>, words: &[&str]| Filter {
+        let filter = |pattern: Option<&str>, words: &str| Filter {
             pattern: pattern.map(|pattern| DocumentPattern::parse(pattern).unwrap()),
-            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..Filter::of_words(words.to_owned()).unwrap()
         };
         let tcp = document("rfc/rfc793.txt", "Transmission Control Protocol", b"x");
-        assert!(filter(Some("rfc/*"), &["CONTROL", "793"]).selects(&tcp));
-        assert!(filter(None, &["control protocol"]).selects(&tcp));
-        assert!(!filter(Some("models/*"), &[]).selects(&tcp) && !filter(None, &["control", "udp"]).selects(&tcp));
+        assert!(filter(Some("rfc/*"), "CONTROL 793").selects(&tcp));
+        assert!(filter(None, "control protocol").selects(&tcp));
+        assert!(!filter(Some("models/*"), "").selects(&tcp) && !filter(None, "control udp").selects(&tcp));
     }
 }

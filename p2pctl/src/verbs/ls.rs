@@ -20,13 +20,14 @@ const HASH_DIGITS: usize = 12;
 pub(super) async fn ls(global: &Global, channels: &ChannelPool, args: Ls, printer: Printer) -> Outcome {
     let what =
         args.pattern.as_ref().map_or_else(|| "no document".to_owned(), |pattern| format!("no document that matches {pattern}"));
-    let filter = Filter { pattern: args.pattern, ..Filter::default() };
+    let filter = Filter::of_pattern(args.pattern);
     list(global, channels, &filter, &what, args.listing, printer).await
 }
 
 pub(super) async fn search(global: &Global, channels: &ChannelPool, args: Search, printer: Printer) -> Outcome {
-    let what = format!("no document with {} in its name or title", args.words.join(" "));
-    let filter = Filter { words: args.words, ..Filter::default() };
+    let words = args.words.join(" ");
+    let what = format!("no document with {words} in its name or title");
+    let filter = Filter::of_words(words)?;
     list(global, channels, &filter, &what, args.listing, printer).await
 }
 

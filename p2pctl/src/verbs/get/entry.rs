@@ -16,18 +16,20 @@ pub(super) struct Entry {
     pub(super) document: Option<DocumentInfo>,
     /// Who has it, as far as that is known.
     pub(super) holders: Vec<Source>,
+    /// Bytes that room is set aside for until it begins.
+    pub(super) missing: u64,
 }
 
 impl Entry {
     /// A document that nothing is known of.
     pub(super) fn wanted(selector: DocumentSelector) -> Self {
-        Self { selector, document: None, holders: Vec::new() }
+        Self { selector, document: None, holders: Vec::new(), missing: 0 }
     }
 
     /// A document that peers listed.
     pub(super) fn listed(offer: Offer) -> Self {
         let Offer { document, holders } = offer;
-        Self { selector: DocumentSelector::Hash(document.hash), document: Some(document), holders }
+        Self { selector: DocumentSelector::Hash(document.hash), document: Some(document), holders, missing: 0 }
     }
 
     /// Its name for people.

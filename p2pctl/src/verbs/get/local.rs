@@ -1,6 +1,11 @@
-//! What of the documents is there already, and whether there is room for the rest.
+//! What of the documents is there already.
 
-use super::{Setting, entry::Entry, report::Report};
+use super::{
+    Setting,
+    entry::Entry,
+    report::Report,
+    room::{Room, free},
+};
 use crate::{
     failure::{Failure, Outcome},
     printer::{Printer, bytes},
@@ -10,7 +15,7 @@ use p2pdi::{
     content::DocumentHasher,
     json,
     phrases::counted,
-    platform::{FileKind, FileStat, free_bytes},
+    platform::{FileKind, FileStat, allocated_bytes},
     v1::Document,
 };
 use peerd::{
@@ -28,8 +33,6 @@ use tokio::task::spawn_blocking;
 
 /// How much of a file is read at once to hash it.
 const READ_BYTES: usize = 1024 * 1024;
-/// What must stay free beside the documents: metadata and other programs' work.
-const SPARE_BYTES: u64 = 1024 * 1024;
 /// Digits of the hash in the name of a partial file.
 const PARTIAL_DIGITS: usize = 16;
 
@@ -100,16 +103,11 @@ fn look(path: &Path, document: &DocumentInfo) -> io::Result<Local> {
 fn partial(path: &Path, document: &DocumentInfo) -> Option<u64> {
     let hash = document.hash.to_string();
     let name = format!(".{}.{}.part", document.name.file_name(), hash.get(..PARTIAL_DIGITS)?);
-    let metadata = path.with_file_name(name).metadata().ok()?;
-    #[cfg(unix)]
-    // In units of 512 bytes, whatever the file system's block size (stat(2)).
-    let bytes = std::os::unix::fs::MetadataExt::blocks(&metadata).saturating_mul(512);
-    #[cfg(not(unix))]
-    let bytes = metadata.len();
-    Some(bytes)
+    let partial = File::open(path.with_file_name(name)).ok()?;
+    allocated_bytes(&partial).ok()
 }
 
-/// Reports the documents that are there, and returns the others. Nothing is fetched if there is no room for all of them.
+/// Reports the documents that are there, and returns the others with room for all of them.
 ///
 /// # Errors
 /// When there is too little room, or a place is taken by something else and neither --force nor --keep-going is given.
@@ -118,7 +116,7 @@ pub(super) async fn leave_out_present(
     setting: &Setting,
     report: &mut Report,
     display: &Display,
-) -> Outcome<Vec<Entry>> {
+) -> Outcome<(Vec<Entry>, Room)> {
     let fetching = &setting.fetching;
     let mut left = Vec::new();
     for examined in examine(entries, &fetching.out).await? {
@@ -134,8 +132,10 @@ pub(super) async fn leave_out_present(
             Local::Nothing | Local::Partial(_) | Local::Other => left.push(examined),
         }
     }
-    check_room(&left, &fetching.out)?;
-    Ok(left.into_iter().map(|examined| examined.entry).collect())
+    let needed = left.iter().map(Examined::missing).fold(0, u64::saturating_add);
+    let room = Room::reserve(needed, left.len(), &fetching.out)?;
+    let entries = left.into_iter().map(|examined| Entry { missing: examined.missing(), ..examined.entry });
+    Ok((entries.collect(), room))
 }
 
 fn there(examined: Examined) -> Fetched {
@@ -148,29 +148,6 @@ fn there(examined: Examined) -> Fetched {
         elapsed: Duration::ZERO,
         sources: Vec::new(),
     }
-}
-
-fn check_room(missing: &[Examined], out: &Path) -> Outcome {
-    let needed: u64 = missing.iter().map(Examined::missing).fold(0, u64::saturating_add);
-    match free(out) {
-        // Small documents may still fit on a nearly full disk; the write itself shows it.
-        Some(free) if needed > SPARE_BYTES && needed.saturating_add(SPARE_BYTES) > free => Err(Failure::refused(format!(
-            "not enough space for {}: {} are still to be written under {}, {} are free",
-            counted(missing.len() as u64, "document"),
-            bytes(needed),
-            out.display(),
-            bytes(free)
-        ))
-        .hint("free some space, choose another folder with --out, or fewer documents with --exclude")),
-        _ => Ok(()),
-    }
-}
-
-/// Bytes free where `out` is or will be.
-fn free(out: &Path) -> Option<u64> {
-    let existing = out.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
-    let existing = existing.into_iter().find(|path| path.is_dir())?;
-    free_bytes(existing).ok().flatten()
 }
 
 /// Prints what would be fetched, and what is there already.
@@ -274,12 +251,5 @@ mod tests {
             assert_eq!(look(&path, &document).unwrap(), expected, "{text}");
         }
         assert_eq!(look(&path.join("below"), &document).unwrap(), Local::Nothing);
-    }
-
-    #[test]
-    fn the_room_of_a_folder_that_is_not_there_yet_is_that_of_the_one_above() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(free(&folder.path().join("a/b")).is_some(), free(folder.path()).is_some());
-        assert!(free(Path::new("./out-that-is-not-there")).is_some());
     }
 }

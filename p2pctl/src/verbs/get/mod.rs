@@ -3,6 +3,7 @@
 mod entry;
 mod local;
 mod report;
+mod room;
 mod run;
 mod selection;
 
@@ -20,6 +21,7 @@ use peerd::{
     holders::source::Source,
 };
 use report::Report;
+use room::Room;
 use selection::Selection;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +103,14 @@ async fn get_wanted(
             report.failed(label, failure, &display);
         }
     }
-    let entries = if is_single { entries } else { local::leave_out_present(entries, &setting, &mut report, &display).await? };
-    let ended = run::run(entries, &setting, &mut display, &mut report, &stop).await;
+    // One document alone is looked at, and room for it reserved, by its fetch.
+    let (entries, room) = match is_single {
+        true => (entries, Room::default()),
+        false => tokio::select! {
+            left = local::leave_out_present(entries, &setting, &mut report, &display) => left?,
+            () = stop.cancelled() => return Err(Failure::interrupted()),
+        },
+    };
+    let ended = run::run(entries, room, &setting, &mut display, &mut report, &stop).await;
     report.finish(ended)
 }

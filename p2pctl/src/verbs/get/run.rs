@@ -1,6 +1,6 @@
 //! Runs the fetches, several at the same time.
 
-use super::{Setting, entry::Entry, report::Report};
+use super::{Setting, entry::Entry, report::Report, room::Room};
 use crate::{
     failure::Failure,
     peers::Peers,
@@ -79,6 +79,7 @@ impl Queue {
 /// Fetches all entries. Ends early when one fails and --keep-going is not given, or at `stop`.
 pub(super) async fn run(
     entries: Vec<Entry>,
+    mut room: Room,
     setting: &Setting,
     display: &mut Display,
     report: &mut Report,
@@ -93,6 +94,7 @@ pub(super) async fn run(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         while let Some(entry) = queue.next(running.values()) {
+            room.give_back(entry.missing);
             let (job, watch) = FetchJob::new(request(&entry, setting), setting.channels.clone(), Arc::clone(&setting.peers));
             running.insert(begun, Running { entry, watch });
             let id = begun;

@@ -47,7 +47,7 @@ pub(super) async fn select(setting: &Setting, wanted: &[Wanted], choice: &Patter
         let found = match one {
             Wanted::One(selector) => find(setting, &peers, selector).await.map(|entry| vec![entry]),
             Wanted::Matching(pattern) => {
-                let filter = Filter { pattern: Some(pattern.clone()), ..Filter::default() };
+                let filter = Filter::of_pattern(Some(pattern.clone()));
                 let offers = shared_by(&setting.channels, peers.clone(), &filter).await;
                 matching(one, offers, choice, &mut selection.notes)
             }

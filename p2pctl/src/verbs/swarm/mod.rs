@@ -22,7 +22,7 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
     let peers = Peers::new(global, channels, &args.via);
     let wanted = args.document;
     let (hash, walk) = match args.at {
-        Some(at) => from_one(channels, Source { name: None, endpoint: at }, &wanted).await?,
+        Some(at) => from_one(channels, Source::new(None, at), &wanted).await?,
         None => from_all(channels, peers.peers().await?, &wanted).await?,
     };
     let seen = walk.run(channels, hash).await;

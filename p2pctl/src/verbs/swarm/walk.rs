@@ -151,7 +151,7 @@ impl Walk {
             let contact = reported.peer.clone().unwrap_or_default();
             // A member that serves nothing has no endpoint and cannot be asked.
             let Ok(endpoint) = contact.endpoint.parse() else { continue };
-            if let Some(member) = self.meet(Source { name: contact.name.parse().ok(), endpoint }) {
+            if let Some(member) = self.meet(Source::new(contact.name.parse().ok(), endpoint)) {
                 member.reported = Some(reported.clone());
             }
         }
@@ -176,7 +176,7 @@ pub(super) async fn swarms_of(
     hash: Option<ContentHash>,
 ) -> Result<Vec<v1::Swarm>, Status> {
     let request = SwarmRequest { blake3: hash.map(ContentHash::to_field).unwrap_or_default() };
-    let mut client = channels.peer(&peer.endpoint, peer.name.as_ref());
+    let mut client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     let answer = timeout(ANSWER_TIMEOUT, client.swarm(request)).await;
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))).map(|answer| answer.into_inner().swarms)
 }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn members_are_asked_once_and_no_more_than_the_limit_whatever_peers_invent() {
         let hash = ContentHash::of(b"a");
-        let mut walk = Walk::starting_at(vec![Source { name: None, endpoint: endpoint(1) }]);
+        let mut walk = Walk::starting_at(vec![Source::new(None, endpoint(1))]);
         walk.add(&endpoint(1), vec![swarm(hash, 1..4)], hash);
         let pending: Vec<_> = walk.pending.iter().map(|peer| peer.endpoint.port()).collect();
         assert_eq!(pending, [1, 2, 3]);
