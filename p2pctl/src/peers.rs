@@ -2,14 +2,24 @@
 
 use crate::{
     args::{Global, OptionalVia},
-    failure::Outcome,
+    failure::{Failure, Outcome},
     registry_client::{Leaving, RegistrySession, direct},
     via,
 };
 use p2pdi::endpoint::Endpoint;
-use peerd::{connections::channels::ChannelPool, holders::source::Source, transfer::fetch::job::FindPeers};
+use peerd::{
+    connections::channels::ChannelPool,
+    holders::{
+        find_peers::{FindPeers, PeerSample},
+        search::SearchError,
+        source::Source,
+    },
+};
 use std::path::PathBuf;
 use tokio::sync::Mutex;
+
+/// Most peers asked for all that they share. Of more, a random sample of this size is asked: what a registry samples at once.
+const ALL_MAX: usize = 1_000;
 
 /// The peers to ask. The registry is joined when it is first needed.
 pub(crate) struct Peers {
@@ -33,11 +43,6 @@ impl Peers {
         }
     }
 
-    /// The registry that is asked without --via.
-    pub(crate) fn registry(&self) -> &Endpoint {
-        &self.registry
-    }
-
     /// The peer with this name or address.
     pub(crate) async fn find(&self, peer: &str) -> Outcome<Source> {
         match (direct(peer), &self.via) {
@@ -56,6 +61,34 @@ impl Peers {
         Ok(found)
     }
 
+    /// All peers that there are to ask, or [`ALL_MAX`] random ones of more.
+    ///
+    /// # Errors
+    /// When they cannot be listed, or there are none.
+    pub(crate) async fn all(&self) -> Outcome<Vec<Source>> {
+        let peers = self.sample(ALL_MAX).await?.peers;
+        if peers.is_empty() {
+            return Err(self.nobody("no peer shares any document"));
+        }
+        Ok(peers)
+    }
+
+    /// There is nobody to ask. `so`: what follows from it.
+    pub(crate) fn nobody(&self, so: &str) -> Failure {
+        Failure::refused(format!("{so}: no peers are registered with {}", self.registry))
+            .hint("start one with `peerd --share DIR`")
+    }
+
+    /// Why a search found nothing.
+    pub(crate) fn not_found(&self, error: SearchError<Failure>) -> Failure {
+        match error {
+            SearchError::Peers(failure) => failure,
+            SearchError::NoPeers { wanted } => self.nobody(&format!("nobody has {wanted}")),
+            SearchError::NotFound { .. } => Failure::refused(error.to_string()),
+            SearchError::Ambiguous { wanted, found } => Failure::ambiguous(&wanted, &found),
+        }
+    }
+
     async fn with_session<T>(&self, call: impl AsyncFnOnce(&mut RegistrySession) -> Outcome<T>) -> Outcome<T> {
         let mut session = self.session.lock().await;
         let session = match &mut *session {
@@ -67,12 +100,12 @@ impl Peers {
 }
 
 impl FindPeers for Peers {
-    type Error = crate::failure::Failure;
+    type Error = Failure;
 
-    async fn peers(&self) -> Outcome<Vec<Source>> {
+    async fn sample(&self, count: usize) -> Outcome<PeerSample> {
         match &self.via {
-            Some(via) => via::sources(&self.channels, via).await,
-            None => self.with_session(async |session| session.sources().await).await,
+            Some(via) => via::sample(&self.channels, via, count).await,
+            None => self.with_session(async |session| session.sample(count).await).await,
         }
     }
 }

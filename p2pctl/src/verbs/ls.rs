@@ -8,7 +8,7 @@ use crate::{
     printer::{Printer, bytes},
 };
 use p2pdi::{json, phrases::counted, v1::Document};
-use peerd::{connections::channels::ChannelPool, holders::source::Source, transfer::fetch::job::FindPeers as _};
+use peerd::{connections::channels::ChannelPool, holders::source::Source};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ async fn list(
             let known = known_to(channels, &peer, filter).await;
             known.map_err(|why| Failure::refused(format!("{peer} does not answer: {why}")))?
         }
-        None => shared_by(channels, peers.peers().await?, filter).await,
+        None => shared_by(channels, peers.all().await?, filter).await,
     };
     let Offers { mut offers, answered, failed, mut is_cut } = offers;
     for (peer, why) in &failed {

@@ -1,10 +1,9 @@
 //! One document to fetch.
 
-use crate::listing::Offer;
 use p2pdi::content::PIECE_SIZE_MIN;
 use peerd::{
     documents::{info::DocumentInfo, selector::DocumentSelector},
-    holders::source::Source,
+    holders::{search::Found, source::Source},
 };
 
 /// One document to fetch.
@@ -26,9 +25,9 @@ impl Entry {
         Self { selector, document: None, holders: Vec::new(), missing: 0 }
     }
 
-    /// A document that peers listed.
-    pub(super) fn listed(offer: Offer) -> Self {
-        let Offer { document, holders } = offer;
+    /// A document that was found.
+    pub(super) fn found(found: Found) -> Self {
+        let Found { document, holders, .. } = found;
         Self { selector: DocumentSelector::Hash(document.hash), document: Some(document), holders, missing: 0 }
     }
 

@@ -6,9 +6,14 @@ use crate::{
     peers::Peers,
     progress::{Display, Overall, Window},
 };
-use peerd::transfer::{
-    FetchOptions, FetchPhase, ProgressSnapshot,
-    fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, JobError},
+use p2pdi::phrases::counted;
+use peerd::{
+    documents::selector::DocumentSelector,
+    holders::settlement::Settled,
+    transfer::{
+        FetchOptions, FetchPhase, ProgressSnapshot,
+        fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, JobError},
+    },
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -188,14 +193,10 @@ async fn show_events(one: &mut Running, display: &Display) {
         };
         let wanted = &one.entry.selector;
         match event {
-            Some(FetchEvent::Ambiguous { matches, chosen }) => display.above(|printer| {
-                printer.note(&format!(
-                    "note: {matches} different documents are called {wanted}; fetching the one that most peers hold, {} b3:{}",
-                    chosen.name, chosen.hash
-                ));
-            }),
-            Some(FetchEvent::FellBack { error }) => display.above(|printer| {
-                printer.note(&format!("note: that one cannot be fetched, trying the next; {}", Failure::from(error)));
+            Some(FetchEvent::Chosen { chosen }) => display.above(|printer| printer.note(&chosen_note(wanted, &chosen))),
+            Some(FetchEvent::Changed { now, .. }) => display.above(|printer| {
+                printer
+                    .note(&format!("note: {wanted} changed since it was searched for; fetching what it is now, b3:{}", now.hash));
             }),
             Some(_) => {}
             None => return,
@@ -203,14 +204,21 @@ async fn show_events(one: &mut Running, display: &Display) {
     }
 }
 
+/// Several contents have the name, and one of them is clearly meant.
+pub(super) fn chosen_note(wanted: &DocumentSelector, chosen: &Settled) -> String {
+    format!(
+        "note: {} different documents are called {wanted}; fetching the one that {} of {} have, {} b3:{}",
+        chosen.contents,
+        chosen.votes,
+        counted(chosen.all_votes as u64, "peer"),
+        chosen.found.document.name,
+        chosen.found.document.hash
+    )
+}
+
 fn failure(error: JobError<Failure>, peers: &Peers) -> Failure {
     match error {
-        JobError::Peers(failure) => failure,
-        JobError::NoPeers { wanted } => {
-            Failure::refused(format!("nobody has {wanted}: no peers are registered with {}", peers.registry()))
-                .hint("start one with `peerd --share DIR`")
-        }
-        JobError::NotFound { .. } => Failure::refused(error.to_string()),
+        JobError::Search(error) => peers.not_found(error),
         JobError::Fetch(error) => error.into(),
     }
 }

@@ -1,6 +1,6 @@
 //! Finds out which documents several names, hashes and patterns select, and who has them.
 
-use super::{Setting, entry::Entry};
+use super::{Setting, entry::Entry, run::chosen_note};
 use crate::{
     failure::{Failure, Outcome},
     listing::{Filter, Offer, Offers, shared_by},
@@ -8,17 +8,22 @@ use crate::{
 use alphanumeric_sort::compare_str;
 use peerd::{
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
-    holders::{search::ask, source::Source},
-    transfer::fetch::job::FindPeers as _,
+    holders::{
+        search::{Found, Freshness, HolderSearch, ask},
+        settlement::{Settlement, settle},
+    },
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Peers named that did not answer; of more, the count is given.
+const SILENT_SHOWN_MAX: usize = 8;
 
 /// The documents to fetch.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     /// Each name once, in order.
     pub(super) entries: Vec<Entry>,
-    /// What nobody has, and why. Empty unless --keep-going is given.
+    /// What nobody has, or is ambiguous. Empty unless --keep-going is given.
     pub(super) failed: Vec<(String, Failure)>,
     /// What the user should know.
     pub(super) notes: Vec<String>,
@@ -29,77 +34,117 @@ impl Selection {
     pub(super) fn of(entry: Entry) -> Self {
         Self { entries: vec![entry], ..Self::default() }
     }
+
+    /// Something is not found, or ambiguous.
+    fn fail(&mut self, setting: &Setting, what: String, failure: Failure) -> Outcome {
+        if !setting.fetching.keep_going {
+            return Err(failure);
+        }
+        self.failed.push((what, failure));
+        Ok(())
+    }
 }
 
 /// Asks the peers for all that is wanted.
 ///
 /// # Errors
-/// When there is nobody to ask, or nobody has something and --keep-going is not given.
+/// When there is nobody to ask, or something is not found and --keep-going is not given.
 pub(super) async fn select(setting: &Setting, wanted: &[Wanted], choice: &PatternSet) -> Outcome<Selection> {
-    let peers = if setting.from.is_empty() { setting.peers.peers().await? } else { setting.from.clone() };
-    if peers.is_empty() {
-        let message = format!("nobody has any document: no peers are registered with {}", setting.peers.registry());
-        return Err(Failure::refused(message).hint("start one with `peerd --share DIR`"));
-    }
     let mut selection = Selection::default();
     let mut by_name = BTreeMap::new();
     for one in wanted {
-        let found = match one {
-            Wanted::One(selector) => find(setting, &peers, selector).await.map(|entry| vec![entry]),
+        let entries = match one {
+            Wanted::One(selector) => match find(setting, selector, &mut selection.notes).await {
+                Ok(entry) => vec![entry],
+                Err(failure) => {
+                    selection.fail(setting, one.to_string(), failure)?;
+                    continue;
+                }
+            },
             Wanted::Matching(pattern) => {
+                let peers = if setting.from.is_empty() { setting.peers.all().await? } else { setting.from.clone() };
                 let filter = Filter::of_pattern(Some(pattern.clone()));
-                let offers = shared_by(&setting.channels, peers.clone(), &filter).await;
-                matching(one, offers, choice, &mut selection.notes)
+                let offers = shared_by(&setting.channels, peers, &filter).await;
+                matching(setting, one, offers, choice, &mut selection)?
             }
         };
-        match found {
-            Ok(entries) => by_name.extend(entries.into_iter().map(|entry| (entry.label(), entry))),
-            Err(failure) if setting.fetching.keep_going => selection.failed.push((one.to_string(), failure)),
-            Err(failure) => return Err(failure),
-        }
+        by_name.extend(entries.into_iter().map(|entry| (entry.label(), entry)));
     }
     selection.entries = by_name.into_values().collect();
     selection.entries.sort_by(|a, b| compare_str(a.label(), b.label()));
     Ok(selection)
 }
 
-/// The document that most of the peers that hold it mean.
-async fn find(setting: &Setting, peers: &[Source], selector: &DocumentSelector) -> Outcome<Entry> {
-    let answers = ask(&setting.channels, peers, selector).await;
-    let asked = answers.summary();
-    let Some(found) = answers.found.into_iter().next() else {
-        return Err(Failure::refused(format!("nobody has {selector}; {asked}")));
+/// One document, as a fetch of it alone would settle it.
+async fn find(setting: &Setting, selector: &DocumentSelector, notes: &mut Vec<String>) -> Outcome<Entry> {
+    let settled = if setting.from.is_empty() {
+        let search = HolderSearch::new(setting.channels.clone(), Arc::clone(&setting.peers));
+        search.settle(selector, Freshness::Learned).await.map_err(|error| setting.peers.not_found(error))?
+    } else {
+        let answers = ask(&setting.channels, &setting.from, selector).await;
+        match answers.settle() {
+            Settlement::Settled(settled) => settled,
+            Settlement::Nobody => return Err(Failure::refused(format!("nobody has {selector}; {}", answers.summary()))),
+            Settlement::Ambiguous(found) => return Err(Failure::ambiguous(selector, &found)),
+        }
     };
-    Ok(Entry::listed(Offer { document: found.document, holders: found.holders }))
+    notes.extend((settled.contents > 1).then(|| chosen_note(selector, &settled)));
+    Ok(Entry::found(settled.found))
 }
 
-/// Of each name that matches, the document that most peers hold.
-fn matching(wanted: &Wanted, offers: Offers, choice: &PatternSet, notes: &mut Vec<String>) -> Outcome<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
+/// Of each name that matches, the document that is meant.
+fn matching(
+    setting: &Setting,
+    wanted: &Wanted,
+    offers: Offers,
+    choice: &PatternSet,
+    selection: &mut Selection,
+) -> Outcome<Vec<Entry>> {
     let Offers { offers, answered, failed, is_cut } = offers;
-    for offer in offers.into_iter().filter(|offer| choice.matches(&offer.document.name)) {
-        let name = &offer.document.name;
-        let chosen = entries.last().and_then(|entry| entry.document.as_ref()).filter(|chosen| chosen.name == *name);
-        match chosen {
-            Some(chosen) => notes.push(format!(
-                "note: different documents are called {name}; fetching the one that most peers hold, b3:{}",
-                chosen.hash
-            )),
-            None => entries.push(Entry::listed(offer)),
+    let silent = silent(&failed);
+    if is_cut {
+        selection.notes.push(format!("warning: too many documents match {wanted}; some are left out"));
+    }
+    let mut by_name: Vec<(DocumentSelector, Vec<Found>)> = Vec::new();
+    for Offer { document, holders } in offers.into_iter().filter(|offer| choice.matches(&offer.document.name)) {
+        let selector = DocumentSelector::Name(document.name.clone());
+        let found = Found { confirmed: holders.len(), named_by: holders.len(), document, holders };
+        match by_name.last_mut() {
+            Some((name, contents)) if *name == selector => contents.push(found),
+            _ => by_name.push((selector, vec![found])),
         }
     }
-    notes.dedup();
-    let silent: Vec<_> = failed.iter().map(|(peer, why)| format!("{peer}: {why}")).collect();
-    if is_cut {
-        notes.push(format!("warning: too many documents match {wanted}; some are left out"));
-    }
-    if entries.is_empty() {
+    if by_name.is_empty() {
         let asked = if answered == 1 { "1 peer was asked".to_owned() } else { format!("{answered} peers were asked") };
         let failure = Failure::refused(format!("no document matches {wanted}; {asked}"));
-        return Err(silent.iter().take(8).fold(failure, |failure, why| failure.hint(format!("no answer from {why}"))));
+        let failure = silent.into_iter().fold(failure, Failure::hint);
+        selection.fail(setting, wanted.to_string(), failure)?;
+        return Ok(Vec::new());
     }
-    if !silent.is_empty() {
-        notes.push(format!("warning: what these peers have is not known: {}", silent.join("; ")));
+    selection.notes.extend(silent.into_iter().map(|silent| format!("warning: {silent}")));
+    let mut entries = Vec::new();
+    for (selector, contents) in by_name {
+        match settle(&selector, contents) {
+            Settlement::Settled(settled) => {
+                selection.notes.extend((settled.contents > 1).then(|| chosen_note(&selector, &settled)));
+                entries.push(Entry::found(settled.found));
+            }
+            Settlement::Ambiguous(found) => {
+                selection.fail(setting, selector.to_string(), Failure::ambiguous(&selector, &found))?;
+            }
+            // Each has a holder.
+            Settlement::Nobody => {}
+        }
     }
     Ok(entries)
+}
+
+/// The peers that did not answer, if there are some.
+fn silent(failed: &[(String, String)]) -> Option<String> {
+    let shown: Vec<_> = failed.iter().take(SILENT_SHOWN_MAX).map(|(peer, why)| format!("{peer} ({why})")).collect();
+    let more = match failed.len().saturating_sub(SILENT_SHOWN_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!shown.is_empty()).then(|| format!("what these peers have is not known: {}{more}", shown.join("; ")))
 }

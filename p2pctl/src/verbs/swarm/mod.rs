@@ -13,8 +13,7 @@ use p2pdi::content::ContentHash;
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::{search::ask, source::Source},
-    transfer::fetch::job::FindPeers as _,
+    holders::{search::ask, settlement::Settlement, source::Source},
 };
 use walk::{Walk, swarms_of};
 
@@ -23,7 +22,7 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
     let wanted = args.document;
     let (hash, walk) = match args.at {
         Some(at) => from_one(channels, Source::new(None, at), &wanted).await?,
-        None => from_all(channels, peers.peers().await?, &wanted).await?,
+        None => from_all(channels, peers.all().await?, &wanted).await?,
     };
     let seen = walk.run(channels, hash).await;
     if seen.is_empty() {
@@ -66,10 +65,11 @@ async fn from_one(channels: &ChannelPool, at: Source, wanted: &DocumentSelector)
 async fn from_all(channels: &ChannelPool, peers: Vec<Source>, wanted: &DocumentSelector) -> Outcome<(ContentHash, Walk)> {
     let answers = ask(channels, &peers, wanted).await;
     let asked = answers.summary();
-    match (answers.found.into_iter().next(), wanted) {
-        (Some(found), _) => Ok((found.document.hash, Walk::from_holders(found))),
-        (None, DocumentSelector::Hash(hash)) => Ok((*hash, Walk::starting_at(peers))),
-        (None, _) => Err(Failure::refused(format!("nobody has {wanted}; {asked}"))
+    match (answers.settle(), wanted) {
+        (Settlement::Settled(settled), _) => Ok((settled.found.document.hash, Walk::from_holders(settled.found))),
+        (Settlement::Ambiguous(found), _) => Err(Failure::ambiguous(wanted, &found)),
+        (Settlement::Nobody, DocumentSelector::Hash(hash)) => Ok((*hash, Walk::starting_at(peers))),
+        (Settlement::Nobody, _) => Err(Failure::refused(format!("nobody has {wanted}; {asked}"))
             .hint("of a document that nobody has whole, give the hash: p2pctl swarm b3:HASH")),
     }
 }
