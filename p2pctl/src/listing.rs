@@ -39,7 +39,7 @@ pub(crate) struct Filter {
 #[derive(Debug, Clone)]
 pub(crate) struct Offer {
     pub(crate) document: DocumentInfo,
-    /// In the order in which they were asked.
+    /// By name.
     pub(crate) holders: Vec<Source>,
 }
 
@@ -172,6 +172,9 @@ impl Merged {
     fn sorted(self) -> Offers {
         let mut offers: Vec<_> = self.by_name.into_values().filter(|offer| !offer.holders.is_empty()).collect();
         let by_name = |a: &Offer, b: &Offer| compare_str(a.document.name.as_str(), b.document.name.as_str());
+        for offer in &mut offers {
+            offer.holders.sort_by(|a, b| compare_str(a.label(), b.label()));
+        }
         // Stable: documents of one name and as many holders stay in the order of their hashes.
         offers.sort_by(|a, b| by_name(a, b).then_with(|| Reverse(a.holders.len()).cmp(&Reverse(b.holders.len()))));
         Offers { offers, ..self.offers }

@@ -43,12 +43,12 @@ pub(super) fn bar(overall: &Overall, columns: usize) -> Vec<String> {
 
 fn total(overall: &Overall, columns: usize) -> String {
     let rate = format!("{}/s", bytes(overall.bytes_per_second));
-    let left = overall.time_left().map_or_else(|| "-".to_owned(), time);
+    let left = overall.time_left().map_or_else(|| "-".to_owned(), |left| format!("{} left", time(left)));
     // The most important first: what does not fit is left out.
     let parts = [
         format!("{:>3}%", overall.percent()),
         format!("{rate:>12}"),
-        format!("{left:>6} left"),
+        format!("{left:>11}"),
         format!("{}/{}", bytes(overall.bytes_done), bytes(overall.bytes)),
         counted(overall.holders, "holder"),
         format!("{}/{} documents", overall.documents_done, overall.documents),
@@ -74,12 +74,14 @@ fn total(overall: &Overall, columns: usize) -> String {
 }
 
 fn current_line(current: &Current, columns: usize) -> String {
-    let name = cut(&current.name, NAME_COLUMNS.min(columns / 2));
-    let pad = " ".repeat(NAME_COLUMNS.min(columns / 2).saturating_sub(name.width()));
-    let rate = format!("{}/s", bytes(current.bytes_per_second));
-    match current.bytes {
-        0 => format!("  {name}{pad}  searching"),
-        size => format!("  {name}{pad} {:>3}%  {:>10}  {rate:>12}", current.percent(), bytes(size)),
+    let width = NAME_COLUMNS.min(columns / 2);
+    let name = cut(&current.name, width);
+    let pad = " ".repeat(width.saturating_sub(name.width()));
+    let line = format!("  {name}{pad} {:>3}%  {:>10}", current.percent(), bytes(current.bytes));
+    match (current.bytes, format!("{line}  {:>12}", format!("{}/s", bytes(current.bytes_per_second)))) {
+        (0, _) => format!("  {name}{pad}  searching"),
+        (_, with_rate) if with_rate.width() <= columns => with_rate,
+        (_, _) => line,
     }
 }
 
@@ -228,6 +230,8 @@ mod tests {
                 assert!(line.contains('█') && (columns < 20 || line.contains("42%")), "{columns}: {line}");
             }
         }
+        let stalled = &bar(&Overall { bytes_per_second: 0, ..overall() }, 80)[0];
+        assert!(stalled.contains("0 B/s") && !stalled.contains("left"), "{stalled}");
         let narrow = &bar(&overall(), 40)[0];
         assert!(narrow.contains("2.0 MiB/s") && !narrow.contains("holders"), "{narrow}");
         let wide = &bar(&overall(), 100)[0];

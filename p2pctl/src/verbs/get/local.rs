@@ -127,7 +127,7 @@ pub(super) async fn leave_out_present(
                 if !fetching.keep_going {
                     return Err(failure);
                 }
-                report.failed(examined.document.name.to_string(), failure, display);
+                report.not_found(examined.document.name.to_string(), failure);
             }
             Local::Nothing | Local::Partial(_) | Local::Other => left.push(examined),
         }

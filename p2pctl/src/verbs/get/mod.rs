@@ -98,10 +98,8 @@ async fn get_wanted(
     }
     let mut display = Display::new(global.progress, setting.fetching.quiet, printer);
     let mut report = Report::new(printer, setting.fetching.quiet, is_single);
-    if !is_single {
-        for (label, failure) in failed {
-            report.failed(label, failure, &display);
-        }
+    for (label, failure) in failed {
+        report.not_found(label, failure);
     }
     // One document alone is looked at, and room for it reserved, by its fetch.
     let (entries, room) = match is_single {

@@ -98,11 +98,16 @@ impl Report {
         }
     }
 
-    /// A document failed.
+    /// A document failed. It is said at once if others go on.
     pub(super) fn failed(&mut self, label: String, failure: Failure, display: &Display) {
         if !self.is_single {
             display.above(|printer| printer.note(&format!("note: {label}: {}", failure.message())));
         }
+        self.failed.push((label, failure));
+    }
+
+    /// Something is not fetched at all, which is said at the end.
+    pub(super) fn not_found(&mut self, label: String, failure: Failure) {
         self.failed.push((label, failure));
     }
 
@@ -145,18 +150,20 @@ impl Report {
 
     fn summary(&self) -> io::Result<()> {
         let fetched = self.documents - self.already_there;
-        let there = match self.already_there {
-            0 => String::new(),
-            there => format!("; {} there already, verified", were(there)),
-        };
+        let there = format!("{} there already, verified", were(self.already_there));
         let took = self.begun.elapsed();
-        self.printer.text(&format!(
-            "  {} fetched, {} in {}, {}{there}",
+        let summary = format!(
+            "{} fetched, {} in {}, {}",
             counted(fetched, "document"),
             bytes(self.fetched_bytes),
             span(took),
             rate(self.fetched_bytes, took)
-        ))?;
+        );
+        self.printer.text(&match (fetched, self.already_there) {
+            (_, 0) => format!("  {summary}"),
+            (0, _) => format!("  {there}"),
+            (_, _) => format!("  {summary}; {there}"),
+        })?;
         self.holders.iter().try_for_each(|(source, holder)| {
             let dropped = match &holder.dropped {
                 None => String::new(),
