@@ -10,7 +10,11 @@ use std::{
 };
 
 /// Verbs that need a registry.
-const REGISTRY_VERBS: [&[&str]; 7] = [
+const REGISTRY_VERBS: [&[&str]; 11] = [
+    &["get", "rfc*"],
+    &["ls"],
+    &["search", "plateau"],
+    &["swarm", "rfc48.txt"],
     &["register", "--name", "op", "--endpoint", "127.0.0.1:9"],
     &["peers"],
     &["status"],

@@ -9,6 +9,9 @@ fn a_peer_that_does_not_answer_is_named_with_the_flag_that_names_another() {
         let run = world.run("p2pctl", &[verb, &["--at", "127.0.0.1:1"]].concat()).exits(1).stdout_is_empty();
         run.stderr_has(&["error: 127.0.0.1:1 does not answer", "hint: --at HOST:PORT"]);
     }
+    // The flag may stand before the word, too.
+    let run = world.run("p2pctl", &["jobs", "--at", "127.0.0.1:2", "cancel", "1"]).exits(1).stdout_is_empty();
+    run.stderr_has(&["error: 127.0.0.1:2 does not answer"]);
     let network = Network::start();
     let registry = network.registry.address.to_string();
     let run = network.p2pctl(&["jobs", "--at", &registry]).exits(1).stdout_is_empty();

@@ -4,7 +4,7 @@ use crate::support::{network::Network, process::run_reading_one_line};
 use serde_json::Value;
 
 /// Every verb that prints JSON and needs a network.
-const VERBS: [&[&str]; 14] = [
+const VERBS: [&[&str]; 20] = [
     &["register", "--name", "op", "--endpoint", "127.0.0.1:9"],
     &["keepalive"],
     &["pquery"],
@@ -14,6 +14,12 @@ const VERBS: [&[&str]; 14] = [
     &["get-rfc", "48"],
     &["get-rfc", "48"],
     &["get", "rfc2324.txt"],
+    &["get", "rfc4*", "--dry-run"],
+    &["get", "rfc4*", "rfc8881.txt"],
+    &["get-rfc", "48", "49", "2324"],
+    &["ls"],
+    &["search", "plateau"],
+    &["swarm", "rfc48.txt"],
     &["whisper", "fff-c", "hello"],
     &["ping", "fff-c"],
     &["status"],
@@ -28,7 +34,7 @@ fn with_json_output_standard_output_is_only_json() {
         let run = network.p2pctl(&[verb, &["--output", "json"]].concat()).exits(0);
         assert_eq!(run.stderr, "", "{verb:?}");
         let values = run.json_lines();
-        let many = verb[0] == "rfc-query";
+        let many = verb.len() > 2 || ["rfc-query", "ls"].contains(&verb[0]);
         assert!(many || values.len() == 1, "{verb:?}: {run:#?}");
         for value in &values {
             assert!(value.is_object(), "{verb:?}: {value}");
@@ -124,9 +130,16 @@ fn a_whispers_round_trip_is_measured_by_the_caller() {
 #[test]
 fn a_closed_pipe_on_standard_output_is_no_error() {
     let network = Network::start();
-    for arguments in
-        [["rfc-query", "fff-c"].as_slice(), &["peers"], &["completions", "bash"], &["man"], &["get-rfc", "48"], &["--help"]]
-    {
+    for arguments in [
+        ["rfc-query", "fff-c"].as_slice(),
+        &["peers"],
+        &["ls"],
+        &["get", "rfc4*"],
+        &["completions", "bash"],
+        &["man"],
+        &["get-rfc", "48"],
+        &["--help"],
+    ] {
         let run = run_reading_one_line(network.world.p2pctl_command(&network.registry, arguments)).exits(0);
         assert_eq!(run.stderr, "", "{arguments:?}");
         assert_eq!(run.stdout.lines().count(), 1, "{arguments:?}");

@@ -3,10 +3,10 @@
 use super::{
     get::Choice,
     parse::{parse_source, parse_wanted},
-    via::At,
+    via::{AT_DEFAULT, At},
 };
 use clap::{Args, Subcommand, ValueEnum, builder::BoolishValueParser};
-use p2pdi::{document::DocumentName, v1::JobPriority};
+use p2pdi::{document::DocumentName, endpoint::Endpoint, v1::JobPriority};
 use peerd::documents::wanted::Wanted;
 use std::time::Duration;
 
@@ -55,26 +55,21 @@ impl From<Priority> for JobPriority {
 }
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Jobs {
     #[command(subcommand)]
     pub(crate) what: Option<JobsWhat>,
-    #[command(flatten)]
-    pub(crate) at: At,
+    /// The running peer; it must be on this machine unless it was started with --control any
+    #[arg(long, global = true, env = "P2PDI_AT", value_name = "HOST:PORT", default_value = AT_DEFAULT)]
+    pub(crate) at: Endpoint,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobsWhat {
     /// End a job; what it verified is kept for a later one
-    Cancel(Cancel),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Cancel {
-    /// The job's id, as `p2pctl jobs` lists it
-    pub(crate) id: String,
-    #[command(flatten)]
-    pub(crate) at: At,
+    Cancel {
+        /// The job's id, as `p2pctl jobs` lists it
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]

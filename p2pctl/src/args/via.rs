@@ -5,6 +5,8 @@ use p2pdi::endpoint::Endpoint;
 
 /// Endpoint of a peer on this machine with the default port.
 const VIA_DEFAULT: &str = "127.0.0.1:7801";
+/// The same for --at.
+pub(super) const AT_DEFAULT: &str = VIA_DEFAULT;
 
 /// An optional peer that answers in place of the registry.
 #[derive(Debug, Args)]
@@ -26,6 +28,6 @@ pub(crate) struct Via {
 #[derive(Debug, Args)]
 pub(crate) struct At {
     /// The running peer that does it; it must be on this machine unless it was started with --control any
-    #[arg(long, env = "P2PDI_AT", value_name = "HOST:PORT", default_value = VIA_DEFAULT)]
+    #[arg(long, env = "P2PDI_AT", value_name = "HOST:PORT", default_value = AT_DEFAULT)]
     pub(crate) at: Endpoint,
 }

@@ -119,18 +119,18 @@ async fn next(at: &Endpoint, stream: &mut Streaming<FetchResponse>) -> Outcome<O
 
 /// Lists the jobs of a peer, or cancels one.
 pub(super) async fn jobs(channels: &ChannelPool, args: Jobs, printer: Printer) -> Outcome {
-    if let Some(JobsWhat::Cancel(cancel)) = args.what {
-        let request = CancelJobRequest { id: cancel.id.clone() };
-        let cancelled = call(channels, &cancel.at.at, async |mut client| client.cancel_job(request).await).await;
+    let at = args.at;
+    if let Some(JobsWhat::Cancel { id }) = args.what {
+        let request = CancelJobRequest { id: id.clone() };
+        let cancelled = call(channels, &at, async |mut client| client.cancel_job(request).await).await;
         let answer = cancelled.map_err(|failure| match failure.is_reason(Reason::JobUnknown) {
             true => failure.hint("`p2pctl jobs` lists the jobs"),
             false => failure,
         })?;
         let job = answer.job.unwrap_or_default();
-        printer.message(&job, || format!("job {} is {}", cancel.id, state(job.state())))?;
+        printer.message(&job, || format!("job {id} is {}", state(job.state())))?;
         return Ok(());
     }
-    let at = args.at.at;
     let answer = call(channels, &at, async |mut client| client.list_jobs(ListJobsRequest {}).await).await?;
     if printer.is_json() {
         printer.message(&answer, String::new)?;
