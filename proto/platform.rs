@@ -1,6 +1,6 @@
 //! What differs between operating systems: opening files below a folder and nothing outside of it, renames that replace nothing, free
-//! space, positioned reads and writes, signals, limits of the process and what it uses, the terminal, the user's state folder, the clock
-//! that counts suspended time.
+//! space, positioned reads and writes, signals, options of sockets, limits of the process and what it uses, the terminal, the user's
+//! state folder, the clock that counts suspended time.
 //!
 //! Linux and macOS have system calls for all of it. Other Unixes and the rest get a fall-back of each that uses the standard library
 //! only, so that a port edits this module and no other. The fall-backs for files
@@ -13,6 +13,7 @@ mod folder;
 mod limits;
 mod process;
 mod signals;
+mod sockets;
 mod space;
 mod state_folder;
 mod terminal;
@@ -26,6 +27,7 @@ pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, Looku
 pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};
 pub use process::ProcessStats;
 pub use signals::{StopSignals, report_file_size_limit};
+pub use sockets::limit_unsent;
 pub use space::{allocate, allocated_bytes, next_data, punch_hole, sync_file_system};
 pub use state_folder::state_folder;
 pub use terminal::TerminalMode;

@@ -8,6 +8,7 @@ mod caller;
 mod console;
 mod listen;
 mod open_connections;
+mod outgoing;
 pub mod page;
 mod request_body;
 mod response_headers;
@@ -15,7 +16,7 @@ mod router;
 mod serve;
 mod stop;
 mod tasks;
-pub use caller::Caller;
+pub use caller::{Caller, EndedUnread};
 pub use console::{announce, report_failure};
 pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
@@ -39,7 +40,8 @@ pub struct Limits {
     pub request_memory: usize,
     /// How long a connection is kept that carries no call. Then the client is told so (HTTP/2 GOAWAY), and the connection is closed.
     pub idle: Duration,
-    /// How long the next message of a streamed answer may wait for the caller to read; then the connection is closed.
+    /// How long the next message of a streamed answer may wait for the caller to read; then the answer is ended, and the connection closed
+    /// unless other calls on it make progress.
     pub unread: Duration,
     /// How long calls may continue after the stop.
     pub grace: Duration,

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     log_limit::{Line, LogLimit},
     metrics::Metrics,
-    platform::is_shortage,
+    platform::{is_shortage, limit_unsent},
 };
 use metrics::Counter;
 use std::{
@@ -25,13 +25,15 @@ use tokio::{
     time::{Sleep, sleep},
 };
 use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Pause after a failed accept, such as "too many open files": without it the loop would spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// When fewer than this part of the connections are left, that many idle ones are closed, so that a new caller always gets in.
 const RESERVE: usize = 16;
+/// Most bytes that the kernel keeps of a connection and has not sent: enough that the link never runs dry while the server is woken, little
+/// enough that a short message does not wait long behind them.
+const UNSENT_MAX_BYTES: u32 = 128 * 1024;
 /// Bytes that an HTTP/2 client sends first (RFC 9113, section 3.4). Until they are there the HTTP server does not know the version and
 /// waits without a time limit; for the headers of an HTTP/1 request it has one.
 const PREFACE_BYTES: usize = 24;
@@ -116,6 +118,7 @@ impl Acceptor {
                 return None;
             }
         };
+        limit_unsent(&stream, UNSENT_MAX_BYTES);
         let close = self.close_all.child_token();
         let open = Arc::new(OpenConnection::new(close.clone()));
         self.open.add(&open);
@@ -124,7 +127,6 @@ impl Acceptor {
             caller: Caller::new(address, local_address, open),
             stream,
             close: Box::pin(close.cancelled_owned()),
-            closed: CancellationToken::new().drop_guard(),
             _permit: permit,
         })
     }
@@ -156,17 +158,7 @@ pub(super) struct Connection {
     /// The time limit, and how many bytes are still to arrive within it. `None` once they have, or anything was answered.
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Cancelled when the connection is closed.
-    closed: DropGuard,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
 }
 
 impl Connection {
@@ -175,9 +167,18 @@ impl Connection {
         self.caller.connection()
     }
 
-    /// A token that is cancelled when the connection is closed.
-    pub(super) fn closed(&self) -> CancellationToken {
-        self.closed.token().clone()
+    /// The caller of its calls.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.caller.connection().outgoing().wrote(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.caller.connection().outgoing().blocked(),
+        }
+        written
     }
 
     /// An error once the connection is to be closed. Checked at reads and at writes: an HTTP/1 connection whose answer waits to be
@@ -209,7 +210,8 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.first_bytes = None;
         self.check_close(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.count(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -224,7 +226,8 @@ impl AsyncWrite for Connection {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.first_bytes = None;
         self.check_close(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,7 +2,11 @@
 
 use super::open_connections::OpenConnection;
 use http::Extensions;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+use tokio::time::Instant;
 
 /// The other end of a connection. Each accepted connection has one, and every call on it carries a clone in the extensions of its
 /// request. This is the only type that knows who calls: handlers of gRPC and HTTP calls read it with [`Caller::of`], and what a
@@ -47,9 +51,51 @@ impl Caller {
         from.is_loopback() || from == to
     }
 
+    /// Identifies the connection; unique in the process. Calls with the same number share their connection.
+    pub fn connection_id(&self) -> u64 {
+        self.connection.id()
+    }
+
+    /// Waits until fewer than `most` bytes that calls gave to the connection are unwritten, and counts `bytes` more, which the caller gives
+    /// to it next. For answers of many bytes: without it each stream of the connection has a buffer of its own.
+    pub async fn room(&self, bytes: usize, most: usize) {
+        self.connection.outgoing().room(bytes, most).await;
+    }
+
+    /// A message of an answer was read at this time.
+    pub fn progressed(&self, now: Instant) {
+        self.connection.progressed(now);
+    }
+
+    /// When a call of the connection began or ended last, or a message was read for which [`Self::progressed`] was called.
+    pub fn progressed_at(&self) -> Instant {
+        self.connection.progressed_at()
+    }
+
+    /// Counts an answer of the connection that was ended because it was not read, and whose last message HTTP/2 still keeps.
+    pub fn count_ended_unread(&self) -> EndedUnread {
+        self.connection.ended_unread().fetch_add(1, Ordering::Relaxed);
+        EndedUnread(Arc::clone(&self.connection))
+    }
+
+    /// How many are counted.
+    pub fn ended_unread(&self) -> usize {
+        self.connection.ended_unread().load(Ordering::Relaxed)
+    }
+
     /// Closes the connection, with all calls on it.
     pub fn disconnect(&self) {
         self.connection.close();
+    }
+}
+
+/// Counts an answer that was ended unread until this is dropped.
+#[derive(Debug)]
+pub struct EndedUnread(Arc<OpenConnection>);
+
+impl Drop for EndedUnread {
+    fn drop(&mut self) {
+        self.0.ended_unread().fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,12 @@
 //! The open connections of a server: which of them carry calls, and since when the others carry none.
 
+use super::outgoing::Outgoing;
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -13,7 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 /// One accepted connection.
 pub(super) struct OpenConnection {
+    /// Unique in the process.
+    id: u64,
     calls: Mutex<Calls>,
+    /// What waits to be written to it.
+    outgoing: Outgoing,
+    /// Answers that were ended because nobody read them, and that HTTP/2 still keeps.
+    ended_unread: AtomicUsize,
     /// Notified when the last call ends.
     idle: Notify,
     /// Cancelled when the connection is to end because the server runs out of connections.
@@ -26,6 +36,8 @@ struct Calls {
     under_way: usize,
     /// When the last call ended, or the connection was accepted.
     idle_since: Instant,
+    /// When a call began or ended last, or a message of one was read.
+    progressed_at: Instant,
 }
 
 impl fmt::Debug for OpenConnection {
@@ -37,8 +49,38 @@ impl fmt::Debug for OpenConnection {
 impl OpenConnection {
     /// A connection without calls. Cancelling `close` closes it.
     pub(super) fn new(close: CancellationToken) -> Self {
-        let calls = Calls { under_way: 0, idle_since: Instant::now() };
-        Self { calls: Mutex::new(calls), idle: Notify::new(), evicted: CancellationToken::new(), close }
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
+        let now = Instant::now();
+        Self {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
+            calls: Mutex::new(Calls { under_way: 0, idle_since: now, progressed_at: now }),
+            outgoing: Outgoing::default(),
+            ended_unread: AtomicUsize::new(0),
+            idle: Notify::new(),
+            evicted: CancellationToken::new(),
+            close,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
+    }
+
+    pub(super) fn ended_unread(&self) -> &AtomicUsize {
+        &self.ended_unread
+    }
+
+    pub(super) fn progressed(&self, now: Instant) {
+        let mut calls = self.calls();
+        calls.progressed_at = calls.progressed_at.max(now);
+    }
+
+    pub(super) fn progressed_at(&self) -> Instant {
+        self.calls().progressed_at
     }
 
     /// Closes the connection, with all calls on it.
@@ -76,7 +118,10 @@ impl OpenConnection {
     }
 
     pub(super) fn begin_call(self: &Arc<Self>) -> Call {
-        self.calls().under_way += 1;
+        let mut calls = self.calls();
+        calls.under_way += 1;
+        calls.progressed_at = Instant::now();
+        drop(calls);
         Call(Arc::clone(self))
     }
 
@@ -92,8 +137,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         let mut calls = self.0.calls();
         calls.under_way -= 1;
+        calls.progressed_at = Instant::now();
         if calls.under_way == 0 {
-            calls.idle_since = Instant::now();
+            calls.idle_since = calls.progressed_at;
             self.0.idle.notify_one();
         }
     }

@@ -6,12 +6,18 @@ use super::{
     call_count::count_call,
 };
 use crate::{
-    channel::{CONNECTION_WINDOW, FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
+    channel::{FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
     metrics::Metrics,
     platform::descriptor_limit,
 };
-use axum::middleware;
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use axum::{body::Body, extract::Request, middleware};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -19,10 +25,15 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tower::ServiceExt as _;
 
 /// Largest header block of a request, in bytes: many times a cookie, a trace context and a deadline.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
+/// Flow-control window for the requests of one connection, in bytes: the largest requests of many calls at once.
+const REQUESTS_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// Most bytes of an answer that HTTP/2 keeps of one stream before it asks for more, beside one message. Little, since a stream that is not
+/// read keeps them; enough that a frame is ready whenever the socket takes one.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// How often samples are folded into histograms: the exporter otherwise keeps them all until the next scrape.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Descriptors that a server needs besides connections: open documents, the store, the runtime.
@@ -46,44 +57,37 @@ pub async fn serve(
     let close_all = CancellationToken::new();
     // In a box, so that the listener can be closed before the connections end.
     let mut incoming = Box::pin(accept(listener, most, limits, metrics, &close_all));
-    let server = Server::builder()
-        .accept_http1(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_MAX)
-        .max_concurrent_streams(limits.streams_per_connection)
-        .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    let http = http(limits);
     let router = router.layer(middleware::from_fn(count_call));
     let idle = limits.idle;
-    // tonic ends all connections of a server at once. So each connection has a server of its own, and can end by itself.
     let serve_one = |connection: Connection| {
-        let (server, router, stop) = (server.clone(), router.clone(), stop.clone());
+        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
         async move {
-            let (open, closed) = (Arc::clone(connection.open()), connection.closed());
-            let used = Arc::clone(&open);
-            let end = async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = closed.cancelled() => {}
-                    () = used.unused(idle) => {}
-                }
-            };
-            let incoming = tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending());
-            let mut served = pin!(server.serve_with_incoming_shutdown(router, incoming, end));
+            let (open, caller) = (Arc::clone(connection.open()), connection.caller().clone());
+            let service = router.map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(caller.clone());
+                request.map(Body::new)
+            });
+            let mut served = pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service)));
             tokio::select! {
-                served = &mut served => return served,
+                // An error ends this connection only.
+                _ended = served.as_mut() => return,
+                () = stop.cancelled() => {}
+                () = open.unused(idle) => {}
+            }
+            served.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ended = served.as_mut() => return,
                 () = open.evicted() => {}
             }
-            if let Ok(served) = timeout(CLOSE_TIMEOUT, &mut served).await {
-                return served;
+            if timeout(CLOSE_TIMEOUT, served.as_mut()).await.is_ok() {
+                return;
             }
             // The client does not answer.
             if open.idle_since().is_some() {
                 open.close();
             }
-            served.await
+            let _ended = served.await;
         }
     };
     let mut connections = JoinSet::new();
@@ -105,6 +109,24 @@ pub async fn serve(
     // What does not end in time is aborted.
     let _ended = timeout(CLOSE_TIMEOUT, all_ended(&mut connections)).await;
     Ok(())
+}
+
+/// How connections speak HTTP/1 and HTTP/2.
+fn http(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    // With a timer the headers of a request have a time limit (30 s).
+    http.http1().timer(TokioTimer::new());
+    http.http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(REQUESTS_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(HEADER_LIST_MAX_BYTES)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    http
 }
 
 async fn all_ended<T: 'static>(connections: &mut JoinSet<T>) {
