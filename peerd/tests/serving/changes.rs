@@ -6,7 +6,7 @@ use crate::support::{
     peer::{Peer, by_name, get},
     within,
 };
-use p2pdi::v1::get_rfc_response::Part;
+use p2pdi::v1::{GetRfcRequest, get_rfc_response::Part};
 use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
 /// Changes a file after its first chunk arrived. Returns the original content, the received bytes, and the error that ended the stream.
@@ -70,6 +70,56 @@ async fn removing_or_replacing_a_file_ends_its_streams() {
         .await;
         refused::<()>(Err(ended), Reason::DocumentChanged);
         assert!(got.len() < data.len() && data.starts_with(&got));
+    }
+}
+
+/// The bytes of a stream during which `change` happened to its file, which leaves the content as it is.
+async fn served_in_spite_of(accepts_queued: bool, change: impl Fn(&Path)) {
+    let data = support::bytes(4 << 20);
+    let peer = Peer::configured(&[("doc.bin", &data)], |config| config.upload_limit = Some(2 << 20)).await;
+    let request = GetRfcRequest { accepts_queued, ..by_name("doc.bin") };
+    let mut stream = peer.client().get_rfc(request).await.unwrap().into_inner();
+    let mut got = Vec::new();
+    while let Some(message) = within("a message", stream.message()).await.unwrap() {
+        let Some(Part::Chunk(chunk)) = message.part else { continue };
+        if got.is_empty() {
+            change(&peer.share().join("doc.bin"));
+        }
+        got.extend_from_slice(&chunk.data);
+        assert_eq!(peer.handle.share().index().len(), 1, "it is in the index all the time");
+    }
+    assert!(got == data);
+}
+
+#[tokio::test]
+async fn a_change_of_mode_or_links_ends_no_stream_and_makes_no_new_version() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let changes: [&(dyn Fn(&Path) + Sync); 2] =
+        [&|path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap(), &|path| {
+            fs::hard_link(path, path.parent().unwrap().with_file_name("another")).unwrap()
+        }];
+    for change in changes {
+        served_in_spite_of(false, change).await;
+    }
+    let peer = Peer::sharing(&[SMALL]).await;
+    let version = peer.handle.share().index().version();
+    let hashed = || peer.handle.share().progress().borrow().hashed_files;
+    let before = hashed();
+    fs::set_permissions(peer.share().join(SMALL.0), fs::Permissions::from_mode(0o600)).unwrap();
+    eventually("the file hashed again", async || (hashed() > before && peer.handle.share().status().pending == 0).then_some(()))
+        .await;
+    assert_eq!(peer.handle.share().index().version(), version);
+    peer.assert_serves(SMALL.0, SMALL.1).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_touched_is_served_on_once_it_is_hashed_again() {
+    for accepts_queued in [false, true] {
+        served_in_spite_of(accepts_queued, |path| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_times(fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(86_400))).unwrap();
+        })
+        .await;
     }
 }
 

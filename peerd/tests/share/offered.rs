@@ -63,7 +63,7 @@ async fn a_document_is_read_until_its_file_changes() {
     assert!(open.read_at(&mut buffer, 8).is_err());
     folders.write("a", "9876543210");
     assert!(!open.unchanged());
-    assert!(matches!(running.share.open_document(&document), Err(OpenError::Changed)));
+    assert!(matches!(running.share.open_document(&document), Err(OpenError::Modified | OpenError::Changed)));
     fs::remove_file(folders.path("a")).unwrap();
     assert!(matches!(running.share.open_document(&document), Err(OpenError::Gone)));
     running.stop().await;

@@ -47,6 +47,19 @@ impl Fingerprint {
         self.modified_ns
     }
 
+    /// How the file of this fingerprint differs from the one that now has `other`.
+    pub(super) fn change_to(&self, other: &Self) -> Change {
+        if self == other {
+            Change::None
+        } else if (self.size, self.inode) != (other.size, other.inode) {
+            Change::Content
+        } else if self.modified_ns == other.modified_ns {
+            Change::Metadata
+        } else {
+            Change::Modified
+        }
+    }
+
     pub(super) fn modified(&self) -> SystemTime {
         let distance = Duration::from_nanos(self.modified_ns.unsigned_abs());
         let time = if self.modified_ns < 0 {
@@ -63,6 +76,20 @@ impl Fingerprint {
         let whole_seconds = self.modified_ns % 1_000_000_000 == 0 && self.changed_ns % 1_000_000_000 == 0;
         if whole_seconds { COARSE_TICK } else { TICK }
     }
+}
+
+/// What the metadata of a file says about a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is as it was.
+    None,
+    /// Only the change time differs: `chmod`, `chown`, a new link, another name. The content is taken to be the same until the file is
+    /// hashed again.
+    Metadata,
+    /// The modification time differs: the content may be another (a write) or the same (`touch`). Hashing it again shows which.
+    Modified,
+    /// The size differs, or it is another file.
+    Content,
 }
 
 /// A document of the peer's own share.

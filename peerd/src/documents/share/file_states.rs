@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    document::{Fingerprint, SharedDocument},
+    document::{Change, Fingerprint, SharedDocument},
     index::Changes,
     left_out::{Group, Reason},
 };
@@ -54,6 +54,31 @@ enum FileState {
 }
 
 impl FileState {
+    /// The document that is in the index for this file.
+    fn offered(&self) -> Option<&Arc<SharedDocument>> {
+        match self {
+            Self::Offered(document) => Some(document),
+            Self::Pending(pending) => pending.offered.as_ref(),
+            Self::Failed(_) | Self::LeftOut(_) => None,
+        }
+    }
+
+    /// The document that stays in the index while the file, which has `fingerprint` now, is hashed again.
+    fn offered_while_pending(&self, fingerprint: &Fingerprint) -> Option<&Arc<SharedDocument>> {
+        let before = match self {
+            Self::Offered(document) => document.fingerprint,
+            Self::Pending(pending) => pending.fingerprint,
+            Self::Failed(_) | Self::LeftOut(_) => return None,
+        };
+        let kept = match before.change_to(fingerprint) {
+            Change::None | Change::Metadata => true,
+            // A file that is modified again before it was hashed is being written.
+            Change::Modified => matches!(self, Self::Offered(_)),
+            Change::Content => false,
+        };
+        self.offered().filter(|_| kept)
+    }
+
     /// Why the file is left out; `None` if it is offered or will be.
     fn reason(&self) -> Option<Reason> {
         match self {
@@ -71,6 +96,8 @@ struct Pending {
     due: Option<Instant>,
     /// Found by the first scan, and not changed since.
     first: bool,
+    /// The document that the file was before its times changed. It stays in the index until the file is hashed again.
+    offered: Option<Arc<SharedDocument>>,
 }
 
 /// The states of all files by name, and the changes to the index that follow from them.
@@ -148,7 +175,9 @@ impl FileStates {
             match entry {
                 Entry::LeftOut(reason) => self.replace(name, Some(FileState::LeftOut(reason))),
                 Entry::File(fingerprint) => {
-                    let old = match self.entries.get(&name) {
+                    let before = self.entries.get(&name);
+                    let offered = before.and_then(|before| before.offered_while_pending(&fingerprint)).cloned();
+                    let old = match before {
                         Some(FileState::Offered(document)) => Some(document.fingerprint),
                         Some(FileState::Pending(pending)) => Some(pending.fingerprint),
                         Some(FileState::Failed(failed)) if !whole => Some(**failed),
@@ -164,7 +193,7 @@ impl FileStates {
                     let due = Some(now.instant + wait);
                     self.replace(
                         name.clone(),
-                        Some(FileState::Pending(Box::new(Pending { fingerprint, due, first: !self.scanned }))),
+                        Some(FileState::Pending(Box::new(Pending { fingerprint, due, first: !self.scanned, offered }))),
                     );
                     fresh.push((name, fingerprint));
                 }
@@ -249,20 +278,24 @@ impl FileStates {
         if let Some(FileState::Pending(pending)) = self.entries.get(name)
             && pending.fingerprint == *fingerprint
         {
-            let pending = Pending { fingerprint: *fingerprint, due: Some(due), first: pending.first };
+            let offered = pending.offered.clone();
+            let pending = Pending { fingerprint: *fingerprint, due: Some(due), first: pending.first, offered };
             self.replace(name.into(), Some(FileState::Pending(Box::new(pending))));
         }
     }
 
     /// Hashes the file again after it has been quiet from now on, if it still has this fingerprint.
     pub(super) fn postpone(&mut self, name: &str, fingerprint: &Fingerprint, now: Instant) {
-        let known = match self.entries.get(name) {
+        let before = self.entries.get(name);
+        let known = match before {
             Some(FileState::Offered(document)) => document.fingerprint == *fingerprint,
             _ => self.pending(name, fingerprint),
         };
         if known {
+            // What changed shows the next scan.
+            let offered = before.and_then(FileState::offered).cloned();
             let due = Some(now + self.quiet_time(fingerprint));
-            let pending = Pending { fingerprint: *fingerprint, due, first: false };
+            let pending = Pending { fingerprint: *fingerprint, due, first: false, offered };
             self.replace(name.into(), Some(FileState::Pending(Box::new(pending))));
         }
     }
@@ -296,17 +329,17 @@ impl FileStates {
         }
         let reason = |state: &Option<FileState>| state.as_ref().and_then(FileState::reason);
         self.left_out_changed |= reason(&old) != reason(&new);
+        let before = old.as_ref().and_then(FileState::offered).cloned();
         let mut offered = None;
         if let Some(new) = new {
             self.count(&new, |count, by| *count += by, |bytes, by| *bytes += by);
-            match &new {
-                FileState::Pending(pending) => self.due.extend(pending.due.map(|due| (due, name.clone()))),
-                FileState::Offered(document) => offered = Some(Arc::clone(document)),
-                FileState::Failed(_) | FileState::LeftOut(_) => {}
+            if let FileState::Pending(pending) = &new {
+                self.due.extend(pending.due.map(|due| (due, name.clone())));
             }
+            offered = new.offered().cloned();
             self.entries.insert(name.clone(), new);
         }
-        if offered.is_some() || matches!(old, Some(FileState::Offered(_))) {
+        if before.as_ref().map(Arc::as_ptr) != offered.as_ref().map(Arc::as_ptr) {
             self.changes.insert(name, offered);
         }
     }
@@ -333,178 +366,4 @@ impl FileStates {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use p2pdi::{content::ContentHash, document::DocumentName};
-
-    const QUIET: Duration = Duration::from_millis(500);
-    const SECOND_NS: i64 = 1_000_000_000;
-    /// A time, in nanoseconds since 1970.
-    const T: i64 = 1_700_000_000 * SECOND_NS + 123;
-
-    struct Clock(Instant);
-
-    impl Clock {
-        fn at(&self, after: Duration) -> Now {
-            let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(T.unsigned_abs()) + after;
-            Now { instant: self.0 + after, wall }
-        }
-    }
-
-    fn print(size: u64, modified_ns: i64, changed_ns: i64) -> Fingerprint {
-        Fingerprint { size, inode: 7, modified_ns, changed_ns }
-    }
-
-    fn found(entries: &[(&str, Entry)]) -> BTreeMap<Box<str>, Entry> {
-        entries.iter().map(|(name, entry)| ((*name).into(), *entry)).collect()
-    }
-
-    fn document(name: &str, fingerprint: Fingerprint) -> Arc<SharedDocument> {
-        Arc::new(SharedDocument {
-            name: DocumentName::parse(name).unwrap(),
-            number: None,
-            title: name.into(),
-            size: fingerprint.size,
-            hash: ContentHash::of(name.as_bytes()),
-            modified: fingerprint.modified(),
-            fingerprint,
-        })
-    }
-
-    /// How long a file found at time T waits before it is hashed.
-    fn wait(fingerprint: Fingerprint) -> Duration {
-        let clock = Clock(Instant::now());
-        let mut file_states = FileStates::new(QUIET);
-        file_states.observe("", found(&[("a", Entry::File(fingerprint))]), clock.at(Duration::ZERO));
-        file_states.next_due().unwrap() - clock.0
-    }
-
-    #[test]
-    fn a_file_waits_until_it_has_been_quiet_by_its_timestamps() {
-        let ms = |ms: i64| T - ms * 1_000_000;
-        assert_eq!(wait(print(1, ms(3_600_000), ms(3_600_000))), Duration::ZERO, "an old file");
-        assert_eq!(wait(print(1, ms(100), ms(100))), Duration::from_millis(400), "a file written just now");
-        assert_eq!(wait(print(1, ms(3_600_000), ms(10))), Duration::from_millis(40), "an old file renamed just now");
-        assert_eq!(wait(print(1, ms(-3_600_000), ms(-3_600_000))), QUIET, "a file with a time in the future");
-        let whole = T / SECOND_NS * SECOND_NS;
-        assert!(wait(print(1, whole, whole)) > Duration::from_secs(1), "a file system that stores whole seconds");
-    }
-
-    #[test]
-    fn a_file_that_changes_between_scans_waits_again_whatever_its_timestamps() {
-        let clock = Clock(Instant::now());
-        let mut file_states = FileStates::new(QUIET);
-        let old = T - 3600 * SECOND_NS;
-        for step in 0..5 {
-            let now = clock.at(Duration::from_millis(300 * step));
-            file_states.observe("a", found(&[("a", Entry::File(print(step, old, old)))]), now);
-            if step > 0 {
-                assert!(file_states.take_due(now.instant, 10).is_empty(), "step {step}");
-            }
-        }
-        let later = clock.at(Duration::from_millis(300 * 4) + QUIET);
-        assert_eq!(file_states.take_due(later.instant, 10), [("a".into(), print(4, old, old))]);
-        // A document of an earlier version of the file is not offered.
-        assert!(!file_states.offer(document("a", print(3, old, old))));
-        assert!(file_states.offer(document("a", print(4, old, old))));
-        assert_eq!(file_states.take_changes().len(), 1);
-    }
-
-    #[test]
-    fn a_scan_of_a_part_does_not_change_the_rest() {
-        let clock = Clock(Instant::now());
-        let mut file_states = FileStates::new(QUIET);
-        let file = Entry::File(print(1, 1, 1));
-        let names = ["a", "a-b", "a/x", "a/y/z", "a0", "b"];
-        let all: Vec<_> = names.iter().map(|name| (*name, file)).collect();
-        file_states.observe("", found(&all), clock.at(Duration::ZERO));
-        file_states.observe("a", found(&[("a/y/z", file)]), clock.at(Duration::ZERO));
-        let left: Vec<_> = names.into_iter().filter(|name| file_states.knows(name)).collect();
-        assert_eq!(left, ["a-b", "a/y/z", "a0", "b"]);
-    }
-
-    #[test]
-    fn a_file_that_failed_is_retried_by_a_scan_of_everything() {
-        let clock = Clock(Instant::now());
-        let mut file_states = FileStates::new(QUIET);
-        let scan = || found(&[("a", Entry::File(print(1, 1, 1)))]);
-        file_states.observe("", scan(), clock.at(Duration::ZERO));
-        assert!(!file_states.settled());
-        file_states.take_due(clock.0, 1);
-        file_states.fail("a", &print(1, 1, 1));
-        assert!(file_states.settled() && file_states.counts().unreadable == 1);
-        assert!(file_states.observe("a", scan(), clock.at(Duration::ZERO)).is_empty());
-        assert_eq!(file_states.observe("", scan(), clock.at(Duration::ZERO)).len(), 1);
-        assert_eq!((file_states.counts().unreadable, file_states.counts().pending), (0, 1));
-    }
-
-    /// Numbers from a seed (xorshift64*).
-    fn random(state: &mut u64, below: u64) -> u64 {
-        *state ^= *state >> 12;
-        *state ^= *state << 25;
-        *state ^= *state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d) % below
-    }
-
-    #[test]
-    fn counts_and_changes_stay_consistent_under_random_events() {
-        for seed in 1..200 {
-            let mut state = seed;
-            let clock = Clock(Instant::now());
-            let mut file_states = FileStates::new(QUIET);
-            let mut offered: BTreeMap<Box<str>, Arc<SharedDocument>> = BTreeMap::new();
-            let mut taken: Vec<(Box<str>, Fingerprint)> = Vec::new();
-            for step in 0..100 {
-                let now = clock.at(Duration::from_millis(step * 100));
-                let name = format!("{}", random(&mut state, 8));
-                match random(&mut state, 6) {
-                    0 | 1 => {
-                        let mut found = BTreeMap::new();
-                        let reasons = [Reason::Hidden, Reason::Unreadable, Reason::Outside, Reason::TooLarge];
-                        match random(&mut state, 8) as usize {
-                            0 => {}
-                            reason @ 1..=4 => drop(found.insert(name.as_str().into(), Entry::LeftOut(reasons[reason - 1]))),
-                            size => drop(found.insert(name.as_str().into(), Entry::File(print(size as u64, 1, 1)))),
-                        }
-                        file_states.observe(if random(&mut state, 10) == 0 { "" } else { &name }, found, now);
-                    }
-                    2 => taken.extend(file_states.take_due(now.instant, 3)),
-                    3 | 4 => {
-                        if let Some((name, fingerprint)) = taken.pop() {
-                            match random(&mut state, 3) {
-                                0 => file_states.fail(&name, &fingerprint),
-                                1 => file_states.postpone(&name, &fingerprint, now.instant),
-                                _ => drop(file_states.offer(document(&name, fingerprint))),
-                            }
-                        }
-                    }
-                    _ => {
-                        for (name, change) in file_states.take_changes() {
-                            match change {
-                                Some(document) => drop(offered.insert(name, document)),
-                                None => drop(offered.remove(&name)),
-                            }
-                        }
-                        let now_offered: BTreeMap<_, _> = file_states
-                            .entries
-                            .iter()
-                            .filter_map(|(name, entry)| match entry {
-                                FileState::Offered(document) => Some((name.clone(), Arc::clone(document))),
-                                _ => None,
-                            })
-                            .collect();
-                        assert_eq!(offered, now_offered, "seed {seed}, step {step}");
-                    }
-                }
-                let mut fresh = FileStates::new(QUIET);
-                for entry in file_states.entries.values() {
-                    fresh.count(entry, |count, by| *count += by, |bytes, by| *bytes += by);
-                }
-                assert_eq!(file_states.counts, fresh.counts, "seed {seed}, step {step}");
-                let waiting =
-                    file_states.entries.values().filter(|entry| matches!(entry, FileState::Pending(p) if p.due.is_some()));
-                assert_eq!(file_states.due.len(), waiting.count(), "seed {seed}, step {step}");
-            }
-        }
-    }
-}
+mod tests;

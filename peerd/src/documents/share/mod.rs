@@ -1,9 +1,10 @@
 //! The peer's share: a folder, the index of the documents in it, and opening them for serving.
 //!
 //! An [`Indexer`] scans the folder, hashes new files, watches for changes and publishes immutable [`Index`]es. It knows three things
-//! about a file: its metadata ([`Fingerprint`]), its content (hash, title), and how long it has not changed. A document is offered only
-//! while the content belongs to the metadata and the file is quiet; the code that serves it checks the fingerprint again. Nothing outside the
-//! folder is ever opened, whatever links and renames lead there.
+//! about a file: its metadata ([`Fingerprint`]), its content (hash, title), and how long it has not changed. A document is offered once
+//! the content belongs to the metadata and the file is quiet. A file whose times changed, and neither its size nor its inode, stays in the
+//! index until it is hashed again: it was probably only touched. The code that serves it checks the fingerprint: with another change time
+//! it goes on, with another modification time it waits. Nothing outside the folder is ever opened, whatever links and renames lead there.
 
 mod adopt;
 mod cache;
@@ -27,6 +28,7 @@ mod watch;
 #[doc(hidden)]
 pub use cache_entry::check_any_entry;
 pub use config::{KEEP_MISSING, QUIET, RESCAN_EVERY, ShareConfig, ShareError};
+pub(crate) use document::Change;
 pub use document::{Fingerprint, SharedDocument};
 pub use index::Index;
 pub use indexer::Indexer;
@@ -43,6 +45,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 use tokio::sync::watch::{Receiver, Sender};
+
+/// What is known of a document whose file changed, or may have.
+#[derive(Debug, Clone)]
+pub(crate) enum Verdict {
+    /// Its file was not hashed again yet.
+    Pending,
+    /// Its content is in the share, in this file as it is now.
+    Same(Arc<SharedDocument>),
+    /// Its content is not in the share any more.
+    Changed,
+}
 
 /// A share. Clones are handles to the same share.
 #[derive(Clone)]
@@ -154,6 +167,21 @@ impl Share {
                 self.rescan(document);
             }
         })
+    }
+
+    /// What is known of a document whose file changed after it was indexed, or may have. Asks the indexer to look at the file.
+    pub(crate) fn verdict(&self, document: &SharedDocument) -> Verdict {
+        let index = self.index();
+        let same = index.by_hash(&document.hash);
+        match same.iter().find(|known| known.name == document.name) {
+            Some(known) if known.fingerprint == document.fingerprint => {
+                self.rescan(document);
+                Verdict::Pending
+            }
+            Some(known) => Verdict::Same(Arc::clone(known)),
+            // Its file has another name now.
+            None => same.first().map_or(Verdict::Changed, |known| Verdict::Same(Arc::clone(known))),
+        }
     }
 
     /// Makes the indexer scan a document's file again, in case the operating system did not report its change.

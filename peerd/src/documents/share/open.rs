@@ -1,7 +1,7 @@
 //! A document opened for serving.
 
 use super::{
-    document::{Fingerprint, SharedDocument},
+    document::{Change, Fingerprint, SharedDocument},
     root::Root,
 };
 use p2pdi::platform::{self, FileStat, LookupError};
@@ -16,6 +16,9 @@ pub enum OpenError {
     /// The file is not the one that was indexed.
     #[error("the file changed since it was indexed")]
     Changed,
+    /// The file was modified since it was indexed, and is hashed again. Its content may be the same.
+    #[error("the file is being hashed again")]
+    Modified,
     /// The file system refuses to read it.
     #[error("the file cannot be read: {0}")]
     Unreadable(#[source] io::Error),
@@ -28,7 +31,7 @@ impl OpenError {
     }
 }
 
-/// The open file of a document, unchanged since it was indexed.
+/// The open file of a document.
 #[derive(Debug)]
 pub struct OpenDocument {
     file: File,
@@ -42,8 +45,11 @@ impl OpenDocument {
             LookupError::NotFound => OpenError::Gone,
             error => OpenError::Unreadable(error.into()),
         })?;
-        let opened = Self { file, fingerprint: document.fingerprint };
-        if Fingerprint::of(&stat) == document.fingerprint { Ok(opened) } else { Err(OpenError::Changed) }
+        match document.fingerprint.change_to(&Fingerprint::of(&stat)) {
+            Change::None | Change::Metadata => Ok(Self { file, fingerprint: document.fingerprint }),
+            Change::Modified => Err(OpenError::Modified),
+            Change::Content => Err(OpenError::Changed),
+        }
     }
 
     /// Bytes of the document.
@@ -51,7 +57,7 @@ impl OpenDocument {
         self.fingerprint.size
     }
 
-    /// Fills `buffer` with the bytes from `offset` on. Blocking. The bytes are the document's only if [`Self::unchanged`] is true afterwards.
+    /// Fills `buffer` with the bytes from `offset` on. Blocking. [`Self::change`] says afterwards whether they are the document's.
     ///
     /// # Errors
     /// When the file ends too early, which means that it changed, or the file system fails.
@@ -62,6 +68,11 @@ impl OpenDocument {
     /// Whether the file is still the one that was indexed: same size, inode, modification time and change time. Blocking; costs one system
     /// call.
     pub fn unchanged(&self) -> bool {
-        FileStat::of(&self.file).is_ok_and(|stat| Fingerprint::of(&stat) == self.fingerprint)
+        self.change() == Change::None
+    }
+
+    /// How the file changed since it was indexed. Blocking; costs one system call.
+    pub(crate) fn change(&self) -> Change {
+        FileStat::of(&self.file).map_or(Change::Content, |stat| self.fingerprint.change_to(&Fingerprint::of(&stat)))
     }
 }
