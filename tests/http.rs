@@ -71,7 +71,7 @@ fn metrics_are_valid_and_count_calls() {
     assert_eq!(registry["p2pdi_registry_peers_active"], 2.0);
     let peer = metrics(&get(network.c.address, "/metrics", &[]));
     assert_eq!(peer[r#"p2pdi_rpc_handled_total{method="p2pdi.v1.Peer/GetRFC"}"#], 1.0, "{peer:#?}");
-    assert_eq!(peer["p2pdi_upload_bytes_total"], 41_696.0, "{peer:#?}");
+    assert_eq!(peer[r#"p2pdi_upload_bytes_total{kind="whole"}"#], 41_696.0, "{peer:#?}");
     assert_eq!((peer["p2pdi_share_documents"], peer["p2pdi_registered"]), (3.0, 1.0));
     network.p2pctl(&["get-rfc", "7", "--from", "fff-c"]).exits(1);
     let peer = metrics(&get(network.c.address, "/metrics", &[]));

@@ -7,7 +7,7 @@ use crate::{
     connections::admission::Admission,
     connections::channels::ChannelPool,
     discovery::LanEvents,
-    documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS},
+    documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
     documents::share::{Indexer, Share, ShareConfig, ShareError},
     holders::{
         self,
@@ -149,7 +149,8 @@ impl Node {
             network,
             catalog,
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
-            uploads: Arc::new(Uploads::new(config.upload_limit, &metrics)),
+            lookups: Admission::new(LOOKUPS_MAX, LOOKUPS_PER_ADDRESS),
+            uploads: Arc::new(Uploads::new(config.upload_limit, config.upload_slots, &metrics)),
             downloads: Downloads::default(),
             download_limit: Throttle::new(config.download_limit),
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),

@@ -53,6 +53,7 @@ const PURE: &[&str] = &[
     "peerd/src/transfer/piece_set",
     "peerd/src/transfer/plan",
     "peerd/src/transfer/rate_limit",
+    "peerd/src/transfer/serve/slots",
     "peerd/src/transfer/rate_meter",
     "proto/backoff",
     "proto/contact",

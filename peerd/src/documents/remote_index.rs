@@ -81,6 +81,16 @@ impl RemoteIndex {
         })
     }
 
+    /// Documents that peers list and that are not kept, since the index is full or their peer lists too many.
+    pub(crate) fn left_out(&self) -> usize {
+        self.peers.values().map(|remote| remote.listing.left_out()).sum()
+    }
+
+    /// Those of one peer.
+    pub(crate) fn left_out_of(&self, name: &PeerName) -> usize {
+        self.peers.get(name).map_or(0, |remote| remote.listing.left_out())
+    }
+
     /// The version of the listing kept for a peer; `None` if a new listing would add documents.
     pub(crate) fn version_of(&self, name: &PeerName) -> Option<u64> {
         let has_space = BYTES_MAX.saturating_sub(self.bytes) >= GUARANTEED_BYTES;
@@ -315,6 +325,8 @@ mod tests {
             index.replace(peer(n), sorted(7, documents.clone()), now, wall);
             assert!(index.bytes <= BYTES_MAX && index.all(now).count() * 1_600 <= BYTES_MAX);
             assert!(index.peers.values().all(|remote| remote.listing.bytes() <= PEER_BYTES_MAX));
+            assert_eq!(index.left_out() + index.all(now).count(), usize::from(n) * documents.len());
+            assert!(index.left_out_of(peer(n).name()) > 0);
         }
         // The last peer came when the index was full.
         assert!(index.peers[peer(8).name()].listing.bytes() + 4_096 > GUARANTEED_BYTES);

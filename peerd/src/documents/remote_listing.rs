@@ -47,6 +47,8 @@ pub(crate) struct SortedListing {
     bytes: usize,
     /// Some documents were dropped because the index was full.
     truncated: bool,
+    /// Documents that the peer lists and that are not kept.
+    left_out: usize,
 }
 
 impl SortedListing {
@@ -54,6 +56,7 @@ impl SortedListing {
     pub(crate) fn new(listing: RemoteListing) -> Self {
         let RemoteListing { version, documents } = listing;
         let mut bytes = 0;
+        let listed = documents.len();
         let documents = documents.into_iter().take_while(|document| {
             bytes += cost(document);
             bytes <= PEER_BYTES_MAX
@@ -62,7 +65,9 @@ impl SortedListing {
             let (title_key, name_key) = (name_key(&info.title).into(), name_key(info.name.as_str()).into());
             Arc::new(RemoteDocument { info, title_key, name_key })
         };
-        Self::sorted(version, documents.map(with_keys).collect(), false)
+        let documents: Vec<_> = documents.map(with_keys).collect();
+        let left_out = listed - documents.len();
+        Self::sorted(version, documents, false, left_out)
     }
 
     /// The first documents of this listing that take at most `bytes`.
@@ -73,11 +78,11 @@ impl SortedListing {
             taken <= bytes
         });
         let documents: Vec<_> = documents.cloned().collect();
-        let truncated = self.truncated || documents.len() < self.documents.len();
-        Self::sorted(self.version, documents, truncated)
+        let dropped = self.documents.len() - documents.len();
+        Self::sorted(self.version, documents, self.truncated || dropped > 0, self.left_out + dropped)
     }
 
-    fn sorted(version: u64, documents: Vec<Arc<RemoteDocument>>, truncated: bool) -> Self {
+    fn sorted(version: u64, documents: Vec<Arc<RemoteDocument>>, truncated: bool, left_out: usize) -> Self {
         let positions = || (0_u32..).zip(&documents);
         let mut by_hash: Vec<_> = positions().map(|(at, document)| (document.info.hash, at)).collect();
         by_hash.sort_unstable();
@@ -87,7 +92,7 @@ impl SortedListing {
         by_name.sort_unstable();
         let by_name = by_name.into_iter().map(|(_, at)| at).collect();
         let bytes = documents.iter().map(|document| cost(&document.info)).sum();
-        Self { version, documents, by_hash, by_number, by_name, bytes, truncated }
+        Self { version, documents, by_hash, by_number, by_name, bytes, truncated, left_out }
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -96,6 +101,11 @@ impl SortedListing {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Documents that the peer lists and that are not kept.
+    pub(crate) fn left_out(&self) -> usize {
+        self.left_out
     }
 
     pub(crate) fn is_truncated(&self) -> bool {

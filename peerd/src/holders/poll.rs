@@ -12,7 +12,7 @@ use crate::{
         remote_listing::{DOCUMENT_BYTES, PEER_BYTES_MAX, RemoteListing},
     },
 };
-use p2pdi::{contact::Contact, fan_out::FanOut, name::PeerName, status::internal, v1::RfcQueryRequest};
+use p2pdi::{contact::Contact, fan_out::FanOut, log_limit::LogLimit, name::PeerName, status::internal, v1::RfcQueryRequest};
 use rand::seq::IndexedRandom as _;
 use std::{
     collections::BTreeMap,
@@ -45,6 +45,9 @@ const TIMEOUT_PAUSE: Duration = Duration::from_secs(140);
 const FAILURES_MAX: u32 = 4;
 /// What is read of one peer's answer: what the remote index keeps of one peer.
 const LIMITS: Limits = Limits { documents: PEER_BYTES_MAX / DOCUMENT_BYTES, bytes: PEER_BYTES_MAX };
+
+/// A peer's index can change at any rate.
+static LEFT_OUT_LOG: LogLimit = LogLimit::new(1);
 
 /// The peers that are polled.
 #[derive(Debug, Default)]
@@ -184,9 +187,16 @@ async fn poll_peer(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> 
     }
     let documents = answer.documents.into_iter().map(|listed| listed.document).collect();
     let listing = RemoteListing { version: answer.version, documents };
-    let catalog = catalog.clone();
-    let replaced = spawn_blocking(move || catalog.replace_listing(peer, listing, now)).await;
+    let (name, replacing) = (peer.name().clone(), catalog.clone());
+    let replaced = spawn_blocking(move || replacing.replace_listing(peer, listing, now)).await;
     replaced.map_err(|error| internal("replacing a listing", &error))?;
+    let left_out = catalog.remote(now).left_out_of(&name);
+    if (left_out > 0 || answer.truncated)
+        && let Some(line) = LEFT_OUT_LOG.line()
+    {
+        let (peer, suppressed) = (name, line.suppressed);
+        tracing::warn!(%peer, left_out, suppressed, "a peer lists more documents than are kept; `status` counts them");
+    }
     Ok(Some(answer.invalid))
 }
 

@@ -98,7 +98,7 @@ pub(super) async fn events(State(state): State<HttpState>, request: Request) -> 
             }
         }
     };
-    Sse::new(SlowReaderGuard::new(stream, Caller::of(&parts.extensions).cloned(), unread)).into_response()
+    Sse::new(SlowReaderGuard::new(stream, Caller::of(&parts.extensions).cloned(), unread, || None)).into_response()
 }
 
 /// `/network`: the network once, no older than the page shows it.

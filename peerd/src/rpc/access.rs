@@ -1,17 +1,22 @@
-//! Who may do what: control of the peer, and admission of listings.
+//! Who may do what: control of the peer, and admission of queries.
 
 use super::services::Services;
 use crate::{
     config::ControlFrom,
     connections::admission::{Permit, Rejected},
-    documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS},
+    documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
 };
 use p2pdi::{server::Caller, status::Reason};
 use std::{net::IpAddr, time::Duration};
 use tonic::Status;
 
-/// How long a listing waits for a permit before it is refused: most listings take less.
-const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a query waits for a permit before it is refused: most listings take less.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a caller gets that reads on after its answer was ended, since it did not read it in time.
+pub(super) fn unread<T>() -> Option<Result<T, Status>> {
+    Some(Err(Reason::Overloaded.status("the answer was not read for too long, and ended; ask again")))
+}
 
 impl Services {
     /// Whether `caller` may control the peer and see all of its status.
@@ -25,17 +30,22 @@ impl Services {
         }
     }
 
-    /// A permit for an answer that may be long. Keep it until the answer is sent.
-    pub(super) async fn admit_listing(&self, caller: Option<IpAddr>) -> Result<Permit, Status> {
-        let acquired = self.listings.acquire(caller, LISTING_TIMEOUT).await;
-        acquired.map_err(|rejected| {
+    /// A permit for an answer to a query: one that may be long, or one for a single number, name or hash. Keep it until the answer is sent.
+    pub(super) async fn admit_query(&self, is_listing: bool, caller: Option<IpAddr>) -> Result<Permit, Status> {
+        let (admission, what, most, per_address) = if is_listing {
+            (&self.listings, "listings", LISTINGS_MAX, LISTINGS_PER_ADDRESS)
+        } else {
+            (&self.lookups, "queries", LOOKUPS_MAX, LOOKUPS_PER_ADDRESS)
+        };
+        admission.acquire(caller, QUERY_TIMEOUT).await.map_err(|rejected| {
             let why = match rejected {
-                Rejected::Exhausted => format!("{LISTINGS_MAX} listings are being sent already"),
+                Rejected::Exhausted => format!("{most} {what} are being sent already"),
                 Rejected::ExhaustedByAddress => {
-                    format!("{LISTINGS_PER_ADDRESS} listings for your address are being sent or waiting already")
+                    format!("{per_address} {what} for your address are being sent or waiting already")
                 }
             };
-            Reason::TooManyStreams.status(format!("{why}; try again later, or ask for one document"))
+            let instead = if is_listing { ", or ask for one document" } else { "" };
+            Reason::TooManyStreams.status(format!("{why}; try again later{instead}"))
         })
     }
 }

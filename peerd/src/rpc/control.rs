@@ -1,6 +1,6 @@
 //! The service `Control`, for those who operate the peer.
 
-use super::services::Services;
+use super::{access::unread, services::Services};
 use crate::{
     connections::slow_reader::SlowReaderGuard,
     inbox::MessageKind,
@@ -93,7 +93,7 @@ impl Control for ControlRpc {
                 }
             }
         };
-        Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.0.unread))))
+        Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.0.unread, unread))))
     }
 
     async fn topology(&self, request: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {

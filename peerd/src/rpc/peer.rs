@@ -1,6 +1,6 @@
 //! The service `Peer`, which every other peer may call.
 
-use super::services::Services;
+use super::{access::unread, services::Services};
 use crate::{
     connections::slow_reader::SlowReaderGuard,
     documents::{
@@ -8,7 +8,7 @@ use crate::{
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
-    transfer::serve::uploads::Upload,
+    transfer::serve::{source::Source, uploads::Upload},
 };
 use p2pdi::{
     content::ContentHash,
@@ -94,31 +94,32 @@ impl Peer for PeerRpc {
         let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
-        let permit = if filter.is_listing() { Some(self.0.admit_listing(address).await?) } else { None };
+        let is_listing = filter.is_listing();
+        let permit = self.0.admit_query(is_listing, address).await?;
         let services = Arc::clone(&self.0);
         let select = move || catalog::answer(&services.catalog, &services.own.get(), &filter, request.if_version, Instant::now());
         // A listing goes through the whole index, which takes up to some 100 ms.
-        let messages = match permit {
-            Some(_) => spawn_blocking(select).await.map_err(|error| internal("selecting documents", &error))?,
-            None => select(),
+        let messages = if is_listing {
+            spawn_blocking(select).await.map_err(|error| internal("selecting documents", &error))?
+        } else {
+            select()
         };
         // The permit is released with the last message, or when the caller goes away.
         let messages = messages.map(move |message| {
             let _permit = &permit;
             Ok(message)
         });
-        Ok(Response::new(Box::pin(SlowReaderGuard::new(tokio_stream::iter(messages), caller, self.0.unread))))
+        Ok(Response::new(Box::pin(SlowReaderGuard::new(tokio_stream::iter(messages), caller, self.0.unread, unread))))
     }
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
-        let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
-        let GetRfcRequest { document, offset, length, without_piece_hashes, in_turn: _, accepts_queued: _ } =
-            request.into_inner();
-        let document = self.document(document)?;
-        let range = range(offset, length, document.size)?;
-        let upload = Upload { document, range, with_piece_hashes: !without_piece_hashes };
-        let stream = Arc::clone(&self.0.uploads).send(self.0.catalog.share().clone(), upload, address).await?;
-        Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.0.unread))))
+        let caller = Caller::of(request.extensions()).cloned();
+        let GetRfcRequest { document, offset, length, without_piece_hashes, in_turn, accepts_queued } = request.into_inner();
+        let source = Source::Shared(self.0.catalog.share().clone(), self.document(document)?);
+        let range = range(offset, length, source.size())?;
+        let upload = Upload { source, range, with_piece_hashes: !without_piece_hashes, in_turn, accepts_queued };
+        let stream = self.0.uploads.send(upload, caller.clone()).await?;
+        Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.0.unread, unread))))
     }
 
     async fn whisper(&self, request: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {

@@ -30,6 +30,8 @@ pub(crate) struct Services {
     pub(crate) catalog: Catalog,
     /// Limits listings under way.
     pub(crate) listings: Admission,
+    /// Limits queries for one number, name or hash under way.
+    pub(crate) lookups: Admission,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) downloads: Downloads,
     /// Limits the rate of all downloads.

@@ -12,6 +12,7 @@ impl Services {
     pub(crate) fn status(&self) -> StatusResponse {
         let mut share = self.catalog.share().status();
         share.learned_documents = self.catalog.remote_documents() as u64;
+        share.learned_left_out = self.catalog.remote_left_out() as u64;
         StatusResponse {
             id: self.me.id().to_field(),
             name: self.me.name().to_string(),

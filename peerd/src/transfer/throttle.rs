@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::sleep_until};
 
 /// A limit of bytes per second, or none. Clones share the limit.
 #[derive(Debug, Clone, Default)]
-pub struct Throttle(Option<Arc<Mutex<State>>>);
+pub(crate) struct Throttle(Option<Arc<Mutex<State>>>);
 
 #[derive(Debug)]
 struct State {
@@ -31,19 +31,19 @@ struct Waiter {
 
 impl Throttle {
     /// A limit of `bytes_per_second`, at least 1; `None`: no limit.
-    pub fn new(bytes_per_second: Option<u64>) -> Self {
+    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
         let state = |limit| State { limit: RateLimit::new(limit, Instant::now()), last_stream: 0, waiting: BTreeMap::new() };
         Self(bytes_per_second.map(|limit| Arc::new(Mutex::new(state(limit)))))
     }
 
     /// The limit in bytes per second; `None`: no limit.
-    pub fn bytes_per_second(&self) -> Option<u64> {
+    pub(crate) fn bytes_per_second(&self) -> Option<u64> {
         self.0.as_ref().map(|state| lock(state).limit.bytes_per_second())
     }
 
     /// Waits until bytes may be moved, and returns how many: at least 1, at most `most`, unless that is 0. Those who wait get equal parts
     /// in turn. Bytes granted to a future that is dropped do not count.
-    pub async fn take(&self, most: usize) -> usize {
+    pub(crate) async fn take(&self, most: usize) -> usize {
         let Some(state) = self.0.as_ref().filter(|_| most > 0) else { return most };
         let changed = Arc::new(Notify::new());
         let place = Place::new(state, Arc::clone(&changed), most);
@@ -64,7 +64,7 @@ impl Throttle {
     }
 
     /// Waits until all of `bytes` may be moved.
-    pub async fn take_all(&self, bytes: usize) {
+    pub(crate) async fn take_all(&self, bytes: usize) {
         let mut left = bytes;
         while left > 0 {
             left -= self.take(left).await;
@@ -168,7 +168,8 @@ mod tests {
         // A burst more at most; a machine that is busy may send less.
         assert!(total <= allowed * 1.05 + 0.2 * (2 << 20) as f64 && total >= allowed * 0.8, "{total} of {allowed}");
         let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
-        assert!(most - least <= 2 * (2 << 20) / STREAMS, "{each:?}");
+        // The first gets a large part before the others are there; and each may be two small parts behind.
+        assert!(most - least <= (2 << 20) / 10 + 2 * (2 << 20) / STREAMS / 2, "{each:?}");
     }
 
     #[tokio::test]

@@ -7,12 +7,14 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     reason = "test helpers fail by panicking"
 )]
 
 mod address;
 mod changes;
 mod connections;
+mod limits;
 mod listeners;
 mod program;
 mod queries;

@@ -63,6 +63,37 @@ async fn a_caller_that_stops_reading_delays_no_other_and_its_stream_is_ended() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_not_read_ends_and_other_calls_of_its_connection_go_on() {
+    const UNREAD: Duration = Duration::from_secs(1);
+    let large = support::bytes(8 << 20);
+    let peer = Peer::configured(&[("large.bin", &large), SMALL], |config| config.limits.unread = UNREAD).await;
+    // The connection's window is larger than a stream's, as in our own clients.
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", peer.address)).unwrap();
+    let channel = channel.initial_stream_window_size(65_535).initial_connection_window_size(1 << 20).connect_lazy();
+    let mut client = p2pdi::v1::peer_client::PeerClient::new(channel);
+    let mut unread = within("an answer", client.get_rfc(by_name("large.bin"))).await.unwrap().into_inner();
+    within("a header", unread.message()).await.unwrap().unwrap();
+    eventually("the end of the upload", async || {
+        // The same connection goes on.
+        let got = get(&mut client, by_name(SMALL.0)).await.unwrap();
+        assert_eq!(got.1, SMALL.1);
+        (uploads(&peer).await == 0).then_some(())
+    })
+    .await;
+    let ended = within("the end", async {
+        loop {
+            match unread.message().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        }
+    })
+    .await;
+    refused(ended, Reason::Overloaded);
+    get(&mut client, by_name(SMALL.0)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_caller_that_reads_slowly_is_served_to_the_end() {
     let large = support::bytes(3 << 20);
     let peer = Peer::configured(&[("large.bin", &large)], |config| config.limits.unread = Duration::from_secs(2)).await;
@@ -96,14 +127,18 @@ async fn an_upload_over_the_limit_is_refused_until_one_ends() {
     // The limit of one address.
     let mut streams = unread(&peer, UPLOADS_PER_ADDRESS).await;
     let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
-    assert!(status.message().contains("96 documents are sent to your address"), "{}", status.message());
+    assert!(
+        status.message().contains(&format!("{UPLOADS_PER_ADDRESS} documents are sent to your address")),
+        "{}",
+        status.message()
+    );
     let others = unread_from(&peer, OTHER, UPLOADS_MAX - UPLOADS_PER_ADDRESS).await;
     assert_eq!(uploads(&peer).await as usize, UPLOADS_MAX);
     let status = refused(within("a refusal", get(&mut peer.client(), by_name(SMALL.0))).await, Reason::TooManyStreams);
-    assert!(status.message().contains("96"), "{}", status.message());
+    assert!(status.message().contains(&UPLOADS_PER_ADDRESS.to_string()), "{}", status.message());
     let mut other = peer.client_from(OTHER.into());
     let status = refused(within("a refusal", get(&mut other, by_name(SMALL.0))).await, Reason::TooManyStreams);
-    assert!(status.message().contains("128"), "{}", status.message());
+    assert!(status.message().contains(&UPLOADS_MAX.to_string()), "{}", status.message());
     // Other calls are still answered.
     peer.client().rfc_query(p2pdi::v1::RfcQueryRequest::default()).await.unwrap();
     streams.pop();

@@ -2,7 +2,7 @@
 
 mod query;
 
-pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, answer};
+pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS, answer};
 
 use crate::documents::{
     remote_index::RemoteIndex,
@@ -44,6 +44,11 @@ impl Catalog {
     /// How many documents other peers list; equal contents count once.
     pub fn remote_documents(&self) -> usize {
         self.remote(Instant::now()).len()
+    }
+
+    /// How many documents other peers list that are not kept.
+    pub fn remote_left_out(&self) -> usize {
+        self.remote(Instant::now()).left_out()
     }
 
     /// The remote index as it is now. An update leaves it as it is.

@@ -29,7 +29,7 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// Most holders listed for one document: enough to choose from, and it bounds the message.
 const HOLDERS_MAX: usize = 64;
 
-/// Most documents in an answer about one number, name or content. Such a query is not counted among the listings, so it must not become one:
+/// Most documents in an answer about one number, name or content. Such a query is counted apart from the listings, so it must not become one:
 /// a malicious peer can list, and a share can have, any number of copies.
 const COPIES_MAX: usize = 1_000;
 
@@ -38,6 +38,15 @@ const COPIES_MAX: usize = 1_000;
 pub const LISTINGS_MAX: usize = 32;
 /// Of those, most for callers from one address: several peers behind one address get through, and one machine cannot take them all.
 pub const LISTINGS_PER_ADDRESS: usize = LISTINGS_MAX / 4 * 3;
+
+/// Most queries for one number, name or hash answered at the same time. With [`ENTRIES_MAX`] entries each holds some 100 KB until its caller
+/// has read it, so this many hold 50 MB.
+pub const LOOKUPS_MAX: usize = 512;
+/// Of those, most for callers from one address.
+pub const LOOKUPS_PER_ADDRESS: usize = LOOKUPS_MAX / 4 * 3;
+/// Most entries of other peers that such a query goes through: 64 peers with 64 files of that number each. A peer can list any number of
+/// files under one number, and going through them all would keep the caller's thread busy.
+const ENTRIES_MAX: usize = 4_096;
 
 /// A validated RFCQuery.
 #[derive(Debug, Default)]
@@ -233,9 +242,9 @@ fn selected_claims(
         selected.then(|| (Arc::clone(claim.document), HolderAge(Arc::clone(claim.peer), claim.age)))
     };
     let claims = match (&filter.hash, filter.number, &filter.name) {
-        (Some(hash), _, _) => remote.by_hash(*hash, now).filter_map(copied).collect(),
-        (None, Some(number), _) => remote.by_number(number, now).filter_map(copied).collect(),
-        (None, None, Some(name)) => remote.by_name(name.as_str(), now).filter_map(copied).collect(),
+        (Some(hash), _, _) => remote.by_hash(*hash, now).take(ENTRIES_MAX).filter_map(copied).collect(),
+        (None, Some(number), _) => remote.by_number(number, now).take(ENTRIES_MAX).filter_map(copied).collect(),
+        (None, None, Some(name)) => remote.by_name(name.as_str(), now).take(ENTRIES_MAX).filter_map(copied).collect(),
         (None, None, None) => remote.all(now).filter_map(copied).collect(),
     };
     (version, claims)
