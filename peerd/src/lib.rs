@@ -61,6 +61,7 @@ pub mod session;
 pub mod overlay;
 
 mod discovery;
+pub mod fetcher;
 #[cfg(feature = "http")]
 mod http;
 mod messages;

@@ -22,7 +22,15 @@ use crate::{
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Session, SessionConfig, SessionDriver},
-    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads, throttle::Throttle},
+    transfer::{
+        fetch::downloads::Downloads,
+        serve::uploads::Uploads,
+        swarm::{
+            hub::Swarms,
+            state::{Me, ZONE_LABEL},
+        },
+        throttle::Throttle,
+    },
 };
 #[cfg(feature = "http")]
 use crate::{
@@ -144,6 +152,7 @@ impl Node {
         let catalog = Catalog::new(share);
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
+        let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
         let services = Services {
             search: HolderSearch::new(channels.clone(), Arc::new(network.clone())),
             network,
@@ -153,6 +162,7 @@ impl Node {
             uploads: Arc::new(Uploads::new(config.upload_limit, config.upload_slots, &metrics)),
             downloads: Downloads::default(),
             download_limit: Throttle::new(config.download_limit),
+            swarms: Swarms::new(Me::serving(own.clone(), zone)),
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
             channels,
             mesh,
@@ -355,6 +365,11 @@ impl NodeHandle {
     /// Its connections to other peers.
     pub fn channels(&self) -> &ChannelPool {
         &self.services.channels
+    }
+
+    /// Its swarms: others fetch from it what it has of the documents that are fetched with them.
+    pub fn swarms(&self) -> &Swarms {
+        &self.services.swarms
     }
 
     /// Its fetches in progress: a program that fetches for this peer counts its fetches here, and others see it in the peer's load.

@@ -144,6 +144,8 @@ const PEERD_PARTS: &[&str] = &[
     "messages",
     // Interfaces.
     "rpc",
+    // A program that fetches and serves what it fetches.
+    "fetcher",
     "http",
     "node",
     "peer",

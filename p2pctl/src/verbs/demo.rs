@@ -18,7 +18,7 @@ use peerd::{
         settlement::Settlement,
         source::Source,
     },
-    transfer::{FetchOptions, Fetched, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
+    transfer::{FetchOptions, Fetched, NoMoreHolders, Progress, Swarms, fetch},
 };
 use serde_json::json;
 use std::{
@@ -109,7 +109,7 @@ async fn find(channels: &ChannelPool, sources: &[Source], number: u32, printer: 
 }
 
 async fn get(channels: &ChannelPool, found: Found, folder: &Path) -> Outcome<Fetched> {
-    let options = FetchOptions { out: folder.join("out"), save_as: None, replace: false, stall: STALL_TIMEOUT };
+    let options = FetchOptions::new(folder.join("out"), Swarms::of_a_client("demo".parse()?));
     let wanted = DocumentSelector::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
     // Boxed: the future holds the hash state of a piece, which is large.

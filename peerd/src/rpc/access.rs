@@ -14,7 +14,7 @@ use tonic::Status;
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a caller gets that reads on after its answer was ended, since it did not read it in time.
-pub(super) fn unread<T>() -> Option<Result<T, Status>> {
+pub(crate) fn unread<T>() -> Option<Result<T, Status>> {
     Some(Err(Reason::Overloaded.status("the answer was not read for too long, and ended; ask again")))
 }
 

@@ -6,6 +6,7 @@ mod peer;
 mod services;
 mod status;
 
+pub(crate) use access::unread;
 pub(crate) use control::ControlRpc;
 pub(crate) use peer::PeerRpc;
 pub(crate) use services::Services;

@@ -8,10 +8,13 @@ use crate::{
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
-    transfer::serve::{source::Source, uploads::Upload},
+    transfer::{
+        serve::source::Source,
+        swarm::{get, update::Start},
+    },
 };
 use p2pdi::{
-    content::ContentHash,
+    content::{ContentHash, Pieces},
     document::DocumentName,
     field::InvalidField,
     server::Caller,
@@ -23,7 +26,7 @@ use p2pdi::{
         peer_server::{Peer, PeerServer},
     },
 };
-use std::{net::IpAddr, ops::Range, pin::Pin, sync::Arc, time::Instant};
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -60,22 +63,18 @@ impl PeerRpc {
             Reason::DocumentUnknown.status(format!("{} does not have {what}; ask RFCQuery who does", self.0.me.name()))
         })
     }
-}
 
-/// The bytes of a document that a request asks for; length 0 means up to the end.
-fn range(offset: u64, length: u64, size: u64) -> Result<Range<u64>, Status> {
-    let beyond = |what: &str| {
-        Reason::RangeBeyondEnd
-            .status_with(format!("the range {what} beyond the end: the document has {size} bytes"), [("size", size.to_string())])
-    };
-    if offset > size {
-        return Err(beyond("begins"));
+    /// A document of the share, or one that is being fetched: that one by its hash only.
+    fn source(&self, selector: Option<get_rfc_request::Document>) -> Result<Source, Status> {
+        let hash = match &selector {
+            Some(get_rfc_request::Document::Blake3(hash)) => Some(ContentHash::from_field(hash)?),
+            _ => None,
+        };
+        match self.document(selector) {
+            Ok(document) => Ok(Source::Shared(self.0.catalog.share().clone(), document)),
+            Err(unknown) => hash.and_then(|hash| self.0.swarms.source(&hash)).ok_or(unknown),
+        }
     }
-    let end = match length {
-        0 => size,
-        length => offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| beyond("ends"))?,
-    };
-    Ok(offset..end)
 }
 
 /// The address of the caller.
@@ -114,11 +113,9 @@ impl Peer for PeerRpc {
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
         let caller = Caller::of(request.extensions()).cloned();
-        let GetRfcRequest { document, offset, length, without_piece_hashes, in_turn, accepts_queued } = request.into_inner();
-        let source = Source::Shared(self.0.catalog.share().clone(), self.document(document)?);
-        let range = range(offset, length, source.size())?;
-        let upload = Upload { source, range, with_piece_hashes: !without_piece_hashes, in_turn, accepts_queued };
-        let stream = self.0.uploads.send(upload, caller.clone()).await?;
+        let mut request = request.into_inner();
+        let source = self.source(request.document.take())?;
+        let stream = get::answer(&self.0.swarms, &self.0.uploads, source, request, caller.clone()).await?;
         Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.0.unread, unread))))
     }
 
@@ -142,12 +139,17 @@ impl Peer for PeerRpc {
 
     async fn availability(
         &self,
-        _: Request<Streaming<AvailabilityRequest>>,
+        request: Request<Streaming<AvailabilityRequest>>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
-        Err(Status::unimplemented("this peer is in no swarm"))
+        let whole = |start: &Start| {
+            let document = self.document(Some(get_rfc_request::Document::Blake3(start.hash.to_field())))?;
+            Ok((Pieces::of_size(document.size)?, document.name.clone()))
+        };
+        let accepted = self.0.swarms.accept(request.into_inner(), whole).await?;
+        Ok(Response::new(Box::pin(accepted.answer(self.0.stop.clone()))))
     }
 
-    async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
-        Err(Status::unimplemented("this peer is in no swarm"))
+    async fn swarm(&self, request: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
+        self.0.swarms.view(&request.into_inner()).map(Response::new)
     }
 }

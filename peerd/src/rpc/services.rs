@@ -12,7 +12,7 @@ use crate::{
     mesh::Mesh,
     messages::MessageRouter,
     session::Session,
-    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads, throttle::Throttle},
+    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads, swarm::hub::Swarms, throttle::Throttle},
 };
 use p2pdi::contact::Contact;
 use std::{
@@ -36,6 +36,8 @@ pub(crate) struct Services {
     pub(crate) downloads: Downloads,
     /// Limits the rate of all downloads.
     pub(crate) download_limit: Throttle,
+    /// The swarms of the documents that this peer fetches, or that others fetch from it.
+    pub(crate) swarms: Swarms,
     pub(crate) session: Session,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) handlers: Handlers,

@@ -16,7 +16,8 @@ mod rate_limit;
 mod rate_meter;
 pub(crate) mod serve;
 mod store;
-pub(crate) mod throttle;
+pub(crate) mod swarm;
+pub mod throttle;
 
 pub use fetch::{
     document::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch},
@@ -25,3 +26,5 @@ pub use fetch::{
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
 pub use store::error::WriteError;
+pub use swarm::hub::Swarms;
+pub use throttle::Throttle;

@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::sleep_until};
 
 /// A limit of bytes per second, or none. Clones share the limit.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Throttle(Option<Arc<Mutex<State>>>);
+pub struct Throttle(Option<Arc<Mutex<State>>>);
 
 #[derive(Debug)]
 struct State {
@@ -31,7 +31,7 @@ struct Waiter {
 
 impl Throttle {
     /// A limit of `bytes_per_second`, at least 1; `None`: no limit.
-    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
+    pub fn new(bytes_per_second: Option<u64>) -> Self {
         let state = |limit| State { limit: RateLimit::new(limit, Instant::now()), last_stream: 0, waiting: BTreeMap::new() };
         Self(bytes_per_second.map(|limit| Arc::new(Mutex::new(state(limit)))))
     }

@@ -28,7 +28,7 @@ impl FindPeers for Fixed {
 }
 
 pub(crate) fn request(target: &Target, wanted: DocumentSelector, from: Vec<Source>) -> FetchRequest {
-    let options = FetchOptions { out: target.out.clone(), save_as: None, replace: false, stall: target.stall };
+    let options = target.options();
     FetchRequest { wanted, from, options }
 }
 

@@ -27,7 +27,7 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
     holders::source::Source,
-    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, SourceReport, fetch},
+    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, SourceReport, Swarms, fetch},
 };
 use std::{
     fs,
@@ -61,6 +61,11 @@ impl Target {
         Self { stall: Duration::from_millis(500), ..Self::new() }
     }
 
+    fn options(&self) -> FetchOptions {
+        let swarms = Swarms::of_a_client("tester".parse().unwrap());
+        FetchOptions { stall: self.stall, ..FetchOptions::new(&self.out, swarms) }
+    }
+
     async fn fetch(&self, wanted: &DocumentSelector, sources: Vec<Source>) -> Result<Fetched, FetchError> {
         self.fetch_with(wanted, sources, &NoMoreHolders).await
     }
@@ -71,8 +76,9 @@ impl Target {
         sources: Vec<Source>,
         finder: &impl FindHolders,
     ) -> Result<Fetched, FetchError> {
-        let options = FetchOptions { out: self.out.clone(), save_as: None, replace: false, stall: self.stall };
-        within("the fetch", fetch(&self.channels, wanted, sources, finder, &options, &self.progress)).await
+        let options = self.options();
+        let fetching = fetch(&self.channels, wanted, sources, finder, &options, &self.progress);
+        within("the fetch", Box::pin(fetching)).await
     }
 
     /// All files below the target folder, with their content.

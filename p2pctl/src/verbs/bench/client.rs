@@ -10,7 +10,7 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
     holders::rfc_query::{Limits, query},
-    transfer::{FetchOptions, NoMoreHolders, Progress, STALL_TIMEOUT, fetch},
+    transfer::{FetchOptions, NoMoreHolders, Progress, Swarms, fetch},
 };
 use std::{path::PathBuf, sync::Arc};
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     // Register, PQuery, Leave.
     let mut tally = Tally { calls: 3, ..Tally::default() };
     let mut fetches = JoinSet::new();
-    let options = Arc::new(FetchOptions { out, save_as: None, replace: false, stall: STALL_TIMEOUT });
+    let options = Arc::new(FetchOptions::new(out, Swarms::of_a_client(me.name().clone())));
     for peer in &peers {
         let request = RfcQueryRequest { own_only: true, ..Default::default() };
         let listing = async {

@@ -19,6 +19,7 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
     holders::source::Source,
+    transfer::{Swarms, Throttle},
 };
 use report::Report;
 use room::Room;
@@ -34,6 +35,9 @@ struct Setting {
     /// The peers of --from.
     from: Vec<Source>,
     printer: Printer,
+    /// Limits the rate of all fetches together.
+    limit: Throttle,
+    swarms: Swarms,
 }
 
 pub(super) async fn get_rfc(
@@ -75,7 +79,9 @@ async fn get_wanted(
     let is_single = matches!(wanted.as_slice(), [Wanted::One(_)]);
     let preparing = async {
         let from = peers.find_all(&fetching.from).await?;
-        let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer };
+        let limit = Throttle::new(fetching.limit);
+        let swarms = Swarms::of_a_client("p2pctl".parse()?);
+        let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer, limit, swarms };
         let selection = match wanted.as_slice() {
             // Its name is settled and its holders are found by the fetch itself.
             [Wanted::One(selector)] if !setting.fetching.dry_run => Selection::of(Entry::wanted(selector.clone())),

@@ -155,10 +155,12 @@ pub(super) async fn run(
 fn request(entry: &Entry, setting: &Setting) -> FetchRequest {
     let fetching = &setting.fetching;
     let options = FetchOptions {
-        out: fetching.out.clone(),
         save_as: entry.document.as_ref().map(|document| document.name.clone()),
         replace: fetching.force,
         stall: fetching.stall_timeout,
+        wait_for_holders: fetching.wait_for_holders,
+        limit: setting.limit.clone(),
+        ..FetchOptions::new(&fetching.out, setting.swarms.clone())
     };
     let from = if entry.holders.is_empty() { setting.from.clone() } else { entry.holders.clone() };
     FetchRequest { wanted: entry.selector.clone(), from, options }

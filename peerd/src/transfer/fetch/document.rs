@@ -1,7 +1,9 @@
-//! Fetches one document, verified, into a folder: from one holder at a time, trying the next until it is complete.
+//! Fetches one document, verified, into a folder: learns from one holder what it is, then fills its store from all of them.
 
 use super::{
-    download::{self, Incoming, SourceError},
+    download::{self, Incoming, SourceError, check_header},
+    driver::{Driver, Opened, Setting, Unfilled},
+    leads::Search,
     progress::{FetchPhase, HolderProgress, Progress},
     source_selection::{SourceReport, SourceSelection},
 };
@@ -9,8 +11,12 @@ use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::source::Source,
-    transfer::store::{
-        blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
+    transfer::{
+        store::{
+            blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
+        },
+        swarm::hub::Swarms,
+        throttle::Throttle,
     },
 };
 use bytes::Bytes;
@@ -18,7 +24,7 @@ use p2pdi::{
     content::{ContentHash, PieceHashes},
     document::DocumentName,
     field::InvalidField,
-    v1::{GetRfcHeader, GetRfcRequest, get_rfc_request},
+    v1::{GetRfcRequest, get_rfc_request},
 };
 use std::{
     path::PathBuf,
@@ -47,6 +53,27 @@ pub struct FetchOptions {
     pub replace: bool,
     /// How long a source may stay silent. Default: [`STALL_TIMEOUT`].
     pub stall: Duration,
+    /// How long to wait for a holder of what is missing when none is known any more.
+    pub wait_for_holders: Duration,
+    /// Limits the rate of the bytes that arrive. Clones share the limit.
+    pub limit: Throttle,
+    /// The swarms of the peer that fetches: others fetch from it what it has already.
+    pub swarms: Swarms,
+}
+
+impl FetchOptions {
+    /// The default options of a fetch into `out`, by the peer with these swarms.
+    pub fn new(out: impl Into<PathBuf>, swarms: Swarms) -> Self {
+        Self {
+            out: out.into(),
+            save_as: None,
+            replace: false,
+            stall: STALL_TIMEOUT,
+            wait_for_holders: Duration::ZERO,
+            limit: Throttle::default(),
+            swarms,
+        }
+    }
 }
 
 /// Searches for holders of a document while it is fetched.
@@ -110,7 +137,7 @@ fn list(sources: &[SourceReport]) -> String {
     sources.iter().map(each).collect::<Vec<_>>().join("; ")
 }
 
-/// Fetches `wanted` from `sources`, then from the holders that `finder` finds, into `options.out`.
+/// Fetches `wanted` from `sources`, and from the holders that `finder` finds and that members of the swarm name, into `options.out`.
 ///
 /// The first valid header decides which document it is; later requests ask for its hash only.
 ///
@@ -124,57 +151,45 @@ pub async fn fetch(
     options: &FetchOptions,
     progress: &Arc<Progress>,
 ) -> Result<Fetched, FetchError> {
-    let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), started: Instant::now() };
-    let mut state = State::Unknown;
+    let started = Instant::now();
+    let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), started };
     let mut searches = 0;
     loop {
         let Some((index, pause)) = run.sources.next(Instant::now()) else {
-            let hash = match (&state, wanted) {
-                (State::Receiving { document, .. }, _) => Some(document.hash),
-                (State::Unknown, DocumentSelector::Hash(hash)) => Some(*hash),
-                (State::Unknown | State::Complete { .. }, _) => None,
-            };
             searches += 1;
-            if let Some(hash) = hash.filter(|_| searches <= SEARCHES_MAX)
-                && run.sources.add(finder.holders(hash).await)
+            if let DocumentSelector::Hash(hash) = wanted
+                && searches <= SEARCHES_MAX
+                && run.sources.add(finder.holders(*hash).await)
             {
                 continue;
             }
-            let kept_bytes = match &state {
-                State::Receiving { store, .. } => store.size() - store.missing_bytes(),
-                State::Unknown | State::Complete { .. } => 0,
-            };
-            return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes });
+            return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes: 0 });
         };
         tokio::time::sleep(pause).await;
-        let (next, tried) = run.ask(state, index).await?;
-        state = next;
-        if let Err(error) = tried {
-            tracing::info!(source = %run.sources.get(index), %error, "a source failed");
-            let fault = error.fault();
-            run.sources.failed(index, fault, error.to_string(), Instant::now());
-            if error.is_lie() {
-                state = run.forget(state).await?;
+        match run.learn(index).await? {
+            Ok(Learned::Done(document, path, already_there)) => return Ok(run.complete(document, path, already_there)),
+            Ok(Learned::Pieces { document, store, incoming }) => {
+                let opened = Opened { source: run.sources.get(index).clone(), incoming };
+                match run.fill(document, store, opened, finder).await? {
+                    Ok(fetched) => return Ok(fetched),
+                    // Nobody else has what this source called by that number or name: the next header decides again.
+                    Err(reports) => run.sources.misled(index, &reports),
+                }
+            }
+            Err(error) => {
+                tracing::info!(source = %run.sources.get(index), %error, "a source failed");
+                run.sources.failed(index, error.fault(), error.to_string(), Instant::now());
             }
         }
-        state = match state {
-            State::Receiving { document, store, resumed } if store.is_complete() => {
-                return run.finish(document, store, resumed).await;
-            }
-            State::Receiving { .. } | State::Unknown => state,
-            State::Complete { document, path, already } => return Ok(run.complete(document, path, already)),
-        };
     }
 }
 
-/// State of a fetch.
-enum State {
-    /// No valid header yet.
-    Unknown,
-    /// The document is known; some pieces may be verified.
-    Receiving { document: DocumentInfo, store: Arc<PieceStore>, resumed: u64 },
-    /// The target has the document's content; `already`: it had it before.
-    Complete { document: DocumentInfo, path: PathBuf, already: bool },
+/// What the first header of a source said.
+enum Learned {
+    /// The document is at its target; whether it was there before.
+    Done(DocumentInfo, PathBuf, bool),
+    /// The document has several pieces.
+    Pieces { document: DocumentInfo, store: Arc<PieceStore>, incoming: Option<Incoming> },
 }
 
 struct Run<'a> {
@@ -187,46 +202,29 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Receives the missing pieces from source `index` until none is missing or it fails.
-    async fn ask(&mut self, state: State, index: usize) -> Result<(State, Result<(), SourceError>), FetchError> {
+    /// Asks source `index` what the document is. One of a single piece is fetched with that.
+    async fn learn(&mut self, index: usize) -> Result<Result<Learned, SourceError>, FetchError> {
         let source = self.sources.get(index).clone();
         self.progress.set_holders(vec![HolderProgress::new(source.clone())], self.sources.len());
-        let (state, opened) = match state {
-            State::Unknown => match self.identify(&source).await {
-                Ok((document, hashes, incoming)) if hashes.pieces().count() == 1 => match incoming.collect(&hashes).await {
-                    Ok(data) => {
-                        let written = self.write_small(document, hashes, data).await?;
-                        if let State::Complete { document, already: false, .. } = &written {
-                            self.sources.progressed(index, document.size());
-                        }
-                        return Ok((written, Ok(())));
-                    }
-                    Err(error) => return Ok((State::Unknown, Err(error))),
-                },
-                Ok((document, hashes, incoming)) => (self.prepare(document, hashes).await?, Some(incoming)),
-                Err(error) => return Ok((State::Unknown, Err(error))),
-            },
-            known => (known, None),
+        let (document, hashes, incoming) = match self.identify(&source).await {
+            Ok(identified) => identified,
+            Err(error) => return Ok(Err(error)),
         };
-        let State::Receiving { document, store, resumed } = state else { return Ok((state, Ok(()))) };
-        let whole = 0..store.size();
-        // The stream of this header continues with the whole document: useful only if all pieces are missing.
-        let mut ready = opened.filter(|_| store.next_missing().as_ref() == Some(&whole));
-        while let Some(range) = store.next_missing() {
-            let incoming = match ready.take() {
-                Some(incoming) => incoming,
-                None => match self.resume(&source, &document, range.clone()).await {
-                    Ok(incoming) => incoming,
-                    Err(error) => return Ok((State::Receiving { document, store, resumed }, Err(error))),
-                },
-            };
-            let (verified, received) = incoming.download(&store, range, Arc::clone(self.progress)).await?;
-            self.sources.progressed(index, verified);
-            if let Err(error) = received {
-                return Ok((State::Receiving { document, store, resumed }, Err(error)));
-            }
+        if hashes.pieces().count() > 1 {
+            return Ok(Ok(match self.prepare(document, hashes).await? {
+                Prepared::AlreadyThere(document, path) => Learned::Done(document, path, true),
+                Prepared::Store(document, store) => Learned::Pieces { document, store, incoming: Some(incoming) },
+            }));
         }
-        Ok((State::Receiving { document, store, resumed }, Ok(())))
+        let data = match incoming.collect(&hashes).await {
+            Ok(data) => data,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (document, path, already_there) = self.write_small(document, hashes, data).await?;
+        if !already_there {
+            self.sources.progressed(index, document.size());
+        }
+        Ok(Ok(Learned::Done(document, path, already_there)))
     }
 
     /// Asks for the whole document and checks the header.
@@ -247,83 +245,84 @@ impl Run<'_> {
         Ok((document, hashes, incoming))
     }
 
-    /// Asks for a range of the known content.
-    async fn resume(
-        &self,
-        source: &Source,
-        document: &DocumentInfo,
-        range: std::ops::Range<u64>,
-    ) -> Result<Incoming, SourceError> {
-        let request = GetRfcRequest {
-            document: Some(get_rfc_request::Document::Blake3(document.hash.to_field())),
-            offset: range.start,
-            length: range.end - range.start,
-            without_piece_hashes: true,
-            in_turn: false,
-            accepts_queued: true,
-        };
-        let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
-        let got = check_header(&header, range.start, Some(range.end - range.start))?;
-        if got.hash != document.hash || got.size() != document.size() {
-            return Err(SourceError::Protocol("answered with another document".into()));
-        }
-        Ok(incoming)
-    }
-
     /// Checks the target and opens the piece store.
-    async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<State, FetchError> {
+    async fn prepare(&self, document: DocumentInfo, hashes: PieceHashes) -> Result<Prepared, FetchError> {
         let (out, replace, name) = self.destination(&document);
         let mut hashed = None;
-        let state = when_unlocked(move || {
+        let prepared = when_unlocked(move || {
             let (path, already) = locate(&out, &name, &document.hash, document.size(), replace, &mut hashed)?;
             if already {
-                return Ok(State::Complete { document: document.clone(), path, already });
+                return Ok(Prepared::AlreadyThere(document.clone(), path));
             }
             let store = PieceStore::open(&out, &name, hashes.clone(), replace)?;
-            store.wait_checked();
-            let resumed = store.verified_bytes();
-            Ok(State::Receiving { document: document.clone(), store, resumed })
-        })
-        .await?;
-        if let State::Receiving { document, resumed, .. } = &state {
-            self.progress.begin(document.size(), *resumed);
-        }
-        Ok(state)
+            Ok(Prepared::Store(document.clone(), store))
+        });
+        Ok(prepared.await?)
     }
 
-    /// Forgets the document that a malicious source named for a number or a name, unless another source sent a piece of it: the next
-    /// valid header decides again.
-    async fn forget(&self, state: State) -> Result<State, FetchError> {
-        match state {
-            State::Receiving { store, .. }
-                if !matches!(self.wanted, DocumentSelector::Hash(_)) && store.missing_bytes() == store.size() =>
-            {
-                off_runtime(move || store.discard()).await?;
-                self.progress.begin(0, 0);
-                Ok(State::Unknown)
+    /// Fetches the missing pieces. The inner error: nothing of the document could be fetched, and another source may name another one.
+    async fn fill(
+        &mut self,
+        document: DocumentInfo,
+        store: Arc<PieceStore>,
+        opened: Opened,
+        finder: &impl FindHolders,
+    ) -> Result<Result<Fetched, Vec<SourceReport>>, FetchError> {
+        let kept = store.verified_bytes();
+        self.progress.begin(document.size(), kept);
+        let (_, _, name) = self.destination(&document);
+        let swarm = self.options.swarms.fetching(name, &store);
+        let setting = Setting {
+            channels: self.channels,
+            swarm,
+            store: Arc::clone(&store),
+            progress: Arc::clone(self.progress),
+            stall: self.options.stall,
+            limit: self.options.limit.clone(),
+            patience: self.options.wait_for_holders,
+            expects_company: false,
+        };
+        let others = self.sources.others(&opened.source);
+        let driver = Driver::new(setting, Search::new(finder, document.hash), rand::random());
+        // Boxed: the driver holds all of its streams.
+        let (filled, filled_by) = Box::pin(driver.fill(Some(opened), others)).await;
+        let sources = self.sources.merged(filled_by);
+        match filled {
+            Ok(()) => {}
+            Err(Unfilled::Disk(error)) => return Err(error.into()),
+            Err(Unfilled::NoHolders) => {
+                let kept_bytes = store.verified_bytes();
+                if kept_bytes == 0 && !matches!(self.wanted, DocumentSelector::Hash(_)) {
+                    off_runtime(move || store.discard()).await?;
+                    self.progress.begin(0, 0);
+                    return Ok(Err(sources));
+                }
+                return Err(FetchError::Sources { wanted: self.wanted.clone(), sources, kept_bytes });
             }
-            known => Ok(known),
         }
-    }
-
-    async fn finish(self, document: DocumentInfo, store: Arc<PieceStore>, resumed_bytes: u64) -> Result<Fetched, FetchError> {
+        let fetched_bytes: u64 = sources.iter().map(|report| report.bytes).sum();
         self.progress.set_phase(FetchPhase::Finishing);
         let path = off_runtime(move || store.finish()).await?;
         self.progress.set_phase(FetchPhase::Ended);
-        let fetched_bytes = document.size() - resumed_bytes;
-        let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
-        Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources })
+        let resumed_bytes = document.size().saturating_sub(fetched_bytes);
+        let elapsed = self.started.elapsed();
+        Ok(Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources }))
     }
 
-    /// Writes a document of one piece, which was received into memory.
-    async fn write_small(&mut self, document: DocumentInfo, hashes: PieceHashes, data: Bytes) -> Result<State, FetchError> {
+    /// Writes a document of one piece, which was received into memory. The flag: it was there before.
+    async fn write_small(
+        &mut self,
+        document: DocumentInfo,
+        hashes: PieceHashes,
+        data: Bytes,
+    ) -> Result<(DocumentInfo, PathBuf, bool), FetchError> {
         let (out, replace, name) = self.destination(&document);
         let mut hashed = None;
         let written = when_unlocked(move || {
             let document = document.clone();
             let (path, already) = locate(&out, &name, &document.hash, document.size(), replace, &mut hashed)?;
             if already {
-                return Ok(State::Complete { document, path, already });
+                return Ok((document, path, already));
             }
             let store = PieceStore::open(&out, &name, hashes.clone(), replace)?;
             store.wait_checked();
@@ -331,7 +330,7 @@ impl Run<'_> {
                 // Its hash was checked on receipt.
                 let _checked = PieceWriter::new(&store).write(0, &data)?;
             }
-            Ok(State::Complete { path: store.finish()?, document, already })
+            Ok((document, store.finish()?, already))
         });
         Ok(written.await?)
     }
@@ -351,23 +350,12 @@ impl Run<'_> {
     }
 }
 
-/// Checks all of a header but the piece hashes. `length`: bytes asked for from `offset`; `None`: all up to the end.
-fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Result<DocumentInfo, SourceError> {
-    let Some(document) = header.document.clone() else {
-        return Err(SourceError::Protocol("a header without a document".into()));
-    };
-    let document = DocumentInfo::try_from(document)?;
-    let length = length.unwrap_or(document.size().saturating_sub(offset));
-    if header.piece_size != document.pieces.piece_size() || header.offset != offset || header.served_length != length {
-        return Err(SourceError::Protocol(format!(
-            "its header says {} bytes at {} in pieces of {}; requested were {length} bytes at {offset} in pieces of {}",
-            header.served_length,
-            header.offset,
-            header.piece_size,
-            document.pieces.piece_size()
-        )));
-    }
-    Ok(document)
+/// The target of a document.
+enum Prepared {
+    /// It has the document's content.
+    AlreadyThere(DocumentInfo, PathBuf),
+    /// Its pieces go to this store.
+    Store(DocumentInfo, Arc<PieceStore>),
 }
 
 /// Runs blocking work on a partial file; retries for up to [`LOCK_TIMEOUT`] while another fetch has it locked.

@@ -1,37 +1,24 @@
-//! Receives one GetRFC stream: checks its messages and passes its bytes to the disk.
+//! Opens one GetRFC stream and checks its messages.
 
-use super::{progress::Progress, source_selection::Fault};
+use super::source_selection::Fault;
 use crate::{
-    connections::channels::ChannelPool,
-    holders::source::Source,
-    transfer::{
-        chunk::CHUNK_BYTES,
-        store::{
-            blocking::off_runtime,
-            error::WriteError,
-            piece_store::PieceStore,
-            piece_writer::{PieceWriter, WrongPiece},
-        },
-    },
+    connections::channels::ChannelPool, documents::info::DocumentInfo, holders::source::Source, transfer::chunk::CHUNK_BYTES,
 };
 use bytes::{Bytes, BytesMut};
 use p2pdi::{
-    content::PieceHashes,
+    content::{ContentHash, PieceHashes, Pieces},
     field::InvalidField,
-    status,
-    v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
+    id::PeerId,
+    status::{self, Reason},
+    v1::{Chunk, GetRfcHeader, GetRfcRequest, GetRfcResponse, get_rfc_request, get_rfc_response::Part},
 };
 use std::{
     error::Error as _,
     ops::Range,
-    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
-
-/// Chunks queued between the network and the disk, 4 MiB at most: enough to absorb short delays of either.
-const WRITE_QUEUE: usize = 16;
 
 /// A source that sends fewer bytes than this within the stall timeout counts as stalled.
 const DRIP_BYTES: u64 = 4 * 1024;
@@ -42,6 +29,9 @@ pub(super) enum SourceError {
     /// It refused, or the call failed.
     #[error("{}", status::describe(.0))]
     Refused(Status),
+    /// It does not have all pieces of the range (any more).
+    #[error("{}", status::describe(.0))]
+    PiecesMissing(Status),
     /// It sent too little for the length of the stall timeout.
     #[error("stalled: less than {DRIP_BYTES} bytes in {} s", .0.as_secs_f32())]
     Stalled(Duration),
@@ -68,7 +58,7 @@ impl SourceError {
     /// Whether the source may be asked again.
     pub(super) fn fault(&self) -> Fault {
         match self {
-            Self::Stalled(_) | Self::EndedEarly { .. } => Fault::Transient,
+            Self::Stalled(_) | Self::EndedEarly { .. } | Self::PiecesMissing(_) => Fault::Transient,
             Self::Refused(status) => match status.code() {
                 Code::NotFound
                 | Code::Aborted
@@ -91,6 +81,16 @@ impl SourceError {
     }
 }
 
+/// What a stream brings after its header.
+pub(super) enum Received {
+    /// The next bytes.
+    Chunk(u64, Bytes),
+    /// It waits in line at the holder.
+    Queued,
+    /// The range is complete.
+    End,
+}
+
 /// A stream after its header.
 pub(super) struct Incoming {
     stream: Streaming<GetRfcResponse>,
@@ -111,66 +111,93 @@ pub(super) async fn open(
 ) -> Result<(GetRfcHeader, Incoming), SourceError> {
     let mut client = channels.peer_at(&source.addresses(), source.name.as_ref());
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
-    let mut incoming =
-        Incoming { stream: answer.map_err(SourceError::Refused)?.into_inner(), stall, window: (Instant::now(), 0) };
-    match incoming.next().await? {
-        Some(Part::Header(header)) => Ok((header, incoming)),
-        Some(Part::Chunk(_) | Part::Queued(_)) => Err(SourceError::Protocol("a chunk before the header".into())),
-        None => Err(SourceError::EndedEarly { got: 0, expected: 1 }),
+    let stream = answer.map_err(refused)?.into_inner();
+    let mut incoming = Incoming { stream, stall, window: (Instant::now(), 0) };
+    loop {
+        match incoming.next().await? {
+            Some(Part::Header(header)) => return Ok((header, incoming)),
+            Some(Part::Queued(_)) => {}
+            Some(Part::Chunk(_)) => return Err(SourceError::Protocol("a chunk before the header".into())),
+            None => return Err(SourceError::EndedEarly { got: 0, expected: 1 }),
+        }
     }
+}
+
+fn refused(status: Status) -> SourceError {
+    match Reason::of(&status) {
+        Some(Reason::PiecesMissing) => SourceError::PiecesMissing(status),
+        _ => SourceError::Refused(status),
+    }
+}
+
+/// A range of a known document, as a request for it.
+pub(super) struct RangeRequest {
+    pub(super) hash: ContentHash,
+    pub(super) pieces: Pieces,
+    /// Which pieces.
+    pub(super) run: Range<usize>,
+    /// See `GetRFCRequest.in_turn`.
+    pub(super) in_turn: bool,
+    /// This peer.
+    pub(super) own_id: PeerId,
+}
+
+/// Asks `source` for a run of pieces and checks that the header is that of the range.
+///
+/// # Errors
+/// As [`open`], and when the header is of another document or range.
+pub(super) async fn open_range(
+    channels: &ChannelPool,
+    source: &Source,
+    wanted: RangeRequest,
+    stall: Duration,
+) -> Result<Incoming, SourceError> {
+    let RangeRequest { hash, pieces, run, in_turn, own_id } = wanted;
+    let range = pieces.range(run.start).start..pieces.range(run.end - 1).end;
+    let request = GetRfcRequest {
+        document: Some(get_rfc_request::Document::Blake3(hash.to_field())),
+        offset: range.start,
+        length: range.end - range.start,
+        without_piece_hashes: true,
+        in_turn,
+        accepts_queued: true,
+        from_peer: own_id.to_field(),
+    };
+    let (header, incoming) = open(channels, source, request, stall).await?;
+    let got = check_header(&header, range.start, Some(range.end - range.start))?;
+    if got.hash != hash || got.size() != pieces.size() {
+        return Err(SourceError::Protocol("answered with another document".into()));
+    }
+    Ok(incoming)
+}
+
+/// Checks all of a header but the piece hashes. `length`: bytes asked for from `offset`; `None`: all up to the end.
+pub(super) fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Result<DocumentInfo, SourceError> {
+    let Some(document) = header.document.clone() else {
+        return Err(SourceError::Protocol("a header without a document".into()));
+    };
+    let document = DocumentInfo::try_from(document)?;
+    let length = length.unwrap_or(document.size().saturating_sub(offset));
+    if header.piece_size != document.pieces.piece_size() || header.offset != offset || header.served_length != length {
+        return Err(SourceError::Protocol(format!(
+            "its header says {} bytes at {} in pieces of {}; requested were {length} bytes at {offset} in pieces of {}",
+            header.served_length,
+            header.offset,
+            header.piece_size,
+            document.pieces.piece_size()
+        )));
+    }
+    Ok(document)
 }
 
 impl Incoming {
     async fn next(&mut self) -> Result<Option<Part>, SourceError> {
-        loop {
-            let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
-            return match message.map_err(SourceError::Refused)? {
-                // The stream waits in line at the source: not a stall.
-                Some(GetRfcResponse { part: Some(Part::Queued(_)) }) => {
-                    self.window = (Instant::now(), 0);
-                    continue;
-                }
-                Some(GetRfcResponse { part: Some(part) }) => Ok(Some(part)),
-                Some(GetRfcResponse { part: None }) => Err(SourceError::Protocol("an empty message".into())),
-                None => Ok(None),
-            };
+        let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
+        match message.map_err(refused)? {
+            Some(GetRfcResponse { part: Some(part) }) => Ok(Some(part)),
+            Some(GetRfcResponse { part: None }) => Err(SourceError::Protocol("an empty message".into())),
+            None => Ok(None),
         }
-    }
-
-    /// Receives `range` into `store`. Returns how many bytes were verified, and the source's error if it failed.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub(super) async fn download(
-        mut self,
-        store: &Arc<PieceStore>,
-        range: Range<u64>,
-        progress: Arc<Progress>,
-    ) -> Result<(u64, Result<(), SourceError>), WriteError> {
-        let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
-        let mut writer = PieceWriter::new(store);
-        let writing = off_runtime(move || {
-            let mut verified = 0;
-            while let Some((offset, data)) = chunks.blocking_recv() {
-                progress.received(data.len() as u64, Instant::now());
-                match writer.write(offset, &data)? {
-                    Ok(bytes) => {
-                        verified += bytes;
-                        progress.advance(bytes);
-                    }
-                    Err(wrong) => return Ok((verified, Some(wrong))),
-                }
-            }
-            Ok((verified, None))
-        });
-        let received = self.forward(&range, &to_disk).await;
-        drop(to_disk);
-        let (verified, wrong) = writing.await?;
-        let source = match wrong {
-            Some(WrongPiece { index }) => Err(SourceError::WrongBytes(index)),
-            None => received,
-        };
-        Ok((verified, source))
     }
 
     /// Receives a small document into memory.
@@ -180,22 +207,35 @@ impl Incoming {
     pub(super) async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
         let size = hashes.pieces().size();
         let mut whole = BytesMut::new();
-        while let Some((_, data)) = self.next_chunk(whole.len() as u64, &(0..size)).await? {
-            whole.extend_from_slice(&data);
+        loop {
+            match self.next_chunk(whole.len() as u64, &(0..size)).await? {
+                Received::Chunk(_, data) => whole.extend_from_slice(&data),
+                Received::Queued => {}
+                Received::End => break,
+            }
         }
         let mut hasher = hashes.pieces().hasher(0);
         hasher.update(&whole);
         if Some(hasher.finalize()) == hashes.get(0) { Ok(whole.freeze()) } else { Err(SourceError::WrongBytes(0)) }
     }
 
-    /// The next chunk of `range`, which begins at byte `at`; `None` at the end of a complete stream.
-    async fn next_chunk(&mut self, at: u64, range: &Range<u64>) -> Result<Option<(u64, Bytes)>, SourceError> {
+    /// What comes next of `range`, whose byte `at` is next.
+    ///
+    /// # Errors
+    /// When the source fails, sends too little for the stall timeout, or breaks the contract.
+    pub(super) async fn next_chunk(&mut self, at: u64, range: &Range<u64>) -> Result<Received, SourceError> {
         let Some(part) = self.next().await? else {
             let (got, expected) = (at - range.start, range.end - range.start);
-            return if got == expected { Ok(None) } else { Err(SourceError::EndedEarly { got, expected }) };
+            return if got == expected { Ok(Received::End) } else { Err(SourceError::EndedEarly { got, expected }) };
         };
-        let Part::Chunk(Chunk { offset, data }) = part else {
-            return Err(SourceError::Protocol("a second header".into()));
+        let Chunk { offset, data } = match part {
+            Part::Chunk(chunk) => chunk,
+            Part::Queued(_) => {
+                // Not a stall.
+                self.window = (Instant::now(), 0);
+                return Ok(Received::Queued);
+            }
+            Part::Header(_) => return Err(SourceError::Protocol("a second header".into())),
         };
         if offset != at || data.is_empty() {
             return Err(SourceError::Protocol(format!("a chunk of {} bytes at offset {offset}, expected {at}", data.len())));
@@ -213,18 +253,6 @@ impl Incoming {
         if data.len() as u64 > range.end - at {
             return Err(SourceError::Protocol("more bytes than its header announces".into()));
         }
-        Ok(Some((offset, data)))
-    }
-
-    async fn forward(&mut self, range: &Range<u64>, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
-        let mut at = range.start;
-        while let Some((offset, data)) = self.next_chunk(at, range).await? {
-            at += data.len() as u64;
-            if to_disk.send((offset, data)).await.is_err() {
-                // The writer ended first and reports the error.
-                return Ok(());
-            }
-        }
-        Ok(())
+        Ok(Received::Chunk(offset, data))
     }
 }

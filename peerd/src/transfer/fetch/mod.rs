@@ -3,6 +3,10 @@
 pub mod document;
 mod download;
 pub mod downloads;
+mod driver;
+mod holder_table;
 pub mod job;
+mod leads;
 pub mod progress;
+mod run;
 pub mod source_selection;

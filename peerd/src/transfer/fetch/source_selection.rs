@@ -147,6 +147,30 @@ impl SourceSelection {
         self.current = (index + 1) % self.all.len();
     }
 
+    /// The sources that may be asked, but this one.
+    pub(super) fn others(&self, but: &Source) -> Vec<Source> {
+        let left = self.all.iter().filter(|candidate| candidate.report.dropped.is_none() && candidate.report.source != *but);
+        left.map(|candidate| candidate.report.source.clone()).collect()
+    }
+
+    /// How all sources did: those that were asked what the document is, and `reports` of those that it was then fetched from.
+    pub(super) fn merged(&self, reports: Vec<SourceReport>) -> Vec<SourceReport> {
+        let is_new = |own: &SourceReport| !reports.iter().any(|report| report.source == own.source);
+        let mut merged: Vec<_> = self.reports().into_iter().filter(is_new).collect();
+        merged.extend(reports);
+        merged
+    }
+
+    /// Nobody has the document that a source named: it is not asked again. `reports`: how a fetch of that document ended.
+    pub(super) fn misled(&mut self, index: usize, reports: &[SourceReport]) {
+        let candidate = &mut self.all[index];
+        let known = reports.iter().find(|report| report.source == candidate.report.source);
+        let why = known.and_then(|report| report.dropped.clone());
+        candidate.report.dropped = Some(why.unwrap_or_else(|| "names a document that nobody delivers".to_owned()));
+        candidate.done = true;
+        self.current = (index + 1) % self.all.len();
+    }
+
     /// The result of each.
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         self.all.iter().map(|candidate| candidate.report.clone()).collect()

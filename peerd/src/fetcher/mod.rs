@@ -1,0 +1,70 @@
+//! A program that fetches without being a peer: while it runs, others fetch from it what it has.
+//!
+//! It answers GetRFC and Availability for the documents that it fetches, and says who it is; it has no index, no mesh and no share.
+
+mod service;
+
+use crate::identity::OwnContact;
+use crate::transfer::{
+    serve::uploads::Uploads,
+    swarm::{hub::Swarms, state::Me},
+};
+use p2pdi::{
+    contact::Contact,
+    metrics::Metrics,
+    server::{self, Limits, RouterError},
+    v1::peer_server,
+};
+use service::FetcherService;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Why a fetcher cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum FetcherError {
+    /// The reflection service cannot be built: a bug.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The server does not work.
+    #[error("cannot serve: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Serves what a program fetches.
+pub struct Fetcher {
+    contact: Contact,
+    swarms: Swarms,
+    uploads: Uploads,
+    metrics: Metrics,
+}
+
+impl Fetcher {
+    /// A fetcher that others dial at the endpoint of `contact`, in `zone` (empty: none). It sends no more than `upload_limit` bytes a
+    /// second, if that is given.
+    pub fn new(contact: Contact, zone: String, upload_limit: Option<u64>) -> Self {
+        let metrics = Metrics::default();
+        let swarms = Swarms::new(Me::serving(OwnContact::fixed(contact.clone()), zone));
+        let uploads = Uploads::new(upload_limit, None, &metrics);
+        Self { contact, swarms, uploads, metrics }
+    }
+
+    /// Its swarms, for the options of its fetches.
+    pub fn swarms(&self) -> &Swarms {
+        &self.swarms
+    }
+
+    /// Serves on `listener` until `stop`.
+    ///
+    /// # Errors
+    /// When the server cannot run.
+    pub async fn serve(self, listener: TcpListener, limits: Limits, stop: CancellationToken) -> Result<(), FetcherError> {
+        let Self { contact, swarms, uploads, metrics } = self;
+        let (health, _) = tonic_health::server::health_reporter();
+        let service = FetcherService::new(contact, swarms, Arc::new(uploads), limits.unread, stop.clone());
+        let routes = Routes::new(peer_server::PeerServer::new(service));
+        let router = server::router(routes, &[peer_server::SERVICE_NAME], health, Default::default(), &limits, &metrics)?;
+        Ok(server::serve(listener, router, &limits, &metrics, stop).await?)
+    }
+}

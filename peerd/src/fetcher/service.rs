@@ -1,0 +1,116 @@
+//! The service `Peer` of a fetcher.
+
+use crate::{
+    connections::slow_reader::SlowReaderGuard,
+    rpc::unread,
+    transfer::{
+        serve::uploads::Uploads,
+        swarm::{get, hub::Swarms},
+    },
+};
+use p2pdi::{
+    contact::Contact,
+    content::ContentHash,
+    server::Caller,
+    status::Reason,
+    v1::{
+        AvailabilityRequest, AvailabilityResponse, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest,
+        ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest, SwarmResponse,
+        WhisperRequest, WhisperResponse, get_rfc_request::Document, peer_server::Peer,
+    },
+};
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Answers for the documents that a program fetches.
+pub(super) struct FetcherService {
+    contact: Contact,
+    swarms: Swarms,
+    uploads: Arc<Uploads>,
+    unread: Duration,
+    stop: CancellationToken,
+}
+
+impl FetcherService {
+    pub(super) fn new(
+        contact: Contact,
+        swarms: Swarms,
+        uploads: Arc<Uploads>,
+        unread: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { contact, swarms, uploads, unread, stop }
+    }
+
+    fn has_not<T>(&self, hash: &ContentHash) -> Result<T, Status> {
+        let name = self.contact.name();
+        Err(Reason::DocumentUnknown.status(format!("{name} does not fetch b3:{hash} (any more); ask another holder")))
+    }
+
+    fn is_no_peer<T>(&self) -> Result<T, Status> {
+        Err(Status::unimplemented(format!(
+            "{} is a program that fetches documents and serves only those, by hash; ask a peer",
+            self.contact.name()
+        )))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for FetcherService {
+    type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
+    type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
+    type AvailabilityStream = Pin<Box<dyn Stream<Item = Result<AvailabilityResponse, Status>> + Send>>;
+
+    async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
+        let caller = Caller::of(request.extensions()).cloned();
+        let request = request.into_inner();
+        let Some(Document::Blake3(hash)) = &request.document else { return self.is_no_peer() };
+        let hash = ContentHash::from_field(hash)?;
+        let Some(source) = self.swarms.source(&hash) else { return self.has_not(&hash) };
+        let stream = get::answer(&self.swarms, &self.uploads, source, request, caller.clone()).await?;
+        Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.unread, unread))))
+    }
+
+    async fn availability(
+        &self,
+        request: Request<Streaming<AvailabilityRequest>>,
+    ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        let accepted = self.swarms.accept(request.into_inner(), |start| self.has_not(&start.hash)).await?;
+        Ok(Response::new(Box::pin(accepted.answer(self.stop.clone()))))
+    }
+
+    async fn swarm(&self, request: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
+        self.swarms.view(&request.into_inner()).map(Response::new)
+    }
+
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        Ok(Response::new(PingResponse {
+            id: self.contact.id().to_field(),
+            name: self.contact.name().to_string(),
+            endpoint: self.contact.endpoint().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            index_version: 0,
+            documents: 0,
+            load: Some(self.uploads.load()),
+        }))
+    }
+
+    async fn rfc_query(&self, _: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
+        self.is_no_peer()
+    }
+
+    async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        self.is_no_peer()
+    }
+
+    async fn list_peers(&self, _: Request<ListPeersRequest>) -> Result<Response<ListPeersResponse>, Status> {
+        self.is_no_peer()
+    }
+
+    async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+        self.is_no_peer()
+    }
+}

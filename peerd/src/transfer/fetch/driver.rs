@@ -1,0 +1,615 @@
+//! Fills the store of one document from all of its holders at once: connects the planner, the streams, the swarm and the search.
+
+use super::{
+    download::{Incoming, RangeRequest, SourceError, open_range},
+    holder_table::{Holder, HolderTable, Index},
+    progress::{HolderProgress, Progress, Waiting},
+    run::{Control, Run, RunEvent},
+    source_selection::{Fault, SourceReport},
+};
+use crate::{
+    connections::channels::ChannelPool,
+    holders::source::Source,
+    transfer::{
+        piece_set::PieceSet,
+        plan::{Action, EndedBy, Event, Has, HolderId, MemberId, PlanConfig, Planner, RequestId},
+        store::{error::WriteError, piece_store::PieceStore, piece_table::PieceChange},
+        swarm::{
+            dial::{dial, is_no_holder, is_unknown_method},
+            exchange::ExchangeError,
+            state::{MemberNews, Seen, SharedSwarm},
+            update::{Candidate, Member},
+        },
+        throttle::Throttle,
+    },
+};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
+
+/// Events of streams waiting for the driver: more than it handles before it looks at anything else.
+const EVENTS_QUEUE: usize = 256;
+/// Streams that this side dials to exchange availability, for one document. With as many that others dial, the graph of a swarm of any size
+/// stays connected, and each piece has several holders.
+const DIALS_MAX: usize = 24;
+/// Dials that fail in a row before a peer is not dialled any more.
+const FAILED_DIALS_MAX: u32 = 3;
+/// How often what displays show is updated at most.
+const SHOW_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the driver looks whether something moves, besides after each event.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How one document is filled.
+pub(super) struct Setting<'a> {
+    pub(super) channels: &'a ChannelPool,
+    pub(super) swarm: SharedSwarm,
+    pub(super) store: Arc<PieceStore>,
+    pub(super) progress: Arc<Progress>,
+    /// How long a holder may stay silent before its requests end.
+    pub(super) stall: Duration,
+    /// Limits the rate of what arrives.
+    pub(super) limit: Throttle,
+    /// How long to go on without a holder that has a missing piece.
+    pub(super) patience: Duration,
+    /// Others are known to fetch the document too.
+    pub(super) expects_company: bool,
+}
+
+/// Finds further holders, and opens requests.
+pub(super) trait Leads {
+    /// Peers that may have the document. Pends until there are some.
+    fn next(&mut self) -> impl Future<Output = Vec<Candidate>> + Send;
+    /// Asks for more: fewer useful holders are known than wanted.
+    fn want_more(&mut self);
+    /// Whether everybody who could be asked was asked since [`Self::want_more`].
+    fn is_exhausted(&self) -> bool;
+    /// Whether somebody is being asked now.
+    fn is_searching(&self) -> bool;
+}
+
+/// Why the store could not be filled.
+#[derive(Debug)]
+pub(super) enum Unfilled {
+    /// The disk refused.
+    Disk(WriteError),
+    /// No holder could deliver what is missing.
+    NoHolders,
+}
+
+/// The first stream, which was opened to learn what the document is.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    /// It continues with the whole document, from its first byte.
+    pub(super) incoming: Option<Incoming>,
+}
+
+pub(super) struct Driver<'a, L> {
+    setting: Setting<'a>,
+    leads: L,
+    planner: Planner,
+    holders: HolderTable,
+    requests: BTreeMap<RequestId, Request>,
+    opened: Option<Opened>,
+    events: mpsc::Sender<(RequestId, RunEvent)>,
+    incoming: mpsc::Receiver<(RequestId, RunEvent)>,
+    /// Dropped with the driver, which ends its streams.
+    streams: JoinSet<()>,
+    dials: JoinSet<(Index, ExchangeEnd)>,
+    seen: Seen,
+    /// Pieces of an earlier fetch that are not checked yet.
+    pending: PieceSet,
+    /// Verified pieces that were counted, and credited to the holder that sent them.
+    counted: PieceSet,
+    /// Since when no holder has a missing piece.
+    without_holders: Option<Instant>,
+    /// When displays were last updated.
+    shown: Instant,
+}
+
+type ExchangeEnd = Result<(), ExchangeError>;
+
+struct Request {
+    holder: HolderId,
+    pieces: Range<usize>,
+    control: Control,
+}
+
+impl<'a, L: Leads> Driver<'a, L> {
+    pub(super) fn new(setting: Setting<'a>, leads: L, seed: u64) -> Self {
+        let planner = Planner::new(setting.store.hashes().pieces(), seed, PlanConfig::default());
+        let (events, incoming) = mpsc::channel(EVENTS_QUEUE);
+        Self {
+            setting,
+            leads,
+            planner,
+            holders: HolderTable::default(),
+            requests: BTreeMap::new(),
+            opened: None,
+            events,
+            incoming,
+            streams: JoinSet::new(),
+            dials: JoinSet::new(),
+            seen: Seen::default(),
+            pending: PieceSet::empty(0),
+            counted: PieceSet::empty(0),
+            without_holders: None,
+            shown: Instant::now(),
+        }
+    }
+
+    /// Fills the store. `first`: the holder that named the document. `sources`: others that are said to have the whole.
+    pub(super) async fn fill(mut self, first: Option<Opened>, sources: Vec<Source>) -> (Result<(), Unfilled>, Vec<SourceReport>) {
+        let filled = self.run(first, sources).await;
+        (filled, self.holders.reports())
+    }
+
+    async fn run(&mut self, first: Option<Opened>, sources: Vec<Source>) -> Result<(), Unfilled> {
+        let mut news = self.setting.swarm.member_news();
+        let mut stored = self.setting.store.subscribe();
+        // Pieces that are still to be checked are requested only once they turn out to be missing.
+        (self.pending, self.counted) = (stored.pending().clone(), stored.verified().clone());
+        for piece in stored.verified().iter().chain(self.pending.iter()) {
+            self.planner.handle(Event::Verified { piece, request: None }, Instant::now());
+        }
+        if let Some(opened) = first {
+            self.add(&opened.source, true, "");
+            self.opened = Some(opened);
+        }
+        for source in &sources {
+            self.add(source, true, "");
+        }
+        loop {
+            news.mark_unchanged();
+            for member in self.setting.swarm.news(&mut self.seen) {
+                self.member(member);
+            }
+            self.act();
+            if self.setting.store.is_complete() {
+                self.count_rest();
+                return Ok(());
+            }
+            let now = Instant::now();
+            self.check_patience(now)?;
+            self.show(now);
+            let timer = self.planner.next_timer().unwrap_or(now + CHECK_INTERVAL).min(now + CHECK_INTERVAL);
+            tokio::select! {
+                Some((request, event)) = self.incoming.recv() => {
+                    self.event(request, event)?;
+                    // What came meanwhile, before the planner looks again.
+                    for _ in 1..EVENTS_QUEUE {
+                        let Ok((request, event)) = self.incoming.try_recv() else { break };
+                        self.event(request, event)?;
+                    }
+                }
+                _ = news.changed() => {}
+                Some(change) = stored.next() => self.stored(change),
+                Some(ended) = self.dials.join_next() => {
+                    if let Ok((index, ended)) = ended {
+                        self.dial_ended(index, ended);
+                    }
+                }
+                found = self.leads.next() => self.setting.swarm.heard_of(found),
+                () = sleep_until(timer.into()) => {}
+            }
+        }
+    }
+
+    /// Executes what the planner decides.
+    fn act(&mut self) {
+        for action in self.planner.next_actions(Instant::now()) {
+            match action {
+                Action::Request { request, holder, pieces, in_turn } => self.request(request, holder, pieces, in_turn),
+                Action::Shorten { request, end } => {
+                    if let Some(running) = self.requests.get(&request) {
+                        running.control.shorten(end);
+                    }
+                }
+                Action::Cancel { request } => {
+                    if let Some(running) = self.requests.get(&request) {
+                        running.control.cancel();
+                    }
+                }
+                Action::Drop { holder, by } => self.drop_holder(holder, by),
+                Action::Search => self.leads.want_more(),
+            }
+        }
+    }
+
+    fn request(&mut self, request: RequestId, holder: HolderId, pieces: Range<usize>, in_turn: bool) {
+        let Some(index) = self.holders.by_planned(holder) else { return };
+        let source = self.holders.get(index).source.clone();
+        let control = Control::new(pieces.end);
+        self.requests.insert(request, Request { holder, pieces: pieces.clone(), control: control.clone() });
+        self.count_requests(index);
+        let Setting { channels, swarm, store, stall, .. } = &self.setting;
+        let ready = match self.opened.take() {
+            Some(opened) if opened.source == source && pieces.start == 0 => opened.incoming,
+            // It is of no use: the planner begins elsewhere.
+            _ => None,
+        };
+        let run = Run {
+            request,
+            pieces: pieces.clone(),
+            control,
+            store: Arc::clone(store),
+            events: self.events.clone(),
+            limit: self.setting.limit.clone(),
+        };
+        let (hash, whole, own_id) = (*swarm.hash(), store.hashes().pieces(), swarm.own_id());
+        let wanted = RangeRequest { hash, pieces: whole, run: pieces, in_turn, own_id };
+        let (channels, stall) = ((*channels).clone(), *stall);
+        self.streams.spawn(async move {
+            let opening = async {
+                match ready {
+                    Some(incoming) => Ok(incoming),
+                    None => open_range(&channels, &source, wanted, stall).await,
+                }
+            };
+            // Boxed: the state of a stream is large.
+            Box::pin(run.receive(opening)).await;
+        });
+    }
+
+    fn event(&mut self, request: RequestId, event: RunEvent) -> Result<(), Unfilled> {
+        let now = Instant::now();
+        let Some(running) = self.requests.get(&request) else { return Ok(()) };
+        let holder = running.holder;
+        let index = self.holders.by_planned(holder);
+        match event {
+            RunEvent::Began => self.planner.handle(Event::Began { request }, now),
+            RunEvent::Queued => {
+                if let Some(index) = index {
+                    self.holders.get_mut(index).is_queued = true;
+                }
+            }
+            RunEvent::Arrived(bytes) => {
+                self.setting.progress.received(bytes, now);
+                if let Some(index) = index {
+                    let holder = self.holders.get_mut(index);
+                    holder.received.add(bytes, now);
+                    holder.last_byte = Some(now);
+                    holder.is_queued = false;
+                    let peer = holder.member.map(|(_, peer)| peer);
+                    self.setting.swarm.received(peer, bytes, now);
+                }
+                self.planner.handle(Event::Arrived { request, bytes }, now);
+            }
+            RunEvent::Verified(piece) => self.count(piece, index, Some(request)),
+            RunEvent::Ended(ended) => {
+                let (cancelled, pieces) = (running.control.is_cancelled(), running.pieces.clone());
+                // A piece that two streams received was perhaps verified after this one had sent it.
+                for piece in pieces {
+                    if self.setting.store.has_pieces(piece..piece + 1) {
+                        self.count(piece, index, Some(request));
+                    }
+                }
+                self.requests.remove(&request);
+                if let Some(index) = index {
+                    self.count_requests(index);
+                }
+                let by = match ended.map_err(Unfilled::Disk)? {
+                    Ok(()) if cancelled => EndedBy::Cancel,
+                    Ok(()) => EndedBy::Completion,
+                    Err(error) => {
+                        if let Some(index) = index {
+                            let source = &self.holders.get(index).source;
+                            tracing::info!(%source, %error, "a request to a holder failed");
+                            self.holders.get_mut(index).error = Some(error.to_string());
+                        }
+                        ended_by(&error)
+                    }
+                };
+                self.planner.handle(Event::Ended { request, by }, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// A piece is verified; `from` sent it.
+    fn count(&mut self, piece: usize, from: Option<Index>, request: Option<RequestId>) {
+        if self.pending.contains(piece) || !self.counted.insert(piece) {
+            return;
+        }
+        let range = self.setting.store.pieces().range(piece);
+        if let Some(index) = from {
+            let entry = self.holders.get_mut(index);
+            entry.bytes += range.end - range.start;
+            entry.error = None;
+        }
+        self.setting.progress.advance(range.end - range.start);
+        self.setting.swarm.gained(piece);
+        self.planner.handle(Event::Verified { piece, request }, Instant::now());
+    }
+
+    /// Counts pieces whose streams did not report them before the store was complete.
+    fn count_rest(&mut self) {
+        while let Ok((request, event)) = self.incoming.try_recv() {
+            if let (RunEvent::Verified(piece), Some(running)) = (event, self.requests.get(&request)) {
+                let index = self.holders.by_planned(running.holder);
+                self.count(piece, index, Some(request));
+            }
+        }
+        for piece in 0..self.setting.store.pieces().count() {
+            let sender = self.requests.values().find(|running| running.pieces.contains(&piece)).map(|running| running.holder);
+            self.count(piece, sender.and_then(|holder| self.holders.by_planned(holder)), None);
+        }
+    }
+
+    /// The store checked pieces of an earlier fetch, or lost some.
+    fn stored(&mut self, change: PieceChange) {
+        let now = Instant::now();
+        for piece in change.verified {
+            // Those that arrive are reported by their streams.
+            if self.pending.remove(piece) {
+                let range = self.setting.store.pieces().range(piece);
+                self.counted.insert(piece);
+                self.setting.progress.resume(range.end - range.start);
+                self.setting.swarm.gained(piece);
+            }
+        }
+        for piece in change.missing.into_iter().chain(change.lost) {
+            self.pending.remove(piece);
+            self.counted.remove(piece);
+            if !self.setting.store.has_pieces(piece..piece + 1) {
+                self.planner.handle(Event::Lost { piece }, now);
+            }
+        }
+        for piece in change.pending {
+            self.pending.insert(piece);
+        }
+    }
+
+    /// Adds a peer that may be asked; `is_whole`: somebody says that it has the whole document.
+    fn add(&mut self, source: &Source, is_whole: bool, zone: &str) {
+        let Some(index) = self.holders.entry(source) else { return };
+        let near = self.is_near(zone);
+        let holder = self.holders.get_mut(index);
+        if holder.is_banned {
+            return;
+        }
+        holder.is_whole |= is_whole;
+        if is_whole && holder.dropped.is_some() {
+            // Said to be back.
+            holder.dropped = None;
+            holder.failed_dials = 0;
+        }
+        if is_whole && holder.planned.is_none() {
+            let in_swarm = self.setting.expects_company;
+            self.plan(index, near, Has::All, in_swarm);
+        }
+        self.dial(index);
+    }
+
+    fn is_near(&self, zone: &str) -> bool {
+        !zone.is_empty() && zone == self.setting.swarm.zone()
+    }
+
+    fn plan(&mut self, index: Index, near: bool, has: Has, in_swarm: bool) {
+        self.unplan(index);
+        let holder = self.holders.number(index);
+        self.holders.get_mut(index).planned_whole = has == Has::All;
+        self.planner.handle(Event::HolderAdded { holder, near, has, in_swarm }, Instant::now());
+    }
+
+    fn unplan(&mut self, index: Index) {
+        let Some(holder) = self.holders.get_mut(index).planned.take() else { return };
+        let now = Instant::now();
+        let ended: Vec<_> =
+            self.requests.iter().filter(|(_, running)| running.holder == holder).map(|(request, _)| *request).collect();
+        for request in ended {
+            if let Some(running) = self.requests.remove(&request) {
+                running.control.cancel();
+            }
+            self.planner.handle(Event::Ended { request, by: EndedBy::Cancel }, now);
+        }
+        self.planner.handle(Event::HolderRemoved { holder }, now);
+    }
+
+    /// Exchanges availability with a peer, unless that is done already or enough others are.
+    fn dial(&mut self, index: Index) {
+        let enough = self.holders.dialled() >= DIALS_MAX;
+        let holder = self.holders.get_mut(index);
+        if enough || holder.is_dialled || holder.member.is_some() || holder.is_banned || holder.failed_dials >= FAILED_DIALS_MAX {
+            return;
+        }
+        holder.is_dialled = true;
+        let (swarm, channels) = (Arc::clone(&self.setting.swarm), self.setting.channels.clone());
+        let source = holder.source.clone();
+        self.dials.spawn(async move { (index, Box::pin(dial(swarm, channels, source)).await) });
+    }
+
+    fn dial_ended(&mut self, index: Index, ended: ExchangeEnd) {
+        let holder = self.holders.get_mut(index);
+        holder.is_dialled = false;
+        let Err(error) = ended else { return };
+        tracing::debug!(source = %holder.source, %error, "an exchange of availability ended");
+        if error.is_violation() {
+            holder.error = Some(error.to_string());
+            self.ban(index, error.to_string());
+        } else if is_unknown_method(&error) {
+            // It serves whole documents only: what it has does not change.
+            holder.failed_dials = FAILED_DIALS_MAX;
+        } else if is_no_holder(&error) {
+            holder.failed_dials = FAILED_DIALS_MAX;
+            holder.error.get_or_insert_with(|| error.to_string());
+        } else {
+            holder.failed_dials += 1;
+        }
+    }
+
+    fn member(&mut self, news: MemberNews) {
+        let now = Instant::now();
+        match news {
+            MemberNews::Joined { id, member, has } => self.joined(id, &member, has),
+            MemberNews::Gained(id, pieces) => {
+                if let Some(holder) = self.planned(id) {
+                    self.planner.handle(Event::Gained { holder, pieces }, now);
+                }
+            }
+            MemberNews::AskFor(id, pieces) => {
+                if let Some(holder) = self.planned(id) {
+                    self.planner.handle(Event::AskFor { holder, pieces }, now);
+                }
+            }
+            MemberNews::Left(id) => {
+                let Some(index) = self.holders.by_member(id) else { return };
+                self.holders.get_mut(index).member = None;
+                self.unplan(index);
+                if self.holders.get(index).is_whole {
+                    // Its requests show whether it is still there.
+                    let source = self.holders.get(index).source.clone();
+                    self.add(&source, true, "");
+                } else {
+                    self.dial(index);
+                }
+            }
+            MemberNews::Named(candidates) => {
+                for candidate in candidates {
+                    self.add(&candidate.source, candidate.is_whole, &candidate.zone);
+                }
+            }
+        }
+    }
+
+    fn planned(&self, id: MemberId) -> Option<HolderId> {
+        self.holders.get(self.holders.by_member(id)?).planned
+    }
+
+    fn joined(&mut self, id: MemberId, member: &Member, has: Has) {
+        if self.holders.is_banned(member.id) {
+            self.setting.swarm.expel(id);
+            return;
+        }
+        // One that serves nothing only receives.
+        let Some(source) = member.source() else { return };
+        let Some(index) = self.holders.at(&source).or_else(|| self.holders.entry(&source)) else { return };
+        if self.holders.get(index).is_banned {
+            self.setting.swarm.expel(id);
+            return;
+        }
+        let near = self.is_near(&member.zone);
+        let holder = self.holders.get_mut(index);
+        holder.member = Some((id, member.id));
+        holder.failed_dials = 0;
+        holder.dropped = None;
+        let is_whole = has == Has::All;
+        holder.is_whole = is_whole;
+        if holder.planned.is_none() || holder.planned_whole != is_whole {
+            self.plan(index, near, has, !is_whole || self.setting.expects_company);
+        }
+    }
+
+    fn drop_holder(&mut self, id: HolderId, by: EndedBy) {
+        let Some(index) = self.holders.by_planned(id) else { return };
+        let why = self.holders.get(index).error.clone().unwrap_or_else(|| "not useful".to_owned());
+        match by {
+            EndedBy::WrongPiece(_) | EndedBy::FinalFault => self.ban(index, why),
+            _ => {
+                self.unplan(index);
+                let holder = self.holders.get_mut(index);
+                holder.dropped = Some(why);
+                holder.is_whole = false;
+            }
+        }
+    }
+
+    /// Never asks a peer again for this document.
+    fn ban(&mut self, index: Index, why: String) {
+        tracing::warn!(source = %self.holders.get(index).source, why, "a holder is not asked again for this document");
+        self.unplan(index);
+        let holder = self.holders.get_mut(index);
+        holder.is_banned = true;
+        holder.dropped = Some(why);
+        if let Some((member, _)) = holder.member {
+            self.setting.swarm.expel(member);
+        }
+    }
+
+    fn count_requests(&self, index: Index) {
+        let holder = self.holders.get(index);
+        let (Some(planned), Some((_, peer))) = (holder.planned, holder.member) else { return };
+        let count = self.requests.values().filter(|running| running.holder == planned).count();
+        self.setting.swarm.set_requests(peer, u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    /// Ends the fetch when nobody who has a missing piece was found for too long.
+    fn check_patience(&mut self, now: Instant) -> Result<(), Unfilled> {
+        if self.planner.useful_holders() > 0 || !self.pending.is_empty() {
+            self.without_holders = None;
+            return Ok(());
+        }
+        let since = *self.without_holders.get_or_insert(now);
+        let patience = if self.leads.is_exhausted() && self.requests.is_empty() { self.setting.patience } else { PATIENCE_MAX };
+        if now.saturating_duration_since(since) >= patience.max(self.setting.patience) {
+            Err(Unfilled::NoHolders)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Updates what displays of the fetch show, now and then.
+    fn show(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.shown) < SHOW_INTERVAL {
+            return;
+        }
+        self.shown = now;
+        let used: Vec<_> =
+            self.holders.indexes().map(|index| self.holders.get(index)).filter(|holder| self.is_used(holder)).collect();
+        let waiting = match used.as_slice() {
+            _ if !self.pending.is_empty() => Some(Waiting::Check),
+            [] if self.planner.useful_holders() == 0 => Some(Waiting::Holders),
+            used => {
+                let names = |holders: &mut dyn Iterator<Item = &&Holder>| {
+                    holders.map(|holder| holder.source.label().to_owned()).collect()
+                };
+                let (queued, asked): (Vec<_>, Vec<_>) = used.iter().copied().partition(|holder| holder.is_queued);
+                match (asked.is_empty(), queued.is_empty()) {
+                    (true, false) => Some(Waiting::Turn { at: names(&mut queued.iter()) }),
+                    (true, true) => None,
+                    (false, _) => Some(Waiting::Data { from: names(&mut asked.iter()) }),
+                }
+            }
+        };
+        let in_use = used.iter().map(|holder| self.progress_of(holder, now)).collect();
+        let progress = &self.setting.progress;
+        progress.set_holders(in_use, self.holders.indexes().len());
+        progress.set_searching(self.leads.is_searching());
+        progress.set_waiting(waiting);
+        self.setting.swarm.set_waiting(progress.snapshot().why_idle().unwrap_or_default());
+    }
+
+    /// Whether something is requested from a holder.
+    fn is_used(&self, holder: &Holder) -> bool {
+        holder.planned.is_some_and(|planned| self.requests.values().any(|running| running.holder == planned))
+    }
+
+    fn progress_of(&self, holder: &Holder, now: Instant) -> HolderProgress {
+        let requests = self.requests.values().filter(|running| Some(running.holder) == holder.planned).count();
+        HolderProgress {
+            bytes: holder.bytes,
+            bytes_per_second: holder.received.clone().rate(now),
+            requests: u32::try_from(requests).unwrap_or(u32::MAX),
+            idle: holder.last_byte.map(|at| now.saturating_duration_since(at)),
+            ..HolderProgress::new(holder.source.clone())
+        }
+    }
+}
+
+/// How long to go on without a useful holder while a search or a request is under way.
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+fn ended_by(error: &SourceError) -> EndedBy {
+    match error {
+        SourceError::WrongBytes(piece) => EndedBy::WrongPiece(*piece),
+        SourceError::PiecesMissing(_) => EndedBy::PiecesMissing,
+        error => match error.fault() {
+            Fault::Transient => EndedBy::TransientFault,
+            Fault::Busy => EndedBy::Busy,
+            Fault::Final => EndedBy::FinalFault,
+        },
+    }
+}

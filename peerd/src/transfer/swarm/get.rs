@@ -1,0 +1,58 @@
+//! Answers GetRFC, and tells the document's swarm what goes out.
+
+use super::{hub::Swarms, outgoing::Outgoing};
+use crate::transfer::serve::{
+    source::Source,
+    uploads::{Upload, Uploads},
+};
+use p2pdi::{
+    id::PeerId,
+    server::Caller,
+    status::Reason,
+    v1::{GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
+};
+use std::ops::Range;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Status;
+
+/// The messages of one GetRFC answer to `caller`, which asked for `source`.
+///
+/// # Errors
+/// When the range is not within the document, a piece of it is missing, the document cannot be read, or too many are being sent.
+pub(crate) async fn answer(
+    swarms: &Swarms,
+    uploads: &Uploads,
+    source: Source,
+    request: GetRfcRequest,
+    caller: Option<Caller>,
+) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + Send + use<>, Status> {
+    let GetRfcRequest { document: _, offset, length, without_piece_hashes, in_turn, accepts_queued, from_peer } = request;
+    let from = if from_peer.is_empty() { None } else { Some(PeerId::from_field("from_peer", &from_peer)?) };
+    let range = range(offset, length, source.size())?;
+    let swarm = swarms.find(&source.hash());
+    let upload = Upload { source, range: range.clone(), with_piece_hashes: !without_piece_hashes, in_turn, accepts_queued };
+    let stream = uploads.send(upload, caller).await?;
+    let mut outgoing = swarm.map(|swarm| Outgoing::new(swarm, from, &range));
+    Ok(stream.map(move |message| {
+        if let (Some(outgoing), Ok(GetRfcResponse { part: Some(Part::Chunk(chunk)) })) = (&mut outgoing, &message) {
+            outgoing.sent(chunk.data.len() as u64);
+        }
+        message
+    }))
+}
+
+/// The bytes of a document that a request asks for; length 0 means up to the end.
+fn range(offset: u64, length: u64, size: u64) -> Result<Range<u64>, Status> {
+    let beyond = |what: &str| {
+        Reason::RangeBeyondEnd
+            .status_with(format!("the range {what} beyond the end: the document has {size} bytes"), [("size", size.to_string())])
+    };
+    if offset > size {
+        return Err(beyond("begins"));
+    }
+    let end = match length {
+        0 => size,
+        length => offset.checked_add(length).filter(|end| *end <= size).ok_or_else(|| beyond("ends"))?,
+    };
+    Ok(offset..end)
+}

@@ -1,0 +1,12 @@
+//! Swarms: for each document that this peer fetches, or that others fetch from it, the peers that exchange availability about it.
+
+pub(crate) mod dial;
+pub(crate) mod exchange;
+pub(crate) mod get;
+pub(crate) mod hub;
+mod outgoing;
+mod partial;
+pub(crate) mod state;
+pub(crate) mod traffic;
+pub(crate) mod update;
+mod view;
