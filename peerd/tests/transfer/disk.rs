@@ -96,13 +96,21 @@ async fn a_disk_that_fills_up_during_the_fetch_keeps_verified_pieces() {
     fs::create_dir(&target.out).unwrap();
     let Some(small) = Mount::over(&target.out, "size=8m") else { return };
     let (ballast, progress) = (target.out.join("ballast"), Arc::clone(&target.progress));
-    // There is space when the fetch begins; another program takes it after four pieces.
-    let filler = ballast.clone();
+    // There is space when the fetch begins; another program takes it after four pieces, the reserved room included: as where a file
+    // system reserves none.
+    let (filler, out) = (ballast.clone(), target.out.clone());
     let slow = sample.clone();
     let filling = Holder::start(move |_, request| {
         let mut steps = sending(slow.answer(request));
-        let (filler, progress) = (filler.clone(), Arc::clone(&progress));
-        let full = move || progress.verified() >= 4 * PIECE && fs::write(&filler, vec![0; 5 << 20]).is_ok();
+        let (filler, out, progress, size) = (filler.clone(), out.clone(), Arc::clone(&progress), slow.size());
+        let full = move || {
+            let is_time = progress.verified() >= 4 * PIECE;
+            if is_time {
+                take_reserved_room(&out, 4 * PIECE..size);
+                let _full = fs::write(&filler, vec![1; 8 << 20]);
+            }
+            is_time
+        };
         steps.insert(5, Step::Until(Box::new(full)));
         steps
     })
@@ -128,6 +136,15 @@ async fn a_disk_that_fills_up_during_the_fetch_keeps_verified_pieces() {
     assert_eq!((asked.offset, asked.length), (fetched.resumed_bytes, fetched.fetched_bytes));
     assert!(honest.sent_bytes() > before);
     drop(small);
+}
+
+/// Gives the room of a part of the partial file in a folder back to the file system.
+fn take_reserved_room(folder: &Path, range: std::ops::Range<u64>) {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let partial = paths.into_iter().find(|path| path.to_str().unwrap().ends_with(".part")).unwrap();
+    let file = fs::File::options().write(true).open(partial).unwrap();
+    file.set_len(range.end).unwrap();
+    p2pdi::platform::punch_hole(&file, range).unwrap();
 }
 
 /// A separate file system mounted on a folder.

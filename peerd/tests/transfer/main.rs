@@ -99,9 +99,9 @@ impl Target {
         found
     }
 
-    /// The files that a user sees there, without partial files.
+    /// The files that a user sees there, without partial files and their records.
     fn visible(&self) -> Vec<(String, Vec<u8>)> {
-        self.files().into_iter().filter(|(name, _)| !name.ends_with(".part")).collect()
+        self.files().into_iter().filter(|(name, _)| !name.ends_with(".part") && !name.ends_with(".part.pieces")).collect()
     }
 
     fn partial_path(&self) -> PathBuf {

@@ -214,7 +214,8 @@ impl Folder {
     /// What the file system reports.
     pub fn free_bytes(&self) -> io::Result<Option<u64>> {
         let disk = fstatvfs(&self.descriptor)?;
-        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+        // Some file systems in memory or in user space have no size.
+        Ok((disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
     /// Waits for the lock of this folder, which keeps other processes that ask for it out until the result is dropped. `None` where the

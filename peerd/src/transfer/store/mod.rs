@@ -24,3 +24,5 @@ mod sidecar;
 mod sidecar_file;
 mod states;
 mod superseded;
+#[cfg(test)]
+mod tests;

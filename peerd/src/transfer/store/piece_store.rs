@@ -95,7 +95,7 @@ impl PieceStore {
         }
         let table = Arc::new(PieceTable::new(PieceStates::new(verified, held.fresh, &unchecked)));
         let large = if is_large {
-            let missing = missing_runs(&hashes.pieces(), &table);
+            let missing = runs(&hashes.pieces(), &table, PieceStates::needs_room);
             let reservation = Reservation::new(&file, name, &missing).inspect_err(|_| leave(&file, &table, &sidecar, None))?;
             let flusher = Flusher::new(&table, &sidecar);
             flusher.open(&file);
@@ -259,7 +259,13 @@ impl PieceStore {
         if let Some(large) = &self.large {
             large.flusher.wait();
         }
-        self.file.set_size(self.size())
+        self.file.set_size(self.size())?;
+        // Room for pieces that a check found to be zeros.
+        let holes = runs(&self.pieces(), &self.table, PieceStates::is_hole);
+        if !holes.is_empty() {
+            release(&self.file, &holes);
+        }
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> Result<(), WriteError> {
@@ -362,15 +368,15 @@ impl Drop for PieceStore {
     fn drop(&mut self) {
         if !self.is_gone.load(Ordering::Relaxed) {
             let is_allocated = self.large.as_ref().is_some_and(|large| large.reservation.is_allocated());
-            let missing = is_allocated.then(|| missing_runs(&self.pieces(), &self.table));
-            leave(&self.file, &self.table, &self.sidecar, missing.as_deref());
+            let holes = is_allocated.then(|| runs(&self.pieces(), &self.table, PieceStates::is_hole));
+            leave(&self.file, &self.table, &self.sidecar, holes.as_deref());
         }
     }
 }
 
-/// Leaves a partial file to a later fetch: without the room for what is `missing`, and with a record of what is there. One that holds nothing
-/// of use is removed.
-fn leave(file: &PartialFile, table: &PieceTable, sidecar: &Sidecar, missing: Option<&[Range<u64>]>) {
+/// Leaves a partial file to a later fetch: without the room that was reserved for `holes`, and with a record of what is there. One that holds
+/// nothing of use is removed.
+fn leave(file: &PartialFile, table: &PieceTable, sidecar: &Sidecar, holes: Option<&[Range<u64>]>) {
     let is_useful = {
         let states = table.states();
         !(states.verified().is_empty() && states.unchecked().is_empty())
@@ -383,17 +389,17 @@ fn leave(file: &PartialFile, table: &PieceTable, sidecar: &Sidecar, missing: Opt
         }
         return;
     }
-    if let Some(missing) = missing {
-        release(file, missing);
+    if let Some(holes) = holes {
+        release(file, holes);
     }
     sidecar.seal(file);
 }
 
-/// Runs of pieces that are missing, as ranges of bytes. Those to be checked that may have data are not.
-fn missing_runs(pieces: &Pieces, table: &PieceTable) -> Vec<Range<u64>> {
+/// Runs of pieces for which `is` holds, as ranges of bytes.
+fn runs(pieces: &Pieces, table: &PieceTable, is: impl Fn(&PieceStates, usize) -> bool) -> Vec<Range<u64>> {
     let states = table.states();
     let mut runs: Vec<Range<u64>> = Vec::new();
-    for index in (0..pieces.count()).filter(|index| states.has_no_data(*index)) {
+    for index in (0..pieces.count()).filter(|index| is(&states, *index)) {
         let range = pieces.range(index);
         match runs.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
@@ -401,69 +407,4 @@ fn missing_runs(pieces: &Pieces, table: &PieceTable) -> Vec<Range<u64>> {
         }
     }
     runs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transfer::store::{
-        destination::locate,
-        piece_writer::{
-            PieceWriter,
-            tests::{PIECE, data, open},
-        },
-    };
-    use p2pdi::platform::write_all_at;
-    use std::fs::{self, File};
-
-    #[test]
-    fn a_document_appears_under_its_name_only_when_complete() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = data(700_000);
-        let store = open(folder.path(), &data).unwrap();
-        let mut writer = PieceWriter::new(&store);
-        for (index, chunk) in data.chunks(100_001).enumerate() {
-            assert!(!folder.path().join("a/doc.bin").exists());
-            writer.write(index as u64 * 100_001, chunk).unwrap().unwrap();
-        }
-        assert!(store.is_complete());
-        let path = store.finish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), data);
-        assert_eq!(fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
-        let name = DocumentName::parse("a/doc.bin").unwrap();
-        assert!(locate(folder.path(), &name, &ContentHash::of(&data), 700_000, false, &mut None).unwrap().1);
-    }
-
-    #[test]
-    fn verified_pieces_survive_and_damaged_ones_are_missing_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = data(1_000_000);
-        let store = open(folder.path(), &data).unwrap();
-        assert_eq!(PieceWriter::new(&store).write(0, &data[..600_000]).unwrap(), Ok(2 * PIECE as u64));
-        let path = store.path().to_owned();
-        drop(store);
-        let store = open(folder.path(), &data).unwrap();
-        assert_eq!(store.next_missing(), Some(2 * PIECE as u64..1_000_000));
-        drop(store);
-        write_all_at(&File::options().write(true).open(path).unwrap(), b"!", 5).unwrap();
-        let store = open(folder.path(), &data).unwrap();
-        assert_eq!(store.next_missing(), Some(0..PIECE as u64));
-        PieceWriter::new(&store).write(0, &data[..PIECE]).unwrap().unwrap();
-        assert_eq!(store.missing_bytes(), 1_000_000 - 2 * PIECE as u64);
-    }
-
-    #[test]
-    fn an_empty_document_is_complete_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(folder.path(), b"").unwrap();
-        assert!(store.is_complete());
-        assert_eq!(fs::metadata(store.finish().unwrap()).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn a_second_fetch_of_the_same_document_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let _first = open(folder.path(), b"x").unwrap();
-        assert!(matches!(open(folder.path(), b"x"), Err(WriteError::Locked { .. })));
-    }
 }

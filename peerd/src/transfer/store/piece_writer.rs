@@ -305,7 +305,7 @@ pub(crate) mod tests {
 
     pub(in crate::transfer) const PIECE: usize = 262_144;
 
-    fn hashes(data: &[u8]) -> PieceHashes {
+    pub(in crate::transfer) fn hashes(data: &[u8]) -> PieceHashes {
         let pieces = Pieces::of_size(data.len() as u64).unwrap();
         let hash = |index: usize| {
             let range = pieces.range(index);

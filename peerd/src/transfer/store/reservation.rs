@@ -13,6 +13,7 @@ use p2pdi::{
 };
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     ops::Range,
     path::PathBuf,
@@ -60,6 +61,15 @@ impl Reservation {
     /// # Errors
     /// [`WriteError::NoSpace`], and what the file system reports.
     pub(super) fn new(file: &PartialFile, name: &DocumentName, missing: &[Range<u64>]) -> Result<Self, WriteError> {
+        Self::by(allocate, file, name, missing)
+    }
+
+    fn by(
+        allocate: impl Fn(&File, Range<u64>) -> io::Result<bool>,
+        file: &PartialFile,
+        name: &DocumentName,
+        missing: &[Range<u64>],
+    ) -> Result<Self, WriteError> {
         let needed: u64 = missing.iter().map(|range| range.end - range.start).sum();
         let device = file.opened().id.map_or(0, |id| id.device);
         // One at a time, in this process and, by the folder's lock, in others: two that reserve at once could both fail.
@@ -152,4 +162,50 @@ fn others(file: &PartialFile, running: &Running, device: u64) -> Vec<(PathBuf, u
     others.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     others.truncate(NAMED_MAX);
     others
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::content::ContentHash;
+
+    fn partial(folder: &std::path::Path, name: &str) -> (PartialFile, DocumentName) {
+        let name = DocumentName::parse(name).unwrap();
+        (PartialFile::open(folder, &name, &ContentHash::of(b"x")).unwrap(), name)
+    }
+
+    #[test]
+    fn where_room_cannot_be_set_aside_what_running_fetches_still_need_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let free = p2pdi::platform::free_bytes(folder.path()).unwrap().unwrap();
+        // Others use the disk meanwhile, but hardly a quarter of it.
+        let half = free / 8 * 5;
+        let none = |_: &File, _: Range<u64>| Ok(false);
+        let ((first, first_name), (second, second_name)) = (partial(folder.path(), "first"), partial(folder.path(), "b/second"));
+        let reserved = Reservation::by(none, &first, &first_name, &[0..half]).unwrap();
+        let error = Reservation::by(none, &second, &second_name, &[0..half / 2, half..half + half / 2]).unwrap_err();
+        let WriteError::NoSpace { needed, available, others, .. } = &error else { panic!("{error}") };
+        assert!(error.is_no_room() && *needed == half / 2 * 2 && *available < half, "{error}");
+        assert!(others.contains(&(first.path().to_owned(), half)), "{others:?}");
+        // What is written needs no room any more. It is not really written here.
+        reserved.wrote(half - 1);
+        drop(Reservation::by(none, &second, &second_name, &[0..half]).unwrap());
+        drop(reserved);
+        assert!(!running().fetches.values().any(|fetch| fetch.path.starts_with(folder.path())));
+    }
+
+    #[test]
+    fn a_file_system_that_refuses_in_the_middle_gets_everything_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, name) = partial(folder.path(), "doc");
+        let second_fails = |file: &File, range: Range<u64>| {
+            if range.start > 0 { Err(io::ErrorKind::StorageFull.into()) } else { allocate(file, range) }
+        };
+        let error = Reservation::by(second_fails, &file, &name, &[0..1 << 20, 2 << 20..3 << 20]).unwrap_err();
+        assert!(matches!(error, WriteError::NoSpace { .. }), "{error}");
+        assert_eq!(allocated_bytes(file.file()).unwrap(), 0);
+        let fails = |_: &File, _: Range<u64>| Err(io::ErrorKind::FileTooLarge.into());
+        let message = Reservation::by(fails, &file, &name, &[0..1 << 20]).unwrap_err().to_string();
+        assert!(message.starts_with("cannot reserve room for "), "{message}");
+    }
 }

@@ -96,13 +96,18 @@ impl PieceStates {
         &self.unchecked
     }
 
-    /// Whether the file has nothing of a piece that would have to be kept.
-    pub(super) fn has_no_data(&self, index: usize) -> bool {
+    /// Whether a piece may still have to be written, and has nothing in the file that would have to be kept.
+    pub(super) fn needs_room(&self, index: usize) -> bool {
         match self.states.get(index) {
             Some(Piece::Missing | Piece::Claimed { .. }) => true,
             Some(Piece::Unchecked { .. }) => self.fresh.contains(index),
             Some(Piece::Verified) | None => false,
         }
+    }
+
+    /// Whether a piece needs no room in the file: it is to be written anew, or it is all zeros and was never written.
+    pub(super) fn is_hole(&self, index: usize) -> bool {
+        self.needs_room(index) || self.verified.contains(index) && self.fresh.contains(index)
     }
 
     /// The first run of pieces that no writer has and that need no check.
