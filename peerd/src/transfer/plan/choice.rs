@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    config::{RANDOM_PIECES, RUN_TIME},
+    config::{PROBE_WINDOWS, RANDOM_PIECES, RUN_TIME},
     event::HolderId,
     holder::Holder,
     planner::Planner,
@@ -29,7 +29,7 @@ enum First {
 impl Planner {
     /// The run to request next from a holder.
     pub(super) fn choose_run(&mut self, id: HolderId, exclusive: bool) -> Option<Range<usize>> {
-        let max = if exclusive && !self.long_path { usize::MAX } else { self.run_limit(&self.holders[&id], exclusive) };
+        let max = if exclusive { self.exclusive_limit() } else { self.run_limit(&self.holders[&id], false) };
         let (start, why) = self.first_piece(id)?;
         let holder = &self.holders[&id];
         let follows = |piece: usize| match why {
@@ -43,6 +43,13 @@ impl Planner {
             end += 1;
         }
         Some(start..end)
+    }
+
+    /// Pieces of the longest run to request from an only holder: all, but for one if a second request is to measure the delay.
+    fn exclusive_limit(&self) -> usize {
+        let missing = self.wanted.len();
+        let probes = !self.is_probed && missing as u64 * self.pieces.piece_size() >= PROBE_WINDOWS * self.config.stream_window;
+        missing - usize::from(probes && missing > 1)
     }
 
     fn may_ask(&self, id: HolderId, holder: &Holder, piece: usize) -> bool {
@@ -71,19 +78,20 @@ impl Planner {
     }
 
     /// Pieces of the longest run to request: what takes [`RUN_TIME`], and no more than leaves something for each of the others.
-    fn run_limit(&self, holder: &Holder, exclusive: bool) -> usize {
-        let piece = self.pieces.piece_size() as f64;
-        let rate = holder.meter.rate().unwrap_or(0.0);
-        let (mut bytes, mut sharers) = (rate * RUN_TIME.as_secs_f64(), self.useful_holders().max(1));
+    /// `exclusive`: the others are further streams of the same holder.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of pieces")]
+    pub(super) fn run_limit(&self, holder: &Holder, exclusive: bool) -> usize {
+        let (piece, window) = (self.pieces.piece_size(), self.config.stream_window);
+        let bytes = holder.meter.rate().unwrap_or(0.0) * RUN_TIME.as_secs_f64();
         if exclusive {
-            // On a long path several streams share the rate, and each must be longer than its window.
-            sharers = holder.requests.len() + 1;
-            bytes = (bytes / sharers as f64).max(2.0 * self.config.stream_window as f64);
-        } else {
-            sharers *= (self.rest(holder) / self.config.stream_window) as usize + 1;
+            // Each stream is longer than its window, or it could as well be a part of another.
+            let streams = holder.requests.len() + 1;
+            let least = 2.0 * window as f64;
+            let share = (holder.rest / piece) as usize / (2 * streams);
+            return (((bytes / streams as f64).max(least) / piece as f64) as usize).min(share).max(1);
         }
+        let sharers = self.useful_holders().max(1) * ((holder.rest / window) as usize + 1);
         let share = self.wanted.len() / (2 * sharers);
-        let max = if exclusive { usize::MAX } else { holder.run_max };
-        ((bytes / piece) as usize).min(max).min(share).max(1)
+        ((bytes / piece as f64) as usize).min(holder.run_max).min(share).max(1)
     }
 }

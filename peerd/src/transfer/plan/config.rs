@@ -23,8 +23,10 @@ pub(super) const REQUESTS_PER_PIECE: usize = 2;
 pub(super) const RANDOM_PIECES: usize = 4;
 /// A path is long if one stream's flow-control window can limit its rate.
 pub(super) const LONG_DELAY: Duration = Duration::from_millis(10);
+/// The delay of an only holder is measured with a second request if at least so many windows are missing.
+pub(super) const PROBE_WINDOWS: u64 = 4;
 /// Windows that are filled at once on a long path whose rate is not known yet.
-pub(super) const FIRST_WINDOWS: u64 = 4;
+pub(super) const FIRST_WINDOWS: u64 = 8;
 /// Holders send runs up to this size one after the other: between larger ones no round trip is lost if they overlap.
 pub(super) const IN_TURN_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// A holder's messages carry up to this many bytes; only whole ones arrive.

@@ -18,8 +18,12 @@ impl Planner {
     pub(super) fn check(&mut self, share: bool, now: Instant) {
         let silent = self.holders.iter_mut().filter_map(|(id, holder)| {
             let since = holder.awaited.filter(|_| !holder.requests.is_empty())?;
-            holder.silent |= now.saturating_duration_since(since) > holder.patience_for_bytes();
-            holder.silent.then_some(*id)
+            let is_silent = holder.silent || now.saturating_duration_since(since) > holder.patience_for_bytes();
+            if is_silent {
+                holder.patience.silent(holder.silent, now);
+                holder.silent = true;
+            }
+            is_silent.then_some(*id)
         });
         for holder in silent.collect::<Vec<_>>() {
             self.ask_elsewhere(holder);
@@ -29,7 +33,7 @@ impl Planner {
             self.ask_for_head_elsewhere(request);
         }
         if share {
-            self.cut_long_runs(now);
+            self.cut_long_runs(0, now);
         }
     }
 
@@ -78,13 +82,14 @@ impl Planner {
         taken > SILENT_AFTER && taken > usual.mul_f64(SLOW_PIECE)
     }
 
-    /// Cuts runs that take too long while others could serve their ends.
-    pub(super) fn cut_long_runs(&mut self, now: Instant) {
+    /// Cuts runs that take too long while others could serve their ends; of each run, at least `keep` more bytes arrive.
+    #[expect(clippy::cast_possible_truncation, reason = "bytes")]
+    pub(super) fn cut_long_runs(&mut self, keep: u64, now: Instant) {
         let long = self.requests.iter().filter_map(|(id, request)| {
             let holder = &self.holders[&request.holder];
             let rate = holder.meter.rate_at(now).unwrap_or(0.0) / holder.requests.len() as f64;
             let too_long = request.rest(&self.pieces) as f64 > rate * RUN_TIME_MAX.as_secs_f64();
-            too_long.then_some((*id, (rate * RUN_TIME.as_secs_f64()) as u64))
+            too_long.then_some((*id, keep.max((rate * RUN_TIME.as_secs_f64()) as u64)))
         });
         for (request, keep) in long.collect::<Vec<_>>() {
             self.cut(request, keep);
@@ -115,6 +120,7 @@ impl Planner {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "numbers of pieces")]
     fn assist_by(&mut self, id: HolderId, now: Instant) {
         let holder = &self.holders[&id];
         let piece_size = self.pieces.piece_size() as f64;
@@ -166,7 +172,7 @@ impl Planner {
             return SILENT_AFTER.as_secs_f64() + 2.0 * silence;
         };
         let before = holder.requests.iter().take_while(|other| **other <= id).filter_map(|other| self.requests.get(other));
-        let bytes: u64 = before.map(|request| request.rest(&self.pieces)).sum();
+        let bytes: u64 = before.map(|request| request.rest(&self.pieces)).sum::<u64>();
         (bytes as f64 / rate.max(1.0) - silence).max(0.0)
     }
 }

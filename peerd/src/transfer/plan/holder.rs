@@ -22,6 +22,8 @@ pub(super) struct Holder {
     pub(super) ask_for: VecDeque<usize>,
     /// In the order in which they were sent.
     pub(super) requests: Vec<RequestId>,
+    /// Bytes of them that are still to arrive.
+    pub(super) rest: u64,
     pub(super) meter: Meter,
     pub(super) patience: Patience,
     /// Pieces that it has and this peer lacks.
@@ -32,7 +34,7 @@ pub(super) struct Holder {
     pub(super) run_max: usize,
     /// Since when it is waited for: the last byte, or the first request after a time without one.
     pub(super) awaited: Option<Instant>,
-    /// It was waited for too long.
+    /// It was waited for too long, and sent nothing since. It gets one request at a time, each of which goes to others too.
     pub(super) silent: bool,
     /// How long its pieces take, one at a time.
     pub(super) piece_time: Option<Duration>,
@@ -49,6 +51,7 @@ impl Holder {
             has,
             ask_for: VecDeque::new(),
             requests: Vec::new(),
+            rest: 0,
             meter: Meter::default(),
             patience: Patience::default(),
             useful: 0,
@@ -80,7 +83,9 @@ impl Holder {
 
     /// Whether it may be asked now.
     pub(super) fn is_ready(&self, now: Instant) -> bool {
-        self.is_useful() && !self.silent && self.patience.paused_until().is_none_or(|until| until <= now)
+        self.is_useful()
+            && (!self.silent || self.requests.is_empty())
+            && self.patience.paused_until().is_none_or(|until| until <= now)
     }
 
     /// How long it may be without a byte before it counts as silent.

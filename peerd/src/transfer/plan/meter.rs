@@ -7,18 +7,26 @@ use std::time::{Duration, Instant};
 
 /// Shorter samples say little: several messages can be in one packet.
 const SAMPLE_MIN: Duration = Duration::from_millis(20);
-/// The rate follows a change within this time (exponential average), or within the holder's delay if that is longer.
+/// Longest sample, and slowest average: bounds what a path with a long delay can do to them.
+const SAMPLE_MAX: Duration = Duration::from_millis(500);
+/// The rate follows a change within this time (exponential average), or within half of the holder's delay if that is longer.
 const SMOOTHING: Duration = Duration::from_millis(100);
-/// Bounds what a path with a long delay can do to the average.
-const SMOOTHING_MAX: Duration = Duration::from_millis(500);
 /// A smaller delay is forgotten after this time: routes change.
 const DELAY_VALID: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy)]
+struct Delay {
+    time: Duration,
+    at: Instant,
+    /// Of the first request: the stream may have been open already, or the connection not yet. Any better sample replaces it.
+    is_first: bool,
+}
 
 /// Rate and delay of one holder. Only time in which something was requested counts.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     rate: Option<f64>,
-    delay: Option<(Duration, Instant)>,
+    delay: Option<Delay>,
     /// Since when bytes are expected without a sample.
     since: Option<Instant>,
     bytes: u64,
@@ -47,16 +55,19 @@ impl Meter {
 
     /// The smallest time from a request to its answer, seen lately.
     pub(super) fn delay(&self) -> Option<Duration> {
-        self.delay.map(|(delay, _)| delay)
+        self.delay.map(|delay| delay.time)
     }
 
-    /// An answer began. `alone`: nothing else was requested when the request was sent, so that no other answer delayed it.
+    /// An answer began. `alone`: no other answer delayed this one.
     pub(super) fn began(&mut self, sent: Instant, alone: bool, now: Instant) {
         self.since.get_or_insert(now);
-        let sample = now.saturating_duration_since(sent);
-        match self.delay {
-            Some((delay, at)) if sample > delay && (!alone || now.saturating_duration_since(at) < DELAY_VALID) => {}
-            _ => self.delay = Some((sample, now)),
+        let time = now.saturating_duration_since(sent);
+        let keep = self.delay.is_some_and(|delay| {
+            let is_valid = !delay.is_first && now.saturating_duration_since(delay.at) < DELAY_VALID;
+            time > delay.time && (!alone || is_valid)
+        });
+        if !keep {
+            self.delay = Some(Delay { time, at: now, is_first: self.delay.is_none() });
         }
     }
 
@@ -65,11 +76,13 @@ impl Meter {
         let Some(since) = self.since.replace(now) else { return };
         self.bytes += bytes;
         self.time += now.saturating_duration_since(since);
-        if self.time < SAMPLE_MIN {
+        // A stream that its window limits sends in bursts, one in each delay.
+        let delay = self.delay().unwrap_or_default();
+        if self.time < delay.clamp(SAMPLE_MIN, SAMPLE_MAX) {
             return;
         }
         let sample = self.bytes as f64 / self.time.as_secs_f64();
-        let smoothing = self.delay().unwrap_or_default().clamp(SMOOTHING, SMOOTHING_MAX);
+        let smoothing = (delay / 2).max(SMOOTHING).min(SAMPLE_MAX);
         let weight = 1.0 - (-self.time.as_secs_f64() / smoothing.as_secs_f64()).exp();
         let rate = self.rate.map_or(sample, |rate| rate + weight * (sample - rate));
         self.grows = self.rate.is_none_or(|before| sample > 1.1 * before);

@@ -25,6 +25,9 @@ mod schedule;
 mod status;
 mod wanted;
 
+#[cfg(test)]
+mod tests;
+
 pub use crate::transfer::piece_set::PieceSet;
 pub use config::PlanConfig;
 pub use event::{Action, EndedBy, Event, Has, HolderId, RequestId};

@@ -125,6 +125,7 @@ impl Offers {
     }
 
     /// Fills the lists; returns those that changed since the last call. Called at most 20 times a second.
+    #[expect(clippy::cast_possible_truncation, reason = "a number of pieces, clamped")]
     pub fn lists(&mut self) -> Vec<(MemberId, Vec<usize>)> {
         let rarest = |free: &Wanted| free.rarest_first().next().filter(|piece| free.copies(*piece) <= self.copies_max);
         let mut open: Vec<_> = self.members.iter().map(|(id, member)| (member.list.len(), *id)).collect();

@@ -21,12 +21,15 @@ pub(super) struct Patience {
     /// Since when it fails, and until when it is not asked.
     failing: Option<(Instant, Instant)>,
     busy: bool,
+    /// How often it fell silent, and until when it is not asked because of that.
+    silences: u32,
+    silent: Option<Instant>,
 }
 
 impl Patience {
     /// Until when the holder is not asked.
     pub(super) fn paused_until(&self) -> Option<Instant> {
-        self.failing.map(|(_, until)| until)
+        self.failing.map(|(_, until)| until).max(self.silent)
     }
 
     /// A verified piece came from the holder.
@@ -34,11 +37,17 @@ impl Patience {
         *self = Self::default();
     }
 
+    /// The holder sends nothing, for the first time (`again` is false) or still. It is not dropped: it may have been stopped for a while.
+    pub(super) fn silent(&mut self, again: bool, now: Instant) {
+        self.silences += u32::from(!again);
+        self.silent = Some(now + RETRY.pause(self.silences));
+    }
+
     /// The holder failed; returns whether that was once too often. Failures within a pause are those of one connection: one failure.
     pub(super) fn failed(&mut self, busy: bool, now: Instant) -> bool {
         self.busy |= busy;
         let since = self.failing.map_or(now, |(since, _)| since);
-        if self.paused_until().is_some_and(|until| now < until) {
+        if self.failing.is_some_and(|(_, until)| now < until) {
             return false;
         }
         self.failing = Some((since, now + RETRY.pause(self.failures)));

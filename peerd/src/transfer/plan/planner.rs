@@ -31,10 +31,10 @@ pub struct Planner {
     next_request: u64,
     /// Results of events, in order.
     pub(super) actions: Vec<Action>,
-    /// The only holder has a long path: several runs are in flight instead of one over everything.
-    pub(super) long_path: bool,
     /// At the last look, one holder was the only one.
     pub(super) was_exclusive: bool,
+    /// The delay of the only holder was measured with a second request.
+    pub(super) is_probed: bool,
     pub(super) last_search: Option<Instant>,
     pub(super) next_check: Option<Instant>,
     pub(super) timer: Option<Instant>,
@@ -57,8 +57,8 @@ impl Planner {
             requests: BTreeMap::new(),
             next_request: 0,
             actions: Vec::new(),
-            long_path: false,
             was_exclusive: false,
+            is_probed: false,
             last_search: None,
             next_check: None,
             timer: None,
@@ -155,7 +155,12 @@ impl Planner {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Some(holder) = self.holders.get_mut(&request.holder) else { return };
         request.began = true;
-        holder.meter.began(request.sent, request.alone, now);
+        let (sent, alone, holder_id) = (request.sent, request.alone, request.holder);
+        // If everything else has arrived, this answer was not waiting behind it.
+        let pieces = &self.pieces;
+        let is_arriving = |other: &Request| other.holder == holder_id && other.began && other.rest(pieces) > 0;
+        let alone = alone || !self.requests.iter().any(|(other, request)| *other != id && is_arriving(request));
+        holder.meter.began(sent, alone, now);
         (holder.awaited, holder.silent) = (Some(now), false);
     }
 
@@ -163,6 +168,7 @@ impl Planner {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Some(holder) = self.holders.get_mut(&request.holder) else { return };
         let before = request.head(&self.pieces);
+        holder.rest = holder.rest.saturating_sub(bytes.min(request.rest(&self.pieces)));
         request.bytes += bytes;
         let since = *request.piece_since.get_or_insert(holder.awaited.unwrap_or(now));
         if request.head(&self.pieces) > before {
@@ -297,11 +303,14 @@ impl Planner {
         let Some(state) = self.holders.get_mut(&holder) else { return };
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        let alone = state.requests.is_empty();
-        if alone {
+        let is_probe = self.was_exclusive && state.requests.len() == 1 && !self.is_probed;
+        let alone = state.requests.is_empty() || is_probe;
+        self.is_probed |= is_probe;
+        if state.requests.is_empty() {
             state.awaited = Some(now);
         }
         state.requests.push(id);
+        state.rest += self.pieces.range(run.end - 1).end - self.pieces.range(run.start).start;
         state.run_max = state.run_max.max(2 * run.len());
         for piece in run.clone() {
             self.unwant(piece);
@@ -320,7 +329,11 @@ impl Planner {
         if end <= request.start {
             self.cancel(id);
         } else if end < request.end {
+            let before = request.rest(&self.pieces);
             let cut = end..std::mem::replace(&mut request.end, end);
+            if let Some(holder) = self.holders.get_mut(&request.holder) {
+                holder.rest = holder.rest.saturating_sub(before - request.rest(&self.pieces));
+            }
             self.actions.push(Action::Shorten { request: id, end });
             cut.for_each(|piece| self.release_piece(id, piece));
         }
@@ -343,9 +356,10 @@ impl Planner {
         let Some(request) = self.requests.remove(&id) else { return };
         if let Some(holder) = self.holders.get_mut(&request.holder) {
             holder.requests.retain(|other| *other != id);
+            holder.rest = holder.rest.saturating_sub(request.rest(&self.pieces));
             if holder.requests.is_empty() {
                 holder.meter.idle();
-                (holder.awaited, holder.silent) = (None, false);
+                holder.awaited = None;
             }
         }
         (request.start..request.end).for_each(|piece| self.release_piece(id, piece));

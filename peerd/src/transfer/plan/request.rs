@@ -16,7 +16,7 @@ pub(super) struct Request {
     /// Bytes that arrived.
     pub(super) bytes: u64,
     pub(super) sent: Instant,
-    /// Nothing else was requested from the holder when this was.
+    /// Nothing else was requested from the holder when this was, or what was does not delay it.
     pub(super) alone: bool,
     /// Its answer began.
     pub(super) began: bool,

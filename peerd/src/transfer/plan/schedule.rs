@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    config::{CHECK_EVERY, FIRST_WINDOWS, IN_TURN_MAX_BYTES, LEAD_TIME, LONG_DELAY, MESSAGE_MAX_BYTES},
+    config::{CHECK_EVERY, FIRST_WINDOWS, IN_TURN_MAX_BYTES, LEAD_TIME, LONG_DELAY, MESSAGE_MAX_BYTES, PROBE_WINDOWS},
     event::{Action, HolderId},
     holder::{Holder, seconds},
     planner::Planner,
@@ -11,8 +11,8 @@ use super::{
 use rand::RngExt as _;
 use std::time::{Duration, Instant};
 
-/// Far holders that are asked at the same time, for each near one, if these are not clearly slower: so most requests stay near.
-const FAR_PER_NEAR: f64 = 1.0 / 3.0;
+/// Near holders that are asked for each far one at the same time, if they are not clearly slower: so most requests stay near.
+const NEAR_PER_FAR: usize = 3;
 /// Far holders are not held back if they are this many times faster.
 const FAR_FASTER: f64 = 2.0;
 /// More than a stream carries in one delay is in flight on a long path, so that noise does not make it less; twice as much while the
@@ -25,7 +25,7 @@ impl Planner {
     pub fn next_actions(&mut self, now: Instant) -> Vec<Action> {
         if !self.is_complete() {
             let sole = self.sole_holder();
-            self.leave_exclusive_mode(sole, now);
+            self.leave_exclusive_mode(sole.is_some(), now);
             if self.next_check.is_none_or(|at| at <= now) {
                 self.check(sole.is_none(), now);
                 self.next_check = Some(now + CHECK_EVERY);
@@ -53,21 +53,12 @@ impl Planner {
         self.holders.values().any(|holder| holder.in_swarm && holder.dropped.is_none())
     }
 
-    /// A run over everything is cut when somebody else can help or needs pieces, or when one stream cannot fill the path.
-    fn leave_exclusive_mode(&mut self, sole: Option<HolderId>, now: Instant) {
-        if let Some(holder) = sole {
-            let is_long = self.holders[&holder].meter.delay().is_some_and(|delay| delay >= LONG_DELAY);
-            if is_long && !self.long_path {
-                self.long_path = true;
-                let keep = 2 * self.config.stream_window;
-                for request in self.holders[&holder].requests.clone() {
-                    self.cut(request, keep);
-                }
-            }
-        } else if self.was_exclusive {
-            self.cut_long_runs(now);
+    /// A run over everything is cut when somebody else can help or needs pieces.
+    fn leave_exclusive_mode(&mut self, is_exclusive: bool, now: Instant) {
+        if self.was_exclusive && !is_exclusive {
+            self.cut_long_runs(self.config.stream_window, now);
         }
-        self.was_exclusive = sole.is_some();
+        self.was_exclusive = is_exclusive;
     }
 
     /// Requests what may be requested now, from the least loaded holders first.
@@ -87,6 +78,31 @@ impl Planner {
                 may && self.assign_one(*id, sole, now)
             });
         }
+        if let Some(id) = sole.filter(|id| self.holders[id].meter.delay().is_some_and(|delay| delay >= LONG_DELAY)) {
+            while self.holders[&id].is_ready(now)
+                && self.has_room(&self.holders[&id], true, now)
+                && self.split_longest_run(id, now)
+            {}
+        }
+    }
+
+    /// Requests the end of a holder's longest run with a stream of its own; returns whether that is worth it. What the holder may have
+    /// sent already is left to the run: nothing is sent twice.
+    fn split_longest_run(&mut self, id: HolderId, now: Instant) -> bool {
+        let holder = &self.holders[&id];
+        let runs =
+            holder.requests.iter().filter_map(|request| self.requests.get(request).map(|run| (run.rest(&self.pieces), *request)));
+        let Some((rest, longest)) = runs.max() else { return false };
+        let (piece, window) = (self.pieces.piece_size(), self.config.stream_window);
+        let count = self.run_limit(holder, true).min(usize::try_from(rest.saturating_sub(window) / piece).unwrap_or(usize::MAX));
+        let bytes = count as u64 * piece;
+        if bytes < window / 2 || self.requests.len() >= self.config.requests_max || !self.fits_in_flight(bytes) {
+            return false;
+        }
+        let end = self.requests[&longest].end;
+        self.shorten(longest, end - count);
+        self.request(id, end - count..end, bytes <= IN_TURN_MAX_BYTES, now);
+        true
     }
 
     /// Requests one run from a holder; returns whether there was one.
@@ -113,12 +129,7 @@ impl Planner {
         bytes.min(self.config.stream_window)
     }
 
-    /// Bytes that are still to arrive from a holder.
-    pub(super) fn rest(&self, holder: &Holder) -> u64 {
-        holder.requests.iter().filter_map(|request| self.requests.get(request)).map(|request| request.rest(&self.pieces)).sum()
-    }
-
-    /// The same, of each request at most one flow-control window.
+    /// Bytes that are still to arrive from a holder, of each request at most one flow-control window.
     fn windows(&self, holder: &Holder) -> u64 {
         let requests = holder.requests.iter().filter_map(|request| self.requests.get(request));
         requests.map(|request| self.in_window(request.rest(&self.pieces))).sum()
@@ -126,7 +137,7 @@ impl Planner {
 
     /// How long a holder is busy with what is requested, in seconds.
     fn load(&self, holder: &Holder) -> f64 {
-        holder.meter.rate().map_or(f64::INFINITY, |rate| self.rest(holder) as f64 / rate.max(1.0))
+        holder.meter.rate().map_or(f64::INFINITY, |rate| holder.rest as f64 / rate.max(1.0))
     }
 
     /// Whether the next request is due: what is still to arrive takes no longer than the request needs to get there.
@@ -134,17 +145,21 @@ impl Planner {
         if holder.requests.is_empty() {
             return true;
         }
-        let windows = self.windows(holder);
         if holder.requests.len() >= self.config.requests_per_holder {
             return false;
         }
-        if exclusive && self.long_path && windows < FIRST_WINDOWS * self.config.stream_window {
+        if self.dry_at(holder).is_some_and(|at| at <= now) {
             return true;
         }
-        let (Some(rate), Some(delay)) = (holder.meter.rate(), holder.meter.delay()) else { return false };
+        let window = self.config.stream_window;
+        if exclusive && !self.is_probed && holder.requests.len() == 1 && holder.rest >= (PROBE_WINDOWS - 1) * window {
+            return true;
+        }
+        let Some(delay) = holder.meter.delay().filter(|delay| *delay >= LONG_DELAY) else { return false };
+        let windows = self.windows(holder);
         let gain = if holder.meter.grows() { WINDOW_GAIN_GROWING } else { WINDOW_GAIN };
-        let runs_dry = self.dry_at(holder).is_some_and(|at| at <= now);
-        runs_dry || (delay >= LONG_DELAY && windows as f64 <= gain * rate * delay.as_secs_f64())
+        let carries = holder.meter.rate().map_or(0.0, |rate| gain * rate * delay.as_secs_f64());
+        windows as f64 <= carries || (exclusive && windows < FIRST_WINDOWS * window)
     }
 
     /// When the next request to a holder is due, going by its rate. Bytes of a message only count when all of it arrived, so up to one
@@ -152,14 +167,17 @@ impl Planner {
     fn dry_at(&self, holder: &Holder) -> Option<Instant> {
         let (rate, delay) = (holder.meter.rate()?, holder.meter.delay()?);
         let enough = rate * (delay + LEAD_TIME).as_secs_f64();
-        let excess = (self.rest(holder) as f64 - enough).max(0.0);
+        let excess = (holder.rest as f64 - enough).max(0.0);
         (excess <= MESSAGE_MAX_BYTES as f64).then_some(holder.awaited? + seconds(excess / rate.max(1.0)))
     }
 
-    /// Whether a holder is near, or so few far ones are asked that this one may be. What a holder would like to send is always taken.
+    /// Whether a holder is near, or so few far ones are asked that this one may be. What nobody else has is always taken.
     fn may_be_far(&self, id: HolderId, now: Instant) -> bool {
         let holder = &self.holders[&id];
-        if holder.near || holder.ask_for.iter().any(|piece| self.wanted.contains(*piece)) {
+        let is_source =
+            holder.is_whole() && self.holders.values().filter(|holder| holder.is_whole() && holder.is_useful()).count() == 1;
+        let is_sole = |piece: &usize| is_source && self.wanted.contains(*piece) && self.wanted.copies(*piece) == 0;
+        if holder.near || holder.ask_for.iter().any(is_sole) {
             return true;
         }
         let near = || self.holders.values().filter(|other| other.near && other.is_ready(now));
@@ -178,7 +196,7 @@ impl Planner {
         }
         let others = self.holders.iter().filter(|(other, state)| **other != id && !state.near && !state.requests.is_empty());
         let asked_near = near().filter(|other| !other.requests.is_empty()).count();
-        (others.count() as f64) < (asked_near as f64 * FAR_PER_NEAR).max(1.0)
+        others.count() < (asked_near / NEAR_PER_FAR).max(1)
     }
 
     /// Looks for more holders if few are useful.

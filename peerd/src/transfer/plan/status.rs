@@ -59,6 +59,7 @@ pub enum Waiting {
 
 impl Planner {
     /// All holders, in the order of their numbers. Those that were removed are not among them.
+    #[expect(clippy::cast_possible_truncation, reason = "bytes a second")]
     pub fn holders(&self, now: Instant) -> Vec<HolderStatus> {
         let status = self.holders.iter().map(|(id, holder)| HolderStatus {
             holder: *id,
@@ -68,7 +69,7 @@ impl Planner {
                 false => holder.meter.rate_at(now).unwrap_or(0.0) as u64,
             },
             requests: holder.requests.len(),
-            outstanding_bytes: self.rest(holder),
+            outstanding_bytes: holder.rest,
             last_byte: holder.last_byte,
             verified_bytes: holder.verified_bytes,
             silent: holder.silent,
