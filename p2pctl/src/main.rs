@@ -8,6 +8,7 @@ mod peers;
 mod printer;
 mod progress;
 mod registry_client;
+mod registry_tracker;
 mod verbs;
 mod via;
 

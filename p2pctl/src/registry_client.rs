@@ -113,6 +113,10 @@ pub(crate) struct RegistrySession {
     /// Registered for this verb only; leaves when it is dropped.
     observer: bool,
     leaving: Leaving,
+    /// What it registers as an observer; `None`: a random name.
+    observes_as: Option<RegisterRequest>,
+    /// How often it registered as an observer.
+    observations: u64,
     name: Option<PeerName>,
     /// The time of its latest answer, by the registry's clock.
     time: SystemTime,
@@ -129,9 +133,19 @@ impl RegistrySession {
             cookie,
             observer: false,
             leaving: leaving.clone(),
+            observes_as: None,
+            observations: 0,
             name,
             time: SystemTime::now(),
         }
+    }
+
+    /// A client that is registered as this observer.
+    pub(crate) async fn observer(registry: &Endpoint, observer: RegisterRequest, leaving: &Leaving) -> Outcome<Self> {
+        let mut session = Self::new(registry, None, leaving);
+        session.observes_as = Some(RegisterRequest { observer: true, ..observer });
+        session.observe().await?;
+        Ok(session)
     }
 
     /// A client that may query: with the saved cookie, or registered as an observer.
@@ -158,15 +172,22 @@ impl RegistrySession {
         &mut self.client
     }
 
+    /// How often it registered as an observer.
+    pub(crate) fn observations(&self) -> u64 {
+        self.observations
+    }
+
     /// Registers for as long as this verb runs.
-    async fn observe(&mut self) -> Outcome {
+    pub(crate) async fn observe(&mut self) -> Outcome {
         self.cookie = None;
         self.observer = true;
-        let request =
-            RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
+        let nameless =
+            || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
+        let request = self.observes_as.clone().unwrap_or_else(nameless);
         let asked = self.call(async |session| session.client.register(request).await).await;
         let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
+        self.observations += 1;
         Ok(())
     }
 

@@ -8,6 +8,7 @@
     reason = "a test fails by a panic, in its helpers too"
 )]
 
+mod announce;
 mod messages;
 mod proxy;
 mod remote_index;

@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "peerd/src/documents/share/left_out",
     "peerd/src/documents/share/title",
     "peerd/src/documents/wanted",
+    "peerd/src/holders/announcer/decisions",
     "peerd/src/holders/answer_choice",
     "peerd/src/holders/evidence",
     "peerd/src/holders/patience",

@@ -1,10 +1,13 @@
-//! Which peers hold a document: the directory of known peers, the poll of their indexes, and the search for holders.
+//! Which peers hold a document: the directory of known peers, the poll of their indexes, the search for holders, and announces to the
+//! tracker of swarms.
 //!
 //! - `search`: asks ever more peers until it knows enough; `round` asks some at once, for as long as `patience` says.
 //! - `find_peers`: what a search needs to know of the network; `network_peers`: the network as a running peer knows it.
 //! - `evidence`, `settlement`: what peers said, and which content a name means. Pure.
 //! - `who_has`: a question to all peers of the mesh, and the answers to those of others; `answer_choice`: which holders answer. Pure.
+//! - `tracker`: who knows the members of a swarm, as a registry does; `announcer`: announces one document while it is fetched or served.
 
+pub mod announcer;
 mod answer_choice;
 mod evidence;
 pub mod find_peers;
@@ -17,4 +20,5 @@ mod round;
 pub mod search;
 pub mod settlement;
 pub mod source;
+pub mod tracker;
 pub(crate) mod who_has;

@@ -5,8 +5,8 @@ use p2pdi::{
     cookie::{COOKIE_HEADER, Cookie},
     endpoint::Endpoint,
     v1::{
-        KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
-        registry_client::RegistryClient,
+        AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse,
+        RegisterRequest, RegisterResponse, registry_client::RegistryClient,
     },
 };
 use std::time::Duration;
@@ -50,6 +50,10 @@ impl Client {
 
     pub(super) async fn query(&self, request: PQueryRequest) -> Result<PQueryResponse, Status> {
         in_time(self.registry.clone().p_query(self.with_cookie(request))).await
+    }
+
+    pub(super) async fn announce(&self, request: AnnounceRequest) -> Result<AnnounceResponse, Status> {
+        in_time(self.registry.clone().announce(self.with_cookie(request))).await
     }
 
     pub(super) async fn leave(&self) -> Result<(), Status> {

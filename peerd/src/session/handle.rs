@@ -1,6 +1,7 @@
 //! The session's interface to the other parts of the peer: its status, the known peers, and lookups at the registry.
 
 use super::{
+    announces::{AnnounceError, Announces, Failed},
     client::Client,
     known::KnownPeers,
     lookups::{Lookups, RegistryUnavailable},
@@ -10,16 +11,18 @@ use p2pdi::{
     endpoint::Endpoint,
     log_limit::{Line, LogLimit},
     name::PeerName,
-    v1::{PQueryRequest, PQueryResponse, RegistrySession, SessionState},
+    v1::{AnnounceRequest, AnnounceResponse, PQueryRequest, PQueryResponse, RegistrySession, SessionState},
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 /// Shortest and longest keepalive interval accepted from a registry; a value outside is clamped.
 const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// How long an announce waits until this peer is registered, for the first time or again: longer than the random pause before that.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes of the session's state that are logged in a minute: more than a registry that restarts causes.
 const LOGGED_MAX: u32 = 20;
 
@@ -30,6 +33,7 @@ pub struct Session {
     state: Arc<watch::Sender<SessionState>>,
     known: KnownPeers,
     lookups: Arc<Lookups>,
+    announces: Arc<Announces>,
     /// Keepalive interval of the registry's latest answer.
     interval: Arc<watch::Sender<Duration>>,
     log: Arc<LogLimit>,
@@ -51,6 +55,7 @@ impl Session {
             state: Arc::new(watch::Sender::new(state)),
             known: KnownPeers::default(),
             lookups: Arc::default(),
+            announces: Arc::default(),
             interval: Arc::new(watch::Sender::new(INTERVAL_BOUNDS.1)),
             log: Arc::new(LogLimit::new(LOGGED_MAX)),
         }
@@ -96,6 +101,35 @@ impl Session {
         let known = self.known.all();
         let count = known.len().min(count as usize);
         rand::seq::index::sample(&mut rand::rng(), known.len(), count).into_iter().map(|at| known[at].clone()).collect()
+    }
+
+    /// Announces this peer as a member of a swarm, as soon as it is registered. If the registry does not know it any more, waits until it
+    /// is registered again, and announces it once more.
+    ///
+    /// # Errors
+    /// When there is no registry, it keeps no swarms, refuses, or does not answer.
+    pub async fn announce(&self, request: AnnounceRequest) -> Result<AnnounceResponse, AnnounceError> {
+        if *self.state.borrow() == SessionState::None {
+            return Err(AnnounceError::NoTracker);
+        }
+        for _ in 0..2 {
+            let mut state = self.state();
+            let registered = timeout(REGISTRATION_TIMEOUT, state.wait_for(|state| *state == SessionState::Registered)).await;
+            let client = registered.ok().and_then(Result::ok).and_then(|_| self.lookups.client());
+            let Some(client) = client else { return Err(AnnounceError::Unavailable(self.status().detail)) };
+            match self.announces.call(&client, request.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Error(error)) => return Err(error),
+                Err(Failed::NotRegistered) => {
+                    // The driver finds out by its next keepalive, which is due at once with this interval.
+                    let mut changes = self.state();
+                    changes.borrow_and_update();
+                    self.interval.send_replace(INTERVAL_BOUNDS.0);
+                    let _changed = timeout(REGISTRATION_TIMEOUT, changes.changed()).await;
+                }
+            }
+        }
+        Err(AnnounceError::Unavailable(self.status().detail))
     }
 
     async fn query(&self, query: PQueryRequest) -> Result<Vec<Contact>, RegistryUnavailable> {

@@ -79,6 +79,11 @@ impl Lookups {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
     }
 
+    /// The client of the latest registration; `None` before the first one.
+    pub(super) fn client(&self) -> Option<Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The peer called `name`: of a recent lookup, or of `look_up`. Callers that want the same name at the same time share one call. A
     /// failed lookup is not kept.
     pub(super) async fn find<F>(&self, name: &PeerName, look_up: impl FnOnce() -> F) -> Found
@@ -104,8 +109,7 @@ impl Lookups {
     /// # Errors
     /// When it does not answer in time or refuses, or too many lookups wait.
     pub(super) async fn query(&self, query: PQueryRequest) -> Result<PQueryResponse, RegistryUnavailable> {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let client = client.ok_or_else(|| RegistryUnavailable::no_session("not registered yet"))?;
+        let client = self.client().ok_or_else(|| RegistryUnavailable::no_session("not registered yet"))?;
         let busy = || RegistryUnavailable("this peer has too many lookups waiting for the registry".to_owned());
         let _admitted = self.admitted.try_acquire().map_err(|_| busy())?;
         let call = async {

@@ -1,11 +1,13 @@
 //! The session with the registry: register, keep alive, list the other peers, leave.
 
+mod announces;
 mod client;
 mod driver;
 mod handle;
 mod known;
 mod lookups;
 
+pub use announces::AnnounceError;
 pub use driver::{SessionConfig, SessionDriver};
 pub use handle::Session;
 pub use known::KnownPeers;
