@@ -9,7 +9,7 @@ mod parse;
 mod registry;
 mod via;
 
-pub(crate) use get::{Fetching, Get, GetRfc};
+pub(crate) use get::{Fetching, Get, GetRfc, Sharing};
 pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
 pub(crate) use local::{Bench, BenchWhat, Completions, Man, Tasks, Up};

@@ -9,6 +9,7 @@ mod printer;
 mod progress;
 mod registry_client;
 mod registry_tracker;
+mod sharing;
 mod verbs;
 mod via;
 

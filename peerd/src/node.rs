@@ -162,7 +162,7 @@ impl Node {
             uploads: Arc::new(Uploads::new(config.upload_limit, config.upload_slots, &metrics)),
             downloads: Downloads::default(),
             download_limit: Throttle::new(config.download_limit),
-            swarms: Swarms::new(Me::serving(own.clone(), zone)),
+            swarms: Swarms::new(Me::serving(own.clone(), zone), Arc::new(session.clone())),
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
             channels,
             mesh,

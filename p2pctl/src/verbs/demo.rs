@@ -109,11 +109,12 @@ async fn find(channels: &ChannelPool, sources: &[Source], number: u32, printer: 
 }
 
 async fn get(channels: &ChannelPool, found: Found, folder: &Path) -> Outcome<Fetched> {
-    let options = FetchOptions::new(folder.join("out"), Swarms::of_a_client("demo".parse()?));
+    let options =
+        FetchOptions::new(folder.join("out"), Swarms::of_a_client("demo".parse()?, Arc::new(peerd::holders::tracker::NoTracker)));
     let wanted = DocumentSelector::Hash(found.document.hash);
     let progress = Arc::new(Progress::default());
     // Boxed: the future holds the hash state of a piece, which is large.
-    Ok(Box::pin(fetch(channels, &wanted, found.holders, &NoMoreHolders, &options, &progress)).await?)
+    Ok(Box::pin(fetch(channels, &wanted, found.holders, Arc::new(NoMoreHolders), &options, &progress)).await?)
 }
 
 /// Compares the fetched file with the embedded RFC.

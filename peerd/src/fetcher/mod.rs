@@ -4,10 +4,13 @@
 
 mod service;
 
-use crate::identity::OwnContact;
-use crate::transfer::{
-    serve::uploads::Uploads,
-    swarm::{hub::Swarms, state::Me},
+use crate::{
+    holders::tracker::Tracker,
+    identity::OwnContact,
+    transfer::{
+        serve::uploads::Uploads,
+        swarm::{hub::Swarms, state::Me},
+    },
 };
 use p2pdi::{
     contact::Contact,
@@ -41,11 +44,11 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that others dial at the endpoint of `contact`, in `zone` (empty: none). It sends no more than `upload_limit` bytes a
-    /// second, if that is given.
-    pub fn new(contact: Contact, zone: String, upload_limit: Option<u64>) -> Self {
+    /// A fetcher that others dial at the endpoint of `contact`, in `zone` (empty: none), and that announces itself to `tracker`. It sends no
+    /// more than `upload_limit` bytes a second, if that is given.
+    pub fn new(contact: Contact, zone: String, upload_limit: Option<u64>, tracker: Arc<dyn Tracker>) -> Self {
         let metrics = Metrics::default();
-        let swarms = Swarms::new(Me::serving(OwnContact::fixed(contact.clone()), zone));
+        let swarms = Swarms::without_share(Me::serving(OwnContact::fixed(contact.clone()), zone), tracker);
         let uploads = Uploads::new(upload_limit, None, &metrics);
         Self { contact, swarms, uploads, metrics }
     }
@@ -55,12 +58,16 @@ impl Fetcher {
         &self.swarms
     }
 
-    /// Serves on `listener` until `stop`.
+    /// Serves on `listener` from the first document that is fetched in a swarm until `stop`.
     ///
     /// # Errors
     /// When the server cannot run.
     pub async fn serve(self, listener: TcpListener, limits: Limits, stop: CancellationToken) -> Result<(), FetcherError> {
         let Self { contact, swarms, uploads, metrics } = self;
+        // Until then nobody was told of this address. Small documents are fetched without a swarm, and a server costs time.
+        if stop.run_until_cancelled(swarms.begun()).await.is_none() {
+            return Ok(());
+        }
         let (health, _) = tonic_health::server::health_reporter();
         let service = FetcherService::new(contact, swarms, Arc::new(uploads), limits.unread, stop.clone());
         let routes = Routes::new(peer_server::PeerServer::new(service));

@@ -20,7 +20,7 @@ pub(crate) mod swarm;
 pub mod throttle;
 
 pub use fetch::{
-    document::{FetchError, FetchOptions, Fetched, FindHolders, NoMoreHolders, STALL_TIMEOUT, fetch},
+    document::{FetchError, FetchOptions, Fetched, NoMoreHolders, STALL_TIMEOUT, fetch},
     progress::{FetchPhase, HolderProgress, Progress, ProgressSnapshot, Waiting},
     source_selection::SourceReport,
 };

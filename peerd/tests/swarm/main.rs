@@ -50,7 +50,7 @@ impl Fetcher {
     async fn fetch_with(&self, hash: ContentHash, sources: Vec<Source>, options: &FetchOptions) -> Result<Fetched, FetchError> {
         let wanted = DocumentSelector::Hash(hash);
         let channels = self.peer.handle.channels();
-        within("the fetch", fetch(channels, &wanted, sources, &NoMoreHolders, options, &self.progress)).await
+        within("the fetch", fetch(channels, &wanted, sources, Arc::new(NoMoreHolders), options, &self.progress)).await
     }
 
     fn assert_has(&self, fetched: &Fetched, data: &[u8]) {

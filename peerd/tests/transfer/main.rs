@@ -26,8 +26,8 @@ use p2pdi::content::ContentHash;
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::source::Source,
-    transfer::{FetchError, FetchOptions, Fetched, FindHolders, Progress, SourceReport, Swarms, fetch},
+    holders::{search::SearchHolders, source::Source, tracker::NoTracker},
+    transfer::{FetchError, FetchOptions, Fetched, NoMoreHolders, Progress, SourceReport, Swarms, fetch},
 };
 use std::{
     fs,
@@ -62,19 +62,19 @@ impl Target {
     }
 
     fn options(&self) -> FetchOptions {
-        let swarms = Swarms::of_a_client("tester".parse().unwrap());
+        let swarms = Swarms::of_a_client("tester".parse().unwrap(), Arc::new(NoTracker));
         FetchOptions { stall: self.stall, ..FetchOptions::new(&self.out, swarms) }
     }
 
     async fn fetch(&self, wanted: &DocumentSelector, sources: Vec<Source>) -> Result<Fetched, FetchError> {
-        self.fetch_with(wanted, sources, &NoMoreHolders).await
+        self.fetch_with(wanted, sources, Arc::new(NoMoreHolders)).await
     }
 
     async fn fetch_with(
         &self,
         wanted: &DocumentSelector,
         sources: Vec<Source>,
-        finder: &impl FindHolders,
+        finder: Arc<impl SearchHolders>,
     ) -> Result<Fetched, FetchError> {
         let options = self.options();
         let fetching = fetch(&self.channels, wanted, sources, finder, &options, &self.progress);
@@ -149,15 +149,6 @@ fn kept(reports: &[SourceReport], name: &str) -> u64 {
     report.bytes
 }
 
-/// No further holders.
-struct NoMoreHolders;
-
-impl FindHolders for NoMoreHolders {
-    async fn holders(&self, _: ContentHash) -> Vec<Source> {
-        Vec::new()
-    }
-}
-
 /// Finds these holders, and records the searches.
 #[derive(Default)]
 struct Finds {
@@ -165,8 +156,8 @@ struct Finds {
     asked: Mutex<Vec<ContentHash>>,
 }
 
-impl FindHolders for Finds {
-    async fn holders(&self, hash: ContentHash) -> Vec<Source> {
+impl SearchHolders for Finds {
+    async fn search(&self, hash: ContentHash, _: u64) -> Vec<Source> {
         self.asked.lock().unwrap().push(hash);
         self.sources.clone()
     }

@@ -147,17 +147,17 @@ async fn further_holders_are_searched_for_when_all_known_ones_failed() {
     let sample = Sample::rfc48(PIECES);
     let gone = quitter(&sample, 3, || Step::Fail(Status::aborted("it changed"))).await;
     let honest = Holder::honest(&sample).await;
-    let finder = Finds { sources: vec![gone.source("gone"), honest.source("found")], ..Default::default() };
+    let finder = Arc::new(Finds { sources: vec![gone.source("gone"), honest.source("found")], ..Default::default() });
     let target = Target::new();
-    let fetched = target.fetch_with(&DocumentSelector::Number(48), vec![gone.source("gone")], &finder).await.unwrap();
+    let fetched = target.fetch_with(&DocumentSelector::Number(48), vec![gone.source("gone")], Arc::clone(&finder)).await.unwrap();
     target.assert_holds_only(&sample);
     assert_eq!(*finder.asked.lock().unwrap(), [sample.hash()]);
     assert_eq!(gone.requests().len(), 1, "found again, it stays dropped");
     assert_eq!(kept(&fetched.sources, "found"), sample.size() - 3 * PIECE);
 
     let target = Target::new();
-    let finder = Finds { sources: vec![gone.source("gone")], ..Default::default() };
-    target.fetch_with(&hash(&sample), vec![gone.source("gone")], &finder).await.unwrap_err();
+    let finder = Arc::new(Finds { sources: vec![gone.source("gone")], ..Default::default() });
+    target.fetch_with(&hash(&sample), vec![gone.source("gone")], Arc::clone(&finder)).await.unwrap_err();
     assert_eq!(finder.asked.lock().unwrap().len(), 1, "a search that finds only known holders is the last");
 }
 

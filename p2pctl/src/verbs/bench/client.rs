@@ -50,7 +50,8 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     // Register, PQuery, Leave.
     let mut tally = Tally { calls: 3, ..Tally::default() };
     let mut fetches = JoinSet::new();
-    let options = Arc::new(FetchOptions::new(out, Swarms::of_a_client(me.name().clone())));
+    let options =
+        Arc::new(FetchOptions::new(out, Swarms::of_a_client(me.name().clone(), Arc::new(peerd::holders::tracker::NoTracker))));
     for peer in &peers {
         let request = RfcQueryRequest { own_only: true, ..Default::default() };
         let listing = async {
@@ -65,7 +66,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
             let (channels, options, holders) = (channels.clone(), Arc::clone(&options), vec![peer.clone()]);
             fetches.spawn(async move {
                 let wanted = DocumentSelector::Hash(listed.document.hash);
-                fetch(&channels, &wanted, holders, &NoMoreHolders, &options, &Arc::new(Progress::default())).await
+                fetch(&channels, &wanted, holders, Arc::new(NoMoreHolders), &options, &Arc::new(Progress::default())).await
             });
         }
     }

@@ -13,18 +13,20 @@ use crate::{
     peers::Peers,
     printer::Printer,
     progress::Display,
+    sharing::Sharing,
 };
 use entry::Entry;
 use peerd::{
     connections::channels::ChannelPool,
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
     holders::source::Source,
-    transfer::{Swarms, Throttle},
+    transfer::Throttle,
 };
 use report::Report;
 use room::Room;
 use selection::Selection;
 use std::sync::Arc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// All that the parts of the verb need.
@@ -37,7 +39,7 @@ struct Setting {
     printer: Printer,
     /// Limits the rate of all fetches together.
     limit: Throttle,
-    swarms: Swarms,
+    sharing: Sharing,
 }
 
 pub(super) async fn get_rfc(
@@ -80,8 +82,8 @@ async fn get_wanted(
     let preparing = async {
         let from = peers.find_all(&fetching.from).await?;
         let limit = Throttle::new(fetching.limit);
-        let swarms = Swarms::of_a_client("p2pctl".parse()?);
-        let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer, limit, swarms };
+        let sharing = Sharing::start(global, &fetching.via, &fetching.sharing).await?;
+        let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer, limit, sharing };
         let selection = match wanted.as_slice() {
             // Its name is settled and its holders are found by the fetch itself.
             [Wanted::One(selector)] if !setting.fetching.dry_run => Selection::of(Entry::wanted(selector.clone())),
@@ -116,5 +118,16 @@ async fn get_wanted(
         },
     };
     let ended = run::run(entries, room, &setting, &mut display, &mut report, &stop).await;
-    report.finish(ended)
+    let (is_interrupted, documents) = (ended.interrupted, report.documents());
+    report.finish(ended)?;
+    if let Some(time) = setting.fetching.sharing.seed.filter(|_| !is_interrupted && documents > 0) {
+        if !setting.fetching.quiet {
+            printer.note(&format!("sharing for {}; Ctrl-C ends it", humantime::format_duration(time)));
+        }
+        tokio::select! {
+            () = sleep(time) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(())
 }

@@ -160,7 +160,7 @@ fn request(entry: &Entry, setting: &Setting) -> FetchRequest {
         stall: fetching.stall_timeout,
         wait_for_holders: fetching.wait_for_holders,
         limit: setting.limit.clone(),
-        ..FetchOptions::new(&fetching.out, setting.swarms.clone())
+        ..FetchOptions::new(&fetching.out, setting.sharing.swarms().clone())
     };
     let from = if entry.holders.is_empty() { setting.from.clone() } else { entry.holders.clone() };
     FetchRequest { wanted: entry.selector.clone(), from, options }

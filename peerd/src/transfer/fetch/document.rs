@@ -3,14 +3,14 @@
 use super::{
     download::{self, Incoming, SourceError, check_header},
     driver::{Driver, Opened, Setting, Unfilled},
-    leads::Search,
+    leads,
     progress::{FetchPhase, HolderProgress, Progress},
     source_selection::{SourceReport, SourceSelection},
 };
 use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
-    holders::source::Source,
+    holders::{search::SearchHolders, source::Source},
     transfer::{
         store::{
             blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
@@ -76,18 +76,12 @@ impl FetchOptions {
     }
 }
 
-/// Searches for holders of a document while it is fetched.
-pub trait FindHolders: Sync {
-    /// The holders of the document with this hash that can be found now.
-    fn holders(&self, hash: ContentHash) -> impl Future<Output = Vec<Source>> + Send;
-}
-
 /// Finds no further holders: for a fetch whose holders are all given.
 #[derive(Debug, Clone, Copy)]
 pub struct NoMoreHolders;
 
-impl FindHolders for NoMoreHolders {
-    async fn holders(&self, _: ContentHash) -> Vec<Source> {
+impl SearchHolders for NoMoreHolders {
+    async fn search(&self, _: ContentHash, _: u64) -> Vec<Source> {
         Vec::new()
     }
 }
@@ -147,7 +141,7 @@ pub async fn fetch(
     channels: &ChannelPool,
     wanted: &DocumentSelector,
     sources: Vec<Source>,
-    finder: &impl FindHolders,
+    finder: Arc<impl SearchHolders>,
     options: &FetchOptions,
     progress: &Arc<Progress>,
 ) -> Result<Fetched, FetchError> {
@@ -159,7 +153,7 @@ pub async fn fetch(
             searches += 1;
             if let DocumentSelector::Hash(hash) = wanted
                 && searches <= SEARCHES_MAX
-                && run.sources.add(finder.holders(*hash).await)
+                && run.sources.add(finder.search(*hash, 0).await)
             {
                 continue;
             }
@@ -170,7 +164,7 @@ pub async fn fetch(
             Ok(Learned::Done(document, path, already_there)) => return Ok(run.complete(document, path, already_there)),
             Ok(Learned::Pieces { document, store, incoming }) => {
                 let opened = Opened { source: run.sources.get(index).clone(), incoming };
-                match run.fill(document, store, opened, finder).await? {
+                match run.fill(document, store, opened, Arc::clone(&finder)).await? {
                     Ok(fetched) => return Ok(fetched),
                     // Nobody else has what this source called by that number or name: the next header decides again.
                     Err(reports) => run.sources.misled(index, &reports),
@@ -266,15 +260,17 @@ impl Run<'_> {
         document: DocumentInfo,
         store: Arc<PieceStore>,
         opened: Opened,
-        finder: &impl FindHolders,
+        finder: Arc<impl SearchHolders>,
     ) -> Result<Result<Fetched, Vec<SourceReport>>, FetchError> {
         let kept = store.verified_bytes();
         self.progress.begin(document.size(), kept);
         let (_, _, name) = self.destination(&document);
-        let swarm = self.options.swarms.fetching(name, &store);
+        let others = self.sources.others(&opened.source);
+        let (search, leads) = leads::search(finder, [&[opened.source.clone()], others.as_slice()].concat());
+        let (swarm, candidates) = self.options.swarms.fetching(name, &store, search);
         let setting = Setting {
             channels: self.channels,
-            swarm,
+            swarm: Arc::clone(&swarm),
             store: Arc::clone(&store),
             progress: Arc::clone(self.progress),
             stall: self.options.stall,
@@ -282,8 +278,7 @@ impl Run<'_> {
             patience: self.options.wait_for_holders,
             expects_company: false,
         };
-        let others = self.sources.others(&opened.source);
-        let driver = Driver::new(setting, Search::new(finder, document.hash), rand::random());
+        let driver = Driver::new(setting, leads(candidates), rand::random());
         // Boxed: the driver holds all of its streams.
         let (filled, filled_by) = Box::pin(driver.fill(Some(opened), others)).await;
         let sources = self.sources.merged(filled_by);
@@ -302,7 +297,9 @@ impl Run<'_> {
         }
         let fetched_bytes: u64 = sources.iter().map(|report| report.bytes).sum();
         self.progress.set_phase(FetchPhase::Finishing);
-        let path = off_runtime(move || store.finish()).await?;
+        let finished = Arc::clone(&store);
+        let path = off_runtime(move || finished.finish()).await?;
+        self.options.swarms.fetched(swarm, store);
         self.progress.set_phase(FetchPhase::Ended);
         let resumed_bytes = document.size().saturating_sub(fetched_bytes);
         let elapsed = self.started.elapsed();

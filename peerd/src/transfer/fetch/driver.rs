@@ -3,6 +3,7 @@
 use super::{
     download::{Incoming, RangeRequest, SourceError, open_range},
     holder_table::{Holder, HolderTable, Index},
+    leads::Leads,
     progress::{HolderProgress, Progress, Waiting},
     run::{Control, Run, RunEvent},
     source_selection::{Fault, SourceReport},
@@ -59,18 +60,6 @@ pub(super) struct Setting<'a> {
     pub(super) expects_company: bool,
 }
 
-/// Finds further holders, and opens requests.
-pub(super) trait Leads {
-    /// Peers that may have the document. Pends until there are some.
-    fn next(&mut self) -> impl Future<Output = Vec<Candidate>> + Send;
-    /// Asks for more: fewer useful holders are known than wanted.
-    fn want_more(&mut self);
-    /// Whether everybody who could be asked was asked since [`Self::want_more`].
-    fn is_exhausted(&self) -> bool;
-    /// Whether somebody is being asked now.
-    fn is_searching(&self) -> bool;
-}
-
 /// Why the store could not be filled.
 #[derive(Debug)]
 pub(super) enum Unfilled {
@@ -87,9 +76,9 @@ pub(super) struct Opened {
     pub(super) incoming: Option<Incoming>,
 }
 
-pub(super) struct Driver<'a, L> {
+pub(super) struct Driver<'a> {
     setting: Setting<'a>,
-    leads: L,
+    leads: Leads,
     planner: Planner,
     holders: HolderTable,
     requests: BTreeMap<RequestId, Request>,
@@ -118,8 +107,8 @@ struct Request {
     control: Control,
 }
 
-impl<'a, L: Leads> Driver<'a, L> {
-    pub(super) fn new(setting: Setting<'a>, leads: L, seed: u64) -> Self {
+impl<'a> Driver<'a> {
+    pub(super) fn new(setting: Setting<'a>, leads: Leads, seed: u64) -> Self {
         let planner = Planner::new(setting.store.hashes().pieces(), seed, PlanConfig::default());
         let (events, incoming) = mpsc::channel(EVENTS_QUEUE);
         Self {
@@ -214,7 +203,7 @@ impl<'a, L: Leads> Driver<'a, L> {
                     }
                 }
                 Action::Drop { holder, by } => self.drop_holder(holder, by),
-                Action::Search => self.leads.want_more(),
+                Action::Search => self.setting.swarm.want_more(),
             }
         }
     }
@@ -513,6 +502,7 @@ impl<'a, L: Leads> Driver<'a, L> {
                 let holder = self.holders.get_mut(index);
                 holder.dropped = Some(why);
                 holder.is_whole = false;
+                self.setting.swarm.useless(holder.source.clone());
             }
         }
     }
@@ -523,6 +513,7 @@ impl<'a, L: Leads> Driver<'a, L> {
         self.unplan(index);
         let holder = self.holders.get_mut(index);
         holder.is_banned = true;
+        self.setting.swarm.useless(holder.source.clone());
         holder.dropped = Some(why);
         if let Some((member, _)) = holder.member {
             self.setting.swarm.expel(member);

@@ -4,7 +4,7 @@
 //! again once all known holders failed. If the content is gone by then, it settles the name anew: files change while they are fetched.
 
 use super::{
-    document::{FetchError, FetchOptions, Fetched, FindHolders, fetch},
+    document::{FetchError, FetchOptions, Fetched, fetch},
     progress::Progress,
 };
 use crate::{
@@ -73,7 +73,7 @@ pub enum JobError<E: fmt::Display> {
 pub struct FetchJob<F> {
     request: FetchRequest,
     channels: ChannelPool,
-    search: HolderSearch<F>,
+    search: Arc<HolderSearch<F>>,
     progress: Arc<Progress>,
     events: mpsc::Sender<FetchEvent>,
 }
@@ -90,7 +90,7 @@ impl<F: FindPeers> FetchJob<F> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let progress = Arc::<Progress>::default();
         let watch = FetchWatch { progress: Arc::clone(&progress), events };
-        let search = HolderSearch::new(channels.clone(), peers);
+        let search = Arc::new(HolderSearch::new(channels.clone(), peers));
         (Self { request, channels, search, progress, events: sender }, watch)
     }
 
@@ -143,24 +143,12 @@ impl<F: FindPeers> FetchJob<F> {
         options: &FetchOptions,
     ) -> Result<Fetched, FetchError> {
         // Boxed: a fetch carries the state of a piece's hash, which is large.
-        Box::pin(fetch(&self.channels, wanted, holders, self, options, &self.progress)).await
+        Box::pin(fetch(&self.channels, wanted, holders, Arc::clone(&self.search), options, &self.progress)).await
     }
 
     fn report(&self, event: FetchEvent) {
         // Events are for display only: those that are not read in time are dropped.
         let _ = self.events.try_send(event);
-    }
-}
-
-impl<F: FindPeers> FindHolders for FetchJob<F> {
-    async fn holders(&self, hash: ContentHash) -> Vec<Source> {
-        match self.search.holders(hash).await {
-            Ok(holders) => holders,
-            Err(error) => {
-                tracing::info!(%error, "cannot search for further holders");
-                Vec::new()
-            }
-        }
     }
 }
 

@@ -1,55 +1,77 @@
-//! The search for further holders while a document is fetched.
+//! The peers that a fetch hears of besides those that members name: from the tracker, and from searches.
 
-use super::{document::FindHolders, driver::Leads};
-use crate::transfer::swarm::update::Candidate;
-use p2pdi::content::ContentHash;
-use std::{
-    future::{Future, pending},
-    pin::Pin,
-    time::{Duration, Instant},
+use crate::{
+    holders::{search::SearchHolders, source::Source, tracker},
+    transfer::swarm::update::Candidate,
 };
+use p2pdi::content::ContentHash;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::mpsc;
 
-/// Shortest pause between two searches for one document.
-const SEARCH_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Searches with a [`FindHolders`], one search at a time.
-pub(super) struct Search<'a, F> {
-    finder: &'a F,
-    hash: ContentHash,
-    running: Option<Pin<Box<dyn Future<Output = Vec<Candidate>> + Send + 'a>>>,
-    ended: Option<Instant>,
+/// The search of one fetch: what was found before the fetch began comes first, and the result of the last search is remembered.
+pub(crate) struct FetchSearch<S> {
+    inner: Arc<S>,
+    known: Mutex<Vec<Source>>,
+    outcome: Arc<Outcome>,
 }
 
-impl<'a, F: FindHolders> Search<'a, F> {
-    pub(super) fn new(finder: &'a F, hash: ContentHash) -> Self {
-        Self { finder, hash, running: None, ended: None }
-    }
+#[derive(Default)]
+struct Outcome {
+    is_searching: AtomicBool,
+    found_nobody: AtomicBool,
 }
 
-impl<F: FindHolders> Leads for Search<'_, F> {
-    async fn next(&mut self) -> Vec<Candidate> {
-        let Some(running) = &mut self.running else { return pending().await };
-        let found = running.await;
-        (self.running, self.ended) = (None, Some(Instant::now()));
+/// What the tracker and the searches name.
+pub(super) struct Leads {
+    candidates: mpsc::Receiver<Vec<tracker::Candidate>>,
+    outcome: Arc<Outcome>,
+}
+
+/// A search for a fetch whose first holders are `known`, and the half that the fetch keeps.
+pub(super) fn search<S>(
+    inner: Arc<S>,
+    known: Vec<Source>,
+) -> (FetchSearch<S>, impl FnOnce(mpsc::Receiver<Vec<tracker::Candidate>>) -> Leads) {
+    let outcome = Arc::<Outcome>::default();
+    let search = FetchSearch { inner, known: Mutex::new(known), outcome: Arc::clone(&outcome) };
+    (search, |candidates| Leads { candidates, outcome })
+}
+
+impl<S: SearchHolders> SearchHolders for FetchSearch<S> {
+    async fn search(&self, hash: ContentHash, size: u64) -> Vec<Source> {
+        let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        if !known.is_empty() {
+            return known;
+        }
+        self.outcome.is_searching.store(true, Ordering::Relaxed);
+        let found = self.inner.search(hash, size).await;
+        self.outcome.found_nobody.store(found.is_empty(), Ordering::Relaxed);
+        self.outcome.is_searching.store(false, Ordering::Relaxed);
         found
     }
+}
 
-    fn want_more(&mut self) {
-        let is_due = self.ended.is_none_or(|ended| ended.elapsed() >= SEARCH_INTERVAL);
-        if self.running.is_none() && is_due {
-            let (finder, hash) = (self.finder, self.hash);
-            self.running = Some(Box::pin(async move {
-                let found = finder.holders(hash).await;
-                found.into_iter().map(|source| Candidate { source, zone: String::new(), is_whole: true }).collect()
-            }));
+impl Leads {
+    /// Peers that may have the document. Pends until there are some.
+    pub(super) async fn next(&mut self) -> Vec<Candidate> {
+        match self.candidates.recv().await {
+            Some(found) => {
+                found.into_iter().map(|candidate| Candidate::new(candidate.source, candidate.zone, candidate.complete)).collect()
+            }
+            None => std::future::pending().await,
         }
     }
 
-    fn is_exhausted(&self) -> bool {
-        self.running.is_none() && self.ended.is_some()
+    /// Whether the last search found nobody.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.outcome.found_nobody.load(Ordering::Relaxed) && !self.is_searching()
     }
 
-    fn is_searching(&self) -> bool {
-        self.running.is_some()
+    /// Whether peers are being asked now.
+    pub(super) fn is_searching(&self) -> bool {
+        self.outcome.is_searching.load(Ordering::Relaxed)
     }
 }

@@ -6,7 +6,7 @@ pub mod downloads;
 mod driver;
 mod holder_table;
 pub mod job;
-mod leads;
+pub(crate) mod leads;
 pub mod progress;
 mod run;
 pub mod source_selection;

@@ -1,13 +1,20 @@
 //! All swarms of this peer, by document.
 
-use super::partial::Partial;
 use super::{
     dial::refusal,
     exchange::{ExchangeError, SEND_QUEUE, Streams, exchange, read_start},
+    partial::Partial,
     state::{Me, SharedSwarm, Swarm},
     update::Start,
 };
-use crate::transfer::{piece_set::PieceSet, serve::source::Source, store::piece_store::PieceStore};
+use crate::{
+    holders::{
+        announcer::{ANNOUNCED_SIZE_MIN, Announcer},
+        search::SearchHolders,
+        tracker::{self, NoTracker, Tracker},
+    },
+    transfer::{piece_set::PieceSet, serve::source::Source, store::piece_store::PieceStore},
+};
 use p2pdi::{
     content::{ContentHash, Pieces},
     document::DocumentName,
@@ -16,27 +23,51 @@ use p2pdi::{
     v1::{AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+
+/// How long a peer announces a document that it fetched, so that others find it: a swarm that begins at once is over by then.
+const SEEDING_TIME: Duration = Duration::from_secs(600);
+/// Most swarms that a peer stays in after their fetches; each costs a bitmap and a call every minute, and without a share a descriptor.
+const KEPT_MAX: usize = 256;
 
 /// The swarms of one peer. Cheap to clone; clones share them.
 #[derive(Clone)]
 pub struct Swarms {
     me: Me,
-    by_hash: Arc<Mutex<BTreeMap<ContentHash, Entry>>>,
+    tracker: Arc<dyn Tracker>,
+    /// Whether what was fetched is served from its store for as long as the program runs: it has no share.
+    keeps_stores: bool,
+    shared: Arc<Mutex<Shared>>,
+    /// Whether there was a swarm yet.
+    begun: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    by_hash: BTreeMap<ContentHash, Entry>,
+    /// Swarms of documents that were fetched, the latest last: this peer stays in them for a while.
+    kept: VecDeque<Kept>,
+}
+
+/// A swarm that this peer stays in after its fetch.
+struct Kept {
+    since: Instant,
+    _swarm: SharedSwarm,
+    _store: Option<Arc<PieceStore>>,
 }
 
 impl fmt::Debug for Swarms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Swarms").field("count", &self.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Swarms").field("count", &self.lock().by_hash.len()).finish_non_exhaustive()
     }
 }
 
@@ -48,30 +79,71 @@ struct Entry {
 }
 
 impl Swarms {
-    /// No swarm yet.
-    pub(crate) fn new(me: Me) -> Self {
-        Self { me, by_hash: Arc::default() }
+    /// No swarm yet. This peer announces itself to `tracker`.
+    pub(crate) fn new(me: Me, tracker: Arc<dyn Tracker>) -> Self {
+        Self { me, tracker, keeps_stores: false, shared: Arc::default(), begun: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// The same for a program without a share: it serves what it fetched as long as it runs.
+    pub(crate) fn without_share(me: Me, tracker: Arc<dyn Tracker>) -> Self {
+        Self { keeps_stores: true, ..Self::new(me, tracker) }
     }
 
     /// The swarms of a program that fetches and serves nothing. Members see it as `name`, with a random id.
-    pub fn of_a_client(name: PeerName) -> Self {
+    pub fn of_a_client(name: PeerName, tracker: Arc<dyn Tracker>) -> Self {
         let id = PeerId::from_bytes(rand::random());
-        Self::new(Me { id, name, serves_at: None, zone: String::new() })
+        Self::new(Me { id, name, serves_at: None, zone: String::new() }, tracker)
     }
 
-    /// The swarm of a document that is fetched into `store`. Its verified pieces are served while that exists.
-    pub(crate) fn fetching(&self, name: DocumentName, store: &Arc<PieceStore>) -> SharedSwarm {
-        let (hash, pieces) = (store.hashes().merge(), store.hashes().pieces());
+    /// The swarm of a document that is fetched into `store`, and the peers that the tracker names and that `search` finds. Verified pieces
+    /// are served while the store exists.
+    pub(crate) fn fetching<S: SearchHolders>(
+        &self,
+        name: DocumentName,
+        store: &Arc<PieceStore>,
+        search: S,
+    ) -> (SharedSwarm, mpsc::Receiver<Vec<tracker::Candidate>>) {
+        let (hash, pieces) = (*store.hash(), store.pieces());
         let swarm = Arc::new(Swarm::new(hash, pieces, name, store.verified(), self.me.clone()));
-        let mut by_hash = self.lock();
-        by_hash.retain(|_, entry| entry.swarm.strong_count() > 0);
-        by_hash.insert(hash, Entry { swarm: Arc::downgrade(&swarm), store: Arc::downgrade(store) });
-        swarm
+        // Small documents are fetched before they are announced.
+        let tracker = if pieces.size() >= ANNOUNCED_SIZE_MIN { Arc::clone(&self.tracker) } else { Arc::new(NoTracker) };
+        let (announcer, handle, candidates) = Announcer::new(hash, pieces.size(), swarm.had_bytes(), tracker, Arc::new(search));
+        swarm.announce(handle);
+        self.begun.send_replace(true);
+        tokio::spawn(announcer.run());
+        let mut shared = self.lock();
+        shared.by_hash.retain(|_, entry| entry.swarm.strong_count() > 0);
+        shared.by_hash.insert(hash, Entry { swarm: Arc::downgrade(&swarm), store: Arc::downgrade(store) });
+        drop(shared);
+        self.forget_kept(Instant::now());
+        (swarm, candidates)
+    }
+
+    /// Waits for the first document that is fetched.
+    pub(crate) async fn begun(&self) {
+        // No error: this handle keeps the sender.
+        let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
+    }
+
+    /// A document was fetched: this peer stays in its swarm for a while.
+    pub(crate) fn fetched(&self, swarm: SharedSwarm, store: Arc<PieceStore>) {
+        let store = self.keeps_stores.then_some(store);
+        self.lock().kept.push_back(Kept { since: Instant::now(), _swarm: swarm, _store: store });
+        self.forget_kept(Instant::now());
+    }
+
+    fn forget_kept(&self, now: Instant) {
+        let mut shared = self.lock();
+        let is_over = |kept: &Kept| !self.keeps_stores && now.saturating_duration_since(kept.since) > SEEDING_TIME;
+        while shared.kept.front().is_some_and(is_over) || shared.kept.len() > KEPT_MAX {
+            shared.kept.pop_front();
+        }
     }
 
     /// The swarm of a whole document of the share.
     pub(crate) fn seeding(&self, hash: ContentHash, pieces: Pieces, name: &DocumentName) -> SharedSwarm {
-        let mut by_hash = self.lock();
+        let mut shared = self.lock();
+        let by_hash = &mut shared.by_hash;
         if let Some(swarm) = by_hash.get(&hash).and_then(|entry| entry.swarm.upgrade()).filter(|swarm| swarm.is_whole()) {
             return swarm;
         }
@@ -84,12 +156,12 @@ impl Swarms {
 
     /// The swarm of a document, if this peer is in it.
     pub(crate) fn find(&self, hash: &ContentHash) -> Option<SharedSwarm> {
-        self.lock().get(hash)?.swarm.upgrade()
+        self.lock().by_hash.get(hash)?.swarm.upgrade()
     }
 
     /// The store that a document is fetched into, or was while its fetch shares it.
     fn store(&self, hash: &ContentHash) -> Option<Arc<PieceStore>> {
-        self.lock().get(hash)?.store.upgrade()
+        self.lock().by_hash.get(hash)?.store.upgrade()
     }
 
     /// The document that is being fetched with this hash, to be served.
@@ -112,7 +184,7 @@ impl Swarms {
 
     /// All swarms of this peer.
     pub(crate) fn all(&self) -> Vec<SharedSwarm> {
-        self.lock().values().filter_map(|entry| entry.swarm.upgrade()).collect()
+        self.lock().by_hash.values().filter_map(|entry| entry.swarm.upgrade()).collect()
     }
 
     /// Accepts an Availability stream. `whole` finds the document in the share.
@@ -137,8 +209,8 @@ impl Swarms {
         Ok(Accepted { swarm, start, incoming })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentHash, Entry>> {
-        self.by_hash.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     update::{Candidate, Member, Start},
 };
 use crate::{
+    holders::{announcer::AnnouncerHandle, source::Source},
     identity::OwnContact,
     transfer::{
         piece_set::PieceSet,
@@ -98,6 +99,8 @@ pub(crate) struct Swarm {
     pub(super) traffic: Traffic,
     /// Why the fetch does not progress, as text.
     waiting: Mutex<String>,
+    /// Announces this peer to the tracker while the swarm exists.
+    announcer: Mutex<Option<AnnouncerHandle>>,
 }
 
 struct State {
@@ -197,6 +200,7 @@ impl Swarm {
             member_news: watch::Sender::new(0),
             traffic: Traffic::new(),
             waiting: Mutex::default(),
+            announcer: Mutex::default(),
         }
     }
 
@@ -246,6 +250,32 @@ impl Swarm {
             state.offers.verified(piece);
         }
         self.own_news.send_modify(|count| *count += 1);
+        if let Some(announcer) = &*self.announcer() {
+            announcer.had(self.had_bytes());
+        }
+    }
+
+    /// Tells the tracker of this peer from now on, by `announcer`.
+    pub(super) fn announce(&self, announcer: AnnouncerHandle) {
+        *self.announcer() = Some(announcer);
+    }
+
+    /// The fetch wants to know more members: the tracker is asked, or a search begins.
+    pub(crate) fn want_more(&self) {
+        if let Some(announcer) = &*self.announcer() {
+            announcer.want_more();
+        }
+    }
+
+    /// A peer is of no use: it is not reported to the tracker any more.
+    pub(crate) fn useless(&self, source: Source) {
+        if let Some(announcer) = &*self.announcer() {
+            announcer.useless(source);
+        }
+    }
+
+    fn announcer(&self) -> MutexGuard<'_, Option<AnnouncerHandle>> {
+        self.announcer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says why the fetch does not progress; empty if it does.

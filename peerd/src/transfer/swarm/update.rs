@@ -167,6 +167,11 @@ impl Update {
 }
 
 impl Candidate {
+    /// The peer at `source`.
+    pub(crate) fn new(source: Source, zone: String, is_whole: bool) -> Self {
+        Self { source, zone, is_whole }
+    }
+
     /// Checks what somebody says of a member; `None` if it cannot be dialled.
     pub(crate) fn read(peer: v1::SwarmPeer) -> Option<Self> {
         let contact = peer.peer?;

@@ -1,0 +1,126 @@
+//! What a verb fetches, others fetch from it while it runs.
+
+use crate::{
+    args::{Global, OptionalVia, Sharing as Options},
+    failure::{Failure, Outcome},
+    registry_client::Leaving,
+    registry_tracker::RegistryTracker,
+};
+use p2pdi::{contact::Contact, endpoint::Endpoint, id::PeerId, name::PeerName, server::Limits, v1::RegisterRequest};
+use peerd::{
+    config::{local_address_towards, reachable_endpoint},
+    fetcher::Fetcher,
+    holders::tracker::{Announced, Announcement, NoTracker, Tracker},
+    session::AnnounceError,
+    transfer::Swarms,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The swarms of a verb. Dropped, it serves no more.
+pub(crate) struct Sharing {
+    swarms: Swarms,
+    _server: JoinSet<()>,
+}
+
+impl Sharing {
+    /// Binds the address to share at, unless sharing is off. Nothing is announced, and nobody is served, before the first document is
+    /// fetched in a swarm.
+    pub(crate) async fn start(global: &Global, via: &OptionalVia, options: &Options) -> Outcome<Self> {
+        let id = PeerId::from_bytes(rand::random());
+        let name: PeerName = format!("p2pctl-{:016x}", rand::random::<u64>()).parse()?;
+        // Others reach this program at the address from which it reaches the registry or the peer.
+        let towards = via.via.clone().unwrap_or_else(|| global.registry.clone());
+        let listener = if options.no_share { None } else { listen(options, &towards).await? };
+        let endpoint = match &listener {
+            Some(listener) => Some(reachable_endpoint(listener.local_addr()?, [&towards])?),
+            None => None,
+        };
+        let tracker: Arc<dyn Tracker> = match &via.via {
+            Some(_) => Arc::new(NoTracker),
+            None => Arc::new(LazyTracker {
+                registry: global.registry.clone(),
+                observer: RegisterRequest { name: name.to_string(), id: id.to_field(), ..Default::default() },
+                endpoint: endpoint.clone(),
+                leaving: global.leaving.clone(),
+                connected: OnceCell::new(),
+            }),
+        };
+        let mut server = JoinSet::new();
+        let swarms = match (listener, endpoint) {
+            (Some(listener), Some(endpoint)) => {
+                let fetcher = Fetcher::new(Contact::new(id, name, endpoint), String::new(), options.upload_limit, tracker);
+                let swarms = fetcher.swarms().clone();
+                server.spawn(async move {
+                    if let Err(error) = fetcher.serve(listener, Limits::default(), CancellationToken::new()).await {
+                        tracing::warn!(%error, "what is fetched is not shared");
+                    }
+                });
+                swarms
+            }
+            _ => Swarms::of_a_client(name, tracker),
+        };
+        Ok(Self { swarms, _server: server })
+    }
+
+    /// For the options of fetches.
+    pub(crate) fn swarms(&self) -> &Swarms {
+        &self.swarms
+    }
+}
+
+/// Listens where the user says, or at any free port: on loopback only if the registry is on this machine.
+async fn listen(options: &Options, towards: &Endpoint) -> Outcome<Option<TcpListener>> {
+    if let Some(address) = &options.listen {
+        let bound = TcpListener::bind((address.host(), address.port())).await;
+        return bound.map(Some).map_err(|error| {
+            Failure::refused(format!("cannot share at {address}: {error}")).hint("give another --listen HOST:PORT, or --no-share")
+        });
+    }
+    // No route to it: the call to it says so.
+    let Some(route) = local_address_towards(towards) else { return Ok(None) };
+    let any: IpAddr = if route.is_loopback() { route } else { Ipv4Addr::UNSPECIFIED.into() };
+    match TcpListener::bind(SocketAddr::new(any, 0)).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            tracing::warn!(%error, "what is fetched is not shared");
+            Ok(None)
+        }
+    }
+}
+
+/// The registry as tracker, joined with the first announce: most documents need none.
+struct LazyTracker {
+    registry: Endpoint,
+    observer: RegisterRequest,
+    endpoint: Option<Endpoint>,
+    leaving: Leaving,
+    connected: OnceCell<Connected>,
+}
+
+struct Connected {
+    tracker: Arc<RegistryTracker>,
+    _keep_alive: JoinSet<()>,
+}
+
+impl LazyTracker {
+    async fn connect(&self) -> Result<Connected, AnnounceError> {
+        let connecting = RegistryTracker::connect(&self.registry, self.observer.clone(), self.endpoint.clone(), &self.leaving);
+        let tracker = connecting.await.map_err(|failure| AnnounceError::Unavailable(failure.to_string()))?;
+        let (tracker, mut keep_alive) = (Arc::new(tracker), JoinSet::new());
+        let kept = Arc::clone(&tracker);
+        keep_alive.spawn(async move { kept.keep_alive().await });
+        Ok(Connected { tracker, _keep_alive: keep_alive })
+    }
+}
+
+#[tonic::async_trait]
+impl Tracker for LazyTracker {
+    async fn announce(&self, announcement: Announcement) -> Result<Announced, AnnounceError> {
+        self.connected.get_or_try_init(|| self.connect()).await?.tracker.announce(announcement).await
+    }
+}
