@@ -58,8 +58,8 @@ fn plain_is_lines_and_a_short_fetch_without_a_terminal_has_none() {
     assert!(lines.len() >= 2, "a transfer of six seconds has a line on the way and one at the end: {plain:#?}");
     assert!(lines[0].contains("% of 1.5 MiB, ") && lines[0].contains("/s") && lines[0].ends_with("from slow"), "{plain:#?}");
     assert_eq!(lines.last(), Some(&"100% of 1.5 MiB"), "{plain:#?}");
-    for quiet in [["--progress", "none"].as_slice(), &["--quiet"], &["-o", "json"]] {
-        let run = world.p2pctl(&registry, &[["get-rfc", "8881", "--out", quiet[0]].as_slice(), quiet].concat()).exits(0);
+    for (out, quiet) in [("none", ["--progress", "none"].as_slice()), ("quiet", &["--quiet"]), ("json", &["-o", "json"])] {
+        let run = world.p2pctl(&registry, &[["get-rfc", "8881", "--out", out].as_slice(), quiet].concat()).exits(0);
         assert_eq!(run.stderr, "", "{quiet:?}");
     }
     let short = world.p2pctl(&registry, &["get-rfc", "48"]).exits(0);

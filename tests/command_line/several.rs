@@ -130,7 +130,7 @@ fn an_interrupted_set_says_that_it_resumes_only_if_something_is_kept() {
     let network = Network::start();
     network.world.share("share-slow", &[8881]);
     fs::rename(network.world.path("share-slow/rfc8881.txt"), network.world.path("share-slow/large.txt")).unwrap();
-    fs::write(network.world.path("share-slow/large.txt"), [1; 4_000_000]).unwrap();
+    fs::write(network.world.path("share-slow/large.txt"), vec![1; 4_000_000]).unwrap();
     let slow = network.world.peer("slow", &network.registry, &["--share", "share-slow", "--upload-limit", "256KiB"]);
     ready(&slow);
     let start = || Running::start(network.world.p2pctl_command(&network.registry, &["get", "large.txt", "rfc48.txt"]));

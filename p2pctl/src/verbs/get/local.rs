@@ -118,17 +118,27 @@ pub(super) async fn leave_out_present(
     display: &Display,
 ) -> Outcome<(Vec<Entry>, Room)> {
     let fetching = &setting.fetching;
+    let examined = examine(entries, &fetching.out).await?;
+    let (other, examined): (Vec<_>, Vec<_>) =
+        examined.into_iter().partition(|examined| examined.local == Local::Other && !fetching.force);
+    let exists = |examined: Examined| {
+        let failure = Failure::from(FetchError::Write(WriteError::TargetExists { path: examined.path }));
+        (examined.document.name.to_string(), failure)
+    };
+    let mut other: Vec<_> = other.into_iter().map(exists).collect();
+    if !fetching.keep_going && !other.is_empty() {
+        return Err(match other.len() {
+            1 => other.remove(0).1,
+            count => Failure::of_several(format!("{count} files exist with other content; nothing is fetched"), other),
+        });
+    }
+    for (label, failure) in other {
+        report.not_found(label, failure);
+    }
     let mut left = Vec::new();
-    for examined in examine(entries, &fetching.out).await? {
+    for examined in examined {
         match examined.local {
             Local::Whole => report.done(there(examined), display),
-            Local::Other if !fetching.force => {
-                let failure = Failure::from(FetchError::Write(WriteError::TargetExists { path: examined.path.clone() }));
-                if !fetching.keep_going {
-                    return Err(failure);
-                }
-                report.not_found(examined.document.name.to_string(), failure);
-            }
             Local::Nothing | Local::Partial(_) | Local::Other => left.push(examined),
         }
     }
