@@ -19,6 +19,8 @@ pub(super) const SLOW_PIECE: f64 = 3.0;
 pub(super) const DUPLICATE_GAIN: f64 = 1.5;
 /// Requests for one piece at a time.
 pub(super) const REQUESTS_PER_PIECE: usize = 2;
+/// Pieces of a holder's list that are looked at: several times what it sends before its next list.
+pub(super) const ASK_FOR_MAX: usize = 256;
 /// The first pieces are random, so that a newcomer soon has something that others lack (as in BitTorrent: Cohen 2003, section 2.4).
 pub(super) const RANDOM_PIECES: usize = 4;
 /// A path is long if one stream's flow-control window can limit its rate.

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    config::{PlanConfig, REQUESTS_PER_PIECE},
+    config::{ASK_FOR_MAX, PlanConfig, REQUESTS_PER_PIECE},
     event::{Action, EndedBy, Event, Has, HolderId, RequestId},
     holder::Holder,
     request::Request,
@@ -88,7 +88,7 @@ impl Planner {
             Event::BecameWhole { holder } => self.became_whole(holder),
             Event::AskFor { holder, pieces } => {
                 if let Some(holder) = self.holders.get_mut(&holder) {
-                    holder.ask_for = pieces.into();
+                    holder.ask_for = pieces.into_iter().take(ASK_FOR_MAX).collect();
                 }
             }
             Event::HolderRemoved { holder } => {

@@ -94,7 +94,9 @@ impl Planner {
             holder.requests.iter().filter_map(|request| self.requests.get(request).map(|run| (run.rest(&self.pieces), *request)));
         let Some((rest, longest)) = runs.max() else { return false };
         let (piece, window) = (self.pieces.piece_size(), self.config.stream_window);
-        let count = self.run_limit(holder, true).min(usize::try_from(rest.saturating_sub(window) / piece).unwrap_or(usize::MAX));
+        let count = self
+            .run_limit(holder, true)
+            .min(usize::try_from(rest.saturating_sub(window + MESSAGE_MAX_BYTES) / piece).unwrap_or(usize::MAX));
         let bytes = count as u64 * piece;
         if bytes < window / 2 || self.requests.len() >= self.config.requests_max || !self.fits_in_flight(bytes) {
             return false;
