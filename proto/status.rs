@@ -57,7 +57,7 @@ reasons! {
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
     /// The registry keeps as many swarms as it may, for the caller or in all.
     TooManySwarms = "TOO_MANY_SWARMS", ResourceExhausted;
-    /// The registry cannot write to its store.
+    /// The registry cannot write to its store, or the peer to its state folder.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
     /// The peer knows no such document.
     DocumentUnknown = "DOCUMENT_UNKNOWN", NotFound;
@@ -67,6 +67,10 @@ reasons! {
     PiecesMissing = "PIECES_MISSING", FailedPrecondition;
     /// The peer has no such job.
     JobUnknown = "JOB_UNKNOWN", NotFound;
+    /// The peer shares no folder to fetch into.
+    NoShare = "NO_SHARE", FailedPrecondition;
+    /// The peer has as many jobs as it may.
+    TooManyJobs = "TOO_MANY_JOBS", ResourceExhausted;
     /// The file changed while it was served.
     DocumentChanged = "DOCUMENT_CHANGED", Aborted;
     /// The file cannot be read now.

@@ -13,7 +13,8 @@ use p2pdi::{
 };
 use peerd::{
     Bootnode,
-    config::{ControlFrom, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry},
+    config::{ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry},
+    documents::pattern::DocumentPattern,
 };
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -104,6 +105,28 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_DOWNLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     download_limit: Option<ByteSize>,
 
+    /// Keep documents whose names match present in the share, as they appear and change in the network; may be given several times. As in a
+    /// .gitignore: `*` and `?` match within a folder, `**` across folders; without a `/` the pattern is about names in any folder, `dir/` is all
+    /// below a folder. Several are separated by commas
+    #[arg(long = "mirror", env = "P2PDI_MIRROR", value_name = "PATTERN", value_delimiter = ',', value_parser = DocumentPattern::parse)]
+    mirrors: Vec<DocumentPattern>,
+
+    /// Mirror only the documents of this peer, as it has them
+    #[arg(long, env = "P2PDI_MIRROR_FROM", value_name = "NAME")]
+    mirror_from: Option<PeerName>,
+
+    /// Remove mirrored documents that the peer of --mirror-from removed; never files that this peer did not fetch
+    #[arg(long, env = "P2PDI_MIRROR_DELETE", value_parser = BoolishValueParser::new())]
+    mirror_delete: bool,
+
+    /// Most bytes for documents that this peer fetched by jobs and mirrors, such as 100GiB; the least recently used go first
+    #[arg(long, env = "P2PDI_QUOTA", value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<ByteSize>,
+
+    /// What fetched documents leave free of the share's disk, such as 10GiB or 5%; the least recently used go first
+    #[arg(long, env = "P2PDI_MIN_FREE", value_name = "SIZE|PERCENT", value_parser = parse_min_free)]
+    min_free: Option<MinFree>,
+
     /// Documents sent at the same time, others wait in line; by default as many as suit the upload limit, at most 64
     #[arg(long, env = "P2PDI_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     upload_slots: Option<u16>,
@@ -171,6 +194,10 @@ impl Flags {
         if self.download_limit.is_some_and(|limit| limit.as_u64() == 0) {
             return Err(InvalidField::new("download-limit", "is 0, which would receive nothing; give a limit such as 1MiB"));
         }
+        let mirrors = mirrors(self.mirrors, self.mirror_from.as_ref(), self.mirror_delete)?;
+        if self.share.is_none() && !mirrors.is_empty() {
+            return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with --share"));
+        }
         let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
         let control = match self.control {
             Control::Loopback => ControlFrom::Loopback,
@@ -187,6 +214,9 @@ impl Flags {
             upload_limit: self.upload_limit.map(|limit| limit.as_u64()),
             download_limit: self.download_limit.map(|limit| limit.as_u64()),
             upload_slots: self.upload_slots.map(usize::from),
+            quota: self.quota.map(|quota| quota.as_u64()),
+            min_free: self.min_free,
+            mirrors,
             control,
             limits,
             ..NodeConfig::new(name, state)
@@ -203,6 +233,24 @@ enum Control {
     Any,
 }
 
+/// The mirrors, of which all have the same options.
+fn mirrors(patterns: Vec<DocumentPattern>, from: Option<&PeerName>, delete: bool) -> Result<Vec<Mirror>, InvalidField> {
+    if patterns.is_empty() && (from.is_some() || delete) {
+        return Err(InvalidField::new("mirror", "is missing; give the pattern of what to mirror, such as --mirror '**'"));
+    }
+    if delete && from.is_none() {
+        return Err(InvalidField::new("mirror-delete", "needs --mirror-from NAME: whose removals are followed"));
+    }
+    Ok(patterns.into_iter().map(|pattern| Mirror { pattern, from: from.cloned(), delete }).collect())
+}
+
+/// Reads how much of a disk stays free: a size, or a percentage.
+fn parse_min_free(text: &str) -> Result<MinFree, String> {
+    let Some(percent) = text.strip_suffix('%') else { return parse_size(text).map(|size| MinFree::Bytes(size.as_u64())) };
+    let percent = percent.trim().parse().ok().filter(|percent| *percent <= 100);
+    percent.map(MinFree::Percent).ok_or_else(|| "write a whole number from 0% to 100%, or a size such as 10GiB".to_owned())
+}
+
 /// Reads a size. The parser's own errors do not name the valid form.
 fn parse_size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "write a size such as 500KB, 10MiB or 1.5GiB, or a number of bytes".to_owned())
@@ -216,5 +264,33 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn what_stays_free_is_a_size_or_a_percentage() {
+        assert_eq!(parse_min_free("10KiB"), Ok(MinFree::Bytes(10_240)));
+        assert_eq!(parse_min_free("5%"), Ok(MinFree::Percent(5)));
+        for text in ["101%", "-1%", "x%", "much"] {
+            assert!(parse_min_free(text).unwrap_err().starts_with("write "), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_of_mirrors_need_what_they_are_about() {
+        let config = |arguments: &[&str]| {
+            let flags = Flags::try_parse_from(["peerd", "--name", "a", "--state", "s"].iter().chain(arguments)).unwrap();
+            flags.into_config().map(|config| config.mirrors)
+        };
+        let mirrors =
+            config(&["--share", "d", "--mirror", "a/**", "--mirror", "*.txt", "--mirror-from", "p", "--mirror-delete"]).unwrap();
+        assert!(mirrors.len() == 2 && mirrors.iter().all(|mirror| mirror.delete && mirror.from.is_some()));
+        for (arguments, field) in [
+            (&["--share", "d", "--mirror-from", "p"] as &[&str], "mirror"),
+            (&["--mirror", "a"], "mirror"),
+            (&["--share", "d", "--mirror", "a", "--mirror-delete"], "mirror-delete"),
+        ] {
+            assert_eq!(config(arguments).unwrap_err().field, field);
+        }
+        assert!(Flags::try_parse_from(["peerd", "--mirror", "a//b"]).is_err());
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     session::{Session, SessionConfig, SessionDriver},
     transfer::{
         fetch::downloads::Downloads,
+        jobs::{Jobs, JobsConfig, JobsParts, RoomLimits},
         serve::uploads::Uploads,
         swarm::{
             hub::Swarms,
@@ -69,6 +70,7 @@ pub struct Node {
     lan: Option<Lan>,
     mesh: MeshDriver,
     questions: Questions,
+    directory: watch::Sender<PeerDirectory>,
     #[cfg(feature = "http")]
     topology: TopologyDriver,
     metrics: Metrics,
@@ -93,6 +95,9 @@ pub enum NodeError {
     /// A setting is not valid, such as the address to advertise.
     #[error(transparent)]
     Config(#[from] InvalidField),
+    /// The stored jobs, or the list of what was fetched, can be neither read nor put aside.
+    #[error("cannot read the jobs in the state folder: {0}")]
+    Jobs(#[source] io::Error),
     /// The listener does not work.
     #[error("cannot listen: {0}")]
     Listen(#[from] io::Error),
@@ -149,20 +154,36 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let catalog = Catalog::new(share);
+        let (catalog, downloads) = (Catalog::new(share), Downloads::default());
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
+        let swarms = Swarms::new(Me::serving(own.clone(), zone), Arc::new(session.clone()));
+        let download_limit = Throttle::new(config.download_limit);
+        let (directory, known_peers) = watch::channel(PeerDirectory::default());
+        let jobs_config =
+            JobsConfig { limits: RoomLimits { quota: config.quota, min_free: config.min_free }, mirrors: config.mirrors.clone() };
+        let parts = JobsParts {
+            catalog: catalog.clone(),
+            channels: channels.clone(),
+            downloads: downloads.clone(),
+            network: network.clone(),
+            swarms: swarms.clone(),
+            download_limit: download_limit.clone(),
+            directory: known_peers,
+        };
+        let jobs = Jobs::open(state.path(), jobs_config, parts, &metrics).map_err(NodeError::Jobs)?;
         let services = Services {
             search: HolderSearch::new(channels.clone(), Arc::new(network.clone())),
             network,
             catalog,
+            jobs,
             listings: Admission::new(LISTINGS_MAX, LISTINGS_PER_ADDRESS),
             lookups: Admission::new(LOOKUPS_MAX, LOOKUPS_PER_ADDRESS),
             uploads: Arc::new(Uploads::new(config.upload_limit, config.upload_slots, &metrics)),
-            downloads: Downloads::default(),
-            download_limit: Throttle::new(config.download_limit),
-            swarms: Swarms::new(Me::serving(own.clone(), zone), Arc::new(session.clone())),
+            downloads,
+            download_limit,
+            swarms,
             router: MessageRouter::new(me.clone(), delivery, session.clone(), channels.clone(), mesh.clone()),
             channels,
             mesh,
@@ -188,6 +209,7 @@ impl Node {
             lan,
             mesh: mesh_driver,
             questions,
+            directory,
             #[cfg(feature = "http")]
             topology: topology_driver,
             metrics,
@@ -211,7 +233,7 @@ impl Node {
 
     /// Starts the tasks; the future is the server.
     async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
-        let Self { listener, config, state, services, indexer, mesh, questions, metrics, .. } = self;
+        let Self { listener, config, state, services, indexer, mesh, questions, directory, metrics, .. } = self;
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
@@ -249,11 +271,12 @@ impl Node {
             };
             tasks.spawn("LAN discovery", lan.run(load, stop.clone()));
         }
-        let (directory, known_peers) = watch::channel(PeerDirectory::default());
+        let known_peers = directory.subscribe();
         let registered = config.registry.is_some().then(|| services.session.known().clone());
         tasks.spawn("peer directory", peer_directory::keep(directory, registered, services.mesh.clone(), stop.clone()));
         let (catalog, channels) = (services.catalog.clone(), services.channels.clone());
         tasks.spawn("idle connections", services.channels.clone().close_idle(stop.clone()));
+        tasks.spawn("jobs", services.jobs.clone().run(stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, own: services.own.clone(), labels: config.labels };
@@ -375,6 +398,11 @@ impl NodeHandle {
     /// Its fetches in progress: a program that fetches for this peer counts its fetches here, and others see it in the peer's load.
     pub fn downloads(&self) -> &Downloads {
         &self.services.downloads
+    }
+
+    /// Its jobs: documents that it fetches into its share, also after a restart.
+    pub fn jobs(&self) -> &Jobs {
+        &self.services.jobs
     }
 
     /// The messages it received.

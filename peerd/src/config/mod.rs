@@ -1,10 +1,12 @@
 //! The settings of a peer, however it is started.
 
 mod advertise;
+mod keeping;
 mod route;
 mod values;
 
 pub use advertise::reachable_endpoint;
+pub use keeping::{MinFree, Mirror};
 pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
 
@@ -39,6 +41,12 @@ pub struct NodeConfig {
     pub download_limit: Option<u64>,
     /// Documents sent at the same time; others wait in line. `None`: as many as suit the upload limit.
     pub upload_slots: Option<usize>,
+    /// Most bytes that documents may take which this peer fetched; the least recently used go first. `None`: no limit.
+    pub quota: Option<u64>,
+    /// How much of the share's disk stays free of fetched documents. `None`: no limit.
+    pub min_free: Option<MinFree>,
+    /// Documents to keep present.
+    pub mirrors: Vec<Mirror>,
     /// Who may call the `Control` service.
     pub control: ControlFrom,
     /// Limits of the server.
@@ -63,6 +71,9 @@ impl NodeConfig {
             upload_limit: None,
             download_limit: None,
             upload_slots: None,
+            quota: None,
+            min_free: None,
+            mirrors: Vec::new(),
             control: ControlFrom::Loopback,
             limits: Limits::default(),
             routes: RouteLookup::default(),

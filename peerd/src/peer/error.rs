@@ -1,6 +1,6 @@
 //! Errors of a peer, and what to do about them.
 
-use crate::node::NodeError;
+use crate::{node::NodeError, transfer::jobs::JobsError};
 use p2pdi::{
     field::InvalidField,
     status::{self, Reason},
@@ -28,6 +28,9 @@ pub enum PeerError {
     /// It cannot be opened, or one of its parts failed.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A job was refused.
+    #[error(transparent)]
+    Jobs(#[from] JobsError),
     /// It is built but not started.
     #[error("the peer is not running yet; call start() first")]
     NotStarted,

@@ -10,6 +10,7 @@ use crate::{
     inbox::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
     node::NodeHandle,
     overlay::wire,
+    transfer::jobs::{JobHandle, JobRequest},
 };
 use bytes::Bytes;
 use p2pdi::{
@@ -19,7 +20,7 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
-    v1::{BroadcastResponse, ListPeersRequest, WhisperRequest, WhisperResponse},
+    v1::{BroadcastResponse, FetchRequest, ListPeersRequest, WhisperRequest, WhisperResponse},
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::{runtime, sync::watch, time::timeout};
@@ -264,6 +265,16 @@ impl PeerHandle {
         let reply = Some(Reply { kind: reply_kind, body: reply }).filter(|reply| !unclaimed && !reply.kind.is_empty());
         let round_trip = round_trip.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
         Ok(Delivery { by: delivered_by, hops, round_trip, reply, unclaimed })
+    }
+
+    /// Makes the peer fetch documents into the folder that it shares: names, `rfc:NUMBER`, `b3:HASH` or patterns. The job is stored when this
+    /// returns; it goes on when the handle is dropped, and after a restart of a peer that keeps its state folder.
+    ///
+    /// # Errors
+    /// When a value is not valid, the peer shares no folder or is not running, or its state folder cannot be written.
+    pub async fn fetch(&self, request: FetchRequest) -> Result<JobHandle, PeerError> {
+        self.running()?;
+        Ok(self.node.jobs().submit(JobRequest::try_from(request)?).await?)
     }
 
     /// Waits until the peer has stopped.

@@ -1,6 +1,6 @@
 //! The service `Control`, for those who operate the peer.
 
-use super::{access::unread, services::Services};
+use super::{access::unread, jobs, services::Services};
 use crate::{
     connections::slow_reader::SlowReaderGuard,
     inbox::MessageKind,
@@ -102,19 +102,25 @@ impl Control for ControlRpc {
         Ok(Response::new(TopologyResponse { peers: Some(self.0.list_peers(&view)), mesh: Some(view.status.clone()) }))
     }
 
-    async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        Err(Status::unimplemented("this peer has no jobs"))
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        self.check(&request)?;
+        let caller = Caller::of(request.extensions()).cloned();
+        let stream = jobs::fetch(&self.0, request.into_inner(), caller).await?;
+        Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
-        Err(Status::unimplemented("this peer has no jobs"))
+    async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
+        self.check(&request)?;
+        Ok(Response::new(jobs::list(&self.0)))
     }
 
-    async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
-        Err(Status::unimplemented("this peer has no jobs"))
+    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
+        self.check(&request)?;
+        jobs::cancel(&self.0, request.into_inner()).await.map(Response::new)
     }
 
-    async fn pin(&self, _: Request<PinRequest>) -> Result<Response<PinResponse>, Status> {
-        Err(Status::unimplemented("this peer has no jobs"))
+    async fn pin(&self, request: Request<PinRequest>) -> Result<Response<PinResponse>, Status> {
+        self.check(&request)?;
+        jobs::pin(&self.0, request.into_inner()).await.map(Response::new)
     }
 }

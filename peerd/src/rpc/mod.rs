@@ -2,6 +2,7 @@
 
 mod access;
 mod control;
+mod jobs;
 mod peer;
 mod services;
 mod status;

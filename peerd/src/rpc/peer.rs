@@ -28,7 +28,7 @@ use p2pdi::{
 };
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 use tokio::task::spawn_blocking;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Largest request accepted, in bytes: a message with the longest body and all its names.
@@ -115,7 +115,16 @@ impl Peer for PeerRpc {
         let caller = Caller::of(request.extensions()).cloned();
         let mut request = request.into_inner();
         let source = self.source(request.document.take())?;
+        // Until the last byte it is not removed to make room.
+        let in_use = match &source {
+            Source::Shared(_, document) => Some(self.0.jobs.begin_use(&document.name)),
+            _ => None,
+        };
         let stream = get::answer(&self.0.swarms, &self.0.uploads, source, request, caller.clone()).await?;
+        let stream = stream.map(move |message| {
+            let _in_use = &in_use;
+            message
+        });
         Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.0.unread, unread))))
     }
 

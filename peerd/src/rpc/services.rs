@@ -12,7 +12,7 @@ use crate::{
     mesh::Mesh,
     messages::MessageRouter,
     session::Session,
-    transfer::{fetch::downloads::Downloads, serve::uploads::Uploads, swarm::hub::Swarms, throttle::Throttle},
+    transfer::{fetch::downloads::Downloads, jobs::Jobs, serve::uploads::Uploads, swarm::hub::Swarms, throttle::Throttle},
 };
 use p2pdi::contact::Contact;
 use std::{
@@ -34,6 +34,7 @@ pub(crate) struct Services {
     pub(crate) lookups: Admission,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) downloads: Downloads,
+    pub(crate) jobs: Jobs,
     /// Limits the rate of all downloads.
     pub(crate) download_limit: Throttle,
     /// The swarms of the documents that this peer fetches, or that others fetch from it.

@@ -26,8 +26,8 @@ impl Services {
             mesh: Some(self.mesh.view().status.clone()),
             upload_limit: self.uploads.bytes_per_second().unwrap_or(0),
             download_limit: self.download_limit.bytes_per_second().unwrap_or(0),
-            mirrors: Vec::new(),
-            fetched: None,
+            mirrors: self.jobs.mirrors(),
+            fetched: Some(self.jobs.fetched()),
         }
     }
 

@@ -4,10 +4,12 @@
 //! - `plan`: which piece is requested from whom, and when. Pure.
 //! - `serve`: the sending side.
 //! - `rate_limit` (pure), `throttle`: limits of the rates of both sides.
-//! - `fetch`: the receiving side: the search for holders, streams, jobs.
+//! - `fetch`: the receiving side: the search for holders, streams, the fetch of one document.
+//! - `jobs`: what a running peer fetches into its share, and keeps there.
 
 mod chunk;
 pub mod fetch;
+pub mod jobs;
 mod piece_set;
 // A state machine that simulations and benchmarks drive.
 #[doc(hidden)]

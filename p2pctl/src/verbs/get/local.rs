@@ -150,6 +150,7 @@ pub(super) async fn leave_out_present(
 
 fn there(examined: Examined) -> Fetched {
     Fetched {
+        piece_hashes: None,
         document: examined.document,
         path: examined.path,
         already_there: true,

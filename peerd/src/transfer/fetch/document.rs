@@ -95,6 +95,8 @@ pub struct Fetched {
     pub path: PathBuf,
     /// Whether the file existed already and nothing was fetched.
     pub already_there: bool,
+    /// The hashes that its pieces were verified against; absent for a file that existed already.
+    pub piece_hashes: Option<PieceHashes>,
     /// Bytes fetched by this fetch.
     pub fetched_bytes: u64,
     /// Bytes that an earlier, interrupted fetch had verified.
@@ -297,13 +299,14 @@ impl Run<'_> {
         }
         let fetched_bytes: u64 = sources.iter().map(|report| report.bytes).sum();
         self.progress.set_phase(FetchPhase::Finishing);
+        let piece_hashes = Some(PieceHashes::clone(store.hashes()));
         let finished = Arc::clone(&store);
         let path = off_runtime(move || finished.finish()).await?;
         self.options.swarms.fetched(swarm, store);
         self.progress.set_phase(FetchPhase::Ended);
         let resumed_bytes = document.size().saturating_sub(fetched_bytes);
         let elapsed = self.started.elapsed();
-        Ok(Ok(Fetched { document, path, already_there: false, fetched_bytes, resumed_bytes, elapsed, sources }))
+        Ok(Ok(Fetched { document, path, already_there: false, piece_hashes, fetched_bytes, resumed_bytes, elapsed, sources }))
     }
 
     /// Writes a document of one piece, which was received into memory. The flag: it was there before.
@@ -343,7 +346,10 @@ impl Run<'_> {
         self.progress.set_phase(FetchPhase::Ended);
         let fetched_bytes = if already_there { 0 } else { document.size() };
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());
-        Fetched { document, path, already_there, fetched_bytes, resumed_bytes: 0, elapsed, sources }
+        // What is complete without a store has one piece.
+        let hash = document.hash;
+        let piece_hashes = PieceHashes::verified(document.pieces, hash.as_bytes(), &hash).ok().filter(|_| !already_there);
+        Fetched { document, path, already_there, piece_hashes, fetched_bytes, resumed_bytes: 0, elapsed, sources }
     }
 }
 

@@ -1,0 +1,161 @@
+//! What other peers offer under names that match: of each name one content.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
+
+use super::items::{Key, Target};
+use crate::{
+    documents::{info::DocumentInfo, name_match::name_key, selector::DocumentSelector},
+    holders::source::Source,
+};
+use p2pdi::content::ContentHash;
+use std::{cmp::Reverse, collections::BTreeMap, time::SystemTime};
+
+/// Most holders kept for one content: a fetch searches for more if it needs them.
+const HOLDERS_MAX: usize = 16;
+
+/// Which content counts where several have one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prefer {
+    /// The one that most peers hold. If two are held by equally many, the name is ambiguous.
+    MostHeld,
+    /// The one that was modified last; of those the one that most peers hold.
+    Newest,
+}
+
+/// A document that others offer.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    pub(super) document: DocumentInfo,
+    pub(super) holders: Vec<Source>,
+    /// How many peers list it.
+    count: usize,
+}
+
+/// Why no content was chosen for a name, as text.
+pub(super) type Ambiguous = String;
+
+/// Offers of documents by name, then by content.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    by_name: BTreeMap<Key, BTreeMap<ContentHash, Offer>>,
+}
+
+impl Offers {
+    /// Adds what a peer lists.
+    pub(super) fn add(&mut self, document: &DocumentInfo, holder: Source) {
+        let contents = self.by_name.entry(name_key(document.name.as_str()).into()).or_default();
+        let offer =
+            contents.entry(document.hash).or_insert_with(|| Offer { document: document.clone(), holders: Vec::new(), count: 0 });
+        offer.count += 1;
+        // Copies keep the time of their original; where a peer lost it, the earliest is nearest to it.
+        offer.document.modified = match (offer.document.modified, document.modified) {
+            (Some(a), Some(b)) => Some(if (a.seconds, a.nanos) <= (b.seconds, b.nanos) { a } else { b }),
+            (a, b) => a.or(b),
+        };
+        if offer.holders.len() < HOLDERS_MAX {
+            offer.holders.push(holder);
+        }
+    }
+
+    /// One content for each name. Modification times after `latest` are not believed.
+    pub(super) fn choose(self, prefer: Prefer, latest: SystemTime) -> BTreeMap<Key, Result<Offer, Ambiguous>> {
+        let choose = |(key, contents): (Key, BTreeMap<ContentHash, Offer>)| {
+            let rank = |offer: &Offer| {
+                let newest = offer.modified().filter(|at| *at <= latest);
+                match prefer {
+                    Prefer::MostHeld => Reverse((None, offer.count)),
+                    Prefer::Newest => Reverse((newest, offer.count)),
+                }
+            };
+            let mut offers: Vec<_> = contents.into_values().collect();
+            offers.sort_by_key(rank);
+            let tie = prefer == Prefer::MostHeld && matches!(offers.as_slice(), [a, b, ..] if a.count == b.count);
+            if tie {
+                return Some((key, Err(ambiguous(&offers))));
+            }
+            offers.into_iter().next().map(|offer| (key, Ok(offer)))
+        };
+        self.by_name.into_iter().filter_map(choose).collect()
+    }
+}
+
+impl Offer {
+    pub(super) fn modified(&self) -> Option<SystemTime> {
+        self.document.modified.and_then(|at| SystemTime::try_from(at).ok())
+    }
+
+    /// What to fetch.
+    pub(super) fn target(self) -> Target {
+        Target {
+            selector: DocumentSelector::Hash(self.document.hash),
+            label: self.document.name.to_string(),
+            size: self.document.size(),
+            modified: self.modified(),
+            save_as: Some(self.document.name),
+            holders: self.holders,
+        }
+    }
+}
+
+fn ambiguous(offers: &[Offer]) -> Ambiguous {
+    let each = |offer: &Offer| {
+        let holders: Vec<_> = offer.holders.iter().map(Source::label).collect();
+        format!("b3:{} ({})", offer.document.hash, holders.join(", "))
+    };
+    let all: Vec<_> = offers.iter().take(4).map(each).collect();
+    format!(
+        "AMBIGUOUS: several contents have this name: {}; choose by its b3: hash, or by the holder to fetch from",
+        all.join("; ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::{content::Pieces, document::DocumentName};
+    use std::time::Duration;
+
+    fn add(offers: &mut Offers, name: &str, content: &[u8], peer: &str, modified_s: i64) {
+        let document = DocumentInfo {
+            name: DocumentName::parse(name).unwrap(),
+            number: None,
+            title: String::new(),
+            pieces: Pieces::of_size(content.len() as u64).unwrap(),
+            hash: ContentHash::of(content),
+            modified: Some(prost_types::Timestamp { seconds: modified_s, nanos: 0 }),
+        };
+        offers.add(&document, Source::new(peer.parse().ok(), "127.0.0.1:7801".parse().unwrap()));
+    }
+
+    fn chosen(offers: Offers, prefer: Prefer) -> Result<ContentHash, Ambiguous> {
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let (_, offer) = offers.choose(prefer, latest).pop_first().unwrap();
+        offer.map(|offer| offer.document.hash)
+    }
+
+    #[test]
+    fn the_newest_or_the_one_that_most_hold() {
+        let all = || {
+            let mut offers = Offers::default();
+            add(&mut offers, "a.txt", b"old", "p1", 10);
+            add(&mut offers, "A.txt", b"old", "p2", 12);
+            add(&mut offers, "a.txt", b"new", "p3", 11);
+            add(&mut offers, "a.txt", b"from the future", "p4", 5_000);
+            offers
+        };
+        assert_eq!(chosen(all(), Prefer::MostHeld), Ok(ContentHash::of(b"old")));
+        // The time of the copy on p2 does not make the old content new.
+        assert_eq!(chosen(all(), Prefer::Newest), Ok(ContentHash::of(b"new")));
+    }
+
+    #[test]
+    fn contents_that_equally_many_hold_are_ambiguous() {
+        let mut offers = Offers::default();
+        add(&mut offers, "a.txt", b"one", "p1", 10);
+        add(&mut offers, "a.txt", b"two", "p2", 10);
+        let why = chosen(offers, Prefer::MostHeld).unwrap_err();
+        for part in ["AMBIGUOUS", "p1", "p2", &ContentHash::of(b"one").to_string()] {
+            assert!(why.contains(part), "{why}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! All jobs and mirrors: which document is fetched next, and what becomes of each job.
+
+use super::{
+    items::{Key, Outcome, SMALL_BYTES, Target},
+    job::Job,
+    mirror::Mirror,
+};
+use crate::transfer::fetch::{job::FetchWatch, progress::ProgressSnapshot};
+use p2pdi::{v1, v1::JobState};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Documents fetched at once. A guess: enough that a slow one does not hold up all others.
+pub(super) const LARGE_AT_ONCE: usize = 4;
+/// Documents of at most [`SMALL_BYTES`] fetched at once, beside the others: enough to hide a round trip of 100 ms each.
+pub(super) const SMALL_AT_ONCE: usize = 32;
+/// Most jobs that have not ended. More than people queue; a program gives one job many documents.
+pub(super) const JOBS_MAX: usize = 1_000;
+/// Ended jobs that stay listed.
+const ENDED_MAX: usize = 100;
+/// How long they do.
+const ENDED_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Whose document it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    Job(u64),
+    /// By its place in the configuration.
+    Mirror(usize),
+}
+
+/// A document under way.
+pub(super) struct Running {
+    watch: Arc<FetchWatch>,
+    is_small: bool,
+    /// Ends the fetch.
+    pub(super) stop: CancellationToken,
+}
+
+/// All jobs and mirrors.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) last_id: u64,
+    pub(super) jobs: BTreeMap<u64, Job>,
+    /// The oldest first.
+    pub(super) ended: VecDeque<v1::Job>,
+    pub(super) mirrors: Vec<Mirror>,
+    running: BTreeMap<(Owner, Key), Running>,
+    /// Keys of the documents under way, whoever's they are: two fetches must not write one file.
+    busy: BTreeSet<Key>,
+    small: usize,
+}
+
+impl Queue {
+    /// The next document to fetch, with its owner; `None` while all places are taken, or nothing is ready.
+    pub(super) fn start(&mut self) -> Option<(Owner, Key, Target)> {
+        let large = self.running.len() - self.small;
+        let (small_free, large_free) = (self.small < SMALL_AT_ONCE, large < LARGE_AT_ONCE);
+        let busy = &self.busy;
+        let fits = |key: &Key, size: u64| (if is_small(size) { small_free } else { large_free }) && !busy.contains(key);
+        if !small_free && !large_free {
+            return None;
+        }
+        let mut order: Vec<_> = self.jobs.values().map(|job| (Reverse(job.request.priority as i32), job.id)).collect();
+        order.sort_unstable();
+        for (_, id) in order {
+            if let Some(job) = self.jobs.get_mut(&id)
+                && let Some((key, target)) = job.items.start(fits)
+            {
+                job.begin();
+                return Some((Owner::Job(id), key, target));
+            }
+        }
+        let mirrors = self.mirrors.iter_mut().enumerate();
+        let started = |(place, mirror): (usize, &mut Mirror)| {
+            mirror.items.start(fits).map(|(key, target)| (Owner::Mirror(place), key, target))
+        };
+        mirrors.filter_map(started).next()
+    }
+
+    /// Records that the fetch of a document began.
+    pub(super) fn started(&mut self, owner: Owner, key: Key, size: u64, watch: Arc<FetchWatch>, stop: CancellationToken) {
+        let is_small = is_small(size);
+        self.small += usize::from(is_small);
+        self.busy.insert(key.clone());
+        self.running.insert((owner, key), Running { watch, is_small, stop });
+    }
+
+    /// Records the end of a fetch; `None`: it was stopped.
+    pub(super) fn finished(&mut self, owner: Owner, key: &Key, outcome: Option<Outcome>, now: Instant) {
+        if let Some(running) = self.running.remove(&(owner, key.clone())) {
+            self.small -= usize::from(running.is_small);
+            self.busy.remove(key);
+        }
+        let (items, patience) = match owner {
+            Owner::Job(id) => match self.jobs.get_mut(&id) {
+                Some(job) => (&mut job.items, job.request.wait_for_holders),
+                // It was cancelled.
+                None => return,
+            },
+            Owner::Mirror(place) => match self.mirrors.get_mut(place) {
+                Some(mirror) => (&mut mirror.items, None),
+                None => return,
+            },
+        };
+        match outcome {
+            Some(outcome) => items.finish(key, outcome, now, patience),
+            None => items.put_back(key),
+        }
+    }
+
+    /// Ends the jobs that have nothing left to do; returns whether there was one.
+    pub(super) fn end_jobs(&mut self, now: Instant, wall: SystemTime) -> Vec<v1::Job> {
+        let ended: Vec<_> = self.jobs.values_mut().filter_map(|job| job.end(now).map(|end| (job.id, end))).collect();
+        ended.into_iter().filter_map(|(id, (state, detail))| self.end(id, state, detail, now, wall)).collect()
+    }
+
+    /// Ends a job now; its fetches are stopped.
+    pub(super) fn end(&mut self, id: u64, state: JobState, detail: String, now: Instant, wall: SystemTime) -> Option<v1::Job> {
+        let shown = self.show(id, now)?;
+        self.jobs.remove(&id);
+        for running in self.running.iter().filter(|((owner, _), _)| *owner == Owner::Job(id)).map(|(_, running)| running) {
+            running.stop.cancel();
+        }
+        let job = v1::Job { state: state.into(), detail, ended_at: Some(wall.into()), bytes_per_second: 0, holders: 0, ..shown };
+        self.ended.push_back(job.clone());
+        self.forget_old(wall);
+        Some(job)
+    }
+
+    /// Drops ended jobs beyond their limits.
+    pub(super) fn forget_old(&mut self, wall: SystemTime) {
+        let oldest = wall.checked_sub(ENDED_AGE_MAX).unwrap_or(SystemTime::UNIX_EPOCH);
+        let is_old = |job: &v1::Job| job.ended_at.and_then(|at| SystemTime::try_from(at).ok()).is_some_and(|at| at < oldest);
+        while self.ended.len() > ENDED_MAX || self.ended.front().is_some_and(is_old) {
+            self.ended.pop_front();
+        }
+    }
+
+    /// One job as others see it.
+    pub(super) fn show(&self, id: u64, now: Instant) -> Option<v1::Job> {
+        match self.jobs.get(&id) {
+            Some(job) => Some(job.show(&self.progress(Owner::Job(id)), now)),
+            None => self.ended.iter().find(|job| job.id == id.to_string()).cloned(),
+        }
+    }
+
+    /// All jobs, the oldest first.
+    pub(super) fn list(&self, now: Instant) -> Vec<v1::Job> {
+        let active = self.jobs.keys().filter_map(|id| self.show(*id, now));
+        let mut all: Vec<_> = self.ended.iter().cloned().chain(active).collect();
+        all.sort_by_key(|job| job.id.parse::<u64>().unwrap_or(u64::MAX));
+        all
+    }
+
+    /// The progress of the documents under way of one owner.
+    fn progress(&self, owner: Owner) -> Vec<ProgressSnapshot> {
+        let of_owner = self.running.range((owner, Key::default())..).take_while(|((other, _), _)| *other == owner);
+        of_owner.map(|(_, running)| running.watch.progress().snapshot()).collect()
+    }
+
+    /// Takes over the sizes that became known.
+    pub(super) fn learn_sizes(&mut self) {
+        for ((owner, key), running) in &self.running {
+            let size = running.watch.progress().snapshot().size;
+            let items = match owner {
+                Owner::Job(id) => self.jobs.get_mut(id).map(|job| &mut job.items),
+                Owner::Mirror(place) => self.mirrors.get_mut(*place).map(|mirror| &mut mirror.items),
+            };
+            if let Some(items) = items.filter(|_| size > 0) {
+                items.learn_size(key, size);
+            }
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Ends the pauses that are over; with `early`, all.
+    pub(super) fn wake(&mut self, now: Instant, early: bool) {
+        if early {
+            self.jobs.values_mut().for_each(|job| job.look_early(now));
+        }
+        let jobs = self.jobs.values_mut().map(|job| &mut job.items);
+        for items in jobs.chain(self.mirrors.iter_mut().map(|mirror| &mut mirror.items)) {
+            if early {
+                items.wake_early(now);
+            }
+            items.wake(now);
+        }
+    }
+
+    /// When the next pause is over.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let jobs = self.jobs.values().map(|job| &job.items);
+        jobs.chain(self.mirrors.iter().map(|mirror| &mirror.items)).filter_map(|items| items.next_wake()).min()
+    }
+}
+
+fn is_small(size: u64) -> bool {
+    (1..=SMALL_BYTES).contains(&size)
+}

@@ -1,0 +1,179 @@
+//! Room for what is fetched: the quota, the space that stays free, and the removal of what was used least recently.
+
+use super::{
+    eviction::{Chosen, Usage, choose},
+    ledger::Ledger,
+};
+use crate::{config::MinFree, documents::share::Share};
+use metrics::{Counter, Gauge};
+use p2pdi::{
+    metrics::Metrics,
+    platform::{disk_bytes, free_bytes},
+    v1::FetchedStatus,
+};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// The limits of what is fetched.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RoomLimits {
+    /// Most bytes that fetched documents may take.
+    pub(crate) quota: Option<u64>,
+    /// Bytes of the disk that stay free.
+    pub(crate) min_free: Option<MinFree>,
+}
+
+/// Makes room and keeps the limits.
+pub(super) struct Room {
+    limits: RoomLimits,
+    share: Share,
+    ledger: Arc<Ledger>,
+    /// Bytes of documents under way.
+    under_way: AtomicU64,
+    /// Held while room is made, so that two fetches do not count the same room.
+    making: Mutex<()>,
+    evicted: AtomicU64,
+    evictions: Counter,
+    evicted_bytes: Counter,
+    fetched_bytes: Gauge,
+}
+
+/// Room for a document under way, until this is dropped.
+pub(super) struct RoomTaken {
+    room: Arc<Room>,
+    bytes: u64,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// There may be later.
+    Now(String),
+    /// The limits never allow it.
+    Never(String),
+}
+
+impl Room {
+    pub(super) fn new(limits: RoomLimits, share: Share, ledger: Arc<Ledger>, metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            share,
+            ledger,
+            under_way: AtomicU64::new(0),
+            making: Mutex::default(),
+            evicted: AtomicU64::new(0),
+            evictions: metrics.counter("p2pdi_evictions_total", "Fetched documents removed to make room", &[]),
+            evicted_bytes: metrics.counter("p2pdi_evicted_bytes_total", "Bytes of fetched documents removed to make room", &[]),
+            fetched_bytes: metrics.gauge("p2pdi_fetched_bytes", "Bytes of the documents that jobs and mirrors fetched", &[]),
+        })
+    }
+
+    /// Makes room for a document of `bytes`, of which `there` are on the disk already. Blocking.
+    ///
+    /// # Errors
+    /// When there is no room even without all that may go; then nothing is removed.
+    pub(super) fn take(self: &Arc<Self>, label: &str, bytes: u64, there: u64) -> Result<RoomTaken, NoRoom> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quota) = self.limits.quota.filter(|quota| bytes > *quota) {
+            return Err(NoRoom::Never(format!("{label} has {bytes} bytes, more than the quota of {quota}; raise --quota")));
+        }
+        // What is on the disk already needs no more of it, but counts towards the quota.
+        let usage = self.usage();
+        let usage = Usage { free: usage.free.map(|free| free.saturating_add(there)), ..usage };
+        let lacking = usage.lacking(bytes);
+        if lacking > 0 {
+            let Chosen { names, lacking } = choose(self.ledger.candidates(&self.share.index()), lacking);
+            if lacking > 0 {
+                return Err(NoRoom::Now(format!("{lacking} bytes of room are lacking for {label}: {}", self.describe(&usage))));
+            }
+            self.evict(&names, &format!("to make room for {label}"));
+        }
+        self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        Ok(RoomTaken { room: Arc::clone(self), bytes })
+    }
+
+    /// Removes what exceeds the limits, such as after other programs filled the disk. Blocking.
+    pub(super) fn keep_limits(&self) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.share.index();
+        self.ledger.reconcile(&index);
+        self.fetched_bytes.set(self.ledger.totals().bytes as f64);
+        let lacking = self.usage().lacking(0);
+        if lacking > 0 {
+            let chosen = choose(self.ledger.candidates(&index), lacking);
+            self.evict(&chosen.names, "to keep --quota and --min-free");
+        }
+    }
+
+    /// How much of the limits is used.
+    pub(super) fn status(&self) -> FetchedStatus {
+        let totals = self.ledger.totals();
+        let usage = self.usage();
+        let lacking = usage.lacking(0);
+        FetchedStatus {
+            documents: totals.documents,
+            bytes: totals.bytes,
+            pinned: totals.pinned,
+            evicted: self.evicted.load(Ordering::Relaxed),
+            quota: usage.quota.unwrap_or(0),
+            min_free: usage.min_free.unwrap_or(0),
+            detail: if lacking > 0 { self.describe(&usage) } else { String::new() },
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let folder = self.share.folder();
+        let asked =
+            |ask: fn(&std::path::Path) -> std::io::Result<Option<u64>>| folder.and_then(|folder| ask(folder).ok().flatten());
+        let min_free = self.limits.min_free.and_then(|min_free| match min_free {
+            MinFree::Bytes(bytes) => Some(bytes),
+            MinFree::Percent(percent) => Some(asked(disk_bytes)? / 100 * u64::from(percent)),
+        });
+        Usage {
+            quota: self.limits.quota,
+            min_free,
+            free: min_free.and_then(|_| asked(free_bytes)),
+            fetched: self.ledger.totals().bytes.saturating_add(self.under_way.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn describe(&self, usage: &Usage) -> String {
+        let mut parts = Vec::new();
+        if let Some(quota) = usage.quota {
+            parts.push(format!("fetched documents take {} bytes of a quota of {quota}", usage.fetched));
+        }
+        if let (Some(min_free), Some(free)) = (usage.min_free, usage.free) {
+            parts.push(format!("{free} bytes of the disk are free and {min_free} must stay free"));
+        }
+        let pinned = self.ledger.totals().pinned;
+        format!(
+            "{}; {pinned} documents are pinned; remove files, unpin documents, or change --quota or --min-free",
+            parts.join("; ")
+        )
+    }
+
+    fn evict(&self, names: &[Box<str>], why: &str) {
+        let index = self.share.index();
+        for name in names {
+            let Some(document) = index.by_name(name).filter(|document| *document.name.as_str() == **name) else { continue };
+            match self.share.remove(document) {
+                Ok(()) => {
+                    tracing::info!(document = %name, bytes = document.size, "removed {why}: it was used least recently");
+                    self.ledger.forget(name);
+                    self.evicted.fetch_add(1, Ordering::Relaxed);
+                    self.evictions.increment(1);
+                    self.evicted_bytes.increment(document.size);
+                }
+                Err(error) => tracing::warn!(document = %name, %error, "cannot remove a fetched document to make room"),
+            }
+        }
+    }
+}
+
+impl Drop for RoomTaken {
+    fn drop(&mut self) {
+        self.room.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

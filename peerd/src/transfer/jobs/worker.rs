@@ -1,0 +1,212 @@
+//! The fetch of one document into the share: room, the fetch itself, and its place in the index.
+
+use super::{
+    items::{Outcome, Target},
+    room::{NoRoom, RoomTaken},
+    shared::Shared,
+};
+use crate::{
+    documents::{selector::DocumentSelector, share::SharedDocument},
+    holders::{network_peers::NetworkPeers, search::SearchError},
+    transfer::{
+        fetch::{
+            document::{FetchError, Fetched},
+            job::{FetchJob, FetchWatch, JobError},
+        },
+        store::error::WriteError,
+    },
+};
+use p2pdi::{content::ContentHash, document::DocumentName};
+use std::{
+    fs, io,
+    path::{MAIN_SEPARATOR, Path},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a document that is there may take until the index has it.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a fetch is asked for the size of its document, until it knows it.
+const SIZE_EVERY: Duration = Duration::from_millis(100);
+/// Hexadecimal digits of the hash in the name of a partial file.
+const PART_HASH_DIGITS: usize = 16;
+
+/// One document to fetch.
+pub(super) struct Work {
+    pub(super) target: Target,
+    pub(super) job: FetchJob<NetworkPeers>,
+    pub(super) watch: Arc<FetchWatch>,
+    /// The mirror that wants it.
+    pub(super) mirror: Option<String>,
+    /// Ends the fetch.
+    pub(super) stop: CancellationToken,
+}
+
+/// Fetches a document; `None` if it was stopped.
+pub(super) async fn fetch(shared: Arc<Shared>, work: Work) -> Option<Outcome> {
+    let stop = work.stop.clone();
+    let _counted = shared.downloads.begin();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        outcome = fetch_into_share(&shared, work) => Some(outcome),
+    }
+}
+
+async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
+    let Work { target, job, watch, mirror, .. } = work;
+    let mut taken = None;
+    if target.size > 0 {
+        match take(shared, &target, target.size).await {
+            Ok(room) => taken = Some(room),
+            Err(outcome) => return outcome,
+        }
+    }
+    let mut run = Box::pin(job.run());
+    let mut looks = interval(SIZE_EVERY);
+    let fetched = loop {
+        tokio::select! {
+            ended = &mut run => break ended,
+            _ = looks.tick(), if taken.is_none() => {
+                let size = watch.progress().snapshot().size;
+                if size > 0 {
+                    match take(shared, &target, size).await {
+                        Ok(room) => taken = Some(room),
+                        // The fetch is dropped; what is verified stays.
+                        Err(outcome) => return outcome,
+                    }
+                }
+            }
+        }
+    };
+    match fetched {
+        Ok(fetched) if taken.is_none() && !fetched.already_there => {
+            // A small document that arrived before its size was known: the limits hold all the same.
+            match take(shared, &target, fetched.document.size()).await {
+                Ok(room) => adopt(shared, &target, fetched, mirror.as_deref(), Some(room)).await,
+                Err(outcome) => withdraw(shared, &target, fetched, outcome).await,
+            }
+        }
+        Ok(fetched) => adopt(shared, &target, fetched, mirror.as_deref(), taken).await,
+        Err(error) => outcome(error),
+    }
+}
+
+/// Removes a document that arrived but for which there is no room.
+async fn withdraw(shared: &Arc<Shared>, target: &Target, fetched: Fetched, outcome: Outcome) -> Outcome {
+    let share = shared.catalog.share().clone();
+    let name = name_of(shared, target, &fetched);
+    let removing = spawn_blocking(move || {
+        let hashes = fetched.piece_hashes?;
+        let document = share.adopt(&name, &hashes, None).ok()?;
+        share.remove(&document).ok()
+    });
+    if !matches!(removing.await, Ok(Some(()))) {
+        tracing::warn!(document = target.label, "a document for which there is no room could not be removed");
+    }
+    outcome
+}
+
+/// Its name in the share.
+fn name_of(shared: &Shared, target: &Target, fetched: &Fetched) -> DocumentName {
+    let folder = shared.catalog.share().folder();
+    let below = folder.and_then(|folder| fetched.path.strip_prefix(folder).ok()).and_then(Path::to_str);
+    let name = below.and_then(|below| DocumentName::parse(&below.replace(MAIN_SEPARATOR, "/")).ok());
+    name.or_else(|| target.save_as.clone()).unwrap_or_else(|| fetched.document.name.clone())
+}
+
+async fn take(shared: &Arc<Shared>, target: &Target, size: u64) -> Result<RoomTaken, Outcome> {
+    let (shared, label) = (Arc::clone(shared), target.label.clone());
+    let part = match (&target.selector, &target.save_as) {
+        (DocumentSelector::Hash(hash), Some(name)) => Some((*hash, name.clone())),
+        _ => None,
+    };
+    let making = spawn_blocking(move || {
+        let there = part.map_or(0, |(hash, name)| partial_bytes(&shared, &hash, &name));
+        shared.room.take(&label, size, there.min(size))
+    });
+    match making.await {
+        Ok(Ok(room)) => Ok(room),
+        Ok(Err(NoRoom::Now(why))) => Err(Outcome::NoRoom(why)),
+        Ok(Err(NoRoom::Never(why))) => Err(Outcome::Failed(why)),
+        Err(error) => Err(Outcome::Failed(format!("a bug: making room failed: {error}"))),
+    }
+}
+
+/// Bytes of the partial file that an earlier fetch left; 0 without one.
+fn partial_bytes(shared: &Shared, hash: &ContentHash, name: &DocumentName) -> u64 {
+    let Some(folder) = shared.catalog.share().folder() else { return 0 };
+    let digits: String = hash.to_string().chars().take(PART_HASH_DIGITS).collect();
+    let path = folder.join(name.to_relative_path()).with_file_name(format!(".{}.{digits}.part", name.file_name()));
+    fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Puts what was fetched into the index, and records that this peer fetched it.
+async fn adopt(
+    shared: &Arc<Shared>,
+    target: &Target,
+    fetched: Fetched,
+    mirror: Option<&str>,
+    room: Option<RoomTaken>,
+) -> Outcome {
+    let share = shared.catalog.share().clone();
+    let name = name_of(shared, target, &fetched);
+    let size = fetched.document.size();
+    if fetched.already_there {
+        return Outcome::Present(size);
+    }
+    let modified = fetched.document.modified.and_then(|at| SystemTime::try_from(at).ok()).or(target.modified);
+    let Some(hashes) = fetched.piece_hashes else {
+        return Outcome::Failed(format!("a bug: {name} was fetched without its piece hashes"));
+    };
+    let adopting = {
+        let (share, name) = (share.clone(), name.clone());
+        spawn_blocking(move || share.adopt(&name, &hashes, modified))
+    };
+    match adopting.await {
+        Ok(Ok(document)) => {
+            shared.ledger.record(&document, mirror);
+            // From now on it counts as fetched.
+            drop(room);
+            until_indexed(shared, &document).await;
+            Outcome::Present(size)
+        }
+        // Somebody changed or removed it meanwhile: it is theirs.
+        Ok(Err(error)) => Outcome::Failed(format!("{name} was fetched, but {error}")),
+        Err(error) => Outcome::Failed(format!("a bug: adopting {name} failed: {error}")),
+    }
+}
+
+async fn until_indexed(shared: &Arc<Shared>, document: &SharedDocument) {
+    if timeout(INDEX_TIMEOUT, shared.catalog.share().has(document)).await.is_err() {
+        tracing::warn!(document = %document.name, "the index does not have a fetched document yet");
+    }
+}
+
+/// What the error of a fetch means for its document.
+fn outcome<E: std::fmt::Display>(error: JobError<E>) -> Outcome {
+    let text = error.to_string();
+    match error {
+        JobError::Fetch(FetchError::Write(error)) => match error {
+            WriteError::NoSpace { .. } => Outcome::NoRoom(text),
+            WriteError::Io { source, .. } if is_full(&source) => Outcome::NoRoom(format!("the disk is full: {text}")),
+            // Another fetch of the same content writes it.
+            WriteError::Locked { .. } => Outcome::NoRoom(text),
+            _ => Outcome::Failed(text),
+        },
+        JobError::Fetch(FetchError::Sources { .. }) => Outcome::NoHolder(text),
+        JobError::Search(SearchError::Ambiguous { .. }) => Outcome::Failed(format!("AMBIGUOUS: {text}")),
+        JobError::Search(_) => Outcome::NoHolder(text),
+        #[allow(unreachable_patterns, reason = "further errors fail the document")]
+        _ => Outcome::Failed(text),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,126 @@
+//! What jobs fetch, where it appears, and what makes room.
+
+use super::*;
+use p2pdi::{content::PIECE_SIZE_MIN, v1::JobPriority};
+use std::{path::PathBuf, process::Command, time::Duration};
+
+const PIECE: usize = PIECE_SIZE_MIN as usize;
+
+#[tokio::test]
+async fn what_matches_appears_with_its_folders_and_is_shared_on_without_being_read_again() {
+    let large = bytes(3 * PIECE + 7);
+    let files: [(&str, &[u8]); 4] =
+        [("a/rfc1.txt", b"one"), ("a/b/large.bin", &large), ("a/skip.tmp", b"no"), ("other.txt", b"no")];
+    let seed = peer("seed", &files, &[], |_| {}).await;
+    let fetcher = peer("fetcher", &[], &[&seed], |_| {}).await;
+    let request = FetchRequest { exclude: vec!["*.tmp".into()], priority: JobPriority::High.into(), ..request(&["A/**"]) };
+    let job = fetch(&fetcher, request).await;
+    assert_eq!((job.state(), job.documents, job.documents_done), (JobState::Done, 2, 2), "{job:?}");
+    assert_eq!((job.bytes, job.bytes_done), (3 + large.len() as u64, 3 + large.len() as u64));
+    assert_eq!(job.priority(), JobPriority::High);
+    assert_eq!(read(&fetcher.share(), "a/b/large.bin").as_deref(), Some(&large[..]));
+    assert_eq!(read(&fetcher.share(), "a/skip.tmp"), None);
+    assert_eq!(fetcher.handle.share().progress().borrow().hashed_bytes, 0);
+    fetcher.assert_serves("a/b/large.bin", &large).await;
+    // Copies have the time of the original, so that the newest of several versions can be told.
+    let modified = |peer: &Peer| fs::metadata(peer.share().join("a/rfc1.txt")).unwrap().modified().unwrap();
+    assert_eq!(modified(&fetcher), modified(&seed));
+    let status = fetcher.handle.jobs().fetched();
+    assert_eq!((status.documents, status.bytes), (2, 3 + large.len() as u64));
+    // A second time there is nothing to do.
+    let job = fetch(&fetcher, super::request(&["a/**", "rfc:1"])).await;
+    assert_eq!((job.state(), job.documents_done), (JobState::Done, 4), "{job:?}");
+    assert_eq!(fetcher.handle.downloads().count(), 0);
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_fetched_does_not_end_the_others() {
+    let seed = peer("seed", &[("a.txt", b"theirs"), ("b.txt", b"b")], &[], |_| {}).await;
+    let fetcher = peer("fetcher", &[("A.txt", b"mine")], &[&seed], |_| {}).await;
+    let job = fetch(&fetcher, request(&["*.txt"])).await;
+    assert_eq!((job.state(), job.documents, job.documents_done), (JobState::Failed, 2, 1), "{job:?}");
+    assert!(job.failed[0].name == "a.txt" && job.failed[0].why.contains("did not fetch"), "{job:?}");
+    assert_eq!(read(&fetcher.share(), "A.txt").as_deref(), Some(&b"mine"[..]));
+    assert_eq!(read(&fetcher.share(), "b.txt").as_deref(), Some(&b"b"[..]));
+}
+
+#[tokio::test]
+async fn the_least_recently_used_makes_room_and_pinned_and_own_documents_stay() {
+    let content: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 40_000]).collect();
+    let names = ["0.bin", "1.bin", "2.bin", "3.bin", "4.bin"];
+    let files: Vec<(&str, &[u8])> = names.iter().zip(&content).map(|(name, content)| (*name, content.as_slice())).collect();
+    let seed = peer("seed", &files, &[], |_| {}).await;
+    let fetcher = peer("fetcher", &[("own.bin", &[9; 90_000])], &[&seed], |config| config.quota = Some(130_000)).await;
+    for name in ["0.bin", "1.bin", "2.bin"] {
+        assert_eq!(fetch(&fetcher, request(&[name])).await.state(), JobState::Done);
+    }
+    let jobs = fetcher.handle.jobs();
+    assert!(!jobs.pin("0.BIN", true).await.unwrap());
+    assert!(jobs.pin("0.bin", true).await.unwrap(), "it was pinned before");
+    // Times of use have whole seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    fetcher.assert_serves("1.bin", &content[1]).await;
+    assert_eq!(fetch(&fetcher, request(&["3.bin"])).await.state(), JobState::Done);
+    let there: Vec<_> = names.iter().filter(|name| fetcher.share().join(name).exists()).collect();
+    assert_eq!(there, [&"0.bin", &"1.bin", &"3.bin"]);
+    assert!(fetcher.share().join("own.bin").exists());
+    let status = jobs.fetched();
+    assert_eq!((status.evicted, status.pinned, status.quota), (1, 1, 130_000));
+    // With all pinned there is no room; unpinning one makes it.
+    for name in ["1.bin", "3.bin"] {
+        jobs.pin(name, true).await.unwrap();
+    }
+    let mut job = jobs.submit(JobRequest::try_from(request(&["4.bin"])).unwrap()).await.unwrap();
+    let waiting = until(&fetcher, &job.id(), JobState::Waiting).await;
+    assert!(waiting.detail.contains("quota of 130000") && waiting.detail.contains("3 documents are pinned"), "{waiting:?}");
+    jobs.pin("0.bin", false).await.unwrap();
+    assert_eq!(within("the job", job.ended()).await.unwrap().state(), JobState::Done);
+    assert!(!fetcher.share().join("0.bin").exists());
+    // What never fits fails.
+    fs::write(seed.share().join("huge.bin"), vec![1; 140_000]).unwrap();
+    until_shared(&seed, "huge.bin", Some(&[1; 140_000])).await;
+    let job = fetch(&fetcher, FetchRequest { from: vec!["seed".into()], ..request(&["huge.bin"]) }).await;
+    assert!(job.state() == JobState::Failed && job.detail.contains("more than the quota"), "{job:?}");
+}
+
+/// A small file system of its own, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this user cannot mount one.
+    fn mount(path: &Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(path).output().ok()?;
+        mounted.status.success().then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _result = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn a_job_waits_while_the_disk_is_full_and_goes_on_when_there_is_room() {
+    let large = bytes(5 << 20);
+    let seed = peer("seed", &[("large.bin", &large)], &[], |_| {}).await;
+    let folder = tempfile::tempdir().unwrap();
+    let share = folder.path().join("share");
+    fs::create_dir(&share).unwrap();
+    let Some(_disk) = SmallDisk::mount(&share) else {
+        println!("skipped: this user cannot mount a small file system");
+        return;
+    };
+    let filler = share.join("filler");
+    fs::write(&filler, vec![1; 5 << 20]).unwrap();
+    let fetcher = again("fetcher", folder, &[&seed]).await;
+    let hash = format!("b3:{}", p2pdi::content::ContentHash::of(&large));
+    let mut job = fetcher.handle.jobs().submit(JobRequest::try_from(request(&[&hash])).unwrap()).await.unwrap();
+    let waiting = until(&fetcher, &job.id(), JobState::Waiting).await;
+    assert!(waiting.detail.contains("space") || waiting.detail.contains("full"), "{waiting:?}");
+    assert!(!share.join("large.bin").exists());
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(within("the job", job.ended()).await.unwrap().state(), JobState::Done);
+    assert_eq!(read(&share, "large.bin"), Some(large));
+    fetcher.stop().await;
+}
