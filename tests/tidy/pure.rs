@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "peerd/src/holders/announcer/decisions",
     "peerd/src/holders/answer_choice",
     "peerd/src/holders/evidence",
+    "peerd/src/holders/listed",
     "peerd/src/holders/patience",
     "peerd/src/holders/settlement",
     "peerd/src/holders/source",

@@ -5,7 +5,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use super::{rfc_query::Listed, source::Source};
+use super::{listed::Listed, source::Source};
 use crate::documents::{info::DocumentInfo, name_match::name_match, selector::DocumentSelector};
 use p2pdi::{content::ContentHash, endpoint::Endpoint, name::PeerName, v1::Holder};
 use std::collections::{BTreeMap, BTreeSet};

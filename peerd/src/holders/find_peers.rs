@@ -1,6 +1,6 @@
 //! What a search needs to know of the network: peers to ask, and what is known without asking them.
 
-use super::{rfc_query::Listed, source::Source};
+use super::{listed::Listed, source::Source};
 use crate::documents::selector::DocumentSelector;
 use std::fmt;
 

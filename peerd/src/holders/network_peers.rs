@@ -2,7 +2,7 @@
 
 use super::{
     find_peers::{FindPeers, Learned, PeerSample},
-    rfc_query::Listed,
+    listed::Listed,
     source::Source,
     who_has::{Questions, learned_of},
 };

@@ -3,10 +3,12 @@
 use crate::documents::info::DocumentInfo;
 use p2pdi::{
     channel::Channel,
-    v1::{Holder, Holding, RfcQueryRequest, RfcQueryResponse, peer_client::PeerClient},
+    v1::{Holding, RfcQueryRequest, RfcQueryResponse, peer_client::PeerClient},
 };
 use prost::Message as _;
 use tonic::Status;
+
+pub use super::listed::Listed;
 
 /// How much of one peer's answer is read. The peer chooses what it sends, so invalid documents count too.
 #[derive(Debug, Clone, Copy)]
@@ -29,15 +31,6 @@ impl Limits {
         let is_listing = request.number == 0 && request.name.is_empty() && request.blake3.is_empty();
         if is_listing { Self::LISTING } else { Self::DOCUMENT }
     }
-}
-
-/// A document in an answer.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// The document, validated.
-    pub document: DocumentInfo,
-    /// Its holders, as the peer sent them.
-    pub holders: Vec<Holder>,
 }
 
 /// What was read of an answer.

@@ -22,8 +22,8 @@ const FIRST_ROUND: usize = 8;
 const ASKED_MAX: usize = FIRST_ROUND * 31;
 /// As many holders are enough to begin with; the fetch learns of more from them.
 const HOLDERS_ENOUGH: usize = 3;
-/// After so many answers one holder is enough.
-const ANSWERS_ENOUGH: usize = 24;
+/// Of so many peers asked, one holder is enough.
+const ASKED_ENOUGH: usize = 24;
 /// A name or a number is settled after so many answers at least, or when there are no more peers to ask.
 const ANSWERS_TO_SETTLE: usize = 16;
 /// Peers drawn at random for one that was not asked before: the sample of a small network has many that were.
@@ -121,8 +121,8 @@ impl<F: FindPeers> HolderSearch<F> {
     ///
     /// # Errors
     /// When peers cannot be listed.
-    pub async fn holders(&self, hash: ContentHash) -> Result<Vec<Source>, F::Error> {
-        let (answers, _) = self.answers(&DocumentSelector::Hash(hash), Freshness::Learned).await?;
+    pub async fn holders(&self, hash: ContentHash, freshness: Freshness) -> Result<Vec<Source>, F::Error> {
+        let (answers, _) = self.answers(&DocumentSelector::Hash(hash), freshness).await?;
         Ok(answers.found().into_iter().flat_map(|found| found.holders).collect())
     }
 
@@ -138,7 +138,7 @@ impl<F: FindPeers> HolderSearch<F> {
         for (peer, documents) in learned {
             answers.take(&peer, Answer { documents, ..Answer::default() });
         }
-        if is_enough(wanted, &answers, are_all) {
+        if is_enough(wanted, &answers, met, are_all) {
             return Ok((answers, met));
         }
         // Each peer has one voice: what it says now replaces what was learned of it.
@@ -166,7 +166,7 @@ impl<F: FindPeers> HolderSearch<F> {
             known.extend(new.iter().cloned());
             met = met.max(known.len());
             answers.ask(&self.channels, &new).await;
-            if is_enough(wanted, &answers, asked_all) {
+            if is_enough(wanted, &answers, known.len(), asked_all) {
                 return Ok((answers, met));
             }
             round *= 2;
@@ -181,11 +181,11 @@ impl<F: FindPeers> HolderSearch<F> {
     }
 }
 
-/// Whether the search may end.
-fn is_enough(wanted: &DocumentSelector, answers: &Answers, asked_all: bool) -> bool {
+/// Whether the search may end, with so many peers asked.
+fn is_enough(wanted: &DocumentSelector, answers: &Answers, asked: usize, asked_all: bool) -> bool {
     let (voices, holders) = (answers.evidence.voices(), answers.evidence.holders());
     match wanted {
-        DocumentSelector::Hash(_) => holders >= HOLDERS_ENOUGH || (holders > 0 && voices >= ANSWERS_ENOUGH),
+        DocumentSelector::Hash(_) => holders >= HOLDERS_ENOUGH || (holders > 0 && asked >= ASKED_ENOUGH),
         DocumentSelector::Name(_) | DocumentSelector::Number(_) => {
             (asked_all || voices >= ANSWERS_TO_SETTLE) && matches!(answers.settle(), Settlement::Settled(_))
         }
@@ -207,7 +207,7 @@ pub trait SearchHolders: Send + Sync + 'static {
 
 impl<F: FindPeers> SearchHolders for HolderSearch<F> {
     async fn search(&self, hash: ContentHash, _size: u64) -> Vec<Source> {
-        match self.holders(hash).await {
+        match self.holders(hash, Freshness::Learned).await {
             Ok(holders) => holders,
             Err(error) => {
                 tracing::info!(%error, "cannot search for holders");

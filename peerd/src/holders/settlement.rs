@@ -38,6 +38,16 @@ pub struct Settled {
     pub contents: usize,
 }
 
+/// Whether the first of several contents is clearly meant, by how many hold each: the most first.
+pub fn is_clear(votes: &[usize]) -> bool {
+    let all: usize = votes.iter().sum();
+    match votes {
+        [] => false,
+        [_] | [_, 0, ..] => true,
+        [first, second, ..] => 2 * first > all && first.saturating_sub(*second) >= MARGIN_MIN,
+    }
+}
+
 /// Which of the contents in `found` is meant by `wanted`.
 pub fn settle(wanted: &DocumentSelector, found: Vec<Found>) -> Settlement {
     let Some(closest) = found.iter().map(|found| closeness(wanted, &found.document)).min() else { return Settlement::Nobody };
@@ -47,16 +57,14 @@ pub fn settle(wanted: &DocumentSelector, found: Vec<Found>) -> Settlement {
     let votes = |found: &Found| if are_held { found.confirmed } else { found.named_by };
     // By hash in the end, so that the result does not depend on who answered first.
     found.sort_by_key(|found| (Reverse(votes(found)), Reverse(found.holders.len()), found.document.hash));
-    let contents = found.len();
-    let all_votes = found.iter().map(votes).sum();
-    let (first, second) = (found.first().map_or(0, votes), found.get(1).map_or(0, votes));
-    let is_clear = second == 0 || (2 * first > all_votes && first - second >= MARGIN_MIN);
-    if !is_clear {
+    let counts: Vec<_> = found.iter().map(votes).collect();
+    let (contents, all_votes) = (counts.len(), counts.iter().sum());
+    if !is_clear(&counts) {
         found.retain(|found| votes(found) > 0);
         return Settlement::Ambiguous(found);
     }
     match found.into_iter().next() {
-        Some(found) => Settlement::Settled(Settled { found, votes: first, all_votes, contents }),
+        Some(found) => Settlement::Settled(Settled { votes: votes(&found), found, all_votes, contents }),
         None => Settlement::Nobody,
     }
 }

@@ -4,7 +4,7 @@ use super::{
     answer_choice::{Estimate, QUESTION_BYTES, SPREAD, answers_after},
     evidence::closeness,
     find_peers::Learned,
-    rfc_query::Listed,
+    listed::Listed,
     round::query_for,
     source::Source,
 };

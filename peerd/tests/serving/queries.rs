@@ -64,8 +64,9 @@ async fn a_pattern_selects_by_name_and_words_by_name_and_title() {
     assert_eq!(names(&peer, pattern("**/rfc48.*")).await, ["rfc48.txt", "sub/rfc48.html"]);
     assert_eq!(names(&peer, RfcQueryRequest { number: 48, ..pattern("sub/*") }).await, ["sub/rfc48.html"]);
     let words = |words: &str| RfcQueryRequest { words: words.into(), ..any() };
-    assert_eq!(names(&peer, words("host RFC1.txt")).await, ["rfc1.txt"]);
-    assert!(names(&peer, words("host rfc48")).await.is_empty());
+    let peer = Peer::sharing(&[("plan/a.html", b"<title>Quarterly report</title>"), SMALL]).await;
+    assert_eq!(names(&peer, words("REPORT plan/A.html")).await, ["plan/a.html"]);
+    assert!(names(&peer, words("report rfc48")).await.is_empty());
 }
 
 #[tokio::test]

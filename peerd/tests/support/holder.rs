@@ -170,6 +170,11 @@ impl Holder {
         self.seen.requests.lock().unwrap().clone()
     }
 
+    /// How many queries it received.
+    pub fn queries(&self) -> usize {
+        self.seen.queries.load(Ordering::SeqCst)
+    }
+
     /// Bytes of documents sent.
     pub fn sent_bytes(&self) -> u64 {
         self.seen.bytes.load(Ordering::SeqCst)

@@ -1,14 +1,38 @@
-//! Searches of a running peer, without a registry.
+//! How many peers a search asks, and the searches of a running peer without a registry.
 
-use crate::support::{eventually, peer::Peer, within};
+use super::{hash, job::Fixed};
+use crate::support::{document::Sample, eventually, holder::Holder, peer::Peer, within};
 use p2pdi::document::DocumentName;
 use peerd::{
     documents::selector::DocumentSelector,
     holders::{
         find_peers::FindPeers as _,
-        search::{Freshness, SearchError},
+        search::{Freshness, HolderSearch, SearchError},
     },
 };
+use std::{sync::Arc, time::Duration};
+
+#[tokio::test]
+async fn a_search_asks_no_more_peers_than_it_needs() {
+    let sample = Sample::rfc48(1);
+    // Of the peers asked first, one holds it.
+    let mut peers = vec![Holder::holding("holder", &sample, Duration::ZERO).await];
+    for _ in 1..40 {
+        peers.push(Holder::answering(Vec::new()).await);
+    }
+    let sources = peers.iter().enumerate().map(|(at, peer)| peer.source(if at == 0 { "holder" } else { "other" })).collect();
+    let search = HolderSearch::new(peerd::connections::channels::ChannelPool::new(None), Arc::new(Fixed(sources)));
+    let settled = within("the search", search.settle(&hash(&sample), Freshness::Asked)).await.unwrap();
+    assert_eq!(settled.found.holders, [peers[0].source("holder")]);
+    let queries = || peers.iter().map(Holder::queries).sum::<usize>();
+    // The first round has too few holders; with the second, one is enough.
+    let asked = queries();
+    assert!(asked > 8 && asked <= 24, "{asked} of 40 peers were asked");
+    // Nobody has this one: all are asked, once.
+    let error = within("the search", search.settle(&wanted("nowhere.txt"), Freshness::Asked)).await.unwrap_err();
+    assert!(matches!(error, SearchError::NotFound { .. }), "{error}");
+    assert_eq!(queries() - asked, 40);
+}
 
 /// A peer of this name with this text as `über.txt`, or with nothing, that has the other as its bootnode.
 async fn peer(name: &str, text: Option<&str>, bootnode: Option<&Peer>) -> Peer {
@@ -56,7 +80,7 @@ async fn a_peer_finds_a_document_among_the_peers_it_knows() {
     let settled = within("the search", search.settle(&wanted("ÜBER.TXT"), Freshness::Asked)).await.unwrap();
     assert_eq!((settled.found.confirmed, settled.found.holders[0].label()), (1, "hub"));
     let hash = settled.found.document.hash;
-    assert_eq!(within("the holders", search.holders(hash)).await.unwrap(), settled.found.holders);
+    assert_eq!(within("the holders", search.holders(hash, Freshness::Learned)).await.unwrap(), settled.found.holders);
     let error = within("the search", search.settle(&wanted("nowhere.txt"), Freshness::Asked)).await.unwrap_err();
     assert!(matches!(&error, SearchError::NotFound { asked, .. } if asked.contains("hub")), "{error}");
 }
