@@ -3,7 +3,6 @@
 mod args;
 mod call;
 mod failure;
-mod listing;
 mod peers;
 mod printer;
 mod progress;

@@ -3,14 +3,20 @@
 use crate::{
     args::{Global, Listing, Ls, Search},
     failure::{Failure, Outcome},
-    listing::{Filter, Offer, Offers, known_to, shared_by},
     peers::Peers,
     printer::{Printer, bytes},
 };
+use alphanumeric_sort::compare_str;
 use p2pdi::{json, phrases::counted, v1::Document};
-use peerd::{connections::channels::ChannelPool, holders::source::Source};
+use peerd::{
+    connections::channels::ChannelPool,
+    holders::{
+        listing::{ListingFilter, Offer, Offers, known_to, shared_by},
+        source::Source,
+    },
+};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 /// Holders named in a row; of more, the count is given.
 const NAMED_MAX: usize = 3;
@@ -20,14 +26,14 @@ const HASH_DIGITS: usize = 12;
 pub(super) async fn ls(global: &Global, channels: &ChannelPool, args: Ls, printer: Printer) -> Outcome {
     let what =
         args.pattern.as_ref().map_or_else(|| "no document".to_owned(), |pattern| format!("no document that matches {pattern}"));
-    let filter = Filter::of_pattern(args.pattern);
+    let filter = ListingFilter::of_pattern(args.pattern);
     list(global, channels, &filter, &what, args.listing, printer).await
 }
 
 pub(super) async fn search(global: &Global, channels: &ChannelPool, args: Search, printer: Printer) -> Outcome {
     let words = args.words.join(" ");
     let what = format!("no document with {words} in its name or title");
-    let filter = Filter::of_words(words)?;
+    let filter = ListingFilter::of_words(words)?;
     list(global, channels, &filter, &what, args.listing, printer).await
 }
 
@@ -35,7 +41,7 @@ pub(super) async fn search(global: &Global, channels: &ChannelPool, args: Search
 async fn list(
     global: &Global,
     channels: &ChannelPool,
-    filter: &Filter,
+    filter: &ListingFilter,
     what: &str,
     listing: Listing,
     printer: Printer,
@@ -53,6 +59,11 @@ async fn list(
     for (peer, why) in &failed {
         printer.note(&format!("warning: what {peer} has is not known: {why}"));
     }
+    // As people count; of one name the document with the most holders first.
+    offers.sort_by(|a, b| {
+        let by_name = compare_str(a.document.name.as_str(), b.document.name.as_str());
+        by_name.then_with(|| Reverse(a.held_by).cmp(&Reverse(b.held_by)))
+    });
     if offers.is_empty() {
         let asked = match &listing.of {
             Some(peer) => format!("{peer} knows of {what}"),
@@ -96,7 +107,7 @@ fn row(offer: &Offer, ambiguous: &BTreeSet<&str>) -> Vec<String> {
     let hash = offer.document.hash.to_string();
     let hash = ambiguous.contains(name).then(|| format!(" (b3:{}…)", hash.get(..HASH_DIGITS).unwrap_or(&hash)));
     let labels: Vec<_> = offer.holders.iter().map(Source::label).collect();
-    let holders = if labels.len() <= NAMED_MAX { labels.join(",") } else { format!("{} peers", labels.len()) };
+    let holders = if offer.held_by <= NAMED_MAX { labels.join(",") } else { format!("{} peers", offer.held_by) };
     vec![format!("{name}{}", hash.unwrap_or_default()), bytes(offer.document.size()), holders, offer.document.title.clone()]
 }
 
@@ -105,5 +116,6 @@ fn as_json(offer: &Offer) -> serde_json::Value {
     json!({
         "document": json::value(&Document::from(&offer.document)),
         "holders": offer.holders.iter().map(holder).collect::<Vec<_>>(),
+        "held_by": offer.held_by,
     })
 }

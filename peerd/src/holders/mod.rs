@@ -4,6 +4,7 @@
 //! - `search`: asks ever more peers until it knows enough; `round` asks some at once, for as long as `patience` says.
 //! - `find_peers`: what a search needs to know of the network; `network_peers`: the network as a running peer knows it.
 //! - `evidence`, `settlement`: what peers said, and which content a name means.
+//! - `listing`: the documents of many peers.
 //! - `who_has`: a question to all peers of the mesh, and the answers to those of others; `answer_choice`: which holders answer.
 //! - `tracker`: who knows the members of a swarm, as a registry does; `announcer`: announces one document while it is fetched or served.
 
@@ -12,6 +13,7 @@ mod answer_choice;
 mod evidence;
 pub mod find_peers;
 mod listed;
+pub mod listing;
 pub mod network_peers;
 mod patience;
 pub(crate) mod peer_directory;

@@ -1,14 +1,12 @@
 //! Finds out which documents several names, hashes and patterns select, and who has them.
 
 use super::{Setting, entry::Entry, run::chosen_note};
-use crate::{
-    failure::{Failure, Outcome},
-    listing::{Filter, Offer, Offers, shared_by},
-};
+use crate::failure::{Failure, Outcome};
 use alphanumeric_sort::compare_str;
 use peerd::{
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
     holders::{
+        listing::{ListingFilter, Offer, Offers, shared_by},
         search::{Found, Freshness, HolderSearch, ask},
         settlement::{Settlement, settle},
     },
@@ -63,7 +61,7 @@ pub(super) async fn select(setting: &Setting, wanted: &[Wanted], choice: &Patter
             },
             Wanted::Matching(pattern) => {
                 let peers = if setting.from.is_empty() { setting.peers.all().await? } else { setting.from.clone() };
-                let filter = Filter::of_pattern(Some(pattern.clone()));
+                let filter = ListingFilter::of_pattern(Some(pattern.clone()));
                 let offers = shared_by(&setting.channels, peers, &filter).await;
                 matching(setting, one, offers, choice, &mut selection)?
             }
@@ -106,9 +104,9 @@ fn matching(
         selection.notes.push(format!("warning: too many documents match {wanted}; some are left out"));
     }
     let mut by_name: Vec<(DocumentSelector, Vec<Found>)> = Vec::new();
-    for Offer { document, holders } in offers.into_iter().filter(|offer| choice.matches(&offer.document.name)) {
+    for Offer { document, holders, held_by } in offers.into_iter().filter(|offer| choice.matches(&offer.document.name)) {
         let selector = DocumentSelector::Name(document.name.clone());
-        let found = Found { confirmed: holders.len(), named_by: holders.len(), document, holders };
+        let found = Found { confirmed: held_by, named_by: held_by, document, holders };
         match by_name.last_mut() {
             Some((name, contents)) if *name == selector => contents.push(found),
             _ => by_name.push((selector, vec![found])),

@@ -1,64 +1,67 @@
-//! Lists the documents of many peers: asks each of them what it shares, and merges the answers.
+//! Lists the documents of many peers, or of all that one peer knows of, by name and content.
 
-use alphanumeric_sort::compare_str;
-use p2pdi::{fan_out::FanOut, field::InvalidField, status, v1::RfcQueryRequest};
-use peerd::{
+use super::{
+    rfc_query::{Answer, Limits, query},
+    source::Source,
+};
+use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, pattern::DocumentPattern, search_words::SearchWords},
-    holders::{
-        rfc_query::{Answer, Limits, query},
-        source::Source,
-    },
 };
+use p2pdi::{content::ContentHash, document::DocumentName, fan_out::FanOut, field::InvalidField, status, v1::RfcQueryRequest};
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry},
     time::Duration,
 };
 use tokio::time::timeout;
 
-/// Peers asked at the same time: enough to hide their latency, few enough for the connections of one client.
-const ASKED_AT_ONCE: usize = 32;
+/// Peers asked at the same time: enough to hide their latency, and each may hold a whole listing in memory.
+const ASKED_AT_ONCE: usize = 16;
 /// Time limit of one peer's answer: 100,000 documents over a slow link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most documents kept, whatever peers invent: what one peer may list, and some more.
 const DOCUMENTS_MAX: usize = 200_000;
+/// Most holders kept for one document; all are counted.
+const HOLDERS_MAX: usize = 64;
 
 /// Which documents are listed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Filter {
+pub struct ListingFilter {
     /// Only names that match.
-    pub(crate) pattern: Option<DocumentPattern>,
+    pattern: Option<DocumentPattern>,
     /// Only documents whose name or title contains all of these.
-    pub(crate) words: SearchWords,
+    words: SearchWords,
     /// The same words as the user gave them.
-    pub(crate) text: String,
+    text: String,
 }
 
 /// A document, and who has it.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer {
-    pub(crate) document: DocumentInfo,
-    /// By name.
-    pub(crate) holders: Vec<Source>,
+pub struct Offer {
+    /// The document.
+    pub document: DocumentInfo,
+    /// Some of its holders, by name.
+    pub holders: Vec<Source>,
+    /// How many peers hold it, as far as that is known.
+    pub held_by: usize,
 }
 
 /// What was listed.
 #[derive(Debug, Default)]
-pub(crate) struct Offers {
-    /// By name, and of one name the one with the most holders first.
-    pub(crate) offers: Vec<Offer>,
+pub struct Offers {
+    /// By name, and of one name by content.
+    pub offers: Vec<Offer>,
     /// How many peers answered.
-    pub(crate) answered: usize,
-    /// Peers that failed, each with the reason.
-    pub(crate) failed: Vec<(String, String)>,
+    pub answered: usize,
+    /// Peers that failed, each with the reason, by name.
+    pub failed: Vec<(String, String)>,
     /// A limit was reached: there are more documents.
-    pub(crate) is_cut: bool,
+    pub is_cut: bool,
 }
 
-impl Filter {
-    /// Names that match.
-    pub(crate) fn of_pattern(pattern: Option<DocumentPattern>) -> Self {
+impl ListingFilter {
+    /// Names that match; without a pattern all.
+    pub fn of_pattern(pattern: Option<DocumentPattern>) -> Self {
         Self { pattern, ..Self::default() }
     }
 
@@ -66,7 +69,7 @@ impl Filter {
     ///
     /// # Errors
     /// When it is too long.
-    pub(crate) fn of_words(text: String) -> Result<Self, InvalidField> {
+    pub fn of_words(text: String) -> Result<Self, InvalidField> {
         Ok(Self { words: SearchWords::parse("words", &text)?, text, ..Self::default() })
     }
 
@@ -86,20 +89,16 @@ impl Filter {
     }
 }
 
-/// What all of `peers` share themselves.
-pub(crate) async fn shared_by(channels: &ChannelPool, peers: Vec<Source>, filter: &Filter) -> Offers {
+/// What all of `peers` share themselves. Answers are merged as they arrive.
+pub async fn shared_by(channels: &ChannelPool, peers: Vec<Source>, filter: &ListingFilter) -> Offers {
     let request = filter.request(true);
-    let mut calls = peers.into_iter().enumerate().map(|(index, peer)| {
+    let mut calls = peers.into_iter().map(|peer| {
         let (channels, request) = (channels.clone(), request.clone());
-        async move { (index, ask(&channels, &peer, request).await, peer) }
+        async move { (ask(&channels, &peer, request).await, peer) }
     });
     let mut fan_out = FanOut::new(ASKED_AT_ONCE);
-    let mut answers = BTreeMap::new();
-    while let Some((index, answer, peer)) = fan_out.next(&mut calls).await {
-        answers.insert(index, (peer, answer));
-    }
     let mut merged = Merged::default();
-    for (peer, answer) in answers.into_values() {
+    while let Some((answer, peer)) = fan_out.next(&mut calls).await {
         match answer {
             Ok(answer) => {
                 merged.offers.answered += 1;
@@ -111,14 +110,14 @@ pub(crate) async fn shared_by(channels: &ChannelPool, peers: Vec<Source>, filter
             Err(why) => merged.offers.failed.push((peer.label().to_owned(), why)),
         }
     }
-    merged.sorted()
+    merged.finished()
 }
 
 /// What one peer knows of, its own documents and those of others.
 ///
 /// # Errors
 /// Why it does not answer, as text.
-pub(crate) async fn known_to(channels: &ChannelPool, peer: &Source, filter: &Filter) -> Result<Offers, String> {
+pub async fn known_to(channels: &ChannelPool, peer: &Source, filter: &ListingFilter) -> Result<Offers, String> {
     let answer = ask(channels, peer, filter.request(false)).await?;
     let mut merged = Merged::default();
     (merged.offers.answered, merged.offers.is_cut) = (1, answer.truncated);
@@ -129,7 +128,7 @@ pub(crate) async fn known_to(channels: &ChannelPool, peer: &Source, filter: &Fil
             .filter_map(|holder| Some(Source::new(Some(holder.peer_name.parse().ok()?), holder.endpoint.parse().ok()?)));
         merged.add(filter, listed.document, named);
     }
-    Ok(merged.sorted())
+    Ok(merged.finished())
 }
 
 async fn ask(channels: &ChannelPool, peer: &Source, request: RfcQueryRequest) -> Result<Answer, String> {
@@ -144,47 +143,52 @@ async fn ask(channels: &ChannelPool, peer: &Source, request: RfcQueryRequest) ->
 /// Answers of several peers, by name and content.
 #[derive(Default)]
 struct Merged {
-    by_name: BTreeMap<(String, p2pdi::content::ContentHash), Offer>,
+    by_name: BTreeMap<(DocumentName, ContentHash), Offer>,
     offers: Offers,
 }
 
 impl Merged {
-    fn add(&mut self, filter: &Filter, document: DocumentInfo, holders: impl IntoIterator<Item = Source>) {
+    /// Adds a document of one answer with the holders that it names.
+    fn add(&mut self, filter: &ListingFilter, document: DocumentInfo, holders: impl IntoIterator<Item = Source>) {
         if !filter.selects(&document) {
             return;
         }
         let is_full = self.by_name.len() >= DOCUMENTS_MAX;
-        let known = match self.by_name.entry((document.name.to_string(), document.hash)) {
+        let offer = match self.by_name.entry((document.name.clone(), document.hash)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if is_full => {
                 self.offers.is_cut = true;
                 return;
             }
-            Entry::Vacant(new) => new.insert(Offer { document, holders: Vec::new() }),
+            Entry::Vacant(new) => new.insert(Offer { document, holders: Vec::new(), held_by: 0 }),
         };
         for holder in holders {
-            if !known.holders.contains(&holder) {
-                known.holders.push(holder);
+            if offer.holders.contains(&holder) {
+                continue;
+            }
+            // Past the limit a holder that an answer names twice counts twice; no peer lists a file twice.
+            offer.held_by += 1;
+            if offer.holders.len() < HOLDERS_MAX {
+                offer.holders.push(holder);
             }
         }
     }
 
-    fn sorted(self) -> Offers {
+    fn finished(self) -> Offers {
         let mut offers: Vec<_> = self.by_name.into_values().filter(|offer| !offer.holders.is_empty()).collect();
-        let by_name = |a: &Offer, b: &Offer| compare_str(a.document.name.as_str(), b.document.name.as_str());
         for offer in &mut offers {
-            offer.holders.sort_by(|a, b| compare_str(a.label(), b.label()));
+            offer.holders.sort_by(|a, b| a.label().cmp(b.label()));
         }
-        // Stable: documents of one name and as many holders stay in the order of their hashes.
-        offers.sort_by(|a, b| by_name(a, b).then_with(|| Reverse(a.holders.len()).cmp(&Reverse(b.holders.len()))));
-        Offers { offers, ..self.offers }
+        let mut failed = self.offers.failed;
+        failed.sort();
+        Offers { offers, failed, ..self.offers }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pdi::{content::ContentHash, v1::Document};
+    use p2pdi::v1::Document;
 
     fn document(name: &str, title: &str, text: &[u8]) -> DocumentInfo {
         let (blake3, size) = (ContentHash::of(text).to_field(), text.len() as u64);
@@ -196,23 +200,28 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_sorted_as_people_count_and_the_one_with_most_holders_is_first() {
-        let (mut merged, all) = (Merged::default(), Filter::default());
-        merged.add(&all, document("rfc10.txt", "", b"ten"), [peer(1)]);
-        merged.add(&all, document("rfc9.txt", "", b"other"), [peer(3)]);
-        for port in [1, 2, 2] {
-            merged.add(&all, document("rfc9.txt", "", b"nine"), [peer(port)]);
+    fn equal_contents_under_one_name_are_one_document_and_all_holders_are_counted() {
+        let (mut merged, all) = (Merged::default(), ListingFilter::default());
+        merged.add(&all, document("b.txt", "", b"other"), [peer(3)]);
+        for port in [9, 1, 1] {
+            merged.add(&all, document("b.txt", "", b"b"), [peer(port)]);
         }
-        let offers = merged.sorted().offers;
-        let names: Vec<_> = offers.iter().map(|offer| (offer.document.name.as_str(), offer.holders.len())).collect();
-        assert_eq!(names, [("rfc9.txt", 2), ("rfc9.txt", 1), ("rfc10.txt", 1)]);
+        for port in 1..=100 {
+            merged.add(&all, document("a.txt", "", b"a"), [peer(port)]);
+        }
+        let offers = merged.finished().offers;
+        let mut listed: Vec<_> =
+            offers.iter().map(|offer| (offer.document.name.as_str(), offer.held_by, offer.holders.len())).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, [("a.txt", 100, HOLDERS_MAX), ("b.txt", 1, 1), ("b.txt", 2, 2)]);
+        assert_eq!(offers[0].document.name.as_str(), "a.txt");
     }
 
     #[test]
     fn only_what_was_asked_for_is_listed_whatever_a_peer_answers() {
-        let filter = |pattern: Option<&str>, words: &str| Filter {
+        let filter = |pattern: Option<&str>, words: &str| ListingFilter {
             pattern: pattern.map(|pattern| DocumentPattern::parse(pattern).unwrap()),
-            ..Filter::of_words(words.to_owned()).unwrap()
+            ..ListingFilter::of_words(words.to_owned()).unwrap()
         };
         let tcp = document("rfc/rfc793.txt", "Transmission Control Protocol", b"x");
         assert!(filter(Some("rfc/*"), "CONTROL 793").selects(&tcp));
