@@ -61,6 +61,8 @@ const PURE: &[&str] = &[
     "peerd/src/transfer/jobs/request",
     "peerd/src/transfer/rate_limit",
     "peerd/src/transfer/serve/slots",
+    "peerd/src/transfer/store/sidecar",
+    "peerd/src/transfer/store/states",
     "peerd/src/transfer/rate_meter",
     "proto/backoff",
     "proto/contact",

@@ -10,7 +10,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The operating system refused.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}: {source}{}", path.display(), advice(.source))]
     Io {
         /// The operation, as a verb.
         doing: &'static str,
@@ -73,10 +73,18 @@ impl WriteError {
     pub fn is_no_room(&self) -> bool {
         match self {
             Self::NoSpace { .. } => true,
-            Self::Io { source, .. } => matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded),
+            Self::Io { source, .. } => is_full(source),
             _ => false,
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    if is_full(error) { "; free some space: what is verified is kept" } else { "" }
 }
 
 /// The end of the message of [`WriteError::NoSpace`]: who else has room there.

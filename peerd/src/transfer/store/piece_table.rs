@@ -25,8 +25,11 @@ impl PieceTable {
     }
 
     pub(super) fn claim(&self, index: usize, writer: WriterId) -> Claim {
-        let claim = self.states().claim(index, writer);
-        self.notify_if(matches!(claim, Claim::Granted { .. }));
+        let mut states = self.states();
+        let was_unchecked = states.unchecked().contains(index);
+        let claim = states.claim(index, writer);
+        drop(states);
+        self.notify_if(was_unchecked && matches!(claim, Claim::Granted { .. }));
         claim
     }
 
@@ -60,7 +63,7 @@ impl PieceTable {
     pub(super) fn release(&self, index: usize, writer: WriterId) -> bool {
         let unchecked = self.states().release(index, writer);
         self.ended.notify_all();
-        self.notify_if(true);
+        self.notify_if(unchecked);
         unchecked
     }
 
