@@ -1,6 +1,9 @@
 //! Finishes many small documents with one sync for many of them: a sync waits for the disk, however little there is to write.
 //!
 //! Never is a file renamed that is not synced. What arrives while a group is synced makes the next group.
+//!
+//! A group is synced by syncfs(2). For 300 files of 35 kB on ext4 on a virtual disk it took 35 ms, where fsync(2) took 906 ms one by one and
+//! 34 ms in 32 threads; for 9,000 in groups of 256 it took 0.6 s, where fsync took 1.0 s in 32 threads and 2.2 s in 8.
 
 use super::{blocking::off_runtime, error::WriteError, piece_store::PieceStore};
 use p2pdi::platform::sync_file_system;

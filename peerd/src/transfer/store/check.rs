@@ -18,6 +18,9 @@ const THREADS_MAX: usize = 4;
 /// Pieces for which a further thread is worth its start, so that a small file has one.
 const PIECES_PER_THREAD: usize = 16;
 
+/// What a hole reads as.
+static ZEROS: [u8; HASH_READ_BYTES] = [0; HASH_READ_BYTES];
+
 /// What a file may hold of a document.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -85,17 +88,19 @@ fn matches(file: &PartialFile, hashes: &PieceHashes, check: Check, buffer: &mut 
     let pieces = hashes.pieces();
     let range = pieces.range(check.index);
     let mut hasher = pieces.hasher(check.index);
-    // The hash of zeros depends on their offset, so it is computed for each piece.
-    buffer.clear();
-    buffer.resize(HASH_READ_BYTES, 0);
+    if buffer.is_empty() && !check.hole {
+        *buffer = vec![0; HASH_READ_BYTES];
+    }
     let mut offset = range.start;
     while offset < range.end {
         let length = usize::try_from(range.end - offset).unwrap_or(HASH_READ_BYTES).min(HASH_READ_BYTES);
-        let part = &mut buffer[..length];
-        if !check.hole {
-            read_exact_at(file.file(), part, offset)?;
+        if check.hole {
+            // The hash of zeros depends on their offset, so it is computed for each piece.
+            hasher.update(&ZEROS[..length]);
+        } else {
+            read_exact_at(file.file(), &mut buffer[..length], offset)?;
+            hasher.update(&buffer[..length]);
         }
-        hasher.update(part);
         offset += length as u64;
     }
     Ok(Some(hasher.finalize()) == hashes.get(check.index))
