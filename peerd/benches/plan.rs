@@ -1,9 +1,9 @@
 //! Simulated swarms of any size: times over the bound, as in `tests/plan_simulation.rs`.
 //!
 //! `cargo bench --bench plan -- [--peers 1000] [--pieces 1024] [--neighbours 20] [--seed 1] [--delay-ms 1] [--step-ms 10]
-//! [--offers none|seed|all] [--uneven]`
+//! [--offers none|seed|all] [--uneven] [--slots 16]`
 //!
-//! `--uneven`: some know half as many neighbours as others.
+//! `--slots`: peers that one holder sends to at the same time. `--uneven`: some know half as many neighbours as others.
 //!
 //! `--offers`: who says what it would like to be asked for: nobody, peers that are whole (as the product does), or all.
 
@@ -35,6 +35,7 @@ fn main() {
     settings.step = number("--step-ms", 10) * 1_000;
     let offers = value("--offers").map_or("seed", String::as_str);
     (settings.seeds_offer, settings.all_offer) = (offers != "none", offers == "all");
+    settings.slots = number("--slots", u64::MAX) as usize;
     let neighbours = number("--neighbours", 20) as usize;
     let links = if arguments.iter().any(|argument| argument == "--uneven") { random_links } else { even_links };
     let links = if neighbours >= peers { all_know_all(peers + 1) } else { links(peers + 1, neighbours, seed) };

@@ -58,6 +58,8 @@ pub struct Settings {
     /// Whether whole peers say what they would like to be asked for, and others too.
     pub seeds_offer: bool,
     pub all_offer: bool,
+    /// Peers that one holder sends to at the same time; the next one begins when one of them has its piece.
+    pub slots: usize,
     /// Nobody is waited for longer.
     pub deadline: Micros,
 }
@@ -273,6 +275,10 @@ impl Network {
                     offers.requested(member, run.clone());
                 }
                 let (start, end) = (self.settings.pieces.range(run.start).start, self.settings.pieces.range(run.end - 1).end);
+                if self.pairs[pair].queue.is_empty() {
+                    self.sequence += 1;
+                    self.pairs[pair].since = self.sequence;
+                }
                 self.pairs[pair].queue.push_back(Sending { request, at: start, told: start, end, begun: false, in_turn });
             }
             Message::End { request, end } => {
@@ -318,9 +324,24 @@ impl Network {
         !pair.queue.is_empty() && self.nodes[pair.from].peer.stalls.is_none_or(|stalls| self.now < stalls)
     }
 
+    /// Those of the pairs that have a slot at their holder: the ones that wait longest.
+    fn with_slot(&self, mut pairs: Vec<usize>) -> Vec<usize> {
+        if self.settings.slots < self.nodes.len() {
+            pairs.sort_by_key(|pair| (self.pairs[*pair].from, self.pairs[*pair].since));
+            let (mut last, mut count) = (usize::MAX, 0);
+            pairs.retain(|pair| {
+                count = if self.pairs[*pair].from == last { count + 1 } else { 1 };
+                last = self.pairs[*pair].from;
+                count <= self.settings.slots
+            });
+        }
+        pairs
+    }
+
     /// Lets all uploads flow for one step.
     fn flow(&mut self) {
         let active: Vec<usize> = (0..self.pairs.len()).filter(|pair| self.sends(&self.pairs[*pair])).collect();
+        let active = self.with_slot(active);
         let round_trip = (2 * self.settings.delay).max(200) as f64 / SECOND as f64;
         let mut flows: Vec<_> = active
             .iter()
@@ -373,6 +394,8 @@ impl Network {
             let is_done = sending.at >= sending.end;
             if is_done {
                 self.pairs[pair].queue.remove(place);
+                self.sequence += 1;
+                self.pairs[pair].since = self.sequence;
             }
             self.nodes[from].sent += bytes;
             if begins {

@@ -43,11 +43,13 @@ pub struct Pair {
     pub to: usize,
     pub queue: VecDeque<Sending>,
     pub budget: f64,
+    /// Where it is in the line for a slot.
+    pub since: u64,
 }
 
 impl Pair {
     pub fn new(from: usize, to: usize) -> Self {
-        Self { from, to, queue: VecDeque::new(), budget: 0.0 }
+        Self { from, to, queue: VecDeque::new(), budget: 0.0, since: 0 }
     }
 }
 

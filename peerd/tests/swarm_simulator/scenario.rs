@@ -34,6 +34,7 @@ pub fn settings(pieces: u64) -> Settings {
         message: 256 * 1024,
         seeds_offer: true,
         all_offer: false,
+        slots: usize::MAX,
         deadline: 2_000 * SECOND,
     }
 }
