@@ -1,9 +1,9 @@
 //! Transfers of documents: serving them, and fetching them, verified, into a folder.
 //!
 //! - `store`: a document under way: its file, which pieces are verified, what streams write.
-//! - `plan`: which piece is requested from whom, and when. Pure.
+//! - `plan`: which piece is requested from whom, and when.
 //! - `serve`: the sending side.
-//! - `rate_limit` (pure), `throttle`: limits of the rates of both sides.
+//! - `rate_limit`, `throttle`: limits of the rates of both sides.
 //! - `fetch`: the receiving side: the search for holders, streams, the fetch of one document.
 //! - `jobs`: what a running peer fetches into its share, and keeps there.
 

@@ -1,7 +1,7 @@
 //! The sending side.
 //!
 //! - `source`: what is sent: a document of the share, or the verified pieces of one under way.
-//! - `slots` (pure), `line`: who is sent now, and who waits.
+//! - `slots`, `line`: who is sent now, and who waits.
 //! - `capacity`: the limits and counts of all streams.
 //! - `sending`: the messages of one answer.
 //! - `uploads`: admits requests.
