@@ -8,15 +8,16 @@ async fn a_job_waits_for_a_holder_and_goes_on_when_one_appears_also_after_a_rest
     let content = bytes(300_000);
     let fetcher = peer("fetcher", &[], &[], |_| {}).await;
     let hash = format!("b3:{}", ContentHash::of(&content));
-    let job = fetcher.handle.jobs().submit(JobRequest::try_from(request(&[&hash])).unwrap()).await.unwrap();
-    let waiting = until(&fetcher, &job.id(), JobState::Waiting).await;
+    // A handle keeps the state folder in use: only the id is kept.
+    let id = fetcher.handle.jobs().submit(JobRequest::try_from(request(&[&hash])).unwrap()).await.unwrap().id();
+    let waiting = until(&fetcher, &id, JobState::Waiting).await;
     assert!(waiting.detail.contains("nobody has") && waiting.detail.contains("waiting for"), "{waiting:?}");
     let folder = fetcher.stop().await;
     let fetcher = again("fetcher", folder, &[]).await;
-    let before = until(&fetcher, &job.id(), JobState::Waiting).await;
+    let before = until(&fetcher, &id, JobState::Waiting).await;
     assert_eq!((before.created_at, &before.wanted), (waiting.created_at, &vec![hash]));
     let _seed = peer("seed", &[("a/doc.bin", &content)], &[&fetcher], |_| {}).await;
-    let done = until(&fetcher, &job.id(), JobState::Done).await;
+    let done = until(&fetcher, &id, JobState::Done).await;
     assert!(done.ended_at.is_some() && done.documents_done == 1, "{done:?}");
     assert_eq!(read(&fetcher.share(), "a/doc.bin"), Some(content));
     // The next job has another id, and the ended one stays listed.
@@ -52,6 +53,7 @@ async fn a_cancelled_job_fetches_nothing_more_and_stays_listed() {
     let cancelled = job.cancel().await.unwrap();
     assert!(cancelled.state() == JobState::Cancelled && cancelled.ended_at.is_some());
     assert_eq!(job.cancel().await.unwrap(), cancelled, "a second time changes nothing");
+    drop(job);
     let folder = fetcher.stop().await;
     let fetcher = again("fetcher", folder, &[]).await;
     assert_eq!(fetcher.handle.jobs().list(), [cancelled]);

@@ -24,8 +24,11 @@ async fn a_mirror_follows_what_a_peer_adds_changes_and_removes() {
     assert_eq!(read(&copy.share(), "m/mine.txt").as_deref(), Some(&b"mine"[..]));
     assert_eq!(read(&copy.share(), "m/only-here.txt").as_deref(), Some(&b"mine too"[..]));
     assert_eq!(read(&copy.share(), "other.txt"), None);
-    let status = copy.handle.jobs().mirrors().remove(0);
-    assert_eq!((status.present, status.missing), (2, 0), "{status:?}");
+    let status = eventually("the status", async || {
+        let status = copy.handle.jobs().mirrors().remove(0);
+        (status.present == 2 && status.missing == 0).then_some(status)
+    })
+    .await;
     assert!(status.failed[0].name == "m/mine.txt" && status.failed[0].why.contains("did not fetch"), "{status:?}");
     // A peer that is away has removed nothing.
     origin.stop().await;

@@ -120,9 +120,9 @@ impl Queue {
         ended.into_iter().filter_map(|(id, (state, detail))| self.end(id, state, detail, now, wall)).collect()
     }
 
-    /// Ends a job now; its fetches are stopped.
+    /// Ends a job now; its fetches are stopped. `None` if it has ended before, or there is none.
     pub(super) fn end(&mut self, id: u64, state: JobState, detail: String, now: Instant, wall: SystemTime) -> Option<v1::Job> {
-        let shown = self.show(id, now)?;
+        let shown = self.show(id, now).filter(|_| self.jobs.contains_key(&id))?;
         self.jobs.remove(&id);
         for running in self.running.iter().filter(|((owner, _), _)| *owner == Owner::Job(id)).map(|(_, running)| running) {
             running.stop.cancel();
