@@ -17,7 +17,10 @@ use p2pdi::{
         control_client::ControlClient,
     },
 };
-use peerd::connections::channels::ChannelPool;
+use peerd::{
+    connections::channels::ChannelPool,
+    documents::{pattern::DocumentPattern, selector::DocumentSelector, wanted::Wanted},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
 
@@ -31,9 +34,9 @@ pub(super) async fn fetch(
 ) -> Outcome {
     let at = args.at.at;
     let wait_for_holders = args.wait_for_holders.map(prost_types::Duration::try_from).transpose();
-    let texts = |patterns: &[peerd::documents::pattern::DocumentPattern]| patterns.iter().map(ToString::to_string).collect();
+    let texts = |patterns: &[DocumentPattern]| patterns.iter().map(ToString::to_string).collect();
     let request = FetchRequest {
-        wanted: args.wanted.iter().map(ToString::to_string).collect(),
+        wanted: args.wanted.iter().map(as_text).collect(),
         include: texts(&args.choice.include),
         exclude: texts(&args.choice.exclude),
         from: args.from,
@@ -64,6 +67,17 @@ pub(super) async fn fetch(
     display.finish(&Overall::of_job(&job));
     watched?;
     ended(&job, &at, args.quiet, printer)
+}
+
+/// A document or pattern as the peer reads it. A name that would be read as a pattern becomes one that matches this name alone.
+fn as_text(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::One(DocumentSelector::Name(name)) if DocumentPattern::is_pattern(name.as_str()) => {
+            let escaped = name.as_str().chars().flat_map(|c| matches!(c, '*' | '?' | '[').then_some('\\').into_iter().chain([c]));
+            std::iter::once('/').chain(escaped).collect()
+        }
+        wanted => wanted.to_string(),
+    }
 }
 
 /// Shows the job until it ends; `job` is its latest state.
@@ -197,4 +211,23 @@ async fn call<T>(
 ) -> Outcome<T> {
     let answered = to_peer(at.as_str(), at, CALL_TIMEOUT, call(channels.control(at, None))).await;
     answered.map_err(|failure| failure.hint_if_unanswered("--at HOST:PORT names the peer that does it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::document::DocumentName;
+
+    #[test]
+    fn a_name_with_the_characters_of_a_pattern_reaches_the_peer_as_that_name() {
+        let name = |text: &str| DocumentName::parse(text).unwrap();
+        for text in ["a[1]*.txt", "what?.txt", "d/a[b.txt"] {
+            let sent = as_text(&Wanted::One(DocumentSelector::Name(name(text))));
+            let Ok(Wanted::Matching(pattern)) = Wanted::parse(&sent) else { panic!("{sent}") };
+            assert!(pattern.matches(&name(text)) && !pattern.matches(&name(&format!("x/{text}"))), "{sent}");
+        }
+        for text in ["rfc48.txt", "rfc:48", "models/**"] {
+            assert_eq!(as_text(&Wanted::parse(text).unwrap()), text);
+        }
+    }
 }
