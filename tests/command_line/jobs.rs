@@ -1,6 +1,10 @@
 //! fetch, jobs, pin and unpin: errors before a peer does anything.
 
-use crate::support::{network::Network, world::World};
+use crate::support::{
+    network::{Network, ready},
+    world::{World, rfc},
+};
+use serde_json::Value;
 
 #[test]
 fn a_peer_that_does_not_answer_is_named_with_the_flag_that_names_another() {
@@ -35,4 +39,36 @@ fn wrong_usage_is_refused_before_a_peer_is_asked() {
     ] {
         world.run("p2pctl", wrong).exits(2).stdout_is_empty().stderr_has(&["error: "]);
     }
+}
+
+#[test]
+fn a_running_peer_fetches_into_its_share_and_its_jobs_are_listed() {
+    let network = Network::start();
+    let d = network.world.peer("fff-d", &network.registry, &["--share", network.world.share("share-d", &[]).to_str().unwrap()]);
+    ready(&d);
+    let at = d.address.to_string();
+    let run = |arguments: &[&str]| network.p2pctl(&[arguments, &["--at", &at]].concat());
+    let fetched = run(&["fetch", "rfc48.txt", "rfc4*", "--wait", "--progress", "json"]).exits(0);
+    assert!(network.world.read("share-d/rfc48.txt") == rfc(48) && network.world.read("share-d/rfc49.txt") == rfc(49));
+    let last: Value = serde_json::from_str(fetched.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (last["progress"]["phase"].as_str(), last["progress"]["documents_done"].as_u64()),
+        (Some("ended"), Some(2)),
+        "{last}"
+    );
+    fetched.stdout_has(&["is done: 2 documents, "]);
+    let id = run(&["fetch", "rfc2324.txt", "--quiet", "--wait"]).exits(0).stdout.trim().to_owned();
+    run(&["jobs"]).exits(0).stdout_has(&["ID", "STATE", "WANTED", "done", "rfc48.txt rfc4*", "rfc2324.txt"]);
+    let listed = run(&["jobs", "-o", "json"]).exits(0).json();
+    let jobs = listed["jobs"].as_array().unwrap();
+    assert_eq!((jobs.len(), jobs[1]["id"].as_str(), jobs[1]["state"].as_str()), (2, Some(id.as_str()), Some("JOB_STATE_DONE")));
+    run(&["jobs", "cancel", "no-such-job"]).exits(1).stdout_is_empty().stderr_has(&["hint: `p2pctl jobs` lists the jobs"]);
+    run(&["pin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt is pinned"]);
+    run(&["pin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt was pinned before"]);
+    run(&["unpin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt is released"]);
+    let failed = run(&["fetch", "no-such.txt", "--wait", "--wait-for-holders", "1s"]).exits(1).stdout_is_empty();
+    failed.stderr_has(&["error: job ", " failed", "no-such.txt"]);
+    // Nobody has it: it waits, and can be cancelled.
+    let id = run(&["fetch", "later.txt", "--quiet"]).exits(0).stdout.trim().to_owned();
+    run(&["jobs", "cancel", &id]).exits(0).stdout_has(&[&format!("job {id} is cancelled")]);
 }
