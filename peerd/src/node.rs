@@ -158,7 +158,7 @@ impl Node {
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
-        let swarms = Swarms::new(Me::serving(own.clone(), zone), Arc::new(session.clone()));
+        let swarms = Swarms::new(Me::serving(own.clone(), zone), Arc::new(session.clone()), &metrics);
         let download_limit = Throttle::new(config.download_limit);
         let (directory, known_peers) = watch::channel(PeerDirectory::default());
         let jobs_config =

@@ -48,7 +48,7 @@ impl Fetcher {
     /// more than `upload_limit` bytes a second, if that is given.
     pub fn new(contact: Contact, zone: String, upload_limit: Option<u64>, tracker: Arc<dyn Tracker>) -> Self {
         let metrics = Metrics::default();
-        let swarms = Swarms::without_share(Me::serving(OwnContact::fixed(contact.clone()), zone), tracker);
+        let swarms = Swarms::without_share(Me::serving(OwnContact::fixed(contact.clone()), zone), tracker, &metrics);
         let uploads = Uploads::new(upload_limit, None, &metrics);
         Self { contact, swarms, uploads, metrics }
     }

@@ -275,6 +275,7 @@ impl Run<'_> {
             swarm: Arc::clone(&swarm),
             store: Arc::clone(&store),
             progress: Arc::clone(self.progress),
+            metrics: self.options.swarms.metrics().clone(),
             stall: self.options.stall,
             limit: self.options.limit.clone(),
             patience: self.options.wait_for_holders,

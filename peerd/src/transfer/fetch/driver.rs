@@ -2,6 +2,7 @@
 
 use super::{
     download::{Incoming, RangeRequest, SourceError, open_range},
+    fetch_metrics::FetchMetrics,
     holder_table::{Holder, HolderTable, Index},
     leads::Leads,
     progress::{HolderProgress, Progress, Waiting},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     connections::channels::ChannelPool,
-    holders::source::Source,
+    holders::{announcer::CONNECTIONS_WANTED, source::Source},
     transfer::{
         piece_set::PieceSet,
         plan::{Action, EndedBy, Event, Has, HolderId, MemberId, PlanConfig, Planner, RequestId},
@@ -19,7 +20,7 @@ use crate::{
             dial::{dial, is_no_holder, is_unknown_method},
             exchange::ExchangeError,
             state::{MemberNews, Seen, SharedSwarm},
-            update::{Candidate, Member},
+            update::Member,
         },
         throttle::Throttle,
     },
@@ -34,9 +35,6 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
 
 /// Events of streams waiting for the driver: more than it handles before it looks at anything else.
 const EVENTS_QUEUE: usize = 256;
-/// Streams that this side dials to exchange availability, for one document. With as many that others dial, the graph of a swarm of any size
-/// stays connected, and each piece has several holders.
-const DIALS_MAX: usize = 24;
 /// Dials that fail in a row before a peer is not dialled any more.
 const FAILED_DIALS_MAX: u32 = 3;
 /// How often what displays show is updated at most.
@@ -50,6 +48,7 @@ pub(super) struct Setting<'a> {
     pub(super) swarm: SharedSwarm,
     pub(super) store: Arc<PieceStore>,
     pub(super) progress: Arc<Progress>,
+    pub(super) metrics: FetchMetrics,
     /// How long a holder may stay silent before its requests end.
     pub(super) stall: Duration,
     /// Limits the rate of what arrives.
@@ -257,6 +256,7 @@ impl<'a> Driver<'a> {
             }
             RunEvent::Arrived(bytes) => {
                 self.setting.progress.received(bytes, now);
+                self.setting.metrics.received(bytes);
                 if let Some(index) = index {
                     let holder = self.holders.get_mut(index);
                     holder.received.add(bytes, now);
@@ -267,7 +267,10 @@ impl<'a> Driver<'a> {
                 }
                 self.planner.handle(Event::Arrived { request, bytes }, now);
             }
-            RunEvent::Verified(piece) => self.count(piece, index, Some(request)),
+            RunEvent::Verified(piece) => {
+                let is_new = self.count(piece, index, Some(request));
+                self.setting.metrics.piece(is_new);
+            }
             RunEvent::Ended(ended) => {
                 let (cancelled, pieces) = (running.control.is_cancelled(), running.pieces.clone());
                 // A piece that two streams received was perhaps verified after this one had sent it.
@@ -284,12 +287,19 @@ impl<'a> Driver<'a> {
                     Ok(()) if cancelled => EndedBy::Cancel,
                     Ok(()) => EndedBy::Completion,
                     Err(error) => {
+                        self.setting.metrics.failed(&error);
                         if let Some(index) = index {
                             let source = &self.holders.get(index).source;
                             tracing::info!(%source, %error, "a request to a holder failed");
                             self.holders.get_mut(index).error = Some(error.to_string());
                         }
-                        ended_by(&error)
+                        match ended_by(&error) {
+                            // It says that it has pieces: a member that just finished, or restarts.
+                            EndedBy::FinalFault if matches!(error, SourceError::Refused(_)) && self.is_member(index) => {
+                                EndedBy::TransientFault
+                            }
+                            by => by,
+                        }
                     }
                 };
                 self.planner.handle(Event::Ended { request, by }, now);
@@ -298,10 +308,10 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// A piece is verified; `from` sent it.
-    fn count(&mut self, piece: usize, from: Option<Index>, request: Option<RequestId>) {
+    /// A piece is verified; `from` sent it. Returns whether it is new.
+    fn count(&mut self, piece: usize, from: Option<Index>, request: Option<RequestId>) -> bool {
         if self.pending.contains(piece) || !self.counted.insert(piece) {
-            return;
+            return false;
         }
         let range = self.setting.store.pieces().range(piece);
         if let Some(index) = from {
@@ -312,6 +322,7 @@ impl<'a> Driver<'a> {
         self.setting.progress.advance(range.end - range.start);
         self.setting.swarm.gained(piece);
         self.planner.handle(Event::Verified { piece, request }, Instant::now());
+        true
     }
 
     /// Counts pieces whose streams did not report them before the store was complete.
@@ -326,6 +337,10 @@ impl<'a> Driver<'a> {
             let sender = self.requests.values().find(|running| running.pieces.contains(&piece)).map(|running| running.holder);
             self.count(piece, sender.and_then(|holder| self.holders.by_planned(holder)), None);
         }
+    }
+
+    fn is_member(&self, index: Option<Index>) -> bool {
+        index.is_some_and(|index| self.holders.get(index).member.is_some())
     }
 
     /// The store checked pieces of an earlier fetch, or lost some.
@@ -355,7 +370,7 @@ impl<'a> Driver<'a> {
     /// Adds a peer that may be asked; `is_whole`: somebody says that it has the whole document.
     fn add(&mut self, source: &Source, is_whole: bool, zone: &str) {
         let Some(index) = self.holders.entry(source) else { return };
-        let near = self.is_near(zone);
+        let near = self.is_near(zone, source);
         let holder = self.holders.get_mut(index);
         if holder.is_banned {
             return;
@@ -373,8 +388,13 @@ impl<'a> Driver<'a> {
         self.dial(index);
     }
 
-    fn is_near(&self, zone: &str) -> bool {
-        !zone.is_empty() && zone == self.setting.swarm.zone()
+    /// Whether a holder is in this peer's zone, or on its machine.
+    fn is_near(&self, zone: &str, source: &Source) -> bool {
+        let is_here = || {
+            let own = self.setting.swarm.endpoint();
+            source.addresses().iter().any(|address| own.as_ref().is_some_and(|own| own.host() == address.host()))
+        };
+        (!zone.is_empty() && zone == self.setting.swarm.zone()) || is_here()
     }
 
     fn plan(&mut self, index: Index, near: bool, has: Has, in_swarm: bool) {
@@ -400,7 +420,7 @@ impl<'a> Driver<'a> {
 
     /// Exchanges availability with a peer, unless that is done already or enough others are.
     fn dial(&mut self, index: Index) {
-        let enough = self.holders.dialled() >= DIALS_MAX;
+        let enough = self.holders.connected() >= CONNECTIONS_WANTED;
         let holder = self.holders.get_mut(index);
         if enough || holder.is_dialled || holder.member.is_some() || holder.is_banned || holder.failed_dials >= FAILED_DIALS_MAX {
             return;
@@ -480,7 +500,7 @@ impl<'a> Driver<'a> {
             self.setting.swarm.expel(id);
             return;
         }
-        let near = self.is_near(&member.zone);
+        let near = self.is_near(&member.zone, &source);
         let holder = self.holders.get_mut(index);
         holder.member = Some((id, member.id));
         holder.failed_dials = 0;

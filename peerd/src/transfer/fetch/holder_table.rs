@@ -133,9 +133,9 @@ impl HolderTable {
         0..self.all.len()
     }
 
-    /// How many streams are open or being opened.
-    pub(super) fn dialled(&self) -> usize {
-        self.all.iter().filter(|holder| holder.is_dialled).count()
+    /// With how many availability is exchanged, or is about to be.
+    pub(super) fn connected(&self) -> usize {
+        self.all.iter().filter(|holder| holder.is_dialled || holder.member.is_some()).count()
     }
 
     /// The result of each.

@@ -4,6 +4,7 @@ pub mod document;
 mod download;
 pub mod downloads;
 mod driver;
+pub(crate) mod fetch_metrics;
 mod holder_table;
 pub mod job;
 pub(crate) mod leads;

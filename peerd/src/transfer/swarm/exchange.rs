@@ -69,7 +69,7 @@ where
 }
 
 /// The two directions of a stream.
-pub(crate) struct Streams<S, T> {
+pub(super) struct Streams<S, T> {
     /// What the other side sends, after its `start`.
     pub(crate) incoming: S,
     /// What this side sends.
@@ -81,7 +81,7 @@ pub(crate) struct Streams<S, T> {
 ///
 /// # Errors
 /// When the stream breaks, the other side breaks the contract, or it is no member.
-pub(crate) async fn exchange<S, T>(
+pub(super) async fn exchange<S, T>(
     swarm: &SharedSwarm,
     dialled_by_us: bool,
     start: Start,

@@ -13,12 +13,13 @@ use crate::{
         search::SearchHolders,
         tracker::{self, NoTracker, Tracker},
     },
-    transfer::{piece_set::PieceSet, serve::source::Source, store::piece_store::PieceStore},
+    transfer::{fetch::fetch_metrics::FetchMetrics, piece_set::PieceSet, serve::source::Source, store::piece_store::PieceStore},
 };
 use p2pdi::{
     content::{ContentHash, Pieces},
     document::DocumentName,
     id::PeerId,
+    metrics::Metrics,
     name::PeerName,
     v1::{AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
 };
@@ -36,6 +37,8 @@ use tonic::{Status, Streaming};
 
 /// How long a peer announces a document that it fetched, so that others find it: a swarm that begins at once is over by then.
 const SEEDING_TIME: Duration = Duration::from_secs(600);
+/// How long what was fetched is still served from its store: until the share offers it, which takes a moment.
+const HANDOVER_TIME: Duration = Duration::from_secs(5);
 /// Most swarms that a peer stays in after their fetches; each costs a bitmap and a call every minute, and without a share a descriptor.
 const KEPT_MAX: usize = 256;
 
@@ -44,6 +47,7 @@ const KEPT_MAX: usize = 256;
 pub struct Swarms {
     me: Me,
     tracker: Arc<dyn Tracker>,
+    metrics: FetchMetrics,
     /// Whether what was fetched is served from its store for as long as the program runs: it has no share.
     keeps_stores: bool,
     shared: Arc<Mutex<Shared>>,
@@ -80,19 +84,26 @@ struct Entry {
 
 impl Swarms {
     /// No swarm yet. This peer announces itself to `tracker`.
-    pub(crate) fn new(me: Me, tracker: Arc<dyn Tracker>) -> Self {
-        Self { me, tracker, keeps_stores: false, shared: Arc::default(), begun: Arc::new(watch::Sender::new(false)) }
+    pub(crate) fn new(me: Me, tracker: Arc<dyn Tracker>, metrics: &Metrics) -> Self {
+        Self {
+            me,
+            tracker,
+            metrics: FetchMetrics::new(metrics),
+            keeps_stores: false,
+            shared: Arc::default(),
+            begun: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// The same for a program without a share: it serves what it fetched as long as it runs.
-    pub(crate) fn without_share(me: Me, tracker: Arc<dyn Tracker>) -> Self {
-        Self { keeps_stores: true, ..Self::new(me, tracker) }
+    pub(crate) fn without_share(me: Me, tracker: Arc<dyn Tracker>, metrics: &Metrics) -> Self {
+        Self { keeps_stores: true, ..Self::new(me, tracker, metrics) }
     }
 
     /// The swarms of a program that fetches and serves nothing. Members see it as `name`, with a random id.
     pub fn of_a_client(name: PeerName, tracker: Arc<dyn Tracker>) -> Self {
         let id = PeerId::from_bytes(rand::random());
-        Self::new(Me { id, name, serves_at: None, zone: String::new() }, tracker)
+        Self::new(Me { id, name, serves_at: None, zone: String::new() }, tracker, &Metrics::default())
     }
 
     /// The swarm of a document that is fetched into `store`, and the peers that the tracker names and that `search` finds. Verified pieces
@@ -119,6 +130,11 @@ impl Swarms {
         (swarm, candidates)
     }
 
+    /// Counts of all fetches.
+    pub(crate) fn metrics(&self) -> &FetchMetrics {
+        &self.metrics
+    }
+
     /// Waits for the first document that is fetched.
     pub(crate) async fn begun(&self) {
         // No error: this handle keeps the sender.
@@ -127,8 +143,17 @@ impl Swarms {
 
     /// A document was fetched: this peer stays in its swarm for a while.
     pub(crate) fn fetched(&self, swarm: SharedSwarm, store: Arc<PieceStore>) {
-        let store = self.keeps_stores.then_some(store);
-        self.lock().kept.push_back(Kept { since: Instant::now(), _swarm: swarm, _store: store });
+        let kept = if self.keeps_stores {
+            Some(store)
+        } else {
+            // Members ask on until the share offers the document.
+            tokio::spawn(async move {
+                tokio::time::sleep(HANDOVER_TIME).await;
+                drop(store);
+            });
+            None
+        };
+        self.lock().kept.push_back(Kept { since: Instant::now(), _swarm: swarm, _store: kept });
         self.forget_kept(Instant::now());
     }
 

@@ -8,7 +8,10 @@ use super::{
     update::{Candidate, Member, Start},
 };
 use crate::{
-    holders::{announcer::AnnouncerHandle, source::Source},
+    holders::{
+        announcer::{AnnouncerHandle, CONNECTIONS_MAX},
+        source::Source,
+    },
     identity::OwnContact,
     transfer::{
         piece_set::PieceSet,
@@ -31,9 +34,6 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Most members of one swarm that availability is exchanged with: each costs a stream and a bitmap. Enough that the swarm's graph stays
-/// connected and every piece has several holders (BitTorrent clients keep 50 to 80).
-pub(crate) const MEMBERS_MAX: usize = 64;
 /// Most candidates remembered for one swarm; later ones are not needed.
 const CANDIDATES_MAX: usize = 512;
 
@@ -81,7 +81,7 @@ pub(crate) enum NotJoined {
     #[error("availability is exchanged with this peer on another stream already")]
     Connected,
     /// The swarm has as many members as it keeps.
-    #[error("availability is exchanged with {MEMBERS_MAX} peers already; ask another member")]
+    #[error("availability is exchanged with {CONNECTIONS_MAX} peers already; ask another member")]
     Full,
 }
 
@@ -224,6 +224,11 @@ impl Swarm {
         &self.me.zone
     }
 
+    /// Where this peer serves, if it does.
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        self.me.endpoint()
+    }
+
     /// This peer's id.
     pub(crate) fn own_id(&self) -> PeerId {
         self.me.id
@@ -334,7 +339,7 @@ impl Swarm {
             let id = *id;
             state.remove(id);
         }
-        if state.members.len() >= MEMBERS_MAX {
+        if state.members.len() >= CONNECTIONS_MAX {
             return Err(NotJoined::Full);
         }
         let id = MemberId(state.next_member);
