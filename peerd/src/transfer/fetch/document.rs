@@ -323,7 +323,7 @@ impl Run<'_> {
             let document = document.clone();
             let (path, already) = locate(&out, &name, &document.hash, document.size(), replace, &mut hashed)?;
             if already {
-                return Ok((document, path, already));
+                return Ok(Prepared::AlreadyThere(document, path));
             }
             let store = PieceStore::open(&out, &name, hashes.clone(), replace)?;
             store.wait_checked();
@@ -331,9 +331,12 @@ impl Run<'_> {
                 // Its hash was checked on receipt.
                 let _checked = PieceWriter::new(&store).write(0, &data)?;
             }
-            Ok((document, store.finish()?, already))
+            Ok(Prepared::Store(document, store))
         });
-        Ok(written.await?)
+        match written.await? {
+            Prepared::AlreadyThere(document, path) => Ok((document, path, true)),
+            Prepared::Store(document, store) => Ok((document, self.options.swarms.finisher().finish(store).await?, false)),
+        }
     }
 
     /// The target folder, whether a file there may be replaced, and the file's name.

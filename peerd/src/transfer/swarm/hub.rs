@@ -13,7 +13,12 @@ use crate::{
         search::SearchHolders,
         tracker::{self, NoTracker, Tracker},
     },
-    transfer::{fetch::fetch_metrics::FetchMetrics, piece_set::PieceSet, serve::source::Source, store::piece_store::PieceStore},
+    transfer::{
+        fetch::fetch_metrics::FetchMetrics,
+        piece_set::PieceSet,
+        serve::source::Source,
+        store::{batch::Finisher, piece_store::PieceStore},
+    },
 };
 use p2pdi::{
     content::{ContentHash, Pieces},
@@ -48,6 +53,8 @@ pub struct Swarms {
     me: Me,
     tracker: Arc<dyn Tracker>,
     metrics: FetchMetrics,
+    /// Documents of one piece are synced in groups.
+    finisher: Finisher,
     /// Whether what was fetched is served from its store for as long as the program runs: it has no share.
     keeps_stores: bool,
     shared: Arc<Mutex<Shared>>,
@@ -89,6 +96,7 @@ impl Swarms {
             me,
             tracker,
             metrics: FetchMetrics::new(metrics),
+            finisher: Finisher::default(),
             keeps_stores: false,
             shared: Arc::default(),
             begun: Arc::new(watch::Sender::new(false)),
@@ -128,6 +136,11 @@ impl Swarms {
         drop(shared);
         self.forget_kept(Instant::now());
         (swarm, candidates)
+    }
+
+    /// Finishes documents of one piece.
+    pub(crate) fn finisher(&self) -> &Finisher {
+        &self.finisher
     }
 
     /// Counts of all fetches.
