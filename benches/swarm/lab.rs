@@ -74,8 +74,8 @@ impl Lab {
     /// Delays each direction of every TCP connection that the machine accepts by `milliseconds`.
     pub(crate) fn delay(&self, machine: usize, milliseconds: u64) -> Child {
         let rules = format!(
-            "table ip delay {{ chain arriving {{ type nat hook prerouting priority dstnat; \
-             iifname \"eth0\" tcp dport != {RELAY_PORT} redirect to :{RELAY_PORT}; }} }}"
+            "table ip delay {{\nchain arriving {{\ntype nat hook prerouting priority dstnat\n\
+             iifname \"eth0\" tcp dport != {RELAY_PORT} redirect to :{RELAY_PORT}\n}}\n}}\n"
         );
         must(self.run(machine, "nft").arg(rules));
         let rate = self.machines[machine].rate.map_or(1 << 30, |rate| rate.0 / 8);
