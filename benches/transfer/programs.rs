@@ -69,7 +69,8 @@ impl Network {
             .args(args)
             .args(["--registry", &self.registry.address.to_string()])
             .current_dir(&self.folder)
-            .env("XDG_STATE_HOME", &self.folder);
+            .env("XDG_STATE_HOME", &self.folder)
+            .env("P2PDI_CTL_PROGRESS", "none");
         command
     }
 
