@@ -6,6 +6,7 @@ mod support;
 
 use rustix::process::Signal;
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpListener,
     thread,
@@ -13,7 +14,8 @@ use std::{
 use support::{
     browser::Browser,
     http::get,
-    network::{Network, status},
+    network::{Network, ready, status},
+    process::Server,
     tools,
     wait::until,
     world::World,
@@ -87,6 +89,59 @@ fn the_page_shows_peers_messages_documents_and_departures() {
     assert_eq!(browser.value(&page, markup), "TypeError");
     assert_eq!(browser.value(&page, "fetch('http://127.0.0.1:1/').then(() => 'sent', (error) => error.name)"), "TypeError");
     assert!(browser.problems(&page).iter().any(|problem| problem.contains("Content Security Policy")));
+}
+
+#[test]
+fn the_page_shows_transfers_as_they_move_with_who_has_how_much() {
+    let Some(chromium) = tools::chromium() else { return };
+    let world = World::new();
+    let registry = world.registry(&[]);
+    let share = world.share("share", &[]);
+    world.share("fetched", &[]);
+    // Names cannot be markup for the page.
+    let name = "<b>moves.bin";
+    // A minute at this rate: it is under way while the test looks, and nothing waits for its end.
+    fs::write(share.join(name), vec![7; 60 << 20]).unwrap();
+    let from = world.peer("fff-a", &registry, &["--share", "share", "--upload-limit", "1MiB"]);
+    let to = world.peer("fff-c", &registry, &["--share", "fetched"]);
+    for peer in [&from, &to] {
+        ready(peer);
+    }
+    until("fff-a offers the document", || status(&from)["share"]["documents"] == 1);
+    let mut browser = Browser::start(&chromium);
+    let open = |browser: &mut Browser, peer: &Server| browser.open(&format!("http://localhost:{}/", peer.address.port()));
+    let (sender, receiver) = (open(&mut browser, &from), open(&mut browser, &to));
+    browser.until(&receiver, "document.getElementById('connection').textContent === 'live'");
+    assert_eq!(browser.value(&receiver, "document.getElementById('transfers').hidden"), true);
+
+    world.p2pctl(&registry, &["fetch", name, "--at", &to.address.to_string()]).exits(0);
+    for (what, words) in [("#swarms th[scope=rowgroup] bdi", name), ("#swarms .member", "fff-a"), ("#job-rows", "running")] {
+        browser.until(&receiver, &format!("{}.includes('{words}')", text(what)));
+    }
+    browser.until(&sender, &format!("{}.includes('fff-c')", text("#swarms .member")));
+    browser.until(&receiver, "document.querySelector('#swarms .member + .part progress').value === 100");
+    browser.until(&receiver, "document.querySelector('#swarms th + .part progress').value > 0");
+    browser.until(&receiver, &format!("{}.includes('/s')", text("#swarms th + .part + .number")));
+    browser.until(&sender, &format!("{}.includes('/s')", text("#swarms th + .part + .number + .number")));
+    for width in [1000, 400] {
+        browser.resize(&receiver, width, 800);
+        browser.until(&receiver, &format!("innerWidth === {width} && document.documentElement.scrollWidth <= {width}"));
+    }
+    assert_eq!(browser.problems(&receiver), [""; 0], "the console stays empty");
+
+    // The same for programs and for curl.
+    let seen = status(&to);
+    let swarm = &seen["swarms"][0];
+    let numbers = [&seen["swarms_in_all"], &seen["jobs_in_all"], &swarm["connections_in_all"]];
+    assert_eq!((swarm["name"].as_str(), numbers.map(|number| number.as_u64())), (Some(name), [Some(1); 3]), "{seen}");
+    assert_eq!(swarm["connections"][0]["member"]["peer"]["name"], "fff-a", "{seen}");
+    assert_eq!(seen["jobs"][0]["state"], "JOB_STATE_RUNNING", "{seen}");
+    let plain = get(to.address, "/", &[]).body;
+    assert!(plain.contains(&format!("swarm      {name}, 60.0 MiB: ")) && plain.contains("fff-a has 100 %"), "{plain}");
+    assert!(plain.contains(&format!("job        1 {name}: running, 0 of 1 document, ")), "{plain}");
+    // Not for pages of other sites.
+    let refused = get(to.address, "/", &[("origin", "http://evil.example")]).body;
+    assert!(refused.contains("fff-c") && !refused.contains("moves.bin"), "{refused}");
 }
 
 #[test]

@@ -286,6 +286,7 @@ fn the_page_may_load_only_its_own_files() {
         ("/peer.js", "text/javascript; charset=utf-8"),
         ("/dom.js", "text/javascript; charset=utf-8"),
         ("/graph.js", "text/javascript; charset=utf-8"),
+        ("/transfers.js", "text/javascript; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
         ("/peer.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),

@@ -45,11 +45,20 @@ pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status
     })
 }
 
+/// Whether a page of another site makes the request, which could read the answer through a rebound name.
+pub(super) fn is_foreign(services: &Services, request: &Parts) -> bool {
+    origin_of(services, request) == Origin::Foreign
+}
+
+fn origin_of(services: &Services, request: &Parts) -> Origin {
+    let authority = request.uri.authority().map(Authority::as_str);
+    origin(&request.headers, authority, services.own.get().endpoint().host(), services.control)
+}
+
 fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
     services.check_control(Caller::of(&request.extensions))?;
-    let authority = request.uri.authority().map(Authority::as_str);
     let refuse = |why: &str| Err(Reason::LoopbackOnly.status(why));
-    match origin(&request.headers, authority, services.own.get().endpoint().host(), services.control) {
+    match origin_of(services, request) {
         Origin::Foreign => refuse(
             "this request comes from a page of another site, or names a host that is not this peer; use http://localhost, the peer's address, or curl",
         ),

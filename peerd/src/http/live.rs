@@ -4,6 +4,7 @@ use super::{
     caller,
     response::{as_json, refused},
     state::HttpState,
+    transfers,
 };
 use crate::{
     connections::slow_reader::SlowReaderGuard,
@@ -36,6 +37,8 @@ use tonic::Status;
 
 /// How often a stream checks whether counts or messages changed. A guess: a person takes it as immediate.
 const TICK: Duration = Duration::from_millis(500);
+/// How often a stream checks whether transfers changed: each check counts the pieces of all swarms shown.
+const TRANSFERS_TICK: Duration = Duration::from_secs(1);
 /// A stream sends at least this often, so that both ends notice when the other is gone. The HTML Standard suggests it.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Most messages shown, the latest ones.
@@ -51,7 +54,7 @@ fn admit(state: &HttpState, parts: &Parts) -> Result<OwnedSemaphorePermit, Statu
     state.admit_stream()
 }
 
-/// `/live`: events `status`, `network` and `messages`. Each carries the complete value, at the start and whenever it changed.
+/// `/live`: events `status`, `network`, `messages`, `swarms` and `jobs`. Each carries the complete value, at the start and whenever it changed.
 pub(super) async fn events(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let permit = match admit(&state, &parts) {
@@ -67,6 +70,7 @@ pub(super) async fn events(State(state): State<HttpState>, request: Request) -> 
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut sent, mut received, mut sent_at) = (BTreeMap::new(), None, Instant::now());
+        let mut transfers_due = Instant::now();
         loop {
             let topology_changed = tokio::select! {
                 // An open page would delay the stop.
@@ -83,6 +87,11 @@ pub(super) async fn events(State(state): State<HttpState>, request: Request) -> 
             if received.replace(status.received) != Some(status.received) {
                 let latest = services.inbox.latest(MESSAGES_SHOWN);
                 values.push(("messages", latest.iter().map(message_value).collect()));
+            }
+            if transfers_due <= Instant::now() {
+                transfers_due = Instant::now() + TRANSFERS_TICK;
+                values.push(("swarms", transfers::swarms(&services).event()));
+                values.push(("jobs", transfers::jobs(&services).event()));
             }
             for (name, value) in values {
                 let text = value.to_string();

@@ -10,6 +10,7 @@ mod probes;
 mod response;
 mod state;
 mod text;
+mod transfers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fields::check_any_form;
@@ -34,6 +35,7 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: Cancellati
         .route("/peer.css", get(page::style))
         .route("/peer.js", get(page::script))
         .route("/graph.js", get(page::drawing))
+        .route("/transfers.js", get(page::transfers))
         .route("/live", get(live::events))
         .route("/network", get(live::topology))
         .route("/documents", get(documents::find))

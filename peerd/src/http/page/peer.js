@@ -1,6 +1,7 @@
 // The live page of a peer. What other people choose (names, titles, messages) is added to the page as text only.
 import { at, byName, clock, connection, count, duration, make, row, sending, showEvents, showFacts, size, whileVisible } from "./dom.js";
 import { Drawing } from "./graph.js";
+import { showJobs, showMirrors, showSwarms } from "./transfers.js";
 
 // Pause before the next connection attempt after a refusal, in ms.
 const RETRY = 5_000;
@@ -34,6 +35,7 @@ function showStatus(status) {
   const { documents, bytes, learned_documents: learned, pending, detail, version } = status.share;
   at("document-counts").textContent = detail || `${count(documents, "document", "documents")} here (${size(bytes)}), `
     + `${learned.toLocaleString("en")} known from other peers${pending ? `, ${pending.toLocaleString("en")} files being read` : ""}`;
+  showMirrors(status.mirrors);
   const stamp = `${version} ${learned}`;
   if (stamp !== state.documents) {
     state.documents = stamp;
@@ -198,6 +200,8 @@ function open() {
   on("status", showStatus);
   on("network", showNetwork);
   on("messages", showMessages);
+  on("swarms", showSwarms);
+  on("jobs", showJobs);
   source.addEventListener("open", () => {
     connection("live", false);
     at("notice").hidden = true;

@@ -26,7 +26,7 @@ use p2pdi::{
     id::PeerId,
     metrics::Metrics,
     name::PeerName,
-    v1::{AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
+    v1::{self, AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -218,6 +218,19 @@ impl Swarms {
         };
         let now = Instant::now();
         Ok(SwarmResponse { swarms: swarms.iter().map(|swarm| swarm.view(now)).collect() })
+    }
+
+    /// This peer's view of at most `limit` swarms, those it fetches first, then those where something moves; and the number of all.
+    pub(crate) fn busiest(&self, limit: usize, now: Instant) -> (Vec<v1::Swarm>, usize) {
+        let mut swarms = self.all();
+        let in_all = swarms.len();
+        swarms.sort_by_cached_key(|swarm| {
+            let sum = swarm.traffic.sum(now);
+            let moving = sum.receive_rate + sum.send_rate > 0;
+            // The rate itself changes all the time, and what is read should not move.
+            (swarm.is_whole(), !moving, swarm.name().to_string(), *swarm.hash())
+        });
+        (swarms.iter().take(limit).map(|swarm| swarm.view(now)).collect(), in_all)
     }
 
     /// All swarms of this peer.
