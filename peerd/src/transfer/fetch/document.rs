@@ -21,7 +21,7 @@ use crate::{
 };
 use bytes::Bytes;
 use p2pdi::{
-    content::{ContentHash, PieceHashes},
+    content::{ContentHash, PIECE_SIZE_MIN, PieceHashes},
     document::DocumentName,
     field::InvalidField,
     v1::{GetRfcRequest, get_rfc_request},
@@ -57,6 +57,8 @@ pub struct FetchOptions {
     pub wait_for_holders: Duration,
     /// Limits the rate of the bytes that arrive. Clones share the limit.
     pub limit: Throttle,
+    /// Size of the document in bytes, if it is known: of a large one only the header is asked for first.
+    pub expected_size: Option<u64>,
     /// The swarms of the peer that fetches: others fetch from it what it has already.
     pub swarms: Swarms,
 }
@@ -71,6 +73,7 @@ impl FetchOptions {
             stall: STALL_TIMEOUT,
             wait_for_holders: Duration::ZERO,
             limit: Throttle::default(),
+            expected_size: None,
             swarms,
         }
     }
@@ -209,7 +212,9 @@ impl Run<'_> {
         if hashes.pieces().count() > 1 {
             return Ok(Ok(match self.prepare(document, hashes).await? {
                 Prepared::AlreadyThere(document, path) => Learned::Done(document, path, true),
-                Prepared::Store(document, store) => Learned::Pieces { document, store, incoming: Some(incoming) },
+                Prepared::Store(document, store) => {
+                    Learned::Pieces { document, store, incoming: Some(incoming).filter(|_| self.options.expected_size.is_none()) }
+                }
             }));
         }
         let data = match incoming.collect(&hashes).await {
@@ -230,10 +235,12 @@ impl Run<'_> {
             DocumentSelector::Name(name) => get_rfc_request::Document::Name(name.to_string()),
             DocumentSelector::Hash(hash) => get_rfc_request::Document::Blake3(hash.to_field()),
         };
-        let request = GetRfcRequest { document: Some(wanted), accepts_queued: true, ..Default::default() };
+        // Whether others fetch too decides which pieces to begin with.
+        let length = self.options.expected_size.filter(|size| *size > PIECE_SIZE_MIN).map_or(0, |_| 1);
+        let request = GetRfcRequest { document: Some(wanted), accepts_queued: true, length, ..Default::default() };
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let hashes = header.piece_hashes.clone();
-        let document = check_header(&header, 0, None)?;
+        let document = check_header(&header, 0, (length > 0).then_some(length))?;
         if !self.wanted.selects(&document) {
             return Err(SourceError::Protocol(format!("answered with {} instead of {}", document.name, self.wanted)));
         }
@@ -279,7 +286,6 @@ impl Run<'_> {
             stall: self.options.stall,
             limit: self.options.limit.clone(),
             patience: self.options.wait_for_holders,
-            expects_company: false,
         };
         let driver = Driver::new(setting, leads(candidates), rand::random());
         // Boxed: the driver holds all of its streams.

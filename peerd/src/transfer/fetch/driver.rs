@@ -31,12 +31,18 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
 
 /// Events of streams waiting for the driver: more than it handles before it looks at anything else.
 const EVENTS_QUEUE: usize = 256;
 /// Dials that fail in a row before a peer is not dialled any more.
 const FAILED_DIALS_MAX: u32 = 3;
+/// How long to wait for the tracker's first answer before the first request: some round trips.
+const COMPANY_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often what displays show is updated at most.
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the driver looks whether something moves, besides after each event.
@@ -55,8 +61,6 @@ pub(super) struct Setting<'a> {
     pub(super) limit: Throttle,
     /// How long to go on without a holder that has a missing piece.
     pub(super) patience: Duration,
-    /// Others are known to fetch the document too.
-    pub(super) expects_company: bool,
 }
 
 /// Why the store could not be filled.
@@ -138,6 +142,9 @@ impl<'a> Driver<'a> {
     async fn run(&mut self, first: Option<Opened>, sources: Vec<Source>) -> Result<(), Unfilled> {
         let mut news = self.setting.swarm.member_news();
         let mut stored = self.setting.store.subscribe();
+        let mut company = self.setting.swarm.company();
+        // A fetch that is alone takes everything in one run; the tracker's answer is one round trip away.
+        let _late = timeout(COMPANY_TIMEOUT, company.wait_for(Option::is_some)).await.map(drop);
         // Pieces that are still to be checked are requested only once they turn out to be missing.
         (self.pending, self.counted) = (stored.pending().clone(), stored.verified().clone());
         for piece in stored.verified().iter().chain(self.pending.iter()) {
@@ -154,6 +161,9 @@ impl<'a> Driver<'a> {
             news.mark_unchanged();
             for member in self.setting.swarm.news(&mut self.seen) {
                 self.member(member);
+            }
+            if *company.borrow_and_update() == Some(true) {
+                self.planner.handle(Event::Company, Instant::now());
             }
             self.act();
             if self.setting.store.is_complete() {
@@ -174,6 +184,7 @@ impl<'a> Driver<'a> {
                     }
                 }
                 _ = news.changed() => {}
+                _ = company.changed() => {}
                 Some(change) = stored.next() => self.stored(change),
                 Some(ended) = self.dials.join_next() => {
                     if let Ok((index, ended)) = ended {
@@ -210,6 +221,7 @@ impl<'a> Driver<'a> {
     fn request(&mut self, request: RequestId, holder: HolderId, pieces: Range<usize>, in_turn: bool) {
         let Some(index) = self.holders.by_planned(holder) else { return };
         let source = self.holders.get(index).source.clone();
+        tracing::debug!(%source, ?pieces, in_turn, "requesting pieces");
         let control = Control::new(pieces.end);
         self.requests.insert(request, Request { holder, pieces: pieces.clone(), control: control.clone() });
         self.count_requests(index);
@@ -382,8 +394,7 @@ impl<'a> Driver<'a> {
             holder.failed_dials = 0;
         }
         if is_whole && holder.planned.is_none() {
-            let in_swarm = self.setting.expects_company;
-            self.plan(index, near, Has::All, in_swarm);
+            self.plan(index, near, Has::All, false);
         }
         self.dial(index);
     }
@@ -461,6 +472,7 @@ impl<'a> Driver<'a> {
             }
             MemberNews::AskFor(id, pieces) => {
                 if let Some(holder) = self.planned(id) {
+                    tracing::debug!(?holder, ?pieces, "a holder asks for requests");
                     self.planner.handle(Event::AskFor { holder, pieces }, now);
                 }
             }
@@ -508,7 +520,7 @@ impl<'a> Driver<'a> {
         let is_whole = has == Has::All;
         holder.is_whole = is_whole;
         if holder.planned.is_none() || holder.planned_whole != is_whole {
-            self.plan(index, near, has, !is_whole || self.setting.expects_company);
+            self.plan(index, near, has, !is_whole);
         }
     }
 

@@ -112,7 +112,9 @@ impl<F: FindPeers> FetchJob<F> {
                 self.report(FetchEvent::Chosen { chosen: settled.clone() });
             }
             // The name it was found by: a holder may have the same content under another one.
-            let options = FetchOptions { save_as: Some(document.name), ..self.request.options.clone() };
+            let size = document.size();
+            let options =
+                FetchOptions { save_as: Some(document.name), expected_size: Some(size), ..self.request.options.clone() };
             let hash = document.hash;
             let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options).await {
                 // The caller asked for a number or a name, not for the hash that it was found to be.

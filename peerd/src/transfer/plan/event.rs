@@ -36,6 +36,8 @@ pub enum Event {
         /// It is a member of the swarm that also fetches, or exchanges availability: then this fetch is not its only one.
         in_swarm: bool,
     },
+    /// Others are known to fetch the document too, connected or not yet.
+    Company,
     /// A holder verified more pieces.
     Gained {
         /// Which holder.

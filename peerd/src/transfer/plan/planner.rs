@@ -33,6 +33,8 @@ pub struct Planner {
     pub(super) actions: Vec<Action>,
     /// At the last look, one holder was the only one.
     pub(super) was_exclusive: bool,
+    /// Others are known to fetch too.
+    pub(super) has_company: bool,
     /// The delay of the only holder was measured with a second request.
     pub(super) is_probed: bool,
     pub(super) last_search: Option<Instant>,
@@ -58,6 +60,7 @@ impl Planner {
             next_request: 0,
             actions: Vec::new(),
             was_exclusive: false,
+            has_company: false,
             is_probed: false,
             last_search: None,
             next_check: None,
@@ -84,6 +87,7 @@ impl Planner {
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::HolderAdded { holder, near, has, in_swarm } => self.add(holder, Holder::new(near, has, in_swarm)),
+            Event::Company => self.has_company = true,
             Event::Gained { holder, pieces } => pieces.into_iter().for_each(|piece| self.gained(holder, piece)),
             Event::BecameWhole { holder } => self.became_whole(holder),
             Event::AskFor { holder, pieces } => {

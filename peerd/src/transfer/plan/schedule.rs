@@ -50,7 +50,7 @@ impl Planner {
 
     /// Whether others fetch too.
     pub(super) fn is_swarm(&self) -> bool {
-        self.holders.values().any(|holder| holder.in_swarm && holder.dropped.is_none())
+        self.has_company || self.holders.values().any(|holder| holder.in_swarm && holder.dropped.is_none())
     }
 
     /// A run over everything is cut when somebody else can help or needs pieces.

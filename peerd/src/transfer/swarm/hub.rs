@@ -1,6 +1,7 @@
 //! All swarms of this peer, by document.
 
 use super::{
+    company::CompanyTracker,
     dial::refusal,
     exchange::{ExchangeError, SEND_QUEUE, Streams, exchange, read_start},
     partial::Partial,
@@ -126,6 +127,7 @@ impl Swarms {
         let swarm = Arc::new(Swarm::new(hash, pieces, name, store.verified(), self.me.clone()));
         // Small documents are fetched before they are announced.
         let tracker = if pieces.size() >= ANNOUNCED_SIZE_MIN { Arc::clone(&self.tracker) } else { Arc::new(NoTracker) };
+        let tracker: Arc<dyn Tracker> = Arc::new(CompanyTracker { inner: tracker, swarm: Arc::downgrade(&swarm) });
         let (announcer, handle, candidates) = Announcer::new(hash, pieces.size(), swarm.had_bytes(), tracker, Arc::new(search));
         swarm.announce(handle);
         self.begun.send_replace(true);

@@ -99,6 +99,8 @@ pub(crate) struct Swarm {
     pub(super) traffic: Traffic,
     /// Why the fetch does not progress, as text.
     waiting: Mutex<String>,
+    /// What the tracker said: whether others fetch too; `None` before its first answer.
+    company: watch::Sender<Option<bool>>,
     /// Announces this peer to the tracker while the swarm exists.
     announcer: Mutex<Option<AnnouncerHandle>>,
 }
@@ -200,6 +202,7 @@ impl Swarm {
             member_news: watch::Sender::new(0),
             traffic: Traffic::new(),
             waiting: Mutex::default(),
+            company: watch::Sender::new(None),
             announcer: Mutex::default(),
         }
     }
@@ -258,6 +261,22 @@ impl Swarm {
         if let Some(announcer) = &*self.announcer() {
             announcer.had(self.had_bytes());
         }
+    }
+
+    /// The tracker answered: others fetch too, or not.
+    pub(super) fn set_company(&self, others: bool) {
+        self.company.send_if_modified(|known| {
+            let is_new = *known != Some(true) && *known != Some(others);
+            if is_new {
+                *known = Some(others);
+            }
+            is_new
+        });
+    }
+
+    /// Whether others fetch too, by the tracker; notified when it says so.
+    pub(crate) fn company(&self) -> watch::Receiver<Option<bool>> {
+        self.company.subscribe()
     }
 
     /// Tells the tracker of this peer from now on, by `announcer`.
