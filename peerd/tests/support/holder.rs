@@ -2,10 +2,10 @@
 
 use super::{PATIENCE, document::Sample, source};
 use p2pdi::v1::{
-    self, AvailabilityRequest, AvailabilityResponse, Document, GetRfcRequest, GetRfcResponse, Holding, LinkRequest, LinkResponse,
-    ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest,
-    SwarmResponse, WhisperRequest, WhisperResponse, get_rfc_request::Document as DocumentSelector, get_rfc_response::Part,
-    peer_server::Peer, peer_server::PeerServer,
+    self, AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, Document, GetRfcRequest, GetRfcResponse, Holding,
+    LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse,
+    SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse, get_rfc_request::Document as DocumentSelector,
+    get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
 };
 use peerd::holders::source::Source;
 use std::{
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 /// One step of an answer.
@@ -150,6 +150,13 @@ impl Holder {
         Self::listing_own(name, sample, 1, after).await
     }
 
+    /// A member of swarms that sends these messages on each Availability stream, given its address, and no byte of a document.
+    pub async fn saying(updates: impl FnOnce(SocketAddr) -> Vec<AvailabilityUpdate>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let says = Some(updates(listener.local_addr().unwrap()));
+        Self::serve_on(listener, Scripted { says, ..Scripted::default() })
+    }
+
     async fn serve(peer: Scripted) -> Self {
         Self::serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), peer)
     }
@@ -200,13 +207,15 @@ struct Scripted {
     /// Lists these for each query, after a delay, in place of `listing`.
     lists: Option<(Duration, Arc<Lists>)>,
     delivered_by: Option<String>,
+    /// What it sends on an Availability stream; `None`: it does not know the method.
+    says: Option<Vec<AvailabilityUpdate>>,
     seen: Arc<Seen>,
 }
 
 impl Default for Scripted {
     fn default() -> Self {
         let script = Arc::new(|_: usize, _: &GetRfcRequest| vec![Step::Stall]);
-        Self { script, listing: Arc::default(), lists: None, delivered_by: None, seen: Arc::default() }
+        Self { script, listing: Arc::default(), lists: None, delivered_by: None, says: None, seen: Arc::default() }
     }
 }
 
@@ -291,7 +300,9 @@ impl Peer for Scripted {
         &self,
         _: Request<Streaming<AvailabilityRequest>>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
-        Err(Status::unimplemented("it serves documents only"))
+        let says = self.says.clone().ok_or_else(|| Status::unimplemented("it serves documents only"))?;
+        let says = says.into_iter().map(|update| Ok(AvailabilityResponse { update: Some(update) }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(says).chain(tokio_stream::pending()))))
     }
 
     async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {

@@ -10,6 +10,7 @@
 
 mod churn;
 mod holders;
+mod hostile;
 mod liars;
 mod partial;
 #[path = "../support/mod.rs"]

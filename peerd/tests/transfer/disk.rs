@@ -1,10 +1,7 @@
 //! Target folders that are missing, blocked by a file, read-only or full.
 
 use super::*;
-use crate::support::{
-    document::PIECE,
-    holder::{Holder, Step, sending},
-};
+use crate::support::holder::{Step, sending};
 use std::process::Command;
 
 #[tokio::test]

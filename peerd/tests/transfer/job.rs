@@ -1,13 +1,10 @@
 //! The fetch with its search for holders, as a job.
 
 use super::*;
-use crate::support::{
-    document::PIECE,
-    holder::{Holder, Step, sending},
-};
+use crate::support::holder::{Step, sending};
 use p2pdi::{
     document::DocumentName,
-    v1::{self, GetRfcRequest, Holding},
+    v1::{self, Holding},
 };
 use peerd::{
     holders::search::SearchError,

@@ -35,7 +35,11 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use support::{document::Sample, within};
+use support::{
+    document::{PIECE, Sample},
+    holder::Holder,
+    within,
+};
 use tempfile::TempDir;
 
 /// A target folder, and how to fetch into it.
@@ -147,6 +151,24 @@ fn kept(reports: &[SourceReport], name: &str) -> u64 {
     let report = reports.iter().find(|report| report.source.label() == name).expect("a report of every source");
     assert_eq!(report.dropped, None);
     report.bytes
+}
+
+/// The pieces in the ranges that a holder was asked for, in ascending order, each as often as it was asked for.
+fn asked_pieces(holder: &Holder) -> Vec<u64> {
+    let ranges = holder.requests().into_iter().filter(|request| request.length > 0);
+    let pieces = ranges.flat_map(|request| request.offset / PIECE..(request.offset + request.length).div_ceil(PIECE));
+    let mut pieces: Vec<_> = pieces.collect();
+    pieces.sort_unstable();
+    pieces
+}
+
+/// Asserts that each byte of the sample was credited to one source, and that no more than `extra` others arrived with the target's fetches.
+#[track_caller]
+fn assert_fetched_once(target: &Target, fetched: &Fetched, sample: &Sample, extra: u64) {
+    let credited: u64 = fetched.sources.iter().map(|report| report.bytes).sum();
+    assert_eq!(credited + fetched.resumed_bytes, sample.size(), "{:?}", fetched.sources);
+    let received = target.progress.snapshot().received;
+    assert!(received <= sample.size() + extra, "{received} bytes arrived of a document of {}", sample.size());
 }
 
 /// Finds these holders, and records the searches.

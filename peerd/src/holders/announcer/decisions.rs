@@ -105,6 +105,9 @@ pub struct Decisions {
     found: Vec<Source>,
     /// Nobody is known to ask, or more are wanted.
     want_more: bool,
+    /// If nobody who was found is of use, the next search begins at once. Once only until bytes arrive: who is found again and again and
+    /// is of no use does not make searches more frequent.
+    may_hurry: bool,
 }
 
 impl Decisions {
@@ -124,6 +127,7 @@ impl Decisions {
             searched: false,
             found: Vec::new(),
             want_more: had < size,
+            may_hurry: true,
         }
     }
 
@@ -177,6 +181,7 @@ impl Decisions {
                 }
             }
             Event::Had(had) => {
+                self.may_hurry |= had > self.had;
                 self.had = had;
                 // That there is one more holder of the whole, others should know soon.
                 if self.is_whole() && self.announced_had < self.size && self.failure.is_none() {
@@ -189,7 +194,13 @@ impl Decisions {
                     self.announce_early(now);
                 }
             }
-            Event::Useless(source) => self.found.retain(|found| *found != source),
+            Event::Useless(source) => {
+                let before = self.found.len();
+                self.found.retain(|found| *found != source);
+                if self.found.is_empty() && before > 0 && std::mem::take(&mut self.may_hurry) {
+                    (self.want_more, self.search_at) = (true, self.search_at.min(now));
+                }
+            }
             Event::Time => {}
         }
         self.due(now)
@@ -359,6 +370,25 @@ mod tests {
             world.tell(Event::WantMore);
             assert!(!known(&world));
         }
+    }
+
+    #[test]
+    fn without_a_tracker_the_next_search_begins_at_once_if_nobody_found_is_of_use_but_once_only() {
+        let mut world = world(0);
+        world.wait();
+        assert_eq!(world.tell(Event::Failed(TrackerFailure::NoTracker)), [Action::Search]);
+        assert_eq!(world.tell(Event::Found(vec![source(1), source(2)])), []);
+        assert_eq!(world.tell(Event::Useless(source(1))), [], "the other one may be");
+        assert_eq!(world.tell(Event::Useless(source(2))), [Action::Search]);
+        assert_eq!(world.tell(Event::Found(vec![source(1)])), []);
+        assert_eq!(world.tell(Event::Useless(source(1))), []);
+        world.tell(Event::WantMore);
+        let (waited, actions) = world.wait();
+        assert!(waited >= SEARCH * JITTER_FROM / 1000 && actions == [Action::Search], "{waited:?}");
+        assert_eq!(world.tell(Event::Found(vec![source(1)])), []);
+        // A fetch that goes on is as good as a new one.
+        assert_eq!(world.tell(Event::Had(10)), []);
+        assert_eq!(world.tell(Event::Useless(source(1))), [Action::Search]);
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub(super) enum Received {
 pub(super) struct Incoming {
     stream: Streaming<GetRfcResponse>,
     stall: Duration,
+    /// First byte of the document after what the header announces.
+    end: u64,
     /// Start of the current window for [`DRIP_BYTES`], and the bytes received in it.
     window: (Instant, u64),
 }
@@ -112,10 +114,13 @@ pub(super) async fn open(
     let mut client = channels.peer_at(&source.addresses(), source.name.as_ref());
     let answer = timeout(stall, client.get_rfc(request)).await.map_err(|_| SourceError::Stalled(stall))?;
     let stream = answer.map_err(refused)?.into_inner();
-    let mut incoming = Incoming { stream, stall, window: (Instant::now(), 0) };
+    let mut incoming = Incoming { stream, stall, end: 0, window: (Instant::now(), 0) };
     loop {
         match incoming.next().await? {
-            Some(Part::Header(header)) => return Ok((header, incoming)),
+            Some(Part::Header(header)) => {
+                incoming.end = header.offset.saturating_add(header.served_length);
+                return Ok((header, incoming));
+            }
             Some(Part::Queued(_)) => {}
             Some(Part::Chunk(_)) => return Err(SourceError::Protocol("a chunk before the header".into())),
             None => return Err(SourceError::EndedEarly { got: 0, expected: 1 }),
@@ -191,6 +196,11 @@ pub(super) fn check_header(header: &GetRfcHeader, offset: u64, length: Option<u6
 }
 
 impl Incoming {
+    /// First byte of the document after what the header announces.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     async fn next(&mut self) -> Result<Option<Part>, SourceError> {
         let message = timeout(self.stall, self.stream.message()).await.map_err(|_| SourceError::Stalled(self.stall))?;
         match message.map_err(refused)? {

@@ -20,7 +20,7 @@ use crate::{
             dial::{dial, is_no_holder, is_unknown_method},
             exchange::ExchangeError,
             state::{MemberNews, Seen, SharedSwarm},
-            update::Member,
+            update::{Candidate, Member},
         },
         throttle::Throttle,
     },
@@ -47,6 +47,10 @@ const COMPANY_TIMEOUT: Duration = Duration::from_millis(300);
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the driver looks whether something moves, besides after each event.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often dropped holders are asked again while nobody else has what is missing: one that restarts is back within seconds.
+const RETRY_DROPPED: Duration = Duration::from_secs(5);
+/// The same while others have it.
+const RETRY_DROPPED_SELDOM: Duration = Duration::from_secs(30);
 
 /// How one document is filled.
 pub(super) struct Setting<'a> {
@@ -98,6 +102,8 @@ pub(super) struct Driver<'a> {
     counted: PieceSet,
     /// Since when no holder has a missing piece.
     without_holders: Option<Instant>,
+    /// When dropped holders were last asked again.
+    retried: Instant,
     /// When displays were last updated.
     shown: Instant,
 }
@@ -129,6 +135,7 @@ impl<'a> Driver<'a> {
             pending: PieceSet::empty(0),
             counted: PieceSet::empty(0),
             without_holders: None,
+            retried: Instant::now(),
             shown: Instant::now(),
         }
     }
@@ -171,6 +178,7 @@ impl<'a> Driver<'a> {
                 return Ok(());
             }
             let now = Instant::now();
+            self.retry_dropped(now);
             self.check_patience(now)?;
             self.show(now);
             let timer = self.planner.next_timer().unwrap_or(now + CHECK_INTERVAL).min(now + CHECK_INTERVAL);
@@ -191,7 +199,7 @@ impl<'a> Driver<'a> {
                         self.dial_ended(index, ended);
                     }
                 }
-                found = self.leads.next() => self.setting.swarm.heard_of(found),
+                found = self.leads.next() => self.found(found),
                 () = sleep_until(timer.into()) => {}
             }
         }
@@ -274,6 +282,9 @@ impl<'a> Driver<'a> {
                     holder.received.add(bytes, now);
                     holder.last_byte = Some(now);
                     holder.is_queued = false;
+                    if std::mem::take(&mut holder.is_on_trial) {
+                        self.leads.useful(&holder.source);
+                    }
                     let peer = holder.member.map(|(_, peer)| peer);
                     self.setting.swarm.received(peer, bytes, now);
                 }
@@ -304,6 +315,10 @@ impl<'a> Driver<'a> {
                             let source = &self.holders.get(index).source;
                             tracing::info!(%source, %error, "a request to a holder failed");
                             self.holders.get_mut(index).error = Some(error.to_string());
+                            if error.is_lie() && self.holders.get(index).planned != Some(holder) {
+                                // The planner knows it by another number by now, or not at all.
+                                self.ban(index, error.to_string());
+                            }
                         }
                         match ended_by(&error) {
                             // It says that it has pieces: a member that just finished, or restarts.
@@ -399,6 +414,41 @@ impl<'a> Driver<'a> {
         self.dial(index);
     }
 
+    /// The tracker or a search names these.
+    fn found(&mut self, found: Vec<Candidate>) {
+        for candidate in &found {
+            if self.holders.find(&candidate.source).is_some_and(|index| self.holders.get(index).dropped.is_some()) {
+                // The announcer did not know it yet when it was dropped.
+                self.setting.swarm.useless(candidate.source.clone());
+            }
+        }
+        self.setting.swarm.heard_of(found);
+    }
+
+    /// Asks those again, now and then, that failed: who was stopped or restarted comes back.
+    fn retry_dropped(&mut self, now: Instant) {
+        let every = if self.planner.useful_holders() == 0 { RETRY_DROPPED } else { RETRY_DROPPED_SELDOM };
+        if now.saturating_duration_since(self.retried) < every {
+            return;
+        }
+        self.retried = now;
+        for index in self.holders.indexes() {
+            let holder = self.holders.get_mut(index);
+            if holder.planned.is_some() || holder.is_banned {
+                continue;
+            }
+            if holder.dropped.is_some() {
+                (holder.is_on_trial, holder.failed_dials) = (true, 0);
+                if holder.planned_whole {
+                    let source = holder.source.clone();
+                    self.add(&source, true, "");
+                    continue;
+                }
+            }
+            self.dial(index);
+        }
+    }
+
     /// Whether a holder is in this peer's zone, or on its machine.
     fn is_near(&self, zone: &str, source: &Source) -> bool {
         let is_here = || {
@@ -418,13 +468,10 @@ impl<'a> Driver<'a> {
     fn unplan(&mut self, index: Index) {
         let Some(holder) = self.holders.get_mut(index).planned.take() else { return };
         let now = Instant::now();
-        let ended: Vec<_> =
-            self.requests.iter().filter(|(_, running)| running.holder == holder).map(|(request, _)| *request).collect();
-        for request in ended {
-            if let Some(running) = self.requests.remove(&request) {
-                running.control.cancel();
-            }
-            self.planner.handle(Event::Ended { request, by: EndedBy::Cancel }, now);
+        // Their streams end by themselves: what those verified until then still counts.
+        for (request, running) in self.requests.iter().filter(|(_, running)| running.holder == holder) {
+            running.control.cancel();
+            self.planner.handle(Event::Ended { request: *request, by: EndedBy::Cancel }, now);
         }
         self.planner.handle(Event::HolderRemoved { holder }, now);
     }
@@ -478,6 +525,10 @@ impl<'a> Driver<'a> {
             }
             MemberNews::Left(id) => {
                 let Some(index) = self.holders.by_member(id) else { return };
+                if self.holders.get(index).is_banned {
+                    // Its id is kept, to know it if it comes from elsewhere.
+                    return;
+                }
                 self.holders.get_mut(index).member = None;
                 self.unplan(index);
                 if self.holders.get(index).is_whole {
@@ -517,6 +568,8 @@ impl<'a> Driver<'a> {
         holder.member = Some((id, member.id));
         holder.failed_dials = 0;
         holder.dropped = None;
+        holder.is_on_trial = false;
+        self.leads.useful(&holder.source);
         let is_whole = has == Has::All;
         holder.is_whole = is_whole;
         if holder.planned.is_none() || holder.planned_whole != is_whole {
@@ -534,6 +587,7 @@ impl<'a> Driver<'a> {
                 let holder = self.holders.get_mut(index);
                 holder.dropped = Some(why);
                 holder.is_whole = false;
+                self.leads.useless(&holder.source);
                 self.setting.swarm.useless(holder.source.clone());
             }
         }
@@ -545,6 +599,7 @@ impl<'a> Driver<'a> {
         self.unplan(index);
         let holder = self.holders.get_mut(index);
         holder.is_banned = true;
+        self.leads.useless(&holder.source);
         self.setting.swarm.useless(holder.source.clone());
         holder.dropped = Some(why);
         if let Some((member, _)) = holder.member {
@@ -561,7 +616,8 @@ impl<'a> Driver<'a> {
 
     /// Ends the fetch when nobody who has a missing piece was found for too long.
     fn check_patience(&mut self, now: Instant) -> Result<(), Unfilled> {
-        if self.planner.useful_holders() > 0 || !self.pending.is_empty() {
+        let has_holders = self.planner.useful_holders() > 0 && !self.holders.are_on_trial();
+        if has_holders || !self.pending.is_empty() {
             self.without_holders = None;
             return Ok(());
         }

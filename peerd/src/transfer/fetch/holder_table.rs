@@ -48,6 +48,8 @@ pub(super) struct Holder {
     pub(super) dropped: Option<String>,
     /// It is never asked again for this document.
     pub(super) is_banned: bool,
+    /// It was dropped and is asked again; nothing came from it since.
+    pub(super) is_on_trial: bool,
 }
 
 /// All of them.
@@ -81,6 +83,7 @@ impl HolderTable {
             error: None,
             dropped: None,
             is_banned: false,
+            is_on_trial: false,
         });
         Some(self.all.len() - 1)
     }
@@ -133,17 +136,22 @@ impl HolderTable {
         0..self.all.len()
     }
 
-    /// With how many availability is exchanged, or is about to be.
-    pub(super) fn connected(&self) -> usize {
-        self.all.iter().filter(|holder| holder.is_dialled || holder.member.is_some()).count()
+    /// Whether nobody can be asked but those that were dropped before, and may still be away.
+    pub(super) fn are_on_trial(&self) -> bool {
+        self.all.iter().filter(|holder| holder.planned.is_some()).all(|holder| holder.is_on_trial)
     }
 
-    /// The result of each.
+    /// With how many availability is exchanged, or is about to be.
+    pub(super) fn connected(&self) -> usize {
+        self.all.iter().filter(|holder| holder.is_dialled || (holder.member.is_some() && !holder.is_banned)).count()
+    }
+
+    /// The result of each: why it was dropped, or what went wrong with it after its last piece.
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         let report = |holder: &Holder| SourceReport {
             source: holder.source.clone(),
             bytes: holder.bytes,
-            dropped: holder.dropped.clone().or_else(|| if holder.bytes == 0 { holder.error.clone() } else { None }),
+            dropped: holder.dropped.clone().or_else(|| holder.error.clone()),
         };
         self.all.iter().map(report).collect()
     }

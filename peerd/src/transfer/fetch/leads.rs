@@ -22,6 +22,8 @@ pub(crate) struct FetchSearch<S> {
 struct Outcome {
     is_searching: AtomicBool,
     found_nobody: AtomicBool,
+    /// Those that the fetch dropped: at most as many as it keeps track of.
+    useless: Mutex<Vec<Source>>,
 }
 
 /// What the tracker and the searches name.
@@ -47,7 +49,10 @@ impl<S: SearchHolders> SearchHolders for FetchSearch<S> {
             return known;
         }
         self.outcome.is_searching.store(true, Ordering::Relaxed);
-        let found = self.inner.search(hash, size).await;
+        let mut found = self.inner.search(hash, size).await;
+        // Who finds only those has found nobody. The fetch itself asks them again if it has time.
+        let useless = self.outcome.useless.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        found.retain(|source| !useless.contains(source));
         self.outcome.found_nobody.store(found.is_empty(), Ordering::Relaxed);
         self.outcome.is_searching.store(false, Ordering::Relaxed);
         found
@@ -65,7 +70,20 @@ impl Leads {
         }
     }
 
-    /// Whether the last search found nobody.
+    /// A peer is of no use to the fetch: a search that finds it has not found anybody.
+    pub(super) fn useless(&self, source: &Source) {
+        let mut useless = self.outcome.useless.lock().unwrap_or_else(PoisonError::into_inner);
+        if !useless.contains(source) {
+            useless.push(source.clone());
+        }
+    }
+
+    /// A peer that was of no use is.
+    pub(super) fn useful(&self, source: &Source) {
+        self.outcome.useless.lock().unwrap_or_else(PoisonError::into_inner).retain(|useless| useless != source);
+    }
+
+    /// Whether the last search found nobody but those that are of no use.
     pub(super) fn is_exhausted(&self) -> bool {
         self.outcome.found_nobody.load(Ordering::Relaxed) && !self.is_searching()
     }

@@ -135,7 +135,8 @@ impl Run {
 
     async fn forward(&self, incoming: &mut Incoming, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
         let pieces = self.store.hashes().pieces();
-        let range = pieces.range(self.pieces.start).start..pieces.range(self.pieces.end - 1).end;
+        // The first stream of a fetch brings the whole document, of which only a part may be wanted from it.
+        let range = pieces.range(self.pieces.start).start..incoming.end();
         let mut at = range.start;
         loop {
             let wanted_end = pieces.range(self.control.end().max(self.pieces.start + 1) - 1).end;
@@ -144,7 +145,7 @@ impl Run {
             }
             let next = self.control.cancel.run_until_cancelled(incoming.next_chunk(at, &range)).await;
             let Some(next) = next else { return Ok(()) };
-            let (offset, data) = match next? {
+            let (offset, mut data) = match next? {
                 Received::Chunk(offset, data) => (offset, data),
                 Received::Queued => {
                     self.tell(RunEvent::Queued).await;
@@ -157,6 +158,8 @@ impl Run {
             self.limit.take_all(data.len()).await;
             at += length;
             self.tell(RunEvent::Arrived(length)).await;
+            // A chunk need not end where a piece does. What follows is requested elsewhere.
+            data.truncate(usize::try_from(wanted_end - offset).unwrap_or(usize::MAX));
             if to_disk.send((offset, data)).await.is_err() {
                 // The writer ended first and reports the error.
                 return Ok(());
