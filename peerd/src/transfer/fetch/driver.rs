@@ -622,7 +622,8 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         let since = *self.without_holders.get_or_insert(now);
-        let patience = if self.leads.is_exhausted() && self.requests.is_empty() { self.setting.patience } else { PATIENCE_MAX };
+        let is_over = self.leads.is_exhausted() && self.requests.is_empty() && !self.holders.are_dialling();
+        let patience = if is_over { self.setting.patience } else { PATIENCE_MAX };
         if now.saturating_duration_since(since) >= patience.max(self.setting.patience) {
             Err(Unfilled::NoHolders)
         } else {

@@ -141,6 +141,12 @@ impl HolderTable {
         self.all.iter().filter(|holder| holder.planned.is_some()).all(|holder| holder.is_on_trial)
     }
 
+    /// Whether somebody is being dialled who may turn out to have something.
+    pub(super) fn are_dialling(&self) -> bool {
+        let may_help = |holder: &Holder| holder.member.is_none() && !holder.is_banned && holder.dropped.is_none();
+        self.all.iter().any(|holder| holder.is_dialled && may_help(holder))
+    }
+
     /// With how many availability is exchanged, or is about to be.
     pub(super) fn connected(&self) -> usize {
         self.all.iter().filter(|holder| holder.is_dialled || (holder.member.is_some() && !holder.is_banned)).count()
