@@ -28,7 +28,7 @@ use crate::{
         serve::uploads::Uploads,
         swarm::{
             hub::Swarms,
-            state::{Me, ZONE_LABEL},
+            me::{Me, ZONE_LABEL},
         },
         throttle::Throttle,
     },

@@ -9,7 +9,7 @@ use crate::{
     identity::OwnContact,
     transfer::{
         serve::uploads::Uploads,
-        swarm::{hub::Swarms, state::Me},
+        swarm::{hub::Swarms, me::Me},
     },
 };
 use p2pdi::{

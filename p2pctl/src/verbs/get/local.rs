@@ -1,10 +1,10 @@
 //! What of the documents is there already.
 
 use super::{
-    Setting,
     entry::Entry,
     report::Report,
     room::{Room, free},
+    setting::Setting,
 };
 use crate::{
     failure::{Failure, Outcome},

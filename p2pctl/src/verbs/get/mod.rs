@@ -6,6 +6,7 @@ mod report;
 mod room;
 mod run;
 mod selection;
+mod setting;
 
 use crate::{
     args::{Fetching, Get, GetRfc, Global},
@@ -19,28 +20,15 @@ use entry::Entry;
 use peerd::{
     connections::channels::ChannelPool,
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
-    holders::source::Source,
     transfer::Throttle,
 };
 use report::Report;
 use room::Room;
 use selection::Selection;
+use setting::Setting;
 use std::sync::Arc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-
-/// All that the parts of the verb need.
-struct Setting {
-    channels: ChannelPool,
-    peers: Arc<Peers>,
-    fetching: Fetching,
-    /// The peers of --from.
-    from: Vec<Source>,
-    printer: Printer,
-    /// Limits the rate of all fetches together.
-    limit: Throttle,
-    sharing: Sharing,
-}
 
 pub(super) async fn get_rfc(
     global: &Global,

@@ -1,6 +1,5 @@
 //! Prints the results of get and get-rfc.
 
-use super::run::Ended;
 use crate::{
     failure::{Failure, Outcome},
     printer::{Printer, bytes, rate, span},
@@ -10,6 +9,16 @@ use p2pdi::{json, phrases::counted, v1::Document};
 use peerd::transfer::{Fetched, SourceReport};
 use serde_json::json;
 use std::{collections::BTreeMap, io, time::Instant};
+
+/// How the fetches ended.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) interrupted: bool,
+    /// A partial file has verified pieces.
+    pub(super) keeps_pieces: bool,
+    /// Documents that were not begun or not finished, because another one failed or the user interrupted.
+    pub(super) not_tried: u64,
+}
 
 /// Results so far. Each document is printed when it is there.
 pub(super) struct Report {

@@ -1,6 +1,11 @@
 //! Runs the fetches, several at the same time.
 
-use super::{Setting, entry::Entry, report::Report, room::Room};
+use super::{
+    entry::Entry,
+    report::{Ended, Report},
+    room::Room,
+    setting::Setting,
+};
 use crate::{
     failure::Failure,
     peers::Peers,
@@ -30,16 +35,6 @@ use tokio_util::sync::CancellationToken;
 const SMALL_FOR_EACH: usize = 8;
 /// Most of them: fewer than a holder serves to one address.
 const SMALL_MAX: usize = 64;
-
-/// How the fetches ended.
-#[derive(Debug, Default)]
-pub(super) struct Ended {
-    pub(super) interrupted: bool,
-    /// A partial file has verified pieces.
-    pub(super) keeps_pieces: bool,
-    /// Documents that were not begun or not finished, because another one failed or the user interrupted.
-    pub(super) not_tried: u64,
-}
 
 /// Documents that wait: those that may take long apart from those of one piece.
 struct Queue {

@@ -1,6 +1,6 @@
 //! Finds out which documents several names, hashes and patterns select, and who has them.
 
-use super::{Setting, entry::Entry, run::chosen_note};
+use super::{entry::Entry, run::chosen_note, setting::Setting};
 use crate::failure::{Failure, Outcome};
 use alphanumeric_sort::compare_str;
 use peerd::{

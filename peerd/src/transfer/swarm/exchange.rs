@@ -1,7 +1,8 @@
 //! Runs one Availability stream, the same on both sides of it.
 
 use super::{
-    state::{News, NotJoined, SharedSwarm, Told},
+    news::{News, Told},
+    state::{NotJoined, SharedSwarm},
     update::{Candidate, PEERS_MAX, Start, Update},
 };
 use crate::transfer::plan::MemberId;

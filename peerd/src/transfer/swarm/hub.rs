@@ -4,8 +4,9 @@ use super::{
     company::CompanyTracker,
     dial::refusal,
     exchange::{ExchangeError, SEND_QUEUE, Streams, exchange, read_start},
+    me::Me,
     partial::Partial,
-    state::{Me, SharedSwarm, Swarm},
+    state::{SharedSwarm, Swarm},
     update::Start,
 };
 use crate::{

@@ -5,6 +5,8 @@ pub(crate) mod dial;
 pub(crate) mod exchange;
 pub(crate) mod get;
 pub(crate) mod hub;
+pub(crate) mod me;
+pub(crate) mod news;
 mod outgoing;
 mod partial;
 pub(crate) mod state;

@@ -4,6 +4,8 @@
 //! bounded by the numbers of pieces and of members.
 
 use super::{
+    me::Me,
+    news::{MemberNews, News, Seen, Told},
     traffic::Traffic,
     update::{Candidate, Member, Start},
 };
@@ -12,7 +14,6 @@ use crate::{
         announcer::{AnnouncerHandle, CONNECTIONS_MAX},
         source::Source,
     },
-    identity::OwnContact,
     transfer::{
         piece_set::PieceSet,
         plan::{Has, MemberId, Offers},
@@ -23,7 +24,6 @@ use p2pdi::{
     document::DocumentName,
     endpoint::Endpoint,
     id::PeerId,
-    name::PeerName,
 };
 use std::{
     collections::BTreeMap,
@@ -39,37 +39,6 @@ const CANDIDATES_MAX: usize = 512;
 
 /// Shortest pause between two choices of what members shall ask for: what is chosen is sent with the next message, 20 a second.
 const OFFER_INTERVAL: Duration = Duration::from_millis(40);
-/// The label that says where a peer is: peers of one zone prefer each other.
-pub(crate) const ZONE_LABEL: &str = "zone";
-
-/// This peer, as it introduces itself to the members of all swarms.
-#[derive(Clone)]
-pub(crate) struct Me {
-    /// Its id.
-    pub(crate) id: PeerId,
-    /// Its name.
-    pub(crate) name: PeerName,
-    /// Where it serves, as of now; `None`: nowhere.
-    pub(crate) serves_at: Option<OwnContact>,
-    /// Its label `zone`; empty without one.
-    pub(crate) zone: String,
-}
-
-impl Me {
-    /// This peer, serving at its endpoint.
-    pub(crate) fn serving(own: OwnContact, zone: String) -> Self {
-        let contact = own.get();
-        Self { id: contact.id(), name: contact.name().clone(), serves_at: Some(own), zone }
-    }
-
-    fn endpoint(&self) -> Option<Endpoint> {
-        self.serves_at.as_ref().map(|own| own.get().endpoint().clone())
-    }
-
-    fn member(&self) -> Member {
-        Member { id: self.id, name: self.name.clone(), endpoint: self.endpoint(), zone: self.zone.clone() }
-    }
-}
 
 /// Why somebody does not become a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -129,53 +98,6 @@ pub(super) struct Connected {
     offer: (u64, Vec<usize>),
     dialled_by_us: bool,
     close: CancellationToken,
-}
-
-/// What a member was told so far.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    gained: usize,
-    complete: bool,
-    offer: u64,
-    candidates: usize,
-}
-
-/// News for one member.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct News {
-    pub(super) gained: Vec<usize>,
-    pub(super) complete: bool,
-    pub(super) ask_for: Option<Vec<usize>>,
-    pub(super) peers: Vec<Candidate>,
-}
-
-/// What the fetch knows of the members so far.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    members: BTreeMap<MemberId, (usize, u64)>,
-    candidates: usize,
-}
-
-/// News for the fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum MemberNews {
-    /// A member joined.
-    Joined {
-        /// Its number.
-        id: MemberId,
-        /// Who it is.
-        member: Member,
-        /// What it has.
-        has: Has,
-    },
-    /// It verified more pieces.
-    Gained(MemberId, Vec<usize>),
-    /// It would like to be asked for these.
-    AskFor(MemberId, Vec<usize>),
-    /// It left, or its stream broke.
-    Left(MemberId),
-    /// Others that were named.
-    Named(Vec<Candidate>),
 }
 
 impl Swarm {
