@@ -20,7 +20,7 @@ use p2pdi::{
     },
 };
 use std::{fs, net::SocketAddr, path::Path, pin::Pin, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, time::sleep};
+use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, time::interval};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::AsciiMetadataValue, service::Routes};
@@ -169,7 +169,9 @@ async fn announce(registry: Endpoint, contact: Contact, size: u64, blake3: Bytes
     let Contact { id, name, endpoint } = contact;
     let registered = client.register(RegisterRequest { id, name, endpoint, ..RegisterRequest::default() }).await.unwrap();
     let cookie: AsciiMetadataValue = registered.into_inner().cookie.parse().unwrap();
+    let mut renewals = interval(RENEW);
     loop {
+        renewals.tick().await;
         let mut alive = Request::new(KeepAliveRequest { documents: 1, index_version: 1, ..KeepAliveRequest::default() });
         alive.metadata_mut().insert(COOKIE_HEADER, cookie.clone());
         client.keep_alive(alive).await.unwrap();
@@ -178,6 +180,5 @@ async fn announce(registry: Endpoint, contact: Contact, size: u64, blake3: Bytes
         announce.metadata_mut().insert(COOKIE_HEADER, cookie.clone());
         // A registry without swarms refuses; the leechers ask for holders then.
         let _ = client.announce(announce).await;
-        sleep(RENEW).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use p2pdi::{content::PIECE_SIZE_MIN, v1::JobPriority};
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::SystemTime};
 
 const PIECE: usize = PIECE_SIZE_MIN as usize;
 
@@ -58,7 +58,9 @@ async fn the_least_recently_used_makes_room_and_pinned_and_own_documents_stay() 
     assert!(!jobs.pin("0.BIN", true).await.unwrap());
     assert!(jobs.pin("0.bin", true).await.unwrap(), "it was pinned before");
     // Times of use have whole seconds.
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let second = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let before = second();
+    eventually("the next second", async || (second() > before).then_some(())).await;
     fetcher.assert_serves("1.bin", &content[1]).await;
     assert_eq!(fetch(&fetcher, request(&["3.bin"])).await.state(), JobState::Done);
     let there: Vec<_> = names.iter().filter(|name| fetcher.share().join(name).exists()).collect();
