@@ -42,10 +42,6 @@ const COMPANY_TIMEOUT: Duration = Duration::from_millis(300);
 const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the driver looks whether something moves, besides after each event.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often dropped holders are asked again while nobody else has what is missing: one that restarts is back within seconds.
-const RETRY_DROPPED: Duration = Duration::from_secs(5);
-/// The same while others have it.
-const RETRY_DROPPED_SELDOM: Duration = Duration::from_secs(30);
 
 /// How one document is filled.
 pub(super) struct Setting<'a> {

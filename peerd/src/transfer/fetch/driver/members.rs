@@ -21,6 +21,11 @@ use std::{
 /// Dials that fail in a row before a peer is not dialled any more.
 const FAILED_DIALS_MAX: u32 = 3;
 
+/// How often dropped holders are asked again while nobody else has what is missing: one that restarts is back within seconds.
+const RETRY_DROPPED: Duration = Duration::from_secs(5);
+/// The same while others have it.
+const RETRY_DROPPED_SELDOM: Duration = Duration::from_secs(30);
+
 impl Driver<'_> {
     /// Adds a peer that may be asked; `is_whole`: somebody says that it has the whole document.
     pub(super) fn add(&mut self, source: &Source, is_whole: bool, zone: &str) {
@@ -222,7 +227,7 @@ impl Driver<'_> {
     }
 
     /// Never asks a peer again for this document.
-    fn ban(&mut self, index: Index, why: String) {
+    pub(super) fn ban(&mut self, index: Index, why: String) {
         tracing::warn!(source = %self.holders.get(index).source, why, "a holder is not asked again for this document");
         self.unplan(index);
         let holder = self.holders.get_mut(index);
