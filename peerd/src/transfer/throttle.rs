@@ -145,10 +145,12 @@ mod tests {
     };
     use tokio::{task::JoinSet, time::timeout};
 
-    #[tokio::test]
-    async fn many_streams_share_a_limit_equally() {
-        const STREAMS: usize = 20;
-        let throttle = Throttle::new(Some(2 << 20));
+    const STREAMS: usize = 20;
+    const LIMIT: usize = 2 << 20;
+
+    /// Bytes that each of many streams got in two seconds, and how many all together may get in the time that passed.
+    async fn measure() -> (Vec<usize>, f64) {
+        let throttle = Throttle::new(Some(LIMIT as u64));
         let got: Vec<_> = (0..STREAMS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
         let mut streams = JoinSet::new();
         let begun = Instant::now();
@@ -162,14 +164,27 @@ mod tests {
         }
         assert!(timeout(Duration::from_secs(2), streams.join_next()).await.is_err());
         streams.shutdown().await;
-        let each: Vec<_> = got.iter().map(|got| got.load(Ordering::Relaxed)).collect();
-        let allowed = (2 << 20) as f64 * begun.elapsed().as_secs_f64();
-        let total = each.iter().sum::<usize>() as f64;
-        // A burst more at most; a machine that is busy may send less.
-        assert!(total <= allowed * 1.05 + 0.2 * (2 << 20) as f64 && total >= allowed * 0.8, "{total} of {allowed}");
-        let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
-        // The first gets a large part before the others are there; and each may be two small parts behind.
-        assert!(most - least <= (2 << 20) / 10 + 2 * (2 << 20) / STREAMS / 2, "{each:?}");
+        let each = got.iter().map(|got| got.load(Ordering::Relaxed)).collect();
+        (each, LIMIT as f64 * begun.elapsed().as_secs_f64())
+    }
+
+    #[tokio::test]
+    async fn many_streams_share_a_limit_equally() {
+        let mut tries = 0..10;
+        loop {
+            let (each, allowed) = measure().await;
+            let total = each.iter().sum::<usize>() as f64;
+            // A burst more at most.
+            assert!(total <= allowed * 1.05 + 0.2 * LIMIT as f64, "{total} of {allowed}");
+            let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
+            // The first gets a large part before the others are there; and each may be two small parts behind.
+            assert!(most - least <= LIMIT / 10 + 2 * LIMIT / STREAMS / 2, "{each:?}");
+            if total >= allowed * 0.8 {
+                return;
+            }
+            // A busy machine does not run the streams in time.
+            assert!(tries.next().is_some(), "{total} of {allowed}");
+        }
     }
 
     #[tokio::test]

@@ -80,6 +80,8 @@ fn run(file: &Weak<PartialFile>, table: &PieceTable, hashes: &PieceHashes) {
             tracing::warn!(path = %file.path().display(), piece = check.index, %error, "cannot read a piece; fetching it again");
             false
         });
+        // Before the result is known: who learns that all is checked may close the file and open it again.
+        drop(file);
         table.checked(check, matches);
     }
 }

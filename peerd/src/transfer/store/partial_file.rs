@@ -151,6 +151,15 @@ impl PartialFile {
     }
 }
 
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        // A process that is being started has a copy of the descriptor until its exec: closing this one would leave the file locked.
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(path = %self.path.display(), %error, "cannot unlock a partial file");
+        }
+    }
+}
+
 /// The name of a document's partial file.
 fn part_name(file_name: &str, hash: &ContentHash) -> String {
     format!(".{file_name}.{}{EXTENSION}", &hash.to_string()[..NAME_HASH_DIGITS])

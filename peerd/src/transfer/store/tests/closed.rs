@@ -56,6 +56,20 @@ fn a_second_fetch_of_the_same_document_is_refused() {
 }
 
 #[test]
+fn a_copy_of_the_descriptor_keeps_no_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(1_000_000);
+    let store = open(folder.path(), &data).unwrap();
+    fill(&store, &data, 0..1);
+    // A process that is being started has one.
+    let copy = store.file().file().try_clone().unwrap();
+    drop(store);
+    let store = open(folder.path(), &data).unwrap();
+    assert_eq!(store.missing_bytes(), 1_000_000 - PIECE as u64);
+    drop((store, copy));
+}
+
+#[test]
 fn a_fetch_that_received_nothing_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     for data in [data(10), data(3 * PIECE)] {
