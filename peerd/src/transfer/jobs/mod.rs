@@ -22,7 +22,6 @@ mod shared;
 mod state_file;
 mod worker;
 
-pub(crate) use ledger::InUse;
 pub use request::{FROM_MAX, JobRequest, WANTED_MAX};
 pub(crate) use room::RoomLimits;
 pub use service::{JobHandle, Jobs, JobsError};
