@@ -6,8 +6,8 @@ use super::{
 };
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fstatvfs, linkat, mkdirat, openat, readlinkat, renameat, statat,
-        unlinkat,
+        AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, linkat, mkdirat, openat,
+        readlinkat, renameat, statat, unlinkat,
     },
     io::Errno,
 };
@@ -222,7 +222,8 @@ impl Folder {
     /// file system has no locks.
     pub fn lock(&self) -> Option<File> {
         let folder = File::from(openat(&self.descriptor, ".", FOLDER, Mode::empty()).ok()?);
-        folder.lock().ok()?;
+        // `File::lock` needs a newer Rust.
+        flock(&folder, FlockOperation::LockExclusive).ok()?;
         Some(folder)
     }
 

@@ -7,7 +7,7 @@ use crate::transfer::{
         blocking::off_runtime,
         error::WriteError,
         piece_store::PieceStore,
-        piece_writer::{PieceWriter, WrongPiece},
+        piece_writer::{PieceWriter, WriterEnd, WrongPiece},
     },
     throttle::Throttle,
 };
@@ -105,6 +105,7 @@ impl Run {
     async fn stream(&self, mut incoming: Incoming) -> Result<Result<(), SourceError>, WriteError> {
         let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
         let mut writer = PieceWriter::new(&self.store);
+        let end = writer.end();
         let (store, events, request) = (Arc::clone(&self.store), self.events.clone(), self.request);
         let writing = off_runtime(move || {
             let pieces = store.hashes().pieces();
@@ -124,7 +125,7 @@ impl Run {
             }
             Ok(None)
         });
-        let received = self.forward(&mut incoming, &to_disk).await;
+        let received = self.forward(&mut incoming, &to_disk, &end).await;
         drop(to_disk);
         drop(incoming);
         Ok(match writing.await? {
@@ -133,7 +134,12 @@ impl Run {
         })
     }
 
-    async fn forward(&self, incoming: &mut Incoming, to_disk: &mpsc::Sender<(u64, Bytes)>) -> Result<(), SourceError> {
+    async fn forward(
+        &self,
+        incoming: &mut Incoming,
+        to_disk: &mpsc::Sender<(u64, Bytes)>,
+        end: &WriterEnd,
+    ) -> Result<(), SourceError> {
         let pieces = self.store.hashes().pieces();
         // The first stream of a fetch brings the whole document, of which only a part may be wanted from it.
         let range = pieces.range(self.pieces.start).start..incoming.end();
@@ -160,6 +166,8 @@ impl Run {
             self.tell(RunEvent::Arrived(length)).await;
             // A chunk need not end where a piece does. What follows is requested elsewhere.
             data.truncate(usize::try_from(wanted_end - offset).unwrap_or(usize::MAX));
+            // What is requested elsewhere by now is left to that stream.
+            end.before(self.control.end());
             if to_disk.send((offset, data)).await.is_err() {
                 // The writer ended first and reports the error.
                 return Ok(());

@@ -162,6 +162,7 @@ impl PieceStore {
     }
 
     /// The pieces at this moment whose check is not over. Does not block.
+    #[cfg(test)]
     pub(crate) fn pending(&self) -> PieceSet {
         self.table.states().unchecked().clone()
     }
@@ -194,6 +195,7 @@ impl PieceStore {
     }
 
     /// Bytes of pieces not verified yet. Does not block.
+    #[cfg(test)]
     pub(crate) fn missing_bytes(&self) -> u64 {
         self.size() - self.verified_bytes()
     }
@@ -204,6 +206,7 @@ impl PieceStore {
     }
 
     /// The first run of pieces that are neither verified nor pending nor being received, as a range of bytes. Does not block.
+    #[cfg(test)]
     pub(crate) fn next_missing(&self) -> Option<Range<u64>> {
         let run = self.table.states().next_missing()?;
         Some(self.pieces().range(run.start).start..self.pieces().range(run.end - 1).end)

@@ -133,6 +133,7 @@ impl PieceWriter {
     }
 
     /// Whether bytes arrived at or after the end that [`WriterEnd::before`] set: all that follows is skipped.
+    #[cfg(test)]
     pub(crate) fn has_ended(&self) -> bool {
         self.has_ended
     }

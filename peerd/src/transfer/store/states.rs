@@ -111,6 +111,7 @@ impl PieceStates {
     }
 
     /// The first run of pieces that no writer has and that need no check.
+    #[cfg(test)]
     pub(super) fn next_missing(&self) -> Option<std::ops::Range<usize>> {
         let first = self.states.iter().position(|piece| *piece == Piece::Missing)?;
         let run = self.states[first..].iter().take_while(|piece| **piece == Piece::Missing).count();

@@ -76,11 +76,6 @@ impl Swarm {
     pub(crate) fn set_requests(&self, at: PeerId, requests: u32) {
         self.traffic.set_requests(Some(at), requests);
     }
-
-    /// Whether this peer has a piece.
-    pub(crate) fn own(&self) -> PieceSet {
-        self.with(|own, _| own.clone())
-    }
 }
 
 /// Copies of the rarest piece, and of how many pieces there are that few.
