@@ -1,4 +1,6 @@
 //! The state of all fetches of a verb at one moment.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::v1::{Job, JobState};
 use peerd::transfer::{FetchPhase, ProgressSnapshot};

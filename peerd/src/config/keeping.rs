@@ -1,4 +1,6 @@
 //! Settings of what a peer fetches for its share: the limits, and what it keeps present.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::documents::pattern::DocumentPattern;
 use p2pdi::name::PeerName;

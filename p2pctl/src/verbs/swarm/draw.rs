@@ -2,11 +2,11 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use super::walk::{Member, Seen};
+use super::seen::{Member, Seen};
 use crate::printer::bytes;
 use p2pdi::{
     content::ContentHash,
-    json,
+    json::value,
     phrases::counted,
     v1::{Swarm, SwarmConnection},
 };
@@ -126,7 +126,7 @@ pub(super) fn json(seen: &Seen, hash: ContentHash) -> Value {
             "answered": member.answered,
             "complete": member.is_whole(),
             "had": member.had().or_else(|| member.is_whole().then_some(seen.size)),
-            "swarm": member.swarm.as_ref().map(json::value),
+            "swarm": member.swarm.as_ref().map(value),
         })
     };
     json!({

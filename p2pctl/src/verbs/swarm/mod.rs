@@ -1,6 +1,7 @@
 //! swarm: shows who has how much of a document, who sends it to whom, and why nothing moves.
 
 mod draw;
+mod seen;
 mod walk;
 
 use crate::{

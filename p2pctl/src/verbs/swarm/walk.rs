@@ -1,20 +1,17 @@
 //! Asks the members of a swarm what they see, then the members that they name, and so on.
 
+use super::seen::{Member, Seen};
 use p2pdi::{
     content::ContentHash,
     endpoint::Endpoint,
     fan_out::FanOut,
-    v1::{self, SwarmPeer, SwarmRequest},
+    v1::{self, SwarmRequest},
 };
 use peerd::{
     connections::channels::ChannelPool,
     holders::{search::Found, source::Source},
 };
-use std::{
-    collections::{BTreeMap, VecDeque},
-    iter,
-    time::Duration,
-};
+use std::{collections::VecDeque, iter, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
@@ -26,55 +23,6 @@ const MEMBERS_MAX: usize = 200;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of all of them.
 const WALK_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What is known of one member.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Member {
-    /// Its name; empty: not known.
-    pub(super) name: String,
-    /// It has the document in its share.
-    pub(super) holds: bool,
-    /// Its own answer. `None`: it did not answer, or is in no such swarm.
-    pub(super) swarm: Option<v1::Swarm>,
-    /// What another member says of it.
-    pub(super) reported: Option<SwarmPeer>,
-    /// It answered.
-    pub(super) answered: bool,
-}
-
-impl Member {
-    /// Verified bytes that it has, as far as that is known.
-    pub(super) fn had(&self) -> Option<u64> {
-        let own = self.swarm.as_ref().map(|swarm| swarm.had);
-        own.or_else(|| self.reported.as_ref().map(|reported| reported.had))
-    }
-
-    /// Whether it has all, as far as that is known.
-    pub(super) fn is_whole(&self) -> bool {
-        self.holds
-            || self.swarm.as_ref().is_some_and(|swarm| swarm.complete)
-            || self.reported.as_ref().is_some_and(|by| by.complete)
-    }
-
-    /// Whether anything says that it is a member.
-    fn is_member(&self) -> bool {
-        self.holds || self.swarm.is_some() || self.reported.is_some()
-    }
-}
-
-/// Members by endpoint, and how the document is called.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub(super) name: String,
-    pub(super) size: u64,
-    pub(super) members: BTreeMap<Endpoint, Member>,
-}
-
-impl Seen {
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-}
 
 /// A walk through a swarm.
 pub(super) struct Walk {
@@ -184,7 +132,7 @@ pub(super) async fn swarms_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pdi::v1::{Contact, SwarmConnection};
+    use p2pdi::v1::{Contact, SwarmConnection, SwarmPeer};
 
     fn endpoint(port: u16) -> Endpoint {
         format!("127.0.0.1:{port}").parse().unwrap()
