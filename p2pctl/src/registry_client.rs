@@ -100,7 +100,7 @@ pub(crate) struct ReservedCookie {
 
 impl ReservedCookie {
     pub(crate) fn write(self, name: &PeerName, cookie: &Cookie) -> Outcome {
-        let written = self.file.write(&format!("{name}\n{}\n", cookie.reveal()));
+        let written = self.file.write(format!("{name}\n{}\n", cookie.reveal()));
         written.map_err(|error| Failure::refused(format!("cannot write {}: {error}", self.path.display())))
     }
 }

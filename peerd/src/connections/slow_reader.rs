@@ -52,13 +52,16 @@ impl<S: Stream + Send + 'static> SlowReaderGuard<S> {
     }
 }
 
+/// An unread stream, and when its last message was returned.
+type Unread<S> = (Option<Pin<Box<S>>>, Instant);
+
 impl<S> Guarded<S> {
     fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stream, and when its last message was returned, if that was at least `read_timeout` ago. Otherwise when to look again.
-    fn take_unread(&self, read_timeout: Duration) -> Result<(Option<Pin<Box<S>>>, Instant), Instant> {
+    fn take_unread(&self, read_timeout: Duration) -> Result<Unread<S>, Instant> {
         let now = Instant::now();
         let mut state = self.lock();
         match state.returned_at {

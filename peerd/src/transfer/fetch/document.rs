@@ -188,7 +188,7 @@ enum Learned {
     /// The document is at its target; whether it was there before.
     Done(DocumentInfo, PathBuf, bool),
     /// The document has several pieces.
-    Pieces { document: DocumentInfo, store: Arc<PieceStore>, incoming: Option<Incoming> },
+    Pieces { document: DocumentInfo, store: Arc<PieceStore>, incoming: Option<Box<Incoming>> },
 }
 
 struct Run<'a> {
@@ -212,9 +212,11 @@ impl Run<'_> {
         if hashes.pieces().count() > 1 {
             return Ok(Ok(match self.prepare(document, hashes).await? {
                 Prepared::AlreadyThere(document, path) => Learned::Done(document, path, true),
-                Prepared::Store(document, store) => {
-                    Learned::Pieces { document, store, incoming: Some(incoming).filter(|_| self.options.expected_size.is_none()) }
-                }
+                Prepared::Store(document, store) => Learned::Pieces {
+                    document,
+                    store,
+                    incoming: Some(Box::new(incoming)).filter(|_| self.options.expected_size.is_none()),
+                },
             }));
         }
         let data = match incoming.collect(&hashes).await {
@@ -275,7 +277,7 @@ impl Run<'_> {
         self.progress.begin(document.size(), kept);
         let (_, _, name) = self.destination(&document);
         let others = self.sources.others(&opened.source);
-        let (search, leads) = leads::search(finder, [&[opened.source.clone()], others.as_slice()].concat());
+        let (search, leads) = leads::search(finder, [std::slice::from_ref(&opened.source), others.as_slice()].concat());
         let (swarm, candidates) = self.options.swarms.fetching(name, &store, search);
         let setting = Setting {
             channels: self.channels,

@@ -71,7 +71,7 @@ pub(super) enum Unfilled {
 pub(super) struct Opened {
     pub(super) source: Source,
     /// It continues with the whole document, from its first byte.
-    pub(super) incoming: Option<Incoming>,
+    pub(super) incoming: Option<Box<Incoming>>,
 }
 
 pub(super) struct Driver<'a> {
@@ -244,7 +244,7 @@ impl<'a> Driver<'a> {
         self.streams.spawn(async move {
             let opening = async {
                 match ready {
-                    Some(incoming) => Ok(incoming),
+                    Some(incoming) => Ok(*incoming),
                     None => open_range(&channels, &source, wanted, stall).await,
                 }
             };

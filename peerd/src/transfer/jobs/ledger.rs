@@ -177,26 +177,25 @@ impl Ledger {
     /// The fetched documents of an index, to choose from what goes.
     pub(super) fn candidates(&self, index: &Index) -> Vec<Candidate> {
         let state = self.state();
-        let candidate = |(name, record): (&Box<str>, &FetchedRecord)| {
-            index.by_name(name).filter(|document| document.name.as_str() == &**name && record.is(document))?;
+        let candidate = |(name, record): (&str, &FetchedRecord)| {
+            index.by_name(name).filter(|document| document.name.as_str() == name && record.is(document))?;
             let kept = state.pinned.contains(name) || state.in_use.contains_key(name);
-            Some(Candidate { name: name.clone(), bytes: record.size, used_at_s: record.used_at_s, kept })
+            Some(Candidate { name: name.into(), bytes: record.size, used_at_s: record.used_at_s, kept })
         };
-        state.fetched.iter().filter_map(candidate).collect()
+        state.fetched.iter().map(|(name, record)| (&**name, record)).filter_map(candidate).collect()
     }
 
     /// Forgets what is not this peer's any more: files that were changed, and, after [`KEEP_MISSING`], files that are gone.
     pub(super) fn reconcile(&self, index: &Index) {
         let mut state = self.state();
         let oldest = now_s().saturating_sub(KEEP_MISSING.as_secs());
-        let is_gone = |(name, record): (&Box<str>, &FetchedRecord)| match index
-            .by_name(name)
-            .filter(|document| document.name.as_str() == &**name)
-        {
-            Some(document) => !record.is(document),
-            None => index.is_complete() && record.used_at_s < oldest,
-        };
-        let gone: Vec<_> = state.fetched.iter().filter(|entry| is_gone(*entry)).map(|(name, _)| name.clone()).collect();
+        let is_gone =
+            |name: &str, record: &FetchedRecord| match index.by_name(name).filter(|document| document.name.as_str() == name) {
+                Some(document) => !record.is(document),
+                None => index.is_complete() && record.used_at_s < oldest,
+            };
+        let gone: Vec<_> =
+            state.fetched.iter().filter(|(name, record)| is_gone(name, record)).map(|(name, _)| name.clone()).collect();
         for name in gone {
             state.remove(&name);
         }
@@ -209,7 +208,7 @@ impl Ledger {
     pub(super) fn save(&self, uses: bool) -> io::Result<()> {
         let record = {
             let mut state = self.state();
-            if !state.changed && !(uses && state.used) {
+            if !(state.changed || uses && state.used) {
                 return Ok(());
             }
             (state.changed, state.used) = (false, false);

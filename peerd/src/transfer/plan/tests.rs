@@ -87,7 +87,9 @@ impl Fetch {
 
 fn pieces(count: usize, some: impl IntoIterator<Item = usize>) -> Has {
     let mut set = PieceSet::empty(count);
-    some.into_iter().for_each(|piece| drop(set.insert(piece).then_some(())));
+    for piece in some {
+        set.insert(piece);
+    }
     Has::Pieces(set)
 }
 

@@ -182,16 +182,20 @@ mod tests {
         let half = free / 8 * 5;
         let none = |_: &File, _: Range<u64>| Ok(false);
         let ((first, first_name), (second, second_name)) = (partial(folder.path(), "first"), partial(folder.path(), "b/second"));
-        let reserved = Reservation::by(none, &first, &first_name, &[0..half]).unwrap();
+        let reserved = Reservation::by(none, &first, &first_name, &ranges(0..half)).unwrap();
         let error = Reservation::by(none, &second, &second_name, &[0..half / 2, half..half + half / 2]).unwrap_err();
         let WriteError::NoSpace { needed, available, others, .. } = &error else { panic!("{error}") };
         assert!(error.is_no_room() && *needed == half / 2 * 2 && *available < half, "{error}");
         assert!(others.contains(&(first.path().to_owned(), half)), "{others:?}");
         // What is written needs no room any more. It is not really written here.
         reserved.wrote(half - 1);
-        drop(Reservation::by(none, &second, &second_name, &[0..half]).unwrap());
+        drop(Reservation::by(none, &second, &second_name, &ranges(0..half)).unwrap());
         drop(reserved);
         assert!(!running().fetches.values().any(|fetch| fetch.path.starts_with(folder.path())));
+    }
+
+    fn ranges(one: Range<u64>) -> Vec<Range<u64>> {
+        std::iter::once(one).collect()
     }
 
     #[test]
@@ -205,7 +209,7 @@ mod tests {
         assert!(matches!(error, WriteError::NoSpace { .. }), "{error}");
         assert_eq!(allocated_bytes(file.file()).unwrap(), 0);
         let fails = |_: &File, _: Range<u64>| Err(io::ErrorKind::FileTooLarge.into());
-        let message = Reservation::by(fails, &file, &name, &[0..1 << 20]).unwrap_err().to_string();
+        let message = Reservation::by(fails, &file, &name, &ranges(0..1 << 20)).unwrap_err().to_string();
         assert!(message.starts_with("cannot reserve room for "), "{message}");
     }
 }

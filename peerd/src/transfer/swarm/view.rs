@@ -1,7 +1,6 @@
 //! A swarm as the contract shows it.
 
 use super::state::{Connected, Swarm, had_bytes};
-use crate::transfer::piece_set::PieceSet;
 use p2pdi::{id::PeerId, v1};
 use std::time::{Duration, Instant};
 

@@ -82,7 +82,7 @@ fn a_file_whose_times_change_stays_in_the_index_until_it_is_hashed_again() {
     let mut file_states = FileStates::new(QUIET);
     let scan = |states: &mut FileStates, fingerprint| {
         states.observe("a", found(&[("a", Entry::File(fingerprint))]), clock.at(Duration::ZERO));
-        states.take_changes().into_iter().map(|(_, document)| document).collect::<Vec<_>>()
+        states.take_changes().into_values().collect::<Vec<_>>()
     };
     let offer = |states: &mut FileStates, fingerprint| {
         assert!(states.offer(document("a", fingerprint)));
