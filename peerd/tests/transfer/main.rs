@@ -153,12 +153,13 @@ fn kept(reports: &[SourceReport], name: &str) -> u64 {
     report.bytes
 }
 
-/// The pieces in the ranges that a holder was asked for, in ascending order, each as often as it was asked for.
+/// The pieces in the ranges that a holder was asked for, in ascending order. A range that was cut before it arrived is asked for again.
 fn asked_pieces(holder: &Holder) -> Vec<u64> {
     let ranges = holder.requests().into_iter().filter(|request| request.length > 0);
     let pieces = ranges.flat_map(|request| request.offset / PIECE..(request.offset + request.length).div_ceil(PIECE));
     let mut pieces: Vec<_> = pieces.collect();
     pieces.sort_unstable();
+    pieces.dedup();
     pieces
 }
 
