@@ -1,6 +1,12 @@
 //! Many peers that want one file in the same second: the tracker of the registry and the announces of each peer, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
 #![allow(clippy::cast_possible_truncation, reason = "sizes are small")]
 
 use p2pdi::{content::ContentHash, cookie::CookieHash, id::PeerId, v1::AnnounceResponse};

@@ -52,7 +52,7 @@ impl Liar {
     fn chunk(&self, from: u64, end: u64) -> Chunk {
         let to = (from / CHUNK_BYTES * CHUNK_BYTES + CHUNK_BYTES).min(end);
         let mut data = self.data.slice(from as usize..to as usize);
-        if self.hashes.pieces().index_at(from) % PIECES_PER_LIE == 0 {
+        if self.hashes.pieces().index_at(from).is_multiple_of(PIECES_PER_LIE) {
             let mut wrong = data.to_vec();
             wrong[0] ^= 1;
             data = wrong.into();

@@ -55,7 +55,7 @@ pub(crate) fn print(system: &str, scenario: &Scenario, outcome: &Outcome, option
             Ended::Killed | Ended::Failed(_) => None,
         })
         .collect();
-    let mut sorted = ratios.clone();
+    let mut sorted = ratios;
     sorted.sort_by(f64::total_cmp);
     let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
     let last = sorted.last().copied().unwrap_or(f64::NAN);

@@ -123,10 +123,13 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
+/// What a flag changes in each scenario.
+type Change = Box<dyn Fn(&mut Scenario)>;
+
 impl Options {
     pub(crate) fn parse(args: &[String]) -> Result<Self, String> {
         let mut options = Self { scenarios: Vec::new(), only: None, runs: 1, timeline: false, logs: None, json: false };
-        let mut changes: Vec<Box<dyn Fn(&mut Scenario)>> = Vec::new();
+        let mut changes: Vec<Change> = Vec::new();
         let mut names = Vec::new();
         let mut args = args.iter();
         while let Some(flag) = args.next() {
