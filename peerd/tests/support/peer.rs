@@ -1,6 +1,6 @@
 //! A real peer in this process.
 
-use super::{eventually, source, within};
+use super::{PATIENCE, eventually, pause, source, within};
 use p2pdi::{
     endpoint::Endpoint,
     v1::{
@@ -10,6 +10,7 @@ use p2pdi::{
 };
 use peerd::{
     config::NodeConfig,
+    documents::share::ShareError,
     holders::source::Source,
     node::{Node, NodeError, NodeHandle},
 };
@@ -17,6 +18,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Instant,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -66,7 +68,17 @@ impl Peer {
     pub async fn listening_on(address: &str, config: NodeConfig, folder: TempDir) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let node = Node::open(config, listener).unwrap();
+        let (mut listener, deadline) = (listener, Instant::now() + PATIENCE);
+        // A peer that just stopped in this process has its state folder until its last task is gone.
+        let node = loop {
+            match Node::open(config.clone(), listener) {
+                Err(NodeError::Share(ShareError::StateInUse { .. })) if Instant::now() < deadline => {
+                    pause().await;
+                    listener = TcpListener::bind(address).await.unwrap();
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         let (handle, stop) = (node.handle(), CancellationToken::new());
         let running = tokio::spawn(node.run(stop.clone()));
         Self { address, handle, folder, stop, running }

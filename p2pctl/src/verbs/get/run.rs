@@ -30,6 +30,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// Documents of one piece at the same time, for each of --jobs: each takes a round trip or two, and hardly any bandwidth.
 const SMALL_FOR_EACH: usize = 8;
@@ -98,7 +99,7 @@ pub(super) async fn run(
             let (job, watch) = FetchJob::new(request(&entry, setting), setting.channels.clone(), Arc::clone(&setting.peers));
             running.insert(begun, Running { entry, watch });
             let id = begun;
-            jobs.spawn(async move { (id, job.run().await) });
+            jobs.spawn(async move { (id, job.run().await) }.in_current_span());
             begun += 1;
         }
         if running.is_empty() {

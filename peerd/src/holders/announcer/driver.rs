@@ -31,7 +31,8 @@ pub struct Announcer<S> {
     hash: ContentHash,
     size: u64,
     tracker: Arc<dyn Tracker>,
-    search: Arc<S>,
+    /// `None` once nothing is searched for any more: a search holds the parts of the peer.
+    search: Option<Arc<S>>,
     had: watch::Receiver<u64>,
     notices: mpsc::Receiver<Notice>,
     candidates: mpsc::Sender<Vec<Candidate>>,
@@ -94,13 +95,14 @@ impl<S: SearchHolders> Announcer<S> {
         let (had, had_changes) = watch::channel(had);
         let (notices, noticed) = mpsc::channel(NOTICES_MAX);
         let (candidates, learned) = mpsc::channel(CANDIDATES_WAITING);
-        let announcer = Self { hash, size, tracker, search, had: had_changes, notices: noticed, candidates };
+        let announcer = Self { hash, size, tracker, search: Some(search), had: had_changes, notices: noticed, candidates };
         (announcer, AnnouncerHandle { had, notices }, learned)
     }
 
     /// Announces until the handle is dropped, then tells the tracker that this peer is done.
     pub async fn run(mut self) {
         let announced = self.announce_while_wanted().await;
+        self.search = None;
         if announced {
             let had = *self.had.borrow();
             let last = Announcement { done: true, ..self.announcement(had, Vec::new(), false) };
@@ -173,7 +175,7 @@ impl<S: SearchHolders> Announcer<S> {
                         announcing = Some(call);
                     }
                     Action::Search => {
-                        let (search, hash, size) = (Arc::clone(&self.search), self.hash, self.size);
+                        let (Some(search), hash, size) = (self.search.clone(), self.hash, self.size) else { continue };
                         let call: Pending<_> = Box::pin(async move { search.search(hash, size).await });
                         searching = Some(call);
                     }

@@ -224,6 +224,7 @@ impl Swarms {
     }
 
     /// This peer's view of at most `limit` swarms, those it fetches first, then those where something moves; and the number of all.
+    #[cfg(feature = "http")]
     pub(crate) fn busiest(&self, limit: usize, now: Instant) -> (Vec<v1::Swarm>, usize) {
         let mut swarms = self.all();
         let in_all = swarms.len();

@@ -163,7 +163,10 @@ impl Driver<'_> {
                     return;
                 }
                 self.holders.get_mut(index).member = None;
-                self.unplan(index);
+                // A peer that stops finishes what it sends: requests under way show whether it is still there.
+                if !self.is_used(self.holders.get(index)) {
+                    self.unplan(index);
+                }
                 if self.holders.get(index).is_whole {
                     // Its requests show whether it is still there.
                     let source = self.holders.get(index).source.clone();
