@@ -22,6 +22,7 @@ use crate::{
         throttle::Throttle,
     },
 };
+use p2pdi::content::Pieces;
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -104,7 +105,17 @@ type ExchangeEnd = Result<(), ExchangeError>;
 struct Request {
     holder: HolderId,
     pieces: Range<usize>,
+    /// Bytes of it that arrived.
+    arrived: u64,
     control: Control,
+}
+
+impl Request {
+    /// Whether all of a piece arrived with it.
+    fn brought(&self, piece: usize, all: Pieces) -> bool {
+        let start = all.range(self.pieces.start).start;
+        self.pieces.contains(&piece) && all.range(piece).end <= start + self.arrived
+    }
 }
 
 impl<'a> Driver<'a> {
@@ -222,7 +233,7 @@ impl<'a> Driver<'a> {
         let source = self.holders.get(index).source.clone();
         tracing::debug!(%source, ?pieces, in_turn, "requesting pieces");
         let control = Control::new(pieces.end);
-        self.requests.insert(request, Request { holder, pieces: pieces.clone(), control: control.clone() });
+        self.requests.insert(request, Request { holder, pieces: pieces.clone(), arrived: 0, control: control.clone() });
         self.count_requests(index);
         let Setting { channels, swarm, store, stall, .. } = &self.setting;
         let ready = match self.opened.take() {
@@ -266,6 +277,9 @@ impl<'a> Driver<'a> {
                 }
             }
             RunEvent::Arrived(bytes) => {
+                if let Some(running) = self.requests.get_mut(&request) {
+                    running.arrived += bytes;
+                }
                 self.setting.progress.received(bytes, now);
                 self.setting.metrics.received(bytes);
                 if let Some(index) = index {
@@ -286,12 +300,13 @@ impl<'a> Driver<'a> {
                 self.setting.metrics.piece(is_new);
             }
             RunEvent::Ended(ended) => {
-                let (cancelled, pieces) = (running.control.is_cancelled(), running.pieces.clone());
+                let (store, all) = (&self.setting.store, self.setting.store.pieces());
+                let brought = |piece: &usize| running.brought(*piece, all) && store.has_pieces(*piece..*piece + 1);
+                let pieces: Vec<_> = running.pieces.clone().filter(brought).collect();
+                let cancelled = running.control.is_cancelled();
                 // A piece that two streams received was perhaps verified after this one had sent it.
                 for piece in pieces {
-                    if self.setting.store.has_pieces(piece..piece + 1) {
-                        self.count(piece, index, Some(request));
-                    }
+                    self.count(piece, index, Some(request));
                 }
                 self.requests.remove(&request);
                 if let Some(index) = index {
@@ -352,7 +367,8 @@ impl<'a> Driver<'a> {
             }
         }
         for piece in 0..self.setting.store.pieces().count() {
-            let sender = self.requests.values().find(|running| running.pieces.contains(&piece)).map(|running| running.holder);
+            let all = self.setting.store.pieces();
+            let sender = self.requests.values().find(|running| running.brought(piece, all)).map(|running| running.holder);
             self.count(piece, sender.and_then(|holder| self.holders.by_planned(holder)), None);
         }
     }
