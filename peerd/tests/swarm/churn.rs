@@ -19,7 +19,12 @@ async fn had(peer: &Peer, hash: ContentHash) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn fetchers_go_on_from_each_other_when_the_seed_dies_after_each_piece_left_it() {
     let data = bytes(32 * PIECE as usize);
-    let seed = Peer::configured(&[("doc.bin", &data)], |config| config.upload_limit = Some(12 * PIECE)).await;
+    let seed = Peer::configured(&[("doc.bin", &data)], |config| {
+        config.upload_limit = Some(12 * PIECE);
+        // It does not finish what it sends.
+        config.limits.grace = Duration::from_millis(1);
+    })
+    .await;
     let hash = ContentHash::of(&data);
     let (one, other) = (Fetcher::new().await, Fetcher::new().await);
     // The second one receives little of the seed: it fetches from the first.
@@ -45,7 +50,12 @@ async fn fetchers_go_on_from_each_other_when_the_seed_dies_after_each_piece_left
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_waits_for_its_only_holder_to_return() {
     let data = bytes(16 * PIECE as usize);
-    let seed = Peer::configured(&[("doc.bin", &data)], |config| config.upload_limit = Some(8 * PIECE)).await;
+    let seed = Peer::configured(&[("doc.bin", &data)], |config| {
+        config.upload_limit = Some(8 * PIECE);
+        // It does not finish what it sends.
+        config.limits.grace = Duration::from_millis(1);
+    })
+    .await;
     let (hash, address) = (ContentHash::of(&data), seed.address);
     let fetcher = Fetcher::new().await;
     let options = peerd::transfer::FetchOptions { wait_for_holders: Duration::from_secs(60), ..fetcher.options() };
@@ -69,7 +79,12 @@ async fn a_fetch_waits_for_its_only_holder_to_return() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_only_holder_that_was_given_up_is_asked_again_once_it_returns() {
     let data = bytes(16 * PIECE as usize);
-    let seed = Peer::configured(&[("doc.bin", &data)], |config| config.upload_limit = Some(8 * PIECE)).await;
+    let seed = Peer::configured(&[("doc.bin", &data)], |config| {
+        config.upload_limit = Some(8 * PIECE);
+        // It does not finish what it sends.
+        config.limits.grace = Duration::from_millis(1);
+    })
+    .await;
     let (hash, address) = (ContentHash::of(&data), seed.address);
     let fetcher = Fetcher::new().await;
     let options = peerd::transfer::FetchOptions { wait_for_holders: Duration::from_secs(600), ..fetcher.options() };
