@@ -39,7 +39,7 @@ pub const LISTINGS_MAX: usize = 32;
 /// Of those, most for callers from one address: several peers behind one address get through, and one machine cannot take them all.
 pub const LISTINGS_PER_ADDRESS: usize = LISTINGS_MAX / 4 * 3;
 
-/// Most queries for one number, name or hash answered at the same time. With [`ENTRIES_MAX`] entries each holds some 100 KB until its caller
+/// Most queries for one number, name or hash answered at the same time. With `ENTRIES_MAX` entries each holds some 100 KB until its caller
 /// has read it, so this many hold 50 MB.
 pub const LOOKUPS_MAX: usize = 512;
 /// Of those, most for callers from one address.

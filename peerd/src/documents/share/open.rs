@@ -57,7 +57,7 @@ impl OpenDocument {
         self.fingerprint.size
     }
 
-    /// Fills `buffer` with the bytes from `offset` on. Blocking. [`Self::change`] says afterwards whether they are the document's.
+    /// Fills `buffer` with the bytes from `offset` on. Blocking. `change` says afterwards whether they are the document's.
     ///
     /// # Errors
     /// When the file ends too early, which means that it changed, or the file system fails.

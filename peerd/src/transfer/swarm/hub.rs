@@ -28,7 +28,7 @@ use p2pdi::{
     id::PeerId,
     metrics::Metrics,
     name::PeerName,
-    v1::{self, AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
+    v1::{AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -225,7 +225,7 @@ impl Swarms {
 
     /// This peer's view of at most `limit` swarms, those it fetches first, then those where something moves; and the number of all.
     #[cfg(feature = "http")]
-    pub(crate) fn busiest(&self, limit: usize, now: Instant) -> (Vec<v1::Swarm>, usize) {
+    pub(crate) fn busiest(&self, limit: usize, now: Instant) -> (Vec<p2pdi::v1::Swarm>, usize) {
         let mut swarms = self.all();
         let in_all = swarms.len();
         swarms.sort_by_cached_key(|swarm| {
