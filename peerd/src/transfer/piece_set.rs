@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use p2pdi::field::InvalidField;
+use p2pdi::{content::Pieces, field::InvalidField};
 
 /// Which pieces of a document of a known number of pieces are in a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,14 @@ impl PieceSet {
         self.len
     }
 
+    /// Bytes of the pieces in the set, of a document that is divided into `pieces`.
+    pub fn bytes(&self, pieces: Pieces) -> u64 {
+        // All but the last are of one size.
+        let last = self.count.checked_sub(1).filter(|last| self.contains(*last)).map(|last| pieces.range(last));
+        let full = self.len - usize::from(last.is_some());
+        full as u64 * pieces.piece_size() + last.map_or(0, |range| range.end - range.start)
+    }
+
     /// Whether no piece is in the set.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -117,6 +125,7 @@ fn mask(piece: usize) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use p2pdi::content::PIECE_SIZE_MIN;
     use proptest::prelude::*;
 
     proptest! {
@@ -130,6 +139,9 @@ mod tests {
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected);
             prop_assert_eq!(PieceSet::from_field(count, set.as_bytes()).unwrap(), set.clone());
             prop_assert_eq!(set.len() + set.missing().count(), count);
+            let divided = Pieces::of_size(count as u64 * PIECE_SIZE_MIN - 1).unwrap();
+            let bytes: u64 = set.iter().map(|piece| divided.range(piece)).map(|range| range.end - range.start).sum();
+            prop_assert_eq!(set.bytes(divided), bytes);
         }
     }
 

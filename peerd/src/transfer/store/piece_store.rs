@@ -183,15 +183,7 @@ impl PieceStore {
 
     /// Bytes of verified pieces. Does not block.
     pub(crate) fn verified_bytes(&self) -> u64 {
-        let pieces = self.pieces();
-        let states = self.table.states();
-        let verified = states.verified();
-        let last = verified.count() - 1;
-        if !verified.contains(last) {
-            return verified.len() as u64 * pieces.piece_size();
-        }
-        let last = pieces.range(last);
-        (verified.len() as u64 - 1) * pieces.piece_size() + (last.end - last.start)
+        self.table.states().verified().bytes(self.pieces())
     }
 
     /// Bytes of pieces not verified yet. Does not block.

@@ -161,7 +161,7 @@ impl Swarm {
 
     /// Bytes of pieces that this peer has.
     pub(crate) fn had_bytes(&self) -> u64 {
-        had_bytes(self.pieces, &self.state().own)
+        self.state().own.bytes(self.pieces)
     }
 
     /// Whether this peer has all pieces.
@@ -240,11 +240,8 @@ impl Swarm {
             let mut state = self.state();
             let own = self.me.endpoint();
             for candidate in candidates {
-                let is_known = Some(&candidate.source.endpoint) == own.as_ref()
-                    || state.candidates.iter().any(|known| known.source.endpoint == candidate.source.endpoint);
-                if !is_known && state.candidates.len() < CANDIDATES_MAX {
-                    state.candidates.push(candidate);
-                    any = true;
+                if Some(&candidate.source.endpoint) != own.as_ref() {
+                    any |= state.note(candidate);
                 }
             }
         }
@@ -291,10 +288,7 @@ impl Swarm {
         };
         state.offers.joined(id, has.clone());
         if let Some(source) = member.source() {
-            let is_known = state.candidates.iter().any(|known| known.source.endpoint == source.endpoint);
-            if !is_known && state.candidates.len() < CANDIDATES_MAX {
-                state.candidates.push(Candidate { source, zone: member.zone.clone(), is_whole: has.is_full() });
-            }
+            state.note(Candidate { source, zone: member.zone.clone(), is_whole: has.is_full() });
         }
         let connected =
             Connected { member, has, gained: Vec::new(), ask_for: (0, Vec::new()), offer: (0, Vec::new()), dialled_by_us, close };
@@ -475,17 +469,22 @@ impl Swarm {
 }
 
 impl State {
+    /// Remembers a candidate; returns whether it is new.
+    fn note(&mut self, candidate: Candidate) -> bool {
+        let is_known = self.candidates.iter().any(|known| known.source.endpoint == candidate.source.endpoint);
+        let is_new = !is_known && self.candidates.len() < CANDIDATES_MAX;
+        if is_new {
+            self.candidates.push(candidate);
+        }
+        is_new
+    }
+
     fn remove(&mut self, id: MemberId) {
         if let Some(connected) = self.members.remove(&id) {
             connected.close.cancel();
             self.offers.left(id);
         }
     }
-}
-
-/// Bytes of the pieces in a set.
-pub(crate) fn had_bytes(pieces: Pieces, set: &PieceSet) -> u64 {
-    set.iter().map(|piece| pieces.range(piece)).map(|range| range.end - range.start).sum()
 }
 
 /// Swarms are shared by streams and fetches.

@@ -1,6 +1,6 @@
 //! A swarm as the contract shows it.
 
-use super::state::{Connected, Swarm, had_bytes};
+use super::state::{Connected, Swarm};
 use p2pdi::{id::PeerId, v1};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ impl Swarm {
                 }
                 connections.push(self.connection(connected, now));
             }
-            (had_bytes(pieces, own), own.is_full(), connections, rarest(&copies))
+            (own.bytes(pieces), own.is_full(), connections, rarest(&copies))
         });
         v1::Swarm {
             blake3: self.hash().to_field(),
@@ -48,7 +48,7 @@ impl Swarm {
                     endpoint: member.endpoint.as_ref().map(ToString::to_string).unwrap_or_default(),
                 }),
                 zone: member.zone.clone(),
-                had: had_bytes(self.pieces(), &connected.has),
+                had: connected.has.bytes(self.pieces()),
                 complete: connected.has.is_full(),
                 reported: false,
             }),
