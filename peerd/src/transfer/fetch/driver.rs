@@ -120,7 +120,7 @@ impl Request {
 
 impl<'a> Driver<'a> {
     pub(super) fn new(setting: Setting<'a>, leads: Leads, seed: u64) -> Self {
-        let planner = Planner::new(setting.store.hashes().pieces(), seed, PlanConfig::default());
+        let planner = Planner::new(setting.store.pieces(), seed, PlanConfig::default());
         let (events, incoming) = mpsc::channel(EVENTS_QUEUE);
         Self {
             setting,
@@ -249,7 +249,7 @@ impl<'a> Driver<'a> {
             events: self.events.clone(),
             limit: self.setting.limit.clone(),
         };
-        let (hash, whole, own_id) = (*swarm.hash(), store.hashes().pieces(), swarm.own_id());
+        let (hash, whole, own_id) = (*swarm.hash(), store.pieces(), swarm.own_id());
         let wanted = RangeRequest { hash, pieces: whole, run: pieces, in_turn, own_id };
         let (channels, stall) = ((*channels).clone(), *stall);
         self.streams.spawn(async move {
@@ -404,8 +404,7 @@ impl<'a> Driver<'a> {
     fn count_requests(&self, index: Index) {
         let holder = self.holders.get(index);
         let (Some(planned), Some((_, peer))) = (holder.planned, holder.member) else { return };
-        let count = self.requests.values().filter(|running| running.holder == planned).count();
-        self.setting.swarm.set_requests(peer, u32::try_from(count).unwrap_or(u32::MAX));
+        self.setting.swarm.set_requests(peer, self.requests_of(planned));
     }
 
     /// Ends the fetch when nobody who has a missing piece was found for too long.
@@ -458,15 +457,20 @@ impl<'a> Driver<'a> {
 
     /// Whether something is requested from a holder.
     fn is_used(&self, holder: &Holder) -> bool {
-        holder.planned.is_some_and(|planned| self.requests.values().any(|running| running.holder == planned))
+        holder.planned.is_some_and(|planned| self.requests_of(planned) > 0)
+    }
+
+    /// Requests to a holder that have not ended.
+    fn requests_of(&self, planned: HolderId) -> u32 {
+        let count = self.requests.values().filter(|running| running.holder == planned).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     fn progress_of(&self, holder: &Holder, now: Instant) -> HolderProgress {
-        let requests = self.requests.values().filter(|running| Some(running.holder) == holder.planned).count();
         HolderProgress {
             bytes: holder.bytes,
             bytes_per_second: holder.received.clone().rate(now),
-            requests: u32::try_from(requests).unwrap_or(u32::MAX),
+            requests: holder.planned.map_or(0, |planned| self.requests_of(planned)),
             idle: holder.last_byte.map(|at| now.saturating_duration_since(at)),
             ..HolderProgress::new(holder.source.clone())
         }

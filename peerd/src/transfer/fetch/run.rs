@@ -108,7 +108,7 @@ impl Run {
         let end = writer.end();
         let (store, events, request) = (Arc::clone(&self.store), self.events.clone(), self.request);
         let writing = off_runtime(move || {
-            let pieces = store.hashes().pieces();
+            let pieces = store.pieces();
             while let Some((offset, data)) = chunks.blocking_recv() {
                 let end = offset + data.len() as u64;
                 if let Err(wrong) = writer.write(offset, &data)? {
@@ -140,7 +140,7 @@ impl Run {
         to_disk: &mpsc::Sender<(u64, Bytes)>,
         end: &WriterEnd,
     ) -> Result<(), SourceError> {
-        let pieces = self.store.hashes().pieces();
+        let pieces = self.store.pieces();
         // The first stream of a fetch brings the whole document, of which only a part may be wanted from it.
         let range = pieces.range(self.pieces.start).start..incoming.end();
         let mut at = range.start;
