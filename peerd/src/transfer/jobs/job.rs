@@ -2,7 +2,7 @@
 
 use super::{
     items::{Items, Key, Outcome, Target},
-    mirror::{Decision, decide},
+    mirror::take_offer,
     offers::{Ambiguous, Offer},
     request::JobRequest,
 };
@@ -116,19 +116,8 @@ impl Job {
         fetched: impl Fn(&SharedDocument) -> bool,
         now: Instant,
     ) {
-        let patterns: Vec<_> = self
-            .request
-            .wanted
-            .iter()
-            .filter_map(|wanted| match wanted {
-                Wanted::Matching(pattern) => Some(pattern.clone()),
-                Wanted::One(_) => None,
-            })
-            .collect();
-        let set = &self.request.patterns;
-        let own = |own: &&std::sync::Arc<SharedDocument>| {
-            set.matches(&own.name) && patterns.iter().any(|pattern| pattern.matches(&own.name))
-        };
+        let matches = self.request.matcher();
+        let own = |own: &&std::sync::Arc<SharedDocument>| matches(&own.name);
         let mut found = 0_usize;
         for own in index.documents().iter().filter(own).filter(|own| !offers.contains_key(name_key(own.name.as_str()).as_str())) {
             found += 1;
@@ -160,16 +149,7 @@ impl Job {
                     continue;
                 }
             };
-            let own = index.by_name(offer.document.name.as_str());
-            let decision = decide(&offer, own.map(AsRef::as_ref), own.is_some_and(|own| fetched(own)), false);
-            let name = own.map(|own| own.name.clone());
-            let target = offer.target();
-            let target = Target { save_as: name.or(target.save_as), ..target };
-            match decision {
-                Decision::Present(size) => self.items.settle(key, target, Outcome::Present(size), now),
-                Decision::Refuse(why) => self.items.settle(key, target, Outcome::Failed(why), now),
-                Decision::Fetch => self.items.want(key, target),
-            }
+            take_offer(&mut self.items, key, offer, index, &fetched, false, now);
         }
         self.looking = match &self.looking {
             Looking::Due { since, tries, .. } if found == 0 => Looking::Due {

@@ -10,10 +10,8 @@ use super::{
 use crate::{
     config::Mirror,
     documents::{
-        pattern::DocumentPattern,
         remote_index::{PEERS_MAX, RemoteIndex},
         selector::DocumentSelector,
-        wanted::Wanted,
     },
     holders::{
         rfc_query::{Limits, query},
@@ -62,16 +60,7 @@ pub(super) struct Found {
 
 /// Documents for a job's patterns.
 pub(super) async fn look_for_job(shared: &Arc<Shared>, request: JobRequest) -> Look {
-    let patterns: Vec<DocumentPattern> = request
-        .wanted
-        .iter()
-        .filter_map(|wanted| match wanted {
-            Wanted::Matching(pattern) => Some(pattern.clone()),
-            Wanted::One(_) => None,
-        })
-        .collect();
-    let set = request.patterns.clone();
-    let matches = move |name: &DocumentName| set.matches(name) && patterns.iter().any(|pattern| pattern.matches(name));
+    let matches = request.matcher();
     if request.from.is_empty() {
         until_learned(shared).await;
         return learned(shared, matches, Prefer::MostHeld).await;

@@ -46,7 +46,7 @@ pub(super) struct Listing {
 
 /// What to do about a document that others offer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+enum Decision {
     /// The share has it, or a newer one.
     Present(u64),
     Fetch,
@@ -54,9 +54,31 @@ pub(super) enum Decision {
     Refuse(String),
 }
 
+/// Takes an offer as a document to fetch, or as one that needs no fetch. `fetched` and `newer_only` are those of [`decide`].
+pub(super) fn take_offer(
+    items: &mut Items,
+    key: Key,
+    offer: Offer,
+    index: &Index,
+    fetched: impl Fn(&SharedDocument) -> bool,
+    newer_only: bool,
+    now: Instant,
+) {
+    let own = index.by_name(offer.document.name.as_str());
+    let decision = decide(&offer, own.map(AsRef::as_ref), own.is_some_and(|own| fetched(own)), newer_only);
+    let target = offer.target();
+    // The file in the share keeps its name.
+    let target = Target { save_as: own.map(|own| own.name.clone()).or(target.save_as), ..target };
+    match decision {
+        Decision::Present(size) => items.settle(key, target, Outcome::Present(size), now),
+        Decision::Refuse(why) => items.settle(key, target, Outcome::Failed(why), now),
+        Decision::Fetch => items.want(key, target),
+    }
+}
+
 /// Compares an offer with what the share has under its name. `fetched`: this peer fetched that, and nobody changed it. `newer_only`: only
 /// a newer version replaces it.
-pub(super) fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool, newer_only: bool) -> Decision {
+fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool, newer_only: bool) -> Decision {
     let Some(own) = own else { return Decision::Fetch };
     if own.hash == offer.document.hash {
         return Decision::Present(own.size);
@@ -95,17 +117,7 @@ impl Mirror {
         for (key, offer) in offers {
             wanted.insert(key.clone());
             let Ok(offer) = offer else { continue };
-            let own = index.by_name(offer.document.name.as_str());
-            let decision = decide(&offer, own.map(AsRef::as_ref), own.is_some_and(|own| fetched(own)), newer_only);
-            let name = own.map(|own| own.name.clone());
-            let target = offer.target();
-            // The file in the share keeps its name.
-            let target = Target { save_as: name.or(target.save_as), ..target };
-            match decision {
-                Decision::Present(size) => self.items.settle(key, target, Outcome::Present(size), now),
-                Decision::Refuse(why) => self.items.settle(key, target, Outcome::Failed(why), now),
-                Decision::Fetch => self.items.want(key, target),
-            }
+            take_offer(&mut self.items, key, offer, index, &fetched, newer_only, now);
         }
         // What others have no more stays in the share, and matches as long as it is there.
         for own in index.documents().iter().filter(|own| self.config.pattern.matches(&own.name)) {

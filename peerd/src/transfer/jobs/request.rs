@@ -2,9 +2,13 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use crate::documents::{pattern::PatternSet, wanted::Wanted};
+use crate::documents::{
+    pattern::{DocumentPattern, PatternSet},
+    wanted::Wanted,
+};
 use p2pdi::{
     contact::Contact,
+    document::DocumentName,
     endpoint::Endpoint,
     field::InvalidField,
     name::PeerName,
@@ -53,6 +57,18 @@ impl From {
             Self::Name(name) => name == contact.name(),
             Self::Endpoint(endpoint) => endpoint == contact.endpoint(),
         }
+    }
+}
+
+impl JobRequest {
+    /// Whether a name matches one of the patterns that are wanted, and what chooses among those.
+    pub(super) fn matcher(&self) -> impl Fn(&DocumentName) -> bool + Send + Sync + use<> {
+        let wanted = self.wanted.iter().filter_map(|wanted| match wanted {
+            Wanted::Matching(pattern) => Some(pattern.clone()),
+            Wanted::One(_) => None,
+        });
+        let (patterns, set): (Vec<DocumentPattern>, _) = (wanted.collect(), self.patterns.clone());
+        move |name| set.matches(name) && patterns.iter().any(|pattern| pattern.matches(name))
     }
 }
 
