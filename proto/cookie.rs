@@ -3,11 +3,24 @@
 use crate::hex;
 use std::{fmt, str::FromStr};
 use subtle::ConstantTimeEq as _;
+use tonic::{Request, metadata::AsciiMetadataValue};
 
 /// The metadata header that carries a cookie.
 pub const COOKIE_HEADER: &str = "peer-cookie";
 /// Characters of a cookie as text: 16 bytes in hexadecimal.
 pub const COOKIE_CHARS: usize = 32;
+
+/// A request that carries `cookie`, if there is one.
+pub fn with_cookie<T>(message: T, cookie: Option<&Cookie>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(cookie) = cookie
+        && let Ok(mut value) = AsciiMetadataValue::try_from(cookie.reveal())
+    {
+        value.set_sensitive(true);
+        request.metadata_mut().insert(COOKIE_HEADER, value);
+    }
+    request
+}
 
 /// 128 random bits. Anyone who holds it can act as that peer, so it is never shown by `Debug` and has no `Display`.
 #[derive(Clone)]

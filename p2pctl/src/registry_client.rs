@@ -6,7 +6,7 @@ use crate::{
 };
 use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
-    cookie::{COOKIE_CHARS, COOKIE_HEADER, Cookie},
+    cookie::{COOKIE_CHARS, Cookie, with_cookie},
     endpoint::Endpoint,
     name::{NAME_MAX_BYTES, PeerName},
     platform::state_folder,
@@ -23,7 +23,7 @@ use std::{
 };
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Status, metadata::AsciiMetadataValue};
+use tonic::{Request, Status};
 use tracing::Instrument as _;
 
 /// Time limit of the Leave at the end of a verb: the user waits for it.
@@ -271,14 +271,7 @@ impl RegistrySession {
 
     /// A request with the cookie, if there is one.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(cookie) = &self.cookie
-            && let Ok(mut value) = AsciiMetadataValue::try_from(cookie.reveal())
-        {
-            value.set_sensitive(true);
-            request.metadata_mut().insert(COOKIE_HEADER, value);
-        }
-        request
+        with_cookie(message, self.cookie.as_ref())
     }
 }
 

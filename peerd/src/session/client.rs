@@ -2,7 +2,7 @@
 
 use p2pdi::{
     channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
-    cookie::{COOKIE_HEADER, Cookie},
+    cookie::{Cookie, with_cookie},
     endpoint::Endpoint,
     v1::{
         AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse,
@@ -11,7 +11,7 @@ use p2pdi::{
 };
 use std::time::Duration;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, metadata::AsciiMetadataValue};
+use tonic::{Request, Response, Status};
 
 /// Timeout of one call to the registry: its disk may be busy with many registrations at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,14 +61,7 @@ impl Client {
     }
 
     fn with_cookie<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(cookie) = &self.cookie
-            && let Ok(mut value) = AsciiMetadataValue::try_from(cookie.reveal())
-        {
-            value.set_sensitive(true);
-            request.metadata_mut().insert(COOKIE_HEADER, value);
-        }
-        request
+        with_cookie(message, self.cookie.as_ref())
     }
 }
 
