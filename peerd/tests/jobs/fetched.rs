@@ -1,8 +1,8 @@
 //! What jobs fetch, where it appears, and what makes room.
 
-use super::*;
+use super::{support::mount::Mount, *};
 use p2pdi::{content::PIECE_SIZE_MIN, v1::JobPriority};
-use std::{path::PathBuf, process::Command, time::SystemTime};
+use std::time::SystemTime;
 
 const PIECE: usize = PIECE_SIZE_MIN as usize;
 
@@ -85,23 +85,6 @@ async fn the_least_recently_used_makes_room_and_pinned_and_own_documents_stay() 
     assert!(job.state() == JobState::Failed && job.detail.contains("more than the quota"), "{job:?}");
 }
 
-/// A small file system of its own, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where this user cannot mount one.
-    fn mount(path: &Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(path).output().ok()?;
-        mounted.status.success().then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _result = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
 #[tokio::test]
 async fn a_job_waits_while_the_disk_is_full_and_goes_on_when_there_is_room() {
     let large = bytes(5 << 20);
@@ -109,10 +92,7 @@ async fn a_job_waits_while_the_disk_is_full_and_goes_on_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let share = folder.path().join("share");
     fs::create_dir(&share).unwrap();
-    let Some(_disk) = SmallDisk::mount(&share) else {
-        println!("skipped: this user cannot mount a small file system");
-        return;
-    };
+    let Some(_disk) = Mount::over(&share, "size=8m") else { return };
     let filler = share.join("filler");
     fs::write(&filler, vec![1; 5 << 20]).unwrap();
     let fetcher = again("fetcher", folder, &[&seed]).await;

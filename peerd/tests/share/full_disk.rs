@@ -1,33 +1,12 @@
 //! A state folder whose disk is full for a while.
 
-use super::*;
+use super::{mount::Mount, *};
 use p2pdi::content::PIECE_SIZE_MIN;
-use std::process::Command;
-
-/// A small file system of its own, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where this user cannot mount one.
-    fn mount(path: &Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(path).output().ok()?;
-        mounted.status.success().then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _result = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
 
 #[tokio::test]
 async fn a_share_is_served_while_its_cache_cannot_be_written_and_the_cache_is_written_later() {
     let folders = Folders::new();
-    let Some(_disk) = SmallDisk::mount(folders.state()) else {
-        println!("skipped: this user cannot mount a small file system");
-        return;
-    };
+    let Some(_disk) = Mount::over(folders.state(), "size=8m") else { return };
     let large = |byte: u8| vec![byte; usize::try_from(PIECE_SIZE_MIN).unwrap() + 1];
     folders.write("old", large(1));
     let running = folders.settled().await;

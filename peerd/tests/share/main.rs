@@ -6,6 +6,9 @@ mod adopted;
 mod changes;
 mod full_disk;
 mod left_out;
+#[path = "../support/mount.rs"]
+#[allow(unreachable_pub, reason = "other test programs use it from a module of helpers")]
+mod mount;
 mod offered;
 mod restart;
 

@@ -4,6 +4,7 @@
 
 pub mod document;
 pub mod holder;
+pub mod mount;
 pub mod peer;
 pub mod registry;
 

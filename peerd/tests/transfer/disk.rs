@@ -1,8 +1,10 @@
 //! Target folders that are missing, blocked by a file, read-only or full.
 
 use super::*;
-use crate::support::holder::{Step, sending};
-use std::process::Command;
+use crate::support::{
+    holder::{Step, sending},
+    mount::Mount,
+};
 
 #[tokio::test]
 async fn missing_folders_are_created() {
@@ -141,34 +143,4 @@ fn take_reserved_room(folder: &Path, range: std::ops::Range<u64>) {
     let file = fs::File::options().write(true).open(partial).unwrap();
     file.set_len(range.end).unwrap();
     p2pdi::platform::punch_hole(&file, range).unwrap();
-}
-
-/// A separate file system mounted on a folder.
-struct Mount<'a>(&'a Path);
-
-#[expect(clippy::print_stdout, reason = "prints why a test did not run")]
-impl<'a> Mount<'a> {
-    /// `None`, with the reason printed, where this user may not mount.
-    fn over(folder: &'a Path, options: &str) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            Ok(output) => {
-                println!("skipped: cannot mount a tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                println!("skipped: cannot run mount: {error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Mount<'_> {
-    fn drop(&mut self) {
-        // Lazily, in case a file in it is still open.
-        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
-        assert!(std::thread::panicking() || unmounted.unwrap().success());
-    }
 }
