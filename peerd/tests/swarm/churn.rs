@@ -4,7 +4,11 @@ use super::{
     Fetcher,
     support::{bytes, eventually, peer::Peer},
 };
-use p2pdi::{content::ContentHash, v1::SwarmRequest};
+use p2pdi::{
+    content::ContentHash,
+    v1::{Swarm, SwarmRequest},
+};
+use peerd::transfer::{FetchOptions, Fetched};
 use std::time::Duration;
 
 const PIECE: u64 = 256 * 1024;
@@ -47,8 +51,9 @@ async fn fetchers_go_on_from_each_other_when_the_seed_dies_after_each_piece_left
     other.assert_has(&second.unwrap(), &data);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_waits_for_its_only_holder_to_return() {
+/// A fetch of all of `data` from a peer that goes away after some pieces, and returns once `is_noticed` says of the fetcher's view of the swarm
+/// that the fetch noticed.
+async fn fetch_from_a_holder_that_returns(patience: Duration, is_noticed: impl Fn(&Swarm) -> bool) -> Fetched {
     let data = bytes(16 * PIECE as usize);
     let seed = Peer::configured(&[("doc.bin", &data)], |config| {
         config.upload_limit = Some(8 * PIECE);
@@ -58,7 +63,7 @@ async fn a_fetch_waits_for_its_only_holder_to_return() {
     .await;
     let (hash, address) = (ContentHash::of(&data), seed.address);
     let fetcher = Fetcher::new().await;
-    let options = peerd::transfer::FetchOptions { wait_for_holders: Duration::from_secs(60), ..fetcher.options() };
+    let options = FetchOptions { wait_for_holders: patience, ..fetcher.options() };
     let fetching = fetcher.fetch_with(hash, vec![seed.source("sharer")], &options);
     let restarting = async {
         eventually("some pieces", async || (had(&fetcher.peer, hash).await > 0).then_some(())).await;
@@ -66,36 +71,7 @@ async fn a_fetch_waits_for_its_only_holder_to_return() {
         eventually("the fetch to notice", async || {
             let request = SwarmRequest { blake3: hash.to_field() };
             let swarms = fetcher.peer.client().swarm(request).await.unwrap().into_inner().swarms;
-            swarms.first().filter(|swarm| !swarm.waiting.is_empty()).map(|_| ())
-        })
-        .await;
-        let config = super::support::peer::config("sharer", &folder);
-        Peer::listening_on(&address.to_string(), config, folder).await
-    };
-    let (fetched, _seed) = tokio::join!(fetching, restarting);
-    fetcher.assert_has(&fetched.unwrap(), &data);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_only_holder_that_was_given_up_is_asked_again_once_it_returns() {
-    let data = bytes(16 * PIECE as usize);
-    let seed = Peer::configured(&[("doc.bin", &data)], |config| {
-        config.upload_limit = Some(8 * PIECE);
-        // It does not finish what it sends.
-        config.limits.grace = Duration::from_millis(1);
-    })
-    .await;
-    let (hash, address) = (ContentHash::of(&data), seed.address);
-    let fetcher = Fetcher::new().await;
-    let options = peerd::transfer::FetchOptions { wait_for_holders: Duration::from_secs(600), ..fetcher.options() };
-    let fetching = fetcher.fetch_with(hash, vec![seed.source("sharer")], &options);
-    let restarting = async {
-        eventually("some pieces", async || (had(&fetcher.peer, hash).await > 0).then_some(())).await;
-        let folder = seed.stop().await;
-        eventually("the holder to be given up", async || {
-            let request = SwarmRequest { blake3: hash.to_field() };
-            let swarms = fetcher.peer.client().swarm(request).await.unwrap().into_inner().swarms;
-            swarms.first().filter(|swarm| swarm.waiting.starts_with("waiting for a peer that has what is missing")).map(|_| ())
+            swarms.first().filter(|swarm| is_noticed(swarm)).map(|_| ())
         })
         .await;
         let config = super::support::peer::config("sharer", &folder);
@@ -104,5 +80,17 @@ async fn an_only_holder_that_was_given_up_is_asked_again_once_it_returns() {
     let (fetched, _seed) = tokio::join!(fetching, restarting);
     let fetched = fetched.unwrap();
     fetcher.assert_has(&fetched, &data);
+    fetched
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_waits_for_its_only_holder_to_return() {
+    fetch_from_a_holder_that_returns(Duration::from_secs(60), |swarm| !swarm.waiting.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_only_holder_that_was_given_up_is_asked_again_once_it_returns() {
+    let is_given_up = |swarm: &Swarm| swarm.waiting.starts_with("waiting for a peer that has what is missing");
+    let fetched = fetch_from_a_holder_that_returns(Duration::from_secs(600), is_given_up).await;
     assert_eq!(fetched.sources[0].dropped, None, "{:?}", fetched.sources);
 }
