@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "peerd/src/documents/wanted",
     "peerd/src/holders/announcer/decisions",
     "peerd/src/holders/answer_choice",
+    "peerd/src/holders/candidate",
     "peerd/src/holders/evidence",
     "peerd/src/holders/listed",
     "peerd/src/holders/patience",

@@ -6,10 +6,11 @@
 //! - `evidence`, `settlement`: what peers said, and which content a name means.
 //! - `listing`: the documents of many peers.
 //! - `who_has`: a question to all peers of the mesh, and the answers to those of others; `answer_choice`: which holders answer.
-//! - `tracker`: who knows the members of a swarm, as a registry does; `announcer`: announces one document while it is fetched or served.
+//! - `candidate`: a peer that may be asked. `tracker`: who knows the members of a swarm, as a registry does; `announcer`: announces one document while it is fetched or served.
 
 pub mod announcer;
 mod answer_choice;
+pub mod candidate;
 mod evidence;
 pub mod find_peers;
 mod listed;

@@ -3,9 +3,10 @@
 use super::decisions::{self, Action, Decisions, Event, TrackerFailure};
 use crate::{
     holders::{
+        candidate::Candidate,
         search::SearchHolders,
         source::Source,
-        tracker::{self, Announced, Announcement, Candidate, Tracker},
+        tracker::{self, Announced, Announcement, Tracker},
     },
     session::AnnounceError,
 };

@@ -1,9 +1,6 @@
 //! The peers that a fetch hears of besides those that members name: from the tracker, and from searches.
 
-use crate::{
-    holders::{search::SearchHolders, source::Source, tracker},
-    transfer::swarm::update::Candidate,
-};
+use crate::holders::{candidate::Candidate, search::SearchHolders, source::Source};
 use p2pdi::content::ContentHash;
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -28,7 +25,7 @@ struct Outcome {
 
 /// What the tracker and the searches name.
 pub(super) struct Leads {
-    candidates: mpsc::Receiver<Vec<tracker::Candidate>>,
+    candidates: mpsc::Receiver<Vec<Candidate>>,
     outcome: Arc<Outcome>,
 }
 
@@ -36,7 +33,7 @@ pub(super) struct Leads {
 pub(super) fn search<S>(
     inner: Arc<S>,
     known: Vec<Source>,
-) -> (FetchSearch<S>, impl FnOnce(mpsc::Receiver<Vec<tracker::Candidate>>) -> Leads) {
+) -> (FetchSearch<S>, impl FnOnce(mpsc::Receiver<Vec<Candidate>>) -> Leads) {
     let outcome = Arc::<Outcome>::default();
     let search = FetchSearch { inner, known: Mutex::new(known), outcome: Arc::clone(&outcome) };
     (search, |candidates| Leads { candidates, outcome })
@@ -63,9 +60,7 @@ impl Leads {
     /// Peers that may have the document. Pends until there are some.
     pub(super) async fn next(&mut self) -> Vec<Candidate> {
         match self.candidates.recv().await {
-            Some(found) => {
-                found.into_iter().map(|candidate| Candidate::new(candidate.source, candidate.zone, candidate.complete)).collect()
-            }
+            Some(found) => found,
             None => std::future::pending().await,
         }
     }

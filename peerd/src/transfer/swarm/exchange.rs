@@ -3,9 +3,9 @@
 use super::{
     news::{News, Told},
     state::{NotJoined, SharedSwarm},
-    update::{Candidate, PEERS_MAX, Start, Update},
+    update::{PEERS_MAX, Start, Update},
 };
-use crate::transfer::plan::MemberId;
+use crate::{holders::candidate::Candidate, transfer::plan::MemberId};
 use p2pdi::{field::InvalidField, v1};
 use std::time::Duration;
 use tokio::{
@@ -212,5 +212,5 @@ fn swarm_peer(candidate: &Candidate) -> v1::SwarmPeer {
         name: candidate.source.name.as_ref().map(ToString::to_string).unwrap_or_default(),
         endpoint: candidate.source.endpoint.to_string(),
     };
-    v1::SwarmPeer { peer: Some(contact), zone: candidate.zone.clone(), complete: candidate.is_whole, ..Default::default() }
+    v1::SwarmPeer { peer: Some(contact), zone: candidate.zone.clone(), complete: candidate.complete, ..Default::default() }
 }

@@ -12,8 +12,9 @@ use super::{
 use crate::{
     holders::{
         announcer::{ANNOUNCED_SIZE_MIN, Announcer},
+        candidate::Candidate,
         search::SearchHolders,
-        tracker::{self, NoTracker, Tracker},
+        tracker::{NoTracker, Tracker},
     },
     transfer::{
         fetch::fetch_metrics::FetchMetrics,
@@ -123,7 +124,7 @@ impl Swarms {
         name: DocumentName,
         store: &Arc<PieceStore>,
         search: S,
-    ) -> (SharedSwarm, mpsc::Receiver<Vec<tracker::Candidate>>) {
+    ) -> (SharedSwarm, mpsc::Receiver<Vec<Candidate>>) {
         let (hash, pieces) = (*store.hash(), store.pieces());
         let swarm = Arc::new(Swarm::new(hash, pieces, name, store.verified(), self.me.clone()));
         // Small documents are fetched before they are announced.

@@ -1,7 +1,10 @@
 //! What is new for a member or for the fetch, and the cursors that say what each of them knows already.
 
-use super::update::{Candidate, Member};
-use crate::transfer::plan::{Has, MemberId};
+use super::update::Member;
+use crate::{
+    holders::candidate::Candidate,
+    transfer::plan::{Has, MemberId},
+};
 use std::collections::BTreeMap;
 
 /// What a member was told so far.

@@ -7,11 +7,12 @@ use super::{
     me::Me,
     news::{MemberNews, News, Seen, Told},
     traffic::Traffic,
-    update::{Candidate, Member, Start},
+    update::{Member, Start},
 };
 use crate::{
     holders::{
         announcer::{AnnouncerHandle, CONNECTIONS_MAX},
+        candidate::Candidate,
         source::Source,
     },
     transfer::{
@@ -288,7 +289,8 @@ impl Swarm {
         };
         state.offers.joined(id, has.clone());
         if let Some(source) = member.source() {
-            state.note(Candidate { source, zone: member.zone.clone(), is_whole: has.is_full() });
+            let (had, complete) = (has.bytes(self.pieces), has.is_full());
+            state.note(Candidate { source, zone: member.zone.clone(), had, complete, reported: false });
         }
         let connected =
             Connected { member, has, gained: Vec::new(), ask_for: (0, Vec::new()), offer: (0, Vec::new()), dialled_by_us, close };

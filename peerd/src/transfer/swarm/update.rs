@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::{
-    holders::source::Source,
+    holders::{candidate::Candidate, source::Source},
     transfer::{piece_set::PieceSet, plan::Has},
 };
 use p2pdi::{
@@ -12,11 +12,10 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
+    selector::LABEL_MAX_BYTES,
     v1,
 };
 
-/// Longest zone, in bytes: that of a label's value.
-const ZONE_MAX_BYTES: usize = 63;
 /// Most members named in one message.
 pub(super) const PEERS_MAX: usize = 50;
 /// Most pieces in one `ask_for`: a second's worth on a fast link.
@@ -53,17 +52,6 @@ pub(crate) struct Start {
     pub(crate) member: Member,
     /// What it has.
     pub(crate) has: Has,
-}
-
-/// A peer that may be a member of the swarm: somebody says so. It may be asked, no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// Whom to dial.
-    pub(crate) source: Source,
-    /// Its label `zone`; empty if it has none, or it is not known.
-    pub(crate) zone: String,
-    /// It has the whole document.
-    pub(crate) is_whole: bool,
 }
 
 /// Any later message of a side.
@@ -160,30 +148,15 @@ impl Update {
             gained: checked("gained", update.gained, pieces.count())?,
             complete: update.complete,
             ask_for: update.ask_for.map(|list| checked("ask_for", list.pieces, ASK_FOR_MAX)).transpose()?,
-            peers: update.peers.into_iter().filter_map(Candidate::read).collect(),
+            peers: update.peers.into_iter().filter_map(Candidate::parse).collect(),
             leaving: update.leaving,
         })
     }
 }
 
-impl Candidate {
-    /// The peer at `source`.
-    pub(crate) fn new(source: Source, zone: String, is_whole: bool) -> Self {
-        Self { source, zone, is_whole }
-    }
-
-    /// Checks what somebody says of a member; `None` if it cannot be dialled.
-    pub(crate) fn read(peer: v1::SwarmPeer) -> Option<Self> {
-        let contact = peer.peer?;
-        let endpoint = contact.endpoint.parse().ok()?;
-        let source = Source::new(contact.name.parse().ok(), endpoint);
-        Some(Self { source, zone: read_zone(&peer.zone).unwrap_or_default(), is_whole: peer.complete })
-    }
-}
-
 fn read_zone(zone: &str) -> Result<String, InvalidField> {
-    if zone.len() > ZONE_MAX_BYTES {
-        return Err(InvalidField::new("zone", format!("{} bytes long; at most {ZONE_MAX_BYTES} fit", zone.len())));
+    if zone.len() > LABEL_MAX_BYTES {
+        return Err(InvalidField::new("zone", format!("{} bytes long; at most {LABEL_MAX_BYTES} fit", zone.len())));
     }
     Ok(zone.to_owned())
 }

@@ -2,14 +2,14 @@
 
 use super::{Driver, ExchangeEnd};
 use crate::{
-    holders::{announcer::CONNECTIONS_WANTED, source::Source},
+    holders::{announcer::CONNECTIONS_WANTED, candidate::Candidate, source::Source},
     transfer::{
         fetch::holder_table::Index,
         plan::{EndedBy, Event, Has, HolderId, MemberId},
         swarm::{
             dial::{dial, is_no_holder, is_unknown_method},
             news::MemberNews,
-            update::{Candidate, Member},
+            update::Member,
         },
     },
 };
@@ -177,7 +177,7 @@ impl Driver<'_> {
             }
             MemberNews::Named(candidates) => {
                 for candidate in candidates {
-                    self.add(&candidate.source, candidate.is_whole, &candidate.zone);
+                    self.add(&candidate.source, candidate.complete, &candidate.zone);
                 }
             }
         }
