@@ -15,6 +15,7 @@ mod liars;
 mod partial;
 #[path = "../support/mod.rs"]
 mod support;
+mod view;
 
 use p2pdi::{content::ContentHash, v1::SwarmRequest};
 use peerd::{

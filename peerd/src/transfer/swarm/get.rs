@@ -11,7 +11,7 @@ use p2pdi::{
     status::Reason,
     v1::{GetRfcRequest, GetRfcResponse, get_rfc_response::Part},
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc, time::Instant};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
@@ -29,13 +29,22 @@ pub(crate) async fn answer(
     let GetRfcRequest { document: _, offset, length, without_piece_hashes, in_turn, accepts_queued, from_peer } = request;
     let from = if from_peer.is_empty() { None } else { Some(PeerId::from_field("from_peer", &from_peer)?) };
     let range = range(offset, length, source.size())?;
-    let swarm = swarms.find(&source.hash());
+    let (swarms, hash) = (swarms.clone(), source.hash());
+    let mut swarm = swarms.find(&hash);
     let upload = Upload { source, range: range.clone(), with_piece_hashes: !without_piece_hashes, in_turn, accepts_queued };
     let stream = uploads.send(upload, caller).await?;
-    let mut outgoing = swarm.map(|swarm| Outgoing::new(swarm, from, &range));
+    let mut outgoing = swarm.as_ref().and_then(|swarm| Outgoing::new(Arc::clone(swarm), from?, &range));
     Ok(stream.map(move |message| {
-        if let (Some(outgoing), Ok(GetRfcResponse { part: Some(Part::Chunk(chunk)) })) = (&mut outgoing, &message) {
-            outgoing.sent(chunk.data.len() as u64);
+        if let Ok(GetRfcResponse { part: Some(Part::Chunk(chunk)) }) = &message {
+            let bytes = chunk.data.len() as u64;
+            // The first request of a peer may come before the stream by which it joins: the swarm begins while it is answered.
+            swarm = swarm.take().or_else(|| swarms.find(&hash));
+            if let Some(swarm) = &swarm {
+                swarm.sent(from, bytes, Instant::now());
+            }
+            if let Some(outgoing) = &mut outgoing {
+                outgoing.sent(bytes);
+            }
         }
         message
     }))

@@ -345,11 +345,11 @@ impl Swarm {
     }
 
     /// A peer requested pieces of this one: they are not offered to others. Returns its number if it is a member.
-    pub(super) fn requested(&self, by: Option<PeerId>, pieces: Range<usize>) -> Option<MemberId> {
+    pub(super) fn requested(&self, by: PeerId, pieces: Range<usize>) -> Option<MemberId> {
         let id = {
             let mut state = self.state();
             let State { members, offers, .. } = &mut *state;
-            let id = members.iter().find(|(_, other)| Some(other.member.id) == by).map(|(id, _)| *id)?;
+            let id = members.iter().find(|(_, other)| other.member.id == by).map(|(id, _)| *id)?;
             offers.requested(id, pieces);
             id
         };
