@@ -101,6 +101,8 @@ fn every_method_of_the_registry_can_be_called() {
     let Some(grpcurl) = Grpcurl::found() else { return };
     let network = Network::start();
     let registry = &network.registry;
+    let found = grpcurl.call(&network.c, "p2pdi.v1.Peer/RFCQuery", None, &json!({ "number": 48 }));
+    let document = &found[0]["holdings"][0]["document"];
     let mut called = BTreeSet::new();
     let mut call = |method: &str, cookie: Option<&str>, request: Value| {
         called.insert(format!("p2pdi.v1.Registry.{method}"));
@@ -116,6 +118,9 @@ fn every_method_of_the_registry_can_be_called() {
     let listed = call("PQuery", Some(cookie), json!({ "name": "fff-*" }));
     let names: BTreeSet<_> = listed["peers"].as_array().unwrap().iter().map(|peer| peer["name"].as_str().unwrap()).collect();
     assert_eq!(names, BTreeSet::from(["fff-a", "fff-c"]));
+    let announce = json!({ "blake3": document["blake3"], "size": document["size"], "had": 4096, "want": 5 });
+    let announced = call("Announce", Some(cookie), announce);
+    assert_eq!((announced["members"].as_u64(), announced["interval"].is_string()), (Some(1), true), "{announced}");
     let left = call("Leave", Some(cookie), json!({}));
     assert!(left["revision"].is_string(), "{left}");
     assert_eq!(called, grpcurl.list(registry, &["p2pdi.v1.Registry"]), "not all methods were called");
@@ -154,6 +159,18 @@ fn every_method_of_a_peer_can_be_called() {
     assert_eq!(topology[0]["peers"]["peer"]["name"], "fff-c", "{topology:?}");
     let status = call("Control/Status", json!({}));
     assert_eq!(status[0]["registry"]["state"], "SESSION_STATE_REGISTERED", "{status:?}");
+    let start = json!({ "blake3": document["blake3"], "size": document["size"], "peer": { "id": "AAAAAAAAAAAAAAAAAAAAAQ==", "name": "grpcurl" } });
+    let available = call("Peer/Availability", json!({ "update": { "start": start } }));
+    assert_eq!(available[0]["update"]["start"]["complete"], true, "{available:?}");
+    let fetched = call("Control/Fetch", json!({ "wanted": ["rfc2324.txt"], "wait": true }));
+    assert_eq!(fetched.last().unwrap()["job"]["state"], "JOB_STATE_DONE", "{fetched:?}");
+    assert_eq!(call("Control/Pin", json!({ "name": "rfc2324.txt" })), [json!({})]);
+    let accepted = call("Control/Fetch", json!({ "wanted": ["nobody-has-this.txt"] }));
+    let listed = call("Control/ListJobs", json!({}));
+    assert_eq!(listed[0]["jobs"].as_array().unwrap().len(), 2, "{listed:?}");
+    let cancelled = call("Control/CancelJob", json!({ "id": accepted[0]["job"]["id"] }));
+    assert_eq!(cancelled[0]["job"]["state"], "JOB_STATE_CANCELLED", "{cancelled:?}");
+    call("Peer/Swarm", json!({}));
     let all: BTreeSet<_> =
         ["p2pdi.v1.Peer", "p2pdi.v1.Control"].iter().flat_map(|service| grpcurl.list(&network.c, &[service])).collect();
     // A subscription goes on until its caller ends it; `peerd/tests/mesh` tests it.

@@ -294,6 +294,10 @@ impl Accepted {
                     () = stop.cancelled() => return,
                     Some(response) = responses.recv() => yield Ok(response),
                     result = &mut running => {
+                        // What it sent last, such as its first message to a member that left at once.
+                        while let Ok(response) = responses.try_recv() {
+                            yield Ok(response);
+                        }
                         if let Some(status) = result.err().and_then(refusal) {
                             yield Err(status);
                         }
