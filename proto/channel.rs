@@ -19,6 +19,11 @@ pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Flow-control window of one connection, in bytes: 32 ranges at once at full speed, which fill a path of 7 Gbit/s at 150 ms. It bounds
 /// what arrived and was not read yet; those who read at once keep little of it, and whoever has few calls under way, a window of each.
 pub const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
+/// What may have arrived and not be taken, of a connection whose rate is limited: the rate's part of a second, as one over this. Otherwise a
+/// limit would hold for what is taken only, and the windows would fill at the full speed of the path.
+const LIMITED_WINDOW_PART: u64 = 8;
+/// Smallest window of a limited connection, in bytes: HTTP/2's default, which every sender expects to have.
+const LIMITED_WINDOW_MIN: u32 = 64 * 1024;
 /// Largest HTTP/2 frame accepted, in bytes. A whole chunk fits in one frame.
 pub const FRAME_MAX: u32 = 512 * 1024;
 /// Largest answer accepted, in bytes: a header with the most piece hashes (256 KiB), or a chunk (256 KiB), or a batch of
@@ -32,44 +37,65 @@ pub type Channel = InterceptedService<transport::Channel, Propagate>;
 
 /// A connection to `endpoint` that is made at its first call, and again after it breaks.
 pub fn lazy(endpoint: &Endpoint) -> Channel {
-    lazy_from(endpoint, None)
+    lazy_from(endpoint, DialFrom::default())
 }
 
-/// The same, from the local address `from`; `None`: the one the system chooses.
-pub fn lazy_from(endpoint: &Endpoint, from: Option<IpAddr>) -> Channel {
-    InterceptedService::new(configured(endpoint).local_address(from).connect_lazy(), Propagate)
+/// How a client dials.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DialFrom {
+    /// The local address; `None`: the one the system chooses.
+    pub address: Option<IpAddr>,
+    /// The rate that the client takes answers at, in bytes per second, if it is limited.
+    pub rate: Option<u64>,
 }
 
-/// A connection to a peer with several addresses, which are tried in order, the next one when one fails or takes long. Without any it fails.
-pub fn lazy_to_any(addresses: &[Endpoint], from: Option<IpAddr>) -> Channel {
-    match addresses {
-        [] => InterceptedService::new(
-            with_limits(transport::Endpoint::from_static("http://localhost"))
-                .connect_with_connector_lazy(FirstAddress::of(&[], from)),
-            Propagate,
-        ),
-        [only] => lazy_from(only, from),
-        [first, ..] => {
-            InterceptedService::new(configured(first).connect_with_connector_lazy(FirstAddress::of(addresses, from)), Propagate)
-        }
+impl DialFrom {
+    /// Flow-control windows of a stream and of its connection, in bytes.
+    fn windows(self) -> (u32, u32) {
+        let Some(rate) = self.rate else { return (STREAM_WINDOW, CONNECTION_WINDOW) };
+        let part = u32::try_from(rate / LIMITED_WINDOW_PART).unwrap_or(u32::MAX);
+        let window = part.clamp(LIMITED_WINDOW_MIN, CONNECTION_WINDOW);
+        (window.min(STREAM_WINDOW), window)
     }
 }
 
-/// A connection to `endpoint` that is made now, from the local address `from`; `None`: the one the system chooses.
+/// The same, from a local address or with a limited rate.
+pub fn lazy_from(endpoint: &Endpoint, from: DialFrom) -> Channel {
+    InterceptedService::new(configured(endpoint, from).local_address(from.address).connect_lazy(), Propagate)
+}
+
+/// A connection to a peer with several addresses, which are tried in order, the next one when one fails or takes long. Without any it fails.
+pub fn lazy_to_any(addresses: &[Endpoint], from: DialFrom) -> Channel {
+    match addresses {
+        [] => InterceptedService::new(
+            with_limits(transport::Endpoint::from_static("http://localhost"), from)
+                .connect_with_connector_lazy(FirstAddress::of(&[], from.address)),
+            Propagate,
+        ),
+        [only] => lazy_from(only, from),
+        [first, ..] => InterceptedService::new(
+            configured(first, from).connect_with_connector_lazy(FirstAddress::of(addresses, from.address)),
+            Propagate,
+        ),
+    }
+}
+
+/// A connection to `endpoint` that is made now.
 ///
 /// # Errors
 /// When nothing accepts the connection within [`CONNECT_TIMEOUT`].
-pub async fn connect(endpoint: &Endpoint, from: Option<IpAddr>) -> Result<Channel, transport::Error> {
-    Ok(InterceptedService::new(configured(endpoint).local_address(from).connect().await?, Propagate))
+pub async fn connect(endpoint: &Endpoint, from: DialFrom) -> Result<Channel, transport::Error> {
+    Ok(InterceptedService::new(configured(endpoint, from).local_address(from.address).connect().await?, Propagate))
 }
 
 #[expect(clippy::expect_used, reason = "an endpoint was checked to be a host and a port")]
-fn configured(endpoint: &Endpoint) -> transport::Endpoint {
+fn configured(endpoint: &Endpoint, from: DialFrom) -> transport::Endpoint {
     let uri = Uri::builder().scheme("http").authority(endpoint.as_str()).path_and_query("/").build();
-    with_limits(transport::Channel::builder(uri.expect("a valid endpoint is a valid authority")))
+    with_limits(transport::Channel::builder(uri.expect("a valid endpoint is a valid authority")), from)
 }
 
-fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
+fn with_limits(endpoint: transport::Endpoint, from: DialFrom) -> transport::Endpoint {
+    let (stream_window, connection_window) = from.windows();
     endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -78,8 +104,8 @@ fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {
         // No pings without a call: other servers close a connection for them (GOAWAY `too_many_pings`). An idle connection that breaks
         // is made again at its next call. Data of a call resets the count of those servers.
         .keep_alive_while_idle(false)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
         .max_frame_size(FRAME_MAX)
 }
 
@@ -97,11 +123,20 @@ mod tests {
     const SETTINGS: u8 = 4;
     const PING: u8 = 6;
 
+    #[test]
+    fn windows_of_a_limited_rate_hold_a_part_of_a_second() {
+        let windows = |rate| DialFrom { address: None, rate }.windows();
+        assert_eq!(windows(None), (STREAM_WINDOW, CONNECTION_WINDOW));
+        assert_eq!(windows(Some(8 << 20)), (1 << 20, 1 << 20));
+        assert_eq!(windows(Some(1)), (LIMITED_WINDOW_MIN, LIMITED_WINDOW_MIN));
+        assert_eq!(windows(Some(u64::MAX)), (STREAM_WINDOW, CONNECTION_WINDOW));
+    }
+
     #[tokio::test]
     async fn a_connection_without_a_call_is_not_pinged() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = transport::Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let often = with_limits(endpoint).http2_keep_alive_interval(Duration::from_millis(5));
+        let often = with_limits(endpoint, DialFrom::default()).http2_keep_alive_interval(Duration::from_millis(5));
         let (channel, accepted) = tokio::join!(often.connect(), listener.accept());
         let (_channel, (mut stream, _)) = (channel.unwrap(), accepted.unwrap());
         stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await.unwrap();

@@ -131,7 +131,7 @@ impl Node {
         let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(config.registry.as_ref());
-        let channels = ChannelPool::new(config.dial_from);
+        let channels = ChannelPool::new(config.dial_from).limited_to(config.download_limit);
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(own.clone(), Arc::clone(&inbox));
         #[cfg(feature = "mdns")]

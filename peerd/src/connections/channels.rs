@@ -1,7 +1,7 @@
 //! Connections to other peers, kept for reuse.
 
 use p2pdi::{
-    channel::{self, Channel, RESPONSE_MAX_BYTES, lazy_to_any},
+    channel::{self, Channel, DialFrom, RESPONSE_MAX_BYTES, lazy_to_any},
     endpoint::Endpoint,
     name::PeerName,
     v1::{control_client::ControlClient, peer_client::PeerClient},
@@ -30,8 +30,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// different peers at one endpoint do not share a connection.
 #[derive(Clone)]
 pub struct ChannelPool {
-    /// Local address to dial from; `None`: the system chooses.
-    from: Option<IpAddr>,
+    from: DialFrom,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -54,14 +53,21 @@ struct Pooled {
 impl ChannelPool {
     /// An empty pool that dials from the local address `from`; `None`: from the one the system chooses.
     pub fn new(from: Option<IpAddr>) -> Self {
-        Self { from, connections: Arc::default() }
+        Self { from: DialFrom { address: from, rate: None }, connections: Arc::default() }
+    }
+
+    /// An empty pool that dials as this one does, for a client that takes answers at a limited rate, in bytes per second: as little more arrives
+    /// as that takes. `None`: not limited.
+    #[must_use]
+    pub fn limited_to(&self, rate: Option<u64>) -> Self {
+        Self { from: DialFrom { rate, ..self.from }, connections: Arc::default() }
     }
 
     /// An empty pool that dials as this one does and keeps separate connections. For work that opens many connections at once and
     /// closes them all at its end.
     #[must_use]
     pub fn separate(&self) -> Self {
-        Self::new(self.from)
+        Self { from: self.from, connections: Arc::default() }
     }
 
     /// A client for the peer called `name` at `endpoint`; `None` where only its address is known. It connects when first used, and
@@ -118,7 +124,7 @@ impl ChannelPool {
 }
 
 impl Connections {
-    fn get(&mut self, key: Key, from: Option<IpAddr>) -> Channel {
+    fn get(&mut self, key: Key, from: DialFrom) -> Channel {
         self.uses += 1;
         let (use_number, last_used) = (self.uses, Instant::now());
         if let Some(pooled) = self.open.get_mut(&key) {

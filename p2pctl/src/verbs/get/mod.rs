@@ -71,7 +71,8 @@ async fn get_wanted(
         let from = peers.find_all(&fetching.from).await?;
         let limit = Throttle::new(fetching.limit);
         let sharing = Sharing::start(global, channels, &fetching.via, &fetching.sharing).await?;
-        let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer, limit, sharing };
+        let channels = if fetching.limit.is_some() { channels.limited_to(fetching.limit) } else { channels.clone() };
+        let setting = Setting { channels, peers: Arc::clone(&peers), fetching, from, printer, limit, sharing };
         let selection = match wanted.as_slice() {
             // Its name is settled and its holders are found by the fetch itself.
             [Wanted::One(selector)] if !setting.fetching.dry_run => Selection::of(Entry::wanted(selector.clone())),
