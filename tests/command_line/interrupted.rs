@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use std::fs;
 
 /// Bytes of a piece of a document of less than 2 GiB.
-const PIECE: u64 = 256 * 1024;
+const PIECE: usize = 256 * 1024;
 
 #[test]
 fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
@@ -26,7 +26,7 @@ fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
         let partial = entries.find_map(|entry| entry.ok().map(|entry| entry.path()))?;
         // The first piece to arrive can be any.
         let (written, whole) = (fs::read(&partial).ok()?, rfc(8881));
-        let pieces = whole.chunks(PIECE as usize).zip(written.chunks(PIECE as usize));
+        let pieces = whole.chunks(PIECE).zip(written.chunks(PIECE));
         (pieces.filter(|(piece, written)| piece == written).count() >= 2).then_some(partial)
     });
     fetching.signal(Signal::INT);
@@ -36,7 +36,7 @@ fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
 
     let json = world.p2pctl(&registry, &["get-rfc", "8881", "-o", "json"]).exits(0).json();
     let resumed = json["resumed_bytes"].as_u64().unwrap();
-    assert!(resumed >= PIECE && resumed.is_multiple_of(PIECE), "{json}");
+    assert!(resumed >= PIECE as u64 && resumed.is_multiple_of(PIECE as u64), "{json}");
     assert_eq!(resumed + json["fetched_bytes"].as_u64().unwrap(), json["document"]["size"].as_u64().unwrap());
     assert_eq!(json["sources"][0]["bytes"], json["fetched_bytes"], "{json}");
     assert!(world.read("out/rfc8881.txt") == rfc(8881));
