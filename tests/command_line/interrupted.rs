@@ -5,7 +5,7 @@ use crate::support::{
     process::Running,
     terminal::Terminal,
     wait::{eventually, until},
-    world::{World, rfc},
+    world::{World, rfc, whole_pieces},
 };
 use rustix::process::Signal;
 use std::fs;
@@ -24,10 +24,7 @@ fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
     let partial = eventually("some pieces are written", || {
         let mut entries = fs::read_dir(world.path("out")).ok()?;
         let partial = entries.find_map(|entry| entry.ok().map(|entry| entry.path()))?;
-        // The first piece to arrive can be any.
-        let (written, whole) = (fs::read(&partial).ok()?, rfc(8881));
-        let pieces = whole.chunks(PIECE).zip(written.chunks(PIECE));
-        (pieces.filter(|(piece, written)| piece == written).count() >= 2).then_some(partial)
+        (whole_pieces(&partial, 8881) >= 2).then_some(partial)
     });
     fetching.signal(Signal::INT);
     fetching.ended().exits(130).stdout_is_empty().stderr_has(&["error: interrupted", "hint: ", "to resume"]);

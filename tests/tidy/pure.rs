@@ -200,6 +200,7 @@ const VALUES: &[&str] = &[
     "p2pdi::cookie::Cookie",
     "p2pdi::cookie::CookieHash",
     "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
+    "p2pdi::channel::CONNECTION_WINDOW",
     "p2pdi::channel::STREAM_WINDOW",
 ];
 

@@ -96,6 +96,11 @@ impl FetchError {
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Sources { gone: true, .. })
     }
+
+    /// Whether some of the content had arrived before a holder said so.
+    pub(super) fn changed_meanwhile(&self) -> bool {
+        matches!(self, Self::Sources { gone: true, sources, .. } if sources.iter().any(|source| source.bytes > 0))
+    }
 }
 
 fn list(sources: &[SourceReport]) -> String {

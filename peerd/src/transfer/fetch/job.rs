@@ -178,7 +178,9 @@ impl<F: FindPeers> FetchJob<F> {
         let (until, mut pauses) = (Instant::now() + CHANGE_PATIENCE, SEARCH_AGAIN.start());
         loop {
             match self.fetch(wanted, from.clone(), options, None).await {
-                Err(error) if error.is_gone() && !matches!(wanted, DocumentSelector::Hash(_)) && Instant::now() < until => {
+                Err(error)
+                    if error.changed_meanwhile() && !matches!(wanted, DocumentSelector::Hash(_)) && Instant::now() < until =>
+                {
                     sleep(pauses.next(rand::random())).await;
                 }
                 ended => return Ok(ended?),
