@@ -275,11 +275,20 @@ impl Network {
                     offers.requested(member, run.clone());
                 }
                 let (start, end) = (self.settings.pieces.range(run.start).start, self.settings.pieces.range(run.end - 1).end);
+                let window = self.settings.plan.stream_window;
                 if self.pairs[pair].queue.is_empty() {
                     self.sequence += 1;
                     self.pairs[pair].since = self.sequence;
                 }
-                self.pairs[pair].queue.push_back(Sending { request, at: start, told: start, end, begun: false, in_turn });
+                self.pairs[pair].queue.push_back(Sending {
+                    request,
+                    at: start,
+                    told: start,
+                    end,
+                    begun: false,
+                    in_turn,
+                    allowed: window as f64,
+                });
             }
             Message::End { request, end } => {
                 let queue = &mut self.pairs[pair].queue;
@@ -342,7 +351,7 @@ impl Network {
     fn flow(&mut self) {
         let active: Vec<usize> = (0..self.pairs.len()).filter(|pair| self.sends(&self.pairs[*pair])).collect();
         let active = self.with_slot(active);
-        let round_trip = (2 * self.settings.delay).max(200) as f64 / SECOND as f64;
+        let round_trip = self.round_trip();
         let mut flows: Vec<_> = active
             .iter()
             .map(|pair| {
@@ -357,13 +366,27 @@ impl Network {
         }
     }
 
+    /// In seconds.
+    fn round_trip(&self) -> f64 {
+        (2 * self.settings.delay).max(200) as f64 / SECOND as f64
+    }
+
     /// One holder sends up to `budget` bytes to one peer: the first of the requests that are served in turn, and all others, share it.
     fn send(&mut self, pair: usize, budget: f64) {
         self.pairs[pair].budget += budget;
+        let window = self.settings.plan.stream_window as f64;
+        let opened = window * self.settings.step as f64 / SECOND as f64 / self.round_trip();
+        for sending in &mut self.pairs[pair].queue {
+            sending.allowed = (sending.allowed + opened).min(window);
+        }
         loop {
             let queue = &self.pairs[pair].queue;
             let in_turn = queue.iter().position(|sending| sending.in_turn);
-            let active: Vec<_> = (0..queue.len()).filter(|place| !queue[*place].in_turn || Some(*place) == in_turn).collect();
+            let may_send = |place: &usize| {
+                let sending = &queue[*place];
+                sending.allowed >= 1.0 && (!sending.in_turn || Some(*place) == in_turn)
+            };
+            let active: Vec<_> = (0..queue.len()).filter(may_send).collect();
             let share = self.pairs[pair].budget / active.len() as f64;
             if active.is_empty() {
                 self.pairs[pair].budget = 0.0;
@@ -373,8 +396,9 @@ impl Network {
             }
             self.pairs[pair].budget = 0.0;
             for place in active.into_iter().rev() {
-                let left = self.send_one(pair, place, share);
-                self.pairs[pair].budget += left;
+                let now = share.min(self.pairs[pair].queue[place].allowed);
+                let left = self.send_one(pair, place, now);
+                self.pairs[pair].budget += share - now + left;
             }
         }
     }
@@ -389,6 +413,7 @@ impl Network {
             let mark = (sending.told + self.settings.message).min(sending.end);
             let bytes = (budget as u64).min(mark - sending.at);
             sending.at += bytes;
+            sending.allowed -= bytes as f64;
             budget -= bytes as f64;
             let message = (sending.at == mark).then(|| mark - std::mem::replace(&mut sending.told, mark));
             let is_done = sending.at >= sending.end;

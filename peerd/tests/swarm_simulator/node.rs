@@ -34,6 +34,8 @@ pub struct Sending {
     pub end: u64,
     pub begun: bool,
     pub in_turn: bool,
+    /// Bytes that its flow-control window lets it send now.
+    pub allowed: f64,
 }
 
 /// What one holder sends to one peer.
