@@ -6,7 +6,6 @@ mod walk;
 
 use crate::{
     args::{Global, Swarm},
-    call::{CALL_TIMEOUT, bounded},
     failure::{Failure, Outcome},
     peers::Peers,
     printer::Printer,
@@ -53,15 +52,11 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
 /// could name them.
 async fn tracked(global: &Global, hash: ContentHash, size: u64) -> Vec<Source> {
     let asked = async {
-        let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
+        // An observer of its own: what it announces ends with the session. The one that `register` saved may be a member.
+        let mut session = RegistrySession::new(&global.registry, None, &global.leaving);
         session.observe().await?;
-        let asking = AnnounceRequest { blake3: hash.to_field(), size, ..AnnounceRequest::default() };
-        let leaving = AnnounceRequest { done: true, ..asking.clone() };
-        let mut client = session.client().clone();
-        let answer = bounded("the registry", CALL_TIMEOUT, client.announce(session.request(asking))).await?;
-        // This program is no member. If the registry does not hear of it, it forgets it with the lease.
-        drop(bounded("the registry", CALL_TIMEOUT, client.announce(session.request(leaving))).await);
-        Ok::<_, Failure>(Announced::from(answer))
+        let asking = session.request(AnnounceRequest { blake3: hash.to_field(), size, ..Default::default() });
+        session.call(async |session| session.client().announce(asking).await).await.map(Announced::from)
     };
     match asked.await {
         Ok(announced) => announced.others.into_iter().map(|candidate| candidate.source).collect(),

@@ -33,11 +33,7 @@ pub(super) struct Walk {
 impl Walk {
     /// Begins with these peers, whether or not they are members.
     pub(super) fn starting_at(peers: Vec<Source>) -> Self {
-        let mut walk = Self { seen: Seen::default(), pending: VecDeque::new() };
-        for peer in peers {
-            walk.meet(peer);
-        }
-        walk
+        Self { seen: Seen::default(), pending: VecDeque::new() }.and(peers)
     }
 
     /// Begins with the holders of a document.
