@@ -47,7 +47,8 @@ fn slow_fetch(world: &World, registry: &Server, limit: &str, grace: &str) -> (Se
         let mut entries = fs::read_dir(world.path("out")).into_iter().flatten();
         entries.any(|entry| entry.is_ok_and(|entry| whole_pieces(&entry.path(), 8881) > 0))
     });
-    assert!(status(&slow)["load"]["uploads"].as_u64().unwrap() > 0);
+    // The first piece, and those that were requested while it was awaited.
+    assert!((1..=2).contains(&status(&slow)["load"]["uploads"].as_u64().unwrap()));
     (slow, fetching)
 }
 

@@ -5,13 +5,10 @@ use crate::support::{
     process::Running,
     terminal::Terminal,
     wait::{eventually, until},
-    world::{World, rfc, whole_pieces},
+    world::{PIECE, World, rfc, whole_pieces},
 };
 use rustix::process::Signal;
 use std::fs;
-
-/// Bytes of a piece of a document of less than 2 GiB.
-const PIECE: usize = 256 * 1024;
 
 #[test]
 fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
@@ -30,6 +27,7 @@ fn ctrl_c_keeps_verified_pieces_and_the_next_run_resumes_from_them() {
     fetching.ended().exits(130).stdout_is_empty().stderr_has(&["error: interrupted", "hint: ", "to resume"]);
     assert!(partial.file_name().unwrap().to_str().unwrap().starts_with(".rfc8881.txt."), "{}", partial.display());
     assert!(!world.path("out/rfc8881.txt").exists());
+    assert!(whole_pieces(&partial, 8881) < rfc(8881).chunks(PIECE).count());
 
     let json = world.p2pctl(&registry, &["get-rfc", "8881", "-o", "json"]).exits(0).json();
     let resumed = json["resumed_bytes"].as_u64().unwrap();

@@ -112,10 +112,11 @@ pub fn rfc(number: u32) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Bytes of a piece of a document of less than 2 GiB.
+pub const PIECE: usize = 256 * 1024;
+
 /// How many pieces of an RFC are whole in its partial file. The first that arrives can be any.
 pub fn whole_pieces(partial: &Path, number: u32) -> usize {
-    /// Bytes of a piece of a document of less than 2 GiB.
-    const PIECE: usize = 256 * 1024;
-    let written = fs::read(partial).unwrap_or_default();
-    rfc(number).chunks(PIECE).zip(written.chunks(PIECE)).filter(|(piece, written)| piece == written).count()
+    let (whole, written) = (rfc(number), fs::read(partial).unwrap_or_default());
+    whole.chunks(PIECE).zip(written.chunks(PIECE)).filter(|(piece, written)| piece == written).count()
 }

@@ -46,10 +46,8 @@ async fn a_document_that_cannot_be_fetched_does_not_end_the_others() {
 
 #[tokio::test]
 async fn the_least_recently_used_makes_room_and_pinned_and_own_documents_stay() {
-    let content: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 40_000]).collect();
     let names = ["0.bin", "1.bin", "2.bin", "3.bin", "4.bin"];
-    let files: Vec<(&str, &[u8])> = names.iter().zip(&content).map(|(name, content)| (*name, content.as_slice())).collect();
-    let seed = peer("seed", &files, &[], |_| {}).await;
+    let seed = numbered("seed", 5).await;
     let fetcher = peer("fetcher", &[("own.bin", &[9; 90_000])], &[&seed], |config| config.quota = Some(130_000)).await;
     for name in ["0.bin", "1.bin", "2.bin"] {
         assert_eq!(fetch(&fetcher, request(&[name])).await.state(), JobState::Done);
@@ -61,7 +59,7 @@ async fn the_least_recently_used_makes_room_and_pinned_and_own_documents_stay() 
     let second = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let before = second();
     eventually("the next second", async || (second() > before).then_some(())).await;
-    fetcher.assert_serves("1.bin", &content[1]).await;
+    fetcher.assert_serves("1.bin", &[1; 40_000]).await;
     assert_eq!(fetch(&fetcher, request(&["3.bin"])).await.state(), JobState::Done);
     let there: Vec<_> = names.iter().filter(|name| fetcher.share().join(name).exists()).collect();
     assert_eq!(there, [&"0.bin", &"1.bin", &"3.bin"]);
@@ -109,10 +107,7 @@ async fn a_job_waits_while_the_disk_is_full_and_goes_on_when_there_is_room() {
 
 #[tokio::test]
 async fn a_job_of_more_than_the_quota_is_refused_and_removes_nothing() {
-    let content: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 40_000]).collect();
-    let names = ["0.bin", "1.bin", "2.bin", "3.bin"];
-    let files: Vec<(&str, &[u8])> = names.iter().zip(&content).map(|(name, content)| (*name, content.as_slice())).collect();
-    let seed = peer("seed", &files, &[], |_| {}).await;
+    let seed = numbered("seed", 4).await;
     let fetcher = peer("fetcher", &[], &[&seed], |config| config.quota = Some(100_000)).await;
     assert_eq!(fetch(&fetcher, request(&["0.bin"])).await.state(), JobState::Done);
     let job = fetch(&fetcher, request(&["*.bin"])).await;

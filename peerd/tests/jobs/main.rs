@@ -31,6 +31,13 @@ async fn peer(name: &str, files: &[(&str, &[u8])], others: &[&Peer], change: imp
     .await
 }
 
+/// A peer that shares the documents `0.bin` to the one before `count`, of 40,000 bytes each, with their numbers as bytes.
+async fn numbered(name: &str, count: u8) -> Peer {
+    let files: Vec<_> = (0..count).map(|n| (format!("{n}.bin"), vec![n; 40_000])).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+    peer(name, &files, &[], |_| {}).await
+}
+
 /// Starts a stopped peer again, with its folders.
 async fn again(name: &str, folder: TempDir, others: &[&Peer]) -> Peer {
     let bootnodes = others.iter().map(|other| other.address.to_string().parse().unwrap()).collect();

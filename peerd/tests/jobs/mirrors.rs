@@ -8,6 +8,15 @@ fn mirror(pattern: &str, from: Option<&str>, delete: bool) -> Mirror {
     Mirror { pattern: DocumentPattern::parse(pattern).unwrap(), from: from.map(|from| from.parse().unwrap()), delete }
 }
 
+/// A peer with the documents `a.txt` ("one") and `b.txt` ("two"), and one that mirrors its documents, and removals, and has them.
+async fn one_and_two() -> (Peer, Peer) {
+    let origin = peer("origin", &[("a.txt", b"one"), ("b.txt", b"two")], &[], |_| {}).await;
+    let copy = peer("copy", &[], &[&origin], |config| config.mirrors = vec![mirror("*.txt", Some("origin"), true)]).await;
+    until_shared(&copy, "a.txt", Some(b"one")).await;
+    until_shared(&copy, "b.txt", Some(b"two")).await;
+    (origin, copy)
+}
+
 #[tokio::test]
 async fn a_mirror_follows_what_a_peer_adds_changes_and_removes() {
     let files: [(&str, &[u8]); 3] = [("m/a.txt", b"a1"), ("m/mine.txt", b"theirs"), ("other.txt", b"no")];
@@ -43,10 +52,7 @@ async fn a_mirror_follows_what_a_peer_adds_changes_and_removes() {
 
 #[tokio::test]
 async fn a_file_that_the_user_changed_is_the_users() {
-    let origin = peer("origin", &[("a.txt", b"one"), ("b.txt", b"two")], &[], |_| {}).await;
-    let copy = peer("copy", &[], &[&origin], |config| config.mirrors = vec![mirror("*.txt", Some("origin"), true)]).await;
-    until_shared(&copy, "a.txt", Some(b"one")).await;
-    until_shared(&copy, "b.txt", Some(b"two")).await;
+    let (origin, copy) = one_and_two().await;
     fs::write(copy.share().join("a.txt"), "edited here").unwrap();
     until_shared(&copy, "a.txt", Some(b"edited here")).await;
     fs::remove_file(origin.share().join("a.txt")).unwrap();
@@ -78,10 +84,7 @@ async fn a_mirror_of_everybody_keeps_what_appears_after_a_restart() {
 
 #[tokio::test]
 async fn a_file_whose_time_was_set_back_after_a_change_is_the_users() {
-    let origin = peer("origin", &[("a.txt", b"one"), ("b.txt", b"two")], &[], |_| {}).await;
-    let copy = peer("copy", &[], &[&origin], |config| config.mirrors = vec![mirror("*.txt", Some("origin"), true)]).await;
-    until_shared(&copy, "a.txt", Some(b"one")).await;
-    until_shared(&copy, "b.txt", Some(b"two")).await;
+    let (origin, copy) = one_and_two().await;
     let path = copy.share().join("a.txt");
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
     let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -97,10 +100,7 @@ async fn a_file_whose_time_was_set_back_after_a_change_is_the_users() {
 
 #[tokio::test]
 async fn a_mirror_of_more_than_the_quota_keeps_what_it_has_room_for() {
-    let content: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 40_000]).collect();
-    let names = ["0.bin", "1.bin", "2.bin", "3.bin"];
-    let files: Vec<(&str, &[u8])> = names.iter().zip(&content).map(|(name, content)| (*name, content.as_slice())).collect();
-    let origin = peer("origin", &files, &[], |_| {}).await;
+    let origin = numbered("origin", 4).await;
     let copy = peer("copy", &[], &[&origin], |config| {
         config.mirrors = vec![mirror("*.bin", None, false)];
         config.quota = Some(100_000);
