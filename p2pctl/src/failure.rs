@@ -224,7 +224,7 @@ impl From<FetchError> for Failure {
             FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 failure.hint("free some space and run this again: what is verified is kept and not fetched again")
             }
-            FetchError::Sources { gone: true, .. } => {
+            gone if gone.is_gone() => {
                 failure.hint("a holder changed or removed it meanwhile; run this again for what the peers have by now")
             }
             FetchError::Sources { kept_bytes, .. } if *kept_bytes > 0 => {

@@ -56,6 +56,7 @@ const PURE: &[&str] = &[
     "peerd/src/overlay",
     "peerd/src/topology/history",
     "peerd/src/topology/snapshot",
+    "peerd/src/transfer/arriving",
     "peerd/src/transfer/fetch/holder_table",
     "peerd/src/transfer/fetch/source_selection",
     "peerd/src/transfer/piece_set",

@@ -7,6 +7,7 @@
 //! - `fetch`: the receiving side: the search for holders, streams, the fetch of one document.
 //! - `jobs`: what a running peer fetches into its share, and keeps there.
 
+mod arriving;
 mod chunk;
 pub mod fetch;
 pub mod jobs;
@@ -21,6 +22,7 @@ mod store;
 pub(crate) mod swarm;
 pub mod throttle;
 
+pub use arriving::{Arriving, ArrivingMax};
 pub use fetch::{
     document::{FetchError, Fetched, NoMoreHolders, fetch},
     options::{FetchOptions, STALL_TIMEOUT},
@@ -28,6 +30,6 @@ pub use fetch::{
     source_selection::SourceReport,
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
-pub use store::error::WriteError;
+pub use store::{error::WriteError, partial_file::partial_name};
 pub use swarm::{hub::Swarms, me::ZONE_LABEL};
 pub use throttle::Throttle;

@@ -20,7 +20,7 @@ use p2pdi::{
 };
 use peerd::{
     documents::info::DocumentInfo,
-    transfer::{FetchError, Fetched, WriteError},
+    transfer::{FetchError, Fetched, WriteError, partial_name},
 };
 use serde_json::json;
 use std::{
@@ -33,8 +33,6 @@ use tokio::task::spawn_blocking;
 
 /// How much of a file is read at once to hash it.
 const READ_BYTES: usize = 1024 * 1024;
-/// Digits of the hash in the name of a partial file.
-const PARTIAL_DIGITS: usize = 16;
 
 /// What is at a document's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,9 +99,7 @@ fn look(path: &Path, document: &DocumentInfo) -> io::Result<Local> {
 
 /// Bytes that the partial file of an earlier fetch takes, if there is one.
 fn partial(path: &Path, document: &DocumentInfo) -> Option<u64> {
-    let hash = document.hash.to_string();
-    let name = format!(".{}.{}.part", document.name.file_name(), hash.get(..PARTIAL_DIGITS)?);
-    let partial = File::open(path.with_file_name(name)).ok()?;
+    let partial = File::open(path.with_file_name(partial_name(&document.name, &document.hash))).ok()?;
     allocated_bytes(&partial).ok()
 }
 
@@ -254,7 +250,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, document) = (folder.path().join("a.txt"), document("a.txt", b"right"));
         assert_eq!(look(&path, &document).unwrap(), Local::Nothing);
-        let partial = folder.path().join(format!(".a.txt.{}.part", &document.hash.to_string()[..PARTIAL_DIGITS]));
+        let partial = folder.path().join(format!(".a.txt.{}.part", &document.hash.to_string()[..16]));
         fs::write(&partial, [1; 8192]).unwrap();
         assert!(matches!(look(&path, &document).unwrap(), Local::Partial(_)));
         for (text, expected) in [("wrong", Local::Other), ("longer", Local::Other), ("right", Local::Whole)] {

@@ -16,7 +16,7 @@ use peerd::{
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::settlement::Settled,
     transfer::{
-        FetchOptions, FetchPhase, ProgressSnapshot,
+        Arriving, ArrivingMax, FetchOptions, FetchPhase, ProgressSnapshot,
         fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, JobError},
     },
 };
@@ -49,8 +49,7 @@ const DESCRIPTORS_SHARE: u64 = 8;
 struct Queue {
     large: VecDeque<Entry>,
     small: VecDeque<Entry>,
-    large_max: usize,
-    small_max: usize,
+    most: ArrivingMax,
     finishing_max: usize,
     /// Bytes of the documents that wait.
     bytes: u64,
@@ -61,12 +60,7 @@ struct Queue {
 struct UnderWay {
     running: BTreeMap<u64, Running>,
     begun: u64,
-    /// Of those that arrive: large ones, small ones, and the bytes of these.
-    large: usize,
-    small: usize,
-    small_bytes: u64,
-    /// Those that have arrived.
-    finishing: usize,
+    arriving: Arriving,
 }
 
 /// A fetch under way.
@@ -80,29 +74,28 @@ struct Running {
 impl Queue {
     fn new(entries: Vec<Entry>, jobs: u16) -> Self {
         let bytes = entries.iter().map(Entry::size).sum();
+        let large = usize::from(jobs);
+        let most = ArrivingMax { large, small: (large * SMALL_FOR_EACH).min(SMALL_MAX), small_bytes: SMALL_BYTES_MAX };
         let (small, large): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_small);
-        let large_max = usize::from(jobs);
         let descriptors = descriptor_limit().map(|limit| usize::try_from(limit / DESCRIPTORS_SHARE).unwrap_or(usize::MAX));
         Self {
             large: large.into(),
             small: small.into(),
-            large_max,
-            small_max: (large_max * SMALL_FOR_EACH).min(SMALL_MAX),
+            most,
             finishing_max: FINISHING_MAX.min(descriptors.unwrap_or(usize::MAX)),
             bytes,
         }
     }
 
-    /// The next document to begin.
-    fn next(&mut self, under_way: &UnderWay) -> Option<Entry> {
-        let UnderWay { large, small, small_bytes, finishing, .. } = under_way;
-        if *finishing >= self.finishing_max {
+    /// The next document to begin, beside those that arrive, and those that have arrived and are being finished.
+    fn next(&mut self, arriving: &Arriving, finishing: usize) -> Option<Entry> {
+        if finishing >= self.finishing_max {
             return None;
         }
-        let fits = |entry: &&Entry| *small < self.small_max && (*small == 0 || small_bytes + entry.size() <= SMALL_BYTES_MAX);
+        let fits = |entry: &&Entry| arriving.has_room(entry.is_small(), entry.size(), &self.most);
         let next = match self.small.front().filter(fits) {
             Some(_) => self.small.pop_front(),
-            None if *large < self.large_max => self.large.pop_front(),
+            None if self.large.front().filter(fits).is_some() => self.large.pop_front(),
             None => None,
         };
         self.bytes -= next.as_ref().map_or(0, Entry::size);
@@ -121,10 +114,7 @@ impl Queue {
 impl UnderWay {
     /// A fetch began; returns its number.
     fn begin(&mut self, entry: Entry, watch: FetchWatch) -> u64 {
-        match entry.is_small() {
-            true => (self.small, self.small_bytes) = (self.small + 1, self.small_bytes + entry.size()),
-            false => self.large += 1,
-        }
+        self.arriving.add(entry.is_small(), entry.size());
         self.begun += 1;
         self.running.insert(self.begun, Running { entry, watch, arrives: true });
         self.begun
@@ -134,23 +124,22 @@ impl UnderWay {
     fn look(&mut self) {
         for one in self.running.values_mut().filter(|one| one.arrives && one.watch.progress().has_arrived()) {
             one.arrives = false;
-            self.finishing += 1;
-            match one.entry.is_small() {
-                true => (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - one.entry.size()),
-                false => self.large -= 1,
-            }
+            self.arriving.remove(one.entry.is_small(), one.entry.size());
         }
     }
 
     /// A fetch ended.
     fn end(&mut self, number: u64) -> Option<Running> {
         let ended = self.running.remove(&number)?;
-        match (ended.arrives, ended.entry.is_small()) {
-            (true, true) => (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - ended.entry.size()),
-            (true, false) => self.large -= 1,
-            (false, _) => self.finishing -= 1,
+        if ended.arrives {
+            self.arriving.remove(ended.entry.is_small(), ended.entry.size());
         }
         Some(ended)
+    }
+
+    /// How many have arrived and are being finished.
+    fn finishing(&self) -> usize {
+        self.running.len() - self.arriving.count()
     }
 }
 
@@ -170,7 +159,7 @@ pub(super) async fn run(
     let mut tick = interval(display.interval());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        while let Some(entry) = queue.next(&under_way) {
+        while let Some(entry) = queue.next(&under_way.arriving, under_way.finishing()) {
             room.give_back(entry.missing);
             let request = request(&entry, setting, &arrived);
             let (job, watch) = FetchJob::new(request, setting.channels.clone(), Arc::clone(&setting.peers));
@@ -323,14 +312,9 @@ mod tests {
     /// How many documents begin before one has arrived, and how many wait.
     fn begun(sizes: &[u64], jobs: u16) -> (usize, usize) {
         let mut queue = Queue::new(sizes.iter().enumerate().map(|(number, size)| entry(number, *size)).collect(), jobs);
-        let mut under_way = UnderWay::default();
-        let mut begun = 0;
-        while let Some(entry) = queue.next(&under_way) {
-            // As `UnderWay::begin` counts it.
-            match entry.is_small() {
-                true => (under_way.small, under_way.small_bytes) = (under_way.small + 1, under_way.small_bytes + entry.size()),
-                false => under_way.large += 1,
-            }
+        let (mut arriving, mut begun) = (Arriving::default(), 0);
+        while let Some(entry) = queue.next(&arriving, 0) {
+            arriving.add(entry.is_small(), entry.size());
             begun += 1;
         }
         assert_eq!(queue.bytes, queue.small.iter().chain(&queue.large).map(Entry::size).sum::<u64>());

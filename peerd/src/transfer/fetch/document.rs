@@ -86,20 +86,18 @@ pub enum FetchError {
         sources: Vec<SourceReport>,
         /// Verified bytes that the partial file keeps for the next fetch.
         kept_bytes: u64,
-        /// A holder said that it does not have this content, or not any more.
-        gone: bool,
     },
 }
 
 impl FetchError {
     /// Whether a holder said that it does not have the content, or not any more: its file changed, or was removed.
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Sources { gone: true, .. })
+        matches!(self, Self::Sources { sources, .. } if sources.iter().any(|source| source.gone))
     }
 
     /// Whether some of the content had arrived before a holder said so.
     pub(super) fn changed_meanwhile(&self) -> bool {
-        matches!(self, Self::Sources { gone: true, sources, .. } if sources.iter().any(|source| source.bytes > 0))
+        self.is_gone() && matches!(self, Self::Sources { sources, .. } if sources.iter().any(|source| source.bytes > 0))
     }
 }
 
@@ -139,7 +137,6 @@ pub(super) async fn fetch_announced(
     early: Option<EarlyAnnounce>,
 ) -> Result<Fetched, FetchError> {
     let started = Instant::now();
-    progress.content_unknown();
     let early = early.or_else(|| match (wanted, options.expected_size) {
         // While a holder is asked what the document is, the tracker says who else there is.
         (DocumentSelector::Hash(hash), Some(size)) if size >= ANNOUNCED_SIZE_MIN => {
@@ -158,8 +155,7 @@ pub(super) async fn fetch_announced(
             {
                 continue;
             }
-            let (sources, gone) = (run.sources.reports(), progress.is_content_gone());
-            return Err(FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes: 0, gone });
+            return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes: 0 });
         };
         tokio::time::sleep(pause).await;
         match run.learn(index).await? {
@@ -174,7 +170,7 @@ pub(super) async fn fetch_announced(
             Err(error) => {
                 tracing::info!(source = %run.sources.get(index), %error, "a source failed");
                 if error.is_gone() {
-                    progress.content_gone();
+                    run.sources.says_gone(index);
                 }
                 run.sources.failed(index, error.fault(), error.to_string(), Instant::now());
             }
@@ -306,8 +302,7 @@ impl Run<'_> {
                     self.progress.begin(0, 0);
                     return Ok(Err(sources));
                 }
-                let gone = self.progress.is_content_gone();
-                return Err(FetchError::Sources { wanted: self.wanted.clone(), sources, kept_bytes, gone });
+                return Err(FetchError::Sources { wanted: self.wanted.clone(), sources, kept_bytes });
             }
         }
         let fetched_bytes: u64 = sources.iter().map(|report| report.bytes).sum();

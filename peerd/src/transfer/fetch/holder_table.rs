@@ -46,6 +46,8 @@ pub(super) struct Holder {
     pub(super) error: Option<String>,
     /// Why it is not asked any more.
     pub(super) dropped: Option<String>,
+    /// It said that it does not have this content, or not any more.
+    pub(super) says_gone: bool,
     /// It is never asked again for this document.
     pub(super) is_banned: bool,
     /// It was dropped and is asked again; nothing came from it since.
@@ -82,6 +84,7 @@ impl HolderTable {
             is_queued: false,
             error: None,
             dropped: None,
+            says_gone: false,
             is_banned: false,
             is_on_trial: false,
         });
@@ -158,6 +161,7 @@ impl HolderTable {
             source: holder.source.clone(),
             bytes: holder.bytes,
             dropped: holder.dropped.clone().or_else(|| holder.error.clone()),
+            gone: holder.says_gone,
         };
         self.all.iter().map(report).collect()
     }

@@ -154,8 +154,8 @@ impl<F: FindPeers> FetchJob<F> {
             }
             let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options, None).await {
                 // The caller asked for a number or a name, not for the hash that it was found to be.
-                Err(FetchError::Sources { sources, kept_bytes, gone, .. }) => {
-                    FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes, gone }
+                Err(FetchError::Sources { sources, kept_bytes, .. }) => {
+                    FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes }
                 }
                 fetched => return Ok(fetched?),
             };

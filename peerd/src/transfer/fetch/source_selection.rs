@@ -27,6 +27,8 @@ pub struct SourceReport {
     pub bytes: u64,
     /// Why it is not asked any more, if so.
     pub dropped: Option<String>,
+    /// It said that it does not have this content, or not any more.
+    pub gone: bool,
 }
 
 /// How a source failed.
@@ -60,7 +62,7 @@ struct Candidate {
 
 impl Candidate {
     fn new(source: Source) -> Self {
-        let report = SourceReport { source, bytes: 0, dropped: None };
+        let report = SourceReport { source, bytes: 0, dropped: None, gone: false };
         Self { report, failures: 0, failing: None, max_failing: MAX_FAILING, done: false }
     }
 
@@ -147,6 +149,11 @@ impl SourceSelection {
         self.current = (index + 1) % self.all.len();
     }
 
+    /// A source says that it does not have the content, or not any more.
+    pub(super) fn says_gone(&mut self, index: usize) {
+        self.all[index].report.gone = true;
+    }
+
     /// The sources that may be asked, but this one.
     pub(super) fn others(&self, but: &Source) -> Vec<Source> {
         let left = self.all.iter().filter(|candidate| candidate.report.dropped.is_none() && candidate.report.source != *but);
@@ -157,7 +164,8 @@ impl SourceSelection {
     pub(super) fn merged(&self, reports: Vec<SourceReport>) -> Vec<SourceReport> {
         let is_new = |own: &SourceReport| !reports.iter().any(|report| report.source == own.source);
         let mut merged: Vec<_> = self.reports().into_iter().filter(is_new).collect();
-        merged.extend(reports);
+        let said = |source: &Source| self.all.iter().any(|known| known.report.gone && known.report.source == *source);
+        merged.extend(reports.into_iter().map(|report| SourceReport { gone: report.gone || said(&report.source), ..report }));
         merged
     }
 
@@ -165,6 +173,7 @@ impl SourceSelection {
     pub(super) fn misled(&mut self, index: usize, reports: &[SourceReport]) {
         let candidate = &mut self.all[index];
         let known = reports.iter().find(|report| report.source == candidate.report.source);
+        candidate.report.gone |= known.is_some_and(|report| report.gone);
         let why = known.and_then(|report| report.dropped.clone());
         candidate.report.dropped = Some(why.unwrap_or_else(|| "names a document that nobody delivers".to_owned()));
         candidate.done = true;

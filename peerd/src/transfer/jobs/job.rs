@@ -2,7 +2,7 @@
 
 use super::{
     items::{Items, Key, Outcome, Target},
-    mirror::{other_content, take_offer},
+    mirror::{Decision, decide, take_offer},
     offers::{Ambiguous, Offer},
     request::JobRequest,
 };
@@ -94,26 +94,13 @@ impl Job {
                 modified: None,
                 selector,
             };
-            // Another content under the name of a file that this peer fetched is a newer version.
-            let outdated = |own: &SharedDocument| {
-                matches!(target.selector, DocumentSelector::Name(_))
-                    && fetched(own)
-                    && offer.as_ref().is_some_and(|offer| offer.document.hash != own.hash)
+            let decision = match (&target.selector, offer, own) {
+                // Another content under the name of a file that this peer fetched is a newer version; the user's own file stays.
+                (DocumentSelector::Name(_), Some(offer), Some(own)) => decide(&offer, Some(own), fetched(own), false),
+                (_, _, Some(own)) => Decision::Present(own.size),
+                (_, _, None) => Decision::Fetch,
             };
-            // The user's own file stays, and is not what the others have.
-            let other_than_own = |own: &SharedDocument| {
-                matches!(target.selector, DocumentSelector::Name(_))
-                    && !fetched(own)
-                    && offer.as_ref().is_some_and(|offer| offer.document.hash != own.hash)
-            };
-            if let Some(own) = own.filter(|own| other_than_own(own)) {
-                self.items.settle(key, target, Outcome::Failed(other_content(&own.name)), now);
-                continue;
-            }
-            match own.filter(|own| !outdated(own)) {
-                Some(own) => self.items.settle(key, target, Outcome::Present(own.size), now),
-                None => self.items.want(key, target),
-            }
+            decision.apply(&mut self.items, key, target, now);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
         share::{Index, SharedDocument},
     },
 };
-use p2pdi::{document::DocumentName, id::PeerId, v1::MirrorStatus};
+use p2pdi::{id::PeerId, v1::MirrorStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -66,7 +66,7 @@ pub(super) struct Compared {
 
 /// What to do about a document that others offer.
 #[derive(Debug, PartialEq, Eq)]
-enum Decision {
+pub(super) enum Decision {
     /// The share has it, or a newer one.
     Present(u64),
     Fetch,
@@ -89,32 +89,35 @@ pub(super) fn take_offer(
     let target = offer.target();
     // The file in the share keeps its name.
     let target = Target { save_as: own.map(|own| own.name.clone()).or(target.save_as), ..target };
-    match decision {
-        Decision::Present(size) => items.settle(key, target, Outcome::Present(size), now),
-        Decision::Refuse(why) => items.settle(key, target, Outcome::Failed(why), now),
-        Decision::Fetch => items.want(key, target),
+    decision.apply(items, key, target, now);
+}
+
+impl Decision {
+    /// Records what follows from it.
+    pub(super) fn apply(self, items: &mut Items, key: Key, target: Target, now: Instant) {
+        match self {
+            Self::Present(size) => items.settle(key, target, Outcome::Present(size), now),
+            Self::Refuse(why) => items.settle(key, target, Outcome::Failed(why), now),
+            Self::Fetch => items.want(key, target),
+        }
     }
 }
 
 /// Compares an offer with what the share has under its name. `fetched`: this peer fetched that, and nobody changed it. `newer_only`: only
 /// a newer version replaces it.
-fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool, newer_only: bool) -> Decision {
+pub(super) fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool, newer_only: bool) -> Decision {
     let Some(own) = own else { return Decision::Fetch };
     if own.hash == offer.document.hash {
         return Decision::Present(own.size);
     }
     if !fetched {
-        return Decision::Refuse(other_content(&own.name));
+        return Decision::Refuse(format!(
+            "the share has {} with other content, which this peer did not fetch; rename or remove that file to have the other one",
+            own.name
+        ));
     }
     let is_newer = offer.modified().is_some_and(|modified| modified > own.modified);
     if newer_only && !is_newer { Decision::Present(own.size) } else { Decision::Fetch }
-}
-
-/// Why the user's own file stays.
-pub(super) fn other_content(name: &DocumentName) -> String {
-    format!(
-        "the share has {name} with other content, which this peer did not fetch; rename or remove that file to have the other one"
-    )
 }
 
 impl Mirror {

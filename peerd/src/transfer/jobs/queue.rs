@@ -5,7 +5,10 @@ use super::{
     job::Job,
     mirror::Mirror,
 };
-use crate::transfer::fetch::{job::FetchWatch, progress::ProgressSnapshot};
+use crate::transfer::{
+    arriving::{Arriving, ArrivingMax},
+    fetch::{job::FetchWatch, progress::ProgressSnapshot},
+};
 use p2pdi::{document::DocumentName, v1, v1::JobState};
 use std::{
     cmp::Reverse,
@@ -22,6 +25,7 @@ pub(super) const LARGE_AT_ONCE: usize = 4;
 pub(super) const SMALL_AT_ONCE: usize = 128;
 /// Most bytes of them: those of one piece are received into memory.
 const SMALL_BYTES_AT_ONCE: u64 = 16 * 1024 * 1024;
+const AT_ONCE: ArrivingMax = ArrivingMax { large: LARGE_AT_ONCE, small: SMALL_AT_ONCE, small_bytes: SMALL_BYTES_AT_ONCE };
 /// Documents that have arrived and are synced, renamed and indexed at once: as many as are synced together. Each has two open files.
 const FINISHING_AT_ONCE: usize = 256;
 /// Most jobs that have not ended. More than people queue; a program gives one job many documents.
@@ -64,48 +68,17 @@ pub(super) struct Queue {
     arriving: Arriving,
 }
 
-/// What arrives at the moment.
-#[derive(Default)]
-struct Arriving {
-    large: usize,
-    small: usize,
-    small_bytes: u64,
-}
-
-impl Arriving {
-    fn add(&mut self, size: u64) {
-        match is_small(size) {
-            true => (self.small, self.small_bytes) = (self.small + 1, self.small_bytes + size),
-            false => self.large += 1,
-        }
-    }
-
-    fn remove(&mut self, size: u64) {
-        match is_small(size) {
-            true => (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - size),
-            false => self.large -= 1,
-        }
-    }
-
-    /// Whether one more of this size may begin.
-    fn has_room(&self, size: u64) -> bool {
-        match is_small(size) {
-            true => self.small < SMALL_AT_ONCE && (self.small == 0 || self.small_bytes + size <= SMALL_BYTES_AT_ONCE),
-            false => self.large < LARGE_AT_ONCE,
-        }
-    }
-}
-
 impl Queue {
     /// The next document to fetch, with its owner; `None` while all places are taken, or nothing is ready.
     pub(super) fn start(&mut self) -> Option<(Owner, Key, Target)> {
-        let finishing = self.running.len() - self.arriving.small - self.arriving.large;
+        let (busy, arriving) = (&self.busy, &self.arriving);
+        let has_room = |size| arriving.has_room(is_small(size), size, &AT_ONCE);
+        let finishing = self.running.len() - arriving.count();
         // Documents of unknown size are large ones.
-        if finishing >= FINISHING_AT_ONCE || !(self.arriving.has_room(1) || self.arriving.has_room(0)) {
+        if finishing >= FINISHING_AT_ONCE || !(has_room(1) || has_room(0)) {
             return None;
         }
-        let (busy, arriving) = (&self.busy, &self.arriving);
-        let fits = |key: &Key, size: u64| arriving.has_room(size) && !busy.contains(key);
+        let fits = |key: &Key, size: u64| has_room(size) && !busy.contains(key);
         let mut order: Vec<_> = self.jobs.values().map(|job| (Reverse(job.request.priority as i32), job.id)).collect();
         order.sort_unstable();
         for (_, id) in order {
@@ -125,7 +98,7 @@ impl Queue {
 
     /// Records that the fetch of a document began.
     pub(super) fn started(&mut self, owner: Owner, key: Key, size: u64, watch: Arc<FetchWatch>, stop: CancellationToken) {
-        self.arriving.add(size);
+        self.arriving.add(is_small(size), size);
         self.busy.insert(key.clone());
         self.running.insert((owner, key), Running { watch, size, arrives: true, stop });
     }
@@ -134,7 +107,7 @@ impl Queue {
     pub(super) fn look(&mut self) {
         for running in self.running.values_mut().filter(|running| running.arrives && running.watch.progress().has_arrived()) {
             running.arrives = false;
-            self.arriving.remove(running.size);
+            self.arriving.remove(is_small(running.size), running.size);
         }
     }
 
@@ -142,21 +115,16 @@ impl Queue {
     pub(super) fn finished(&mut self, owner: Owner, key: &Key, outcome: Option<Outcome>, now: Instant) {
         if let Some(running) = self.running.remove(&(owner, key.clone())) {
             if running.arrives {
-                self.arriving.remove(running.size);
+                self.arriving.remove(is_small(running.size), running.size);
             }
             self.busy.remove(key);
         }
-        let (items, patience) = match owner {
-            Owner::Job(id) => match self.jobs.get_mut(&id) {
-                Some(job) => (&mut job.items, job.request.wait_for_holders),
-                // It was cancelled.
-                None => return,
-            },
-            Owner::Mirror(place) => match self.mirrors.get_mut(place) {
-                Some(mirror) => (&mut mirror.items, None),
-                None => return,
-            },
+        let patience = match owner {
+            Owner::Job(id) => self.jobs.get(&id).and_then(|job| job.request.wait_for_holders),
+            Owner::Mirror(_) => None,
         };
+        // A job without items was cancelled.
+        let Some(items) = self.items_mut(owner) else { return };
         match outcome {
             Some(outcome) => items.finish(key, outcome, now, patience),
             None => items.put_back(key),
@@ -215,14 +183,11 @@ impl Queue {
 
     /// Takes over the sizes that became known.
     pub(super) fn learn_sizes(&mut self) {
-        for ((owner, key), running) in &self.running {
-            let size = running.watch.progress().snapshot().size;
-            let items = match owner {
-                Owner::Job(id) => self.jobs.get_mut(id).map(|job| &mut job.items),
-                Owner::Mirror(place) => self.mirrors.get_mut(*place).map(|mirror| &mut mirror.items),
-            };
-            if let Some(items) = items.filter(|_| size > 0) {
-                items.learn_size(key, size);
+        let sizes = self.running.iter().map(|(of, running)| (of.clone(), running.watch.progress().snapshot().size));
+        let known: Vec<_> = sizes.filter(|(_, size)| *size > 0).collect();
+        for ((owner, key), size) in known {
+            if let Some(items) = self.items_mut(owner) {
+                items.learn_size(&key, size);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::{
             document::{FetchError, Fetched},
             job::{FetchJob, FetchWatch, JobError},
         },
-        store::error::WriteError,
+        store::{error::WriteError, partial_file::partial_name},
     },
 };
 use p2pdi::{content::ContentHash, document::DocumentName};
@@ -34,8 +34,6 @@ use tokio_util::sync::CancellationToken;
 const INDEX_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a fetch is asked for the size of its document, until it knows it.
 const SIZE_EVERY: Duration = Duration::from_millis(100);
-/// Hexadecimal digits of the hash in the name of a partial file.
-const PART_HASH_DIGITS: usize = 16;
 
 /// One document to fetch.
 pub(super) struct Work {
@@ -91,17 +89,11 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
         Ok(fetched) if taken.is_none() && !fetched.already_there => {
             // A small document that arrived before its size was known: the limits hold all the same.
             match take(shared, owner, &target, fetched.document.size()).await {
-                Ok(room) => {
-                    shared.queue().learn_name(owner, &key, &name_of(shared, &target, &fetched));
-                    adopt(shared, &target, fetched, mirror.as_deref(), Some(room)).await
-                }
+                Ok(room) => adopt(shared, (owner, &key), &target, fetched, mirror.as_deref(), Some(room)).await,
                 Err(outcome) => withdraw(shared, &target, fetched, outcome).await,
             }
         }
-        Ok(fetched) => {
-            shared.queue().learn_name(owner, &key, &name_of(shared, &target, &fetched));
-            adopt(shared, &target, fetched, mirror.as_deref(), taken).await
-        }
+        Ok(fetched) => adopt(shared, (owner, &key), &target, fetched, mirror.as_deref(), taken).await,
         Err(error) => outcome(error),
     }
 }
@@ -158,14 +150,14 @@ async fn take(shared: &Arc<Shared>, owner: Owner, target: &Target, size: u64) ->
 /// Bytes of the partial file that an earlier fetch left; 0 without one.
 fn partial_bytes(shared: &Shared, hash: &ContentHash, name: &DocumentName) -> u64 {
     let Some(folder) = shared.catalog.share().folder() else { return 0 };
-    let digits: String = hash.to_string().chars().take(PART_HASH_DIGITS).collect();
-    let path = folder.join(name.to_relative_path()).with_file_name(format!(".{}.{digits}.part", name.file_name()));
+    let path = folder.join(name.to_relative_path()).with_file_name(partial_name(name, hash));
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 /// Puts what was fetched into the index, and records that this peer fetched it.
 async fn adopt(
     shared: &Arc<Shared>,
+    (owner, key): (Owner, &Key),
     target: &Target,
     fetched: Fetched,
     mirror: Option<&str>,
@@ -173,6 +165,7 @@ async fn adopt(
 ) -> Outcome {
     let share = shared.catalog.share().clone();
     let name = name_of(shared, target, &fetched);
+    shared.queue().learn_name(owner, key, &name);
     let size = fetched.document.size();
     if fetched.already_there {
         return Outcome::Present(size);

@@ -15,7 +15,7 @@ mod check;
 pub(crate) mod destination;
 pub(crate) mod error;
 mod flush;
-mod partial_file;
+pub(crate) mod partial_file;
 pub(crate) mod piece_store;
 pub(crate) mod piece_table;
 pub(crate) mod piece_writer;

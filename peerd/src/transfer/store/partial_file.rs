@@ -50,7 +50,7 @@ impl PartialFile {
     pub(super) fn open(folder: &Path, name: &DocumentName, hash: &ContentHash) -> Result<Self, WriteError> {
         let target = folder.join(name.to_relative_path());
         let folder = create_folders(folder, name)?;
-        let part_name = OsString::from(part_name(name.file_name(), hash));
+        let part_name = OsString::from(partial_name(name, hash));
         let path = folder.path().join(&part_name);
         let opened = folder.entry_file_for_writing(&part_name);
         let (file, _) = opened.map_err(io::Error::from).map_err(WriteError::io("write", &path))?;
@@ -62,7 +62,7 @@ impl PartialFile {
     /// Whether there is a partial file of this content, or a file at the target.
     pub(super) fn is_begun(folder: &Path, name: &DocumentName, hash: &ContentHash) -> bool {
         let target = folder.join(name.to_relative_path());
-        let partial = target.with_file_name(part_name(name.file_name(), hash));
+        let partial = target.with_file_name(partial_name(name, hash));
         [partial, target].iter().any(|path| !matches!(FileStat::at(path), Err(error) if is_absent(&error)))
     }
 
@@ -171,9 +171,9 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The name of a document's partial file.
-fn part_name(file_name: &str, hash: &ContentHash) -> String {
-    format!(".{file_name}.{}{EXTENSION}", &hash.to_string()[..NAME_HASH_DIGITS])
+/// The file name of a document's partial file, which is beside the document's own place.
+pub fn partial_name(name: &DocumentName, hash: &ContentHash) -> String {
+    format!(".{}.{}{EXTENSION}", name.file_name(), &hash.to_string()[..NAME_HASH_DIGITS])
 }
 
 /// The document's file name and the digits of its hash in the name of a partial file; `None` for other names.
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn names_of_partial_files_are_told_from_others() {
         let hash = ContentHash::of(b"x");
-        let name = part_name("doc.tar.gz", &hash);
+        let name = partial_name(&DocumentName::parse("doc.tar.gz").unwrap(), &hash);
         assert_eq!(parse_part_name(&name), Some(("doc.tar.gz", &hash.to_string()[..16])));
         for other in [
             "doc.part",
@@ -245,7 +245,7 @@ mod tests {
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let name = DocumentName::parse("doc.bin").unwrap();
         let hash = ContentHash::of(b"x");
-        let link = folder.path().join(part_name("doc.bin", &hash));
+        let link = folder.path().join(partial_name(&DocumentName::parse("doc.bin").unwrap(), &hash));
         std::os::unix::fs::symlink(elsewhere.path().join("victim"), link).unwrap();
         let error = PartialFile::open(folder.path(), &name, &hash).unwrap_err().to_string();
         assert!(error.starts_with("cannot write "), "{error}");
