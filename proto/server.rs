@@ -14,6 +14,7 @@ mod request_body;
 mod response_headers;
 mod router;
 mod serve;
+mod shutdown;
 mod stop;
 mod tasks;
 pub use caller::{Caller, EndedUnread};
@@ -22,6 +23,7 @@ pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};
 pub use serve::serve;
+pub use shutdown::Shutdown;
 pub use stop::{Stopped, until_stopped};
 pub use tasks::{TaskEnded, Tasks};
 

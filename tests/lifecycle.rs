@@ -47,8 +47,9 @@ fn slow_fetch(world: &World, registry: &Server, limit: &str, grace: &str) -> (Se
         let mut entries = fs::read_dir(world.path("out")).into_iter().flatten();
         entries.any(|entry| entry.is_ok_and(|entry| whole_pieces(&entry.path(), 8881) > 0))
     });
-    // The first piece, and those that were requested while it was awaited.
-    assert!((1..=2).contains(&status(&slow)["load"]["uploads"].as_u64().unwrap()));
+    // The first piece, and those that were requested while it was awaited; none between two requests.
+    let load = status(&slow)["load"].clone();
+    assert!(load["uploads"].as_u64().unwrap() <= 2, "{load}");
     (slow, fetching)
 }
 

@@ -139,7 +139,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
 
-    /// How long calls under way may continue after Ctrl-C or SIGTERM
+    /// How long calls and fetches under way may continue after Ctrl-C or SIGTERM
     #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
 

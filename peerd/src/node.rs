@@ -42,7 +42,7 @@ use p2pdi::{
     contact::Contact,
     field::InvalidField,
     metrics::Metrics,
-    server::{self, TaskEnded, Tasks},
+    server::{self, Shutdown, TaskEnded, Tasks},
     v1::{
         WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
@@ -197,6 +197,7 @@ impl Node {
             control: config.control,
             started_at: SystemTime::now(),
             stop: CancellationToken::new(),
+            closing: CancellationToken::new(),
             unread: config.limits.unread,
         };
         Ok(Self {
@@ -221,8 +222,8 @@ impl Node {
         NodeHandle { services: Arc::clone(&self.services), state: self.state.path().to_owned() }
     }
 
-    /// Runs until `stop` is cancelled. Then the peer leaves the registry and the mesh, calls under way may finish within the grace
-    /// period, and all tasks end.
+    /// Runs until `stop` is cancelled. Then the peer leaves the registry and the mesh, calls and fetches under way may finish within the
+    /// grace period, and all tasks end.
     ///
     /// # Errors
     /// When the server cannot run, or when one of the peer's tasks returns early or panics.
@@ -285,7 +286,9 @@ impl Node {
             let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));
         }
-        let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };
+        let draining = Arc::clone(&services);
+        let shutdown = Shutdown::when_drained(stop, services.closing.clone(), async move { draining.uploads.drained().await });
+        let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, shutdown).await?) };
         Ok((tasks, server))
     }
 }

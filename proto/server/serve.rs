@@ -1,7 +1,7 @@
 //! Serves until the stop.
 
 use super::{
-    Limits,
+    Limits, Shutdown,
     accept::{Connection, accept},
     call_count::count_call,
 };
@@ -21,7 +21,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
-    time::{interval, timeout},
+    time::{Instant, interval, timeout, timeout_at},
 };
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -41,8 +41,8 @@ const DESCRIPTORS_SPARE: u64 = 256;
 /// How long connections get to end after they were closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves `router` on `listener` until `stop`, then lets calls finish within the grace period and closes the connections that are
-/// left. Every request carries its [`Caller`](super::Caller).
+/// Serves `router` on `listener` until the stop of `shutdown`, then lets its callers and calls finish within the grace period and closes
+/// the connections that are left. Every request carries its [`Caller`](super::Caller).
 ///
 /// # Errors
 /// When the server cannot run at all; a connection that fails ends only itself.
@@ -51,8 +51,9 @@ pub async fn serve(
     router: axum::Router,
     limits: &Limits,
     metrics: &Metrics,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
+    let Shutdown { stop, closing, drained } = shutdown;
     let most = connections_max(limits.connections, descriptor_limit());
     let close_all = CancellationToken::new();
     // In a box, so that the listener can be closed before the connections end.
@@ -61,7 +62,7 @@ pub async fn serve(
     let router = router.layer(middleware::from_fn(count_call));
     let idle = limits.idle;
     let serve_one = |connection: Connection| {
-        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
+        let (http, router, closing) = (http.clone(), router.clone(), closing.clone());
         async move {
             let (open, caller) = (Arc::clone(connection.open()), connection.caller().clone());
             let service = router.map_request(move |mut request: Request<Incoming>| {
@@ -72,7 +73,7 @@ pub async fn serve(
             tokio::select! {
                 // An error ends this connection only.
                 _ended = served.as_mut() => return,
-                () = stop.cancelled() => {}
+                () = closing.cancelled() => {}
                 () = open.unused(idle) => {}
             }
             served.as_mut().graceful_shutdown();
@@ -101,7 +102,11 @@ pub async fn serve(
         }
     }
     drop(incoming);
-    if timeout(limits.grace, all_ended(&mut connections)).await.is_ok() {
+    let deadline = Instant::now() + limits.grace;
+    // What is not drained in time is told so, and has ended or not below.
+    let _drained = timeout_at(deadline, drained).await;
+    closing.cancel();
+    if timeout_at(deadline, all_ended(&mut connections)).await.is_ok() {
         return Ok(());
     }
     tracing::warn!(grace = ?limits.grace, "calls are still under way after the grace period; closing their connections");
@@ -152,7 +157,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
-        time::{Instant, sleep},
+        time::sleep,
     };
 
     /// Longest wait for what happens at once.
@@ -169,7 +174,7 @@ mod tests {
             "done"
         };
         let (router, stopped) = (Router::new().route("/slow", get(slow)), stop.clone());
-        tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), stopped).await });
+        tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), Shutdown::at(stopped)).await });
         (address, stop)
     }
 
@@ -239,6 +244,35 @@ mod tests {
         assert_eq!(&first, b"HTTP/1.1 200", "a connection with a call is not closed");
         assert!(refused < 20, "{refused}");
         stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_caller_makes_its_next_calls_after_the_stop_until_the_server_is_drained() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let [stop, closing, drained] = [(); 3].map(|()| CancellationToken::new());
+        let done = drained.clone();
+        let shutdown = Shutdown::when_drained(stop.clone(), closing.clone(), async move { done.cancelled().await });
+        let router = Router::new().route("/", get(|| async { "done" }));
+        let limits = Limits { grace: PATIENCE, ..Limits::default() };
+        let server = tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), shutdown).await });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = [0; 1024];
+        for stopped in [false, true, true] {
+            if stopped && !stop.is_cancelled() {
+                stop.cancel();
+                let refused = async { while TcpStream::connect(address).await.is_ok() {} };
+                timeout(PATIENCE, refused).await.expect("no more connections");
+            }
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let read = timeout(PATIENCE, stream.read(&mut answer)).await.expect("an answer").unwrap();
+            assert!(answer[..read].ends_with(b"done"), "{:?}", answer[..read].escape_ascii());
+        }
+        assert!(!closing.is_cancelled());
+        drained.cancel();
+        assert_eq!(timeout(PATIENCE, stream.read(&mut answer)).await.expect("it is closed").unwrap(), 0);
+        timeout(PATIENCE, server).await.expect("it ends").unwrap().unwrap();
+        assert!(closing.is_cancelled());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 };
 use p2pdi::{
     metrics::Metrics,
-    server::{Limits, TaskEnded, Tasks},
+    server::{Limits, Shutdown, TaskEnded, Tasks},
     v1::registry_server::{self, RegistryServer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -201,7 +201,7 @@ impl Registry {
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         let serving = async {
-            let served = p2pdi::server::serve(listener, router, &limits, &metrics, stop.clone()).await;
+            let served = p2pdi::server::serve(listener, router, &limits, &metrics, Shutdown::at(stop.clone())).await;
             // The tasks may end now.
             stop.cancel();
             drained.cancel();

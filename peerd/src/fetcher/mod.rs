@@ -15,7 +15,7 @@ use crate::{
 use p2pdi::{
     contact::Contact,
     metrics::Metrics,
-    server::{self, Limits, RouterError},
+    server::{self, Limits, RouterError, Shutdown},
     v1::peer_server,
 };
 use service::FetcherService;
@@ -72,6 +72,6 @@ impl Fetcher {
         let service = FetcherService::new(contact, swarms, Arc::new(uploads), limits.unread, stop.clone());
         let routes = Routes::new(peer_server::PeerServer::new(service));
         let router = server::router(routes, &[peer_server::SERVICE_NAME], health, Default::default(), &limits, &metrics)?;
-        Ok(server::serve(listener, router, &limits, &metrics, stop).await?)
+        Ok(server::serve(listener, router, &limits, &metrics, Shutdown::at(stop)).await?)
     }
 }

@@ -153,7 +153,7 @@ impl Peer for PeerRpc {
             Ok((Pieces::of_size(document.size)?, document.name.clone()))
         };
         let accepted = self.0.swarms.accept(request.into_inner(), whole).await?;
-        Ok(Response::new(Box::pin(accepted.answer(self.0.stop.clone()))))
+        Ok(Response::new(Box::pin(accepted.answer(self.0.closing.clone()))))
     }
 
     async fn swarm(&self, request: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {

@@ -53,6 +53,8 @@ pub(crate) struct Services {
     pub(crate) started_at: SystemTime,
     /// Ends streams that would otherwise stay open.
     pub(crate) stop: CancellationToken,
+    /// Ends the streams that fetches from this peer need, once it has nothing to send any more or the grace period is over.
+    pub(crate) closing: CancellationToken,
     /// See [`p2pdi::server::Limits::unread`].
     pub(crate) unread: Duration,
 }

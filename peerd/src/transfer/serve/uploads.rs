@@ -14,7 +14,10 @@ use p2pdi::{
     v1::{GetRfcResponse, Load},
 };
 use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -27,6 +30,10 @@ pub const UPLOADS_PER_ADDRESS: usize = UPLOADS_MAX / 4 * 3;
 const RATE_MIN: u64 = 1024;
 /// How long a call waits for a permit before it is refused.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long nothing is sent or waits to be sent before the fetches of a peer that stops count as done: some round trips of a long path.
+const LULL: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const LULL_POLL: Duration = Duration::from_millis(50);
 
 /// The sending side of a peer.
 pub(crate) struct Uploads {
@@ -75,6 +82,20 @@ impl Uploads {
             uploads: u32::try_from(self.admission.taken()).unwrap_or(u32::MAX),
             upload_bytes_per_second: self.capacity.bytes_per_second(),
             ..Default::default()
+        }
+    }
+
+    /// Waits until the fetches under way are done: a fetch is many streams, one after the other. At once if nothing was sent lately.
+    pub(crate) async fn drained(&self) {
+        if self.admission.taken() == 0 && self.capacity.bytes_per_second() == 0 {
+            return;
+        }
+        let mut last_sent = Instant::now();
+        while last_sent.elapsed() < LULL {
+            sleep(LULL_POLL).await;
+            if self.admission.taken() > 0 {
+                last_sent = Instant::now();
+            }
         }
     }
 
@@ -178,6 +199,29 @@ mod tests {
             buffer.copy_from_slice(&self.1[offset..offset + buffer.len()]);
             Ok(())
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_drained_once_no_fetch_asks_any_more() {
+        let uploads = Uploads::new(None, None, &Metrics::default());
+        let began = Instant::now();
+        uploads.drained().await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "nothing is under way");
+        let fetch = async {
+            // One stream after the other, with a round trip between them.
+            for _ in 0..10 {
+                let permit = admit(&uploads.admission, None, UPLOADS_MAX).await.unwrap();
+                sleep(LULL).await;
+                drop(permit);
+                sleep(LULL / 2).await;
+            }
+        };
+        let between = async {
+            sleep(LULL / 2).await;
+            uploads.drained().await;
+        };
+        tokio::join!(fetch, between);
+        assert!(began.elapsed() > 15 * LULL && began.elapsed() < 16 * LULL, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
