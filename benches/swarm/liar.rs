@@ -7,7 +7,7 @@ use p2pdi::{
     cookie::COOKIE_HEADER,
     endpoint::Endpoint,
     metrics::Metrics,
-    server::{Limits, serve as serve_on},
+    server::{Limits, Shutdown, serve as serve_on},
     v1::{
         AnnounceRequest, AvailabilityRequest, AvailabilityResponse, AvailabilityStart, AvailabilityUpdate, Chunk, Contact,
         Document, GetRfcHeader, GetRfcRequest, GetRfcResponse, Holding, KeepAliveRequest, LinkRequest, LinkResponse,
@@ -160,7 +160,9 @@ pub(crate) fn run(file: &Path, listen: SocketAddr, registry: &str) {
         let listener = TcpListener::bind(listen).await.unwrap();
         tokio::spawn(announce(registry, contact.clone(), data.len() as u64, hashes.merge().to_field()));
         let router = Routes::new(PeerServer::new(Liar { contact, data, hashes })).into_axum_router();
-        serve_on(listener, router, &Limits::default(), &Metrics::default(), CancellationToken::new()).await.unwrap();
+        serve_on(listener, router, &Limits::default(), &Metrics::default(), Shutdown::at(CancellationToken::new()))
+            .await
+            .unwrap();
     });
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use p2pdi::{
     channel::{RESPONSE_MAX_BYTES, lazy},
     metrics::Metrics,
-    server::{Limits, serve as serve_on},
+    server::{Limits, Shutdown, serve as serve_on},
     v1::{
         AvailabilityRequest, AvailabilityResponse, Chunk, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse,
         ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest,
@@ -88,7 +88,9 @@ pub(crate) fn serve(bytes: u64) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("listening on {}", listener.local_addr().unwrap());
         let router = Routes::new(PeerServer::new(Raw { bytes })).into_axum_router();
-        serve_on(listener, router, &Limits::default(), &Metrics::default(), CancellationToken::new()).await.unwrap();
+        serve_on(listener, router, &Limits::default(), &Metrics::default(), Shutdown::at(CancellationToken::new()))
+            .await
+            .unwrap();
     });
 }
 
