@@ -1,7 +1,7 @@
 //! When a member announces itself again.
 
 use super::limits::{
-    ANNOUNCES_PER_SECOND, INTERVAL_FIRST_MS, INTERVAL_MAX_MS, INTERVAL_MS, INTERVAL_QUICK_MS, OTHERS_ENOUGH,
+    ANNOUNCES_PER_SECOND, INTERVAL_FIRST_MS, INTERVAL_MAX_MS, INTERVAL_MS, INTERVAL_QUICK_MS, INTERVAL_WAITING_MS, OTHERS_ENOUGH,
     SWARM_ANNOUNCES_PER_SECOND,
 };
 
@@ -36,7 +36,7 @@ pub(super) fn interval_ms(situation: Situation) -> u64 {
         // It only has to stay listed: who wants it asks it.
         INTERVAL_MAX_MS
     } else if !situation.whole_known && situation.had_nothing {
-        quick(situation.failed_searches)
+        (INTERVAL_WAITING_MS << announced.min(16)).min(quick(situation.failed_searches))
     } else if situation.named < OTHERS_ENOUGH {
         quick(announced)
     } else if announced == 0 {
@@ -58,10 +58,12 @@ mod tests {
         assert_eq!(interval_ms(Situation { announces: 1, ..usual }), INTERVAL_FIRST_MS);
         let lonely = |announces| interval_ms(Situation { named: 2, members: 3, announces, ..usual });
         assert_eq!([1, 2, 3, 4, 5].map(lonely), [2_000, 4_000, 8_000, 15_000, 15_000]);
-        let waiting = |failed_searches| {
-            interval_ms(Situation { whole_known: false, had_nothing: true, failed_searches, members: 5_000, ..usual })
+        let waiting = |announces, failed_searches| {
+            let waits = Situation { whole_known: false, had_nothing: true, members: 5_000, ..usual };
+            interval_ms(Situation { announces, failed_searches, ..waits })
         };
-        assert_eq!([0, 1, 2, 9].map(waiting), [2_000, 4_000, 8_000, 60_000]);
+        assert_eq!([1, 2, 3, 4, 5].map(|announces| waiting(announces, 0)), [200, 400, 800, 1_600, 2_000]);
+        assert_eq!([0, 1, 2, 9].map(|failed_searches| waiting(20, failed_searches)), [2_000, 4_000, 8_000, 60_000]);
         assert_eq!(interval_ms(Situation { is_whole: true, ..usual }), INTERVAL_MAX_MS);
     }
 

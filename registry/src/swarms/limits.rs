@@ -45,7 +45,11 @@ pub(super) const NEWCOMERS_KEPT: usize = 16;
 pub(super) const INTERVAL_MS: u64 = 15_000;
 /// Longest interval that a large swarm leads to. Its members know each other by peer exchange.
 pub(super) const INTERVAL_MAX_MS: u64 = 60_000;
-/// First interval of a member that was told of few others or of no holder of the whole; it doubles from announce to announce.
+/// First interval of a member that has nothing while nobody is known who has the whole: another member is searching, which mostly takes less.
+/// It doubles from announce to announce, up to [`INTERVAL_QUICK_MS`].
+pub(super) const INTERVAL_WAITING_MS: u64 = 200;
+/// First interval of a member that was told of few others; it doubles from announce to announce. The longest one of members that wait for a
+/// search; it doubles with each that finds nobody.
 pub(super) const INTERVAL_QUICK_MS: u64 = 2_000;
 /// Second announce of a newcomer that was told of enough others: later ones have come by then.
 pub(super) const INTERVAL_FIRST_MS: u64 = 6_000;

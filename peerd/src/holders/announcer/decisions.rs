@@ -7,7 +7,7 @@ use rand::{Rng, RngExt as _};
 use std::time::Duration;
 
 /// Bounds of the interval that a tracker may set; a value outside is clamped.
-const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10 * 60));
+const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10 * 60));
 /// Shortest time between an announce and an early one: who wants more others has them for this long at least.
 const EARLY: Duration = Duration::from_secs(5);
 /// Pause after an announce that was not answered; it doubles with each further one, up to [`RETRY_MAX`].

@@ -41,10 +41,12 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
 /// Pauses between two searches for what nobody has, or for what a changed file is now.
 const SEARCH_AGAIN: Policy = Policy { first: Duration::from_millis(200), longest: Duration::from_secs(2) };
 
-/// How often a fetch by hash announces itself again, if somebody else is searching for the document, before it searches, too.
-const WAITS_MAX: u32 = 3;
-/// Longest wait for that search each time.
+/// How long a fetch by hash waits while somebody else is searching for the document, before it searches, too.
+const WAITED_MAX: Duration = Duration::from_secs(6);
+/// Longest wait before it asks how that search went.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+/// Shortest such wait.
+const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// What to fetch, and how.
 #[derive(Debug, Clone)]
@@ -243,8 +245,8 @@ impl<F: FindPeers> FetchJob<F> {
     /// for it, this is repeated a few times.
     async fn ask_tracker(&self, hash: ContentHash) -> (EarlyAnnounce, Option<Named>) {
         let mut early = self.request.options.swarms.announce_early(hash, 0);
-        for _ in 0..WAITS_MAX {
-            let Ok(Announced { others, interval, search, size, .. }) = early.answer().await else { break };
+        let until = Instant::now() + WAITED_MAX;
+        while let Ok(Announced { others, interval, search, size, .. }) = early.answer().await {
             let (whole, parts): (Vec<_>, Vec<_>) =
                 others.into_iter().filter(|other| other.complete || other.had > 0).partition(|other| other.complete);
             let named = if whole.is_empty() { parts } else { whole };
@@ -252,10 +254,11 @@ impl<F: FindPeers> FetchJob<F> {
                 return (early, Some(Named { holders: named.into_iter().map(|named| named.source).collect(), size }));
             }
             // One that answers without a size is of an earlier version.
-            if search || interval > WAIT_MAX {
+            if search || interval > WAIT_MAX || Instant::now() >= until {
                 break;
             }
-            sleep(interval).await;
+            // Whatever an answer says, the tracker is not asked all the time.
+            sleep(interval.max(WAIT_MIN)).await;
             early = early.again();
         }
         (early, None)
