@@ -148,7 +148,7 @@ impl World {
             // A fetch with few useful others asks for more.
             let peer = &mut self.peers[number];
             if peer.began.is_some() && peer.known.len() + peer.dials.len() < 10 {
-                let actions = peer.decisions.handle(Event::WantMore, now, &mut self.rng);
+                let actions = peer.decisions.handle(Event::WantMore { starved: false }, now, &mut self.rng);
                 self.act(number, actions, now);
             }
             if let Some(next) = self.peers[number].decisions.next() {
@@ -160,7 +160,7 @@ impl World {
     fn act(&mut self, number: usize, actions: Vec<Action>, now: Duration) {
         for action in actions {
             match action {
-                Action::Announce { had, holders, searched } => {
+                Action::Announce { had, holders, searched, starved } => {
                     let zone = self.peers[number].zone;
                     self.peers[number].announces += 1;
                     let second = usize::try_from(now.as_secs()).unwrap();
@@ -175,7 +175,7 @@ impl World {
                         zone: "".into(),
                     };
                     let holders = holders.iter().map(reported).collect();
-                    let announce = Announce { document: DOCUMENT, had, done: false, holders, want: WANT_MAX, searched };
+                    let announce = Announce { document: DOCUMENT, had, done: false, holders, want: WANT_MAX, searched, starved };
                     let now_ms = u64::try_from(now.as_millis()).unwrap();
                     while self.swarms.expire(now_ms, 8) {}
                     let answer = self.swarms.handle(&caller(number, zone), &announce, now_ms, &mut self.rng).unwrap();

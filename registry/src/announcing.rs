@@ -19,7 +19,7 @@ const ZONE_LABEL: &str = "zone";
 
 /// The announce, and where an observer serves what it has.
 pub(crate) fn parse(request: AnnounceRequest) -> Result<(Announce, Option<Endpoint>), InvalidField> {
-    let AnnounceRequest { blake3, size, had, done, endpoint, holders, want, searched } = request;
+    let AnnounceRequest { blake3, size, had, done, endpoint, holders, want, searched, starved } = request;
     let document = DocumentKey { hash: ContentHash::from_field(&blake3)?, size: Pieces::of_size(size)?.size() };
     if had > size {
         return Err(InvalidField::new("had", format!("{had} bytes, which is more than the size of {size}")));
@@ -30,7 +30,7 @@ pub(crate) fn parse(request: AnnounceRequest) -> Result<(Announce, Option<Endpoi
     let endpoint = if endpoint.is_empty() { None } else { Some(endpoint.parse()?) };
     let holders = holders.into_iter().map(holder).collect::<Result<_, _>>()?;
     let want = if want == 0 { WANT_MAX } else { usize::try_from(want).unwrap_or(WANT_MAX).min(WANT_MAX) };
-    Ok((Announce { document, had, done, holders, want, searched }, endpoint))
+    Ok((Announce { document, had, done, holders, want, searched, starved }, endpoint))
 }
 
 fn holder(reported: SwarmPeer) -> Result<ReportedHolder, InvalidField> {

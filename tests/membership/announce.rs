@@ -8,7 +8,15 @@ use peerd::{
 };
 
 fn said(had: u64) -> Announcement {
-    Announcement { hash: ContentHash::of(b"x"), size: 100, had, done: false, holders: Vec::new(), searched: false }
+    Announcement {
+        hash: ContentHash::of(b"x"),
+        size: 100,
+        had,
+        done: false,
+        holders: Vec::new(),
+        searched: false,
+        starved: false,
+    }
 }
 
 async fn announce(peer: &Peer, had: u64) -> Result<Announced, AnnounceError> {

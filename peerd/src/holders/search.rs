@@ -195,13 +195,13 @@ pub async fn ask(channels: &ChannelPool, peers: &[Source], wanted: &DocumentSele
 
 /// Finds holders of a content by other ways than the registry's swarm.
 pub trait SearchHolders: Send + Sync + 'static {
-    /// Holders of the content `hash` of `size` bytes; without any if nobody who was asked knows one.
-    fn search(&self, hash: ContentHash, size: u64) -> impl Future<Output = Vec<Source>> + Send;
+    /// Holders of the content `hash`; without any if nobody who was asked knows one.
+    fn search(&self, hash: ContentHash, freshness: Freshness) -> impl Future<Output = Vec<Source>> + Send;
 }
 
 impl<F: FindPeers> SearchHolders for HolderSearch<F> {
-    async fn search(&self, hash: ContentHash, _size: u64) -> Vec<Source> {
-        match self.holders(hash, Freshness::Learned).await {
+    async fn search(&self, hash: ContentHash, freshness: Freshness) -> Vec<Source> {
+        match self.holders(hash, freshness).await {
             Ok(holders) => holders,
             Err(error) => {
                 tracing::info!(%error, "cannot search for holders");

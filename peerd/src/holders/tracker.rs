@@ -31,6 +31,8 @@ pub struct Announcement {
     pub holders: Vec<Source>,
     /// It searched, as it was told to, and found nobody.
     pub searched: bool,
+    /// Nobody whom it knows has what it lacks.
+    pub starved: bool,
 }
 
 /// The tracker's answer.
@@ -81,7 +83,7 @@ impl Tracker for Session {
 impl Announcement {
     /// The message. `endpoint`: where an observer serves what it has; empty for all others.
     pub fn into_request(self, endpoint: String) -> AnnounceRequest {
-        let Self { hash, size, had, done, holders, searched } = self;
+        let Self { hash, size, had, done, holders, searched, starved } = self;
         let reported = |source: &Source| SwarmPeer {
             peer: Some(Contact {
                 name: source.name.as_ref().map(PeerName::to_string).unwrap_or_default(),
@@ -94,7 +96,7 @@ impl Announcement {
             ..Default::default()
         };
         let holders = holders.iter().take(REPORTED_MAX).map(reported).collect();
-        AnnounceRequest { blake3: hash.to_field(), size, had, done, endpoint, holders, want: 0, searched }
+        AnnounceRequest { blake3: hash.to_field(), size, had, done, endpoint, holders, want: 0, searched, starved }
     }
 }
 

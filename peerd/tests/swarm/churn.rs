@@ -31,9 +31,13 @@ async fn fetchers_go_on_from_each_other_when_the_seed_dies_after_each_piece_left
     .await;
     let hash = ContentHash::of(&data);
     let (one, other) = (Fetcher::new().await, Fetcher::new().await);
-    // The second one receives little of the seed: it fetches from the first.
     let first = one.fetch(hash, vec![seed.source("sharer")]);
-    let second = other.fetch(hash, vec![seed.source("sharer"), one.peer.source("sharer")]);
+    // It receives little of the seed: it fetches from the first, which is asked once and must have begun by then.
+    let sources = vec![seed.source("sharer"), one.peer.source("sharer")];
+    let second = async {
+        eventually("the first to have a piece", async || (had(&one.peer, hash).await > 0).then_some(())).await;
+        other.fetch(hash, sources).await
+    };
     let killing = async {
         eventually("each piece to have left the seed", async || {
             let request = SwarmRequest { blake3: hash.to_field() };

@@ -27,7 +27,11 @@ use p2pdi::content::ContentHash;
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::{search::SearchHolders, source::Source, tracker::NoTracker},
+    holders::{
+        search::{Freshness, SearchHolders},
+        source::Source,
+        tracker::NoTracker,
+    },
     transfer::{FetchError, FetchOptions, Fetched, NoMoreHolders, Progress, SourceReport, Swarms, fetch},
 };
 use std::{
@@ -181,7 +185,7 @@ struct Finds {
 }
 
 impl SearchHolders for Finds {
-    async fn search(&self, hash: ContentHash, _: u64) -> Vec<Source> {
+    async fn search(&self, hash: ContentHash, _: Freshness) -> Vec<Source> {
         self.asked.lock().unwrap().push(hash);
         self.sources.clone()
     }

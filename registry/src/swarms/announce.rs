@@ -57,6 +57,8 @@ pub struct Announce {
     pub want: usize,
     /// It searched as it was told to, and found nobody.
     pub searched: bool,
+    /// Nobody whom it knows has what it lacks.
+    pub starved: bool,
 }
 
 impl Announce {

@@ -294,7 +294,7 @@ fn searches(swarm: &mut Swarm, slot: u32, member: &Member, announce: &Announce, 
         swarm.search.found_nobody(slot, now_ms);
     }
     // Known holders of which nothing comes may be invented, or dead.
-    let is_starved = now_ms.saturating_sub(member.progressed_ms) >= STARVED_MS;
+    let is_starved = announce.starved || now_ms.saturating_sub(member.progressed_ms) >= STARVED_MS;
     let others_wait = swarm.len() > swarm.whole() + 1;
     !member.is_whole && (!swarm.whole_known() || is_starved) && swarm.search.assign(slot, others_wait, now_ms)
 }

@@ -42,7 +42,7 @@ fn document(number: u8) -> DocumentKey {
 }
 
 fn announce(had: u64) -> Announce {
-    Announce { document: document(1), had, done: false, holders: Vec::new(), want: WANT_MAX, searched: false }
+    Announce { document: document(1), had, done: false, holders: Vec::new(), want: WANT_MAX, searched: false, starved: false }
 }
 
 fn holder(number: u32) -> ReportedHolder {
@@ -227,13 +227,27 @@ fn one_member_searches_and_what_it_finds_is_named_to_all() {
     for number in 2..100 {
         let answer = world.had(number, 0);
         assert!(!answer.search, "{number}");
-        assert!((1_600..=2_000).contains(&interval_ms(&answer)), "who waits asks soon again");
+        assert!((160..=200).contains(&interval_ms(&answer)), "who waits asks soon again");
     }
     world.call(&caller(1), &Announce { holders: vec![holder(1), holder(2)], ..announce(0) });
     let answer = world.had(2, 0);
     let reported: Vec<_> = answer.others.iter().filter(|other| other.reported).collect();
     assert_eq!((answer.search, reported.len(), reported[0].complete, answer.whole), (false, 2, true, 0));
     assert_eq!((answer.others.len(), answer.others[WANT_MAX - 3].reported), (WANT_MAX, false), "members come first");
+}
+
+#[test]
+fn one_of_those_whom_no_listed_holder_serves_searches_at_once() {
+    let mut world = world();
+    world.had(1, SIZE);
+    assert!(!world.had(2, 0).search && !world.had(3, 0).search, "one that says it is whole is known");
+    world.now_ms += 1_000;
+    let starved = Announce { starved: true, ..announce(0) };
+    let told: Vec<_> = [2, 3].map(|number| world.call(&caller(number), &starved).search).into();
+    assert_eq!(told, [true, false], "one at a time");
+    world.call(&caller(2), &Announce { holders: vec![holder(9)], ..announce(0) });
+    let others = world.call(&caller(3), &starved).others;
+    assert!(others.iter().any(|other| other.reported && other.complete), "{others:?}");
 }
 
 #[test]
@@ -317,6 +331,7 @@ fn random_calls_leave_the_counts_right() {
                 holders: (0..rng.random_range(0..3)).map(holder).collect(),
                 want: rng.random_range(0..=WANT_MAX),
                 searched: rng.random_ratio(1, 8),
+                starved: rng.random_ratio(1, 8),
             };
             match rng.random_range(0..20) {
                 0 => world.swarms.leave(&caller.cookie),

@@ -10,6 +10,8 @@ use std::time::Duration;
 const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10 * 60));
 /// Shortest time between an announce and an early one: who wants more others has them for this long at least.
 const EARLY: Duration = Duration::from_secs(5);
+/// The same if nobody who is known is of use: somebody should search soon.
+const EARLY_STARVED: Duration = Duration::from_secs(1);
 /// Pause after an announce that was not answered; it doubles with each further one, up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest such pause: what a restart of the registry takes.
@@ -46,7 +48,10 @@ pub enum Event {
     /// This peer has so many verified bytes.
     Had(u64),
     /// More others are wanted.
-    WantMore,
+    WantMore {
+        /// Nobody who is known has what is missing.
+        starved: bool,
+    },
     /// A holder that the search found is of no use: it does not answer, does not have the document, or sends wrong bytes.
     Useless(Source),
     /// The time that the last action named has come.
@@ -75,6 +80,8 @@ pub enum Action {
         holders: Vec<Source>,
         /// A search found nobody.
         searched: bool,
+        /// Nobody who is known has what is missing.
+        starved: bool,
     },
     /// Search for holders by other ways, and report what was found as an event.
     Search,
@@ -101,6 +108,8 @@ pub struct Decisions {
     search_at: Duration,
     /// The last search found nobody, and the tracker does not know yet.
     searched: bool,
+    /// Nobody who is known has what is missing, and the tracker does not know yet.
+    starved: bool,
     /// Holders that the search found.
     found: Vec<Source>,
     /// Nobody is known to ask, or more are wanted.
@@ -125,6 +134,7 @@ impl Decisions {
             vain_searches: 0,
             search_at: now,
             searched: false,
+            starved: false,
             found: Vec::new(),
             want_more: had < size,
             may_hurry: true,
@@ -182,16 +192,18 @@ impl Decisions {
             }
             Event::Had(had) => {
                 self.may_hurry |= had > self.had;
+                self.starved &= had == self.had;
                 self.had = had;
                 // That there is one more holder of the whole, others should know soon.
                 if self.is_whole() && self.announced_had < self.size && self.failure.is_none() {
-                    self.announce_early(now);
+                    self.announce_early(EARLY, now);
                 }
             }
-            Event::WantMore => {
+            Event::WantMore { starved } => {
                 self.want_more = true;
+                self.starved = starved;
                 if self.failure.is_none() {
-                    self.announce_early(now);
+                    self.announce_early(if starved { EARLY_STARVED } else { EARLY }, now);
                 }
             }
             Event::Useless(source) => {
@@ -224,8 +236,8 @@ impl Decisions {
         let mut actions = Vec::new();
         if self.announce_at.is_some_and(|at| at <= now) {
             (self.announce_at, self.announced_at, self.announced_had) = (None, Some(now), self.had);
-            let searched = std::mem::take(&mut self.searched);
-            actions.push(Action::Announce { had: self.had, holders: self.found.clone(), searched });
+            let (searched, starved) = (std::mem::take(&mut self.searched), std::mem::take(&mut self.starved));
+            actions.push(Action::Announce { had: self.had, holders: self.found.clone(), searched, starved });
         }
         if self.may_search() && self.search_at <= now {
             self.searching = true;
@@ -241,8 +253,8 @@ impl Decisions {
         }
     }
 
-    fn announce_early(&mut self, now: Duration) {
-        let earliest = self.announced_at.map_or(now, |at| at + EARLY);
+    fn announce_early(&mut self, after: Duration, now: Duration) {
+        let earliest = self.announced_at.map_or(now, |at| at + after);
         self.announce_by(earliest.max(now));
     }
 }
@@ -295,7 +307,7 @@ mod tests {
     }
 
     fn announce(had: u64, holders: &[Source], searched: bool) -> Action {
-        Action::Announce { had, holders: holders.to_vec(), searched }
+        Action::Announce { had, holders: holders.to_vec(), searched, starved: false }
     }
 
     #[test]
@@ -322,19 +334,33 @@ mod tests {
         world.wait();
         assert_eq!(world.answer(false, 20), []);
         world.now += Duration::from_secs(1);
-        assert_eq!(world.tell(Event::WantMore), []);
-        assert_eq!(world.tell(Event::WantMore), []);
+        assert_eq!(world.tell(Event::WantMore { starved: false }), []);
+        assert_eq!(world.tell(Event::WantMore { starved: false }), []);
         assert_eq!(world.wait(), (Duration::from_secs(4), vec![announce(0, &[], false)]));
-        assert_eq!(world.tell(Event::WantMore), [], "one is on its way");
+        assert_eq!(world.tell(Event::WantMore { starved: false }), [], "one is on its way");
         world.answer(false, 20);
         world.now += Duration::from_secs(14);
-        assert_eq!(world.tell(Event::WantMore), [announce(0, &[], false)]);
+        assert_eq!(world.tell(Event::WantMore { starved: false }), [announce(0, &[], false)]);
         world.answer(false, 20);
         world.now += Duration::from_secs(10);
         assert_eq!(world.tell(Event::Had(50)), []);
         assert_eq!(world.tell(Event::Had(SIZE)), [announce(SIZE, &[], false)], "others learn soon that it has the whole");
         assert_eq!(world.answer(true, 0), [], "who has the whole does not search");
         assert_eq!(world.wait(), (Duration::from_secs(15), vec![announce(SIZE, &[], false)]), "it goes on");
+    }
+
+    #[test]
+    fn who_knows_nobody_of_use_says_so_within_a_second_unless_bytes_came_meanwhile() {
+        let mut world = world(10);
+        world.wait();
+        world.answer(false, 20);
+        let starved = Action::Announce { had: 10, holders: vec![], searched: false, starved: true };
+        assert_eq!(world.tell(Event::WantMore { starved: true }), []);
+        assert_eq!(world.wait(), (EARLY_STARVED, vec![starved]));
+        assert_eq!(world.answer(true, 20), [Action::Search]);
+        assert_eq!(world.tell(Event::WantMore { starved: true }), []);
+        assert_eq!(world.tell(Event::Had(20)), []);
+        assert_eq!(world.wait().1, [announce(20, &[], false)]);
     }
 
     #[test]
@@ -367,7 +393,7 @@ mod tests {
             world.tell(Event::Found(vec![source(1)]));
             let known = |world: &World| !world.decisions.may_search();
             assert!(known(&world));
-            world.tell(Event::WantMore);
+            world.tell(Event::WantMore { starved: false });
             assert!(!known(&world));
         }
     }
@@ -382,7 +408,7 @@ mod tests {
         assert_eq!(world.tell(Event::Useless(source(2))), [Action::Search]);
         assert_eq!(world.tell(Event::Found(vec![source(1)])), []);
         assert_eq!(world.tell(Event::Useless(source(1))), []);
-        world.tell(Event::WantMore);
+        world.tell(Event::WantMore { starved: false });
         let (waited, actions) = world.wait();
         assert!(waited >= SEARCH * JITTER_FROM / 1000 && actions == [Action::Search], "{waited:?}");
         assert_eq!(world.tell(Event::Found(vec![source(1)])), []);

@@ -4,7 +4,7 @@ use super::decisions::{self, Action, Decisions, Event, TrackerFailure};
 use crate::{
     holders::{
         candidate::Candidate,
-        search::SearchHolders,
+        search::{Freshness, SearchHolders},
         source::Source,
         tracker::{self, Announced, Announcement, Tracker},
     },
@@ -46,7 +46,7 @@ pub struct AnnouncerHandle {
 }
 
 enum Notice {
-    WantMore,
+    WantMore { starved: bool },
     Useless(Source),
 }
 
@@ -56,10 +56,11 @@ impl AnnouncerHandle {
         self.had.send_replace(bytes);
     }
 
-    /// More others are wanted. It announces early, at most every 5 s; without a tracker it searches.
-    pub fn want_more(&self) {
+    /// More others are wanted. It announces early, at most every 5 s; without a tracker it searches. `starved`: nobody who is known has what
+    /// is missing; then it announces after a second.
+    pub fn want_more(&self, starved: bool) {
         // With others waiting, one is on its way already.
-        let _full = self.notices.try_send(Notice::WantMore);
+        let _full = self.notices.try_send(Notice::WantMore { starved });
     }
 
     /// A candidate does not answer, does not have the document, or sends wrong bytes: it is not reported to others any more.
@@ -106,7 +107,7 @@ impl<S: SearchHolders> Announcer<S> {
         self.search = None;
         if announced {
             let had = *self.had.borrow();
-            let last = Announcement { done: true, ..self.announcement(had, Vec::new(), false) };
+            let last = Announcement { done: true, ..self.announcement(had, Vec::new()) };
             // A registry that does not hear it forgets this peer by itself.
             let _left = timeout(DONE_TIMEOUT, self.tracker.announce(last)).await;
         }
@@ -133,6 +134,7 @@ impl<S: SearchHolders> Announcer<S> {
                     Ok(Announced { others, interval, search, .. }) => {
                         announced = true;
                         let count = others.len();
+                        tracing::debug!(document = %self.hash, others = count, ?interval, search, "announced");
                         self.pass_on(others).await;
                         Event::Answered { interval, search, others: count }
                     }
@@ -149,6 +151,7 @@ impl<S: SearchHolders> Announcer<S> {
                 },
                 found = output(&mut searching) => {
                     let found: Vec<Source> = found;
+                    tracing::debug!(document = %self.hash, holders = found.len(), "a search for holders ended");
                     let candidates = found.iter().map(|source| Candidate::found(source.clone(), self.size)).collect();
                     self.pass_on(candidates).await;
                     Event::Found(found)
@@ -158,7 +161,7 @@ impl<S: SearchHolders> Announcer<S> {
                     Err(_) => return announced,
                 },
                 notice = self.notices.recv() => match notice {
-                    Some(Notice::WantMore) => Event::WantMore,
+                    Some(Notice::WantMore { starved }) => Event::WantMore { starved },
                     Some(Notice::Useless(source)) => Event::Useless(source),
                     None => return announced,
                 },
@@ -166,14 +169,16 @@ impl<S: SearchHolders> Announcer<S> {
             };
             for action in decisions.handle(event, started.elapsed(), &mut rng) {
                 match action {
-                    Action::Announce { had, holders, searched } => {
-                        let (tracker, announcement) = (Arc::clone(&self.tracker), self.announcement(had, holders, searched));
+                    Action::Announce { had, holders, searched, starved } => {
+                        let announcement = Announcement { searched, starved, ..self.announcement(had, holders) };
+                        let tracker = Arc::clone(&self.tracker);
                         let call: Pending<_> = Box::pin(async move { tracker.announce(announcement).await });
                         announcing = Some(call);
                     }
                     Action::Search => {
-                        let (Some(search), hash, size) = (self.search.clone(), self.hash, self.size) else { continue };
-                        let call: Pending<_> = Box::pin(async move { search.search(hash, size).await });
+                        tracing::debug!(document = %self.hash, "searching for holders");
+                        let (Some(search), hash) = (self.search.clone(), self.hash) else { continue };
+                        let call: Pending<_> = Box::pin(async move { search.search(hash, Freshness::Learned).await });
                         searching = Some(call);
                     }
                 }
@@ -188,8 +193,9 @@ impl<S: SearchHolders> Announcer<S> {
         }
     }
 
-    fn announcement(&self, had: u64, holders: Vec<Source>, searched: bool) -> Announcement {
-        Announcement { hash: self.hash, size: self.size, had, done: false, holders, searched }
+    fn announcement(&self, had: u64, holders: Vec<Source>) -> Announcement {
+        let (hash, size) = (self.hash, self.size);
+        Announcement { hash, size, had, done: false, holders, searched: false, starved: false }
     }
 }
 
@@ -220,7 +226,7 @@ mod tests {
     struct Finds(Vec<Source>);
 
     impl SearchHolders for Finds {
-        async fn search(&self, _: ContentHash, _: u64) -> Vec<Source> {
+        async fn search(&self, _: ContentHash, _: Freshness) -> Vec<Source> {
             self.0.clone()
         }
     }
@@ -257,7 +263,7 @@ mod tests {
         assert_eq!(candidates.recv().await.unwrap(), [Candidate::found(source(9), SIZE)], "it was told to search");
         handle.had(40);
         advance(interval).await;
-        handle.want_more();
+        handle.want_more(false);
         drop(handle);
         running.await.unwrap();
         let announced = script.announced.lock().unwrap();

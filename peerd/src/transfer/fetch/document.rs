@@ -13,7 +13,11 @@ use super::{
 use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
-    holders::{announcer::ANNOUNCED_SIZE_MIN, search::SearchHolders, source::Source},
+    holders::{
+        announcer::ANNOUNCED_SIZE_MIN,
+        search::{Freshness, SearchHolders},
+        source::Source,
+    },
     transfer::{
         store::{
             blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
@@ -45,7 +49,7 @@ const SEARCHES_MAX: u32 = 2;
 pub struct NoMoreHolders;
 
 impl SearchHolders for NoMoreHolders {
-    async fn search(&self, _: ContentHash, _: u64) -> Vec<Source> {
+    async fn search(&self, _: ContentHash, _: Freshness) -> Vec<Source> {
         Vec::new()
     }
 }
@@ -149,9 +153,10 @@ pub(super) async fn fetch_announced(
     loop {
         let Some((index, pause)) = run.sources.next(Instant::now()) else {
             searches += 1;
+            let freshness = if run.sources.reports().is_empty() { Freshness::Learned } else { Freshness::Asked };
             if let DocumentSelector::Hash(hash) = wanted
                 && searches <= SEARCHES_MAX
-                && run.sources.add(finder.search(*hash, 0).await)
+                && run.sources.add(finder.search(*hash, freshness).await)
             {
                 continue;
             }

@@ -219,7 +219,7 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Action::Drop { holder, by } => self.drop_holder(holder, by),
-                Action::Search => self.setting.swarm.want_more(),
+                Action::Search => self.setting.swarm.want_more(self.planner.useful_holders() == 0),
             }
         }
     }

@@ -1,6 +1,10 @@
 //! The peers that a fetch hears of besides those that members name: from the tracker, and from searches.
 
-use crate::holders::{candidate::Candidate, search::SearchHolders, source::Source};
+use crate::holders::{
+    candidate::Candidate,
+    search::{Freshness, SearchHolders},
+    source::Source,
+};
 use p2pdi::content::ContentHash;
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -40,19 +44,29 @@ pub(super) fn search<S>(
 }
 
 impl<S: SearchHolders> SearchHolders for FetchSearch<S> {
-    async fn search(&self, hash: ContentHash, size: u64) -> Vec<Source> {
-        let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+    async fn search(&self, hash: ContentHash, freshness: Freshness) -> Vec<Source> {
+        let mut known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_distrustful = self.outcome.retain_useful(&mut known);
         if !known.is_empty() {
             return known;
         }
         self.outcome.is_searching.store(true, Ordering::Relaxed);
-        let mut found = self.inner.search(hash, size).await;
+        // What was learned may be no more than those that are of no use.
+        let mut found = self.inner.search(hash, if is_distrustful { Freshness::Asked } else { freshness }).await;
         // Who finds only those has found nobody. The fetch itself asks them again if it has time.
-        let useless = self.outcome.useless.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        found.retain(|source| !useless.contains(source));
+        self.outcome.retain_useful(&mut found);
         self.outcome.found_nobody.store(found.is_empty(), Ordering::Relaxed);
         self.outcome.is_searching.store(false, Ordering::Relaxed);
         found
+    }
+}
+
+impl Outcome {
+    /// Removes the peers that are of no use; returns whether there are any such.
+    fn retain_useful(&self, sources: &mut Vec<Source>) -> bool {
+        let useless = self.useless.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.retain(|source| !useless.contains(source));
+        !useless.is_empty()
     }
 }
 

@@ -77,7 +77,7 @@ impl EarlyAnnounce {
 }
 
 fn announcement(hash: ContentHash, size: u64) -> Announcement {
-    Announcement { hash, size, had: 0, done: false, holders: Vec::new(), searched: false }
+    Announcement { hash, size, had: 0, done: false, holders: Vec::new(), searched: false, starved: false }
 }
 
 impl Drop for EarlyAnnounce {

@@ -394,7 +394,7 @@ mod tests {
     struct Nobody;
 
     impl SearchHolders for Nobody {
-        async fn search(&self, _: ContentHash, _: u64) -> Vec<source::Source> {
+        async fn search(&self, _: ContentHash, _: crate::holders::search::Freshness) -> Vec<source::Source> {
             Vec::new()
         }
     }

@@ -207,10 +207,10 @@ impl Swarm {
         *self.announcer() = Some(announcer);
     }
 
-    /// The fetch wants to know more members: the tracker is asked, or a search begins.
-    pub(crate) fn want_more(&self) {
+    /// The fetch wants to know more members: the tracker is asked, or a search begins. `starved`: nobody known has what is missing.
+    pub(crate) fn want_more(&self, starved: bool) {
         if let Some(announcer) = &*self.announcer() {
-            announcer.want_more();
+            announcer.want_more(starved);
         }
     }
 
