@@ -13,7 +13,7 @@ use p2pdi::{
     private_file,
     probe::{self, Answering},
     status::Reason,
-    v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
+    v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse, registry_client::RegistryClient},
 };
 use peerd::holders::{find_peers::PeerSample, source::Source};
 use std::{
@@ -21,9 +21,9 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
-use tonic::{Request, Status};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
 /// Time limit of the Leave at the end of a verb: the user waits for it.
@@ -113,6 +113,8 @@ pub(crate) struct RegistrySession {
     /// Registered for this verb only; leaves when it is dropped.
     observer: bool,
     leaving: Leaving,
+    /// While it is here, the end of the program waits for its lease's end.
+    held: Option<TaskTrackerToken>,
     /// What it registers as an observer; `None`: a random name.
     observes_as: Option<RegisterRequest>,
     /// How often it registered as an observer.
@@ -133,6 +135,7 @@ impl RegistrySession {
             cookie,
             observer: false,
             leaving: leaving.clone(),
+            held: None,
             observes_as: None,
             observations: 0,
             name,
@@ -181,11 +184,14 @@ impl RegistrySession {
     pub(crate) async fn observe(&mut self) -> Outcome {
         self.cookie = None;
         self.observer = true;
+        self.held = Some(self.leaving.0.token());
         let nameless =
             || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
         let request = self.observes_as.clone().unwrap_or_else(nameless);
-        let asked = self.call(async |session| session.client.register(request).await).await;
-        let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
+        let leaving = self.leaving.clone();
+        let asked = self.call(async |session| leaving.register(session.client.clone(), request).await).await;
+        let unclaimed = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
+        let answer = unclaimed.claim();
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         self.observations += 1;
         Ok(())
@@ -272,14 +278,8 @@ impl RegistrySession {
     /// Ends an observer's lease, however the verb ends: done, failed or interrupted.
     pub(crate) fn end(&mut self) {
         if self.observer && self.cookie.is_some() {
-            let (request, mut client) = (self.request(LeaveRequest {}), self.client.clone());
+            self.leaving.leave(self.client.clone(), self.request(LeaveRequest {}));
             self.cookie = None;
-            let leave = async move {
-                if let Err(status) = client.leave(request).await {
-                    tracing::debug!(%status, "an observer's lease is left to expire");
-                }
-            };
-            self.leaving.0.spawn(leave.in_current_span());
         }
     }
 
@@ -299,7 +299,58 @@ impl Drop for RegistrySession {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leaving(TaskTracker);
 
+/// The answer to an observer's Register. Dropped without being claimed, it ends the lease.
+struct Unclaimed {
+    answer: Option<RegisterResponse>,
+    client: RegistryClient<Channel>,
+    leaving: Leaving,
+}
+
+impl Unclaimed {
+    /// The answer, whose lease is the caller's to end from now on.
+    fn claim(mut self) -> RegisterResponse {
+        self.answer.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(cookie) = self.answer.take().and_then(|answer| answer.cookie.parse().ok()) {
+            self.leaving.leave(self.client.clone(), with_cookie(LeaveRequest {}, Some(&cookie)));
+        }
+    }
+}
+
 impl Leaving {
+    /// Registers an observer. A call that was begun is answered even if the verb is interrupted meanwhile: only who knows the cookie can end
+    /// the lease.
+    async fn register(
+        &self,
+        mut client: RegistryClient<Channel>,
+        request: RegisterRequest,
+    ) -> Result<Response<Unclaimed>, Status> {
+        let (sender, answer) = oneshot::channel();
+        let leaving = self.clone();
+        let registering = async move {
+            let answered = client.register(request).await;
+            let unclaimed = |answer| Unclaimed { answer: Some(answer), client, leaving };
+            // Nobody waits for it any more: it is dropped.
+            let _interrupted = sender.send(answered.map(|answered| answered.map(unclaimed)));
+        };
+        self.0.spawn(registering.in_current_span());
+        answer.await.unwrap_or_else(|_| Err(Status::cancelled("the call was given up")))
+    }
+
+    /// Ends an observer's lease.
+    fn leave(&self, mut client: RegistryClient<Channel>, request: Request<LeaveRequest>) {
+        let leave = async move {
+            if let Err(status) = client.leave(request).await {
+                tracing::debug!(%status, "an observer's lease is left to expire");
+            }
+        };
+        self.0.spawn(leave.in_current_span());
+    }
+
     /// Waits for all of them, for at most [`LEAVE_TIMEOUT`].
     pub(crate) async fn finish(&self) {
         self.0.close();

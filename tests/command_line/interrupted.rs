@@ -76,7 +76,7 @@ fn ctrl_c_ends_an_observers_lease() {
     ready(&slow);
     let observers = || status(&registry)["observers"].as_u64();
     let fetching = Running::start(world.p2pctl_command(&registry, &["get-rfc", "8881"]));
-    eventually("the fetch is registered", || (observers() == Some(1)).then_some(()));
+    eventually("the fetch is registered", || observers().is_some_and(|count| count > 0).then_some(()));
     fetching.signal(Signal::INT);
     fetching.ended().exits(130);
     assert_eq!(observers(), Some(0));

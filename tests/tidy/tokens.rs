@@ -76,6 +76,7 @@ const SLEEPING: &[(&str, &str)] = &[
     ("registry/tests/process.rs", "kills at a random moment"),
     ("proto/server/request_body/tests.rs", "bodies that drip; the time limit of a body"),
     ("proto/server/serve.rs", "the time after which an idle connection is closed"),
+    ("peerd/src/transfer/serve/uploads.rs", "the time after which a fetch counts as done, on a paused clock"),
 ];
 
 #[test]
