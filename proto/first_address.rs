@@ -33,7 +33,8 @@ impl FirstAddress {
         Self { addresses: addresses.into(), from }
     }
 
-    async fn connect(self) -> io::Result<TcpStream> {
+    /// Connects now.
+    pub(crate) async fn connect(self) -> io::Result<TcpStream> {
         let mut attempts = JoinSet::new();
         let mut waiting = self.addresses.iter().cloned().peekable();
         let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");

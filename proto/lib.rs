@@ -36,6 +36,7 @@ pub mod server;
 pub mod status;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+pub mod tls;
 mod trace_context;
 
 /// Generated messages, clients and servers of package `p2pdi.v1`.

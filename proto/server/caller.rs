@@ -1,6 +1,7 @@
 //! Who calls: the other end of the connection that a call came on.
 
 use super::open_connections::OpenConnection;
+use crate::tls::Identity;
 use http::Extensions;
 use std::{
     net::SocketAddr,
@@ -16,11 +17,17 @@ pub struct Caller {
     address: SocketAddr,
     local_address: SocketAddr,
     connection: Arc<OpenConnection>,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Caller {
     pub(super) fn new(address: SocketAddr, local_address: SocketAddr, connection: Arc<OpenConnection>) -> Self {
-        Self { address, local_address, connection }
+        Self { address, local_address, connection, identity: None }
+    }
+
+    /// The caller, of whom its checked certificate says this.
+    pub(super) fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..self }
     }
 
     pub(super) fn connection(&self) -> &Arc<OpenConnection> {
@@ -49,6 +56,12 @@ impl Caller {
     pub fn is_local_machine(&self) -> bool {
         let (from, to) = (self.address.ip().to_canonical(), self.local_address.ip().to_canonical());
         from.is_loopback() || from == to
+    }
+
+    /// What the caller's certificate says, which was checked when the connection was made. `None`: it showed none, or this port has no
+    /// TLS.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
     }
 
     /// Identifies the connection; unique in the process. Calls with the same number share their connection.

@@ -82,6 +82,7 @@ const PURE: &[&str] = &[
     "proto/name",
     "proto/phrases",
     "proto/selector",
+    "proto/tls/identity",
     "registry/src/hash_index",
     "registry/src/swarms",
     "registry/src/table",
