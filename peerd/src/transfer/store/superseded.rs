@@ -22,7 +22,38 @@ static LISTINGS: Mutex<BTreeMap<FileId, Listing>> = Mutex::new(BTreeMap::new());
 
 struct Listing {
     made: Instant,
-    partials: Vec<OsString>,
+    /// By the file name of their document.
+    partials: BTreeMap<Box<str>, Vec<OsString>>,
+    count: usize,
+}
+
+impl Listing {
+    fn of(folder: &Folder) -> Self {
+        let mut listing = Self { made: Instant::now(), partials: BTreeMap::new(), count: 0 };
+        for entry in folder.entries().into_iter().flatten().flatten() {
+            listing.add(&entry.name);
+        }
+        listing
+    }
+
+    fn add(&mut self, partial: &OsStr) {
+        let Some((document, _)) = partial.to_str().and_then(parse_part_name) else { return };
+        if self.count >= PARTIALS_MAX {
+            return;
+        }
+        let known = self.partials.entry(document.into()).or_default();
+        if !known.iter().any(|known| known == partial) {
+            known.push(partial.to_owned());
+            self.count += 1;
+        }
+    }
+
+    /// The partial files of a document; they are not listed any more.
+    fn take(&mut self, document: &str) -> Vec<OsString> {
+        let taken = self.partials.remove(document).unwrap_or_default();
+        self.count -= taken.len();
+        taken
+    }
 }
 
 fn listings() -> MutexGuard<'static, BTreeMap<FileId, Listing>> {
@@ -31,49 +62,56 @@ fn listings() -> MutexGuard<'static, BTreeMap<FileId, Listing>> {
 
 /// A fetch of this process opened a partial file.
 pub(super) fn opened(folder: &Folder, partial: &OsStr) {
-    if let Some(listing) = listings().get_mut(&folder.id())
-        && listing.partials.len() < PARTIALS_MAX
-        && !listing.partials.iter().any(|known| known == partial)
-    {
-        listing.partials.push(partial.to_owned());
+    if let Some(listing) = listings().get_mut(&folder.id()) {
+        listing.add(partial);
     }
 }
 
 /// Removes the partial files of other versions of the document `file_name`, whose own partial file was called `own`.
 pub(super) fn remove(folder: &Folder, file_name: &str, own: &OsStr) {
-    let is_other = |name: &OsString| {
-        let parsed = name.to_str().and_then(parse_part_name);
-        name != own && parsed.is_some_and(|(of, _)| of == file_name)
-    };
-    for name in listing(folder).into_iter().filter(is_other) {
-        let Ok((file, stat)) = folder.entry_file(&name) else { continue };
-        if file.try_lock().is_err() || !folder.entry_stat(&name).is_ok_and(|there: FileStat| there.id == stat.id) {
-            continue;
-        }
-        match folder.remove_entry(&name) {
-            Ok(()) => {
-                for record in sidecar_file::names(&name) {
-                    let _gone = folder.remove_entry(&record);
-                }
-            }
-            Err(error) => {
-                let path = folder.path().join(&name);
-                tracing::warn!(path = %path.display(), %error, "cannot remove what an earlier fetch left of another version");
-            }
+    for name in others(folder, file_name, own) {
+        if !remove_one(folder, &name) {
+            opened(folder, &name);
         }
     }
 }
 
-fn listing(folder: &Folder) -> Vec<OsString> {
+/// Removes a partial file and its record, unless a fetch uses it; returns whether it is gone.
+fn remove_one(folder: &Folder, name: &OsStr) -> bool {
+    let Ok((file, stat)) = folder.entry_file(name) else { return true };
+    if file.try_lock().is_err() || !folder.entry_stat(name).is_ok_and(|there: FileStat| there.id == stat.id) {
+        return false;
+    }
+    match folder.remove_entry(name) {
+        Ok(()) => {
+            for record in sidecar_file::names(name) {
+                let _gone = folder.remove_entry(&record);
+            }
+            true
+        }
+        Err(error) => {
+            let path = folder.path().join(name);
+            tracing::warn!(path = %path.display(), %error, "cannot remove what an earlier fetch left of another version");
+            false
+        }
+    }
+}
+
+/// The partial files of other versions of a document. The listing forgets them.
+fn others(folder: &Folder, file_name: &str, own: &OsStr) -> Vec<OsString> {
     let mut listings = listings();
     listings.retain(|_, listing| listing.made.elapsed() < LISTING_AGE_MAX);
-    if let Some(listing) = listings.get(&folder.id()) {
-        return listing.partials.clone();
-    }
-    let entries = folder.entries().into_iter().flatten().flatten().map(|entry| entry.name);
-    let partials: Vec<_> = entries.filter(|name| name.to_str().and_then(parse_part_name).is_some()).take(PARTIALS_MAX).collect();
-    if listings.len() < FOLDERS_MAX {
-        listings.insert(folder.id(), Listing { made: Instant::now(), partials: partials.clone() });
-    }
+    let mut partials = match listings.get_mut(&folder.id()) {
+        Some(listing) => listing.take(file_name),
+        None => {
+            let mut listing = Listing::of(folder);
+            let taken = listing.take(file_name);
+            if listings.len() < FOLDERS_MAX {
+                listings.insert(folder.id(), listing);
+            }
+            taken
+        }
+    };
+    partials.retain(|name| name != own);
     partials
 }
