@@ -98,6 +98,21 @@ async fn what_one_member_finds_is_reported_to_the_others() {
 }
 
 #[tokio::test]
+async fn an_announce_by_hash_alone_is_answered_with_the_size() {
+    let registry = Running::start(in_memory()).await;
+    let mut client = registry.client();
+    let a = register(&mut client, "a", "10.0.0.1:7801").await;
+    let b = register(&mut client, "b", "10.0.0.2:7801").await;
+    let unknown = AnnounceRequest { size: 0, ..said(0) };
+    let first = announce(&mut client, &a.cookie, unknown.clone()).await.unwrap();
+    assert_eq!((first.search, first.size, first.whole), (true, 0, 0));
+    assert_eq!(announce(&mut client, &b.cookie, said(SIZE)).await.unwrap().size, SIZE);
+    let told = announce(&mut client, &a.cookie, unknown).await.unwrap();
+    assert_eq!((contact(&told.others[0]).name.as_str(), told.size, told.members), ("b", SIZE, 2));
+    registry.stop().await;
+}
+
+#[tokio::test]
 async fn the_least_loaded_peer_comes_first() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();

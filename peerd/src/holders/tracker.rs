@@ -21,7 +21,7 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
 pub struct Announcement {
     /// Hash of the document.
     pub hash: ContentHash,
-    /// Size of the document, in bytes.
+    /// Size of the document, in bytes; 0 if it is not known.
     pub size: u64,
     /// Verified bytes that this peer has.
     pub had: u64,
@@ -46,6 +46,8 @@ pub struct Announced {
     pub members: u32,
     /// Members that have the whole.
     pub whole: u32,
+    /// Size of the document, in bytes, as other members say; 0 if the tracker does not know it.
+    pub size: u64,
 }
 
 /// Somebody who can be told what this peer has, and who knows others.
@@ -99,7 +101,7 @@ impl Announcement {
 impl From<AnnounceResponse> for Announced {
     /// Members with an endpoint that cannot be dialled are left out.
     fn from(answer: AnnounceResponse) -> Self {
-        let AnnounceResponse { others, interval, search, members, whole } = answer;
+        let AnnounceResponse { others, interval, search, members, whole, size } = answer;
         let interval = interval.and_then(|given| Duration::try_from(given).ok()).unwrap_or(INTERVAL_DEFAULT);
         Self {
             others: others.into_iter().take(OTHERS_MAX).filter_map(Candidate::parse).collect(),
@@ -107,6 +109,7 @@ impl From<AnnounceResponse> for Announced {
             search,
             members,
             whole,
+            size,
         }
     }
 }

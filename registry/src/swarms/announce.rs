@@ -7,7 +7,7 @@ use p2pdi::{content::ContentHash, cookie::CookieHash, id::PeerId};
 pub struct DocumentKey {
     /// Its hash.
     pub hash: ContentHash,
-    /// Its size in bytes.
+    /// Its size in bytes; 0: of those that do not know it.
     pub size: u64,
 }
 
@@ -62,6 +62,6 @@ pub struct Announce {
 impl Announce {
     /// Whether the caller has the whole document.
     pub(super) fn is_whole(&self) -> bool {
-        self.had >= self.document.size
+        self.document.size > 0 && self.had >= self.document.size
     }
 }

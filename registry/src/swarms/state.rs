@@ -80,17 +80,21 @@ impl Swarms {
         rng: &mut impl Rng,
     ) -> Result<AnnounceResponse, TooManySwarms> {
         self.announces = self.announces.saturating_add(1);
-        let at = self.by_document.get(&announce.document).copied();
+        // Whoever leaves names the swarm that it is in.
+        let document = if announce.done { announce.document } else { self.meant(announce.document) };
+        let at = self.by_document.get(&document).copied();
         if announce.done {
             if let (Some(slot), Some(at)) = (self.callers.slot(&caller.cookie), at) {
                 self.remove(slot, at);
             }
+            self.leave_unknown(caller, document);
             let left = at.and_then(|at| self.swarms.get(at as usize)).map(|(_, swarm)| swarm);
             let (members, whole) = left.map_or((0, 0), |swarm| (number(swarm.len()), number(swarm.whole())));
-            return Ok(AnnounceResponse { members, whole, ..Default::default() });
+            return Ok(AnnounceResponse { members, whole, size: document.size, ..Default::default() });
         }
-        let joined = self.join(caller, announce, at, now_ms)?;
+        let joined = self.join(caller, document, announce, at, now_ms)?;
         let at = joined.at;
+        self.leave_unknown(caller, document);
         let Some((_, swarm)) = self.swarms.get_mut(at as usize) else { return Err(TooManySwarms::InAll) };
         let search = joined.member.is_some_and(|(slot, member)| searches(swarm, slot, &member, announce, now_ms));
         let asker = Asker {
@@ -111,7 +115,7 @@ impl Swarms {
                 *holder.endpoint != *caller.endpoint && !others.iter().any(|other| endpoint(other) == &*holder.endpoint)
             };
             let reported: Vec<_> =
-                swarm.reports.choose(reports, is_new, rng).into_iter().map(|holder| reported(holder, announce)).collect();
+                swarm.reports.choose(reports, is_new, rng).into_iter().map(|holder| reported(holder, document)).collect();
             others.extend(reported);
         }
         let interval_ms = interval_ms(Situation {
@@ -131,7 +135,7 @@ impl Swarms {
             self.check_by(at, until_ms);
         }
         let interval_ms = interval_ms * rng.random_range(JITTER_FROM..=1000) / 1000;
-        Ok(AnnounceResponse { others, interval: Some(duration(interval_ms)), search, members, whole })
+        Ok(AnnounceResponse { others, interval: Some(duration(interval_ms)), search, members, whole, size: document.size })
     }
 
     /// Ends all memberships of a peer: it left, or its lease is over.
@@ -161,8 +165,33 @@ impl Swarms {
         true
     }
 
+    /// The document that an announce means: of one without a size, that of the size that most members say.
+    fn meant(&self, document: DocumentKey) -> DocumentKey {
+        if document.size > 0 {
+            return document;
+        }
+        let of_hash = self.by_document.range(document..=DocumentKey { size: u64::MAX, ..document });
+        let sized = of_hash.filter(|(known, _)| known.size > 0);
+        sized.max_by_key(|(_, at)| self.len(**at)).map_or(document, |(known, _)| *known)
+    }
+
+    /// Who is in the swarm of a document whose size it knows leaves that of those who do not.
+    fn leave_unknown(&mut self, caller: &Caller, document: DocumentKey) {
+        let unknown = self.by_document.get(&DocumentKey { size: 0, ..document }).copied().filter(|_| document.size > 0);
+        if let (Some(slot), Some(at)) = (self.callers.slot(&caller.cookie), unknown) {
+            self.remove(slot, at);
+        }
+    }
+
     /// Adds or refreshes the member, with what it reports.
-    fn join(&mut self, caller: &Caller, announce: &Announce, at: Option<u32>, now_ms: u64) -> Result<Joined, TooManySwarms> {
+    fn join(
+        &mut self,
+        caller: &Caller,
+        document: DocumentKey,
+        announce: &Announce,
+        at: Option<u32>,
+        now_ms: u64,
+    ) -> Result<Joined, TooManySwarms> {
         let known = self.callers.slot(&caller.cookie);
         let is_member = known.zip(at).is_some_and(|(slot, at)| self.is_member(slot, at));
         if !is_member {
@@ -181,9 +210,8 @@ impl Swarms {
         let at = match at {
             Some(at) => at,
             None => {
-                let at =
-                    u32::try_from(self.swarms.insert((announce.document, Swarm::default()))).map_err(|_| TooManySwarms::InAll)?;
-                self.by_document.insert(announce.document, at);
+                let at = u32::try_from(self.swarms.insert((document, Swarm::default()))).map_err(|_| TooManySwarms::InAll)?;
+                self.by_document.insert(document, at);
                 at
             }
         };
@@ -282,13 +310,13 @@ fn named(caller: &Caller, member: &Member) -> SwarmPeer {
     }
 }
 
-fn reported(holder: &ReportedHolder, announce: &Announce) -> SwarmPeer {
+fn reported(holder: &ReportedHolder, document: DocumentKey) -> SwarmPeer {
     let id = holder.id.map(p2pdi::id::PeerId::to_field).unwrap_or_default();
     let (name, endpoint) = (holder.name.as_ref().into(), holder.endpoint.as_ref().into());
     SwarmPeer {
         peer: Some(Contact { id, name, endpoint }),
         zone: holder.zone.as_ref().into(),
-        had: announce.document.size,
+        had: document.size,
         complete: true,
         reported: true,
     }

@@ -88,6 +88,31 @@ fn a_member_is_named_to_others_until_it_is_done() {
 }
 
 #[test]
+fn who_knows_the_hash_only_learns_the_size_and_joins_those_who_know_it() {
+    let mut world = world();
+    let unknown = Announce { document: DocumentKey { size: 0, ..document(1) }, ..announce(0) };
+    let first = world.call(&caller(1), &unknown);
+    assert_eq!((first.others.len(), first.search, first.size, first.whole), (0, true, 0, 0));
+    let second = world.call(&caller(2), &unknown);
+    assert_eq!((names(&second.others), second.search, second.size), (["p1".to_owned()].into(), false, 0));
+    // One of two sizes is a lie; two members say the other one.
+    world.call(&caller(9), &Announce { document: DocumentKey { size: SIZE + 1, ..document(1) }, ..announce(0) });
+    world.had(3, SIZE);
+    world.had(4, 0);
+    let told = world.call(&caller(1), &unknown);
+    assert_eq!((names(&told.others), told.size, told.members, told.whole), (["p3".into(), "p4".into()].into(), SIZE, 3, 1));
+    world.had(2, 0);
+    assert_eq!(world.swarms.counts().members, 5, "nobody is left among those who do not know the size");
+    world.call(&caller(1), &Announce { done: true, ..announce(0) });
+    assert_eq!((world.swarms.counts().swarms, world.swarms.counts().members), (2, 4));
+    // Nobody says a size: whoever is done leaves at once.
+    let other = Announce { document: DocumentKey { size: 0, ..document(2) }, ..announce(0) };
+    world.call(&caller(1), &other);
+    world.call(&caller(1), &Announce { done: true, ..other });
+    assert_eq!(world.swarms.counts().swarms, 2);
+}
+
+#[test]
 fn a_lease_that_ends_takes_all_memberships_with_it() {
     let mut world = world();
     for number in 1..=50 {
