@@ -6,20 +6,33 @@ use crate::{
     registry_client::Leaving,
     registry_tracker::RegistryTracker,
 };
-use p2pdi::{contact::Contact, endpoint::Endpoint, id::PeerId, name::PeerName, server::Limits, v1::RegisterRequest};
+use p2pdi::{
+    contact::Contact,
+    endpoint::Endpoint,
+    id::PeerId,
+    name::PeerName,
+    server::Limits,
+    v1::{RegisterRequest, StatusRequest},
+};
 use peerd::{
-    config::{local_address_towards, reachable_endpoint},
+    config::{PORT_DEFAULT, local_address_towards, reachable_endpoint},
+    connections::channels::ChannelPool,
     fetcher::Fetcher,
     holders::tracker::{Announced, Announcement, NoTracker, Tracker},
     session::AnnounceError,
-    transfer::Swarms,
+    transfer::{Swarms, ZONE_LABEL},
 };
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
-use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet};
+use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+/// How long the peer of this machine may take to say its zone: it answers within a millisecond, and a fetch waits for it.
+const LOCAL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The swarms of a verb. Dropped, it serves no more.
 pub(crate) struct Sharing {
@@ -30,7 +43,15 @@ pub(crate) struct Sharing {
 impl Sharing {
     /// Binds the address to share at, unless sharing is off. Nothing is announced, and nobody is served, before the first document is
     /// fetched in a swarm.
-    pub(crate) async fn start(global: &Global, via: &OptionalVia, options: &Options) -> Outcome<Self> {
+    pub(crate) async fn start(global: &Global, channels: &ChannelPool, via: &OptionalVia, options: &Options) -> Outcome<Self> {
+        let zone = match &options.zone {
+            Some(zone) => zone.clone(),
+            None => zone_of_this_machine(channels).await.unwrap_or_default(),
+        };
+        let labels = match zone.as_str() {
+            "" => BTreeMap::new(),
+            zone => BTreeMap::from([(ZONE_LABEL.to_owned(), zone.to_owned())]),
+        };
         let id = PeerId::from_bytes(rand::random());
         let name: PeerName = format!("p2pctl-{:016x}", rand::random::<u64>()).parse()?;
         // Others reach this program at the address from which it reaches the registry or the peer.
@@ -44,7 +65,7 @@ impl Sharing {
             Some(_) => Arc::new(NoTracker),
             None => Arc::new(LazyTracker {
                 registry: global.registry.clone(),
-                observer: RegisterRequest { name: name.to_string(), id: id.to_field(), ..Default::default() },
+                observer: RegisterRequest { name: name.to_string(), id: id.to_field(), labels, ..Default::default() },
                 endpoint: endpoint.clone(),
                 leaving: global.leaving.clone(),
                 connected: OnceCell::new(),
@@ -53,7 +74,7 @@ impl Sharing {
         let mut server = JoinSet::new();
         let swarms = match (listener, endpoint) {
             (Some(listener), Some(endpoint)) => {
-                let fetcher = Fetcher::new(Contact::new(id, name, endpoint), String::new(), options.upload_limit, tracker);
+                let fetcher = Fetcher::new(Contact::new(id, name, endpoint), zone, options.upload_limit, tracker);
                 let swarms = fetcher.swarms().clone();
                 server.spawn(async move {
                     if let Err(error) = fetcher.serve(listener, Limits::default(), CancellationToken::new()).await {
@@ -62,7 +83,7 @@ impl Sharing {
                 });
                 swarms
             }
-            _ => Swarms::of_a_client(name, tracker),
+            _ => Swarms::of_a_client(name, tracker).in_zone(zone),
         };
         Ok(Self { swarms, _server: server })
     }
@@ -71,6 +92,14 @@ impl Sharing {
     pub(crate) fn swarms(&self) -> &Swarms {
         &self.swarms
     }
+}
+
+/// The zone of the peer that runs on this machine, if there is one.
+async fn zone_of_this_machine(channels: &ChannelPool) -> Option<String> {
+    let here = Endpoint::from(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)));
+    let mut client = channels.control(&here, None);
+    let answer = timeout(LOCAL_TIMEOUT, client.status(StatusRequest::default())).await.ok()?.ok()?;
+    Some(answer.into_inner().zone).filter(|zone| !zone.is_empty())
 }
 
 /// Listens where the user says, or at any free port: on loopback only if the registry is on this machine.

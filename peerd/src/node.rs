@@ -277,6 +277,7 @@ impl Node {
         let (catalog, channels) = (services.catalog.clone(), services.channels.clone());
         tasks.spawn("idle connections", services.channels.clone().close_idle(stop.clone()));
         tasks.spawn("jobs", services.jobs.clone().run(stop.clone()));
+        tasks.spawn("swarms", end_swarms(services.catalog.share().clone(), services.swarms.clone(), stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
             let session = SessionConfig { registry, own: services.own.clone(), labels: config.labels };
@@ -314,6 +315,19 @@ impl SendWhisper for ByRouter {
     async fn send(&self, request: WhisperRequest) -> Result<(), Status> {
         self.0.router.deliver(request).await.map(drop)
     }
+}
+
+/// Ends the swarms of documents that are removed from the share, until `stop`.
+async fn end_swarms(share: Share, swarms: Swarms, stop: CancellationToken) {
+    let mut changes = share.changes();
+    let watch = async {
+        while changes.changed().await.is_ok() {
+            changes.mark_unchanged();
+            let index = share.index();
+            swarms.share_changed(|hash| !index.by_hash(hash).is_empty());
+        }
+    };
+    let _stopped: Option<()> = stop.run_until_cancelled(watch).await;
 }
 
 /// Works out the endpoint anew from time to time, and gives changes to the mesh, until `stop`.

@@ -1,7 +1,7 @@
 //! get-rfc and get.
 
 use super::{
-    parse::{parse_pattern, parse_rate, parse_rfc, parse_source, parse_wanted},
+    parse::{parse_pattern, parse_rate, parse_rfc, parse_source, parse_wanted, parse_zone},
     via::OptionalVia,
 };
 use clap::{Args, builder::BoolishValueParser};
@@ -113,4 +113,7 @@ pub(crate) struct Sharing {
     /// Address to share at; by default any free port
     #[arg(long, env = "P2PDI_GET_LISTEN", value_name = "HOST:PORT")]
     pub(crate) listen: Option<ListenAddress>,
+    /// Prefer holders with this label `zone`; by default with that of the peer on this machine, if one runs at 127.0.0.1:7801
+    #[arg(long, env = "P2PDI_CTL_ZONE", value_parser = parse_zone)]
+    pub(crate) zone: Option<String>,
 }

@@ -7,11 +7,13 @@ use p2pdi::{
     endpoint::Endpoint,
     field::{InvalidField, Quoted},
     name::PeerName,
+    selector::validate_labels,
 };
 use peerd::{
     Bootnode,
     documents::{pattern::DocumentPattern, selector::DocumentSelector, wanted::Wanted},
     mesh::check_wait,
+    transfer::ZONE_LABEL,
 };
 use std::time::Duration;
 
@@ -33,6 +35,13 @@ pub(super) fn parse_wait_or_none(text: &str) -> Result<Duration, String> {
     let wait = humantime::parse_duration(text).map_err(|error| format!("{error}; give a duration such as 2s"))?;
     check_wait(wait).map_err(|error| error.problem)?;
     Ok(wait)
+}
+
+/// A value of the label `zone`; empty: none.
+pub(super) fn parse_zone(text: &str) -> Result<String, InvalidField> {
+    let label = [(ZONE_LABEL.to_owned(), text.to_owned())];
+    validate_labels(&label.into()).map_err(|error| error.in_field("zone"))?;
+    Ok(text.to_owned())
 }
 
 /// Parses an RFC's number as people write it: 48, rfc48, RFC0048, rfc48.txt.

@@ -2,7 +2,7 @@
 
 use super::{error::PeerError, lifecycle::Peer};
 use crate::{
-    config::{ControlFrom, NodeConfig, parse_registry},
+    config::{ControlFrom, MinFree, Mirror, NodeConfig, parse_registry},
     node::{Node, NodeError},
 };
 use p2pdi::{field::InvalidField, name::PeerName, platform::state_folder, selector::validate_labels};
@@ -36,6 +36,9 @@ pub struct PeerBuilder {
     labels: BTreeMap<String, String>,
     share: Option<PathBuf>,
     state: State,
+    mirrors: Vec<Mirror>,
+    quota: Option<u64>,
+    min_free: Option<MinFree>,
     control: ControlFrom,
     autostart: bool,
 }
@@ -60,6 +63,9 @@ impl PeerBuilder {
             labels: BTreeMap::new(),
             share: None,
             state: State::Temporary,
+            mirrors: Vec::new(),
+            quota: None,
+            min_free: None,
             control: ControlFrom::Loopback,
             autostart: true,
         }
@@ -118,6 +124,25 @@ impl PeerBuilder {
         self
     }
 
+    /// Documents to keep present in the shared folder, as they appear and change in the network. May be called several times.
+    pub fn mirror(mut self, mirror: Mirror) -> Self {
+        self.mirrors.push(mirror);
+        self
+    }
+
+    /// Most bytes for documents that it fetched; the least recently used go first, and never those that were put there otherwise. Default:
+    /// no limit.
+    pub fn quota(mut self, bytes: u64) -> Self {
+        self.quota = Some(bytes);
+        self
+    }
+
+    /// How much of the shared folder's disk stays free of documents that it fetched. Default: no limit.
+    pub fn min_free(mut self, min_free: MinFree) -> Self {
+        self.min_free = Some(min_free);
+        self
+    }
+
     /// The folder for its id, its cookie and its index; each peer needs its own. Without it, the peer gets a new id each time.
     pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
         self.state = State::Folder(folder.into());
@@ -150,6 +175,9 @@ impl PeerBuilder {
     pub async fn build(self) -> Result<Peer, PeerError> {
         let name: PeerName = self.name.parse()?;
         validate_labels(&self.labels)?;
+        if self.share.is_none() && !self.mirrors.is_empty() {
+            return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with share()").into());
+        }
         let (state, folder) = match self.state {
             State::Folder(folder) => (folder, None),
             State::User => {
@@ -168,6 +196,9 @@ impl PeerBuilder {
             lan: self.lan,
             labels: self.labels,
             share: self.share,
+            mirrors: self.mirrors,
+            quota: self.quota,
+            min_free: self.min_free,
             control: self.control,
             ..NodeConfig::new(name, state)
         };

@@ -28,6 +28,7 @@ impl Services {
             download_limit: self.download_limit.bytes_per_second().unwrap_or(0),
             mirrors: self.jobs.mirrors(),
             fetched: Some(self.jobs.fetched()),
+            zone: self.swarms.zone().to_owned(),
         }
     }
 

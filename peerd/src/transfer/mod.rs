@@ -28,5 +28,5 @@ pub use fetch::{
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
 pub use store::error::WriteError;
-pub use swarm::hub::Swarms;
+pub use swarm::{hub::Swarms, me::ZONE_LABEL};
 pub use throttle::Throttle;

@@ -243,8 +243,10 @@ impl Node {
             bytes += settings.pieces.range(asked.end - 1).end.saturating_sub(asked.at).min(settings.plan.stream_window);
         }
         assert!(self.requests.len() <= settings.plan.requests_max);
-        assert!(each.values().all(|requests| *requests <= settings.plan.requests_per_holder));
-        assert!(bytes <= settings.plan.in_flight_max_bytes || self.requests.len() == 1);
+        assert!(each.values().all(|requests| *requests <= settings.plan.requests_of_sole_holder));
+        assert!(
+            bytes <= settings.plan.in_flight_max_bytes.max(settings.plan.in_flight_long_max_bytes) || self.requests.len() == 1
+        );
         self.in_flight_max = self.in_flight_max.max(self.requests.len());
     }
 

@@ -12,6 +12,7 @@
 )]
 
 mod disk;
+mod first_request;
 mod headers;
 mod job;
 mod network;

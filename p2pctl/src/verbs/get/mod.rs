@@ -70,7 +70,7 @@ async fn get_wanted(
     let preparing = async {
         let from = peers.find_all(&fetching.from).await?;
         let limit = Throttle::new(fetching.limit);
-        let sharing = Sharing::start(global, &fetching.via, &fetching.sharing).await?;
+        let sharing = Sharing::start(global, channels, &fetching.via, &fetching.sharing).await?;
         let setting = Setting { channels: channels.clone(), peers: Arc::clone(&peers), fetching, from, printer, limit, sharing };
         let selection = match wanted.as_slice() {
             // Its name is settled and its holders are found by the fetch itself.

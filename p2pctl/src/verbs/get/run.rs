@@ -11,9 +11,9 @@ use crate::{
     peers::Peers,
     progress::{Display, Overall, Window},
 };
-use p2pdi::phrases::counted;
+use p2pdi::{phrases::counted, platform::descriptor_limit};
 use peerd::{
-    documents::selector::DocumentSelector,
+    documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::settlement::Settled,
     transfer::{
         FetchOptions, FetchPhase, ProgressSnapshot,
@@ -26,16 +26,24 @@ use std::{
     time::Instant,
 };
 use tokio::{
+    sync::Notify,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-/// Documents of one piece at the same time, for each of --jobs: each takes a round trip or two, and hardly any bandwidth.
-const SMALL_FOR_EACH: usize = 8;
+/// Documents of one piece that arrive at the same time, for each of --jobs: each takes a round trip, and hardly any bandwidth.
+const SMALL_FOR_EACH: usize = 32;
 /// Most of them: fewer than a holder serves to one address.
-const SMALL_MAX: usize = 64;
+const SMALL_MAX: usize = 128;
+/// Most bytes of them: each is received into memory.
+const SMALL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Documents whose bytes are here and that are synced and renamed, beside those that arrive: two groups, one that is synced and one that
+/// comes together meanwhile.
+const FINISHING_MAX: usize = 512;
+/// Of the descriptors that this program may have, one in so many is used for them: each has two.
+const DESCRIPTORS_SHARE: u64 = 8;
 
 /// Documents that wait: those that may take long apart from those of one piece.
 struct Queue {
@@ -43,37 +51,102 @@ struct Queue {
     small: VecDeque<Entry>,
     large_max: usize,
     small_max: usize,
+    finishing_max: usize,
+    /// Bytes of the documents that wait.
+    bytes: u64,
+}
+
+/// What is under way.
+#[derive(Default)]
+struct UnderWay {
+    running: BTreeMap<u64, Running>,
+    begun: u64,
+    /// Of those that arrive: large ones, small ones, and the bytes of these.
+    large: usize,
+    small: usize,
+    small_bytes: u64,
+    /// Those that have arrived.
+    finishing: usize,
 }
 
 /// A fetch under way.
 struct Running {
     entry: Entry,
     watch: FetchWatch,
+    /// Its bytes are not all here.
+    arrives: bool,
 }
 
 impl Queue {
     fn new(entries: Vec<Entry>, jobs: u16) -> Self {
+        let bytes = entries.iter().map(Entry::size).sum();
         let (small, large): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_small);
         let large_max = usize::from(jobs);
-        Self { large: large.into(), small: small.into(), large_max, small_max: (large_max * SMALL_FOR_EACH).min(SMALL_MAX) }
+        let descriptors = descriptor_limit().map(|limit| usize::try_from(limit / DESCRIPTORS_SHARE).unwrap_or(usize::MAX));
+        Self {
+            large: large.into(),
+            small: small.into(),
+            large_max,
+            small_max: (large_max * SMALL_FOR_EACH).min(SMALL_MAX),
+            finishing_max: FINISHING_MAX.min(descriptors.unwrap_or(usize::MAX)),
+            bytes,
+        }
     }
 
-    /// The next document to begin while `running` are under way.
-    fn next<'a>(&mut self, running: impl Iterator<Item = &'a Running>) -> Option<Entry> {
-        let (mut small, mut large) = (0, 0);
-        for one in running {
-            if one.entry.is_small() { small += 1 } else { large += 1 }
+    /// The next document to begin.
+    fn next(&mut self, under_way: &UnderWay) -> Option<Entry> {
+        let UnderWay { large, small, small_bytes, finishing, .. } = under_way;
+        if *finishing >= self.finishing_max {
+            return None;
         }
-        let next = if small < self.small_max { self.small.pop_front() } else { None };
-        next.or_else(|| if large < self.large_max { self.large.pop_front() } else { None })
+        let fits = |entry: &&Entry| *small < self.small_max && (*small == 0 || small_bytes + entry.size() <= SMALL_BYTES_MAX);
+        let next = match self.small.front().filter(fits) {
+            Some(_) => self.small.pop_front(),
+            None if *large < self.large_max => self.large.pop_front(),
+            None => None,
+        };
+        self.bytes -= next.as_ref().map_or(0, Entry::size);
+        next
     }
 
     fn len(&self) -> usize {
         self.large.len() + self.small.len()
     }
+}
 
-    fn bytes(&self) -> u64 {
-        self.large.iter().chain(&self.small).map(Entry::size).sum()
+impl UnderWay {
+    /// A fetch began; returns its number.
+    fn begin(&mut self, entry: Entry, watch: FetchWatch) -> u64 {
+        match entry.is_small() {
+            true => (self.small, self.small_bytes) = (self.small + 1, self.small_bytes + entry.size()),
+            false => self.large += 1,
+        }
+        self.begun += 1;
+        self.running.insert(self.begun, Running { entry, watch, arrives: true });
+        self.begun
+    }
+
+    /// Looks which of them have arrived.
+    fn look(&mut self) {
+        for one in self.running.values_mut().filter(|one| one.arrives && one.watch.progress().has_arrived()) {
+            one.arrives = false;
+            self.finishing += 1;
+            match one.entry.is_small() {
+                true => (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - one.entry.size()),
+                false => self.large -= 1,
+            }
+        }
+    }
+
+    /// A fetch ended.
+    fn end(&mut self, number: u64) -> Option<Running> {
+        let ended = self.running.remove(&number)?;
+        match (ended.arrives, ended.entry.is_small()) {
+            (true, true) => (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - ended.entry.size()),
+            (true, false) => self.large -= 1,
+            (false, _) => self.finishing -= 1,
+        }
+        Some(ended)
     }
 }
 
@@ -87,28 +160,26 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) -> Ended {
     let mut queue = Queue::new(entries, setting.fetching.jobs);
-    let mut running: BTreeMap<u64, Running> = BTreeMap::new();
+    let (mut under_way, arrived) = (UnderWay::default(), Arc::<Notify>::default());
     let mut jobs = JoinSet::new();
-    let mut begun = 0_u64;
     let (mut window, mut ended) = (Window::default(), Ended::default());
     let mut tick = interval(display.interval());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        while let Some(entry) = queue.next(running.values()) {
+        while let Some(entry) = queue.next(&under_way) {
             room.give_back(entry.missing);
-            let (job, watch) = FetchJob::new(request(&entry, setting), setting.channels.clone(), Arc::clone(&setting.peers));
-            running.insert(begun, Running { entry, watch });
-            let id = begun;
-            jobs.spawn(async move { (id, job.run().await) }.in_current_span());
-            begun += 1;
+            let request = request(&entry, setting, &arrived);
+            let (job, watch) = FetchJob::new(request, setting.channels.clone(), Arc::clone(&setting.peers));
+            let number = under_way.begin(entry, watch);
+            jobs.spawn(async move { (number, job.run().await) }.in_current_span());
         }
-        if running.is_empty() {
+        if under_way.running.is_empty() {
             break;
         }
         tokio::select! {
             Some(joined) = jobs.join_next() => match joined {
-                Ok((id, result)) => {
-                    let Some(mut one) = running.remove(&id) else { continue };
+                Ok((number, result)) => {
+                    let Some(mut one) = under_way.end(number) else { continue };
                     show_events(&mut one, display).await;
                     match result {
                         Ok(fetched) => report.done(fetched, display),
@@ -126,11 +197,12 @@ pub(super) async fn run(
                     break;
                 }
             },
+            () = arrived.notified() => under_way.look(),
             _ = tick.tick() => {
-                for one in running.values_mut() {
+                for one in under_way.running.values_mut() {
                     show_events(one, display).await;
                 }
-                let overall = overall(&queue, &running, report, &mut window);
+                let overall = overall(&queue, &under_way.running, report, &mut window);
                 display.update(&overall);
             }
             () = stop.cancelled() => {
@@ -139,6 +211,7 @@ pub(super) async fn run(
             }
         }
     }
+    let running = under_way.running;
     let last = overall(&queue, &running, report, &mut window);
     display.finish(&Overall { phase: FetchPhase::Ended, waiting: None, current: Vec::new(), ..last });
     ended.keeps_pieces = running.values().map(|one| one.watch.progress()).any(|progress| progress.verified() > 0);
@@ -148,7 +221,7 @@ pub(super) async fn run(
     ended
 }
 
-fn request(entry: &Entry, setting: &Setting) -> FetchRequest {
+fn request(entry: &Entry, setting: &Setting, arrived: &Arc<Notify>) -> FetchRequest {
     let fetching = &setting.fetching;
     let options = FetchOptions {
         save_as: entry.document.as_ref().map(|document| document.name.clone()),
@@ -156,6 +229,8 @@ fn request(entry: &Entry, setting: &Setting) -> FetchRequest {
         stall: fetching.stall_timeout,
         wait_for_holders: fetching.wait_for_holders,
         limit: setting.limit.clone(),
+        arrived: Arc::clone(arrived),
+        expected_size: entry.document.as_ref().map(DocumentInfo::size),
         ..FetchOptions::new(&fetching.out, setting.sharing.swarms().clone())
     };
     let from = if entry.holders.is_empty() { setting.from.clone() } else { entry.holders.clone() };
@@ -172,7 +247,7 @@ fn overall(queue: &Queue, running: &BTreeMap<u64, Running>, report: &Report, win
         documents: report.documents() + report.failures() + (running.len() + queue.len()) as u64,
         documents_done: report.documents(),
         documents_failed: report.failures(),
-        bytes: report.bytes() + bytes + queue.bytes(),
+        bytes: report.bytes() + bytes + queue.bytes,
         bytes_done: report.bytes(),
         ..Overall::default()
     };
@@ -218,5 +293,44 @@ fn failure(error: JobError<Failure>, peers: &Peers) -> Failure {
     match error {
         JobError::Search(error) => peers.not_found(error),
         JobError::Fetch(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::{content::ContentHash, v1::Document};
+    use peerd::holders::search::Found;
+
+    fn entry(number: usize, size: u64) -> Entry {
+        let blake3 = ContentHash::of(&number.to_le_bytes()).to_field();
+        let document = Document { name: format!("{number}.txt"), size, blake3, ..Default::default() };
+        Entry::found(Found { document: document.try_into().unwrap(), holders: Vec::new(), confirmed: 1, named_by: 1 })
+    }
+
+    /// How many documents begin before one has arrived, and how many wait.
+    fn begun(sizes: &[u64], jobs: u16) -> (usize, usize) {
+        let mut queue = Queue::new(sizes.iter().enumerate().map(|(number, size)| entry(number, *size)).collect(), jobs);
+        let mut under_way = UnderWay::default();
+        let mut begun = 0;
+        while let Some(entry) = queue.next(&under_way) {
+            // As `UnderWay::begin` counts it.
+            match entry.is_small() {
+                true => (under_way.small, under_way.small_bytes) = (under_way.small + 1, under_way.small_bytes + entry.size()),
+                false => under_way.large += 1,
+            }
+            begun += 1;
+        }
+        assert_eq!(queue.bytes, queue.small.iter().chain(&queue.large).map(Entry::size).sum::<u64>());
+        (begun, queue.len())
+    }
+
+    #[test]
+    fn many_small_documents_arrive_at_the_same_time_within_their_bytes_and_few_large_ones() {
+        assert_eq!(begun(&[1_000; 1_000], 4), (SMALL_MAX, 1_000 - SMALL_MAX));
+        assert_eq!(begun(&[1_000; 1_000], 1), (SMALL_FOR_EACH, 1_000 - SMALL_FOR_EACH));
+        let of_one_piece = usize::try_from(SMALL_BYTES_MAX / (256 * 1024)).unwrap();
+        assert_eq!(begun(&[256 * 1024; 100], 4), (of_one_piece, 100 - of_one_piece));
+        assert_eq!(begun(&[1 << 30; 10], 4), (4, 6));
     }
 }

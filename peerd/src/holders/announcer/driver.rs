@@ -133,9 +133,7 @@ impl<S: SearchHolders> Announcer<S> {
                     Ok(Announced { others, interval, search, .. }) => {
                         announced = true;
                         let count = others.len();
-                        if !self.pass_on(others).await {
-                            return announced;
-                        }
+                        self.pass_on(others).await;
                         Event::Answered { interval, search, others: count }
                     }
                     Err(error) => {
@@ -152,9 +150,7 @@ impl<S: SearchHolders> Announcer<S> {
                 found = output(&mut searching) => {
                     let found: Vec<Source> = found;
                     let candidates = found.iter().map(|source| Candidate::found(source.clone(), self.size)).collect();
-                    if !self.pass_on(candidates).await {
-                        return announced;
-                    }
+                    self.pass_on(candidates).await;
                     Event::Found(found)
                 }
                 changed = self.had.changed() => match changed {
@@ -185,9 +181,11 @@ impl<S: SearchHolders> Announcer<S> {
         }
     }
 
-    /// Says whether anybody still wants them.
-    async fn pass_on(&self, candidates: Vec<Candidate>) -> bool {
-        candidates.is_empty() || self.candidates.send(candidates).await.is_ok()
+    async fn pass_on(&self, candidates: Vec<Candidate>) {
+        if !candidates.is_empty() {
+            // Once the document is here nobody takes them any more; this peer stays announced, so that others find it.
+            let _untaken = self.candidates.send(candidates).await;
+        }
     }
 
     fn announcement(&self, had: u64, holders: Vec<Source>, searched: bool) -> Announcement {
@@ -279,11 +277,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_ends_when_nobody_takes_what_it_learns() {
+    async fn it_stays_announced_when_nobody_takes_what_it_learns_until_its_handle_is_dropped() {
         pause();
-        let (_, handle, candidates, running) = start(vec![], vec![source(9)]);
+        let interval = Duration::from_secs(15);
+        let answer = || Announced { interval, others: vec![member(1)], ..Default::default() };
+        let (script, handle, candidates, running) = start(vec![answer(), answer(), answer()], vec![]);
         drop(candidates);
+        handle.had(SIZE);
+        while script.announced.lock().unwrap().len() < 3 {
+            advance(interval).await;
+        }
+        assert!(!running.is_finished() && script.announced.lock().unwrap().iter().all(|announcement| !announcement.done));
+        drop(handle);
         running.await.unwrap();
-        handle.had(1);
+        assert!(script.announced.lock().unwrap().last().unwrap().done);
     }
 }

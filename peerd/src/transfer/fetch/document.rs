@@ -1,36 +1,37 @@
 //! Fetches one document, verified, into a folder: learns from one holder what it is, then fills its store from all of them.
 
 use super::{
-    download::{self, Incoming, SourceError, check_header},
-    driver::{Driver, Opened, Setting, Unfilled},
+    download::SourceError,
+    driver::{Driver, Setting, Unfilled},
+    identify::{Identified, Identify},
     leads,
+    opened::Opened,
     progress::{FetchPhase, HolderProgress, Progress},
     source_selection::{SourceReport, SourceSelection},
 };
 use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
-    holders::{search::SearchHolders, source::Source},
+    holders::{announcer::ANNOUNCED_SIZE_MIN, search::SearchHolders, source::Source},
     transfer::{
         store::{
             blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
         },
-        swarm::hub::Swarms,
+        swarm::{early::EarlyAnnounce, hub::Swarms},
         throttle::Throttle,
     },
 };
 use bytes::Bytes;
 use p2pdi::{
-    content::{ContentHash, PIECE_SIZE_MIN, PieceHashes},
+    content::{ContentHash, PieceHashes},
     document::DocumentName,
-    field::InvalidField,
-    v1::{GetRfcRequest, get_rfc_request},
 };
 use std::{
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Notify;
 
 /// How long a source may stay silent before another one is asked.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,10 +58,12 @@ pub struct FetchOptions {
     pub wait_for_holders: Duration,
     /// Limits the rate of the bytes that arrive. Clones share the limit.
     pub limit: Throttle,
-    /// Size of the document in bytes, if it is known: of a large one only the header is asked for first.
+    /// Size of the document in bytes, if somebody said it: of a large one, a piece is asked for first, and not the whole.
     pub expected_size: Option<u64>,
     /// The swarms of the peer that fetches: others fetch from it what it has already.
     pub swarms: Swarms,
+    /// Notified when all bytes of a document are here: from then on its fetch needs the disk only, and the next one may use the network.
+    pub arrived: Arc<Notify>,
 }
 
 impl FetchOptions {
@@ -75,6 +78,7 @@ impl FetchOptions {
             limit: Throttle::default(),
             expected_size: None,
             swarms,
+            arrived: Arc::default(),
         }
     }
 }
@@ -150,8 +154,28 @@ pub async fn fetch(
     options: &FetchOptions,
     progress: &Arc<Progress>,
 ) -> Result<Fetched, FetchError> {
+    fetch_announced(channels, wanted, sources, finder, options, progress, None).await
+}
+
+/// The same for a document that is announced already.
+pub(super) async fn fetch_announced(
+    channels: &ChannelPool,
+    wanted: &DocumentSelector,
+    sources: Vec<Source>,
+    finder: Arc<impl SearchHolders>,
+    options: &FetchOptions,
+    progress: &Arc<Progress>,
+    early: Option<EarlyAnnounce>,
+) -> Result<Fetched, FetchError> {
     let started = Instant::now();
-    let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), started };
+    let early = early.or_else(|| match (wanted, options.expected_size) {
+        // While a holder is asked what the document is, the tracker says who else there is.
+        (DocumentSelector::Hash(hash), Some(size)) if size >= ANNOUNCED_SIZE_MIN => {
+            Some(options.swarms.announce_early(*hash, size))
+        }
+        _ => None,
+    });
+    let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), early, started };
     let mut searches = 0;
     loop {
         let Some((index, pause)) = run.sources.next(Instant::now()) else {
@@ -167,8 +191,7 @@ pub async fn fetch(
         tokio::time::sleep(pause).await;
         match run.learn(index).await? {
             Ok(Learned::Done(document, path, already_there)) => return Ok(run.complete(document, path, already_there)),
-            Ok(Learned::Pieces { document, store, incoming }) => {
-                let opened = Opened { source: run.sources.get(index).clone(), incoming };
+            Ok(Learned::Pieces { document, store, opened }) => {
                 match run.fill(document, store, opened, Arc::clone(&finder)).await? {
                     Ok(fetched) => return Ok(fetched),
                     // Nobody else has what this source called by that number or name: the next header decides again.
@@ -188,7 +211,7 @@ enum Learned {
     /// The document is at its target; whether it was there before.
     Done(DocumentInfo, PathBuf, bool),
     /// The document has several pieces.
-    Pieces { document: DocumentInfo, store: Arc<PieceStore>, incoming: Option<Box<Incoming>> },
+    Pieces { document: DocumentInfo, store: Arc<PieceStore>, opened: Opened },
 }
 
 struct Run<'a> {
@@ -197,6 +220,8 @@ struct Run<'a> {
     options: &'a FetchOptions,
     progress: &'a Arc<Progress>,
     sources: SourceSelection,
+    /// Until the swarm of the document exists.
+    early: Option<EarlyAnnounce>,
     started: Instant,
 }
 
@@ -205,24 +230,39 @@ impl Run<'_> {
     async fn learn(&mut self, index: usize) -> Result<Result<Learned, SourceError>, FetchError> {
         let source = self.sources.get(index).clone();
         self.progress.set_holders(vec![HolderProgress::new(source.clone())], self.sources.len());
-        let (document, hashes, incoming) = match self.identify(&source).await {
+        let identify = Identify {
+            channels: self.channels,
+            wanted: self.wanted,
+            options: self.options,
+            early: self.early.as_ref(),
+            is_sole: self.sources.len() == 1,
+        };
+        // Boxed: it holds several calls.
+        let identified = match Box::pin(identify.ask(&source)).await {
             Ok(identified) => identified,
             Err(error) => return Ok(Err(error)),
         };
+        let Identified { document, hashes, is_whole, mut runs } = identified;
         if hashes.pieces().count() > 1 {
             return Ok(Ok(match self.prepare(document, hashes).await? {
                 Prepared::AlreadyThere(document, path) => Learned::Done(document, path, true),
-                Prepared::Store(document, store) => Learned::Pieces {
-                    document,
-                    store,
-                    incoming: Some(Box::new(incoming)).filter(|_| self.options.expected_size.is_none()),
-                },
+                Prepared::Store(document, store) => {
+                    Learned::Pieces { document, store, opened: Opened { source, is_whole, runs } }
+                }
             }));
         }
-        let data = match incoming.collect(&hashes).await {
+        let Some(first) = runs.pop() else {
+            return Ok(Err(SourceError::EndedEarly { got: 0, expected: document.size() }));
+        };
+        let data = match first.stream.open().await {
+            Ok(incoming) => incoming.collect(&hashes).await,
+            Err(error) => Err(error),
+        };
+        let data = match data {
             Ok(data) => data,
             Err(error) => return Ok(Err(error)),
         };
+        self.arrived();
         let (document, path, already_there) = self.write_small(document, hashes, data).await?;
         if !already_there {
             self.sources.progressed(index, document.size());
@@ -230,24 +270,10 @@ impl Run<'_> {
         Ok(Ok(Learned::Done(document, path, already_there)))
     }
 
-    /// Asks for the whole document and checks the header.
-    async fn identify(&self, source: &Source) -> Result<(DocumentInfo, PieceHashes, Incoming), SourceError> {
-        let wanted = match self.wanted {
-            DocumentSelector::Number(number) => get_rfc_request::Document::Number(*number),
-            DocumentSelector::Name(name) => get_rfc_request::Document::Name(name.to_string()),
-            DocumentSelector::Hash(hash) => get_rfc_request::Document::Blake3(hash.to_field()),
-        };
-        // Whether others fetch too decides which pieces to begin with.
-        let length = self.options.expected_size.filter(|size| *size > PIECE_SIZE_MIN).map_or(0, |_| 1);
-        let request = GetRfcRequest { document: Some(wanted), accepts_queued: true, length, ..Default::default() };
-        let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
-        let hashes = header.piece_hashes.clone();
-        let document = check_header(&header, 0, (length > 0).then_some(length))?;
-        if !self.wanted.selects(&document) {
-            return Err(SourceError::Protocol(format!("answered with {} instead of {}", document.name, self.wanted)));
-        }
-        let hashes = PieceHashes::verified(document.pieces, &hashes, &document.hash).map_err(InvalidField::from)?;
-        Ok((document, hashes, incoming))
+    /// All bytes are here.
+    fn arrived(&self) {
+        self.progress.set_phase(FetchPhase::Finishing);
+        self.options.arrived.notify_one();
     }
 
     /// Checks the target and opens the piece store.
@@ -276,9 +302,10 @@ impl Run<'_> {
         let kept = store.verified_bytes();
         self.progress.begin(document.size(), kept);
         let (_, _, name) = self.destination(&document);
-        let others = self.sources.others(&opened.source);
+        // Those named with a holder of a part have parts, too; the tracker names them to the swarm.
+        let others = if opened.is_whole { self.sources.others(&opened.source) } else { Vec::new() };
         let (search, leads) = leads::search(finder, [std::slice::from_ref(&opened.source), others.as_slice()].concat());
-        let (swarm, candidates) = self.options.swarms.fetching(name, &store, search);
+        let (swarm, candidates) = self.options.swarms.fetching(name, &store, search, self.early.take());
         let setting = Setting {
             channels: self.channels,
             swarm: Arc::clone(&swarm),
@@ -307,7 +334,7 @@ impl Run<'_> {
             }
         }
         let fetched_bytes: u64 = sources.iter().map(|report| report.bytes).sum();
-        self.progress.set_phase(FetchPhase::Finishing);
+        self.arrived();
         let piece_hashes = Some(PieceHashes::clone(store.hashes()));
         let finished = Arc::clone(&store);
         let path = off_runtime(move || finished.finish()).await?;

@@ -1,14 +1,16 @@
 //! Fills the store of one document from all of its holders at once: connects the planner, the streams, the swarm and the search.
 
 mod members;
+mod requests;
 
 use super::{
-    download::{Incoming, RangeRequest, SourceError, open_range},
+    download::SourceError,
     fetch_metrics::FetchMetrics,
     holder_table::{Holder, HolderTable, Index},
     leads::Leads,
+    opened::{Opened, OpenedRun},
     progress::{HolderProgress, Progress, Waiting},
-    run::{Control, Run, RunEvent},
+    run::{Control, RunEvent},
     source_selection::{Fault, SourceReport},
 };
 use crate::{
@@ -68,20 +70,14 @@ pub(super) enum Unfilled {
     NoHolders,
 }
 
-/// The first stream, which was opened to learn what the document is.
-pub(super) struct Opened {
-    pub(super) source: Source,
-    /// It continues with the whole document, from its first byte.
-    pub(super) incoming: Option<Box<Incoming>>,
-}
-
 pub(super) struct Driver<'a> {
     setting: Setting<'a>,
     leads: Leads,
     planner: Planner,
     holders: HolderTable,
     requests: BTreeMap<RequestId, Request>,
-    opened: Option<Opened>,
+    /// The stream of the whole document that told what it is.
+    opened: Option<(HolderId, OpenedRun)>,
     events: mpsc::Sender<(RequestId, RunEvent)>,
     incoming: mpsc::Receiver<(RequestId, RunEvent)>,
     /// Dropped with the driver, which ends its streams.
@@ -160,8 +156,8 @@ impl<'a> Driver<'a> {
             self.planner.handle(Event::Verified { piece, request: None }, Instant::now());
         }
         if let Some(opened) = first {
-            self.add(&opened.source, true, "");
-            self.opened = Some(opened);
+            self.add(&opened.source, opened.is_whole, "");
+            self.take_over(opened, sources.is_empty() && *company.borrow() != Some(true));
         }
         for source in &sources {
             self.add(source, true, "");
@@ -226,42 +222,6 @@ impl<'a> Driver<'a> {
                 Action::Search => self.setting.swarm.want_more(),
             }
         }
-    }
-
-    fn request(&mut self, request: RequestId, holder: HolderId, pieces: Range<usize>, in_turn: bool) {
-        let Some(index) = self.holders.by_planned(holder) else { return };
-        let source = self.holders.get(index).source.clone();
-        tracing::debug!(%source, ?pieces, in_turn, "requesting pieces");
-        let control = Control::new(pieces.end);
-        self.requests.insert(request, Request { holder, pieces: pieces.clone(), arrived: 0, control: control.clone() });
-        self.count_requests(index);
-        let Setting { channels, swarm, store, stall, .. } = &self.setting;
-        let ready = match self.opened.take() {
-            Some(opened) if opened.source == source && pieces.start == 0 => opened.incoming,
-            // It is of no use: the planner begins elsewhere.
-            _ => None,
-        };
-        let run = Run {
-            request,
-            pieces: pieces.clone(),
-            control,
-            store: Arc::clone(store),
-            events: self.events.clone(),
-            limit: self.setting.limit.clone(),
-        };
-        let (hash, whole, own_id) = (*swarm.hash(), store.pieces(), swarm.own_id());
-        let wanted = RangeRequest { hash, pieces: whole, run: pieces, in_turn, own_id };
-        let (channels, stall) = ((*channels).clone(), *stall);
-        self.streams.spawn(async move {
-            let opening = async {
-                match ready {
-                    Some(incoming) => Ok(*incoming),
-                    None => open_range(&channels, &source, wanted, stall).await,
-                }
-            };
-            // Boxed: the state of a stream is large.
-            Box::pin(run.receive(opening)).await;
-        });
     }
 
     fn event(&mut self, request: RequestId, event: RunEvent) -> Result<(), Unfilled> {

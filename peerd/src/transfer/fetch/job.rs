@@ -1,24 +1,28 @@
 //! A fetch that searches for its holders, as a job: owned, spawnable, and watched from outside.
 //!
-//! It settles which content a number or a name means, among all peers asked, and fetches that from its holders. While it fetches, it searches
+//! It settles which content a number or a name means, among all peers asked, and fetches that from its holders. A hash is announced to the
+//! tracker first: if that names holders, nobody is asked who they are. While it fetches, it searches
 //! again once all known holders failed. If the content is gone by then, it settles the name anew: files change while they are fetched.
 
 use super::{
-    document::{FetchError, FetchOptions, Fetched, fetch},
+    document::{FetchError, FetchOptions, Fetched, fetch_announced},
     progress::Progress,
 };
 use crate::{
     connections::channels::ChannelPool,
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::{
+        announcer::ANNOUNCED_SIZE_MIN,
         search::{Freshness, HolderSearch, SearchError},
         settlement::Settled,
         source::Source,
+        tracker::Announced,
     },
+    transfer::swarm::early::EarlyAnnounce,
 };
 use p2pdi::content::ContentHash;
-use std::{fmt, sync::Arc};
-use tokio::sync::mpsc;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::sleep};
 
 pub use crate::holders::find_peers::{FindPeers, PeerSample};
 
@@ -27,6 +31,11 @@ const EVENTS_MAX: usize = 64;
 /// How often a job settles a name or a number anew because the content that it meant is gone. A file that changes more often than it can be
 /// fetched is not worth more.
 const CHANGES_MAX: u32 = 3;
+
+/// How often a fetch by hash announces itself again, if somebody else is searching for the document, before it searches, too.
+const WAITS_MAX: u32 = 3;
+/// Longest wait for that search each time.
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What to fetch, and how.
 #[derive(Debug, Clone)]
@@ -68,6 +77,12 @@ pub enum JobError<E: fmt::Display> {
     Fetch(#[from] FetchError),
 }
 
+/// Whom the tracker names, and the size that they say.
+struct Named {
+    holders: Vec<Source>,
+    size: u64,
+}
+
 /// A fetch with its search for holders. [`FetchJob::run`] owns all it needs, so it can be spawned; dropped, it is cancelled, and
 /// verified pieces stay in the partial file.
 pub struct FetchJob<F> {
@@ -99,11 +114,19 @@ impl<F: FindPeers> FetchJob<F> {
     /// # Errors
     /// When no holder is found, it is not clear which content is meant, no holder delivers, or the disk refuses.
     pub async fn run(self) -> Result<Fetched, JobError<F::Error>> {
-        if !self.request.from.is_empty() {
-            let FetchRequest { wanted, from, options } = &self.request;
-            return Ok(self.fetch(wanted, from.clone(), options).await?);
+        let FetchRequest { wanted, from, options } = &self.request;
+        if !from.is_empty() {
+            return Ok(self.fetch(wanted, from.clone(), options, None).await?);
         }
-        let wanted = &self.request.wanted;
+        let mut early = None;
+        if let DocumentSelector::Hash(hash) = wanted {
+            let (announced, named) = self.ask_tracker(*hash).await;
+            if let Some(Named { holders, size }) = named {
+                let options = FetchOptions { expected_size: Some(size), ..options.clone() };
+                return Ok(self.fetch(wanted, holders, &options, Some(announced)).await?);
+            }
+            early = Some(announced);
+        }
         let mut settled = self.search.settle(wanted, Freshness::Learned).await?;
         let mut changes = 0;
         loop {
@@ -116,7 +139,11 @@ impl<F: FindPeers> FetchJob<F> {
             let options =
                 FetchOptions { save_as: Some(document.name), expected_size: Some(size), ..self.request.options.clone() };
             let hash = document.hash;
-            let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options).await {
+            // The fetch announces it with its size, unless it is small.
+            if let Some(early) = early.take().filter(|_| size >= ANNOUNCED_SIZE_MIN) {
+                early.replaced();
+            }
+            let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options, None).await {
                 // The caller asked for a number or a name, not for the hash that it was found to be.
                 Err(FetchError::Sources { sources, kept_bytes, .. }) => {
                     FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes }
@@ -143,9 +170,33 @@ impl<F: FindPeers> FetchJob<F> {
         wanted: &DocumentSelector,
         holders: Vec<Source>,
         options: &FetchOptions,
+        early: Option<EarlyAnnounce>,
     ) -> Result<Fetched, FetchError> {
+        let search = Arc::clone(&self.search);
         // Boxed: a fetch carries the state of a piece's hash, which is large.
-        Box::pin(fetch(&self.channels, wanted, holders, Arc::clone(&self.search), options, &self.progress)).await
+        Box::pin(fetch_announced(&self.channels, wanted, holders, search, options, &self.progress, early)).await
+    }
+
+    /// Announces a document of which the hash is known only, and says whom the tracker names who has some of it. While somebody else searches
+    /// for it, this is repeated a few times.
+    async fn ask_tracker(&self, hash: ContentHash) -> (EarlyAnnounce, Option<Named>) {
+        let mut early = self.request.options.swarms.announce_early(hash, 0);
+        for _ in 0..WAITS_MAX {
+            let Ok(Announced { others, interval, search, size, .. }) = early.answer().await else { break };
+            let (whole, parts): (Vec<_>, Vec<_>) =
+                others.into_iter().filter(|other| other.complete || other.had > 0).partition(|other| other.complete);
+            let named = if whole.is_empty() { parts } else { whole };
+            if !named.is_empty() {
+                return (early, Some(Named { holders: named.into_iter().map(|named| named.source).collect(), size }));
+            }
+            // One that answers without a size is of an earlier version.
+            if search || interval > WAIT_MAX {
+                break;
+            }
+            sleep(interval).await;
+            early = early.again();
+        }
+        (early, None)
     }
 
     fn report(&self, event: FetchEvent) {

@@ -172,6 +172,11 @@ impl Progress {
         self.verified.load(Ordering::Relaxed)
     }
 
+    /// Whether all bytes are here, and only the disk is awaited.
+    pub fn has_arrived(&self) -> bool {
+        !matches!(self.details().phase, FetchPhase::Searching | FetchPhase::Fetching)
+    }
+
     /// All of it, now.
     pub fn snapshot(&self) -> ProgressSnapshot {
         self.snapshot_at(Instant::now())

@@ -76,6 +76,8 @@ impl Control {
 pub(super) struct Run {
     pub(super) request: RequestId,
     pub(super) pieces: Range<usize>,
+    /// Its header arrived, and the driver knows.
+    pub(super) has_begun: bool,
     pub(super) control: Control,
     pub(super) store: Arc<PieceStore>,
     pub(super) events: mpsc::Sender<(RequestId, RunEvent)>,
@@ -88,7 +90,9 @@ impl Run {
         let cancel = self.control.cancel.clone();
         let ended = match cancel.run_until_cancelled(opening).await {
             Some(Ok(incoming)) => {
-                self.tell(RunEvent::Began).await;
+                if !self.has_begun {
+                    self.tell(RunEvent::Began).await;
+                }
                 self.stream(incoming).await
             }
             Some(Err(error)) => Ok(Err(error)),

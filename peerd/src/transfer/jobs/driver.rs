@@ -91,6 +91,7 @@ impl Driver {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = shared.woken.notified() => {}
+                () = shared.arrived.notified() => shared.queue().look(),
                 () = sleep_until(wake.into()) => {}
                 Some(ended) = self.workers.join_next() => self.take_finished(ended),
                 Some(ended) = self.looks.join_next() => self.take_look(ended),
@@ -267,6 +268,8 @@ impl Driver {
             // Never what the user put there.
             replace: own.is_some_and(|own| shared.ledger.owns(own)),
             limit: shared.download_limit.clone(),
+            arrived: Arc::clone(&shared.arrived),
+            expected_size: Some(target.size).filter(|size| *size > 0),
             ..FetchOptions::new(folder, shared.swarms.clone())
         };
         let request = FetchRequest { wanted: target.selector.clone(), from, options };

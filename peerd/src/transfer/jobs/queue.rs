@@ -17,8 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Documents fetched at once. A guess: enough that a slow one does not hold up all others.
 pub(super) const LARGE_AT_ONCE: usize = 4;
-/// Documents of at most [`SMALL_BYTES`] fetched at once, beside the others: enough to hide a round trip of 100 ms each.
-pub(super) const SMALL_AT_ONCE: usize = 32;
+/// Documents of at most [`SMALL_BYTES`] that arrive at once, beside the others: enough to hide a round trip of 100 ms each, and fewer than
+/// a holder serves to one address.
+pub(super) const SMALL_AT_ONCE: usize = 128;
+/// Most bytes of them: those of one piece are received into memory.
+const SMALL_BYTES_AT_ONCE: u64 = 16 * 1024 * 1024;
+/// Documents that have arrived and are synced, renamed and indexed at once: as many as are synced together. Each has two open files.
+const FINISHING_AT_ONCE: usize = 256;
 /// Most jobs that have not ended. More than people queue; a program gives one job many documents.
 pub(super) const JOBS_MAX: usize = 1_000;
 /// Ended jobs that stay listed.
@@ -37,7 +42,10 @@ pub(super) enum Owner {
 /// A document under way.
 pub(super) struct Running {
     watch: Arc<FetchWatch>,
-    is_small: bool,
+    /// As it was when the fetch began.
+    size: u64,
+    /// Its bytes are not all here.
+    arrives: bool,
     /// Ends the fetch.
     pub(super) stop: CancellationToken,
 }
@@ -53,19 +61,51 @@ pub(super) struct Queue {
     running: BTreeMap<(Owner, Key), Running>,
     /// Keys of the documents under way, whoever's they are: two fetches must not write one file.
     busy: BTreeSet<Key>,
+    arriving: Arriving,
+}
+
+/// What arrives at the moment.
+#[derive(Default)]
+struct Arriving {
+    large: usize,
     small: usize,
+    small_bytes: u64,
+}
+
+impl Arriving {
+    fn add(&mut self, size: u64) {
+        match is_small(size) {
+            true => (self.small, self.small_bytes) = (self.small + 1, self.small_bytes + size),
+            false => self.large += 1,
+        }
+    }
+
+    fn remove(&mut self, size: u64) {
+        match is_small(size) {
+            true => (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - size),
+            false => self.large -= 1,
+        }
+    }
+
+    /// Whether one more of this size may begin.
+    fn has_room(&self, size: u64) -> bool {
+        match is_small(size) {
+            true => self.small < SMALL_AT_ONCE && (self.small == 0 || self.small_bytes + size <= SMALL_BYTES_AT_ONCE),
+            false => self.large < LARGE_AT_ONCE,
+        }
+    }
 }
 
 impl Queue {
     /// The next document to fetch, with its owner; `None` while all places are taken, or nothing is ready.
     pub(super) fn start(&mut self) -> Option<(Owner, Key, Target)> {
-        let large = self.running.len() - self.small;
-        let (small_free, large_free) = (self.small < SMALL_AT_ONCE, large < LARGE_AT_ONCE);
-        let busy = &self.busy;
-        let fits = |key: &Key, size: u64| (if is_small(size) { small_free } else { large_free }) && !busy.contains(key);
-        if !small_free && !large_free {
+        let finishing = self.running.len() - self.arriving.small - self.arriving.large;
+        // Documents of unknown size are large ones.
+        if finishing >= FINISHING_AT_ONCE || !(self.arriving.has_room(1) || self.arriving.has_room(0)) {
             return None;
         }
+        let (busy, arriving) = (&self.busy, &self.arriving);
+        let fits = |key: &Key, size: u64| arriving.has_room(size) && !busy.contains(key);
         let mut order: Vec<_> = self.jobs.values().map(|job| (Reverse(job.request.priority as i32), job.id)).collect();
         order.sort_unstable();
         for (_, id) in order {
@@ -85,16 +125,25 @@ impl Queue {
 
     /// Records that the fetch of a document began.
     pub(super) fn started(&mut self, owner: Owner, key: Key, size: u64, watch: Arc<FetchWatch>, stop: CancellationToken) {
-        let is_small = is_small(size);
-        self.small += usize::from(is_small);
+        self.arriving.add(size);
         self.busy.insert(key.clone());
-        self.running.insert((owner, key), Running { watch, is_small, stop });
+        self.running.insert((owner, key), Running { watch, size, arrives: true, stop });
+    }
+
+    /// Looks which documents have arrived: others may begin.
+    pub(super) fn look(&mut self) {
+        for running in self.running.values_mut().filter(|running| running.arrives && running.watch.progress().has_arrived()) {
+            running.arrives = false;
+            self.arriving.remove(running.size);
+        }
     }
 
     /// Records the end of a fetch; `None`: it was stopped.
     pub(super) fn finished(&mut self, owner: Owner, key: &Key, outcome: Option<Outcome>, now: Instant) {
         if let Some(running) = self.running.remove(&(owner, key.clone())) {
-            self.small -= usize::from(running.is_small);
+            if running.arrives {
+                self.arriving.remove(running.size);
+            }
             self.busy.remove(key);
         }
         let (items, patience) = match owner {

@@ -132,6 +132,7 @@ impl Jobs {
             queue: Mutex::new(queue),
             changes: watch::Sender::new(0),
             woken: Notify::new(),
+            arrived: Arc::default(),
             problem,
             metrics: metrics_of_jobs,
         };

@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) changes: watch::Sender<u64>,
     /// Wakes the driver.
     pub(super) woken: Notify,
+    /// Notified when all bytes of a document are here.
+    pub(super) arrived: Arc<Notify>,
     /// Files of the state folder that could not be read.
     pub(super) problem: String,
     pub(super) metrics: JobsMetrics,

@@ -12,8 +12,6 @@ use std::ops::Range;
 
 /// Tries to find a random piece that a holder has, before the rarest is taken.
 const RANDOM_TRIES: usize = 16;
-/// Windows of a run on a long path, if the rate does not say more.
-const LONG_PATH_RUN_WINDOWS: f64 = 4.0;
 /// A run goes on over pieces that have at most this many copies more than its first.
 const NEARLY_AS_RARE: u32 = 1;
 
@@ -86,9 +84,9 @@ impl Planner {
         let (piece, window) = (self.pieces.piece_size(), self.config.stream_window);
         let bytes = holder.meter.rate().unwrap_or(0.0) * RUN_TIME.as_secs_f64();
         if exclusive {
-            // Each stream is several times longer than its window: its first bytes take a round trip that carries nothing.
+            // As long as its window at least: so many are in flight that the round trip before its first bytes carries others.
             let streams = holder.requests.len() + 1;
-            let least = LONG_PATH_RUN_WINDOWS * window as f64;
+            let least = window as f64;
             let share = (holder.rest / piece) as usize / streams;
             return (((bytes / streams as f64).max(least) / piece as f64) as usize).min(share).max(1);
         }

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use p2pdi::channel::STREAM_WINDOW;
+use p2pdi::channel::{CONNECTION_WINDOW, STREAM_WINDOW};
 use std::time::Duration;
 
 /// How one run is measured: what the holder sends in this time, so that a change of plan costs no more.
@@ -24,11 +24,14 @@ pub(super) const ASK_FOR_MAX: usize = 256;
 /// The first pieces are random, so that a newcomer soon has something that others lack (as in BitTorrent: Cohen 2003, section 2.4).
 pub(super) const RANDOM_PIECES: usize = 4;
 /// A path is long if one stream's flow-control window can limit its rate.
-pub(super) const LONG_DELAY: Duration = Duration::from_millis(10);
+pub const LONG_DELAY: Duration = Duration::from_millis(10);
 /// The delay of an only holder is measured with a second request if at least so many windows are missing.
-pub(super) const PROBE_WINDOWS: u64 = 4;
-/// Windows that are filled at once on a long path whose rate is not known yet.
-pub(super) const FIRST_WINDOWS: u64 = 8;
+pub const PROBE_WINDOWS: u64 = 4;
+/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 5 Gbit/s. Less costs a fetch of some hundred MiB
+/// round trips, more costs memory if the disk is slower.
+const FIRST_RATE: u64 = 640 * 1024 * 1024;
+/// Windows that are filled at once on a long path before its rate is known, at least and at most.
+const FIRST_WINDOWS: (u64, u64) = (8, 24);
 /// Holders send runs up to this size one after the other: between larger ones no round trip is lost if they overlap.
 pub(super) const IN_TURN_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// A holder's messages carry up to this many bytes; only whole ones arrive.
@@ -36,13 +39,24 @@ pub(super) const MESSAGE_MAX_BYTES: u64 = 256 * 1024;
 /// How often silent holders, slow pieces and the end are looked at while requests are in flight.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(100);
 
+/// Bytes to have in flight on a path with this delay, or more, before its rate is known.
+pub fn first_bytes(delay: Duration, stream_window: u64) -> u64 {
+    let carries = FIRST_RATE.saturating_mul(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)) / 1000;
+    carries.clamp(FIRST_WINDOWS.0 * stream_window, FIRST_WINDOWS.1 * stream_window)
+}
+
 /// The limits of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanConfig {
     /// Bytes on their way in all: of each request at most one flow-control window. Bounds the memory of the fetch.
     pub in_flight_max_bytes: u64,
+    /// The same with an only holder on a long path, where most of them are between it and this peer: as many as its rate and delay carry,
+    /// up to this.
+    pub in_flight_long_max_bytes: u64,
     /// Requests in flight with one holder.
     pub requests_per_holder: usize,
+    /// The same with an only holder.
+    pub requests_of_sole_holder: usize,
     /// Requests in flight in all.
     pub requests_max: usize,
     /// A stream's flow-control window, in bytes: one stream sends no more in a round trip.
@@ -59,7 +73,9 @@ impl Default for PlanConfig {
     fn default() -> Self {
         Self {
             in_flight_max_bytes: 48 * 1024 * 1024,
+            in_flight_long_max_bytes: u64::from(CONNECTION_WINDOW),
             requests_per_holder: 16,
+            requests_of_sole_holder: 32,
             requests_max: 128,
             stream_window: u64::from(STREAM_WINDOW),
             holders_wanted: 10,

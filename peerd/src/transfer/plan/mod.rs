@@ -29,7 +29,8 @@ mod wanted;
 mod tests;
 
 pub use crate::transfer::piece_set::PieceSet;
-pub use config::PlanConfig;
+
+pub use config::{LONG_DELAY, PROBE_WINDOWS, PlanConfig, first_bytes};
 pub use event::{Action, EndedBy, Event, Has, HolderId, RequestId};
 pub use offer::{MemberId, Offers};
 pub use planner::Planner;

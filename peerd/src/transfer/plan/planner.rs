@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    config::{ASK_FOR_MAX, PlanConfig, REQUESTS_PER_PIECE},
+    config::{ASK_FOR_MAX, CHECK_EVERY, PlanConfig, REQUESTS_PER_PIECE},
     event::{Action, EndedBy, Event, Has, HolderId, RequestId},
     holder::Holder,
     request::Request,
@@ -12,7 +12,7 @@ use super::{
 use crate::transfer::piece_set::PieceSet;
 use p2pdi::content::Pieces;
 use rand::{SeedableRng as _, rngs::SmallRng};
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, ops::Range, time::Instant};
 
 /// Which piece of one document is requested from which holder, and when.
 #[derive(Debug)]
@@ -302,16 +302,37 @@ impl Planner {
         }
     }
 
+    /// Takes over a request that was sent before there was a plan, with its number from now on: of `run`, the pieces from its first one on
+    /// that are wanted. `None`: the first one is not.
+    pub fn adopt(&mut self, holder: HolderId, run: Range<usize>, sent: Instant) -> Option<(RequestId, Range<usize>)> {
+        let state = self.holders.get(&holder)?;
+        let may = |piece: &usize| self.wanted.contains(*piece) && state.has(*piece);
+        let end = (run.start..run.end.min(self.pieces.count())).take_while(may).last()? + 1;
+        let alone = state.requests.is_empty();
+        // It measures the delay, and if there are others who can help it is cut.
+        (self.is_probed, self.was_exclusive) = (true, true);
+        self.next_check.get_or_insert(sent + CHECK_EVERY);
+        let run = run.start..end;
+        Some((self.add_request(holder, run.clone(), alone, sent)?, run))
+    }
+
     /// Requests a run. Each of its pieces has a free place among the requests of its piece.
-    pub(super) fn request(&mut self, holder: HolderId, run: std::ops::Range<usize>, in_turn: bool, now: Instant) {
-        let Some(state) = self.holders.get_mut(&holder) else { return };
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
+    pub(super) fn request(&mut self, holder: HolderId, run: Range<usize>, in_turn: bool, now: Instant) {
+        let Some(state) = self.holders.get(&holder) else { return };
         let is_probe = self.was_exclusive && state.requests.len() == 1 && !self.is_probed;
         let alone = state.requests.is_empty() || is_probe;
         self.is_probed |= is_probe;
+        if let Some(request) = self.add_request(holder, run.clone(), alone, now) {
+            self.actions.push(Action::Request { request, holder, pieces: run, in_turn });
+        }
+    }
+
+    fn add_request(&mut self, holder: HolderId, run: Range<usize>, alone: bool, sent: Instant) -> Option<RequestId> {
+        let state = self.holders.get_mut(&holder)?;
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
         if state.requests.is_empty() {
-            state.awaited = Some(now);
+            state.awaited = Some(sent);
         }
         state.requests.push(id);
         state.rest += self.pieces.range(run.end - 1).end - self.pieces.range(run.start).start;
@@ -323,8 +344,8 @@ impl Planner {
             }
         }
         let (start, end) = (run.start, run.end);
-        self.requests.insert(id, Request { holder, start, end, bytes: 0, sent: now, alone, began: false, piece_since: None });
-        self.actions.push(Action::Request { request: id, holder, pieces: run, in_turn });
+        self.requests.insert(id, Request { holder, start, end, bytes: 0, sent, alone, began: false, piece_since: None });
+        Some(id)
     }
 
     /// Ends a request before piece `end`.

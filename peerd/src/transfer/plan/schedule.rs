@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    config::{CHECK_EVERY, FIRST_WINDOWS, IN_TURN_MAX_BYTES, LEAD_TIME, LONG_DELAY, MESSAGE_MAX_BYTES, PROBE_WINDOWS},
+    config::{CHECK_EVERY, IN_TURN_MAX_BYTES, LEAD_TIME, LONG_DELAY, MESSAGE_MAX_BYTES, PROBE_WINDOWS, PlanConfig, first_bytes},
     event::{Action, HolderId},
     holder::{Holder, seconds},
     planner::Planner,
@@ -124,7 +124,17 @@ impl Planner {
     /// Whether a request of so many bytes keeps the bytes in flight within the limit. One request always does.
     pub(super) fn fits_in_flight(&self, bytes: u64) -> bool {
         let in_flight: u64 = self.requests.values().map(|request| self.in_window(request.rest(&self.pieces))).sum();
-        in_flight == 0 || in_flight + self.in_window(bytes) <= self.config.in_flight_max_bytes
+        in_flight == 0 || in_flight + self.in_window(bytes) <= self.in_flight_max()
+    }
+
+    /// Most bytes in flight: more on a long path to an only holder, since it carries them.
+    fn in_flight_max(&self) -> u64 {
+        let PlanConfig { in_flight_max_bytes: most, in_flight_long_max_bytes: long, stream_window, .. } = self.config;
+        let sole = self.sole_holder().and_then(|id| self.holders.get(&id));
+        let delay = |holder: &Holder| holder.meter.delay().filter(|delay| *delay >= LONG_DELAY);
+        let Some((holder, delay)) = sole.and_then(|holder| Some((holder, delay(holder)?))) else { return most };
+        let carries = holder.meter.rate().map_or_else(|| first_bytes(delay, stream_window), |rate| carried(holder, rate, delay));
+        carries.clamp(most, long.max(most))
     }
 
     fn in_window(&self, bytes: u64) -> u64 {
@@ -147,7 +157,8 @@ impl Planner {
         if holder.requests.is_empty() {
             return true;
         }
-        if holder.requests.len() >= self.config.requests_per_holder {
+        let PlanConfig { requests_per_holder, requests_of_sole_holder, .. } = self.config;
+        if holder.requests.len() >= if exclusive { requests_of_sole_holder } else { requests_per_holder } {
             return false;
         }
         if self.dry_at(holder).is_some_and(|at| at <= now) {
@@ -159,9 +170,8 @@ impl Planner {
         }
         let Some(delay) = holder.meter.delay().filter(|delay| *delay >= LONG_DELAY) else { return false };
         let windows = self.windows(holder);
-        let gain = if holder.meter.grows() { WINDOW_GAIN_GROWING } else { WINDOW_GAIN };
-        let carries = holder.meter.rate().map_or(0.0, |rate| gain * rate * delay.as_secs_f64());
-        windows as f64 <= carries || (exclusive && windows < FIRST_WINDOWS * window)
+        let carries = holder.meter.rate().map_or(0, |rate| carried(holder, rate, delay));
+        windows <= carries || (exclusive && windows < first_bytes(delay, window))
     }
 
     /// When the next request to a holder is due, going by its rate. Bytes of a message only count when all of it arrived, so up to one
@@ -234,4 +244,11 @@ impl Planner {
         let fallback = now + Duration::from_secs(1);
         [check, self.search_at(), Some(fallback)].into_iter().chain(holders).flatten().filter(|at| *at > now).min()
     }
+}
+
+/// Bytes to have in flight with a holder at this rate.
+#[expect(clippy::cast_possible_truncation, reason = "bytes")]
+fn carried(holder: &Holder, rate: f64, delay: Duration) -> u64 {
+    let gain = if holder.meter.grows() { WINDOW_GAIN_GROWING } else { WINDOW_GAIN };
+    (gain * rate * delay.as_secs_f64()) as u64
 }

@@ -250,3 +250,47 @@ fn a_holder_is_not_asked_again_for_pieces_that_it_does_not_have() {
     fetch.tell(Event::Gained { holder: HolderId(1), pieces: vec![2] });
     assert_eq!(fetch.asked(1)[0].1, 2..3);
 }
+
+#[test]
+fn requests_that_were_sent_before_the_plan_are_part_of_it() {
+    let mut fetch = Fetch::new(8);
+    fetch.planner.handle(Event::HolderAdded { holder: HolderId(1), near: false, has: Has::All, in_swarm: false }, fetch.now);
+    let sent = fetch.now;
+    let mut adopt = |holder: u32, run: Range<usize>| {
+        let adopted = fetch.planner.adopt(HolderId(holder), run, sent)?;
+        fetch.requests.insert(adopted.0, (HolderId(holder), adopted.1.clone()));
+        Some(adopted)
+    };
+    let (first, run) = adopt(1, 3..4).unwrap();
+    assert_eq!(run, 3..4);
+    let (ahead, run) = adopt(1, 0..6).unwrap();
+    assert_eq!(run, 0..3, "of a longer one, what is not requested yet");
+    assert!(adopt(1, 3..8).is_none() && adopt(2, 5..6).is_none());
+    fetch.act();
+    fetch.deliver(first);
+    fetch.deliver(ahead);
+    let requested: Vec<_> = fetch
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Request { pieces, .. } => Some(pieces.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(requested, [4..8]);
+}
+
+#[test]
+fn a_long_path_to_an_only_holder_is_filled_from_the_first_answer_on() {
+    const DELAY_MS: u64 = 150;
+    let window = PlanConfig::default().stream_window;
+    let mut fetch = Fetch::new(4 * 256);
+    fetch.planner.handle(Event::HolderAdded { holder: HolderId(1), near: false, has: Has::All, in_swarm: false }, fetch.now);
+    let (first, run) = fetch.planner.adopt(HolderId(1), 0..1, fetch.now).unwrap();
+    fetch.requests.insert(first, (HolderId(1), run));
+    fetch.now += Duration::from_millis(DELAY_MS);
+    fetch.deliver(first);
+    let in_flight: u64 = fetch.asked(1).iter().map(|(_, run)| (run.len() as u64 * PIECE_SIZE_MIN).min(window)).sum();
+    let first = super::first_bytes(Duration::from_millis(DELAY_MS), window);
+    assert!(first - window <= in_flight && in_flight <= PlanConfig::default().in_flight_long_max_bytes, "{in_flight}");
+}

@@ -59,6 +59,13 @@ impl PartialFile {
         Ok(Self { file, folder, part_name, target_name, path, target, opened, end: AtomicU64::new(opened.size) })
     }
 
+    /// Whether there is a partial file of this content, or a file at the target.
+    pub(super) fn is_begun(folder: &Path, name: &DocumentName, hash: &ContentHash) -> bool {
+        let target = folder.join(name.to_relative_path());
+        let partial = target.with_file_name(part_name(name.file_name(), hash));
+        [partial, target].iter().any(|path| !matches!(FileStat::at(path), Err(error) if is_absent(&error)))
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.file
     }
@@ -158,6 +165,10 @@ impl Drop for PartialFile {
             tracing::debug!(path = %self.path.display(), %error, "cannot unlock a partial file");
         }
     }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The name of a document's partial file.

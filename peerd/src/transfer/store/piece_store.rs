@@ -121,6 +121,11 @@ impl PieceStore {
         Ok(store)
     }
 
+    /// Whether an earlier fetch left something of this content, or a file has the document's name.
+    pub(crate) fn is_begun(folder: &Path, name: &DocumentName, hash: &ContentHash) -> bool {
+        PartialFile::is_begun(folder, name, hash)
+    }
+
     /// The document's name. Does not block.
     pub(crate) fn name(&self) -> &DocumentName {
         &self.name

@@ -3,7 +3,9 @@
 use super::{
     company::CompanyTracker,
     dial::refusal,
+    early::EarlyAnnounce,
     exchange::{ExchangeError, SEND_QUEUE, Streams, exchange, read_start},
+    expected::Expectations,
     me::Me,
     partial::Partial,
     state::{SharedSwarm, Swarm},
@@ -63,6 +65,8 @@ pub struct Swarms {
     shared: Arc<Mutex<Shared>>,
     /// Whether there was a swarm yet.
     begun: Arc<watch::Sender<bool>>,
+    /// Documents that are announced before their swarms exist.
+    expected: Expectations,
 }
 
 #[derive(Default)]
@@ -75,8 +79,10 @@ struct Shared {
 /// A swarm that this peer stays in after its fetch.
 struct Kept {
     since: Instant,
-    _swarm: SharedSwarm,
+    swarm: SharedSwarm,
     _store: Option<Arc<PieceStore>>,
+    /// The share offers the document, or did.
+    offered: bool,
 }
 
 impl fmt::Debug for Swarms {
@@ -89,7 +95,7 @@ impl fmt::Debug for Swarms {
 struct Entry {
     swarm: Weak<Swarm>,
     /// The file that the pieces are in; `None`: a document of the share.
-    store: Weak<PieceStore>,
+    store: Option<Weak<PieceStore>>,
 }
 
 impl Swarms {
@@ -103,6 +109,7 @@ impl Swarms {
             keeps_stores: false,
             shared: Arc::default(),
             begun: Arc::new(watch::Sender::new(false)),
+            expected: Expectations::default(),
         }
     }
 
@@ -117,18 +124,40 @@ impl Swarms {
         Self::new(Me { id, name, serves_at: None, zone: String::new() }, tracker, &Metrics::default())
     }
 
+    /// The same in this zone; empty: none.
+    #[must_use]
+    pub fn in_zone(mut self, zone: String) -> Self {
+        self.me.zone = zone;
+        self
+    }
+
+    /// The zone that this peer is in; empty: none.
+    pub(crate) fn zone(&self) -> &str {
+        &self.me.zone
+    }
+
+    /// Announces a document whose fetch begins. `size`: 0 if it is not known.
+    pub(crate) fn announce_early(&self, hash: ContentHash, size: u64) -> EarlyAnnounce {
+        EarlyAnnounce::new(hash, size, Arc::clone(&self.tracker), Some(self.expected.expect(hash)))
+    }
+
     /// The swarm of a document that is fetched into `store`, and the peers that the tracker names and that `search` finds. Verified pieces
-    /// are served while the store exists.
+    /// are served while the store exists. `early`: the announce of this document that was made already.
     pub(crate) fn fetching<S: SearchHolders>(
         &self,
         name: DocumentName,
         store: &Arc<PieceStore>,
         search: S,
+        early: Option<EarlyAnnounce>,
     ) -> (SharedSwarm, mpsc::Receiver<Vec<Candidate>>) {
         let (hash, pieces) = (*store.hash(), store.pieces());
         let swarm = Arc::new(Swarm::new(hash, pieces, name, store.verified(), self.me.clone()));
         // Small documents are fetched before they are announced.
-        let tracker = if pieces.size() >= ANNOUNCED_SIZE_MIN { Arc::clone(&self.tracker) } else { Arc::new(NoTracker) };
+        let tracker = match early {
+            _ if pieces.size() < ANNOUNCED_SIZE_MIN => Arc::new(NoTracker),
+            Some(early) if early.size() == pieces.size() => early.into_tracker(),
+            _ => Arc::clone(&self.tracker),
+        };
         let tracker: Arc<dyn Tracker> = Arc::new(CompanyTracker { inner: tracker, swarm: Arc::downgrade(&swarm) });
         let (announcer, handle, candidates) = Announcer::new(hash, pieces.size(), swarm.had_bytes(), tracker, Arc::new(search));
         swarm.announce(handle);
@@ -136,10 +165,16 @@ impl Swarms {
         tokio::spawn(announcer.run());
         let mut shared = self.lock();
         shared.by_hash.retain(|_, entry| entry.swarm.strong_count() > 0);
-        shared.by_hash.insert(hash, Entry { swarm: Arc::downgrade(&swarm), store: Arc::downgrade(store) });
+        shared.by_hash.insert(hash, Entry { swarm: Arc::downgrade(&swarm), store: Some(Arc::downgrade(store)) });
         drop(shared);
+        self.expected.came();
         self.forget_kept(Instant::now());
         (swarm, candidates)
+    }
+
+    /// The id of this peer.
+    pub(crate) fn own_id(&self) -> PeerId {
+        self.me.id
     }
 
     /// Finishes documents of one piece.
@@ -170,8 +205,31 @@ impl Swarms {
             });
             None
         };
-        self.lock().kept.push_back(Kept { since: Instant::now(), _swarm: swarm, _store: kept });
+        self.lock().kept.push_back(Kept { since: Instant::now(), swarm, _store: kept, offered: false });
         self.forget_kept(Instant::now());
+    }
+
+    /// Ends the swarms of documents that the share offered and does not offer any more: whoever asked would be refused.
+    pub(crate) fn share_changed(&self, offers: impl Fn(&ContentHash) -> bool) {
+        let mut shared = self.lock();
+        let mut ended = Vec::new();
+        shared.kept.retain_mut(|kept| {
+            let is_offered = offers(kept.swarm.hash());
+            let stays = is_offered || !kept.offered;
+            kept.offered |= is_offered;
+            if !stays {
+                ended.push(Arc::clone(&kept.swarm));
+            }
+            stays
+        });
+        let of_share = shared.by_hash.iter().filter(|(hash, entry)| entry.store.is_none() && !offers(hash));
+        ended.extend(of_share.filter_map(|(_, entry)| entry.swarm.upgrade()));
+        shared.by_hash.retain(|_, entry| !ended.iter().any(|swarm| std::ptr::eq(entry.swarm.as_ptr(), Arc::as_ptr(swarm))));
+        drop(shared);
+        for swarm in ended {
+            tracing::debug!(document = %swarm.name(), "a swarm ends: the share does not offer its document any more");
+            swarm.end();
+        }
     }
 
     fn forget_kept(&self, now: Instant) {
@@ -192,7 +250,7 @@ impl Swarms {
         by_hash.retain(|_, entry| entry.swarm.strong_count() > 0);
         let own = PieceSet::full(pieces.count());
         let swarm = Arc::new(Swarm::new(hash, pieces, name.clone(), own, self.me.clone()));
-        by_hash.insert(hash, Entry { swarm: Arc::downgrade(&swarm), store: Weak::new() });
+        by_hash.insert(hash, Entry { swarm: Arc::downgrade(&swarm), store: None });
         swarm
     }
 
@@ -203,7 +261,7 @@ impl Swarms {
 
     /// The store that a document is fetched into, or was while its fetch shares it.
     fn store(&self, hash: &ContentHash) -> Option<Arc<PieceStore>> {
-        self.lock().by_hash.get(hash)?.store.upgrade()
+        self.lock().by_hash.get(hash)?.store.as_ref()?.upgrade()
     }
 
     /// The document that is being fetched with this hash, to be served.
@@ -255,7 +313,7 @@ impl Swarms {
         let ended = |error: ExchangeError| refusal(error).unwrap_or_else(|| Status::cancelled("the stream ended"));
         let mut incoming: Updates = Box::pin(requests.map(|message| message.map(|message| message.update.unwrap_or_default())));
         let start = read_start(&mut incoming).await.map_err(ended)?;
-        let swarm = match self.find(&start.hash) {
+        let swarm = match self.expected.find(&start.hash, || self.find(&start.hash)).await {
             Some(swarm) => swarm,
             None => {
                 let (pieces, name) = whole(&start)?;
@@ -306,5 +364,70 @@ impl Accepted {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        holders::{
+            announcer::ANNOUNCED_SIZE_MIN,
+            source,
+            tracker::{Announced, Announcement},
+        },
+        session::AnnounceError,
+    };
+    use p2pdi::content::PieceHashes;
+
+    /// Passes on what is announced.
+    struct Recorder(mpsc::UnboundedSender<Announcement>);
+
+    #[tonic::async_trait]
+    impl Tracker for Recorder {
+        async fn announce(&self, announcement: Announcement) -> Result<Announced, AnnounceError> {
+            self.0.send(announcement).unwrap();
+            Ok(Announced { interval: Duration::from_secs(60), ..Default::default() })
+        }
+    }
+
+    struct Nobody;
+
+    impl SearchHolders for Nobody {
+        async fn search(&self, _: ContentHash, _: u64) -> Vec<source::Source> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_document_that_leaves_the_share_is_not_announced_any_more() {
+        let (sender, mut announced) = mpsc::unbounded_channel();
+        let me = Me { id: PeerId::from_bytes([1; 16]), name: "p".parse().unwrap(), serves_at: None, zone: String::new() };
+        let swarms = Swarms::new(me, Arc::new(Recorder(sender)), &Metrics::default());
+        let pieces = Pieces::of_size(ANNOUNCED_SIZE_MIN).unwrap();
+        let of_zeros = |piece| {
+            let mut hasher = pieces.hasher(piece);
+            hasher.update(&vec![0; usize::try_from(pieces.piece_size()).unwrap()]);
+            hasher.finalize()
+        };
+        let hashes = PieceHashes::new(pieces, (0..pieces.count()).map(of_zeros).collect()).unwrap();
+        let (folder, name) = (tempfile::tempdir().unwrap(), DocumentName::parse("a.bin").unwrap());
+        let store = PieceStore::open(folder.path(), &name, hashes, false).unwrap();
+        let (swarm, _) = swarms.fetching(name.clone(), &store, Nobody, None);
+        assert!(!announced.recv().await.unwrap().done);
+        let hash = *swarm.hash();
+        swarms.fetched(swarm, store);
+        swarms.share_changed(|_| false);
+        assert!(swarms.find(&hash).is_some(), "the share does not offer it yet");
+        swarms.share_changed(|_| true);
+        swarms.share_changed(|_| false);
+        assert!(swarms.find(&hash).is_none());
+        while !announced.recv().await.unwrap().done {}
+        // One that others asked for, of the share.
+        let _seeding = swarms.seeding(hash, pieces, &name);
+        swarms.share_changed(|_| true);
+        assert!(swarms.find(&hash).is_some());
+        swarms.share_changed(|_| false);
+        assert!(swarms.find(&hash).is_none());
     }
 }

@@ -5,7 +5,7 @@ use crate::identity::OwnContact;
 use p2pdi::{endpoint::Endpoint, id::PeerId, name::PeerName};
 
 /// The label that says where a peer is: peers of one zone prefer each other.
-pub(crate) const ZONE_LABEL: &str = "zone";
+pub const ZONE_LABEL: &str = "zone";
 
 /// This peer, as it introduces itself to the members of all swarms.
 #[derive(Clone)]

@@ -2,7 +2,9 @@
 
 mod company;
 pub(crate) mod dial;
+pub(crate) mod early;
 pub(crate) mod exchange;
+mod expected;
 pub(crate) mod get;
 pub(crate) mod hub;
 pub(crate) mod me;

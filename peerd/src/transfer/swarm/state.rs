@@ -459,6 +459,12 @@ impl Swarm {
         self.member_news.send_modify(|count| *count += 1);
     }
 
+    /// Ends the streams with all members, and tells the tracker that this peer is done.
+    pub(super) fn end(&self) {
+        self.state().members.values().for_each(|connected| connected.close.cancel());
+        *self.announcer() = None;
+    }
+
     /// Calls `view` with this peer's pieces and the members.
     pub(super) fn with<T>(&self, view: impl FnOnce(&PieceSet, &mut dyn Iterator<Item = &Connected>) -> T) -> T {
         let state = self.state();
