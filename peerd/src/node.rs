@@ -3,7 +3,7 @@
 #[cfg(feature = "mdns")]
 use crate::discovery::{Lan, Load};
 use crate::{
-    config::NodeConfig,
+    config::{NodeConfig, TransferLimits},
     connections::admission::Admission,
     connections::channels::ChannelPool,
     discovery::LanEvents,
@@ -359,6 +359,14 @@ impl NodeHandle {
     /// Its contact as it is now: the endpoint of a peer that listens on a wildcard address changes with the machine's address.
     pub fn contact(&self) -> Contact {
         self.services.own.get()
+    }
+
+    /// Other limits from now on, also for transfers under way.
+    pub fn set_limits(&self, limits: TransferLimits) {
+        let TransferLimits { upload, download, upload_slots, quota, min_free } = limits;
+        self.services.uploads.set_limits(upload, upload_slots);
+        self.services.download_limit.set_bytes_per_second(download);
+        self.services.jobs.set_limits(RoomLimits { quota, min_free });
     }
 
     /// The folder of its id, incarnation, cookie and index.

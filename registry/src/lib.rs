@@ -26,4 +26,4 @@ mod writer;
 mod failures;
 
 pub use config::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
-pub use server::{Registry, RegistryError};
+pub use server::{Registry, RegistryError, RegistryHandle};

@@ -102,6 +102,19 @@ pub struct Registry {
     writer_ended: CancellationToken,
 }
 
+/// Access to a registry that runs.
+#[derive(Clone)]
+pub struct RegistryHandle(Arc<SharedTable>);
+
+impl RegistryHandle {
+    /// Other values of [`Config::max_peers`], at most [`crate::PEERS_MAX`], and of [`Config::max_peers_per_address`] from now on. Leases that exist
+    /// stay.
+    pub fn set_limits(&self, max_peers: u32, max_peers_per_address: u32) {
+        self.0.with(|table, _| table.set_limits(max_peers, max_peers_per_address));
+        self.0.wake_expiry();
+    }
+}
+
 impl Registry {
     /// Opens the store and reads it. Takes some seconds for a million peers; call it before the port is announced.
     ///
@@ -152,6 +165,11 @@ impl Registry {
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
         let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
         Ok(Self { leases: Leases { table, swarms, jobs, timeouts }, health, metrics, limits, writer, writer_ended })
+    }
+
+    /// Access to it while it runs.
+    pub fn handle(&self) -> RegistryHandle {
+        RegistryHandle(Arc::clone(&self.leases.table))
     }
 
     /// Serves on `listener` until `stop`, then lets calls finish within the grace period and closes the store.

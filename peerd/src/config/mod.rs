@@ -6,7 +6,7 @@ mod route;
 mod values;
 
 pub use advertise::reachable_endpoint;
-pub use keeping::{MinFree, Mirror};
+pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
 

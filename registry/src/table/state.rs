@@ -69,6 +69,12 @@ impl Table {
         }
     }
 
+    /// Other limits from now on. Leases that exist stay.
+    pub fn set_limits(&mut self, max_peers: u32, max_peers_per_address: u32) {
+        self.settings.max_peers = max_peers;
+        self.settings.max_peers_per_address = max_peers_per_address;
+    }
+
     /// Numbers for status pages and metrics.
     pub fn counts(&self) -> Counts {
         Counts {

@@ -312,7 +312,7 @@ impl Driver {
         if std::mem::replace(&mut self.seen_remote, remote) != remote {
             self.wake_early();
         }
-        if now >= self.next_limits {
+        if self.shared.room.limits_changed() || now >= self.next_limits {
             self.next_limits = now + LIMITS_EVERY;
             let shared = Arc::clone(&self.shared);
             unwrap_task(spawn_blocking(move || shared.room.keep_limits()).await);

@@ -13,7 +13,7 @@ use p2pdi::{
 };
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// The limits of what is fetched.
@@ -27,7 +27,9 @@ pub(crate) struct RoomLimits {
 
 /// Makes room and keeps the limits.
 pub(super) struct Room {
-    limits: RoomLimits,
+    limits: Mutex<RoomLimits>,
+    /// Since [`Self::limits_changed`] was asked.
+    changed: AtomicBool,
     share: Share,
     ledger: Arc<Ledger>,
     /// Bytes of documents under way.
@@ -58,7 +60,8 @@ pub(super) enum NoRoom {
 impl Room {
     pub(super) fn new(limits: RoomLimits, share: Share, ledger: Arc<Ledger>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
-            limits,
+            limits: Mutex::new(limits),
+            changed: AtomicBool::new(false),
             share,
             ledger,
             under_way: AtomicU64::new(0),
@@ -70,13 +73,28 @@ impl Room {
         })
     }
 
+    /// Other limits from now on.
+    pub(super) fn set_limits(&self, limits: RoomLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the limits changed since this was asked.
+    pub(super) fn limits_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
+    }
+
+    fn limits(&self) -> RoomLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes room for a document of `bytes`, of which `there` are on the disk already. Blocking.
     ///
     /// # Errors
     /// When there is no room even without all that may go; then nothing is removed.
     pub(super) fn take(self: &Arc<Self>, label: &str, bytes: u64, there: u64) -> Result<RoomTaken, NoRoom> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(quota) = self.limits.quota.filter(|quota| bytes > *quota) {
+        if let Some(quota) = self.limits().quota.filter(|quota| bytes > *quota) {
             return Err(NoRoom::Never(format!("{label} has {bytes} bytes, more than the quota of {quota}; raise --quota")));
         }
         // What is on the disk already needs no more of it, but counts towards the quota.
@@ -127,12 +145,13 @@ impl Room {
         let folder = self.share.folder();
         let asked =
             |ask: fn(&std::path::Path) -> std::io::Result<Option<u64>>| folder.and_then(|folder| ask(folder).ok().flatten());
-        let min_free = self.limits.min_free.and_then(|min_free| match min_free {
+        let limits = self.limits();
+        let min_free = limits.min_free.and_then(|min_free| match min_free {
             MinFree::Bytes(bytes) => Some(bytes),
             MinFree::Percent(percent) => Some(asked(disk_bytes)? / 100 * u64::from(percent)),
         });
         Usage {
-            quota: self.limits.quota,
+            quota: limits.quota,
             min_free,
             free: min_free.and_then(|_| asked(free_bytes)),
             fetched: self.ledger.totals().bytes.saturating_add(self.under_way.load(Ordering::Relaxed)),
