@@ -10,6 +10,8 @@
 
 pub mod backoff;
 pub mod channel;
+#[cfg(feature = "configuration")]
+pub mod configuration;
 pub mod contact;
 pub mod content;
 pub mod cookie;

@@ -17,7 +17,9 @@ mod serve;
 mod stop;
 mod tasks;
 pub use caller::{Caller, EndedUnread};
-pub use console::{announce, report_failure};
+#[cfg(feature = "configuration")]
+pub use console::report_usage;
+pub use console::{announce, print, report_failure};
 pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};

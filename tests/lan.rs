@@ -74,7 +74,8 @@ impl Lan {
         let mut command = Command::new(&self.ip);
         command.args(["netns", "exec", &self.namespaces[machine]]).arg(program.get_program()).args(program.get_args());
         command.current_dir(self.world.path("")).env_clear();
-        let set = program.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_NO_LAN");
+        let set =
+            program.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_PEER_NO_LAN");
         command.envs(set);
         command
     }

@@ -176,7 +176,7 @@ fn a_peer_without_a_registry_serves() {
     assert_eq!(state(&alone), "SESSION_STATE_NONE");
     // The flag wins over a registry set for all peers of a machine.
     let mut flagged = world.peer_command("flagged", "http://127.0.0.1:1", &[]);
-    flagged.env("P2PDI_NO_REGISTRY", "1");
+    flagged.env("P2PDI_PEER_NO_REGISTRY", "1");
     assert_eq!(state(&Server::start(flagged)), "SESSION_STATE_NONE");
     world.run("p2pctl", &["get-rfc", "48", "--from", &alone.address.to_string()]).exits(0);
     alone.signal(Signal::TERM);

@@ -1,5 +1,6 @@
 //! Declaration of the command line.
 
+mod context;
 mod get;
 mod jobs;
 mod listing;
@@ -9,6 +10,7 @@ mod parse;
 mod registry;
 mod via;
 
+pub(crate) use context::{Context, ContextWhat};
 pub(crate) use get::{Fetching, Get, GetRfc, Sharing};
 pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
@@ -17,9 +19,13 @@ pub(crate) use mesh::{Broadcast, Chat, Graph, GraphFormat, Join, Listen, PeerCou
 pub(crate) use registry::{Pquery, Register};
 pub(crate) use via::OptionalVia;
 
-use crate::registry_client::Leaving;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use p2pdi::{endpoint::Endpoint, telemetry::LogFormat};
+use crate::{contexts, registry_client::Leaving};
+use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use p2pdi::{
+    configuration::{Given, Layer, Program, Variables},
+    endpoint::Endpoint,
+    telemetry::LogFormat,
+};
 use peerd::config::{REGISTRY_DEFAULT, parse_registry};
 use std::path::PathBuf;
 
@@ -66,6 +72,77 @@ Exit codes: 0 done; 1 not found, refused, no route, corrupt; 2 wrong usage;
 130 interrupted by Ctrl-C. With --output json an error is one JSON object on
 standard error: {\"error\":{\"reason\",\"message\",\"hints\"}}.";
 
+/// How the configuration is read.
+pub(crate) static PROGRAM: Program = Program { variables: VARIABLES, layer: context };
+
+const VARIABLES: Variables = Variables {
+    prefix: "P2PDI_CTL_",
+    old: &[
+        "AT",
+        "BENCH_RUNS",
+        "ENDPOINT",
+        "FETCH_PRIORITY",
+        "FETCH_WAIT",
+        "FORCE",
+        "FROM",
+        "GET_DRY_RUN",
+        "GET_EXCLUDE",
+        "GET_INCLUDE",
+        "GET_JOBS",
+        "GET_KEEP_GOING",
+        "GET_LIMIT",
+        "GET_LISTEN",
+        "GET_NO_SHARE",
+        "GET_SEED",
+        "GET_UPLOAD_LIMIT",
+        "GRAPH_FORMAT",
+        "KIND",
+        "KINDS",
+        "LABELS",
+        "LS_LIMIT",
+        "LS_OF",
+        "MAN_OUT",
+        "NAME",
+        "OUT",
+        "OUTPUT",
+        "PQUERY_LABELS",
+        "PQUERY_NAME",
+        "PQUERY_OF",
+        "PQUERY_SAMPLE",
+        "PQUERY_SINCE_REVISION",
+        "QUERY_HASH",
+        "QUERY_LIMIT",
+        "QUERY_NAME",
+        "QUERY_NUMBER",
+        "QUERY_OWN",
+        "QUERY_TITLE",
+        "QUIET",
+        "REGISTRY",
+        "RFC_DIR",
+        "SENDER",
+        "SHARE",
+        "STALL_TIMEOUT",
+        "STATUS_LEFT_OUT",
+        "UP_PEERS",
+        "VIA",
+        "WAIT",
+        "WAIT_FOR_HOLDERS",
+    ],
+    renamed: &[("P2PDI_UP_PORT", "P2PDI_CTL_UP_PORT_NUMBER")],
+    also: &[("RUST_LOG", "P2PDI_CTL_LOG"), ("P2PDI_CONTEXT", "P2PDI_CTL_CONTEXT")],
+};
+
+/// Verbs that need no registry, or change contexts: a context that is wrong must not stop them.
+const WITHOUT_CONTEXT: [&str; 7] = ["bench", "completions", "context", "demo", "login", "man", "up"];
+
+/// The values of the context that flags or variables name, or else of the current one.
+fn context(said: &ArgMatches) -> Result<Option<Layer>, (String, String)> {
+    if said.subcommand_name().is_some_and(|verb| WITHOUT_CONTEXT.contains(&verb)) {
+        return Ok(None);
+    }
+    contexts::layer(said.get_one::<String>("context").map(String::as_str))
+}
+
 /// The command line of P2P-DI.
 #[derive(Debug, Parser)]
 #[command(name = "p2pctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -80,11 +157,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The registry to ask
-    #[arg(long, global = true, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
+    #[arg(long, global = true, env = "P2PDI_CTL_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
     pub(crate) registry: Endpoint,
 
     /// How to print the result
-    #[arg(long, short, global = true, env = "P2PDI_OUTPUT", value_enum, default_value_t = Output::Table)]
+    #[arg(long, short, global = true, env = "P2PDI_CTL_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 
     /// How to show the progress of a fetch on standard error; auto: a bar on a terminal, else a line every few seconds of a long one
@@ -95,17 +172,34 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "P2PDI_CTL_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
+    /// Take registry, network and certificates from this context; by default from the current one: see p2pctl context
+    #[arg(long, global = true, env = "P2PDI_CTL_CONTEXT", value_name = "NAME", value_parser = contexts::parse_name)]
+    pub(crate) context: Option<String>,
+
+    /// What flags and variables give.
+    #[arg(skip)]
+    pub(crate) given: Given,
+
     /// Observers' leases to end.
     #[arg(skip)]
     pub(crate) leaving: Leaving,
 
     /// What to log to standard error, such as info or debug; RUST_LOG does the same
-    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "off")]
+    #[arg(long, global = true, env = "P2PDI_CTL_LOG", value_name = "FILTER", default_value = "off")]
     pub(crate) log: String,
 
     /// Form of a log line
     #[arg(long, global = true, env = "P2PDI_CTL_LOG_FORMAT", value_name = "text|json", default_value_t)]
     pub(crate) log_format: LogFormat,
+
+    /// File with the configuration, in TOML: the names of flags are the keys, those of a verb in its table [verb.NAME]; flags and variables
+    /// beat it
+    #[arg(long, global = true, env = "P2PDI_CTL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the effective configuration as such a file, of the verb if one is given, with where each value comes from, and exit
+    #[arg(long, global = true, env = "P2PDI_CTL_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
+    print_config: bool,
 }
 
 /// Form of results.
@@ -187,6 +281,8 @@ pub(crate) enum Verb {
     Demo,
     /// Run a benchmark
     Bench(Bench),
+    /// Keep registry, network and certificates under a name, for all other verbs
+    Context(Context),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page, or write those of all verbs to a folder

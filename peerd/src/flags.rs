@@ -3,6 +3,7 @@
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
+    configuration::{Program, Variables},
     endpoint::{Endpoint, ListenAddress},
     field::InvalidField,
     name::PeerName,
@@ -13,7 +14,9 @@ use p2pdi::{
 };
 use peerd::{
     Bootnode,
-    config::{ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry},
+    config::{
+        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, TransferLimits, parse_label, parse_registry,
+    },
     documents::pattern::DocumentPattern,
 };
 use std::{
@@ -45,111 +48,153 @@ Try it:
   curl 'localhost:8003/whisper?name=A&message=hello'
   grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery";
 
+/// Flags that SIGHUP changes while the program runs.
+pub(crate) const LIVE: &[&str] = &["log", "upload-limit", "download-limit", "upload-slots", "quota", "min-free"];
+
+/// How the configuration is read.
+pub(crate) static PROGRAM: Program = Program::new(Variables {
+    prefix: "P2PDI_PEER_",
+    old: &[
+        "NAME",
+        "LISTEN",
+        "ADVERTISE",
+        "DIAL_FROM",
+        "REGISTRY",
+        "NO_REGISTRY",
+        "BOOTNODES",
+        "NO_LAN",
+        "SHARE",
+        "STATE",
+        "LABELS",
+        "UPLOAD_LIMIT",
+        "DOWNLOAD_LIMIT",
+        "MIRROR",
+        "MIRROR_FROM",
+        "MIRROR_DELETE",
+        "QUOTA",
+        "MIN_FREE",
+        "UPLOAD_SLOTS",
+        "CONTROL",
+        "MAX_CONNECTIONS",
+        "GRACE",
+    ],
+    renamed: &[("P2PDI_PORT", "P2PDI_PEER_PORT_NUMBER")],
+    also: &[("RUST_LOG", "P2PDI_PEER_LOG")],
+});
+
 /// A peer of P2P-DI: shares a folder of documents and exchanges messages with other peers.
 #[derive(Debug, Parser)]
 #[command(name = "peerd", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
     /// Name of this peer, unique in its registry; by default the host's name
-    #[arg(long, env = "P2PDI_NAME")]
+    #[arg(long, env = "P2PDI_PEER_NAME")]
     name: Option<PeerName>,
 
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)).into())]
+    #[arg(long, env = "P2PDI_PEER_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)).into())]
     listen: ListenAddress,
 
     /// Port to listen on, in place of the one in --listen
-    #[arg(long, env = "P2PDI_PORT")]
+    #[arg(long, env = "P2PDI_PEER_PORT_NUMBER")]
     port: Option<u16>,
 
     /// Address that other peers dial, if it is not the one listened on
-    #[arg(long, env = "P2PDI_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "P2PDI_PEER_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<Endpoint>,
 
     /// Local address to dial other peers from, on a host with several addresses
-    #[arg(long, env = "P2PDI_DIAL_FROM", value_name = "IP")]
+    #[arg(long, env = "P2PDI_PEER_DIAL_FROM", value_name = "IP")]
     dial_from: Option<IpAddr>,
 
     /// The registry to register with
-    #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
+    #[arg(long, env = "P2PDI_PEER_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
     registry: Endpoint,
 
     /// Run without a registry; --registry is ignored
-    #[arg(long, env = "P2PDI_NO_REGISTRY", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_PEER_NO_REGISTRY", value_parser = BoolishValueParser::new())]
     no_registry: bool,
 
     /// Peers to link to: NAME:PORT on this host, NAME@HOST:PORT or HOST:PORT; retried until they answer
-    #[arg(long, env = "P2PDI_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
+    #[arg(long, env = "P2PDI_PEER_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
     bootnodes: Vec<Bootnode>,
 
     /// Do not announce this peer on the LAN and do not look for others there
-    #[arg(long, env = "P2PDI_NO_LAN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_PEER_NO_LAN", value_parser = BoolishValueParser::new())]
     no_lan: bool,
 
     /// Folder to share, with its subfolders; without it nothing is shared
-    #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
+    #[arg(long, env = "P2PDI_PEER_SHARE", value_name = "DIR")]
     share: Option<PathBuf>,
 
     /// Folder for this peer's id, cookie and index; each peer needs its own
-    #[arg(long, env = "P2PDI_STATE", value_name = "DIR")]
+    #[arg(long, env = "P2PDI_PEER_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
 
     /// Label that others can filter by in the registry; may be given several times
-    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    #[arg(long = "label", env = "P2PDI_PEER_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     labels: Vec<(String, String)>,
 
     /// Upload rate limit per second, such as 10MiB
-    #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "P2PDI_PEER_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     upload_limit: Option<ByteSize>,
 
     /// Download rate limit per second, such as 10MiB
-    #[arg(long, env = "P2PDI_DOWNLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "P2PDI_PEER_DOWNLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     download_limit: Option<ByteSize>,
 
     /// Keep documents whose names match present in the share, as they appear and change in the network; may be given several times. As in a
     /// .gitignore: `*` and `?` match within a folder, `**` across folders; without a `/` the pattern is about names in any folder, `dir/` is all
     /// below a folder. Several are separated by commas
-    #[arg(long = "mirror", env = "P2PDI_MIRROR", value_name = "PATTERN", value_delimiter = ',', value_parser = DocumentPattern::parse)]
+    #[arg(long = "mirror", env = "P2PDI_PEER_MIRROR", value_name = "PATTERN", value_delimiter = ',', value_parser = DocumentPattern::parse)]
     mirrors: Vec<DocumentPattern>,
 
     /// Mirror only the documents of this peer, as it has them
-    #[arg(long, env = "P2PDI_MIRROR_FROM", value_name = "NAME")]
+    #[arg(long, env = "P2PDI_PEER_MIRROR_FROM", value_name = "NAME")]
     mirror_from: Option<PeerName>,
 
     /// Remove mirrored documents that the peer of --mirror-from removed; never files that this peer did not fetch
-    #[arg(long, env = "P2PDI_MIRROR_DELETE", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_PEER_MIRROR_DELETE", value_parser = BoolishValueParser::new())]
     mirror_delete: bool,
 
     /// Most bytes for documents that this peer fetched by jobs and mirrors, such as 100GiB; the least recently used go first
-    #[arg(long, env = "P2PDI_QUOTA", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "P2PDI_PEER_QUOTA", value_name = "SIZE", value_parser = parse_size)]
     quota: Option<ByteSize>,
 
     /// What fetched documents leave free of the share's disk, such as 10GiB or 5%; the least recently used go first
-    #[arg(long, env = "P2PDI_MIN_FREE", value_name = "SIZE|PERCENT", value_parser = parse_min_free)]
+    #[arg(long, env = "P2PDI_PEER_MIN_FREE", value_name = "SIZE|PERCENT", value_parser = parse_min_free)]
     min_free: Option<MinFree>,
 
     /// Documents sent at the same time, others wait in line; by default as many as suit the upload limit, at most 64
-    #[arg(long, env = "P2PDI_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "P2PDI_PEER_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     upload_slots: Option<u16>,
 
     /// Who may control this peer
-    #[arg(long, env = "P2PDI_CONTROL", value_enum, default_value_t = Control::Loopback)]
+    #[arg(long, env = "P2PDI_PEER_CONTROL", value_enum, default_value_t = Control::Loopback)]
     control: Control,
 
     /// Most simultaneous connections; further ones are closed
-    #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
+    #[arg(long, env = "P2PDI_PEER_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
 
     /// How long calls under way may continue after Ctrl-C or SIGTERM
-    #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "P2PDI_PEER_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
 
-    /// Log filter, such as info, debug or peerd=debug,p2pdi=info
-    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    /// Log filter, such as info, debug or peerd=debug,p2pdi=info; RUST_LOG does the same
+    #[arg(long, env = "P2PDI_PEER_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
 
     /// Form of a log line
     #[arg(long, env = "P2PDI_PEER_LOG_FORMAT", value_name = "text|json", default_value_t)]
     log_format: LogFormat,
+
+    /// File with the configuration, in TOML, whose keys are the names of these flags; flags and variables beat it. SIGHUP reads it again
+    #[arg(long, env = "P2PDI_PEER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the effective configuration as such a file, with where each value comes from, and exit
+    #[arg(long, env = "P2PDI_PEER_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
+    print_config: bool,
 }
 
 impl Flags {
@@ -167,11 +212,35 @@ impl Flags {
         }
     }
 
+    /// The limits that may change while the peer runs.
+    ///
+    /// # Errors
+    /// When one is 0.
+    pub(crate) fn limits(&self) -> Result<TransferLimits, InvalidField> {
+        if self.upload_limit.is_some_and(|limit| limit.as_u64() == 0) {
+            return Err(InvalidField::new(
+                "upload-limit",
+                "is 0, which would send nothing; omit --share instead, or give a limit such as 1MiB",
+            ));
+        }
+        if self.download_limit.is_some_and(|limit| limit.as_u64() == 0) {
+            return Err(InvalidField::new("download-limit", "is 0, which would receive nothing; give a limit such as 1MiB"));
+        }
+        Ok(TransferLimits {
+            upload: self.upload_limit.map(|limit| limit.as_u64()),
+            download: self.download_limit.map(|limit| limit.as_u64()),
+            upload_slots: self.upload_slots.map(usize::from),
+            quota: self.quota.map(|quota| quota.as_u64()),
+            min_free: self.min_free,
+        })
+    }
+
     /// The settings of the peer.
     ///
     /// # Errors
     /// When there is no default for a required value, or a value is not valid.
     pub(crate) fn into_config(self) -> Result<NodeConfig, InvalidField> {
+        let TransferLimits { upload, download, upload_slots, quota, min_free } = self.limits()?;
         let name = match self.name {
             Some(name) => name,
             None => {
@@ -185,15 +254,6 @@ impl Flags {
         let state = self.state.or_else(|| state_folder().map(|state| state.join("peerd").join(name.key())));
         let state = state
             .ok_or_else(|| InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder with --state"))?;
-        if self.upload_limit.is_some_and(|limit| limit.as_u64() == 0) {
-            return Err(InvalidField::new(
-                "upload-limit",
-                "is 0, which would send nothing; omit --share instead, or give a limit such as 1MiB",
-            ));
-        }
-        if self.download_limit.is_some_and(|limit| limit.as_u64() == 0) {
-            return Err(InvalidField::new("download-limit", "is 0, which would receive nothing; give a limit such as 1MiB"));
-        }
         let mirrors = mirrors(self.mirrors, self.mirror_from.as_ref(), self.mirror_delete)?;
         if self.share.is_none() && !mirrors.is_empty() {
             return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with --share"));
@@ -211,11 +271,11 @@ impl Flags {
             lan: cfg!(feature = "mdns") && !self.no_lan,
             labels,
             share: self.share,
-            upload_limit: self.upload_limit.map(|limit| limit.as_u64()),
-            download_limit: self.download_limit.map(|limit| limit.as_u64()),
-            upload_slots: self.upload_slots.map(usize::from),
-            quota: self.quota.map(|quota| quota.as_u64()),
-            min_free: self.min_free,
+            upload_limit: upload,
+            download_limit: download,
+            upload_slots,
+            quota,
+            min_free,
             mirrors,
             control,
             limits,

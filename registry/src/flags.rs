@@ -1,8 +1,13 @@
 //! The program's command line.
 
-use clap::Parser;
-use p2pdi::{endpoint::ListenAddress, telemetry::LogFormat};
+use clap::{Parser, builder::BoolishValueParser};
+use p2pdi::{
+    configuration::{Program, Variables},
+    endpoint::ListenAddress,
+    telemetry::{LogFormat, LogOptions},
+};
 use registry::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
+use std::path::PathBuf;
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -13,10 +18,22 @@ Examples:
   curl http://127.0.0.1:7800/             active peers
   grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
-Every flag can be given as an environment variable too; flags win. Traces go
-to the endpoint of the standard OTEL_* variables.
+Every flag can be given as an environment variable or in a file too (--config):
+flags win over variables, and these over the file. Traces go to the endpoint of
+the standard OTEL_* variables.
 The name, address and labels of a peer are known to everyone who can reach the
 registry.";
+
+/// Flags that SIGHUP changes while the program runs.
+pub(crate) const LIVE: &[&str] = &["log", "max-peers", "max-peers-per-address"];
+
+/// How the configuration is read.
+pub(crate) static PROGRAM: Program = Program::new(Variables {
+    prefix: "P2PDI_REGISTRY_",
+    old: &["LISTEN", "STATE", "TTL", "MAX_PEERS", "MAX_PEERS_PER_ADDRESS", "MAX_CONNECTIONS", "GRACE", "LOG"],
+    renamed: &[],
+    also: &[("RUST_LOG", "P2PDI_REGISTRY_LOG")],
+});
 
 /// The registry of P2P-DI: knows which peers are alive.
 ///
@@ -25,56 +42,62 @@ registry.";
 #[command(name = "registry", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
+    #[arg(long, env = "P2PDI_REGISTRY_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
     pub(crate) listen: ListenAddress,
 
     /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set
-    #[arg(long, env = "P2PDI_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
+    #[arg(long, env = "P2PDI_REGISTRY_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
     state: State,
 
     /// How long a peer stays active after its last call; it grows with the number of peers
-    #[arg(long, env = "P2PDI_TTL", value_name = "DURATION", default_value_t = Config::default().ttl.into(), value_parser = ttl)]
+    #[arg(long, env = "P2PDI_REGISTRY_TTL", value_name = "DURATION", default_value_t = Config::default().ttl.into(), value_parser = ttl)]
     ttl: humantime::Duration,
 
     /// Most peers to keep; inactive ones are evicted for new ones
-    #[arg(long, env = "P2PDI_MAX_PEERS", value_name = "N", default_value_t = Config::default().max_peers,
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_PEERS", value_name = "N", default_value_t = Config::default().max_peers,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(PEERS_MAX)))]
     max_peers: u32,
 
     /// Leases that callers from one address (one /64 of IPv6) may hold at once; loopback is exempt
-    #[arg(long, env = "P2PDI_MAX_PEERS_PER_ADDRESS", value_name = "N", default_value_t = Config::default().max_peers_per_address,
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_PEERS_PER_ADDRESS", value_name = "N", default_value_t = Config::default().max_peers_per_address,
           value_parser = clap::value_parser!(u32).range(1..))]
     max_peers_per_address: u32,
 
     /// Most connections to hold; one more is closed at once
-    #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
 
     /// How long calls may continue after the first Ctrl-C or SIGTERM
-    #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
+    #[arg(long, env = "P2PDI_REGISTRY_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
     grace: humantime::Duration,
 
-    /// What to log to standard error, such as `debug` or `info,registry=debug` [default: RUST_LOG, or info]
-    #[arg(long, env = "P2PDI_LOG", value_name = "FILTER")]
-    log: Option<String>,
+    /// What to log to standard error, such as `debug` or `info,registry=debug`; RUST_LOG does the same
+    #[arg(long, env = "P2PDI_REGISTRY_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
 
     /// Form of a log line
     #[arg(long, env = "P2PDI_REGISTRY_LOG_FORMAT", value_name = "text|json", default_value_t)]
-    pub(crate) log_format: LogFormat,
+    log_format: LogFormat,
+
+    /// File with the configuration, in TOML, whose keys are the names of these flags; flags and variables beat it. SIGHUP reads it again
+    #[arg(long, env = "P2PDI_REGISTRY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the effective configuration as such a file, with where each value comes from, and exit
+    #[arg(long, env = "P2PDI_REGISTRY_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
+    print_config: bool,
 }
 
 impl Flags {
-    /// The filter for logs.
-    pub(crate) fn log_filter(&self) -> String {
-        let set = |text: &String| !text.is_empty();
-        self.log.clone().filter(set).or_else(|| std::env::var("RUST_LOG").ok().filter(set)).unwrap_or_else(|| "info".into())
+    /// What to log, and how.
+    pub(crate) fn log(&self) -> LogOptions<'_> {
+        LogOptions { filter: &self.log, format: self.log_format }
     }
 }
 
 impl From<Flags> for Config {
     fn from(flags: Flags) -> Self {
-        let Flags { listen: _, state, ttl, max_peers, max_peers_per_address, max_connections, grace, log: _, log_format: _ } =
-            flags;
+        let Flags { state, ttl, max_peers, max_peers_per_address, max_connections, grace, .. } = flags;
         Self { state, ttl: ttl.into(), max_peers, max_peers_per_address, max_connections, grace: grace.into() }
     }
 }
@@ -90,14 +113,8 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_valid_and_every_flag_has_an_environment_variable() {
-        let command = Flags::command();
-        command.clone().debug_assert();
-        for flag in command.get_arguments().filter(|flag| flag.get_id() != "help" && flag.get_id() != "version") {
-            let id = flag.get_id().as_str().to_uppercase();
-            let name = flag.get_env().and_then(|name| name.to_str()).unwrap();
-            assert!(name == format!("P2PDI_{id}") || name == format!("P2PDI_REGISTRY_{id}"), "{name}");
-        }
+    fn the_command_line_is_valid() {
+        Flags::command().debug_assert();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod cluster;
+mod context;
 mod demo;
 mod documents;
 mod get;
@@ -49,7 +50,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
                 cancellable(mesh::peers_of(&global, &channels, &via, &peer, printer), stop).await
             }
             Verb::Pquery(args) if args.via.via.is_some() && args.has_filter() => Err(Failure::usage(
-                "a peer has no filters: leave out --via (or P2PDI_VIA) to ask the registry, or the filters to ask the peer",
+                "a peer has no filters: leave out --via (or P2PDI_CTL_VIA) to ask the registry, or the filters to ask the peer",
             )),
             Verb::Pquery(args) if args.via.via.is_some() => {
                 let via = args.via.via.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -75,6 +76,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Whisper(args) => cancellable(message::whisper(&global, &channels, args, printer), stop).await,
             Verb::Ping(args) => cancellable(message::ping(&global, &channels, args, printer), stop).await,
             Verb::Status(args) => cancellable(status::status(&global, &channels, args, printer), stop).await,
+            Verb::Context(args) => context::context(&global, args, printer),
             Verb::Completions(args) => shell::completions(args.shell, printer),
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }
@@ -122,6 +124,7 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Up(_) => "up",
         Verb::Demo => "demo",
         Verb::Bench(_) => "bench",
+        Verb::Context(_) => "context",
         Verb::Completions(_) => "completions",
         Verb::Man(_) => "man",
     }
