@@ -148,3 +148,20 @@ fn a_stop_is_granted_more_time_than_calls_may_continue() {
         assert!(pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap() >= grace + 20, "{set}: {}", name(document));
     }
 }
+
+#[test]
+fn the_notes_name_the_registry_and_warn_of_folders_of_nodes() {
+    let Some(helm) = helm() else { return };
+    for (set, has, has_not) in [
+        ("default", "http://p2pdi-registry.p2pdi:7800", "WARNING"),
+        ("daemonset", "WARNING: they share the folder /srv/models of each node", "gone with the pod"),
+        ("fetch-schedule", "http://registry.example.org:7800", "port-forward"),
+        ("names", "No registry", "helm test"),
+    ] {
+        let mut command = Command::new(&helm);
+        command.args(["install", "p2pdi", "--namespace", "p2pdi", "--dry-run=client"]).arg(chart());
+        let text = succeeds(command.arg("--values").arg(chart().join(format!("ci/{set}-values.yaml"))).env_remove("KUBECONFIG"));
+        let (_, notes) = text.split_once("\nNOTES:\n").unwrap();
+        assert!(notes.contains(has) && !notes.contains(has_not), "{set}: {notes}");
+    }
+}
