@@ -36,6 +36,11 @@ impl Endpoint {
         self.text[..usize::from(self.colon)].trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// The host, if it is an IP address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host().parse().ok()
+    }
+
     /// The port, never 0.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,8 +1,8 @@
 //! The servers under load, each in its own process: a registry, and an empty tonic service.
 
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-    PQueryResponse, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, FreeNameRequest, FreeNameResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest,
+    LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
     registry_client::RegistryClient,
     registry_server::{Registry, RegistryServer},
 };
@@ -35,6 +35,9 @@ impl Registry for Echo {
         Ok(Response::new(Default::default()))
     }
     async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {

@@ -16,7 +16,7 @@ pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
 pub(crate) use local::{Bench, BenchWhat, Completions, Man, Tasks, Up};
 pub(crate) use mesh::{Broadcast, Chat, Graph, GraphFormat, Join, Listen, PeerCount, Ping, Status, Whisper};
-pub(crate) use registry::{Pquery, Register};
+pub(crate) use registry::{Expire, Pquery, Register, RegistryVerb, RegistryWhat};
 pub(crate) use via::OptionalVia;
 
 use crate::{contexts, registry_client::Leaving};
@@ -234,6 +234,8 @@ pub(crate) enum Verb {
     Keepalive,
     /// End the lease that `register` took
     Leave,
+    /// Operate a registry
+    Registry(RegistryVerb),
     /// List the active peers
     #[command(visible_alias = "peers")]
     Pquery(Pquery),

@@ -37,6 +37,8 @@ pub(crate) struct SavedCookie {
     path: PathBuf,
     pub(crate) name: PeerName,
     pub(crate) cookie: Cookie,
+    /// The lease was ended. The registry keeps the name for this cookie for a while.
+    pub(crate) left: bool,
 }
 
 /// The folder of cookies and chat history: `state`, or p2pctl's folder in the user's state folder.
@@ -44,8 +46,10 @@ pub(crate) fn folder(state: Option<&Path>) -> Option<PathBuf> {
     state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")))
 }
 
-/// Room reserved for a cookie file: the name, the cookie and two line ends.
-const COOKIE_FILE_BYTES: usize = NAME_MAX_BYTES + COOKIE_CHARS + 2;
+/// Third line of a cookie file whose lease was ended.
+const LEFT: &str = "left";
+/// Room reserved for a cookie file: the name, the cookie, [`LEFT`] and three line ends.
+const COOKIE_FILE_BYTES: usize = NAME_MAX_BYTES + COOKIE_CHARS + LEFT.len() + 3;
 
 impl SavedCookie {
     /// The cookie file for `registry`; `None` without any state folder.
@@ -66,7 +70,7 @@ impl SavedCookie {
         let mut lines = text.lines();
         let read = lines.next().and_then(|name| name.parse().ok()).zip(lines.next().and_then(|cookie| cookie.parse().ok()));
         match read {
-            Some((name, cookie)) => Ok(Some(Self { path, name, cookie })),
+            Some((name, cookie)) => Ok(Some(Self { path, name, cookie, left: lines.next() == Some(LEFT) })),
             None => {
                 Err(Failure::refused(format!("{} is damaged", path.display())).hint("delete it and run p2pctl register again"))
             }
@@ -85,6 +89,13 @@ impl SavedCookie {
         };
         let file = private_file::reserve(&path, COOKIE_FILE_BYTES).map_err(cannot)?;
         Ok(ReservedCookie { file, path })
+    }
+
+    /// Keeps the cookie for a later `register`, and for nothing else.
+    pub(crate) fn mark_left(self) -> Outcome {
+        let text = format!("{}\n{}\n{LEFT}\n", self.name, self.cookie.reveal());
+        private_file::write(&self.path, text)
+            .map_err(|error| Failure::refused(format!("cannot write {}: {error}", self.path.display())))
     }
 
     pub(crate) fn forget(self) -> Outcome {
@@ -150,7 +161,7 @@ impl RegistrySession {
 
     /// A client that may query: with the saved cookie, or registered as an observer.
     pub(crate) async fn connect(registry: &Endpoint, state: Option<&Path>, leaving: &Leaving) -> Outcome<Self> {
-        let kept = SavedCookie::read(state, registry)?;
+        let kept = SavedCookie::read(state, registry)?.filter(|kept| !kept.left);
         let mut session = Self::new(registry, kept.as_ref(), leaving);
         if kept.is_none() {
             session.observe().await?;

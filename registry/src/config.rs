@@ -8,6 +8,8 @@ use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock,
 pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest ttl. A peer that died stays listed for that long.
 pub const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest [`Config::name_hold`]: a name that was given up should not be lost for days.
+pub const NAME_HOLD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most peers that [`Config::max_peers`] allows.
 pub const PEERS_MAX: u32 = crate::table::PEERS_MAX;
 
@@ -22,6 +24,8 @@ pub struct Config {
     pub max_peers: u32,
     /// Leases that callers from one address (one /64 of IPv6) may hold at once. Loopback is exempt.
     pub max_peers_per_address: u32,
+    /// How long a name stays reserved for its cookie after a Leave and after the end of its lease, at most [`NAME_HOLD_MAX`].
+    pub name_hold: Duration,
     /// Connections at once. One more is closed right after it is accepted.
     pub max_connections: usize,
     /// How long calls may continue after the stop.
@@ -38,6 +42,8 @@ impl Default for Config {
             max_peers: 2_000_000,
             // A cluster behind one NAT address fits; one address cannot fill the registry.
             max_peers_per_address: 100_000,
+            // A peer that restarts, or a machine that boots, is back by then; a name given up is free soon.
+            name_hold: Duration::from_secs(10 * 60),
             max_connections: Limits::default().connections,
             grace: Limits::default().grace,
         }

@@ -6,7 +6,7 @@ use p2pdi::{
     endpoint::ListenAddress,
     telemetry::{LogFormat, LogOptions},
 };
-use registry::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
+use registry::{Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN};
 use std::path::PathBuf;
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
@@ -63,6 +63,10 @@ pub(crate) struct Flags {
           value_parser = clap::value_parser!(u32).range(1..))]
     max_peers_per_address: u32,
 
+    /// How long a name stays reserved for its cookie after a Leave and after the end of its lease, at most 24h
+    #[arg(long, env = "P2PDI_REGISTRY_NAME_HOLD", value_name = "DURATION", default_value_t = Config::default().name_hold.into(), value_parser = name_hold)]
+    name_hold: humantime::Duration,
+
     /// Most connections to hold; one more is closed at once
     #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
@@ -97,14 +101,20 @@ impl Flags {
 
 impl From<Flags> for Config {
     fn from(flags: Flags) -> Self {
-        let Flags { state, ttl, max_peers, max_peers_per_address, max_connections, grace, .. } = flags;
-        Self { state, ttl: ttl.into(), max_peers, max_peers_per_address, max_connections, grace: grace.into() }
+        let Flags { state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } = flags;
+        let (ttl, name_hold, grace) = (ttl.into(), name_hold.into(), grace.into());
+        Self { state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace }
     }
 }
 
 fn ttl(text: &str) -> Result<humantime::Duration, String> {
     let ttl: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
     if (TTL_MIN..=TTL_MAX).contains(&*ttl) { Ok(ttl) } else { Err("a ttl is 1s to 24h".into()) }
+}
+
+fn name_hold(text: &str) -> Result<humantime::Duration, String> {
+    let hold: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    if *hold <= NAME_HOLD_MAX { Ok(hold) } else { Err("a name is held for at most 24h".into()) }
 }
 
 #[cfg(test)]

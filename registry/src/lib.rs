@@ -25,5 +25,5 @@ mod writer;
 #[cfg(test)]
 mod failures;
 
-pub use config::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
+pub use config::{Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN};
 pub use server::{Registry, RegistryError, RegistryHandle};

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Clock,
-    config::{Config, State, TTL_MAX, TTL_MIN},
+    config::{Config, NAME_HOLD_MAX, State, TTL_MAX, TTL_MIN},
     expiry, http,
     leases::Leases,
     queue::{Job, QUEUE_MAX},
@@ -140,6 +140,7 @@ impl Registry {
             ttl_ms: u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX),
             max_peers: config.max_peers,
             max_peers_per_address: config.max_peers_per_address,
+            name_hold_ms: u64::try_from(config.name_hold.min(NAME_HOLD_MAX).as_millis()).unwrap_or(u64::MAX),
         };
         let mut clock = Clock::start(settings.ttl_ms);
         let mut table = Table::new(settings, seed);

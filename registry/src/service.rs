@@ -15,8 +15,8 @@ use p2pdi::{
     server::Caller,
     status::{Reason, internal},
     v1::{
-        AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-        PQueryResponse, RegisterRequest, RegisterResponse, registry_server::Registry,
+        AnnounceRequest, AnnounceResponse, FreeNameRequest, FreeNameResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest,
+        LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse, registry_server::Registry,
     },
 };
 use std::net::{IpAddr, Ipv6Addr};
@@ -53,6 +53,14 @@ impl Registry for RegistryService {
         Ok(Response::new(LeaveResponse { revision }))
     }
 
+    async fn free_name(&self, request: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        check_operator(Caller::of(request.extensions()))?;
+        let name: PeerName = request.into_inner().name.parse()?;
+        let (was_held, revision) = self.leases.free(&name).await?;
+        tracing::info!(%name, was_held, "an operator freed a name");
+        Ok(Response::new(FreeNameResponse { was_held, revision }))
+    }
+
     async fn keep_alive(&self, request: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
         let report = request.into_inner();
@@ -76,6 +84,16 @@ impl Registry for RegistryService {
         let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
         let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;
         Ok(Response::new(self.leases.swarms.announce(&caller, &announce, now_ms)?))
+    }
+}
+
+/// Whether the caller is an operator of the registry: it is on the registry's machine, or in this process.
+fn check_operator(caller: Option<&Caller>) -> Result<(), Status> {
+    match caller {
+        Some(caller) if !caller.is_local_machine() => {
+            Err(Reason::LoopbackOnly.status("only the registry's operator may do that; call from the registry's own machine"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -153,13 +171,20 @@ impl From<CallError> for Status {
             CallError::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
         };
         match refusal {
-            Refusal::NameTaken { name, retry_after_seconds: seconds } => Reason::NameTaken.status_with(
-                format!(
-                    "the name {name} is active elsewhere, for {seconds} s more unless it is kept alive; \
-                     use another name, or send the cookie it was registered with"
-                ),
-                [("retry_after_seconds", seconds.to_string())],
-            ),
+            Refusal::NameTaken { name, has_lease, retry_after_seconds: seconds } => {
+                let state = if has_lease {
+                    "active elsewhere, and is free when nothing is heard of its holder"
+                } else {
+                    "reserved for the peer that had it"
+                };
+                Reason::NameTaken.status_with(
+                    format!(
+                        "the name {name} is {state} for {seconds} s more; use another name, send the cookie it was registered with, \
+                         or free it on the registry's machine: p2pctl registry expire {name}"
+                    ),
+                    [("retry_after_seconds", seconds.to_string())],
+                )
+            }
             Refusal::CookieUnknown => {
                 Reason::CookieUnknown.status("this registry does not know the cookie; wait a random moment, then register again")
             }

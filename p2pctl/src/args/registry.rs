@@ -1,7 +1,7 @@
 //! Verbs about the registry.
 
 use super::via::OptionalVia;
-use clap::Args;
+use clap::{Args, Subcommand};
 use p2pdi::{endpoint::Endpoint, name::PeerName};
 use peerd::config::parse_label;
 
@@ -16,6 +16,24 @@ pub(crate) struct Register {
     /// Label others can filter by; may be given several times
     #[arg(long = "label", env = "P2PDI_CTL_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub(crate) labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryVerb {
+    #[command(subcommand)]
+    pub(crate) what: RegistryWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryWhat {
+    /// End the lease and the reservation of a name, on the registry's machine: its peer lost its cookie, or is gone for good
+    Expire(Expire),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Expire {
+    /// The name to free
+    pub(crate) name: PeerName,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! register, keepalive, leave.
 
 use crate::{
-    args::{Global, Register},
+    args::{Expire, Global, Register},
     failure::{Failure, Outcome},
     printer::{Printer, proto_span},
     registry_client::{RegistrySession, SavedCookie},
@@ -12,7 +12,7 @@ use p2pdi::{
     name::PeerName,
     selector::validate_labels,
     status::Reason,
-    v1::{KeepAliveRequest, LeaveRequest, PeerRecord, RegisterRequest},
+    v1::{FreeNameRequest, KeepAliveRequest, LeaveRequest, PeerRecord, RegisterRequest},
 };
 use peerd::config::{PORT_DEFAULT, local_address_towards};
 use std::net::SocketAddr;
@@ -90,11 +90,25 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
         }
         left => left?,
     };
-    printer.message(&answer, || format!("{} left", kept.name))?;
-    kept.forget()
+    printer.message(&answer, || format!("{} left; the registry keeps the name for you for a while", kept.name))?;
+    kept.mark_left()
+}
+
+/// For operators: frees a name, whoever has it.
+pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> Outcome {
+    let name = args.name.to_string();
+    let mut session = RegistrySession::new(&global.registry, None, &global.leaving);
+    let request = FreeNameRequest { name: name.clone() };
+    let answer = session.call(async |session| session.client().free_name(request).await).await?;
+    printer.message(&answer, || match answer.was_held {
+        true => format!("{name} is free; its cookie is not valid any more"),
+        false => format!("nobody had {name}"),
+    })?;
+    Ok(())
 }
 
 fn kept(global: &Global) -> Outcome<SavedCookie> {
     SavedCookie::read(global.state.as_deref(), &global.registry)?
+        .filter(|kept| !kept.left)
         .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("run `p2pctl register` first"))
 }

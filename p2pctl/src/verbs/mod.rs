@@ -21,7 +21,7 @@ mod swarm;
 mod up;
 
 use crate::{
-    args::{BenchWhat, Cli, Pquery, Verb},
+    args::{BenchWhat, Cli, Pquery, RegistryWhat, Verb},
     failure::{Failure, Outcome},
     printer::Printer,
 };
@@ -46,6 +46,9 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Register(args) => cancellable(lease::register(&global, args, printer), stop).await,
             Verb::Keepalive => cancellable(lease::keepalive(&global, printer), stop).await,
             Verb::Leave => cancellable(lease::leave(&global, printer), stop).await,
+            Verb::Registry(registry) => match registry.what {
+                RegistryWhat::Expire(args) => cancellable(lease::expire(&global, &args, printer), stop).await,
+            },
             Verb::Pquery(Pquery { of: Some(peer), via, .. }) => {
                 cancellable(mesh::peers_of(&global, &channels, &via, &peer, printer), stop).await
             }
@@ -101,6 +104,7 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Register(_) => "register",
         Verb::Keepalive => "keepalive",
         Verb::Leave => "leave",
+        Verb::Registry(_) => "registry",
         Verb::Pquery(_) => "pquery",
         Verb::RfcQuery(_) => "rfc-query",
         Verb::Ls(_) => "ls",

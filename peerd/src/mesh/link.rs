@@ -122,7 +122,8 @@ fn misbehaviour(status: &Status) -> Option<Misbehaviour> {
 pub(super) struct EstablishedLink {
     pub(super) contact: Contact,
     pub(super) incarnation: u64,
-    pub(super) dialled: bool,
+    /// Where this side dialled it; `None`: the other side did.
+    pub(super) dialled_at: Option<Endpoint>,
     pub(super) sender: LinkSender,
     pub(super) frames: Incoming,
 }
@@ -167,7 +168,7 @@ pub(super) async fn dial(
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
         let response = client.link(queue.map(LinkMessage::new)).await;
         let frames = response.map_err(|status| OpenError::Unreachable(status::describe(&status)))?.into_inner();
-        read_hello(Box::new(frames), sender, true).await
+        read_hello(Box::new(frames), sender, Some(endpoint.clone())).await
     };
     timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
@@ -178,14 +179,18 @@ pub(super) async fn dial(
 /// When the other side sends no valid hello.
 pub(super) async fn accept(frames: Incoming, sender: LinkSender, hello: LinkFrame) -> Result<EstablishedLink, OpenError> {
     let handshake = async {
-        let link = read_hello(frames, sender, false).await?;
+        let link = read_hello(frames, sender, None).await?;
         link.sender.send(hello).map_err(|_| "the other side closed the link")?;
         Ok(link)
     };
     timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no hello in time".into()))
 }
 
-async fn read_hello(mut frames: Incoming, sender: LinkSender, dialled: bool) -> Result<EstablishedLink, OpenError> {
+async fn read_hello(
+    mut frames: Incoming,
+    sender: LinkSender,
+    dialled_at: Option<Endpoint>,
+) -> Result<EstablishedLink, OpenError> {
     let first = frames.message().await.map_err(|status| match misbehaviour(&status) {
         Some(_) => OpenError::Invalid(format!("cannot decode its hello: {}", status::describe(&status))),
         None => OpenError::Unreachable(status::describe(&status)),
@@ -199,7 +204,7 @@ async fn read_hello(mut frames: Incoming, sender: LinkSender, dialled: bool) -> 
     };
     let invalid = |error| OpenError::Invalid(format!("its hello is invalid: {error}"));
     let (contact, incarnation) = wire::read_hello(frame).map_err(invalid)?;
-    Ok(EstablishedLink { contact, incarnation, dialled, sender, frames })
+    Ok(EstablishedLink { contact, incarnation, dialled_at, sender, frames })
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

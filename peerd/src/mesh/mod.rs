@@ -161,28 +161,30 @@ impl Mesh {
         Ok(BroadcastResponse { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
     }
 
-    /// Sends a whisper on the link to its receiver. Waits for the reply without a timeout.
+    /// Sends a whisper on the link to its receiver. `record`: what the registry says of it, if anything; then it must be the peer on the
+    /// link. Waits for the reply without a timeout.
     ///
     /// # Errors
     /// When there is no link, or it broke.
-    pub async fn whisper_linked(&self, whisper: &Whisper) -> Result<Delivered, WhisperError> {
+    pub async fn whisper_linked(&self, whisper: &Whisper, record: Option<&Contact>) -> Result<Delivered, WhisperError> {
         if !self.view().is_linked(&whisper.to) {
             return Err(WhisperError::NoRoute);
         }
-        self.whisper(whisper, true).await
+        self.whisper(whisper, record, true).await
     }
 
-    /// Searches a route to the receiver and sends a whisper along it. Waits for the reply for at most `routing::ROUTE_LIFETIME`.
+    /// Searches a route to the receiver and sends a whisper along it. `record`: what the registry says of the receiver, if anything; then
+    /// others with its name do not count. Waits for the reply for at most `routing::ROUTE_LIFETIME`.
     ///
     /// # Errors
     /// When there is no route.
-    pub async fn whisper_routed(&self, whisper: &Whisper) -> Result<Delivered, WhisperError> {
-        self.whisper(whisper, false).await
+    pub async fn whisper_routed(&self, whisper: &Whisper, record: Option<&Contact>) -> Result<Delivered, WhisperError> {
+        self.whisper(whisper, record, false).await
     }
 
-    async fn whisper(&self, whisper: &Whisper, linked_only: bool) -> Result<Delivered, WhisperError> {
+    async fn whisper(&self, whisper: &Whisper, record: Option<&Contact>, linked_only: bool) -> Result<Delivered, WhisperError> {
         let (sender, receiver) = oneshot::channel();
-        self.core.with(|state| state.whisper(whisper.clone(), linked_only, sender)).ok_or(WhisperError::Stopping)?;
+        self.core.with(|state| state.whisper(whisper.clone(), record, linked_only, sender)).ok_or(WhisperError::Stopping)?;
         receiver.await.unwrap_or(Err(WhisperError::Stopping))
     }
 }

@@ -35,9 +35,9 @@ impl Client {
         self.cookie = Some(cookie);
     }
 
-    /// Whether calls carry a cookie.
-    pub(super) fn has_cookie(&self) -> bool {
-        self.cookie.is_some()
+    /// The cookie that calls carry.
+    pub(super) fn cookie(&self) -> Option<&Cookie> {
+        self.cookie.as_ref()
     }
 
     pub(super) async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Status> {

@@ -2,7 +2,7 @@
 
 use super::{
     client::Client,
-    handle::Session,
+    handle::{OwnName, Session},
     known::{LISTED_MAX, Listing},
 };
 use crate::identity::{OwnContact, StateFolder};
@@ -58,6 +58,8 @@ pub struct SessionDriver {
     report: Box<dyn Fn() -> KeepAliveRequest + Send>,
     /// The cookie is being stored.
     storing: Option<JoinHandle<()>>,
+    /// A Register was sent whose answer may have been lost, or was answered: there may be a lease.
+    asked: bool,
     /// Revision of the list of known peers; 0 before the first listing.
     revision: u64,
     /// By its last answer, the registry has more than [`KNOWN_ALL_MAX`] peers.
@@ -91,6 +93,7 @@ impl SessionDriver {
             state_folder,
             report: Box::new(report),
             storing: None,
+            asked: false,
             revision: 0,
             sampling: false,
             sampled_at: None,
@@ -151,10 +154,12 @@ impl SessionDriver {
                 REREGISTER_JITTER.mul_f64(rand::random())
             }
             (Some(Reason::NameTaken), _) => {
+                self.session.set_own_name(OwnName::Refused);
                 let seconds = status::metadata(error, "retry_after_seconds").and_then(|text| text.parse().ok());
-                self.session.set_state(SessionState::Refused, format!("{registry}: {}", error.message()));
-                let lease = seconds.map_or(Duration::ZERO, Duration::from_secs);
-                backoff.next(rand::random()).max(lease.min(backoff::PAUSE_MAX))
+                self.session.set_state(SessionState::Refused, format!("{registry}: {}; still trying", error.message()));
+                // Its holder may leave, and an operator may free it, so it is asked for more often than that.
+                let free_in = seconds.map_or(Duration::ZERO, Duration::from_secs);
+                backoff.next(rand::random()).max(free_in.min(backoff::PAUSE_MAX))
             }
             (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal) => {
                 let pause = backoff.next(rand::random());
@@ -184,21 +189,39 @@ impl SessionDriver {
             id: me.id().to_field(),
             observer: false,
         };
+        self.propose_cookie().await;
+        self.asked = true;
         let answer = self.client.register(request).await?;
         let cookie: Cookie = answer.cookie.parse()?;
-        // First: if the peer stops now, it must be able to leave.
-        self.client.set_cookie(cookie.clone());
-        // Before the peer counts as registered, so that it has the cookie after a crash.
-        self.store(cookie).await;
+        if self.client.cookie().is_none_or(|proposed| proposed.hash() != cookie.hash()) {
+            // First: if the peer stops now, it must be able to leave.
+            self.client.set_cookie(cookie.clone());
+            // Before the peer counts as registered, so that it has the cookie after a crash.
+            self.store(cookie).await;
+        }
         self.session.set_client(self.client.clone());
         // A registry that lost its records counts from 0 again; an old revision would hide its new records.
         self.revision = 0;
         self.session.registered();
+        self.session.set_own_name(OwnName::Registered);
         self.session.answered(answer.ttl);
         self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
         self.session.set_interval(answer.keep_alive_interval);
         self.try_refresh().await;
         Ok(())
+    }
+
+    /// Makes a cookie where there is none, and stores it before the first call: the registry gives the name to nobody else for as long as
+    /// it is reserved, so neither an answer that is lost nor a crash may leave this peer without it.
+    async fn propose_cookie(&mut self) {
+        if self.client.cookie().is_some() {
+            return;
+        }
+        // Without randomness the registry makes one.
+        if let Ok(cookie) = Cookie::generate() {
+            self.client.set_cookie(cookie.clone());
+            self.store(cookie).await;
+        }
     }
 
     /// Lists the other peers. A failure is not fatal: the peer is registered, and the next keepalive tries again.
@@ -248,7 +271,7 @@ impl SessionDriver {
             (Arc::clone(&self.state_folder), self.config.registry.clone(), self.config.own.get().name().clone());
         self.storing = Some(spawn_blocking(move || {
             if let Err(error) = folder.keep_cookie(registry.as_str(), &name, &cookie) {
-                tracing::warn!(%error, "cannot store the cookie; after a crash this name cannot be registered again before its lease expires");
+                tracing::warn!(%error, "cannot store the cookie; after a restart this name cannot be registered again before its lease and its reservation end");
             }
         }));
         self.wait_until_stored().await;
@@ -339,12 +362,13 @@ impl SessionDriver {
     }
 
     async fn leave(&mut self) {
-        // With a cookie there may be a lease, even if the last call failed.
-        if !self.client.has_cookie() {
+        // There may be a lease, even if the last call failed; or one that this peer took before a crash.
+        if !self.asked || self.client.cookie().is_none() {
             return;
         }
         match timeout(LEAVE_TIMEOUT, self.client.leave()).await {
             Ok(Ok(())) => tracing::info!("left the registry"),
+            Ok(Err(error)) if Reason::of(&error) == Some(Reason::CookieUnknown) => tracing::debug!("there was no lease to end"),
             Ok(Err(error)) => tracing::warn!(error = error.message(), "cannot leave the registry; the lease will expire"),
             Err(_) => tracing::warn!("the registry did not answer the leave in time; the lease will expire"),
         }

@@ -26,11 +26,24 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes of the session's state that are logged in a minute: more than a registry that restarts causes.
 const LOGGED_MAX: u32 = 20;
 
+/// What the registry says of this peer's own name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnName {
+    /// There is no registry, or it has not answered yet.
+    #[default]
+    Unknown,
+    /// It gave the name to this peer. That stays so while it does not answer.
+    Registered,
+    /// It gave the name to another peer, or keeps it for one.
+    Refused,
+}
+
 /// The registry session of this peer, for its status page, its readiness and lookups. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
     status: Arc<Mutex<RegistrySession>>,
     state: Arc<watch::Sender<SessionState>>,
+    own_name: Arc<watch::Sender<OwnName>>,
     known: KnownPeers,
     lookups: Arc<Lookups>,
     announces: Arc<Announces>,
@@ -53,6 +66,7 @@ impl Session {
         Self {
             status: Arc::new(Mutex::new(status)),
             state: Arc::new(watch::Sender::new(state)),
+            own_name: Arc::default(),
             known: KnownPeers::default(),
             lookups: Arc::default(),
             announces: Arc::default(),
@@ -183,6 +197,15 @@ impl Session {
         let mut status = self.lock_status();
         status.last_contact_at = Some(SystemTime::now().into());
         status.ttl = ttl;
+    }
+
+    /// What the registry says of this peer's own name.
+    pub fn own_name(&self) -> OwnName {
+        *self.own_name.borrow()
+    }
+
+    pub(super) fn set_own_name(&self, own_name: OwnName) {
+        self.own_name.send_replace(own_name);
     }
 
     /// Counts one registration.

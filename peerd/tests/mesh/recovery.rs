@@ -5,8 +5,8 @@ use crate::{
     support::{Setup, TestPeer, until},
 };
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-    PQueryResponse, PeerRecord, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, FreeNameRequest, FreeNameResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest,
+    LeaveResponse, PQueryRequest, PQueryResponse, PeerRecord, RegisterRequest, RegisterResponse,
     registry_server::{Registry, RegistryServer},
 };
 use peerd::overlay::membership::Config;
@@ -152,6 +152,10 @@ impl Registry for Calls {
         self.samples.fetch_add(usize::from(asked > 0), Ordering::SeqCst);
         let peers = if asked > 0 { self.sample.lock().unwrap().clone() } else { Vec::new() };
         Ok(Response::new(PQueryResponse { peers, ..Default::default() }))
+    }
+
+    async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        Ok(Response::new(FreeNameResponse::default()))
     }
 
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {

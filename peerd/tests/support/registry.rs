@@ -1,8 +1,8 @@
 //! A registry that accepts every peer and counts registrations and leaves.
 
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-    PQueryResponse, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, FreeNameRequest, FreeNameResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest,
+    LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
     registry_server::{Registry, RegistryServer},
 };
 use std::{
@@ -84,6 +84,10 @@ impl Registry for CountingService {
 
     async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
         Ok(Response::new(PQueryResponse::default()))
+    }
+
+    async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        Ok(Response::new(FreeNameResponse::default()))
     }
 
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {

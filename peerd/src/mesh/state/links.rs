@@ -242,7 +242,8 @@ impl State {
         let peer = contact.id();
         if let Some(existing) = self.links.get(peer) {
             let fresh = self.overlay.is_fresh(peer, now);
-            let crossing = existing.dialled != link.dialled && existing.opened_at.elapsed() < HANDSHAKE_TIMEOUT;
+            let crossing =
+                existing.dialled_at.is_some() != link.dialled_at.is_some() && existing.opened_at.elapsed() < HANDSHAKE_TIMEOUT;
             if fresh && !crossing {
                 // The linked peer is alive: another peer that claims its id must not replace it.
                 if caller.is_some() && existing.contact != contact {
@@ -255,7 +256,8 @@ impl State {
                 }
                 return;
             }
-            if fresh && keep(self.me.id(), peer, existing.dialled, link.dialled) == Keep::Existing {
+            let dialled = |at: &Option<Endpoint>| at.is_some();
+            if fresh && keep(self.me.id(), peer, dialled(&existing.dialled_at), dialled(&link.dialled_at)) == Keep::Existing {
                 return;
             }
             if !fresh {
@@ -266,7 +268,7 @@ impl State {
             self.links.remove(peer);
         }
         self.warn_of_duplicate_name(&contact);
-        let EstablishedLink { incarnation, dialled, .. } = link;
+        let (incarnation, dialled) = (link.incarnation, link.dialled_at.is_some());
         let is_neighbour = self.overlay.membership().is_neighbour(peer);
         let (number, reader) = self.links.insert(link, is_neighbour, caller);
         self.spawner.read(number, peer, reader);
