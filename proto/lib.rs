@@ -28,6 +28,7 @@ pub mod log_limit;
 #[cfg(feature = "server")]
 pub mod metrics;
 pub mod name;
+pub mod network;
 pub mod phrases;
 pub mod platform;
 pub mod private_file;

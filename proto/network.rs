@@ -16,6 +16,14 @@ pub const NETWORK_MAX_BYTES: usize = 63;
 pub struct NetworkName(Box<str>);
 
 impl NetworkName {
+    /// The network that a message names; one without a name is of the default network, as all were before there were networks.
+    ///
+    /// # Errors
+    /// When the name is not valid.
+    pub fn from_field(text: &str) -> Result<Self, InvalidField> {
+        if text.is_empty() { Ok(Self::default()) } else { text.parse() }
+    }
+
     /// The name, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,6 +72,7 @@ mod tests {
     fn a_network_is_a_lower_case_name() {
         assert_eq!("Lab-1.example".parse::<NetworkName>().unwrap().as_str(), "lab-1.example");
         assert_eq!(NetworkName::default().to_string(), "default");
+        assert_eq!(NetworkName::from_field(""), Ok(NetworkName::default()));
         for text in ["", "-a", "a-", "a..b", ".a", "a b", "a/b", "a_b", "\u{e9}", &"a".repeat(64)] {
             assert_eq!(text.parse::<NetworkName>().unwrap_err().field, "network", "{text:?}");
         }

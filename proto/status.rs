@@ -53,6 +53,8 @@ reasons! {
     LeaseExpired = "LEASE_EXPIRED", FailedPrecondition;
     /// The name is active elsewhere.
     NameTaken = "NAME_TAKEN", AlreadyExists;
+    /// The caller is of another network.
+    WrongNetwork = "WRONG_NETWORK", FailedPrecondition;
     /// The registry is at its limit of peers.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
     /// The registry keeps as many swarms as it may, for the caller or in all.

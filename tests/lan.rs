@@ -90,6 +90,17 @@ impl Lan {
         ))
     }
 
+    /// The same, with more flags.
+    fn peer_with(&self, machine: usize, name: &str, flags: &[&str]) -> Server {
+        let state = format!("state-{name}");
+        let arguments = ["--name", name, "--listen", "0.0.0.0:0", "--no-registry", "--state", &state];
+        Server::start(self.on(
+            machine,
+            "peerd",
+            &[arguments.as_slice(), flags, &["--log", "info,peerd::discovery=debug"]].concat(),
+        ))
+    }
+
     fn p2pctl(&self, machine: usize, peer: &Server, arguments: &[&str]) -> Ended {
         let via = format!("127.0.0.1:{}", peer.address.port());
         Running::run_to_end(self.on(machine, "p2pctl", &[arguments, &["--via", &via]].concat()))
@@ -243,4 +254,25 @@ fn a_peer_without_an_address_waits_for_one_and_registers_again_when_it_changes()
         until("it is registered there", || listed().contains(&format!("{ip}:{}", peer.address.port())));
         address("del", ip);
     }
+}
+
+#[test]
+fn peers_of_two_networks_on_one_lan_do_not_merge() {
+    let Some(lan) = Lan::new(4) else { return };
+    let peers: Vec<_> = (1..=4)
+        .map(|number| {
+            let network = if number % 2 == 0 { "even" } else { "odd" };
+            lan.peer_with(number, &format!("peer-{number}"), &["--network", network])
+        })
+        .collect();
+    for (index, peer) in peers.iter().enumerate() {
+        until("each finds the other of its network", || lan.count(index + 1, peer) == 1);
+        until("an announcement of the other network is refused", || {
+            peer.process.stderr().contains("and this peer is of the network")
+        });
+    }
+    // Somebody who asks for the link by hand is told why there is none.
+    let other = format!("10.77.0.2:{}", peers[1].address.port());
+    lan.p2pctl(1, &peers[0], &["join", &other]).exits(1).stderr_has(&["network even", "network odd"]);
+    assert_eq!(lan.count(1, &peers[0]), 1);
 }

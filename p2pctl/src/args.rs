@@ -24,6 +24,7 @@ use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, builder::BoolishValu
 use p2pdi::{
     configuration::{Given, Layer, Program, Variables},
     endpoint::Endpoint,
+    network::NetworkName,
     telemetry::LogFormat,
 };
 use peerd::config::{REGISTRY_DEFAULT, parse_registry};
@@ -159,6 +160,10 @@ pub(crate) struct Global {
     /// The registry to ask
     #[arg(long, global = true, env = "P2PDI_CTL_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
     pub(crate) registry: Endpoint,
+
+    /// The network that the registry keeps
+    #[arg(long, global = true, env = "P2PDI_CTL_NETWORK", value_name = "NAME", default_value_t)]
+    pub(crate) network: NetworkName,
 
     /// How to print the result
     #[arg(long, short, global = true, env = "P2PDI_CTL_OUTPUT", value_enum, default_value_t = Output::Table)]

@@ -9,6 +9,7 @@ use p2pdi::{
     cookie::{COOKIE_CHARS, Cookie, with_cookie},
     endpoint::Endpoint,
     name::{NAME_MAX_BYTES, PeerName},
+    network::NetworkName,
     platform::state_folder,
     private_file,
     probe::{self, Answering},
@@ -121,6 +122,7 @@ pub(crate) struct RegistrySession {
     client: RegistryClient<Channel>,
     registry: Endpoint,
     cookie: Option<Cookie>,
+    network: NetworkName,
     /// Registered for this verb only; leaves when it is dropped.
     observer: bool,
     leaving: Leaving,
@@ -135,13 +137,14 @@ pub(crate) struct RegistrySession {
 
 impl RegistrySession {
     /// A client without a cookie, or with the saved one.
-    pub(crate) fn new(registry: &Endpoint, kept: Option<&SavedCookie>, leaving: &Leaving) -> Self {
+    pub(crate) fn new(registry: &Endpoint, network: &NetworkName, kept: Option<&SavedCookie>, leaving: &Leaving) -> Self {
         let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
         Self {
             client,
             registry: registry.clone(),
             cookie,
+            network: network.clone(),
             observer: false,
             leaving: leaving.clone(),
             observes_as: None,
@@ -152,17 +155,27 @@ impl RegistrySession {
     }
 
     /// A client that is registered as this observer.
-    pub(crate) async fn observer(registry: &Endpoint, observer: RegisterRequest, leaving: &Leaving) -> Outcome<Self> {
-        let mut session = Self::new(registry, None, leaving);
+    pub(crate) async fn observer(
+        registry: &Endpoint,
+        network: &NetworkName,
+        observer: RegisterRequest,
+        leaving: &Leaving,
+    ) -> Outcome<Self> {
+        let mut session = Self::new(registry, network, None, leaving);
         session.observes_as = Some(RegisterRequest { observer: true, ..observer });
         session.observe().await?;
         Ok(session)
     }
 
     /// A client that may query: with the saved cookie, or registered as an observer.
-    pub(crate) async fn connect(registry: &Endpoint, state: Option<&Path>, leaving: &Leaving) -> Outcome<Self> {
+    pub(crate) async fn connect(
+        registry: &Endpoint,
+        network: &NetworkName,
+        state: Option<&Path>,
+        leaving: &Leaving,
+    ) -> Outcome<Self> {
         let kept = SavedCookie::read(state, registry)?.filter(|kept| !kept.left);
-        let mut session = Self::new(registry, kept.as_ref(), leaving);
+        let mut session = Self::new(registry, network, kept.as_ref(), leaving);
         if kept.is_none() {
             session.observe().await?;
         }
@@ -194,7 +207,7 @@ impl RegistrySession {
         self.observer = true;
         let nameless =
             || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
-        let request = self.observes_as.clone().unwrap_or_else(nameless);
+        let request = RegisterRequest { network: self.network.to_string(), ..self.observes_as.clone().unwrap_or_else(nameless) };
         let asked = self.call(async |session| session.client.register(request).await).await;
         let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);

@@ -7,6 +7,7 @@ use crate::{
 };
 use p2pdi::{
     endpoint::Endpoint,
+    network::NetworkName,
     status::Reason,
     v1::{KeepAliveRequest, RegisterRequest},
 };
@@ -39,11 +40,12 @@ impl RegistryTracker {
     /// others dial it by them.
     pub(crate) async fn connect(
         registry: &Endpoint,
+        network: &NetworkName,
         observer: RegisterRequest,
         endpoint: Option<Endpoint>,
         leaving: &Leaving,
     ) -> Outcome<Self> {
-        let session = RegistrySession::observer(registry, observer, leaving).await?;
+        let session = RegistrySession::observer(registry, network, observer, leaving).await?;
         Ok(Self { session: Mutex::new(session), endpoint })
     }
 

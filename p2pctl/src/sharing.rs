@@ -11,6 +11,7 @@ use p2pdi::{
     endpoint::Endpoint,
     id::PeerId,
     name::PeerName,
+    network::NetworkName,
     server::Limits,
     v1::{RegisterRequest, StatusRequest},
 };
@@ -65,6 +66,7 @@ impl Sharing {
             Some(_) => Arc::new(NoTracker),
             None => Arc::new(LazyTracker {
                 registry: global.registry.clone(),
+                network: global.network.clone(),
                 observer: RegisterRequest { name: name.to_string(), id: id.to_field(), labels, ..Default::default() },
                 endpoint: endpoint.clone(),
                 leaving: global.leaving.clone(),
@@ -125,6 +127,7 @@ async fn listen(options: &Options, towards: &Endpoint) -> Outcome<Option<TcpList
 /// The registry as tracker, joined with the first announce: most documents need none.
 struct LazyTracker {
     registry: Endpoint,
+    network: NetworkName,
     observer: RegisterRequest,
     endpoint: Option<Endpoint>,
     leaving: Leaving,
@@ -138,7 +141,8 @@ struct Connected {
 
 impl LazyTracker {
     async fn connect(&self) -> Result<Connected, AnnounceError> {
-        let connecting = RegistryTracker::connect(&self.registry, self.observer.clone(), self.endpoint.clone(), &self.leaving);
+        let connecting =
+            RegistryTracker::connect(&self.registry, &self.network, self.observer.clone(), self.endpoint.clone(), &self.leaving);
         let tracker = connecting.await.map_err(|failure| AnnounceError::Unavailable(failure.to_string()))?;
         let (tracker, mut keep_alive) = (Arc::new(tracker), JoinSet::new());
         let kept = Arc::clone(&tracker);

@@ -7,6 +7,7 @@ use p2pdi::{
     endpoint::{Endpoint, ListenAddress},
     field::InvalidField,
     name::PeerName,
+    network::NetworkName,
     platform::state_folder,
     selector::validate_labels,
     server::Limits,
@@ -89,6 +90,10 @@ pub(crate) struct Flags {
     /// Name of this peer, unique in its registry; by default the host's name
     #[arg(long, env = "P2PDI_PEER_NAME")]
     name: Option<PeerName>,
+
+    /// Network of this peer: it talks to the registries and peers of that one only
+    #[arg(long, env = "P2PDI_PEER_NETWORK", value_name = "NAME", default_value_t)]
+    network: NetworkName,
 
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "P2PDI_PEER_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)).into())]
@@ -264,6 +269,7 @@ impl Flags {
             Control::Any => ControlFrom::Any,
         };
         Ok(NodeConfig {
+            network: self.network,
             advertise: self.advertise,
             dial_from: self.dial_from,
             registry: (!self.no_registry).then_some(self.registry),

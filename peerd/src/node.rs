@@ -135,7 +135,8 @@ impl Node {
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(own.clone(), Arc::clone(&inbox));
         #[cfg(feature = "mdns")]
-        let (lan, lan_events) = config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())).unzip();
+        let (lan, lan_events) =
+            config.lan.then(|| Lan::new(me.clone(), config.network.clone(), bound, config.advertise.clone())).unzip();
         #[cfg(not(feature = "mdns"))]
         let lan_events = match config.lan {
             true => return Err(InvalidField::new("lan", "this build has no LAN discovery; build with the feature mdns").into()),
@@ -144,6 +145,7 @@ impl Node {
         let (incarnation, clock) = state.next_incarnation();
         let mesh_config = MeshConfig {
             me: me.clone(),
+            network: config.network.clone(),
             incarnation,
             clock,
             delivery: delivery.clone(),
@@ -190,6 +192,7 @@ impl Node {
             #[cfg(feature = "http")]
             topology,
             me,
+            network_name: config.network.clone(),
             own,
             session,
             handlers: Handlers::new(Arc::clone(&inbox)),
@@ -280,7 +283,7 @@ impl Node {
         tasks.spawn("swarms", end_swarms(services.catalog.share().clone(), services.swarms.clone(), stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
-            let session = SessionConfig { registry, own: services.own.clone(), labels: config.labels };
+            let session = SessionConfig { registry, network: config.network, own: services.own.clone(), labels: config.labels };
             let reporting = Arc::clone(&services);
             let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));

@@ -1,6 +1,6 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
-use p2pdi::{platform::state_folder, server::Limits};
+use p2pdi::{network::NetworkName, platform::state_folder, server::Limits};
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 /// Shortest ttl. Peers send three KeepAlives per ttl, so a shorter one means more than three calls per second and peer, and a lease
@@ -16,6 +16,8 @@ pub const PEERS_MAX: u32 = crate::table::PEERS_MAX;
 /// What a registry needs to run. The default is what the program does without flags.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The network whose peers it keeps; callers of others are refused.
+    pub network: NetworkName,
     /// Where records are kept across restarts.
     pub state: State,
     /// Lease length: how long a peer stays active after its last call, [`TTL_MIN`] to [`TTL_MAX`]. It grows with the number of peers.
@@ -35,6 +37,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            network: NetworkName::default(),
             state: State::default(),
             // Kubernetes' default for node leases is 40 s; three KeepAlives of 10 s fit, so two may be lost.
             ttl: Duration::from_secs(30),

@@ -4,6 +4,7 @@ use clap::{Parser, builder::BoolishValueParser};
 use p2pdi::{
     configuration::{Program, Variables},
     endpoint::ListenAddress,
+    network::NetworkName,
     telemetry::{LogFormat, LogOptions},
 };
 use registry::{Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN};
@@ -44,6 +45,10 @@ pub(crate) struct Flags {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "P2PDI_REGISTRY_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
     pub(crate) listen: ListenAddress,
+
+    /// The network whose peers it keeps; callers of others are refused
+    #[arg(long, env = "P2PDI_REGISTRY_NETWORK", value_name = "NAME", default_value_t)]
+    network: NetworkName,
 
     /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set
     #[arg(long, env = "P2PDI_REGISTRY_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
@@ -101,9 +106,9 @@ impl Flags {
 
 impl From<Flags> for Config {
     fn from(flags: Flags) -> Self {
-        let Flags { state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } = flags;
+        let Flags { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } = flags;
         let (ttl, name_hold, grace) = (ttl.into(), name_hold.into(), grace.into());
-        Self { state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace }
+        Self { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace }
     }
 }
 

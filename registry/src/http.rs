@@ -13,6 +13,7 @@ use metrics::{Counter, Gauge};
 use p2pdi::{
     VERSION, hex, json,
     metrics::Metrics,
+    network::NetworkName,
     server::{page as shared, security_headers},
     v1::{PeerRecord, PeerState},
 };
@@ -40,6 +41,7 @@ struct Page {
     table: Arc<SharedTable>,
     swarms: Arc<SharedSwarms>,
     health: Arc<StoreHealth>,
+    network: NetworkName,
     metrics: Metrics,
     stop: CancellationToken,
     gauges: Arc<[Gauge; 6]>,
@@ -65,6 +67,7 @@ pub(crate) fn routes(
     table: Arc<SharedTable>,
     swarms: Arc<SharedSwarms>,
     health: Arc<StoreHealth>,
+    network: NetworkName,
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Router {
@@ -85,7 +88,18 @@ pub(crate) fn routes(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
-        .with_state(Page { table, swarms, health, metrics, stop, gauges, changes, announces, started_at: SystemTime::now() })
+        .with_state(Page {
+            table,
+            swarms,
+            health,
+            network,
+            metrics,
+            stop,
+            gauges,
+            changes,
+            announces,
+            started_at: SystemTime::now(),
+        })
         .merge(shared::files())
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
@@ -128,6 +142,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     if as_json {
         let body = json!({
             "version": VERSION,
+            "network": page.network.as_str(),
             "started_at": prost_types::Timestamp::from(page.started_at).to_string(),
             "active_peers": counts.active,
             "inactive_peers": counts.inactive,
@@ -146,7 +161,8 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     }
     let mut text = format!(
         "P2P-DI registry {VERSION}\n\n\
-         active peers  {}\ninactive      {}\nobservers     {}\nswarms        {swarms} with {members} members\nrevision      {}\nttl           {}\nstore         {}\n",
+         network       {}\nactive peers  {}\ninactive      {}\nobservers     {}\nswarms        {swarms} with {members} members\nrevision      {}\nttl           {}\nstore         {}\n",
+        page.network,
         counts.active,
         counts.inactive,
         counts.observers,

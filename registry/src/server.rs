@@ -17,6 +17,7 @@ use crate::{
 };
 use p2pdi::{
     metrics::Metrics,
+    network::NetworkName,
     server::{Limits, TaskEnded, Tasks},
     v1::registry_server::{self, RegistryServer},
 };
@@ -95,6 +96,7 @@ impl RegistryError {
 /// ```
 pub struct Registry {
     pub(crate) leases: Leases,
+    network: NetworkName,
     health: Arc<StoreHealth>,
     metrics: Metrics,
     limits: Limits,
@@ -165,7 +167,15 @@ impl Registry {
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
         let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
-        Ok(Self { leases: Leases { table, swarms, jobs, timeouts }, health, metrics, limits, writer, writer_ended })
+        Ok(Self {
+            leases: Leases { table, swarms, jobs, timeouts },
+            network: config.network.clone(),
+            health,
+            metrics,
+            limits,
+            writer,
+            writer_ended,
+        })
     }
 
     /// Access to it while it runs.
@@ -179,17 +189,18 @@ impl Registry {
     /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
     /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
-        let Self { leases, health: store, metrics, limits, writer, writer_ended } = self;
+        let Self { leases, network, health: store, metrics, limits, writer, writer_ended } = self;
         let mut tasks = Tasks::new(&stop);
         let stop = tasks.stop();
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
-        let service =
-            RegistryServer::new(RegistryService { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
+        let service = RegistryServer::new(RegistryService { network: network.clone(), leases: leases.clone() })
+            .max_decoding_message_size(REQUEST_MAX_BYTES);
         let http = http::routes(
             Arc::clone(&leases.table),
             Arc::clone(&leases.swarms),
             Arc::clone(&store),
+            network,
             metrics.clone(),
             stop.clone(),
         );

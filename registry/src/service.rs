@@ -11,6 +11,7 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
+    network::NetworkName,
     selector::{NamePattern, validate_labels},
     server::Caller,
     status::{Reason, internal},
@@ -28,12 +29,15 @@ pub(crate) const REQUEST_MAX_BYTES: usize = 16 * 1024;
 
 /// The service `p2pdi.v1.Registry`.
 pub(crate) struct RegistryService {
+    /// The network whose peers it keeps.
+    pub(crate) network: NetworkName,
     pub(crate) leases: Leases,
 }
 
 #[tonic::async_trait]
 impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        self.check_network(&request.get_ref().network)?;
         let registration = registration(request)?;
         let (lease, cookie) = self.leases.register(&registration).await?;
         tracing::debug!(name = %registration.name, endpoint = %lease.peer.endpoint, revision = lease.revision, "registered");
@@ -87,6 +91,23 @@ impl Registry for RegistryService {
     }
 }
 
+impl RegistryService {
+    fn check_network(&self, said: &str) -> Result<(), Status> {
+        let own = &self.network;
+        let theirs = NetworkName::from_field(said)?;
+        if theirs == *own {
+            return Ok(());
+        }
+        Err(Reason::WrongNetwork.status_with(
+            format!(
+                "this registry keeps the peers of the network {own}, and the caller is of the network {theirs}; \
+                 use a registry of that one, or start the caller with --network {own}"
+            ),
+            [("network", own.to_string())],
+        ))
+    }
+}
+
 /// Whether the caller is an operator of the registry: it is on the registry's machine, or in this process.
 fn check_operator(caller: Option<&Caller>) -> Result<(), Status> {
     match caller {
@@ -102,7 +123,7 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
     let address =
         to_ipv6(Caller::of(request.extensions()).map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |caller| caller.address().ip()));
     let presented = cookie(request.metadata())?;
-    let RegisterRequest { name, endpoint, labels, id, observer } = request.into_inner();
+    let RegisterRequest { name, endpoint, labels, id, observer, network: _ } = request.into_inner();
     let name: PeerName = name.parse()?;
     let endpoint: Option<Endpoint> = if observer { None } else { Some(endpoint.parse()?) };
     validate_labels(&labels)?;

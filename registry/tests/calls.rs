@@ -253,3 +253,18 @@ async fn concurrent_registrations_of_one_name_end_with_one_holder() {
     }
     registry.stop().await;
 }
+
+#[tokio::test]
+async fn a_caller_of_another_network_is_refused_with_both_names() {
+    let registry = Running::start(registry::Config { network: "lab".parse().unwrap(), ..in_memory() }).await;
+    let mut client = registry.client();
+    let ask = |network: &str| RegisterRequest { network: network.into(), ..asking("a", "10.0.0.1:7801") };
+    for network in ["", "default", "other"] {
+        let refused = assert_refused(client.register(ask(network)).await, Reason::WrongNetwork);
+        assert_eq!(metadata(&refused, "network").as_deref(), Some("lab"));
+        assert!(refused.message().contains("--network lab"), "{refused:?}");
+    }
+    assert_refused(client.register(ask("..")).await, Reason::InvalidField);
+    client.register(ask("LAB")).await.unwrap();
+    registry.stop().await;
+}

@@ -138,3 +138,30 @@ async fn while_the_registry_is_down_a_registered_peer_keeps_its_name() {
     impostor.stop().await;
     registry.stop().await;
 }
+
+#[tokio::test]
+async fn peers_of_another_network_are_refused_by_the_registry_and_by_each_other_and_never_listed() {
+    let registry = Running::in_memory().await;
+    let here = member("here", registry.address, &[]).await;
+    until(&here, SessionState::Registered).await;
+    let there = Peer::configured(&[], |config| {
+        config.name = "there".parse().unwrap();
+        config.network = "other".parse().unwrap();
+        config.registry = Some(registry.address.into());
+        config.bootnodes = vec![bootnode(&here)];
+    })
+    .await;
+    let refused = until(&there, SessionState::Refused).await;
+    assert!(refused.detail.contains("network default") && refused.detail.contains("network other"), "{refused:?}");
+    for (from, to) in [(&here, &there), (&there, &here)] {
+        let error = within("an answer", from.handle.mesh().join(to.address.into())).await.unwrap_err();
+        assert_eq!(p2pdi::status::Reason::of(&error), Some(p2pdi::status::Reason::WrongNetwork), "{error:?}");
+        assert!(error.message().contains("network default") && error.message().contains("network other"), "{error:?}");
+        let view = from.handle.mesh().view();
+        assert_eq!((view.linked.len(), view.known().count()), (0, 0), "{view:?}");
+    }
+    assert_eq!(active(registry.address).await, ["here"]);
+    there.stop().await;
+    here.stop().await;
+    registry.stop().await;
+}

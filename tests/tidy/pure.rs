@@ -80,6 +80,7 @@ const PURE: &[&str] = &[
     "proto/field",
     "proto/hex",
     "proto/name",
+    "proto/network",
     "proto/phrases",
     "proto/selector",
     "proto/tls/identity",

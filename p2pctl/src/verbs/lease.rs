@@ -38,8 +38,14 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let file = SavedCookie::reserve(global.state.as_deref(), &global.registry)?;
     // The cookie of an earlier registration lets the record move to another endpoint.
     let kept = SavedCookie::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
-    let mut session = RegistrySession::new(&global.registry, kept.as_ref(), &global.leaving);
-    let request = RegisterRequest { name: name.to_string(), endpoint: endpoint.to_string(), labels, ..Default::default() };
+    let mut session = RegistrySession::new(&global.registry, &global.network, kept.as_ref(), &global.leaving);
+    let request = RegisterRequest {
+        name: name.to_string(),
+        endpoint: endpoint.to_string(),
+        labels,
+        network: global.network.to_string(),
+        ..Default::default()
+    };
     let request = session.request(request);
     let mut answer = session.call(async |session| session.client().register(request).await).await?;
     let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
@@ -59,7 +65,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
 
 pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, Some(&kept), &global.leaving);
+    let mut session = RegistrySession::new(&global.registry, &global.network, Some(&kept), &global.leaving);
     let request = session.request(KeepAliveRequest::default());
     let answer = session.call(async |session| session.client().keep_alive(request).await).await?;
     printer.message(&answer, || {
@@ -75,7 +81,7 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
 
 pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, Some(&kept), &global.leaving);
+    let mut session = RegistrySession::new(&global.registry, &global.network, Some(&kept), &global.leaving);
     let request = session.request(LeaveRequest {});
     let left = session.call(async |session| session.client().leave(request).await).await;
     let answer = match left {
@@ -97,7 +103,7 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
 /// For operators: frees a name, whoever has it.
 pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> Outcome {
     let name = args.name.to_string();
-    let mut session = RegistrySession::new(&global.registry, None, &global.leaving);
+    let mut session = RegistrySession::new(&global.registry, &global.network, None, &global.leaving);
     let request = FreeNameRequest { name: name.clone() };
     let answer = session.call(async |session| session.client().free_name(request).await).await?;
     printer.message(&answer, || match answer.was_held {

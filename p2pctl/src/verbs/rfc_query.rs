@@ -96,6 +96,7 @@ pub(super) async fn resolve(global: &Global, channels: &ChannelPool, via: &Optio
     if let Some(via) = &via.via {
         return via::find(channels, via, peer).await;
     }
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
+    let mut session =
+        RegistrySession::connect(&global.registry, &global.network, global.state.as_deref(), &global.leaving).await?;
     session.find(peer).await
 }

@@ -95,7 +95,8 @@ fn text(status: &StatusResponse, time: SystemTime) -> String {
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
+    let mut session =
+        RegistrySession::connect(&global.registry, &global.network, global.state.as_deref(), &global.leaving).await?;
     let asked = session.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
     let name = session.name().cloned();
     let answer = asked?;

@@ -11,7 +11,7 @@ pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
 
 use crate::discovery::Bootnode;
-use p2pdi::{endpoint::Endpoint, name::PeerName, server::Limits};
+use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, server::Limits};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 /// The settings of a peer.
@@ -19,6 +19,8 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 pub struct NodeConfig {
     /// Its name, unique in its registry.
     pub name: PeerName,
+    /// Its network: it talks to the registries and peers of that one only.
+    pub network: NetworkName,
     /// The address that other peers dial, where it is not the one listened on.
     pub advertise: Option<Endpoint>,
     /// The local address to dial other peers from. `None`: the operating system chooses.
@@ -60,6 +62,7 @@ impl NodeConfig {
     pub fn new(name: PeerName, state: impl Into<PathBuf>) -> Self {
         Self {
             name,
+            network: NetworkName::default(),
             advertise: None,
             dial_from: None,
             registry: None,

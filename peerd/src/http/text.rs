@@ -21,6 +21,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
     line("peer", format!("{} at {}", status.name, status.endpoint));
     line("id", hex::encode(&status.id));
     line("version", status.version.clone());
+    line("network", status.network.clone());
     line(
         "up",
         uptime

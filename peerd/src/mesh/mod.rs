@@ -130,6 +130,8 @@ impl Mesh {
         match timeout(JOIN_TIMEOUT, join).await {
             Ok(Ok(Ok(joined))) => Ok(joined),
             Ok(Ok(Err(JoinFailure::Failed(why)))) => Err(no_peer(&endpoint, &why).await),
+            Ok(Ok(Err(JoinFailure::OtherNetwork(why)))) => Err(Reason::WrongNetwork
+                .status(format!("cannot join {endpoint}: {why}; the networks of the two must be the same (--network)"))),
             Ok(Ok(Err(JoinFailure::Full(why)))) => Err(Reason::NeighboursFull.status(format!("cannot join {endpoint}: {why}"))),
             Ok(Err(stopping)) => Err(stopping),
             Err(_) => Err(no_peer(&endpoint, "no answer in time").await),

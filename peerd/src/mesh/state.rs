@@ -77,7 +77,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: MeshConfig, sink: Weak<dyn InputSink>, publisher: Publisher) -> Self {
-        let MeshConfig { me, incarnation, clock, delivery, session, bootnodes, channels } = config;
+        let MeshConfig { me, network, incarnation, clock, delivery, session, bootnodes, channels } = config;
         let rng = StdRng::from_rng(&mut rand::rng());
         let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
         overlay.set_clock(clock);
@@ -88,7 +88,7 @@ impl State {
             overlay_events: VecDeque::new(),
             routing: Routing::new(me.clone()),
             links: LinkTable::default(),
-            handshakes: Handshakes::new(wire::hello(&me, incarnation), channels),
+            handshakes: Handshakes::new(wire::hello(&me, incarnation, &network), channels, network),
             candidates: Candidates {
                 bootnodes: Bootnodes::new(bootnodes),
                 lan_peers: LanPeers::new(me.id()),
@@ -112,7 +112,7 @@ impl State {
 
     /// Changes this peer's endpoint.
     pub(super) fn set_contact(&mut self, me: Contact) {
-        self.handshakes.set_hello(wire::hello(&me, self.incarnation()));
+        self.handshakes.set_hello(wire::hello(&me, self.incarnation(), self.handshakes.network()));
         self.routing.set_contact(me.clone());
         self.me = me;
         self.publish();

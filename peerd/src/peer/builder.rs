@@ -5,7 +5,7 @@ use crate::{
     config::{ControlFrom, MinFree, Mirror, NodeConfig, parse_registry},
     node::{Node, NodeError},
 };
-use p2pdi::{field::InvalidField, name::PeerName, platform::state_folder, selector::validate_labels};
+use p2pdi::{field::InvalidField, name::PeerName, network::NETWORK_DEFAULT, platform::state_folder, selector::validate_labels};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -33,6 +33,7 @@ pub struct PeerBuilder {
     registry: Option<String>,
     bootnodes: Vec<String>,
     lan: bool,
+    network: String,
     labels: BTreeMap<String, String>,
     share: Option<PathBuf>,
     state: State,
@@ -61,6 +62,7 @@ impl PeerBuilder {
             bootnodes: Vec::new(),
             lan: false,
             labels: BTreeMap::new(),
+            network: NETWORK_DEFAULT.to_owned(),
             share: None,
             state: State::Temporary,
             mirrors: Vec::new(),
@@ -93,6 +95,12 @@ impl PeerBuilder {
     /// The registry to register with, `http://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
     pub fn registry(mut self, url: impl ToString) -> Self {
         self.registry = Some(url.to_string());
+        self
+    }
+
+    /// Its network: it talks to the registries and peers of that one only. Default: `default`.
+    pub fn network(mut self, name: impl ToString) -> Self {
+        self.network = name.to_string();
         self
     }
 
@@ -190,6 +198,7 @@ impl PeerBuilder {
             }
         };
         let config = NodeConfig {
+            network: self.network.parse()?,
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
             registry: self.registry.as_deref().map(parse_registry).transpose()?,
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,

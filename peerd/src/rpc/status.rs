@@ -29,6 +29,7 @@ impl Services {
             mirrors: self.jobs.mirrors(),
             fetched: Some(self.jobs.fetched()),
             zone: self.swarms.zone().to_owned(),
+            network: self.network_name.to_string(),
         }
     }
 

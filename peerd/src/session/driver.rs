@@ -11,6 +11,7 @@ use p2pdi::{
     contact::Contact,
     cookie::Cookie,
     endpoint::Endpoint,
+    network::NetworkName,
     platform::uptime,
     status::{self, Reason},
     v1::{KeepAliveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState},
@@ -43,6 +44,8 @@ const PAGES_MAX: usize = 256;
 pub struct SessionConfig {
     /// The registry's address.
     pub registry: Endpoint,
+    /// The network of this peer.
+    pub network: NetworkName,
     /// This peer.
     pub own: OwnContact,
     /// Labels that queries can filter by.
@@ -181,13 +184,14 @@ impl SessionDriver {
     }
 
     async fn register(&mut self, me: &Contact) -> Result<(), Status> {
-        let SessionConfig { labels, .. } = &self.config;
+        let SessionConfig { labels, network, .. } = &self.config;
         let request = RegisterRequest {
             name: me.name().to_string(),
             endpoint: me.endpoint().to_string(),
             labels: labels.clone(),
             id: me.id().to_field(),
             observer: false,
+            network: network.to_string(),
         };
         self.propose_cookie().await;
         self.asked = true;

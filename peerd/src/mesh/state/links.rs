@@ -138,7 +138,13 @@ impl State {
                 let now = self.now();
                 self.candidates.bootnodes.failed(index, why, now, rand::random());
             }
-            Purpose::Join(caller) => drop(caller.send(Err(JoinFailure::Failed(why.to_owned())))),
+            Purpose::Join(caller) => {
+                let failure = match error {
+                    OpenError::OtherNetwork(_) => JoinFailure::OtherNetwork(why.to_owned()),
+                    _ => JoinFailure::Failed(why.to_owned()),
+                };
+                let _ = caller.send(Err(failure));
+            }
             Purpose::NameConflict(peer) => {
                 tracing::debug!(%peer, why, "a peer that is said to have this peer's name does not answer");
                 let now = self.now();
@@ -152,6 +158,12 @@ impl State {
                         suppressed,
                         "an invalid handshake on a link"
                     );
+                }
+                if matches!(error, OpenError::OtherNetwork(_))
+                    && let Some(Line { suppressed }) = self.logs.other_network.line()
+                {
+                    let address = caller.map(tracing::field::display);
+                    tracing::info!(address, why, suppressed, "a peer of another network asked for a link, and is refused");
                 }
                 tracing::debug!(?caller, why, "a link was not accepted");
             }

@@ -368,7 +368,7 @@ fn seeks_over_the_rate_limit_are_answered_as_busy_until_the_next_second() {
     assert_eq!(net.outcomes, [Action::Busy(1_000)]);
     let neighbours = net.neighbours(0);
     let later = Time::from_secs(1);
-    let actions = net.peers[0].seek(1_001, &"p3".parse().unwrap(), &neighbours, later);
+    let actions = net.peers[0].seek(1_001, &target("p3"), &neighbours, later);
     net.take(0, actions);
     net.run_at(later);
     assert_eq!(net.outcomes.last(), Some(&Action::Found(1_001, contact(3))));
@@ -384,7 +384,7 @@ fn a_reply_with_a_route_overrides_a_busy_one() {
     for (answer, expected) in answers.into_iter().zip([Action::Found(1, contact(3)), Action::Busy(1)]) {
         let mut peer = Routing::new(contact(0));
         let neighbours = [contact(1), contact(2)];
-        assert_eq!(peer.seek(1, &"p3".parse().unwrap(), &neighbours, Time::ZERO).len(), 2);
+        assert_eq!(peer.seek(1, &target("p3"), &neighbours, Time::ZERO).len(), 2);
         assert_eq!(peer.received(contact(1).id(), busy.clone(), &neighbours, Time::ZERO), []);
         assert_eq!(peer.received(contact(2).id(), answer, &neighbours, Time::ZERO), [expected]);
     }
