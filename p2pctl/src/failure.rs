@@ -228,6 +228,9 @@ impl From<FetchError> for Failure {
             FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 failure.hint("free some space and run this again: what is verified is kept and not fetched again")
             }
+            FetchError::Sources { gone: true, .. } => {
+                failure.hint("a holder changed or removed it meanwhile; run this again for what the peers have by now")
+            }
             FetchError::Sources { kept_bytes, .. } if *kept_bytes > 0 => {
                 failure.hint(format!("{kept_bytes} verified bytes are kept; run this again to resume"))
             }

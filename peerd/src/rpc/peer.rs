@@ -59,9 +59,7 @@ impl PeerRpc {
             }
             None => return Err(InvalidField::new("document", "name a document: by number, name or blake3 hash").into()),
         };
-        found.ok_or_else(|| {
-            Reason::DocumentUnknown.status(format!("{} does not have {what}; ask RFCQuery who does", self.0.me.name()))
-        })
+        found.ok_or_else(|| Reason::DocumentUnknown.status(format!("{} does not have {what}", self.0.me.name())))
     }
 
     /// A document of the share, or one that is being fetched: that one by its hash only.

@@ -106,3 +106,32 @@ async fn a_job_waits_while_the_disk_is_full_and_goes_on_when_there_is_room() {
     assert_eq!(read(&share, "large.bin"), Some(large));
     fetcher.stop().await;
 }
+
+#[tokio::test]
+async fn a_job_of_more_than_the_quota_is_refused_and_removes_nothing() {
+    let content: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 40_000]).collect();
+    let names = ["0.bin", "1.bin", "2.bin", "3.bin"];
+    let files: Vec<(&str, &[u8])> = names.iter().zip(&content).map(|(name, content)| (*name, content.as_slice())).collect();
+    let seed = peer("seed", &files, &[], |_| {}).await;
+    let fetcher = peer("fetcher", &[], &[&seed], |config| config.quota = Some(100_000)).await;
+    assert_eq!(fetch(&fetcher, request(&["0.bin"])).await.state(), JobState::Done);
+    let job = fetch(&fetcher, request(&["*.bin"])).await;
+    assert_eq!(job.state(), JobState::Failed, "{job:?}");
+    assert!(job.failed.iter().all(|failed| failed.why.contains("160000 bytes in all, more than the quota of 100000")), "{job:?}");
+    let fetched = fetcher.handle.jobs().fetched();
+    assert_eq!((fetched.documents, fetched.evicted), (1, 0), "{fetched:?}");
+    // Another job makes room by what no unfinished job wants.
+    assert_eq!(fetch(&fetcher, request(&["1.bin", "2.bin"])).await.state(), JobState::Done);
+    assert_eq!(fetcher.handle.jobs().fetched().evicted, 1);
+}
+
+#[tokio::test]
+async fn a_name_of_the_users_own_file_is_not_taken_for_what_others_have() {
+    let seed = peer("seed", &[("a.txt", b"theirs")], &[], |_| {}).await;
+    let fetcher = peer("fetcher", &[("a.txt", b"mine")], &[&seed], |_| {}).await;
+    let job = fetch(&fetcher, request(&["*.txt"])).await;
+    assert!(job.state() == JobState::Failed && job.failed[0].why.contains("did not fetch"), "{job:?}");
+    // By now it has learned of the other one.
+    let job = fetch(&fetcher, request(&["a.txt"])).await;
+    assert!(job.state() == JobState::Failed && job.failed[0].why.contains("did not fetch"), "{job:?}");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use peerd::{config::Mirror, documents::pattern::DocumentPattern};
+use std::io::Write as _;
 
 fn mirror(pattern: &str, from: Option<&str>, delete: bool) -> Mirror {
     Mirror { pattern: DocumentPattern::parse(pattern).unwrap(), from: from.map(|from| from.parse().unwrap()), delete }
@@ -73,4 +74,44 @@ async fn a_mirror_of_everybody_keeps_what_appears_after_a_restart() {
     until_shared(&copy, "x/2", Some(b"2")).await;
     assert_eq!(copy.handle.share().progress().borrow().hashed_bytes, 0, "what was fetched before is not read again");
     assert_eq!(copy.handle.jobs().fetched().documents, 2);
+}
+
+#[tokio::test]
+async fn a_file_whose_time_was_set_back_after_a_change_is_the_users() {
+    let origin = peer("origin", &[("a.txt", b"one"), ("b.txt", b"two")], &[], |_| {}).await;
+    let copy = peer("copy", &[], &[&origin], |config| config.mirrors = vec![mirror("*.txt", Some("origin"), true)]).await;
+    until_shared(&copy, "a.txt", Some(b"one")).await;
+    until_shared(&copy, "b.txt", Some(b"two")).await;
+    let path = copy.share().join("a.txt");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all(b"own").unwrap();
+    file.set_modified(modified).unwrap();
+    drop(file);
+    until_shared(&copy, "a.txt", Some(b"own")).await;
+    fs::remove_file(origin.share().join("a.txt")).unwrap();
+    fs::write(origin.share().join("b.txt"), "changed there").unwrap();
+    until_shared(&copy, "b.txt", Some(b"changed there")).await;
+    assert_eq!(read(&copy.share(), "a.txt").as_deref(), Some(&b"own"[..]));
+}
+
+#[tokio::test]
+async fn a_mirror_of_more_than_the_quota_keeps_what_it_has_room_for() {
+    let content: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 40_000]).collect();
+    let names = ["0.bin", "1.bin", "2.bin", "3.bin"];
+    let files: Vec<(&str, &[u8])> = names.iter().zip(&content).map(|(name, content)| (*name, content.as_slice())).collect();
+    let origin = peer("origin", &files, &[], |_| {}).await;
+    let copy = peer("copy", &[], &[&origin], |config| {
+        config.mirrors = vec![mirror("*.bin", None, false)];
+        config.quota = Some(100_000);
+    })
+    .await;
+    let status = eventually("all that has room", async || {
+        let status = copy.handle.jobs().mirrors().remove(0);
+        (status.present == 2 && status.detail.contains("quota of 100000")).then_some(status)
+    })
+    .await;
+    assert_eq!(status.missing, 2, "{status:?}");
+    let fetched = copy.handle.jobs().fetched();
+    assert_eq!((fetched.documents, fetched.evicted), (2, 0), "{fetched:?}");
 }

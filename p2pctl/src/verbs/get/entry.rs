@@ -17,18 +17,26 @@ pub(super) struct Entry {
     pub(super) holders: Vec<Source>,
     /// Bytes that room is set aside for until it begins.
     pub(super) missing: u64,
+    /// The name or number that it was found by, and is searched for again by, once, if its content changes meanwhile.
+    pub(super) found_by: Option<DocumentSelector>,
 }
 
 impl Entry {
     /// A document that nothing is known of.
     pub(super) fn wanted(selector: DocumentSelector) -> Self {
-        Self { selector, document: None, holders: Vec::new(), missing: 0 }
+        Self { selector, document: None, holders: Vec::new(), missing: 0, found_by: None }
     }
 
-    /// A document that was found.
-    pub(super) fn found(found: Found) -> Self {
+    /// A document that was found by `selector`.
+    pub(super) fn found(selector: &DocumentSelector, found: Found) -> Self {
         let Found { document, holders, .. } = found;
-        Self { selector: DocumentSelector::Hash(document.hash), document: Some(document), holders, missing: 0 }
+        let found_by = Some(selector.clone()).filter(|selector| !matches!(selector, DocumentSelector::Hash(_)));
+        Self { selector: DocumentSelector::Hash(document.hash), document: Some(document), holders, missing: 0, found_by }
+    }
+
+    /// What to search for after the content that was found is gone; `None`: only that content was wanted, or it was searched for again already.
+    pub(super) fn search_again(&self) -> Option<Self> {
+        self.found_by.clone().map(Self::wanted)
     }
 
     /// Its name for people.

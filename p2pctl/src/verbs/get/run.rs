@@ -109,6 +109,10 @@ impl Queue {
         next
     }
 
+    fn put_back(&mut self, entry: Entry) {
+        self.large.push_back(entry);
+    }
+
     fn len(&self) -> usize {
         self.large.len() + self.small.len()
     }
@@ -183,6 +187,11 @@ pub(super) async fn run(
                     show_events(&mut one, display).await;
                     match result {
                         Ok(fetched) => report.done(fetched, display),
+                        Err(JobError::Fetch(error)) if error.is_gone() && one.entry.found_by.is_some() => {
+                            let label = one.entry.label();
+                            display.above(|printer| printer.note(&format!("note: {label} changed; searching for what it is now")));
+                            one.entry.search_again().into_iter().for_each(|again| queue.put_back(again));
+                        }
                         Err(error) => {
                             report.failed(one.entry.label(), failure(error, &setting.peers), display);
                             if !setting.fetching.keep_going {
@@ -305,7 +314,10 @@ mod tests {
     fn entry(number: usize, size: u64) -> Entry {
         let blake3 = ContentHash::of(&number.to_le_bytes()).to_field();
         let document = Document { name: format!("{number}.txt"), size, blake3, ..Default::default() };
-        Entry::found(Found { document: document.try_into().unwrap(), holders: Vec::new(), confirmed: 1, named_by: 1 })
+        Entry::found(
+            &DocumentSelector::Number(1),
+            Found { document: document.try_into().unwrap(), holders: Vec::new(), confirmed: 1, named_by: 1 },
+        )
     }
 
     /// How many documents begin before one has arrived, and how many wait.

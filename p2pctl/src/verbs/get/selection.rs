@@ -87,7 +87,7 @@ async fn find(setting: &Setting, selector: &DocumentSelector, notes: &mut Vec<St
         }
     };
     notes.extend((settled.contents > 1).then(|| chosen_note(selector, &settled)));
-    Ok(Entry::found(settled.found))
+    Ok(Entry::found(selector, settled.found))
 }
 
 /// Of each name that matches, the document that is meant.
@@ -125,7 +125,7 @@ fn matching(
         match settle(&selector, contents) {
             Settlement::Settled(settled) => {
                 selection.notes.extend((settled.contents > 1).then(|| chosen_note(&selector, &settled)));
-                entries.push(Entry::found(settled.found));
+                entries.push(Entry::found(&selector, settled.found));
             }
             Settlement::Ambiguous(found) => {
                 selection.fail(setting, selector.to_string(), Failure::ambiguous(&selector, &found))?;

@@ -129,7 +129,16 @@ pub enum FetchError {
         sources: Vec<SourceReport>,
         /// Verified bytes that the partial file keeps for the next fetch.
         kept_bytes: u64,
+        /// A holder said that it does not have this content, or not any more.
+        gone: bool,
     },
+}
+
+impl FetchError {
+    /// Whether a holder said that it does not have the content, or not any more: its file changed, or was removed.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Sources { gone: true, .. })
+    }
 }
 
 fn list(sources: &[SourceReport]) -> String {
@@ -168,6 +177,7 @@ pub(super) async fn fetch_announced(
     early: Option<EarlyAnnounce>,
 ) -> Result<Fetched, FetchError> {
     let started = Instant::now();
+    progress.content_unknown();
     let early = early.or_else(|| match (wanted, options.expected_size) {
         // While a holder is asked what the document is, the tracker says who else there is.
         (DocumentSelector::Hash(hash), Some(size)) if size >= ANNOUNCED_SIZE_MIN => {
@@ -186,7 +196,8 @@ pub(super) async fn fetch_announced(
             {
                 continue;
             }
-            return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes: 0 });
+            let (sources, gone) = (run.sources.reports(), progress.is_content_gone());
+            return Err(FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes: 0, gone });
         };
         tokio::time::sleep(pause).await;
         match run.learn(index).await? {
@@ -200,6 +211,9 @@ pub(super) async fn fetch_announced(
             }
             Err(error) => {
                 tracing::info!(source = %run.sources.get(index), %error, "a source failed");
+                if error.is_gone() {
+                    progress.content_gone();
+                }
                 run.sources.failed(index, error.fault(), error.to_string(), Instant::now());
             }
         }
@@ -330,7 +344,8 @@ impl Run<'_> {
                     self.progress.begin(0, 0);
                     return Ok(Err(sources));
                 }
-                return Err(FetchError::Sources { wanted: self.wanted.clone(), sources, kept_bytes });
+                let gone = self.progress.is_content_gone();
+                return Err(FetchError::Sources { wanted: self.wanted.clone(), sources, kept_bytes, gone });
             }
         }
         let fetched_bytes: u64 = sources.iter().map(|report| report.bytes).sum();

@@ -75,6 +75,12 @@ impl SourceError {
         }
     }
 
+    /// Whether the source says that it does not have this content, or not any more.
+    pub(super) fn is_gone(&self) -> bool {
+        let Self::Refused(status) = self else { return false };
+        matches!(Reason::of(status), Some(Reason::DocumentUnknown | Reason::DocumentChanged))
+    }
+
     /// Whether the source must be treated as malicious: nothing that it sent is trusted.
     pub(super) fn is_lie(&self) -> bool {
         matches!(self, Self::Protocol(_) | Self::Header(_) | Self::WrongBytes(_))

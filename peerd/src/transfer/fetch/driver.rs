@@ -281,6 +281,9 @@ impl<'a> Driver<'a> {
                             let source = &self.holders.get(index).source;
                             tracing::info!(%source, %error, "a request to a holder failed");
                             self.holders.get_mut(index).error = Some(error.to_string());
+                            if error.is_gone() {
+                                self.setting.progress.content_gone();
+                            }
                             if error.is_lie() && self.holders.get(index).planned != Some(holder) {
                                 // The planner knows it by another number by now, or not at all.
                                 self.ban(index, error.to_string());

@@ -6,7 +6,7 @@
 
 use super::{
     document::{FetchError, FetchOptions, Fetched, fetch_announced},
-    progress::Progress,
+    progress::{Progress, Waiting},
 };
 use crate::{
     connections::channels::ChannelPool,
@@ -20,9 +20,12 @@ use crate::{
     },
     transfer::swarm::early::EarlyAnnounce,
 };
-use p2pdi::content::ContentHash;
+use p2pdi::{backoff::Policy, content::ContentHash};
 use std::{fmt, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 pub use crate::holders::find_peers::{FindPeers, PeerSample};
 
@@ -31,6 +34,11 @@ const EVENTS_MAX: usize = 64;
 /// How often a job settles a name or a number anew because the content that it meant is gone. A file that changes more often than it can be
 /// fetched is not worth more.
 const CHANGES_MAX: u32 = 3;
+/// How long a number or a name is settled again and again because its content is gone: holders hash a changed file before they offer it. Enough
+/// for some GiB; who fetches a larger one that changes is told so.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
+/// Pauses between two searches for what nobody has, or for what a changed file is now.
+const SEARCH_AGAIN: Policy = Policy { first: Duration::from_millis(200), longest: Duration::from_secs(2) };
 
 /// How often a fetch by hash announces itself again, if somebody else is searching for the document, before it searches, too.
 const WAITS_MAX: u32 = 3;
@@ -116,7 +124,7 @@ impl<F: FindPeers> FetchJob<F> {
     pub async fn run(self) -> Result<Fetched, JobError<F::Error>> {
         let FetchRequest { wanted, from, options } = &self.request;
         if !from.is_empty() {
-            return Ok(self.fetch(wanted, from.clone(), options, None).await?);
+            return self.run_from().await;
         }
         let mut early = None;
         if let DocumentSelector::Hash(hash) = wanted {
@@ -127,7 +135,7 @@ impl<F: FindPeers> FetchJob<F> {
             }
             early = Some(announced);
         }
-        let mut settled = self.search.settle(wanted, Freshness::Learned).await?;
+        let mut settled = self.settle_patiently(wanted).await?;
         let mut changes = 0;
         loop {
             let document = settled.found.document.clone();
@@ -145,23 +153,74 @@ impl<F: FindPeers> FetchJob<F> {
             }
             let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options, None).await {
                 // The caller asked for a number or a name, not for the hash that it was found to be.
-                Err(FetchError::Sources { sources, kept_bytes, .. }) => {
-                    FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes }
+                Err(FetchError::Sources { sources, kept_bytes, gone, .. }) => {
+                    FetchError::Sources { wanted: wanted.clone(), sources, kept_bytes, gone }
                 }
                 fetched => return Ok(fetched?),
             };
             if matches!(wanted, DocumentSelector::Hash(_)) || changes >= CHANGES_MAX {
                 return Err(error.into());
             }
-            match self.search.settle(wanted, Freshness::Asked).await {
-                Ok(now) if now.found.document.hash != hash => settled = now,
+            match self.settle_anew(wanted, hash, error.is_gone()).await? {
+                Some(now) => settled = now,
                 // Nothing changed: its holders do not deliver.
-                Ok(_) => return Err(error.into()),
-                Err(ambiguous @ SearchError::Ambiguous { .. }) => return Err(ambiguous.into()),
-                Err(_) => return Err(error.into()),
+                None => return Err(error.into()),
             }
             changes += 1;
             self.report(FetchEvent::Changed { before: hash, now: settled.found.document.clone() });
+        }
+    }
+
+    /// Fetches from the holders that were given. A number or a name is asked for again after its content changed there.
+    async fn run_from(&self) -> Result<Fetched, JobError<F::Error>> {
+        let FetchRequest { wanted, from, options } = &self.request;
+        let (until, mut pauses) = (Instant::now() + CHANGE_PATIENCE, SEARCH_AGAIN.start());
+        loop {
+            match self.fetch(wanted, from.clone(), options, None).await {
+                Err(error) if error.is_gone() && !matches!(wanted, DocumentSelector::Hash(_)) && Instant::now() < until => {
+                    sleep(pauses.next(rand::random())).await;
+                }
+                ended => return Ok(ended?),
+            }
+        }
+    }
+
+    /// What `wanted` means. If nobody has it, it is searched for again as long as the options say.
+    async fn settle_patiently(&self, wanted: &DocumentSelector) -> Result<Settled, SearchError<F::Error>> {
+        let (until, mut pauses) = (Instant::now() + self.request.options.wait_for_holders, SEARCH_AGAIN.start());
+        let mut freshness = Freshness::Learned;
+        loop {
+            match self.search.settle(wanted, freshness).await {
+                Err(SearchError::NotFound { .. } | SearchError::NoPeers { .. }) if Instant::now() < until => {
+                    self.progress.set_waiting(Some(Waiting::Holders));
+                    sleep(pauses.next(rand::random())).await;
+                    freshness = Freshness::Asked;
+                }
+                settled => {
+                    self.progress.set_waiting(None);
+                    return settled;
+                }
+            }
+        }
+    }
+
+    /// What `wanted` means by now, if that is other content than `before`. `gone`: a holder said that it has that no more, so that other content
+    /// is waited for.
+    async fn settle_anew(
+        &self,
+        wanted: &DocumentSelector,
+        before: ContentHash,
+        gone: bool,
+    ) -> Result<Option<Settled>, SearchError<F::Error>> {
+        let until = Instant::now() + if gone { CHANGE_PATIENCE } else { Duration::ZERO };
+        let mut pauses = SEARCH_AGAIN.start();
+        loop {
+            match self.search.settle(wanted, Freshness::Asked).await {
+                Ok(now) if now.found.document.hash != before => return Ok(Some(now)),
+                Err(ambiguous @ SearchError::Ambiguous { .. }) => return Err(ambiguous),
+                Ok(_) | Err(_) if Instant::now() >= until => return Ok(None),
+                Ok(_) | Err(_) => sleep(pauses.next(rand::random())).await,
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -127,6 +127,8 @@ pub struct ProgressSnapshot {
 pub struct Progress {
     size: AtomicU64,
     verified: AtomicU64,
+    /// A holder said that it does not have the content that is fetched, or not any more.
+    content_gone: AtomicBool,
     details: Mutex<Details>,
 }
 
@@ -157,7 +159,12 @@ impl Default for Progress {
             searching: false,
             waiting: None,
         };
-        Self { size: AtomicU64::new(0), verified: AtomicU64::new(0), details: Mutex::new(details) }
+        Self {
+            size: AtomicU64::new(0),
+            verified: AtomicU64::new(0),
+            content_gone: AtomicBool::new(false),
+            details: Mutex::new(details),
+        }
     }
 }
 
@@ -254,8 +261,22 @@ impl Progress {
         self.details().searching = searching;
     }
 
+    /// A holder said that it does not have the content, or not any more.
+    pub(super) fn content_gone(&self) {
+        self.content_gone.store(true, Ordering::Relaxed);
+    }
+
+    /// A fetch of another content begins.
+    pub(super) fn content_unknown(&self) {
+        self.content_gone.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a holder said that it does not have the content, or not any more.
+    pub(super) fn is_content_gone(&self) -> bool {
+        self.content_gone.load(Ordering::Relaxed)
+    }
+
     /// What the fetch waits for; `None`: for nothing.
-    #[allow(dead_code, reason = "the fetch does not say so yet")]
     pub(crate) fn set_waiting(&self, waiting: Option<Waiting>) {
         self.details().waiting = waiting;
     }

@@ -3,6 +3,7 @@
 use super::{
     items::{Key, Outcome, Target},
     look::{Found, Look, look_for_job, look_for_mirror},
+    mirror::Compared,
     queue::Owner,
     shared::Shared,
     worker::{self, Work},
@@ -201,10 +202,12 @@ impl Driver {
                         mirror.detail.clear();
                         mirror.update(offers, &index, owns, now);
                         let fetched = self.shared.ledger.of_mirror(&mirror.id());
-                        let removed = listing.as_ref().map(|listing| mirror.removed(&fetched, listing)).unwrap_or_default();
-                        mirror.listing = listing;
+                        let Compared { peer, newly_listed, gone } = mirror.take_listing(listing, &fetched, now);
+                        if let Some(peer) = peer {
+                            self.shared.ledger.listed(&newly_listed, peer);
+                        }
                         drop(queue);
-                        self.remove(removed);
+                        self.remove(gone);
                     }
                 }
             }
@@ -276,7 +279,7 @@ impl Driver {
         let (job, watch) = FetchJob::new(request, shared.channels.clone(), Arc::clone(&shared.network));
         let (watch, stop) = (Arc::new(watch), CancellationToken::new());
         shared.queue().started(owner, key.clone(), target.size, Arc::clone(&watch), stop.clone());
-        let work = Work { target, job, watch, mirror, stop };
+        let work = Work { owner, key: key.clone(), target, job, watch, mirror, stop };
         let shared = Arc::clone(shared);
         self.workers.spawn(async move { (owner, key, Box::pin(worker::fetch(shared, work)).await) });
     }
@@ -315,7 +318,7 @@ impl Driver {
         if self.shared.room.limits_changed() || now >= self.next_limits {
             self.next_limits = now + LIMITS_EVERY;
             let shared = Arc::clone(&self.shared);
-            unwrap_task(spawn_blocking(move || shared.room.keep_limits()).await);
+            unwrap_task(spawn_blocking(move || shared.room.keep_limits(|| shared.queue().wanted_names())).await);
         }
         if now >= self.next_ledger {
             let uses = now >= self.next_uses;

@@ -11,6 +11,8 @@ pub(super) struct Candidate {
     pub(super) used_at_s: u64,
     /// It is pinned, or in use now.
     pub(super) kept: bool,
+    /// A job or a mirror wants it: it would be fetched again.
+    pub(super) wanted: bool,
 }
 
 /// The limits, and how much is used.
@@ -47,10 +49,10 @@ pub(super) struct Chosen {
     pub(super) lacking: u64,
 }
 
-/// Chooses documents of at least `lacking` bytes in all, or all that may go.
+/// Chooses documents of at least `lacking` bytes in all, or all that may go. Those that jobs and mirrors want go last.
 pub(super) fn choose(mut candidates: Vec<Candidate>, lacking: u64) -> Chosen {
     candidates.retain(|candidate| !candidate.kept && candidate.bytes > 0);
-    candidates.sort_by(|a, b| (a.used_at_s, &a.name).cmp(&(b.used_at_s, &b.name)));
+    candidates.sort_by(|a, b| (a.wanted, a.used_at_s, &a.name).cmp(&(b.wanted, b.used_at_s, &b.name)));
     let mut chosen = Chosen { names: Vec::new(), lacking };
     for candidate in candidates {
         if chosen.lacking == 0 {
@@ -80,22 +82,23 @@ mod tests {
     proptest! {
         #[test]
         fn the_least_recently_used_go_and_no_more_than_needed(
-            all in vec((0_u64..100, 0_u64..20, any::<bool>()), 0..30),
+            all in vec((0_u64..100, 0_u64..20, any::<bool>(), any::<bool>()), 0..30),
             lacking in 0_u64..1_000,
         ) {
-            let candidate = |(index, (bytes, used_at_s, kept)): (usize, (u64, u64, bool))|
-                Candidate { name: format!("{index:02}").into(), bytes, used_at_s, kept };
+            let candidate = |(index, (bytes, used_at_s, kept, wanted)): (usize, (u64, u64, bool, bool))|
+                Candidate { name: format!("{index:02}").into(), bytes, used_at_s, kept, wanted };
             let candidates: Vec<_> = all.into_iter().enumerate().map(candidate).collect();
             let by_name: BTreeMap<_, _> = candidates.iter().map(|candidate| (candidate.name.clone(), candidate.clone())).collect();
             let chosen = choose(candidates.clone(), lacking);
             let gone: Vec<_> = chosen.names.iter().map(|name| &by_name[name]).collect();
             prop_assert!(gone.iter().all(|candidate| !candidate.kept));
-            prop_assert!(gone.is_sorted_by_key(|candidate| candidate.used_at_s));
+            let rank = |candidate: &Candidate| (candidate.wanted, candidate.used_at_s);
+            prop_assert!(gone.is_sorted_by_key(|candidate| rank(candidate)));
             // Nothing that stays could have gone before what goes.
-            let newest = gone.last().map(|candidate| candidate.used_at_s);
+            let newest = gone.last().map(|candidate| rank(candidate));
             let stays = candidates.iter().filter(|candidate| !candidate.kept && candidate.bytes > 0 && !chosen.names.contains(&candidate.name));
             for candidate in stays.clone() {
-                prop_assert!(newest.is_none_or(|newest| candidate.used_at_s >= newest));
+                prop_assert!(newest.is_none_or(|newest| rank(candidate) >= newest));
             }
             let freed: u64 = gone.iter().map(|candidate| candidate.bytes).sum();
             prop_assert_eq!(chosen.lacking, lacking.saturating_sub(freed));

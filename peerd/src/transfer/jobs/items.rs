@@ -2,7 +2,10 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use crate::{documents::selector::DocumentSelector, holders::source::Source};
+use crate::{
+    documents::{name_match::name_key, selector::DocumentSelector},
+    holders::source::Source,
+};
 use p2pdi::{backoff::Policy, document::DocumentName, v1::FailedDocument};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -111,6 +114,19 @@ impl Items {
 
     pub(super) fn present_bytes(&self) -> u64 {
         self.present_bytes
+    }
+
+    /// The names, as `name_key` has them, under which documents are in the share or arrive there.
+    pub(super) fn names(&self) -> impl Iterator<Item = Box<str>> {
+        let held = self.all.values().filter(|item| matches!(item.state, State::Present(_) | State::Running));
+        held.filter_map(|item| Some(name_key(item.target.save_as.as_ref()?.as_str()).into()))
+    }
+
+    /// The name that a document has in the share.
+    pub(super) fn learn_name(&mut self, key: &Key, name: &DocumentName) {
+        if let Some(item) = self.all.get_mut(key) {
+            item.target.save_as.get_or_insert_with(|| name.clone());
+        }
     }
 
     /// Whether nothing is left to do.

@@ -2,7 +2,7 @@
 
 use super::{
     items::{Items, Key, Outcome, Target},
-    mirror::take_offer,
+    mirror::{other_content, take_offer},
     offers::{Ambiguous, Offer},
     request::JobRequest,
 };
@@ -100,6 +100,16 @@ impl Job {
                     && fetched(own)
                     && offer.as_ref().is_some_and(|offer| offer.document.hash != own.hash)
             };
+            // The user's own file stays, and is not what the others have.
+            let other_than_own = |own: &SharedDocument| {
+                matches!(target.selector, DocumentSelector::Name(_))
+                    && !fetched(own)
+                    && offer.as_ref().is_some_and(|offer| offer.document.hash != own.hash)
+            };
+            if let Some(own) = own.filter(|own| other_than_own(own)) {
+                self.items.settle(key, target, Outcome::Failed(other_content(&own.name)), now);
+                continue;
+            }
             match own.filter(|own| !outdated(own)) {
                 Some(own) => self.items.settle(key, target, Outcome::Present(own.size), now),
                 None => self.items.want(key, target),

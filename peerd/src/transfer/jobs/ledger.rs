@@ -6,7 +6,11 @@ use super::{
     eviction::Candidate,
     state_file::{StateFile, Stored},
 };
-use crate::documents::share::{Index, SharedDocument};
+use crate::documents::{
+    name_match::name_key,
+    share::{Index, SharedDocument},
+};
+use p2pdi::id::PeerId;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -34,7 +38,7 @@ struct FetchedRecord {
     name: String,
     #[prost(uint64, tag = "2")]
     size: u64,
-    /// Number of the file, and its modification time: another file of the name is the user's.
+    /// Number of the file, its modification time, and below its hash: another file or content of the name is the user's.
     #[prost(uint64, tag = "3")]
     inode: u64,
     #[prost(sint64, tag = "4")]
@@ -44,12 +48,20 @@ struct FetchedRecord {
     /// The mirror that fetched it; empty: a job.
     #[prost(string, tag = "6")]
     mirror: String,
+    /// Hash of the content; empty in records of earlier versions.
+    #[prost(bytes = "vec", tag = "7")]
+    blake3: Vec<u8>,
+    /// Id of the followed peer that listed the name last; empty: none did.
+    #[prost(bytes = "vec", tag = "8")]
+    listed_by: Vec<u8>,
 }
 
 impl FetchedRecord {
     fn is(&self, document: &SharedDocument) -> bool {
         let fingerprint = &document.fingerprint;
+        // A program can set the modification time back after it changed the content.
         (self.size, self.inode, self.modified_ns) == (document.size, fingerprint.inode(), fingerprint.modified_ns())
+            && (self.blake3.is_empty() || self.blake3 == document.hash.as_bytes())
     }
 }
 
@@ -120,8 +132,14 @@ impl Ledger {
             modified_ns: document.fingerprint.modified_ns(),
             used_at_s: now_s(),
             mirror: mirror.unwrap_or_default().to_owned(),
+            blake3: document.hash.as_bytes().to_vec(),
+            listed_by: Vec::new(),
         };
-        self.state().insert(document.name.as_str().into(), record);
+        let mut state = self.state();
+        // A newer version of a document is listed by whoever listed the one before.
+        let listed_by = state.fetched.get(document.name.as_str()).filter(|before| before.mirror == record.mirror);
+        let listed_by = listed_by.map(|before| before.listed_by.clone()).unwrap_or_default();
+        state.insert(document.name.as_str().into(), FetchedRecord { listed_by, ..record });
     }
 
     /// Whether this peer fetched a document and nobody changed it since.
@@ -136,10 +154,22 @@ impl Ledger {
         !is_kept && state.fetched.get(name).is_some_and(|record| record.is(document))
     }
 
-    /// The names that a mirror fetched.
-    pub(super) fn of_mirror(&self, mirror: &str) -> Vec<Box<str>> {
+    /// The names that a mirror fetched, each with the followed peer that listed it last.
+    pub(super) fn of_mirror(&self, mirror: &str) -> Vec<(Box<str>, Option<PeerId>)> {
         let state = self.state();
-        state.fetched.iter().filter(|(_, record)| record.mirror == mirror).map(|(name, _)| name.clone()).collect()
+        let of_mirror = state.fetched.iter().filter(|(_, record)| record.mirror == mirror);
+        of_mirror.map(|(name, record)| (name.clone(), PeerId::from_field("listed_by", &record.listed_by).ok())).collect()
+    }
+
+    /// Notes that the followed peer `by` lists these names.
+    pub(super) fn listed(&self, names: &[Box<str>], by: PeerId) {
+        let mut state = self.state();
+        for name in names {
+            if let Some(record) = state.fetched.get_mut(name) {
+                record.listed_by = by.as_bytes().to_vec();
+                state.changed = true;
+            }
+        }
     }
 
     /// Forgets a document that was removed.
@@ -174,13 +204,15 @@ impl Ledger {
         Totals { documents: state.fetched.len() as u64, bytes: state.bytes, pinned: pinned as u64 }
     }
 
-    /// The fetched documents of an index, to choose from what goes.
-    pub(super) fn candidates(&self, index: &Index) -> Vec<Candidate> {
+    /// The fetched documents of an index, to choose from what goes. `wanted`: the names that jobs and mirrors want, as
+    /// [`name_key`] has them.
+    pub(super) fn candidates(&self, index: &Index, wanted: &BTreeSet<Box<str>>) -> Vec<Candidate> {
         let state = self.state();
         let candidate = |(name, record): (&str, &FetchedRecord)| {
             index.by_name(name).filter(|document| document.name.as_str() == name && record.is(document))?;
             let kept = state.pinned.contains(name) || state.in_use.contains_key(name);
-            Some(Candidate { name: name.into(), bytes: record.size, used_at_s: record.used_at_s, kept })
+            let wanted = wanted.contains(&*name_key(name));
+            Some(Candidate { name: name.into(), bytes: record.size, used_at_s: record.used_at_s, kept, wanted })
         };
         state.fetched.iter().map(|(name, record)| (&**name, record)).filter_map(candidate).collect()
     }

@@ -4,7 +4,7 @@ use super::{
     items::Key,
     mirror::Listing,
     offers::{Ambiguous, Offer, Offers, Prefer},
-    request::{From, JobRequest},
+    request::JobRequest,
     shared::Shared,
 };
 use crate::{
@@ -87,12 +87,15 @@ pub(super) async fn look_for_mirror(shared: &Arc<Shared>, config: Mirror, last: 
     let Some(name) = config.from else {
         return learned(shared, move |name| pattern.matches(name), Prefer::Newest).await;
     };
-    let (sources, _) = shared.peers.find(&[From::Name(name.clone())]);
-    let Some(peer) = sources.into_iter().next() else {
+    let Some(contact) = shared.peers.contact(&name) else {
         return Look::Failed(format!("{name}, which is mirrored, is not known now; nothing is removed"));
     };
+    let peer = Source::from(&contact);
+    // What another peer of that name listed says nothing about this one.
+    let last = last.filter(|last| last.peer == Some(contact.id()));
     match list(shared, &peer, last.as_ref()).await {
         Ok(listing) => {
+            let listing = Listing { peer: Some(contact.id()), ..listing };
             let mut offers = Offers::default();
             let matching = listing.documents.iter().filter(|document| pattern.matches(&document.name));
             matching.for_each(|document| offers.add(document, peer.clone()));
@@ -169,7 +172,7 @@ async fn list(shared: &Shared, peer: &Source, last: Option<&Listing>) -> Result<
     }
     let sound = answer.invalid == 0 && !answer.truncated && !answer.unchanged;
     let documents = answer.documents.into_iter().map(|listed| listed.document).collect();
-    Ok(Listing { version: answer.version, documents: Arc::new(documents), sound, complete: answer.complete })
+    Ok(Listing { peer: None, version: answer.version, documents: Arc::new(documents), sound, complete: answer.complete })
 }
 
 /// Modification times after this are not believed.

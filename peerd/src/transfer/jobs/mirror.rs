@@ -15,12 +15,17 @@ use crate::{
         share::{Index, SharedDocument},
     },
 };
-use p2pdi::v1::MirrorStatus;
+use p2pdi::{document::DocumentName, id::PeerId, v1::MirrorStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// More than half of the documents, and at least this many, removed at once may be a folder that is not mounted at the followed peer.
+const MOST_GONE_MIN: usize = 3;
+/// How long they stay then: time to notice, and to mount it.
+const MOST_GONE_DELAY: Duration = Duration::from_secs(600);
 
 /// A mirror, and how far its documents are.
 #[derive(Debug)]
@@ -31,17 +36,32 @@ pub(super) struct Mirror {
     pub(super) detail: String,
     /// The last answer of the peer that it follows.
     pub(super) listing: Option<Listing>,
+    /// Since when that peer lists most of the documents no more.
+    most_gone_since: Option<Instant>,
 }
 
 /// The last answer of the peer that a mirror follows.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listing {
+    /// Who answered; `None`: its id is not known.
+    pub(super) peer: Option<PeerId>,
     pub(super) version: u64,
     pub(super) documents: Arc<Vec<DocumentInfo>>,
     /// All of the answer was read and valid.
     pub(super) sound: bool,
     /// Every file of that peer is listed.
     pub(super) complete: bool,
+}
+
+/// What a listing of the followed peer says about the names that a mirror fetched.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// Who listed them.
+    pub(super) peer: Option<PeerId>,
+    /// Names that another peer, or nobody, listed before.
+    pub(super) newly_listed: Vec<Box<str>>,
+    /// Names to be removed.
+    pub(super) gone: Vec<Box<str>>,
 }
 
 /// What to do about a document that others offer.
@@ -84,18 +104,22 @@ fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool, newer_only
         return Decision::Present(own.size);
     }
     if !fetched {
-        return Decision::Refuse(format!(
-            "the share has {} with other content, which this peer did not fetch; rename or remove that file to have the other one",
-            own.name
-        ));
+        return Decision::Refuse(other_content(&own.name));
     }
     let is_newer = offer.modified().is_some_and(|modified| modified > own.modified);
     if newer_only && !is_newer { Decision::Present(own.size) } else { Decision::Fetch }
 }
 
+/// Why the user's own file stays.
+pub(super) fn other_content(name: &DocumentName) -> String {
+    format!(
+        "the share has {name} with other content, which this peer did not fetch; rename or remove that file to have the other one"
+    )
+}
+
 impl Mirror {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, items: Items::default(), detail: String::new(), listing: None }
+        Self { config, items: Items::default(), detail: String::new(), listing: None, most_gone_since: None }
     }
 
     /// What the ledger calls it.
@@ -129,14 +153,55 @@ impl Mirror {
         self.items.retain(|key| wanted.contains(key));
     }
 
-    /// Of the names that this mirror fetched, those that the peer it follows has no more. Empty unless that peer listed every file it has:
-    /// a listing without any may come from a folder that is not mounted.
-    pub(super) fn removed(&self, fetched: &[Box<str>], listing: &Listing) -> Vec<Box<str>> {
-        if !self.config.delete || !listing.complete || !listing.sound || listing.documents.is_empty() {
-            return Vec::new();
-        }
+    /// Takes the listing of the peer that this mirror follows. `fetched`: the names that this mirror fetched, each with the peer that listed it
+    /// last. What goes is what this very peer, by its id, listed earlier and has no more: another peer of its name removes nothing. None goes
+    /// unless the peer listed every file it has: a listing without any may come from a folder that is not mounted. One that lacks most
+    /// documents may, too: those are kept for a while.
+    pub(super) fn take_listing(
+        &mut self,
+        listing: Option<Listing>,
+        fetched: &[(Box<str>, Option<PeerId>)],
+        now: Instant,
+    ) -> Compared {
+        let compared = listing.as_ref().map(|listing| self.compare(listing, fetched, now)).unwrap_or_default();
+        self.listing = listing;
+        compared
+    }
+
+    fn compare(&mut self, listing: &Listing, fetched: &[(Box<str>, Option<PeerId>)], now: Instant) -> Compared {
+        let Some(peer) = listing.peer.filter(|_| self.config.delete && listing.complete && listing.sound) else {
+            return Compared::default();
+        };
         let listed: BTreeSet<_> = listing.documents.iter().map(|document| name_key(document.name.as_str())).collect();
-        fetched.iter().filter(|name| !listed.contains(&name_key(name))).cloned().collect()
+        let mut compared = Compared { peer: Some(peer), ..Compared::default() };
+        for (name, by) in fetched {
+            match (listed.contains(&name_key(name)), *by == Some(peer)) {
+                (true, false) => compared.newly_listed.push(name.clone()),
+                (false, true) => compared.gone.push(name.clone()),
+                (true, true) | (false, false) => {}
+            }
+        }
+        let gone = compared.gone.len();
+        if listing.documents.is_empty() {
+            compared.gone.clear();
+        } else if gone < MOST_GONE_MIN || gone * 2 <= fetched.len() {
+            self.most_gone_since = None;
+        } else {
+            let since = *self.most_gone_since.get_or_insert(now);
+            let left = MOST_GONE_DELAY.saturating_sub(now.saturating_duration_since(since));
+            if left.is_zero() {
+                self.most_gone_since = None;
+            } else {
+                let from = self.config.from.as_ref().map_or("", |from| from.as_str());
+                self.detail = format!(
+                    "{from} lists {gone} of {} mirrored documents no more; they are removed in {} s unless it lists them again",
+                    fetched.len(),
+                    left.as_secs(),
+                );
+                compared.gone.clear();
+            }
+        }
+        compared
     }
 
     pub(super) fn status(&self) -> MirrorStatus {
@@ -188,19 +253,58 @@ mod tests {
         }
     }
 
+    const P1: PeerId = PeerId::from_bytes([1; 16]);
+    const P2: PeerId = PeerId::from_bytes([2; 16]);
+
+    fn mirror(delete: bool) -> Mirror {
+        Mirror::new(Config { pattern: DocumentPattern::parse("**").unwrap(), from: "p1".parse().ok(), delete })
+    }
+
+    fn fetched(names: &[&str], by: PeerId) -> Vec<(Box<str>, Option<PeerId>)> {
+        names.iter().map(|name| ((*name).into(), Some(by))).collect()
+    }
+
+    fn listing(names: &[&str]) -> Listing {
+        let documents = names.iter().map(|name| info(name)).collect();
+        Listing { peer: Some(P1), version: 1, documents: Arc::new(documents), sound: true, complete: true }
+    }
+
     #[test]
     fn only_a_complete_listing_that_is_not_empty_removes_what_it_lacks() {
-        let config = |delete| Config { pattern: DocumentPattern::parse("**").unwrap(), from: "p1".parse().ok(), delete };
-        let mirror = Mirror::new(config(true));
-        let fetched: Vec<Box<str>> = vec!["a".into(), "B".into(), "c".into()];
-        let listing = Listing { version: 1, documents: Arc::new(vec![info("A"), info("b")]), sound: true, complete: true };
-        assert_eq!(mirror.removed(&fetched, &listing), ["c".into()]);
-        for (mirror, listing) in [
-            (Mirror::new(config(false)), listing.clone()),
-            (Mirror::new(config(true)), Listing { complete: false, ..listing.clone() }),
-            (Mirror::new(config(true)), Listing { documents: Arc::default(), ..listing }),
+        let (now, fetched) = (Instant::now(), fetched(&["a", "B", "c", "d"], P1));
+        let lacks_c = listing(&["A", "b", "d"]);
+        assert_eq!(mirror(true).take_listing(Some(lacks_c.clone()), &fetched, now).gone, ["c".into()]);
+        for (delete, listing) in [
+            (false, lacks_c.clone()),
+            (true, Listing { complete: false, ..lacks_c.clone() }),
+            (true, Listing { sound: false, ..lacks_c.clone() }),
+            (true, Listing { documents: Arc::default(), ..lacks_c.clone() }),
+            (true, Listing { peer: None, ..lacks_c }),
         ] {
-            assert!(mirror.removed(&fetched, &listing).is_empty());
+            assert!(mirror(delete).take_listing(Some(listing), &fetched, now).gone.is_empty());
         }
+    }
+
+    #[test]
+    fn a_peer_that_took_the_name_of_the_followed_one_removes_only_what_it_listed_itself() {
+        let now = Instant::now();
+        let other = Listing { peer: Some(P2), ..listing(&["a", "b", "c"]) };
+        let compared = mirror(true).take_listing(Some(other.clone()), &fetched(&["a", "b", "c", "d"], P1), now);
+        assert_eq!(
+            compared,
+            Compared { peer: Some(P2), newly_listed: vec!["a".into(), "b".into(), "c".into()], gone: Vec::new() }
+        );
+        assert_eq!(mirror(true).take_listing(Some(other), &fetched(&["a", "b", "c", "d"], P2), now).gone, ["d".into()]);
+    }
+
+    #[test]
+    fn most_documents_at_once_are_removed_only_after_a_while() {
+        let (mut mirror, now, fetched) = (mirror(true), Instant::now(), fetched(&["a", "b", "c", "d"], P1));
+        assert!(mirror.take_listing(Some(listing(&["stray"])), &fetched, now).gone.is_empty());
+        assert!(mirror.detail.contains("4 of 4 mirrored documents"), "{}", mirror.detail);
+        let later = now + MOST_GONE_DELAY;
+        assert!(mirror.take_listing(Some(listing(&["a", "b", "c", "d"])), &fetched, later).gone.is_empty());
+        assert!(mirror.take_listing(Some(listing(&["d"])), &fetched, later).gone.is_empty(), "the time begins anew");
+        assert_eq!(mirror.take_listing(Some(listing(&["d"])), &fetched, later + MOST_GONE_DELAY).gone.len(), 3);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::request::From;
 use crate::holders::{peer_directory::PeerDirectory, source::Source};
+use p2pdi::{contact::Contact, name::PeerName};
 use tokio::sync::watch;
 
 /// The peers that this one knows, as they change.
@@ -26,6 +27,11 @@ impl KnownPeers {
             }
         }
         (found, missing)
+    }
+
+    /// The peer of that name, if it is known.
+    pub(super) fn contact(&self, name: &PeerName) -> Option<Contact> {
+        self.0.borrow().peers.get(name).cloned()
     }
 
     pub(super) fn sources(&self) -> Vec<Source> {

@@ -1,12 +1,12 @@
 //! All jobs and mirrors: which document is fetched next, and what becomes of each job.
 
 use super::{
-    items::{Key, Outcome, SMALL_BYTES, Target},
+    items::{Items, Key, Outcome, SMALL_BYTES, Target},
     job::Job,
     mirror::Mirror,
 };
 use crate::transfer::fetch::{job::FetchWatch, progress::ProgressSnapshot};
-use p2pdi::{v1, v1::JobState};
+use p2pdi::{document::DocumentName, v1, v1::JobState};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -224,6 +224,34 @@ impl Queue {
             if let Some(items) = items.filter(|_| size > 0) {
                 items.learn_size(key, size);
             }
+        }
+    }
+
+    /// The name that a document got in the share.
+    pub(super) fn learn_name(&mut self, owner: Owner, key: &Key, name: &DocumentName) {
+        if let Some(items) = self.items_mut(owner) {
+            items.learn_name(key, name);
+        }
+    }
+
+    /// The names of the share that unfinished jobs and mirrors want.
+    pub(super) fn wanted_names(&self) -> BTreeSet<Box<str>> {
+        let jobs = self.jobs.values().map(|job| &job.items);
+        jobs.chain(self.mirrors.iter().map(|mirror| &mirror.items)).flat_map(Items::names).collect()
+    }
+
+    /// Bytes of all documents of a job whose sizes are known; `None`: it is a mirror, which keeps what there is room for.
+    pub(super) fn job_bytes(&self, owner: Owner) -> Option<u64> {
+        match owner {
+            Owner::Job(id) => self.jobs.get(&id).map(|job| job.items.bytes()),
+            Owner::Mirror(_) => None,
+        }
+    }
+
+    fn items_mut(&mut self, owner: Owner) -> Option<&mut Items> {
+        match owner {
+            Owner::Job(id) => self.jobs.get_mut(&id).map(|job| &mut job.items),
+            Owner::Mirror(place) => self.mirrors.get_mut(place).map(|mirror| &mut mirror.items),
         }
     }
 

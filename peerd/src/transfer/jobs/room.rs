@@ -11,9 +11,12 @@ use p2pdi::{
     platform::{disk_bytes, free_bytes},
     v1::FetchedStatus,
 };
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// The limits of what is fetched.
@@ -88,11 +91,23 @@ impl Room {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for a document of `bytes`, of which `there` are on the disk already. Blocking.
+    /// Most bytes that fetched documents may take.
+    pub(super) fn quota(&self) -> Option<u64> {
+        self.limits().quota
+    }
+
+    /// Makes room for a document of `bytes`, of which `there` are on the disk already. `wanted`: the names that jobs and mirrors want; they
+    /// make no room for each other. Blocking.
     ///
     /// # Errors
     /// When there is no room even without all that may go; then nothing is removed.
-    pub(super) fn take(self: &Arc<Self>, label: &str, bytes: u64, there: u64) -> Result<RoomTaken, NoRoom> {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        label: &str,
+        bytes: u64,
+        there: u64,
+        wanted: impl FnOnce() -> BTreeSet<Box<str>>,
+    ) -> Result<RoomTaken, NoRoom> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(quota) = self.limits().quota.filter(|quota| bytes > *quota) {
             return Err(NoRoom::Never(format!("{label} has {bytes} bytes, more than the quota of {quota}; raise --quota")));
@@ -102,7 +117,9 @@ impl Room {
         let usage = Usage { free: usage.free.map(|free| free.saturating_add(there)), ..usage };
         let lacking = usage.lacking(bytes);
         if lacking > 0 {
-            let Chosen { names, lacking } = choose(self.ledger.candidates(&self.share.index()), lacking);
+            let mut candidates = self.ledger.candidates(&self.share.index(), &wanted());
+            candidates.retain(|candidate| !candidate.wanted);
+            let Chosen { names, lacking } = choose(candidates, lacking);
             if lacking > 0 {
                 return Err(NoRoom::Now(format!("{lacking} bytes of room are lacking for {label}: {}", self.describe(&usage))));
             }
@@ -112,15 +129,15 @@ impl Room {
         Ok(RoomTaken { room: Arc::clone(self), bytes })
     }
 
-    /// Removes what exceeds the limits, such as after other programs filled the disk. Blocking.
-    pub(super) fn keep_limits(&self) {
+    /// Removes what exceeds the limits, such as after other programs filled the disk; what jobs and mirrors want goes last. Blocking.
+    pub(super) fn keep_limits(&self, wanted: impl FnOnce() -> BTreeSet<Box<str>>) {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.share.index();
         self.ledger.reconcile(&index);
         self.fetched_bytes.set(self.ledger.totals().bytes as f64);
         let lacking = self.usage().lacking(0);
         if lacking > 0 {
-            let chosen = choose(self.ledger.candidates(&index), lacking);
+            let chosen = choose(self.ledger.candidates(&index, &wanted()), lacking);
             self.evict(&chosen.names, "to keep --quota and --min-free");
         }
     }
@@ -168,7 +185,8 @@ impl Room {
         }
         let pinned = self.ledger.totals().pinned;
         format!(
-            "{}; {pinned} documents are pinned; remove files, unpin documents, or change --quota or --min-free",
+            "{}; {pinned} documents are pinned, and what mirrors and unfinished jobs want stays; remove files, unpin documents, \
+             want fewer, or change --quota or --min-free",
             parts.join("; ")
         )
     }

@@ -1,7 +1,8 @@
 //! The fetch of one document into the share: room, the fetch itself, and its place in the index.
 
 use super::{
-    items::{Outcome, Target},
+    items::{Key, Outcome, Target},
+    queue::Owner,
     room::{NoRoom, RoomTaken},
     shared::Shared,
 };
@@ -38,6 +39,8 @@ const PART_HASH_DIGITS: usize = 16;
 
 /// One document to fetch.
 pub(super) struct Work {
+    pub(super) owner: Owner,
+    pub(super) key: Key,
     pub(super) target: Target,
     pub(super) job: FetchJob<NetworkPeers>,
     pub(super) watch: Arc<FetchWatch>,
@@ -59,10 +62,10 @@ pub(super) async fn fetch(shared: Arc<Shared>, work: Work) -> Option<Outcome> {
 }
 
 async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
-    let Work { target, job, watch, mirror, .. } = work;
+    let Work { owner, key, target, job, watch, mirror, .. } = work;
     let mut taken = None;
     if target.size > 0 {
-        match take(shared, &target, target.size).await {
+        match take(shared, owner, &target, target.size).await {
             Ok(room) => taken = Some(room),
             Err(outcome) => return outcome,
         }
@@ -75,7 +78,7 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
             _ = looks.tick(), if taken.is_none() => {
                 let size = watch.progress().snapshot().size;
                 if size > 0 {
-                    match take(shared, &target, size).await {
+                    match take(shared, owner, &target, size).await {
                         Ok(room) => taken = Some(room),
                         // The fetch is dropped; what is verified stays.
                         Err(outcome) => return outcome,
@@ -87,12 +90,18 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
     match fetched {
         Ok(fetched) if taken.is_none() && !fetched.already_there => {
             // A small document that arrived before its size was known: the limits hold all the same.
-            match take(shared, &target, fetched.document.size()).await {
-                Ok(room) => adopt(shared, &target, fetched, mirror.as_deref(), Some(room)).await,
+            match take(shared, owner, &target, fetched.document.size()).await {
+                Ok(room) => {
+                    shared.queue().learn_name(owner, &key, &name_of(shared, &target, &fetched));
+                    adopt(shared, &target, fetched, mirror.as_deref(), Some(room)).await
+                }
                 Err(outcome) => withdraw(shared, &target, fetched, outcome).await,
             }
         }
-        Ok(fetched) => adopt(shared, &target, fetched, mirror.as_deref(), taken).await,
+        Ok(fetched) => {
+            shared.queue().learn_name(owner, &key, &name_of(shared, &target, &fetched));
+            adopt(shared, &target, fetched, mirror.as_deref(), taken).await
+        }
         Err(error) => outcome(error),
     }
 }
@@ -120,15 +129,23 @@ fn name_of(shared: &Shared, target: &Target, fetched: &Fetched) -> DocumentName 
     name.or_else(|| target.save_as.clone()).unwrap_or_else(|| fetched.document.name.clone())
 }
 
-async fn take(shared: &Arc<Shared>, target: &Target, size: u64) -> Result<RoomTaken, Outcome> {
+async fn take(shared: &Arc<Shared>, owner: Owner, target: &Target, size: u64) -> Result<RoomTaken, Outcome> {
     let (shared, label) = (Arc::clone(shared), target.label.clone());
+    if let (Some(quota), Some(bytes)) = (shared.room.quota(), shared.queue().job_bytes(owner).map(|bytes| bytes.max(size)))
+        && bytes > quota
+    {
+        let why = format!(
+            "the documents of this job have {bytes} bytes in all, more than the quota of {quota}; raise --quota, or fetch fewer"
+        );
+        return Err(Outcome::Failed(why));
+    }
     let part = match (&target.selector, &target.save_as) {
         (DocumentSelector::Hash(hash), Some(name)) => Some((*hash, name.clone())),
         _ => None,
     };
     let making = spawn_blocking(move || {
         let there = part.map_or(0, |(hash, name)| partial_bytes(&shared, &hash, &name));
-        shared.room.take(&label, size, there.min(size))
+        shared.room.take(&label, size, there.min(size), || shared.queue().wanted_names())
     });
     match making.await {
         Ok(Ok(room)) => Ok(room),
