@@ -1,8 +1,20 @@
 //! How a client connects: the same windows, limits and keepalives everywhere.
 
-use crate::{endpoint::Endpoint, first_address::FirstAddress, trace_context::Propagate};
-use std::{net::IpAddr, time::Duration};
+use crate::{
+    endpoint::Endpoint,
+    first_address::FirstAddress,
+    tls::{Expected, Identity, Remote, Secured, Tls},
+    trace_context::Propagate,
+};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tonic::{
+    body::Body,
+    codegen::{Service, http},
     service::interceptor::InterceptedService,
     transport::{self, Uri},
 };
@@ -27,46 +39,114 @@ pub const RESPONSE_MAX_BYTES: usize = 1024 * 1024;
 /// Largest answer of a registry, in bytes: a page of 1,000 peers with all their labels.
 pub const REGISTRY_RESPONSE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// A connection whose calls carry the current trace context.
-pub type Channel = InterceptedService<transport::Channel, Propagate>;
-
-/// A connection to `endpoint` that is made at its first call, and again after it breaks.
-pub fn lazy(endpoint: &Endpoint) -> Channel {
-    lazy_from(endpoint, None)
+/// How a client dials: from where, and with which certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Dial {
+    /// Local address to dial from; `None`: the system chooses.
+    pub from: Option<IpAddr>,
+    /// Certificates to show and to check; `None`: connections have no TLS, and nobody is who they say.
+    pub tls: Option<Tls>,
 }
 
-/// The same, from the local address `from`; `None`: the one the system chooses.
-pub fn lazy_from(endpoint: &Endpoint, from: Option<IpAddr>) -> Channel {
-    InterceptedService::new(configured(endpoint).local_address(from).connect_lazy(), Propagate)
-}
+impl Dial {
+    /// Dials with these certificates.
+    pub fn with(tls: Option<Tls>) -> Self {
+        Self { from: None, tls }
+    }
 
-/// A connection to a peer with several addresses, which are tried in order, the next one when one fails or takes long. Without any it fails.
-pub fn lazy_to_any(addresses: &[Endpoint], from: Option<IpAddr>) -> Channel {
-    match addresses {
-        [] => InterceptedService::new(
-            with_limits(transport::Endpoint::from_static("http://localhost"))
-                .connect_with_connector_lazy(FirstAddress::of(&[], from)),
-            Propagate,
-        ),
-        [only] => lazy_from(only, from),
-        [first, ..] => {
-            InterceptedService::new(configured(first).connect_with_connector_lazy(FirstAddress::of(addresses, from)), Propagate)
-        }
+    /// A connection to `expected` at the first of `addresses` that accepts: they are tried in order, the next one when one fails or takes
+    /// long; without any it fails. It is made at its first call, and again after it breaks.
+    pub fn lazy(&self, addresses: &[Endpoint], expected: Expected) -> Channel {
+        let remote = Remote::default();
+        let channel = match (&self.tls, addresses) {
+            (Some(tls), _) => {
+                let to = FirstAddress::of(addresses, self.from);
+                let connector = Secured::new(to, tls.clone(), expected, remote.clone());
+                described(addresses.first(), true).connect_with_connector_lazy(connector)
+            }
+            (None, [only]) => described(Some(only), false).local_address(self.from).connect_lazy(),
+            (None, _) => described(addresses.first(), false).connect_with_connector_lazy(FirstAddress::of(addresses, self.from)),
+        };
+        Channel::new(channel, remote)
+    }
+
+    /// A connection to `expected` at `endpoint` that is made now.
+    ///
+    /// # Errors
+    /// When nothing accepts the connection within [`CONNECT_TIMEOUT`], or who does is not whom the client expects.
+    pub async fn connect(&self, endpoint: &Endpoint, expected: Expected) -> Result<Channel, transport::Error> {
+        let remote = Remote::default();
+        let channel = match &self.tls {
+            Some(tls) => {
+                let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
+                let connector = Secured::new(to, tls.clone(), expected, remote.clone());
+                described(Some(endpoint), true).connect_with_connector(connector).await?
+            }
+            None => described(Some(endpoint), false).local_address(self.from).connect().await?,
+        };
+        Ok(Channel::new(channel, remote))
     }
 }
 
-/// A connection to `endpoint` that is made now, from the local address `from`; `None`: the one the system chooses.
+/// A connection whose calls carry the current trace context. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    calls: InterceptedService<transport::Channel, Propagate>,
+    remote: Remote,
+}
+
+impl Channel {
+    fn new(channel: transport::Channel, remote: Remote) -> Self {
+        Self { calls: InterceptedService::new(channel, Propagate), remote }
+    }
+
+    /// What the certificate of the other side says, which was checked when the last connection was made. `None`: there was no connection
+    /// yet, or it has no TLS.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.remote.identity()
+    }
+}
+
+type Intercepted = InterceptedService<transport::Channel, Propagate>;
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = <Intercepted as Service<http::Request<Body>>>::Response;
+    type Error = <Intercepted as Service<http::Request<Body>>>::Error;
+    type Future = <Intercepted as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.calls, cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.calls.call(request)
+    }
+}
+
+/// A connection without TLS to `endpoint` that is made at its first call, and again after it breaks.
+pub fn lazy(endpoint: &Endpoint) -> Channel {
+    Dial::default().lazy(std::slice::from_ref(endpoint), Expected::Anyone)
+}
+
+/// A connection without TLS to `endpoint` that is made now, from the local address `from`; `None`: the one the system chooses.
 ///
 /// # Errors
 /// When nothing accepts the connection within [`CONNECT_TIMEOUT`].
 pub async fn connect(endpoint: &Endpoint, from: Option<IpAddr>) -> Result<Channel, transport::Error> {
-    Ok(InterceptedService::new(configured(endpoint).local_address(from).connect().await?, Propagate))
+    Dial { from, tls: None }.connect(endpoint, Expected::Anyone).await
 }
 
+/// The settings of a connection to `endpoint`, whose requests name it; without one they name no server.
 #[expect(clippy::expect_used, reason = "an endpoint was checked to be a host and a port")]
-fn configured(endpoint: &Endpoint) -> transport::Endpoint {
-    let uri = Uri::builder().scheme("http").authority(endpoint.as_str()).path_and_query("/").build();
-    with_limits(transport::Channel::builder(uri.expect("a valid endpoint is a valid authority")))
+fn described(endpoint: Option<&Endpoint>, secured: bool) -> transport::Endpoint {
+    let authority = endpoint.map_or("localhost", Endpoint::as_str);
+    let uri = |scheme| {
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
+        uri.expect("a valid endpoint is a valid authority")
+    };
+    // The scheme of the endpoint is always http: with https the library would want to do TLS itself. Requests name the real one.
+    let endpoint = with_limits(transport::Channel::builder(uri("http")));
+    if secured { endpoint.origin(uri("https")) } else { endpoint }
 }
 
 fn with_limits(endpoint: transport::Endpoint) -> transport::Endpoint {

@@ -5,7 +5,9 @@ use std::time::Duration;
 mod accept;
 mod call_count;
 mod caller;
+mod certificate;
 mod console;
+mod handshakes;
 mod listen;
 mod open_connections;
 mod outgoing;
@@ -14,16 +16,18 @@ mod request_body;
 mod response_headers;
 mod router;
 mod serve;
+mod socket;
 mod stop;
 mod tasks;
 pub use caller::{Caller, EndedUnread};
+pub use certificate::{expiry, keep_certificate};
 #[cfg(feature = "configuration")]
 pub use console::report_usage;
 pub use console::{announce, print, report_failure};
 pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};
-pub use serve::serve;
+pub use serve::{OPEN_WITHOUT_TLS, ServeError, serve};
 pub use stop::{Stopped, until_stopped};
 pub use tasks::{TaskEnded, Tasks};
 
@@ -34,6 +38,8 @@ pub struct Limits {
     pub connections: usize,
     /// Most streams (calls under way) of one connection.
     pub streams_per_connection: u32,
+    /// How long the TLS handshake of a new connection may take.
+    pub handshake: Duration,
     /// How long a new connection may take to send its first request.
     pub first_byte: Duration,
     /// How long a request of one message may take to arrive; streams of messages have no limit.
@@ -56,6 +62,8 @@ impl Default for Limits {
             connections: 10_000,
             // gRPC's customary 100, and more for a client that fetches many small documents.
             streams_per_connection: 256,
+            // Two round trips and some milliseconds of work; there is time for three lost packets.
+            handshake: Duration::from_secs(10),
             // A client sends its preface at once; there is time for three lost packets.
             first_byte: Duration::from_secs(10),
             // The largest request, a message of 256 KiB, over a 56 kbit/s line takes 37 s.

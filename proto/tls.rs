@@ -4,18 +4,25 @@
 //! its own certificate and checks the other one ([`Identity`]). TLS 1.3 only, ALPN `h2` and `http/1.1`. Without a `Tls` nothing here
 //! is used.
 
+mod dial;
 mod error;
 mod expected;
 mod handle;
 mod identity;
 mod loaded;
 mod material;
+mod signature;
+mod stream;
 mod text;
 mod verify;
 
+pub(crate) use dial::{Remote, Secured};
 pub use error::TlsError;
 pub use expected::Expected;
 pub use handle::Tls;
 pub use identity::{Identity, IdentityError, Serial};
 pub use loaded::ClientAuth;
 pub use material::{Pem, TlsFiles};
+pub use signature::Signature;
+#[cfg(feature = "server")]
+pub(crate) use stream::{MaybeTls, described};

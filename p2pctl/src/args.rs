@@ -14,20 +14,26 @@ pub(crate) use context::{Context, ContextWhat};
 pub(crate) use get::{Fetching, Get, GetRfc, Sharing};
 pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
-pub(crate) use local::{Bench, BenchWhat, Completions, Man, Tasks, Up};
+pub(crate) use local::{Bench, BenchWhat, Completions, Demo, Man, Tasks, Up};
 pub(crate) use mesh::{Broadcast, Chat, Graph, GraphFormat, Join, Listen, PeerCount, Ping, Status, Whisper};
 pub(crate) use registry::{Expire, Pquery, Register, RegistryVerb, RegistryWhat};
 pub(crate) use via::OptionalVia;
 
-use crate::{contexts, registry_client::Leaving};
+use crate::{
+    contexts,
+    failure::{Failure, Outcome},
+    registry_client::Leaving,
+};
 use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
+    channel::Dial,
     configuration::{Given, Layer, Program, Variables},
     endpoint::Endpoint,
     network::NetworkName,
     telemetry::LogFormat,
+    tls::{ClientAuth, Tls, TlsFiles},
 };
-use peerd::config::{REGISTRY_DEFAULT, parse_registry};
+use peerd::config::{REGISTRY_DEFAULT, RegistryUrl};
 use std::path::PathBuf;
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
@@ -158,8 +164,20 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The registry to ask
-    #[arg(long, global = true, env = "P2PDI_CTL_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
-    pub(crate) registry: Endpoint,
+    #[arg(long, global = true, env = "P2PDI_CTL_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT)]
+    pub(crate) registry: RegistryUrl,
+
+    /// A certificate to show, as PEM, followed by those of intermediate CAs
+    #[arg(long, global = true, env = "P2PDI_CTL_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM, readable by its owner only
+    #[arg(long, global = true, env = "P2PDI_CTL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The CAs of the network, as PEM; with them every connection has TLS
+    #[arg(long, global = true, env = "P2PDI_CTL_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
 
     /// The network that the registry keeps
     #[arg(long, global = true, env = "P2PDI_CTL_NETWORK", value_name = "NAME", default_value_t)]
@@ -185,6 +203,10 @@ pub(crate) struct Global {
     #[arg(skip)]
     pub(crate) given: Given,
 
+    /// How to dial; set by [`Global::read_certificates`].
+    #[arg(skip)]
+    pub(crate) dial: Dial,
+
     /// Observers' leases to end.
     #[arg(skip)]
     pub(crate) leaving: Leaving,
@@ -205,6 +227,32 @@ pub(crate) struct Global {
     /// Print the effective configuration as such a file, of the verb if one is given, with where each value comes from, and exit
     #[arg(long, global = true, env = "P2PDI_CTL_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
     print_config: bool,
+}
+
+impl Global {
+    /// The registry as it is dialled: `https://` with certificates.
+    pub(crate) fn url(&self) -> String {
+        url(&self.registry.endpoint, self.dial.tls.is_some())
+    }
+
+    /// Reads the certificates that are given; connections have TLS from then on.
+    ///
+    /// # Errors
+    /// When a file of them cannot be read, or what is in it cannot be used; when the registry's address needs some, and none are given.
+    pub(crate) fn read_certificates(&mut self) -> Outcome {
+        if let Some(ca) = self.tls_ca.clone() {
+            let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
+            let tls = Tls::from_files(files, ClientAuth::Required).map_err(|error| Failure::refused(error.to_string()))?;
+            self.dial = Dial::with(Some(tls));
+        }
+        self.registry.checked(self.dial.tls.is_some())?;
+        Ok(())
+    }
+}
+
+/// The URL of a registry, with TLS or without.
+pub(crate) fn url(registry: &Endpoint, tls: bool) -> String {
+    format!("{}://{registry}", if tls { "https" } else { "http" })
 }
 
 /// Form of results.
@@ -285,7 +333,7 @@ pub(crate) enum Verb {
     /// Start a registry and some peers in this process, until Ctrl-C
     Up(Up),
     /// Start a registry and three peers, fetch, send a message, print each step, and exit
-    Demo,
+    Demo(Demo),
     /// Run a benchmark
     Bench(Bench),
     /// Keep registry, network and certificates under a name, for all other verbs

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use p2pdi::{
+    channel::Dial,
     endpoint::Endpoint,
     probe::{self, Answering},
 };
@@ -42,12 +43,13 @@ pub(crate) async fn bounded<T>(
 pub(crate) async fn to_peer<T>(
     name: &str,
     endpoint: &Endpoint,
+    dial: &Dial,
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Outcome<T> {
     // Boxed: a client call is large, and is moved through several futures.
     match bounded(name, limit, Box::pin(call)).await {
-        Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, &Answering::Peer).await)),
+        Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, dial, &Answering::Peer).await)),
         answered => answered,
     }
 }

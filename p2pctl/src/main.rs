@@ -69,7 +69,7 @@ fn runtime(verb: &Verb) -> Outcome<Runtime> {
 
 /// Whether a registry and peers run in this process.
 fn runs_servers(verb: &Verb) -> bool {
-    matches!(verb, Verb::Up(_) | Verb::Demo | Verb::Bench(_))
+    matches!(verb, Verb::Up(_) | Verb::Demo(_) | Verb::Bench(_))
 }
 
 fn fail(printer: Printer, failure: &Failure) -> ExitCode {

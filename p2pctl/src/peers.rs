@@ -36,7 +36,7 @@ impl Peers {
     pub(crate) fn new(global: &Global, channels: &ChannelPool, via: &OptionalVia) -> Self {
         Self {
             session: Mutex::default(),
-            registry: global.registry.clone(),
+            registry: global.registry.endpoint.clone(),
             network: global.network.clone(),
             state: global.state.clone(),
             leaving: global.leaving.clone(),
@@ -95,9 +95,16 @@ impl Peers {
         let mut session = self.session.lock().await;
         let session = match &mut *session {
             Some(session) => session,
-            none => {
-                none.insert(RegistrySession::connect(&self.registry, &self.network, self.state.as_deref(), &self.leaving).await?)
-            }
+            none => none.insert(
+                RegistrySession::connect(
+                    &self.registry,
+                    &self.network,
+                    self.channels.dial(),
+                    self.state.as_deref(),
+                    &self.leaving,
+                )
+                .await?,
+            ),
         };
         call(session).await
     }

@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Outcome},
 };
 use p2pdi::{
-    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{COOKIE_CHARS, Cookie, with_cookie},
     endpoint::Endpoint,
     name::{NAME_MAX_BYTES, PeerName},
@@ -14,6 +14,7 @@ use p2pdi::{
     private_file,
     probe::{self, Answering},
     status::Reason,
+    tls::Expected,
     v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
 };
 use peerd::holders::{find_peers::PeerSample, source::Source};
@@ -121,6 +122,7 @@ impl ReservedCookie {
 pub(crate) struct RegistrySession {
     client: RegistryClient<Channel>,
     registry: Endpoint,
+    dial: Dial,
     cookie: Option<Cookie>,
     network: NetworkName,
     /// Registered for this verb only; leaves when it is dropped.
@@ -137,12 +139,20 @@ pub(crate) struct RegistrySession {
 
 impl RegistrySession {
     /// A client without a cookie, or with the saved one.
-    pub(crate) fn new(registry: &Endpoint, network: &NetworkName, kept: Option<&SavedCookie>, leaving: &Leaving) -> Self {
-        let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+    pub(crate) fn new(
+        registry: &Endpoint,
+        network: &NetworkName,
+        dial: &Dial,
+        kept: Option<&SavedCookie>,
+        leaving: &Leaving,
+    ) -> Self {
+        let channel = dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
+        let client = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
         Self {
             client,
             registry: registry.clone(),
+            dial: dial.clone(),
             cookie,
             network: network.clone(),
             observer: false,
@@ -158,10 +168,11 @@ impl RegistrySession {
     pub(crate) async fn observer(
         registry: &Endpoint,
         network: &NetworkName,
+        dial: &Dial,
         observer: RegisterRequest,
         leaving: &Leaving,
     ) -> Outcome<Self> {
-        let mut session = Self::new(registry, network, None, leaving);
+        let mut session = Self::new(registry, network, dial, None, leaving);
         session.observes_as = Some(RegisterRequest { observer: true, ..observer });
         session.observe().await?;
         Ok(session)
@@ -171,11 +182,12 @@ impl RegistrySession {
     pub(crate) async fn connect(
         registry: &Endpoint,
         network: &NetworkName,
+        dial: &Dial,
         state: Option<&Path>,
         leaving: &Leaving,
     ) -> Outcome<Self> {
         let kept = SavedCookie::read(state, registry)?.filter(|kept| !kept.left);
-        let mut session = Self::new(registry, network, kept.as_ref(), leaving);
+        let mut session = Self::new(registry, network, dial, kept.as_ref(), leaving);
         if kept.is_none() {
             session.observe().await?;
         }
@@ -231,7 +243,7 @@ impl RegistrySession {
         self.time = time;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
-                .explained(probe::explain(&self.registry, &Answering::Registry).await)
+                .explained(probe::explain(&self.registry, &self.dial, &Answering::Registry).await)
                 .hint("start one with `registry`, or name another with --registry URL")),
             answered => answered,
         }

@@ -6,6 +6,7 @@ use crate::{
     registry_client::{Leaving, RegistrySession},
 };
 use p2pdi::{
+    channel::Dial,
     endpoint::Endpoint,
     network::NetworkName,
     status::Reason,
@@ -41,11 +42,12 @@ impl RegistryTracker {
     pub(crate) async fn connect(
         registry: &Endpoint,
         network: &NetworkName,
+        dial: &Dial,
         observer: RegisterRequest,
         endpoint: Option<Endpoint>,
         leaving: &Leaving,
     ) -> Outcome<Self> {
-        let session = RegistrySession::observer(registry, network, observer, leaving).await?;
+        let session = RegistrySession::observer(registry, network, dial, observer, leaving).await?;
         Ok(Self { session: Mutex::new(session), endpoint })
     }
 

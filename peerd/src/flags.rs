@@ -12,11 +12,12 @@ use p2pdi::{
     selector::validate_labels,
     server::Limits,
     telemetry::{LogFormat, LogOptions},
+    tls::{ClientAuth, Tls, TlsError, TlsFiles},
 };
 use peerd::{
     Bootnode,
     config::{
-        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, TransferLimits, parse_label, parse_registry,
+        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, parse_label,
     },
     documents::pattern::DocumentPattern,
 };
@@ -87,7 +88,7 @@ pub(crate) static PROGRAM: Program = Program::new(Variables {
 #[derive(Debug, Parser)]
 #[command(name = "peerd", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
-    /// Name of this peer, unique in its registry; by default the host's name
+    /// Name of this peer, unique in its registry; by default that of its certificate, or the host's name
     #[arg(long, env = "P2PDI_PEER_NAME")]
     name: Option<PeerName>,
 
@@ -112,8 +113,8 @@ pub(crate) struct Flags {
     dial_from: Option<IpAddr>,
 
     /// The registry to register with
-    #[arg(long, env = "P2PDI_PEER_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
-    registry: Endpoint,
+    #[arg(long, env = "P2PDI_PEER_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT)]
+    registry: RegistryUrl,
 
     /// Run without a registry; --registry is ignored
     #[arg(long, env = "P2PDI_PEER_NO_REGISTRY", value_parser = BoolishValueParser::new())]
@@ -172,6 +173,22 @@ pub(crate) struct Flags {
     /// Documents sent at the same time, others wait in line; by default as many as suit the upload limit, at most 64
     #[arg(long, env = "P2PDI_PEER_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     upload_slots: Option<u16>,
+
+    /// This peer's certificate, as PEM, followed by those of intermediate CAs; with it every connection has TLS
+    #[arg(long, env = "P2PDI_PEER_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM, readable by its owner only
+    #[arg(long, env = "P2PDI_PEER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The CAs of the network, as PEM
+    #[arg(long, env = "P2PDI_PEER_TLS_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+
+    /// Whether callers must show a certificate; `optional`: those without one are served too, as nobody
+    #[arg(long, env = "P2PDI_PEER_TLS_CLIENT_AUTH", value_name = "required|optional", default_value_t)]
+    tls_client_auth: ClientAuth,
 
     /// Who may control this peer
     #[arg(long, env = "P2PDI_PEER_CONTROL", value_enum, default_value_t = Control::Loopback)]
@@ -240,13 +257,24 @@ impl Flags {
         })
     }
 
-    /// The settings of the peer.
+    /// The certificates, if files of them are given.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or what is in it cannot be used.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
+        let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
+        Tls::from_files(files, self.tls_client_auth).map(Some)
+    }
+
+    /// The settings of the peer, with its certificates.
     ///
     /// # Errors
     /// When there is no default for a required value, or a value is not valid.
-    pub(crate) fn into_config(self) -> Result<NodeConfig, InvalidField> {
+    pub(crate) fn into_config(self, tls: Option<Tls>) -> Result<NodeConfig, InvalidField> {
         let TransferLimits { upload, download, upload_slots, quota, min_free } = self.limits()?;
-        let name = match self.name {
+        let named = tls.as_ref().and_then(|tls| tls.identity()?.name().cloned());
+        let name = match self.name.or(named) {
             Some(name) => name,
             None => {
                 let host = gethostname::gethostname();
@@ -263,6 +291,8 @@ impl Flags {
         if self.share.is_none() && !mirrors.is_empty() {
             return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with --share"));
         }
+        let registry = self.registry.checked(tls.is_some()).cloned();
+        let registry = if self.no_registry { None } else { Some(registry?) };
         let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
         let control = match self.control {
             Control::Loopback => ControlFrom::Loopback,
@@ -272,7 +302,7 @@ impl Flags {
             network: self.network,
             advertise: self.advertise,
             dial_from: self.dial_from,
-            registry: (!self.no_registry).then_some(self.registry),
+            registry,
             bootnodes: self.bootnodes,
             lan: cfg!(feature = "mdns") && !self.no_lan,
             labels,
@@ -283,6 +313,7 @@ impl Flags {
             quota,
             min_free,
             mirrors,
+            tls,
             control,
             limits,
             ..NodeConfig::new(name, state)
@@ -345,7 +376,7 @@ mod tests {
     fn options_of_mirrors_need_what_they_are_about() {
         let config = |arguments: &[&str]| {
             let flags = Flags::try_parse_from(["peerd", "--name", "a", "--state", "s"].iter().chain(arguments)).unwrap();
-            flags.into_config().map(|config| config.mirrors)
+            flags.into_config(None).map(|config| config.mirrors)
         };
         let mirrors =
             config(&["--share", "d", "--mirror", "a/**", "--mirror", "*.txt", "--mirror-from", "p", "--mirror-delete"]).unwrap();

@@ -54,7 +54,8 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
     let flags = loaded.flags;
     let address = flags.listen();
-    let config = flags.into_config()?;
+    let tls = flags.tls()?;
+    let config = flags.into_config(tls)?;
     let listener = listen(&address).await?;
     let bound = listener.local_addr()?;
     let node = Node::open(config, listener)?;

@@ -39,10 +39,12 @@ use crate::{
     topology::{Topology, TopologyDriver},
 };
 use p2pdi::{
+    channel::Dial,
     contact::Contact,
     field::InvalidField,
     metrics::Metrics,
     server::{self, TaskEnded, Tasks},
+    tls::TlsError,
     v1::{
         WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
@@ -103,7 +105,7 @@ pub enum NodeError {
     Listen(#[from] io::Error),
     /// The server does not work.
     #[error("cannot serve: {0}")]
-    Serve(#[from] tonic::transport::Error),
+    Serve(#[from] server::ServeError),
     /// A handler of messages between peers cannot be added: a bug.
     #[error("cannot handle messages between peers: {0}")]
     Handler(#[from] Status),
@@ -126,12 +128,13 @@ impl Node {
     pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
         let bound = listener.local_addr()?;
+        check_name(&config)?;
         let state = Arc::new(StateFolder::open(&config.state)?);
         let own = config.own_contact(state.id()?, bound)?;
         let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(config.registry.as_ref());
-        let channels = ChannelPool::new(config.dial_from);
+        let channels = ChannelPool::dialling(Dial { from: config.dial_from, tls: config.tls.clone() });
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(own.clone(), Arc::clone(&inbox));
         #[cfg(feature = "mdns")]
@@ -258,6 +261,9 @@ impl Node {
             health.set_not_serving::<ControlServer<ControlRpc>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
+        if let Some(tls) = config.tls.clone() {
+            tasks.spawn("certificate", server::keep_certificate(tls, metrics.clone(), stop.clone()));
+        }
         tasks.spawn("indexer", indexer.run(stop.clone()));
         tasks.spawn("mesh", mesh.run(stop.clone()));
         #[cfg(feature = "http")]
@@ -283,14 +289,34 @@ impl Node {
         tasks.spawn("swarms", end_swarms(services.catalog.share().clone(), services.swarms.clone(), stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
-            let session = SessionConfig { registry, network: config.network, own: services.own.clone(), labels: config.labels };
+            let session = SessionConfig {
+                registry,
+                network: config.network,
+                dial: Dial::with(config.tls.clone()),
+                own: services.own.clone(),
+                labels: config.labels,
+            };
             let reporting = Arc::clone(&services);
             let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));
         }
-        let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, stop).await?) };
+        let server = async move { Ok(server::serve(listener, router, &config.limits, config.tls, &metrics, stop).await?) };
         Ok((tasks, server))
     }
+}
+
+/// Others refuse a peer whose certificate is for another name.
+fn check_name(config: &NodeConfig) -> Result<(), InvalidField> {
+    let Some(tls) = &config.tls else { return Ok(()) };
+    let identity = tls.identity().ok_or_else(|| InvalidField::new("tls-cert", TlsError::NoCertificate.to_string()))?;
+    if identity.has_name(&config.name) {
+        return Ok(());
+    }
+    let name = &config.name;
+    Err(InvalidField::new(
+        "name",
+        format!("{name} is not in the certificate, which is for {identity}; give one of its names with --name"),
+    ))
 }
 
 /// Answers who has a document, and takes the answers to this peer's own questions.

@@ -2,12 +2,15 @@
 
 use super::{
     Caller, Limits,
+    handshakes::{self, Handshakes},
     open_connections::{OpenConnection, OpenConnections},
+    socket::Socket,
 };
 use crate::{
     log_limit::{Line, LogLimit},
     metrics::Metrics,
     platform::{is_shortage, limit_unsent},
+    tls::MaybeTls,
 };
 use metrics::Counter;
 use std::{
@@ -124,8 +127,9 @@ impl Acceptor {
         self.open.add(&open);
         Some(Connection {
             first_bytes: Some((Box::pin(sleep(self.first_byte)), PREFACE_BYTES)),
+            first_byte: self.first_byte,
+            stream: MaybeTls::Plain(Socket::new(stream, Arc::clone(&open))),
             caller: Caller::new(address, local_address, open),
-            stream,
             close: Box::pin(close.cancelled_owned()),
             _permit: permit,
         })
@@ -153,8 +157,9 @@ impl Acceptor {
 /// An accepted connection: counted, closed when its first bytes take too long, when the server's grace period ends, or when a call asks
 /// for it ([`Caller::disconnect`]).
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: MaybeTls<Socket>,
     caller: Caller,
+    first_byte: Duration,
     /// The time limit, and how many bytes are still to arrive within it. `None` once they have, or anything was answered.
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -172,13 +177,17 @@ impl Connection {
         &self.caller
     }
 
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(Ok(bytes)) => self.caller.connection().outgoing().wrote(*bytes),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.caller.connection().outgoing().blocked(),
-        }
-        written
+    /// The same with TLS. `None`: the handshake failed, or the connection was to be closed meanwhile.
+    pub(super) async fn secured(mut self, handshakes: &Handshakes) -> Option<Self> {
+        let MaybeTls::Plain(socket) = self.stream else { return Some(self) };
+        let (open, address) = (Arc::clone(self.caller.connection()), self.caller.address());
+        let (stream, identity) = tokio::select! {
+            shaken = handshakes.shake(socket, address) => shaken?,
+            () = open.evicted() => return None,
+            () = self.close.as_mut() => return None,
+        };
+        let first_bytes = Some((Box::pin(sleep(self.first_byte)), PREFACE_BYTES));
+        Some(Self { stream, caller: self.caller.with_identity(identity), first_bytes, ..self })
     }
 
     /// An error once the connection is to be closed. Checked at reads and at writes: an HTTP/1 connection whose answer waits to be
@@ -198,7 +207,11 @@ impl AsyncRead for Connection {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        *missing = missing.saturating_sub(buf.filled().len() - before);
+        let read = &buf.filled()[before..];
+        if *missing == PREFACE_BYTES && matches!(this.stream, MaybeTls::Plain(_)) {
+            handshakes::notice(read, this.caller.address());
+        }
+        *missing = missing.saturating_sub(read.len());
         if *missing == 0 {
             this.first_bytes = None;
         }
@@ -210,8 +223,7 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.first_bytes = None;
         self.check_close(cx)?;
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count(written)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,8 +238,7 @@ impl AsyncWrite for Connection {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.first_bytes = None;
         self.check_close(cx)?;
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(written)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,11 +4,13 @@ use super::{
     Limits,
     accept::{Connection, accept},
     call_count::count_call,
+    handshakes::Handshakes,
 };
 use crate::{
     channel::{FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
     metrics::Metrics,
     platform::descriptor_limit,
+    tls::{Tls, TlsError},
 };
 use axum::{body::Body, extract::Request, middleware};
 use hyper::body::Incoming;
@@ -17,7 +19,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -41,8 +43,23 @@ const DESCRIPTORS_SPARE: u64 = 256;
 /// How long connections get to end after they were closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A server that cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its listener does not work.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] io::Error),
+    /// It has no certificate to show.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What is said of a server without TLS that others than its own machine can reach.
+pub const OPEN_WITHOUT_TLS: &str =
+    "no TLS: whoever reaches this port can read every message, and take every name; give --tls-cert, --tls-key and --tls-ca";
+
 /// Serves `router` on `listener` until `stop`, then lets calls finish within the grace period and closes the connections that are
-/// left. Every request carries its [`Caller`](super::Caller).
+/// left. With `tls` every connection begins with a handshake. Every request carries its [`Caller`](super::Caller).
 ///
 /// # Errors
 /// When the server cannot run at all; a connection that fails ends only itself.
@@ -50,9 +67,19 @@ pub async fn serve(
     listener: TcpListener,
     router: axum::Router,
     limits: &Limits,
+    tls: Option<Tls>,
     metrics: &Metrics,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    match &tls {
+        Some(tls) if tls.identity().is_none() => return Err(TlsError::NoCertificate.into()),
+        None if !address.ip().to_canonical().is_loopback() => {
+            tracing::warn!(%address, "{OPEN_WITHOUT_TLS}");
+        }
+        _ => {}
+    }
+    let handshakes = tls.map(|tls| Arc::new(Handshakes::new(tls, limits.handshake, metrics)));
     let most = connections_max(limits.connections, descriptor_limit());
     let close_all = CancellationToken::new();
     // In a box, so that the listener can be closed before the connections end.
@@ -61,8 +88,16 @@ pub async fn serve(
     let router = router.layer(middleware::from_fn(count_call));
     let idle = limits.idle;
     let serve_one = |connection: Connection| {
-        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
+        let (http, router, stop, handshakes) = (http.clone(), router.clone(), stop.clone(), handshakes.clone());
         async move {
+            let connection = match handshakes {
+                Some(handshakes) => {
+                    let secured = stop.run_until_cancelled(connection.secured(&handshakes)).await;
+                    let Some(Some(secured)) = secured else { return };
+                    secured
+                }
+                None => connection,
+            };
             let (open, caller) = (Arc::clone(connection.open()), connection.caller().clone());
             let service = router.map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(caller.clone());
@@ -169,7 +204,7 @@ mod tests {
             "done"
         };
         let (router, stopped) = (Router::new().route("/slow", get(slow)), stop.clone());
-        tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), stopped).await });
+        tokio::spawn(async move { serve(listener, router, &limits, None, &Metrics::default(), stopped).await });
         (address, stop)
     }
 

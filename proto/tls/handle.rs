@@ -1,16 +1,26 @@
 //! A program's certificate, key and CAs, which can change while it runs.
 
 use super::{
-    ClientAuth, Expected, Identity, Pem, Serial, TlsError, TlsFiles, loaded::Loaded, material::Material, text, verify::Revoked,
+    ClientAuth, Expected, Identity, Pem, Serial, Signature, TlsError, TlsFiles, loaded::Loaded, material::Material, signature,
+    text, verify::Revoked,
 };
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+/// How often the files are read again. Nobody waits for a new certificate for longer.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// When files that do not fit together are read once more before that is reported: they are replaced one after the other.
+const RETRY_DELAY: Duration = Duration::from_millis(300);
 
 /// A program's own certificate with its key, and the CAs of its network. Clones share it. Connections that are made after a change use
 /// the new certificates; those that are open go on.
@@ -20,8 +30,8 @@ pub struct Tls(Arc<Shared>);
 struct Shared {
     files: Option<TlsFiles>,
     auth: ClientAuth,
-    /// What was read last, whether it can be used or not. Locked while it is replaced.
-    seen: Mutex<Material>,
+    /// What is used. Locked while it is replaced.
+    used: Mutex<Material>,
     loaded: watch::Sender<Arc<Loaded>>,
     revoked: Arc<Revoked>,
 }
@@ -51,7 +61,7 @@ impl Tls {
     fn new(files: Option<TlsFiles>, material: Material, auth: ClientAuth) -> Result<Self, TlsError> {
         let revoked = Arc::default();
         let loaded = watch::Sender::new(Arc::new(Loaded::new(&material, auth, &revoked)?));
-        Ok(Self(Arc::new(Shared { files, auth, seen: Mutex::new(material), loaded, revoked })))
+        Ok(Self(Arc::new(Shared { files, auth, used: Mutex::new(material), loaded, revoked })))
     }
 
     /// Uses `pem` from now on, such as a certificate that was renewed.
@@ -60,29 +70,65 @@ impl Tls {
     /// When something of it cannot be used; then all stays as it was.
     pub fn replace(&self, pem: Pem) -> Result<(), TlsError> {
         let material = pem.into_material()?;
-        self.use_material(&mut self.seen(), material)
+        self.use_material(&mut self.used(), material)
     }
 
-    /// Reads the files again, if it was made from files; whether they had changed. Blocks while it reads. What cannot be used is an
-    /// error once, until the files change again.
+    /// Reads the files again, if it was made from files; whether they had changed. Blocks while it reads.
     ///
     /// # Errors
     /// When a file cannot be read, or its new content cannot be used; then all stays as it was.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let Some(files) = &self.0.files else { return Ok(false) };
         let material = files.read()?;
-        let mut seen = self.seen();
-        if *seen == material {
+        let mut used = self.used();
+        if *used == material {
             return Ok(false);
         }
-        self.use_material(&mut seen, material).map(|()| true)
+        self.use_material(&mut used, material).map(|()| true)
     }
 
-    fn use_material(&self, seen: &mut Material, material: Material) -> Result<(), TlsError> {
-        let loaded = Loaded::new(&material, self.0.auth, &self.0.revoked);
-        *seen = material;
-        self.0.loaded.send_replace(Arc::new(loaded?));
+    fn use_material(&self, used: &mut Material, material: Material) -> Result<(), TlsError> {
+        let loaded = Loaded::new(&material, self.0.auth, &self.0.revoked)?;
+        *used = material;
+        self.0.loaded.send_replace(Arc::new(loaded));
         Ok(())
+    }
+
+    /// Reads the files again every few seconds, for ever, and calls `look` each time. What cannot be used is logged, and the old
+    /// certificates stay in use.
+    pub async fn follow_files(&self, mut look: impl FnMut(&Self)) {
+        let mut ticks = interval(RELOAD_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reported = None;
+        loop {
+            ticks.tick().await;
+            let mut outcome = self.reload_apart().await;
+            if outcome.is_err() {
+                sleep(RETRY_DELAY).await;
+                outcome = self.reload_apart().await;
+            }
+            match outcome {
+                Ok(changed) => {
+                    reported = None;
+                    if changed {
+                        tracing::info!(certificate = ?self.identity(), "the files of certificates changed, and are used");
+                    }
+                }
+                Err(error) if reported.as_ref() == Some(&error) => {}
+                Err(error) => {
+                    tracing::warn!("{error}; the certificates that were read before stay in use");
+                    reported = Some(error);
+                }
+            }
+            look(self);
+        }
+    }
+
+    /// Whether they changed, or what is wrong with them.
+    async fn reload_apart(&self) -> Result<bool, String> {
+        let tls = self.clone();
+        let reloaded = spawn_blocking(move || tls.reload()).await;
+        reloaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// What the program's own certificate says; `None`: it has none.
@@ -117,6 +163,22 @@ impl Tls {
         Identity::of_chain(chain).map_err(|error| TlsError::Refused(error.to_string()))
     }
 
+    /// Signs `message` with the key of the program's own certificate. Takes some 30 µs with ECDSA P-256 or Ed25519.
+    ///
+    /// # Errors
+    /// When there is no certificate.
+    pub fn sign(&self, message: &[u8]) -> Result<Signature, TlsError> {
+        let loaded = Arc::clone(&self.0.loaded.borrow());
+        let own = loaded.own.as_ref().ok_or(TlsError::NoCertificate)?;
+        signature::sign(own, &loaded.algorithms(), message)
+    }
+
+    /// Whether the holder of a certificate signed `message`. The certificate itself is checked by [`Tls::check`].
+    pub fn is_signed_by(&self, identity: &Identity, message: &[u8], signature: &Signature) -> bool {
+        let loaded = Arc::clone(&self.0.loaded.borrow());
+        signature::verifies(identity, &loaded.algorithms(), message, signature)
+    }
+
     /// How to serve with it; `None`: it has no certificate.
     pub(crate) fn server_config(&self) -> Option<Arc<ServerConfig>> {
         self.0.loaded.borrow().server.clone()
@@ -128,8 +190,8 @@ impl Tls {
         loaded.client(expected, &self.0.revoked)
     }
 
-    fn seen(&self) -> MutexGuard<'_, Material> {
-        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn used(&self) -> MutexGuard<'_, Material> {
+        self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,14 +8,16 @@ use super::{
 use rustls::{
     CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig,
     client::{Resumption, danger::ServerCertVerifier as _},
-    crypto::{CryptoProvider, ring},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr},
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,6 +35,27 @@ pub enum ClientAuth {
     Required,
     /// A client may show none; then nobody knows who it is. One that is shown is checked.
     Optional,
+}
+
+impl fmt::Display for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        })
+    }
+}
+
+impl FromStr for ClientAuth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err("write required or optional".to_owned()),
+        }
+    }
 }
 
 /// Certificates in use.
@@ -71,8 +94,12 @@ impl Loaded {
         config
     }
 
+    pub(super) fn algorithms(&self) -> WebPkiSupportedAlgorithms {
+        self.provider.signature_verification_algorithms
+    }
+
     fn verifier(&self, expected: Expected, revoked: &Arc<Revoked>) -> ServerVerifier {
-        let (roots, algorithms) = (Arc::clone(&self.roots), self.provider.signature_verification_algorithms);
+        let (roots, algorithms) = (Arc::clone(&self.roots), self.algorithms());
         ServerVerifier { roots, algorithms, revoked: Arc::clone(revoked), expected }
     }
 

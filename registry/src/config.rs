@@ -1,6 +1,6 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
-use p2pdi::{network::NetworkName, platform::state_folder, server::Limits};
+use p2pdi::{network::NetworkName, platform::state_folder, server::Limits, tls::Tls};
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 /// Shortest ttl. Peers send three KeepAlives per ttl, so a shorter one means more than three calls per second and peer, and a lease
@@ -32,6 +32,8 @@ pub struct Config {
     pub max_connections: usize,
     /// How long calls may continue after the stop.
     pub grace: Duration,
+    /// The registry's certificate and the CAs of its network. `None`: connections have no TLS.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Config {
@@ -49,6 +51,7 @@ impl Default for Config {
             name_hold: Duration::from_secs(10 * 60),
             max_connections: Limits::default().connections,
             grace: Limits::default().grace,
+            tls: None,
         }
     }
 }

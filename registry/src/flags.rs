@@ -6,6 +6,7 @@ use p2pdi::{
     endpoint::ListenAddress,
     network::NetworkName,
     telemetry::{LogFormat, LogOptions},
+    tls::{ClientAuth, Tls, TlsError, TlsFiles},
 };
 use registry::{Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN};
 use std::path::PathBuf;
@@ -76,6 +77,23 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
 
+    /// The registry's certificate, as PEM, followed by those of intermediate CAs; with it every connection has TLS. It is for the host
+    /// that others dial, or has the URI spiffe://NETWORK/registry
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM, readable by its owner only
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The CAs of the network, as PEM
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+
+    /// Whether callers must show a certificate; `optional`: those without one are served too, as nobody
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_CLIENT_AUTH", value_name = "required|optional", default_value_t)]
+    tls_client_auth: ClientAuth,
+
     /// How long calls may continue after the first Ctrl-C or SIGTERM
     #[arg(long, env = "P2PDI_REGISTRY_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
     grace: humantime::Duration,
@@ -98,17 +116,32 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
+    /// The certificates, if files of them are given.
+    fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
+        let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
+        Tls::from_files(files, self.tls_client_auth).map(Some)
+    }
+
+    /// Most records, and most leases of one address, which may change while the registry runs.
+    pub(crate) fn limits(&self) -> (u32, u32) {
+        (self.max_peers, self.max_peers_per_address)
+    }
+
     /// What to log, and how.
     pub(crate) fn log(&self) -> LogOptions<'_> {
         LogOptions { filter: &self.log, format: self.log_format }
     }
 }
 
-impl From<Flags> for Config {
-    fn from(flags: Flags) -> Self {
+impl TryFrom<Flags> for Config {
+    type Error = TlsError;
+
+    fn try_from(flags: Flags) -> Result<Self, TlsError> {
+        let tls = flags.tls()?;
         let Flags { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } = flags;
         let (ttl, name_hold, grace) = (ttl.into(), name_hold.into(), grace.into());
-        Self { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace }
+        Ok(Self { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, tls })
     }
 }
 

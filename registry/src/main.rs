@@ -9,7 +9,7 @@ use p2pdi::{
     server::{ListenError, Stopped, announce, listen, print, report_failure, report_usage, until_stopped},
     telemetry::{self, LogFilter, Role, TelemetryError},
 };
-use registry::{Config, Registry, RegistryError};
+use registry::{Registry, RegistryError};
 use std::{env, error::Error, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -48,12 +48,12 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
     let flags = loaded.flags;
     let listener = listen(&flags.listen).await?;
-    let registry = Registry::open(&flags.into())?;
+    let registry = Registry::open(&flags.try_into()?)?;
     let address = listener.local_addr()?;
     let handle = registry.handle();
     let reloading = reload.run(flags::LIVE, |flags: Flags| {
         filter.set(flags.log().filter).map_err(|error| error.to_string())?;
-        let Config { max_peers, max_peers_per_address, .. } = flags.into();
+        let (max_peers, max_peers_per_address) = flags.limits();
         handle.set_limits(max_peers, max_peers_per_address);
         Ok(())
     });

@@ -18,7 +18,8 @@ use crate::{
 use p2pdi::{
     metrics::Metrics,
     network::NetworkName,
-    server::{Limits, TaskEnded, Tasks},
+    server::{Limits, TaskEnded, Tasks, keep_certificate},
+    tls::Tls,
     v1::registry_server::{self, RegistryServer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -53,7 +54,7 @@ pub enum RegistryError {
     Contract(#[from] p2pdi::server::RouterError),
     /// The server failed.
     #[error("cannot serve: {0}")]
-    Server(#[from] tonic::transport::Error),
+    Server(#[from] p2pdi::server::ServeError),
     /// The disk did not answer at the stop, and the registry went without it.
     #[error("the disk did not answer within {waited:?} of the stop; {unwritten} changes were not written")]
     StoreHangs {
@@ -100,6 +101,7 @@ pub struct Registry {
     health: Arc<StoreHealth>,
     metrics: Metrics,
     limits: Limits,
+    tls: Option<Tls>,
     writer: JoinHandle<()>,
     writer_ended: CancellationToken,
 }
@@ -173,6 +175,7 @@ impl Registry {
             health,
             metrics,
             limits,
+            tls: config.tls.clone(),
             writer,
             writer_ended,
         })
@@ -189,7 +192,7 @@ impl Registry {
     /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
     /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
-        let Self { leases, network, health: store, metrics, limits, writer, writer_ended } = self;
+        let Self { leases, network, health: store, metrics, limits, tls, writer, writer_ended } = self;
         let mut tasks = Tasks::new(&stop);
         let stop = tasks.stop();
         let (health, _service) = tonic_health::server::health_reporter();
@@ -224,6 +227,9 @@ impl Registry {
                 resume_unwind(panic);
             }
         });
+        if let Some(tls) = tls.clone() {
+            tasks.spawn("certificate", keep_certificate(tls, metrics.clone(), stop.clone()));
+        }
         let stopping = stop.clone();
         tasks.spawn("health reporter", async move {
             stopping.cancelled().await;
@@ -231,7 +237,7 @@ impl Registry {
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         let serving = async {
-            let served = p2pdi::server::serve(listener, router, &limits, &metrics, stop.clone()).await;
+            let served = p2pdi::server::serve(listener, router, &limits, tls, &metrics, stop.clone()).await;
             // The tasks may end now.
             stop.cancel();
             drained.cancel();

@@ -1,6 +1,6 @@
 //! Verbs that need no network but the one they start.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::BoolishValueParser};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -14,6 +14,13 @@ pub(crate) struct Up {
     /// Port of the registry; the peers use the following ports. 0: any free ports
     #[arg(long, env = "P2PDI_CTL_UP_PORT_NUMBER", default_value_t = 7800)]
     pub(crate) port: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// With certificates of a CA that is made for this run
+    #[arg(long, env = "P2PDI_CTL_DEMO_TLS", value_parser = BoolishValueParser::new())]
+    pub(crate) tls: bool,
 }
 
 #[derive(Debug, Args)]

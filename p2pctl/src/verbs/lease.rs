@@ -26,7 +26,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let endpoint = match args.endpoint {
         Some(endpoint) => endpoint,
         None => {
-            let ip = local_address_towards(&global.registry).ok_or_else(|| {
+            let ip = local_address_towards(&global.registry.endpoint).ok_or_else(|| {
                 Failure::usage("this machine's address towards the registry is not known")
                     .hint("give one with --endpoint HOST:PORT")
             })?;
@@ -35,10 +35,11 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     };
     let labels = args.labels.into_iter().collect();
     validate_labels(&labels)?;
-    let file = SavedCookie::reserve(global.state.as_deref(), &global.registry)?;
+    let file = SavedCookie::reserve(global.state.as_deref(), &global.registry.endpoint)?;
     // The cookie of an earlier registration lets the record move to another endpoint.
-    let kept = SavedCookie::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
-    let mut session = RegistrySession::new(&global.registry, &global.network, kept.as_ref(), &global.leaving);
+    let kept = SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| kept.name == name);
+    let mut session =
+        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, kept.as_ref(), &global.leaving);
     let request = RegisterRequest {
         name: name.to_string(),
         endpoint: endpoint.to_string(),
@@ -65,7 +66,8 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
 
 pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, &global.network, Some(&kept), &global.leaving);
+    let mut session =
+        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
     let request = session.request(KeepAliveRequest::default());
     let answer = session.call(async |session| session.client().keep_alive(request).await).await?;
     printer.message(&answer, || {
@@ -81,7 +83,8 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
 
 pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, &global.network, Some(&kept), &global.leaving);
+    let mut session =
+        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
     let request = session.request(LeaveRequest {});
     let left = session.call(async |session| session.client().leave(request).await).await;
     let answer = match left {
@@ -103,7 +106,7 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
 /// For operators: frees a name, whoever has it.
 pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> Outcome {
     let name = args.name.to_string();
-    let mut session = RegistrySession::new(&global.registry, &global.network, None, &global.leaving);
+    let mut session = RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, None, &global.leaving);
     let request = FreeNameRequest { name: name.clone() };
     let answer = session.call(async |session| session.client().free_name(request).await).await?;
     printer.message(&answer, || match answer.was_held {
@@ -114,7 +117,7 @@ pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> 
 }
 
 fn kept(global: &Global) -> Outcome<SavedCookie> {
-    SavedCookie::read(global.state.as_deref(), &global.registry)?
-        .filter(|kept| !kept.left)
-        .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("run `p2pctl register` first"))
+    SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| !kept.left).ok_or_else(|| {
+        Failure::refused(format!("not registered with {}", global.registry.endpoint)).hint("run `p2pctl register` first")
+    })
 }

@@ -30,7 +30,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
     };
     let sender = match args.sender {
         Some(sender) => Some(sender),
-        None => SavedCookie::read(global.state.as_deref(), &global.registry)?.map(|kept| kept.name),
+        None => SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.map(|kept| kept.name),
     };
     let request = WhisperRequest {
         to: args.name.to_string(),
@@ -43,6 +43,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
     let answer = to_peer(
         &receiver.to_string(),
         &receiver.endpoint,
+        channels.dial(),
         CALL_TIMEOUT,
         channels.peer_at(&receiver.addresses(), receiver.name.as_ref()).whisper(request),
     )
@@ -70,9 +71,10 @@ pub(super) async fn ping(global: &Global, channels: &ChannelPool, args: Ping, pr
     let receiver = resolve(global, channels, &args.via, &args.peer).await?;
     let mut client = channels.peer_at(&receiver.addresses(), receiver.name.as_ref());
     // The first call connects; the second measures the round trip alone.
-    to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
+    to_peer(&receiver.to_string(), &receiver.endpoint, channels.dial(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let begun = Instant::now();
-    let answer = to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
+    let answer =
+        to_peer(&receiver.to_string(), &receiver.endpoint, channels.dial(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let took = begun.elapsed();
     if printer.is_json() {
         let mut value = json::value(&answer);

@@ -31,15 +31,18 @@ use tracing::Instrument as _;
 
 /// Runs the verb; Ctrl-C cancels it.
 pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
-    let Cli { global, verb } = cli;
+    let Cli { mut global, verb } = cli;
+    if calls_servers(&verb) {
+        global.read_certificates()?;
+    }
     let leaving = global.leaving.clone();
     let span = tracing::info_span!("p2pctl", otel.name = format!("p2pctl {}", name(&verb)), otel.kind = "client");
-    let channels = ChannelPool::new(None);
+    let channels = ChannelPool::dialling(global.dial.clone());
     let running = async move |stop: tokio_util::sync::CancellationToken| {
         // Verbs that run until Ctrl-C shut down in order; the others are cancelled.
         match verb {
             Verb::Up(args) => up::up(args, printer, stop).await,
-            Verb::Demo => cancellable(demo::demo(&channels, printer), stop).await,
+            Verb::Demo(args) => cancellable(demo::demo(args, printer), stop).await,
             Verb::Bench(bench) => match bench.what {
                 BenchWhat::Tasks(args) => cancellable(bench::tasks(args, printer), stop).await,
             },
@@ -92,6 +95,11 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
     }
 }
 
+/// Whether a verb calls servers that others started.
+fn calls_servers(verb: &Verb) -> bool {
+    !matches!(verb, Verb::Up(_) | Verb::Demo(_) | Verb::Bench(_) | Verb::Context(_) | Verb::Completions(_) | Verb::Man(_))
+}
+
 async fn cancellable(verb: impl Future<Output = Outcome>, stop: tokio_util::sync::CancellationToken) -> Outcome {
     tokio::select! {
         outcome = verb => outcome,
@@ -126,7 +134,7 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Ping(_) => "ping",
         Verb::Status(_) => "status",
         Verb::Up(_) => "up",
-        Verb::Demo => "demo",
+        Verb::Demo(_) => "demo",
         Verb::Bench(_) => "bench",
         Verb::Context(_) => "context",
         Verb::Completions(_) => "completions",

@@ -34,7 +34,7 @@ async fn of_peer(global: &Global, channels: &ChannelPool, args: &Status, peer: &
         time = server_time(answer.metadata());
         Ok(answer)
     };
-    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, dated).await?;
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, channels.dial(), CALL_TIMEOUT, dated).await?;
     printer.message(&answer, || text(&answer, time))?;
     Ok(())
 }
@@ -95,14 +95,20 @@ fn text(status: &StatusResponse, time: SystemTime) -> String {
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {
-    let mut session =
-        RegistrySession::connect(&global.registry, &global.network, global.state.as_deref(), &global.leaving).await?;
+    let mut session = RegistrySession::connect(
+        &global.registry.endpoint,
+        &global.network,
+        &global.dial,
+        global.state.as_deref(),
+        &global.leaving,
+    )
+    .await?;
     let asked = session.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
     let name = session.name().cloned();
     let answer = asked?;
     if printer.is_json() {
         printer.json(&json!({
-            "registry": format!("http://{}", global.registry),
+            "registry": global.url(),
             "active_peers": answer.active_peers,
             "revision": answer.revision,
             "ttl": proto_span(answer.ttl),
@@ -113,7 +119,7 @@ async fn of_registry(global: &Global, printer: Printer) -> Outcome {
     let me = name.map_or_else(|| "not registered here".to_owned(), |name| format!("registered as {name}"));
     printer.text(&format!(
         "registry {}: {}, revision {}, leases of {}; {me}",
-        global.registry,
+        global.registry.endpoint,
         counted(answer.active_peers, "active peer"),
         answer.revision,
         proto_span(answer.ttl)

@@ -8,10 +8,10 @@ mod values;
 pub use advertise::reachable_endpoint;
 pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
-pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
+pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, parse_label};
 
 use crate::discovery::Bootnode;
-use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, server::Limits};
+use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 /// The settings of a peer.
@@ -49,6 +49,8 @@ pub struct NodeConfig {
     pub min_free: Option<MinFree>,
     /// Documents to keep present.
     pub mirrors: Vec<Mirror>,
+    /// The peer's certificate and the CAs of its network, for all connections in both directions. `None`: they have no TLS.
+    pub tls: Option<Tls>,
     /// Who may call the `Control` service.
     pub control: ControlFrom,
     /// Limits of the server.
@@ -77,6 +79,7 @@ impl NodeConfig {
             quota: None,
             min_free: None,
             mirrors: Vec::new(),
+            tls: None,
             control: ControlFrom::Loopback,
             limits: Limits::default(),
             routes: RouteLookup::default(),

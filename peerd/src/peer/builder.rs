@@ -2,10 +2,12 @@
 
 use super::{error::PeerError, lifecycle::Peer};
 use crate::{
-    config::{ControlFrom, MinFree, Mirror, NodeConfig, parse_registry},
+    config::{ControlFrom, MinFree, Mirror, NodeConfig, RegistryUrl},
     node::{Node, NodeError},
 };
-use p2pdi::{field::InvalidField, name::PeerName, network::NETWORK_DEFAULT, platform::state_folder, selector::validate_labels};
+use p2pdi::{
+    field::InvalidField, name::PeerName, network::NETWORK_DEFAULT, platform::state_folder, selector::validate_labels, tls::Tls,
+};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -40,6 +42,7 @@ pub struct PeerBuilder {
     mirrors: Vec<Mirror>,
     quota: Option<u64>,
     min_free: Option<MinFree>,
+    tls: Option<Tls>,
     control: ControlFrom,
     autostart: bool,
 }
@@ -68,6 +71,7 @@ impl PeerBuilder {
             mirrors: Vec::new(),
             quota: None,
             min_free: None,
+            tls: None,
             control: ControlFrom::Loopback,
             autostart: true,
         }
@@ -92,7 +96,7 @@ impl PeerBuilder {
         self
     }
 
-    /// The registry to register with, `http://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
+    /// The registry to register with, `http://HOST:PORT` or `https://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
     pub fn registry(mut self, url: impl ToString) -> Self {
         self.registry = Some(url.to_string());
         self
@@ -163,6 +167,13 @@ impl PeerBuilder {
         self
     }
 
+    /// Its certificate, which must be for its name, and the CAs of its network: all connections have TLS then, in both directions. Default:
+    /// none has.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Who may call its `Control` service, as `p2pctl` does. Default: programs on this machine.
     pub fn control(mut self, control: ControlFrom) -> Self {
         self.control = control;
@@ -197,10 +208,12 @@ impl PeerBuilder {
                 (folder.path().to_owned(), Some(folder))
             }
         };
+        let registry: Option<RegistryUrl> = self.registry.as_deref().map(str::parse).transpose()?;
+        let registry = registry.map(|url| url.checked(self.tls.is_some()).cloned()).transpose()?;
         let config = NodeConfig {
             network: self.network.parse()?,
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
-            registry: self.registry.as_deref().map(parse_registry).transpose()?,
+            registry,
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
             lan: self.lan,
             labels: self.labels,
@@ -208,6 +221,7 @@ impl PeerBuilder {
             mirrors: self.mirrors,
             quota: self.quota,
             min_free: self.min_free,
+            tls: self.tls,
             control: self.control,
             ..NodeConfig::new(name, state)
         };

@@ -1,9 +1,10 @@
 //! Calls to the registry, with the peer's cookie and a timeout.
 
 use p2pdi::{
-    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{Cookie, with_cookie},
     endpoint::Endpoint,
+    tls::Expected,
     v1::{
         AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse,
         RegisterRequest, RegisterResponse, registry_client::RegistryClient,
@@ -24,9 +25,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Calls `registry` with `cookie`; it connects at the first call.
-    pub(super) fn new(registry: &Endpoint, cookie: Option<Cookie>) -> Self {
-        let registry = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+    /// Calls `registry` with `cookie`; it connects at the first call, as `dial` does.
+    pub(super) fn new(registry: &Endpoint, dial: &Dial, cookie: Option<Cookie>) -> Self {
+        let channel = dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
+        let registry = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         Self { registry, cookie }
     }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::identity::{OwnContact, StateFolder};
 use p2pdi::backoff::{self, Backoff};
 use p2pdi::{
+    channel::Dial,
     contact::Contact,
     cookie::Cookie,
     endpoint::Endpoint,
@@ -46,6 +47,8 @@ pub struct SessionConfig {
     pub registry: Endpoint,
     /// The network of this peer.
     pub network: NetworkName,
+    /// How to dial it.
+    pub dial: Dial,
     /// This peer.
     pub own: OwnContact,
     /// Labels that queries can filter by.
@@ -88,7 +91,7 @@ impl SessionDriver {
         report: impl Fn() -> KeepAliveRequest + Send + 'static,
     ) -> Self {
         let cookie = state_folder.cookie(config.registry.as_str(), config.own.get().name());
-        let client = Client::new(&config.registry, cookie);
+        let client = Client::new(&config.registry, &config.dial, cookie);
         Self {
             session,
             config,
@@ -168,7 +171,7 @@ impl SessionDriver {
                 let pause = backoff.next(rand::random());
                 self.session.set_state(
                     SessionState::Unreachable,
-                    format!("{registry} does not answer ({}); still trying", error.message()),
+                    format!("{registry} does not answer ({}); still trying", status::describe(error)),
                 );
                 pause
             }
