@@ -17,6 +17,7 @@ pub mod content;
 pub mod cookie;
 pub mod document;
 pub mod endpoint;
+pub mod enrol;
 pub mod fan_out;
 pub mod field;
 mod first_address;
@@ -40,6 +41,7 @@ pub mod status;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 pub mod tls;
+pub mod token;
 mod trace_context;
 
 /// Generated messages, clients and servers of package `p2pdi.v1`.

@@ -55,6 +55,26 @@ reasons! {
     NameTaken = "NAME_TAKEN", AlreadyExists;
     /// The caller is of another network.
     WrongNetwork = "WRONG_NETWORK", FailedPrecondition;
+    /// A join token is unknown, expired, used or revoked.
+    TokenRefused = "TOKEN_REFUSED", Unauthenticated;
+    /// The call needs a client certificate.
+    CertificateMissing = "CERTIFICATE_MISSING", Unauthenticated;
+    /// A certificate that is to be renewed is unknown or revoked.
+    CertificateRefused = "CERTIFICATE_REFUSED", Unauthenticated;
+    /// The token, or the caller's certificate, is for another name.
+    NameNotYours = "NAME_NOT_YOURS", PermissionDenied;
+    /// The call is for operators.
+    OperatorOnly = "OPERATOR_ONLY", PermissionDenied;
+    /// No token has that id.
+    TokenUnknown = "TOKEN_UNKNOWN", NotFound;
+    /// Nobody has a certificate for the name.
+    NameUnknown = "NAME_UNKNOWN", NotFound;
+    /// The registry is no certificate authority.
+    NoAuthority = "NO_AUTHORITY", FailedPrecondition;
+    /// A name has as many valid certificates as one may have.
+    TooManyCertificates = "TOO_MANY_CERTIFICATES", ResourceExhausted;
+    /// The registry keeps as many tokens as it may.
+    TooManyTokens = "TOO_MANY_TOKENS", ResourceExhausted;
     /// The registry is at its limit of peers.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
     /// The registry keeps as many swarms as it may, for the caller or in all.

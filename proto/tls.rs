@@ -5,24 +5,28 @@
 //! is used.
 
 mod dial;
+mod encode;
 mod error;
 mod expected;
 mod handle;
 mod identity;
 mod loaded;
 mod material;
+mod shown;
 mod signature;
 mod stream;
 mod text;
 mod verify;
 
 pub(crate) use dial::{Remote, Secured};
+pub use encode::{certificates_pem, label_uri};
 pub use error::TlsError;
 pub use expected::Expected;
 pub use handle::Tls;
 pub use identity::{Identity, IdentityError, Serial};
 pub use loaded::ClientAuth;
 pub use material::{Pem, TlsFiles};
+pub use shown::shown_chain;
 pub use signature::Signature;
 #[cfg(feature = "server")]
 pub(crate) use stream::{MaybeTls, described};

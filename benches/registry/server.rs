@@ -1,8 +1,9 @@
 //! The servers under load, each in its own process: a registry, and an empty tonic service.
 
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, FreeNameRequest, FreeNameResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest,
-    LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
+    GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
+    RegisterRequest, RegisterResponse,
     registry_client::RegistryClient,
     registry_server::{Registry, RegistryServer},
 };
@@ -41,6 +42,12 @@ impl Registry for Echo {
         Ok(Response::new(Default::default()))
     }
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn get_trust(&self, _: Request<GetTrustRequest>) -> Result<Response<GetTrustResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
 }

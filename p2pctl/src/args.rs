@@ -1,6 +1,7 @@
 //! Declaration of the command line.
 
 mod context;
+mod enrol;
 mod get;
 mod jobs;
 mod listing;
@@ -11,6 +12,7 @@ mod registry;
 mod via;
 
 pub(crate) use context::{Context, ContextWhat};
+pub(crate) use enrol::{AsOperator, Ca, CaFolder, CaWhat, CreateToken, Issue, Login, Revoke, Token, TokenWhat};
 pub(crate) use get::{Fetching, Get, GetRfc, Sharing};
 pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
@@ -34,7 +36,7 @@ use p2pdi::{
     tls::{ClientAuth, Tls, TlsFiles},
 };
 use peerd::config::{REGISTRY_DEFAULT, RegistryUrl};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -70,6 +72,9 @@ Examples:
     p2pctl whisper fff-c 'hello there'
     p2pctl broadcast 'hello all' --via 127.0.0.1:7801 --wait 2s
     p2pctl chat --via 127.0.0.1:7801
+
+  Let a peer join, on the machine of a registry that runs with --ca ./ca:
+    p2pctl token create --name fff-c --ca ./ca --address HOST:7800
 
   Print the messages that a peer receives, and draw its network:
     p2pctl listen --via 127.0.0.1:7801
@@ -235,6 +240,11 @@ impl Global {
         url(&self.registry.endpoint, self.dial.tls.is_some())
     }
 
+    /// The file of the certificate to show.
+    pub(crate) fn certificate(&self) -> Option<&Path> {
+        self.tls_cert.as_deref()
+    }
+
     /// Reads the certificates that are given; connections have TLS from then on.
     ///
     /// # Errors
@@ -330,6 +340,14 @@ pub(crate) enum Verb {
     Ping(Ping),
     /// Show the state of the registry, or of a peer
     Status(Status),
+    /// Make, list and revoke tokens, with which peers and people join the network
+    Token(Token),
+    /// Join the network of a token: later verbs use its registry and the certificate that it gives
+    Login(Login),
+    /// End the certificates of a name, everywhere within a lease
+    Revoke(Revoke),
+    /// Keep a certificate authority in a folder, for those who want files
+    Ca(Ca),
     /// Start a registry and some peers in this process, until Ctrl-C
     Up(Up),
     /// Start a registry and three peers, fetch, send a message, print each step, and exit

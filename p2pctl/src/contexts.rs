@@ -70,7 +70,6 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When the name or the file is not valid, or cannot be written.
-#[allow(dead_code, reason = "for the verb that logs in")]
 pub(crate) fn save(context: &Context) -> Outcome {
     parse_name(&context.name).map_err(Failure::usage)?;
     change(|contexts| {
@@ -84,7 +83,6 @@ pub(crate) fn save(context: &Context) -> Outcome {
 ///
 /// # Errors
 /// When the user has no configuration folder.
-#[allow(dead_code, reason = "for the verb that logs in")]
 pub(crate) fn folder(name: &str) -> Outcome<PathBuf> {
     parse_name(name).map_err(Failure::usage)?;
     Ok(user_folder()?.join("contexts").join(name))

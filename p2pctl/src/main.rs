@@ -4,6 +4,7 @@ mod args;
 mod call;
 mod contexts;
 mod failure;
+mod operator;
 mod peers;
 mod printer;
 mod progress;

@@ -8,6 +8,7 @@ use p2pdi::{
     channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{COOKIE_CHARS, Cookie, with_cookie},
     endpoint::Endpoint,
+    enrol::Trusted,
     name::{NAME_MAX_BYTES, PeerName},
     network::NetworkName,
     platform::state_folder,
@@ -15,7 +16,7 @@ use p2pdi::{
     probe::{self, Answering},
     status::Reason,
     tls::Expected,
-    v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
+    v1::{GetTrustRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
 };
 use peerd::holders::{find_peers::PeerSample, source::Source};
 use std::{
@@ -224,7 +225,21 @@ impl RegistrySession {
         let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         self.observations += 1;
+        self.learn_revoked(answer.trust_revision).await;
         Ok(())
+    }
+
+    /// Has peers refused whose certificates the registry revoked. Without an answer the verb goes on: the registry refuses them, too.
+    async fn learn_revoked(&mut self, trust_revision: u64) {
+        let Some(tls) = self.dial.tls.clone().filter(|_| trust_revision > 0) else { return };
+        match timeout(CALL_TIMEOUT, self.client.get_trust(GetTrustRequest::default())).await {
+            Ok(Ok(answer)) => {
+                let trust = answer.into_inner().trust.unwrap_or_default();
+                Trusted::new(tls, None).take(&trust, SystemTime::now());
+            }
+            Ok(Err(status)) => tracing::warn!(%status, "cannot fetch the revoked certificates"),
+            Err(_) => tracing::warn!("cannot fetch the revoked certificates in time"),
+        }
     }
 
     /// One call, bounded in time.

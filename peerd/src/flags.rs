@@ -5,6 +5,7 @@ use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
     configuration::{Program, Variables},
     endpoint::{Endpoint, ListenAddress},
+    enrol::{Enrolment, Joining},
     field::InvalidField,
     name::PeerName,
     network::NetworkName,
@@ -13,6 +14,7 @@ use p2pdi::{
     server::Limits,
     telemetry::{LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
+    token::JoinToken,
 };
 use peerd::{
     Bootnode,
@@ -20,8 +22,10 @@ use peerd::{
         ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, parse_label,
     },
     documents::pattern::DocumentPattern,
+    identity::join,
 };
 use std::{
+    error::Error,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -41,6 +45,9 @@ Examples:
     peerd --no-registry --name A --port 8001
     peerd --no-registry --name B --port 8002
     peerd --no-registry --name C --port 8003 --bootnodes A:8001,B:8002
+
+  With a token that `p2pctl token create` printed on the registry's side:
+    peerd --join p2pdi1... --share ./rfc --state ./state/fff-c
 
   On each machine of a LAN; the peers find each other:
     peerd --no-registry --listen 0.0.0.0:7801
@@ -174,6 +181,11 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_PEER_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     upload_slots: Option<u16>,
 
+    /// Join the network of this token, which `p2pctl token create` printed: the peer makes a key, gets a certificate from the registry, and
+    /// renews it for ever. Later starts use what is stored in --state. --registry is that of the token
+    #[arg(long, env = "P2PDI_PEER_JOIN", value_name = "TOKEN", hide_env_values = true, conflicts_with_all = ["tls_cert", "no_registry"])]
+    join: Option<JoinToken>,
+
     /// This peer's certificate, as PEM, followed by those of intermediate CAs; with it every connection has TLS
     #[arg(long, env = "P2PDI_PEER_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
     tls_cert: Option<PathBuf>,
@@ -257,11 +269,39 @@ impl Flags {
         })
     }
 
+    /// The certificates, from files or by a token: with one, its registry counts, and the name that it gives.
+    ///
+    /// # Errors
+    /// When a file cannot be used, or the token gives no certificate.
+    pub(crate) async fn certificates(&mut self) -> Result<(Option<Tls>, Option<Enrolment>), Box<dyn Error>> {
+        match self.join().await? {
+            Some(enrolment) => Ok((Some(enrolment.tls().clone()), Some(enrolment))),
+            None => Ok((self.tls()?, None)),
+        }
+    }
+
+    async fn join(&mut self) -> Result<Option<Enrolment>, Box<dyn Error>> {
+        let Some(token) = self.join.take() else { return Ok(None) };
+        let host = PeerName::from_host_name(&gethostname::gethostname().to_string_lossy());
+        let folder = self.name.as_ref().or(host.as_ref()).and_then(|name| default_state(name));
+        let state = self.state.clone().or(folder).ok_or_else(no_state)?;
+        let network = token.network.clone();
+        let joining =
+            Joining { token, name: self.name.clone(), name_default: host, from: self.dial_from, auth: self.tls_client_auth };
+        let enrolment = join(&state, &joining).await?;
+        self.network = network;
+        if let Some(registry) = enrolment.registries().first() {
+            self.registry = RegistryUrl { endpoint: registry.clone(), needs_tls: true };
+        }
+        self.state = Some(state);
+        Ok(Some(enrolment))
+    }
+
     /// The certificates, if files of them are given.
     ///
     /// # Errors
     /// When a file cannot be read, or what is in it cannot be used.
-    pub(crate) fn tls(&self) -> Result<Option<Tls>, TlsError> {
+    fn tls(&self) -> Result<Option<Tls>, TlsError> {
         let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
         let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
         Tls::from_files(files, self.tls_client_auth).map(Some)
@@ -284,9 +324,7 @@ impl Flags {
         };
         let labels = self.labels.into_iter().collect();
         validate_labels(&labels)?;
-        let state = self.state.or_else(|| state_folder().map(|state| state.join("peerd").join(name.key())));
-        let state = state
-            .ok_or_else(|| InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder with --state"))?;
+        let state = self.state.or_else(|| default_state(&name)).ok_or_else(no_state)?;
         let mirrors = mirrors(self.mirrors, self.mirror_from.as_ref(), self.mirror_delete)?;
         if self.share.is_none() && !mirrors.is_empty() {
             return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with --share"));
@@ -319,6 +357,15 @@ impl Flags {
             ..NodeConfig::new(name, state)
         })
     }
+}
+
+/// The state folder of a peer for which none is given.
+fn default_state(name: &PeerName) -> Option<PathBuf> {
+    state_folder().map(|state| state.join("peerd").join(name.key()))
+}
+
+fn no_state() -> InvalidField {
+    InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder with --state")
 }
 
 /// [`ControlFrom`] as a flag.

@@ -12,8 +12,9 @@ use p2pdi::{
     telemetry::{self, LogFilter, Role, TelemetryError},
 };
 use peerd::{
+    config::NodeConfig,
     documents::share::ShareError,
-    identity::StateError,
+    identity::{JoinError, StateError},
     node::{Node, NodeError},
 };
 use std::{env, error::Error, process::ExitCode};
@@ -52,10 +53,10 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     report_file_size_limit();
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
-    let flags = loaded.flags;
+    let mut flags = loaded.flags;
     let address = flags.listen();
-    let tls = flags.tls()?;
-    let config = flags.into_config(tls)?;
+    let (tls, enrolment) = flags.certificates().await?;
+    let config = NodeConfig { enrolment, ..flags.into_config(tls)? };
     let listener = listen(&address).await?;
     let bound = listener.local_addr()?;
     let node = Node::open(config, listener)?;
@@ -87,6 +88,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(error) = error.downcast_ref::<ListenError>() {
         return Some(error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<JoinError>() {
+        return error.hint();
     }
     match error.downcast_ref::<NodeError>()? {
         NodeError::State(StateError::Locked { .. }) | NodeError::Share(ShareError::StateInUse { .. }) => {

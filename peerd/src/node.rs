@@ -41,6 +41,7 @@ use crate::{
 use p2pdi::{
     channel::Dial,
     contact::Contact,
+    enrol::Trusted,
     field::InvalidField,
     metrics::Metrics,
     server::{self, TaskEnded, Tasks},
@@ -264,6 +265,9 @@ impl Node {
         if let Some(tls) = config.tls.clone() {
             tasks.spawn("certificate", server::keep_certificate(tls, metrics.clone(), stop.clone()));
         }
+        if let Some(enrolment) = config.enrolment.clone() {
+            tasks.spawn("certificate renewal", enrolment.keep_renewed(stop.clone()));
+        }
         tasks.spawn("indexer", indexer.run(stop.clone()));
         tasks.spawn("mesh", mesh.run(stop.clone()));
         #[cfg(feature = "http")]
@@ -295,6 +299,7 @@ impl Node {
                 dial: Dial::with(config.tls.clone()),
                 own: services.own.clone(),
                 labels: config.labels,
+                trusted: config.tls.clone().map(|tls| Trusted::new(tls, config.enrolment)),
             };
             let reporting = Arc::clone(&services);
             let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());

@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 /// First byte of a TLS connection: a record of the handshake (RFC 8446, section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -89,7 +89,8 @@ impl Handshakes {
             // It was read before, by the check of the certificate.
             Err(error) => return Err((io::Error::other(error), stream.into_inner().0)),
         };
-        Ok((MaybeTls::Tls(Box::new(TlsStream::Server(stream))), identity))
+        let serial = identity.as_ref().map(|identity| identity.serial());
+        Ok((MaybeTls::secure(stream, &self.tls, serial), identity))
     }
 
     /// Handshakes fail for reasons that the operator must know, such as an expired certificate, and at every scan of ports.

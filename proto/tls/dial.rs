@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, TlsStream};
+use tokio_rustls::TlsConnector;
 use tonic::{codegen::Service, transport::Uri};
 
 /// Who answered the last connection of a channel.
@@ -64,8 +64,10 @@ impl Secured {
             return Err(io::Error::other("it speaks TLS, but no HTTP/2 (ALPN h2), which gRPC needs"));
         }
         let chain = session.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
-        self.remote.set(Identity::of_chain(chain).map_err(io::Error::other)?);
-        Ok(MaybeTls::Tls(Box::new(TlsStream::Client(stream))))
+        let identity = Identity::of_chain(chain).map_err(io::Error::other)?;
+        let secured = MaybeTls::secure(stream, &self.tls, Some(identity.serial()));
+        self.remote.set(identity);
+        Ok(secured)
     }
 }
 

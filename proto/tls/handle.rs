@@ -142,7 +142,8 @@ impl Tls {
         let _changed = self.0.loaded.subscribe().changed().await;
     }
 
-    /// Refuses certificates with these serial numbers from now on, instead of those that were set before. Open connections go on.
+    /// Refuses certificates with these serial numbers from now on, instead of those that were set before. Open connections with their
+    /// holders end.
     pub fn set_revoked(&self, serials: impl IntoIterator<Item = Serial>) {
         self.0.revoked.set(serials.into_iter().collect());
     }
@@ -150,6 +151,11 @@ impl Tls {
     /// Whether certificates with this serial number are refused.
     pub fn is_revoked(&self, serial: &Serial) -> bool {
         self.0.revoked.contains(serial)
+    }
+
+    /// Completes once the certificate with this serial number is refused.
+    pub(crate) fn until_revoked(&self, serial: &Serial) -> impl Future<Output = ()> + use<> {
+        self.0.revoked.until(serial.clone())
     }
 
     /// Checks a chain that was not shown on a connection, such as one that came with a signature: signatures up to a CA of the network,

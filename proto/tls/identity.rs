@@ -2,9 +2,11 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
+use super::encode::LABEL_URI;
 use crate::{field::Quoted, hex, name::PeerName};
 use rustls_pki_types::CertificateDer;
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -30,6 +32,7 @@ pub struct Serial(Box<[u8]>);
 /// - A peer's names are the DNS names among the alternative names, and those of the form `spiffe://NETWORK/peer/NAME`.
 /// - `spiffe://NETWORK/operator/NAME` makes its holder an operator of the network.
 /// - `spiffe://NETWORK/registry` makes it the registry of the network.
+/// - `p2pdi:label:KEY=VALUE` gives it a label.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     names: Vec<PeerName>,
@@ -37,6 +40,7 @@ pub struct Identity {
     registry: bool,
     spiffe_peer: bool,
     network: Option<String>,
+    labels: BTreeMap<String, String>,
     /// All DNS names and addresses as text.
     hosts: Vec<String>,
     serial: Serial,
@@ -90,8 +94,8 @@ impl Identity {
                 _ => {}
             }
         }
-        let Said { names, operator, registry, spiffe_peer, network, hosts } = said;
-        Ok(Self { names, operator, registry, spiffe_peer, network, hosts, serial, not_before, not_after, chain })
+        let Said { names, operator, registry, spiffe_peer, network, labels, hosts } = said;
+        Ok(Self { names, operator, registry, spiffe_peer, network, labels, hosts, serial, not_before, not_after, chain })
     }
 
     /// The peer names that its holder may use.
@@ -127,6 +131,11 @@ impl Identity {
     /// The network of its SPIFFE id, if it has one.
     pub fn network(&self) -> Option<&str> {
         self.network.as_deref()
+    }
+
+    /// The labels that it gives its holder.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
     }
 
     /// Whether it says anything that another program can check: a peer's name, an operator, a registry, a host or an address.
@@ -223,6 +232,7 @@ struct Said {
     registry: bool,
     spiffe_peer: bool,
     network: Option<String>,
+    labels: BTreeMap<String, String>,
     hosts: Vec<String>,
 }
 
@@ -245,6 +255,10 @@ impl Said {
 
     /// Ids of other kinds, and of SPIFFE paths with another meaning, say nothing here.
     fn uri(&mut self, uri: &str) -> Result<(), IdentityError> {
+        if let Some((key, value)) = uri.strip_prefix(LABEL_URI).and_then(|label| label.split_once('=')) {
+            self.labels.insert(key.to_owned(), value.to_owned());
+            return Ok(());
+        }
         let Some((network, path)) = uri.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else { return Ok(()) };
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
         if network.is_empty() || network.len() > NETWORK_MAX_BYTES || !network.bytes().all(allowed) {

@@ -122,7 +122,7 @@ fn unix_time(time: SystemTime) -> UnixTime {
 
 /// TLS 1.3 with ring. AES-128-GCM comes first: with the instructions that nearly every CPU has it is the fastest, and no weaker in
 /// practice (RFC 8446, appendix B.4).
-fn provider() -> CryptoProvider {
+pub(super) fn provider() -> CryptoProvider {
     let cipher_suites = vec![
         ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
         ring::cipher_suite::TLS13_AES_256_GCM_SHA384,

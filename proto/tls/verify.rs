@@ -14,23 +14,31 @@ use rustls::{
     },
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
+use tokio::sync::watch;
 
 /// The serial numbers of certificates that ended before their time.
 #[derive(Debug, Default)]
-pub(super) struct Revoked(RwLock<Arc<BTreeSet<Serial>>>);
+pub(super) struct Revoked(watch::Sender<Arc<BTreeSet<Serial>>>);
 
 impl Revoked {
     pub(super) fn set(&self, serials: BTreeSet<Serial>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(serials);
+        self.0.send_replace(Arc::new(serials));
     }
 
     pub(super) fn contains(&self, serial: &Serial) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(serial)
+        self.0.borrow().contains(serial)
+    }
+
+    /// Completes once the certificate with this serial number is revoked.
+    pub(super) fn until(&self, serial: Serial) -> impl Future<Output = ()> + use<> {
+        let mut changes = self.0.subscribe();
+        async move {
+            // Without a sender nothing is revoked any more.
+            if changes.wait_for(|revoked| revoked.contains(&serial)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 

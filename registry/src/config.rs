@@ -1,5 +1,6 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
+use crate::ca::CaSettings;
 use p2pdi::{network::NetworkName, platform::state_folder, server::Limits, tls::Tls};
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
@@ -34,6 +35,17 @@ pub struct Config {
     pub grace: Duration,
     /// The registry's certificate and the CAs of its network. `None`: connections have no TLS.
     pub tls: Option<Tls>,
+    /// The certificate authority that the registry is, and serves TLS with. `None`: it is none.
+    pub authority: Option<AuthorityConfig>,
+}
+
+/// The certificate authority of a registry.
+#[derive(Debug, Clone)]
+pub struct AuthorityConfig {
+    /// Where its keys, tokens and certificates are kept.
+    pub folder: PathBuf,
+    /// How it works. Its network is that of the registry.
+    pub settings: CaSettings,
 }
 
 impl Default for Config {
@@ -52,6 +64,7 @@ impl Default for Config {
             max_connections: Limits::default().connections,
             grace: Limits::default().grace,
             tls: None,
+            authority: None,
         }
     }
 }

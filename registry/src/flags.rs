@@ -8,8 +8,11 @@ use p2pdi::{
     telemetry::{LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
 };
-use registry::{Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN};
-use std::path::PathBuf;
+use registry::{
+    AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN,
+    ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
+};
+use std::{path::PathBuf, time::Duration};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -17,6 +20,7 @@ Examples:
   registry                                listen on 127.0.0.1:7800, keep records
   registry --listen 0.0.0.0:7800 --state /var/lib/p2pdi
   registry --listen 127.0.0.1:0 --state memory --ttl 5s
+  registry --ca ./ca                      give certificates for join tokens
   curl http://127.0.0.1:7800/             active peers
   grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
@@ -93,6 +97,17 @@ pub(crate) struct Flags {
     /// Whether callers must show a certificate; `optional`: those without one are served too, as nobody
     #[arg(long, env = "P2PDI_REGISTRY_TLS_CLIENT_AUTH", value_name = "required|optional", default_value_t)]
     tls_client_auth: ClientAuth,
+    /// Be a certificate authority, which keeps its keys and tokens in this folder, and serve TLS with it
+    #[arg(long, env = "P2PDI_REGISTRY_CA", value_name = "DIR", conflicts_with = "tls_cert")]
+    ca: Option<PathBuf>,
+
+    /// Life of the certificates that the authority of --ca gives; they are renewed at two thirds of it
+    #[arg(long, env = "P2PDI_REGISTRY_CERTIFICATE_LIFE", value_name = "DURATION", default_value_t = CERTIFICATE_LIFE.into(), value_parser = certificate_life)]
+    certificate_life: humantime::Duration,
+
+    /// Age at which the key of the authority of --ca is replaced; the old one stays trusted for 30 days
+    #[arg(long, env = "P2PDI_REGISTRY_CA_ROTATE_AFTER", value_name = "DURATION", default_value_t = CA_ROTATE_AFTER.into(), value_parser = rotate_after)]
+    ca_rotate_after: humantime::Duration,
 
     /// How long calls may continue after the first Ctrl-C or SIGTERM
     #[arg(long, env = "P2PDI_REGISTRY_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
@@ -139,9 +154,15 @@ impl TryFrom<Flags> for Config {
 
     fn try_from(flags: Flags) -> Result<Self, TlsError> {
         let tls = flags.tls()?;
-        let Flags { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } = flags;
+        let Flags { listen, network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } =
+            flags;
         let (ttl, name_hold, grace) = (ttl.into(), name_hold.into(), grace.into());
-        Ok(Self { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, tls })
+        let authority = flags.ca.map(|folder| {
+            let (life, rotate_after) = (flags.certificate_life.into(), flags.ca_rotate_after.into());
+            let hosts = vec![listen.host().to_owned()];
+            AuthorityConfig { folder, settings: CaSettings { life, rotate_after, hosts, ..CaSettings::default() } }
+        });
+        Ok(Self { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, tls, authority })
     }
 }
 
@@ -153,6 +174,20 @@ fn ttl(text: &str) -> Result<humantime::Duration, String> {
 fn name_hold(text: &str) -> Result<humantime::Duration, String> {
     let hold: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
     if *hold <= NAME_HOLD_MAX { Ok(hold) } else { Err("a name is held for at most 24h".into()) }
+}
+
+/// Shorter lives leave no time to renew; longer ones are those of a certificate authority itself.
+fn certificate_life(text: &str) -> Result<humantime::Duration, String> {
+    let life: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    let (shortest, longest) = (Duration::from_secs(2), Duration::from_secs(366 * 24 * 60 * 60));
+    if (shortest..=longest).contains(&*life) { Ok(life) } else { Err("a certificate lives 2s to 366days".into()) }
+}
+
+/// Old authorities are trusted for a month, so there are few at once.
+fn rotate_after(text: &str) -> Result<humantime::Duration, String> {
+    let age: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    let (shortest, longest) = (Duration::from_secs(24 * 60 * 60), Duration::from_secs(5 * 366 * 24 * 60 * 60));
+    if (shortest..=longest).contains(&*age) { Ok(age) } else { Err("an authority is replaced after 1day to 5years".into()) }
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! A registry: opened, served, drained.
 
 use crate::{
+    admin::AdminService,
+    ca::{Authority, CaError, CaSettings},
     clock::Clock,
     config::{Config, NAME_HOLD_MAX, State, TTL_MAX, TTL_MIN},
+    enrolling::{Enrolling, require_certificate},
     expiry, http,
     leases::Leases,
     queue::{Job, QUEUE_MAX},
@@ -15,12 +18,16 @@ use crate::{
     timeouts::WriteTimeouts,
     writer::Writer,
 };
+use axum::middleware;
 use p2pdi::{
     metrics::Metrics,
     network::NetworkName,
     server::{Limits, TaskEnded, Tasks, keep_certificate},
     tls::Tls,
-    v1::registry_server::{self, RegistryServer},
+    v1::{
+        registry_admin_server::{self, RegistryAdminServer},
+        registry_server::{self, RegistryServer},
+    },
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
@@ -28,7 +35,7 @@ use std::{
     panic::resume_unwind,
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +53,9 @@ pub enum RegistryError {
     /// The store cannot be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificate authority cannot be opened.
+    #[error(transparent)]
+    Authority(#[from] CaError),
     /// The system gives no thread or no randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -73,6 +83,7 @@ impl RegistryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.hint()),
+            Self::Authority(error) => error.hint(),
             Self::StoreHangs { .. } => Some("check the disk; what was acknowledged is on it".to_owned()),
             Self::Task(_) => Some("see the log, and start it again: what was acknowledged is on disk".to_owned()),
             Self::Ttl(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
@@ -102,6 +113,7 @@ pub struct Registry {
     metrics: Metrics,
     limits: Limits,
     tls: Option<Tls>,
+    enrolling: Option<Enrolling>,
     writer: JoinHandle<()>,
     writer_ended: CancellationToken,
 }
@@ -140,6 +152,13 @@ impl Registry {
         let started = Instant::now();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::from)?;
+        // First: without its authority nobody could reach it.
+        let enrolling = config.authority.as_ref().map(|authority| {
+            let settings = CaSettings { network: config.network.clone(), ..authority.settings.clone() };
+            let opened = Authority::open(&authority.folder, settings, SystemTime::now())?;
+            Enrolling::new(opened)
+        });
+        let enrolling = enrolling.transpose()?;
         let settings = Settings {
             ttl_ms: u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX),
             max_peers: config.max_peers,
@@ -175,7 +194,8 @@ impl Registry {
             health,
             metrics,
             limits,
-            tls: config.tls.clone(),
+            tls: enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone()),
+            enrolling,
             writer,
             writer_ended,
         })
@@ -192,13 +212,16 @@ impl Registry {
     /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
     /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
-        let Self { leases, network, health: store, metrics, limits, tls, writer, writer_ended } = self;
+        let Self { leases, network, health: store, metrics, limits, tls, enrolling, writer, writer_ended } = self;
         let mut tasks = Tasks::new(&stop);
         let stop = tasks.stop();
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
-        let service = RegistryServer::new(RegistryService { network: network.clone(), leases: leases.clone() })
-            .max_decoding_message_size(REQUEST_MAX_BYTES);
+        health.set_serving::<RegistryAdminServer<AdminService>>().await;
+        let service = RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone() };
+        let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
+        let admin = AdminService { enrolling: enrolling.clone() };
+        let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);
         let http = http::routes(
             Arc::clone(&leases.table),
             Arc::clone(&leases.swarms),
@@ -207,8 +230,17 @@ impl Registry {
             metrics.clone(),
             stop.clone(),
         );
-        let served = [registry_server::SERVICE_NAME];
-        let router = p2pdi::server::router(Routes::new(service), &served, health.clone(), http, &limits, &metrics)?;
+        let served = [registry_server::SERVICE_NAME, registry_admin_server::SERVICE_NAME];
+        let services = Routes::new(service).add_service(admin);
+        let router = p2pdi::server::router(services, &served, health.clone(), http, &limits, &metrics)?;
+
+        let router = match &enrolling {
+            Some(_) => router.layer(middleware::from_fn(require_certificate)),
+            None => router,
+        };
+        if let Some(enrolling) = enrolling {
+            tasks.spawn("certificate authority", enrolling.run(stop.clone()));
+        }
 
         // Leases end, and changes are written, until the last call has been answered.
         let drained = CancellationToken::new();
@@ -234,6 +266,7 @@ impl Registry {
         tasks.spawn("health reporter", async move {
             stopping.cancelled().await;
             health.set_not_serving::<RegistryServer<RegistryService>>().await;
+            health.set_not_serving::<RegistryAdminServer<AdminService>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         let serving = async {

@@ -2,6 +2,7 @@
 
 use crate::{
     announcing,
+    enrolling::{Enrolling, no_authority},
     leases::{CallError, Leases},
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
@@ -16,8 +17,9 @@ use p2pdi::{
     server::Caller,
     status::{Reason, internal},
     v1::{
-        AnnounceRequest, AnnounceResponse, FreeNameRequest, FreeNameResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest,
-        LeaveResponse, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse, registry_server::Registry,
+        AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
+        GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
+        RegisterRequest, RegisterResponse, registry_server::Registry,
     },
 };
 use std::net::{IpAddr, Ipv6Addr};
@@ -32,6 +34,8 @@ pub(crate) struct RegistryService {
     /// The network whose peers it keeps.
     pub(crate) network: NetworkName,
     pub(crate) leases: Leases,
+    /// `None`: the registry is no certificate authority.
+    pub(crate) enrolling: Option<Enrolling>,
 }
 
 #[tonic::async_trait]
@@ -48,6 +52,7 @@ impl Registry for RegistryService {
             ttl,
             keep_alive_interval: interval,
             revision: lease.revision,
+            trust_revision: self.trust_revision(),
         }))
     }
 
@@ -71,7 +76,8 @@ impl Registry for RegistryService {
         let kept = self.leases.table.with(|table, now| table.keep_alive(&cookie, report, now));
         let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(CallError::Refused)?;
         let (ttl, interval) = (milliseconds(ttl_ms), milliseconds(interval_ms));
-        Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision }))
+        let trust_revision = self.trust_revision();
+        Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision, trust_revision }))
     }
 
     async fn p_query(&self, request: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
@@ -88,6 +94,24 @@ impl Registry for RegistryService {
         let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
         let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;
         Ok(Response::new(self.leases.swarms.announce(&caller, &announce, now_ms)?))
+    }
+
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let enrolling = self.enrolling.as_ref().ok_or_else(no_authority)?;
+        let caller = Caller::of(request.extensions()).and_then(|caller| caller.identity().cloned());
+        Ok(Response::new(enrolling.enroll(request.into_inner(), caller).await?))
+    }
+
+    async fn get_trust(&self, request: Request<GetTrustRequest>) -> Result<Response<GetTrustResponse>, Status> {
+        let enrolling = self.enrolling.as_ref().ok_or_else(no_authority)?;
+        Ok(Response::new(GetTrustResponse { trust: Some(enrolling.trust(request.into_inner().since_revision).await?) }))
+    }
+}
+
+impl RegistryService {
+    /// The revision of whom to trust; 0 without a certificate authority.
+    fn trust_revision(&self) -> u64 {
+        self.enrolling.as_ref().map_or(0, Enrolling::revision)
     }
 }
 
@@ -111,6 +135,7 @@ impl RegistryService {
 /// Whether the caller is an operator of the registry: it is on the registry's machine, or in this process.
 fn check_operator(caller: Option<&Caller>) -> Result<(), Status> {
     match caller {
+        Some(caller) if caller.identity().is_some_and(|identity| identity.operator().is_some()) => Ok(()),
         Some(caller) if !caller.is_local_machine() => {
             Err(Reason::LoopbackOnly.status("only the registry's operator may do that; call from the registry's own machine"))
         }
@@ -123,7 +148,10 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
     let address =
         to_ipv6(Caller::of(request.extensions()).map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |caller| caller.address().ip()));
     let presented = cookie(request.metadata())?;
-    let RegisterRequest { name, endpoint, labels, id, observer, network: _ } = request.into_inner();
+    let identity = Caller::of(request.extensions()).and_then(|caller| caller.identity().cloned());
+    let RegisterRequest { name, endpoint, mut labels, id, observer, network: _ } = request.into_inner();
+    // What a token gave cannot be overwritten by whoever joined with it.
+    labels.extend(identity.iter().flat_map(|identity| identity.labels().clone()));
     let name: PeerName = name.parse()?;
     let endpoint: Option<Endpoint> = if observer { None } else { Some(endpoint.parse()?) };
     validate_labels(&labels)?;

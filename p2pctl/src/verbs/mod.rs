@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod authority;
 mod bench;
 mod chat;
 mod cluster;
@@ -10,6 +11,7 @@ mod get;
 mod graph;
 mod jobs;
 mod lease;
+mod login;
 mod ls;
 mod mesh;
 mod message;
@@ -18,6 +20,7 @@ mod rfc_query;
 mod shell;
 mod status;
 mod swarm;
+mod tokens;
 mod up;
 
 use crate::{
@@ -33,6 +36,7 @@ use tracing::Instrument as _;
 pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
     let Cli { mut global, verb } = cli;
     if calls_servers(&verb) {
+        login::renew(global.certificate(), printer).await;
         global.read_certificates()?;
     }
     let leaving = global.leaving.clone();
@@ -83,6 +87,10 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Ping(args) => cancellable(message::ping(&global, &channels, args, printer), stop).await,
             Verb::Status(args) => cancellable(status::status(&global, &channels, args, printer), stop).await,
             Verb::Context(args) => context::context(&global, args, printer),
+            Verb::Token(args) => cancellable(tokens::token(&global, args, printer), stop).await,
+            Verb::Revoke(args) => cancellable(tokens::revoke(&global, args, printer), stop).await,
+            Verb::Ca(args) => cancellable(authority::ca(&global, args, printer), stop).await,
+            Verb::Login(args) => cancellable(login::login(args, printer), stop).await,
             Verb::Completions(args) => shell::completions(args.shell, printer),
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }
@@ -137,6 +145,10 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Demo(_) => "demo",
         Verb::Bench(_) => "bench",
         Verb::Context(_) => "context",
+        Verb::Token(_) => "token",
+        Verb::Login(_) => "login",
+        Verb::Revoke(_) => "revoke",
+        Verb::Ca(_) => "ca",
         Verb::Completions(_) => "completions",
         Verb::Man(_) => "man",
     }

@@ -11,7 +11,7 @@ pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, parse_label};
 
 use crate::discovery::Bootnode;
-use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
+use p2pdi::{endpoint::Endpoint, enrol::Enrolment, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 /// The settings of a peer.
@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub mirrors: Vec<Mirror>,
     /// The peer's certificate and the CAs of its network, for all connections in both directions. `None`: they have no TLS.
     pub tls: Option<Tls>,
+    /// How the peer got the certificate of `tls` from its registry, which it renews for ever. `None`: somebody else cares for it.
+    pub enrolment: Option<Enrolment>,
     /// Who may call the `Control` service.
     pub control: ControlFrom,
     /// Limits of the server.
@@ -80,6 +82,7 @@ impl NodeConfig {
             min_free: None,
             mirrors: Vec::new(),
             tls: None,
+            enrolment: None,
             control: ControlFrom::Loopback,
             limits: Limits::default(),
             routes: RouteLookup::default(),

@@ -3,10 +3,18 @@
 use super::{error::PeerError, lifecycle::Peer};
 use crate::{
     config::{ControlFrom, MinFree, Mirror, NodeConfig, RegistryUrl},
+    identity,
     node::{Node, NodeError},
 };
 use p2pdi::{
-    field::InvalidField, name::PeerName, network::NETWORK_DEFAULT, platform::state_folder, selector::validate_labels, tls::Tls,
+    enrol::Joining,
+    field::InvalidField,
+    name::PeerName,
+    network::NETWORK_DEFAULT,
+    platform::state_folder,
+    selector::validate_labels,
+    tls::{ClientAuth, Tls},
+    token::JoinToken,
 };
 use std::{
     collections::BTreeMap,
@@ -43,6 +51,7 @@ pub struct PeerBuilder {
     quota: Option<u64>,
     min_free: Option<MinFree>,
     tls: Option<Tls>,
+    token: Option<String>,
     control: ControlFrom,
     autostart: bool,
 }
@@ -72,6 +81,7 @@ impl PeerBuilder {
             quota: None,
             min_free: None,
             tls: None,
+            token: None,
             control: ControlFrom::Loopback,
             autostart: true,
         }
@@ -174,6 +184,13 @@ impl PeerBuilder {
         self
     }
 
+    /// Joins the network of a token, which `p2pctl token create` printed: the peer gets a certificate for its name from the registry of the
+    /// token, registers there, and renews the certificate for as long as it runs. With [`PeerBuilder::state`] later starts use what is stored.
+    pub fn join_with(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
     /// Who may call its `Control` service, as `p2pctl` does. Default: programs on this machine.
     pub fn control(mut self, control: ControlFrom) -> Self {
         self.control = control;
@@ -208,12 +225,24 @@ impl PeerBuilder {
                 (folder.path().to_owned(), Some(folder))
             }
         };
+        let token: Option<JoinToken> = self.token.as_deref().map(str::parse).transpose()?;
+        let network = token.as_ref().map(|token| token.network.clone());
+        let enrolment = match token {
+            Some(token) => {
+                let joining =
+                    Joining { token, name: Some(name.clone()), name_default: None, from: None, auth: ClientAuth::Required };
+                Some(identity::join(&state, &joining).await?)
+            }
+            None => None,
+        };
+        let tls = enrolment.as_ref().map(|enrolment| enrolment.tls().clone()).or(self.tls);
         let registry: Option<RegistryUrl> = self.registry.as_deref().map(str::parse).transpose()?;
-        let registry = registry.map(|url| url.checked(self.tls.is_some()).cloned()).transpose()?;
+        let registry = registry.map(|url| url.checked(tls.is_some()).cloned()).transpose()?;
+        let of_token = enrolment.as_ref().and_then(|enrolment| enrolment.registries().first().cloned());
         let config = NodeConfig {
-            network: self.network.parse()?,
+            network: network.map_or_else(|| self.network.parse(), Ok)?,
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
-            registry,
+            registry: of_token.or(registry),
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
             lan: self.lan,
             labels: self.labels,
@@ -221,7 +250,8 @@ impl PeerBuilder {
             mirrors: self.mirrors,
             quota: self.quota,
             min_free: self.min_free,
-            tls: self.tls,
+            tls,
+            enrolment,
             control: self.control,
             ..NodeConfig::new(name, state)
         };

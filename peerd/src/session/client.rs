@@ -6,8 +6,8 @@ use p2pdi::{
     endpoint::Endpoint,
     tls::Expected,
     v1::{
-        AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse,
-        RegisterRequest, RegisterResponse, registry_client::RegistryClient,
+        AnnounceRequest, AnnounceResponse, GetTrustRequest, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest,
+        PQueryResponse, RegisterRequest, RegisterResponse, Trust, registry_client::RegistryClient,
     },
 };
 use std::time::Duration;
@@ -56,6 +56,12 @@ impl Client {
 
     pub(super) async fn announce(&self, request: AnnounceRequest) -> Result<AnnounceResponse, Status> {
         in_time(self.registry.clone().announce(self.with_cookie(request))).await
+    }
+
+    /// Whom the registry trusts, as far as that is not of the revision `since`.
+    pub(super) async fn trust(&self, since_revision: u64) -> Result<Trust, Status> {
+        let answer = in_time(self.registry.clone().get_trust(GetTrustRequest { since_revision })).await?;
+        Ok(answer.trust.unwrap_or_default())
     }
 
     pub(super) async fn leave(&self) -> Result<(), Status> {

@@ -12,12 +12,17 @@ use p2pdi::{
     contact::Contact,
     cookie::Cookie,
     endpoint::Endpoint,
+    enrol::Trusted,
     network::NetworkName,
     platform::uptime,
     status::{self, Reason},
     v1::{KeepAliveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep, timeout},
@@ -38,6 +43,8 @@ const KNOWN_ALL_MAX: u64 = 1_000;
 const KNOWN_SAMPLE: u32 = 256;
 /// How long a sample is used. It need not be fresh: peers of it that left are noticed when they are called.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Most pages of whom to trust that are fetched at once: half a million revoked certificates.
+const TRUST_PAGES_MAX: usize = 100;
 /// Most pages of one listing. A page may be short, or empty: one call scans a bounded number of records.
 const PAGES_MAX: usize = 256;
 
@@ -53,6 +60,8 @@ pub struct SessionConfig {
     pub own: OwnContact,
     /// Labels that queries can filter by.
     pub labels: BTreeMap<String, String>,
+    /// What the registry says of whom to trust. `None`: there is no TLS.
+    pub trusted: Option<Trusted>,
 }
 
 /// Keeps one peer registered.
@@ -214,6 +223,7 @@ impl SessionDriver {
         self.session.answered(answer.ttl);
         self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
         self.session.set_interval(answer.keep_alive_interval);
+        update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
         self.try_refresh().await;
         Ok(())
     }
@@ -255,6 +265,7 @@ impl SessionDriver {
                     backoff.reset();
                     self.session.set_interval(answer.keep_alive_interval);
                     self.session.answered(answer.ttl);
+                    update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
                     self.session
                         .set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
                     self.try_refresh().await;
@@ -378,6 +389,30 @@ impl SessionDriver {
             Ok(Err(error)) if Reason::of(&error) == Some(Reason::CookieUnknown) => tracing::debug!("there was no lease to end"),
             Ok(Err(error)) => tracing::warn!(error = error.message(), "cannot leave the registry; the lease will expire"),
             Err(_) => tracing::warn!("the registry did not answer the leave in time; the lease will expire"),
+        }
+    }
+}
+
+/// Fetches whom the registry trusts, if that is of another revision than what is known here.
+async fn update_trust(trusted: Option<Trusted>, client: Client, revision: u64) {
+    let Some(trusted) = trusted.filter(|_| revision > 0) else { return };
+    for _ in 0..TRUST_PAGES_MAX {
+        if trusted.revision() == revision {
+            return;
+        }
+        let trust = match client.trust(trusted.revision()).await {
+            Ok(trust) => trust,
+            Err(error) => {
+                let error = error.message();
+                tracing::warn!(error, "cannot fetch the revoked certificates; the next keepalive tries again");
+                return;
+            }
+        };
+        let (taking, more) = (trusted.clone(), trust.more);
+        // The runtime reports a panic in it.
+        let _ = spawn_blocking(move || taking.take(&trust, SystemTime::now())).await;
+        if !more {
+            return;
         }
     }
 }
