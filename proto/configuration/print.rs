@@ -2,7 +2,7 @@
 
 use super::{
     keys::{self, Takes, VERB},
-    origins::{Settings, with_defaults},
+    origins::{Settings, with_defaults, with_flags},
 };
 use clap::{Arg, ArgMatches, Command, Id, parser::ValueSource};
 use std::{
@@ -22,6 +22,7 @@ pub(super) fn effective(
     arguments: &[OsString],
     file: Option<&Path>,
 ) -> Result<String, clap::Error> {
+    let arguments = &with_flags(command, arguments, settings);
     let command = relaxed(with_defaults(command.clone(), settings));
     let matches = command.clone().try_get_matches_from(arguments)?;
     let mut printing = Printing { settings, text: String::new() };
@@ -97,15 +98,18 @@ impl Printing<'_> {
     fn origin(&self, arg: &Arg, matches: &ArgMatches, verbs: &[String]) -> Option<String> {
         let id: &Id = arg.get_id();
         matches.try_contains_id(id.as_str()).ok()?;
-        Some(match matches.value_source(id.as_str()) {
-            Some(ValueSource::CommandLine) => "flag".to_owned(),
-            Some(ValueSource::EnvVariable) => {
+        let source = matches.value_source(id.as_str());
+        let setting = self.settings.get(&(verbs.to_vec(), id.clone()));
+        // Settings of the program are flags by now, those of verbs are defaults.
+        if let Some(setting) = setting.filter(|_| verbs.is_empty() || source == Some(ValueSource::DefaultValue)) {
+            return Some(setting.origin.clone());
+        }
+        Some(match source? {
+            ValueSource::CommandLine => "flag".to_owned(),
+            ValueSource::EnvVariable => {
                 format!("environment {}", arg.get_env().map(OsStr::to_string_lossy).unwrap_or_default())
             }
-            _ => match self.settings.get(&(verbs.to_vec(), id.clone())) {
-                Some(setting) => setting.origin.clone(),
-                None => matches.value_source(id.as_str()).map(|_| "default".to_owned())?,
-            },
+            _ => "default".to_owned(),
         })
     }
 }

@@ -5,7 +5,7 @@ use super::{
     error::{ConfigurationError, Problem},
     file,
     keys::{self, Takes},
-    origins::{Layer, Place, Setting, Settings, with_defaults},
+    origins::{Layer, Place, Setting, Settings, with_defaults, with_flags},
     print,
     variables::Variables,
 };
@@ -81,21 +81,21 @@ pub fn read<F: Parser>(program: &Program, arguments: &[OsString]) -> Result<Read
         settings = file::read(path, &command)?;
         give_way(&command, &said, path, &mut settings)?;
     }
-    let with_file = with_defaults(command.clone(), &settings);
-    let layer = (program.layer)(&so_far(&with_file, arguments)?);
+    let layer = (program.layer)(&so_far(&command, &with_flags(&command, arguments, &settings))?);
     if let Some(layer) = layer.map_err(|(problem, hint)| ConfigurationError::Layer { problem, hint })? {
-        settings.extend(of_layer(layer, &command)?);
+        settings.extend(of_layer(layer, &command)?.into_iter().filter(|(place, _)| !is_explicit(&said, place)));
     }
 
     if is_printed {
         return Ok(Read::Print(print::effective(&command, &settings, arguments, path.as_deref())?));
     }
+    let arguments = with_flags(&command, arguments, &settings);
     let mut command = with_defaults(command, &settings);
     let mut matches = command.try_get_matches_from_mut(arguments)?;
     let values = values(&command, &matches);
     let is_given = |key: &str| {
         let id = keys::flag(&command, key).map(|arg| arg.get_id().clone());
-        id.is_some_and(|id| is_explicit(&matches, &(Vec::new(), id)))
+        id.is_some_and(|id| is_explicit(&said, &(Vec::new(), id)))
     };
     let given =
         Given(values.iter().filter(|(key, _)| is_given(key)).map(|(key, values)| (key.clone(), values.clone())).collect());
@@ -108,13 +108,14 @@ fn so_far(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, clap:
     command.clone().ignore_errors(true).try_get_matches_from(arguments)
 }
 
-/// Takes out of `settings`, of the file `path`, what excludes something that flags or environment say.
+/// Takes out of `settings`, of the file `path`, what flags or environment say, too, and what excludes something that they say.
 ///
 /// # Errors
 /// When two settings of the file exclude each other.
 fn give_way(command: &Command, said: &ArgMatches, path: &Path, settings: &mut Settings) -> Result<(), ConfigurationError> {
     let mut problems = Vec::new();
     let mut excluded = Vec::new();
+    settings.retain(|place, _| !is_explicit(said, place));
     for (place, setting) in settings.iter().filter(|(_, setting)| is_meant(setting)) {
         for other in conflicting(command, place) {
             if is_explicit(said, &other) {
