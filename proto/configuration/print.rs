@@ -23,17 +23,18 @@ pub(super) fn effective(
     file: Option<&Path>,
 ) -> Result<String, clap::Error> {
     let arguments = &with_flags(command, arguments, settings);
-    let command = relaxed(with_defaults(command.clone(), settings));
-    let matches = command.clone().try_get_matches_from(arguments)?;
+    // Its flags are in another order: those with settings come last.
+    let read = relaxed(with_defaults(command.clone(), settings));
+    let matches = read.clone().try_get_matches_from(arguments)?;
     let mut printing = Printing { settings, text: String::new() };
     let version = command.get_version().unwrap_or_default();
     let from = file.map(|file| format!(", with {}", file.display())).unwrap_or_default();
     let _ = writeln!(printing.text, "# {} {version}: effective configuration{from}", command.get_name());
-    printing.flags(&command, &matches, &[]);
+    printing.flags(command, &matches, &[]);
     if let Some((verb, matches)) = matches.subcommand() {
-        printing.verb(&command, verb, matches, &[]);
+        printing.verb(command, verb, matches, &[]);
     } else {
-        printing.all_verbs(&command, &command, arguments, &[]);
+        printing.all_verbs(&read, command, arguments, &[]);
     }
     Ok(printing.text)
 }
@@ -59,7 +60,7 @@ impl Printing<'_> {
         }
     }
 
-    /// All verbs below `command`, each as if it were given after `arguments`.
+    /// All verbs below `command`, each as if it were given to `program` after `arguments`.
     fn all_verbs(&mut self, program: &Command, command: &Command, arguments: &[OsString], verbs: &[String]) {
         for verb in command.get_subcommands() {
             let verbs: Vec<_> = verbs.iter().cloned().chain([verb.get_name().to_owned()]).collect();
