@@ -1,6 +1,6 @@
 //! Connects to a peer at the first of its addresses that accepts.
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, is_metadata_service};
 use hyper_util::rt::TokioIo;
 use std::{
     io,
@@ -74,6 +74,12 @@ impl Service<Uri> for FirstAddress {
 async fn connect(address: Endpoint, from: Option<IpAddr>) -> io::Result<TcpStream> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
     for resolved in lookup_host((address.host(), address.port())).await? {
+        // A name can resolve to anything.
+        if is_metadata_service(resolved.ip()) {
+            failed =
+                io::Error::new(io::ErrorKind::PermissionDenied, format!("{address} is a cloud's metadata service, and no peer"));
+            continue;
+        }
         let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(from) = from.filter(|from| from.is_ipv4() == resolved.is_ipv4()) {
             socket.bind(SocketAddr::new(from, 0))?;
@@ -114,6 +120,13 @@ mod tests {
         }
         assert_eq!(reached(&[closed]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(reached(&[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_metadata_service_is_not_dialled() {
+        let address = SocketAddr::from(([169, 254, 169, 254], 80)).into();
+        let refused = timeout(ATTEMPT_DELAY * 20, connect(address, None)).await.expect("it is refused at once").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[tokio::test]

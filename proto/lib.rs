@@ -34,6 +34,7 @@ pub mod phrases;
 pub mod platform;
 pub mod private_file;
 pub mod probe;
+pub mod retry;
 pub mod selector;
 #[cfg(feature = "server")]
 pub mod server;
@@ -42,6 +43,7 @@ pub mod status;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod token_bucket;
 mod trace_context;
 
 /// Generated messages, clients and servers of package `p2pdi.v1`.

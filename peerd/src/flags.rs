@@ -210,6 +210,10 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_PEER_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
 
+    /// Most connections of one address (one /64 of IPv6) [default: a quarter of --max-connections]
+    #[arg(long, env = "P2PDI_PEER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    max_connections_per_address: Option<usize>,
+
     /// How long calls under way may continue after Ctrl-C or SIGTERM
     #[arg(long, env = "P2PDI_PEER_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -331,7 +335,12 @@ impl Flags {
         }
         let registry = self.registry.checked(tls.is_some()).cloned();
         let registry = if self.no_registry { None } else { Some(registry?) };
-        let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
+        let limits = Limits {
+            connections: self.max_connections.max(1),
+            connections_per_address: self.max_connections_per_address,
+            grace: self.grace,
+            ..Limits::default()
+        };
         let control = match self.control {
             Control::Loopback => ControlFrom::Loopback,
             Control::Any => ControlFrom::Any,

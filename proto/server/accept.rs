@@ -3,10 +3,11 @@
 use super::{
     Caller, Limits,
     handshakes::{self, Handshakes},
-    open_connections::{OpenConnection, OpenConnections},
+    open_connections::{ClientConnection, ClientConnections, OpenConnection, OpenConnections},
     socket::Socket,
 };
 use crate::{
+    endpoint::client_network,
     log_limit::{Line, LogLimit},
     metrics::Metrics,
     platform::{is_shortage, limit_unsent},
@@ -15,7 +16,7 @@ use crate::{
 use metrics::Counter;
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -32,8 +33,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Pause after a failed accept, such as "too many open files": without it the loop would spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// When fewer than this part of the connections are left, that many idle ones are closed, so that a new caller always gets in.
+/// When fewer than this part of the connections are left, that many idle ones are closed, so that a new caller always gets in. The same
+/// holds for those of one client.
 const RESERVE: usize = 16;
+/// One client may have one in so many of the connections, unless told otherwise.
+const ADDRESS_SHARE: usize = 4;
 /// Most bytes that the kernel keeps of a connection and has not sent: enough that the link never runs dry while the server is woken, little
 /// enough that a short message does not wait long behind them.
 const UNSENT_MAX_BYTES: u32 = 128 * 1024;
@@ -49,17 +53,21 @@ pub(super) fn accept(
     metrics: &Metrics,
     close_all: &CancellationToken,
 ) -> impl Stream<Item = Connection> + use<> {
+    let of_client = limits.connections_per_address.unwrap_or(most / ADDRESS_SHARE).clamp(1, most);
     let mut acceptor = Acceptor {
+        clients: Arc::new(ClientConnections::new(of_client)),
+        client_reserve: (of_client / RESERVE).max(1),
         permits: Arc::new(Semaphore::new(most)),
         reserve: most / RESERVE,
         open: OpenConnections::default(),
         eviction_log: LogLimit::new(1),
+        client_log: LogLimit::new(1),
         failure_log: LogLimit::new(1),
         first_byte: limits.first_byte,
         close_all: close_all.clone(),
         refused: metrics.counter(
             "p2pdi_connections_refused_total",
-            "Connections closed because as many were open as may be",
+            "Connections closed because as many were open as may be, in all or for one address",
             &[],
         ),
         evicted: metrics.counter(
@@ -87,11 +95,15 @@ pub(super) fn accept(
 }
 
 struct Acceptor {
+    clients: Arc<ClientConnections>,
+    /// With fewer further connections allowed to a client, idle ones of it are closed.
+    client_reserve: usize,
     permits: Arc<Semaphore>,
     /// With fewer permits left, idle connections are closed.
     reserve: usize,
     open: OpenConnections,
     eviction_log: LogLimit,
+    client_log: LogLimit,
     /// Callers that open many connections can repeat a failure.
     failure_log: LogLimit,
     first_byte: Duration,
@@ -112,6 +124,15 @@ impl Acceptor {
             self.evict("as many connections are open as may be");
             return None;
         };
+        let network = client_network(address.ip());
+        let Some((of_client, further)) = self.clients.begin(network) else {
+            self.refused.increment(1);
+            self.evict_of(network);
+            return None;
+        };
+        if further < self.client_reserve {
+            self.evict_of(network);
+        }
         self.accepted.increment(1);
         // Without TCP_NODELAY a small answer could wait for the other side's delayed acknowledgement.
         let local_address = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
@@ -123,7 +144,7 @@ impl Acceptor {
         };
         limit_unsent(&stream, UNSENT_MAX_BYTES);
         let close = self.close_all.child_token();
-        let open = Arc::new(OpenConnection::new(close.clone()));
+        let open = Arc::new(OpenConnection::new(network, close.clone()));
         self.open.add(&open);
         Some(Connection {
             first_bytes: Some((Box::pin(sleep(self.first_byte)), PREFACE_BYTES)),
@@ -132,6 +153,7 @@ impl Acceptor {
             caller: Caller::new(address, local_address, open),
             close: Box::pin(close.cancelled_owned()),
             _permit: permit,
+            _of_client: of_client,
         })
     }
 
@@ -146,10 +168,19 @@ impl Acceptor {
 
     /// Makes room for new callers: closes the connections that have carried no call for longest.
     fn evict(&mut self, reason: &str) {
-        let evicted = self.open.evict(self.reserve.max(1));
+        let evicted = self.open.evict(self.reserve.max(1), None);
         self.evicted.increment(evicted as u64);
         if let Some(Line { suppressed }) = self.eviction_log.line() {
             tracing::warn!(suppressed, "{reason}: closing the connections that carry no call, those idle longest first");
+        }
+    }
+
+    /// Makes room for further connections of one client, among those it has.
+    fn evict_of(&mut self, network: IpAddr) {
+        let evicted = self.open.evict(self.client_reserve, Some(network));
+        self.evicted.increment(evicted as u64);
+        if let Some(Line { suppressed }) = self.client_log.line() {
+            tracing::warn!(client = %network, suppressed, "one address has nearly its share of the connections open, or all of it: closing those that carry no call");
         }
     }
 }
@@ -164,6 +195,7 @@ pub(super) struct Connection {
     first_bytes: Option<(Pin<Box<Sleep>>, usize)>,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
+    _of_client: ClientConnection,
 }
 
 impl Connection {

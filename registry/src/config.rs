@@ -1,7 +1,12 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
 use crate::ca::CaSettings;
-use p2pdi::{network::NetworkName, platform::state_folder, server::Limits, tls::Tls};
+use p2pdi::{
+    network::NetworkName,
+    platform::state_folder,
+    server::{CallLimits, Limits},
+    tls::Tls,
+};
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 /// Shortest ttl. Peers send three KeepAlives per ttl, so a shorter one means more than three calls per second and peer, and a lease
@@ -31,6 +36,13 @@ pub struct Config {
     pub name_hold: Duration,
     /// Connections at once. One more is closed right after it is accepted.
     pub max_connections: usize,
+    /// Connections of one address (one /64 of IPv6); `None`: a quarter of all.
+    pub max_connections_per_address: Option<usize>,
+    /// Calls under way and calls per second, for each caller and in all.
+    pub calls: CallLimits,
+    /// Callers may register any endpoint. Otherwise only one with the address they call from, or a name that has it; callers on this machine
+    /// may register any.
+    pub allow_foreign_endpoints: bool,
     /// How long calls may continue after the stop.
     pub grace: Duration,
     /// The registry's certificate and the CAs of its network. `None`: connections have no TLS.
@@ -57,11 +69,14 @@ impl Default for Config {
             ttl: Duration::from_secs(30),
             // Twice the million peers that the registry is measured with; about 1 GB of memory.
             max_peers: 2_000_000,
-            // A cluster behind one NAT address fits; one address cannot fill the registry.
-            max_peers_per_address: 100_000,
+            // A site behind one NAT address fits; made-up peers of one address are no more than a network of some hundred peers bears.
+            max_peers_per_address: 256,
             // A peer that restarts, or a machine that boots, is back by then; a name given up is free soon.
             name_hold: Duration::from_secs(10 * 60),
             max_connections: Limits::default().connections,
+            max_connections_per_address: None,
+            calls: CallLimits::default(),
+            allow_foreign_endpoints: false,
             grace: Limits::default().grace,
             tls: None,
             authority: None,

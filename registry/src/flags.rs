@@ -81,6 +81,14 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
 
+    /// Most connections of one address (one /64 of IPv6) [default: a quarter of --max-connections]
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    max_connections_per_address: Option<usize>,
+
+    /// Let callers register any endpoint, not only one with the address they call from; for peers behind proxies and NATs
+    #[arg(long, env = "P2PDI_REGISTRY_ALLOW_FOREIGN_ENDPOINTS", value_parser = BoolishValueParser::new())]
+    allow_foreign_endpoints: bool,
+
     /// The registry's certificate, as PEM, followed by those of intermediate CAs; with it every connection has TLS. It is for the host
     /// that others dial, or has the URI spiffe://NETWORK/registry
     #[arg(long, env = "P2PDI_REGISTRY_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
@@ -162,7 +170,21 @@ impl TryFrom<Flags> for Config {
             let hosts = vec![listen.host().to_owned()];
             AuthorityConfig { folder, settings: CaSettings { life, rotate_after, hosts, ..CaSettings::default() } }
         });
-        Ok(Self { network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, tls, authority })
+        Ok(Self {
+            network,
+            state,
+            ttl,
+            max_peers,
+            max_peers_per_address,
+            name_hold,
+            max_connections,
+            max_connections_per_address: flags.max_connections_per_address,
+            allow_foreign_endpoints: flags.allow_foreign_endpoints,
+            grace,
+            tls,
+            authority,
+            ..Self::default()
+        })
     }
 }
 

@@ -13,6 +13,7 @@ mod expiry;
 mod hash_index;
 mod http;
 mod leases;
+mod own_endpoint;
 mod queue;
 mod server;
 mod service;

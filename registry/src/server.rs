@@ -8,6 +8,7 @@ use crate::{
     enrolling::{Enrolling, require_certificate},
     expiry, http,
     leases::Leases,
+    own_endpoint::OwnEndpoint,
     queue::{Job, QUEUE_MAX},
     service::{REQUEST_MAX_BYTES, RegistryService},
     shared_swarms::{self, SharedSwarms},
@@ -114,6 +115,7 @@ pub struct Registry {
     limits: Limits,
     tls: Option<Tls>,
     enrolling: Option<Enrolling>,
+    own_endpoint: OwnEndpoint,
     writer: JoinHandle<()>,
     writer_ended: CancellationToken,
 }
@@ -187,7 +189,14 @@ impl Registry {
         let health = Arc::new(StoreHealth::new(&timeouts, skipped));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
-        let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
+        let limits = Limits {
+            connections: config.max_connections,
+            connections_per_address: config.max_connections_per_address,
+            grace: config.grace,
+            calls: config.calls.clone(),
+            ..Limits::default()
+        };
+        let own_endpoint = OwnEndpoint::new(config.allow_foreign_endpoints);
         Ok(Self {
             leases: Leases { table, swarms, jobs, timeouts },
             network: config.network.clone(),
@@ -196,6 +205,7 @@ impl Registry {
             limits,
             tls: enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone()),
             enrolling,
+            own_endpoint,
             writer,
             writer_ended,
         })
@@ -212,13 +222,14 @@ impl Registry {
     /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
     /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
-        let Self { leases, network, health: store, metrics, limits, tls, enrolling, writer, writer_ended } = self;
+        let Self { leases, network, health: store, metrics, limits, own_endpoint, tls, enrolling, writer, writer_ended } = self;
         let mut tasks = Tasks::new(&stop);
         let stop = tasks.stop();
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
         health.set_serving::<RegistryAdminServer<AdminService>>().await;
-        let service = RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone() };
+        let service =
+            RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone(), own_endpoint };
         let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
         let admin = AdminService { enrolling: enrolling.clone() };
         let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);

@@ -4,6 +4,7 @@ use crate::{
     announcing,
     enrolling::{Enrolling, no_authority},
     leases::{CallError, Leases},
+    own_endpoint::OwnEndpoint,
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
 use p2pdi::{
@@ -36,13 +37,18 @@ pub(crate) struct RegistryService {
     pub(crate) leases: Leases,
     /// `None`: the registry is no certificate authority.
     pub(crate) enrolling: Option<Enrolling>,
+    pub(crate) own_endpoint: OwnEndpoint,
 }
 
 #[tonic::async_trait]
 impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         self.check_network(&request.get_ref().network)?;
+        let caller = Caller::of(request.extensions()).cloned();
         let registration = registration(request)?;
+        if let Some(endpoint) = &registration.endpoint {
+            self.own_endpoint.check(endpoint, caller.as_ref()).await?;
+        }
         let (lease, cookie) = self.leases.register(&registration).await?;
         tracing::debug!(name = %registration.name, endpoint = %lease.peer.endpoint, revision = lease.revision, "registered");
         let (ttl, interval) = (milliseconds(lease.ttl_ms), milliseconds(lease.interval_ms));
@@ -89,7 +95,11 @@ impl Registry for RegistryService {
 
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
+        let from = Caller::of(request.extensions()).cloned();
         let (announce, endpoint) = announcing::parse(request.into_inner())?;
+        if let Some(endpoint) = &endpoint {
+            self.own_endpoint.check(endpoint, from.as_ref()).await?;
+        }
         // One lock after the other: nobody waits for both.
         let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
         let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;

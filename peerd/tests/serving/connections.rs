@@ -107,7 +107,10 @@ async fn a_connection_without_a_complete_request_is_closed() {
 
 #[tokio::test]
 async fn a_connection_over_the_limit_is_closed_immediately_and_a_closed_one_frees_its_slot() {
-    let peer = Peer::configured(&[SMALL], |config| config.limits.connections = 2).await;
+    let peer = Peer::configured(&[SMALL], |config| {
+        (config.limits.connections, config.limits.connections_per_address) = (2, Some(2));
+    })
+    .await;
     let first = TcpStream::connect(peer.address).await.unwrap();
     let mut second = TcpStream::connect(peer.address).await.unwrap();
     second.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

@@ -22,7 +22,7 @@ use p2pdi::{
     status::Reason,
     v1::{LinkFrame, link_frame::Body},
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 use tonic::Status;
 
 /// Links one address may have open: half of what the overlay holds (`membership::MAX_LINKS`), so that others always find room.
@@ -79,6 +79,7 @@ impl State {
 
     /// Handles what the reader of link `number` read; returns whether it should read on.
     pub(in crate::mesh) fn on_link_event(&mut self, number: u64, peer: PeerId, event: LinkEvent) -> bool {
+        let begun = Instant::now();
         let Some(link) = self.links.get(peer) else { return false };
         match event {
             // Another link replaced this one. Frames in flight are not lost, except those about the link itself.
@@ -100,6 +101,9 @@ impl State {
             }
         }
         self.handle_events();
+        let now = self.now();
+        let pause = self.overlay.handled(peer, begun.elapsed(), now);
+        self.perform(Vec::from_iter(pause));
         true
     }
 
