@@ -13,6 +13,10 @@ use tonic::{Response, Status, metadata::MetadataMap};
 /// Time limit of one call, connection set-up included. Servers give up on their own work sooner.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long pauses take until a server that refused a call for now is called again, all together: the rest is for the calls.
+pub(crate) const RETRY_LIMIT: Duration = Duration::from_secs(6);
+const _: () = assert!(RETRY_LIMIT.as_secs() < CALL_TIMEOUT.as_secs());
+
 /// The present time by the clock of the server that gave this answer (RFC 9110, section 6.6.1), or by this machine's clock if it does not say. Ages of
 /// what a server reports are counted by its own clock.
 pub(crate) fn server_time(answer: &MetadataMap) -> SystemTime {

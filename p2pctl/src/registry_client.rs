@@ -1,7 +1,7 @@
 //! Calls to the registry: with the cookie that `register` saved, or registered as an observer for as long as a verb runs.
 
 use crate::{
-    call::{CALL_TIMEOUT, bounded, server_time},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, bounded, server_time},
     failure::{Failure, Outcome},
 };
 use p2pdi::{
@@ -14,6 +14,7 @@ use p2pdi::{
     platform::state_folder,
     private_file,
     probe::{self, Answering},
+    retry::Retry,
     status::Reason,
     tls::Expected,
     v1::{GetTrustRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, registry_client::RegistryClient},
@@ -26,7 +27,7 @@ use std::{
 };
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
 /// Time limit of the Leave at the end of a verb: the user waits for it.
@@ -221,7 +222,7 @@ impl RegistrySession {
         let nameless =
             || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
         let request = RegisterRequest { network: self.network.to_string(), ..self.observes_as.clone().unwrap_or_else(nameless) };
-        let asked = self.call(async |session| session.client.register(request).await).await;
+        let asked = self.call(request, |mut client, request| async move { client.register(request).await }).await;
         let answer = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         self.observations += 1;
@@ -242,15 +243,25 @@ impl RegistrySession {
         }
     }
 
-    /// One call, bounded in time.
-    pub(crate) async fn call<T>(
+    /// One call with the cookie, bounded in time. It is made again when the registry refuses it for now and says when.
+    pub(crate) async fn call<M: Clone, T, F>(
         &mut self,
-        call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>,
-    ) -> Outcome<T> {
+        message: M,
+        call: impl Fn(RegistryClient<Channel>, Request<M>) -> F,
+    ) -> Outcome<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let registry = format!("the registry at {}", self.registry);
         let mut time = self.time;
         let dated = async {
-            let answer = call(self).await?;
+            let mut retry = Retry::within(RETRY_LIMIT);
+            let answer = loop {
+                match call(self.client.clone(), self.request(message.clone())).await {
+                    Ok(answer) => break answer,
+                    Err(refused) => retry.wait(refused).await?,
+                }
+            };
             time = server_time(answer.metadata());
             Ok(answer)
         };
@@ -266,18 +277,20 @@ impl RegistrySession {
 
     /// One page of peers. Registers as an observer where the saved cookie is not valid any more.
     pub(crate) async fn p_query(&mut self, query: &PQueryRequest) -> Outcome<PQueryResponse> {
-        if !self.observer {
-            let request = self.request(query.clone());
-            match timeout(CALL_TIMEOUT, self.client.p_query(request)).await {
-                Ok(Err(status)) if matches!(Reason::of(&status), Some(Reason::CookieUnknown | Reason::LeaseExpired)) => {
-                    self.observe().await?
-                }
-                Ok(answer) => return self.call(async |_| answer).await,
-                Err(_) => return Err(Failure::refused(format!("the registry at {} did not answer in time", self.registry))),
+        let may_observe = !self.observer;
+        match self.page(query).await {
+            Err(failure)
+                if may_observe && (failure.is_reason(Reason::CookieUnknown) || failure.is_reason(Reason::LeaseExpired)) =>
+            {
+                self.observe().await?;
+                self.page(query).await
             }
+            answer => answer,
         }
-        let request = self.request(query.clone());
-        self.call(async |session| session.client.p_query(request).await).await
+    }
+
+    async fn page(&mut self, query: &PQueryRequest) -> Outcome<PQueryResponse> {
+        self.call(query.clone(), |mut client, request| async move { client.p_query(request).await }).await
     }
 
     /// All pages of a query.

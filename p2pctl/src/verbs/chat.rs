@@ -5,13 +5,12 @@ mod line;
 use super::mesh;
 use crate::{
     args::{Chat, Global},
-    call::{CALL_TIMEOUT, to_peer},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, to_peer},
     failure::{Failure, Outcome},
     printer::{Lines, Printer, Screen, Typed},
     registry_client,
 };
 use line::Line;
-use p2pdi::phrases::counted;
 use p2pdi::{
     endpoint::Endpoint,
     name::PeerName,
@@ -20,6 +19,7 @@ use p2pdi::{
         SubscribeResponse, WhisperRequest,
     },
 };
+use p2pdi::{phrases::counted, retry::when_told};
 use peerd::{
     connections::channels::ChannelPool,
     inbox::{KIND_DEFAULT, KIND_UNCLAIMED},
@@ -175,14 +175,12 @@ impl Room {
             from: self.me.to_string(),
             ..Default::default()
         };
-        let answer = to_peer(
-            self.via.as_str(),
-            &self.via,
-            self.channels.dial(),
-            CALL_TIMEOUT,
-            self.channels.peer(&self.via, None).whisper(request),
-        )
-        .await?;
+        let client = self.channels.peer(&self.via, None);
+        let whisper = when_told(RETRY_LIMIT, || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.whisper(request).await }
+        });
+        let answer = to_peer(self.via.as_str(), &self.via, self.channels.dial(), CALL_TIMEOUT, whisper).await?;
         Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but has no chat open")))
     }
 

@@ -47,8 +47,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
         network: global.network.to_string(),
         ..Default::default()
     };
-    let request = session.request(request);
-    let mut answer = session.call(async |session| session.client().register(request).await).await?;
+    let mut answer = session.call(request, |mut client, request| async move { client.register(request).await }).await?;
     let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
     file.write(&name, &cookie)?;
     // The cookie is a secret: it is in its file and never printed.
@@ -68,8 +67,8 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
     let mut session =
         RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
-    let request = session.request(KeepAliveRequest::default());
-    let answer = session.call(async |session| session.client().keep_alive(request).await).await?;
+    let keep_alive = KeepAliveRequest::default();
+    let answer = session.call(keep_alive, |mut client, request| async move { client.keep_alive(request).await }).await?;
     printer.message(&answer, || {
         let name = answer.peer.as_ref().map_or(kept.name.as_str(), |peer: &PeerRecord| &peer.name);
         format!(
@@ -85,8 +84,7 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
     let mut session =
         RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
-    let request = session.request(LeaveRequest {});
-    let left = session.call(async |session| session.client().leave(request).await).await;
+    let left = session.call(LeaveRequest {}, |mut client, request| async move { client.leave(request).await }).await;
     let answer = match left {
         // There is no lease any more, so the cookie is of no use.
         Err(failure) if failure.is_reason(Reason::CookieUnknown) => {

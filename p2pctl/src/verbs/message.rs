@@ -3,16 +3,16 @@
 use super::rfc_query::resolve;
 use crate::{
     args::{Global, OptionalVia, Ping, Whisper},
-    call::{CALL_TIMEOUT, to_peer},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, to_peer},
     failure::{Failure, Outcome},
     printer::{Printer, span},
     registry_client::SavedCookie,
 };
-use p2pdi::phrases::counted;
 use p2pdi::{
     json,
     v1::{PingRequest, WhisperRequest},
 };
+use p2pdi::{phrases::counted, retry::when_told};
 use peerd::{connections::channels::ChannelPool, holders::source::Source, inbox::KIND_UNCLAIMED};
 use serde_json::json;
 use std::time::Instant;
@@ -40,14 +40,12 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
         ..Default::default()
     };
     let begun = Instant::now();
-    let answer = to_peer(
-        &receiver.to_string(),
-        &receiver.endpoint,
-        channels.dial(),
-        CALL_TIMEOUT,
-        channels.peer_at(&receiver.addresses(), receiver.name.as_ref()).whisper(request),
-    )
-    .await?;
+    let client = channels.peer_at(&receiver.addresses(), receiver.name.as_ref());
+    let whisper = when_told(RETRY_LIMIT, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.whisper(request).await }
+    });
+    let answer = to_peer(&receiver.to_string(), &receiver.endpoint, channels.dial(), CALL_TIMEOUT, whisper).await?;
     let took = begun.elapsed();
     if printer.is_json() {
         // As measured here, the way to the first peer included.

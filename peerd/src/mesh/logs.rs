@@ -19,6 +19,7 @@ pub(super) struct Logs {
     pub(super) claimed_id: LogLimit,
     pub(super) handshakes_of_address: LogLimit,
     pub(super) links_of_address: LogLimit,
+    pub(super) name_conflict: LogLimit,
     pub(super) name_conflict_gone: LogLimit,
     pub(super) duplicate_name: LogLimit,
 }
@@ -38,6 +39,7 @@ impl Default for Logs {
             claimed_id: LogLimit::new(1),
             handshakes_of_address: LogLimit::new(1),
             links_of_address: LogLimit::new(1),
+            name_conflict: LogLimit::new(1),
             name_conflict_gone: LogLimit::new(1),
             duplicate_name: LogLimit::new(1),
         }

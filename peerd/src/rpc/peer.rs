@@ -17,7 +17,7 @@ use p2pdi::{
     content::{ContentHash, Pieces},
     document::DocumentName,
     field::InvalidField,
-    server::Caller,
+    server::{Admitted, CallClass, Caller},
     status::{Reason, internal},
     v1::{
         AvailabilityRequest, AvailabilityResponse, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest,
@@ -89,9 +89,13 @@ impl Peer for PeerRpc {
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
         let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
+        let admitted = Admitted::of(request.extensions()).cloned();
         let request = request.into_inner();
         let filter = Filter::try_from(&request)?;
         let is_listing = filter.is_listing();
+        if let Some(admitted) = admitted.filter(|_| is_listing) {
+            admitted.is_also(CallClass::Listing)?;
+        }
         let permit = self.0.admit_query(is_listing, address).await?;
         let services = Arc::clone(&self.0);
         let select = move || catalog::answer(&services.catalog, &services.own.get(), &filter, request.if_version, Instant::now());

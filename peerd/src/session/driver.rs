@@ -190,7 +190,8 @@ impl SessionDriver {
             }
             _ => {
                 self.session.set_state(SessionState::Refused, format!("{registry}: {}", error.message()));
-                backoff.next(rand::random())
+                let told = status::retry_after(error).map(|asked| backoff::pause_after(asked, rand::random()));
+                backoff.next(rand::random()).max(told.unwrap_or_default())
             }
         }
     }

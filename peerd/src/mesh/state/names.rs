@@ -41,8 +41,11 @@ impl State {
         if self.name_conflicts.confirmed(contact, now) {
             self.publisher.mark_changed();
             let goes_to = if self.owns_name() { "this peer" } else { "that peer" };
-            tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to,
-                "another peer has this peer's name; rename one of them with --name");
+            // Whoever dials can claim the name with ever new ids.
+            if let Some(Line { suppressed }) = self.logs.name_conflict.line() {
+                tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to, suppressed,
+                    "another peer has this peer's name; rename one of them with --name");
+            }
         }
         self.update_name_owner();
     }

@@ -5,6 +5,7 @@ mod requests;
 
 use super::{
     download::SourceError,
+    fault_log,
     fetch_metrics::FetchMetrics,
     holder_table::{Holder, HolderTable, Index},
     leads::Leads,
@@ -278,8 +279,7 @@ impl<'a> Driver<'a> {
                     Err(error) => {
                         self.setting.metrics.failed(&error);
                         if let Some(index) = index {
-                            let source = &self.holders.get(index).source;
-                            tracing::info!(%source, %error, "a request to a holder failed");
+                            fault_log::request_failed(&self.holders.get(index).source, &error);
                             self.holders.get_mut(index).error = Some(error.to_string());
                             if error.is_gone() {
                                 self.setting.progress.content_gone();
@@ -449,7 +449,7 @@ fn ended_by(error: &SourceError) -> EndedBy {
         SourceError::PiecesMissing(_) => EndedBy::PiecesMissing,
         error => match error.fault() {
             Fault::Transient => EndedBy::TransientFault,
-            Fault::Busy => EndedBy::Busy,
+            Fault::Busy => error.retry_after().map_or(EndedBy::Busy, EndedBy::BusyFor),
             Fault::Final => EndedBy::FinalFault,
         },
     }

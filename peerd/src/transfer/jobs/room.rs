@@ -7,6 +7,7 @@ use super::{
 use crate::{config::MinFree, documents::share::Share};
 use metrics::{Counter, Gauge};
 use p2pdi::{
+    log_limit::{Line, LogLimit},
     metrics::Metrics,
     platform::{disk_bytes, free_bytes},
     v1::FetchedStatus,
@@ -18,6 +19,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+
+/// Mirrored peers can offer any number of documents, for which others go.
+static EVICTED_LOG: LogLimit = LogLimit::new(10);
+static NOT_EVICTED_LOG: LogLimit = LogLimit::new(1);
 
 /// The limits of what is fetched.
 #[derive(Debug, Clone, Copy, Default)]
@@ -197,13 +202,19 @@ impl Room {
             let Some(document) = index.by_name(name).filter(|document| *document.name.as_str() == **name) else { continue };
             match self.share.remove(document) {
                 Ok(()) => {
-                    tracing::info!(document = %name, bytes = document.size, "removed {why}: it was used least recently");
+                    if let Some(Line { suppressed }) = EVICTED_LOG.line() {
+                        tracing::info!(document = %name, bytes = document.size, suppressed, "removed {why}: it was used least recently");
+                    }
                     self.ledger.forget(name);
                     self.evicted.fetch_add(1, Ordering::Relaxed);
                     self.evictions.increment(1);
                     self.evicted_bytes.increment(document.size);
                 }
-                Err(error) => tracing::warn!(document = %name, %error, "cannot remove a fetched document to make room"),
+                Err(error) => {
+                    if let Some(Line { suppressed }) = NOT_EVICTED_LOG.line() {
+                        tracing::warn!(document = %name, %error, suppressed, "cannot remove a fetched document to make room");
+                    }
+                }
             }
         }
     }
