@@ -2,6 +2,7 @@
 
 use p2pdi::{
     endpoint::{Endpoint, client_network},
+    name::PeerName,
     server::Caller,
     status::Reason,
 };
@@ -31,13 +32,17 @@ impl OwnEndpoint {
         Self { allow_foreign, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
-    /// Whether `endpoint` has the address that `caller` calls from (the same /64 of IPv6), or is a name with that address. Callers on this
+    /// Whether the host of `endpoint` is a name in the certificate of `caller`, or it has the address that `caller` calls from (the same /64 of IPv6), or is a name with that address. Callers on this
     /// machine may give any: a port forward, or the address of a container, is theirs to know.
     ///
     /// # Errors
     /// `ENDPOINT_FOREIGN` when it is not the caller's.
     pub(crate) async fn check(&self, endpoint: &Endpoint, caller: Option<&Caller>) -> Result<(), Status> {
         let Some(caller) = caller.filter(|caller| !self.allow_foreign && !caller.is_local_machine()) else { return Ok(()) };
+        let name = endpoint.host().parse::<PeerName>().ok();
+        if name.zip(caller.identity()).is_some_and(|(name, identity)| identity.has_name(&name)) {
+            return Ok(());
+        }
         let from = caller.address().ip().to_canonical();
         if let Ok(address) = endpoint.host().parse::<IpAddr>() {
             return if is_same(address, from) { Ok(()) } else { Err(foreign(endpoint, from, "is not")) };

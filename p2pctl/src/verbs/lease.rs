@@ -106,7 +106,7 @@ pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> 
     let name = args.name.to_string();
     let mut session = RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, None, &global.leaving);
     let request = FreeNameRequest { name: name.clone() };
-    let answer = session.call(async |session| session.client().free_name(request).await).await?;
+    let answer = session.call(request, |mut client, request| async move { client.free_name(request).await }).await?;
     printer.message(&answer, || match answer.was_held {
         true => format!("{name} is free; its cookie is not valid any more"),
         false => format!("nobody had {name}"),

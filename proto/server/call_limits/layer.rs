@@ -58,7 +58,7 @@ impl CallLimiter {
 
     fn begin(self: &Arc<Self>, caller: &Caller, class: CallClass) -> Result<Permit, Status> {
         let limited = self.limit_local || !caller.is_local_machine();
-        let key = limited.then(|| CallerKey::Network(client_network(caller.address().ip())));
+        let key = limited.then(|| key_of(caller));
         let begun = self.lock().begin(key, class, self.started_at.elapsed());
         let counted = begun.map_err(|refused| self.refuse(&refused))?;
         Ok(Permit { calls: Arc::clone(self), counted, class })
@@ -75,6 +75,13 @@ impl CallLimiter {
         let most = if busy { format!("{most} {what}") } else { format!("{most} {what} on average") };
         let message = format!("{most} for {whose} ({}), and this is one more; try again in {retry_after:?}", class.as_str());
         Reason::RateLimited.status_retry_after(message, retry_after)
+    }
+}
+
+fn key_of(caller: &Caller) -> CallerKey {
+    match caller.identity().and_then(|identity| identity.name()) {
+        Some(name) => CallerKey::Name(name.clone()),
+        None => CallerKey::Network(client_network(caller.address().ip())),
     }
 }
 

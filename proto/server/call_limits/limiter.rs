@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::class::{CallClass, Limit};
-use crate::token_bucket::TokenBucket;
+use crate::{name::PeerName, token_bucket::TokenBucket};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Callers that are told apart, some 400 bytes each. Further ones share one set of limits until others have been quiet long enough to be
@@ -13,6 +13,9 @@ const CALLERS_MAX: usize = 16_384;
 const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 /// When a call may be tried again that is refused because too many are under way: long against most calls, short for who waits.
 const BUSY_RETRY: Duration = Duration::from_millis(250);
+
+/// A caller with a certificate may do so many times as much as a stranger: it is known, and one name is one peer, not a site.
+const NAMED_FACTOR: u32 = 4;
 
 const CLASSES: usize = CallClass::ALL.len();
 
@@ -49,6 +52,23 @@ impl CallLimits {
 pub(super) enum CallerKey {
     /// A client network.
     Network(IpAddr),
+    /// The name in a checked certificate.
+    Name(PeerName),
+}
+
+impl CallerKey {
+    /// What it may do, where a stranger may do `limit`.
+    fn limit(&self, limit: Limit) -> Limit {
+        let factor = match self {
+            Self::Network(_) => 1,
+            Self::Name(_) => NAMED_FACTOR,
+        };
+        Limit {
+            in_flight: limit.in_flight.saturating_mul(factor),
+            per_second: limit.per_second.saturating_mul(factor),
+            burst: limit.burst.saturating_mul(factor),
+        }
+    }
 }
 
 /// Why a call may not begin.
@@ -115,7 +135,7 @@ impl Limiter {
         let counted = self.counted(caller, now);
         let index = class.index();
         let refused = |of_caller, busy, limit, retry_after| Refused { class, of_caller, busy, limit, retry_after };
-        let (of_all, of_caller) = (self.limits.of_all[index], self.limits.of_caller[index]);
+        let (of_all, of_caller) = (self.limits.of_all[index], self.limit_of(&counted, index));
         if self.all.in_flight[index] >= of_all.in_flight {
             return Err(refused(false, true, of_all, BUSY_RETRY));
         }
@@ -136,8 +156,9 @@ impl Limiter {
     pub(super) fn also(&mut self, counted: &Counted, class: CallClass, now: Duration) -> Result<(), Refused> {
         let index = class.index();
         let refused = |of_caller, limit, retry_after| Refused { class, of_caller, busy: false, limit, retry_after };
+        let of_caller = self.limit_of(counted, index);
         let Some(usage) = Self::usage(&mut self.callers, &mut self.shared, counted) else { return Ok(()) };
-        usage.rates[index].take_or_wait(now).map_err(|wait| refused(true, self.limits.of_caller[index], wait))?;
+        usage.rates[index].take_or_wait(now).map_err(|wait| refused(true, of_caller, wait))?;
         self.all.rates[index].take_or_wait(now).map_err(|wait| refused(false, self.limits.of_all[index], wait))
     }
 
@@ -148,6 +169,11 @@ impl Limiter {
         if let Some(usage) = Self::usage(&mut self.callers, &mut self.shared, counted) {
             usage.in_flight[index] = usage.in_flight[index].saturating_sub(1);
         }
+    }
+
+    fn limit_of(&self, counted: &Counted, index: usize) -> Limit {
+        let limit = self.limits.of_caller[index];
+        if let Counted::Of(caller) = counted { caller.limit(limit) } else { limit }
     }
 
     fn usage<'a>(callers: &'a mut BTreeMap<CallerKey, Usage>, shared: &'a mut Usage, counted: &Counted) -> Option<&'a mut Usage> {
@@ -169,7 +195,8 @@ impl Limiter {
             if self.callers.len() >= CALLERS_MAX {
                 return Counted::Shared;
             }
-            self.callers.insert(caller.clone(), Usage::new(&self.limits.of_caller, now));
+            let limits = self.limits.of_caller.map(|limit| caller.limit(limit));
+            self.callers.insert(caller.clone(), Usage::new(&limits, now));
         }
         Counted::Of(caller)
     }
@@ -212,6 +239,15 @@ mod tests {
         assert!(begin_and_end(&mut limiter, None, CallClass::Register, Duration::ZERO));
         assert_eq!(registered(&mut limiter, &a, 5_000, refused.retry_after), 1);
         assert_eq!(registered(&mut limiter, &a, 5_000, refused.retry_after + Duration::from_secs(1)), per_second);
+    }
+
+    #[test]
+    fn a_caller_with_a_certificate_may_do_more_and_is_not_its_address() {
+        let mut limiter = Limiter::new(CallLimits::default());
+        let named = CallerKey::Name("a".parse().unwrap());
+        let burst = CallClass::Register.of_caller().burst;
+        assert_eq!(registered(&mut limiter, &caller(1), 5_000, Duration::ZERO), burst);
+        assert_eq!(registered(&mut limiter, &named, 5_000, Duration::ZERO), NAMED_FACTOR * burst);
     }
 
     #[test]
