@@ -64,7 +64,7 @@ impl Dial {
                 let connector = Secured::new(to, tls.clone(), expected, remote.clone());
                 described(addresses.first(), true).connect_with_connector_lazy(connector)
             }
-            (None, [only]) => described(Some(only), false).local_address(self.from).connect_lazy(),
+            (None, [only]) if is_address(only) => described(Some(only), false).local_address(self.from).connect_lazy(),
             (None, _) => described(addresses.first(), false).connect_with_connector_lazy(FirstAddress::of(addresses, self.from)),
         };
         Channel::new(channel, remote)
@@ -82,10 +82,19 @@ impl Dial {
                 let connector = Secured::new(to, tls.clone(), expected, remote.clone());
                 described(Some(endpoint), true).connect_with_connector(connector).await?
             }
-            None => described(Some(endpoint), false).local_address(self.from).connect().await?,
+            None if is_address(endpoint) => described(Some(endpoint), false).local_address(self.from).connect().await?,
+            None => {
+                let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
+                described(Some(endpoint), false).connect_with_connector(to).await?
+            }
         };
         Ok(Channel::new(channel, remote))
     }
+}
+
+/// Whether it is no name. What a name resolves to is looked at before it is dialled.
+fn is_address(endpoint: &Endpoint) -> bool {
+    endpoint.host().parse::<IpAddr>().is_ok()
 }
 
 /// A connection whose calls carry the current trace context. Clones share it.

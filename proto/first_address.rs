@@ -35,22 +35,30 @@ impl FirstAddress {
 
     /// Connects now.
     pub(crate) async fn connect(self) -> io::Result<TcpStream> {
-        let mut attempts = JoinSet::new();
-        let mut waiting = self.addresses.iter().cloned().peekable();
-        let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
-        loop {
-            if let Some(next) = waiting.next() {
-                attempts.spawn(connect(next, self.from));
-            }
-            tokio::select! {
-                ended = attempts.join_next() => match ended {
-                    Some(Ok(Ok(stream))) => return Ok(stream),
-                    Some(Ok(Err(error))) => failed = error,
-                    Some(Err(error)) => failed = io::Error::other(error),
-                    None => return Err(failed),
-                },
-                () = sleep(ATTEMPT_DELAY), if waiting.peek().is_some() => {}
-            }
+        let none = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
+        first(self.addresses.iter().map(|address| connect(address.clone(), self.from)), none).await
+    }
+}
+
+/// The first connection that one of these attempts makes: the next one begins when one fails or takes long. Without any it is `none`.
+async fn first<F>(attempts: impl Iterator<Item = F>, none: io::Error) -> io::Result<TcpStream>
+where
+    F: Future<Output = io::Result<TcpStream>> + Send + 'static,
+{
+    let mut begun = JoinSet::new();
+    let (mut waiting, mut failed) = (attempts.peekable(), none);
+    loop {
+        if let Some(next) = waiting.next() {
+            begun.spawn(next);
+        }
+        tokio::select! {
+            ended = begun.join_next() => match ended {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => failed = error,
+                Some(Err(error)) => failed = io::Error::other(error),
+                None => return Err(failed),
+            },
+            () = sleep(ATTEMPT_DELAY), if waiting.peek().is_some() => {}
         }
     }
 }
@@ -72,27 +80,24 @@ impl Service<Uri> for FirstAddress {
 
 /// Connects to one address; of a host with several, to the first that accepts.
 async fn connect(address: Endpoint, from: Option<IpAddr>) -> io::Result<TcpStream> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
-    for resolved in lookup_host((address.host(), address.port())).await? {
-        // A name can resolve to anything.
-        if is_metadata_service(resolved.ip()) {
-            failed =
-                io::Error::new(io::ErrorKind::PermissionDenied, format!("{address} is a cloud's metadata service, and no peer"));
-            continue;
-        }
-        let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(from) = from.filter(|from| from.is_ipv4() == resolved.is_ipv4()) {
-            socket.bind(SocketAddr::new(from, 0))?;
-        }
-        match socket.connect(resolved).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => failed = error,
-        }
+    let resolved: Vec<_> = lookup_host((address.host(), address.port())).await?.collect();
+    // A name can resolve to anything.
+    let none = match resolved.is_empty() {
+        true => io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address")),
+        false => io::Error::new(io::ErrorKind::PermissionDenied, format!("{address} is a cloud's metadata service, and no peer")),
+    };
+    let peers = resolved.into_iter().filter(|resolved| !is_metadata_service(resolved.ip()));
+    first(peers.map(move |resolved| dial(resolved, from)), none).await
+}
+
+async fn dial(address: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from.filter(|from| from.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(from, 0))?;
     }
-    Err(failed)
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[cfg(test)]
