@@ -276,3 +276,26 @@ fn peers_of_two_networks_on_one_lan_do_not_merge() {
     lan.p2pctl(1, &peers[0], &["join", &other]).exits(1).stderr_has(&["network even", "network odd"]);
     assert_eq!(lan.count(1, &peers[0]), 1);
 }
+
+#[test]
+fn a_machine_registers_peers_at_its_own_address_only_and_not_many() {
+    let Some(lan) = Lan::new(2) else { return };
+    let start = |flags: &[&str]| {
+        let arguments = [&["--listen", "0.0.0.0:0", "--state", "memory"], flags].concat();
+        Server::start(lan.on(1, "registry", &arguments))
+    };
+    let register = |registry: &Server, name: &str, endpoint: &str| {
+        let (url, state) = (format!("http://10.77.0.1:{}", registry.address.port()), format!("state-{name}"));
+        let arguments = ["register", "--name", name, "--endpoint", endpoint, "--registry", &url, "--state", &state];
+        Running::run_to_end(lan.on(2, "p2pctl", &arguments))
+    };
+    let registry = start(&["--max-peers-per-address", "2"]);
+    register(&registry, "own", "10.77.0.2:7801").exits(0);
+    for foreign in ["10.77.0.1:7801", "127.0.0.1:22", "localhost:22", "no-such-host.invalid:22"] {
+        register(&registry, "foreign", foreign).exits(1).stderr_has(&["10.77.0.2", "--allow-foreign-endpoints"]);
+    }
+    register(&registry, "second", "10.77.0.2:7802").exits(0);
+    register(&registry, "third", "10.77.0.2:7803").exits(1).stderr_has(&["--max-peers-per-address"]);
+    let open = start(&["--allow-foreign-endpoints"]);
+    register(&open, "foreign", "10.77.0.1:7801").exits(0);
+}

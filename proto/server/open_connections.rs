@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Calls that a connection may give up at once, and in each second after that. A fetch gives up the requests of one document when its last
+/// Calls that a connection may give up before their answer begins, at once, and in each second after that. A fetch gives up the requests of one document when its last
 /// piece is there, a search those to peers that are late: some hundred at once at most. Opening and resetting streams as fast as it goes
 /// costs the server more than the client (CVE-2023-44487).
 const GIVEN_UP_AT_ONCE: u32 = 1_000;
@@ -182,7 +182,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// All of the answer was given to the connection.
+    /// Its answer begins.
     pub(super) fn answered(&mut self) {
         self.is_answered = true;
     }

@@ -4,6 +4,7 @@ use crate::ca::{Authority, CaError, Refusal};
 use axum::{extract::Request, middleware::Next, response::Response};
 use p2pdi::{
     field::InvalidField,
+    log_limit::{Line, LogLimit},
     name::PeerName,
     server::Caller,
     status::{Reason, internal},
@@ -85,7 +86,11 @@ impl Enrolling {
             authority.answer_enroll(request, caller.as_ref().map(|caller| caller.serial()), SystemTime::now())
         });
         let answer = enrolling.await?;
-        tracing::info!(name = answer.name, operator = answer.operator, "a certificate was given");
+        // Whoever has a certificate may renew it at any time.
+        static LOG: LogLimit = LogLimit::new(20);
+        if let Some(Line { suppressed }) = LOG.line() {
+            tracing::info!(name = answer.name, operator = answer.operator, suppressed, "a certificate was given");
+        }
         Ok(answer)
     }
 
@@ -188,7 +193,10 @@ fn status(error: CaError) -> Status {
         CaError::Invalid(field) => return field.into(),
         CaError::Request(_) => return InvalidField::new("certificate_request", text).into(),
         CaError::NotStored(_) | CaError::Io { .. } => {
-            tracing::error!(error = text, "the certificate authority cannot write");
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::error!(error = text, suppressed, "the certificate authority cannot write");
+            }
             let message = "the registry cannot write to its CA folder now, and nothing was changed; try again in a moment";
             return Reason::StoreUnavailable.status(message);
         }

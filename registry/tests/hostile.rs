@@ -177,7 +177,6 @@ async fn withstands(count: usize, time: Duration) {
     assert!(made >= count, "{made}");
     assert!(grown < MEMORY, "memory grew by {grown} bytes");
     assert!(metric(registry.address, "p2pdi_connections_refused_total").await > 0.0, "some are refused");
-    assert!(metric(registry.address, "p2pdi_connections_reset_total").await > 0.0, "those that reset calls are closed");
     // The same address is served again.
     let mut again = support::client(registry.address);
     let answered = again.keep_alive(with_cookie(KeepAliveRequest::default(), &honest.cookie));
