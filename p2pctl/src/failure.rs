@@ -7,7 +7,7 @@ use p2pdi::{
 };
 use peerd::{
     documents::selector::DocumentSelector,
-    holders::{search::Found, source::Source},
+    holders::search::Found,
     node::NodeError,
     transfer::{FetchError, WriteError},
 };
@@ -108,16 +108,11 @@ impl Failure {
             ..Self::refused(format!("AMBIGUOUS: {} are called {wanted}", counted(found.len() as u64, "different document")))
         };
         for found in found.iter().take(AMBIGUOUS_SHOWN_MAX) {
-            let names: Vec<_> = found.holders.iter().take(HOLDERS_SHOWN_MAX).map(Source::label).collect();
-            let more = match found.holders.len().saturating_sub(HOLDERS_SHOWN_MAX) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             failure = failure.hint(format!(
-                "b3:{} ({}) is held by {}{more}",
+                "b3:{} ({}) is held by {}",
                 found.document.hash,
                 found.document.name,
-                names.join(", ")
+                found.held_by_text(HOLDERS_SHOWN_MAX)
             ));
         }
         failure.hint("say which one: b3:HASH in place of the name, or --from NAME for the one that this peer has")
@@ -223,6 +218,9 @@ impl From<FetchError> for Failure {
         match &error {
             FetchError::Write(WriteError::TargetExists { .. }) => {
                 failure.hint("--force replaces it, --out puts the document elsewhere")
+            }
+            FetchError::Write(WriteError::TargetIsFolder { .. }) => {
+                failure.hint("rename or remove that folder, or put the document elsewhere with --out")
             }
             FetchError::Write(WriteError::NoSpace { .. }) => failure.hint("free some space, or choose another folder with --out"),
             FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {

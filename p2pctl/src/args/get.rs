@@ -62,7 +62,7 @@ impl Choice {
 /// How documents are fetched.
 #[derive(Debug, Args)]
 pub(crate) struct Fetching {
-    /// Fetch from this peer first: its name, or HOST:PORT; may be given several times
+    /// Fetch what this peer has: its name, or HOST:PORT; may be given several times. Others that have the same content help
     #[arg(long, env = "P2PDI_CTL_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
     pub(crate) from: Vec<String>,
     #[command(flatten)]

@@ -25,7 +25,8 @@ pub(crate) struct Fetch {
     /// Which jobs go first
     #[arg(long, env = "P2PDI_CTL_FETCH_PRIORITY", value_enum, default_value_t = Priority::Normal)]
     pub(crate) priority: Priority,
-    /// Fetch from this peer: its name, or HOST:PORT; may be given several times
+    /// Ask this peer what it has, and fetch from it first: its name, or HOST:PORT; may be given several times. Others that have the same content
+    /// help
     #[arg(long, env = "P2PDI_CTL_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
     pub(crate) from: Vec<String>,
     /// When nobody has it, wait this long for somebody who has; by default, for ever

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 /// How often there is a JSON object.
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the next object or line is due.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How often there is a line: rare enough for the log of a container.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// A fetch that takes no longer than this has no line.
@@ -61,7 +63,7 @@ impl Display {
     pub(crate) fn interval(&self) -> Duration {
         match self.form {
             Form::Bar(_) => DRAW_INTERVAL,
-            Form::None | Form::Plain { .. } | Form::Json { .. } => JSON_INTERVAL,
+            Form::None | Form::Plain { .. } | Form::Json { .. } => LOOK_INTERVAL,
         }
     }
 
@@ -73,14 +75,14 @@ impl Display {
             Form::Bar(bar) => draw(bar, &lines::bar(overall, self.printer.error_columns())),
             Form::Plain { due, lines, .. } => {
                 if now >= *due {
-                    *due = now + LINE_INTERVAL;
+                    *due = (*due + LINE_INTERVAL).max(now);
                     *lines += 1;
                     self.printer.note(&lines::plain(overall));
                 }
             }
             Form::Json { due } => {
                 if now >= *due {
-                    *due = now + JSON_INTERVAL;
+                    *due = (*due + JSON_INTERVAL).max(now);
                     self.printer.note(&lines::json(overall).to_string());
                 }
             }

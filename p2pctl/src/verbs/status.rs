@@ -75,6 +75,7 @@ fn text(status: &StatusResponse, time: SystemTime) -> String {
         format!("sending    {}", status.load.unwrap_or_default().uploads),
         format!("messages   {} received, {} dropped", inbox.received, inbox.dropped),
     ];
+    lines.extend(fetched(status));
     if mesh.misbehaviour + mesh.throttled > 0 {
         let (wrong, late) = (counted(mesh.misbehaviour, "wrong frame"), counted(mesh.throttled, "frame"));
         lines.push(format!("faults     {wrong} from other peers (see the peer's log), {late} dropped by rate limits"));
@@ -92,6 +93,51 @@ fn text(status: &StatusResponse, time: SystemTime) -> String {
         lines.push(format!("           and {unnamed} more"));
     }
     lines.join("\n")
+}
+
+/// What the peer fetched for its share, its limits, and its mirrors.
+fn fetched(status: &StatusResponse) -> Vec<String> {
+    let fetched = status.fetched.clone().unwrap_or_default();
+    let mut lines = Vec::new();
+    let limits = [
+        (status.upload_limit, "sends at most", "/s"),
+        (status.download_limit, "receives at most", "/s"),
+        (fetched.quota, "fetched documents take at most", ""),
+        (fetched.min_free, "leaves free", ""),
+    ];
+    let limits: Vec<_> = limits
+        .iter()
+        .filter(|(limit, ..)| *limit > 0)
+        .map(|(limit, what, unit)| format!("{what} {}{unit}", bytes(*limit)))
+        .collect();
+    if !limits.is_empty() {
+        lines.push(format!("limits     {}", limits.join("; ")));
+    }
+    if fetched.documents + fetched.evicted > 0 {
+        lines.push(format!(
+            "fetched    {}, {}; {} pinned, {} removed to make room",
+            counted(fetched.documents, "document"),
+            bytes(fetched.bytes),
+            fetched.pinned,
+            fetched.evicted
+        ));
+    }
+    if !fetched.detail.is_empty() {
+        lines.push(format!("room       {}", fetched.detail));
+    }
+    for mirror in &status.mirrors {
+        let from = if mirror.from.is_empty() { String::new() } else { format!(" of {}", mirror.from) };
+        let detail = if mirror.detail.is_empty() { String::new() } else { format!("; {}", mirror.detail) };
+        lines.push(format!(
+            "mirror     {}{from}: {} present, {} missing, {} failed{detail}",
+            mirror.pattern,
+            mirror.present,
+            mirror.missing,
+            mirror.failed.len()
+        ));
+        lines.extend(mirror.failed.iter().map(|failed| format!("           {}: {}", failed.name, failed.why)));
+    }
+    lines
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {

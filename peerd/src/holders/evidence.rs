@@ -105,6 +105,23 @@ impl Evidence {
 }
 
 impl Found {
+    /// The first `most` of the peers that hold it, as text. Those that only others named are counted apart: anybody can name any number.
+    pub fn held_by_text(&self, most: usize) -> String {
+        let (by_own_word, named) = self.holders.split_at(self.confirmed.min(self.holders.len()));
+        let shown = if by_own_word.is_empty() { named } else { by_own_word };
+        let names: Vec<_> = shown.iter().take(most).map(Source::label).collect();
+        let more = match shown.len().saturating_sub(most) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let rest = match (by_own_word.len(), named.len()) {
+            (0, _) => ", as others say".to_owned(),
+            (_, 0) => String::new(),
+            (_, named) => format!(", and {named} more as others say"),
+        };
+        format!("{}{more}{rest}", names.join(", "))
+    }
+
     /// `from` holds it. It answered where it was asked; what it advertises may not be reachable from here.
     fn confirm(&mut self, from: &Source, advertised: Endpoint) {
         let itself = from.clone().also_at(advertised.clone());

@@ -11,14 +11,23 @@ use crate::{
 use p2pdi::{content::ContentHash, document::DocumentName, fan_out::FanOut, field::InvalidField, status, v1::RfcQueryRequest};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Peers asked at the same time: enough to hide their latency, and each may hold a whole listing in memory.
 const ASKED_AT_ONCE: usize = 16;
 /// Time limit of one peer's answer: 100,000 documents over a slow link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of several peers, one that takes longer than this, and [`SLOWER_MAX`] times as long as the slowest that answered, is not waited for: one that
+/// hangs must not hold up what all others said.
+const PATIENCE_MIN: Duration = Duration::from_secs(3);
+/// As much longer as the slowest of the others a listing may take: listings differ by their length.
+const SLOWER_MAX: u32 = 4;
+/// How often it is looked whether others answered meanwhile.
+const PATIENCE_STEP: Duration = Duration::from_millis(250);
 /// Most documents kept, whatever peers invent: what one peer may list, and some more.
 const DOCUMENTS_MAX: usize = 200_000;
 /// Most holders kept for one document; all are counted.
@@ -92,9 +101,10 @@ impl ListingFilter {
 /// What all of `peers` share themselves. Answers are merged as they arrive.
 pub async fn shared_by(channels: &ChannelPool, peers: Vec<Source>, filter: &ListingFilter) -> Offers {
     let request = filter.request(true);
+    let pace = Arc::<Pace>::default();
     let mut calls = peers.into_iter().map(|peer| {
-        let (channels, request) = (channels.clone(), request.clone());
-        async move { (ask(&channels, &peer, request).await, peer) }
+        let (channels, request, pace) = (channels.clone(), request.clone(), Arc::clone(&pace));
+        async move { (pace.bounded(ask(&channels, &peer, request)).await, peer) }
     });
     let mut fan_out = FanOut::new(ASKED_AT_ONCE);
     let mut merged = Merged::default();
@@ -131,6 +141,33 @@ pub async fn known_to(channels: &ChannelPool, peer: &Source, filter: &ListingFil
     Ok(merged.finished())
 }
 
+/// How long the slowest of several peers took that answered.
+#[derive(Debug, Default)]
+struct Pace {
+    slowest: Mutex<Option<Duration>>,
+}
+
+impl Pace {
+    /// Awaits an answer, for as long as the other answers say.
+    async fn bounded(&self, answer: impl Future<Output = Result<Answer, String>>) -> Result<Answer, String> {
+        let (mut answer, begun) = (pin!(answer), Instant::now());
+        loop {
+            if let Ok(answered) = timeout(PATIENCE_STEP, &mut answer).await {
+                if answered.is_ok() {
+                    let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+                    *slowest = (*slowest).max(Some(begun.elapsed()));
+                }
+                return answered;
+            }
+            let slowest = *self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = begun.elapsed();
+            if slowest.is_some_and(|slowest| waited >= PATIENCE_MIN.max(slowest * SLOWER_MAX)) {
+                return Err(format!("no answer within {} s, when others had answered", waited.as_secs()));
+            }
+        }
+    }
+}
+
 async fn ask(channels: &ChannelPool, peer: &Source, request: RfcQueryRequest) -> Result<Answer, String> {
     let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     match timeout(ANSWER_TIMEOUT, query(client, request, Limits::LISTING)).await {
@@ -143,7 +180,8 @@ async fn ask(channels: &ChannelPool, peer: &Source, request: RfcQueryRequest) ->
 /// Answers of several peers, by name and content.
 #[derive(Default)]
 struct Merged {
-    by_name: BTreeMap<(DocumentName, ContentHash), Offer>,
+    /// A hash has one size; who says another one lies. Told apart until all have answered.
+    by_name: BTreeMap<(DocumentName, ContentHash, u64), Offer>,
     offers: Offers,
 }
 
@@ -154,7 +192,7 @@ impl Merged {
             return;
         }
         let is_full = self.by_name.len() >= DOCUMENTS_MAX;
-        let offer = match self.by_name.entry((document.name.clone(), document.hash)) {
+        let offer = match self.by_name.entry((document.name.clone(), document.hash, document.size())) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(_) if is_full => {
                 self.offers.is_cut = true;
@@ -175,7 +213,18 @@ impl Merged {
     }
 
     fn finished(self) -> Offers {
-        let mut offers: Vec<_> = self.by_name.into_values().filter(|offer| !offer.holders.is_empty()).collect();
+        let mut offers: Vec<Offer> = Vec::new();
+        for offer in self.by_name.into_values().filter(|offer| !offer.holders.is_empty()) {
+            match offers.last_mut() {
+                // The size that most say; of as many the smaller one, for which less room is set aside.
+                Some(known) if (&known.document.name, known.document.hash) == (&offer.document.name, offer.document.hash) => {
+                    if offer.held_by > known.held_by {
+                        *known = offer;
+                    }
+                }
+                _ => offers.push(offer),
+            }
+        }
         for offer in &mut offers {
             offer.holders.sort_by(|a, b| a.label().cmp(b.label()));
         }
@@ -215,6 +264,40 @@ mod tests {
         listed.sort_unstable();
         assert_eq!(listed, [("a.txt", 100, HOLDERS_MAX), ("b.txt", 1, 1), ("b.txt", 2, 2)]);
         assert_eq!(offers[0].document.name.as_str(), "a.txt");
+    }
+
+    #[test]
+    fn a_peer_that_states_another_size_for_a_hash_is_outvoted_and_never_makes_it_larger() {
+        let (mut merged, all) = (Merged::default(), ListingFilter::default());
+        let stated = |size| {
+            let blake3 = ContentHash::of(b"a").to_field();
+            DocumentInfo::try_from(Document { name: "a.txt".into(), size, blake3, ..Default::default() }).unwrap()
+        };
+        merged.add(&all, stated(1 << 40), [peer(66)]);
+        merged.add(&all, stated(1), [peer(1)]);
+        let size = |merged: &Merged| merged.by_name.values().map(|offer| offer.document.size()).collect::<Vec<_>>();
+        assert_eq!(size(&merged), [1, 1 << 40]);
+        let offers = merged.finished().offers;
+        assert_eq!((offers.len(), offers[0].document.size(), offers[0].held_by), (1, 1, 1));
+        let mut merged = Merged::default();
+        merged.add(&all, stated(1), [peer(66)]);
+        for port in [1, 2] {
+            merged.add(&all, stated(5_000), [peer(port)]);
+        }
+        assert_eq!(merged.finished().offers[0].document.size(), 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_hangs_is_waited_for_in_proportion_to_the_others() {
+        let pace = Pace::default();
+        let answers = async || Ok(Answer::default());
+        let hangs = std::future::pending::<Result<Answer, String>>;
+        // Alone it has all the time of its call.
+        assert!(timeout(ANSWER_TIMEOUT, pace.bounded(hangs())).await.is_err());
+        pace.bounded(answers()).await.unwrap();
+        let begun = Instant::now();
+        let why = pace.bounded(hangs()).await.unwrap_err();
+        assert!(why.contains("others had answered") && begun.elapsed() < PATIENCE_MIN + PATIENCE_STEP, "{why}");
     }
 
     #[test]

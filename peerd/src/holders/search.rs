@@ -97,13 +97,7 @@ const SHOWN_MAX: usize = 8;
 
 fn contents(found: &[Found]) -> String {
     let each = |found: &Found| {
-        let holders: Vec<_> = found.holders.iter().take(SHOWN_MAX).map(Source::label).collect();
-        let more = match found.holders.len().saturating_sub(SHOWN_MAX) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let reported = if found.confirmed == 0 { ", as others say" } else { "" };
-        format!("b3:{} ({}), held by {}{more}{reported}", found.document.hash, found.document.name, holders.join(", "))
+        format!("b3:{} ({}), held by {}", found.document.hash, found.document.name, found.held_by_text(SHOWN_MAX))
     };
     let shown: Vec<_> = found.iter().take(SHOWN_MAX).map(each).collect();
     format!("{} have that name: {}", counted(found.len() as u64, "document"), shown.join("; "))

@@ -34,7 +34,7 @@ pub struct Settled {
     pub votes: usize,
     /// Votes for all contents under that name.
     pub all_votes: usize,
-    /// How many different contents there are under that name.
+    /// How many different contents there are under that name that have votes.
     pub contents: usize,
 }
 
@@ -58,7 +58,8 @@ pub fn settle(wanted: &DocumentSelector, found: Vec<Found>) -> Settlement {
     // By hash in the end, so that the result does not depend on who answered first.
     found.sort_by_key(|found| (Reverse(votes(found)), Reverse(found.holders.len()), found.document.hash));
     let counts: Vec<_> = found.iter().map(votes).collect();
-    let (contents, all_votes) = (counts.len(), counts.iter().sum());
+    // Contents that nobody asked holds, where others are held, are out of date or invented.
+    let (contents, all_votes) = (counts.iter().filter(|votes| **votes > 0).count(), counts.iter().sum());
     if !is_clear(&counts) {
         found.retain(|found| votes(found) > 0);
         return Settlement::Ambiguous(found);

@@ -6,15 +6,17 @@ mod walk;
 
 use crate::{
     args::{Global, Swarm},
+    call::{CALL_TIMEOUT, bounded},
     failure::{Failure, Outcome},
     peers::Peers,
     printer::Printer,
+    registry_client::RegistrySession,
 };
-use p2pdi::content::ContentHash;
+use p2pdi::{content::ContentHash, v1::AnnounceRequest};
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
-    holders::{search::ask, settlement::Settlement, source::Source},
+    holders::{search::ask, settlement::Settlement, source::Source, tracker::Announced},
 };
 use walk::{Walk, swarms_of};
 
@@ -23,7 +25,11 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
     let wanted = args.document;
     let (hash, walk) = match args.at {
         Some(at) => from_one(channels, Source::new(None, at), &wanted).await?,
-        None => from_all(channels, peers.all().await?, &wanted).await?,
+        None => {
+            let (hash, walk) = from_all(channels, peers.all().await?, &wanted).await?;
+            let tracked = tracked(global, hash, walk.size()).await;
+            (hash, walk.and(tracked))
+        }
     };
     let seen = walk.run(channels, hash).await;
     if seen.is_empty() {
@@ -41,6 +47,30 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
         printer.text(&line)?;
     }
     Ok(())
+}
+
+/// The members that the registry knows of: those that are no registered peers, such as a `get` that only seeds, are connected to nobody who
+/// could name them.
+async fn tracked(global: &Global, hash: ContentHash, size: u64) -> Vec<Source> {
+    let asked = async {
+        let mut session =
+            RegistrySession::connect(&global.registry, &global.network, global.state.as_deref(), &global.leaving).await?;
+        session.observe().await?;
+        let asking = AnnounceRequest { blake3: hash.to_field(), size, ..AnnounceRequest::default() };
+        let leaving = AnnounceRequest { done: true, ..asking.clone() };
+        let mut client = session.client().clone();
+        let answer = bounded("the registry", CALL_TIMEOUT, client.announce(session.request(asking))).await?;
+        // This program is no member. If the registry does not hear of it, it forgets it with the lease.
+        drop(bounded("the registry", CALL_TIMEOUT, client.announce(session.request(leaving))).await);
+        Ok::<_, Failure>(Announced::from(answer))
+    };
+    match asked.await {
+        Ok(announced) => announced.others.into_iter().map(|candidate| candidate.source).collect(),
+        Err(failure) => {
+            tracing::info!(?failure, "the registry was not asked for members of the swarm");
+            Vec::new()
+        }
+    }
 }
 
 /// Begins with the peer of --at, which knows the document by its name if it is in its swarm.

@@ -50,6 +50,19 @@ impl Walk {
         walk
     }
 
+    /// Begins with these peers, too.
+    pub(super) fn and(mut self, peers: Vec<Source>) -> Self {
+        for peer in peers {
+            self.meet(peer);
+        }
+        self
+    }
+
+    /// Bytes of the document; 0: not known.
+    pub(super) fn size(&self) -> u64 {
+        self.seen.size
+    }
+
     /// Adds a peer to those that are asked, once.
     fn meet(&mut self, peer: Source) -> Option<&mut Member> {
         if self.seen.members.len() >= MEMBERS_MAX && !self.seen.members.contains_key(&peer.endpoint) {

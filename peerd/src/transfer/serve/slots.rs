@@ -14,8 +14,9 @@ use std::{
 
 /// How long a message may wait for its reader before somebody else gets the slot.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long a stream keeps its slot while others wait for one: at 32 KiB/s it sends 1 MiB in that time.
-const TURN: Duration = Duration::from_secs(30);
+/// How long a stream keeps its slot while others wait for one: a request for a whole document must not hold up everybody else, and a piece at
+/// 64 KiB/s takes less.
+const TURN: Duration = Duration::from_secs(5);
 /// Most streams of one connection that wait for their turn to send the same document: a path of 1 Gbit/s and 300 ms wants 150 pieces of
 /// 256 KiB ahead, which is more than a stream each would be used for.
 pub(super) const TURNS_MAX: usize = 64;

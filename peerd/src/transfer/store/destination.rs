@@ -55,7 +55,11 @@ pub(crate) fn locate(
             return Ok((path, true));
         }
     }
-    if replace && existing.kind != FileKind::Folder { Ok((path, false)) } else { Err(WriteError::TargetExists { path }) }
+    match existing.kind {
+        FileKind::Folder => Err(WriteError::TargetIsFolder { path }),
+        _ if replace => Ok((path, false)),
+        _ => Err(WriteError::TargetExists { path }),
+    }
 }
 
 fn hash_file(file: File) -> io::Result<ContentHash> {

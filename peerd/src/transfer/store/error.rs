@@ -43,6 +43,12 @@ pub enum WriteError {
         /// The target.
         path: PathBuf,
     },
+    /// The target is a folder, which is never replaced.
+    #[error("{} is a folder", path.display())]
+    TargetIsFolder {
+        /// The target.
+        path: PathBuf,
+    },
     /// Another fetch writes the same document.
     #[error("another fetch is writing {}", path.display())]
     Locked {
