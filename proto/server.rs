@@ -9,6 +9,8 @@ mod caller;
 mod certificate;
 mod console;
 mod handshakes;
+mod health;
+mod hosts;
 mod listen;
 mod open_connections;
 mod outgoing;
@@ -26,6 +28,8 @@ pub use certificate::{expiry, keep_certificate};
 #[cfg(feature = "configuration")]
 pub use console::report_usage;
 pub use console::{announce, print, report_failure};
+pub use health::{LIVE, READY, report as report_health, serve_health};
+pub use hosts::{HostNames, check_host};
 pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};

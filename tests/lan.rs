@@ -7,7 +7,7 @@ mod support;
 
 use rustix::process::Signal;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -104,6 +104,17 @@ impl Lan {
     fn p2pctl(&self, machine: usize, peer: &Server, arguments: &[&str]) -> Ended {
         let via = format!("127.0.0.1:{}", peer.address.port());
         Running::run_to_end(self.on(machine, "p2pctl", &[arguments, &["--via", &via]].concat()))
+    }
+
+    /// What `curl` prints on one machine: the body, then the status code on a line of its own.
+    fn curl(&self, curl: &Path, machine: usize, arguments: &[&str]) -> String {
+        let mut command = Command::new(&self.ip);
+        command
+            .args(["netns", "exec", &self.namespaces[machine]])
+            .arg(curl)
+            .args(["-sS", "-w", "\n%{http_code}"])
+            .args(arguments);
+        Running::run_to_end(command).exits(0).stdout
     }
 
     /// Peers that answer the one on `machine`.
@@ -298,4 +309,102 @@ fn a_machine_registers_peers_at_its_own_address_only_and_not_many() {
     register(&registry, "third", "10.77.0.2:7803").exits(1).stderr_has(&["--max-peers-per-address"]);
     let open = start(&["--allow-foreign-endpoints"]);
     register(&open, "foreign", "10.77.0.1:7801").exits(0);
+}
+
+#[test]
+fn from_another_machine_the_page_of_a_peer_needs_its_token() {
+    let Some(curl) = tools::curl() else { return };
+    let Some(lan) = Lan::new(2) else { return };
+    let token = "0123456789abcdef0123456789abcdef";
+    std::fs::write(lan.world.path("token"), format!("{token}\n")).unwrap();
+    let with = lan.peer_with(1, "with", &["--http-token", "token"]);
+    let without = lan.peer_with(1, "without", &[]);
+    let url = |peer: &Server, path: &str| format!("http://10.77.0.1:{}{path}", peer.address.port());
+    let ask = |arguments: &[&str]| lan.curl(&curl, 2, arguments);
+    let (network, whisper) = (url(&with, "/network"), url(&with, "/whisper?name=with&message=hello"));
+    let bearer = format!("authorization: Bearer {token}");
+    for path in [network.as_str(), &whisper, &url(&with, "/live"), &url(&with, "/documents?find=a")] {
+        let refused = ask(&[path]);
+        assert!(refused.ends_with("\n403") && refused.contains("/login"), "{refused}");
+        assert!(ask(&["-H", "authorization: Bearer wrong", path]).ends_with("\n403"));
+    }
+    assert!(ask(&["-H", &bearer, &network]).ends_with("\n200"));
+    assert!(ask(&["-H", &bearer, &whisper]).ends_with("\n200"));
+    // On its own machine it needs none, and where there is no token none is accepted.
+    assert!(lan.curl(&curl, 1, &[&network]).ends_with("\n200"));
+    for arguments in [vec![url(&without, "/network")], vec!["-H".to_owned(), bearer.clone(), url(&without, "/network")]] {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        assert!(ask(&arguments).ends_with("\n403"));
+    }
+    assert!(ask(&[&url(&without, "/login")]).ends_with("\n404"));
+    // The form gives a cookie, which is not the token.
+    let jar = lan.world.path("jar").display().to_string();
+    let login = url(&with, "/login");
+    let form = ask(&["-i", &login]);
+    assert!(form.contains("form-action 'self'") && form.contains("type=\"password\""), "{form}");
+    assert!(ask(&["-c", &jar, "-d", "token=wrong", &login]).ends_with("\n403"));
+    assert!(ask(&["-b", &jar, &network]).ends_with("\n403"));
+    let foreign = ["-c", &jar, "-H", "origin: https://evil.example", "-d", &format!("token={token}"), &login];
+    assert!(ask(&foreign).ends_with("\n403"));
+    let given = ask(&["-i", "-c", &jar, "-d", &format!("token={token}"), &login]);
+    assert!(given.ends_with("\n303") && given.contains("HttpOnly; SameSite=Strict") && !given.contains(token), "{given}");
+    assert!(ask(&["-b", &jar, &network]).ends_with("\n200"));
+    // Guessing ends soon, also for the right token.
+    until("it is refused", || ask(&["-H", "authorization: Bearer guess", &network]).ends_with("\n429"));
+    assert!(ask(&["-H", &bearer, &network]).ends_with("\n429"));
+}
+
+#[test]
+fn a_stranger_on_another_machine_gets_neither_the_name_of_a_peer_nor_its_messages() {
+    let Some(lan) = Lan::new(3) else { return };
+    let registry = Server::start(lan.on(1, "registry", &["--listen", "10.77.0.1:7800", "--state", "memory"]));
+    let url = registry.url();
+    let start = |machine: usize, name: &str, flags: &[&str]| {
+        let (listen, state) = (format!("10.77.0.{machine}:0"), format!("state-{name}-{machine}"));
+        let arguments = ["--name", name, "--listen", &listen, "--no-lan", "--state", &state, "--log", "info,peerd::inbox=debug"];
+        Server::start(lan.on(machine, "peerd", &[arguments.as_slice(), flags].concat()))
+    };
+    let victim = start(1, "victim", &["--registry", &url]);
+    let sender = start(2, "sender", &["--registry", &url]);
+    let p2pctl = |machine: usize, arguments: &[&str]| {
+        Running::run_to_end(lan.on(machine, "p2pctl", &[arguments, &["--registry", &url]].concat()))
+    };
+    until("both are registered", || {
+        let listed = p2pctl(1, &["peers"]).exits(0).stdout;
+        listed.contains("victim") && listed.contains("sender")
+    });
+    // The name goes to nobody without the cookie: neither to another machine, nor to another program of the same one.
+    let endpoint = victim.address.to_string();
+    for (machine, endpoint) in [(3, "10.77.0.3:9"), (1, &endpoint)] {
+        let taken = p2pctl(machine, &["register", "--name", "victim", "--endpoint", endpoint]);
+        taken.exits(1).stderr_has(&["the name victim is active elsewhere"]);
+    }
+    p2pctl(3, &["registry", "expire", "victim"]).exits(1).stderr_has(&["only the registry's operator"]);
+    // The lowest id, the same name, links to both.
+    std::fs::create_dir_all(lan.world.path("state-victim-3")).unwrap();
+    std::fs::write(lan.world.path("state-victim-3/id"), format!("{}\n", "0".repeat(32))).unwrap();
+    let bootnodes = format!("{},{}", victim.address, sender.address);
+    let stranger = start(3, "victim", &["--no-registry", "--bootnodes", &bootnodes]);
+    until("the victim knows of it", || victim.process.stderr().contains("another peer has this peer's name"));
+    for number in 0..10 {
+        for (machine, via) in [(2, &sender), (1, &victim)] {
+            let said = format!("secret-{number}-{machine}");
+            let via = via.address.to_string();
+            let sent = Running::run_to_end(lan.on(machine, "p2pctl", &["whisper", "victim", &said, "--via", &via]));
+            sent.exits(0).stdout_has(&["victim"]);
+        }
+    }
+    let inbox = |peer: &Server, machine: usize| -> serde_json::Value {
+        let status = Running::run_to_end(lan.on(machine, "p2pctl", &["status", &peer.address.to_string(), "-o", "json"]));
+        serde_json::from_str::<serde_json::Value>(&status.exits(0).stdout).unwrap()["inbox"]["received"].clone()
+    };
+    assert_eq!(inbox(&victim, 1).to_string().trim_matches('"'), "20");
+    assert_eq!(inbox(&stranger, 3).to_string().trim_matches('"'), "0");
+    // A restart does not free the name for whoever comes first.
+    victim.signal(Signal::TERM);
+    victim.ended().exits(0);
+    let reserved = p2pctl(3, &["register", "--name", "victim", "--endpoint", "10.77.0.3:9"]);
+    reserved.exits(1).stderr_has(&["the name victim is reserved"]);
+    let again = start(1, "victim", &["--registry", &url]);
+    until("it is back", || p2pctl(2, &["peers"]).exits(0).stdout.contains(&again.address.to_string()));
 }

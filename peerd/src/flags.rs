@@ -19,7 +19,8 @@ use p2pdi::{
 use peerd::{
     Bootnode,
     config::{
-        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, parse_label,
+        ControlFrom, HttpToken, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits,
+        parse_label,
     },
     documents::pattern::DocumentPattern,
     identity::join,
@@ -206,6 +207,20 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_PEER_CONTROL", value_enum, default_value_t = Control::Loopback)]
     control: Control,
 
+    /// File with a token of 16 characters or more: who sends it as `Authorization: Bearer TOKEN`, or gives it at /login, may use the page and
+    /// plain HTTP from other machines, as from this one
+    #[arg(long, env = "P2PDI_PEER_HTTP_TOKEN", value_name = "FILE")]
+    http_token: Option<PathBuf>,
+
+    /// Host name by which browsers and curl may call it, beside its addresses, localhost, this machine's name and the advertised host; may be
+    /// given several times
+    #[arg(long = "http-host", env = "P2PDI_PEER_HTTP_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    http_hosts: Vec<String>,
+
+    /// One more address, in plain HTTP, that serves /healthz, /readyz, /metrics and gRPC health only: for kubelets and Prometheus
+    #[arg(long, env = "P2PDI_PEER_HEALTH_LISTEN", value_name = "HOST:PORT")]
+    health_listen: Option<ListenAddress>,
+
     /// Most simultaneous connections; further ones are closed
     #[arg(long, env = "P2PDI_PEER_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
@@ -248,6 +263,11 @@ impl Flags {
             Some(port) => listen.with_port(port),
             None => listen,
         }
+    }
+
+    /// The further address for health and metrics.
+    pub(crate) fn health_listen(&self) -> Option<&ListenAddress> {
+        self.health_listen.as_ref()
     }
 
     /// The limits that may change while the peer runs.
@@ -362,6 +382,8 @@ impl Flags {
             mirrors,
             tls,
             control,
+            http_hosts: self.http_hosts,
+            http_token: self.http_token.as_deref().map(HttpToken::read).transpose()?,
             limits,
             ..NodeConfig::new(name, state)
         })

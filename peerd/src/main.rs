@@ -55,11 +55,19 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
     let mut flags = loaded.flags;
     let address = flags.listen();
+    let health_address = flags.health_listen().cloned();
     let (tls, enrolment) = flags.certificates().await?;
     let config = NodeConfig { enrolment, ..flags.into_config(tls)? };
     let listener = listen(&address).await?;
     let bound = listener.local_addr()?;
-    let node = Node::open(config, listener)?;
+    let health = match &health_address {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let mut node = Node::open(config, listener)?;
+    if let Some(health) = health {
+        node = node.with_health(health);
+    }
     progress::show(node.handle());
     // The listener queues connections from now on.
     announce(bound);

@@ -44,7 +44,7 @@ use p2pdi::{
     enrol::Trusted,
     field::InvalidField,
     metrics::Metrics,
-    server::{self, TaskEnded, Tasks},
+    server::{self, HostNames, TaskEnded, Tasks},
     tls::TlsError,
     v1::{
         WhisperRequest, WhisperResponse,
@@ -65,6 +65,7 @@ use tonic::{Status, service::Routes};
 /// A peer that is open and ready to run.
 pub struct Node {
     listener: TcpListener,
+    health_listener: Option<TcpListener>,
     config: NodeConfig,
     state: Arc<StateFolder>,
     services: Arc<Services>,
@@ -208,6 +209,7 @@ impl Node {
         };
         Ok(Self {
             listener,
+            health_listener: None,
             config,
             state,
             services: Arc::new(services),
@@ -221,6 +223,12 @@ impl Node {
             topology: topology_driver,
             metrics,
         })
+    }
+
+    /// Serves health, readiness and metrics, and nothing else, on `listener` too, in plain HTTP.
+    #[must_use]
+    pub fn with_health(self, listener: TcpListener) -> Self {
+        Self { health_listener: Some(listener), ..self }
     }
 
     /// A handle to the parts.
@@ -240,7 +248,7 @@ impl Node {
 
     /// Starts the tasks; the future is the server.
     async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
-        let Self { listener, config, state, services, indexer, mesh, questions, directory, metrics, .. } = self;
+        let Self { listener, health_listener, config, state, services, indexer, mesh, questions, directory, metrics, .. } = self;
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
@@ -248,12 +256,39 @@ impl Node {
         health.set_serving::<ControlServer<ControlRpc>>().await;
         let grpc = Routes::new(PeerRpc::server(Arc::clone(&services))).add_service(ControlRpc::server(Arc::clone(&services)));
         let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
+        let hosts = {
+            let own = services.own.clone();
+            HostNames::new(config.http_hosts.clone(), move |name| own.get().endpoint().host().eq_ignore_ascii_case(name))
+        };
         #[cfg(feature = "http")]
-        let http = http::router(Arc::clone(&services), metrics.clone(), stop.clone());
+        let pages = http::HttpState::new(
+            Arc::clone(&services),
+            metrics.clone(),
+            stop.clone(),
+            config.http_token.as_ref(),
+            config.tls.is_some(),
+        );
+        #[cfg(feature = "http")]
+        let http = http::router(pages.clone(), hosts.clone());
         #[cfg(not(feature = "http"))]
         let http = Default::default();
         let router = server::router(grpc, &served, health.clone(), http, &config.limits, &metrics)?;
 
+        let ready = Arc::clone(&services);
+        tasks.spawn("readiness", server::report_health(health.clone(), move || ready.unready().is_none(), stop.clone()));
+        if let Some(listener) = health_listener {
+            tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
+            #[cfg(feature = "http")]
+            let probes = http::probes(pages);
+            #[cfg(not(feature = "http"))]
+            let probes = Default::default();
+            let port = server::serve_health(listener, health.clone(), probes, hosts, stop.clone());
+            tasks.spawn("health port", async move {
+                if let Err(error) = port.await {
+                    tracing::error!(%error, "cannot serve health and metrics");
+                }
+            });
+        }
         let (stopping, streams) = (stop.clone(), services.stop.clone());
         tasks.spawn("health", async move {
             stopping.cancelled().await;

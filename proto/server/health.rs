@@ -1,6 +1,6 @@
 //! The health of a server for gRPC and for a port of its own, where kubelets and Prometheus reach nothing else.
 
-use super::{HostNames, Limits, check_host, security_headers, serve};
+use super::{HostNames, Limits, ServeError, check_host, security_headers, serve};
 use crate::metrics::Metrics;
 use axum::{middleware, response::Response};
 use std::{future::Future, time::Duration};
@@ -56,7 +56,7 @@ pub fn serve_health(
     probes: axum::Router,
     names: HostNames,
     stop: CancellationToken,
-) -> impl Future<Output = Result<(), tonic::transport::Error>> {
+) -> impl Future<Output = Result<(), ServeError>> {
     let service = tonic_health::pb::health_server::HealthServer::new(HealthService::from_health_reporter(health));
     let probes = probes
         .layer(middleware::from_fn_with_state(names, check_host))
@@ -65,6 +65,6 @@ pub fn serve_health(
     async move {
         let limits = Limits { connections: CONNECTIONS_MAX, ..Limits::default() };
         // Its connections are not among those of the server.
-        serve(listener, router, &limits, &Metrics::default(), stop).await
+        serve(listener, router, &limits, None, &Metrics::default(), stop).await
     }
 }

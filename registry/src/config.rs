@@ -34,6 +34,8 @@ pub struct Config {
     pub max_peers_per_address: u32,
     /// How long a name stays reserved for its cookie after a Leave and after the end of its lease, at most [`NAME_HOLD_MAX`].
     pub name_hold: Duration,
+    /// Host names by which browsers may call it, beside its addresses, `localhost` and the machine's name.
+    pub http_hosts: Vec<String>,
     /// Connections at once. One more is closed right after it is accepted.
     pub max_connections: usize,
     /// Connections of one address (one /64 of IPv6); `None`: a quarter of all.
@@ -73,6 +75,7 @@ impl Default for Config {
             max_peers_per_address: 256,
             // A peer that restarts, or a machine that boots, is back by then; a name given up is free soon.
             name_hold: Duration::from_secs(10 * 60),
+            http_hosts: Vec::new(),
             max_connections: Limits::default().connections,
             max_connections_per_address: None,
             calls: CallLimits::default(),

@@ -77,6 +77,14 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_REGISTRY_NAME_HOLD", value_name = "DURATION", default_value_t = Config::default().name_hold.into(), value_parser = name_hold)]
     name_hold: humantime::Duration,
 
+    /// Host name by which browsers and curl may call it, beside its addresses, localhost and this machine's name; may be given several times
+    #[arg(long = "http-host", env = "P2PDI_REGISTRY_HTTP_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    http_hosts: Vec<String>,
+
+    /// One more address, in plain HTTP, that serves /healthz, /readyz, /metrics and gRPC health only: for kubelets and Prometheus
+    #[arg(long, env = "P2PDI_REGISTRY_HEALTH_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) health_listen: Option<ListenAddress>,
+
     /// Most connections to hold; one more is closed at once
     #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
@@ -162,8 +170,19 @@ impl TryFrom<Flags> for Config {
 
     fn try_from(flags: Flags) -> Result<Self, TlsError> {
         let tls = flags.tls()?;
-        let Flags { listen, network, state, ttl, max_peers, max_peers_per_address, name_hold, max_connections, grace, .. } =
-            flags;
+        let Flags {
+            listen,
+            network,
+            state,
+            ttl,
+            max_peers,
+            max_peers_per_address,
+            name_hold,
+            http_hosts,
+            max_connections,
+            grace,
+            ..
+        } = flags;
         let (ttl, name_hold, grace) = (ttl.into(), name_hold.into(), grace.into());
         let authority = flags.ca.map(|folder| {
             let (life, rotate_after) = (flags.certificate_life.into(), flags.ca_rotate_after.into());
@@ -177,6 +196,7 @@ impl TryFrom<Flags> for Config {
             max_peers,
             max_peers_per_address,
             name_hold,
+            http_hosts,
             max_connections,
             max_connections_per_address: flags.max_connections_per_address,
             allow_foreign_endpoints: flags.allow_foreign_endpoints,

@@ -14,7 +14,7 @@ use p2pdi::{
     VERSION, hex, json,
     metrics::Metrics,
     network::NetworkName,
-    server::{page as shared, security_headers},
+    server::{HostNames, check_host, page as shared, security_headers},
     v1::{PeerRecord, PeerState},
 };
 use serde_json::{Value, json};
@@ -36,8 +36,9 @@ const CHANGES_SHOWN: usize = 50;
 /// Content security policy of answers without one of their own: load nothing, and show it in no frame.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
+/// What the pages show.
 #[derive(Clone)]
-struct Page {
+pub(crate) struct Page {
     table: Arc<SharedTable>,
     swarms: Arc<SharedSwarms>,
     health: Arc<StoreHealth>,
@@ -51,6 +52,34 @@ struct Page {
 }
 
 impl Page {
+    pub(crate) fn new(
+        table: Arc<SharedTable>,
+        swarms: Arc<SharedSwarms>,
+        health: Arc<StoreHealth>,
+        network: NetworkName,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        let gauge = |name, help| metrics.gauge(name, help, &[]);
+        let gauges = Arc::new([
+            gauge("p2pdi_registry_peers_active", "Peers with a lease"),
+            gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
+            gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
+            gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
+            gauge("p2pdi_registry_swarms", "Documents that a peer fetches or holds, by announces"),
+            gauge("p2pdi_registry_swarm_members", "Peers in swarms, once for each swarm"),
+        ]);
+        let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
+        let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
+        Self { table, swarms, health, network, metrics, stop, gauges, changes, announces, started_at: SystemTime::now() }
+    }
+
+    /// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
+    /// PQuery work without it, and an unready registry would get no calls at all.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.stop.is_cancelled() && !self.health.hangs()
+    }
+
     /// The state of the store in one word.
     fn store(&self) -> &'static str {
         if self.health.hangs() {
@@ -63,49 +92,28 @@ impl Page {
     }
 }
 
-pub(crate) fn routes(
-    table: Arc<SharedTable>,
-    swarms: Arc<SharedSwarms>,
-    health: Arc<StoreHealth>,
-    network: NetworkName,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> Router {
-    let gauge = |name, help| metrics.gauge(name, help, &[]);
-    let gauges = Arc::new([
-        gauge("p2pdi_registry_peers_active", "Peers with a lease"),
-        gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
-        gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
-        gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
-        gauge("p2pdi_registry_swarms", "Documents that a peer fetches or holds, by announces"),
-        gauge("p2pdi_registry_swarm_members", "Peers in swarms, once for each swarm"),
-    ]);
-    let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
-    let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
+/// The routes of the server's own port: the status page, and [`probes`].
+pub(crate) fn routes(page: Page, hosts: HostNames) -> Router {
     Router::new()
         .route("/", get(status))
-        .route("/metrics", get(measurements))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
         .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
-        .with_state(Page {
-            table,
-            swarms,
-            health,
-            network,
-            metrics,
-            stop,
-            gauges,
-            changes,
-            announces,
-            started_at: SystemTime::now(),
-        })
+        .with_state(page.clone())
         .merge(shared::files())
+        .merge(probes(page))
+        .layer(middleware::from_fn_with_state(hosts, check_host))
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
 
-/// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
-/// PQuery work without it, and an unready registry would get no calls at all.
+/// What kubelets and Prometheus ask for.
+pub(crate) fn probes(page: Page) -> Router {
+    Router::new()
+        .route("/metrics", get(measurements))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(page)
+}
+
+/// See [`Page::is_ready`].
 async fn ready(State(page): State<Page>) -> Response {
     if page.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()

@@ -48,7 +48,14 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
     let flags = loaded.flags;
     let listener = listen(&flags.listen).await?;
-    let registry = Registry::open(&flags.try_into()?)?;
+    let health = match &flags.health_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let mut registry = Registry::open(&flags.try_into()?)?;
+    if let Some(health) = health {
+        registry = registry.with_health(health);
+    }
     let address = listener.local_addr()?;
     let handle = registry.handle();
     let reloading = reload.run(flags::LIVE, |flags: Flags| {

@@ -23,7 +23,7 @@ use axum::middleware;
 use p2pdi::{
     metrics::Metrics,
     network::NetworkName,
-    server::{Limits, TaskEnded, Tasks, keep_certificate},
+    server::{HostNames, Limits, TaskEnded, Tasks, keep_certificate, report_health, serve_health},
     tls::Tls,
     v1::{
         registry_admin_server::{self, RegistryAdminServer},
@@ -112,6 +112,8 @@ pub struct Registry {
     network: NetworkName,
     health: Arc<StoreHealth>,
     metrics: Metrics,
+    hosts: HostNames,
+    health_listener: Option<TcpListener>,
     limits: Limits,
     tls: Option<Tls>,
     enrolling: Option<Enrolling>,
@@ -202,6 +204,8 @@ impl Registry {
             network: config.network.clone(),
             health,
             metrics,
+            hosts: HostNames::new(config.http_hosts.iter().cloned(), |_| false),
+            health_listener: None,
             limits,
             tls: enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone()),
             enrolling,
@@ -216,13 +220,32 @@ impl Registry {
         RegistryHandle(Arc::clone(&self.leases.table))
     }
 
+    /// Serves health, readiness and metrics, and nothing else, on `listener` too, in plain HTTP.
+    #[must_use]
+    pub fn with_health(self, listener: TcpListener) -> Self {
+        Self { health_listener: Some(listener), ..self }
+    }
+
     /// Serves on `listener` until `stop`, then lets calls finish within the grace period and closes the store.
     ///
     /// # Errors
     /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
     /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
-        let Self { leases, network, health: store, metrics, limits, own_endpoint, tls, enrolling, writer, writer_ended } = self;
+        let Self {
+            leases,
+            network,
+            health: store,
+            metrics,
+            hosts,
+            health_listener,
+            limits,
+            own_endpoint,
+            tls,
+            enrolling,
+            writer,
+            writer_ended,
+        } = self;
         let mut tasks = Tasks::new(&stop);
         let stop = tasks.stop();
         let (health, _service) = tonic_health::server::health_reporter();
@@ -233,7 +256,7 @@ impl Registry {
         let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
         let admin = AdminService { enrolling: enrolling.clone() };
         let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);
-        let http = http::routes(
+        let page = http::Page::new(
             Arc::clone(&leases.table),
             Arc::clone(&leases.swarms),
             Arc::clone(&store),
@@ -241,6 +264,7 @@ impl Registry {
             metrics.clone(),
             stop.clone(),
         );
+        let http = http::routes(page.clone(), hosts.clone());
         let served = [registry_server::SERVICE_NAME, registry_admin_server::SERVICE_NAME];
         let services = Routes::new(service).add_service(admin);
         let router = p2pdi::server::router(services, &served, health.clone(), http, &limits, &metrics)?;
@@ -272,6 +296,17 @@ impl Registry {
         });
         if let Some(tls) = tls.clone() {
             tasks.spawn("certificate", keep_certificate(tls, metrics.clone(), stop.clone()));
+        }
+        let ready = page.clone();
+        tasks.spawn("readiness", report_health(health.clone(), move || ready.is_ready(), stop.clone()));
+        if let Some(listener) = health_listener {
+            tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
+            let port = serve_health(listener, health.clone(), http::probes(page), hosts, drained.clone());
+            tasks.spawn("health port", async move {
+                if let Err(error) = port.await {
+                    tracing::error!(%error, "cannot serve health and metrics");
+                }
+            });
         }
         let stopping = stop.clone();
         tasks.spawn("health reporter", async move {

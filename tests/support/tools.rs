@@ -50,6 +50,11 @@ pub fn kubernetes_validate() -> Option<PathBuf> {
     tool("kubernetes-validate", "P2PDI_KUBERNETES_VALIDATE", "--version", install, Some(of_python))
 }
 
+/// `curl`: `P2PDI_CURL`, or on the path.
+pub fn curl() -> Option<PathBuf> {
+    tool("curl", "P2PDI_CURL", "--version", "apt-get install curl", None)
+}
+
 /// Prints why a test is skipped.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
 pub fn skipped(why: &str) {

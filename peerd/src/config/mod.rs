@@ -1,11 +1,13 @@
 //! The settings of a peer, however it is started.
 
 mod advertise;
+mod http_token;
 mod keeping;
 mod route;
 mod values;
 
 pub use advertise::reachable_endpoint;
+pub use http_token::HttpToken;
 pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, parse_label};
@@ -55,6 +57,10 @@ pub struct NodeConfig {
     pub enrolment: Option<Enrolment>,
     /// Who may call the `Control` service.
     pub control: ControlFrom,
+    /// Host names by which browsers may call it, beside its addresses, `localhost`, the machine's name and the host it advertises.
+    pub http_hosts: Vec<String>,
+    /// Who has it may use the page and plain HTTP from other machines, as from this one. `None`: nobody may.
+    pub http_token: Option<HttpToken>,
     /// Limits of the server.
     pub limits: Limits,
     /// Finds this machine's address on the way to the registry and the bootnodes, for a peer that listens on a wildcard address.
@@ -84,6 +90,8 @@ impl NodeConfig {
             tls: None,
             enrolment: None,
             control: ControlFrom::Loopback,
+            http_hosts: Vec::new(),
+            http_token: None,
             limits: Limits::default(),
             routes: RouteLookup::default(),
         }

@@ -29,7 +29,7 @@ const HOLDERS_MAX: usize = 3;
 pub(super) async fn find(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let found = async {
-        caller::may_see(&state.services, &parts)?;
+        caller::may_see(&state, &parts)?;
         let fields = Fields::read(&parts, body, &["find"]).await?;
         documents(&state.services, fields.get("find").unwrap_or_default())
     };

@@ -50,7 +50,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A permit to watch, if the request may see the status.
 fn admit(state: &HttpState, parts: &Parts) -> Result<OwnedSemaphorePermit, Status> {
-    caller::may_see(&state.services, parts)?;
+    caller::may_see(state, parts)?;
     state.admit_stream()
 }
 

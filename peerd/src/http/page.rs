@@ -23,8 +23,8 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
     let services = &state.services;
     let accept = parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let (as_json, as_page) = (response::wants_json(&parts.headers), accept.contains("text/html"));
-    let is_foreign = caller::is_foreign(services, &parts);
-    match caller::may_see(services, &parts) {
+    let is_foreign = caller::is_foreign(&parts);
+    match caller::may_see(&state, &parts) {
         Ok(()) if as_json => {
             let mut status = json::value(&services.status());
             if let Value::Object(fields) = &mut status {

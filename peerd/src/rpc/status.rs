@@ -4,7 +4,7 @@ use super::services::Services;
 use crate::mesh::View;
 use p2pdi::{
     VERSION,
-    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, StatusResponse},
+    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, SessionState, StatusResponse},
 };
 
 impl Services {
@@ -31,6 +31,18 @@ impl Services {
             zone: self.swarms.zone().to_owned(),
             network: self.network_name.to_string(),
         }
+    }
+
+    /// Why the peer cannot do its work now; `None`: it can. Without a reachable registry a peer is still useful.
+    pub(crate) fn unready(&self) -> Option<String> {
+        if self.stop.is_cancelled() {
+            return Some("stopping".to_owned());
+        }
+        if !self.catalog.share().progress().borrow().settled {
+            return Some("the share is still being read".to_owned());
+        }
+        let session = self.session.status();
+        matches!(session.state(), SessionState::Refused | SessionState::Registering).then_some(session.detail)
     }
 
     /// What every caller may know.
