@@ -22,7 +22,7 @@ use peerd::{
         ControlFrom, HttpToken, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits,
         parse_label,
     },
-    documents::pattern::DocumentPattern,
+    documents::{pattern::DocumentPattern, restrictions::ShareTo},
     identity::join,
 };
 use std::{
@@ -139,6 +139,11 @@ pub(crate) struct Flags {
     /// Folder to share, with its subfolders; without it nothing is shared
     #[arg(long, env = "P2PDI_PEER_SHARE", value_name = "DIR")]
     share: Option<PathBuf>,
+
+    /// Share a folder in --share with some peers only: those whose certificate has a name that matches, with * for any run of characters, or a
+    /// label KEY=VALUE; for others it is as if it were not there. May be given several times; needs --tls-cert
+    #[arg(long, env = "P2PDI_PEER_SHARE_TO", value_name = "DIR=WHO", value_delimiter = ',')]
+    share_to: Vec<ShareTo>,
 
     /// Folder for this peer's id, cookie and index; each peer needs its own
     #[arg(long, env = "P2PDI_PEER_STATE", value_name = "DIR")]
@@ -374,6 +379,7 @@ impl Flags {
             lan: cfg!(feature = "mdns") && !self.no_lan,
             labels,
             share: self.share,
+            share_to: self.share_to,
             upload_limit: upload,
             download_limit: download,
             upload_slots,

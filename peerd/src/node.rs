@@ -8,6 +8,7 @@ use crate::{
     connections::channels::ChannelPool,
     discovery::LanEvents,
     documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
+    documents::restrictions::{Restrictions, ShareTo},
     documents::share::{Indexer, Share, ShareConfig, ShareError},
     holders::{
         self,
@@ -161,7 +162,7 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let (catalog, downloads) = (Catalog::new(share), Downloads::default());
+        let (catalog, downloads) = (Catalog::new(share).restricted(restrictions(&config)?), Downloads::default());
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
@@ -357,6 +358,25 @@ fn check_name(config: &NodeConfig) -> Result<(), InvalidField> {
         "name",
         format!("{name} is not in the certificate, which is for {identity}; give one of its names with --name"),
     ))
+}
+
+/// What of the share is for some only.
+fn restrictions(config: &NodeConfig) -> Result<Restrictions, InvalidField> {
+    if config.share_to.is_empty() {
+        return Ok(Restrictions::default());
+    }
+    let wrong = |problem: String| InvalidField::new("share-to", problem);
+    let share =
+        config.share.as_ref().ok_or_else(|| wrong("names a folder in the one of --share, which is missing".to_owned()))?;
+    if config.tls.is_none() {
+        let why = "needs certificates (--tls-cert, --tls-key, --tls-ca): without them the name of a caller is only what it says";
+        return Err(wrong(why.to_owned()));
+    }
+    let real = |folder: &Path| {
+        folder.canonicalize().map_err(|error| wrong(format!("cannot find the folder {}: {error}", folder.display())))
+    };
+    let given = config.share_to.iter().map(|given| Ok(ShareTo { folder: real(&given.folder)?, who: given.who.clone() }));
+    Restrictions::new(&real(share)?, given.collect::<Result<Vec<_>, InvalidField>>()?)
 }
 
 /// Answers who has a document, and takes the answers to this peer's own questions.

@@ -27,6 +27,7 @@ const PURE: &[&str] = &[
     "peerd/src/documents/pattern",
     "peerd/src/documents/remote_index",
     "peerd/src/documents/remote_listing",
+    "peerd/src/documents/restrictions",
     "peerd/src/documents/rfc_number",
     "peerd/src/documents/search_words",
     "peerd/src/documents/selector",

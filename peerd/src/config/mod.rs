@@ -12,7 +12,7 @@ pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, parse_label};
 
-use crate::discovery::Bootnode;
+use crate::{discovery::Bootnode, documents::restrictions::ShareTo};
 use p2pdi::{endpoint::Endpoint, enrol::Enrolment, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// The folder to share. `None`: nothing is shared.
     pub share: Option<PathBuf>,
+    /// Folders in it that are for some peers only. Needs certificates: without them the name of a caller is what it says.
+    pub share_to: Vec<ShareTo>,
     /// The folder for the peer's id, its cookie and its index.
     pub state: PathBuf,
     /// Upload rate limit in bytes per second. `None`: no limit.
@@ -80,6 +82,7 @@ impl NodeConfig {
             lan: false,
             labels: BTreeMap::new(),
             share: None,
+            share_to: Vec::new(),
             state: state.into(),
             upload_limit: None,
             download_limit: None,

@@ -180,7 +180,7 @@ pub(crate) async fn poll(
 /// Lists a peer's own documents if they changed; returns how many of them are invalid, `None` if they did not change.
 async fn poll_peer(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> Result<Option<usize>, Status> {
     let if_version = catalog.remote(Instant::now()).version_of(peer.name()).unwrap_or(0);
-    let request = RfcQueryRequest { own_only: true, if_version, ..Default::default() };
+    let request = RfcQueryRequest { own_only: true, public_only: true, if_version, ..Default::default() };
     // Kept connections to all polled peers would be most of a peer's connections.
     let client = channels.peer_once(peer.endpoint(), Some(peer.name()));
     let answer = timeout(LISTING_TIMEOUT, query(client, request, LIMITS));

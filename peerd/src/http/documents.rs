@@ -7,7 +7,10 @@ use super::{
     state::HttpState,
 };
 use crate::{
-    documents::catalog::{self, Filter},
+    documents::{
+        catalog::{self, Filter},
+        restrictions::Audience,
+    },
     rpc::Services,
 };
 use axum::{
@@ -45,7 +48,7 @@ fn documents(services: &Services, find: &str) -> Result<Value, Status> {
     let number = digits.parse().unwrap_or(0);
     let title = if number == 0 { find.to_owned() } else { String::new() };
     let limit = u32::try_from(DOCUMENTS_MAX + 1).unwrap_or(u32::MAX);
-    let filter = Filter::try_from(&RfcQueryRequest { number, title, limit, ..Default::default() })?;
+    let filter = Filter::try_from(&RfcQueryRequest { number, title, limit, ..Default::default() })?.of(Audience::owner());
     let holdings =
         catalog::answer(&services.catalog, &services.own.get(), &filter, 0, Instant::now()).flat_map(|batch| batch.holdings);
     let mut documents: Vec<_> = holdings

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     connections::slow_reader::SlowReaderGuard,
+    documents::restrictions::Audience,
     inbox::Message,
     overlay::PeerId,
     rpc::Services,
@@ -90,7 +91,7 @@ pub(super) async fn events(State(state): State<HttpState>, request: Request) -> 
             }
             if transfers_due <= Instant::now() {
                 transfers_due = Instant::now() + TRANSFERS_TICK;
-                values.push(("swarms", transfers::swarms(&services).event()));
+                values.push(("swarms", transfers::swarms(&services, &Audience::owner()).event()));
                 values.push(("jobs", transfers::jobs(&services).event()));
             }
             for (name, value) in values {

@@ -4,10 +4,13 @@ use super::services::Services;
 use crate::{
     config::ControlFrom,
     connections::admission::{Permit, Rejected},
-    documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
+    documents::{
+        catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
+        restrictions::Audience,
+    },
 };
 use p2pdi::{server::Caller, status::Reason};
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tonic::Status;
 
 /// How long a query waits for a permit before it is refused: most listings take less.
@@ -16,6 +19,17 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a caller gets that reads on after its answer was ended, since it did not read it in time.
 pub(crate) fn unread<T>() -> Option<Result<T, Status>> {
     Some(Err(Reason::Overloaded.status("the answer was not read for too long, and ended; ask again")))
+}
+
+/// Who asks for documents: by the certificate, if there is one. Callers on this machine without one are its operator's, as for `Control`.
+pub(crate) fn audience(caller: Option<&Caller>) -> Audience {
+    let Some(caller) = caller else { return Audience::owner() };
+    match caller.identity() {
+        Some(identity) if identity.operator().is_some() => Audience::owner(),
+        Some(identity) => Audience::proven(identity.names(), &BTreeMap::new()),
+        None if caller.is_local_machine() => Audience::owner(),
+        None => Audience::anyone(),
+    }
 }
 
 impl Services {

@@ -7,7 +7,7 @@ mod peer;
 mod services;
 mod status;
 
-pub(crate) use access::unread;
+pub(crate) use access::{audience, unread};
 pub(crate) use control::ControlRpc;
 pub(crate) use peer::PeerRpc;
 pub(crate) use services::Services;

@@ -1,10 +1,11 @@
 //! What a peer reports about itself.
 
 use super::services::Services;
-use crate::mesh::View;
+use crate::{documents::restrictions::Audience, mesh::View};
 use p2pdi::{
     VERSION,
-    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, SessionState, StatusResponse},
+    content::ContentHash,
+    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, SessionState, StatusResponse, Swarm},
 };
 
 impl Services {
@@ -54,9 +55,15 @@ impl Services {
             endpoint: self.own.get().endpoint().to_string(),
             version: VERSION.to_owned(),
             index_version: index.version(),
-            documents: index.len() as u64,
+            documents: self.catalog.public_documents(),
             load: Some(self.load()),
         }
+    }
+
+    /// Whether `audience` may know of a swarm.
+    pub(crate) fn may_know(&self, swarm: &Swarm, audience: &Audience) -> bool {
+        let hash = ContentHash::from_field(&swarm.blake3);
+        hash.is_ok_and(|hash| !self.catalog.hides(&hash, audience))
     }
 
     /// Uploads, downloads and links.
@@ -67,11 +74,11 @@ impl Services {
     /// What a keepalive tells the registry.
     pub(crate) fn report(&self) -> KeepAliveRequest {
         let index = self.catalog.share().index();
-        KeepAliveRequest { load: Some(self.load()), index_version: index.version(), documents: index.len() as u64 }
+        KeepAliveRequest { load: Some(self.load()), index_version: index.version(), documents: self.catalog.public_documents() }
     }
 
     /// This peer and its neighbours.
     pub(super) fn list_peers(&self, view: &View) -> ListPeersResponse {
-        ListPeersResponse { load: Some(self.load()), documents: self.catalog.share().index().len() as u64, ..view.list() }
+        ListPeersResponse { load: Some(self.load()), documents: self.catalog.public_documents(), ..view.list() }
     }
 }
