@@ -142,12 +142,12 @@ impl RegistryService {
     }
 }
 
-/// Whether the caller is an operator of the registry: it is on the registry's machine, or in this process.
+/// Whether the caller is an operator of the registry: it has an operator's certificate, or is on the registry's machine, or in this process.
 fn check_operator(caller: Option<&Caller>) -> Result<(), Status> {
     match caller {
-        Some(caller) if caller.identity().is_some_and(|identity| identity.operator().is_some()) => Ok(()),
-        Some(caller) if !caller.is_local_machine() => {
-            Err(Reason::LoopbackOnly.status("only the registry's operator may do that; call from the registry's own machine"))
+        Some(caller) if !caller.is_local_machine() && caller.identity().is_none_or(|identity| identity.operator().is_none()) => {
+            let why = "only the registry's operator may do that; call from the registry's own machine, or with an operator's certificate";
+            Err(Reason::LoopbackOnly.status(why))
         }
         _ => Ok(()),
     }

@@ -21,11 +21,16 @@ pub(crate) fn unread<T>() -> Option<Result<T, Status>> {
     Some(Err(Reason::Overloaded.status("the answer was not read for too long, and ended; ask again")))
 }
 
+/// Whether the caller has an operator's certificate.
+fn is_operator(caller: &Caller) -> bool {
+    caller.identity().is_some_and(|identity| identity.operator().is_some())
+}
+
 /// Who asks for documents: by the certificate, if there is one. Callers on this machine without one are its operator's, as for `Control`.
 pub(crate) fn audience(caller: Option<&Caller>) -> Audience {
     let Some(caller) = caller else { return Audience::owner() };
     match caller.identity() {
-        Some(identity) if identity.operator().is_some() => Audience::owner(),
+        Some(_) if is_operator(caller) => Audience::owner(),
         Some(identity) => Audience::proven(identity.names(), &BTreeMap::new()),
         None if caller.is_local_machine() => Audience::owner(),
         None => Audience::anyone(),
@@ -37,9 +42,9 @@ impl Services {
     pub(crate) fn check_control(&self, caller: Option<&Caller>) -> Result<(), Status> {
         match self.control {
             ControlFrom::Any => Ok(()),
-            ControlFrom::Loopback if caller.is_some_and(Caller::is_local_machine) => Ok(()),
+            ControlFrom::Loopback if caller.is_some_and(|caller| caller.is_local_machine() || is_operator(caller)) => Ok(()),
             ControlFrom::Loopback => Err(Reason::LoopbackOnly.status(
-                "this peer is controlled from its own machine only; call from there, or start it with --control any. Ping is open to all",
+                "this peer is controlled from its own machine only, or with an operator's certificate; call from there, or start it with --control any. Ping is open to all",
             )),
         }
     }
