@@ -1,5 +1,11 @@
 //! Connects the parts of a peer; the only module that uses all of them.
 
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use error::NodeError;
+
 #[cfg(feature = "mdns")]
 use crate::discovery::{Lan, Load};
 use crate::{
@@ -8,8 +14,7 @@ use crate::{
     connections::channels::ChannelPool,
     discovery::LanEvents,
     documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
-    documents::restrictions::{Restrictions, ShareTo},
-    documents::share::{Indexer, Share, ShareConfig, ShareError},
+    documents::share::{Indexer, Share, ShareConfig},
     holders::{
         self,
         network_peers::NetworkPeers,
@@ -17,7 +22,7 @@ use crate::{
         search::HolderSearch,
         who_has::{Answering, KIND_HAS, KIND_WHO_HAS, Questions, SendWhisper},
     },
-    identity::{OwnContact, StateError, StateFolder},
+    identity::{OwnContact, StateFolder},
     inbox::{Handlers, Inbox, LocalDelivery, Message},
     mesh::{Mesh, MeshConfig, MeshDriver},
     messages::MessageRouter,
@@ -43,10 +48,8 @@ use p2pdi::{
     channel::Dial,
     contact::Contact,
     enrol::Trusted,
-    field::InvalidField,
     metrics::Metrics,
-    server::{self, HostNames, TaskEnded, Tasks},
-    tls::TlsError,
+    server::{self, HostNames, Tasks},
     v1::{
         WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
@@ -54,12 +57,11 @@ use p2pdi::{
     },
 };
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinError};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 
@@ -88,41 +90,6 @@ pub struct NodeHandle {
     state: PathBuf,
 }
 
-/// Why a peer cannot be opened or run.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The state folder cannot be used.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The share cannot be opened.
-    #[error(transparent)]
-    Share(#[from] ShareError),
-    /// A setting is not valid, such as the address to advertise.
-    #[error(transparent)]
-    Config(#[from] InvalidField),
-    /// The stored jobs, or the list of what was fetched, can be neither read nor put aside.
-    #[error("cannot read the jobs in the state folder: {0}")]
-    Jobs(#[source] io::Error),
-    /// The listener does not work.
-    #[error("cannot listen: {0}")]
-    Listen(#[from] io::Error),
-    /// The server does not work.
-    #[error("cannot serve: {0}")]
-    Serve(#[from] server::ServeError),
-    /// A handler of messages between peers cannot be added: a bug.
-    #[error("cannot handle messages between peers: {0}")]
-    Handler(#[from] Status),
-    /// The reflection service cannot be built: a bug.
-    #[error(transparent)]
-    Router(#[from] server::RouterError),
-    /// A long-lived task of the peer returned before the stop, or panicked: a bug. The peer stops because of it.
-    #[error("a part of the peer failed: {0}")]
-    Part(#[from] TaskEnded),
-    /// Opening or running the peer panicked: a bug.
-    #[error("the peer failed: {0}")]
-    Panicked(#[from] JoinError),
-}
-
 impl Node {
     /// Opens the state folder and the share and connects the parts; nothing runs yet. Blocks while it reads the state folder.
     ///
@@ -131,7 +98,7 @@ impl Node {
     pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
         let bound = listener.local_addr()?;
-        check_name(&config)?;
+        config.check_name()?;
         let state = Arc::new(StateFolder::open(&config.state)?);
         let own = config.own_contact(state.id()?, bound)?;
         let me = own.get();
@@ -145,7 +112,13 @@ impl Node {
             config.lan.then(|| Lan::new(me.clone(), config.network.clone(), bound, config.advertise.clone())).unzip();
         #[cfg(not(feature = "mdns"))]
         let lan_events = match config.lan {
-            true => return Err(InvalidField::new("lan", "this build has no LAN discovery; build with the feature mdns").into()),
+            true => {
+                return Err(p2pdi::field::InvalidField::new(
+                    "lan",
+                    "this build has no LAN discovery; build with the feature mdns",
+                )
+                .into());
+            }
             false => None,
         };
         let (incarnation, clock) = state.next_incarnation();
@@ -162,7 +135,7 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let (catalog, downloads) = (Catalog::new(share).restricted(restrictions(&config)?), Downloads::default());
+        let (catalog, downloads) = (Catalog::new(share).restricted(config.restrictions()?), Downloads::default());
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
@@ -346,39 +319,6 @@ impl Node {
     }
 }
 
-/// Others refuse a peer whose certificate is for another name.
-fn check_name(config: &NodeConfig) -> Result<(), InvalidField> {
-    let Some(tls) = &config.tls else { return Ok(()) };
-    let identity = tls.identity().ok_or_else(|| InvalidField::new("tls-cert", TlsError::NoCertificate.to_string()))?;
-    if identity.has_name(&config.name) {
-        return Ok(());
-    }
-    let name = &config.name;
-    Err(InvalidField::new(
-        "name",
-        format!("{name} is not in the certificate, which is for {identity}; give one of its names with --name"),
-    ))
-}
-
-/// What of the share is for some only.
-fn restrictions(config: &NodeConfig) -> Result<Restrictions, InvalidField> {
-    if config.share_to.is_empty() {
-        return Ok(Restrictions::default());
-    }
-    let wrong = |problem: String| InvalidField::new("share-to", problem);
-    let share =
-        config.share.as_ref().ok_or_else(|| wrong("names a folder in the one of --share, which is missing".to_owned()))?;
-    if config.tls.is_none() {
-        let why = "needs certificates (--tls-cert, --tls-key, --tls-ca): without them the name of a caller is only what it says";
-        return Err(wrong(why.to_owned()));
-    }
-    let real = |folder: &Path| {
-        folder.canonicalize().map_err(|error| wrong(format!("cannot find the folder {}: {error}", folder.display())))
-    };
-    let given = config.share_to.iter().map(|given| Ok(ShareTo { folder: real(&given.folder)?, who: given.who.clone() }));
-    Restrictions::new(&real(share)?, given.collect::<Result<Vec<_>, InvalidField>>()?)
-}
-
 /// Answers who has a document, and takes the answers to this peer's own questions.
 fn handle_questions(services: &Arc<Services>, questions: Questions) -> Result<(), NodeError> {
     let answering = Answering::new(services.catalog.clone(), services.mesh.clone(), ByRouter(Arc::clone(services)));
@@ -524,57 +464,5 @@ impl NodeHandle {
     /// The handlers of messages by kind.
     pub fn handlers(&self) -> &Handlers {
         &self.services.handlers
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tokio::time::timeout;
-
-    /// Longest wait for what happens at once.
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    async fn open(state: &Path) -> Node {
-        let config = NodeConfig::new("a".parse().unwrap(), state);
-        Node::open(config, TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_part_that_returns_early_ends_the_peer_with_an_error_that_names_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
-        let (mut tasks, server) = open(folder.path()).await.start(&stop).await.unwrap();
-        tasks.spawn("example", async {});
-        let ended = timeout(DEADLINE, run_until_stopped(tasks, server)).await.expect("the peer ends");
-        let error = ended.unwrap_err();
-        assert_eq!(error.to_string(), "a part of the peer failed: the task \"example\" ended by itself");
-        assert!(!stop.is_cancelled(), "the caller's token is not cancelled");
-    }
-
-    #[tokio::test]
-    async fn a_keepalive_reports_fetches_in_progress() {
-        let folder = tempfile::tempdir().unwrap();
-        let node = open(folder.path()).await;
-        let downloads = || node.services.report().load.unwrap().downloads;
-        let (first, second) = (node.handle().downloads().begin(), node.handle().downloads().begin());
-        assert_eq!(downloads(), 2);
-        drop(first);
-        assert_eq!(downloads(), 1);
-        drop(second);
-        assert_eq!(downloads(), 0);
-    }
-
-    #[tokio::test]
-    async fn every_part_runs_until_the_stop() {
-        let folder = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
-        let node = open(folder.path()).await;
-        let handle = node.handle();
-        let running = tokio::spawn(Box::pin(node.run(stop.clone())));
-        timeout(DEADLINE, handle.share().settled()).await.expect("the share is read");
-        stop.cancel();
-        timeout(DEADLINE, running).await.expect("the peer ends").unwrap().unwrap();
     }
 }

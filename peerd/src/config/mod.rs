@@ -1,6 +1,7 @@
 //! The settings of a peer, however it is started.
 
 mod advertise;
+mod checks;
 mod http_token;
 mod keeping;
 mod route;

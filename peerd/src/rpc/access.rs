@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use p2pdi::{server::Caller, status::Reason};
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 use tonic::Status;
 
 /// How long a query waits for a permit before it is refused: most listings take less.
@@ -31,7 +31,7 @@ pub(crate) fn audience(caller: Option<&Caller>) -> Audience {
     let Some(caller) = caller else { return Audience::owner() };
     match caller.identity() {
         Some(_) if is_operator(caller) => Audience::owner(),
-        Some(identity) => Audience::proven(identity.names(), &BTreeMap::new()),
+        Some(identity) => Audience::proven(identity.names(), identity.labels()),
         None if caller.is_local_machine() => Audience::owner(),
         None => Audience::anyone(),
     }

@@ -67,7 +67,11 @@ impl PeerRpc {
             }
             None => return Err(InvalidField::new("document", "name a document: by number, name or blake3 hash").into()),
         };
-        found.ok_or_else(|| Reason::DocumentUnknown.status(format!("{} does not have {what}", self.0.me.name())))
+        found.ok_or_else(|| self.unknown(&what))
+    }
+
+    fn unknown(&self, what: &str) -> Status {
+        Reason::DocumentUnknown.status(format!("{} does not have {what}", self.0.me.name()))
     }
 
     /// A document of the share, or one that is being fetched: that one by its hash only.
@@ -166,7 +170,11 @@ impl Peer for PeerRpc {
             let document = self.document(Some(get_rfc_request::Document::Blake3(start.hash.to_field())), &audience)?;
             Ok((Pieces::of_size(document.size)?, document.name.clone()))
         };
-        let accepted = self.0.swarms.accept(request.into_inner(), whole).await?;
+        let may_know = |hash: &ContentHash| match self.0.catalog.hides(hash, &audience) {
+            true => Err(self.unknown(&format!("b3:{hash}"))),
+            false => Ok(()),
+        };
+        let accepted = self.0.swarms.accept(request.into_inner(), may_know, whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.0.stop.clone()))))
     }
 
