@@ -12,7 +12,7 @@ use p2pdi::{
     platform::state_folder,
     selector::validate_labels,
     server::Limits,
-    telemetry::{LogFormat, LogOptions},
+    telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
     token::JoinToken,
 };
@@ -24,6 +24,7 @@ use peerd::{
     },
     documents::{pattern::DocumentPattern, restrictions::ShareTo},
     identity::join,
+    node::NodeHandle,
 };
 use std::{
     error::Error,
@@ -334,6 +335,19 @@ impl Flags {
         let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
         let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
         Tls::from_files(files, self.tls_client_auth).map(Some)
+    }
+
+    /// Takes over what may change while the peer runs ([`LIVE`]), and reads the files of its certificates again.
+    ///
+    /// # Errors
+    /// What cannot be used; then nothing changes.
+    pub(crate) fn apply(&self, peer: &NodeHandle, tls: Option<&Tls>, filter: &LogFilter) -> Result<(), String> {
+        let limits = self.limits().map_err(|error| error.to_string())?;
+        LogFilter::check(&self.log).map_err(|error| error.to_string())?;
+        tls.map_or(Ok(false), Tls::reload).map_err(|error| error.to_string())?;
+        filter.set(&self.log).map_err(|error| error.to_string())?;
+        peer.set_limits(limits);
+        Ok(())
     }
 
     /// The settings of the peer, with its certificates.

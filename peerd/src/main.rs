@@ -57,7 +57,7 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     let address = flags.listen();
     let health_address = flags.health_listen().cloned();
     let (tls, enrolment) = flags.certificates().await?;
-    let config = NodeConfig { enrolment, ..flags.into_config(tls)? };
+    let config = NodeConfig { enrolment, ..flags.into_config(tls.clone())? };
     let listener = listen(&address).await?;
     let bound = listener.local_addr()?;
     let health = match &health_address {
@@ -72,12 +72,7 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     // The listener queues connections from now on.
     announce(bound);
     let handle = node.handle();
-    let reloading = reload.run(flags::LIVE, |flags: Flags| {
-        let limits = flags.limits().map_err(|error| error.to_string())?;
-        filter.set(flags.log().filter).map_err(|error| error.to_string())?;
-        handle.set_limits(limits);
-        Ok(())
-    });
+    let reloading = reload.run(flags::LIVE, |flags: Flags| flags.apply(&handle, tls.as_ref(), &filter));
     let running = until_stopped(async |stop| {
         tokio::select! {
             done = Box::pin(node.run(stop)) => done,

@@ -202,3 +202,97 @@ fn values(command: &Command, matches: &ArgMatches) -> BTreeMap<String, Vec<Strin
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "p", version = "1")]
+    struct Flags {
+        #[arg(long, requires = "key")]
+        cert: Option<String>,
+        #[arg(long, requires = "cert")]
+        key: Option<String>,
+        #[arg(long, default_value_t = 1)]
+        jobs: u16,
+        #[arg(long = "label", value_delimiter = ',')]
+        labels: Vec<String>,
+        #[arg(long)]
+        quiet: bool,
+        #[arg(long, conflicts_with = "quiet")]
+        loud: bool,
+        #[arg(long, value_name = "TOKEN")]
+        join: Option<String>,
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long)]
+        print_config: bool,
+    }
+
+    const PROGRAM: Program = Program::new(Variables { prefix: "P_", old: &[], renamed: &[], also: &[] });
+
+    fn run(program: &Program, text: &str, arguments: &[&str]) -> Result<Read<Flags>, ConfigurationError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f.toml");
+        fs::write(&file, text).unwrap();
+        let all = ["p", "--config", file.to_str().unwrap()].into_iter().chain(arguments.iter().copied());
+        read(program, &all.map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn loaded(text: &str, arguments: &[&str]) -> Loaded<Flags> {
+        match run(&PROGRAM, text, arguments) {
+            Ok(Read::Run(loaded)) => loaded,
+            Ok(Read::Print(text)) => panic!("{text}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn what_a_flag_requires_may_be_in_the_file() {
+        let flags = loaded("cert = 'c'\nkey = 'k'\n", &[]).flags;
+        assert_eq!((flags.cert.as_deref(), flags.key.as_deref()), (Some("c"), Some("k")));
+        let flags = loaded("key = 'k'\n", &["--cert", "flag"]).flags;
+        assert_eq!((flags.cert.as_deref(), flags.key.as_deref()), (Some("flag"), Some("k")));
+        assert!(matches!(run(&PROGRAM, "key = 'k'\n", &[]), Err(ConfigurationError::Usage(_))));
+    }
+
+    #[test]
+    fn a_flag_replaces_what_the_file_says_and_what_it_excludes() {
+        let text = "jobs = 2\nlabel = ['a', 'b']\nquiet = true\n";
+        let from_file = loaded(text, &[]);
+        let Flags { jobs, labels, quiet, loud, .. } = from_file.flags;
+        assert_eq!((jobs, labels, quiet, loud), (2, vec!["a".to_owned(), "b".to_owned()], true, false));
+        assert_eq!(from_file.given.value("jobs"), None, "a file is no flag");
+        let from_flags = loaded(text, &["--jobs", "3", "--label", "c", "--loud"]);
+        let Flags { jobs, labels, quiet, loud, .. } = from_flags.flags;
+        assert_eq!((jobs, labels, quiet, loud), (3, vec!["c".to_owned()], false, true));
+        assert_eq!(from_flags.given.value("jobs"), Some("3"));
+        assert!(matches!(run(&PROGRAM, "quiet = true\nloud = true\n", &[]), Err(ConfigurationError::Wrong { .. })));
+    }
+
+    #[test]
+    fn a_layer_beats_the_file_and_gives_way_to_flags() {
+        let layer = |_: &ArgMatches| {
+            let values = vec![("jobs".to_owned(), "7".to_owned()), ("unknown".to_owned(), "x".to_owned())];
+            Ok(Some(Layer { origin: "context home".to_owned(), values }))
+        };
+        let program = Program { layer, ..PROGRAM };
+        let jobs = |arguments: &[&str]| match run(&program, "jobs = 2\n", arguments) {
+            Ok(Read::Run(loaded)) => loaded.flags.jobs,
+            _ => panic!("not read"),
+        };
+        assert_eq!((jobs(&[]), jobs(&["--jobs", "3"])), (7, 3));
+        let Ok(Read::Print(text)) = run(&program, "", &["--print-config"]) else { panic!("not printed") };
+        assert!(text.contains("jobs = 7  # context home"), "{text}");
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let Ok(Read::Print(text)) = run(&PROGRAM, "join = 'hidden'\n", &["--print-config"]) else { panic!("not printed") };
+        assert!(text.contains("# join = …") && text.contains("f.toml:1; secret") && !text.contains("hidden"), "{text}");
+        let Ok(Read::Print(text)) = run(&PROGRAM, "", &["--join", "hidden", "--print-config"]) else { panic!("not printed") };
+        assert!(text.contains("# join = …  # flag; secret") && !text.contains("hidden"), "{text}");
+    }
+}

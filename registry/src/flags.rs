@@ -5,11 +5,11 @@ use p2pdi::{
     configuration::{Program, Variables},
     endpoint::ListenAddress,
     network::NetworkName,
-    telemetry::{LogFormat, LogOptions},
+    telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
 };
 use registry::{
-    AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN,
+    AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, RegistryHandle, State, TTL_MAX, TTL_MIN,
     ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
 };
 use std::{path::PathBuf, time::Duration};
@@ -154,9 +154,16 @@ impl Flags {
         Tls::from_files(files, self.tls_client_auth).map(Some)
     }
 
-    /// Most records, and most leases of one address, which may change while the registry runs.
-    pub(crate) fn limits(&self) -> (u32, u32) {
-        (self.max_peers, self.max_peers_per_address)
+    /// Takes over what may change while the registry runs ([`LIVE`]), and reads the files of its certificates again.
+    ///
+    /// # Errors
+    /// What cannot be used; then nothing changes.
+    pub(crate) fn apply(&self, registry: &RegistryHandle, tls: Option<&Tls>, filter: &LogFilter) -> Result<(), String> {
+        LogFilter::check(&self.log).map_err(|error| error.to_string())?;
+        tls.map_or(Ok(false), Tls::reload).map_err(|error| error.to_string())?;
+        filter.set(&self.log).map_err(|error| error.to_string())?;
+        registry.set_limits(self.max_peers, self.max_peers_per_address);
+        Ok(())
     }
 
     /// What to log, and how.

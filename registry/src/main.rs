@@ -9,7 +9,7 @@ use p2pdi::{
     server::{ListenError, Stopped, announce, listen, print, report_failure, report_usage, until_stopped},
     telemetry::{self, LogFilter, Role, TelemetryError},
 };
-use registry::{Registry, RegistryError};
+use registry::{Config, Registry, RegistryError};
 use std::{env, error::Error, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -52,18 +52,14 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let mut registry = Registry::open(&flags.try_into()?)?;
+    let config = Config::try_from(flags)?;
+    let mut registry = Registry::open(&config)?;
     if let Some(health) = health {
         registry = registry.with_health(health);
     }
     let address = listener.local_addr()?;
     let handle = registry.handle();
-    let reloading = reload.run(flags::LIVE, |flags: Flags| {
-        filter.set(flags.log().filter).map_err(|error| error.to_string())?;
-        let (max_peers, max_peers_per_address) = flags.limits();
-        handle.set_limits(max_peers, max_peers_per_address);
-        Ok(())
-    });
+    let reloading = reload.run(flags::LIVE, |flags: Flags| flags.apply(&handle, config.tls.as_ref(), &filter));
     let stopped = until_stopped(async |stop| {
         announce(address);
         tokio::select! {
