@@ -38,7 +38,6 @@ pub mod retry;
 pub mod selector;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod signed;
 pub mod status;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;

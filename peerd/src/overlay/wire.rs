@@ -136,7 +136,6 @@ fn plumtree_body(message: &plumtree::Message) -> Body {
             hops: gossip.hops,
             age_ms: millis(gossip.age),
             payload: gossip.payload.clone(),
-            signature: gossip.signature.clone(),
         }),
         M::Advertise(adverts) => Body::Advertise(v1::Advertise { adverts: grouped(adverts) }),
         M::Graft { ids, push } => Body::Graft(v1::Graft { ids: ids.iter().map(message_id).collect(), push: *push }),
@@ -220,7 +219,6 @@ impl TryFrom<v1::LinkFrame> for Message {
                     hops: broadcast.hops,
                     age: Duration::from_millis(broadcast.age_ms),
                     payload: broadcast.payload,
-                    signature: broadcast.signature,
                 }))
             }
             Body::Advertise(advertise) => tree(P::Advertise(read_adverts(&advertise.adverts)?)),

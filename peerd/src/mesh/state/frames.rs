@@ -32,29 +32,22 @@ impl State {
             }
             // An unknown frame of a newer version: it only shows that the peer is alive.
             None => drop(self.admit(from, bytes)),
-            Some(mut body) => {
-                self.check_counts(from, &mut body);
-                self.on_overlay_frame(from, body, bytes);
-            }
+            body => match Message::try_from(LinkFrame { body }) {
+                Err(wire::Error::Unknown) => drop(self.admit(from, bytes)),
+                decoded => {
+                    let message = decoded.ok();
+                    if let Some(message) = &message {
+                        self.check_names_in(message);
+                    }
+                    self.handle_event(Event::Received { from, message, bytes });
+                }
+            },
         }
         self.handle_events();
     }
 
-    fn on_overlay_frame(&mut self, from: PeerId, body: Body, bytes: usize) {
-        match Message::try_from(LinkFrame { body: Some(body) }) {
-            Err(wire::Error::Unknown) => drop(self.admit(from, bytes)),
-            decoded => {
-                let message = decoded.ok();
-                if let Some(message) = &message {
-                    self.check_names_in(message);
-                }
-                self.handle_event(Event::Received { from, message, bytes });
-            }
-        }
-    }
-
     /// Counts a frame against its sender's share; returns whether to handle it.
-    pub(super) fn admit(&mut self, from: PeerId, bytes: usize) -> bool {
+    fn admit(&mut self, from: PeerId, bytes: usize) -> bool {
         let now = self.now();
         let (admitted, action) = self.overlay.admit(from, bytes, now);
         self.perform(action.into_iter().collect());
@@ -102,10 +95,7 @@ impl State {
                     let actions = self.routing.refuse(relay.id);
                     self.perform_routing(actions);
                 }
-                Action::Send(peer, message) => {
-                    let message = self.for_others(message);
-                    self.send(peer, message.into_frame());
-                }
+                Action::Send(peer, message) => self.send(peer, message.into_frame()),
                 Action::Found(id, contact) => {
                     tracing::debug!(peer = %contact.name(), "found a route");
                     if let Some(relay) = self.whispers.take_relay(id) {
@@ -127,18 +117,14 @@ impl State {
 
     /// Delivers a relayed whisper to this peer, and sends the reply back to the neighbour it came from.
     fn deliver(&mut self, from: PeerId, relay: routing::Relay) {
-        let routing::Relay { id, to, kind, body, from: sender, hops, message_id, signature } = relay;
-        // What came over the sender's own link is answered there, and to no other peer.
-        let signatures = self.signatures.clone().filter(|_| signature.is_some());
-        let request = WhisperRequest { to: to.name.to_string(), kind, body, from: sender, hops, message_id, signature };
+        let routing::Relay { id, to, kind, body, from: sender, hops, message_id } = relay;
+        let request = WhisperRequest { to: to.name.to_string(), kind, body, from: sender, hops, message_id };
         match Whisper::try_from(request) {
             Ok(whisper) => {
                 let reply_frame = move |Delivered { by, hops, reply }| {
-                    let Reply { kind: reply_kind, body: reply } = reply;
-                    let signature = signatures.and_then(|signing| signing.of_reply(&id.to_be_bytes(), &reply_kind, &reply));
-                    let delivered_by = by;
-                    let reply = RelayReply { id, delivered: true, delivered_by, hops, reply_kind, reply, signature };
-                    routing::Message::RelayReply(reply).into_frame()
+                    let (reply_kind, reply) = (reply.kind, reply.body);
+                    routing::Message::RelayReply(RelayReply { id, delivered: true, delivered_by: by, hops, reply_kind, reply })
+                        .into_frame()
                 };
                 match self.delivery.whisper(whisper).at_once() {
                     Ok(delivered) => self.send(from, reply_frame(delivered)),

@@ -20,10 +20,9 @@ use p2pdi::{
     log_limit::Line,
     name::PeerName,
     status::Reason,
-    tls::Identity,
     v1::{LinkFrame, link_frame::Body},
 };
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{net::IpAddr, time::Instant};
 use tonic::Status;
 
 /// Links one address may have open: half of what the overlay holds (`membership::MAX_LINKS`), so that others always find room.
@@ -61,14 +60,8 @@ impl State {
     ///
     /// # Errors
     /// When too many links are being opened.
-    pub(in crate::mesh) fn accept(
-        &mut self,
-        frames: Incoming,
-        sender: LinkSender,
-        caller: Option<IpAddr>,
-        identity: Option<Arc<Identity>>,
-    ) -> Result<(), Status> {
-        let why = match self.handshakes.accept(frames, sender, caller, identity) {
+    pub(in crate::mesh) fn accept(&mut self, frames: Incoming, sender: LinkSender, caller: Option<IpAddr>) -> Result<(), Status> {
+        let why = match self.handshakes.accept(frames, sender, caller) {
             Ok(handshake) => {
                 self.spawner.spawn("link accept", handshake);
                 return Ok(());
@@ -97,7 +90,6 @@ impl State {
             }
             _ if link.number != number => return false,
             LinkEvent::Frame(frame) => self.on_frame(peer, frame),
-            LinkEvent::Flawed { bytes, flaw, id } => self.on_flawed(peer, bytes, &flaw, id),
             LinkEvent::Unreadable(bytes) => self.handle_event(Event::Received { from: peer, message: None, bytes }),
             LinkEvent::Ended(why, None) => {
                 tracing::debug!(%peer, why, "a link ended");
@@ -295,7 +287,7 @@ impl State {
         let (incarnation, dialled) = (link.incarnation, link.dialled_at.is_some());
         let is_neighbour = self.overlay.membership().is_neighbour(peer);
         let (number, reader) = self.links.insert(link, is_neighbour, caller);
-        self.spawner.read(number, contact.clone(), reader);
+        self.spawner.read(number, peer, reader);
         self.candidates.reconnect.linked(peer);
         self.publisher.mark_changed();
         self.overlay_events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });
