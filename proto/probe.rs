@@ -58,7 +58,9 @@ pub async fn identify(endpoint: &Endpoint, dial: &Dial) -> Option<Answering> {
     if dial.tls.is_none() && speaks_tls(endpoint).await {
         return Some(Answering::Tls);
     }
-    let (registry, peer, web) = tokio::join!(is_registry(endpoint, dial), is_peer(endpoint, dial), web_server(endpoint));
+    // A server with TLS answers plain HTTP too, to say that it speaks TLS.
+    let web = async { if dial.tls.is_none() { web_server(endpoint).await } else { None } };
+    let (registry, peer, web) = tokio::join!(is_registry(endpoint, dial), is_peer(endpoint, dial), web);
     match (registry, peer) {
         (Some(true), _) => Some(Answering::Registry),
         (_, Some(true)) => Some(Answering::Peer),

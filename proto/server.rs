@@ -24,7 +24,7 @@ mod stop;
 mod tasks;
 pub use call_limits::{Admitted, CallClass, CallLimits};
 pub use caller::{Caller, EndedUnread};
-pub use certificate::{expiry, keep_certificate};
+pub use certificate::{ServedTls, keep_certificate, report_open};
 #[cfg(feature = "configuration")]
 pub use console::report_usage;
 pub use console::{announce, print, report_failure};
@@ -33,7 +33,7 @@ pub use hosts::{HostNames, check_host};
 pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};
-pub use serve::{OPEN_WITHOUT_TLS, ServeError, serve};
+pub use serve::{ServeError, serve};
 pub use stop::{Stopped, until_stopped};
 pub use tasks::{TaskEnded, Tasks};
 

@@ -176,6 +176,7 @@ impl Node {
             session,
             handlers: Handlers::new(Arc::clone(&inbox)),
             inbox,
+            tls: server::ServedTls { tls: config.tls.clone(), address: bound },
             control: config.control,
             started_at: SystemTime::now(),
             stop: CancellationToken::new(),
@@ -271,6 +272,7 @@ impl Node {
             health.set_not_serving::<ControlServer<ControlRpc>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
+        server::report_open(config.tls.as_ref(), listener.local_addr()?);
         if let Some(tls) = config.tls.clone() {
             tasks.spawn("certificate", server::keep_certificate(tls, metrics.clone(), stop.clone()));
         }

@@ -19,7 +19,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -52,17 +52,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that cannot run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Its listener does not work.
-    #[error("cannot listen: {0}")]
-    Listen(#[from] io::Error),
     /// It has no certificate to show.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
-
-/// What is said of a server without TLS that others than its own machine can reach.
-pub const OPEN_WITHOUT_TLS: &str =
-    "no TLS: whoever reaches this port can read every message, and take every name; give --tls-cert, --tls-key and --tls-ca";
 
 /// Serves `router` on `listener` until `stop`, then lets calls finish within the grace period and closes the connections that are
 /// left. With `tls` every connection begins with a handshake. Every request carries its [`Caller`](super::Caller).
@@ -77,13 +70,8 @@ pub async fn serve(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let address = listener.local_addr()?;
-    match &tls {
-        Some(tls) if tls.identity().is_none() => return Err(TlsError::NoCertificate.into()),
-        None if !address.ip().to_canonical().is_loopback() => {
-            tracing::warn!(%address, "{OPEN_WITHOUT_TLS}");
-        }
-        _ => {}
+    if tls.as_ref().is_some_and(|tls| tls.identity().is_none()) {
+        return Err(TlsError::NoCertificate.into());
     }
     let handshakes = tls.map(|tls| Arc::new(Handshakes::new(tls, limits.handshake, metrics)));
     let most = connections_max(limits.connections, descriptor_limit());

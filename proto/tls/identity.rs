@@ -296,3 +296,70 @@ fn time(time: ASN1Time) -> SystemTime {
     let moment = if since { UNIX_EPOCH.checked_add(length) } else { UNIX_EPOCH.checked_sub(length) };
     moment.unwrap_or(UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    fn certificate(names: &[&str]) -> Vec<u8> {
+        let (uris, names): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
+        let mut params = CertificateParams::new(names.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
+        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn read(names: &[&str]) -> Result<Identity, IdentityError> {
+        Identity::of_chain(vec![certificate(names).into()])
+    }
+
+    #[test]
+    fn names_are_dns_names_and_spiffe_ids_of_peers() {
+        let identity = read(&["fff-a", "*.example", "10.0.0.1", "spiffe://net/peer/fff-b", "https://x/peer/fff-c"]).unwrap();
+        assert_eq!(identity.names().iter().map(PeerName::as_str).collect::<Vec<_>>(), ["fff-a", "fff-b"]);
+        assert_eq!((identity.network(), identity.operator(), identity.is_registry()), (Some("net"), None, false));
+        assert!(identity.is_peer_or_operator());
+        assert_eq!(identity.to_string(), "fff-a, fff-b, \"*.example\", \"10.0.0.1\"");
+        assert!(!read(&["*.example"]).unwrap().has_name(&"a.example".parse().unwrap()));
+    }
+
+    #[test]
+    fn operators_and_the_registry_are_told_by_their_spiffe_ids() {
+        let operator = read(&["spiffe://net/operator/alice"]).unwrap();
+        assert_eq!(operator.operator().map(PeerName::as_str), Some("alice"));
+        assert!(operator.names().is_empty() && operator.is_usable());
+        let registry = read(&["r.example", "spiffe://net/registry"]).unwrap();
+        assert!(registry.is_registry() && !registry.is_peer_or_operator());
+        for other in
+            ["spiffe://net/registry/x", "spiffe://net/peer/", "spiffe://net/peer/a/b", "spiffe:///peer/a", "spiffe://NET/peer/a"]
+        {
+            let identity = read(&[other]).unwrap();
+            assert!(!identity.is_usable() && identity.to_string() == "nobody", "{other}: {identity}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_two_networks_or_of_too_many_names_is_refused() {
+        let two = read(&["spiffe://a/peer/x", "spiffe://b/peer/x"]);
+        assert_eq!(two, Err(IdentityError::SeveralNetworks("a".into(), "b".into())));
+        let many: Vec<_> = (0..=NAMES_MAX).map(|n| format!("p{n}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert_eq!(read(&many), Err(IdentityError::TooManyNames(NAMES_MAX + 1)));
+        assert_eq!(Identity::of_chain(Vec::new()), Err(IdentityError::Missing));
+    }
+
+    #[test]
+    fn bytes_that_are_no_certificate_are_an_error_and_nothing_else() {
+        let valid = certificate(&["fff-a", "10.0.0.1", "spiffe://net/peer/fff-b"]);
+        for at in 0..valid.len() {
+            assert!(Identity::of_chain(vec![valid[..at].to_vec().into()]).is_err());
+            for flipped in [0x01, 0x80, 0xff] {
+                let mut bytes = valid.clone();
+                bytes[at] ^= flipped;
+                if let Ok(identity) = Identity::of_chain(vec![bytes.into()]) {
+                    assert!(!identity.to_string().chars().any(char::is_control));
+                }
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ use p2pdi::{
     VERSION, hex, json,
     metrics::Metrics,
     network::NetworkName,
-    server::{HostNames, check_host, page as shared, security_headers},
+    server::{HostNames, ServedTls, check_host, page as shared, security_headers},
     v1::{PeerRecord, PeerState},
 };
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ pub(crate) struct Page {
     changes: Counter,
     announces: Counter,
     started_at: SystemTime,
+    tls: ServedTls,
 }
 
 impl Page {
@@ -59,6 +60,7 @@ impl Page {
         network: NetworkName,
         metrics: Metrics,
         stop: CancellationToken,
+        tls: ServedTls,
     ) -> Self {
         let gauge = |name, help| metrics.gauge(name, help, &[]);
         let gauges = Arc::new([
@@ -71,7 +73,7 @@ impl Page {
         ]);
         let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
         let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
-        Self { table, swarms, health, network, metrics, stop, gauges, changes, announces, started_at: SystemTime::now() }
+        Self { table, swarms, health, network, metrics, stop, gauges, changes, announces, started_at: SystemTime::now(), tls }
     }
 
     /// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
@@ -147,6 +149,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     let store = page.store();
     let swarms::Counts { swarms, members, .. } = page.swarms.counts();
+    let tls = page.tls.status(SystemTime::now());
     if as_json {
         let body = json!({
             "version": VERSION,
@@ -162,6 +165,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
             "store": store,
             "unwritten": counts.in_flight,
+            "tls": json::value(&tls),
             "peers": peers.iter().map(peer_value).collect::<Vec<_>>(),
             "changes": latest.iter().map(change_value).collect::<Vec<_>>(),
         });
@@ -184,6 +188,13 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     let skipped = page.health.skipped();
     if skipped.count > 0 {
         let _ = writeln!(text, "skipped       {} records that this version refuses, such as {}", skipped.count, skipped.first);
+    }
+    let ends = tls.certificate_ends_at.map(|at| format!(", until {at}")).unwrap_or_default();
+    if tls.enabled {
+        let _ = writeln!(text, "tls           certificate for {}{ends}", tls.certificate_for);
+    }
+    if !tls.problem.is_empty() {
+        let _ = writeln!(text, "problem       {}", tls.problem);
     }
     if !peers.is_empty() {
         let width = peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0).max(4);

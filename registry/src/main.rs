@@ -47,15 +47,12 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
     let flags = loaded.flags;
-    let listener = listen(&flags.listen).await?;
-    let health = match &flags.health_listen {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
+    let (address, health) = (flags.listen.clone(), flags.health_listen.clone());
     let config = Config::try_from(flags)?;
+    let listener = listen(&address).await?;
     let mut registry = Registry::open(&config)?;
     if let Some(health) = health {
-        registry = registry.with_health(health);
+        registry = registry.with_health(listen(&health).await?);
     }
     let address = listener.local_addr()?;
     let handle = registry.handle();

@@ -23,7 +23,7 @@ use axum::middleware;
 use p2pdi::{
     metrics::Metrics,
     network::NetworkName,
-    server::{HostNames, Limits, TaskEnded, Tasks, keep_certificate, report_health, serve_health},
+    server::{HostNames, Limits, ServedTls, TaskEnded, Tasks, keep_certificate, report_health, report_open, serve_health},
     tls::Tls,
     v1::{
         registry_admin_server::{self, RegistryAdminServer},
@@ -263,6 +263,7 @@ impl Registry {
             network,
             metrics.clone(),
             stop.clone(),
+            ServedTls { tls: tls.clone(), address: listener.local_addr()? },
         );
         let http = http::routes(page.clone(), hosts.clone());
         let served = [registry_server::SERVICE_NAME, registry_admin_server::SERVICE_NAME];
@@ -294,6 +295,7 @@ impl Registry {
                 resume_unwind(panic);
             }
         });
+        report_open(tls.as_ref(), listener.local_addr()?);
         if let Some(tls) = tls.clone() {
             tasks.spawn("certificate", keep_certificate(tls, metrics.clone(), stop.clone()));
         }

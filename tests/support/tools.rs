@@ -55,6 +55,11 @@ pub fn curl() -> Option<PathBuf> {
     tool("curl", "P2PDI_CURL", "--version", "apt-get install curl", None)
 }
 
+/// OpenSSL's program: `P2PDI_OPENSSL`, or on the path.
+pub fn openssl() -> Option<PathBuf> {
+    tool("openssl", "P2PDI_OPENSSL", "version", "apt-get install openssl", None)
+}
+
 /// Prints why a test is skipped.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
 pub fn skipped(why: &str) {

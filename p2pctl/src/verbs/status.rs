@@ -80,6 +80,14 @@ fn text(status: &StatusResponse, time: SystemTime) -> String {
         let (wrong, late) = (counted(mesh.misbehaviour, "wrong frame"), counted(mesh.throttled, "frame"));
         lines.push(format!("faults     {wrong} from other peers (see the peer's log), {late} dropped by rate limits"));
     }
+    let tls = status.tls.clone().unwrap_or_default();
+    if tls.enabled {
+        let ends = tls.certificate_ends_at.map(|at| format!(", until {at}")).unwrap_or_default();
+        lines.push(format!("tls        certificate for {}{ends}", tls.certificate_for));
+    }
+    if !tls.problem.is_empty() {
+        lines.push(format!("problem    {}", tls.problem));
+    }
     for namesake in &mesh.namesakes {
         lines.push(format!("conflict   another peer has this name: {}", namesake.endpoint));
     }

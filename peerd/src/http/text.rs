@@ -30,6 +30,15 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
     }
+    if let Some(tls) = &status.tls {
+        let ends = tls.certificate_ends_at.map(|at| format!(", until {at}")).unwrap_or_default();
+        if tls.enabled {
+            line("tls", format!("certificate for {}{ends}", tls.certificate_for));
+        }
+        if !tls.problem.is_empty() {
+            line("problem", tls.problem.clone());
+        }
+    }
     line("peers", format!("{known} known"));
     for other in &mesh.name_conflicts {
         let goes_to = if mesh.yields_to().is_some() { "there" } else { "here" };

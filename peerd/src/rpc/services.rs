@@ -14,7 +14,7 @@ use crate::{
     session::Session,
     transfer::{fetch::downloads::Downloads, jobs::Jobs, serve::uploads::Uploads, swarm::hub::Swarms, throttle::Throttle},
 };
-use p2pdi::{contact::Contact, network::NetworkName};
+use p2pdi::{contact::Contact, network::NetworkName, server::ServedTls};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -51,6 +51,7 @@ pub(crate) struct Services {
     pub(crate) mesh: Mesh,
     #[cfg(feature = "http")]
     pub(crate) topology: Topology,
+    pub(crate) tls: ServedTls,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
     /// Ends streams that would otherwise stay open.

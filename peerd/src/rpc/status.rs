@@ -7,6 +7,7 @@ use p2pdi::{
     content::ContentHash,
     v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, SessionState, StatusResponse, Swarm},
 };
+use std::time::SystemTime;
 
 impl Services {
     /// The whole status, for those who may control the peer.
@@ -31,6 +32,7 @@ impl Services {
             fetched: Some(self.jobs.fetched()),
             zone: self.swarms.zone().to_owned(),
             network: self.network_name.to_string(),
+            tls: Some(self.tls.status(SystemTime::now())),
         }
     }
 
