@@ -77,8 +77,14 @@ impl Enrolment {
             && files.is_of_token(token)?
             && joining.name.as_ref().is_none_or(|name| stored.identity().is_some_and(|own| own.has_name(name)))
         {
-            if stored.has_ended(SystemTime::now()) {
-                stored.renew().await?;
+            if stored.has_ended(SystemTime::now())
+                && let Err(error) = stored.renew().await
+            {
+                // After a power cut the registry may come back later than its peers.
+                if !error.is_passing() {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the certificate has ended, and cannot be renewed now; trying again while the program runs");
             }
             return Ok(stored);
         }

@@ -17,10 +17,9 @@ mod messages;
 pub use authority::{
     Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, OVERLAP, Proof, Trust, operator_of_folder,
 };
-pub use certificates::Subject;
 pub use error::CaError;
 pub use generations::{CaCertificate, certificates_in};
-pub use ledger::{Refusal, Revoked, TOKEN_LIFE_MAX, TOKEN_USES_MAX, Token};
+pub use ledger::{Refusal, Revoked, Subject, TOKEN_LIFE_MAX, TOKEN_USES_MAX, Token};
 
 #[cfg(test)]
 mod tests;

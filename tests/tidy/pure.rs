@@ -208,6 +208,7 @@ const VALUES: &[&str] = &[
     "p2pdi::platform::FileStat",
     "p2pdi::cookie::Cookie",
     "p2pdi::cookie::CookieHash",
+    "p2pdi::token::TokenHash",
     "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
     "p2pdi::channel::STREAM_WINDOW",
 ];

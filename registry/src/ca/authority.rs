@@ -1,10 +1,10 @@
 //! The authority behind one lock: each call decides, stores and then answers. Calls block while they write.
 
 use super::{
-    certificates::{self, Request, Subject, Validity},
+    certificates::{self, Request, Validity},
     error::CaError,
     generations::{Generation, Generations},
-    ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Token, check_token},
+    ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Subject, Token, check_token},
     ledger_file::LedgerFile,
 };
 use p2pdi::{

@@ -2,16 +2,15 @@
 
 use super::{
     error::CaError,
-    ledger::{KeyHash, SerialBytes},
+    ledger::{KeyHash, SerialBytes, Subject},
 };
-use p2pdi::{endpoint::HOST_MAX_BYTES, name::PeerName, network::NetworkName, tls::label_uri};
+use p2pdi::{endpoint::HOST_MAX_BYTES, network::NetworkName, tls::label_uri};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     PublicKey, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -23,17 +22,6 @@ const REQUEST_MAX_BYTES: usize = 4 * 1024;
 const TRUST_DOMAIN: &str = "spiffe://";
 /// Longest common name (RFC 5280, appendix A.1, ub-common-name). A longer name is among the alternative names only.
 const COMMON_NAME_MAX_BYTES: usize = 64;
-
-/// Whom a certificate is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// The name of a peer, or of an operator.
-    pub name: PeerName,
-    /// What others may choose it by.
-    pub labels: BTreeMap<String, String>,
-    /// It is an operator's, not a peer's.
-    pub operator: bool,
-}
 
 /// When a certificate is valid, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,6 @@
 //! Tokens and certificates as bytes: protobuf, so that a later version can add fields and still read what this one wrote.
 
-use super::{
-    certificates::Subject,
-    ledger::{Certificate, Token},
-};
+use super::ledger::{Certificate, Subject, Token};
 use p2pdi::{selector::NamePattern, token::TokenHash};
 use prost::Message;
 use std::collections::BTreeMap;

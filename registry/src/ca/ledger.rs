@@ -17,7 +17,7 @@ mod tests;
 
 pub(super) use enrol::{Admit, By};
 pub(super) use model::{Certificate, Change, KeyHash, SerialBytes};
-pub use model::{Revoked, Token};
+pub use model::{Revoked, Subject, Token};
 pub use refusal::Refusal;
 pub(super) use revoke::RevokedSince;
 pub(super) use tokens::check_token;

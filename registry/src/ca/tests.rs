@@ -1,6 +1,6 @@
 //! The authority in its folder, at times of the test's choice.
 
-use super::{certificates::Subject, *};
+use super::*;
 use p2pdi::{
     enrol::renewal_at,
     selector::NamePattern,

@@ -1,7 +1,6 @@
 //! Who may have a certificate.
 
-use super::{CLOCK_SKEW, Certificate, Change, KeyHash, Ledger, RENEWAL_GRACE, Refusal, SerialBytes, Token};
-use crate::ca::certificates::Subject;
+use super::{CLOCK_SKEW, Certificate, Change, KeyHash, Ledger, RENEWAL_GRACE, Refusal, SerialBytes, Subject, Token};
 use p2pdi::{name::PeerName, token::TokenHash};
 
 /// Most certificates of one key, or one name, that are valid at once. With the usual life and renewals there are two; a peer that starts anew

@@ -1,13 +1,23 @@
 //! Tokens, certificates, and changes of them.
 
-use crate::ca::certificates::Subject;
-use p2pdi::{selector::NamePattern, token::TokenHash};
+use p2pdi::{name::PeerName, selector::NamePattern, token::TokenHash};
 use std::collections::BTreeMap;
 
 /// Serial number: 16 bytes, random but for the first two bits, so that the number is positive and has no leading zero.
 pub(in crate::ca) type SerialBytes = [u8; 16];
 /// SHA-256 of a public key (SubjectPublicKeyInfo).
 pub(in crate::ca) type KeyHash = [u8; 32];
+
+/// Whom a certificate is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The name of a peer, or of an operator.
+    pub name: PeerName,
+    /// What others may choose it by.
+    pub labels: BTreeMap<String, String>,
+    /// It is an operator's, not a peer's.
+    pub operator: bool,
+}
 
 /// A join token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]

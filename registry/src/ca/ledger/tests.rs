@@ -167,7 +167,7 @@ fn the_list_of_revoked_certificates_comes_in_pages_and_starts_over_for_a_strange
     for number in 0..count {
         let mut serial = [0; 16];
         serial[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        let subject = crate::ca::certificates::Subject { name: name("a"), labels: BTreeMap::new(), operator: false };
+        let subject = Subject { name: name("a"), labels: BTreeMap::new(), operator: false };
         let change = Ledger::issue_file(subject, [1; 32], serial, START + LIFE);
         world.apply([change]);
     }
