@@ -22,7 +22,8 @@ pub(crate) mod swarm;
 pub mod throttle;
 
 pub use fetch::{
-    document::{FetchError, FetchOptions, Fetched, NoMoreHolders, STALL_TIMEOUT, fetch},
+    document::{FetchError, Fetched, NoMoreHolders, fetch},
+    options::{FetchOptions, STALL_TIMEOUT},
     progress::{FetchPhase, HolderProgress, Progress, ProgressSnapshot, Waiting},
     source_selection::SourceReport,
 };

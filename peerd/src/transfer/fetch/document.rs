@@ -7,6 +7,7 @@ use super::{
     identify::{Identified, Identify},
     leads,
     opened::Opened,
+    options::FetchOptions,
     progress::{FetchPhase, HolderProgress, Progress},
     source_selection::{SourceReport, SourceSelection},
 };
@@ -18,8 +19,7 @@ use crate::{
         store::{
             blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
         },
-        swarm::{early::EarlyAnnounce, hub::Swarms},
-        throttle::Throttle,
+        swarm::early::EarlyAnnounce,
     },
 };
 use bytes::Bytes;
@@ -32,10 +32,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
 
-/// How long a source may stay silent before another one is asked.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a locked partial file before the fetch is refused: a fetch that was just cancelled may still be writing or
 /// syncing its last pieces.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,46 +40,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often further holders are searched for once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
-
-/// Options of a fetch.
-#[derive(Debug, Clone)]
-pub struct FetchOptions {
-    /// The target folder; created if missing.
-    pub out: PathBuf,
-    /// The file's name there; by default the document's name. Holders may have the same content under other names.
-    pub save_as: Option<DocumentName>,
-    /// Replace a file of the same name with other content.
-    pub replace: bool,
-    /// How long a source may stay silent. Default: [`STALL_TIMEOUT`].
-    pub stall: Duration,
-    /// How long to wait for a holder of what is missing when none is known any more.
-    pub wait_for_holders: Duration,
-    /// Limits the rate of the bytes that arrive. Clones share the limit.
-    pub limit: Throttle,
-    /// Size of the document in bytes, if somebody said it: of a large one, a piece is asked for first, and not the whole.
-    pub expected_size: Option<u64>,
-    /// The swarms of the peer that fetches: others fetch from it what it has already.
-    pub swarms: Swarms,
-    /// Notified when all bytes of a document are here: from then on its fetch needs the disk only, and the next one may use the network.
-    pub arrived: Arc<Notify>,
-}
-
-impl FetchOptions {
-    /// The default options of a fetch into `out`, by the peer with these swarms.
-    pub fn new(out: impl Into<PathBuf>, swarms: Swarms) -> Self {
-        Self {
-            out: out.into(),
-            save_as: None,
-            replace: false,
-            stall: STALL_TIMEOUT,
-            wait_for_holders: Duration::ZERO,
-            limit: Throttle::default(),
-            expected_size: None,
-            swarms,
-            arrived: Arc::default(),
-        }
-    }
-}
 
 /// Finds no further holders: for a fetch whose holders are all given.
 #[derive(Debug, Clone, Copy)]

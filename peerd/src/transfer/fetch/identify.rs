@@ -5,9 +5,9 @@
 //! trip costs as much as a hundred MiB.
 
 use super::{
-    document::FetchOptions,
     download::{self, Incoming, RangeRequest, SourceError, check_header},
     opened::{OpenedRun, OpenedStream},
+    options::FetchOptions,
 };
 use crate::{
     connections::channels::ChannelPool,

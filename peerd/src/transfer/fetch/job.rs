@@ -5,7 +5,8 @@
 //! again once all known holders failed. If the content is gone by then, it settles the name anew: files change while they are fetched.
 
 use super::{
-    document::{FetchError, FetchOptions, Fetched, fetch_announced},
+    document::{FetchError, Fetched, fetch_announced},
+    options::FetchOptions,
     progress::{Progress, Waiting},
 };
 use crate::{

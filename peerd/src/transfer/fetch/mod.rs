@@ -11,6 +11,7 @@ mod identify;
 pub mod job;
 pub(crate) mod leads;
 mod opened;
+pub mod options;
 pub mod progress;
 mod run;
 pub mod source_selection;

@@ -9,8 +9,8 @@ use super::{
     worker::{self, Work},
 };
 use crate::transfer::fetch::{
-    document::FetchOptions,
     job::{FetchJob, FetchRequest},
+    options::FetchOptions,
 };
 use p2pdi::log_limit::{Line, LogLimit};
 use std::{

@@ -135,6 +135,9 @@ impl Slots {
 
     /// The position in the line of the first stream whose document has a slot free.
     fn next_in_line(&self) -> Option<usize> {
+        if self.line.is_empty() {
+            return None;
+        }
         let mut by_document: BTreeMap<ContentHash, usize> = BTreeMap::new();
         for stream in self.streams.values().filter(|stream| matches!(stream.state, State::Sending { .. })) {
             *by_document.entry(stream.document).or_default() += 1;
@@ -167,10 +170,12 @@ impl Slots {
 
     /// The stream's reader has read on. Whether the stream still has its slot; if not, it is in the line.
     pub(super) fn resume(&mut self, stream: u64, now: Instant) -> bool {
-        let others_wait = self.next_in_line().is_some();
+        let is_over =
+            |state: &State| matches!(state, State::Sending { since, .. } if now.saturating_duration_since(*since) >= TURN);
+        let yields = self.streams.get(&stream).is_some_and(|stream| is_over(&stream.state)) && self.next_in_line().is_some();
         let Some(Stream { state, .. }) = self.streams.get_mut(&stream) else { return false };
         match state {
-            State::Sending { since, unread_since } if !others_wait || now.saturating_duration_since(*since) < TURN => {
+            State::Sending { unread_since, .. } if !yields => {
                 *unread_since = None;
                 true
             }
