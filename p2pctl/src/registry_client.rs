@@ -333,17 +333,11 @@ impl RegistrySession {
         })
     }
 
-    /// A request with the cookie, if there is one.
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        with_cookie(message, self.cookie.as_ref())
-    }
-}
-
-impl Drop for RegistrySession {
     /// Ends an observer's lease, however the verb ends: done, failed or interrupted.
-    fn drop(&mut self) {
+    pub(crate) fn end(&mut self) {
         if self.observer && self.cookie.is_some() {
             let (request, mut client) = (self.request(LeaveRequest {}), self.client.clone());
+            self.cookie = None;
             let leave = async move {
                 if let Err(status) = client.leave(request).await {
                     tracing::debug!(%status, "an observer's lease is left to expire");
@@ -351,6 +345,17 @@ impl Drop for RegistrySession {
             };
             self.leaving.0.spawn(leave.in_current_span());
         }
+    }
+
+    /// A request with the cookie, if there is one.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        with_cookie(message, self.cookie.as_ref())
+    }
+}
+
+impl Drop for RegistrySession {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

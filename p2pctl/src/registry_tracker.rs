@@ -16,7 +16,10 @@ use peerd::{
     holders::tracker::{Announced, Announcement, Tracker},
     session::AnnounceError,
 };
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -34,6 +37,8 @@ pub(crate) struct RegistryTracker {
     session: Mutex<RegistrySession>,
     /// Where this program serves what it has; `None`: nowhere.
     endpoint: Option<Endpoint>,
+    /// Nothing is announced any more.
+    ended: AtomicBool,
 }
 
 impl RegistryTracker {
@@ -48,7 +53,17 @@ impl RegistryTracker {
         leaving: &Leaving,
     ) -> Outcome<Self> {
         let session = RegistrySession::observer(registry, network, dial, observer, leaving).await?;
-        Ok(Self { session: Mutex::new(session), endpoint })
+        Ok(Self { session: Mutex::new(session), endpoint, ended: AtomicBool::new(false) })
+    }
+
+    /// Ends the lease, and with it all that was announced, though tasks that announce may still use this tracker: they end only with the
+    /// program, and others would be told of this one for as long as its lease lasts.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // Locked only while a request is made, or an observer registers again, whose lease ends with the session.
+        if let Ok(mut session) = self.session.try_lock() {
+            session.end();
+        }
     }
 
     /// Extends the lease until it is dropped: announces do not. To be run beside the fetch.
@@ -96,6 +111,9 @@ impl Tracker for RegistryTracker {
         let endpoint = self.endpoint.as_ref().map(Endpoint::to_string).unwrap_or_default();
         let said = announcement.into_request(endpoint);
         for tries_left in [1, 0] {
+            if self.ended.load(Ordering::Relaxed) {
+                return Err(AnnounceError::Unavailable("this program ends".to_owned()));
+            }
             let (mut client, request, generation) = {
                 let mut session = self.session.lock().await;
                 (session.client().clone(), session.request(said.clone()), session.observations())

@@ -40,6 +40,16 @@ const LOCAL_TIMEOUT: Duration = Duration::from_millis(50);
 pub(crate) struct Sharing {
     swarms: Swarms,
     _server: JoinSet<()>,
+    /// `None`: there is no registry.
+    tracker: Option<Arc<LazyTracker>>,
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        if let Some(connected) = self.tracker.as_ref().and_then(|tracker| tracker.connected.get()) {
+            connected.tracker.end();
+        }
+    }
 }
 
 impl Sharing {
@@ -69,9 +79,9 @@ impl Sharing {
             Some(listener) => Some(reachable_endpoint(listener.local_addr()?, [&towards])?),
             None => None,
         };
-        let tracker: Arc<dyn Tracker> = match &via.via {
-            Some(_) => Arc::new(NoTracker),
-            None => Arc::new(LazyTracker {
+        let lazy = match &via.via {
+            Some(_) => None,
+            None => Some(Arc::new(LazyTracker {
                 registry: global.registry.endpoint.clone(),
                 network: global.network.clone(),
                 dial: global.dial.clone(),
@@ -79,7 +89,11 @@ impl Sharing {
                 endpoint: endpoint.clone(),
                 leaving: global.leaving.clone(),
                 connected: OnceCell::new(),
-            }),
+            })),
+        };
+        let tracker: Arc<dyn Tracker> = match &lazy {
+            Some(lazy) => Arc::<LazyTracker>::clone(lazy),
+            None => Arc::new(NoTracker),
         };
         let mut server = JoinSet::new();
         let swarms = match (listener, endpoint) {
@@ -97,7 +111,7 @@ impl Sharing {
             }
             _ => Swarms::of_a_client(name, tracker).in_zone(zone),
         };
-        Ok(Self { swarms, _server: server })
+        Ok(Self { swarms, _server: server, tracker: lazy })
     }
 
     /// For the options of fetches.
