@@ -36,7 +36,8 @@ impl FirstAddress {
     /// Connects now.
     pub(crate) async fn connect(self) -> io::Result<TcpStream> {
         let none = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
-        first(self.addresses.iter().map(|address| connect(address.clone(), self.from)), none).await
+        let addresses = self.addresses.to_vec();
+        first(addresses.into_iter().map(move |address| connect(address, self.from)), none).await
     }
 }
 

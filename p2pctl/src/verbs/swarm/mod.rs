@@ -53,8 +53,14 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
 /// could name them.
 async fn tracked(global: &Global, hash: ContentHash, size: u64) -> Vec<Source> {
     let asked = async {
-        let mut session =
-            RegistrySession::connect(&global.registry, &global.network, global.state.as_deref(), &global.leaving).await?;
+        let mut session = RegistrySession::connect(
+            &global.registry.endpoint,
+            &global.network,
+            &global.dial,
+            global.state.as_deref(),
+            &global.leaving,
+        )
+        .await?;
         session.observe().await?;
         let asking = AnnounceRequest { blake3: hash.to_field(), size, ..AnnounceRequest::default() };
         let leaving = AnnounceRequest { done: true, ..asking.clone() };
