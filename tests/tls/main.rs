@@ -1,6 +1,12 @@
 //! Servers and clients with certificates: who is accepted, what is said to who is not, and what changes while they run.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by a panic, in its helpers too; sizes are small"
+)]
 
 #[path = "../support/certificates.rs"]
 mod certificates;

@@ -8,6 +8,7 @@ use super::{
 };
 use p2pdi::{
     channel::Dial,
+    document::DocumentName,
     tls::{Expected, Tls},
     v1::SessionState,
 };
@@ -76,7 +77,7 @@ async fn peers_register_link_talk_and_fetch_with_certificates_only() {
     let channels = ChannelPool::dialling(Dial::with(Some(me.clone())));
     let (out, source) = (tempfile::tempdir().unwrap(), a.source("fff-a"));
     let options = FetchOptions::new(out.path().to_owned(), Swarms::of_a_client("fff-c".parse().unwrap(), Arc::new(NoTracker)));
-    let wanted = DocumentSelector::Name("model.bin".parse().unwrap());
+    let wanted = DocumentSelector::Name(DocumentName::parse("model.bin").unwrap());
     let progress = Arc::new(Progress::default());
     let fetching = fetch(&channels, &wanted, vec![source], Arc::new(NoMoreHolders), &options, &progress);
     let fetched = within("the document", Box::pin(fetching)).await.unwrap();

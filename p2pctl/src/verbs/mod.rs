@@ -28,8 +28,12 @@ use crate::{
     failure::{Failure, Outcome},
     printer::Printer,
 };
-use p2pdi::server::{Stopped, until_stopped};
+use p2pdi::{
+    server::{Stopped, until_stopped},
+    tls::Tls,
+};
 use peerd::connections::channels::ChannelPool;
+use std::{convert::Infallible, future::pending};
 use tracing::Instrument as _;
 
 /// Runs the verb; Ctrl-C cancels it.
@@ -39,7 +43,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
         login::renew(global.certificate(), printer).await;
         global.read_certificates()?;
     }
-    let leaving = global.leaving.clone();
+    let (leaving, tls) = (global.leaving.clone(), global.dial.tls.clone());
     let span = tracing::info_span!("p2pctl", otel.name = format!("p2pctl {}", name(&verb)), otel.kind = "client");
     let channels = ChannelPool::dialling(global.dial.clone());
     let running = async move |stop: tokio_util::sync::CancellationToken| {
@@ -66,14 +70,14 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
                 let via = args.via.via.as_ref().map(ToString::to_string).unwrap_or_default();
                 cancellable(mesh::peers_of(&global, &channels, &args.via, &via, printer), stop).await
             }
-            Verb::Pquery(args) => cancellable(pquery::pquery(&global, args, printer), stop).await,
+            Verb::Pquery(args) => cancellable(Box::pin(pquery::pquery(&global, args, printer)), stop).await,
             Verb::Broadcast(args) => cancellable(mesh::broadcast(&channels, args, printer), stop).await,
             Verb::Listen(args) => mesh::listen(&channels, args, printer, stop).await,
             Verb::Chat(args) => chat::chat(&global, channels, args, printer, stop).await,
             Verb::Join(args) => cancellable(mesh::join(&channels, args, printer), stop).await,
             Verb::PeerCount(args) => cancellable(mesh::peer_count(&channels, args, printer), stop).await,
             Verb::Graph(args) => cancellable(graph::graph(&channels, args, printer), stop).await,
-            Verb::RfcQuery(args) => cancellable(rfc_query::rfc_query(&global, &channels, args, printer), stop).await,
+            Verb::RfcQuery(args) => cancellable(Box::pin(rfc_query::rfc_query(&global, &channels, args, printer)), stop).await,
             Verb::Ls(args) => cancellable(Box::pin(ls::ls(&global, &channels, args, printer)), stop).await,
             Verb::Search(args) => cancellable(Box::pin(ls::search(&global, &channels, args, printer)), stop).await,
             Verb::GetRfc(args) => Box::pin(get::get_rfc(&global, &channels, args, printer, stop)).await,
@@ -95,12 +99,23 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),
         }
     };
-    let stopped = until_stopped(async |stop| running(stop).instrument(span).await).await?;
+    let stopped = tokio::select! {
+        stopped = until_stopped(async |stop| Box::pin(running(stop).instrument(span)).await) => stopped?,
+        never = follow_files(tls) => match never {},
+    };
     leaving.finish().await;
     match stopped {
         Stopped::Done(outcome) => outcome,
         Stopped::AtOnce => Err(Failure::interrupted()),
     }
+}
+
+/// Verbs that run until Ctrl-C use certificates that were renewed meanwhile.
+async fn follow_files(tls: Option<Tls>) -> Infallible {
+    if let Some(tls) = tls {
+        tls.follow_files(|_| {}).await;
+    }
+    pending().await
 }
 
 /// Whether a verb calls servers that others started.
