@@ -148,3 +148,21 @@ fn the_steps_of_helm_test_pass() {
     }
     assert_eq!(world.read("state/out/p2pdi-test.txt"), b"a document\n");
 }
+
+#[test]
+fn the_variables_that_operators_are_told_of_exist() {
+    let world = World::new();
+    let known: String = ["registry", "peerd", "p2pctl"].map(|program| world.run(program, &["--help"]).exits(0).stdout).concat();
+    let folder = root().join("deploy");
+    let mut found = 0;
+    for file in ["README.md", "compose.yaml", "systemd/p2pdi-registry.service", "systemd/p2pdi-peer.service"] {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+        // The image of compose.yaml is for compose itself.
+        for name in words.filter(|word| word.starts_with("PDI_")).filter(|word| !word.ends_with("PDI_IMAGE")) {
+            assert!(known.contains(&format!("[env: P2{name}=")), "{file}: no program has the variable P2{name}");
+            found += 1;
+        }
+    }
+    assert!(found > 3, "{found}");
+}
