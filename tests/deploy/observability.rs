@@ -2,7 +2,13 @@
 
 use crate::{
     render::{documents, root, succeeds},
-    support::{http::get, network::Network, tools::promtool, wait::until},
+    support::{
+        http::get,
+        network::Network,
+        tools::promtool,
+        wait::{eventually, until},
+        world::World,
+    },
 };
 use serde_json::Value;
 use std::{
@@ -40,8 +46,21 @@ fn metrics(expression: &str) -> BTreeSet<String> {
     names.map(|name| plain(name).unwrap_or_else(|| name.to_owned())).collect()
 }
 
-/// What the servers of a small network say at /metrics, after a call that is refused.
-fn pages() -> [String; 2] {
+/// What the servers of a small network say at /metrics, after a call that is refused; then what a registry with certificates says.
+fn pages() -> [String; 3] {
+    let [registry, peer] = pages_without_certificates();
+    let world = World::new();
+    let server = world.registry(&["--ca", "authority", "--health-listen", "127.0.0.1:0"]);
+    let address = eventually("the registry says where its health is", || {
+        let log = server.process.stderr();
+        let line = log.lines().find(|line| line.contains("serving health"))?;
+        line.split_once("address=")?.1.split(' ').next()?.parse().ok()
+    });
+    until("its certificate has an end", || get(address, "/metrics", &[]).body.contains("p2pdi_tls_certificate_expiry_seconds "));
+    [registry, peer, get(address, "/metrics", &[]).body]
+}
+
+fn pages_without_certificates() -> [String; 2] {
     let network = Network::start();
     // Nobody registered: the registry refuses it.
     network.p2pctl(&["keepalive"]);

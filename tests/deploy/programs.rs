@@ -3,8 +3,8 @@
 use crate::{
     render::{containers, documents, name, pod, renders, root, strings},
     support::{
-        network::ready,
         process::{Ended, Running, Server},
+        wait::until,
         world::World,
     },
 };
@@ -12,40 +12,93 @@ use serde_json::Value;
 use std::{collections::BTreeMap, fs, process::Command};
 
 /// The port 9 of this host, where nobody listens.
-const NOBODY: &str = "http://127.0.0.1:9";
+const NOBODY: &str = "127.0.0.1:9";
 
-/// Texts of a pod's arguments, and what stands for them here: folders are in the test's, addresses are those of loopback.
-fn here(world: &World, registry: &str) -> Vec<(String, String)> {
-    let folder = |path: &str| (format!("={path}"), format!("={}", world.path(&path[1..]).display()));
-    let fixed = [
-        ("[$(POD_IP)]", "[::1]"),
-        ("$(POD_IP)", "127.0.0.1"),
-        ("$(PEER_NAME)", "p2pdi-peer-0"),
-        ("http://p2pdi-registry.p2pdi:7800", registry),
-        ("http://registry.example.org:7800", registry),
-        ("--wait-for-holders=10m", "--wait-for-holders=1s"),
-    ];
-    let fixed = fixed.map(|(from, to)| (from.to_owned(), to.to_owned()));
-    fixed.into_iter().chain(["/var/lib/p2pdi", "/documents", "/state"].map(folder)).collect()
+/// What is around the pods of one set of values, on this machine: folders are in the test's, addresses are those of loopback.
+struct Around<'a> {
+    world: &'a World,
+    /// Address of the registry.
+    registry: String,
+    /// Token to join with.
+    token: String,
 }
 
-/// The command of a container, on this machine.
-fn command(world: &World, container: &Value, registry: &str) -> Command {
-    let program = strings(&container["command"]);
-    assert_eq!(program.len(), 1, "{container}");
-    let mut command = world.command(program[0], &[]);
-    command.env_clear();
-    let here = here(world, registry);
-    for argument in strings(&container["args"]) {
-        let argument = here.iter().fold(argument.to_owned(), |text, (from, to)| text.replace(from, to));
-        // Every port is a free one.
-        command.arg(if argument.starts_with("--listen=") { "--listen=127.0.0.1:0" } else { &argument });
+impl<'a> Around<'a> {
+    /// No registry is there.
+    fn nobody(world: &'a World) -> Self {
+        Self { world, registry: NOBODY.to_owned(), token: String::new() }
     }
-    // The kubelet makes the folders of volumes.
-    for mount in container["volumeMounts"].as_array().unwrap() {
-        fs::create_dir_all(world.path(&mount["mountPath"].as_str().unwrap()[1..])).unwrap();
+
+    /// Starts the registry of a set of values, if it has one, and makes what the others need of it: a token, or files of certificates.
+    fn start(world: &'a World, documents: &[Value]) -> (Self, Option<Server>) {
+        let mut here = Self::nobody(world);
+        let containers = all(documents);
+        let network = containers.values().flatten().flat_map(|container| strings(&container["args"]));
+        let network = network.filter(|argument| argument.starts_with("--network=")).next_back().unwrap().to_owned();
+        let p2pctl =
+            |arguments: &[&str]| Running::run_to_end(world.command("p2pctl", arguments)).exits(0).stdout.trim().to_owned();
+        if containers.values().flatten().any(|container| mounts(container).contains(&"/tls")) {
+            let of_network = network.replace("--network", "--of-network");
+            p2pctl(&["ca", "init", "--ca=authority", &of_network]);
+            p2pctl(&["ca", "issue", "--ca=authority", "--name=p2pdi-peer-0", "--out=tls"]);
+            for (made, mounted) in [("p2pdi-peer-0.pem", "tls.crt"), ("p2pdi-peer-0-key.pem", "tls.key"), ("ca.pem", "ca.crt")] {
+                fs::rename(world.path("tls").join(made), world.path("tls").join(mounted)).unwrap();
+            }
+        }
+        let Some(container) = containers.get("StatefulSet/p2pdi-registry") else { return (here, None) };
+        let registry = Server::start(here.command(container[0]));
+        here.registry = registry.address.to_string();
+        if strings(&container[0]["args"]).contains(&"--ca=/var/lib/p2pdi/ca") {
+            let (url, address) = (format!("--registry=https://{}", here.registry), format!("--address={}", here.registry));
+            here.token = p2pctl(&["token", "create", "--ca=var/lib/p2pdi/ca", "--name=*", "--uses=9", &network, &url, &address]);
+        }
+        (here, Some(registry))
     }
-    command
+
+    /// Texts of arguments, and what stands for them.
+    fn texts(&self) -> Vec<(String, String)> {
+        let folder = |path: &str| (format!("={path}"), format!("={}", self.world.path(&path[1..]).display()));
+        let fixed = [
+            ("[$(POD_IP)]", "[::1]"),
+            ("$(POD_IP)", "127.0.0.1"),
+            ("$(PEER_NAME)", "p2pdi-peer-0"),
+            ("p2pdi-registry.p2pdi:7800", &self.registry),
+            ("registry.example.org:7800", &self.registry),
+            ("--wait-for-holders=10m", "--wait-for-holders=1s"),
+        ];
+        let fixed = fixed.map(|(from, to)| (from.to_owned(), to.to_owned()));
+        fixed.into_iter().chain(["/var/lib/p2pdi", "/documents", "/state", "/tls"].map(folder)).collect()
+    }
+
+    /// The command of a container.
+    fn command(&self, container: &Value) -> Command {
+        let program = strings(&container["command"]);
+        assert_eq!(program.len(), 1, "{container}");
+        let mut command = self.world.command(program[0], &[]);
+        command.env_clear();
+        let texts = self.texts();
+        for argument in strings(&container["args"]) {
+            // Every port is a free one.
+            let argument = match argument.split_once("listen=") {
+                Some((flag, _)) => format!("{flag}listen=127.0.0.1:0"),
+                None => texts.iter().fold(argument.to_owned(), |text, (from, to)| text.replace(from, to)),
+            };
+            command.arg(argument);
+        }
+        let environment = container["env"].as_array().into_iter().flatten();
+        if environment.filter(|variable| variable["name"] == "P2PDI_PEER_JOIN").count() > 0 {
+            command.env("P2PDI_PEER_JOIN", &self.token);
+        }
+        // The kubelet makes the folders of volumes.
+        for path in mounts(container) {
+            fs::create_dir_all(self.world.path(&path[1..])).unwrap();
+        }
+        command
+    }
+}
+
+fn mounts(container: &Value) -> Vec<&str> {
+    container["volumeMounts"].as_array().into_iter().flatten().map(|mount| mount["mountPath"].as_str().unwrap()).collect()
 }
 
 /// The services of compose.yaml and the units of systemd, as containers.
@@ -85,17 +138,19 @@ fn the_servers_start_with_the_arguments_of_every_set_of_values() {
     let mut started = 0;
     for (set, documents) in &renders.sets {
         let world = World::new();
-        for (document, containers) in all(documents) {
+        let (here, registry) = Around::start(&world, documents);
+        for (document, containers) in all(documents).into_iter().filter(|(name, _)| name != "StatefulSet/p2pdi-registry") {
             for container in containers.into_iter().filter(|container| !is_command_line(container)) {
-                let server = Server::start(command(&world, container, NOBODY));
+                let server = Server::start(here.command(container));
                 let errors = server.process.stderr();
                 assert!(!errors.contains("warning:"), "{set}: {document}: {errors}");
                 started += 1;
                 server.kill();
             }
         }
+        drop(registry);
     }
-    assert!(started > 20, "{started}");
+    assert!(started > 15, "{started}");
 }
 
 #[test]
@@ -104,7 +159,7 @@ fn the_servers_start_with_the_arguments_of_compose_and_systemd() {
     assert_eq!(containers.len(), 6, "{containers:?}");
     let world = World::new();
     for container in containers {
-        Server::start(command(&world, &container, NOBODY)).kill();
+        Server::start(Around::nobody(&world).command(&container)).kill();
     }
 }
 
@@ -116,7 +171,7 @@ fn the_command_line_accepts_the_arguments_of_every_set_of_values() {
     for (set, documents) in &renders.sets {
         for container in all(documents).into_values().flatten().filter(|container| is_command_line(container)) {
             // Nobody answers, so a verb ends with 1. Wrong usage would end it with 2.
-            let Ended { code, stderr, what, .. } = Running::run_to_end(command(&world, container, NOBODY));
+            let Ended { code, stderr, what, .. } = Running::run_to_end(Around::nobody(&world).command(container));
             assert_eq!(code, Some(1), "{set}: {what}: {stderr}");
             run += 1;
         }
@@ -125,28 +180,41 @@ fn the_command_line_accepts_the_arguments_of_every_set_of_values() {
 }
 
 #[test]
-fn the_steps_of_helm_test_pass() {
+fn the_steps_of_helm_test_pass_with_and_without_certificates() {
     let Some(renders) = renders() else { return };
-    let documents = all(&renders.sets["ci/default-values.yaml"]);
-    let world = World::new();
-    let registry = Server::start(command(&world, documents["StatefulSet/p2pdi-registry"][0], NOBODY));
-    let start = |container: &Value| {
-        // The port is another one than in the pod, so the peer finds out itself where it is.
-        let command = command(&world, container, &registry.url());
-        let mut here = Command::new(command.get_program());
-        here.env_clear().args(command.get_args().filter(|argument| !argument.to_string_lossy().starts_with("--advertise=")));
-        let server = Server::start(here);
-        ready(&server);
-        server
-    };
-    let (sidecar, steps) = documents["Pod/p2pdi-test"].split_first().unwrap();
-    fs::create_dir_all(world.path("documents")).unwrap();
-    fs::write(world.path("documents/p2pdi-test.txt"), "a document\n").unwrap();
-    let _peers = [start(documents["StatefulSet/p2pdi-peer"][0]), start(sidecar)];
-    for step in steps {
-        Running::run_to_end(command(&world, step, &registry.url())).exits(0);
+    for set in ["ci/default-values.yaml", "ci/join-token-values.yaml"] {
+        let documents = &renders.sets[set];
+        let world = World::new();
+        let (here, _registry) = Around::start(&world, documents);
+        let start = |container: &Value| {
+            // The port is another one than in the pod, so the peer finds out itself where it is.
+            let command = here.command(container);
+            let mut elsewhere = Command::new(command.get_program());
+            elsewhere.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            elsewhere.args(command.get_args().filter(|argument| !argument.to_string_lossy().starts_with("--advertise=")));
+            Server::start(elsewhere)
+        };
+        let containers = all(documents);
+        let (sidecar, steps) = containers["Pod/p2pdi-test"].split_first().unwrap();
+        fs::create_dir_all(world.path("documents")).unwrap();
+        fs::write(world.path("documents/p2pdi-test.txt"), "a document\n").unwrap();
+        let _peers = [start(containers["StatefulSet/p2pdi-peer"][0]), start(sidecar)];
+        // As the probes see to it in a pod.
+        let mut peers = steps[0].clone();
+        peers["args"] = serde_json::json!(["pquery"]);
+        let common = strings(&steps[0]["args"])
+            .into_iter()
+            .filter(|argument| ["--registry", "--network", "--tls"].iter().any(|flag| argument.starts_with(flag)));
+        peers["args"].as_array_mut().unwrap().extend(common.map(Value::from));
+        until("both peers are registered", || {
+            let listed = Running::run_to_end(here.command(&peers)).stdout;
+            listed.contains("p2pdi-peer-0") && listed.contains("p2pdi-test-peer")
+        });
+        for step in steps {
+            Running::run_to_end(here.command(step)).exits(0);
+        }
+        assert_eq!(world.read("state/out/p2pdi-test.txt"), b"a document\n", "{set}");
     }
-    assert_eq!(world.read("state/out/p2pdi-test.txt"), b"a document\n");
 }
 
 #[test]

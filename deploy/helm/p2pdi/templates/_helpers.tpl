@@ -63,10 +63,12 @@ annotations:
 {{- define "p2pdi.anyAddress" -}}{{ if eq .Values.ipFamily "IPv6" }}[::]{{ else }}0.0.0.0{{ end }}{{- end -}}
 {{- define "p2pdi.podAddress" -}}{{ if eq .Values.ipFamily "IPv6" }}[$(POD_IP)]{{ else }}$(POD_IP){{ end }}{{- end -}}
 
+{{- define "p2pdi.scheme" -}}{{ eq .Values.tls.mode "none" | ternary "http" "https" }}{{- end -}}
+
 {{/* URL of the registry; empty without one. */}}
 {{- define "p2pdi.registryUrl" -}}
 {{- if .Values.registry.enabled -}}
-http://{{ include "p2pdi.fullname" . }}-registry.{{ .Release.Namespace }}:{{ .Values.registry.port }}
+{{ include "p2pdi.scheme" . }}://{{ include "p2pdi.fullname" . }}-registry.{{ .Release.Namespace }}:{{ .Values.registry.port }}
 {{- else -}}
 {{- .Values.peer.registryUrl -}}
 {{- end -}}
@@ -118,24 +120,79 @@ securityContext:
 {{- $root := first . -}}
 {{- $settings := last . -}}
 - --listen={{ include "p2pdi.anyAddress" $root }}:{{ $settings.port }}
+- --health-listen={{ include "p2pdi.anyAddress" $root }}:{{ $root.Values.healthPort }}
 - --grace={{ $settings.graceSeconds }}s
 - --log={{ $root.Values.log.filter }}
 - --log-format={{ $root.Values.log.format }}
+- --network={{ $root.Values.network }}
+{{- with include "p2pdi.tlsArgs" $root }}
+{{ . }}
+{{- end }}
 {{- end -}}
 
-{{/* Probes of both servers. A start may take 10 minutes: a large share is read first. */}}
-{{- define "p2pdi.probes" -}}
+{{/* Certificates that the CSI driver of cert-manager keeps in a volume. The same flags for all programs. */}}
+{{- define "p2pdi.tlsArgs" -}}
+{{- if eq .Values.tls.mode "certManager" -}}
+- --tls-cert=/tls/tls.crt
+- --tls-key=/tls/tls.key
+- --tls-ca=/tls/ca.crt
+{{- end -}}
+{{- end -}}
+
+{{- define "p2pdi.tlsMount" -}}
+{{- if eq .Values.tls.mode "certManager" -}}
+- {name: tls, mountPath: /tls, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{/* That volume: (list $ NAMES), separated by commas. Peers may be called by these names, and by no other. */}}
+{{- define "p2pdi.tlsVolume" -}}
+{{- $root := first . -}}
+{{- with $root.Values.tls -}}
+{{- if eq .mode "certManager" -}}
+- name: tls
+  csi:
+    driver: csi.cert-manager.io
+    readOnly: true
+    volumeAttributes:
+      csi.cert-manager.io/issuer-name: {{ required "tls.issuer.name is the issuer for tls.mode certManager" .issuer.name }}
+      csi.cert-manager.io/issuer-kind: {{ .issuer.kind }}
+      csi.cert-manager.io/issuer-group: {{ .issuer.group }}
+      csi.cert-manager.io/dns-names: {{ last $ | quote }}
+      csi.cert-manager.io/duration: {{ .duration }}
+      csi.cert-manager.io/key-usages: "digital signature,server auth,client auth"
+      csi.cert-manager.io/key-encoding: PKCS8
+      {{- with $root.Values.podSecurityContext.fsGroup }}
+      csi.cert-manager.io/fs-group: {{ . | quote }}
+      {{- end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The token with which a peer joins. */}}
+{{- define "p2pdi.joinEnv" -}}
+{{- if eq .Values.tls.mode "joinToken" -}}
+- {name: P2PDI_PEER_JOIN, valueFrom: {secretKeyRef: {name: {{ .Values.tls.tokenSecret }}, key: token}}}
+{{- end -}}
+{{- end -}}
+
+{{/* Ports and probes of both servers: (list $ SETTINGS). A peer is ready once its share is read, however long that takes. */}}
+{{- define "p2pdi.serverPorts" -}}
+{{- $health := (first .).Values.healthPort -}}
+ports:
+  - {name: grpc, containerPort: {{ (last .).port }}}
+  - {name: health, containerPort: {{ $health }}}
 startupProbe:
-  httpGet: {path: /healthz, port: grpc}
+  grpc: {port: {{ $health }}, service: live}
   periodSeconds: 1
-  failureThreshold: 600
+  failureThreshold: 120
 livenessProbe:
-  httpGet: {path: /healthz, port: grpc}
+  grpc: {port: {{ $health }}, service: live}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /readyz, port: grpc}
+  grpc: {port: {{ $health }}, service: ready}
   periodSeconds: 5
   timeoutSeconds: 3
 {{- end -}}
