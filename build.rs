@@ -3,8 +3,14 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const CONTRACT: [&str; 5] =
-    ["p2pdi/v1/registry.proto", "p2pdi/v1/peer.proto", "p2pdi/v1/overlay.proto", "p2pdi/v1/swarm.proto", "p2pdi/v1/jobs.proto"];
+const CONTRACT: [&str; 6] = [
+    "p2pdi/v1/registry.proto",
+    "p2pdi/v1/enrol.proto",
+    "p2pdi/v1/peer.proto",
+    "p2pdi/v1/overlay.proto",
+    "p2pdi/v1/swarm.proto",
+    "p2pdi/v1/jobs.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/p2pdi");

@@ -9,6 +9,12 @@ pub const RECONNECT: Policy = Policy { first: Duration::from_millis(250), longes
 /// Longest pause of [`RECONNECT`]: a server that is back is found again within it.
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// The pause before a call is made again that a server asked to wait with, for so long: up to half as long again, so that those who were told
+/// the same do not come back together. `random` is in `0.0..1.0`.
+pub fn pause_after(asked: Duration, random: f64) -> Duration {
+    asked.mul_f64(1.0 + random / 2.0)
+}
+
 /// How pauses grow: the first one, doubled after each further failure, up to the longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {

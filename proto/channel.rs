@@ -1,8 +1,20 @@
 //! How a client connects: the same windows, limits and keepalives everywhere.
 
-use crate::{endpoint::Endpoint, first_address::FirstAddress, trace_context::Propagate};
-use std::{net::IpAddr, time::Duration};
+use crate::{
+    endpoint::Endpoint,
+    first_address::FirstAddress,
+    tls::{Expected, Identity, Remote, Secured, Tls},
+    trace_context::Propagate,
+};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tonic::{
+    body::Body,
+    codegen::{Service, http},
     service::interceptor::InterceptedService,
     transport::{self, Uri},
 };
@@ -32,81 +44,148 @@ pub const RESPONSE_MAX_BYTES: usize = 1024 * 1024;
 /// Largest answer of a registry, in bytes: a page of 1,000 peers with all their labels.
 pub const REGISTRY_RESPONSE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// A connection whose calls carry the current trace context.
-pub type Channel = InterceptedService<transport::Channel, Propagate>;
-
-/// A connection to `endpoint` that is made at its first call, and again after it breaks.
-pub fn lazy(endpoint: &Endpoint) -> Channel {
-    lazy_from(endpoint, DialFrom::default())
-}
-
-/// How a client dials.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DialFrom {
-    /// The local address; `None`: the one the system chooses.
-    pub address: Option<IpAddr>,
+/// How a client dials: from where, and with which certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Dial {
+    /// Local address to dial from; `None`: the system chooses.
+    pub from: Option<IpAddr>,
     /// The rate that the client takes answers at, in bytes per second, if it is limited.
     pub rate: Option<u64>,
+    /// Certificates to show and to check; `None`: connections have no TLS, and nobody is who they say.
+    pub tls: Option<Tls>,
 }
 
-impl DialFrom {
+impl Dial {
+    /// Dials with these certificates.
+    pub fn with(tls: Option<Tls>) -> Self {
+        Self { tls, ..Self::default() }
+    }
+
+    /// A connection to `expected` at the first of `addresses` that accepts: they are tried in order, the next one when one fails or takes
+    /// long; without any it fails. It is made at its first call, and again after it breaks.
+    pub fn lazy(&self, addresses: &[Endpoint], expected: Expected) -> Channel {
+        let remote = Remote::default();
+        let channel = match (&self.tls, addresses) {
+            (Some(tls), _) => {
+                let to = FirstAddress::of(addresses, self.from);
+                let connector = Secured::new(to, tls.clone(), expected, remote.clone());
+                self.described(addresses.first()).connect_with_connector_lazy(connector)
+            }
+            (None, [only]) if is_address(only) => self.described(Some(only)).local_address(self.from).connect_lazy(),
+            (None, _) => self.described(addresses.first()).connect_with_connector_lazy(FirstAddress::of(addresses, self.from)),
+        };
+        Channel::new(channel, remote)
+    }
+
+    /// A connection to `expected` at `endpoint` that is made now.
+    ///
+    /// # Errors
+    /// When nothing accepts the connection within [`CONNECT_TIMEOUT`], or who does is not whom the client expects.
+    pub async fn connect(&self, endpoint: &Endpoint, expected: Expected) -> Result<Channel, transport::Error> {
+        let remote = Remote::default();
+        let channel = match &self.tls {
+            Some(tls) => {
+                let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
+                let connector = Secured::new(to, tls.clone(), expected, remote.clone());
+                self.described(Some(endpoint)).connect_with_connector(connector).await?
+            }
+            None if is_address(endpoint) => self.described(Some(endpoint)).local_address(self.from).connect().await?,
+            None => {
+                let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
+                self.described(Some(endpoint)).connect_with_connector(to).await?
+            }
+        };
+        Ok(Channel::new(channel, remote))
+    }
+
     /// Flow-control windows of a stream and of its connection, in bytes.
-    fn windows(self) -> (u32, u32) {
+    fn windows(&self) -> (u32, u32) {
         let Some(rate) = self.rate else { return (STREAM_WINDOW, CONNECTION_WINDOW) };
         let part = u32::try_from(rate / LIMITED_WINDOW_PART).unwrap_or(u32::MAX);
         let window = part.clamp(LIMITED_WINDOW_MIN, CONNECTION_WINDOW);
         (window.min(STREAM_WINDOW), window)
     }
-}
 
-/// The same, from a local address or with a limited rate.
-pub fn lazy_from(endpoint: &Endpoint, from: DialFrom) -> Channel {
-    InterceptedService::new(configured(endpoint, from).local_address(from.address).connect_lazy(), Propagate)
-}
+    /// The settings of a connection to `endpoint`, whose requests name it; without one they name no server.
+    #[expect(clippy::expect_used, reason = "an endpoint was checked to be a host and a port")]
+    fn described(&self, endpoint: Option<&Endpoint>) -> transport::Endpoint {
+        let authority = endpoint.map_or("localhost", Endpoint::as_str);
+        let uri = |scheme| {
+            let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
+            uri.expect("a valid endpoint is a valid authority")
+        };
+        // The scheme of the endpoint is always http: with https the library would want to do TLS itself. Requests name the real one.
+        let endpoint = self.limited(transport::Channel::builder(uri("http")));
+        if self.tls.is_some() { endpoint.origin(uri("https")) } else { endpoint }
+    }
 
-/// A connection to a peer with several addresses, which are tried in order, the next one when one fails or takes long. Without any it fails.
-pub fn lazy_to_any(addresses: &[Endpoint], from: DialFrom) -> Channel {
-    match addresses {
-        [] => InterceptedService::new(
-            with_limits(transport::Endpoint::from_static("http://localhost"), from)
-                .connect_with_connector_lazy(FirstAddress::of(&[], from.address)),
-            Propagate,
-        ),
-        [only] => lazy_from(only, from),
-        [first, ..] => InterceptedService::new(
-            configured(first, from).connect_with_connector_lazy(FirstAddress::of(addresses, from.address)),
-            Propagate,
-        ),
+    fn limited(&self, endpoint: transport::Endpoint) -> transport::Endpoint {
+        let (stream_window, connection_window) = self.windows();
+        endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            // No pings without a call: other servers close a connection for them (GOAWAY `too_many_pings`). An idle connection that breaks
+            // is made again at its next call. Data of a call resets the count of those servers.
+            .keep_alive_while_idle(false)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
+            .max_frame_size(FRAME_MAX)
     }
 }
 
-/// A connection to `endpoint` that is made now.
+/// Whether it is no name. What a name resolves to is looked at before it is dialled.
+fn is_address(endpoint: &Endpoint) -> bool {
+    endpoint.host().parse::<IpAddr>().is_ok()
+}
+
+/// A connection whose calls carry the current trace context. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    calls: InterceptedService<transport::Channel, Propagate>,
+    remote: Remote,
+}
+
+impl Channel {
+    fn new(channel: transport::Channel, remote: Remote) -> Self {
+        Self { calls: InterceptedService::new(channel, Propagate), remote }
+    }
+
+    /// What the certificate of the other side says, which was checked when the last connection was made. `None`: there was no connection
+    /// yet, or it has no TLS.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.remote.identity()
+    }
+}
+
+type Intercepted = InterceptedService<transport::Channel, Propagate>;
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = <Intercepted as Service<http::Request<Body>>>::Response;
+    type Error = <Intercepted as Service<http::Request<Body>>>::Error;
+    type Future = <Intercepted as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.calls, cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.calls.call(request)
+    }
+}
+
+/// A connection without TLS to `endpoint` that is made at its first call, and again after it breaks.
+pub fn lazy(endpoint: &Endpoint) -> Channel {
+    Dial::default().lazy(std::slice::from_ref(endpoint), Expected::Anyone)
+}
+
+/// A connection without TLS to `endpoint` that is made now, from the local address `from`; `None`: the one the system chooses.
 ///
 /// # Errors
 /// When nothing accepts the connection within [`CONNECT_TIMEOUT`].
-pub async fn connect(endpoint: &Endpoint, from: DialFrom) -> Result<Channel, transport::Error> {
-    Ok(InterceptedService::new(configured(endpoint, from).local_address(from.address).connect().await?, Propagate))
-}
-
-#[expect(clippy::expect_used, reason = "an endpoint was checked to be a host and a port")]
-fn configured(endpoint: &Endpoint, from: DialFrom) -> transport::Endpoint {
-    let uri = Uri::builder().scheme("http").authority(endpoint.as_str()).path_and_query("/").build();
-    with_limits(transport::Channel::builder(uri.expect("a valid endpoint is a valid authority")), from)
-}
-
-fn with_limits(endpoint: transport::Endpoint, from: DialFrom) -> transport::Endpoint {
-    let (stream_window, connection_window) = from.windows();
-    endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        // No pings without a call: other servers close a connection for them (GOAWAY `too_many_pings`). An idle connection that breaks
-        // is made again at its next call. Data of a call resets the count of those servers.
-        .keep_alive_while_idle(false)
-        .initial_stream_window_size(stream_window)
-        .initial_connection_window_size(connection_window)
-        .max_frame_size(FRAME_MAX)
+pub async fn connect(endpoint: &Endpoint, from: Option<IpAddr>) -> Result<Channel, transport::Error> {
+    Dial { from, ..Dial::default() }.connect(endpoint, Expected::Anyone).await
 }
 
 #[cfg(test)]
@@ -125,7 +204,7 @@ mod tests {
 
     #[test]
     fn windows_of_a_limited_rate_hold_a_part_of_a_second() {
-        let windows = |rate| DialFrom { address: None, rate }.windows();
+        let windows = |rate| Dial { rate, ..Dial::default() }.windows();
         assert_eq!(windows(None), (STREAM_WINDOW, CONNECTION_WINDOW));
         assert_eq!(windows(Some(8 << 20)), (1 << 20, 1 << 20));
         assert_eq!(windows(Some(1)), (LIMITED_WINDOW_MIN, LIMITED_WINDOW_MIN));
@@ -136,7 +215,7 @@ mod tests {
     async fn a_connection_without_a_call_is_not_pinged() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = transport::Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let often = with_limits(endpoint, DialFrom::default()).http2_keep_alive_interval(Duration::from_millis(5));
+        let often = Dial::default().limited(endpoint).http2_keep_alive_interval(Duration::from_millis(5));
         let (channel, accepted) = tokio::join!(often.connect(), listener.accept());
         let (_channel, (mut stream, _)) = (channel.unwrap(), accepted.unwrap());
         stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await.unwrap();

@@ -36,6 +36,11 @@ impl Endpoint {
         self.text[..usize::from(self.colon)].trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// The host, if it is an IP address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host().parse().ok()
+    }
+
     /// The port, never 0.
     pub fn port(&self) -> u16 {
         self.port
@@ -93,6 +98,9 @@ impl FromStr for Endpoint {
             }
             (Ok(ip), _) if ip.is_multicast() => {
                 return wrong(format!("{} is a multicast address", Quoted(text)));
+            }
+            (Ok(ip), _) if is_metadata_service(ip) => {
+                return wrong(format!("{} is an address of a cloud's metadata service, and no peer", Quoted(text)));
             }
             (Ok(IpAddr::V4(Ipv4Addr::BROADCAST)), _) => {
                 return wrong(format!("{} is a broadcast address", Quoted(text)));
@@ -255,9 +263,42 @@ pub fn client_network(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether this is an address at which clouds serve the secrets of a machine to whoever calls from it: link-local ones of Amazon, Google,
+/// Microsoft, Oracle, DigitalOcean and others (169.254.169.254, 169.254.170.2 and their neighbours), and those of Alibaba (100.100.100.200),
+/// Azure (168.63.129.16), Oracle (192.0.0.192), and Amazon and Google for IPv6. A peer never dials them, whoever names them and however they
+/// are found: a name may resolve to anything.
+pub fn is_metadata_service(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            matches!(ip.octets(), [169, 254, 169 | 170, _] | [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192])
+        }
+        // fd00:ec2::/32 of Amazon, fd20:ce::254 of Google.
+        IpAddr::V6(ip) => matches!(ip.segments(), [0xfd00, 0x0ec2, ..] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_metadata_services_are_refused_in_every_spelling() {
+        for text in [
+            "169.254.169.254:80",
+            "[::ffff:169.254.169.254]:80",
+            "169.254.170.2:80",
+            "100.100.100.200:80",
+            "168.63.129.16:80",
+            "[fd00:ec2::254]:80",
+            "[fd20:ce::254]:80",
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert!(error.to_string().contains("metadata service"), "{text}: {error}");
+        }
+        for text in ["169.254.1.7:80", "[fe80::1]:80", "[fd00:ec3::1]:80"] {
+            assert!(text.parse::<Endpoint>().is_ok(), "{text}");
+        }
+    }
 
     #[test]
     fn addresses_and_names_with_a_port_are_endpoints() {

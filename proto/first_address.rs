@@ -1,6 +1,6 @@
 //! Connects to a peer at the first of its addresses that accepts.
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, is_metadata_service};
 use hyper_util::rt::TokioIo;
 use std::{
     io,
@@ -33,23 +33,33 @@ impl FirstAddress {
         Self { addresses: addresses.into(), from }
     }
 
-    async fn connect(self) -> io::Result<TcpStream> {
-        let mut attempts = JoinSet::new();
-        let mut waiting = self.addresses.iter().cloned().peekable();
-        let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
-        loop {
-            if let Some(next) = waiting.next() {
-                attempts.spawn(connect(next, self.from));
-            }
-            tokio::select! {
-                ended = attempts.join_next() => match ended {
-                    Some(Ok(Ok(stream))) => return Ok(stream),
-                    Some(Ok(Err(error))) => failed = error,
-                    Some(Err(error)) => failed = io::Error::other(error),
-                    None => return Err(failed),
-                },
-                () = sleep(ATTEMPT_DELAY), if waiting.peek().is_some() => {}
-            }
+    /// Connects now.
+    pub(crate) async fn connect(self) -> io::Result<TcpStream> {
+        let none = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
+        let addresses = self.addresses.to_vec();
+        first(addresses.into_iter().map(move |address| connect(address, self.from)), none).await
+    }
+}
+
+/// The first connection that one of these attempts makes: the next one begins when one fails or takes long. Without any it is `none`.
+async fn first<F>(attempts: impl Iterator<Item = F>, none: io::Error) -> io::Result<TcpStream>
+where
+    F: Future<Output = io::Result<TcpStream>> + Send + 'static,
+{
+    let mut begun = JoinSet::new();
+    let (mut waiting, mut failed) = (attempts.peekable(), none);
+    loop {
+        if let Some(next) = waiting.next() {
+            begun.spawn(next);
+        }
+        tokio::select! {
+            ended = begun.join_next() => match ended {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => failed = error,
+                Some(Err(error)) => failed = io::Error::other(error),
+                None => return Err(failed),
+            },
+            () = sleep(ATTEMPT_DELAY), if waiting.peek().is_some() => {}
         }
     }
 }
@@ -71,21 +81,24 @@ impl Service<Uri> for FirstAddress {
 
 /// Connects to one address; of a host with several, to the first that accepts.
 async fn connect(address: Endpoint, from: Option<IpAddr>) -> io::Result<TcpStream> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
-    for resolved in lookup_host((address.host(), address.port())).await? {
-        let socket = if resolved.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(from) = from.filter(|from| from.is_ipv4() == resolved.is_ipv4()) {
-            socket.bind(SocketAddr::new(from, 0))?;
-        }
-        match socket.connect(resolved).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => failed = error,
-        }
+    let resolved: Vec<_> = lookup_host((address.host(), address.port())).await?.collect();
+    // A name can resolve to anything.
+    let none = match resolved.is_empty() {
+        true => io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address")),
+        false => io::Error::new(io::ErrorKind::PermissionDenied, format!("{address} is a cloud's metadata service, and no peer")),
+    };
+    let peers = resolved.into_iter().filter(|resolved| !is_metadata_service(resolved.ip()));
+    first(peers.map(move |resolved| dial(resolved, from)), none).await
+}
+
+async fn dial(address: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from.filter(|from| from.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(from, 0))?;
     }
-    Err(failed)
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -113,6 +126,13 @@ mod tests {
         }
         assert_eq!(reached(&[closed]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(reached(&[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_metadata_service_is_not_dialled() {
+        let address = SocketAddr::from(([169, 254, 169, 254], 80)).into();
+        let refused = timeout(ATTEMPT_DELAY * 20, connect(address, None)).await.expect("it is refused at once").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[tokio::test]

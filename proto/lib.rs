@@ -10,11 +10,14 @@
 
 pub mod backoff;
 pub mod channel;
+#[cfg(feature = "configuration")]
+pub mod configuration;
 pub mod contact;
 pub mod content;
 pub mod cookie;
 pub mod document;
 pub mod endpoint;
+pub mod enrol;
 pub mod fan_out;
 pub mod field;
 mod first_address;
@@ -26,16 +29,21 @@ pub mod log_limit;
 #[cfg(feature = "server")]
 pub mod metrics;
 pub mod name;
+pub mod network;
 pub mod phrases;
 pub mod platform;
 pub mod private_file;
 pub mod probe;
+pub mod retry;
 pub mod selector;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod status;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+pub mod tls;
+pub mod token;
+pub mod token_bucket;
 mod trace_context;
 
 /// Generated messages, clients and servers of package `p2pdi.v1`.

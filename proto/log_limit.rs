@@ -1,12 +1,23 @@
 //! Limits log lines about what others can repeat at will, so that they cannot fill a log.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 /// Length of the window that lines are counted in. A guess: an operator notices within a minute, and a day of one kind is 1,440 lines.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// Lines of this process that were left out since its start.
+static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines of this process were left out since its start, of all kinds.
+pub fn suppressed_total() -> u64 {
+    SUPPRESSED.load(Ordering::Relaxed)
+}
 
 /// Counts the lines of one kind: at most so many in a minute. Those past it are counted, and the next line says how many they were.
 #[derive(Debug)]
@@ -49,6 +60,7 @@ impl Window {
         }
         if self.lines >= lines_max {
             self.suppressed = self.suppressed.saturating_add(1);
+            SUPPRESSED.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         self.lines += 1;

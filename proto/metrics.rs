@@ -6,6 +6,7 @@ pub use rpc::{RpcBody, RpcFuture, RpcLayer, RpcService};
 
 use crate::{
     VERSION,
+    log_limit::suppressed_total,
     platform::{ProcessStats, descriptor_limit},
 };
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _, Unit};
@@ -62,6 +63,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
         render_process(&ProcessStats::read(), descriptor_limit(), &mut text);
+        render_suppressed(suppressed_total(), &mut text);
         text
     }
 
@@ -74,6 +76,14 @@ impl Metrics {
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     let labels: Vec<_> = labels.iter().map(|(k, v)| Label::new(*k, (*v).to_owned())).collect();
     Key::from_parts(name, labels)
+}
+
+/// Appends how many log lines of the process were left out.
+fn render_suppressed(lines: u64, text: &mut String) {
+    let name = "p2pdi_log_lines_suppressed_total";
+    let help = "Log lines left out since callers and peers can repeat what they are about at will; see the other counters for what it was";
+    // Writing to a string cannot fail.
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {lines}\n\n");
 }
 
 /// Appends the standard metrics of a process (Prometheus, "Writing client libraries"), as far as the system tells them. By hand: the

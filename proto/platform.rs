@@ -1,6 +1,6 @@
 //! What differs between operating systems: opening files below a folder and nothing outside of it, renames that replace nothing, free
 //! space, positioned reads and writes, signals, options of sockets, limits of the process and what it uses, the terminal, the user's
-//! state folder, the clock that counts suspended time.
+//! folders, the clock that counts suspended time.
 //!
 //! Linux and macOS have system calls for all of it. Other Unixes and the rest get a fall-back of each that uses the standard library
 //! only, so that a port edits this module and no other. The fall-backs for files
@@ -15,9 +15,9 @@ mod process;
 mod signals;
 mod sockets;
 mod space;
-mod state_folder;
 mod terminal;
 mod uptime;
+mod user_folders;
 
 pub use files::{
     create_private_folder, disk_bytes, free_bytes, open_no_follow, private, read_exact_at, rename_no_replace, sync_folder,
@@ -26,9 +26,9 @@ pub use files::{
 pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, LookupError};
 pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};
 pub use process::ProcessStats;
-pub use signals::{StopSignals, report_file_size_limit};
+pub use signals::{Hangups, StopSignals, report_file_size_limit};
 pub use sockets::limit_unsent;
 pub use space::{allocate, allocated_bytes, next_data, punch_hole, sync_file_system};
-pub use state_folder::state_folder;
 pub use terminal::TerminalMode;
 pub use uptime::uptime;
+pub use user_folders::{config_folder, state_folder};

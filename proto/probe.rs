@@ -1,9 +1,10 @@
 //! Finds out what answers at an endpoint, to explain a failed call: a registry, a peer, another gRPC server, a web server.
 
 use crate::{
-    channel::lazy,
+    channel::Dial,
     endpoint::Endpoint,
     status::Reason,
+    tls::Expected,
     v1::{LeaveRequest, PingRequest, peer_client::PeerClient, registry_client::RegistryClient},
 };
 use std::{fmt, io, time::Duration};
@@ -16,6 +17,10 @@ use tonic::{Code, Status};
 
 /// Time limit of a probe: it only improves the text of an error that the user already waits for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A ClientHello that is empty: every server with TLS answers with an alert (RFC 8446, sections 4.1.2, 5.1 and 6.2).
+const EMPTY_CLIENT_HELLO: [u8; 9] = [22, 3, 1, 0, 4, 1, 0, 0, 0];
+/// First byte of that answer.
+const ALERT_RECORD: u8 = 21;
 /// Bytes read of a web server's answer: its status line and the first headers.
 const HTTP_HEAD_BYTES: usize = 1024;
 
@@ -30,6 +35,8 @@ pub enum Answering {
     OtherGrpc,
     /// A web server (HTTP/1), with the name it gives itself.
     Web(Option<String>),
+    /// A server that speaks TLS, and was asked without.
+    Tls,
 }
 
 impl fmt::Display for Answering {
@@ -40,13 +47,20 @@ impl fmt::Display for Answering {
             Self::OtherGrpc => f.write_str("a gRPC server of another kind"),
             Self::Web(None) => f.write_str("a web server"),
             Self::Web(Some(name)) => write!(f, "a web server ({name})"),
+            Self::Tls => f.write_str("a server with TLS"),
         }
     }
 }
 
-/// What answers at `endpoint`; `None` if nothing does within a second, or it speaks another protocol.
-pub async fn identify(endpoint: &Endpoint) -> Option<Answering> {
-    let (registry, peer, web) = tokio::join!(is_registry(endpoint), is_peer(endpoint), web_server(endpoint));
+/// What answers at `endpoint`, asked as `dial` does; `None` if nothing does within a second, it speaks another protocol, or either side refuses
+/// the other one's certificate.
+pub async fn identify(endpoint: &Endpoint, dial: &Dial) -> Option<Answering> {
+    if dial.tls.is_none() && speaks_tls(endpoint).await {
+        return Some(Answering::Tls);
+    }
+    // A server with TLS answers plain HTTP too, to say that it speaks TLS.
+    let web = async { if dial.tls.is_none() { web_server(endpoint).await } else { None } };
+    let (registry, peer, web) = tokio::join!(is_registry(endpoint, dial), is_peer(endpoint, dial), web);
     match (registry, peer) {
         (Some(true), _) => Some(Answering::Registry),
         (_, Some(true)) => Some(Answering::Peer),
@@ -56,20 +70,38 @@ pub async fn identify(endpoint: &Endpoint) -> Option<Answering> {
 }
 
 /// Describes what answers at `endpoint` if it is not what was `expected`.
-pub async fn explain(endpoint: &Endpoint, expected: &Answering) -> Option<String> {
+pub async fn explain(endpoint: &Endpoint, dial: &Dial, expected: &Answering) -> Option<String> {
     // Boxed: three clients are large, and most calls need none.
-    let found = Box::pin(identify(endpoint)).await.filter(|found| found != expected)?;
-    Some(format!("{endpoint} is {found}, not {expected}"))
+    match Box::pin(identify(endpoint, dial)).await.filter(|found| found != expected)? {
+        Answering::Tls => {
+            Some(format!("{endpoint} speaks TLS; give a certificate of its network with --tls-cert, --tls-key and --tls-ca"))
+        }
+        found => Some(format!("{endpoint} is {found}, not {expected}")),
+    }
+}
+
+/// Whether a server answers an empty ClientHello as TLS does.
+async fn speaks_tls(endpoint: &Endpoint) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect(endpoint.as_str()).await?;
+        stream.write_all(&EMPTY_CLIENT_HELLO).await?;
+        let mut first = [0];
+        stream.read_exact(&mut first).await?;
+        io::Result::Ok(first[0] == ALERT_RECORD)
+    };
+    matches!(timeout(PROBE_TIMEOUT, asked).await, Ok(Ok(true)))
 }
 
 /// A Leave without a cookie changes nothing, and a registry refuses it with a reason.
-async fn is_registry(endpoint: &Endpoint) -> Option<bool> {
-    let answer = timeout(PROBE_TIMEOUT, RegistryClient::new(lazy(endpoint)).leave(LeaveRequest {})).await.ok()?;
+async fn is_registry(endpoint: &Endpoint, dial: &Dial) -> Option<bool> {
+    let channel = dial.lazy(std::slice::from_ref(endpoint), Expected::Anyone);
+    let answer = timeout(PROBE_TIMEOUT, RegistryClient::new(channel).leave(LeaveRequest {})).await.ok()?;
     answer.map_or_else(|status| speaks(&status), |_| Some(true))
 }
 
-async fn is_peer(endpoint: &Endpoint) -> Option<bool> {
-    let answer = timeout(PROBE_TIMEOUT, PeerClient::new(lazy(endpoint)).ping(PingRequest {})).await.ok()?;
+async fn is_peer(endpoint: &Endpoint, dial: &Dial) -> Option<bool> {
+    let channel = dial.lazy(std::slice::from_ref(endpoint), Expected::Anyone);
+    let answer = timeout(PROBE_TIMEOUT, PeerClient::new(channel).ping(PingRequest {})).await.ok()?;
     answer.map_or_else(|status| speaks(&status), |_| Some(true))
 }
 
@@ -128,14 +160,14 @@ mod tests {
     #[tokio::test]
     async fn a_web_server_is_named_and_an_unknown_protocol_is_not() {
         let web = answering("HTTP/1.1 404 Not Found\r\nServer: nginx/1.22\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(identify(&web).await, Some(Answering::Web(Some("nginx/1.22".into()))));
+        assert_eq!(identify(&web, &Dial::default()).await, Some(Answering::Web(Some("nginx/1.22".into()))));
         assert_eq!(
-            explain(&web, &Answering::Registry).await.unwrap(),
+            explain(&web, &Dial::default(), &Answering::Registry).await.unwrap(),
             format!("{web} is a web server (nginx/1.22), not a registry")
         );
-        assert_eq!(identify(&answering("SSH-2.0-OpenSSH\r\n").await).await, None);
+        assert_eq!(identify(&answering("SSH-2.0-OpenSSH\r\n").await, &Dial::default()).await, None);
         let hostile = answering("HTTP/1.1 200 OK\r\nserver: \u{1b}[2J\r\n\r\n").await;
-        assert_eq!(identify(&hostile).await, Some(Answering::Web(None)));
-        assert_eq!(identify(&"127.0.0.1:1".parse().unwrap()).await, None);
+        assert_eq!(identify(&hostile, &Dial::default()).await, Some(Answering::Web(None)));
+        assert_eq!(identify(&"127.0.0.1:1".parse().unwrap(), &Dial::default()).await, None);
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// Most labels on one peer: enough for zone, rack, version and the like; more would make listings heavy.
 pub const LABELS_MAX: usize = 16;
@@ -86,6 +86,12 @@ impl NamePattern {
             }
         }
         pattern[p..].iter().all(|b| *b == b'*')
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -8,12 +8,15 @@ use crate::{
     field::InvalidField,
     log_limit::LogLimit,
 };
-use std::{collections::HashMap, error::Error};
+use std::{collections::HashMap, error::Error, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The `domain` of every `ErrorInfo` of P2P-DI.
 pub const DOMAIN: &str = "p2pdi";
+
+/// Longest wait that a server can ask for: what it says is not trusted further.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $code:ident;)*) => {
@@ -53,6 +56,30 @@ reasons! {
     LeaseExpired = "LEASE_EXPIRED", FailedPrecondition;
     /// The name is active elsewhere.
     NameTaken = "NAME_TAKEN", AlreadyExists;
+    /// The caller is of another network.
+    WrongNetwork = "WRONG_NETWORK", FailedPrecondition;
+    /// A join token is unknown, expired, used or revoked.
+    TokenRefused = "TOKEN_REFUSED", Unauthenticated;
+    /// The call needs a client certificate.
+    CertificateMissing = "CERTIFICATE_MISSING", Unauthenticated;
+    /// A certificate that is to be renewed is unknown or revoked.
+    CertificateRefused = "CERTIFICATE_REFUSED", Unauthenticated;
+    /// The token, or the caller's certificate, is for another name.
+    NameNotYours = "NAME_NOT_YOURS", PermissionDenied;
+    /// The call is for operators.
+    OperatorOnly = "OPERATOR_ONLY", PermissionDenied;
+    /// No token has that id.
+    TokenUnknown = "TOKEN_UNKNOWN", NotFound;
+    /// Nobody has a certificate for the name.
+    NameUnknown = "NAME_UNKNOWN", NotFound;
+    /// The registry is no certificate authority.
+    NoAuthority = "NO_AUTHORITY", FailedPrecondition;
+    /// A name has as many valid certificates as one may have.
+    TooManyCertificates = "TOO_MANY_CERTIFICATES", ResourceExhausted;
+    /// The registry keeps as many tokens as it may.
+    TooManyTokens = "TOO_MANY_TOKENS", ResourceExhausted;
+    /// The endpoint does not have the address that the caller calls from.
+    EndpointForeign = "ENDPOINT_FOREIGN", PermissionDenied;
     /// The registry is at its limit of peers.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
     /// The registry keeps as many swarms as it may, for the caller or in all.
@@ -89,6 +116,8 @@ reasons! {
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
     /// The server holds as many bytes of unfinished requests as it may.
     Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The caller, or all callers, make as many calls of this kind as they may.
+    RateLimited = "RATE_LIMITED", ResourceExhausted;
     /// The request did not arrive in time.
     RequestTimeout = "REQUEST_TIMEOUT", DeadlineExceeded;
     /// The call is answered on the server's own machine only.
@@ -112,6 +141,13 @@ impl Reason {
         Status::with_error_details(self.code(), message, details)
     }
 
+    /// A status with this reason, and the time after which the same call may succeed (`google.rpc.RetryInfo`).
+    pub fn status_retry_after(self, message: impl Into<String>, after: Duration) -> Status {
+        let mut details = ErrorDetails::with_error_info(self.as_str(), DOMAIN, HashMap::<String, String>::new());
+        details.set_retry_info(Some(after));
+        Status::with_error_details(self.code(), message, details)
+    }
+
     /// The reason that `status` carries; `None` for a status from elsewhere.
     pub fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
@@ -122,6 +158,12 @@ impl Reason {
 /// The value of `key` in the metadata of a status's `ErrorInfo`.
 pub fn metadata(status: &Status, key: &str) -> Option<String> {
     status.get_details_error_info()?.metadata.remove(key)
+}
+
+/// How long a server asks to wait before the same call (`google.rpc.RetryInfo`), at most [`RETRY_AFTER_MAX`]. Add jitter:
+/// [`crate::backoff::pause_after`].
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    Some(status.get_details_retry_info()?.retry_delay?.min(RETRY_AFTER_MAX))
 }
 
 /// A status as text for people. Of one with a [`Reason`] it is the message alone; without one the code is shown too. The client
@@ -205,6 +247,15 @@ mod tests {
             assert_eq!(metadata(&status, "field").as_deref(), Some("name"));
         }
         assert_eq!(Reason::of(&Status::not_found("of another service")), None);
+    }
+
+    #[test]
+    fn a_server_can_say_when_to_call_again_and_a_long_wait_is_cut() {
+        let after = |seconds| Reason::RateLimited.status_retry_after("too many", Duration::from_secs(seconds));
+        assert_eq!(Reason::of(&after(2)), Some(Reason::RateLimited));
+        assert_eq!(retry_after(&after(2)), Some(Duration::from_secs(2)));
+        assert_eq!(retry_after(&after(1_000_000)), Some(RETRY_AFTER_MAX));
+        assert_eq!(retry_after(&Reason::Overloaded.status("later")), None);
     }
 
     #[test]

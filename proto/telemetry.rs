@@ -14,7 +14,8 @@ use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use std::{env, io::stderr, sync::Arc, time::Duration};
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer, fmt::writer::BoxMakeWriter, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry, fmt::writer::BoxMakeWriter, layer::SubscriberExt as _, registry::LookupSpan, reload,
+    util::SubscriberInitExt as _,
 };
 
 /// How long the last spans of a client may take to be sent. A collector is near: connecting and sending take three round trips, so 80 ms
@@ -45,11 +46,43 @@ pub struct LogOptions<'a> {
     pub format: LogFormat,
 }
 
+/// Changes which log lines are written, while the program runs.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter(Option<reload::Handle<EnvFilter, Registry>>);
+
+impl LogFilter {
+    /// Checks a filter without using it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn check(filter: &str) -> Result<(), TelemetryError> {
+        read_filter(filter).map(drop)
+    }
+
+    /// Uses another filter from now on.
+    ///
+    /// # Errors
+    /// When it cannot be read; then the one from before stays.
+    pub fn set(&self, filter: &str) -> Result<(), TelemetryError> {
+        let filter = read_filter(filter)?;
+        match &self.0 {
+            // Fails when the subscriber is gone, and with it the log.
+            Some(handle) => handle.reload(filter).map_err(|_| TelemetryError::Twice),
+            None => Ok(()),
+        }
+    }
+}
+
+fn read_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    logs::read_filter(filter).map_err(|problem| TelemetryError::Filter { filter: filter.to_owned(), problem })
+}
+
 /// Keeps the exporter and the queue of log lines; [`Telemetry::finish`] sends and writes what is left.
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
     export_timeout: Duration,
     logs: Option<Arc<LogQueue>>,
+    filter: LogFilter,
 }
 
 /// Why logs or traces cannot be set up.
@@ -76,9 +109,9 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter cannot be read, the exporter cannot be made, or there is a global subscriber already.
 pub fn init(program: &'static str, role: Role, options: LogOptions<'_>) -> Result<Telemetry, TelemetryError> {
-    let filter = logs::read_filter(options.filter)
-        .map_err(|problem| TelemetryError::Filter { filter: options.filter.to_owned(), problem })?;
+    let (filter, handle) = reload::Layer::new(read_filter(options.filter)?);
     let (spans, mut telemetry) = exporter(program)?;
+    telemetry.filter = LogFilter(Some(handle));
     let writer = match role {
         Role::Client => {
             telemetry.export_timeout = CLIENT_EXPORT_TIMEOUT;
@@ -130,14 +163,19 @@ where
             // Spans of this workspace only: the exporter's own HTTP/2 client would trace itself.
             .with_filter(EnvFilter::new("off,p2pdi=debug,registry=debug,peerd=debug,p2pctl=debug"))
     });
-    Ok((spans, Telemetry { provider, export_timeout: SERVER_EXPORT_TIMEOUT, logs: None }))
+    Ok((spans, Telemetry { provider, export_timeout: SERVER_EXPORT_TIMEOUT, logs: None, filter: LogFilter::default() }))
 }
 
 impl Telemetry {
+    /// Changes which log lines are written. Does nothing where [`trace_export`] made this: that program has a filter of its own.
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+
     /// Sends the spans that wait and writes the log lines that wait. Neither a collector nor a reader of standard error that has stopped
     /// holds it for long.
     pub async fn finish(self) {
-        let Self { provider, export_timeout, logs } = self;
+        let Self { provider, export_timeout, logs, filter: _ } = self;
         // Both block, and the export needs the runtime's threads meanwhile.
         let done = tokio::task::spawn_blocking(move || {
             if let Some(Err(error)) = provider.map(|provider| provider.shutdown_with_timeout(export_timeout)) {

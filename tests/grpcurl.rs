@@ -74,9 +74,10 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 fn each_server_lists_what_it_serves_and_describes_it() {
     let Some(grpcurl) = Grpcurl::found() else { return };
     let network = Network::start();
-    for (server, services) in
-        [(&network.registry, ["p2pdi.v1.Registry"].as_slice()), (&network.c, ["p2pdi.v1.Control", "p2pdi.v1.Peer"].as_slice())]
-    {
+    for (server, services) in [
+        (&network.registry, ["p2pdi.v1.Registry", "p2pdi.v1.RegistryAdmin"].as_slice()),
+        (&network.c, ["p2pdi.v1.Control", "p2pdi.v1.Peer"].as_slice()),
+    ] {
         let expected = set(&[&["grpc.health.v1.Health"], services, &REFLECTION].concat());
         let mut listed = grpcurl.list(server, &[]);
         // Whether reflection lists itself differs between versions.
@@ -123,7 +124,19 @@ fn every_method_of_the_registry_can_be_called() {
     assert_eq!((announced["members"].as_u64(), announced["interval"].is_string()), (Some(1), true), "{announced}");
     let left = call("Leave", Some(cookie), json!({}));
     assert!(left["revision"].is_string(), "{left}");
+    // The name is kept for its cookie for a while, unless an operator frees it.
+    call("FreeName", None, json!({ "name": "curl" }));
+    // Without --ca the registry gives no certificates.
+    for (method, request) in [("Enroll", json!({ "name": "curl" })), ("GetTrust", json!({}))] {
+        let refused = grpcurl.refused(registry, &format!("p2pdi.v1.Registry/{method}"), &request);
+        assert!(refused.contains("NO_AUTHORITY"), "{refused}");
+        called.insert(format!("p2pdi.v1.Registry.{method}"));
+    }
     assert_eq!(called, grpcurl.list(registry, &["p2pdi.v1.Registry"]), "not all methods were called");
+    for method in grpcurl.list(registry, &["p2pdi.v1.RegistryAdmin"]) {
+        let refused = grpcurl.refused(registry, &method, &json!({}));
+        assert!(refused.contains("NO_AUTHORITY"), "{method}: {refused}");
+    }
 }
 
 #[test]
@@ -182,9 +195,10 @@ fn every_method_of_a_peer_can_be_called() {
 fn health_is_answered_for_each_service_and_the_whole() {
     let Some(grpcurl) = Grpcurl::found() else { return };
     let network = Network::start();
-    for (server, services) in
-        [(&network.registry, ["", "p2pdi.v1.Registry"].as_slice()), (&network.c, &["", "p2pdi.v1.Peer", "p2pdi.v1.Control"])]
-    {
+    for (server, services) in [
+        (&network.registry, ["", "p2pdi.v1.Registry", "p2pdi.v1.RegistryAdmin"].as_slice()),
+        (&network.c, &["", "p2pdi.v1.Peer", "p2pdi.v1.Control"]),
+    ] {
         for service in services {
             let answer = grpcurl.call(server, "grpc.health.v1.Health/Check", None, &json!({ "service": service }));
             assert_eq!(answer, [json!({ "status": "SERVING" })], "{service:?}");

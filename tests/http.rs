@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
 };
 use support::{
     http::{Answer, ask, get, send},
@@ -262,9 +262,13 @@ fn a_browser_sends_only_by_post_from_the_own_page_and_a_foreign_host_sees_no_sta
     for path in ["/network", "/live", "/documents"] {
         assert_eq!(asks("GET", path, &format!("evil.example:{port}"), mozilla).0, "403", "{path}");
     }
-    for accept in ["*/*", "text/html", "application/json"] {
-        let seen = asks("GET", "/", &format!("evil.example:{port}"), &format!("{mozilla}accept: {accept}\r\n")).1;
-        assert!(seen.contains("alone") && !seen.contains("inbox") && !seen.contains("messages  "), "{seen}");
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/peer.js", "/page.css"] {
+        let (code, words) = asks("GET", path, &format!("evil.example:{port}"), "");
+        assert_eq!(code, "403", "{path}");
+        assert!(
+            words.contains("not called \"evil.example") && words.contains("--http-host") && !words.contains("alone"),
+            "{words}"
+        );
     }
 }
 
@@ -417,4 +421,64 @@ fn grpc_methods_refuse_http1_requests() {
             assert!(answer.starts_with("HTTP/1.1 415 ") && answer.contains("grpcurl"), "{method}: {answer}");
         }
     }
+}
+
+#[test]
+fn a_rebound_name_reads_nothing_of_a_registry_and_a_given_name_does() {
+    let world = World::new();
+    let registry = world.registry(&["--http-host", "registry.example"]);
+    let _a = world.peer("fff-a", &registry, &[]);
+    let code = |path: &str, host: &str| {
+        let answer =
+            send(registry.address, format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 200") || !answer.contains("fff-a"), "{answer}");
+        answer[9..12].to_owned()
+    };
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/registry.js", "/page.css"] {
+        assert_eq!(code(path, "evil.example"), "403", "{path}");
+        assert_eq!(code(path, "Registry.Example:7800"), "200", "{path}");
+        assert_eq!(code(path, &registry.address.to_string()), "200", "{path}");
+    }
+}
+
+/// The address that a server says it serves health at, in its log.
+fn health_address(server: &Server) -> SocketAddr {
+    let mut found = None;
+    until("the health port is open", || {
+        let log = server.process.stderr();
+        let line = log.lines().find(|line| line.contains("serving health and metrics"));
+        found = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+#[test]
+fn the_health_port_serves_health_readiness_and_metrics_and_nothing_else() {
+    let world = World::new();
+    let registry = world.registry(&["--health-listen", "127.0.0.1:0"]);
+    let peer = world.peer("fff-a", &registry, &["--health-listen", "127.0.0.1:0"]);
+    for (server, metric) in [(&registry, "p2pdi_registry_peers_active"), (&peer, "p2pdi_mesh_links")] {
+        let health = health_address(server);
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            until("it is ready", || get(health, path, &[]).status == 200);
+            let rebound =
+                send(health, format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").as_bytes());
+            assert!(rebound.starts_with("HTTP/1.1 403"), "{rebound}");
+        }
+        assert!(get(health, "/metrics", &[]).body.contains(metric));
+        for path in
+            ["/", "/network", "/live", "/documents?find=a", "/login", "/peer.js", "/registry.js", "/whisper?name=a&message=b"]
+        {
+            assert_eq!(get(health, path, &[]).status, 404, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_token_that_is_no_token_is_wrong_usage() {
+    let world = World::new();
+    std::fs::write(world.path("token"), "short").unwrap();
+    world.run("peerd", &["--http-token", "token"]).exits(2).stderr_has(&["http-token", "openssl rand -hex 32"]);
+    world.run("peerd", &["--http-token", "none"]).exits(2).stderr_has(&["http-token", "cannot be read"]);
 }

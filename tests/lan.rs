@@ -7,7 +7,7 @@ mod support;
 
 use rustix::process::Signal;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -74,7 +74,8 @@ impl Lan {
         let mut command = Command::new(&self.ip);
         command.args(["netns", "exec", &self.namespaces[machine]]).arg(program.get_program()).args(program.get_args());
         command.current_dir(self.world.path("")).env_clear();
-        let set = program.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_NO_LAN");
+        let set =
+            program.get_envs().filter_map(|(name, value)| Some((name, value?))).filter(|(name, _)| *name != "P2PDI_PEER_NO_LAN");
         command.envs(set);
         command
     }
@@ -89,9 +90,34 @@ impl Lan {
         ))
     }
 
+    /// The same, with more flags.
+    fn peer_with(&self, machine: usize, name: &str, flags: &[&str]) -> Server {
+        let state = format!("state-{name}");
+        let arguments = ["--name", name, "--listen", "0.0.0.0:0", "--no-registry", "--state", &state];
+        Server::start(self.on(
+            machine,
+            "peerd",
+            &[arguments.as_slice(), flags, &["--log", "info,peerd::discovery=debug"]].concat(),
+        ))
+    }
+
     fn p2pctl(&self, machine: usize, peer: &Server, arguments: &[&str]) -> Ended {
         let via = format!("127.0.0.1:{}", peer.address.port());
         Running::run_to_end(self.on(machine, "p2pctl", &[arguments, &["--via", &via]].concat()))
+    }
+
+    /// What `curl` prints on one machine: the body, then the status code on a line of its own.
+    fn curl(&self, curl: &Path, machine: usize, arguments: &[&str]) -> String {
+        let mut command = Command::new(&self.ip);
+        command
+            .args(["netns", "exec", &self.namespaces[machine]])
+            .arg(curl)
+            .args(["-sS", "-w", "\n%{http_code}"])
+            .args(arguments);
+        // Headers end with carriage returns, which programs of ours must not print.
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Peers that answer the one on `machine`.
@@ -242,4 +268,146 @@ fn a_peer_without_an_address_waits_for_one_and_registers_again_when_it_changes()
         until("it is registered there", || listed().contains(&format!("{ip}:{}", peer.address.port())));
         address("del", ip);
     }
+}
+
+#[test]
+fn peers_of_two_networks_on_one_lan_do_not_merge() {
+    let Some(lan) = Lan::new(4) else { return };
+    let peers: Vec<_> = (1..=4)
+        .map(|number| {
+            let network = if number % 2 == 0 { "even" } else { "odd" };
+            lan.peer_with(number, &format!("peer-{number}"), &["--network", network])
+        })
+        .collect();
+    for (index, peer) in peers.iter().enumerate() {
+        until("each finds the other of its network", || lan.count(index + 1, peer) == 1);
+        until("an announcement of the other network is refused", || {
+            peer.process.stderr().contains("and this peer is of the network")
+        });
+    }
+    // Somebody who asks for the link by hand is told why there is none.
+    let other = format!("10.77.0.2:{}", peers[1].address.port());
+    lan.p2pctl(1, &peers[0], &["join", &other]).exits(1).stderr_has(&["network even", "network odd"]);
+    assert_eq!(lan.count(1, &peers[0]), 1);
+}
+
+#[test]
+fn a_machine_registers_peers_at_its_own_address_only_and_not_many() {
+    let Some(lan) = Lan::new(2) else { return };
+    let start = |flags: &[&str]| {
+        let arguments = [&["--listen", "0.0.0.0:0", "--state", "memory"], flags].concat();
+        Server::start(lan.on(1, "registry", &arguments))
+    };
+    let register = |registry: &Server, name: &str, endpoint: &str| {
+        let (url, state) = (format!("http://10.77.0.1:{}", registry.address.port()), format!("state-{name}"));
+        let arguments = ["register", "--name", name, "--endpoint", endpoint, "--registry", &url, "--state", &state];
+        Running::run_to_end(lan.on(2, "p2pctl", &arguments))
+    };
+    let registry = start(&["--max-peers-per-address", "2"]);
+    register(&registry, "own", "10.77.0.2:7801").exits(0);
+    for foreign in ["10.77.0.1:7801", "127.0.0.1:22", "localhost:22", "no-such-host.invalid:22"] {
+        register(&registry, "foreign", foreign).exits(1).stderr_has(&["10.77.0.2", "--allow-foreign-endpoints"]);
+    }
+    register(&registry, "second", "10.77.0.2:7802").exits(0);
+    register(&registry, "third", "10.77.0.2:7803").exits(1).stderr_has(&["--max-peers-per-address"]);
+    let open = start(&["--allow-foreign-endpoints"]);
+    register(&open, "foreign", "10.77.0.1:7801").exits(0);
+}
+
+#[test]
+fn from_another_machine_the_page_of_a_peer_needs_its_token() {
+    let Some(curl) = tools::curl() else { return };
+    let Some(lan) = Lan::new(2) else { return };
+    let token = "0123456789abcdef0123456789abcdef";
+    std::fs::write(lan.world.path("token"), format!("{token}\n")).unwrap();
+    let with = lan.peer_with(1, "with", &["--http-token", "token"]);
+    let without = lan.peer_with(1, "without", &[]);
+    let url = |peer: &Server, path: &str| format!("http://10.77.0.1:{}{path}", peer.address.port());
+    let ask = |arguments: &[&str]| lan.curl(&curl, 2, arguments);
+    let (network, whisper) = (url(&with, "/network"), url(&with, "/whisper?name=with&message=hello"));
+    let bearer = format!("authorization: Bearer {token}");
+    for path in [network.as_str(), &whisper, &url(&with, "/live"), &url(&with, "/documents?find=a")] {
+        let refused = ask(&[path]);
+        assert!(refused.ends_with("\n403") && refused.contains("/login"), "{refused}");
+        assert!(ask(&["-H", "authorization: Bearer wrong", path]).ends_with("\n403"));
+    }
+    assert!(ask(&["-H", &bearer, &network]).ends_with("\n200"));
+    assert!(ask(&["-H", &bearer, &whisper]).ends_with("\n200"));
+    // On its own machine it needs none, and where there is no token none is accepted.
+    assert!(lan.curl(&curl, 1, &[&network]).ends_with("\n200"));
+    for arguments in [vec![url(&without, "/network")], vec!["-H".to_owned(), bearer.clone(), url(&without, "/network")]] {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        assert!(ask(&arguments).ends_with("\n403"));
+    }
+    assert!(ask(&[&url(&without, "/login")]).ends_with("\n404"));
+    // The form gives a cookie, which is not the token.
+    let jar = lan.world.path("jar").display().to_string();
+    let login = url(&with, "/login");
+    let form = ask(&["-i", &login]);
+    assert!(form.contains("form-action 'self'") && form.contains("type=\"password\""), "{form}");
+    assert!(ask(&["-c", &jar, "-d", "token=wrong", &login]).ends_with("\n403"));
+    assert!(ask(&["-b", &jar, &network]).ends_with("\n403"));
+    let foreign = ["-c", &jar, "-H", "origin: https://evil.example", "-d", &format!("token={token}"), &login];
+    assert!(ask(&foreign).ends_with("\n403"));
+    let given = ask(&["-i", "-c", &jar, "-d", &format!("token={token}"), &login]);
+    assert!(given.ends_with("\n303") && given.contains("HttpOnly; SameSite=Strict") && !given.contains(token), "{given}");
+    assert!(ask(&["-b", &jar, &network]).ends_with("\n200"));
+    // Guessing ends soon, also for the right token.
+    until("it is refused", || ask(&["-H", "authorization: Bearer guess", &network]).ends_with("\n429"));
+    assert!(ask(&["-H", &bearer, &network]).ends_with("\n429"));
+}
+
+#[test]
+fn a_stranger_on_another_machine_gets_neither_the_name_of_a_peer_nor_its_messages() {
+    let Some(lan) = Lan::new(3) else { return };
+    let registry = Server::start(lan.on(1, "registry", &["--listen", "10.77.0.1:7800", "--state", "memory"]));
+    let url = registry.url();
+    let start = |machine: usize, name: &str, flags: &[&str]| {
+        let (listen, state) = (format!("10.77.0.{machine}:0"), format!("state-{name}-{machine}"));
+        let arguments = ["--name", name, "--listen", &listen, "--no-lan", "--state", &state, "--log", "info,peerd::inbox=debug"];
+        Server::start(lan.on(machine, "peerd", &[arguments.as_slice(), flags].concat()))
+    };
+    let victim = start(1, "victim", &["--registry", &url]);
+    let sender = start(2, "sender", &["--registry", &url]);
+    let p2pctl = |machine: usize, arguments: &[&str]| {
+        Running::run_to_end(lan.on(machine, "p2pctl", &[arguments, &["--registry", &url]].concat()))
+    };
+    until("both are registered", || {
+        let listed = p2pctl(1, &["peers"]).exits(0).stdout;
+        listed.contains("victim") && listed.contains("sender")
+    });
+    // The name goes to nobody without the cookie: neither to another machine, nor to another program of the same one.
+    let endpoint = victim.address.to_string();
+    for (machine, endpoint) in [(3, "10.77.0.3:9"), (1, &endpoint)] {
+        let taken = p2pctl(machine, &["register", "--name", "victim", "--endpoint", endpoint]);
+        taken.exits(1).stderr_has(&["the name victim is active elsewhere"]);
+    }
+    p2pctl(3, &["registry", "expire", "victim"]).exits(1).stderr_has(&["only the registry's operator"]);
+    // The lowest id, the same name, links to both.
+    std::fs::create_dir_all(lan.world.path("state-victim-3")).unwrap();
+    std::fs::write(lan.world.path("state-victim-3/id"), format!("{}\n", "0".repeat(32))).unwrap();
+    let bootnodes = format!("{},{}", victim.address, sender.address);
+    let stranger = start(3, "victim", &["--no-registry", "--bootnodes", &bootnodes]);
+    until("the victim knows of it", || victim.process.stderr().contains("another peer has this peer's name"));
+    for number in 0..10 {
+        for (machine, via) in [(2, &sender), (1, &victim)] {
+            let said = format!("secret-{number}-{machine}");
+            let via = via.address.to_string();
+            let sent = Running::run_to_end(lan.on(machine, "p2pctl", &["whisper", "victim", &said, "--via", &via]));
+            sent.exits(0).stdout_has(&["victim"]);
+        }
+    }
+    let inbox = |peer: &Server, machine: usize| -> serde_json::Value {
+        let status = Running::run_to_end(lan.on(machine, "p2pctl", &["status", &peer.address.to_string(), "-o", "json"]));
+        serde_json::from_str::<serde_json::Value>(&status.exits(0).stdout).unwrap()["inbox"]["received"].clone()
+    };
+    assert_eq!(inbox(&victim, 1).to_string().trim_matches('"'), "20");
+    assert_eq!(inbox(&stranger, 3).to_string().trim_matches('"'), "0");
+    // A restart does not free the name for whoever comes first.
+    victim.signal(Signal::TERM);
+    victim.ended().exits(0);
+    let reserved = p2pctl(3, &["register", "--name", "victim", "--endpoint", "10.77.0.3:9"]);
+    reserved.exits(1).stderr_has(&["the name victim is reserved"]);
+    let again = start(1, "victim", &["--registry", &url]);
+    until("it is back", || p2pctl(2, &["peers"]).exits(0).stdout.contains(&again.address.to_string()));
 }

@@ -109,7 +109,8 @@ fn a_second_signal_ends_a_peer_at_once() {
 fn a_peer_whose_name_is_taken_reports_it_and_registers_when_the_first_is_gone() {
     for signal in [Signal::TERM, Signal::KILL] {
         let world = World::new();
-        let registry = world.registry(&["--ttl", "1s"]);
+        // After a Leave the name would be kept for its cookie.
+        let registry = world.registry(&["--ttl", "1s", "--name-hold", "0s"]);
         let first = world.peer("twin", &registry, &[]);
         ready(&first);
         let second = world.peer("TWIN", &registry, &["--state", "second-state"]);
@@ -177,7 +178,7 @@ fn a_peer_without_a_registry_serves() {
     assert_eq!(state(&alone), "SESSION_STATE_NONE");
     // The flag wins over a registry set for all peers of a machine.
     let mut flagged = world.peer_command("flagged", "http://127.0.0.1:1", &[]);
-    flagged.env("P2PDI_NO_REGISTRY", "1");
+    flagged.env("P2PDI_PEER_NO_REGISTRY", "1");
     assert_eq!(state(&Server::start(flagged)), "SESSION_STATE_NONE");
     world.run("p2pctl", &["get-rfc", "48", "--from", &alone.address.to_string()]).exits(0);
     alone.signal(Signal::TERM);

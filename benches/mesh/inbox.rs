@@ -10,7 +10,7 @@ use crate::{
 };
 use async_nats::Client;
 use p2pdi::{
-    channel::{Channel, DialFrom, connect},
+    channel::{Channel, connect},
     v1::{SubscribeRequest, SubscribeResponse, WhisperRequest, control_client::ControlClient, peer_client::PeerClient},
 };
 use peerd::connections::channels::ChannelPool;
@@ -40,7 +40,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let (ours, theirs) = (Tally::new(LISTENERS), Tally::new(LISTENERS));
     let mut listeners = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let channel = connect(&peer.endpoint(), DialFrom::default()).await.unwrap();
+        let channel = connect(&peer.endpoint(), None).await.unwrap();
         for _ in 0..LISTENERS / CONNECTIONS {
             let (mut messages, mut receiver) = (subscribed(channel.clone()).await, ours.receiver());
             listeners.spawn(async move {

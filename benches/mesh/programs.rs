@@ -93,7 +93,7 @@ pub(crate) fn workspace_program(path: &Path) -> Command {
     for (key, _) in env::vars().filter(|(key, _)| key.starts_with("P2PDI_") || key.starts_with("OTEL_") || key == "RUST_LOG") {
         command.env_remove(key);
     }
-    command.env("P2PDI_NO_LAN", "true");
+    command.env("P2PDI_PEER_NO_LAN", "true");
     command
 }
 

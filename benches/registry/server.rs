@@ -1,8 +1,9 @@
 //! The servers under load, each in its own process: a registry, and an empty tonic service.
 
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-    PQueryResponse, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
+    GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
+    RegisterRequest, RegisterResponse,
     registry_client::RegistryClient,
     registry_server::{Registry, RegistryServer},
 };
@@ -37,7 +38,16 @@ impl Registry for Echo {
     async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
+    async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+    async fn get_trust(&self, _: Request<GetTrustRequest>) -> Result<Response<GetTrustResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
 }

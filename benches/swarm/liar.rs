@@ -160,7 +160,7 @@ pub(crate) fn run(file: &Path, listen: SocketAddr, registry: &str) {
         let listener = TcpListener::bind(listen).await.unwrap();
         tokio::spawn(announce(registry, contact.clone(), data.len() as u64, hashes.merge().to_field()));
         let router = Routes::new(PeerServer::new(Liar { contact, data, hashes })).into_axum_router();
-        serve_on(listener, router, &Limits::default(), &Metrics::default(), Shutdown::at(CancellationToken::new()))
+        serve_on(listener, router, &Limits::default(), None, &Metrics::default(), Shutdown::at(CancellationToken::new()))
             .await
             .unwrap();
     });

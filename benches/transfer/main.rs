@@ -3,6 +3,7 @@
 //! - `stream`: a large document verified to disk, `p2pctl get` from `peerd`, against `curl` taking the same file unverified from nginx,
 //!   against `dd` writing it synced, and against a tonic stream of the same bytes that are neither written nor verified. RFC 48 as a whole
 //!   process, `p2pctl get-rfc 48` beside running servers, against `curl` of the same file. Memory of both sides.
+//! - `tls`: the same document with certificates, against without; RFC 48 as a whole process; handshakes a second.
 //! - `holders`: two holders with a limited rate against one of them, and a slow and a fast one against the fast one alone.
 //! - `path`: a document over a relay that delays each direction, against `curl` from nginx over the same relay.
 //! - `mirror`: many small files into an empty folder, against an rsync daemon.
@@ -19,6 +20,8 @@
     reason = "a program for developers"
 )]
 
+#[path = "../../tests/support/certificates.rs"]
+mod certificates;
 mod figure;
 mod holders;
 mod mirror;
@@ -28,6 +31,7 @@ mod raw;
 #[path = "../swarm/relay.rs"]
 mod relay;
 mod stream;
+mod tls;
 
 use std::env;
 
@@ -48,10 +52,11 @@ fn main() {
     let only = after("--only");
 
     let mut figures = Vec::new();
-    for part in ["stream", "holders", "path", "mirror"].into_iter().filter(|part| only.is_none_or(|only| only == *part)) {
+    for part in ["stream", "tls", "holders", "path", "mirror"].into_iter().filter(|part| only.is_none_or(|only| only == *part)) {
         let scratch = tempfile::tempdir().unwrap();
         figures.extend(match part {
             "stream" => stream::run(scratch.path(), size, runs),
+            "tls" => tls::run(scratch.path(), size, runs),
             "holders" => holders::run(scratch.path(), runs),
             "path" => path::run(scratch.path(), runs),
             _ => mirror::run(scratch.path(), runs),

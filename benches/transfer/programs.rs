@@ -1,6 +1,6 @@
 //! The programs under test.
 
-use crate::figure::time;
+use crate::{certificates::Authority, figure::time};
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
@@ -44,13 +44,20 @@ impl Drop for Server {
 pub(crate) struct Network {
     pub(crate) registry: Server,
     folder: PathBuf,
+    authority: Option<Authority>,
 }
 
 impl Network {
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::with_certificates_of(folder, None)
+    }
+
+    /// The same; with a CA all connections have TLS.
+    pub(crate) fn with_certificates_of(folder: &Path, authority: Option<Authority>) -> Self {
         let mut command = program("registry");
         command.args(["--listen", "127.0.0.1:0", "--state"]).arg(folder.join("registry"));
-        Self { registry: Server::start(&mut command), folder: folder.to_owned() }
+        certify(authority.as_ref(), &mut command, "REGISTRY", &folder.join("registry-files"), "127.0.0.1");
+        Self { registry: Server::start(&mut command), folder: folder.to_owned(), authority }
     }
 
     /// A peer that shares this folder. Unless the options say otherwise it listens on a free port of loopback.
@@ -60,6 +67,7 @@ impl Network {
         if !options.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        certify(self.authority.as_ref(), &mut command, "PEER", &self.folder.join(format!("{name}-files")), name);
         Server::start(command.arg("--share").arg(share).arg("--state").arg(self.folder.join(name)))
     }
 
@@ -71,6 +79,7 @@ impl Network {
             .current_dir(&self.folder)
             .env("XDG_STATE_HOME", &self.folder)
             .env("P2PDI_CTL_PROGRESS", "none");
+        certify(self.authority.as_ref(), &mut command, "CTL", &self.folder.join("p2pctl-files"), "p2pctl");
         command
     }
 
@@ -106,6 +115,17 @@ impl Network {
             assert!(begun.elapsed() < START_TIMEOUT, "{peer} does not share all documents: {problem}");
             thread::park_timeout(Duration::from_millis(20));
         }
+    }
+}
+
+/// Gives a program a certificate, whose files are made the first time.
+fn certify(authority: Option<&Authority>, command: &mut Command, program: &str, folder: &Path, name: &str) {
+    let Some(authority) = authority else { return };
+    if !folder.exists() {
+        authority.files(folder, &[name]);
+    }
+    for (kind, file) in [("CERT", "cert.pem"), ("KEY", "key.pem"), ("CA", "ca.pem")] {
+        command.env(format!("P2PDI_{program}_TLS_{kind}"), folder.join(file));
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn serve(bytes: u64) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("listening on {}", listener.local_addr().unwrap());
         let router = Routes::new(PeerServer::new(Raw { bytes })).into_axum_router();
-        serve_on(listener, router, &Limits::default(), &Metrics::default(), Shutdown::at(CancellationToken::new()))
+        serve_on(listener, router, &Limits::default(), None, &Metrics::default(), Shutdown::at(CancellationToken::new()))
             .await
             .unwrap();
     });

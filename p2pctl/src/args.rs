@@ -1,5 +1,7 @@
 //! Declaration of the command line.
 
+mod context;
+mod enrol;
 mod get;
 mod jobs;
 mod listing;
@@ -9,19 +11,32 @@ mod parse;
 mod registry;
 mod via;
 
+pub(crate) use context::{Context, ContextWhat};
+pub(crate) use enrol::{AsOperator, Ca, CaFolder, CaWhat, CreateToken, Issue, Login, Revoke, Token, TokenWhat};
 pub(crate) use get::{Fetching, Get, GetRfc, Sharing};
 pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
-pub(crate) use local::{Bench, BenchWhat, Completions, Man, Tasks, Up};
+pub(crate) use local::{Bench, BenchWhat, Completions, Demo, Man, Tasks, Up};
 pub(crate) use mesh::{Broadcast, Chat, Graph, GraphFormat, Join, Listen, PeerCount, Ping, Status, Whisper};
-pub(crate) use registry::{Pquery, Register};
+pub(crate) use registry::{Expire, Pquery, Register, RegistryVerb, RegistryWhat};
 pub(crate) use via::OptionalVia;
 
-use crate::registry_client::Leaving;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use p2pdi::{endpoint::Endpoint, telemetry::LogFormat};
-use peerd::config::{REGISTRY_DEFAULT, parse_registry};
-use std::path::PathBuf;
+use crate::{
+    contexts,
+    failure::{Failure, Outcome},
+    registry_client::Leaving,
+};
+use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use p2pdi::{
+    channel::Dial,
+    configuration::{Given, Layer, Program, Variables},
+    endpoint::Endpoint,
+    network::NetworkName,
+    telemetry::LogFormat,
+    tls::{ClientAuth, Tls, TlsFiles},
+};
+use peerd::config::{REGISTRY_DEFAULT, RegistryUrl};
+use std::path::{Path, PathBuf};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -58,6 +73,9 @@ Examples:
     p2pctl broadcast 'hello all' --via 127.0.0.1:7801 --wait 2s
     p2pctl chat --via 127.0.0.1:7801
 
+  Let a peer join, on the machine of a registry that runs with --ca ./ca:
+    p2pctl token create --name fff-c --ca ./ca --address HOST:7800
+
   Print the messages that a peer receives, and draw its network:
     p2pctl listen --via 127.0.0.1:7801
     p2pctl graph --via 127.0.0.1:7801 --format svg > network.svg
@@ -65,6 +83,77 @@ Examples:
 Exit codes: 0 done; 1 not found, refused, no route, corrupt; 2 wrong usage;
 130 interrupted by Ctrl-C. With --output json an error is one JSON object on
 standard error: {\"error\":{\"reason\",\"message\",\"hints\"}}.";
+
+/// How the configuration is read.
+pub(crate) static PROGRAM: Program = Program { variables: VARIABLES, layer: context };
+
+const VARIABLES: Variables = Variables {
+    prefix: "P2PDI_CTL_",
+    old: &[
+        "AT",
+        "BENCH_RUNS",
+        "ENDPOINT",
+        "FETCH_PRIORITY",
+        "FETCH_WAIT",
+        "FORCE",
+        "FROM",
+        "GET_DRY_RUN",
+        "GET_EXCLUDE",
+        "GET_INCLUDE",
+        "GET_JOBS",
+        "GET_KEEP_GOING",
+        "GET_LIMIT",
+        "GET_LISTEN",
+        "GET_NO_SHARE",
+        "GET_SEED",
+        "GET_UPLOAD_LIMIT",
+        "GRAPH_FORMAT",
+        "KIND",
+        "KINDS",
+        "LABELS",
+        "LS_LIMIT",
+        "LS_OF",
+        "MAN_OUT",
+        "NAME",
+        "OUT",
+        "OUTPUT",
+        "PQUERY_LABELS",
+        "PQUERY_NAME",
+        "PQUERY_OF",
+        "PQUERY_SAMPLE",
+        "PQUERY_SINCE_REVISION",
+        "QUERY_HASH",
+        "QUERY_LIMIT",
+        "QUERY_NAME",
+        "QUERY_NUMBER",
+        "QUERY_OWN",
+        "QUERY_TITLE",
+        "QUIET",
+        "REGISTRY",
+        "RFC_DIR",
+        "SENDER",
+        "SHARE",
+        "STALL_TIMEOUT",
+        "STATUS_LEFT_OUT",
+        "UP_PEERS",
+        "VIA",
+        "WAIT",
+        "WAIT_FOR_HOLDERS",
+    ],
+    renamed: &[("P2PDI_UP_PORT", "P2PDI_CTL_UP_PORT_NUMBER")],
+    also: &[("RUST_LOG", "P2PDI_CTL_LOG"), ("P2PDI_CONTEXT", "P2PDI_CTL_CONTEXT")],
+};
+
+/// Verbs that need no registry, or change contexts: a context that is wrong must not stop them.
+const WITHOUT_CONTEXT: [&str; 7] = ["bench", "completions", "context", "demo", "login", "man", "up"];
+
+/// The values of the context that flags or variables name, or else of the current one.
+fn context(said: &ArgMatches) -> Result<Option<Layer>, (String, String)> {
+    if said.subcommand_name().is_some_and(|verb| WITHOUT_CONTEXT.contains(&verb)) {
+        return Ok(None);
+    }
+    contexts::layer(said.get_one::<String>("context").map(String::as_str))
+}
 
 /// The command line of P2P-DI.
 #[derive(Debug, Parser)]
@@ -80,11 +169,27 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The registry to ask
-    #[arg(long, global = true, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
-    pub(crate) registry: Endpoint,
+    #[arg(long, global = true, env = "P2PDI_CTL_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT)]
+    pub(crate) registry: RegistryUrl,
+
+    /// A certificate to show, as PEM, followed by those of intermediate CAs
+    #[arg(long, global = true, env = "P2PDI_CTL_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM, readable by its owner only
+    #[arg(long, global = true, env = "P2PDI_CTL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The CAs of the network, as PEM; with them every connection has TLS
+    #[arg(long, global = true, env = "P2PDI_CTL_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+
+    /// The network that the registry keeps
+    #[arg(long, global = true, env = "P2PDI_CTL_NETWORK", value_name = "NAME", default_value_t)]
+    pub(crate) network: NetworkName,
 
     /// How to print the result
-    #[arg(long, short, global = true, env = "P2PDI_OUTPUT", value_enum, default_value_t = Output::Table)]
+    #[arg(long, short, global = true, env = "P2PDI_CTL_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 
     /// How to show the progress of a fetch on standard error; auto: a bar on a terminal, else a line every few seconds of a long one
@@ -95,17 +200,69 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "P2PDI_CTL_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
+    /// Take registry, network and certificates from this context; by default from the current one: see p2pctl context
+    #[arg(long, global = true, env = "P2PDI_CTL_CONTEXT", value_name = "NAME", value_parser = contexts::parse_name)]
+    pub(crate) context: Option<String>,
+
+    /// What flags and variables give.
+    #[arg(skip)]
+    pub(crate) given: Given,
+
+    /// How to dial; set by [`Global::read_certificates`].
+    #[arg(skip)]
+    pub(crate) dial: Dial,
+
     /// Observers' leases to end.
     #[arg(skip)]
     pub(crate) leaving: Leaving,
 
     /// What to log to standard error, such as info or debug; RUST_LOG does the same
-    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", default_value = "off")]
+    #[arg(long, global = true, env = "P2PDI_CTL_LOG", value_name = "FILTER", default_value = "off")]
     pub(crate) log: String,
 
     /// Form of a log line
     #[arg(long, global = true, env = "P2PDI_CTL_LOG_FORMAT", value_name = "text|json", default_value_t)]
     pub(crate) log_format: LogFormat,
+
+    /// File with the configuration, in TOML: the names of flags are the keys, those of a verb in its table [verb.NAME]; flags and variables
+    /// beat it
+    #[arg(long, global = true, env = "P2PDI_CTL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the effective configuration as such a file, of the verb if one is given, with where each value comes from, and exit
+    #[arg(long, global = true, env = "P2PDI_CTL_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
+    print_config: bool,
+}
+
+impl Global {
+    /// The registry as it is dialled: `https://` with certificates.
+    pub(crate) fn url(&self) -> String {
+        url(&self.registry.endpoint, self.dial.tls.is_some())
+    }
+
+    /// The file of the certificate to show.
+    pub(crate) fn certificate(&self) -> Option<&Path> {
+        self.tls_cert.as_deref()
+    }
+
+    /// Reads the certificates that are given; connections have TLS from then on.
+    ///
+    /// # Errors
+    /// When a file of them cannot be read, or what is in it cannot be used; when the registry's address needs some, and none are given.
+    pub(crate) fn read_certificates(&mut self) -> Outcome {
+        if let Some(ca) = self.tls_ca.clone() {
+            let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
+            let tls = Tls::from_files(files, ClientAuth::Required).map_err(|error| Failure::refused(error.to_string()))?;
+            self.dial = Dial::with(Some(tls));
+        }
+        self.registry.checked(self.dial.tls.is_some())?;
+        Ok(())
+    }
+}
+
+/// The URL of a registry, with TLS or without.
+pub(crate) fn url(registry: &Endpoint, tls: bool) -> String {
+    format!("{}://{registry}", if tls { "https" } else { "http" })
 }
 
 /// Form of results.
@@ -140,6 +297,8 @@ pub(crate) enum Verb {
     Keepalive,
     /// End the lease that `register` took
     Leave,
+    /// Operate a registry
+    Registry(RegistryVerb),
     /// List the active peers
     #[command(visible_alias = "peers")]
     Pquery(Pquery),
@@ -181,12 +340,22 @@ pub(crate) enum Verb {
     Ping(Ping),
     /// Show the state of the registry, or of a peer
     Status(Status),
+    /// Make, list and revoke tokens, with which peers and people join the network
+    Token(Token),
+    /// Join the network of a token: later verbs use its registry and the certificate that it gives
+    Login(Login),
+    /// End the certificates of a name, everywhere within a lease
+    Revoke(Revoke),
+    /// Keep a certificate authority in a folder, for those who want files
+    Ca(Ca),
     /// Start a registry and some peers in this process, until Ctrl-C
     Up(Up),
     /// Start a registry and three peers, fetch, send a message, print each step, and exit
-    Demo,
+    Demo(Demo),
     /// Run a benchmark
     Bench(Bench),
+    /// Keep registry, network and certificates under a name, for all other verbs
+    Context(Context),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page, or write those of all verbs to a folder

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use p2pdi::{
+    channel::Dial,
     endpoint::Endpoint,
     probe::{self, Answering},
 };
@@ -11,6 +12,10 @@ use tonic::{Response, Status, metadata::MetadataMap};
 
 /// Time limit of one call, connection set-up included. Servers give up on their own work sooner.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long pauses take until a server that refused a call for now is called again, all together: the rest is for the calls.
+pub(crate) const RETRY_LIMIT: Duration = Duration::from_secs(6);
+const _: () = assert!(RETRY_LIMIT.as_secs() < CALL_TIMEOUT.as_secs());
 
 /// The present time by the clock of the server that gave this answer (RFC 9110, section 6.6.1), or by this machine's clock if it does not say. Ages of
 /// what a server reports are counted by its own clock.
@@ -42,12 +47,13 @@ pub(crate) async fn bounded<T>(
 pub(crate) async fn to_peer<T>(
     name: &str,
     endpoint: &Endpoint,
+    dial: &Dial,
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Outcome<T> {
     // Boxed: a client call is large, and is moved through several futures.
     match bounded(name, limit, Box::pin(call)).await {
-        Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, &Answering::Peer).await)),
+        Err(failure) if failure.is_unanswered() => Err(failure.explained(probe::explain(endpoint, dial, &Answering::Peer).await)),
         answered => answered,
     }
 }

@@ -173,7 +173,9 @@ impl Failure {
         };
         match Reason::of(status) {
             Some(Reason::CookieUnknown | Reason::LeaseExpired) => failure.hint("p2pctl register takes the name again"),
-            Some(Reason::NameTaken) => failure.hint("choose another name with --name, or wait until the lease runs out"),
+            Some(Reason::NameTaken) => failure
+                .hint("choose another name with --name, or wait")
+                .hint("on the registry's machine: p2pctl registry expire NAME"),
             _ => failure,
         }
     }

@@ -2,7 +2,9 @@
 
 mod args;
 mod call;
+mod contexts;
 mod failure;
+mod operator;
 mod peers;
 mod printer;
 mod progress;
@@ -12,20 +14,28 @@ mod sharing;
 mod verbs;
 mod via;
 
-use args::{Cli, Verb};
-use clap::Parser as _;
+use args::{Cli, PROGRAM, Verb};
 use failure::{Failure, Outcome};
 use p2pdi::{
+    configuration::{Read, read},
     platform::{raise_descriptor_limit, report_file_size_limit},
+    server::{print, report_usage},
     telemetry::{self, LogOptions, Role},
 };
 use printer::Printer;
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let loaded = match read::<Cli>(&PROGRAM, &env::args_os().collect::<Vec<_>>()) {
+        Ok(Read::Run(loaded)) => loaded,
+        Ok(Read::Print(text)) => return print(text),
+        Err(error) => return report_usage(&error),
+    };
+    let mut cli = loaded.flags;
+    cli.global.given = loaded.given;
     let printer = Printer::new(cli.global.output);
+    loaded.warnings.iter().for_each(|warning| printer.note(&format!("warning: {warning}")));
     let runtime = match runtime(&cli.verb) {
         Ok(runtime) => runtime,
         Err(error) => return fail(printer, &error),
@@ -60,7 +70,7 @@ fn runtime(verb: &Verb) -> Outcome<Runtime> {
 
 /// Whether a registry and peers run in this process.
 fn runs_servers(verb: &Verb) -> bool {
-    matches!(verb, Verb::Up(_) | Verb::Demo | Verb::Bench(_))
+    matches!(verb, Verb::Up(_) | Verb::Demo(_) | Verb::Bench(_))
 }
 
 fn fail(printer: Printer, failure: &Failure) -> ExitCode {

@@ -6,7 +6,7 @@ use crate::{
     registry_client::{Leaving, RegistrySession, direct},
     via,
 };
-use p2pdi::endpoint::Endpoint;
+use p2pdi::{endpoint::Endpoint, network::NetworkName};
 use peerd::{
     connections::channels::ChannelPool,
     holders::{
@@ -25,6 +25,7 @@ const ALL_MAX: usize = 1_000;
 pub(crate) struct Peers {
     session: Mutex<Option<RegistrySession>>,
     registry: Endpoint,
+    network: NetworkName,
     state: Option<PathBuf>,
     leaving: Leaving,
     via: Option<Endpoint>,
@@ -35,7 +36,8 @@ impl Peers {
     pub(crate) fn new(global: &Global, channels: &ChannelPool, via: &OptionalVia) -> Self {
         Self {
             session: Mutex::default(),
-            registry: global.registry.clone(),
+            registry: global.registry.endpoint.clone(),
+            network: global.network.clone(),
             state: global.state.clone(),
             leaving: global.leaving.clone(),
             via: via.via.clone(),
@@ -93,7 +95,16 @@ impl Peers {
         let mut session = self.session.lock().await;
         let session = match &mut *session {
             Some(session) => session,
-            none => none.insert(RegistrySession::connect(&self.registry, self.state.as_deref(), &self.leaving).await?),
+            none => none.insert(
+                RegistrySession::connect(
+                    &self.registry,
+                    &self.network,
+                    self.channels.dial(),
+                    self.state.as_deref(),
+                    &self.leaving,
+                )
+                .await?,
+            ),
         };
         call(session).await
     }

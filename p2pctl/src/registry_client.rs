@@ -1,19 +1,26 @@
 //! Calls to the registry: with the cookie that `register` saved, or registered as an observer for as long as a verb runs.
 
 use crate::{
-    call::{CALL_TIMEOUT, bounded, server_time},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, bounded, server_time},
     failure::{Failure, Outcome},
 };
 use p2pdi::{
-    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{COOKIE_CHARS, Cookie, with_cookie},
     endpoint::Endpoint,
+    enrol::Trusted,
     name::{NAME_MAX_BYTES, PeerName},
+    network::NetworkName,
     platform::state_folder,
     private_file,
     probe::{self, Answering},
+    retry::Retry,
     status::Reason,
-    v1::{LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse, registry_client::RegistryClient},
+    tls::Expected,
+    v1::{
+        GetTrustRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
+        registry_client::RegistryClient,
+    },
 };
 use peerd::holders::{find_peers::PeerSample, source::Source};
 use std::{
@@ -37,6 +44,8 @@ pub(crate) struct SavedCookie {
     path: PathBuf,
     pub(crate) name: PeerName,
     pub(crate) cookie: Cookie,
+    /// The lease was ended. The registry keeps the name for this cookie for a while.
+    pub(crate) left: bool,
 }
 
 /// The folder of cookies and chat history: `state`, or p2pctl's folder in the user's state folder.
@@ -44,8 +53,10 @@ pub(crate) fn folder(state: Option<&Path>) -> Option<PathBuf> {
     state.map(Path::to_owned).or_else(|| state_folder().map(|folder| folder.join("p2pctl")))
 }
 
-/// Room reserved for a cookie file: the name, the cookie and two line ends.
-const COOKIE_FILE_BYTES: usize = NAME_MAX_BYTES + COOKIE_CHARS + 2;
+/// Third line of a cookie file whose lease was ended.
+const LEFT: &str = "left";
+/// Room reserved for a cookie file: the name, the cookie, [`LEFT`] and three line ends.
+const COOKIE_FILE_BYTES: usize = NAME_MAX_BYTES + COOKIE_CHARS + LEFT.len() + 3;
 
 impl SavedCookie {
     /// The cookie file for `registry`; `None` without any state folder.
@@ -66,7 +77,7 @@ impl SavedCookie {
         let mut lines = text.lines();
         let read = lines.next().and_then(|name| name.parse().ok()).zip(lines.next().and_then(|cookie| cookie.parse().ok()));
         match read {
-            Some((name, cookie)) => Ok(Some(Self { path, name, cookie })),
+            Some((name, cookie)) => Ok(Some(Self { path, name, cookie, left: lines.next() == Some(LEFT) })),
             None => {
                 Err(Failure::refused(format!("{} is damaged", path.display())).hint("delete it and run p2pctl register again"))
             }
@@ -85,6 +96,13 @@ impl SavedCookie {
         };
         let file = private_file::reserve(&path, COOKIE_FILE_BYTES).map_err(cannot)?;
         Ok(ReservedCookie { file, path })
+    }
+
+    /// Keeps the cookie for a later `register`, and for nothing else.
+    pub(crate) fn mark_left(self) -> Outcome {
+        let text = format!("{}\n{}\n{LEFT}\n", self.name, self.cookie.reveal());
+        private_file::write(&self.path, text)
+            .map_err(|error| Failure::refused(format!("cannot write {}: {error}", self.path.display())))
     }
 
     pub(crate) fn forget(self) -> Outcome {
@@ -109,7 +127,9 @@ impl ReservedCookie {
 pub(crate) struct RegistrySession {
     client: RegistryClient<Channel>,
     registry: Endpoint,
+    dial: Dial,
     cookie: Option<Cookie>,
+    network: NetworkName,
     /// Registered for this verb only; leaves when it is dropped.
     observer: bool,
     leaving: Leaving,
@@ -126,13 +146,22 @@ pub(crate) struct RegistrySession {
 
 impl RegistrySession {
     /// A client without a cookie, or with the saved one.
-    pub(crate) fn new(registry: &Endpoint, kept: Option<&SavedCookie>, leaving: &Leaving) -> Self {
-        let client = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+    pub(crate) fn new(
+        registry: &Endpoint,
+        network: &NetworkName,
+        dial: &Dial,
+        kept: Option<&SavedCookie>,
+        leaving: &Leaving,
+    ) -> Self {
+        let channel = dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
+        let client = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
         Self {
             client,
             registry: registry.clone(),
+            dial: dial.clone(),
             cookie,
+            network: network.clone(),
             observer: false,
             leaving: leaving.clone(),
             held: None,
@@ -144,17 +173,29 @@ impl RegistrySession {
     }
 
     /// A client that is registered as this observer.
-    pub(crate) async fn observer(registry: &Endpoint, observer: RegisterRequest, leaving: &Leaving) -> Outcome<Self> {
-        let mut session = Self::new(registry, None, leaving);
+    pub(crate) async fn observer(
+        registry: &Endpoint,
+        network: &NetworkName,
+        dial: &Dial,
+        observer: RegisterRequest,
+        leaving: &Leaving,
+    ) -> Outcome<Self> {
+        let mut session = Self::new(registry, network, dial, None, leaving);
         session.observes_as = Some(RegisterRequest { observer: true, ..observer });
         session.observe().await?;
         Ok(session)
     }
 
     /// A client that may query: with the saved cookie, or registered as an observer.
-    pub(crate) async fn connect(registry: &Endpoint, state: Option<&Path>, leaving: &Leaving) -> Outcome<Self> {
-        let kept = SavedCookie::read(state, registry)?;
-        let mut session = Self::new(registry, kept.as_ref(), leaving);
+    pub(crate) async fn connect(
+        registry: &Endpoint,
+        network: &NetworkName,
+        dial: &Dial,
+        state: Option<&Path>,
+        leaving: &Leaving,
+    ) -> Outcome<Self> {
+        let kept = SavedCookie::read(state, registry)?.filter(|kept| !kept.left);
+        let mut session = Self::new(registry, network, dial, kept.as_ref(), leaving);
         if kept.is_none() {
             session.observe().await?;
         }
@@ -187,25 +228,53 @@ impl RegistrySession {
         self.held = Some(self.leaving.0.token());
         let nameless =
             || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
-        let request = self.observes_as.clone().unwrap_or_else(nameless);
+        let request = RegisterRequest { network: self.network.to_string(), ..self.observes_as.clone().unwrap_or_else(nameless) };
         let leaving = self.leaving.clone();
-        let asked = self.call(async |session| leaving.register(session.client.clone(), request).await).await;
+        let register = |client, request| {
+            let leaving = leaving.clone();
+            async move { leaving.register(client, request).await }
+        };
+        let asked = self.call(request, register).await;
         let unclaimed = asked.map_err(|failure| failure.hint("in a network without a registry, ask a peer: --via HOST:PORT"))?;
         let answer = unclaimed.claim();
         self.cookie = Some(answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?);
         self.observations += 1;
+        self.learn_revoked(answer.trust_revision).await;
         Ok(())
     }
 
-    /// One call, bounded in time.
-    pub(crate) async fn call<T>(
+    /// Has peers refused whose certificates the registry revoked. Without an answer the verb goes on: the registry refuses them, too.
+    async fn learn_revoked(&mut self, trust_revision: u64) {
+        let Some(tls) = self.dial.tls.clone().filter(|_| trust_revision > 0) else { return };
+        match timeout(CALL_TIMEOUT, self.client.get_trust(GetTrustRequest::default())).await {
+            Ok(Ok(answer)) => {
+                let trust = answer.into_inner().trust.unwrap_or_default();
+                Trusted::new(tls, None).take(&trust, SystemTime::now());
+            }
+            Ok(Err(status)) => tracing::warn!(%status, "cannot fetch the revoked certificates"),
+            Err(_) => tracing::warn!("cannot fetch the revoked certificates in time"),
+        }
+    }
+
+    /// One call with the cookie, bounded in time. It is made again when the registry refuses it for now and says when.
+    pub(crate) async fn call<M: Clone, T, F>(
         &mut self,
-        call: impl AsyncFnOnce(&mut Self) -> Result<tonic::Response<T>, Status>,
-    ) -> Outcome<T> {
+        message: M,
+        call: impl Fn(RegistryClient<Channel>, Request<M>) -> F,
+    ) -> Outcome<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let registry = format!("the registry at {}", self.registry);
         let mut time = self.time;
         let dated = async {
-            let answer = call(self).await?;
+            let mut retry = Retry::within(RETRY_LIMIT);
+            let answer = loop {
+                match call(self.client.clone(), self.request(message.clone())).await {
+                    Ok(answer) => break answer,
+                    Err(refused) => retry.wait(refused).await?,
+                }
+            };
             time = server_time(answer.metadata());
             Ok(answer)
         };
@@ -213,7 +282,7 @@ impl RegistrySession {
         self.time = time;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
-                .explained(probe::explain(&self.registry, &Answering::Registry).await)
+                .explained(probe::explain(&self.registry, &self.dial, &Answering::Registry).await)
                 .hint("start one with `registry`, or name another with --registry URL")),
             answered => answered,
         }
@@ -221,18 +290,20 @@ impl RegistrySession {
 
     /// One page of peers. Registers as an observer where the saved cookie is not valid any more.
     pub(crate) async fn p_query(&mut self, query: &PQueryRequest) -> Outcome<PQueryResponse> {
-        if !self.observer {
-            let request = self.request(query.clone());
-            match timeout(CALL_TIMEOUT, self.client.p_query(request)).await {
-                Ok(Err(status)) if matches!(Reason::of(&status), Some(Reason::CookieUnknown | Reason::LeaseExpired)) => {
-                    self.observe().await?
-                }
-                Ok(answer) => return self.call(async |_| answer).await,
-                Err(_) => return Err(Failure::refused(format!("the registry at {} did not answer in time", self.registry))),
+        let may_observe = !self.observer;
+        match self.page(query).await {
+            Err(failure)
+                if may_observe && (failure.is_reason(Reason::CookieUnknown) || failure.is_reason(Reason::LeaseExpired)) =>
+            {
+                self.observe().await?;
+                self.page(query).await
             }
+            answer => answer,
         }
-        let request = self.request(query.clone());
-        self.call(async |session| session.client.p_query(request).await).await
+    }
+
+    async fn page(&mut self, query: &PQueryRequest) -> Outcome<PQueryResponse> {
+        self.call(query.clone(), |mut client, request| async move { client.p_query(request).await }).await
     }
 
     /// All pages of a query.
@@ -327,7 +398,7 @@ impl Leaving {
     async fn register(
         &self,
         mut client: RegistryClient<Channel>,
-        request: RegisterRequest,
+        request: Request<RegisterRequest>,
     ) -> Result<Response<Unclaimed>, Status> {
         let (sender, answer) = oneshot::channel();
         let leaving = self.clone();

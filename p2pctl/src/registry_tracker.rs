@@ -6,7 +6,9 @@ use crate::{
     registry_client::{Leaving, RegistrySession},
 };
 use p2pdi::{
+    channel::Dial,
     endpoint::Endpoint,
+    network::NetworkName,
     status::Reason,
     v1::{KeepAliveRequest, RegisterRequest},
 };
@@ -44,11 +46,13 @@ impl RegistryTracker {
     /// others dial it by them.
     pub(crate) async fn connect(
         registry: &Endpoint,
+        network: &NetworkName,
+        dial: &Dial,
         observer: RegisterRequest,
         endpoint: Option<Endpoint>,
         leaving: &Leaving,
     ) -> Outcome<Self> {
-        let session = RegistrySession::observer(registry, observer, leaving).await?;
+        let session = RegistrySession::observer(registry, network, dial, observer, leaving).await?;
         Ok(Self { session: Mutex::new(session), endpoint, ended: AtomicBool::new(false) })
     }
 

@@ -7,10 +7,12 @@ use crate::{
     registry_tracker::RegistryTracker,
 };
 use p2pdi::{
+    channel::Dial,
     contact::Contact,
     endpoint::Endpoint,
     id::PeerId,
     name::PeerName,
+    network::NetworkName,
     server::Limits,
     v1::{RegisterRequest, StatusRequest},
 };
@@ -63,10 +65,16 @@ impl Sharing {
             zone => BTreeMap::from([(ZONE_LABEL.to_owned(), zone.to_owned())]),
         };
         let id = PeerId::from_bytes(rand::random());
-        let name: PeerName = format!("p2pctl-{:016x}", rand::random::<u64>()).parse()?;
+        // Others check the name of whoever they fetch from. A certificate without one, such as an operator's, cannot serve.
+        let certified = global.dial.tls.as_ref().map(|tls| tls.identity().and_then(|identity| identity.name().cloned()));
+        let may_share = !options.no_share && !matches!(certified, Some(None));
+        let name: PeerName = match certified.flatten() {
+            Some(name) => name,
+            None => format!("p2pctl-{:016x}", rand::random::<u64>()).parse()?,
+        };
         // Others reach this program at the address from which it reaches the registry or the peer.
-        let towards = via.via.clone().unwrap_or_else(|| global.registry.clone());
-        let listener = if options.no_share { None } else { listen(options, &towards).await? };
+        let towards = via.via.clone().unwrap_or_else(|| global.registry.endpoint.clone());
+        let listener = if may_share { listen(options, &towards).await? } else { None };
         let endpoint = match &listener {
             Some(listener) => Some(reachable_endpoint(listener.local_addr()?, [&towards])?),
             None => None,
@@ -74,7 +82,9 @@ impl Sharing {
         let lazy = match &via.via {
             Some(_) => None,
             None => Some(Arc::new(LazyTracker {
-                registry: global.registry.clone(),
+                registry: global.registry.endpoint.clone(),
+                network: global.network.clone(),
+                dial: global.dial.clone(),
                 observer: RegisterRequest { name: name.to_string(), id: id.to_field(), labels, ..Default::default() },
                 endpoint: endpoint.clone(),
                 leaving: global.leaving.clone(),
@@ -90,8 +100,10 @@ impl Sharing {
             (Some(listener), Some(endpoint)) => {
                 let fetcher = Fetcher::new(Contact::new(id, name, endpoint), zone, options.upload_limit, tracker);
                 let swarms = fetcher.swarms().clone();
+                let tls = global.dial.tls.clone();
                 server.spawn(async move {
-                    if let Err(error) = fetcher.serve(listener, Limits::default(), CancellationToken::new()).await {
+                    let serving = fetcher.serve(listener, Limits::default(), tls, CancellationToken::new());
+                    if let Err(error) = serving.await {
                         tracing::warn!(%error, "what is fetched is not shared");
                     }
                 });
@@ -139,6 +151,8 @@ async fn listen(options: &Options, towards: &Endpoint) -> Outcome<Option<TcpList
 /// The registry as tracker, joined with the first announce: most documents need none.
 struct LazyTracker {
     registry: Endpoint,
+    network: NetworkName,
+    dial: Dial,
     observer: RegisterRequest,
     endpoint: Option<Endpoint>,
     leaving: Leaving,
@@ -152,7 +166,14 @@ struct Connected {
 
 impl LazyTracker {
     async fn connect(&self) -> Result<Connected, AnnounceError> {
-        let connecting = RegistryTracker::connect(&self.registry, self.observer.clone(), self.endpoint.clone(), &self.leaving);
+        let connecting = RegistryTracker::connect(
+            &self.registry,
+            &self.network,
+            &self.dial,
+            self.observer.clone(),
+            self.endpoint.clone(),
+            &self.leaving,
+        );
         let tracker = connecting.await.map_err(|failure| AnnounceError::Unavailable(failure.to_string()))?;
         let (tracker, mut keep_alive) = (Arc::new(tracker), JoinSet::new());
         let kept = Arc::clone(&tracker);

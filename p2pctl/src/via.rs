@@ -26,7 +26,7 @@ pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> 
     }
     let name: PeerName = peer.parse()?;
     let ping = WhisperRequest { to: name.to_string(), kind: KIND_PING.to_owned(), ..Default::default() };
-    let answer = call(via, CALL_TIMEOUT, channels.peer(via, None).whisper(ping)).await?;
+    let answer = call(channels, via, CALL_TIMEOUT, channels.peer(via, None).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
     if answer.hops == 0 && answer.delivered_by.parse().is_ok_and(|by: PeerName| by == name) {
         let itself = Source::new(Some(name), via.clone());
@@ -38,7 +38,7 @@ pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> 
 
 /// The peer at `via`, then its neighbours and the others it knows, at most `count` in all.
 pub(crate) async fn sample(channels: &ChannelPool, via: &Endpoint, count: usize) -> Outcome<PeerSample> {
-    let listed = call(via, CALL_TIMEOUT, channels.peer(via, None).list_peers(ListPeersRequest {})).await?;
+    let listed = call(channels, via, CALL_TIMEOUT, channels.peer(via, None).list_peers(ListPeersRequest {})).await?;
     let others = listed.neighbours.into_iter().filter_map(|neighbour| neighbour.peer).chain(listed.others);
     let source = |contact: Contact| Some(Source::new(Some(contact.name.parse().ok()?), contact.endpoint.parse().ok()?));
     let me = listed.peer.unwrap_or_default();
@@ -55,10 +55,11 @@ pub(crate) async fn sample(channels: &ChannelPool, via: &Endpoint, count: usize)
 /// # Errors
 /// When the call fails, or takes longer than `limit`.
 pub(crate) async fn call<T>(
+    channels: &ChannelPool,
     via: &Endpoint,
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Outcome<T> {
-    let answered = to_peer(via.as_str(), via, limit, call).await;
+    let answered = to_peer(via.as_str(), via, channels.dial(), limit, call).await;
     answered.map_err(|failure| failure.hint_if_unanswered("--via HOST:PORT names the peer to ask"))
 }

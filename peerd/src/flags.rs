@@ -3,20 +3,31 @@
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
+    configuration::{Program, Variables},
     endpoint::{Endpoint, ListenAddress},
+    enrol::{Enrolment, Joining},
     field::InvalidField,
     name::PeerName,
+    network::NetworkName,
     platform::state_folder,
     selector::validate_labels,
     server::Limits,
-    telemetry::{LogFormat, LogOptions},
+    telemetry::{LogFilter, LogFormat, LogOptions},
+    tls::{ClientAuth, Tls, TlsError, TlsFiles},
+    token::JoinToken,
 };
 use peerd::{
     Bootnode,
-    config::{ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry},
-    documents::pattern::DocumentPattern,
+    config::{
+        ControlFrom, HttpToken, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits,
+        check_not_shared, parse_label,
+    },
+    documents::{pattern::DocumentPattern, restrictions::ShareTo},
+    identity::join,
+    node::NodeHandle,
 };
 use std::{
+    error::Error,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -37,6 +48,9 @@ Examples:
     peerd --no-registry --name B --port 8002
     peerd --no-registry --name C --port 8003 --bootnodes A:8001,B:8002
 
+  With a token that `p2pctl token create` printed on the registry's side:
+    peerd --join p2pdi1... --share ./rfc --state ./state/fff-c
+
   On each machine of a LAN; the peers find each other:
     peerd --no-registry --listen 0.0.0.0:7801
 
@@ -45,111 +59,201 @@ Try it:
   curl 'localhost:8003/whisper?name=A&message=hello'
   grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery";
 
+/// Flags that SIGHUP changes while the program runs.
+pub(crate) const LIVE: &[&str] = &["log", "upload-limit", "download-limit", "upload-slots", "quota", "min-free"];
+
+/// How the configuration is read.
+pub(crate) static PROGRAM: Program = Program::new(Variables {
+    prefix: "P2PDI_PEER_",
+    old: &[
+        "NAME",
+        "LISTEN",
+        "ADVERTISE",
+        "DIAL_FROM",
+        "REGISTRY",
+        "NO_REGISTRY",
+        "BOOTNODES",
+        "NO_LAN",
+        "SHARE",
+        "STATE",
+        "LABELS",
+        "UPLOAD_LIMIT",
+        "DOWNLOAD_LIMIT",
+        "MIRROR",
+        "MIRROR_FROM",
+        "MIRROR_DELETE",
+        "QUOTA",
+        "MIN_FREE",
+        "UPLOAD_SLOTS",
+        "CONTROL",
+        "MAX_CONNECTIONS",
+        "GRACE",
+    ],
+    renamed: &[("P2PDI_PORT", "P2PDI_PEER_PORT_NUMBER")],
+    also: &[("RUST_LOG", "P2PDI_PEER_LOG")],
+});
+
 /// A peer of P2P-DI: shares a folder of documents and exchanges messages with other peers.
 #[derive(Debug, Parser)]
 #[command(name = "peerd", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
-    /// Name of this peer, unique in its registry; by default the host's name
-    #[arg(long, env = "P2PDI_NAME")]
+    /// Name of this peer, unique in its registry; by default that of its certificate, or the host's name
+    #[arg(long, env = "P2PDI_PEER_NAME")]
     name: Option<PeerName>,
 
+    /// Network of this peer: it talks to the registries and peers of that one only
+    #[arg(long, env = "P2PDI_PEER_NETWORK", value_name = "NAME", default_value_t)]
+    network: NetworkName,
+
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)).into())]
+    #[arg(long, env = "P2PDI_PEER_LISTEN", value_name = "HOST:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)).into())]
     listen: ListenAddress,
 
     /// Port to listen on, in place of the one in --listen
-    #[arg(long, env = "P2PDI_PORT")]
+    #[arg(long, env = "P2PDI_PEER_PORT_NUMBER")]
     port: Option<u16>,
 
     /// Address that other peers dial, if it is not the one listened on
-    #[arg(long, env = "P2PDI_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "P2PDI_PEER_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<Endpoint>,
 
     /// Local address to dial other peers from, on a host with several addresses
-    #[arg(long, env = "P2PDI_DIAL_FROM", value_name = "IP")]
+    #[arg(long, env = "P2PDI_PEER_DIAL_FROM", value_name = "IP")]
     dial_from: Option<IpAddr>,
 
     /// The registry to register with
-    #[arg(long, env = "P2PDI_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT, value_parser = parse_registry)]
-    registry: Endpoint,
+    #[arg(long, env = "P2PDI_PEER_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT)]
+    registry: RegistryUrl,
 
     /// Run without a registry; --registry is ignored
-    #[arg(long, env = "P2PDI_NO_REGISTRY", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_PEER_NO_REGISTRY", value_parser = BoolishValueParser::new())]
     no_registry: bool,
 
     /// Peers to link to: NAME:PORT on this host, NAME@HOST:PORT or HOST:PORT; retried until they answer
-    #[arg(long, env = "P2PDI_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
+    #[arg(long, env = "P2PDI_PEER_BOOTNODES", value_name = "PEER", value_delimiter = ',')]
     bootnodes: Vec<Bootnode>,
 
     /// Do not announce this peer on the LAN and do not look for others there
-    #[arg(long, env = "P2PDI_NO_LAN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_PEER_NO_LAN", value_parser = BoolishValueParser::new())]
     no_lan: bool,
 
     /// Folder to share, with its subfolders; without it nothing is shared
-    #[arg(long, env = "P2PDI_SHARE", value_name = "DIR")]
+    #[arg(long, env = "P2PDI_PEER_SHARE", value_name = "DIR")]
     share: Option<PathBuf>,
 
+    /// Share a folder in --share with some peers only: those whose certificate has a name that matches, with * for any run of characters, or a
+    /// label KEY=VALUE; for others it is as if it were not there. May be given several times; needs --tls-cert
+    #[arg(long, env = "P2PDI_PEER_SHARE_TO", value_name = "DIR=WHO", value_delimiter = ',')]
+    share_to: Vec<ShareTo>,
+
     /// Folder for this peer's id, cookie and index; each peer needs its own
-    #[arg(long, env = "P2PDI_STATE", value_name = "DIR")]
+    #[arg(long, env = "P2PDI_PEER_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
 
     /// Label that others can filter by in the registry; may be given several times
-    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    #[arg(long = "label", env = "P2PDI_PEER_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     labels: Vec<(String, String)>,
 
     /// Upload rate limit per second, such as 10MiB
-    #[arg(long, env = "P2PDI_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "P2PDI_PEER_UPLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     upload_limit: Option<ByteSize>,
 
     /// Download rate limit per second, such as 10MiB
-    #[arg(long, env = "P2PDI_DOWNLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "P2PDI_PEER_DOWNLOAD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
     download_limit: Option<ByteSize>,
 
     /// Keep documents whose names match present in the share, as they appear and change in the network; may be given several times. As in a
     /// .gitignore: `*` and `?` match within a folder, `**` across folders; without a `/` the pattern is about names in any folder, `dir/` is all
     /// below a folder. Several are separated by commas
-    #[arg(long = "mirror", env = "P2PDI_MIRROR", value_name = "PATTERN", value_delimiter = ',', value_parser = DocumentPattern::parse)]
+    #[arg(long = "mirror", env = "P2PDI_PEER_MIRROR", value_name = "PATTERN", value_delimiter = ',', value_parser = DocumentPattern::parse)]
     mirrors: Vec<DocumentPattern>,
 
     /// Mirror only the documents of this peer, as it has them
-    #[arg(long, env = "P2PDI_MIRROR_FROM", value_name = "NAME")]
+    #[arg(long, env = "P2PDI_PEER_MIRROR_FROM", value_name = "NAME")]
     mirror_from: Option<PeerName>,
 
     /// Remove mirrored documents that the peer of --mirror-from removed; never files that this peer did not fetch
-    #[arg(long, env = "P2PDI_MIRROR_DELETE", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_PEER_MIRROR_DELETE", value_parser = BoolishValueParser::new())]
     mirror_delete: bool,
 
     /// Most bytes for documents that this peer fetched by jobs and mirrors, such as 100GiB; the least recently used go first
-    #[arg(long, env = "P2PDI_QUOTA", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "P2PDI_PEER_QUOTA", value_name = "SIZE", value_parser = parse_size)]
     quota: Option<ByteSize>,
 
     /// What fetched documents leave free of the share's disk, such as 10GiB or 5%; the least recently used go first
-    #[arg(long, env = "P2PDI_MIN_FREE", value_name = "SIZE|PERCENT", value_parser = parse_min_free)]
+    #[arg(long, env = "P2PDI_PEER_MIN_FREE", value_name = "SIZE|PERCENT", value_parser = parse_min_free)]
     min_free: Option<MinFree>,
 
     /// Documents sent at the same time, others wait in line; by default as many as suit the upload limit, at most 64
-    #[arg(long, env = "P2PDI_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "P2PDI_PEER_UPLOAD_SLOTS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     upload_slots: Option<u16>,
 
+    /// Join the network of this token, which `p2pctl token create` printed: the peer makes a key, gets a certificate from the registry, and
+    /// renews it for ever. Later starts use what is stored in --state. --registry is that of the token
+    #[arg(long, env = "P2PDI_PEER_JOIN", value_name = "TOKEN", hide_env_values = true, conflicts_with_all = ["tls_cert", "no_registry"])]
+    join: Option<JoinToken>,
+
+    /// This peer's certificate, as PEM, followed by those of intermediate CAs; with it every connection has TLS
+    #[arg(long, env = "P2PDI_PEER_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM, readable by its owner only
+    #[arg(long, env = "P2PDI_PEER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The CAs of the network, as PEM
+    #[arg(long, env = "P2PDI_PEER_TLS_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+
+    /// Whether callers must show a certificate; `optional`: those without one are served too, as nobody
+    #[arg(long, env = "P2PDI_PEER_TLS_CLIENT_AUTH", value_name = "required|optional", default_value_t)]
+    tls_client_auth: ClientAuth,
+
     /// Who may control this peer
-    #[arg(long, env = "P2PDI_CONTROL", value_enum, default_value_t = Control::Loopback)]
+    #[arg(long, env = "P2PDI_PEER_CONTROL", value_enum, default_value_t = Control::Loopback)]
     control: Control,
 
+    /// File with a token of 16 characters or more: who sends it as `Authorization: Bearer TOKEN`, or gives it at /login, may use the page and
+    /// plain HTTP from other machines, as from this one
+    #[arg(long, env = "P2PDI_PEER_HTTP_TOKEN", value_name = "FILE")]
+    http_token: Option<PathBuf>,
+
+    /// Host name by which browsers and curl may call it, beside its addresses, localhost, this machine's name and the advertised host; may be
+    /// given several times
+    #[arg(long = "http-host", env = "P2PDI_PEER_HTTP_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    http_hosts: Vec<String>,
+
+    /// One more address, in plain HTTP, that serves /healthz, /readyz, /metrics and gRPC health only: for kubelets and Prometheus
+    #[arg(long, env = "P2PDI_PEER_HEALTH_LISTEN", value_name = "HOST:PORT")]
+    health_listen: Option<ListenAddress>,
+
     /// Most simultaneous connections; further ones are closed
-    #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
+    #[arg(long, env = "P2PDI_PEER_MAX_CONNECTIONS", value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
 
+    /// Most connections of one address (one /64 of IPv6) [default: a quarter of --max-connections]
+    #[arg(long, env = "P2PDI_PEER_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    max_connections_per_address: Option<usize>,
+
     /// How long calls and fetches under way may continue after Ctrl-C or SIGTERM
-    #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "P2PDI_PEER_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     grace: Duration,
 
-    /// Log filter, such as info, debug or peerd=debug,p2pdi=info
-    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    /// Log filter, such as info, debug or peerd=debug,p2pdi=info; RUST_LOG does the same
+    #[arg(long, env = "P2PDI_PEER_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
 
     /// Form of a log line
     #[arg(long, env = "P2PDI_PEER_LOG_FORMAT", value_name = "text|json", default_value_t)]
     log_format: LogFormat,
+
+    /// File with the configuration, in TOML, whose keys are the names of these flags; flags and variables beat it. SIGHUP reads it again
+    #[arg(long, env = "P2PDI_PEER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the effective configuration as such a file, with where each value comes from, and exit
+    #[arg(long, env = "P2PDI_PEER_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
+    print_config: bool,
 }
 
 impl Flags {
@@ -167,24 +271,16 @@ impl Flags {
         }
     }
 
-    /// The settings of the peer.
+    /// The further address for health and metrics.
+    pub(crate) fn health_listen(&self) -> Option<&ListenAddress> {
+        self.health_listen.as_ref()
+    }
+
+    /// The limits that may change while the peer runs.
     ///
     /// # Errors
-    /// When there is no default for a required value, or a value is not valid.
-    pub(crate) fn into_config(self) -> Result<NodeConfig, InvalidField> {
-        let name = match self.name {
-            Some(name) => name,
-            None => {
-                let host = gethostname::gethostname();
-                PeerName::from_host_name(&host.to_string_lossy())
-                    .ok_or_else(|| InvalidField::new("name", "the host's name cannot be a peer's name; give one with --name"))?
-            }
-        };
-        let labels = self.labels.into_iter().collect();
-        validate_labels(&labels)?;
-        let state = self.state.or_else(|| state_folder().map(|state| state.join("peerd").join(name.key())));
-        let state = state
-            .ok_or_else(|| InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder with --state"))?;
+    /// When one is 0.
+    pub(crate) fn limits(&self) -> Result<TransferLimits, InvalidField> {
         if self.upload_limit.is_some_and(|limit| limit.as_u64() == 0) {
             return Err(InvalidField::new(
                 "upload-limit",
@@ -194,34 +290,135 @@ impl Flags {
         if self.download_limit.is_some_and(|limit| limit.as_u64() == 0) {
             return Err(InvalidField::new("download-limit", "is 0, which would receive nothing; give a limit such as 1MiB"));
         }
+        Ok(TransferLimits {
+            upload: self.upload_limit.map(|limit| limit.as_u64()),
+            download: self.download_limit.map(|limit| limit.as_u64()),
+            upload_slots: self.upload_slots.map(usize::from),
+            quota: self.quota.map(|quota| quota.as_u64()),
+            min_free: self.min_free,
+        })
+    }
+
+    /// The certificates, from files or by a token: with one, its registry counts, and the name that it gives.
+    ///
+    /// # Errors
+    /// When a file cannot be used, or the token gives no certificate.
+    pub(crate) async fn certificates(&mut self) -> Result<(Option<Tls>, Option<Enrolment>), Box<dyn Error>> {
+        match self.join().await? {
+            Some(enrolment) => Ok((Some(enrolment.tls().clone()), Some(enrolment))),
+            None => Ok((self.tls()?, None)),
+        }
+    }
+
+    async fn join(&mut self) -> Result<Option<Enrolment>, Box<dyn Error>> {
+        let Some(token) = self.join.take() else { return Ok(None) };
+        let host = PeerName::from_host_name(&gethostname::gethostname().to_string_lossy());
+        let folder = self.name.as_ref().or(host.as_ref()).and_then(default_state);
+        let state = self.state.clone().or(folder).ok_or_else(no_state)?;
+        let network = token.network.clone();
+        let joining =
+            Joining { token, name: self.name.clone(), name_default: host, from: self.dial_from, auth: self.tls_client_auth };
+        let enrolment = join(&state, &joining).await?;
+        self.network = network;
+        if let Some(registry) = enrolment.registries().first() {
+            self.registry = RegistryUrl { endpoint: registry.clone(), needs_tls: true };
+        }
+        self.state = Some(state);
+        Ok(Some(enrolment))
+    }
+
+    /// The certificates, if files of them are given.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or what is in it cannot be used.
+    fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
+        let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
+        Tls::from_files(files, self.tls_client_auth).map(Some)
+    }
+
+    /// Takes over what may change while the peer runs ([`LIVE`]), and reads the files of its certificates again.
+    ///
+    /// # Errors
+    /// What cannot be used; then nothing changes.
+    pub(crate) fn apply(&self, peer: &NodeHandle, tls: Option<&Tls>, filter: &LogFilter) -> Result<(), String> {
+        let limits = self.limits().map_err(|error| error.to_string())?;
+        LogFilter::check(&self.log).map_err(|error| error.to_string())?;
+        tls.map_or(Ok(false), Tls::reload).map_err(|error| error.to_string())?;
+        filter.set(&self.log).map_err(|error| error.to_string())?;
+        peer.set_limits(limits);
+        Ok(())
+    }
+
+    /// The settings of the peer, with its certificates.
+    ///
+    /// # Errors
+    /// When there is no default for a required value, or a value is not valid.
+    pub(crate) fn into_config(self, tls: Option<Tls>) -> Result<NodeConfig, InvalidField> {
+        let TransferLimits { upload, download, upload_slots, quota, min_free } = self.limits()?;
+        let named = tls.as_ref().and_then(|tls| tls.identity()?.name().cloned());
+        let name = match self.name.or(named) {
+            Some(name) => name,
+            None => {
+                let host = gethostname::gethostname();
+                PeerName::from_host_name(&host.to_string_lossy())
+                    .ok_or_else(|| InvalidField::new("name", "the host's name cannot be a peer's name; give one with --name"))?
+            }
+        };
+        let labels = self.labels.into_iter().collect();
+        validate_labels(&labels)?;
+        let state = self.state.or_else(|| default_state(&name)).ok_or_else(no_state)?;
         let mirrors = mirrors(self.mirrors, self.mirror_from.as_ref(), self.mirror_delete)?;
+        check_not_shared(self.share.as_deref(), "tls-key", self.tls_key.as_deref())?;
+        check_not_shared(self.share.as_deref(), "http-token", self.http_token.as_deref())?;
         if self.share.is_none() && !mirrors.is_empty() {
             return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with --share"));
         }
-        let limits = Limits { connections: self.max_connections.max(1), grace: self.grace, ..Limits::default() };
+        let registry = self.registry.checked(tls.is_some()).cloned();
+        let registry = if self.no_registry { None } else { Some(registry?) };
+        let limits = Limits {
+            connections: self.max_connections.max(1),
+            connections_per_address: self.max_connections_per_address,
+            grace: self.grace,
+            ..Limits::default()
+        };
         let control = match self.control {
             Control::Loopback => ControlFrom::Loopback,
             Control::Any => ControlFrom::Any,
         };
         Ok(NodeConfig {
+            network: self.network,
             advertise: self.advertise,
             dial_from: self.dial_from,
-            registry: (!self.no_registry).then_some(self.registry),
+            registry,
             bootnodes: self.bootnodes,
             lan: cfg!(feature = "mdns") && !self.no_lan,
             labels,
             share: self.share,
-            upload_limit: self.upload_limit.map(|limit| limit.as_u64()),
-            download_limit: self.download_limit.map(|limit| limit.as_u64()),
-            upload_slots: self.upload_slots.map(usize::from),
-            quota: self.quota.map(|quota| quota.as_u64()),
-            min_free: self.min_free,
+            share_to: self.share_to,
+            upload_limit: upload,
+            download_limit: download,
+            upload_slots,
+            quota,
+            min_free,
             mirrors,
+            tls,
             control,
+            http_hosts: self.http_hosts,
+            http_token: self.http_token.as_deref().map(HttpToken::read).transpose()?,
             limits,
             ..NodeConfig::new(name, state)
         })
     }
+}
+
+/// The state folder of a peer for which none is given.
+fn default_state(name: &PeerName) -> Option<PathBuf> {
+    state_folder().map(|state| state.join("peerd").join(name.key()))
+}
+
+fn no_state() -> InvalidField {
+    InvalidField::new("state", "neither XDG_STATE_HOME nor HOME is set; give a folder with --state")
 }
 
 /// [`ControlFrom`] as a flag.
@@ -279,7 +476,7 @@ mod tests {
     fn options_of_mirrors_need_what_they_are_about() {
         let config = |arguments: &[&str]| {
             let flags = Flags::try_parse_from(["peerd", "--name", "a", "--state", "s"].iter().chain(arguments)).unwrap();
-            flags.into_config().map(|config| config.mirrors)
+            flags.into_config(None).map(|config| config.mirrors)
         };
         let mirrors =
             config(&["--share", "d", "--mirror", "a/**", "--mirror", "*.txt", "--mirror-from", "p", "--mirror-delete"]).unwrap();

@@ -3,34 +3,39 @@
 mod flags;
 mod progress;
 
-use clap::Parser as _;
-use flags::Flags;
+use flags::{Flags, PROGRAM};
 use p2pdi::{
+    configuration::{Loaded, Read, Reload, read},
     field::InvalidField,
     platform::{raise_descriptor_limit, report_file_size_limit},
-    server::{ListenError, Stopped, announce, listen, report_failure, until_stopped},
-    telemetry::{self, Role, TelemetryError},
+    server::{ListenError, Stopped, announce, listen, print, report_failure, report_usage, until_stopped},
+    telemetry::{self, LogFilter, Role, TelemetryError},
 };
 use peerd::{
+    config::NodeConfig,
     documents::share::ShareError,
-    identity::StateError,
+    identity::{JoinError, StateError},
     node::{Node, NodeError},
 };
-use std::{error::Error, process::ExitCode};
+use std::{env, error::Error, process::ExitCode};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let loaded = match read::<Flags>(&PROGRAM, &env::args_os().collect::<Vec<_>>()) {
+        Ok(Read::Run(loaded)) => loaded,
+        Ok(Read::Print(text)) => return print(text),
+        Err(error) => return report_usage(&error),
+    };
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
     let code = runtime.block_on(async {
-        let telemetry = match telemetry::init("peerd", Role::Server, flags.log()) {
+        let telemetry = match telemetry::init("peerd", Role::Server, loaded.flags.log()) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(&error),
         };
-        let outcome = Box::pin(run(flags)).await;
+        let outcome = Box::pin(run(loaded, telemetry.filter())).await;
         telemetry.finish().await;
         match outcome {
             Ok(Stopped::Done(())) => ExitCode::SUCCESS,
@@ -43,18 +48,38 @@ fn main() -> ExitCode {
     code
 }
 
-async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
+async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Box<dyn Error>> {
     raise_descriptor_limit();
     report_file_size_limit();
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
+    let mut flags = loaded.flags;
     let address = flags.listen();
-    let config = flags.into_config()?;
+    let health_address = flags.health_listen().cloned();
+    let (tls, enrolment) = flags.certificates().await?;
+    let config = NodeConfig { enrolment, ..flags.into_config(tls.clone())? };
     let listener = listen(&address).await?;
     let bound = listener.local_addr()?;
-    let node = Node::open(config, listener)?;
+    let health = match &health_address {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let mut node = Node::open(config, listener)?;
+    if let Some(health) = health {
+        node = node.with_health(health);
+    }
     progress::show(node.handle());
     // The listener queues connections from now on.
     announce(bound);
-    match until_stopped(async |stop| Box::pin(node.run(stop)).await).await? {
+    let handle = node.handle();
+    let reloading = reload.run(flags::LIVE, |flags: Flags| flags.apply(&handle, tls.as_ref(), &filter));
+    let running = until_stopped(async |stop| {
+        tokio::select! {
+            done = Box::pin(node.run(stop)) => done,
+            never = reloading => match never {},
+        }
+    });
+    match running.await? {
         Stopped::Done(done) => done.map(Stopped::Done).map_err(Into::into),
         Stopped::AtOnce => Ok(Stopped::AtOnce),
     }
@@ -66,6 +91,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(error) = error.downcast_ref::<ListenError>() {
         return Some(error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<JoinError>() {
+        return error.hint();
     }
     match error.downcast_ref::<NodeError>()? {
         NodeError::State(StateError::Locked { .. }) | NodeError::Share(ShareError::StateInUse { .. }) => {

@@ -1,14 +1,20 @@
 //! Connects the parts of a peer; the only module that uses all of them.
 
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use error::NodeError;
+
 #[cfg(feature = "mdns")]
 use crate::discovery::{Lan, Load};
 use crate::{
-    config::NodeConfig,
+    config::{NodeConfig, TransferLimits},
     connections::admission::Admission,
     connections::channels::ChannelPool,
     discovery::LanEvents,
     documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
-    documents::share::{Indexer, Share, ShareConfig, ShareError},
+    documents::share::{Indexer, Share, ShareConfig},
     holders::{
         self,
         network_peers::NetworkPeers,
@@ -16,7 +22,7 @@ use crate::{
         search::HolderSearch,
         who_has::{Answering, KIND_HAS, KIND_WHO_HAS, Questions, SendWhisper},
     },
-    identity::{OwnContact, StateError, StateFolder},
+    identity::{OwnContact, StateFolder},
     inbox::{Handlers, Inbox, LocalDelivery, Message},
     mesh::{Mesh, MeshConfig, MeshDriver},
     messages::MessageRouter,
@@ -39,10 +45,11 @@ use crate::{
     topology::{Topology, TopologyDriver},
 };
 use p2pdi::{
+    channel::Dial,
     contact::Contact,
-    field::InvalidField,
+    enrol::Trusted,
     metrics::Metrics,
-    server::{self, Shutdown, TaskEnded, Tasks},
+    server::{self, HostNames, Shutdown, Tasks},
     v1::{
         WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
@@ -50,18 +57,18 @@ use p2pdi::{
     },
 };
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinError};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 
 /// A peer that is open and ready to run.
 pub struct Node {
     listener: TcpListener,
+    health_listener: Option<TcpListener>,
     config: NodeConfig,
     state: Arc<StateFolder>,
     services: Arc<Services>,
@@ -83,41 +90,6 @@ pub struct NodeHandle {
     state: PathBuf,
 }
 
-/// Why a peer cannot be opened or run.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The state folder cannot be used.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The share cannot be opened.
-    #[error(transparent)]
-    Share(#[from] ShareError),
-    /// A setting is not valid, such as the address to advertise.
-    #[error(transparent)]
-    Config(#[from] InvalidField),
-    /// The stored jobs, or the list of what was fetched, can be neither read nor put aside.
-    #[error("cannot read the jobs in the state folder: {0}")]
-    Jobs(#[source] io::Error),
-    /// The listener does not work.
-    #[error("cannot listen: {0}")]
-    Listen(#[from] io::Error),
-    /// The server does not work.
-    #[error("cannot serve: {0}")]
-    Serve(#[from] tonic::transport::Error),
-    /// A handler of messages between peers cannot be added: a bug.
-    #[error("cannot handle messages between peers: {0}")]
-    Handler(#[from] Status),
-    /// The reflection service cannot be built: a bug.
-    #[error(transparent)]
-    Router(#[from] server::RouterError),
-    /// A long-lived task of the peer returned before the stop, or panicked: a bug. The peer stops because of it.
-    #[error("a part of the peer failed: {0}")]
-    Part(#[from] TaskEnded),
-    /// Opening or running the peer panicked: a bug.
-    #[error("the peer failed: {0}")]
-    Panicked(#[from] JoinError),
-}
-
 impl Node {
     /// Opens the state folder and the share and connects the parts; nothing runs yet. Blocks while it reads the state folder.
     ///
@@ -126,24 +98,34 @@ impl Node {
     pub fn open(config: NodeConfig, listener: TcpListener) -> Result<Self, NodeError> {
         let metrics = Metrics::default();
         let bound = listener.local_addr()?;
+        config.check_name()?;
         let state = Arc::new(StateFolder::open(&config.state)?);
         let own = config.own_contact(state.id()?, bound)?;
         let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(config.registry.as_ref());
-        let channels = ChannelPool::new(config.dial_from).limited_to(config.download_limit);
+        let channels =
+            ChannelPool::dialling(Dial { from: config.dial_from, rate: config.download_limit, tls: config.tls.clone() });
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(own.clone(), Arc::clone(&inbox));
         #[cfg(feature = "mdns")]
-        let (lan, lan_events) = config.lan.then(|| Lan::new(me.clone(), bound, config.advertise.clone())).unzip();
+        let (lan, lan_events) =
+            config.lan.then(|| Lan::new(me.clone(), config.network.clone(), bound, config.advertise.clone())).unzip();
         #[cfg(not(feature = "mdns"))]
         let lan_events = match config.lan {
-            true => return Err(InvalidField::new("lan", "this build has no LAN discovery; build with the feature mdns").into()),
+            true => {
+                return Err(p2pdi::field::InvalidField::new(
+                    "lan",
+                    "this build has no LAN discovery; build with the feature mdns",
+                )
+                .into());
+            }
             false => None,
         };
         let (incarnation, clock) = state.next_incarnation();
         let mesh_config = MeshConfig {
             me: me.clone(),
+            network: config.network.clone(),
             incarnation,
             clock,
             delivery: delivery.clone(),
@@ -154,7 +136,7 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let (catalog, downloads) = (Catalog::new(share), Downloads::default());
+        let (catalog, downloads) = (Catalog::new(share).restricted(config.restrictions()?), Downloads::default());
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
@@ -190,10 +172,12 @@ impl Node {
             #[cfg(feature = "http")]
             topology,
             me,
+            network_name: config.network.clone(),
             own,
             session,
             handlers: Handlers::new(Arc::clone(&inbox)),
             inbox,
+            tls: server::ServedTls { tls: config.tls.clone(), address: bound },
             control: config.control,
             started_at: SystemTime::now(),
             stop: CancellationToken::new(),
@@ -202,6 +186,7 @@ impl Node {
         };
         Ok(Self {
             listener,
+            health_listener: None,
             config,
             state,
             services: Arc::new(services),
@@ -215,6 +200,12 @@ impl Node {
             topology: topology_driver,
             metrics,
         })
+    }
+
+    /// Serves health, readiness and metrics, and nothing else, on `listener` too, in plain HTTP.
+    #[must_use]
+    pub fn with_health(self, listener: TcpListener) -> Self {
+        Self { health_listener: Some(listener), ..self }
     }
 
     /// A handle to the parts.
@@ -234,7 +225,7 @@ impl Node {
 
     /// Starts the tasks; the future is the server.
     async fn start(self, stop: &CancellationToken) -> Result<(Tasks, impl Future<Output = Result<(), NodeError>>), NodeError> {
-        let Self { listener, config, state, services, indexer, mesh, questions, directory, metrics, .. } = self;
+        let Self { listener, health_listener, config, state, services, indexer, mesh, questions, directory, metrics, .. } = self;
         let mut tasks = Tasks::new(stop);
         let stop = tasks.stop();
         let (health, _) = tonic_health::server::health_reporter();
@@ -242,12 +233,39 @@ impl Node {
         health.set_serving::<ControlServer<ControlRpc>>().await;
         let grpc = Routes::new(PeerRpc::server(Arc::clone(&services))).add_service(ControlRpc::server(Arc::clone(&services)));
         let served = [peer_server::SERVICE_NAME, control_server::SERVICE_NAME];
+        let hosts = {
+            let own = services.own.clone();
+            HostNames::new(config.http_hosts.clone(), move |name| own.get().endpoint().host().eq_ignore_ascii_case(name))
+        };
         #[cfg(feature = "http")]
-        let http = http::router(Arc::clone(&services), metrics.clone(), stop.clone());
+        let pages = http::HttpState::new(
+            Arc::clone(&services),
+            metrics.clone(),
+            stop.clone(),
+            config.http_token.as_ref(),
+            config.tls.is_some(),
+        );
+        #[cfg(feature = "http")]
+        let http = http::router(pages.clone(), hosts.clone());
         #[cfg(not(feature = "http"))]
         let http = Default::default();
         let router = server::router(grpc, &served, health.clone(), http, &config.limits, &metrics)?;
 
+        let ready = Arc::clone(&services);
+        tasks.spawn("readiness", server::report_health(health.clone(), move || ready.unready().is_none(), stop.clone()));
+        if let Some(listener) = health_listener {
+            tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
+            #[cfg(feature = "http")]
+            let probes = http::probes(pages);
+            #[cfg(not(feature = "http"))]
+            let probes = Default::default();
+            let port = server::serve_health(listener, health.clone(), probes, hosts, stop.clone());
+            tasks.spawn("health port", async move {
+                if let Err(error) = port.await {
+                    tracing::error!(%error, "cannot serve health and metrics");
+                }
+            });
+        }
         let (stopping, streams) = (stop.clone(), services.stop.clone());
         tasks.spawn("health", async move {
             stopping.cancelled().await;
@@ -256,6 +274,13 @@ impl Node {
             health.set_not_serving::<ControlServer<ControlRpc>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
+        server::report_open(config.tls.as_ref(), listener.local_addr()?);
+        if let Some(tls) = config.tls.clone() {
+            tasks.spawn("certificate", server::keep_certificate(tls, metrics.clone(), stop.clone()));
+        }
+        if let Some(enrolment) = config.enrolment.clone() {
+            tasks.spawn("certificate renewal", enrolment.keep_renewed(stop.clone()));
+        }
         tasks.spawn("indexer", indexer.run(stop.clone()));
         tasks.spawn("mesh", mesh.run(stop.clone()));
         #[cfg(feature = "http")]
@@ -281,14 +306,21 @@ impl Node {
         tasks.spawn("swarms", end_swarms(services.catalog.share().clone(), services.swarms.clone(), stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
         if let Some(registry) = config.registry {
-            let session = SessionConfig { registry, own: services.own.clone(), labels: config.labels };
+            let session = SessionConfig {
+                registry,
+                network: config.network,
+                dial: Dial::with(config.tls.clone()),
+                own: services.own.clone(),
+                labels: config.labels,
+                trusted: config.tls.clone().map(|tls| Trusted::new(tls, config.enrolment)),
+            };
             let reporting = Arc::clone(&services);
             let driver = SessionDriver::new(services.session.clone(), session, state, move || reporting.report());
             tasks.spawn("registry session", driver.run(stop.clone()));
         }
         let draining = Arc::clone(&services);
         let shutdown = Shutdown::when_drained(stop, services.closing.clone(), async move { draining.uploads.drained().await });
-        let server = async move { Ok(server::serve(listener, router, &config.limits, &metrics, shutdown).await?) };
+        let server = async move { Ok(server::serve(listener, router, &config.limits, config.tls, &metrics, shutdown).await?) };
         Ok((tasks, server))
     }
 }
@@ -364,6 +396,14 @@ impl NodeHandle {
         self.services.own.get()
     }
 
+    /// Other limits from now on, also for transfers under way.
+    pub fn set_limits(&self, limits: TransferLimits) {
+        let TransferLimits { upload, download, upload_slots, quota, min_free } = limits;
+        self.services.uploads.set_limits(upload, upload_slots);
+        self.services.download_limit.set_bytes_per_second(download);
+        self.services.jobs.set_limits(RoomLimits { quota, min_free });
+    }
+
     /// The folder of its id, incarnation, cookie and index.
     pub fn state(&self) -> &Path {
         &self.state
@@ -430,57 +470,5 @@ impl NodeHandle {
     /// The handlers of messages by kind.
     pub fn handlers(&self) -> &Handlers {
         &self.services.handlers
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tokio::time::timeout;
-
-    /// Longest wait for what happens at once.
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    async fn open(state: &Path) -> Node {
-        let config = NodeConfig::new("a".parse().unwrap(), state);
-        Node::open(config, TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_part_that_returns_early_ends_the_peer_with_an_error_that_names_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
-        let (mut tasks, server) = open(folder.path()).await.start(&stop).await.unwrap();
-        tasks.spawn("example", async {});
-        let ended = timeout(DEADLINE, run_until_stopped(tasks, server)).await.expect("the peer ends");
-        let error = ended.unwrap_err();
-        assert_eq!(error.to_string(), "a part of the peer failed: the task \"example\" ended by itself");
-        assert!(!stop.is_cancelled(), "the caller's token is not cancelled");
-    }
-
-    #[tokio::test]
-    async fn a_keepalive_reports_fetches_in_progress() {
-        let folder = tempfile::tempdir().unwrap();
-        let node = open(folder.path()).await;
-        let downloads = || node.services.report().load.unwrap().downloads;
-        let (first, second) = (node.handle().downloads().begin(), node.handle().downloads().begin());
-        assert_eq!(downloads(), 2);
-        drop(first);
-        assert_eq!(downloads(), 1);
-        drop(second);
-        assert_eq!(downloads(), 0);
-    }
-
-    #[tokio::test]
-    async fn every_part_runs_until_the_stop() {
-        let folder = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
-        let node = open(folder.path()).await;
-        let handle = node.handle();
-        let running = tokio::spawn(Box::pin(node.run(stop.clone())));
-        timeout(DEADLINE, handle.share().settled()).await.expect("the share is read");
-        stop.cancel();
-        timeout(DEADLINE, running).await.expect("the peer ends").unwrap().unwrap();
     }
 }

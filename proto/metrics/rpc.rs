@@ -2,6 +2,7 @@
 
 use super::Metrics;
 use crate::{
+    server::Caller,
     status::{self, Reason},
     v1::FILE_DESCRIPTOR_SET,
 };
@@ -13,7 +14,7 @@ use prost::Message as _;
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -24,7 +25,7 @@ use tower::{Layer, Service};
 const TOO_LARGE: &str = "message length too large";
 
 /// Counts and times every call of some services, and gives each a span in its caller's trace. A call that the caller gives up counts as
-/// an error with the reason `CANCELLED`.
+/// an error with the reason `CANCELLED`; one whose answer is ended because nobody reads it, with the reason for that.
 #[derive(Clone)]
 pub struct RpcLayer {
     methods: Arc<HashMap<String, Arc<Method>>>,
@@ -109,17 +110,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = self.methods.get(request.uri().path()).cloned();
         let span = match &method {
             Some(method) => crate::trace_context::server_span(&method.name, request.headers()),
             None => tracing::Span::none(),
         };
+        let ended_for = request.extensions_mut().get_mut::<Caller>().map(Caller::begin_call);
         let inner = {
             let _entered = span.enter();
             self.inner.call(request)
         };
-        RpcFuture { inner: Box::pin(inner), started: Instant::now(), call: Some(Call { method, span }) }
+        RpcFuture { inner: Box::pin(inner), started: Instant::now(), call: Some(Call { method, ended_for, span }) }
     }
 }
 
@@ -127,6 +129,8 @@ where
 struct Call {
     /// `None` once it is counted, and for a method that is not.
     method: Option<Arc<Method>>,
+    /// Why its answer was ended early, if not by the caller.
+    ended_for: Option<Arc<OnceLock<Reason>>>,
     span: tracing::Span,
 }
 
@@ -143,7 +147,8 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(method) = self.method.take() {
-            method.count_error(status::code_name(Code::Cancelled));
+            let reason = self.ended_for.as_ref().and_then(|reason| reason.get());
+            method.count_error(reason.map_or(status::code_name(Code::Cancelled), |reason| reason.as_str()));
         }
     }
 }

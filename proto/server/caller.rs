@@ -1,10 +1,11 @@
 //! Who calls: the other end of the connection that a call came on.
 
 use super::open_connections::OpenConnection;
+use crate::{status::Reason, tls::Identity};
 use http::Extensions;
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 use tokio::time::Instant;
 
@@ -16,11 +17,19 @@ pub struct Caller {
     address: SocketAddr,
     local_address: SocketAddr,
     connection: Arc<OpenConnection>,
+    identity: Option<Arc<Identity>>,
+    /// Why the answer of this call ended early.
+    ended_for: Arc<OnceLock<Reason>>,
 }
 
 impl Caller {
     pub(super) fn new(address: SocketAddr, local_address: SocketAddr, connection: Arc<OpenConnection>) -> Self {
-        Self { address, local_address, connection }
+        Self { address, local_address, connection, identity: None, ended_for: Arc::default() }
+    }
+
+    /// The caller, of whom its checked certificate says this.
+    pub(super) fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..self }
     }
 
     pub(super) fn connection(&self) -> &Arc<OpenConnection> {
@@ -51,6 +60,12 @@ impl Caller {
         from.is_loopback() || from == to
     }
 
+    /// What the caller's certificate says, which was checked when the connection was made. `None`: it showed none, or this port has no
+    /// TLS.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
     /// Identifies the connection; unique in the process. Calls with the same number share their connection.
     pub fn connection_id(&self) -> u64 {
         self.connection.id()
@@ -60,6 +75,18 @@ impl Caller {
     /// to it next. For answers of many bytes: without it each stream of the connection has a buffer of its own.
     pub async fn room(&self, bytes: usize, most: usize) {
         self.connection.outgoing().room(bytes, most).await;
+    }
+
+    /// The answer of this call ends early for this reason. Metrics count it, also when the caller is not there to be told.
+    pub fn ends_for(&self, reason: Reason) {
+        // The first reason is the one.
+        let _kept = self.ended_for.set(reason);
+    }
+
+    /// This is the caller of one more call; returns what [`Self::ends_for`] sets.
+    pub(crate) fn begin_call(&mut self) -> Arc<OnceLock<Reason>> {
+        self.ended_for = Arc::default();
+        Arc::clone(&self.ended_for)
     }
 
     /// A message of an answer was read at this time.
@@ -105,7 +132,8 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     fn caller(from: &str, to: &str) -> Caller {
-        Caller::new(from.parse().unwrap(), to.parse().unwrap(), Arc::new(OpenConnection::new(CancellationToken::new())))
+        let from: SocketAddr = from.parse().unwrap();
+        Caller::new(from, to.parse().unwrap(), Arc::new(OpenConnection::new(from.ip(), CancellationToken::new())))
     }
 
     #[test]

@@ -1,8 +1,15 @@
-//! The open connections of a server: which of them carry calls, and since when the others carry none.
+//! The open connections of a server: which of them carry calls, since when the others carry none, and how many each client has.
 
 use super::outgoing::Outgoing;
+use crate::{
+    log_limit::{Line, LogLimit},
+    token_bucket::TokenBucket,
+};
+use metrics::Counter;
 use std::{
+    collections::HashMap,
     fmt,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -11,14 +18,24 @@ use std::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+
+/// Calls that a connection may give up before their answer begins, at once, and in each second after that. A fetch gives up the requests of one document when its last
+/// piece is there, a search those to peers that are late: some hundred at once at most. Opening and resetting streams as fast as it goes
+/// costs the server more than the client (CVE-2023-44487).
+const GIVEN_UP_AT_ONCE: u32 = 1_000;
+/// See [`GIVEN_UP_AT_ONCE`].
+const GIVEN_UP_PER_SECOND: u32 = 100;
 
 /// One accepted connection.
 pub(super) struct OpenConnection {
     /// Unique in the process.
     id: u64,
+    /// Whose connection it is ([`crate::endpoint::client_network`]).
+    network: IpAddr,
+    opened_at: Instant,
     calls: Mutex<Calls>,
     /// What waits to be written to it.
     outgoing: Outgoing,
@@ -34,6 +51,10 @@ pub(super) struct OpenConnection {
 
 struct Calls {
     under_way: usize,
+    /// There was a call.
+    begun: bool,
+    /// Calls that the client may still give up.
+    given_up: TokenBucket,
     /// When the last call ended, or the connection was accepted.
     idle_since: Instant,
     /// When a call began or ended last, or a message of one was read.
@@ -47,13 +68,16 @@ impl fmt::Debug for OpenConnection {
 }
 
 impl OpenConnection {
-    /// A connection without calls. Cancelling `close` closes it.
-    pub(super) fn new(close: CancellationToken) -> Self {
+    /// A connection of `network` without calls. Cancelling `close` closes it.
+    pub(super) fn new(network: IpAddr, close: CancellationToken) -> Self {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
         let now = Instant::now();
+        let given_up = TokenBucket::holding(GIVEN_UP_AT_ONCE, GIVEN_UP_PER_SECOND, Duration::ZERO);
         Self {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
-            calls: Mutex::new(Calls { under_way: 0, idle_since: now, progressed_at: now }),
+            network,
+            opened_at: now,
+            calls: Mutex::new(Calls { under_way: 0, begun: false, given_up, idle_since: now, progressed_at: now }),
             outgoing: Outgoing::default(),
             ended_unread: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -88,11 +112,15 @@ impl OpenConnection {
         self.close.cancel();
     }
 
-    /// Returns once the connection has carried no call for `limit`, or was evicted.
-    pub(super) async fn unused(&self, limit: Duration) {
+    /// Returns once the connection has carried no call for `idle`, or has not had its first one within `first` of its begin, or was
+    /// evicted. Without any call it counts as evicted.
+    pub(super) async fn unused(&self, idle: Duration, first: Duration) {
         tokio::select! {
             () = self.evicted() => {}
-            () = self.idle_for(limit) => {}
+            () = self.idle_for(idle, first) => {}
+        }
+        if !self.calls().begun {
+            self.evicted.cancel();
         }
     }
 
@@ -101,11 +129,13 @@ impl OpenConnection {
         self.evicted.cancelled().await;
     }
 
-    async fn idle_for(&self, limit: Duration) {
+    async fn idle_for(&self, idle: Duration, first: Duration) {
         loop {
+            let limit = if self.calls().begun { idle } else { first };
             match self.idle_since().map(|since| since + limit) {
                 Some(due) if due <= Instant::now() => return,
-                Some(due) => sleep_until(due).await,
+                // The first call may end meanwhile: another limit holds from then on.
+                Some(due) => drop(timeout_at(due, self.idle.notified()).await),
                 None => self.idle.notified().await,
             }
         }
@@ -117,12 +147,27 @@ impl OpenConnection {
         (calls.under_way == 0).then_some(calls.idle_since)
     }
 
-    pub(super) fn begin_call(self: &Arc<Self>) -> Call {
+    /// `resets` counts the connection if it is closed because the client gives up too many calls.
+    pub(super) fn begin_call(self: &Arc<Self>, resets: Counter) -> Call {
         let mut calls = self.calls();
         calls.under_way += 1;
+        calls.begun = true;
         calls.progressed_at = Instant::now();
         drop(calls);
-        Call(Arc::clone(self))
+        Call { connection: Arc::clone(self), resets, is_answered: false }
+    }
+
+    /// The client gave up a call. One that does so all the time loses its connection.
+    fn count_given_up(&self, resets: &Counter) {
+        static LOG: LogLimit = LogLimit::new(1);
+        if self.calls().given_up.try_take(self.opened_at.elapsed()) || self.close.is_cancelled() {
+            return;
+        }
+        resets.increment(1);
+        if let Some(Line { suppressed }) = LOG.line() {
+            tracing::warn!(client = %self.network, suppressed, "a client resets its calls as fast as it makes them; closing its connection");
+        }
+        self.close();
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -131,16 +176,74 @@ impl OpenConnection {
 }
 
 /// A call under way, until it is dropped.
-pub(super) struct Call(Arc<OpenConnection>);
+pub(super) struct Call {
+    connection: Arc<OpenConnection>,
+    resets: Counter,
+    is_answered: bool,
+}
+
+impl Call {
+    /// Its answer begins.
+    pub(super) fn answered(&mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let mut calls = self.0.calls();
+        let mut calls = self.connection.calls();
         calls.under_way -= 1;
         calls.progressed_at = Instant::now();
         if calls.under_way == 0 {
             calls.idle_since = calls.progressed_at;
-            self.0.idle.notify_one();
+            self.connection.idle.notify_one();
+        }
+        drop(calls);
+        if !self.is_answered {
+            self.connection.count_given_up(&self.resets);
+        }
+    }
+}
+
+/// How many connections each client network has open.
+pub(super) struct ClientConnections {
+    /// Most of one network.
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// Counts one connection of a client network until it is dropped.
+pub(super) struct ClientConnection {
+    clients: Arc<ClientConnections>,
+    network: IpAddr,
+}
+
+impl ClientConnections {
+    /// At most `most` of one network.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, open: Mutex::default() }
+    }
+
+    /// One more connection of `network`, and how many further ones it may have; `None`: it has as many as it may.
+    pub(super) fn begin(self: &Arc<Self>, network: IpAddr) -> Option<(ClientConnection, usize)> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.get(&network).copied().unwrap_or(0);
+        if count >= self.most {
+            return None;
+        }
+        open.insert(network, count + 1);
+        Some((ClientConnection { clients: Arc::clone(self), network }, self.most - count - 1))
+    }
+}
+
+impl Drop for ClientConnection {
+    fn drop(&mut self) {
+        let mut open = self.clients.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
         }
     }
 }
@@ -159,10 +262,12 @@ impl OpenConnections {
         open.push(Arc::downgrade(connection));
     }
 
-    /// Evicts up to `count` connections that carry no call, those idle longest first; returns how many.
-    pub(super) fn evict(&self, count: usize) -> usize {
+    /// Evicts up to `count` connections that carry no call, those idle longest first; returns how many. Only those of one client network,
+    /// if `of` names one.
+    pub(super) fn evict(&self, count: usize, of: Option<IpAddr>) -> usize {
         let open: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-        let kept = open.iter().filter(|connection| !connection.evicted.is_cancelled());
+        let chosen = open.iter().filter(|connection| of.is_none_or(|network| connection.network == network));
+        let kept = chosen.filter(|connection| !connection.evicted.is_cancelled());
         let mut idle: Vec<_> = kept.filter_map(|connection| Some((connection.idle_since()?, connection))).collect();
         idle.sort_by_key(|(since, _)| *since);
         idle.truncate(count);
@@ -174,18 +279,25 @@ impl OpenConnections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
     use tokio::time::timeout;
 
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
     fn connection() -> Arc<OpenConnection> {
-        Arc::new(OpenConnection::new(CancellationToken::new()))
+        Arc::new(OpenConnection::new(CLIENT, CancellationToken::new()))
+    }
+
+    fn begin(connection: &Arc<OpenConnection>) -> Call {
+        connection.begin_call(Counter::noop())
     }
 
     #[tokio::test]
     async fn a_connection_is_idle_from_the_end_of_its_last_call() {
         let (connection, limit) = (connection(), Duration::from_millis(50));
-        let calls = [connection.begin_call(), connection.begin_call()];
+        let calls = [begin(&connection), begin(&connection)];
         let waiting = Arc::clone(&connection);
-        let idle = tokio::spawn(async move { waiting.unused(limit).await });
+        let idle = tokio::spawn(async move { waiting.unused(limit, limit).await });
         let mut idle = idle;
         assert!(timeout(3 * limit, &mut idle).await.is_err());
         let ended = Instant::now();
@@ -202,13 +314,51 @@ mod tests {
             connections.push(connection());
             open.add(&connections[connections.len() - 1]);
         }
-        let _call = connections[0].begin_call();
-        drop(connections[1].begin_call());
+        let _call = begin(&connections[0]);
+        drop(begin(&connections[1]));
         let evicted = || connections.iter().map(|connection| connection.evicted.is_cancelled()).collect::<Vec<_>>();
-        assert_eq!(open.evict(1), 1);
+        assert_eq!(open.evict(1, None), 1);
         assert_eq!(evicted(), [false, false, true, false]);
-        assert_eq!(open.evict(9), 2);
+        assert_eq!(open.evict(9, Some(Ipv4Addr::BROADCAST.into())), 0);
+        assert_eq!(open.evict(9, Some(CLIENT)), 2);
         assert_eq!(evicted(), [false, true, true, true]);
-        assert_eq!(open.evict(9), 0);
+        assert_eq!(open.evict(9, None), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_first_call_is_evicted_before_one_that_had_one() {
+        let (never, once) = (connection(), connection());
+        drop(begin(&once));
+        let (idle, first) = (Duration::from_secs(60), Duration::from_millis(20));
+        never.unused(idle, first).await;
+        assert!(never.evicted.is_cancelled());
+        assert!(timeout(3 * first, once.unused(idle, first)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_gives_up_its_calls_all_the_time_loses_its_connection() {
+        let (honest, resetting) = (connection(), connection());
+        for _ in 0..2 * GIVEN_UP_AT_ONCE {
+            begin(&honest).answered();
+            drop(begin(&resetting));
+        }
+        for _ in 0..GIVEN_UP_AT_ONCE / 2 {
+            drop(begin(&honest));
+        }
+        assert!(resetting.close.is_cancelled());
+        assert!(!honest.close.is_cancelled());
+    }
+
+    #[test]
+    fn each_client_has_its_share_of_connections() {
+        let clients = Arc::new(ClientConnections::new(2));
+        let [a, b] = [CLIENT, Ipv4Addr::BROADCAST.into()];
+        let first = clients.begin(a).unwrap();
+        let (_second, left) = clients.begin(a).unwrap();
+        assert_eq!((first.1, left), (1, 0));
+        assert!(clients.begin(a).is_none() && clients.begin(b).is_some());
+        drop(first);
+        assert!(clients.begin(a).is_some());
+        assert_eq!(clients.open.lock().unwrap().len(), 1, "clients without connections are forgotten");
     }
 }

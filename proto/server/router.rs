@@ -2,6 +2,7 @@
 
 use super::{
     Limits,
+    call_limits::{CallLimiter, limit_calls},
     request_body::{RequestBodies, limit_request_bodies},
 };
 use crate::{
@@ -30,7 +31,7 @@ const ALWAYS_SERVED: [&str; 3] = [
 pub struct RouterError(#[from] tonic_reflection::server::Error);
 
 /// Adds health, reflection, the pages of `http` and an answer for unknown paths to a server's own `services`, whose full names are
-/// `served`. Requests of one message are limited in time and memory; `metrics` counts calls of the services.
+/// `served`. Requests of one message are limited in time and memory, calls in number and rate; `metrics` counts calls of the services.
 ///
 /// # Errors
 /// When the contract's descriptors cannot be read, which is a fault of this build.
@@ -59,8 +60,11 @@ pub fn router(
         // Older tools, grpcurl 1.8 among them, ask for this one.
         .add_service(reflection().build_v1alpha()?);
     let bodies = middleware::from_fn_with_state(Arc::new(RequestBodies::new(limits)), limit_request_bodies);
-    let grpc = grpc.into_axum_router().route_layer(RpcLayer::new(metrics, served)).route_layer(middleware::from_fn(only_grpc));
-    Ok(grpc.merge(http).fallback(unknown_path).layer(bodies))
+    // Within what counts calls by method and reason, so that those that are refused count, too.
+    let limit = middleware::from_fn_with_state(Arc::new(CallLimiter::new(&limits.calls, metrics)), limit_calls);
+    let grpc = grpc.into_axum_router().route_layer(limit.clone());
+    let grpc = grpc.route_layer(RpcLayer::new(metrics, served)).route_layer(middleware::from_fn(only_grpc));
+    Ok(grpc.merge(http.layer(limit)).fallback(unknown_path).layer(bodies))
 }
 
 /// Refuses calls that are not HTTP/2 with gRPC's content type. A browser cannot send such a request to another site without a CORS

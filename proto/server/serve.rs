@@ -4,11 +4,13 @@ use super::{
     Limits, Shutdown,
     accept::{Connection, accept},
     call_count::count_call,
+    handshakes::Handshakes,
 };
 use crate::{
     channel::{FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
     metrics::Metrics,
     platform::descriptor_limit,
+    tls::{Tls, TlsError},
 };
 use axum::{body::Body, extract::Request, middleware};
 use hyper::body::Incoming;
@@ -21,7 +23,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
-    time::{Instant, interval, timeout, timeout_at},
+    time::{Instant, interval, sleep, timeout, timeout_at},
 };
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,12 @@ use tower::ServiceExt as _;
 
 /// Largest header block of a request, in bytes: many times a cookie, a trace context and a deadline.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
+/// Streams of a connection that were reset before their request was handled; more end the connection. hyper's default, which its answer to
+/// CVE-2023-44487 brought.
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams of a connection that this server resets because of errors in them; more end the connection. A client with errors like these is
+/// broken: less than hyper's 1,024.
+const PROVOKED_RESETS_MAX: usize = 256;
 /// Flow-control window for the requests of one connection, in bytes: the largest requests of many calls at once.
 const REQUESTS_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// Most bytes of an answer that HTTP/2 keeps of one stream before it asks for more, beside one message. Little, since a stream that is not
@@ -41,8 +49,17 @@ const DESCRIPTORS_SPARE: u64 = 256;
 /// How long connections get to end after they were closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A server that cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It has no certificate to show.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 /// Serves `router` on `listener` until the stop of `shutdown`, then lets its callers and calls finish within the grace period and closes
-/// the connections that are left. Every request carries its [`Caller`](super::Caller).
+/// the connections that are left. With `tls` every connection begins with a handshake. Every request carries its
+/// [`Caller`](super::Caller).
 ///
 /// # Errors
 /// When the server cannot run at all; a connection that fails ends only itself.
@@ -50,20 +67,38 @@ pub async fn serve(
     listener: TcpListener,
     router: axum::Router,
     limits: &Limits,
+    tls: Option<Tls>,
     metrics: &Metrics,
     shutdown: Shutdown,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), ServeError> {
+    if tls.as_ref().is_some_and(|tls| tls.identity().is_none()) {
+        return Err(TlsError::NoCertificate.into());
+    }
     let Shutdown { stop, closing, drained } = shutdown;
+    let handshakes = tls.map(|tls| Arc::new(Handshakes::new(tls, limits.handshake, metrics)));
     let most = connections_max(limits.connections, descriptor_limit());
     let close_all = CancellationToken::new();
     // In a box, so that the listener can be closed before the connections end.
     let mut incoming = Box::pin(accept(listener, most, limits, metrics, &close_all));
     let http = http(limits);
-    let router = router.layer(middleware::from_fn(count_call));
-    let idle = limits.idle;
+    let resets = metrics.counter(
+        "p2pdi_connections_reset_total",
+        "Connections closed because their client reset calls as fast as it made them",
+        &[],
+    );
+    let router = router.layer(middleware::from_fn_with_state(resets, count_call));
+    let (idle, headers, age) = (limits.idle, limits.headers, limits.age);
     let serve_one = |connection: Connection| {
-        let (http, router, closing) = (http.clone(), router.clone(), closing.clone());
+        let (http, router, closing, handshakes) = (http.clone(), router.clone(), closing.clone(), handshakes.clone());
         async move {
+            let connection = match handshakes {
+                Some(handshakes) => {
+                    let secured = closing.run_until_cancelled(connection.secured(&handshakes)).await;
+                    let Some(Some(secured)) = secured else { return };
+                    secured
+                }
+                None => connection,
+            };
             let (open, caller) = (Arc::clone(connection.open()), connection.caller().clone());
             let service = router.map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(caller.clone());
@@ -74,7 +109,8 @@ pub async fn serve(
                 // An error ends this connection only.
                 _ended = served.as_mut() => return,
                 () = closing.cancelled() => {}
-                () = open.unused(idle) => {}
+                () = open.unused(idle, headers) => {}
+                () = sleep(jittered(age)) => {}
             }
             served.as_mut().graceful_shutdown();
             tokio::select! {
@@ -116,12 +152,21 @@ pub async fn serve(
     Ok(())
 }
 
+/// A time limit give or take a tenth, so that connections made at the same time do not all end at the same time.
+fn jittered(limit: Duration) -> Duration {
+    // Without randomness from the system it is the limit itself.
+    let random = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+    limit.mul_f64(0.9 + random / 5.0)
+}
+
 /// How connections speak HTTP/1 and HTTP/2.
 fn http(limits: &Limits) -> Builder<TokioExecutor> {
     let mut http = Builder::new(TokioExecutor::new());
-    // With a timer the headers of a request have a time limit (30 s).
-    http.http1().timer(TokioTimer::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
     http.http2()
+        // Streams that the client reset before their request was handled, and errors that it provokes: past so many the connection ends.
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(PROVOKED_RESETS_MAX)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(REQUESTS_WINDOW)
@@ -157,7 +202,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
-        time::sleep,
+        sync::Semaphore,
     };
 
     /// Longest wait for what happens at once.
@@ -167,14 +212,18 @@ mod tests {
 
     /// A server that answers after three times [`IDLE`].
     async fn start(limits: Limits) -> (std::net::SocketAddr, CancellationToken) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let slow = || async {
             sleep(3 * IDLE).await;
             "done"
         };
-        let (router, stopped) = (Router::new().route("/slow", get(slow)), stop.clone());
-        tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), Shutdown::at(stopped)).await });
+        serving(limits, Router::new().route("/slow", get(slow))).await
+    }
+
+    async fn serving(limits: Limits, router: Router) -> (std::net::SocketAddr, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let stopped = stop.clone();
+        tokio::spawn(async move { serve(listener, router, &limits, None, &Metrics::default(), Shutdown::at(stopped)).await });
         (address, stop)
     }
 
@@ -196,6 +245,8 @@ mod tests {
         let (address, stop) = start(Limits { idle: IDLE, ..Limits::default() }).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        // A call that is answered: one that never makes any has less time, and is not told.
+        stream.write_all(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a").await.unwrap();
         let goaway = async {
             loop {
                 // Length, type, flags and stream (RFC 9113, section 4.1).
@@ -214,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_caller_gets_in_while_others_hold_more_idle_connections_than_are_allowed() {
-        let (address, stop) = start(Limits { connections: 64, ..Limits::default() }).await;
+        let (address, stop) = start(Limits { connections: 64, connections_per_address: Some(64), ..Limits::default() }).await;
         let mut busy = TcpStream::connect(address).await.unwrap();
         busy.write_all(REQUEST).await.unwrap();
         let mut held = Vec::new();
@@ -247,6 +298,80 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_address_has_its_share_of_connections_and_others_get_in() {
+        let limits = Limits { connections: 64, connections_per_address: Some(8), ..Limits::default() };
+        let (held, release) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let (begun, released) = (Arc::clone(&held), release.clone());
+        let hold = || async move {
+            begun.add_permits(1);
+            released.cancelled().await;
+        };
+        let (address, stop) = serving(limits, Router::new().route("/slow", get(hold))).await;
+        let from = |last| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+            socket.connect(address)
+        };
+        // All busy: none can be closed for another one.
+        let mut busy = Vec::new();
+        for _ in 0..8 {
+            let mut stream = from(7).await.unwrap();
+            stream.write_all(REQUEST).await.unwrap();
+            busy.push(stream);
+            // With nearly its share open, those of a client that carry no call are closed.
+            timeout(PATIENCE, held.acquire()).await.expect("it is called").unwrap().forget();
+        }
+        let mut ninth = from(7).await.unwrap();
+        let mut answer = [0; 12];
+        let refused = timeout(PATIENCE, async {
+            let _written = ninth.write_all(REQUEST).await;
+            ninth.read_exact(&mut answer).await
+        });
+        assert!(refused.await.expect("it is closed").is_err());
+        let mut other = from(8).await.unwrap();
+        other.write_all(REQUEST).await.unwrap();
+        timeout(PATIENCE, held.acquire()).await.expect("it is called").unwrap().forget();
+        release.cancel();
+        for stream in busy.iter_mut().chain([&mut other]) {
+            timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("an answer").unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_connection_past_its_age_ends_after_its_call() {
+        let age = IDLE;
+        let (address, stop) = start(Limits { age, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(REQUEST).await.unwrap();
+        let (mut answer, started) = (String::new(), Instant::now());
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+        assert!(answer.ends_with("done"), "the call goes on: {answer}");
+        assert!(started.elapsed() >= 3 * IDLE);
+        assert!((0..1_000).all(|_| (age.mul_f64(0.89)..age.mul_f64(1.11)).contains(&jittered(age))));
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn the_headers_of_the_first_request_have_a_time_limit_in_http2_too() {
+        let (address, stop) = start(Limits { headers: IDLE, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The preface, and the beginning of the headers of a stream.
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x40\x01\x04\0\0\0\x01").await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        let dripping = tokio::spawn(async move {
+            while write.write_all(b"\x83").await.is_ok() {
+                sleep(IDLE / 10).await;
+            }
+        });
+        let mut answer = Vec::new();
+        let _reset = timeout(PATIENCE, read.read_to_end(&mut answer)).await.expect("it is closed");
+        dripping.abort();
+        stop.cancel();
+    }
+
+    #[tokio::test]
     async fn a_caller_makes_its_next_calls_after_the_stop_until_the_server_is_drained() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -255,7 +380,7 @@ mod tests {
         let shutdown = Shutdown::when_drained(stop.clone(), closing.clone(), async move { done.cancelled().await });
         let router = Router::new().route("/", get(|| async { "done" }));
         let limits = Limits { grace: PATIENCE, ..Limits::default() };
-        let server = tokio::spawn(async move { serve(listener, router, &limits, &Metrics::default(), shutdown).await });
+        let server = tokio::spawn(async move { serve(listener, router, &limits, None, &Metrics::default(), shutdown).await });
         let mut stream = TcpStream::connect(address).await.unwrap();
         let mut answer = [0; 1024];
         for stopped in [false, true, true] {

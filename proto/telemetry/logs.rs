@@ -16,6 +16,7 @@ use tracing_subscriber::{
     EnvFilter, Layer,
     fmt::writer::{BoxMakeWriter, MakeWriter as _},
     registry::LookupSpan,
+    reload,
 };
 
 /// Most lines that wait to be written; further ones are dropped and counted. A line has about 200 bytes, so they hold 2 MiB, a tenth of
@@ -87,7 +88,11 @@ pub(super) fn read_filter(text: &str) -> Result<EnvFilter, String> {
 }
 
 /// The layer that writes lines that `filter` lets through to `writer`.
-pub(super) fn layer<S>(format: LogFormat, filter: EnvFilter, writer: BoxMakeWriter) -> Box<dyn Layer<S> + Send + Sync>
+pub(super) fn layer<S>(
+    format: LogFormat,
+    filter: reload::Layer<EnvFilter, S>,
+    writer: BoxMakeWriter,
+) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {

@@ -1,6 +1,12 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
-use p2pdi::{platform::state_folder, server::Limits};
+use crate::ca::CaSettings;
+use p2pdi::{
+    network::NetworkName,
+    platform::state_folder,
+    server::{CallLimits, Limits},
+    tls::Tls,
+};
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 /// Shortest ttl. Peers send three KeepAlives per ttl, so a shorter one means more than three calls per second and peer, and a lease
@@ -8,12 +14,16 @@ use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock,
 pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest ttl. A peer that died stays listed for that long.
 pub const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest [`Config::name_hold`]: a name that was given up should not be lost for days.
+pub const NAME_HOLD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most peers that [`Config::max_peers`] allows.
 pub const PEERS_MAX: u32 = crate::table::PEERS_MAX;
 
 /// What a registry needs to run. The default is what the program does without flags.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The network whose peers it keeps; callers of others are refused.
+    pub network: NetworkName,
     /// Where records are kept across restarts.
     pub state: State,
     /// Lease length: how long a peer stays active after its last call, [`TTL_MIN`] to [`TTL_MAX`]. It grows with the number of peers.
@@ -22,24 +32,57 @@ pub struct Config {
     pub max_peers: u32,
     /// Leases that callers from one address (one /64 of IPv6) may hold at once. Loopback is exempt.
     pub max_peers_per_address: u32,
+    /// How long a name stays reserved for its cookie after a Leave and after the end of its lease, at most [`NAME_HOLD_MAX`].
+    pub name_hold: Duration,
+    /// Host names by which browsers may call it, beside its addresses, `localhost` and the machine's name.
+    pub http_hosts: Vec<String>,
     /// Connections at once. One more is closed right after it is accepted.
     pub max_connections: usize,
+    /// Connections of one address (one /64 of IPv6); `None`: a quarter of all.
+    pub max_connections_per_address: Option<usize>,
+    /// Calls under way and calls per second, for each caller and in all.
+    pub calls: CallLimits,
+    /// Callers may register any endpoint. Otherwise only one with the address they call from, or a name that has it; callers on this machine
+    /// may register any.
+    pub allow_foreign_endpoints: bool,
     /// How long calls may continue after the stop.
     pub grace: Duration,
+    /// The registry's certificate and the CAs of its network. `None`: connections have no TLS.
+    pub tls: Option<Tls>,
+    /// The certificate authority that the registry is, and serves TLS with. `None`: it is none.
+    pub authority: Option<AuthorityConfig>,
+}
+
+/// The certificate authority of a registry.
+#[derive(Debug, Clone)]
+pub struct AuthorityConfig {
+    /// Where its keys, tokens and certificates are kept.
+    pub folder: PathBuf,
+    /// How it works. Its network is that of the registry.
+    pub settings: CaSettings,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            network: NetworkName::default(),
             state: State::default(),
             // Kubernetes' default for node leases is 40 s; three KeepAlives of 10 s fit, so two may be lost.
             ttl: Duration::from_secs(30),
             // Twice the million peers that the registry is measured with; about 1 GB of memory.
             max_peers: 2_000_000,
-            // A cluster behind one NAT address fits; one address cannot fill the registry.
-            max_peers_per_address: 100_000,
+            // A site behind one NAT address fits; made-up peers of one address are no more than a network of some hundred peers bears.
+            max_peers_per_address: 256,
+            // A peer that restarts, or a machine that boots, is back by then; a name given up is free soon.
+            name_hold: Duration::from_secs(10 * 60),
+            http_hosts: Vec::new(),
             max_connections: Limits::default().connections,
+            max_connections_per_address: None,
+            calls: CallLimits::default(),
+            allow_foreign_endpoints: false,
             grace: Limits::default().grace,
+            tls: None,
+            authority: None,
         }
     }
 }

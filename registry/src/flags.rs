@@ -1,8 +1,18 @@
 //! The program's command line.
 
-use clap::Parser;
-use p2pdi::{endpoint::ListenAddress, telemetry::LogFormat};
-use registry::{Config, PEERS_MAX, State, TTL_MAX, TTL_MIN};
+use clap::{Parser, builder::BoolishValueParser};
+use p2pdi::{
+    configuration::{Program, Variables},
+    endpoint::ListenAddress,
+    network::NetworkName,
+    telemetry::{LogFilter, LogFormat, LogOptions},
+    tls::{ClientAuth, Tls, TlsError, TlsFiles},
+};
+use registry::{
+    AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, RegistryHandle, State, TTL_MAX, TTL_MIN,
+    ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
+};
+use std::{path::PathBuf, time::Duration};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -10,13 +20,26 @@ Examples:
   registry                                listen on 127.0.0.1:7800, keep records
   registry --listen 0.0.0.0:7800 --state /var/lib/p2pdi
   registry --listen 127.0.0.1:0 --state memory --ttl 5s
+  registry --ca ./ca                      give certificates for join tokens
   curl http://127.0.0.1:7800/             active peers
   grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
-Every flag can be given as an environment variable too; flags win. Traces go
-to the endpoint of the standard OTEL_* variables.
+Every flag can be given as an environment variable or in a file too (--config):
+flags win over variables, and these over the file. Traces go to the endpoint of
+the standard OTEL_* variables.
 The name, address and labels of a peer are known to everyone who can reach the
 registry.";
+
+/// Flags that SIGHUP changes while the program runs.
+pub(crate) const LIVE: &[&str] = &["log", "max-peers", "max-peers-per-address"];
+
+/// How the configuration is read.
+pub(crate) static PROGRAM: Program = Program::new(Variables {
+    prefix: "P2PDI_REGISTRY_",
+    old: &["LISTEN", "STATE", "TTL", "MAX_PEERS", "MAX_PEERS_PER_ADDRESS", "MAX_CONNECTIONS", "GRACE", "LOG"],
+    renamed: &[],
+    also: &[("RUST_LOG", "P2PDI_REGISTRY_LOG")],
+});
 
 /// The registry of P2P-DI: knows which peers are alive.
 ///
@@ -25,57 +48,170 @@ registry.";
 #[command(name = "registry", version, after_help = EXAMPLES)]
 pub(crate) struct Flags {
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "P2PDI_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
+    #[arg(long, env = "P2PDI_REGISTRY_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:7800")]
     pub(crate) listen: ListenAddress,
 
+    /// The network whose peers it keeps; callers of others are refused
+    #[arg(long, env = "P2PDI_REGISTRY_NETWORK", value_name = "NAME", default_value_t)]
+    network: NetworkName,
+
     /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set
-    #[arg(long, env = "P2PDI_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
+    #[arg(long, env = "P2PDI_REGISTRY_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
     state: State,
 
     /// How long a peer stays active after its last call; it grows with the number of peers
-    #[arg(long, env = "P2PDI_TTL", value_name = "DURATION", default_value_t = Config::default().ttl.into(), value_parser = ttl)]
+    #[arg(long, env = "P2PDI_REGISTRY_TTL", value_name = "DURATION", default_value_t = Config::default().ttl.into(), value_parser = ttl)]
     ttl: humantime::Duration,
 
     /// Most peers to keep; inactive ones are evicted for new ones
-    #[arg(long, env = "P2PDI_MAX_PEERS", value_name = "N", default_value_t = Config::default().max_peers,
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_PEERS", value_name = "N", default_value_t = Config::default().max_peers,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(PEERS_MAX)))]
     max_peers: u32,
 
     /// Leases that callers from one address (one /64 of IPv6) may hold at once; loopback is exempt
-    #[arg(long, env = "P2PDI_MAX_PEERS_PER_ADDRESS", value_name = "N", default_value_t = Config::default().max_peers_per_address,
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_PEERS_PER_ADDRESS", value_name = "N", default_value_t = Config::default().max_peers_per_address,
           value_parser = clap::value_parser!(u32).range(1..))]
     max_peers_per_address: u32,
 
+    /// How long a name stays reserved for its cookie after a Leave and after the end of its lease, at most 24h
+    #[arg(long, env = "P2PDI_REGISTRY_NAME_HOLD", value_name = "DURATION", default_value_t = Config::default().name_hold.into(), value_parser = name_hold)]
+    name_hold: humantime::Duration,
+
+    /// Host name by which browsers and curl may call it, beside its addresses, localhost and this machine's name; may be given several times
+    #[arg(long = "http-host", env = "P2PDI_REGISTRY_HTTP_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    http_hosts: Vec<String>,
+
+    /// One more address, in plain HTTP, that serves /healthz, /readyz, /metrics and gRPC health only: for kubelets and Prometheus
+    #[arg(long, env = "P2PDI_REGISTRY_HEALTH_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) health_listen: Option<ListenAddress>,
+
     /// Most connections to hold; one more is closed at once
-    #[arg(long, env = "P2PDI_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS", value_name = "N", default_value_t = Config::default().max_connections)]
     max_connections: usize,
 
+    /// Most connections of one address (one /64 of IPv6) [default: a quarter of --max-connections]
+    #[arg(long, env = "P2PDI_REGISTRY_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    max_connections_per_address: Option<usize>,
+
+    /// Let callers register any endpoint, not only one with the address they call from; for peers behind proxies and NATs
+    #[arg(long, env = "P2PDI_REGISTRY_ALLOW_FOREIGN_ENDPOINTS", value_parser = BoolishValueParser::new())]
+    allow_foreign_endpoints: bool,
+
+    /// The registry's certificate, as PEM, followed by those of intermediate CAs; with it every connection has TLS. It is for the host
+    /// that others dial, or has the URI spiffe://NETWORK/registry
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM, readable by its owner only
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The CAs of the network, as PEM
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+
+    /// Whether callers must show a certificate; `optional`: those without one are served too, as nobody
+    #[arg(long, env = "P2PDI_REGISTRY_TLS_CLIENT_AUTH", value_name = "required|optional", default_value_t)]
+    tls_client_auth: ClientAuth,
+    /// Be a certificate authority, which keeps its keys and tokens in this folder, and serve TLS with it
+    #[arg(long, env = "P2PDI_REGISTRY_CA", value_name = "DIR", conflicts_with = "tls_cert")]
+    ca: Option<PathBuf>,
+
+    /// Life of the certificates that the authority of --ca gives; they are renewed at two thirds of it
+    #[arg(long, env = "P2PDI_REGISTRY_CERTIFICATE_LIFE", value_name = "DURATION", default_value_t = CERTIFICATE_LIFE.into(), value_parser = certificate_life)]
+    certificate_life: humantime::Duration,
+
+    /// Age at which the key of the authority of --ca is replaced; the old one stays trusted for 30 days
+    #[arg(long, env = "P2PDI_REGISTRY_CA_ROTATE_AFTER", value_name = "DURATION", default_value_t = CA_ROTATE_AFTER.into(), value_parser = rotate_after)]
+    ca_rotate_after: humantime::Duration,
+
     /// How long calls may continue after the first Ctrl-C or SIGTERM
-    #[arg(long, env = "P2PDI_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
+    #[arg(long, env = "P2PDI_REGISTRY_GRACE", value_name = "DURATION", default_value_t = Config::default().grace.into())]
     grace: humantime::Duration,
 
-    /// What to log to standard error, such as `debug` or `info,registry=debug` [default: RUST_LOG, or info]
-    #[arg(long, env = "P2PDI_LOG", value_name = "FILTER")]
-    log: Option<String>,
+    /// What to log to standard error, such as `debug` or `info,registry=debug`; RUST_LOG does the same
+    #[arg(long, env = "P2PDI_REGISTRY_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
 
     /// Form of a log line
     #[arg(long, env = "P2PDI_REGISTRY_LOG_FORMAT", value_name = "text|json", default_value_t)]
-    pub(crate) log_format: LogFormat,
+    log_format: LogFormat,
+
+    /// File with the configuration, in TOML, whose keys are the names of these flags; flags and variables beat it. SIGHUP reads it again
+    #[arg(long, env = "P2PDI_REGISTRY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the effective configuration as such a file, with where each value comes from, and exit
+    #[arg(long, env = "P2PDI_REGISTRY_PRINT_CONFIG", value_parser = BoolishValueParser::new())]
+    print_config: bool,
 }
 
 impl Flags {
-    /// The filter for logs.
-    pub(crate) fn log_filter(&self) -> String {
-        let set = |text: &String| !text.is_empty();
-        self.log.clone().filter(set).or_else(|| std::env::var("RUST_LOG").ok().filter(set)).unwrap_or_else(|| "info".into())
+    /// The certificates, if files of them are given.
+    fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let Some(ca) = self.tls_ca.clone() else { return Ok(None) };
+        let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
+        Tls::from_files(files, self.tls_client_auth).map(Some)
+    }
+
+    /// Takes over what may change while the registry runs ([`LIVE`]), and reads the files of its certificates again.
+    ///
+    /// # Errors
+    /// What cannot be used; then nothing changes.
+    pub(crate) fn apply(&self, registry: &RegistryHandle, tls: Option<&Tls>, filter: &LogFilter) -> Result<(), String> {
+        LogFilter::check(&self.log).map_err(|error| error.to_string())?;
+        tls.map_or(Ok(false), Tls::reload).map_err(|error| error.to_string())?;
+        filter.set(&self.log).map_err(|error| error.to_string())?;
+        registry.set_limits(self.max_peers, self.max_peers_per_address);
+        Ok(())
+    }
+
+    /// What to log, and how.
+    pub(crate) fn log(&self) -> LogOptions<'_> {
+        LogOptions { filter: &self.log, format: self.log_format }
     }
 }
 
-impl From<Flags> for Config {
-    fn from(flags: Flags) -> Self {
-        let Flags { listen: _, state, ttl, max_peers, max_peers_per_address, max_connections, grace, log: _, log_format: _ } =
-            flags;
-        Self { state, ttl: ttl.into(), max_peers, max_peers_per_address, max_connections, grace: grace.into() }
+impl TryFrom<Flags> for Config {
+    type Error = TlsError;
+
+    fn try_from(flags: Flags) -> Result<Self, TlsError> {
+        let tls = flags.tls()?;
+        let Flags {
+            listen,
+            network,
+            state,
+            ttl,
+            max_peers,
+            max_peers_per_address,
+            name_hold,
+            http_hosts,
+            max_connections,
+            grace,
+            ..
+        } = flags;
+        let (ttl, name_hold, grace) = (ttl.into(), name_hold.into(), grace.into());
+        let authority = flags.ca.map(|folder| {
+            let (life, rotate_after) = (flags.certificate_life.into(), flags.ca_rotate_after.into());
+            let hosts = vec![listen.host().to_owned()];
+            AuthorityConfig { folder, settings: CaSettings { life, rotate_after, hosts, ..CaSettings::default() } }
+        });
+        Ok(Self {
+            network,
+            state,
+            ttl,
+            max_peers,
+            max_peers_per_address,
+            name_hold,
+            http_hosts,
+            max_connections,
+            max_connections_per_address: flags.max_connections_per_address,
+            allow_foreign_endpoints: flags.allow_foreign_endpoints,
+            grace,
+            tls,
+            authority,
+            ..Self::default()
+        })
     }
 }
 
@@ -84,20 +220,33 @@ fn ttl(text: &str) -> Result<humantime::Duration, String> {
     if (TTL_MIN..=TTL_MAX).contains(&*ttl) { Ok(ttl) } else { Err("a ttl is 1s to 24h".into()) }
 }
 
+fn name_hold(text: &str) -> Result<humantime::Duration, String> {
+    let hold: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    if *hold <= NAME_HOLD_MAX { Ok(hold) } else { Err("a name is held for at most 24h".into()) }
+}
+
+/// Shorter lives leave no time to renew; longer ones are those of a certificate authority itself.
+fn certificate_life(text: &str) -> Result<humantime::Duration, String> {
+    let life: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    let (shortest, longest) = (Duration::from_secs(2), Duration::from_secs(366 * 24 * 60 * 60));
+    if (shortest..=longest).contains(&*life) { Ok(life) } else { Err("a certificate lives 2s to 366days".into()) }
+}
+
+/// Old authorities are trusted for a month, so there are few at once.
+fn rotate_after(text: &str) -> Result<humantime::Duration, String> {
+    let age: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    let (shortest, longest) = (Duration::from_secs(24 * 60 * 60), Duration::from_secs(5 * 366 * 24 * 60 * 60));
+    if (shortest..=longest).contains(&*age) { Ok(age) } else { Err("an authority is replaced after 1day to 5years".into()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_valid_and_every_flag_has_an_environment_variable() {
-        let command = Flags::command();
-        command.clone().debug_assert();
-        for flag in command.get_arguments().filter(|flag| flag.get_id() != "help" && flag.get_id() != "version") {
-            let id = flag.get_id().as_str().to_uppercase();
-            let name = flag.get_env().and_then(|name| name.to_str()).unwrap();
-            assert!(name == format!("P2PDI_{id}") || name == format!("P2PDI_REGISTRY_{id}"), "{name}");
-        }
+    fn the_command_line_is_valid() {
+        Flags::command().debug_assert();
     }
 
     #[test]

@@ -13,7 +13,8 @@ use metrics::{Counter, Gauge};
 use p2pdi::{
     VERSION, hex, json,
     metrics::Metrics,
-    server::{page as shared, security_headers},
+    network::NetworkName,
+    server::{HostNames, ServedTls, check_host, page as shared, security_headers},
     v1::{PeerRecord, PeerState},
 };
 use serde_json::{Value, json};
@@ -35,20 +36,52 @@ const CHANGES_SHOWN: usize = 50;
 /// Content security policy of answers without one of their own: load nothing, and show it in no frame.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
+/// What the pages show.
 #[derive(Clone)]
-struct Page {
+pub(crate) struct Page {
     table: Arc<SharedTable>,
     swarms: Arc<SharedSwarms>,
     health: Arc<StoreHealth>,
+    network: NetworkName,
     metrics: Metrics,
     stop: CancellationToken,
     gauges: Arc<[Gauge; 6]>,
     changes: Counter,
     announces: Counter,
     started_at: SystemTime,
+    tls: ServedTls,
 }
 
 impl Page {
+    pub(crate) fn new(
+        table: Arc<SharedTable>,
+        swarms: Arc<SharedSwarms>,
+        health: Arc<StoreHealth>,
+        network: NetworkName,
+        metrics: Metrics,
+        stop: CancellationToken,
+        tls: ServedTls,
+    ) -> Self {
+        let gauge = |name, help| metrics.gauge(name, help, &[]);
+        let gauges = Arc::new([
+            gauge("p2pdi_registry_peers_active", "Peers with a lease"),
+            gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
+            gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
+            gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
+            gauge("p2pdi_registry_swarms", "Documents that a peer fetches or holds, by announces"),
+            gauge("p2pdi_registry_swarm_members", "Peers in swarms, once for each swarm"),
+        ]);
+        let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
+        let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
+        Self { table, swarms, health, network, metrics, stop, gauges, changes, announces, started_at: SystemTime::now(), tls }
+    }
+
+    /// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
+    /// PQuery work without it, and an unready registry would get no calls at all.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.stop.is_cancelled() && !self.health.hangs()
+    }
+
     /// The state of the store in one word.
     fn store(&self) -> &'static str {
         if self.health.hangs() {
@@ -61,37 +94,28 @@ impl Page {
     }
 }
 
-pub(crate) fn routes(
-    table: Arc<SharedTable>,
-    swarms: Arc<SharedSwarms>,
-    health: Arc<StoreHealth>,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> Router {
-    let gauge = |name, help| metrics.gauge(name, help, &[]);
-    let gauges = Arc::new([
-        gauge("p2pdi_registry_peers_active", "Peers with a lease"),
-        gauge("p2pdi_registry_peers_inactive", "Peers whose lease ended, kept for 30 days"),
-        gauge("p2pdi_registry_observers", "Callers with a lease that only ask"),
-        gauge("p2pdi_registry_unwritten", "Changes that the store has not answered yet"),
-        gauge("p2pdi_registry_swarms", "Documents that a peer fetches or holds, by announces"),
-        gauge("p2pdi_registry_swarm_members", "Peers in swarms, once for each swarm"),
-    ]);
-    let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
-    let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
+/// The routes of the server's own port: the status page, and [`probes`].
+pub(crate) fn routes(page: Page, hosts: HostNames) -> Router {
     Router::new()
         .route("/", get(status))
-        .route("/metrics", get(measurements))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
         .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
-        .with_state(Page { table, swarms, health, metrics, stop, gauges, changes, announces, started_at: SystemTime::now() })
+        .with_state(page.clone())
         .merge(shared::files())
+        .merge(probes(page))
+        .layer(middleware::from_fn_with_state(hosts, check_host))
         .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
 }
 
-/// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
-/// PQuery work without it, and an unready registry would get no calls at all.
+/// What kubelets and Prometheus ask for.
+pub(crate) fn probes(page: Page) -> Router {
+    Router::new()
+        .route("/metrics", get(measurements))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(page)
+}
+
+/// See [`Page::is_ready`].
 async fn ready(State(page): State<Page>) -> Response {
     if page.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
@@ -125,9 +149,11 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     let store = page.store();
     let swarms::Counts { swarms, members, .. } = page.swarms.counts();
+    let tls = page.tls.status(SystemTime::now());
     if as_json {
         let body = json!({
             "version": VERSION,
+            "network": page.network.as_str(),
             "started_at": prost_types::Timestamp::from(page.started_at).to_string(),
             "active_peers": counts.active,
             "inactive_peers": counts.inactive,
@@ -139,6 +165,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
             "store": store,
             "unwritten": counts.in_flight,
+            "tls": json::value(&tls),
             "peers": peers.iter().map(peer_value).collect::<Vec<_>>(),
             "changes": latest.iter().map(change_value).collect::<Vec<_>>(),
         });
@@ -146,7 +173,8 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     }
     let mut text = format!(
         "P2P-DI registry {VERSION}\n\n\
-         active peers  {}\ninactive      {}\nobservers     {}\nswarms        {swarms} with {members} members\nrevision      {}\nttl           {}\nstore         {}\n",
+         network       {}\nactive peers  {}\ninactive      {}\nobservers     {}\nswarms        {swarms} with {members} members\nrevision      {}\nttl           {}\nstore         {}\n",
+        page.network,
         counts.active,
         counts.inactive,
         counts.observers,
@@ -160,6 +188,13 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
     let skipped = page.health.skipped();
     if skipped.count > 0 {
         let _ = writeln!(text, "skipped       {} records that this version refuses, such as {}", skipped.count, skipped.first);
+    }
+    let ends = tls.certificate_ends_at.map(|at| format!(", until {at}")).unwrap_or_default();
+    if tls.enabled {
+        let _ = writeln!(text, "tls           certificate for {}{ends}", tls.certificate_for);
+    }
+    if !tls.problem.is_empty() {
+        let _ = writeln!(text, "problem       {}", tls.problem);
     }
     if !peers.is_empty() {
         let width = peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0).max(4);

@@ -7,7 +7,10 @@ use crate::{
     table::{Lease, Now, Prepared, Refusal, Registration, Table},
     timeouts::WriteTimeouts,
 };
-use p2pdi::cookie::{Cookie, CookieHash};
+use p2pdi::{
+    cookie::{Cookie, CookieHash},
+    name::PeerName,
+};
 use std::{pin::pin, sync::Arc};
 use tokio::{
     sync::oneshot,
@@ -60,6 +63,15 @@ impl Leases {
         // Also when the store fails: the caller said that it goes.
         self.swarms.leave(&[*cookie]);
         left
+    }
+
+    /// Frees a name: its lease and its reservation end. Says whether anybody had it, and gives the revision.
+    pub(crate) async fn free(&self, name: &PeerName) -> Result<(bool, u64), CallError> {
+        let cookies = self.table.with(|table, _| table.cookies_of(name));
+        // A record that was removed has no lease to answer with, so the table is asked once more, and finds nobody.
+        let revision = self.change(|table, _| table.prepare_free(name), |lease| lease.revision).await?;
+        self.swarms.leave(&cookies);
+        Ok((!cookies.is_empty(), revision))
     }
 
     async fn change<T>(

@@ -2,29 +2,32 @@
 
 mod flags;
 
-use clap::Parser as _;
-use flags::Flags;
+use flags::{Flags, PROGRAM};
 use p2pdi::{
+    configuration::{Loaded, Read, Reload, read},
     platform::{raise_descriptor_limit, report_file_size_limit},
-    server::{ListenError, Stopped, announce, listen, report_failure, until_stopped},
-    telemetry::{self, LogOptions, Role, TelemetryError},
+    server::{ListenError, Stopped, announce, listen, print, report_failure, report_usage, until_stopped},
+    telemetry::{self, LogFilter, Role, TelemetryError},
 };
-use registry::{Registry, RegistryError};
-use std::{error::Error, process::ExitCode};
+use registry::{Config, Registry, RegistryError};
+use std::{env, error::Error, process::ExitCode};
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let loaded = match read::<Flags>(&PROGRAM, &env::args_os().collect::<Vec<_>>()) {
+        Ok(Read::Run(loaded)) => loaded,
+        Ok(Read::Print(text)) => return print(text),
+        Err(error) => return report_usage(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
     let code = runtime.block_on(async {
-        let log = LogOptions { filter: &flags.log_filter(), format: flags.log_format };
-        let telemetry = match telemetry::init("registry", Role::Server, log) {
+        let telemetry = match telemetry::init("registry", Role::Server, loaded.flags.log()) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(&error),
         };
-        let outcome = Box::pin(run(flags)).await;
+        let outcome = Box::pin(run(loaded, telemetry.filter())).await;
         telemetry.finish().await;
         match outcome {
             Ok(Stopped::Done(())) => ExitCode::SUCCESS,
@@ -38,15 +41,28 @@ fn main() -> ExitCode {
     code
 }
 
-async fn run(flags: Flags) -> Result<Stopped<()>, Box<dyn Error>> {
+async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Box<dyn Error>> {
     raise_descriptor_limit();
     report_file_size_limit();
-    let listener = listen(&flags.listen).await?;
-    let registry = Registry::open(&flags.into())?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let reload = Reload::new(&PROGRAM, env::args_os().collect(), &loaded)?;
+    let flags = loaded.flags;
+    let (address, health) = (flags.listen.clone(), flags.health_listen.clone());
+    let config = Config::try_from(flags)?;
+    let listener = listen(&address).await?;
+    let mut registry = Registry::open(&config)?;
+    if let Some(health) = health {
+        registry = registry.with_health(listen(&health).await?);
+    }
     let address = listener.local_addr()?;
+    let handle = registry.handle();
+    let reloading = reload.run(flags::LIVE, |flags: Flags| flags.apply(&handle, config.tls.as_ref(), &filter));
     let stopped = until_stopped(async |stop| {
         announce(address);
-        registry.serve(listener, stop).await
+        tokio::select! {
+            served = registry.serve(listener, stop) => served,
+            never = reloading => match never {},
+        }
     });
     match stopped.await? {
         Stopped::Done(served) => served.map(Stopped::Done).map_err(Into::into),

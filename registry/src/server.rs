@@ -1,10 +1,14 @@
 //! A registry: opened, served, drained.
 
 use crate::{
+    admin::AdminService,
+    ca::{Authority, CaError, CaSettings},
     clock::Clock,
-    config::{Config, State, TTL_MAX, TTL_MIN},
+    config::{Config, NAME_HOLD_MAX, State, TTL_MAX, TTL_MIN},
+    enrolling::{Enrolling, require_certificate},
     expiry, http,
     leases::Leases,
+    own_endpoint::OwnEndpoint,
     queue::{Job, QUEUE_MAX},
     service::{REQUEST_MAX_BYTES, RegistryService},
     shared_swarms::{self, SharedSwarms},
@@ -15,10 +19,18 @@ use crate::{
     timeouts::WriteTimeouts,
     writer::Writer,
 };
+use axum::middleware;
 use p2pdi::{
     metrics::Metrics,
-    server::{Limits, Shutdown, TaskEnded, Tasks},
-    v1::registry_server::{self, RegistryServer},
+    network::NetworkName,
+    server::{
+        HostNames, Limits, ServedTls, Shutdown, TaskEnded, Tasks, keep_certificate, report_health, report_open, serve_health,
+    },
+    tls::Tls,
+    v1::{
+        registry_admin_server::{self, RegistryAdminServer},
+        registry_server::{self, RegistryServer},
+    },
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
@@ -26,7 +38,7 @@ use std::{
     panic::resume_unwind,
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +56,9 @@ pub enum RegistryError {
     /// The store cannot be opened or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificate authority cannot be opened.
+    #[error(transparent)]
+    Authority(#[from] CaError),
     /// The system gives no thread or no randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -52,7 +67,7 @@ pub enum RegistryError {
     Contract(#[from] p2pdi::server::RouterError),
     /// The server failed.
     #[error("cannot serve: {0}")]
-    Server(#[from] tonic::transport::Error),
+    Server(#[from] p2pdi::server::ServeError),
     /// The disk did not answer at the stop, and the registry went without it.
     #[error("the disk did not answer within {waited:?} of the stop; {unwritten} changes were not written")]
     StoreHangs {
@@ -71,6 +86,7 @@ impl RegistryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.hint()),
+            Self::Authority(error) => error.hint(),
             Self::StoreHangs { .. } => Some("check the disk; what was acknowledged is on it".to_owned()),
             Self::Task(_) => Some("see the log, and start it again: what was acknowledged is on disk".to_owned()),
             Self::Ttl(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
@@ -95,11 +111,30 @@ impl RegistryError {
 /// ```
 pub struct Registry {
     pub(crate) leases: Leases,
+    network: NetworkName,
     health: Arc<StoreHealth>,
     metrics: Metrics,
+    hosts: HostNames,
+    health_listener: Option<TcpListener>,
     limits: Limits,
+    tls: Option<Tls>,
+    enrolling: Option<Enrolling>,
+    own_endpoint: OwnEndpoint,
     writer: JoinHandle<()>,
     writer_ended: CancellationToken,
+}
+
+/// Access to a registry that runs.
+#[derive(Clone)]
+pub struct RegistryHandle(Arc<SharedTable>);
+
+impl RegistryHandle {
+    /// Other values of [`Config::max_peers`], at most [`crate::PEERS_MAX`], and of [`Config::max_peers_per_address`] from now on. Leases that exist
+    /// stay.
+    pub fn set_limits(&self, max_peers: u32, max_peers_per_address: u32) {
+        self.0.with(|table, _| table.set_limits(max_peers, max_peers_per_address));
+        self.0.wake_expiry();
+    }
 }
 
 impl Registry {
@@ -123,10 +158,18 @@ impl Registry {
         let started = Instant::now();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::from)?;
+        // First: without its authority nobody could reach it.
+        let enrolling = config.authority.as_ref().map(|authority| {
+            let settings = CaSettings { network: config.network.clone(), ..authority.settings.clone() };
+            let opened = Authority::open(&authority.folder, settings, SystemTime::now())?;
+            Enrolling::new(opened)
+        });
+        let enrolling = enrolling.transpose()?;
         let settings = Settings {
             ttl_ms: u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX),
             max_peers: config.max_peers,
             max_peers_per_address: config.max_peers_per_address,
+            name_hold_ms: u64::try_from(config.name_hold.min(NAME_HOLD_MAX).as_millis()).unwrap_or(u64::MAX),
         };
         let mut clock = Clock::start(settings.ttl_ms);
         let mut table = Table::new(settings, seed);
@@ -150,8 +193,39 @@ impl Registry {
         let health = Arc::new(StoreHealth::new(&timeouts, skipped));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
-        let limits = Limits { connections: config.max_connections, grace: config.grace, ..Limits::default() };
-        Ok(Self { leases: Leases { table, swarms, jobs, timeouts }, health, metrics, limits, writer, writer_ended })
+        let limits = Limits {
+            connections: config.max_connections,
+            connections_per_address: config.max_connections_per_address,
+            grace: config.grace,
+            calls: config.calls.clone(),
+            ..Limits::default()
+        };
+        let own_endpoint = OwnEndpoint::new(config.allow_foreign_endpoints);
+        Ok(Self {
+            leases: Leases { table, swarms, jobs, timeouts },
+            network: config.network.clone(),
+            health,
+            metrics,
+            hosts: HostNames::new(config.http_hosts.iter().cloned(), |_| false),
+            health_listener: None,
+            limits,
+            tls: enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone()),
+            enrolling,
+            own_endpoint,
+            writer,
+            writer_ended,
+        })
+    }
+
+    /// Access to it while it runs.
+    pub fn handle(&self) -> RegistryHandle {
+        RegistryHandle(Arc::clone(&self.leases.table))
+    }
+
+    /// Serves health, readiness and metrics, and nothing else, on `listener` too, in plain HTTP.
+    #[must_use]
+    pub fn with_health(self, listener: TcpListener) -> Self {
+        Self { health_listener: Some(listener), ..self }
     }
 
     /// Serves on `listener` until `stop`, then lets calls finish within the grace period and closes the store.
@@ -160,22 +234,51 @@ impl Registry {
     /// When it cannot serve at all, one of its tasks ends early, or the disk hangs at the stop. The thread that waits for the disk is left
     /// behind then, and the state folder stays locked until it ends. A failing connection ends only itself.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), RegistryError> {
-        let Self { leases, health: store, metrics, limits, writer, writer_ended } = self;
+        let Self {
+            leases,
+            network,
+            health: store,
+            metrics,
+            hosts,
+            health_listener,
+            limits,
+            own_endpoint,
+            tls,
+            enrolling,
+            writer,
+            writer_ended,
+        } = self;
         let mut tasks = Tasks::new(&stop);
         let stop = tasks.stop();
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
+        health.set_serving::<RegistryAdminServer<AdminService>>().await;
         let service =
-            RegistryServer::new(RegistryService { leases: leases.clone() }).max_decoding_message_size(REQUEST_MAX_BYTES);
-        let http = http::routes(
+            RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone(), own_endpoint };
+        let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
+        let admin = AdminService { enrolling: enrolling.clone() };
+        let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);
+        let page = http::Page::new(
             Arc::clone(&leases.table),
             Arc::clone(&leases.swarms),
             Arc::clone(&store),
+            network,
             metrics.clone(),
             stop.clone(),
+            ServedTls { tls: tls.clone(), address: listener.local_addr()? },
         );
-        let served = [registry_server::SERVICE_NAME];
-        let router = p2pdi::server::router(Routes::new(service), &served, health.clone(), http, &limits, &metrics)?;
+        let http = http::routes(page.clone(), hosts.clone());
+        let served = [registry_server::SERVICE_NAME, registry_admin_server::SERVICE_NAME];
+        let services = Routes::new(service).add_service(admin);
+        let router = p2pdi::server::router(services, &served, health.clone(), http, &limits, &metrics)?;
+
+        let router = match &enrolling {
+            Some(_) => router.layer(middleware::from_fn(require_certificate)),
+            None => router,
+        };
+        if let Some(enrolling) = enrolling {
+            tasks.spawn("certificate authority", enrolling.run(stop.clone()));
+        }
 
         // Leases end, and changes are written, until the last call has been answered.
         let drained = CancellationToken::new();
@@ -194,14 +297,30 @@ impl Registry {
                 resume_unwind(panic);
             }
         });
+        report_open(tls.as_ref(), listener.local_addr()?);
+        if let Some(tls) = tls.clone() {
+            tasks.spawn("certificate", keep_certificate(tls, metrics.clone(), stop.clone()));
+        }
+        let ready = page.clone();
+        tasks.spawn("readiness", report_health(health.clone(), move || ready.is_ready(), stop.clone()));
+        if let Some(listener) = health_listener {
+            tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
+            let port = serve_health(listener, health.clone(), http::probes(page), hosts, drained.clone());
+            tasks.spawn("health port", async move {
+                if let Err(error) = port.await {
+                    tracing::error!(%error, "cannot serve health and metrics");
+                }
+            });
+        }
         let stopping = stop.clone();
         tasks.spawn("health reporter", async move {
             stopping.cancelled().await;
             health.set_not_serving::<RegistryServer<RegistryService>>().await;
+            health.set_not_serving::<RegistryAdminServer<AdminService>>().await;
             health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
         let serving = async {
-            let served = p2pdi::server::serve(listener, router, &limits, &metrics, Shutdown::at(stop.clone())).await;
+            let served = p2pdi::server::serve(listener, router, &limits, tls, &metrics, Shutdown::at(stop.clone())).await;
             // The tasks may end now.
             stop.cancel();
             drained.cancel();

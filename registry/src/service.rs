@@ -2,7 +2,9 @@
 
 use crate::{
     announcing,
+    enrolling::{Enrolling, no_authority},
     leases::{CallError, Leases},
+    own_endpoint::OwnEndpoint,
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
 use p2pdi::{
@@ -11,12 +13,14 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
+    network::NetworkName,
     selector::{NamePattern, validate_labels},
     server::Caller,
     status::{Reason, internal},
     v1::{
-        AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-        PQueryResponse, RegisterRequest, RegisterResponse, registry_server::Registry,
+        AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
+        GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
+        RegisterRequest, RegisterResponse, registry_server::Registry,
     },
 };
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,13 +32,23 @@ pub(crate) const REQUEST_MAX_BYTES: usize = 16 * 1024;
 
 /// The service `p2pdi.v1.Registry`.
 pub(crate) struct RegistryService {
+    /// The network whose peers it keeps.
+    pub(crate) network: NetworkName,
     pub(crate) leases: Leases,
+    /// `None`: the registry is no certificate authority.
+    pub(crate) enrolling: Option<Enrolling>,
+    pub(crate) own_endpoint: OwnEndpoint,
 }
 
 #[tonic::async_trait]
 impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        self.check_network(&request.get_ref().network)?;
+        let caller = Caller::of(request.extensions()).cloned();
         let registration = registration(request)?;
+        if let Some(endpoint) = &registration.endpoint {
+            self.own_endpoint.check(endpoint, caller.as_ref()).await?;
+        }
         let (lease, cookie) = self.leases.register(&registration).await?;
         tracing::debug!(name = %registration.name, endpoint = %lease.peer.endpoint, revision = lease.revision, "registered");
         let (ttl, interval) = (milliseconds(lease.ttl_ms), milliseconds(lease.interval_ms));
@@ -44,6 +58,7 @@ impl Registry for RegistryService {
             ttl,
             keep_alive_interval: interval,
             revision: lease.revision,
+            trust_revision: self.trust_revision(),
         }))
     }
 
@@ -53,13 +68,22 @@ impl Registry for RegistryService {
         Ok(Response::new(LeaveResponse { revision }))
     }
 
+    async fn free_name(&self, request: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        check_operator(Caller::of(request.extensions()))?;
+        let name: PeerName = request.into_inner().name.parse()?;
+        let (was_held, revision) = self.leases.free(&name).await?;
+        tracing::info!(%name, was_held, "an operator freed a name");
+        Ok(Response::new(FreeNameResponse { was_held, revision }))
+    }
+
     async fn keep_alive(&self, request: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
         let report = request.into_inner();
         let kept = self.leases.table.with(|table, now| table.keep_alive(&cookie, report, now));
         let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(CallError::Refused)?;
         let (ttl, interval) = (milliseconds(ttl_ms), milliseconds(interval_ms));
-        Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision }))
+        let trust_revision = self.trust_revision();
+        Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision, trust_revision }))
     }
 
     async fn p_query(&self, request: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
@@ -71,11 +95,61 @@ impl Registry for RegistryService {
 
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
+        let from = Caller::of(request.extensions()).cloned();
         let (announce, endpoint) = announcing::parse(request.into_inner())?;
+        if let Some(endpoint) = &endpoint {
+            self.own_endpoint.check(endpoint, from.as_ref()).await?;
+        }
         // One lock after the other: nobody waits for both.
         let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
         let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;
         Ok(Response::new(self.leases.swarms.announce(&caller, &announce, now_ms)?))
+    }
+
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let enrolling = self.enrolling.as_ref().ok_or_else(no_authority)?;
+        let caller = Caller::of(request.extensions()).and_then(|caller| caller.identity().cloned());
+        Ok(Response::new(enrolling.enroll(request.into_inner(), caller).await?))
+    }
+
+    async fn get_trust(&self, request: Request<GetTrustRequest>) -> Result<Response<GetTrustResponse>, Status> {
+        let enrolling = self.enrolling.as_ref().ok_or_else(no_authority)?;
+        Ok(Response::new(GetTrustResponse { trust: Some(enrolling.trust(request.into_inner().since_revision).await?) }))
+    }
+}
+
+impl RegistryService {
+    /// The revision of whom to trust; 0 without a certificate authority.
+    fn trust_revision(&self) -> u64 {
+        self.enrolling.as_ref().map_or(0, Enrolling::revision)
+    }
+}
+
+impl RegistryService {
+    fn check_network(&self, said: &str) -> Result<(), Status> {
+        let own = &self.network;
+        let theirs = NetworkName::from_field(said)?;
+        if theirs == *own {
+            return Ok(());
+        }
+        Err(Reason::WrongNetwork.status_with(
+            format!(
+                "this registry keeps the peers of the network {own}, and the caller is of the network {theirs}; \
+                 use a registry of that one, or start the caller with --network {own}"
+            ),
+            [("network", own.to_string())],
+        ))
+    }
+}
+
+/// Whether the caller is an operator of the registry: it has an operator's certificate, or is on the registry's machine, or in this process.
+fn check_operator(caller: Option<&Caller>) -> Result<(), Status> {
+    match caller {
+        Some(caller) if !caller.is_local_machine() && caller.identity().is_none_or(|identity| identity.operator().is_none()) => {
+            let why = "only the registry's operator may do that; call from the registry's own machine, or with an operator's certificate";
+            Err(Reason::LoopbackOnly.status(why))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -84,7 +158,10 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
     let address =
         to_ipv6(Caller::of(request.extensions()).map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |caller| caller.address().ip()));
     let presented = cookie(request.metadata())?;
-    let RegisterRequest { name, endpoint, labels, id, observer } = request.into_inner();
+    let identity = Caller::of(request.extensions()).and_then(|caller| caller.identity().cloned());
+    let RegisterRequest { name, endpoint, mut labels, id, observer, network: _ } = request.into_inner();
+    // What a token gave cannot be overwritten by whoever joined with it.
+    labels.extend(identity.iter().flat_map(|identity| identity.labels().clone()));
     let name: PeerName = name.parse()?;
     let endpoint: Option<Endpoint> = if observer { None } else { Some(endpoint.parse()?) };
     validate_labels(&labels)?;
@@ -153,13 +230,20 @@ impl From<CallError> for Status {
             CallError::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
         };
         match refusal {
-            Refusal::NameTaken { name, retry_after_seconds: seconds } => Reason::NameTaken.status_with(
-                format!(
-                    "the name {name} is active elsewhere, for {seconds} s more unless it is kept alive; \
-                     use another name, or send the cookie it was registered with"
-                ),
-                [("retry_after_seconds", seconds.to_string())],
-            ),
+            Refusal::NameTaken { name, has_lease, retry_after_seconds: seconds } => {
+                let state = if has_lease {
+                    "active elsewhere, and is free when nothing is heard of its holder"
+                } else {
+                    "reserved for the peer that had it"
+                };
+                Reason::NameTaken.status_with(
+                    format!(
+                        "the name {name} is {state} for {seconds} s more; use another name, send the cookie it was registered with, \
+                         or free it on the registry's machine: p2pctl registry expire {name}"
+                    ),
+                    [("retry_after_seconds", seconds.to_string())],
+                )
+            }
             Refusal::CookieUnknown => {
                 Reason::CookieUnknown.status("this registry does not know the cookie; wait a random moment, then register again")
             }

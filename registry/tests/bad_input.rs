@@ -144,7 +144,8 @@ async fn random_bytes_and_plain_http_do_not_stop_the_server() {
     let registry = Running::start(in_memory()).await;
     let random: Vec<u8> = (0u32..4096).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &random].concat();
-    let post = b"POST /p2pdi.v1.Registry/Register HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    let post =
+        b"POST /p2pdi.v1.Registry/Register HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
     for bytes in [&random[..], &preface, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n", post] {
         let mut stream = TcpStream::connect(registry.address).await.unwrap();
         // The server may close before it has read everything.
@@ -166,7 +167,7 @@ async fn random_bytes_and_plain_http_do_not_stop_the_server() {
 
 async fn get(registry: &Running, path: &str, accept: &str) -> String {
     let mut stream = TcpStream::connect(registry.address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();

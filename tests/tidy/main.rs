@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by a panic, in its helpers too")]
 
 mod cycles;
+mod log_lines;
 mod modules;
 mod pure;
 mod syntax;

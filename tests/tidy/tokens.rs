@@ -69,10 +69,13 @@ fn no_source_has_todo_or_ignored_tests() {
 /// under test. All others wait for an event.
 const SLEEPING: &[(&str, &str)] = &[
     ("registry/tests/support/mod.rs", "polling in `eventually` and `ended`"),
+    ("tests/revocation.rs", "polling in `until`"),
     ("peerd/tests/support/mod.rs", "polling in `eventually`"),
     ("peerd/tests/mesh/support.rs", "polling in `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
     ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
+    ("registry/tests/enrol.rs", "kills at a random moment"),
+    ("registry/tests/hostile.rs", "attackers that drip, and an honest client that calls from time to time"),
     ("registry/tests/process.rs", "kills at a random moment"),
     ("proto/server/request_body/tests.rs", "bodies that drip; the time limit of a body"),
     ("proto/server/serve.rs", "the time after which an idle connection is closed"),

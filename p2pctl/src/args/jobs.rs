@@ -20,20 +20,20 @@ pub(crate) struct Fetch {
     #[command(flatten)]
     pub(crate) at: At,
     /// Show the progress until the job ends; without, return once the peer has accepted it
-    #[arg(long, env = "P2PDI_FETCH_WAIT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_CTL_FETCH_WAIT", value_parser = BoolishValueParser::new())]
     pub(crate) wait: bool,
     /// Which jobs go first
-    #[arg(long, env = "P2PDI_FETCH_PRIORITY", value_enum, default_value_t = Priority::Normal)]
+    #[arg(long, env = "P2PDI_CTL_FETCH_PRIORITY", value_enum, default_value_t = Priority::Normal)]
     pub(crate) priority: Priority,
     /// Ask this peer what it has, and fetch from it first: its name, or HOST:PORT; may be given several times. Others that have the same content
     /// help
-    #[arg(long, env = "P2PDI_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
+    #[arg(long, env = "P2PDI_CTL_FROM", value_name = "PEER", value_delimiter = ',', value_parser = parse_source)]
     pub(crate) from: Vec<String>,
     /// When nobody has it, wait this long for somebody who has; by default, for ever
-    #[arg(long, env = "P2PDI_WAIT_FOR_HOLDERS", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "P2PDI_CTL_WAIT_FOR_HOLDERS", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) wait_for_holders: Option<Duration>,
     /// Print the job's id only
-    #[arg(long, short, env = "P2PDI_QUIET", value_parser = BoolishValueParser::new())]
+    #[arg(long, short, env = "P2PDI_CTL_QUIET", value_parser = BoolishValueParser::new())]
     pub(crate) quiet: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Jobs {
     #[command(subcommand)]
     pub(crate) what: Option<JobsWhat>,
     /// The running peer; it must be on this machine unless it was started with --control any
-    #[arg(long, global = true, env = "P2PDI_AT", value_name = "HOST:PORT", default_value = AT_DEFAULT)]
+    #[arg(long, global = true, env = "P2PDI_CTL_AT", value_name = "HOST:PORT", default_value = AT_DEFAULT)]
     pub(crate) at: Endpoint,
 }
 

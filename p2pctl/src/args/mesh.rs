@@ -16,13 +16,13 @@ pub(crate) struct Whisper {
     /// The text
     pub(crate) message: String,
     /// Send it to this peer, which delivers it
-    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
+    #[arg(long, env = "P2PDI_CTL_VIA", value_name = "HOST:PORT")]
     pub(crate) via: Option<Endpoint>,
     /// The kind of message, one token
-    #[arg(long, env = "P2PDI_KIND", default_value = "text")]
+    #[arg(long, env = "P2PDI_CTL_KIND", default_value = "text")]
     pub(crate) kind: String,
     /// The sender's name; by default the registered name
-    #[arg(long, env = "P2PDI_SENDER", value_name = "NAME")]
+    #[arg(long, env = "P2PDI_CTL_SENDER", value_name = "NAME")]
     pub(crate) sender: Option<PeerName>,
 }
 
@@ -33,10 +33,10 @@ pub(crate) struct Broadcast {
     #[command(flatten)]
     pub(crate) via: Via,
     /// Wait this long for acknowledgements, at most 60s; 0s: do not wait
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none, allow_hyphen_values = true)]
+    #[arg(long, env = "P2PDI_CTL_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait_or_none, allow_hyphen_values = true)]
     pub(crate) wait: Duration,
     /// The kind of message, one token
-    #[arg(long, env = "P2PDI_KIND", default_value = "text")]
+    #[arg(long, env = "P2PDI_CTL_KIND", default_value = "text")]
     pub(crate) kind: String,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Listen {
     #[command(flatten)]
     pub(crate) via: Via,
     /// Only messages of this kind; may be given several times
-    #[arg(long = "kind", env = "P2PDI_KINDS", value_name = "KIND", value_delimiter = ',')]
+    #[arg(long = "kind", env = "P2PDI_CTL_KINDS", value_name = "KIND", value_delimiter = ',')]
     pub(crate) kinds: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct PeerCount {
     #[command(flatten)]
     pub(crate) via: Via,
     /// How long to wait for answers, up to 60s
-    #[arg(long, env = "P2PDI_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait, allow_hyphen_values = true)]
+    #[arg(long, env = "P2PDI_CTL_WAIT", value_name = "DURATION", default_value = "2s", value_parser = parse_wait, allow_hyphen_values = true)]
     pub(crate) wait: Duration,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Graph {
     #[command(flatten)]
     pub(crate) via: Via,
     /// Output format
-    #[arg(long, env = "P2PDI_GRAPH_FORMAT", value_enum, default_value_t = GraphFormat::Text)]
+    #[arg(long, env = "P2PDI_CTL_GRAPH_FORMAT", value_enum, default_value_t = GraphFormat::Text)]
     pub(crate) format: GraphFormat,
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct Status {
     /// A peer's name, or HOST:PORT; without, the peer that --via names, or the registry
     pub(crate) peer: Option<String>,
     /// Name the files that the peer's share leaves out, with the rule that each breaks
-    #[arg(long, env = "P2PDI_STATUS_LEFT_OUT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "P2PDI_CTL_STATUS_LEFT_OUT", value_parser = BoolishValueParser::new())]
     pub(crate) left_out: bool,
     #[command(flatten)]
     pub(crate) via: OptionalVia,

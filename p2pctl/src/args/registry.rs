@@ -1,21 +1,39 @@
 //! Verbs about the registry.
 
 use super::via::OptionalVia;
-use clap::Args;
+use clap::{Args, Subcommand};
 use p2pdi::{endpoint::Endpoint, name::PeerName};
 use peerd::config::parse_label;
 
 #[derive(Debug, Args)]
 pub(crate) struct Register {
     /// The name to register; by default this host's name
-    #[arg(long, env = "P2PDI_NAME")]
+    #[arg(long, env = "P2PDI_CTL_NAME")]
     pub(crate) name: Option<PeerName>,
     /// Address others can dial; by default this machine's address towards the registry, and peerd's port
-    #[arg(long, env = "P2PDI_ENDPOINT", value_name = "HOST:PORT")]
+    #[arg(long, env = "P2PDI_CTL_ENDPOINT", value_name = "HOST:PORT")]
     pub(crate) endpoint: Option<Endpoint>,
     /// Label others can filter by; may be given several times
-    #[arg(long = "label", env = "P2PDI_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    #[arg(long = "label", env = "P2PDI_CTL_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub(crate) labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryVerb {
+    #[command(subcommand)]
+    pub(crate) what: RegistryWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryWhat {
+    /// End the lease and the reservation of a name, on the registry's machine: its peer lost its cookie, or is gone for good
+    Expire(Expire),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Expire {
+    /// The name to free
+    pub(crate) name: PeerName,
 }
 
 #[derive(Debug, Args)]
@@ -23,19 +41,19 @@ pub(crate) struct Pquery {
     #[command(flatten)]
     pub(crate) via: OptionalVia,
     /// List the peers that this peer knows, instead of asking the registry: its name, or HOST:PORT
-    #[arg(long, env = "P2PDI_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
+    #[arg(long, env = "P2PDI_CTL_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
     pub(crate) of: Option<String>,
     /// Only this name, or pattern with * for any run of characters
-    #[arg(long, env = "P2PDI_PQUERY_NAME")]
+    #[arg(long, env = "P2PDI_CTL_PQUERY_NAME")]
     pub(crate) name: Option<String>,
     /// Only peers with this label; may be given several times
-    #[arg(long = "label", env = "P2PDI_PQUERY_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
+    #[arg(long = "label", env = "P2PDI_CTL_PQUERY_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     pub(crate) labels: Vec<(String, String)>,
     /// A random sample of this many
-    #[arg(long, env = "P2PDI_PQUERY_SAMPLE", value_name = "N", conflicts_with = "since_revision")]
+    #[arg(long, env = "P2PDI_CTL_PQUERY_SAMPLE", value_name = "N", conflicts_with = "since_revision")]
     pub(crate) sample: Option<u32>,
     /// Only what changed after this revision
-    #[arg(long, env = "P2PDI_PQUERY_SINCE_REVISION", value_name = "REVISION")]
+    #[arg(long, env = "P2PDI_CTL_PQUERY_SINCE_REVISION", value_name = "REVISION")]
     pub(crate) since_revision: Option<u64>,
 }
 

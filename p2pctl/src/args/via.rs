@@ -12,7 +12,7 @@ pub(super) const AT_DEFAULT: &str = VIA_DEFAULT;
 #[derive(Debug, Args)]
 pub(crate) struct OptionalVia {
     /// Ask this peer for the addresses of others, instead of the registry
-    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT")]
+    #[arg(long, env = "P2PDI_CTL_VIA", value_name = "HOST:PORT")]
     pub(crate) via: Option<Endpoint>,
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct OptionalVia {
 #[derive(Debug, Args)]
 pub(crate) struct Via {
     /// The running peer to use; most verbs need it to be on this machine
-    #[arg(long, env = "P2PDI_VIA", value_name = "HOST:PORT", default_value = VIA_DEFAULT)]
+    #[arg(long, env = "P2PDI_CTL_VIA", value_name = "HOST:PORT", default_value = VIA_DEFAULT)]
     pub(crate) via: Endpoint,
 }
 
@@ -28,6 +28,6 @@ pub(crate) struct Via {
 #[derive(Debug, Args)]
 pub(crate) struct At {
     /// The running peer that does it; it must be on this machine unless it was started with --control any
-    #[arg(long, env = "P2PDI_AT", value_name = "HOST:PORT", default_value = AT_DEFAULT)]
+    #[arg(long, env = "P2PDI_CTL_AT", value_name = "HOST:PORT", default_value = AT_DEFAULT)]
     pub(crate) at: Endpoint,
 }

@@ -49,6 +49,18 @@ pub(crate) fn ago(at: Option<Timestamp>, now: SystemTime) -> String {
     passed.map_or_else(|| "unknown".to_owned(), |passed| format!("{} ago", whole_seconds(passed)))
 }
 
+/// `59m 3s`: how long it is from `now` until `at`; `None`: it has passed.
+pub(crate) fn until(at: Option<Timestamp>, now: SystemTime) -> Option<String> {
+    let at = SystemTime::try_from(at?).ok()?;
+    Some(whole_seconds(at.duration_since(now).ok()?))
+}
+
+/// `2026-11-28T10:00:00Z`, of a time in seconds since 1970.
+pub(crate) fn date(seconds: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.map_or_else(|| "-".to_owned(), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
 /// `29s`.
 pub(crate) fn proto_span(duration: Option<ProtoDuration>) -> String {
     duration.and_then(|given| Duration::try_from(given).ok()).map_or_else(|| "-".to_owned(), whole_seconds)

@@ -5,13 +5,12 @@ mod line;
 use super::mesh;
 use crate::{
     args::{Chat, Global},
-    call::{CALL_TIMEOUT, to_peer},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, to_peer},
     failure::{Failure, Outcome},
     printer::{Lines, Printer, Screen, Typed},
     registry_client,
 };
 use line::Line;
-use p2pdi::phrases::counted;
 use p2pdi::{
     endpoint::Endpoint,
     name::PeerName,
@@ -20,6 +19,7 @@ use p2pdi::{
         SubscribeResponse, WhisperRequest,
     },
 };
+use p2pdi::{phrases::counted, retry::when_told};
 use peerd::{
     connections::channels::ChannelPool,
     inbox::{KIND_DEFAULT, KIND_UNCLAIMED},
@@ -154,9 +154,14 @@ impl Room {
 
     async fn to_all(&self, text: &str) -> Outcome<Option<String>> {
         let request = BroadcastRequest { kind: KIND_CHAT.to_owned(), body: text.to_owned().into(), wait: None };
-        let answer =
-            to_peer(self.via.as_str(), &self.via, CALL_TIMEOUT, self.channels.control(&self.via, None).broadcast(request))
-                .await?;
+        let answer = to_peer(
+            self.via.as_str(),
+            &self.via,
+            self.channels.dial(),
+            CALL_TIMEOUT,
+            self.channels.control(&self.via, None).broadcast(request),
+        )
+        .await?;
         Ok((answer.known == 0)
             .then(|| "no peer received that: this one knows no other yet; p2pctl join HOST:PORT links it".to_owned()))
     }
@@ -170,14 +175,24 @@ impl Room {
             from: self.me.to_string(),
             ..Default::default()
         };
-        let answer =
-            to_peer(self.via.as_str(), &self.via, CALL_TIMEOUT, self.channels.peer(&self.via, None).whisper(request)).await?;
+        let client = self.channels.peer(&self.via, None);
+        let whisper = when_told(RETRY_LIMIT, || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.whisper(request).await }
+        });
+        let answer = to_peer(self.via.as_str(), &self.via, self.channels.dial(), CALL_TIMEOUT, whisper).await?;
         Ok((answer.reply_kind == KIND_UNCLAIMED).then(|| format!("{to} is there, but has no chat open")))
     }
 
     async fn peers(&self) -> Outcome<ListPeersResponse> {
-        to_peer(self.via.as_str(), &self.via, CALL_TIMEOUT, self.channels.peer(&self.via, None).list_peers(ListPeersRequest {}))
-            .await
+        to_peer(
+            self.via.as_str(),
+            &self.via,
+            self.channels.dial(),
+            CALL_TIMEOUT,
+            self.channels.peer(&self.via, None).list_peers(ListPeersRequest {}),
+        )
+        .await
     }
 }
 
@@ -201,7 +216,7 @@ fn listed(peers: &ListPeersResponse) -> String {
 /// Fails if the peer does not answer at the start: then the address is wrong. Later it is waited for.
 async fn begin(channels: &ChannelPool, via: &Endpoint) -> Outcome<(Streaming<SubscribeResponse>, PeerName)> {
     let messages = subscribe(channels, via).await?;
-    let me = to_peer(via.as_str(), via, CALL_TIMEOUT, channels.peer(via, None).ping(PingRequest {})).await?;
+    let me = to_peer(via.as_str(), via, channels.dial(), CALL_TIMEOUT, channels.peer(via, None).ping(PingRequest {})).await?;
     Ok((messages, me.name.parse()?))
 }
 
@@ -214,7 +229,7 @@ async fn subscribe(channels: &ChannelPool, via: &Endpoint) -> Outcome<Streaming<
         messages.message().await?;
         Ok(Response::new(messages))
     };
-    to_peer(via.as_str(), via, CALL_TIMEOUT, subscribing)
+    to_peer(via.as_str(), via, channels.dial(), CALL_TIMEOUT, subscribing)
         .await
         .map_err(|failure| failure.hint("--via HOST:PORT names the peer to ask"))
 }

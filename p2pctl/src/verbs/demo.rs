@@ -1,7 +1,11 @@
 //! demo: the main job on this machine, with real servers.
 
-use super::{cluster::Cluster, documents};
+use super::{
+    cluster::{Authority, Cluster},
+    documents,
+};
 use crate::{
+    args::Demo,
     failure::{Failure, Outcome},
     printer::{Printer, bytes, rate, span},
 };
@@ -37,16 +41,18 @@ const NAMES: [&str; 3] = ["fff-a", "fff-b", "fff-c"];
 /// An acknowledged message must be in the inbox within this time.
 const INBOX_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) async fn demo(channels: &ChannelPool, printer: Printer) -> Outcome {
+pub(super) async fn demo(args: Demo, printer: Printer) -> Outcome {
     let begun = Instant::now();
     let folder = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(folder.path(), 0).await?;
+    let authority = if args.tls { Some(Authority::new()?) } else { None };
+    let mut cluster = Cluster::start(folder.path(), 0, authority).await?;
     for (index, name) in NAMES.iter().enumerate() {
         let share = documents::distribute(&folder.path().join("share"), index, NAMES.len())?;
         cluster.add_peer(name, Some(share), 0).await?;
     }
     cluster.ready().await?;
-    let shown = show(&cluster, channels, folder.path(), printer).await;
+    let channels = ChannelPool::dialling(cluster.dial()?);
+    let shown = show(&cluster, &channels, folder.path(), printer).await;
     let stopped = cluster.stop().await;
     shown?;
     stopped?;
@@ -65,8 +71,8 @@ async fn show(cluster: &Cluster, channels: &ChannelPool, folder: &Path, printer:
     let peers: Vec<_> = cluster.peers().iter().map(|peer| peer.identity().clone()).collect();
     say(
         printer,
-        &format!("registry   http://{}, leases on disk", cluster.registry()),
-        || json!({ "step": "registry", "registry": format!("http://{}", cluster.registry()) }),
+        &format!("registry   {}, leases on disk", cluster.url()),
+        || json!({ "step": "registry", "registry": cluster.url() }),
     )?;
     for peer in cluster.peers() {
         let (me, index) = (peer.identity(), peer.share().index());

@@ -209,7 +209,7 @@ async fn call<T>(
     at: &Endpoint,
     call: impl AsyncFnOnce(ControlClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
-    let answered = to_peer(at.as_str(), at, CALL_TIMEOUT, call(channels.control(at, None))).await;
+    let answered = to_peer(at.as_str(), at, channels.dial(), CALL_TIMEOUT, call(channels.control(at, None))).await;
     answered.map_err(|failure| failure.hint_if_unanswered("--at HOST:PORT names the peer that does it"))
 }
 

@@ -1,7 +1,7 @@
 //! register, keepalive, leave.
 
 use crate::{
-    args::{Global, Register},
+    args::{Expire, Global, Register},
     failure::{Failure, Outcome},
     printer::{Printer, proto_span},
     registry_client::{RegistrySession, SavedCookie},
@@ -12,7 +12,7 @@ use p2pdi::{
     name::PeerName,
     selector::validate_labels,
     status::Reason,
-    v1::{KeepAliveRequest, LeaveRequest, PeerRecord, RegisterRequest},
+    v1::{FreeNameRequest, KeepAliveRequest, LeaveRequest, PeerRecord, RegisterRequest},
 };
 use peerd::config::{PORT_DEFAULT, local_address_towards};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let endpoint = match args.endpoint {
         Some(endpoint) => endpoint,
         None => {
-            let ip = local_address_towards(&global.registry).ok_or_else(|| {
+            let ip = local_address_towards(&global.registry.endpoint).ok_or_else(|| {
                 Failure::usage("this machine's address towards the registry is not known")
                     .hint("give one with --endpoint HOST:PORT")
             })?;
@@ -35,13 +35,19 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     };
     let labels = args.labels.into_iter().collect();
     validate_labels(&labels)?;
-    let file = SavedCookie::reserve(global.state.as_deref(), &global.registry)?;
+    let file = SavedCookie::reserve(global.state.as_deref(), &global.registry.endpoint)?;
     // The cookie of an earlier registration lets the record move to another endpoint.
-    let kept = SavedCookie::read(global.state.as_deref(), &global.registry)?.filter(|kept| kept.name == name);
-    let mut session = RegistrySession::new(&global.registry, kept.as_ref(), &global.leaving);
-    let request = RegisterRequest { name: name.to_string(), endpoint: endpoint.to_string(), labels, ..Default::default() };
-    let request = session.request(request);
-    let mut answer = session.call(async |session| session.client().register(request).await).await?;
+    let kept = SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| kept.name == name);
+    let mut session =
+        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, kept.as_ref(), &global.leaving);
+    let request = RegisterRequest {
+        name: name.to_string(),
+        endpoint: endpoint.to_string(),
+        labels,
+        network: global.network.to_string(),
+        ..Default::default()
+    };
+    let mut answer = session.call(request, |mut client, request| async move { client.register(request).await }).await?;
     let cookie: Cookie = answer.cookie.parse().map_err(|_| Failure::refused("the registry gave a malformed cookie"))?;
     file.write(&name, &cookie)?;
     // The cookie is a secret: it is in its file and never printed.
@@ -59,9 +65,10 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
 
 pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, Some(&kept), &global.leaving);
-    let request = session.request(KeepAliveRequest::default());
-    let answer = session.call(async |session| session.client().keep_alive(request).await).await?;
+    let mut session =
+        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
+    let keep_alive = KeepAliveRequest::default();
+    let answer = session.call(keep_alive, |mut client, request| async move { client.keep_alive(request).await }).await?;
     printer.message(&answer, || {
         let name = answer.peer.as_ref().map_or(kept.name.as_str(), |peer: &PeerRecord| &peer.name);
         format!(
@@ -75,9 +82,9 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
 
 pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session = RegistrySession::new(&global.registry, Some(&kept), &global.leaving);
-    let request = session.request(LeaveRequest {});
-    let left = session.call(async |session| session.client().leave(request).await).await;
+    let mut session =
+        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
+    let left = session.call(LeaveRequest {}, |mut client, request| async move { client.leave(request).await }).await;
     let answer = match left {
         // There is no lease any more, so the cookie is of no use.
         Err(failure) if failure.is_reason(Reason::CookieUnknown) => {
@@ -90,11 +97,25 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
         }
         left => left?,
     };
-    printer.message(&answer, || format!("{} left", kept.name))?;
-    kept.forget()
+    printer.message(&answer, || format!("{} left; the registry keeps the name for you for a while", kept.name))?;
+    kept.mark_left()
+}
+
+/// For operators: frees a name, whoever has it.
+pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> Outcome {
+    let name = args.name.to_string();
+    let mut session = RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, None, &global.leaving);
+    let request = FreeNameRequest { name: name.clone() };
+    let answer = session.call(request, |mut client, request| async move { client.free_name(request).await }).await?;
+    printer.message(&answer, || match answer.was_held {
+        true => format!("{name} is free; its cookie is not valid any more"),
+        false => format!("nobody had {name}"),
+    })?;
+    Ok(())
 }
 
 fn kept(global: &Global) -> Outcome<SavedCookie> {
-    SavedCookie::read(global.state.as_deref(), &global.registry)?
-        .ok_or_else(|| Failure::refused(format!("not registered with {}", global.registry)).hint("run `p2pctl register` first"))
+    SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| !kept.left).ok_or_else(|| {
+        Failure::refused(format!("not registered with {}", global.registry.endpoint)).hint("run `p2pctl register` first")
+    })
 }

@@ -126,7 +126,8 @@ pub(super) async fn peers_of(
 ) -> Outcome {
     let peer = resolve(global, channels, via, peer).await?;
     let mut client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
-    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
+    let answer =
+        to_peer(&peer.to_string(), &peer.endpoint, channels.dial(), CALL_TIMEOUT, client.list_peers(ListPeersRequest {})).await?;
     if printer.is_json() {
         printer.json(&json::value(&answer))?;
         return Ok(());
@@ -152,5 +153,5 @@ pub(super) async fn call<T>(
     limit: Duration,
     call: impl AsyncFnOnce(ControlClient<p2pdi::channel::Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
-    via::call(via, limit, call(channels.control(via, None))).await
+    via::call(channels, via, limit, call(channels.control(via, None))).await
 }

@@ -3,16 +3,16 @@
 use super::rfc_query::resolve;
 use crate::{
     args::{Global, OptionalVia, Ping, Whisper},
-    call::{CALL_TIMEOUT, to_peer},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, to_peer},
     failure::{Failure, Outcome},
     printer::{Printer, span},
     registry_client::SavedCookie,
 };
-use p2pdi::phrases::counted;
 use p2pdi::{
     json,
     v1::{PingRequest, WhisperRequest},
 };
+use p2pdi::{phrases::counted, retry::when_told};
 use peerd::{connections::channels::ChannelPool, holders::source::Source, inbox::KIND_UNCLAIMED};
 use serde_json::json;
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
     };
     let sender = match args.sender {
         Some(sender) => Some(sender),
-        None => SavedCookie::read(global.state.as_deref(), &global.registry)?.map(|kept| kept.name),
+        None => SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.map(|kept| kept.name),
     };
     let request = WhisperRequest {
         to: args.name.to_string(),
@@ -40,13 +40,12 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
         ..Default::default()
     };
     let begun = Instant::now();
-    let answer = to_peer(
-        &receiver.to_string(),
-        &receiver.endpoint,
-        CALL_TIMEOUT,
-        channels.peer_at(&receiver.addresses(), receiver.name.as_ref()).whisper(request),
-    )
-    .await?;
+    let client = channels.peer_at(&receiver.addresses(), receiver.name.as_ref());
+    let whisper = when_told(RETRY_LIMIT, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.whisper(request).await }
+    });
+    let answer = to_peer(&receiver.to_string(), &receiver.endpoint, channels.dial(), CALL_TIMEOUT, whisper).await?;
     let took = begun.elapsed();
     if printer.is_json() {
         // As measured here, the way to the first peer included.
@@ -70,9 +69,10 @@ pub(super) async fn ping(global: &Global, channels: &ChannelPool, args: Ping, pr
     let receiver = resolve(global, channels, &args.via, &args.peer).await?;
     let mut client = channels.peer_at(&receiver.addresses(), receiver.name.as_ref());
     // The first call connects; the second measures the round trip alone.
-    to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
+    to_peer(&receiver.to_string(), &receiver.endpoint, channels.dial(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let begun = Instant::now();
-    let answer = to_peer(&receiver.to_string(), &receiver.endpoint, CALL_TIMEOUT, client.ping(PingRequest {})).await?;
+    let answer =
+        to_peer(&receiver.to_string(), &receiver.endpoint, channels.dial(), CALL_TIMEOUT, client.ping(PingRequest {})).await?;
     let took = begun.elapsed();
     if printer.is_json() {
         let mut value = json::value(&answer);

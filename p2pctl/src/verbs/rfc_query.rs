@@ -39,7 +39,7 @@ pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: Rfc
     let peer = resolve(global, channels, &args.via, &args.peer).await?;
     let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     let call = async { Ok(Response::new(query(client, request, Limits::LISTING).await?)) };
-    let answer = to_peer(&peer.to_string(), &peer.endpoint, LISTING_TIMEOUT, call).await?;
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, channels.dial(), LISTING_TIMEOUT, call).await?;
     if answer.invalid > 0 {
         printer.note(&format!("warning: {} invalid documents in the answer of {peer} are left out", answer.invalid));
     }
@@ -96,6 +96,13 @@ pub(super) async fn resolve(global: &Global, channels: &ChannelPool, via: &Optio
     if let Some(via) = &via.via {
         return via::find(channels, via, peer).await;
     }
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
+    let mut session = RegistrySession::connect(
+        &global.registry.endpoint,
+        &global.network,
+        &global.dial,
+        global.state.as_deref(),
+        &global.leaving,
+    )
+    .await?;
     session.find(peer).await
 }

@@ -34,7 +34,7 @@ async fn of_peer(global: &Global, channels: &ChannelPool, args: &Status, peer: &
         time = server_time(answer.metadata());
         Ok(answer)
     };
-    let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, dated).await?;
+    let answer = to_peer(&peer.to_string(), &peer.endpoint, channels.dial(), CALL_TIMEOUT, dated).await?;
     printer.message(&answer, || text(&answer, time))?;
     Ok(())
 }
@@ -79,6 +79,14 @@ fn text(status: &StatusResponse, time: SystemTime) -> String {
     if mesh.misbehaviour + mesh.throttled > 0 {
         let (wrong, late) = (counted(mesh.misbehaviour, "wrong frame"), counted(mesh.throttled, "frame"));
         lines.push(format!("faults     {wrong} from other peers (see the peer's log), {late} dropped by rate limits"));
+    }
+    let tls = status.tls.clone().unwrap_or_default();
+    if tls.enabled {
+        let ends = tls.certificate_ends_at.map(|at| format!(", until {at}")).unwrap_or_default();
+        lines.push(format!("tls        certificate for {}{ends}", tls.certificate_for));
+    }
+    if !tls.problem.is_empty() {
+        lines.push(format!("problem    {}", tls.problem));
     }
     for namesake in &mesh.namesakes {
         lines.push(format!("conflict   another peer has this name: {}", namesake.endpoint));
@@ -141,13 +149,20 @@ fn fetched(status: &StatusResponse) -> Vec<String> {
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {
-    let mut session = RegistrySession::connect(&global.registry, global.state.as_deref(), &global.leaving).await?;
+    let mut session = RegistrySession::connect(
+        &global.registry.endpoint,
+        &global.network,
+        &global.dial,
+        global.state.as_deref(),
+        &global.leaving,
+    )
+    .await?;
     let asked = session.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
     let name = session.name().cloned();
     let answer = asked?;
     if printer.is_json() {
         printer.json(&json!({
-            "registry": format!("http://{}", global.registry),
+            "registry": global.url(),
             "active_peers": answer.active_peers,
             "revision": answer.revision,
             "ttl": proto_span(answer.ttl),
@@ -158,7 +173,7 @@ async fn of_registry(global: &Global, printer: Printer) -> Outcome {
     let me = name.map_or_else(|| "not registered here".to_owned(), |name| format!("registered as {name}"));
     printer.text(&format!(
         "registry {}: {}, revision {}, leases of {}; {me}",
-        global.registry,
+        global.registry.endpoint,
         counted(answer.active_peers, "active peer"),
         answer.revision,
         proto_span(answer.ttl)

@@ -18,7 +18,7 @@ pub(super) async fn up(args: Up, printer: Printer, stop: CancellationToken) -> O
         );
     }
     // Stopped below, after the peers have left.
-    let mut cluster = Cluster::start(folder.path(), args.port).await?;
+    let mut cluster = Cluster::start(folder.path(), args.port, None).await?;
     for index in 0..args.peers {
         let name = format!("peer-{}", index + 1);
         let share = match &args.share {

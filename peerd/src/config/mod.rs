@@ -1,17 +1,21 @@
 //! The settings of a peer, however it is started.
 
 mod advertise;
+mod checks;
+mod http_token;
 mod keeping;
 mod route;
 mod values;
 
 pub use advertise::reachable_endpoint;
-pub use keeping::{MinFree, Mirror};
+pub use checks::check_not_shared;
+pub use http_token::HttpToken;
+pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
-pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, parse_label, parse_registry};
+pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, parse_label};
 
-use crate::discovery::Bootnode;
-use p2pdi::{endpoint::Endpoint, name::PeerName, server::Limits};
+use crate::{discovery::Bootnode, documents::restrictions::ShareTo};
+use p2pdi::{endpoint::Endpoint, enrol::Enrolment, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 /// The settings of a peer.
@@ -19,6 +23,8 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 pub struct NodeConfig {
     /// Its name, unique in its registry.
     pub name: PeerName,
+    /// Its network: it talks to the registries and peers of that one only.
+    pub network: NetworkName,
     /// The address that other peers dial, where it is not the one listened on.
     pub advertise: Option<Endpoint>,
     /// The local address to dial other peers from. `None`: the operating system chooses.
@@ -33,6 +39,8 @@ pub struct NodeConfig {
     pub labels: BTreeMap<String, String>,
     /// The folder to share. `None`: nothing is shared.
     pub share: Option<PathBuf>,
+    /// Folders in it that are for some peers only. Needs certificates: without them the name of a caller is what it says.
+    pub share_to: Vec<ShareTo>,
     /// The folder for the peer's id, its cookie and its index.
     pub state: PathBuf,
     /// Upload rate limit in bytes per second. `None`: no limit.
@@ -47,8 +55,16 @@ pub struct NodeConfig {
     pub min_free: Option<MinFree>,
     /// Documents to keep present.
     pub mirrors: Vec<Mirror>,
+    /// The peer's certificate and the CAs of its network, for all connections in both directions. `None`: they have no TLS.
+    pub tls: Option<Tls>,
+    /// How the peer got the certificate of `tls` from its registry, which it renews for ever. `None`: somebody else cares for it.
+    pub enrolment: Option<Enrolment>,
     /// Who may call the `Control` service.
     pub control: ControlFrom,
+    /// Host names by which browsers may call it, beside its addresses, `localhost`, the machine's name and the host it advertises.
+    pub http_hosts: Vec<String>,
+    /// Who has it may use the page and plain HTTP from other machines, as from this one. `None`: nobody may.
+    pub http_token: Option<HttpToken>,
     /// Limits of the server.
     pub limits: Limits,
     /// Finds this machine's address on the way to the registry and the bootnodes, for a peer that listens on a wildcard address.
@@ -60,6 +76,7 @@ impl NodeConfig {
     pub fn new(name: PeerName, state: impl Into<PathBuf>) -> Self {
         Self {
             name,
+            network: NetworkName::default(),
             advertise: None,
             dial_from: None,
             registry: None,
@@ -67,6 +84,7 @@ impl NodeConfig {
             lan: false,
             labels: BTreeMap::new(),
             share: None,
+            share_to: Vec::new(),
             state: state.into(),
             upload_limit: None,
             download_limit: None,
@@ -74,7 +92,11 @@ impl NodeConfig {
             quota: None,
             min_free: None,
             mirrors: Vec::new(),
+            tls: None,
+            enrolment: None,
             control: ControlFrom::Loopback,
+            http_hosts: Vec::new(),
+            http_token: None,
             limits: Limits::default(),
             routes: RouteLookup::default(),
         }

@@ -1,22 +1,53 @@
 //! Settings as users write them.
 
 use p2pdi::{endpoint::Endpoint, field::InvalidField};
+use std::{fmt, str::FromStr};
 
 /// Default port of a peer.
 pub const PORT_DEFAULT: u16 = 7801;
 /// Default address of the registry.
 pub const REGISTRY_DEFAULT: &str = "http://127.0.0.1:7800";
 
-/// Reads the address of a registry: `http://HOST:PORT` or `HOST:PORT`.
-///
-/// # Errors
-/// When the text is neither.
-pub fn parse_registry(text: &str) -> Result<Endpoint, InvalidField> {
-    if text.starts_with("https://") {
-        return Err(InvalidField::new("registry", "TLS is not supported yet; write http://HOST:PORT"));
+/// The address of a registry as users write it: `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`. A program with certificates uses
+/// TLS whatever the scheme says; without certificates `https://` is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryUrl {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// It begins with `https://`.
+    pub needs_tls: bool,
+}
+
+impl RegistryUrl {
+    /// The address, for a program that has certificates or none.
+    ///
+    /// # Errors
+    /// When the address begins with `https://`, and the program has none.
+    pub fn checked(&self, has_tls: bool) -> Result<&Endpoint, InvalidField> {
+        if self.needs_tls && !has_tls {
+            let problem = "https:// needs certificates; give --tls-ca, --tls-cert and --tls-key, or write http://HOST:PORT";
+            return Err(InvalidField::new("registry", problem));
+        }
+        Ok(&self.endpoint)
     }
-    let rest = text.strip_prefix("http://").unwrap_or(text);
-    rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|error: InvalidField| error.in_field("registry"))
+}
+
+impl FromStr for RegistryUrl {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let secured = text.strip_prefix("https://");
+        let rest = secured.or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+        let endpoint = rest.strip_suffix('/').unwrap_or(rest).parse();
+        let endpoint = endpoint.map_err(|error: InvalidField| error.in_field("registry"))?;
+        Ok(Self { endpoint, needs_tls: secured.is_some() })
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.needs_tls { "https" } else { "http" }, self.endpoint)
+    }
 }
 
 /// Reads a label: `KEY=VALUE`.
@@ -34,10 +65,19 @@ mod tests {
 
     #[test]
     fn a_registry_is_a_url_or_an_address() {
-        assert_eq!(parse_registry("http://r:7800/").unwrap().as_str(), "r:7800");
-        assert_eq!(parse_registry("r:7800").unwrap().as_str(), "r:7800");
-        for text in ["https://r:1", "http://", "r", "ftp://r:1", "http://r:0"] {
-            assert_eq!(parse_registry(text).unwrap_err().field, "registry", "{text}");
+        for text in ["http://r:7800/", "https://r:7800", "r:7800"] {
+            assert_eq!(text.parse::<RegistryUrl>().unwrap().checked(true).unwrap().as_str(), "r:7800");
         }
+        for text in ["https://", "http://", "r", "ftp://r:1", "http://r:0"] {
+            assert_eq!(text.parse::<RegistryUrl>().unwrap_err().field, "registry", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_registry_with_tls_needs_certificates() {
+        let url: RegistryUrl = "https://r:7800".parse().unwrap();
+        assert_eq!(url.to_string(), "https://r:7800");
+        assert!(url.checked(false).unwrap_err().to_string().contains("--tls-ca"));
+        assert!("r:7800".parse::<RegistryUrl>().unwrap().checked(false).is_ok());
     }
 }

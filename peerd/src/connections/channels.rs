@@ -1,9 +1,10 @@
 //! Connections to other peers, kept for reuse.
 
 use p2pdi::{
-    channel::{self, Channel, DialFrom, RESPONSE_MAX_BYTES, lazy_to_any},
+    channel::{Channel, Dial, RESPONSE_MAX_BYTES},
     endpoint::Endpoint,
     name::PeerName,
+    tls::Expected,
     v1::{control_client::ControlClient, peer_client::PeerClient},
 };
 use std::{
@@ -27,10 +28,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Dials peers and keeps the connections. Clones share them.
 ///
 /// A connection belongs to an endpoint and to the name of the peer expected there, if the caller knows it: callers that expect
-/// different peers at one endpoint do not share a connection.
+/// different peers at one endpoint do not share a connection. With TLS, the peer's certificate must be for that name.
 #[derive(Clone)]
 pub struct ChannelPool {
-    from: DialFrom,
+    dial: Dial,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -53,21 +54,31 @@ struct Pooled {
 impl ChannelPool {
     /// An empty pool that dials from the local address `from`; `None`: from the one the system chooses.
     pub fn new(from: Option<IpAddr>) -> Self {
-        Self { from: DialFrom { address: from, rate: None }, connections: Arc::default() }
+        Self::dialling(Dial { from, ..Dial::default() })
+    }
+
+    /// An empty pool that dials like this.
+    pub fn dialling(dial: Dial) -> Self {
+        Self { dial, connections: Arc::default() }
+    }
+
+    /// How it dials.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     /// An empty pool that dials as this one does, for a client that takes answers at a limited rate, in bytes per second: as little more arrives
     /// as that takes. `None`: not limited.
     #[must_use]
     pub fn limited_to(&self, rate: Option<u64>) -> Self {
-        Self { from: DialFrom { rate, ..self.from }, connections: Arc::default() }
+        Self::dialling(Dial { rate, ..self.dial.clone() })
     }
 
     /// An empty pool that dials as this one does and keeps separate connections. For work that opens many connections at once and
     /// closes them all at its end.
     #[must_use]
     pub fn separate(&self) -> Self {
-        Self { from: self.from, connections: Arc::default() }
+        Self::dialling(self.dial.clone())
     }
 
     /// A client for the peer called `name` at `endpoint`; `None` where only its address is known. It connects when first used, and
@@ -86,14 +97,13 @@ impl ChannelPool {
         ControlClient::new(self.channel(std::slice::from_ref(endpoint), name)).max_decoding_message_size(RESPONSE_MAX_BYTES)
     }
 
-    /// Connects now to the peer called `_name` at `endpoint`; `None` where only its address is known. The connection is the caller's own:
-    /// the pool neither keeps nor closes it.
+    /// Connects now to the peer called `name` at `endpoint`; `None` where only its address is known: [`Channel::identity`] says who it is
+    /// then. The connection is the caller's own: the pool neither keeps nor closes it.
     ///
     /// # Errors
-    /// When nothing accepts the connection within [`channel::CONNECT_TIMEOUT`].
-    // The name is not compared yet: peers prove no name when they are dialled.
-    pub async fn connect(&self, endpoint: &Endpoint, _name: Option<&PeerName>) -> Result<Channel, transport::Error> {
-        channel::connect(endpoint, self.from).await
+    /// When nothing accepts the connection within [`p2pdi::channel::CONNECT_TIMEOUT`], or, with TLS, who does has another name.
+    pub async fn connect(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> Result<Channel, transport::Error> {
+        self.dial.connect(endpoint, expected(name)).await
     }
 
     /// A client for a single call, to peers that are called rarely. It uses the connection that the pool has, if it has one; a new one
@@ -101,7 +111,7 @@ impl ChannelPool {
     pub fn peer_once(&self, endpoint: &Endpoint, name: Option<&PeerName>) -> PeerClient<Channel> {
         let key = (vec![endpoint.clone()], name.cloned());
         let pooled = self.lock().open.get(&key).map(|pooled| pooled.channel.clone());
-        let channel = pooled.unwrap_or_else(|| lazy_to_any(&key.0, self.from));
+        let channel = pooled.unwrap_or_else(|| self.dial.lazy(&key.0, expected(name)));
         PeerClient::new(channel).max_decoding_message_size(RESPONSE_MAX_BYTES)
     }
 
@@ -115,7 +125,7 @@ impl ChannelPool {
 
     fn channel(&self, addresses: &[Endpoint], name: Option<&PeerName>) -> Channel {
         let key = (addresses.to_vec(), name.cloned());
-        self.lock().get(key, self.from)
+        self.lock().get(key, &self.dial)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
@@ -123,8 +133,12 @@ impl ChannelPool {
     }
 }
 
+fn expected(name: Option<&PeerName>) -> Expected {
+    name.map_or(Expected::Anyone, |name| Expected::Peer(name.clone()))
+}
+
 impl Connections {
-    fn get(&mut self, key: Key, from: DialFrom) -> Channel {
+    fn get(&mut self, key: Key, dial: &Dial) -> Channel {
         self.uses += 1;
         let (use_number, last_used) = (self.uses, Instant::now());
         if let Some(pooled) = self.open.get_mut(&key) {
@@ -135,7 +149,7 @@ impl Connections {
             let oldest = self.open.iter().min_by_key(|(_, pooled)| pooled.use_number).map(|(key, _)| key.clone());
             oldest.and_then(|key| self.open.remove(&key));
         }
-        let channel = lazy_to_any(&key.0, from);
+        let channel = dial.lazy(&key.0, expected(key.1.as_ref()));
         self.open.insert(key, Pooled { channel: channel.clone(), use_number, last_used });
         channel
     }

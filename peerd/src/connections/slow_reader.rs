@@ -5,7 +5,7 @@
 //! watches the time, and drops the stream. What stays is the message that waits in the connection's buffer. If other calls of the
 //! connection make progress, such as when a client hashes a file that it has before it reads on, the connection stays; else it is closed.
 
-use p2pdi::{log_limit::LogLimit, server::Caller};
+use p2pdi::{log_limit::LogLimit, server::Caller, status::Reason};
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -81,6 +81,7 @@ async fn watch<S>(guarded: Arc<Guarded<S>>, client: Caller, read_timeout: Durati
         }
     };
     drop(stream);
+    client.ends_for(Reason::Overloaded);
     let others_progress = client.progressed_at() > since && client.ended_unread() < ENDED_MAX;
     if let Some(line) = LOG.line() {
         let what = if others_progress { "ending it" } else { "closing its connection" };

@@ -1,7 +1,7 @@
 //! The mDNS announcement of a peer: how it is built, and how those of others are read and checked.
 //!
 //! DNS-SD (RFC 6763): one instance of the service [`SERVICE`]. Its SRV record has the port, its host has the addresses, and its TXT
-//! record has `id` (32 hexadecimal digits), `name`, `load` (documents being sent) and `links`.
+//! record has `id` (32 hexadecimal digits), `name`, `network`, `load` (documents being sent) and `links`.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
@@ -13,6 +13,7 @@ use p2pdi::{
     endpoint::Endpoint,
     field::{InvalidField, Quoted},
     hex,
+    network::NetworkName,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -59,11 +60,17 @@ impl Scope {
     }
 }
 
-/// The announcement of the peer `me`.
+/// The announcement of the peer `me` in `network`.
 ///
 /// # Errors
 /// When a name in it is invalid in DNS.
-pub(super) fn announce(me: &Contact, scope: Scope, port: u16, load: Load) -> Result<ServiceInfo, mdns_sd::Error> {
+pub(super) fn announce(
+    me: &Contact,
+    network: &NetworkName,
+    scope: Scope,
+    port: u16,
+    load: Load,
+) -> Result<ServiceInfo, mdns_sd::Error> {
     let id = me.id().to_string();
     // The id makes the instance unique; the mesh reports two peers with one name.
     let name: String = me.name().as_str().chars().take(INSTANCE_NAME_MAX).collect();
@@ -71,7 +78,8 @@ pub(super) fn announce(me: &Contact, scope: Scope, port: u16, load: Load) -> Res
     // One host name per peer: several peers share a machine, each with its own addresses.
     let host = format!("p2pdi-{id}.local.");
     let (uploads, links) = (load.uploads.to_string(), load.links.to_string());
-    let text = [("id", id.as_str()), ("name", me.name().as_str()), ("load", &uploads), ("links", &links)];
+    let (name, network) = (me.name().as_str(), network.as_str());
+    let text = [("id", id.as_str()), ("name", name), ("network", network), ("load", &uploads), ("links", &links)];
     match scope {
         Scope::Networks { .. } => {
             ServiceInfo::new(SERVICE, &instance, &host, "", port, &text[..]).map(ServiceInfo::enable_addr_auto)
@@ -80,14 +88,22 @@ pub(super) fn announce(me: &Contact, scope: Scope, port: u16, load: Load) -> Res
     }
 }
 
-/// Reads the announcement of another peer.
+/// Reads the announcement of another peer of `network`.
 ///
 /// # Errors
-/// When a field is missing or invalid, or no address is on a network of this machine's `interfaces`.
-pub(super) fn read(service: &ResolvedService, interfaces: &[Interface]) -> Result<AnnouncedPeer, InvalidField> {
+/// When it is of another network, a field is missing or invalid, or no address is on a network of this machine's `interfaces`.
+pub(super) fn read(
+    service: &ResolvedService,
+    network: &NetworkName,
+    interfaces: &[Interface],
+) -> Result<AnnouncedPeer, InvalidField> {
     let text = |key: &'static str| {
         service.get_property_val_str(key).ok_or_else(|| InvalidField::new(key, "is missing from the TXT record"))
     };
+    let theirs = NetworkName::from_field(text("network").unwrap_or_default())?;
+    if theirs != *network {
+        return Err(InvalidField::new("network", format!("is {theirs}, and this peer is of the network {network}")));
+    }
     let id = text("id")?;
     let id = hex::decode(id)
         .map(PeerId::from_bytes)
@@ -201,15 +217,15 @@ mod tests {
     #[test]
     fn an_announcement_is_read_back_as_it_was_built() {
         let load = Load { uploads: 3, links: 5 };
-        let info = announce(&me(), Scope::Address("10.0.0.7".parse().unwrap()), 7801, load).unwrap();
+        let info = announce(&me(), &NetworkName::default(), Scope::Address("10.0.0.7".parse().unwrap()), 7801, load).unwrap();
         assert_eq!(info.get_fullname(), "fff-c\\.lab-00000000._p2pdi._tcp.local.");
         let mut service = info.as_resolved_service();
         service.addresses = heard(&["10.0.0.7"], &[]).addresses;
-        let announced = read(&service, &interfaces()).unwrap();
+        let announced = read(&service, &NetworkName::default(), &interfaces()).unwrap();
         assert_eq!((announced.contact.id(), announced.contact.name().as_str()), (me().id(), "fff-c.lab"));
         assert_eq!((announced.contact.endpoint().as_str(), announced.load), ("10.0.0.7:7801", load));
         let long = Contact::new(me().id(), format!("{}a", "a.".repeat(100)).parse().unwrap(), me().endpoint().clone());
-        assert!(announce(&long, Scope::Networks { v6: true }, 1, load).is_ok());
+        assert!(announce(&long, &NetworkName::default(), Scope::Networks { v6: true }, 1, load).is_ok());
     }
 
     #[test]
@@ -221,27 +237,34 @@ mod tests {
             (vec![("id", ID)], "name"),
             (vec![("id", ID), ("name", "two words")], "name"),
             (vec![("id", ID), ("name", "\u{1b}[31m")], "name"),
+            (vec![("id", ID), ("name", "a"), ("network", "other")], "network"),
+            (vec![("id", ID), ("name", "a"), ("network", "..")], "network"),
         ] {
-            assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap_err().field, field, "{text:?}");
+            assert_eq!(
+                read(&heard(&["10.0.0.9"], &text), &NetworkName::default(), &interfaces()).unwrap_err().field,
+                field,
+                "{text:?}"
+            );
         }
         let text = [("id", ID), ("name", "a"), ("load", "many")];
-        assert_eq!(read(&heard(&["10.0.0.9"], &text), &interfaces()).unwrap().load.uploads, u32::MAX);
+        assert_eq!(read(&heard(&["10.0.0.9"], &text), &NetworkName::default(), &interfaces()).unwrap().load.uploads, u32::MAX);
     }
 
     #[test]
     fn only_addresses_in_the_subnet_of_the_receiving_interface_are_dialled() {
         let text = [("id", ID), ("name", "a")];
         for ip in ["127.0.0.1", "8.8.8.8", "10.0.1.9", "10.0.0.255", "224.0.0.251", "0.0.0.0"] {
-            assert_eq!(read(&heard(&[ip], &text), &interfaces()).unwrap_err().field, "address", "{ip}");
+            assert_eq!(read(&heard(&[ip], &text), &NetworkName::default(), &interfaces()).unwrap_err().field, "address", "{ip}");
         }
-        let announced = read(&heard(&["127.0.0.1", "10.0.0.9", "10.0.0.8"], &text), &interfaces()).unwrap();
+        let announced =
+            read(&heard(&["127.0.0.1", "10.0.0.9", "10.0.0.8"], &text), &NetworkName::default(), &interfaces()).unwrap();
         assert_eq!(announced.contact.endpoint().as_str(), "10.0.0.8:7801");
         // Peers of this machine are received on its loopback interface, with its address.
         let mut own = heard(&[], &text);
         own.addresses = [ScopedIp::V4(ScopedIpV4::new(Ipv4Addr::LOCALHOST, interface_id(1)))].into();
-        assert_eq!(read(&own, &interfaces()).unwrap().contact.endpoint().as_str(), "127.0.0.1:7801");
+        assert_eq!(read(&own, &NetworkName::default(), &interfaces()).unwrap().contact.endpoint().as_str(), "127.0.0.1:7801");
         own.port = 0;
-        assert_eq!(read(&own, &interfaces()).unwrap_err().field, "port");
+        assert_eq!(read(&own, &NetworkName::default(), &interfaces()).unwrap_err().field, "port");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::overlay::PeerId;
 use if_addrs::Interface;
 use mdns_sd::{DaemonEvent, Metrics, Receiver, ServiceDaemon, ServiceEvent};
 use p2pdi::backoff::Backoff;
-use p2pdi::{contact::Contact, endpoint::Endpoint, field::Quoted};
+use p2pdi::{contact::Contact, endpoint::Endpoint, field::Quoted, network::NetworkName};
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -39,6 +39,7 @@ const SECOND_GOODBYE: Duration = Duration::from_millis(150);
 /// Announces one peer and reports the others on the LAN.
 pub(crate) struct Lan {
     me: Contact,
+    network: NetworkName,
     bound: SocketAddr,
     advertised: Option<Endpoint>,
     events: mpsc::Sender<LanEvent>,
@@ -63,11 +64,11 @@ enum Interrupted {
 }
 
 impl Lan {
-    /// LAN discovery for the peer `me`, which listens on `bound`; `advertised` is the endpoint that its user wants others to dial.
-    pub(crate) fn new(me: Contact, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
+    /// LAN discovery for the peer `me` of `network`, which listens on `bound`; `advertised` is the endpoint that its user wants others to dial.
+    pub(crate) fn new(me: Contact, network: NetworkName, bound: SocketAddr, advertised: Option<Endpoint>) -> (Self, LanEvents) {
         let (sender, events) = LanEvents::channel();
         let log_limit = LogLimit::default();
-        (Self { me, bound, advertised, events: sender, log_limit, announced: false, warned: false }, events)
+        (Self { me, network, bound, advertised, events: sender, log_limit, announced: false, warned: false }, events)
     }
 
     /// Announces and browses until `stop`, then says goodbye. `load` is read every [`UPDATE_INTERVAL`].
@@ -119,7 +120,7 @@ impl Lan {
             () = stop.cancelled() => Ok(()),
             Err(why) = self.follow(&daemon, scope, port, load, announced) => Err(why),
         };
-        goodbye(&daemon, &self.me, scope, port).await;
+        goodbye(&daemon, &self.me, &self.network, scope, port).await;
         outcome
     }
 
@@ -138,7 +139,7 @@ impl Lan {
         }
         let (daemon_events, mut services) = (daemon.monitor()?, daemon.browse(SERVICE)?);
         let mut announced_load = load();
-        daemon.register(announce(&self.me, scope, port, announced_load)?)?;
+        daemon.register(announce(&self.me, &self.network, scope, port, announced_load)?)?;
         let announce_deadline = Instant::now() + ANNOUNCED_WITHIN;
         let mut update = interval(UPDATE_INTERVAL);
         update.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -160,7 +161,7 @@ impl Lan {
                     // A network came up, on which nothing has been announced yet.
                     Ok(DaemonEvent::IpAdd(address)) => {
                         tracing::debug!(%address, "LAN discovery");
-                        daemon.register(announce(&self.me, scope, port, announced_load)?)?;
+                        daemon.register(announce(&self.me, &self.network, scope, port, announced_load)?)?;
                     }
                     Ok(event) => tracing::debug!(?event, "LAN discovery"),
                     Err(_) => return Err(Interrupted::Closed),
@@ -175,7 +176,7 @@ impl Lan {
                     let current = load();
                     if current != announced_load {
                         announced_load = current;
-                        daemon.register(announce(&self.me, scope, port, current)?)?;
+                        daemon.register(announce(&self.me, &self.network, scope, port, current)?)?;
                     }
                     if records(daemon).await > RECORDS_MAX {
                         return Err(Interrupted::Flooded);
@@ -187,7 +188,7 @@ impl Lan {
 
     async fn on_service(&mut self, event: ServiceEvent, interfaces: &mut InterfaceCache) {
         let event = match event {
-            ServiceEvent::ServiceResolved(service) => match read(&service, interfaces.interfaces()) {
+            ServiceEvent::ServiceResolved(service) => match read(&service, &self.network, interfaces.interfaces()) {
                 Ok(announced) if announced.contact.id() == self.me.id() => return,
                 Ok(announced) => {
                     let contact = &announced.contact;
@@ -221,8 +222,8 @@ fn unannounced(scope: Scope) -> &'static str {
 }
 
 /// Says goodbye (a TTL of 0, RFC 6762, section 10.1) and ends the daemon.
-async fn goodbye(daemon: &ServiceDaemon, me: &Contact, scope: Scope, port: u16) {
-    if let Ok(info) = announce(me, scope, port, Load { uploads: 0, links: 0 })
+async fn goodbye(daemon: &ServiceDaemon, me: &Contact, network: &NetworkName, scope: Scope, port: u16) {
+    if let Ok(info) = announce(me, network, scope, port, Load { uploads: 0, links: 0 })
         && let Ok(done) = daemon.unregister(info.get_fullname())
         && answered(&done).await.is_some()
     {

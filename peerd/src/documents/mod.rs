@@ -6,6 +6,7 @@ pub mod name_match;
 pub mod pattern;
 pub mod remote_index;
 pub mod remote_listing;
+pub mod restrictions;
 pub mod rfc_number;
 pub mod search_words;
 pub mod selector;

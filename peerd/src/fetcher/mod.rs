@@ -16,6 +16,7 @@ use p2pdi::{
     contact::Contact,
     metrics::Metrics,
     server::{self, Limits, RouterError, Shutdown},
+    tls::Tls,
     v1::peer_server,
 };
 use service::FetcherService;
@@ -32,7 +33,7 @@ pub enum FetcherError {
     Router(#[from] RouterError),
     /// The server does not work.
     #[error("cannot serve: {0}")]
-    Serve(#[from] tonic::transport::Error),
+    Serve(#[from] server::ServeError),
 }
 
 /// Serves what a program fetches.
@@ -58,11 +59,17 @@ impl Fetcher {
         &self.swarms
     }
 
-    /// Serves on `listener` from the first document that is fetched in a swarm until `stop`.
+    /// Serves on `listener`, with `tls` if that is given, from the first document that is fetched in a swarm until `stop`.
     ///
     /// # Errors
     /// When the server cannot run.
-    pub async fn serve(self, listener: TcpListener, limits: Limits, stop: CancellationToken) -> Result<(), FetcherError> {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        limits: Limits,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+    ) -> Result<(), FetcherError> {
         let Self { contact, swarms, uploads, metrics } = self;
         // Until then nobody was told of this address. Small documents are fetched without a swarm, and a server costs time.
         if stop.run_until_cancelled(swarms.begun()).await.is_none() {
@@ -72,6 +79,6 @@ impl Fetcher {
         let service = FetcherService::new(contact, swarms, Arc::new(uploads), limits.unread, stop.clone());
         let routes = Routes::new(peer_server::PeerServer::new(service));
         let router = server::router(routes, &[peer_server::SERVICE_NAME], health, Default::default(), &limits, &metrics)?;
-        Ok(server::serve(listener, router, &limits, &metrics, Shutdown::at(stop)).await?)
+        Ok(server::serve(listener, router, &limits, tls, &metrics, Shutdown::at(stop)).await?)
     }
 }

@@ -78,7 +78,7 @@ impl Peer for FetcherService {
         &self,
         request: Request<Streaming<AvailabilityRequest>>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
-        let accepted = self.swarms.accept(request.into_inner(), |start| self.has_not(&start.hash)).await?;
+        let accepted = self.swarms.accept(request.into_inner(), |_| Ok(()), |start| self.has_not(&start.hash)).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.stop.clone()))))
     }
 

@@ -1,7 +1,7 @@
 //! Which peers hold a document: the directory of known peers, the poll of their indexes, the search for holders, and announces to the
 //! tracker of swarms.
 //!
-//! - `search`: asks ever more peers until it knows enough; `round` asks some at once, for as long as `patience` says.
+//! - `search`: asks ever more peers until it knows enough, in the order of `asking_order`; `round` asks some at once, for as long as `patience` says.
 //! - `find_peers`: what a search needs to know of the network; `network_peers`: the network as a running peer knows it.
 //! - `evidence`, `settlement`: what peers said, and which content a name means.
 //! - `listing`: the documents of many peers.
@@ -10,6 +10,7 @@
 
 pub mod announcer;
 mod answer_choice;
+mod asking_order;
 pub mod candidate;
 mod evidence;
 pub mod find_peers;

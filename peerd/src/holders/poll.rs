@@ -48,6 +48,8 @@ const LIMITS: Limits = Limits { documents: PEER_BYTES_MAX / DOCUMENT_BYTES, byte
 
 /// A peer's index can change at any rate.
 static LEFT_OUT_LOG: LogLimit = LogLimit::new(1);
+/// So can the validity of what it lists.
+static INVALID_LOG: LogLimit = LogLimit::new(1);
 
 /// The peers that are polled.
 #[derive(Debug, Default)]
@@ -117,8 +119,11 @@ impl Selection {
             Ok(Some(invalid)) => {
                 (selected.failures, selected.unchanged) = (0, 0);
                 // Once until the peer sends a valid listing: its index can change at any rate.
-                if *invalid > 0 && !selected.has_invalid {
-                    tracing::warn!(peer = %name, invalid, "a peer lists invalid documents; they are ignored");
+                if *invalid > 0
+                    && !selected.has_invalid
+                    && let Some(line) = INVALID_LOG.line()
+                {
+                    tracing::warn!(peer = %name, invalid, suppressed = line.suppressed, "a peer lists invalid documents; they are ignored");
                 }
                 selected.has_invalid = *invalid > 0;
             }
@@ -175,7 +180,7 @@ pub(crate) async fn poll(
 /// Lists a peer's own documents if they changed; returns how many of them are invalid, `None` if they did not change.
 async fn poll_peer(catalog: &Catalog, channels: &ChannelPool, peer: Contact) -> Result<Option<usize>, Status> {
     let if_version = catalog.remote(Instant::now()).version_of(peer.name()).unwrap_or(0);
-    let request = RfcQueryRequest { own_only: true, if_version, ..Default::default() };
+    let request = RfcQueryRequest { own_only: true, public_only: true, if_version, ..Default::default() };
     // Kept connections to all polled peers would be most of a peer's connections.
     let client = channels.peer_once(peer.endpoint(), Some(peer.name()));
     let answer = timeout(LISTING_TIMEOUT, query(client, request, LIMITS));

@@ -8,7 +8,14 @@ use super::{
     source::Source,
 };
 use crate::{connections::channels::ChannelPool, documents::selector::DocumentSelector};
-use p2pdi::{fan_out::FanOut, status, v1::RfcQueryRequest};
+use p2pdi::{
+    endpoint::Endpoint,
+    fan_out::FanOut,
+    log_limit::{Line, LogLimit},
+    retry::when_told,
+    status::{self, Reason},
+    v1::RfcQueryRequest,
+};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -28,13 +35,15 @@ pub struct Answers {
     failed: Vec<(String, String)>,
     /// Peers that had not answered when the round ended.
     late: Vec<String>,
+    /// Where somebody answered (true), or nobody did, in the rounds since [`Self::take_reached`].
+    reached: Vec<(Endpoint, bool)>,
 }
 
 impl Answers {
     /// No answers yet.
     pub(super) fn about(wanted: DocumentSelector) -> Self {
         let evidence = Evidence::about(wanted.clone());
-        Self { wanted, evidence, asked: Vec::new(), failed: Vec::new(), late: Vec::new() }
+        Self { wanted, evidence, asked: Vec::new(), failed: Vec::new(), late: Vec::new(), reached: Vec::new() }
     }
 
     /// Which content is meant.
@@ -65,14 +74,26 @@ impl Answers {
         text
     }
 
+    /// Where somebody answered (true), or nobody did, since the last call of this.
+    pub(super) fn take_reached(&mut self) -> Vec<(Endpoint, bool)> {
+        std::mem::take(&mut self.reached)
+    }
+
     /// Takes what a peer said, now or earlier.
     pub(super) fn take(&mut self, from: &Source, answer: Answer) {
-        if answer.invalid > 0 {
-            tracing::warn!(%from, invalid = answer.invalid, "a peer lists invalid documents; they are ignored");
+        // Whoever is asked can repeat both with each answer.
+        static INVALID_LOG: LogLimit = LogLimit::new(1);
+        static IGNORED_LOG: LogLimit = LogLimit::new(1);
+        if answer.invalid > 0
+            && let Some(Line { suppressed }) = INVALID_LOG.line()
+        {
+            tracing::warn!(%from, invalid = answer.invalid, suppressed, "a peer lists invalid documents; they are ignored");
         }
         let ignored = self.evidence.add(from, answer.documents);
-        if ignored != Ignored::default() {
-            tracing::warn!(%from, ?ignored, wanted = %self.wanted, "a peer lists documents that were not asked for, or too many; they are ignored");
+        if ignored != Ignored::default()
+            && let Some(Line { suppressed }) = IGNORED_LOG.line()
+        {
+            tracing::warn!(%from, ?ignored, suppressed, wanted = %self.wanted, "a peer lists documents that were not asked for, or too many; they are ignored");
         }
     }
 
@@ -96,11 +117,15 @@ impl Answers {
             let Some((index, peer, answer)) = next else { break };
             match answer {
                 Ok(answer) => {
+                    self.reached.push((peer.endpoint.clone(), true));
                     asked.insert(index, peer.label().to_owned());
                     self.take(&peer, answer);
                     patience.answered(begun.elapsed(), self.evidence.holders() > 0);
                 }
-                Err(reason) => drop(failed.insert(index, (peer.label().to_owned(), reason))),
+                Err(Unanswered { why, reached }) => {
+                    self.reached.push((peer.endpoint.clone(), reached));
+                    failed.insert(index, (peer.label().to_owned(), why));
+                }
             }
         }
         drop(calls);
@@ -112,18 +137,26 @@ impl Answers {
     }
 }
 
+/// A peer did not say what was asked.
+struct Unanswered {
+    why: String,
+    /// It answers: with a refusal.
+    reached: bool,
+}
+
 async fn ask_peer(
     channels: ChannelPool,
     index: usize,
     peer: Source,
     request: RfcQueryRequest,
-) -> (usize, Source, Result<Answer, String>) {
+) -> (usize, Source, Result<Answer, Unanswered>) {
     let limits = Limits::of(&request);
     let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
-    let answer = match timeout(ANSWER_TIMEOUT, query(client, request, limits)).await {
+    let asked = when_told(ANSWER_TIMEOUT / 2, || query(client.clone(), request.clone(), limits));
+    let answer = match timeout(ANSWER_TIMEOUT, asked).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(status)) => Err(status::describe(&status)),
-        Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
+        Ok(Err(status)) => Err(Unanswered { why: status::describe(&status), reached: Reason::of(&status).is_some() }),
+        Err(_) => Err(Unanswered { why: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()), reached: false }),
     };
     (index, peer, answer)
 }

@@ -4,14 +4,23 @@
 //! what some others share, so a sample finds far more than the peers in it hold.
 
 use super::{
+    asking_order::AskingOrder,
     find_peers::{FindPeers, Learned},
     rfc_query::Answer,
     settlement::{Settled, Settlement},
     source::Source,
 };
 use crate::{connections::channels::ChannelPool, documents::selector::DocumentSelector};
-use p2pdi::{content::ContentHash, phrases::counted};
-use std::{fmt, sync::Arc};
+use p2pdi::{
+    content::ContentHash,
+    log_limit::{Line, LogLimit},
+    phrases::counted,
+};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 pub use super::{evidence::Found, round::Answers};
 
@@ -28,16 +37,19 @@ const ASKED_ENOUGH: usize = 24;
 const ANSWERS_TO_SETTLE: usize = 16;
 /// Peers drawn at random for one that was not asked before: the sample of a small network has many that were.
 const DRAWN_FOR_ONE: usize = 2;
+/// Peers drawn at least: of so many, some hundred that one address made up leave room for those of other addresses.
+const DRAWN_MIN: usize = 128;
 
 /// Searches for holders in one network. Cheap to clone.
 pub struct HolderSearch<F> {
     channels: ChannelPool,
     peers: Arc<F>,
+    order: Arc<Mutex<AskingOrder>>,
 }
 
 impl<F> Clone for HolderSearch<F> {
     fn clone(&self) -> Self {
-        Self { channels: self.channels.clone(), peers: Arc::clone(&self.peers) }
+        Self { channels: self.channels.clone(), peers: Arc::clone(&self.peers), order: Arc::clone(&self.order) }
     }
 }
 
@@ -94,7 +106,11 @@ fn contents(found: &[Found]) -> String {
 impl<F: FindPeers> HolderSearch<F> {
     /// Searches among the peers that `peers` finds, which it asks through `channels`.
     pub fn new(channels: ChannelPool, peers: Arc<F>) -> Self {
-        Self { channels, peers }
+        Self { channels, peers, order: Arc::default() }
+    }
+
+    fn order(&self) -> MutexGuard<'_, AskingOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The document that `wanted` means, and its holders.
@@ -124,10 +140,14 @@ impl<F: FindPeers> HolderSearch<F> {
     async fn answers(&self, wanted: &DocumentSelector, freshness: Freshness) -> Result<(Answers, usize), F::Error> {
         let mut answers = Answers::about(wanted.clone());
         let mut known: Vec<Source> = Vec::new();
-        let Learned { answers: learned, are_all } = match freshness {
-            Freshness::Learned => self.peers.learned(wanted),
-            Freshness::Asked => Learned::default(),
-        };
+        let Learned { answers: mut learned, are_all } = self.peers.learned(wanted);
+        // Also those that are out of date are the first to ask.
+        let has_it = learned.iter().filter(|(_, documents)| !documents.is_empty());
+        let holders: Vec<Source> = has_it.map(|(peer, _)| peer.clone()).take(ANSWERS_TO_SETTLE).collect();
+        if freshness == Freshness::Asked {
+            learned.clear();
+        }
+        let are_all = are_all && freshness == Freshness::Learned;
         let mut met = learned.len();
         for (peer, documents) in learned {
             answers.take(&peer, Answer { documents, ..Answer::default() });
@@ -139,17 +159,19 @@ impl<F: FindPeers> HolderSearch<F> {
         let mut answers = Answers::about(wanted.clone());
         let (mut round, mut asked_all) = (FIRST_ROUND, false);
         while !asked_all && known.len() < ASKED_MAX {
-            let sample = match self.peers.sample((known.len() + round) * DRAWN_FOR_ONE).await {
+            let sample = match self.peers.sample(DRAWN_MIN.max((known.len() + round) * DRAWN_FOR_ONE)).await {
                 Ok(sample) => sample,
                 // Some were asked already.
                 Err(error) if !known.is_empty() => {
-                    tracing::info!(%error, "cannot list further peers to ask");
+                    tracing::debug!(%error, "cannot list further peers to ask");
                     break;
                 }
                 Err(error) => return Err(error),
             };
             let mut new = sample.peers;
+            new.extend(holders.iter().filter(|holder| !new.contains(holder)).cloned().collect::<Vec<_>>());
             new.retain(|peer| !known.contains(peer));
+            self.order().sort(&mut new, |peer| holders.contains(peer), Instant::now());
             // A small network is asked at once.
             let most = if sample.are_all && new.len() <= ANSWERS_TO_SETTLE { ANSWERS_TO_SETTLE } else { round };
             asked_all = sample.are_all && new.len() <= most;
@@ -160,6 +182,12 @@ impl<F: FindPeers> HolderSearch<F> {
             known.extend(new.iter().cloned());
             met = met.max(known.len());
             answers.ask(&self.channels, &new).await;
+            for (endpoint, reached) in answers.take_reached() {
+                match reached {
+                    true => self.order().answered(&endpoint),
+                    false => self.order().failed(&endpoint, Instant::now()),
+                }
+            }
             if is_enough(wanted, &answers, known.len(), asked_all) {
                 return Ok((answers, met));
             }
@@ -204,7 +232,10 @@ impl<F: FindPeers> SearchHolders for HolderSearch<F> {
         match self.holders(hash, freshness).await {
             Ok(holders) => holders,
             Err(error) => {
-                tracing::info!(%error, "cannot search for holders");
+                static LOG: LogLimit = LogLimit::new(1);
+                if let Some(Line { suppressed }) = LOG.line() {
+                    tracing::info!(%error, suppressed, "cannot search for holders");
+                }
                 Vec::new()
             }
         }

@@ -22,6 +22,7 @@ use p2pdi::{
     content::ContentHash,
     document::DocumentName,
     field::InvalidField,
+    log_limit::{Line, LogLimit},
     v1::{Holding, WhisperRequest, WhoHas, WhoHasReply, who_has::Document as Asked},
 };
 use prost::Message as _;
@@ -137,7 +138,10 @@ impl Questions {
         let body = WhoHas { question: question.to_vec().into(), document: Some(document), answers: ANSWERS_WANTED };
         let Ok(kind) = KIND_WHO_HAS.parse::<MessageKind>() else { return Vec::new() };
         if let Err(error) = self.0.mesh.broadcast(&kind, body.encode_to_vec().into(), Duration::ZERO).await {
-            tracing::info!(%error, %wanted, "cannot ask all peers");
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::info!(%error, %wanted, suppressed, "cannot ask all peers");
+            }
             return Vec::new();
         }
         let mut end = tokio::time::Instant::now() + ANSWER_TIME;

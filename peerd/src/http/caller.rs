@@ -2,19 +2,19 @@
 //!
 //! A browser on this machine makes requests for every site it shows, and they come from loopback. Headers say for which site:
 //! Fetch Metadata (W3C), which browsers send to addresses they trust (`localhost` and `127.0.0.1`, not `0.0.0.0` or a name), or else
-//! `Origin`, which every POST has. A site whose name resolves to this machine (DNS rebinding) is recognised by `Host`.
+//! `Origin`, which every POST has. A site whose name resolves to this machine (DNS rebinding) is refused before, by `Host`.
 //! A browser's request without these headers can come from anywhere: an image, a link in a mail, a redirect after a typed address.
 //! Such requests may read and must not change anything.
 
-use crate::{config::ControlFrom, rpc::Services};
+use super::{state::HttpState, tokens::Shown};
 use axum::http::{
     HeaderMap, Method,
     header::{self, HeaderName},
     request::Parts,
     uri::Authority,
 };
-use p2pdi::{server::Caller, status::Reason};
-use std::net::IpAddr;
+use p2pdi::{platform::uptime, server::Caller, status::Reason};
+use std::{net::IpAddr, time::Duration};
 use tonic::Status;
 
 /// Where a request comes from.
@@ -30,14 +30,14 @@ enum Origin {
     Foreign,
 }
 
-/// Whether the request may see what only the operator may see. Other sites cannot read an answer, except through a rebound name.
-pub(super) fn may_see(services: &Services, request: &Parts) -> Result<(), Status> {
-    permit(services, request, |_| true)
+/// Whether the request may see what only the operator may see. Other sites cannot read an answer.
+pub(super) fn may_see(state: &HttpState, request: &Parts) -> Result<(), Status> {
+    permit(state, request, |_| true)
 }
 
 /// Whether the request may make the peer send messages.
-pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status> {
-    permit(services, request, |origin| match origin {
+pub(super) fn may_act(state: &HttpState, request: &Parts) -> Result<(), Status> {
+    permit(state, request, |origin| match origin {
         Origin::Program => true,
         // Links, images and redirects cause GETs, so a browser's GET never sends, whatever its headers.
         Origin::OwnPage => request.method == Method::POST,
@@ -45,23 +45,53 @@ pub(super) fn may_act(services: &Services, request: &Parts) -> Result<(), Status
     })
 }
 
-/// Whether a page of another site makes the request, which could read the answer through a rebound name.
-pub(super) fn is_foreign(services: &Services, request: &Parts) -> bool {
-    origin_of(services, request) == Origin::Foreign
+/// Whether a page of another site makes the request.
+pub(super) fn is_foreign(request: &Parts) -> bool {
+    origin_of(request) == Origin::Foreign
 }
 
-fn origin_of(services: &Services, request: &Parts) -> Origin {
-    let authority = request.uri.authority().map(Authority::as_str);
-    origin(&request.headers, authority, services.own.get().endpoint().host(), services.control)
+/// The address that the request comes from.
+pub(super) fn address(request: &Parts) -> Option<IpAddr> {
+    Caller::of(&request.extensions).map(|caller| caller.address().ip())
 }
 
-fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
-    services.check_control(Caller::of(&request.extensions))?;
+/// The clock of [`super::tokens`].
+pub(super) fn now() -> Duration {
+    uptime()
+}
+
+/// Whether what was shown suffices.
+pub(super) fn judge(shown: Shown) -> Result<(), Status> {
+    match shown {
+        Shown::Right => Ok(()),
+        Shown::TooMany => Err(Status::resource_exhausted("too many wrong tokens from your address; wait a minute")),
+        Shown::Wrong => Err(Reason::LoopbackOnly.status("the token is wrong, or its login has ended; log in at /login")),
+        Shown::Nothing => {
+            Err(Reason::LoopbackOnly.status("send the token as `Authorization: Bearer TOKEN`, or log in at /login"))
+        }
+    }
+}
+
+fn origin_of(request: &Parts) -> Origin {
+    origin(&request.headers, request.uri.authority().map(Authority::as_str))
+}
+
+/// The machine's own operator, or who has the token.
+fn check_operator(state: &HttpState, request: &Parts) -> Result<(), Status> {
+    let Err(refusal) = state.services.check_control(Caller::of(&request.extensions)) else { return Ok(()) };
+    if !state.tokens.are_used() {
+        return Err(refusal);
+    }
+    judge(state.tokens.shown(&request.headers, address(request), now()))
+}
+
+fn permit(state: &HttpState, request: &Parts, allowed: impl FnOnce(Origin) -> bool) -> Result<(), Status> {
+    check_operator(state, request)?;
     let refuse = |why: &str| Err(Reason::LoopbackOnly.status(why));
-    match origin_of(services, request) {
-        Origin::Foreign => refuse(
-            "this request comes from a page of another site, or names a host that is not this peer; use http://localhost, the peer's address, or curl",
-        ),
+    match origin_of(request) {
+        Origin::Foreign => {
+            refuse("this request comes from a page of another site; use http://localhost, the peer's address, or curl")
+        }
         origin if !allowed(origin) => refuse(
             "a link or the address bar of a browser cannot make this peer send, because any site can open such a link; send from the peer's page at /, or with curl",
         ),
@@ -69,7 +99,7 @@ fn permit(services: &Services, request: &Parts, allowed: impl FnOnce(Origin) -> 
     }
 }
 
-fn origin(headers: &HeaderMap, authority: Option<&str>, own_host: &str, control: ControlFrom) -> Origin {
+fn origin(headers: &HeaderMap, authority: Option<&str>) -> Origin {
     // A header that is not text matches nothing.
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).or(authority);
@@ -78,11 +108,11 @@ fn origin(headers: &HeaderMap, authority: Option<&str>, own_host: &str, control:
     // All browsers send this, and no page can change it without a preflight request to this server.
     let is_mozilla = text(header::USER_AGENT).is_some_and(|agent| agent.starts_with("Mozilla/"));
     let is_browser = is_mozilla || site.is_some() || origin.is_some() || headers.contains_key(header::REFERER);
-    if (is_browser || control == ControlFrom::Loopback) && host.map_or(is_browser, |host| !is_own_host(host, own_host)) {
-        return Origin::Foreign;
-    }
     if !is_browser {
         return Origin::Program;
+    }
+    if host.is_none() {
+        return Origin::Foreign;
     }
     let is_same =
         |origin: &str| origin.split_once("://").is_some_and(|(_, from)| host.is_some_and(|host| from.eq_ignore_ascii_case(host)));
@@ -92,19 +122,6 @@ fn origin(headers: &HeaderMap, authority: Option<&str>, own_host: &str, control:
         (Some("none") | None, _) => Origin::Browser,
         (Some(_), _) => Origin::Foreign,
     }
-}
-
-/// Whether a `Host` names this machine in a way that does not depend on other people's DNS.
-fn is_own_host(host: &str, own: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host();
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let is = |other: &str| name.eq_ignore_ascii_case(other);
-    address.eq_ignore_ascii_case(own)
-        || is("localhost")
-        || address.parse::<IpAddr>().is_ok()
-        || gethostname::gethostname().to_str().is_some_and(is)
 }
 
 #[cfg(test)]
@@ -117,25 +134,18 @@ mod tests {
     }
 
     fn of(pairs: &[(&'static str, &'static str)]) -> Origin {
-        origin(&headers(pairs), None, "peer-0.peers", ControlFrom::Loopback)
+        origin(&headers(pairs), None)
     }
 
     const MOZILLA: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36");
 
     #[test]
-    fn programs_may_use_every_name_of_this_machine() {
-        for host in ["localhost:8003", "LOCALHOST", "127.0.0.1:8003", "[::1]:8003", "[::1]", "0.0.0.0:8003", "peer-0.peers:8003"]
-        {
+    fn what_no_browser_sends_comes_from_a_program() {
+        for host in ["localhost:8003", "127.0.0.1:8003", "peer-0.peers:8003"] {
             assert_eq!(of(&[("host", host), ("user-agent", "curl/8.5.0")]), Origin::Program, "{host}");
         }
         assert_eq!(of(&[]), Origin::Program, "HTTP/1.0");
-        let over_http2 = |authority| origin(&headers(&[]), Some(authority), "peer-0.peers", ControlFrom::Loopback);
-        assert_eq!((over_http2("localhost:8003"), over_http2("evil.example:8003")), (Origin::Program, Origin::Foreign));
-        for host in ["evil.example", "evil.example:8003", "localhost.evil.example", "127.0.0.1.evil.example", "", "?", "[::1"] {
-            assert_eq!(of(&[("host", host)]), Origin::Foreign, "{host}");
-        }
-        // A peer with --control any accepts every host name.
-        assert_eq!(origin(&headers(&[("host", "peers.example")]), None, "10.0.0.1", ControlFrom::Any), Origin::Program);
+        assert_eq!(origin(&headers(&[MOZILLA]), Some("localhost:8003")), Origin::Browser, "HTTP/2");
     }
 
     #[test]
@@ -164,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sites_other_ports_and_rebound_names_are_foreign() {
+    fn other_sites_and_other_ports_are_foreign() {
         for foreign in [
             &[("host", "localhost:8003"), ("origin", "http://evil.example")][..],
             &[("host", "localhost:8003"), ("origin", "null")],
@@ -174,12 +184,9 @@ mod tests {
             &[("host", "localhost:8003"), ("sec-fetch-site", "same-site")],
             &[("host", "localhost:8003"), ("sec-fetch-site", "none"), ("origin", "http://evil.example")],
             &[("host", "localhost:8003"), ("sec-fetch-site", "of-the-future")],
-            &[("host", "evil.example:8003"), ("origin", "http://evil.example:8003"), ("sec-fetch-site", "same-origin")],
-            &[MOZILLA, ("host", "evil.example:8003")],
             &[MOZILLA],
         ] {
             assert_eq!(of(foreign), Origin::Foreign, "{foreign:?}");
-            assert_eq!(origin(&headers(foreign), None, "10.0.0.1", ControlFrom::Any), Origin::Foreign, "{foreign:?}");
         }
     }
 }

@@ -7,7 +7,10 @@ use super::{
     state::HttpState,
 };
 use crate::{
-    documents::catalog::{self, Filter},
+    documents::{
+        catalog::{self, Filter},
+        restrictions::Audience,
+    },
     rpc::Services,
 };
 use axum::{
@@ -29,7 +32,7 @@ const HOLDERS_MAX: usize = 3;
 pub(super) async fn find(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let found = async {
-        caller::may_see(&state.services, &parts)?;
+        caller::may_see(&state, &parts)?;
         let fields = Fields::read(&parts, body, &["find"]).await?;
         documents(&state.services, fields.get("find").unwrap_or_default())
     };
@@ -45,7 +48,7 @@ fn documents(services: &Services, find: &str) -> Result<Value, Status> {
     let number = digits.parse().unwrap_or(0);
     let title = if number == 0 { find.to_owned() } else { String::new() };
     let limit = u32::try_from(DOCUMENTS_MAX + 1).unwrap_or(u32::MAX);
-    let filter = Filter::try_from(&RfcQueryRequest { number, title, limit, ..Default::default() })?;
+    let filter = Filter::try_from(&RfcQueryRequest { number, title, limit, ..Default::default() })?.of(Audience::owner());
     let holdings =
         catalog::answer(&services.catalog, &services.own.get(), &filter, 0, Instant::now()).flat_map(|batch| batch.holdings);
     let mut documents: Vec<_> = holdings

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     connections::slow_reader::SlowReaderGuard,
+    documents::restrictions::Audience,
     inbox::Message,
     overlay::PeerId,
     rpc::Services,
@@ -50,7 +51,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A permit to watch, if the request may see the status.
 fn admit(state: &HttpState, parts: &Parts) -> Result<OwnedSemaphorePermit, Status> {
-    caller::may_see(&state.services, parts)?;
+    caller::may_see(state, parts)?;
     state.admit_stream()
 }
 
@@ -90,7 +91,7 @@ pub(super) async fn events(State(state): State<HttpState>, request: Request) -> 
             }
             if transfers_due <= Instant::now() {
                 transfers_due = Instant::now() + TRANSFERS_TICK;
-                values.push(("swarms", transfers::swarms(&services).event()));
+                values.push(("swarms", transfers::swarms(&services, &Audience::owner()).event()));
                 values.push(("jobs", transfers::jobs(&services).event()));
             }
             for (name, value) in values {

@@ -37,7 +37,7 @@ async fn wrong_method() -> Response {
 async fn send_whisper(State(state): State<HttpState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let sent = async {
-        caller::may_act(&state.services, &parts)?;
+        caller::may_act(&state, &parts)?;
         let fields = Fields::read(&parts, body, &["name", "message", "kind"]).await?;
         let example = "?name=foo&message=hello";
         let to: PeerName = fields.required("name", example)?.parse()?;
@@ -68,7 +68,7 @@ async fn send_broadcast(State(state): State<HttpState>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     let mut with_acknowledgements = true;
     let sent = async {
-        caller::may_act(&state.services, &parts)?;
+        caller::may_act(&state, &parts)?;
         let fields = Fields::read(&parts, body, &["message", "kind", "wait"]).await?;
         let kind: MessageKind = fields.get("kind").unwrap_or_default().parse()?;
         let wait = match fields.get("wait") {

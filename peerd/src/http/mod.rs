@@ -4,32 +4,28 @@ mod caller;
 mod documents;
 mod fields;
 mod live;
+mod login;
 mod messages;
 mod page;
 mod probes;
 mod response;
 mod state;
 mod text;
+mod tokens;
 mod transfers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub use fields::check_any_form;
+pub(crate) use state::HttpState;
 
-use crate::rpc::Services;
 use axum::{Router, middleware, response::Response, routing::get};
-use p2pdi::{
-    metrics::Metrics,
-    server::{page as shared, security_headers},
-};
-use state::HttpState;
-use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
+use p2pdi::server::{HostNames, check_host, page as shared, security_headers};
 
 /// Content security policy of answers that set none themselves: nothing may be loaded, and no frame may show them.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// The HTTP routes of a peer.
-pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Router {
+/// The HTTP routes of a peer's own port.
+pub(crate) fn router(state: HttpState, hosts: HostNames) -> Router {
     Router::new()
         .route("/", get(page::front))
         .route("/peer.css", get(page::style))
@@ -41,10 +37,19 @@ pub(crate) fn router(services: Arc<Services>, metrics: Metrics, stop: Cancellati
         .route("/documents", get(documents::find))
         .route("/whisper", messages::whisper())
         .route("/broadcast", messages::broadcast())
+        .route("/login", login::routes())
+        .with_state(state.clone())
+        .merge(shared::files())
+        .merge(probes(state))
+        .layer(middleware::from_fn_with_state(hosts, check_host))
+        .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
+}
+
+/// What kubelets and Prometheus ask for.
+pub(crate) fn probes(state: HttpState) -> Router {
+    Router::new()
         .route("/metrics", get(probes::metrics))
         .route("/healthz", get(probes::health))
         .route("/readyz", get(probes::ready))
-        .with_state(HttpState::new(services, metrics, stop))
-        .merge(shared::files())
-        .layer(middleware::map_response(async |answer: Response| security_headers(answer, POLICY)))
+        .with_state(state)
 }

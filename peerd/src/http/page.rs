@@ -1,12 +1,17 @@
 //! The front page `/`: text for curl, JSON for programs, the live page for browsers.
 
 use super::{caller, response, state::HttpState, text, transfers};
+use crate::{documents::restrictions::Audience, rpc::audience};
 use axum::{
     extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use p2pdi::{json, phrases::counted, server::page as shared};
+use p2pdi::{
+    json,
+    phrases::counted,
+    server::{Caller, page as shared},
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -23,12 +28,13 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
     let services = &state.services;
     let accept = parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let (as_json, as_page) = (response::wants_json(&parts.headers), accept.contains("text/html"));
-    let is_foreign = caller::is_foreign(services, &parts);
-    match caller::may_see(services, &parts) {
+    let is_foreign = caller::is_foreign(&parts);
+    let asks = audience(Caller::of(&parts.extensions));
+    match caller::may_see(&state, &parts) {
         Ok(()) if as_json => {
             let mut status = json::value(&services.status());
             if let Value::Object(fields) = &mut status {
-                transfers::swarms(services).add_to(fields);
+                transfers::swarms(services, &Audience::owner()).add_to(fields);
                 transfers::jobs(services).add_to(fields);
             }
             response::as_json(StatusCode::OK, &status)
@@ -41,7 +47,7 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
             let known = known.iter().filter(|name| *name != services.me.name()).count();
             let status = services.status();
             let text = text::text(&status, &view, known, &services.inbox.latest(text::MESSAGES_SHOWN))
-                + &transfers::swarms(services).text()
+                + &transfers::swarms(services, &Audience::owner()).text()
                 + &transfers::jobs(services).text()
                 + &transfers::mirrors_text(&status.mirrors);
             if as_page { shared::html(PAGE, services.me.name().as_str(), &text) } else { text.into_response() }
@@ -49,7 +55,7 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
         Err(_) if as_json => {
             let mut ping = json::value(&services.ping());
             if let (Value::Object(fields), false) = (&mut ping, is_foreign) {
-                transfers::swarms(services).add_to(fields);
+                transfers::swarms(services, &asks).add_to(fields);
             }
             response::as_json(StatusCode::OK, &ping)
         }
@@ -61,7 +67,7 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
                 ping.endpoint,
                 ping.version,
                 counted(ping.documents, "document"),
-                if is_foreign { String::new() } else { transfers::swarms(services).text() }
+                if is_foreign { String::new() } else { transfers::swarms(services, &asks).text() }
             );
             // Also for a person who followed a link from another site.
             if as_page { shared::html(PAGE, &ping.name, &(text + "\n" + refused.message() + "\n")) } else { text.into_response() }

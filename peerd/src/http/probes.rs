@@ -44,17 +44,11 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`: the share is read and the registry does not refuse this peer. Without a reachable registry a peer is still useful.
+/// `/readyz`: see [`Services::unready`](crate::rpc::Services::unready).
 pub(super) async fn ready(State(state): State<HttpState>) -> (StatusCode, String) {
-    if state.stop.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
-    }
-    if !state.services.catalog.share().progress().borrow().settled {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the share is still being read\n".to_owned());
-    }
-    let session = state.services.session.status();
-    match session.state() {
-        SessionState::Refused | SessionState::Registering => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", session.detail)),
-        _ => (StatusCode::OK, "ready\n".to_owned()),
+    let stopping = || state.stop.is_cancelled().then(|| "stopping".to_owned());
+    match stopping().or_else(|| state.services.unready()) {
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+        None => (StatusCode::OK, "ready\n".to_owned()),
     }
 }

@@ -1,6 +1,7 @@
 //! The state that all routes share.
 
-use crate::rpc::Services;
+use super::tokens::Tokens;
+use crate::{config::HttpToken, rpc::Services};
 use p2pdi::{metrics::Metrics, status::Reason};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,16 +13,28 @@ const STREAMS_MAX: usize = 32;
 
 /// The state that all routes share.
 #[derive(Clone)]
-pub(super) struct HttpState {
+pub(crate) struct HttpState {
     pub(super) services: Arc<Services>,
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
+    /// Who may use the pages from other machines.
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) has_tls: bool,
     streams: Arc<Semaphore>,
 }
 
 impl HttpState {
-    pub(super) fn new(services: Arc<Services>, metrics: Metrics, stop: CancellationToken) -> Self {
-        Self { services, metrics, stop, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    /// The state of all routes. `token`: who has it may use them from other machines.
+    /// `has_tls`: browsers send the cookie of a login over TLS only.
+    pub(crate) fn new(
+        services: Arc<Services>,
+        metrics: Metrics,
+        stop: CancellationToken,
+        token: Option<&HttpToken>,
+        has_tls: bool,
+    ) -> Self {
+        let tokens = Arc::new(Tokens::new(token, rand::random()));
+        Self { services, metrics, stop, tokens, has_tls, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
     /// A permit for one event stream.

@@ -21,6 +21,7 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
     line("peer", format!("{} at {}", status.name, status.endpoint));
     line("id", hex::encode(&status.id));
     line("version", status.version.clone());
+    line("network", status.network.clone());
     line(
         "up",
         uptime
@@ -28,6 +29,15 @@ pub(super) fn text(status: &StatusResponse, mesh: &View, known: usize, messages:
     );
     if let Some(registry) = &status.registry {
         line("registry", registry.detail.clone());
+    }
+    if let Some(tls) = &status.tls {
+        let ends = tls.certificate_ends_at.map(|at| format!(", until {at}")).unwrap_or_default();
+        if tls.enabled {
+            line("tls", format!("certificate for {}{ends}", tls.certificate_for));
+        }
+        if !tls.problem.is_empty() {
+            line("problem", tls.problem.clone());
+        }
     }
     line("peers", format!("{known} known"));
     for other in &mesh.name_conflicts {

@@ -1,6 +1,6 @@
 //! Transfers under way, for the page, curl and programs: swarms, jobs and mirrors.
 
-use crate::rpc::Services;
+use crate::{documents::restrictions::Audience, rpc::Services};
 use bytesize::ByteSize;
 use p2pdi::{
     field::is_terminal_control,
@@ -33,9 +33,12 @@ pub(super) struct Jobs {
     in_all: usize,
 }
 
-/// The swarms that this peer is in. Everybody may know them, as by `Peer.Swarm`.
-pub(super) fn swarms(services: &Services) -> Swarms {
-    let (busiest, in_all) = services.swarms.busiest(SWARMS_MAX, Instant::now());
+/// The swarms that this peer is in and that `audience` may know of, as by `Peer.Swarm`.
+pub(super) fn swarms(services: &Services, audience: &Audience) -> Swarms {
+    let (mut busiest, mut in_all) = services.swarms.busiest(SWARMS_MAX, Instant::now());
+    let before = busiest.len();
+    busiest.retain(|swarm| services.may_know(swarm, audience));
+    in_all -= before - busiest.len();
     let shown = busiest.into_iter().map(|mut swarm| {
         let connections = swarm.connections.len();
         swarm.connections.sort_by_key(|one| Reverse((one.download_bytes_per_second + one.upload_bytes_per_second, one.requests)));

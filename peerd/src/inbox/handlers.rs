@@ -50,6 +50,7 @@ struct Shared {
 struct Logs {
     slow: LogLimit,
     panicked: LogLimit,
+    hung: LogLimit,
 }
 
 impl fmt::Debug for Handlers {
@@ -63,7 +64,7 @@ impl Handlers {
     pub fn new(inbox: Arc<Inbox>) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         // Panics are bugs of the embedding program: some more lines, with their kinds.
-        let logs = Logs { slow: LogLimit::new(1), panicked: LogLimit::new(10) };
+        let logs = Logs { slow: LogLimit::new(1), panicked: LogLimit::new(10), hung: LogLimit::new(10) };
         Self(Arc::new(Shared { inbox, handlers: Mutex::default(), tasks, stop, logs }))
     }
 
@@ -173,7 +174,9 @@ impl Shared {
                 None
             }
             Err(_) => {
-                tracing::error!(%kind, "a handler took longer than {HANDLING_TIMEOUT:?} for one message; the call was cancelled");
+                if let Some(Line { suppressed }) = self.logs.hung.line() {
+                    tracing::error!(%kind, suppressed, "a handler took longer than {HANDLING_TIMEOUT:?} for one message; the call was cancelled");
+                }
                 None
             }
         }

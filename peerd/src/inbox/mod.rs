@@ -1,6 +1,7 @@
 //! Messages that this peer receives: the inbox, the handlers of messages, and the replies to senders.
 
 mod delivery;
+mod fair_queue;
 mod handlers;
 mod kind;
 mod queue;

@@ -1,6 +1,11 @@
 //! The inbox: a bounded queue of received messages, and its subscriptions.
 
-use super::{kind::MessageKind, reply::Reply, seen::Seen};
+use super::{
+    fair_queue::{Bounds, FairQueue},
+    kind::MessageKind,
+    reply::Reply,
+    seen::Seen,
+};
 use bytes::Bytes;
 use metrics::Counter;
 use p2pdi::{
@@ -10,14 +15,14 @@ use p2pdi::{
     v1::{InboxMessage, InboxStatus},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-/// Most messages kept; one more drops the oldest. A guess: more than a person reads.
+/// Most messages kept; one more drops the oldest of the sender that has the most. A guess: more than a person reads.
 const MESSAGES_MAX: usize = 1_000;
 /// Most bytes of bodies kept, so that many of the longest messages do not use much memory.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -67,7 +72,7 @@ pub(super) enum DeliveryOutcome {
     Unclaimed,
 }
 
-/// A bounded queue that drops the oldest message, and counts it.
+/// A bounded queue that drops the oldest message of the sender that has the most in it, and counts it.
 pub struct Inbox {
     kept: Mutex<Kept>,
     /// The sequence number of the next message.
@@ -77,10 +82,8 @@ pub struct Inbox {
     unclaimed: Counter,
 }
 
-#[derive(Default)]
 struct Kept {
-    messages: VecDeque<Message>,
-    bytes: usize,
+    messages: FairQueue<Message>,
     received: u64,
     /// Messages ever kept: the sequence number of the next one.
     next: u64,
@@ -102,7 +105,7 @@ impl Inbox {
     pub fn new(metrics: &Metrics) -> Self {
         let counter = |name, help| metrics.counter(name, help, &[]);
         Self {
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept::new()),
             next: watch::Sender::new(0),
             received: counter("p2pdi_messages_received_total", "Messages received"),
             dropped: counter("p2pdi_messages_dropped_total", "Messages dropped from the inbox to make room for newer ones"),
@@ -168,7 +171,7 @@ impl Inbox {
     /// The latest `count` messages, the newest last, without those that peers exchange among themselves.
     pub fn latest(&self, count: usize) -> Vec<Message> {
         let kept = self.kept();
-        let shown = kept.messages.iter().rev().filter(|message| !message.kind.is_internal());
+        let shown = kept.messages.newest_first().filter(|message| !message.kind.is_internal());
         let mut latest: Vec<_> = shown.take(count).cloned().collect();
         latest.reverse();
         latest
@@ -191,6 +194,22 @@ impl Inbox {
 }
 
 impl Kept {
+    fn new() -> Self {
+        Self {
+            messages: FairQueue::new(Bounds { messages: MESSAGES_MAX, bytes: BYTES_MAX }),
+            received: 0,
+            next: 0,
+            dropped: 0,
+            unclaimed: 0,
+            seen: Seen::default(),
+            subscriptions: 0,
+            wanted: BTreeMap::new(),
+            wanted_all: 0,
+            handled: BTreeSet::new(),
+            replies: BTreeMap::new(),
+        }
+    }
+
     fn is_wanted(&self, kind: &MessageKind) -> bool {
         kind.is_default() || (self.wanted_all > 0 && !kind.is_internal()) || self.wanted.contains_key(kind)
     }
@@ -219,13 +238,11 @@ impl Kept {
     }
 
     fn keep(&mut self, message: Message, dropped: &Counter) {
-        self.bytes += message.body.len();
-        self.messages.push_back(message);
+        // Names compare without case.
+        let (sender, bytes) = (message.from.to_ascii_lowercase(), message.body.len());
+        let number = self.next;
         self.next += 1;
-        while self.messages.len() > MESSAGES_MAX || self.bytes > BYTES_MAX {
-            let Some(oldest) = self.messages.pop_front() else { break };
-            self.bytes -= oldest.body.len();
-            let number = self.next - self.messages.len() as u64 - 1;
+        for number in self.messages.push(number, &sender, bytes, message) {
             self.replies.remove(&number);
             self.dropped += 1;
             dropped.increment(1);
@@ -267,18 +284,16 @@ impl Subscription {
 
     fn poll(&mut self, lost: &mut u64) -> Option<Message> {
         let kept = self.inbox.kept();
-        let first = kept.next - kept.messages.len() as u64;
-        if self.next < first {
-            *lost += first - self.next;
-            self.next = first;
-        }
-        while self.next < kept.next {
-            let message = usize::try_from(self.next - first).ok().and_then(|at| kept.messages.get(at));
-            self.next += 1;
-            if let Some(message) = message.filter(|message| self.wants(&message.kind)) {
+        while let Some((number, message)) = kept.messages.first_from(self.next) {
+            // Those between were dropped.
+            *lost += number - self.next;
+            self.next = number + 1;
+            if self.wants(&message.kind) {
                 return Some(message.clone());
             }
         }
+        *lost += kept.next - self.next;
+        self.next = kept.next;
         None
     }
 
@@ -328,12 +343,24 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_one_sender_leaves_the_messages_of_others() {
+        let inbox = Inbox::new(&Metrics::default());
+        inbox.deliver(message(1, "", 10), &[]);
+        for _ in 0..3 * MESSAGES_MAX {
+            inbox.deliver(message(2, "", 100), &[]);
+        }
+        let kept = inbox.latest(MESSAGES_MAX);
+        assert_eq!((kept.len(), kept[0].from.as_str()), (MESSAGES_MAX, "1"));
+    }
+
+    #[test]
     fn past_its_bounds_the_oldest_message_is_dropped_and_counted() {
         let inbox = Inbox::new(&Metrics::default());
         for n in 0..MESSAGES_MAX + 5 {
             inbox.deliver(message(n, "", 1), &[]);
         }
         assert_eq!(inbox.status(), InboxStatus { messages: 1000, received: 1005, dropped: 5, unclaimed: 0 });
+        let inbox = Inbox::new(&Metrics::default());
         for n in 0..20 {
             inbox.deliver(message(n, "", 256 * 1024), &[]);
         }

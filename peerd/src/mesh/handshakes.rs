@@ -5,7 +5,7 @@ use super::{
     link::{self, Incoming, LinkSender, OpenError},
 };
 use crate::connections::channels::ChannelPool;
-use p2pdi::{endpoint::Endpoint, name::PeerName, v1::LinkFrame};
+use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, v1::LinkFrame};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// Handshakes in progress that this side began, and as many that others began. A guess: a large network that starts around one bootnode.
@@ -17,6 +17,7 @@ const HANDSHAKES_PER_ADDRESS: usize = 32;
 pub(super) struct Handshakes {
     hello: LinkFrame,
     channels: ChannelPool,
+    network: NetworkName,
     counts: Counts,
 }
 
@@ -38,9 +39,14 @@ pub(super) enum TooMany {
 }
 
 impl Handshakes {
-    /// Handshakes that say `hello`, and dial as `channels` does.
-    pub(super) fn new(hello: LinkFrame, channels: ChannelPool) -> Self {
-        Self { hello, channels, counts: Counts::default() }
+    /// Handshakes that say `hello`, dial as `channels` does, and fail with peers of another network.
+    pub(super) fn new(hello: LinkFrame, channels: ChannelPool, network: NetworkName) -> Self {
+        Self { hello, channels, network, counts: Counts::default() }
+    }
+
+    /// The network of this peer.
+    pub(super) fn network(&self) -> &NetworkName {
+        &self.network
     }
 
     /// Handshakes say `hello` from now on.
@@ -61,11 +67,11 @@ impl Handshakes {
             return Err(purpose);
         }
         self.counts.dialling += 1;
-        let (hello, channels) = (self.hello.clone(), self.channels.clone());
+        let (hello, channels, network) = (self.hello.clone(), self.channels.clone(), self.network.clone());
         Ok(async move {
             let mut error = OpenError::from("there is no address to dial");
             for (endpoint, name) in targets {
-                match link::dial(&channels, &endpoint, name.as_ref(), hello.clone()).await {
+                match link::dial(&channels, &endpoint, name.as_ref(), hello.clone(), &network).await {
                     Ok(link) => return Input::Opened(Box::new(link), purpose),
                     Err(why) => error = why,
                 }
@@ -85,10 +91,10 @@ impl Handshakes {
         caller: Option<IpAddr>,
     ) -> Result<impl Future<Output = Input> + Send + use<>, TooMany> {
         self.counts.accept(caller)?;
-        let hello = self.hello.clone();
+        let (hello, network) = (self.hello.clone(), self.network.clone());
         Ok(async move {
             let purpose = Purpose::Accepted(caller);
-            match link::accept(frames, sender, hello).await {
+            match link::accept(frames, sender, hello, &network).await {
                 Ok(link) => Input::Opened(Box::new(link), purpose),
                 Err(error) => Input::OpenFailed(purpose, error),
             }

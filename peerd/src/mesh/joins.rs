@@ -23,6 +23,8 @@ pub struct Joined {
 pub(super) enum JoinFailure {
     /// There is no answer, or an invalid one.
     Failed(String),
+    /// A peer of another network answers.
+    OtherNetwork(String),
     /// One of the two peers has as many links or neighbours as it accepts.
     Full(String),
 }

@@ -10,6 +10,7 @@ use p2pdi::{
     endpoint::Endpoint,
     link::LinkMessage,
     name::PeerName,
+    network::NetworkName,
     status,
     v1::{LinkFrame, peer_client::PeerClient},
 };
@@ -122,7 +123,8 @@ fn misbehaviour(status: &Status) -> Option<Misbehaviour> {
 pub(super) struct EstablishedLink {
     pub(super) contact: Contact,
     pub(super) incarnation: u64,
-    pub(super) dialled: bool,
+    /// Where this side dialled it; `None`: the other side did.
+    pub(super) dialled_at: Option<Endpoint>,
     pub(super) sender: LinkSender,
     pub(super) frames: Incoming,
 }
@@ -134,12 +136,14 @@ pub(super) enum OpenError {
     Unreachable(String),
     /// The other side is no peer, or violates the protocol.
     Invalid(String),
+    /// The other side is a peer of another network.
+    OtherNetwork(String),
 }
 
 impl OpenError {
     pub(super) fn why(&self) -> &str {
         match self {
-            Self::Unreachable(why) | Self::Invalid(why) => why,
+            Self::Unreachable(why) | Self::Invalid(why) | Self::OtherNetwork(why) => why,
         }
     }
 }
@@ -159,6 +163,7 @@ pub(super) async fn dial(
     endpoint: &Endpoint,
     name: Option<&PeerName>,
     hello: LinkFrame,
+    network: &NetworkName,
 ) -> Result<EstablishedLink, OpenError> {
     let handshake = async {
         let channel = channels.connect(endpoint, name).await.map_err(|error| OpenError::Unreachable(innermost(&error)))?;
@@ -167,7 +172,8 @@ pub(super) async fn dial(
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
         let response = client.link(queue.map(LinkMessage::new)).await;
         let frames = response.map_err(|status| OpenError::Unreachable(status::describe(&status)))?.into_inner();
-        read_hello(Box::new(frames), sender, true).await
+        let (link, theirs) = read_hello(Box::new(frames), sender, Some(endpoint.clone())).await?;
+        check_network(link, network, &theirs)
     };
     timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
@@ -176,16 +182,33 @@ pub(super) async fn dial(
 ///
 /// # Errors
 /// When the other side sends no valid hello.
-pub(super) async fn accept(frames: Incoming, sender: LinkSender, hello: LinkFrame) -> Result<EstablishedLink, OpenError> {
+pub(super) async fn accept(
+    frames: Incoming,
+    sender: LinkSender,
+    hello: LinkFrame,
+    network: &NetworkName,
+) -> Result<EstablishedLink, OpenError> {
     let handshake = async {
-        let link = read_hello(frames, sender, false).await?;
+        let (link, theirs) = read_hello(frames, sender, None).await?;
         link.sender.send(hello).map_err(|_| "the other side closed the link")?;
-        Ok(link)
+        // After the hello, by which the other side finds out as well.
+        check_network(link, network, &theirs)
     };
     timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no hello in time".into()))
 }
 
-async fn read_hello(mut frames: Incoming, sender: LinkSender, dialled: bool) -> Result<EstablishedLink, OpenError> {
+fn check_network(link: EstablishedLink, own: &NetworkName, theirs: &NetworkName) -> Result<EstablishedLink, OpenError> {
+    if own == theirs {
+        return Ok(link);
+    }
+    Err(OpenError::OtherNetwork(format!("it is of the network {theirs}, and this peer is of the network {own}")))
+}
+
+async fn read_hello(
+    mut frames: Incoming,
+    sender: LinkSender,
+    dialled_at: Option<Endpoint>,
+) -> Result<(EstablishedLink, NetworkName), OpenError> {
     let first = frames.message().await.map_err(|status| match misbehaviour(&status) {
         Some(_) => OpenError::Invalid(format!("cannot decode its hello: {}", status::describe(&status))),
         None => OpenError::Unreachable(status::describe(&status)),
@@ -198,8 +221,8 @@ async fn read_hello(mut frames: Incoming, sender: LinkSender, dialled: bool) -> 
         LinkMessage { frame, .. } => frame.unwrap_or_default(),
     };
     let invalid = |error| OpenError::Invalid(format!("its hello is invalid: {error}"));
-    let (contact, incarnation) = wire::read_hello(frame).map_err(invalid)?;
-    Ok(EstablishedLink { contact, incarnation, dialled, sender, frames })
+    let (contact, incarnation, network) = wire::read_hello(frame).map_err(invalid)?;
+    Ok((EstablishedLink { contact, incarnation, dialled_at, sender, frames }, network))
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

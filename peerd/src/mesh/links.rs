@@ -5,7 +5,12 @@ use super::{
     log_once::LogOnce,
 };
 use crate::overlay::PeerId;
-use p2pdi::{contact::Contact, name::PeerName, v1::LinkFrame};
+use p2pdi::{
+    contact::Contact,
+    endpoint::{Endpoint, client_network},
+    name::PeerName,
+    v1::LinkFrame,
+};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +23,8 @@ pub(super) struct Link {
     pub(super) opened_at: Instant,
     /// The overlay has the peer in its active view.
     pub(super) neighbour: bool,
-    /// This side opened it.
-    pub(super) dialled: bool,
+    /// Where this side dialled it; `None`: the other side did.
+    pub(super) dialled_at: Option<Endpoint>,
     /// The address it was opened from, if the other side opened it.
     pub(super) caller: Option<IpAddr>,
     /// Frames on it that a peer should not send.
@@ -43,7 +48,7 @@ pub(super) struct LinkTable {
 impl LinkTable {
     /// Adds a link; returns its number and what reads it.
     pub(super) fn insert(&mut self, link: EstablishedLink, neighbour: bool, caller: Option<IpAddr>) -> (u64, Reader) {
-        let EstablishedLink { contact, dialled, sender, frames, .. } = link;
+        let EstablishedLink { contact, dialled_at, sender, frames, .. } = link;
         self.opened += 1;
         let number = self.opened;
         let now = Instant::now();
@@ -56,7 +61,7 @@ impl LinkTable {
             contact,
             opened_at: now,
             neighbour,
-            dialled,
+            dialled_at,
             caller,
             misbehaved: 0,
             sender,
@@ -105,6 +110,17 @@ impl LinkTable {
     /// The linked peers, by id.
     pub(super) fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.links.values().map(|link| &link.contact)
+    }
+
+    /// Whether the linked peer is the one that a registry's `record` is about. What a peer says of itself proves nothing: without
+    /// certificates it is that one only if it was dialled at the address in the record, or called from there.
+    pub(super) fn is_registered(&self, record: &Contact) -> bool {
+        let is_at = |link: &Link| match (&link.dialled_at, link.caller) {
+            (Some(dialled), _) => dialled == record.endpoint(),
+            (None, Some(caller)) => record.endpoint().ip().is_some_and(|ip| client_network(ip) == caller),
+            (None, None) => false,
+        };
+        self.links.get(&record.id()).is_some_and(|link| link.contact.name() == record.name() && is_at(link))
     }
 
     /// How many links were opened from this address.

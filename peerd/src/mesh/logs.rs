@@ -15,9 +15,11 @@ pub(super) struct Logs {
     pub(super) misbehaved: LogLimit,
     pub(super) banned: LogLimit,
     pub(super) invalid_hello: LogLimit,
+    pub(super) other_network: LogLimit,
     pub(super) claimed_id: LogLimit,
     pub(super) handshakes_of_address: LogLimit,
     pub(super) links_of_address: LogLimit,
+    pub(super) name_conflict: LogLimit,
     pub(super) name_conflict_gone: LogLimit,
     pub(super) duplicate_name: LogLimit,
 }
@@ -33,9 +35,11 @@ impl Default for Logs {
             misbehaved: LogLimit::new(1),
             banned: LogLimit::new(1),
             invalid_hello: LogLimit::new(1),
+            other_network: LogLimit::new(1),
             claimed_id: LogLimit::new(1),
             handshakes_of_address: LogLimit::new(1),
             links_of_address: LogLimit::new(1),
+            name_conflict: LogLimit::new(1),
             name_conflict_gone: LogLimit::new(1),
             duplicate_name: LogLimit::new(1),
         }

@@ -42,6 +42,7 @@ use bytes::Bytes;
 use driver::Core;
 use joins::JoinFailure;
 use p2pdi::{
+    channel::Dial,
     contact::Contact,
     endpoint::{Endpoint, client_network},
     field::InvalidField,
@@ -73,17 +74,18 @@ pub const BROADCAST_MAX_BYTES: usize = plumtree::MAX_PAYLOAD - 2 * 1024;
 pub struct Mesh {
     core: Arc<Core>,
     view: watch::Receiver<Arc<View>>,
+    dial: Dial,
 }
 
 impl Mesh {
     /// The mesh of one peer, and its driver. Must be called in the runtime of the peer. The driver takes `lan_events`, and stores the
     /// incarnation in `folder` when it goes up.
     pub fn new(config: MeshConfig, lan_events: LanEvents, folder: Arc<StateFolder>) -> (Self, MeshDriver) {
-        let incarnation = config.incarnation;
+        let (incarnation, dial) = (config.incarnation, config.channels.dial().clone());
         let (sender, view) = watch::channel(Arc::new(View::new(config.me.clone())));
         let core = Core::new(|sink| State::new(config, sink, Publisher::new(sender)));
         let driver = MeshDriver::new(Arc::clone(&core), lan_events, folder, incarnation);
-        (Self { core, view }, driver)
+        (Self { core, view, dial }, driver)
     }
 
     /// The latest view of the mesh from this peer.
@@ -129,10 +131,12 @@ impl Mesh {
         };
         match timeout(JOIN_TIMEOUT, join).await {
             Ok(Ok(Ok(joined))) => Ok(joined),
-            Ok(Ok(Err(JoinFailure::Failed(why)))) => Err(no_peer(&endpoint, &why).await),
+            Ok(Ok(Err(JoinFailure::Failed(why)))) => Err(no_peer(&endpoint, &self.dial, &why).await),
+            Ok(Ok(Err(JoinFailure::OtherNetwork(why)))) => Err(Reason::WrongNetwork
+                .status(format!("cannot join {endpoint}: {why}; the networks of the two must be the same (--network)"))),
             Ok(Ok(Err(JoinFailure::Full(why)))) => Err(Reason::NeighboursFull.status(format!("cannot join {endpoint}: {why}"))),
             Ok(Err(stopping)) => Err(stopping),
-            Err(_) => Err(no_peer(&endpoint, "no answer in time").await),
+            Err(_) => Err(no_peer(&endpoint, &self.dial, "no answer in time").await),
         }
     }
 
@@ -161,35 +165,38 @@ impl Mesh {
         Ok(BroadcastResponse { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
     }
 
-    /// Sends a whisper on the link to its receiver. Waits for the reply without a timeout.
+    /// Sends a whisper on the link to its receiver. `record`: what the registry says of it, if anything; then it must be the peer on the
+    /// link. Waits for the reply without a timeout.
     ///
     /// # Errors
     /// When there is no link, or it broke.
-    pub async fn whisper_linked(&self, whisper: &Whisper) -> Result<Delivered, WhisperError> {
+    pub async fn whisper_linked(&self, whisper: &Whisper, record: Option<&Contact>) -> Result<Delivered, WhisperError> {
         if !self.view().is_linked(&whisper.to) {
             return Err(WhisperError::NoRoute);
         }
-        self.whisper(whisper, true).await
+        self.whisper(whisper, record, true).await
     }
 
-    /// Searches a route to the receiver and sends a whisper along it. Waits for the reply for at most `routing::ROUTE_LIFETIME`.
+    /// Searches a route to the receiver and sends a whisper along it. `record`: what the registry says of the receiver, if anything; then
+    /// others with its name do not count. Waits for the reply for at most `routing::ROUTE_LIFETIME`.
     ///
     /// # Errors
     /// When there is no route.
-    pub async fn whisper_routed(&self, whisper: &Whisper) -> Result<Delivered, WhisperError> {
-        self.whisper(whisper, false).await
+    pub async fn whisper_routed(&self, whisper: &Whisper, record: Option<&Contact>) -> Result<Delivered, WhisperError> {
+        self.whisper(whisper, record, false).await
     }
 
-    async fn whisper(&self, whisper: &Whisper, linked_only: bool) -> Result<Delivered, WhisperError> {
+    async fn whisper(&self, whisper: &Whisper, record: Option<&Contact>, linked_only: bool) -> Result<Delivered, WhisperError> {
         let (sender, receiver) = oneshot::channel();
-        self.core.with(|state| state.whisper(whisper.clone(), linked_only, sender)).ok_or(WhisperError::Stopping)?;
+        self.core.with(|state| state.whisper(whisper.clone(), record, linked_only, sender)).ok_or(WhisperError::Stopping)?;
         receiver.await.unwrap_or(Err(WhisperError::Stopping))
     }
 }
 
 /// Why `endpoint` was not joined: a registry or a web server answers there, otherwise `why`.
-async fn no_peer(endpoint: &Endpoint, why: &str) -> Status {
-    let problem = match probe::identify(endpoint).await {
+async fn no_peer(endpoint: &Endpoint, dial: &Dial, why: &str) -> Status {
+    let problem = match probe::identify(endpoint, dial).await {
+        Some(Answering::Tls) => "it speaks TLS, and this peer does not; give it --tls-cert, --tls-key and --tls-ca".to_owned(),
         Some(found @ (Answering::Registry | Answering::Web(_))) => format!("{endpoint} is {found}, not a peer"),
         _ => why.to_owned(),
     };

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     discovery::{Bootnodes, LanPeers},
     inbox::{LocalDelivery, Whisper},
-    overlay::routing::{Relay, RouteId, Routing},
+    overlay::routing::{Relay, RouteId, Routing, Target},
     overlay::{
         self, CloseReason, Contact, Event, Overlay, Time,
         plumtree::{self, Advert},
@@ -77,7 +77,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: MeshConfig, sink: Weak<dyn InputSink>, publisher: Publisher) -> Self {
-        let MeshConfig { me, incarnation, clock, delivery, session, bootnodes, channels } = config;
+        let MeshConfig { me, network, incarnation, clock, delivery, session, bootnodes, channels } = config;
         let rng = StdRng::from_rng(&mut rand::rng());
         let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
         overlay.set_clock(clock);
@@ -88,7 +88,7 @@ impl State {
             overlay_events: VecDeque::new(),
             routing: Routing::new(me.clone()),
             links: LinkTable::default(),
-            handshakes: Handshakes::new(wire::hello(&me, incarnation), channels),
+            handshakes: Handshakes::new(wire::hello(&me, incarnation, &network), channels, network),
             candidates: Candidates {
                 bootnodes: Bootnodes::new(bootnodes),
                 lan_peers: LanPeers::new(me.id()),
@@ -112,7 +112,7 @@ impl State {
 
     /// Changes this peer's endpoint.
     pub(super) fn set_contact(&mut self, me: Contact) {
-        self.handshakes.set_hello(wire::hello(&me, self.incarnation()));
+        self.handshakes.set_hello(wire::hello(&me, self.incarnation(), self.handshakes.network()));
         self.routing.set_contact(me.clone());
         self.me = me;
         self.publish();
@@ -253,16 +253,21 @@ impl State {
         self.handle_events();
     }
 
-    /// Sends a whisper on the link to its receiver, or along a route that is searched first.
-    pub(super) fn whisper(&mut self, whisper: Whisper, linked_only: bool, caller: WhisperSender) {
+    /// Sends a whisper on the link to its receiver, or along a route that is searched first. `record`: what the registry says of the
+    /// receiver.
+    pub(super) fn whisper(&mut self, whisper: Whisper, record: Option<&Contact>, linked_only: bool, caller: WhisperSender) {
         let id: RouteId = rand::random();
         let now = self.now();
         let Whisper { to, kind, body, from, message_id, .. } = whisper;
         let kind = kind.as_str().to_owned();
+        let to = Target { name: to, id: record.map(Contact::id) };
         let relay = Relay { id, to, kind, body, from, hops: 1, message_id };
         let actions = if linked_only {
-            // Of several peers with that name, the one with the lowest id.
-            let linked = self.links.contacts().find(|contact| *contact.name() == relay.to).map(Contact::id);
+            let linked = match record {
+                Some(record) => self.links.is_registered(record).then(|| record.id()),
+                // Of several peers with that name, the one with the lowest id.
+                None => self.links.contacts().find(|contact| relay.to.is(contact)).map(Contact::id),
+            };
             let Some(peer) = linked else {
                 let _ = caller.send(Err(WhisperError::NoRoute));
                 return;

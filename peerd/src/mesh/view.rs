@@ -24,6 +24,8 @@ pub struct View {
     pub lan_peers: Vec<Contact>,
     /// Other peers with this peer's name, lowest id first.
     pub name_conflicts: Vec<Contact>,
+    /// Another peer owns this peer's name: by the registry's word, or else by its lower id.
+    pub yields_name: bool,
     /// Counts.
     pub status: MeshStatus,
 }
@@ -38,6 +40,7 @@ impl View {
             bootnodes: Vec::new(),
             lan_peers: Vec::new(),
             name_conflicts: Vec::new(),
+            yields_name: false,
             status: MeshStatus::default(),
         }
     }
@@ -47,10 +50,9 @@ impl View {
         self.linked.iter().any(|contact| contact.name() == name)
     }
 
-    /// The other peer that owns this peer's name and gets its messages: of several peers with one name, the one with the lowest id.
-    /// `None` when this peer owns it.
+    /// The other peer that owns this peer's name and gets the messages that the mesh routes to it. `None` when this peer owns it.
     pub fn yields_to(&self) -> Option<&Contact> {
-        self.name_conflicts.first().filter(|owner| owner.id() < self.me.id())
+        self.name_conflicts.first().filter(|_| self.yields_name)
     }
 
     /// Every other known peer; some more than once. Without those that were only announced on the LAN.

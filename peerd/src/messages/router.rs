@@ -28,6 +28,8 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(2);
 // A slow handler must not make the router try another way.
 const _: () = assert!(REPLY_TIMEOUT.as_millis() * 2 <= DIRECT_TIMEOUT.as_millis());
+/// How long the registry may take to say who a linked peer is. Without an answer its link is used.
+const LINKED_TIMEOUT: Duration = Duration::from_millis(500);
 /// Peers that may forward a message by a dial: only the one that was asked. Along links, `routing::HOPS_MAX` is the limit.
 const DIALS_MAX: u32 = 1;
 /// How long the mesh is tried before a dial for a peer that only the mesh could reach: behind a NAT, a dial may take all of
@@ -84,9 +86,8 @@ impl MessageRouter {
     /// When a field is invalid, or the receiver cannot be reached.
     pub(crate) async fn deliver(&self, request: WhisperRequest) -> Result<WhisperResponse, Status> {
         let mut whisper = Whisper::try_from(request)?;
-        // Of several peers with one name, the one with the lowest id gets the messages, whichever of them was asked.
-        let yields = self.mesh.view().yields_to().is_some();
-        if whisper.to == *self.me.name() && !yields {
+        // Whoever asks this peer itself means it, whatever other peers say of the name.
+        if whisper.to == *self.me.name() {
             return Ok(self.delivery.whisper(whisper).wait().await.into());
         }
         if whisper.message_id.is_empty() {
@@ -101,14 +102,16 @@ impl MessageRouter {
         let no_route =
             |why: &str| Reason::NoRoute.status(format!("request cannot be fulfilled: no route to {}{why}", whisper.to));
         let unknown = |why: &str| format!("it is unknown whether there is a route to {}: {why}", whisper.to);
-        // A peer that does not own its name also forwards messages that were dialled to it. Each goes to a lower id, so there is no loop.
-        let dials = DIALS_MAX + u32::from(whisper.to == *self.me.name());
-        if whisper.hops >= dials {
+        if whisper.hops >= DIALS_MAX {
             return Err(no_route(": it was forwarded as often as it may be"));
         }
         let deadline = started + DELIVERY_TIMEOUT;
         let direct = || deadline.min(Instant::now() + DIRECT_TIMEOUT);
-        if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_linked(whisper)).await {
+        // First, since the registry's word decides which of those with the name is meant. A registry that hangs does not delay by much.
+        let is_linked = self.mesh.view().is_linked(&whisper.to);
+        let (record, unavailable) = self.record(&whisper.to, if is_linked { started + LINKED_TIMEOUT } else { direct() }).await;
+        let record = record.as_ref();
+        if let Ok(Ok(delivered)) = within(direct(), self.mesh.whisper_linked(whisper, record)).await {
             return Ok(delivered.into());
         }
         let too_many_seeks = || {
@@ -116,7 +119,7 @@ impl MessageRouter {
             Reason::TooManySeeks.status(unknown(why))
         };
         if self.detours.has(&whisper.to) {
-            match within(direct(), self.mesh.whisper_routed(whisper)).await {
+            match within(direct(), self.mesh.whisper_routed(whisper, record)).await {
                 Ok(Ok(delivered)) => return Ok(delivered.into()),
                 // That does not mean that the route is gone.
                 Ok(Err(WhisperError::TooManySeeks)) => return Err(too_many_seeks()),
@@ -124,7 +127,8 @@ impl MessageRouter {
             }
         }
         let mut why = "";
-        let (endpoint, unavailable) = self.address(&whisper.to, direct()).await;
+        let endpoint =
+            record.cloned().or_else(|| self.mesh.view().find(&whisper.to).cloned()).map(|contact| contact.endpoint().clone());
         if let Some(endpoint) = endpoint {
             match within(direct(), self.dial(&endpoint, whisper)).await {
                 Ok(Ok(response)) => return Ok(response),
@@ -141,7 +145,7 @@ impl MessageRouter {
             Some(error) => Reason::RegistryUnavailable.status(unknown(&format!("{error}; try again in a few seconds"))),
             None => no_route(why),
         };
-        match within(deadline, self.mesh.whisper_routed(whisper)).await {
+        match within(deadline, self.mesh.whisper_routed(whisper, record)).await {
             Ok(Ok(delivered)) => {
                 self.detours.remember(&whisper.to);
                 Ok(delivered.into())
@@ -155,18 +159,13 @@ impl MessageRouter {
         }
     }
 
-    /// The endpoint of a peer, from the registry or from the mesh; and why the registry could not be asked until `deadline`.
-    async fn address(&self, name: &PeerName, deadline: Instant) -> (Option<Endpoint>, Option<RegistryUnavailable>) {
-        if name == self.me.name() {
-            return (self.mesh.view().yields_to().map(|contact| contact.endpoint().clone()), None);
-        }
+    /// What the registry says of a peer, and why it could not be asked until `deadline`.
+    async fn record(&self, name: &PeerName, deadline: Instant) -> (Option<Contact>, Option<RegistryUnavailable>) {
         let found = within(deadline, self.session.find(name)).await;
-        let (known, unavailable) = match found.unwrap_or_else(|_| Err(RegistryUnavailable::no_answer("not in time"))) {
-            Ok(known) => (known, None),
+        match found.unwrap_or_else(|_| Err(RegistryUnavailable::no_answer("not in time"))) {
+            Ok(record) => (record, None),
             Err(error) => (None, Some(error)),
-        };
-        let contact = known.or_else(|| self.mesh.view().find(name).cloned());
-        (contact.map(|contact| contact.endpoint().clone()), unavailable)
+        }
     }
 
     async fn dial(&self, endpoint: &Endpoint, whisper: &Whisper) -> Result<WhisperResponse, Status> {

@@ -13,11 +13,20 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// A link on which a frame arrived within this time is alive, whatever other peers report: the other side sends a ping or a beacon more
 /// often, with half a second of latency. A guess.
 pub const FRESH: Duration = Duration::from_millis(3_000);
-/// Frames received on a link per second, on average. A guess: ten times the rate of a busy broadcast tree,
-/// a tenth of what one core decodes.
-pub const FRAMES_PER_SECOND: u32 = 10_000;
-/// Bytes received on a link per second, on average. A guess: a quarter of a gigabit network.
-pub const BYTES_PER_SECOND: u32 = 32 << 20;
+/// Frames received on a link per second, on average, whatever they cost: what one core decodes. The time that they take is what really
+/// limits them, see [`Links::handled`].
+pub const FRAMES_PER_SECOND: u32 = 100_000;
+/// Bytes received on a link per second, on average: a gigabit network.
+pub const BYTES_PER_SECOND: u32 = 128 << 20;
+/// Unit in which the time to handle frames is counted: a frame takes some microseconds.
+const TIME_UNIT: Duration = Duration::from_nanos(100);
+/// Time units in a second that frames of all links may take together before links get no more than their share of it: half of one processor,
+/// so that the rest is left for transfers and queries, whatever the machine is.
+const HANDLING_PER_SECOND: u32 = 5_000_000;
+/// A frame that seems to take longer does not count more: the system gave the processor to somebody else meanwhile.
+const HANDLING_MAX: Duration = Duration::from_millis(1);
+/// Longest pause for the time that frames took: others share what is left meanwhile.
+const HANDLING_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How far a link may exceed its rate, as time to refill the bucket, before its frames are dropped: reading is
 /// paused then, so only frames in flight still arrive. A guess.
 pub const MAX_DEBT: Duration = Duration::from_secs(1);
@@ -65,13 +74,24 @@ struct Health {
     sent: Time,
     frames: TokenBucket,
     bytes: TokenBucket,
+    /// In [`TIME_UNIT`].
+    handling: TokenBucket,
 }
 
 /// Liveness and rate of all links.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Links {
     links: BTreeMap<PeerId, Health>,
+    /// Of all links, in [`TIME_UNIT`].
+    handling: TokenBucket,
     nonce: u64,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        let handling = TokenBucket::new(HANDLING_PER_SECOND, Time::ZERO);
+        Self { links: BTreeMap::new(), handling, nonce: 0 }
+    }
 }
 
 /// Result of [`Links::tick`].
@@ -91,13 +111,33 @@ impl Links {
             sent: now,
             frames: TokenBucket::new(FRAMES_PER_SECOND, now),
             bytes: TokenBucket::new(BYTES_PER_SECOND, now),
+            handling: TokenBucket::new(HANDLING_PER_SECOND, now),
         };
         self.links.insert(peer, health);
+        self.share_handling(now);
+    }
+
+    /// Each link has the same share of the time for frames.
+    fn share_handling(&mut self, now: Time) {
+        let links = u32::try_from(self.links.len()).unwrap_or(u32::MAX).max(1);
+        for link in self.links.values_mut() {
+            link.handling.set_rate((HANDLING_PER_SECOND / links).max(1), now);
+        }
+    }
+
+    /// Handling a frame of `peer` took so long. Returns for how long its link is not read: only while all links together take more time than
+    /// they may, and this one more than its share. So one busy link may use all that the machine has, and many share it.
+    pub fn handled(&mut self, peer: PeerId, took: Duration, now: Time) -> Option<Duration> {
+        let link = self.links.get_mut(&peer)?;
+        let units = u32::try_from(took.min(HANDLING_MAX).as_nanos() / TIME_UNIT.as_nanos()).unwrap_or(u32::MAX);
+        let (own, all) = (link.handling.take(units, now), self.handling.take(units, now));
+        (!own.is_zero() && !all.is_zero()).then(|| own.min(HANDLING_PAUSE_MAX))
     }
 
     /// A link ended.
-    pub fn down(&mut self, peer: PeerId) {
+    pub fn down(&mut self, peer: PeerId, now: Time) {
         self.links.remove(&peer);
+        self.share_handling(now);
     }
 
     /// Whether there is a link to `peer`.
@@ -193,6 +233,31 @@ mod tests {
         links.received(peer, 10, PING_INTERVAL);
         assert!(!links.tick(DEAD_AFTER).contains(&Finding::Dead(peer)));
         assert_eq!(links.tick(DEAD_AFTER + PING_INTERVAL), [Finding::Dead(peer)]);
+    }
+
+    #[test]
+    fn a_busy_link_may_use_all_the_time_until_others_want_their_share() {
+        let mut links = Links::default();
+        let [flooder, quiet, alone] = [1, 2, 3].map(PeerId::from_u128);
+        links.up(alone, Time::ZERO);
+        let (frame, mut now) = (Duration::from_micros(10), Time::ZERO);
+        // 40 % of a processor: within what all may take.
+        for _ in 0..200_000 {
+            now += frame * 5 / 2;
+            assert_eq!(links.handled(alone, frame, now), None);
+        }
+        links.up(flooder, now);
+        links.up(quiet, now);
+        let mut paused = [0; 2];
+        for round in 0..200_000 {
+            now += frame;
+            paused[0] += u32::from(links.handled(flooder, frame, now).is_some());
+            if round % 20 == 0 {
+                paused[1] += u32::from(links.handled(quiet, frame, now).is_some());
+            }
+        }
+        assert!(paused[0] > 0 && paused[1] == 0, "{paused:?}");
+        assert!(links.handled(flooder, Duration::from_secs(9), now) <= Some(HANDLING_PAUSE_MAX));
     }
 
     #[test]

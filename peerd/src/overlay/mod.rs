@@ -24,21 +24,21 @@ pub mod partitions;
 pub mod plumtree;
 pub mod routing;
 mod time;
-mod token_bucket;
 pub mod wire;
 
 use bytes::Bytes;
 use rand::Rng;
+use std::time::Duration;
 
 use link::{Finding, Links, Verdict};
 use membership::Membership;
 pub use message::{Action, CloseReason, Event, Message};
 pub use misbehaviour::Misbehaviour;
+pub use p2pdi::token_bucket::TokenBucket;
 pub use p2pdi::{contact::Contact, id::PeerId};
 use partitions::Partitions;
 use plumtree::{MessageId, Plumtree};
 pub use time::Time;
-pub use token_bucket::TokenBucket;
 
 /// Parameters of both protocols. The same on all peers of a network.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +144,7 @@ impl<R: Rng> Overlay<R> {
                 }
             }
             Event::LinkDown { peer } => {
-                self.links.down(peer);
+                self.links.down(peer, now);
                 self.member(membership::Event::LinkDown { peer }, now, &mut out);
             }
             Event::DialFailed { peer } => {
@@ -180,6 +180,13 @@ impl<R: Rng> Overlay<R> {
             .into_iter()
             .flatten()
             .fold(self.plumtree.next_deadline(), Time::min)
+    }
+
+    /// Counts the time that a frame took, whoever handled it; see [`Links::handled`].
+    pub fn handled(&mut self, from: PeerId, took: Duration, now: Time) -> Option<Action> {
+        let pause = self.links.handled(from, took, now)?;
+        self.paused += 1;
+        Some(Action::Pause(from, pause))
     }
 
     /// Counts a frame that the overlay does not handle itself, such as a relayed message, against its sender's rate, and as a sign that
@@ -246,7 +253,7 @@ impl<R: Rng> Overlay<R> {
                     out.push(Action::Send(peer, ping));
                 }
                 Finding::Dead(peer) => {
-                    self.links.down(peer);
+                    self.links.down(peer, now);
                     out.push(Action::Close(peer, CloseReason::Silent));
                     self.member(membership::Event::LinkDown { peer }, now, out);
                 }
@@ -270,7 +277,7 @@ impl<R: Rng> Overlay<R> {
                     self.send(to, Message::Membership(message), now, out);
                 }
                 membership::Action::Close(peer) => {
-                    self.links.down(peer);
+                    self.links.down(peer, now);
                     out.push(Action::Close(peer, CloseReason::Unneeded));
                 }
                 membership::Action::Connected(peer) => {

@@ -16,7 +16,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Action, Message, Relay, RelayReply, RouteId};
+pub use message::{Action, Message, Relay, RelayReply, RouteId, Target};
 use route::{CachedRoute, Route, RouteState};
 
 use crate::overlay::{Time, TokenBucket};
@@ -89,8 +89,14 @@ impl Routing {
         std::mem::replace(&mut self.yields_name, yields_name) != yields_name
     }
 
-    fn is_mine(&self, name: &PeerName) -> bool {
-        !self.yields_name && name == self.me.name()
+    /// Whether another peer with the same name receives the messages for it.
+    pub fn yields_name(&self) -> bool {
+        self.yields_name
+    }
+
+    /// Whether this peer is meant. A peer that yields its name is still meant by its id.
+    fn is_mine(&self, to: &Target) -> bool {
+        to.is(&self.me) && (to.id.is_some() || !self.yields_name)
     }
 
     /// Messages relayed for others.
@@ -124,7 +130,7 @@ impl Routing {
                 && !route.is_seek
             {
                 // There was no reply.
-                self.invalidate(&route.to, next);
+                self.invalidate(&route.to.name, next);
             }
             match route {
                 Route { from: None, state: RouteState::Seeking { busy: true, .. }, .. } => out.push(Action::Busy(id)),
@@ -139,7 +145,7 @@ impl Routing {
 
     /// Seeks a route to `to` through `neighbours`, unless one is cached; ends with [`Action::Found`], [`Action::NoRoute`] or
     /// [`Action::Busy`].
-    pub fn seek(&mut self, id: RouteId, to: &PeerName, neighbours: &[Contact], now: Time) -> Vec<Action> {
+    pub fn seek(&mut self, id: RouteId, to: &Target, neighbours: &[Contact], now: Time) -> Vec<Action> {
         if let Some((contact, next)) = self.cached(to, now) {
             let remembered = self.remember(id, None, to, RouteState::via(next), false, now);
             return vec![if remembered { Action::Found(id, contact) } else { Action::Busy(id) }];
@@ -216,15 +222,7 @@ impl Routing {
     }
 
     /// Remembers a seek or a message; `false` if a limit is reached, or it is remembered already.
-    fn remember(
-        &mut self,
-        id: RouteId,
-        from: Option<PeerId>,
-        to: &PeerName,
-        state: RouteState,
-        is_seek: bool,
-        now: Time,
-    ) -> bool {
+    fn remember(&mut self, id: RouteId, from: Option<PeerId>, to: &Target, state: RouteState, is_seek: bool, now: Time) -> bool {
         let of_this_link = from.map_or(0, |from| self.per_link.get(&from).copied().unwrap_or_default());
         let most = if from.is_some() { ROUTES_OF_LINKS_MAX } else { ROUTES_MAX };
         if self.routes.len() >= most || of_this_link >= ROUTES_PER_LINK_MAX || self.routes.contains_key(&id) {
@@ -264,8 +262,8 @@ impl Routing {
     }
 
     /// A cached route for one more message: the target and the next hop.
-    fn cached(&mut self, to: &PeerName, now: Time) -> Option<(Contact, PeerId)> {
-        let cached = self.cache.get_mut(to)?;
+    fn cached(&mut self, to: &Target, now: Time) -> Option<(Contact, PeerId)> {
+        let cached = self.cache.get_mut(&to.name).filter(|cached| to.has_id(&cached.contact))?;
         if cached.expires <= now || cached.unanswered_since.is_some_and(|since| since + ANSWER_TIMEOUT <= now) {
             return None;
         }
@@ -285,7 +283,7 @@ impl Routing {
         &mut self,
         id: RouteId,
         from: Option<PeerId>,
-        to: &PeerName,
+        to: &Target,
         hops: u32,
         neighbours: &[Contact],
         now: Time,
@@ -293,7 +291,7 @@ impl Routing {
     ) {
         let others = || neighbours.iter().filter(|contact| Some(contact.id()) != from);
         // A peer that is linked to the target asks no other.
-        let mut asked: BTreeSet<PeerId> = others().filter(|contact| contact.name() == to).map(Contact::id).collect();
+        let mut asked: BTreeSet<PeerId> = others().filter(|contact| to.is(contact)).map(Contact::id).collect();
         if asked.is_empty() && hops <= HOPS_MAX {
             asked = others().map(Contact::id).collect();
         }
@@ -310,14 +308,14 @@ impl Routing {
         &mut self,
         from: PeerId,
         id: RouteId,
-        to: &PeerName,
+        to: &Target,
         hops: u32,
         neighbours: &[Contact],
         now: Time,
         out: &mut Vec<Action>,
     ) {
         // A seek to a linked target costs one frame; any other floods the network.
-        let linked = neighbours.iter().any(|contact| contact.name() == to);
+        let linked = neighbours.iter().any(|contact| to.is(contact));
         let allowed =
             linked || self.seek_rates.entry(from).or_insert_with(|| TokenBucket::new(SEEKS_PER_SECOND, now)).try_take(now);
         if self.is_mine(to) {
@@ -340,6 +338,8 @@ impl Routing {
         out: &mut Vec<Action>,
     ) {
         let Some(route) = self.routes.get_mut(&id) else { return };
+        // Another peer with that name is not the one that is meant.
+        let found = found.filter(|contact| route.to.has_id(contact));
         let (pending, busy) = match &mut route.state {
             RouteState::Seeking { pending, busy } => (pending, busy),
             RouteState::Found { next, peer: Some(first), pending } => {
@@ -363,7 +363,7 @@ impl Routing {
             Some(contact) => {
                 let pending = std::mem::take(pending);
                 route.state = RouteState::Found { next: peer, peer: Some(contact.clone()), pending };
-                let (from, name_matches) = (route.from, route.to == *contact.name());
+                let (from, name_matches) = (route.from, route.to.is(&contact));
                 if name_matches {
                     self.cache_route(&contact, peer, now);
                 }
@@ -407,8 +407,8 @@ impl Routing {
     }
 
     /// The next hop to a peer, as far as is known without a seek; never the sender.
-    fn next_hop(&mut self, to: &PeerName, from: PeerId, neighbours: &[Contact], now: Time) -> Option<PeerId> {
-        let linked = neighbours.iter().find(|contact| contact.name() == to).map(Contact::id);
+    fn next_hop(&mut self, to: &Target, from: PeerId, neighbours: &[Contact], now: Time) -> Option<PeerId> {
+        let linked = neighbours.iter().find(|contact| to.is(contact)).map(Contact::id);
         let next = linked.or_else(|| self.cached(to, now).map(|(_, next)| next));
         next.filter(|next| *next != from)
     }
@@ -425,8 +425,8 @@ impl Routing {
             self.forget(reply.id);
         }
         if !reply.delivered {
-            self.invalidate(&to, peer);
-        } else if let Some(cached) = self.cache.get_mut(&to).filter(|cached| cached.next == peer) {
+            self.invalidate(&to.name, peer);
+        } else if let Some(cached) = self.cache.get_mut(&to.name).filter(|cached| cached.next == peer) {
             cached.unanswered_since = None;
         }
         out.push(match from {

@@ -14,7 +14,10 @@ use super::{
     partitions,
     plumtree::{self, Advert, Beacon, Gossip, MAX_IDS, MAX_PAYLOAD, MessageId, Root},
 };
-use p2pdi::v1::{self, link_frame::Body};
+use p2pdi::{
+    network::NetworkName,
+    v1::{self, link_frame::Body},
+};
 
 /// Longest frame in bytes: a full payload, or a full list of adverts, plus 1 KiB for the other fields.
 pub const MAX_FRAME: usize = MAX_PAYLOAD + (1 << 10);
@@ -81,20 +84,19 @@ pub fn frame(message: &Message) -> v1::LinkFrame {
 }
 
 /// The first frame of each side of a link.
-pub fn hello(me: &Contact, incarnation: u64) -> v1::LinkFrame {
-    let hello = v1::LinkHello { peer: Some(contact(me)), incarnation };
+pub fn hello(me: &Contact, incarnation: u64, network: &NetworkName) -> v1::LinkFrame {
+    let hello = v1::LinkHello { peer: Some(contact(me)), incarnation, network: network.to_string() };
     v1::LinkFrame { body: Some(Body::Hello(hello)) }
 }
 
-/// The sender of a hello, and its incarnation.
+/// The sender of a hello, its incarnation and its network.
 ///
 /// # Errors
-/// When the frame is no hello, or its contact is invalid.
-pub fn read_hello(frame: v1::LinkFrame) -> Result<(Contact, u64)> {
-    match frame.body {
-        Some(Body::Hello(hello)) => Ok((read_contact(hello.peer.ok_or(Error::Missing("peer"))?)?, hello.incarnation)),
-        _ => Err(Error::Missing("hello")),
-    }
+/// When the frame is no hello, or its contact or network is invalid.
+pub fn read_hello(frame: v1::LinkFrame) -> Result<(Contact, u64, NetworkName)> {
+    let Some(Body::Hello(v1::LinkHello { peer, incarnation, network })) = frame.body else { return Err(Error::Missing("hello")) };
+    let network = NetworkName::from_field(&network)?;
+    Ok((read_contact(peer.ok_or(Error::Missing("peer"))?)?, incarnation, network))
 }
 
 fn membership_body(message: &membership::Message) -> Body {

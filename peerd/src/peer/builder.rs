@@ -2,10 +2,20 @@
 
 use super::{error::PeerError, lifecycle::Peer};
 use crate::{
-    config::{ControlFrom, MinFree, Mirror, NodeConfig, parse_registry},
+    config::{ControlFrom, MinFree, Mirror, NodeConfig, RegistryUrl},
+    identity,
     node::{Node, NodeError},
 };
-use p2pdi::{field::InvalidField, name::PeerName, platform::state_folder, selector::validate_labels};
+use p2pdi::{
+    enrol::Joining,
+    field::InvalidField,
+    name::PeerName,
+    network::NETWORK_DEFAULT,
+    platform::state_folder,
+    selector::validate_labels,
+    tls::{ClientAuth, Tls},
+    token::JoinToken,
+};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -33,12 +43,15 @@ pub struct PeerBuilder {
     registry: Option<String>,
     bootnodes: Vec<String>,
     lan: bool,
+    network: String,
     labels: BTreeMap<String, String>,
     share: Option<PathBuf>,
     state: State,
     mirrors: Vec<Mirror>,
     quota: Option<u64>,
     min_free: Option<MinFree>,
+    tls: Option<Tls>,
+    token: Option<String>,
     control: ControlFrom,
     autostart: bool,
 }
@@ -61,11 +74,14 @@ impl PeerBuilder {
             bootnodes: Vec::new(),
             lan: false,
             labels: BTreeMap::new(),
+            network: NETWORK_DEFAULT.to_owned(),
             share: None,
             state: State::Temporary,
             mirrors: Vec::new(),
             quota: None,
             min_free: None,
+            tls: None,
+            token: None,
             control: ControlFrom::Loopback,
             autostart: true,
         }
@@ -90,9 +106,15 @@ impl PeerBuilder {
         self
     }
 
-    /// The registry to register with, `http://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
+    /// The registry to register with, `http://HOST:PORT` or `https://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
     pub fn registry(mut self, url: impl ToString) -> Self {
         self.registry = Some(url.to_string());
+        self
+    }
+
+    /// Its network: it talks to the registries and peers of that one only. Default: `default`.
+    pub fn network(mut self, name: impl ToString) -> Self {
+        self.network = name.to_string();
         self
     }
 
@@ -155,6 +177,20 @@ impl PeerBuilder {
         self
     }
 
+    /// Its certificate, which must be for its name, and the CAs of its network: all connections have TLS then, in both directions. Default:
+    /// none has.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Joins the network of a token, which `p2pctl token create` printed: the peer gets a certificate for its name from the registry of the
+    /// token, registers there, and renews the certificate for as long as it runs. With [`PeerBuilder::state`] later starts use what is stored.
+    pub fn join_with(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
     /// Who may call its `Control` service, as `p2pctl` does. Default: programs on this machine.
     pub fn control(mut self, control: ControlFrom) -> Self {
         self.control = control;
@@ -189,9 +225,24 @@ impl PeerBuilder {
                 (folder.path().to_owned(), Some(folder))
             }
         };
+        let token: Option<JoinToken> = self.token.as_deref().map(str::parse).transpose()?;
+        let network = token.as_ref().map(|token| token.network.clone());
+        let enrolment = match token {
+            Some(token) => {
+                let joining =
+                    Joining { token, name: Some(name.clone()), name_default: None, from: None, auth: ClientAuth::Required };
+                Some(identity::join(&state, &joining).await?)
+            }
+            None => None,
+        };
+        let tls = enrolment.as_ref().map(|enrolment| enrolment.tls().clone()).or(self.tls);
+        let registry: Option<RegistryUrl> = self.registry.as_deref().map(str::parse).transpose()?;
+        let registry = registry.map(|url| url.checked(tls.is_some()).cloned()).transpose()?;
+        let of_token = enrolment.as_ref().and_then(|enrolment| enrolment.registries().first().cloned());
         let config = NodeConfig {
+            network: network.map_or_else(|| self.network.parse(), Ok)?,
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
-            registry: self.registry.as_deref().map(parse_registry).transpose()?,
+            registry: of_token.or(registry),
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
             lan: self.lan,
             labels: self.labels,
@@ -199,6 +250,8 @@ impl PeerBuilder {
             mirrors: self.mirrors,
             quota: self.quota,
             min_free: self.min_free,
+            tls,
+            enrolment,
             control: self.control,
             ..NodeConfig::new(name, state)
         };

@@ -1,6 +1,6 @@
 //! Errors of a peer, and what to do about them.
 
-use crate::{node::NodeError, transfer::jobs::JobsError};
+use crate::{identity::JoinError, node::NodeError, transfer::jobs::JobsError};
 use p2pdi::{
     field::InvalidField,
     status::{self, Reason},
@@ -25,6 +25,9 @@ pub enum PeerError {
     /// No temporary folder could be made for its state.
     #[error("cannot make a folder for the peer's state: {0}; give one with state()")]
     State(#[source] io::Error),
+    /// The token of [`PeerBuilder::join_with`](super::PeerBuilder::join_with) gives no certificate.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// It cannot be opened, or one of its parts failed.
     #[error(transparent)]
     Node(#[from] NodeError),

@@ -166,12 +166,16 @@ impl PeerHandle {
     pub async fn find_peer(&self, name: &str) -> Result<Option<PeerInfo>, PeerError> {
         self.running()?;
         let name: PeerName = name.parse()?;
-        if let Some(known) = self.peers().into_iter().find(|peer| peer.name == name) {
+        // The registry's record beats what the mesh says. If it does not answer, the mesh may still find the peer; if not, that error is
+        // returned.
+        let registered = self.node.session().find(&name).await.ok().flatten();
+        let is_it =
+            |peer: &PeerInfo| peer.name == name && registered.as_ref().is_none_or(|record| peer.endpoint == *record.endpoint());
+        if let Some(known) = self.peers().into_iter().find(is_it) {
             return Ok(Some(known));
         }
-        // If the registry does not answer, the mesh may still find the peer; if not, that error is returned.
-        if let Ok(Some(known)) = self.node.session().find(&name).await {
-            return Ok(Some(PeerInfo { name: known.name().clone(), endpoint: known.endpoint().clone(), linked: false }));
+        if let Some(record) = registered {
+            return Ok(Some(PeerInfo { name: record.name().clone(), endpoint: record.endpoint().clone(), linked: false }));
         }
         // The reply to PING is the address.
         let found = match self.whisper(name.as_str(), KIND_PING, "").await {

@@ -4,7 +4,10 @@ use super::services::Services;
 use crate::{
     config::ControlFrom,
     connections::admission::{Permit, Rejected},
-    documents::catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
+    documents::{
+        catalog::{LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
+        restrictions::Audience,
+    },
 };
 use p2pdi::{server::Caller, status::Reason};
 use std::{net::IpAddr, time::Duration};
@@ -18,14 +21,30 @@ pub(crate) fn unread<T>() -> Option<Result<T, Status>> {
     Some(Err(Reason::Overloaded.status("the answer was not read for too long, and ended; ask again")))
 }
 
+/// Whether the caller has an operator's certificate.
+fn is_operator(caller: &Caller) -> bool {
+    caller.identity().is_some_and(|identity| identity.operator().is_some())
+}
+
+/// Who asks for documents: by the certificate, if there is one. Callers on this machine without one are its operator's, as for `Control`.
+pub(crate) fn audience(caller: Option<&Caller>) -> Audience {
+    let Some(caller) = caller else { return Audience::owner() };
+    match caller.identity() {
+        Some(_) if is_operator(caller) => Audience::owner(),
+        Some(identity) => Audience::proven(identity.names(), identity.labels()),
+        None if caller.is_local_machine() => Audience::owner(),
+        None => Audience::anyone(),
+    }
+}
+
 impl Services {
     /// Whether `caller` may control the peer and see all of its status.
     pub(crate) fn check_control(&self, caller: Option<&Caller>) -> Result<(), Status> {
         match self.control {
             ControlFrom::Any => Ok(()),
-            ControlFrom::Loopback if caller.is_some_and(Caller::is_local_machine) => Ok(()),
+            ControlFrom::Loopback if caller.is_some_and(|caller| caller.is_local_machine() || is_operator(caller)) => Ok(()),
             ControlFrom::Loopback => Err(Reason::LoopbackOnly.status(
-                "this peer is controlled from its own machine only; call from there, or start it with --control any. Ping is open to all",
+                "this peer is controlled from its own machine only, or with an operator's certificate; call from there, or start it with --control any. Ping is open to all",
             )),
         }
     }

@@ -7,6 +7,8 @@ mod peer;
 mod services;
 mod status;
 
+#[cfg(feature = "http")]
+pub(crate) use access::audience;
 pub(crate) use access::unread;
 pub(crate) use control::ControlRpc;
 pub(crate) use peer::PeerRpc;

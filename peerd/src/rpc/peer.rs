@@ -1,10 +1,14 @@
 //! The service `Peer`, which every other peer may call.
 
-use super::{access::unread, services::Services};
+use super::{
+    access::{audience, unread},
+    services::Services,
+};
 use crate::{
     connections::slow_reader::SlowReaderGuard,
     documents::{
         catalog::{self, Filter},
+        restrictions::Audience,
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
@@ -17,7 +21,7 @@ use p2pdi::{
     content::{ContentHash, Pieces},
     document::DocumentName,
     field::InvalidField,
-    server::Caller,
+    server::{Admitted, CallClass, Caller},
     status::{Reason, internal},
     v1::{
         AvailabilityRequest, AvailabilityResponse, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest,
@@ -43,32 +47,41 @@ impl PeerRpc {
         PeerServer::new(Self(services)).max_decoding_message_size(REQUEST_MAX_BYTES)
     }
 
-    fn document(&self, selector: Option<get_rfc_request::Document>) -> Result<Arc<SharedDocument>, Status> {
+    /// A document that the share has for `audience`.
+    fn document(&self, selector: Option<get_rfc_request::Document>, audience: &Audience) -> Result<Arc<SharedDocument>, Status> {
         use get_rfc_request::Document;
         let index = self.0.catalog.share().index();
+        let is_for_them = |own: &&Arc<SharedDocument>| self.0.catalog.restrictions().allow(&own.name, audience);
         let (found, what) = match selector {
             Some(Document::Number(0)) => return Err(InvalidField::new("number", "RFC numbers begin at 1").into()),
-            Some(Document::Number(number)) => (index.by_number(number).first().cloned(), format!("RFC {number}")),
+            Some(Document::Number(number)) => {
+                (index.by_number(number).iter().find(is_for_them).cloned(), format!("RFC {number}"))
+            }
             Some(Document::Name(name)) => {
                 let name = DocumentName::parse(&name)?;
-                (index.by_name(name.as_str()).cloned(), name.to_string())
+                (index.by_name(name.as_str()).filter(is_for_them).cloned(), name.to_string())
             }
             Some(Document::Blake3(hash)) => {
                 let hash = ContentHash::from_field(&hash)?;
-                (index.by_hash(&hash).first().cloned(), format!("b3:{hash}"))
+                (index.by_hash(&hash).iter().find(is_for_them).cloned(), format!("b3:{hash}"))
             }
             None => return Err(InvalidField::new("document", "name a document: by number, name or blake3 hash").into()),
         };
-        found.ok_or_else(|| Reason::DocumentUnknown.status(format!("{} does not have {what}", self.0.me.name())))
+        found.ok_or_else(|| self.unknown(&what))
+    }
+
+    fn unknown(&self, what: &str) -> Status {
+        Reason::DocumentUnknown.status(format!("{} does not have {what}", self.0.me.name()))
     }
 
     /// A document of the share, or one that is being fetched: that one by its hash only.
-    fn source(&self, selector: Option<get_rfc_request::Document>) -> Result<Source, Status> {
+    fn source(&self, selector: Option<get_rfc_request::Document>, audience: &Audience) -> Result<Source, Status> {
         let hash = match &selector {
             Some(get_rfc_request::Document::Blake3(hash)) => Some(ContentHash::from_field(hash)?),
             _ => None,
         };
-        match self.document(selector) {
+        let hash = hash.filter(|hash| !self.0.catalog.hides(hash, audience));
+        match self.document(selector, audience) {
             Ok(document) => Ok(Source::Shared(self.0.catalog.share().clone(), document)),
             Err(unknown) => hash.and_then(|hash| self.0.swarms.source(&hash)).ok_or(unknown),
         }
@@ -89,9 +102,13 @@ impl Peer for PeerRpc {
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
         let (caller, address) = (Caller::of(request.extensions()).cloned(), address(&request));
+        let admitted = Admitted::of(request.extensions()).cloned();
         let request = request.into_inner();
-        let filter = Filter::try_from(&request)?;
+        let filter = Filter::try_from(&request)?.of(audience(caller.as_ref()));
         let is_listing = filter.is_listing();
+        if let Some(admitted) = admitted.filter(|_| is_listing) {
+            admitted.is_also(CallClass::Listing)?;
+        }
         let permit = self.0.admit_query(is_listing, address).await?;
         let services = Arc::clone(&self.0);
         let select = move || catalog::answer(&services.catalog, &services.own.get(), &filter, request.if_version, Instant::now());
@@ -112,7 +129,7 @@ impl Peer for PeerRpc {
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
         let caller = Caller::of(request.extensions()).cloned();
         let mut request = request.into_inner();
-        let source = self.source(request.document.take())?;
+        let source = self.source(request.document.take(), &audience(caller.as_ref()))?;
         // Until the last byte it is not removed to make room.
         let in_use = match &source {
             Source::Shared(_, document) => Some(self.0.jobs.begin_use(&document.name)),
@@ -148,15 +165,23 @@ impl Peer for PeerRpc {
         &self,
         request: Request<Streaming<AvailabilityRequest>>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
+        let audience = audience(Caller::of(request.extensions()));
         let whole = |start: &Start| {
-            let document = self.document(Some(get_rfc_request::Document::Blake3(start.hash.to_field())))?;
+            let document = self.document(Some(get_rfc_request::Document::Blake3(start.hash.to_field())), &audience)?;
             Ok((Pieces::of_size(document.size)?, document.name.clone()))
         };
-        let accepted = self.0.swarms.accept(request.into_inner(), whole).await?;
+        let may_know = |hash: &ContentHash| match self.0.catalog.hides(hash, &audience) {
+            true => Err(self.unknown(&format!("b3:{hash}"))),
+            false => Ok(()),
+        };
+        let accepted = self.0.swarms.accept(request.into_inner(), may_know, whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.0.closing.clone()))))
     }
 
     async fn swarm(&self, request: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
-        self.0.swarms.view(&request.into_inner()).map(Response::new)
+        let audience = audience(Caller::of(request.extensions()));
+        let mut answer = self.0.swarms.view(&request.into_inner())?;
+        answer.swarms.retain(|swarm| self.0.may_know(swarm, &audience));
+        Ok(Response::new(answer))
     }
 }

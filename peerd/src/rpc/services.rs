@@ -14,7 +14,7 @@ use crate::{
     session::Session,
     transfer::{fetch::downloads::Downloads, jobs::Jobs, serve::uploads::Uploads, swarm::hub::Swarms, throttle::Throttle},
 };
-use p2pdi::contact::Contact;
+use p2pdi::{contact::Contact, network::NetworkName, server::ServedTls};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Services {
     /// Name and id; the endpoint is that of the start.
     pub(crate) me: Contact,
+    /// The name of its network.
+    pub(crate) network_name: NetworkName,
     /// With the endpoint of now.
     pub(crate) own: OwnContact,
     pub(crate) catalog: Catalog,
@@ -49,6 +51,7 @@ pub(crate) struct Services {
     pub(crate) mesh: Mesh,
     #[cfg(feature = "http")]
     pub(crate) topology: Topology,
+    pub(crate) tls: ServedTls,
     pub(crate) control: ControlFrom,
     pub(crate) started_at: SystemTime,
     /// Ends streams that would otherwise stay open.

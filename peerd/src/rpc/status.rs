@@ -1,11 +1,13 @@
 //! What a peer reports about itself.
 
 use super::services::Services;
-use crate::mesh::View;
+use crate::{documents::restrictions::Audience, mesh::View};
 use p2pdi::{
     VERSION,
-    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, StatusResponse},
+    content::ContentHash,
+    v1::{KeepAliveRequest, ListPeersResponse, Load, PingResponse, SessionState, StatusResponse, Swarm},
 };
+use std::time::SystemTime;
 
 impl Services {
     /// The whole status, for those who may control the peer.
@@ -29,7 +31,21 @@ impl Services {
             mirrors: self.jobs.mirrors(),
             fetched: Some(self.jobs.fetched()),
             zone: self.swarms.zone().to_owned(),
+            network: self.network_name.to_string(),
+            tls: Some(self.tls.status(SystemTime::now())),
         }
+    }
+
+    /// Why the peer cannot do its work now; `None`: it can. Without a reachable registry a peer is still useful.
+    pub(crate) fn unready(&self) -> Option<String> {
+        if self.stop.is_cancelled() {
+            return Some("stopping".to_owned());
+        }
+        if !self.catalog.share().progress().borrow().settled {
+            return Some("the share is still being read".to_owned());
+        }
+        let session = self.session.status();
+        matches!(session.state(), SessionState::Refused | SessionState::Registering).then_some(session.detail)
     }
 
     /// What every caller may know.
@@ -41,9 +57,15 @@ impl Services {
             endpoint: self.own.get().endpoint().to_string(),
             version: VERSION.to_owned(),
             index_version: index.version(),
-            documents: index.len() as u64,
+            documents: self.catalog.public_documents(),
             load: Some(self.load()),
         }
+    }
+
+    /// Whether `audience` may know of a swarm.
+    pub(crate) fn may_know(&self, swarm: &Swarm, audience: &Audience) -> bool {
+        let hash = ContentHash::from_field(&swarm.blake3);
+        hash.is_ok_and(|hash| !self.catalog.hides(&hash, audience))
     }
 
     /// Uploads, downloads and links.
@@ -54,11 +76,11 @@ impl Services {
     /// What a keepalive tells the registry.
     pub(crate) fn report(&self) -> KeepAliveRequest {
         let index = self.catalog.share().index();
-        KeepAliveRequest { load: Some(self.load()), index_version: index.version(), documents: index.len() as u64 }
+        KeepAliveRequest { load: Some(self.load()), index_version: index.version(), documents: self.catalog.public_documents() }
     }
 
     /// This peer and its neighbours.
     pub(super) fn list_peers(&self, view: &View) -> ListPeersResponse {
-        ListPeersResponse { load: Some(self.load()), documents: self.catalog.share().index().len() as u64, ..view.list() }
+        ListPeersResponse { load: Some(self.load()), documents: self.catalog.public_documents(), ..view.list() }
     }
 }

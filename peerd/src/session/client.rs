@@ -1,12 +1,13 @@
 //! Calls to the registry, with the peer's cookie and a timeout.
 
 use p2pdi::{
-    channel::{Channel, REGISTRY_RESPONSE_MAX_BYTES, lazy},
+    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{Cookie, with_cookie},
     endpoint::Endpoint,
+    tls::Expected,
     v1::{
-        AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest, PQueryResponse,
-        RegisterRequest, RegisterResponse, registry_client::RegistryClient,
+        AnnounceRequest, AnnounceResponse, GetTrustRequest, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest,
+        PQueryResponse, RegisterRequest, RegisterResponse, Trust, registry_client::RegistryClient,
     },
 };
 use std::time::Duration;
@@ -24,9 +25,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Calls `registry` with `cookie`; it connects at the first call.
-    pub(super) fn new(registry: &Endpoint, cookie: Option<Cookie>) -> Self {
-        let registry = RegistryClient::new(lazy(registry)).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+    /// Calls `registry` with `cookie`; it connects at the first call, as `dial` does.
+    pub(super) fn new(registry: &Endpoint, dial: &Dial, cookie: Option<Cookie>) -> Self {
+        let channel = dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
+        let registry = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         Self { registry, cookie }
     }
 
@@ -35,9 +37,9 @@ impl Client {
         self.cookie = Some(cookie);
     }
 
-    /// Whether calls carry a cookie.
-    pub(super) fn has_cookie(&self) -> bool {
-        self.cookie.is_some()
+    /// The cookie that calls carry.
+    pub(super) fn cookie(&self) -> Option<&Cookie> {
+        self.cookie.as_ref()
     }
 
     pub(super) async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Status> {
@@ -54,6 +56,12 @@ impl Client {
 
     pub(super) async fn announce(&self, request: AnnounceRequest) -> Result<AnnounceResponse, Status> {
         in_time(self.registry.clone().announce(self.with_cookie(request))).await
+    }
+
+    /// Whom the registry trusts, as far as that is not of the revision `since`.
+    pub(super) async fn trust(&self, since_revision: u64) -> Result<Trust, Status> {
+        let answer = in_time(self.registry.clone().get_trust(GetTrustRequest { since_revision })).await?;
+        Ok(answer.trust.unwrap_or_default())
     }
 
     pub(super) async fn leave(&self) -> Result<(), Status> {

@@ -2,20 +2,27 @@
 
 use super::{
     client::Client,
-    handle::Session,
+    handle::{OwnName, Session},
     known::{LISTED_MAX, Listing},
 };
 use crate::identity::{OwnContact, StateFolder};
 use p2pdi::backoff::{self, Backoff};
 use p2pdi::{
+    channel::Dial,
     contact::Contact,
     cookie::Cookie,
     endpoint::Endpoint,
+    enrol::Trusted,
+    network::NetworkName,
     platform::uptime,
     status::{self, Reason},
     v1::{KeepAliveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep, timeout},
@@ -36,6 +43,8 @@ const KNOWN_ALL_MAX: u64 = 1_000;
 const KNOWN_SAMPLE: u32 = 256;
 /// How long a sample is used. It need not be fresh: peers of it that left are noticed when they are called.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Most pages of whom to trust that are fetched at once: half a million revoked certificates.
+const TRUST_PAGES_MAX: usize = 100;
 /// Most pages of one listing. A page may be short, or empty: one call scans a bounded number of records.
 const PAGES_MAX: usize = 256;
 
@@ -43,10 +52,16 @@ const PAGES_MAX: usize = 256;
 pub struct SessionConfig {
     /// The registry's address.
     pub registry: Endpoint,
+    /// The network of this peer.
+    pub network: NetworkName,
+    /// How to dial it.
+    pub dial: Dial,
     /// This peer.
     pub own: OwnContact,
     /// Labels that queries can filter by.
     pub labels: BTreeMap<String, String>,
+    /// What the registry says of whom to trust. `None`: there is no TLS.
+    pub trusted: Option<Trusted>,
 }
 
 /// Keeps one peer registered.
@@ -58,6 +73,8 @@ pub struct SessionDriver {
     report: Box<dyn Fn() -> KeepAliveRequest + Send>,
     /// The cookie is being stored.
     storing: Option<JoinHandle<()>>,
+    /// A Register was sent whose answer may have been lost, or was answered: there may be a lease.
+    asked: bool,
     /// Revision of the list of known peers; 0 before the first listing.
     revision: u64,
     /// By its last answer, the registry has more than [`KNOWN_ALL_MAX`] peers.
@@ -83,7 +100,7 @@ impl SessionDriver {
         report: impl Fn() -> KeepAliveRequest + Send + 'static,
     ) -> Self {
         let cookie = state_folder.cookie(config.registry.as_str(), config.own.get().name());
-        let client = Client::new(&config.registry, cookie);
+        let client = Client::new(&config.registry, &config.dial, cookie);
         Self {
             session,
             config,
@@ -91,6 +108,7 @@ impl SessionDriver {
             state_folder,
             report: Box::new(report),
             storing: None,
+            asked: false,
             revision: 0,
             sampling: false,
             sampled_at: None,
@@ -151,16 +169,18 @@ impl SessionDriver {
                 REREGISTER_JITTER.mul_f64(rand::random())
             }
             (Some(Reason::NameTaken), _) => {
+                self.session.set_own_name(OwnName::Refused);
                 let seconds = status::metadata(error, "retry_after_seconds").and_then(|text| text.parse().ok());
-                self.session.set_state(SessionState::Refused, format!("{registry}: {}", error.message()));
-                let lease = seconds.map_or(Duration::ZERO, Duration::from_secs);
-                backoff.next(rand::random()).max(lease.min(backoff::PAUSE_MAX))
+                self.session.set_state(SessionState::Refused, format!("{registry}: {}; still trying", error.message()));
+                // Its holder may leave, and an operator may free it, so it is asked for more often than that.
+                let free_in = seconds.map_or(Duration::ZERO, Duration::from_secs);
+                backoff.next(rand::random()).max(free_in.min(backoff::PAUSE_MAX))
             }
             (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal) => {
                 let pause = backoff.next(rand::random());
                 self.session.set_state(
                     SessionState::Unreachable,
-                    format!("{registry} does not answer ({}); still trying", error.message()),
+                    format!("{registry} does not answer ({}); still trying", status::describe(error)),
                 );
                 pause
             }
@@ -170,35 +190,56 @@ impl SessionDriver {
             }
             _ => {
                 self.session.set_state(SessionState::Refused, format!("{registry}: {}", error.message()));
-                backoff.next(rand::random())
+                let told = status::retry_after(error).map(|asked| backoff::pause_after(asked, rand::random()));
+                backoff.next(rand::random()).max(told.unwrap_or_default())
             }
         }
     }
 
     async fn register(&mut self, me: &Contact) -> Result<(), Status> {
-        let SessionConfig { labels, .. } = &self.config;
+        let SessionConfig { labels, network, .. } = &self.config;
         let request = RegisterRequest {
             name: me.name().to_string(),
             endpoint: me.endpoint().to_string(),
             labels: labels.clone(),
             id: me.id().to_field(),
             observer: false,
+            network: network.to_string(),
         };
+        self.propose_cookie().await;
+        self.asked = true;
         let answer = self.client.register(request).await?;
         let cookie: Cookie = answer.cookie.parse()?;
-        // First: if the peer stops now, it must be able to leave.
-        self.client.set_cookie(cookie.clone());
-        // Before the peer counts as registered, so that it has the cookie after a crash.
-        self.store(cookie).await;
+        if self.client.cookie().is_none_or(|proposed| proposed.hash() != cookie.hash()) {
+            // First: if the peer stops now, it must be able to leave.
+            self.client.set_cookie(cookie.clone());
+            // Before the peer counts as registered, so that it has the cookie after a crash.
+            self.store(cookie).await;
+        }
         self.session.set_client(self.client.clone());
         // A registry that lost its records counts from 0 again; an old revision would hide its new records.
         self.revision = 0;
         self.session.registered();
+        self.session.set_own_name(OwnName::Registered);
         self.session.answered(answer.ttl);
         self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
         self.session.set_interval(answer.keep_alive_interval);
+        update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
         self.try_refresh().await;
         Ok(())
+    }
+
+    /// Makes a cookie where there is none, and stores it before the first call: the registry gives the name to nobody else for as long as
+    /// it is reserved, so neither an answer that is lost nor a crash may leave this peer without it.
+    async fn propose_cookie(&mut self) {
+        if self.client.cookie().is_some() {
+            return;
+        }
+        // Without randomness the registry makes one.
+        if let Ok(cookie) = Cookie::generate() {
+            self.client.set_cookie(cookie.clone());
+            self.store(cookie).await;
+        }
     }
 
     /// Lists the other peers. A failure is not fatal: the peer is registered, and the next keepalive tries again.
@@ -225,6 +266,7 @@ impl SessionDriver {
                     backoff.reset();
                     self.session.set_interval(answer.keep_alive_interval);
                     self.session.answered(answer.ttl);
+                    update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
                     self.session
                         .set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
                     self.try_refresh().await;
@@ -248,7 +290,7 @@ impl SessionDriver {
             (Arc::clone(&self.state_folder), self.config.registry.clone(), self.config.own.get().name().clone());
         self.storing = Some(spawn_blocking(move || {
             if let Err(error) = folder.keep_cookie(registry.as_str(), &name, &cookie) {
-                tracing::warn!(%error, "cannot store the cookie; after a crash this name cannot be registered again before its lease expires");
+                tracing::warn!(%error, "cannot store the cookie; after a restart this name cannot be registered again before its lease and its reservation end");
             }
         }));
         self.wait_until_stored().await;
@@ -339,14 +381,39 @@ impl SessionDriver {
     }
 
     async fn leave(&mut self) {
-        // With a cookie there may be a lease, even if the last call failed.
-        if !self.client.has_cookie() {
+        // There may be a lease, even if the last call failed; or one that this peer took before a crash.
+        if !self.asked || self.client.cookie().is_none() {
             return;
         }
         match timeout(LEAVE_TIMEOUT, self.client.leave()).await {
             Ok(Ok(())) => tracing::info!("left the registry"),
+            Ok(Err(error)) if Reason::of(&error) == Some(Reason::CookieUnknown) => tracing::debug!("there was no lease to end"),
             Ok(Err(error)) => tracing::warn!(error = error.message(), "cannot leave the registry; the lease will expire"),
             Err(_) => tracing::warn!("the registry did not answer the leave in time; the lease will expire"),
+        }
+    }
+}
+
+/// Fetches whom the registry trusts, if that is of another revision than what is known here.
+async fn update_trust(trusted: Option<Trusted>, client: Client, revision: u64) {
+    let Some(trusted) = trusted.filter(|_| revision > 0) else { return };
+    for _ in 0..TRUST_PAGES_MAX {
+        if trusted.revision() == revision {
+            return;
+        }
+        let trust = match client.trust(trusted.revision()).await {
+            Ok(trust) => trust,
+            Err(error) => {
+                let error = error.message();
+                tracing::warn!(error, "cannot fetch the revoked certificates; the next keepalive tries again");
+                return;
+            }
+        };
+        let (taking, more) = (trusted.clone(), trust.more);
+        // The runtime reports a panic in it.
+        let _ = spawn_blocking(move || taking.take(&trust, SystemTime::now())).await;
+        if !more {
+            return;
         }
     }
 }

@@ -26,11 +26,24 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes of the session's state that are logged in a minute: more than a registry that restarts causes.
 const LOGGED_MAX: u32 = 20;
 
+/// What the registry says of this peer's own name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnName {
+    /// There is no registry, or it has not answered yet.
+    #[default]
+    Unknown,
+    /// It gave the name to this peer. That stays so while it does not answer.
+    Registered,
+    /// It gave the name to another peer, or keeps it for one.
+    Refused,
+}
+
 /// The registry session of this peer, for its status page, its readiness and lookups. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
     status: Arc<Mutex<RegistrySession>>,
     state: Arc<watch::Sender<SessionState>>,
+    own_name: Arc<watch::Sender<OwnName>>,
     known: KnownPeers,
     lookups: Arc<Lookups>,
     announces: Arc<Announces>,
@@ -53,6 +66,7 @@ impl Session {
         Self {
             status: Arc::new(Mutex::new(status)),
             state: Arc::new(watch::Sender::new(state)),
+            own_name: Arc::default(),
             known: KnownPeers::default(),
             lookups: Arc::default(),
             announces: Arc::default(),
@@ -185,23 +199,35 @@ impl Session {
         status.ttl = ttl;
     }
 
+    /// What the registry says of this peer's own name.
+    pub fn own_name(&self) -> OwnName {
+        *self.own_name.borrow()
+    }
+
+    pub(super) fn set_own_name(&self, own_name: OwnName) {
+        self.own_name.send_replace(own_name);
+    }
+
     /// Counts one registration.
     pub(super) fn registered(&self) {
         self.lock_status().registrations += 1;
     }
 
-    /// Sets state and detail, and logs a change of state.
+    /// Sets state and detail, and logs a change of state, or of why there is no registration: a connection that breaks may be followed by
+    /// the words of the registry.
     pub(super) fn set_state(&self, state: SessionState, detail: impl Into<String>) {
         let detail = detail.into();
-        {
+        let other_reason = {
             let mut status = self.lock_status();
             if status.state != i32::from(state) {
                 status.since = Some(SystemTime::now().into());
             }
             status.state = state.into();
-            status.detail.clone_from(&detail);
-        }
-        if self.state.send_replace(state) != state
+            let before = std::mem::replace(&mut status.detail, detail.clone());
+            matches!(state, SessionState::Unreachable | SessionState::Refused) && before != detail
+        };
+        let other_state = self.state.send_replace(state) != state;
+        if (other_state || other_reason)
             && let Some(Line { suppressed }) = self.log.line()
         {
             match state {

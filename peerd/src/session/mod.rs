@@ -9,6 +9,6 @@ mod lookups;
 
 pub use announces::AnnounceError;
 pub use driver::{SessionConfig, SessionDriver};
-pub use handle::Session;
+pub use handle::{OwnName, Session};
 pub use known::KnownPeers;
 pub use lookups::RegistryUnavailable;

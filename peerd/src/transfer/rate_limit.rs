@@ -61,6 +61,13 @@ impl RateLimit {
         self.bytes_per_second
     }
 
+    /// Another limit, at least 1, from now on, as after a pause. The line stays; the part that is paid off now counts no more.
+    pub(super) fn set_bytes_per_second(&mut self, bytes_per_second: u64, now: Instant) {
+        self.bytes_per_second = bytes_per_second.max(1);
+        // At a lower limit it could take seconds.
+        self.paid_at = self.paid_at.min(now.checked_sub(BURST).unwrap_or(now));
+    }
+
     /// Puts a stream at the end of the line that wants to move at most `most` bytes, at least 1. One that is in the line stays where it is.
     pub(super) fn enter(&mut self, stream: u64, most: usize) {
         if !self.line.iter().any(|waiting| waiting.stream == stream) {
@@ -182,6 +189,26 @@ mod tests {
         }
         limit.enter(1, 1);
         assert_eq!(limit.next(start), Next::Granted { stream: 1, bytes: 1 });
+    }
+
+    #[test]
+    fn another_limit_holds_from_now_on_for_those_in_the_line() {
+        let start = Instant::now();
+        let mut limit = RateLimit::new(1_000, start);
+        limit.enter(1, 256 * 1024);
+        assert!(matches!(limit.next(start), Next::Granted { bytes: PART_MIN_BYTES, .. }));
+        limit.enter(2, 256 * 1024);
+        assert!(matches!(limit.next(start), Next::At(at) if at > start + Duration::from_secs(1)));
+        limit.set_bytes_per_second(1_000_000, start);
+        assert_eq!(limit.next(start), Next::Granted { stream: 2, bytes: 100_000 });
+        // Without a limit everybody gets what it wants.
+        limit.set_bytes_per_second(u64::MAX, start);
+        for stream in 3..100 {
+            limit.enter(stream, 1 << 40);
+        }
+        for stream in 3..100 {
+            assert_eq!(limit.next(start), Next::Granted { stream, bytes: 1 << 40 });
+        }
     }
 
     #[test]

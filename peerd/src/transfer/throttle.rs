@@ -6,14 +6,27 @@
 use super::rate_limit::{Next, RateLimit};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 use tokio::{sync::Notify, time::sleep_until};
 
-/// A limit of bytes per second, or none. Clones share the limit.
-#[derive(Debug, Clone, Default)]
-pub struct Throttle(Option<Arc<Mutex<State>>>);
+/// The limit, in bytes per second, of those who have none.
+const NO_LIMIT: u64 = u64::MAX;
+
+/// A limit of bytes per second, or none. Clones share the limit, which may change.
+#[derive(Debug, Clone)]
+pub struct Throttle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// That of the state, to be read without the lock.
+    bytes_per_second: AtomicU64,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -32,19 +45,33 @@ struct Waiter {
 impl Throttle {
     /// A limit of `bytes_per_second`, at least 1; `None`: no limit.
     pub fn new(bytes_per_second: Option<u64>) -> Self {
-        let state = |limit| State { limit: RateLimit::new(limit, Instant::now()), last_stream: 0, waiting: BTreeMap::new() };
-        Self(bytes_per_second.map(|limit| Arc::new(Mutex::new(state(limit)))))
+        let limit = RateLimit::new(bytes_per_second.unwrap_or(NO_LIMIT), Instant::now());
+        let bytes_per_second = AtomicU64::new(limit.bytes_per_second());
+        let state = Mutex::new(State { limit, last_stream: 0, waiting: BTreeMap::new() });
+        Self(Arc::new(Shared { bytes_per_second, state }))
     }
 
     /// The limit in bytes per second; `None`: no limit.
     pub(crate) fn bytes_per_second(&self) -> Option<u64> {
-        self.0.as_ref().map(|state| lock(state).limit.bytes_per_second())
+        Some(self.0.bytes_per_second.load(Ordering::Relaxed)).filter(|limit| *limit != NO_LIMIT)
+    }
+
+    /// Another limit from now on, at least 1, also for those who wait; `None`: no limit.
+    pub(crate) fn set_bytes_per_second(&self, bytes_per_second: Option<u64>) {
+        let mut state = lock(&self.0.state);
+        state.limit.set_bytes_per_second(bytes_per_second.unwrap_or(NO_LIMIT), Instant::now());
+        self.0.bytes_per_second.store(state.limit.bytes_per_second(), Ordering::Relaxed);
+        // It waits for a time that is not right any more.
+        state.wake_first();
     }
 
     /// Waits until bytes may be moved, and returns how many: at least 1, at most `most`, unless that is 0. Those who wait get equal parts
     /// in turn. Bytes granted to a future that is dropped do not count.
     pub(crate) async fn take(&self, most: usize) -> usize {
-        let Some(state) = self.0.as_ref().filter(|_| most > 0) else { return most };
+        if most == 0 || self.bytes_per_second().is_none() {
+            return most;
+        }
+        let state = &self.0.state;
         let changed = Arc::new(Notify::new());
         let place = Place::new(state, Arc::clone(&changed), most);
         loop {
@@ -69,6 +96,12 @@ impl Throttle {
         while left > 0 {
             left -= self.take(left).await;
         }
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new(None)
     }
 }
 
@@ -200,6 +233,24 @@ mod tests {
         assert_eq!((a, b, c), (1_000, 1_000, 1_000));
         // Ten seconds if the others counted.
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn another_limit_holds_at_once_for_those_who_wait() {
+        let throttle = Throttle::new(Some(1_000));
+        // In debt for two seconds and, with what it waits for, for hours.
+        throttle.take(100_000).await;
+        let waiting = tokio::spawn({
+            let throttle = throttle.clone();
+            async move { throttle.take_all(10_000_000).await }
+        });
+        tokio::task::yield_now().await;
+        throttle.set_bytes_per_second(Some(1 << 40));
+        timeout(Duration::from_secs(20), waiting).await.expect("it goes on").unwrap();
+        throttle.set_bytes_per_second(None);
+        assert_eq!((throttle.take(usize::MAX).await, throttle.bytes_per_second()), (usize::MAX, None));
+        throttle.set_bytes_per_second(Some(7));
+        assert_eq!(throttle.bytes_per_second(), Some(7));
     }
 
     #[tokio::test]

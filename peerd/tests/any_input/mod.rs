@@ -279,7 +279,8 @@ pub fn drive_routing(data: &[u8]) {
         now += source.wait();
         let neighbours: Vec<Contact> = source.list(Source::contact).into_iter().filter(|peer| peer.id() != ME).collect();
         let id = u128::from(source.byte() % 8);
-        let to = names[usize::from(source.byte() % 4)].clone();
+        let name = names[usize::from(source.byte() % 4)].clone();
+        let to = routing::Target { id: source.flag().then(|| source.id()), name };
         let relay = |source: &mut Source<'_>| Relay {
             id,
             to: to.clone(),
@@ -312,7 +313,7 @@ pub fn drive_routing(data: &[u8]) {
                         id,
                         delivered: source.flag(),
                         // A delivered reply needs a valid name.
-                        delivered_by: to.to_string(),
+                        delivered_by: to.name.to_string(),
                         hops: source.number() as u32,
                         reply_kind: String::new(),
                         reply: Bytes::new(),

@@ -61,7 +61,7 @@ async fn latencies(from: &TestPeer, to: &str, count: usize) -> (Duration, Durati
 }
 
 #[tokio::test]
-async fn a_peer_that_floods_is_throttled_and_others_are_served_meanwhile() {
+async fn a_peer_that_floods_gets_its_share_and_others_are_served_meanwhile() {
     let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
     let victim = Setup::named("victim").start().await;
     // These cannot be dialled, so every whisper between them goes through the victim's links.
@@ -83,7 +83,6 @@ async fn a_peer_that_floods_is_throttled_and_others_are_served_meanwhile() {
         }
         pongs
     });
-    until("the flooder is paused", async || victim.mesh().paused > 0).await;
     let (busy, busy_most) = latencies(&left, "right", 300).await;
     println!("a whisper, relayed: {quiet:?}, at most {quiet_most:?}; beside a flood: {busy:?}, at most {busy_most:?}");
     assert!(busy < Duration::from_millis(500) && busy_most < Duration::from_secs(4), "{busy:?} {busy_most:?}");
@@ -93,9 +92,8 @@ async fn a_peer_that_floods_is_throttled_and_others_are_served_meanwhile() {
     let lasted = begun.elapsed().as_secs_f64();
     drop(victim);
     let pongs = pongs.await.unwrap();
-    // Its share is 10,000 a second, with a burst of one second's worth; less if this test reads slowly.
     println!("{pongs} frames served of the flood in {lasted:.1} s");
-    assert!(pongs > 1_000 && (pongs as f64) < 10_000.0 * (lasted + 2.0), "{pongs} in {lasted}");
+    assert!(pongs > 1_000, "{pongs} in {lasted}: what the machine has to spare is for the flood, too");
 }
 
 #[tokio::test]

@@ -69,8 +69,8 @@ async fn invalid_frames_are_dropped_and_counted_and_many_of_them_close_the_link(
             age_ms: 0,
             payload: vec![0; 100_000].into(),
         })),
-        frame(Body::Seek(Seek { id: id(16), to: "../etc".into(), hops: 1 })),
-        frame(Body::Seek(Seek { id: id(2), to: "b".into(), hops: 1 })),
+        frame(Body::Seek(Seek { id: id(16), to: "../etc".into(), hops: 1, ..Seek::default() })),
+        frame(Body::Seek(Seek { id: id(2), to: "b".into(), hops: 1, ..Seek::default() })),
     ];
     let sent = (wrong.len() + frames.len()) as u64;
     for bytes in wrong {
@@ -163,7 +163,7 @@ async fn invalid_hellos_are_refused_and_counted() {
         link.ended().await;
     }
     let mut link = RawLink::open(a.address, None).await.unwrap();
-    link.send(frame(Body::Hello(LinkHello { peer: None, incarnation: 1 }))).await;
+    link.send(frame(Body::Hello(LinkHello { peer: None, incarnation: 1, network: String::new() }))).await;
     link.ended().await;
     until("all are counted", async || a.mesh().misbehaviour == count + 4).await;
     // A hello with the peer's own id is refused as well.

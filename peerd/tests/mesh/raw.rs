@@ -88,7 +88,7 @@ pub(crate) fn frame(body: Body) -> LinkFrame {
 }
 
 pub(crate) fn hello(peer: Contact) -> LinkFrame {
-    frame(Body::Hello(LinkHello { peer: Some(peer), incarnation: 1 }))
+    frame(Body::Hello(LinkHello { peer: Some(peer), incarnation: 1, network: String::new() }))
 }
 
 impl RawLink {

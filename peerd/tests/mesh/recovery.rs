@@ -5,8 +5,9 @@ use crate::{
     support::{Setup, TestPeer, until},
 };
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-    PQueryResponse, PeerRecord, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
+    GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
+    PeerRecord, RegisterRequest, RegisterResponse,
     registry_server::{Registry, RegistryServer},
 };
 use peerd::overlay::membership::Config;
@@ -154,8 +155,20 @@ impl Registry for Calls {
         Ok(Response::new(PQueryResponse { peers, ..Default::default() }))
     }
 
+    async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        Ok(Response::new(FreeNameResponse::default()))
+    }
+
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
         Ok(Response::new(AnnounceResponse::default()))
+    }
+
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn get_trust(&self, _: Request<GetTrustRequest>) -> Result<Response<GetTrustResponse>, Status> {
+        Ok(Response::new(Default::default()))
     }
 }
 

@@ -44,10 +44,11 @@ async fn garbage_is_answered_with_an_error_or_a_closed_connection() {
 async fn http_1_is_answered_in_http_1() {
     let peer = Peer::sharing(&[SMALL]).await;
     for (request, expected) in [
-        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200"),
-        ("GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 404"),
-        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "HTTP/1.1 405"),
-        ("BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 405"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "HTTP/1.1 200"),
+        ("GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "HTTP/1.1 404"),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "HTTP/1.1 405"),
+        ("BREW / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "HTTP/1.1 405"),
+        ("GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", "HTTP/1.1 403"),
         ("GET / HTTP/9.9\r\n\r\n", "HTTP/1.1 400"),
     ] {
         let answer = say(peer.address, request.as_bytes()).await;
@@ -107,7 +108,10 @@ async fn a_connection_without_a_complete_request_is_closed() {
 
 #[tokio::test]
 async fn a_connection_over_the_limit_is_closed_immediately_and_a_closed_one_frees_its_slot() {
-    let peer = Peer::configured(&[SMALL], |config| config.limits.connections = 2).await;
+    let peer = Peer::configured(&[SMALL], |config| {
+        (config.limits.connections, config.limits.connections_per_address) = (2, Some(2));
+    })
+    .await;
     let first = TcpStream::connect(peer.address).await.unwrap();
     let mut second = TcpStream::connect(peer.address).await.unwrap();
     second.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

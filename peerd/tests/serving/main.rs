@@ -14,6 +14,7 @@
 mod address;
 mod changes;
 mod connections;
+mod hostile;
 mod limits;
 mod listeners;
 mod program;

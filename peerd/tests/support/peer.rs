@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
+    codegen::{Body, Bytes, StdError},
     transport::{self, Channel},
 };
 
@@ -149,7 +150,13 @@ pub fn by_number(number: u32) -> GetRfcRequest {
 }
 
 /// The header and the joined chunks of an answer. Checks that the chunks are contiguous.
-pub async fn get(client: &mut PeerClient<Channel>, request: GetRfcRequest) -> Result<(GetRfcHeader, Vec<u8>), Status> {
+pub async fn get<T>(client: &mut PeerClient<T>, request: GetRfcRequest) -> Result<(GetRfcHeader, Vec<u8>), Status>
+where
+    T: tonic::client::GrpcService<tonic::body::Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as Body>::Error: Into<StdError> + Send,
+{
     let mut stream = client.get_rfc(request).await?.into_inner();
     let Some(Part::Header(header)) = stream.message().await?.and_then(|message| message.part) else {
         panic!("no header first");

@@ -1,8 +1,9 @@
 //! A registry that accepts every peer and counts registrations and leaves.
 
 use p2pdi::v1::{
-    AnnounceRequest, AnnounceResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest,
-    PQueryResponse, RegisterRequest, RegisterResponse,
+    AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
+    GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
+    RegisterRequest, RegisterResponse,
     registry_server::{Registry, RegistryServer},
 };
 use std::{
@@ -86,7 +87,19 @@ impl Registry for CountingService {
         Ok(Response::new(PQueryResponse::default()))
     }
 
+    async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
+        Ok(Response::new(FreeNameResponse::default()))
+    }
+
     async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
         Ok(Response::new(AnnounceResponse::default()))
+    }
+
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn get_trust(&self, _: Request<GetTrustRequest>) -> Result<Response<GetTrustResponse>, Status> {
+        Ok(Response::new(Default::default()))
     }
 }

@@ -30,12 +30,18 @@ impl Table {
         }
         let slot = self.records.by_name(&change.key).0;
         let record = slot.and_then(|slot| self.records.get_mut(slot));
+        let ended_ms = record.as_ref().map_or(now.mono_ms, |record| record.deadline_ms.min(now.mono_ms));
         let is_own = record.is_some_and(|record| record.end_change(change.expected_revision));
         match accepted {
             Some(revision) => {
                 let slot = self.apply_at(slot, change, revision, now)?;
-                if let Some(record) = self.records.get_mut(slot).filter(|record| record.peer.active) {
-                    record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
+                let reserved_until_ms = ended_ms.saturating_add(self.settings.name_hold_ms);
+                if let Some(record) = self.records.get_mut(slot) {
+                    if record.peer.active {
+                        record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
+                    } else {
+                        record.deadline_ms = reserved_until_ms;
+                    }
                 }
                 self.lease(slot, now)
             }
@@ -109,9 +115,14 @@ impl Table {
 
     /// Adds the record to the indexes of its new state, and gives an active peer its lease.
     fn list(&mut self, slot: u32, revision: u64, now: Now) {
+        let (ttl_ms, name_hold_ms) = (self.ttl_ms(), self.settings.name_hold_ms);
         let Some(record) = self.records.get_mut(slot) else { return };
         record.revision = revision;
         if record.peer.active {
+            if record.state != RecordState::Active {
+                // It was the end of the reservation.
+                record.deadline_ms = 0;
+            }
             record.state = RecordState::Active;
             record.active_index = u32::try_from(self.active.len()).unwrap_or(u32::MAX);
             self.addresses.add(record.peer.address);
@@ -122,6 +133,10 @@ impl Table {
             record.state = RecordState::Inactive;
             self.deadlines.unschedule(record.scheduled_tick, slot);
             record.scheduled_tick = 0;
+            // Of a record from the store only the wall clock says how old it is. A clock that was set makes this no longer than the hold.
+            let ended_ms = record.peer.last_active_ms.saturating_add(ttl_ms);
+            let reserved_ms = ended_ms.saturating_add(name_hold_ms).saturating_sub(now.wall_ms).min(name_hold_ms);
+            record.deadline_ms = now.mono_ms.saturating_add(reserved_ms);
             self.inactive.insert(revision, slot);
         }
     }

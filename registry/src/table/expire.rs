@@ -78,8 +78,8 @@ impl Table {
         kept.saturating_sub(self.settings.max_peers as usize).min(self.inactive.len().saturating_sub(self.removing))
     }
 
-    /// Decides to remove an inactive record.
-    fn prepare_removal(&mut self, slot: u32) -> Option<Change> {
+    /// Decides to remove a record.
+    pub(super) fn prepare_removal(&mut self, slot: u32) -> Option<Change> {
         let record = self.records.get_mut(slot)?;
         record.begin_change();
         self.in_flight += 1;

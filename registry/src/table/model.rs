@@ -10,15 +10,17 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
 const NAMES: u32 = 12;
+const HOLD_MS: u64 = 3_000;
 
 /// A name as the model sees it.
 #[derive(Clone)]
 struct Known {
     cookie: CookieHash,
     endpoint: u32,
-    address: u32,
     /// End of the lease; `None` after a Leave.
     until_ms: Option<u64>,
+    /// Nobody else may have the name before.
+    reserved_until_ms: u64,
     registrations: u32,
 }
 
@@ -56,7 +58,6 @@ impl World {
         };
         let known = self.known.get(&name).cloned();
         let own = known.as_ref().is_some_and(|known| presented.as_ref().is_some_and(|p| p.hash() == known.cookie));
-        let same_place = known.as_ref().is_some_and(|known| (known.endpoint, known.address) == (endpoint, address));
         let outcome = if rng.random_ratio(1, 5) {
             // The store fails.
             match self.table.prepare_register(&registration, at(self.now_ms)) {
@@ -70,18 +71,21 @@ impl World {
         } else {
             register(&mut self.table, &registration, at(self.now_ms))
         };
-        if self.live(name) && !own && !same_place {
-            let left_ms = known.and_then(|known| known.until_ms).unwrap() - self.now_ms;
-            let Err(Refusal::NameTaken { retry_after_seconds, .. }) = outcome else { panic!("{outcome:?}") };
-            assert_eq!(retry_after_seconds, left_ms.div_ceil(1000));
+        if let Some(left_ms) = known.as_ref().and_then(|known| known.reserved_until_ms.checked_sub(self.now_ms))
+            && left_ms > 0
+            && !own
+        {
+            let Err(Refusal::NameTaken { has_lease, retry_after_seconds, .. }) = outcome else { panic!("{outcome:?}") };
+            assert_eq!((has_lease, retry_after_seconds), (self.live(name), left_ms.div_ceil(1000)));
             return;
         }
         let (lease, held) = outcome.unwrap();
         let registrations = known.as_ref().map_or(0, |known| known.registrations) + 1;
         assert_eq!(lease.peer.registration_count, registrations);
         assert_eq!(known.is_some_and(|known| known.cookie == held), own);
-        let until_ms = Some(self.now_ms + SETTINGS.ttl_ms);
-        self.known.insert(name, Known { cookie: held, endpoint, address, until_ms, registrations });
+        let until_ms = self.now_ms + SETTINGS.ttl_ms;
+        let reserved_until_ms = until_ms + HOLD_MS;
+        self.known.insert(name, Known { cookie: held, endpoint, until_ms: Some(until_ms), reserved_until_ms, registrations });
     }
 
     fn touch(&mut self, rng: &mut StdRng) {
@@ -96,6 +100,9 @@ impl World {
             let left = leave(&mut self.table, &secret, at(self.now_ms));
             assert_eq!(left, expected.or_else(|refusal| if refusal == Refusal::LeaseExpired { Ok(()) } else { Err(refusal) }));
             if let Some(known) = name.and_then(|name| self.known.get_mut(&name)) {
+                if known.until_ms.is_some_and(|until| until > self.now_ms) {
+                    known.reserved_until_ms = self.now_ms + HOLD_MS;
+                }
                 known.until_ms = None;
             }
             return;
@@ -110,6 +117,7 @@ impl World {
             && let Some(known) = name.and_then(|name| self.known.get_mut(&name))
         {
             known.until_ms = Some(self.now_ms + SETTINGS.ttl_ms);
+            known.reserved_until_ms = self.now_ms + SETTINGS.ttl_ms + HOLD_MS;
         }
     }
 
@@ -148,7 +156,7 @@ impl World {
 fn random_calls_get_the_answers_of_the_model() {
     for seed in 0..40 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut table = Table::new(SETTINGS, rng.random());
+        let mut table = Table::new(Settings { name_hold_ms: HOLD_MS, ..SETTINGS }, rng.random());
         let watching = Registration { endpoint: None, ..ask("watcher", u128::MAX) };
         let (lease, watcher) = register(&mut table, &watching, at(0)).unwrap();
         let mut world = World {

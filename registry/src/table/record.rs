@@ -22,7 +22,7 @@ pub(super) enum RecordState {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) peer: Peer,
-    /// End of the lease, by the monotonic clock.
+    /// End of the lease, by the monotonic clock; of an inactive record: until then its name is reserved for its cookie.
     pub(super) deadline_ms: u64,
     /// Revision of the latest change; 0: none was stored.
     pub(super) revision: u64,
@@ -87,6 +87,15 @@ impl Record {
         self.state == RecordState::Observer
     }
 
+    /// Until when nobody else may have the name, by the monotonic clock. A peer's name stays reserved for `name_hold_ms` after its lease.
+    pub(super) fn reserved_until_ms(&self, name_hold_ms: u64) -> u64 {
+        match self.state {
+            RecordState::Joining => 0,
+            RecordState::Active => self.deadline_ms.saturating_add(name_hold_ms),
+            RecordState::Inactive | RecordState::Observer => self.deadline_ms,
+        }
+    }
+
     /// Whether it has a lease that has not run out.
     pub(super) fn is_live(&self, mono_ms: u64) -> bool {
         matches!(self.state, RecordState::Active | RecordState::Observer) && self.deadline_ms > mono_ms
@@ -101,17 +110,27 @@ pub(super) struct Records {
     by_cookie: HashIndex,
     /// Callers choose names. Without a secret key they could choose names that collide.
     name_key: [u8; 32],
-}
-
-/// Callers cannot choose a cookie's hash, so a part of it is enough.
-fn cookie_hash(cookie: &CookieHash) -> u32 {
-    let bytes = cookie.as_bytes();
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    /// Callers may propose cookies. Without a secret factor they could search for some whose hashes collide.
+    cookie_factor: u64,
 }
 
 impl Records {
-    pub(super) fn new(name_key: [u8; 32]) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_name: HashIndex::default(), by_cookie: HashIndex::default(), name_key }
+    pub(super) fn new(name_key: [u8; 32], cookie_key: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_name: HashIndex::default(),
+            by_cookie: HashIndex::default(),
+            name_key,
+            cookie_factor: cookie_key | 1,
+        }
+    }
+
+    /// Multiply-shift hashing: a cookie's hash is random already, so this needs only the secret.
+    fn cookie_hash(&self, cookie: &CookieHash) -> u32 {
+        let [a, b, c, d, e, f, g, h, ..] = *cookie.as_bytes();
+        let product = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(self.cookie_factor);
+        u32::try_from(product >> 32).unwrap_or_default()
     }
 
     /// Slots in use.
@@ -154,7 +173,7 @@ impl Records {
     }
 
     pub(super) fn by_cookie(&self, cookie: &CookieHash) -> Option<u32> {
-        self.by_cookie.slots(cookie_hash(cookie)).find(|slot| self.get(*slot).is_some_and(|r| r.peer.cookie == *cookie))
+        self.by_cookie.slots(self.cookie_hash(cookie)).find(|slot| self.get(*slot).is_some_and(|r| r.peer.cookie == *cookie))
     }
 
     /// Puts `record` into a free slot and indexes its name. Its cookie is indexed by [`Records::index_cookie`].
@@ -178,11 +197,11 @@ impl Records {
     }
 
     pub(super) fn index_cookie(&mut self, slot: u32, cookie: &CookieHash) {
-        self.by_cookie.insert(cookie_hash(cookie), slot);
+        self.by_cookie.insert(self.cookie_hash(cookie), slot);
     }
 
     pub(super) fn unindex_cookie(&mut self, slot: u32, cookie: &CookieHash) {
-        self.by_cookie.remove(cookie_hash(cookie), slot);
+        self.by_cookie.remove(self.cookie_hash(cookie), slot);
     }
 
     /// Empties `slot`.

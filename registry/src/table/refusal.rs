@@ -3,11 +3,13 @@
 /// Why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The name is active elsewhere.
+    /// The name is active elsewhere, or reserved for the peer that had it.
     NameTaken {
         /// The name as its holder spells it.
         name: Box<str>,
-        /// What is left of its lease, rounded up.
+        /// Whether a lease runs; otherwise the name is only reserved.
+        has_lease: bool,
+        /// When the name is free if its holder makes no further call, rounded up.
         retry_after_seconds: u64,
     },
     /// No record has this cookie.

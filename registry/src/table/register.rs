@@ -30,9 +30,9 @@ pub struct Registration {
     pub labels: Labels<'static>,
     /// The peer's own id, if it sent one.
     pub id: Option<PeerId>,
-    /// The cookie in the call's metadata.
+    /// The cookie in the call's metadata: the record's own, or one that the caller proposes.
     pub presented: Option<Cookie>,
-    /// The cookie that the caller gets unless it presented the record's own.
+    /// The cookie that the caller gets unless it presented one that it may have.
     pub candidate_cookie: Cookie,
     /// Where the call came from ([`super::to_ipv6`]).
     pub address: Ipv6Addr,
@@ -59,18 +59,16 @@ impl Table {
             both => both,
         };
         if let Some(record) = other.and_then(|slot| self.records.get(slot)) {
-            if record.is_in_flight() {
-                return Err(Refusal::Busy);
-            }
+            self.check_name(record, registration, now)?;
             if record.is_live(now.mono_ms) {
-                return Err(taken(record, now));
+                return Err(self.taken(record, now));
             }
         }
         let record = slot.and_then(|slot| self.records.get(slot));
-        let cookie = match record {
-            Some(record) => allowed(record, registration, now)?,
-            None => &registration.candidate_cookie,
-        };
+        if let Some(record) = record {
+            self.check_name(record, registration, now)?;
+        }
+        let cookie = self.cookie_of(record, registration);
         let hash = cookie.hash();
         let address = registration.address;
         let holds_lease = |r: &Record| matches!(r.state, RecordState::Active | RecordState::Observer);
@@ -95,6 +93,34 @@ impl Table {
             self.addresses.add(address);
         }
         Ok((Prepared::Write(change), cookie.clone()))
+    }
+
+    /// Whether the caller may have the name of this record: it has the record's cookie, or the name is free. Its address says nothing:
+    /// the hosts behind one NAT share it, and so do the processes of one machine.
+    fn check_name(&self, record: &Record, registration: &Registration, now: Now) -> Result<(), Refusal> {
+        if record.is_in_flight() {
+            return Err(Refusal::Busy);
+        }
+        let is_free = record.reserved_until_ms(self.settings.name_hold_ms) <= now.mono_ms;
+        if is_free || presents(registration, &record.peer.cookie) { Ok(()) } else { Err(self.taken(record, now)) }
+    }
+
+    fn taken(&self, record: &Record, now: Now) -> Refusal {
+        let left_ms = record.reserved_until_ms(self.settings.name_hold_ms).saturating_sub(now.mono_ms);
+        Refusal::NameTaken {
+            name: record.peer.strings.name().into(),
+            has_lease: record.is_live(now.mono_ms),
+            retry_after_seconds: left_ms.div_ceil(1000),
+        }
+    }
+
+    /// The cookie that the caller gets: the record's own if it presented that, the one it proposes if nobody else has it, or a new one.
+    fn cookie_of<'a>(&self, record: Option<&Record>, registration: &'a Registration) -> &'a Cookie {
+        let fits = |presented: &&Cookie| {
+            let hash = presented.hash();
+            record.is_some_and(|record| record.peer.cookie == hash) || self.records.by_cookie(&hash).is_none()
+        };
+        registration.presented.as_ref().filter(fits).unwrap_or(&registration.candidate_cookie)
     }
 
     /// A record for a new name, which it holds from now on.
@@ -139,6 +165,35 @@ impl Table {
         self.lease(slot, now)
     }
 
+    /// The cookies of the peer and of the observer with this name.
+    pub fn cookies_of(&self, name: &PeerName) -> Vec<CookieHash> {
+        let (peer, observer) = self.records.by_name(name.as_str());
+        [peer, observer]
+            .into_iter()
+            .flatten()
+            .filter_map(|slot| self.records.get(slot))
+            .map(|record| record.peer.cookie)
+            .collect()
+    }
+
+    /// Checks that a name is freed, whoever has it. `Done` carries the revision: nobody has the name (any more).
+    ///
+    /// # Errors
+    /// `Busy` while another change of the name is in flight.
+    pub fn prepare_free(&mut self, name: &PeerName) -> Result<Prepared<u64>, Refusal> {
+        let (peer, observer) = self.records.by_name(name.as_str());
+        if let Some(slot) = observer {
+            self.drop_observer(slot);
+        }
+        let Some(slot) = peer else { return Ok(Prepared::Done(self.revision)) };
+        let record = self.records.get(slot).ok_or(Refusal::Busy)?;
+        if record.is_in_flight() {
+            return Err(Refusal::Busy);
+        }
+        // The record goes, and its cookie with it: its holder could take the name again at once.
+        self.prepare_removal(slot).map(Prepared::Write).ok_or(Refusal::Busy)
+    }
+
     /// Checks a Leave. `Done` carries the revision, for a caller whose lease ended before.
     ///
     /// # Errors
@@ -166,26 +221,8 @@ impl Table {
     }
 }
 
-/// Whether the caller may have this record, and with which cookie.
-fn allowed<'a>(record: &Record, registration: &'a Registration, now: Now) -> Result<&'a Cookie, Refusal> {
-    if record.is_in_flight() {
-        return Err(Refusal::Busy);
-    }
-    if let Some(own) = registration.presented.as_ref().filter(|cookie| cookie.hash() == record.peer.cookie) {
-        return Ok(own);
-    }
-    let endpoint = registration.endpoint.as_ref().map_or("", Endpoint::as_str);
-    let same_endpoint = record.peer.strings.endpoint().eq_ignore_ascii_case(endpoint);
-    let same_caller = same_endpoint && record.peer.address == registration.address;
-    if record.is_live(now.mono_ms) && !same_caller {
-        return Err(taken(record, now));
-    }
-    Ok(&registration.candidate_cookie)
-}
-
-fn taken(record: &Record, now: Now) -> Refusal {
-    let left_ms = record.deadline_ms.saturating_sub(now.mono_ms);
-    Refusal::NameTaken { name: record.peer.strings.name().into(), retry_after_seconds: left_ms.div_ceil(1000) }
+fn presents(registration: &Registration, cookie: &CookieHash) -> bool {
+    registration.presented.as_ref().is_some_and(|presented| presented.hash() == *cookie)
 }
 
 /// The record of `before` after this registration.

@@ -21,4 +21,6 @@ pub struct Settings {
     pub max_peers: u32,
     /// Leases that callers from one address may hold at once (one /64 for IPv6). Loopback is exempt.
     pub max_peers_per_address: u32,
+    /// How long a name stays reserved for its cookie after a Leave and after the end of a lease, in milliseconds.
+    pub name_hold_ms: u64,
 }

@@ -50,10 +50,10 @@ impl Table {
     /// An empty table. `seed` keys its hashes and page tokens, and feeds its random choices.
     pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
         let mut rng = StdRng::from_seed(seed);
-        let (name_key, token_key) = (rng.random(), rng.random());
+        let (name_key, cookie_key, token_key) = (rng.random(), rng.random(), rng.random());
         Self {
             settings,
-            records: Records::new(name_key),
+            records: Records::new(name_key, cookie_key),
             deadlines: Deadlines::default(),
             active: Vec::new(),
             changed: BTreeMap::new(),
@@ -67,6 +67,12 @@ impl Table {
             rng,
             token_key,
         }
+    }
+
+    /// Other limits from now on. Leases that exist stay.
+    pub fn set_limits(&mut self, max_peers: u32, max_peers_per_address: u32) {
+        self.settings.max_peers = max_peers;
+        self.settings.max_peers_per_address = max_peers_per_address;
     }
 
     /// Numbers for status pages and metrics.

@@ -1,6 +1,7 @@
 //! The rules of the table.
 
 mod queries;
+mod reservations;
 
 use super::{deadlines::TICK_MS, *};
 use p2pdi::{
@@ -12,7 +13,8 @@ use std::{
     net::Ipv6Addr,
 };
 
-pub(super) const SETTINGS: Settings = Settings { ttl_ms: 30_000, max_peers: 1_000_000, max_peers_per_address: 1_000_000 };
+pub(super) const SETTINGS: Settings =
+    Settings { ttl_ms: 30_000, max_peers: 1_000_000, max_peers_per_address: 1_000_000, name_hold_ms: 0 };
 
 pub(super) fn at(ms: u64) -> Now {
     Now { mono_ms: ms, uptime_ms: ms, wall_ms: 1_790_000_000_000 + ms }
@@ -32,6 +34,11 @@ pub(super) fn ask(name: &str, number: u128) -> Registration {
         candidate_cookie: cookie(number),
         address: Ipv6Addr::from_bits(0xffff_0a00_0001),
     }
+}
+
+/// The peer with this cookie registers again.
+pub(super) fn holder(name: &str, number: u128) -> Registration {
+    Registration { presented: Some(cookie(number)), ..ask(name, u128::MAX - 1) }
 }
 
 /// As a store would accept it.
@@ -105,7 +112,7 @@ fn a_change_shows_once_it_is_accepted_and_a_refused_one_leaves_no_trace() {
 fn the_end_of_an_old_change_does_not_release_a_record_registered_anew() {
     let mut table = table();
     let (first, _) = register(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (old, _) = prepared_change(&mut table, &ask("a", 2), at(1_000));
+    let (old, _) = prepared_change(&mut table, &holder("a", 1), at(1_000));
     // Another registry removes the record meanwhile.
     table.apply(Change::remove("a", first.revision), first.revision + 1, at(1_000));
     let (new, _) = prepared_change(&mut table, &ask("a", 3), at(1_000));
@@ -113,27 +120,28 @@ fn the_end_of_an_old_change_does_not_release_a_record_registered_anew() {
     assert!(matches!(table.prepare_register(&ask("a", 4), at(1_000)), Err(Refusal::Busy)));
     assert!(accept(&mut table, new, at(1_000)).is_some());
     assert_eq!(table.counts().in_flight, 0);
-    register(&mut table, &ask("a", 5), at(2_000)).unwrap();
+    register(&mut table, &holder("a", 3), at(2_000)).unwrap();
 }
 
 #[test]
-fn a_refused_takeover_leaves_the_holder_as_it_was() {
+fn a_refused_move_leaves_the_holder_as_it_was() {
     let mut table = table();
     let (first, held) = register(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (change, new) = prepared_change(&mut table, &ask("a", 2), at(1_000));
-    assert_eq!(change.expected_revision, first.revision);
+    let elsewhere = Some("10.0.0.9:7801".parse().unwrap());
+    let (change, own) = prepared_change(&mut table, &Registration { endpoint: elsewhere, ..holder("a", 1) }, at(1_000));
+    assert_eq!((change.expected_revision, own.hash()), (first.revision, held));
     let kept = table.keep_alive(&held, KeepAliveRequest::default(), at(2_000)).unwrap();
     assert_eq!(kept.peer.registration_count, 1);
     table.settle(change, None, at(2_000));
-    assert_eq!(table.keep_alive(&new.hash(), KeepAliveRequest::default(), at(3_000)), Err(Refusal::CookieUnknown));
-    assert_eq!(table.keep_alive(&held, KeepAliveRequest::default(), at(3_000)).unwrap().peer.registration_count, 1);
+    let kept = table.keep_alive(&held, KeepAliveRequest::default(), at(3_000)).unwrap().peer;
+    assert_eq!((kept.registration_count, kept.endpoint.as_str()), (1, "10.0.0.1:7801"));
 }
 
 #[test]
 fn a_lease_does_not_end_while_its_renewal_is_in_flight() {
     let mut table = table();
     let (_, held) = register(&mut table, &ask("a", 1), at(0)).unwrap();
-    let (change, _) = prepared_change(&mut table, &Registration { presented: Some(cookie(1)), ..ask("a", 2) }, at(29_000));
+    let (change, _) = prepared_change(&mut table, &holder("a", 1), at(29_000));
     expire(&mut table, at(31_000), 100);
     assert_eq!(table.counts().active, 1);
     accept(&mut table, change, at(31_000)).unwrap();
@@ -257,11 +265,10 @@ fn one_address_holds_a_limited_number_of_leases() {
     let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
     register(&mut table, &Registration { endpoint: None, ..ask("b", 2) }, at(0)).unwrap();
     assert_eq!(register(&mut table, &ask("c", 3), at(0)).unwrap_err(), Refusal::AddressFull { max: 2 });
-    register(&mut table, &ask("a", 4), at(0)).expect("renewing a lease adds none");
+    register(&mut table, &holder("a", 1), at(0)).expect("renewing a lease adds none");
     let elsewhere = Registration { address: Ipv6Addr::from_bits(0xffff_0a00_0002), ..ask("c", 3) };
     register(&mut table, &elsewhere, at(0)).unwrap();
-    assert_eq!(leave(&mut table, &a, at(1)), Err(Refusal::CookieUnknown));
-    leave(&mut table, &cookie(4).hash(), at(1)).unwrap();
+    leave(&mut table, &a, at(1)).unwrap();
     register(&mut table, &ask("d", 5), at(2)).unwrap();
 }
 
@@ -278,7 +285,7 @@ fn registrations_that_are_being_written_count_for_their_address() {
     assert_eq!(refused(&mut table, "c"), full);
     table.settle(second, None, at(1));
     // A renewal in flight is no further lease.
-    let (renewal, _) = prepared_change(&mut table, &ask("a", 3), at(2));
+    let (renewal, _) = prepared_change(&mut table, &holder("a", 1), at(2));
     let (third, c) = prepared_change(&mut table, &ask("c", 4), at(2));
     assert_eq!(refused(&mut table, "d"), full);
     accept(&mut table, renewal, at(3)).unwrap();
@@ -298,7 +305,7 @@ fn callers_that_register_and_leave_in_a_loop_leave_nothing_behind() {
     for number in 0..10_000 {
         // The same names, new ones, and observers, all within one ttl.
         let name = if number % 2 == 0 { "again".to_owned() } else { format!("new-{number}") };
-        let (_, peer) = register(&mut table, &ask(&name, 10 + 2 * number), at(1)).unwrap();
+        let (_, peer) = register(&mut table, &ask(&name, 10 + 2 * number), at(2)).unwrap();
         let asks = Registration { endpoint: None, ..ask("observer", 11 + 2 * number) };
         let (_, observer) = register(&mut table, &asks, at(1)).unwrap();
         leave(&mut table, &peer, at(2)).unwrap();

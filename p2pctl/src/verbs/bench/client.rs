@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Outcome},
     registry_client::{Leaving, RegistrySession},
 };
-use p2pdi::{contact::Contact, endpoint::Endpoint, v1::RfcQueryRequest};
+use p2pdi::{channel::Dial, contact::Contact, endpoint::Endpoint, network::NetworkName, v1::RfcQueryRequest};
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
@@ -40,7 +40,8 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
     let folder = tempfile::tempdir()?;
     let leaving = Leaving::default();
     // An empty state folder has no cookie, so the client registers as an observer.
-    let mut session = RegistrySession::connect(&registry, Some(folder.path()), &leaving).await?;
+    let mut session =
+        RegistrySession::connect(&registry, &NetworkName::default(), &Dial::default(), Some(folder.path()), &leaving).await?;
     let peers = session.sources().await;
     drop(session);
     leaving.finish().await;
@@ -57,7 +58,7 @@ pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wan
         let listing = async {
             Ok(Response::new(query(channels.peer(&peer.endpoint, peer.name.as_ref()), request, Limits::LISTING).await?))
         };
-        let answer = to_peer(&peer.to_string(), &peer.endpoint, CALL_TIMEOUT, listing).await?;
+        let answer = to_peer(&peer.to_string(), &peer.endpoint, channels.dial(), CALL_TIMEOUT, listing).await?;
         tally.calls += 1;
         for listed in answer.documents {
             if fetches.len() >= AT_ONCE {

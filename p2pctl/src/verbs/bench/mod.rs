@@ -88,7 +88,7 @@ pub(super) async fn tasks(args: Tasks, printer: Printer) -> Outcome {
 
 /// Starts the peers, lets each fetch what it lacks, and checks every file.
 async fn run(folder: &Path, shares: &[&[Text]]) -> Outcome<Run> {
-    let mut cluster = Cluster::start(folder, 0).await?;
+    let mut cluster = Cluster::start(folder, 0, None).await?;
     for index in 0..PEERS {
         let share = folder.join("share").join(index.to_string());
         fs::create_dir_all(&share)?;

@@ -53,10 +53,11 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
 async fn tracked(global: &Global, hash: ContentHash, size: u64) -> Vec<Source> {
     let asked = async {
         // An observer of its own: what it announces ends with the session. The one that `register` saved may be a member.
-        let mut session = RegistrySession::new(&global.registry, None, &global.leaving);
+        let (registry, network) = (&global.registry.endpoint, &global.network);
+        let mut session = RegistrySession::new(registry, network, &global.dial, None, &global.leaving);
         session.observe().await?;
-        let asking = session.request(AnnounceRequest { blake3: hash.to_field(), size, ..Default::default() });
-        session.call(async |session| session.client().announce(asking).await).await.map(Announced::from)
+        let asking = AnnounceRequest { blake3: hash.to_field(), size, ..Default::default() };
+        session.call(asking, |mut client, request| async move { client.announce(request).await }).await.map(Announced::from)
     };
     match asked.await {
         Ok(announced) => announced.others.into_iter().map(|candidate| candidate.source).collect(),

@@ -7,9 +7,10 @@ pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS
 use crate::documents::{
     remote_index::RemoteIndex,
     remote_listing::{RemoteListing, SortedListing},
+    restrictions::{Audience, Restrictions},
     share::Share,
 };
-use p2pdi::contact::Contact;
+use p2pdi::{contact::Contact, content::ContentHash};
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Instant, SystemTime},
@@ -19,6 +20,7 @@ use std::{
 #[derive(Clone)]
 pub struct Catalog {
     share: Share,
+    restrictions: Arc<Restrictions>,
     remote: Arc<Remote>,
 }
 
@@ -33,7 +35,37 @@ impl Catalog {
     /// A catalog of `share` and an empty remote index.
     pub fn new(share: Share) -> Self {
         let current = RwLock::new(Arc::new(RemoteIndex::new(SystemTime::now())));
-        Self { share, remote: Arc::new(Remote { current, update: Mutex::default() }) }
+        Self { share, restrictions: Arc::default(), remote: Arc::new(Remote { current, update: Mutex::default() }) }
+    }
+
+    /// The same catalog, of which some folders are for some peers only.
+    #[must_use]
+    pub fn restricted(self, restrictions: Restrictions) -> Self {
+        Self { restrictions: Arc::new(restrictions), ..self }
+    }
+
+    /// What of the share is for some peers only.
+    pub(crate) fn restrictions(&self) -> &Restrictions {
+        &self.restrictions
+    }
+
+    /// How many documents the share has for everyone.
+    pub fn public_documents(&self) -> u64 {
+        let index = self.share.index();
+        if self.restrictions.is_empty() {
+            return index.len() as u64;
+        }
+        index.documents().iter().filter(|own| self.restrictions.is_public(&own.name)).count() as u64
+    }
+
+    /// Whether the share has the content, and only where `audience` may not know of it.
+    pub(crate) fn hides(&self, hash: &ContentHash, audience: &Audience) -> bool {
+        if self.restrictions.is_empty() {
+            return false;
+        }
+        let index = self.share.index();
+        let copies = index.by_hash(hash);
+        !copies.is_empty() && !copies.iter().any(|own| self.restrictions.allow(&own.name, audience))
     }
 
     /// The peer's own share.
@@ -95,13 +127,13 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::{info::DocumentInfo, share::ShareConfig};
+    use crate::documents::{
+        info::DocumentInfo,
+        restrictions::{ShareTo, Who},
+        share::ShareConfig,
+    };
     use p2pdi::{
-        content::{ContentHash, Pieces},
-        document::DocumentName,
-        id::PeerId,
-        metrics::Metrics,
-        v1::RfcQueryRequest,
+        content::Pieces, document::DocumentName, id::PeerId, metrics::Metrics, selector::NamePattern, v1::RfcQueryRequest,
     };
     use std::{
         sync::atomic::{AtomicBool, Ordering},
@@ -153,6 +185,56 @@ mod tests {
         // A query that waited for the update would be the only one. The scheduler may hold up one or two, so the slowest do not count.
         assert!(queries.len() > 20, "{queries:?}");
         assert!(queries[queries.len() * 9 / 10] < Duration::from_millis(5), "{queries:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_for_some_is_as_if_it_were_not_there_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, state) = (folder.path().join("share"), folder.path().join("state"));
+        std::fs::create_dir_all(shared.join("team")).unwrap();
+        std::fs::create_dir_all(&state).unwrap();
+        for (name, content) in
+            [("open.txt", "open"), ("team/rfc48.txt", "secret"), ("team/copy.txt", "both"), ("copy.txt", "both")]
+        {
+            std::fs::write(shared.join(name), content).unwrap();
+        }
+        let (share, indexer) = Share::open(ShareConfig::new(Some(shared.clone()), state), &Metrics::default()).unwrap();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let indexing = tokio::spawn(indexer.run(stop.clone()));
+        share.settled().await;
+        let rule = ShareTo { folder: shared.join("team"), who: Who::Name(NamePattern::parse("team-*").unwrap().unwrap()) };
+        let catalog = Catalog::new(share).restricted(Restrictions::new(&shared, [rule]).unwrap());
+        let me = Contact::new(PeerId::from_bytes([9; 16]), "me".parse().unwrap(), "127.0.0.1:7801".parse().unwrap());
+        let names = |request: RfcQueryRequest, audience: &Audience| {
+            let filter = Filter::try_from(&request).unwrap().of(audience.clone());
+            let holdings = answer(&catalog, &me, &filter, 0, Instant::now()).flat_map(|message| message.holdings);
+            holdings.map(|holding| holding.document.unwrap().name).collect::<Vec<_>>()
+        };
+        let team = Audience::proven(&["team-a".parse().unwrap()], &Default::default());
+        let all = || RfcQueryRequest::default();
+        let secret = ContentHash::of(b"secret");
+        for (audience, sees) in [(Audience::owner(), true), (team, true), (Audience::anyone(), false)] {
+            let secrets: &[&str] = if sees { &["team/rfc48.txt"] } else { &[] };
+            assert_eq!(names(all(), &audience).len(), if sees { 4 } else { 2 });
+            for request in [
+                RfcQueryRequest { number: 48, ..all() },
+                RfcQueryRequest { name: "team/rfc48.txt".into(), ..all() },
+                RfcQueryRequest { blake3: secret.to_field(), ..all() },
+                RfcQueryRequest { pattern: "team/rfc*".into(), ..all() },
+                RfcQueryRequest { words: "48".into(), ..all() },
+            ] {
+                assert_eq!(names(request, &audience), secrets);
+            }
+            // What it may pass on is the same for all.
+            assert_eq!(names(RfcQueryRequest { public_only: true, ..all() }, &audience).len(), 2);
+            assert_eq!(catalog.hides(&secret, &audience), !sees);
+            assert!(
+                !catalog.hides(&ContentHash::of(b"both"), &audience) && !catalog.hides(&ContentHash::of(b"nobody"), &audience)
+            );
+        }
+        assert_eq!(catalog.public_documents(), 2);
+        stop.cancel();
+        indexing.await.unwrap();
     }
 
     #[test]

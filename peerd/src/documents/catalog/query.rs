@@ -7,6 +7,7 @@ use crate::documents::{
     pattern::DocumentPattern,
     remote_index::Claim,
     remote_listing::RemoteDocument,
+    restrictions::Audience,
     search_words::SearchWords,
     share::{Index, SharedDocument},
 };
@@ -58,7 +59,10 @@ pub struct Filter {
     name: Option<DocumentName>,
     hash: Option<ContentHash>,
     own_only: bool,
+    public_only: bool,
     limit: usize,
+    /// Who asks.
+    audience: Audience,
 }
 
 impl TryFrom<&RfcQueryRequest> for Filter {
@@ -73,6 +77,8 @@ impl TryFrom<&RfcQueryRequest> for Filter {
             name: (!request.name.is_empty()).then(|| DocumentName::parse(&request.name)).transpose()?,
             hash: (!request.blake3.is_empty()).then(|| ContentHash::from_field(&request.blake3)).transpose()?,
             own_only: request.own_only,
+            public_only: request.public_only,
+            audience: Audience::anyone(),
             limit: if request.limit == 0 { usize::MAX } else { usize::try_from(request.limit).unwrap_or(usize::MAX) },
         };
         let most = if filter.is_listing() { usize::MAX } else { COPIES_MAX };
@@ -81,6 +87,12 @@ impl TryFrom<&RfcQueryRequest> for Filter {
 }
 
 impl Filter {
+    /// The same query of `audience`. Without it the query is of somebody unknown.
+    #[must_use]
+    pub fn of(self, audience: Audience) -> Self {
+        Self { audience, ..self }
+    }
+
     /// Whether the answer can be the whole index.
     pub fn is_listing(&self) -> bool {
         self.number.is_none() && self.hash.is_none() && self.name.is_none()
@@ -201,7 +213,9 @@ pub fn answer(
             (None, None, Some(name)) => index.by_name(name.as_str()).into_iter().cloned().collect(),
             (None, None, None) => index.documents().to_vec(),
         };
-        for document in own.into_iter().filter(|own| filter.selects_own(own)).take(filter.limit) {
+        let audience = if filter.public_only { &Audience::anyone() } else { &filter.audience };
+        let allowed = |own: &Arc<SharedDocument>| catalog.restrictions().allow(&own.name, audience) && filter.selects_own(own);
+        for document in own.into_iter().filter(allowed).take(filter.limit) {
             by_hash.entry(document.hash).or_insert(selected.len());
             selected.push(Selected::Own(document, Vec::new()));
         }

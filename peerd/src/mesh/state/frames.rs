@@ -118,7 +118,7 @@ impl State {
     /// Delivers a relayed whisper to this peer, and sends the reply back to the neighbour it came from.
     fn deliver(&mut self, from: PeerId, relay: routing::Relay) {
         let routing::Relay { id, to, kind, body, from: sender, hops, message_id } = relay;
-        let request = WhisperRequest { to: to.to_string(), kind, body, from: sender, hops, message_id };
+        let request = WhisperRequest { to: to.name.to_string(), kind, body, from: sender, hops, message_id };
         match Whisper::try_from(request) {
             Ok(whisper) => {
                 let reply_frame = move |Delivered { by, hops, reply }| {

@@ -22,7 +22,7 @@ use p2pdi::{
     status::Reason,
     v1::{LinkFrame, link_frame::Body},
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 use tonic::Status;
 
 /// Links one address may have open: half of what the overlay holds (`membership::MAX_LINKS`), so that others always find room.
@@ -79,6 +79,7 @@ impl State {
 
     /// Handles what the reader of link `number` read; returns whether it should read on.
     pub(in crate::mesh) fn on_link_event(&mut self, number: u64, peer: PeerId, event: LinkEvent) -> bool {
+        let begun = Instant::now();
         let Some(link) = self.links.get(peer) else { return false };
         match event {
             // Another link replaced this one. Frames in flight are not lost, except those about the link itself.
@@ -100,6 +101,9 @@ impl State {
             }
         }
         self.handle_events();
+        let now = self.now();
+        let pause = self.overlay.handled(peer, begun.elapsed(), now);
+        self.perform(Vec::from_iter(pause));
         true
     }
 
@@ -138,7 +142,13 @@ impl State {
                 let now = self.now();
                 self.candidates.bootnodes.failed(index, why, now, rand::random());
             }
-            Purpose::Join(caller) => drop(caller.send(Err(JoinFailure::Failed(why.to_owned())))),
+            Purpose::Join(caller) => {
+                let failure = match error {
+                    OpenError::OtherNetwork(_) => JoinFailure::OtherNetwork(why.to_owned()),
+                    _ => JoinFailure::Failed(why.to_owned()),
+                };
+                let _ = caller.send(Err(failure));
+            }
             Purpose::NameConflict(peer) => {
                 tracing::debug!(%peer, why, "a peer that is said to have this peer's name does not answer");
                 let now = self.now();
@@ -152,6 +162,12 @@ impl State {
                         suppressed,
                         "an invalid handshake on a link"
                     );
+                }
+                if matches!(error, OpenError::OtherNetwork(_))
+                    && let Some(Line { suppressed }) = self.logs.other_network.line()
+                {
+                    let address = caller.map(tracing::field::display);
+                    tracing::info!(address, why, suppressed, "a peer of another network asked for a link, and is refused");
                 }
                 tracing::debug!(?caller, why, "a link was not accepted");
             }
@@ -242,7 +258,8 @@ impl State {
         let peer = contact.id();
         if let Some(existing) = self.links.get(peer) {
             let fresh = self.overlay.is_fresh(peer, now);
-            let crossing = existing.dialled != link.dialled && existing.opened_at.elapsed() < HANDSHAKE_TIMEOUT;
+            let crossing =
+                existing.dialled_at.is_some() != link.dialled_at.is_some() && existing.opened_at.elapsed() < HANDSHAKE_TIMEOUT;
             if fresh && !crossing {
                 // The linked peer is alive: another peer that claims its id must not replace it.
                 if caller.is_some() && existing.contact != contact {
@@ -255,7 +272,8 @@ impl State {
                 }
                 return;
             }
-            if fresh && keep(self.me.id(), peer, existing.dialled, link.dialled) == Keep::Existing {
+            let dialled = |at: &Option<Endpoint>| at.is_some();
+            if fresh && keep(self.me.id(), peer, dialled(&existing.dialled_at), dialled(&link.dialled_at)) == Keep::Existing {
                 return;
             }
             if !fresh {
@@ -266,7 +284,7 @@ impl State {
             self.links.remove(peer);
         }
         self.warn_of_duplicate_name(&contact);
-        let EstablishedLink { incarnation, dialled, .. } = link;
+        let (incarnation, dialled) = (link.incarnation, link.dialled_at.is_some());
         let is_neighbour = self.overlay.membership().is_neighbour(peer);
         let (number, reader) = self.links.insert(link, is_neighbour, caller);
         self.spawner.read(number, peer, reader);

@@ -4,6 +4,7 @@ use super::State;
 use crate::{
     mesh::input::Purpose,
     overlay::{Message, membership},
+    session::OwnName,
 };
 use p2pdi::{contact::Contact, log_limit::Line};
 
@@ -39,10 +40,12 @@ impl State {
         let now = self.now();
         if self.name_conflicts.confirmed(contact, now) {
             self.publisher.mark_changed();
-            let is_mine = self.name_conflicts.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id());
-            let goes_to = if is_mine { "this peer" } else { "that peer" };
-            tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to,
-                "another peer has this peer's name; rename one of them with --name");
+            let goes_to = if self.owns_name() { "this peer" } else { "that peer" };
+            // Whoever dials can claim the name with ever new ids.
+            if let Some(Line { suppressed }) = self.logs.name_conflict.line() {
+                tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to, suppressed,
+                    "another peer has this peer's name; rename one of them with --name");
+            }
         }
         self.update_name_owner();
     }
@@ -77,9 +80,17 @@ impl State {
         }
     }
 
-    /// The peer with the lowest id owns the name.
+    /// Whether this peer owns its name: by the registry's word, or else because no other peer with the name has a lower id.
+    fn owns_name(&self) -> bool {
+        match self.session.own_name() {
+            OwnName::Registered => true,
+            OwnName::Refused => false,
+            OwnName::Unknown => self.name_conflicts.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id()),
+        }
+    }
+
     fn update_name_owner(&mut self) {
-        let yields = self.name_conflicts.contacts().next().is_some_and(|lowest| lowest.id() < self.me.id());
+        let yields = !self.owns_name();
         if self.routing.yield_name(yields) {
             self.publisher.mark_changed();
         }

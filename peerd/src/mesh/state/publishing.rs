@@ -58,6 +58,7 @@ impl State {
             bootnodes: self.candidates.bootnodes.contacts().cloned().collect(),
             lan_peers: self.candidates.lan_peers.contacts().cloned().collect(),
             name_conflicts: self.name_conflicts.contacts().cloned().collect(),
+            yields_name: self.routing.yields_name(),
             status,
         }
     }

@@ -13,6 +13,43 @@ use p2pdi::{
 /// Id of a seek and of the message that follows it.
 pub type RouteId = u128;
 
+/// The peer that a seek or a message is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub name: PeerName,
+    /// Its id, if a registry gave it: then other peers with that name do not count.
+    pub id: Option<PeerId>,
+}
+
+impl Target {
+    /// Whether the peer of this contact is meant.
+    pub fn is(&self, contact: &Contact) -> bool {
+        self.name == *contact.name() && self.has_id(contact)
+    }
+
+    /// Whether the peer of this contact has the id that is meant.
+    pub(super) fn has_id(&self, contact: &Contact) -> bool {
+        self.id.is_none_or(|id| id == contact.id())
+    }
+
+    /// From the fields of a message.
+    fn read(name: &str, id: &[u8]) -> Result<Self, InvalidField> {
+        let id = if id.is_empty() { None } else { Some(PeerId::from_field("to_id", id)?) };
+        Ok(Self { name: name.parse()?, id })
+    }
+
+    fn id_field(&self) -> Bytes {
+        self.id.map(PeerId::to_field).unwrap_or_default()
+    }
+}
+
+impl From<PeerName> for Target {
+    fn from(name: PeerName) -> Self {
+        Self { name, id: None }
+    }
+}
+
 /// A message between peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -20,8 +57,8 @@ pub enum Message {
     Seek {
         /// Chosen by the originator.
         id: RouteId,
-        /// The name of the target.
-        to: PeerName,
+        /// The target.
+        to: Target,
         /// Links travelled.
         hops: u32,
     },
@@ -52,8 +89,8 @@ pub enum Message {
 pub struct Relay {
     /// Id of the seek that it follows, or a new one.
     pub id: RouteId,
-    /// The name of the receiver.
-    pub to: PeerName,
+    /// The receiver.
+    pub to: Target,
     /// Its kind: one token, not checked here.
     pub kind: String,
     /// Its content.
@@ -114,13 +151,16 @@ impl Message {
     pub fn into_frame(self) -> v1::LinkFrame {
         let field = |id: RouteId| Bytes::copy_from_slice(&id.to_be_bytes());
         let body = match self {
-            Self::Seek { id, to, hops } => Body::Seek(v1::Seek { id: field(id), to: to.to_string(), hops }),
+            Self::Seek { id, to, hops } => {
+                Body::Seek(v1::Seek { id: field(id), to_id: to.id_field(), to: to.name.to_string(), hops })
+            }
             Self::SeekReply { id, found, busy } => {
                 let peer = found.as_ref().map(wire::contact);
                 Body::SeekReply(v1::SeekReply { id: field(id), found: peer.is_some(), peer, busy })
             }
             Self::Relay(Relay { id, to, kind, body, from, hops, message_id }) => {
-                Body::Relay(v1::Relay { id: field(id), to: to.to_string(), kind, body, from, hops, message_id })
+                let (to_id, to) = (to.id_field(), to.name.to_string());
+                Body::Relay(v1::Relay { id: field(id), to, kind, body, from, hops, message_id, to_id })
             }
             Self::RelayReply(RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
                 Body::RelayReply(v1::RelayReply { id: field(id), delivered, delivered_by, hops, reply_kind, reply })
@@ -136,7 +176,7 @@ impl Message {
     /// When a field is invalid.
     pub fn read(body: Body) -> Result<Option<Self>, InvalidField> {
         Ok(Some(match body {
-            Body::Seek(v1::Seek { id, to, hops }) => Self::Seek { id: route(&id)?, to: to.parse()?, hops },
+            Body::Seek(v1::Seek { id, to, hops, to_id }) => Self::Seek { id: route(&id)?, to: Target::read(&to, &to_id)?, hops },
             Body::SeekReply(v1::SeekReply { id, found, peer, busy }) => {
                 Self::SeekReply { id: route(&id)?, found: contact(peer.filter(|_| found))?, busy }
             }
@@ -144,8 +184,8 @@ impl Message {
                 let peer = contact(peer)?.ok_or_else(|| InvalidField::new("peer", "is missing"))?;
                 Self::Namesake { id: route(&id)?, peer }
             }
-            Body::Relay(v1::Relay { id, to, kind, body, from, hops, message_id }) => {
-                Self::Relay(Relay { id: route(&id)?, to: to.parse()?, kind, body, from, hops, message_id })
+            Body::Relay(v1::Relay { id, to, kind, body, from, hops, message_id, to_id }) => {
+                Self::Relay(Relay { id: route(&id)?, to: Target::read(&to, &to_id)?, kind, body, from, hops, message_id })
             }
             Body::RelayReply(v1::RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
                 // Both strings end up on a terminal.

@@ -1,7 +1,8 @@
 //! What a peer remembers of a route.
 
+use super::message::Target;
 use crate::overlay::Time;
-use p2pdi::{contact::Contact, id::PeerId, name::PeerName};
+use p2pdi::{contact::Contact, id::PeerId};
 use std::collections::BTreeSet;
 
 /// A seek or a relayed message.
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 pub(super) struct Route {
     /// The neighbour to send the reply to; `None`: this peer is the originator.
     pub(super) from: Option<PeerId>,
-    pub(super) to: PeerName,
+    pub(super) to: Target,
     pub(super) state: RouteState,
     /// When it is forgotten, if not before.
     pub(super) expires: Time,

@@ -23,6 +23,11 @@ fn contact(index: usize) -> Contact {
     Contact::parse(PeerId::from_u128(index as u128 + 1), &name, "127.0.0.1:1").unwrap()
 }
 
+/// A peer by its name.
+fn target(name: &str) -> Target {
+    name.parse::<PeerName>().unwrap().into()
+}
+
 impl Net {
     fn new(peers: usize, links: &[(usize, usize)]) -> Self {
         let both = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
@@ -86,7 +91,7 @@ impl Net {
 
     fn seek(&mut self, from: usize, id: RouteId, to: &str) {
         let neighbours = self.neighbours(from);
-        let actions = self.peers[from].seek(id, &to.parse().unwrap(), &neighbours, Time::ZERO);
+        let actions = self.peers[from].seek(id, &target(to), &neighbours, Time::ZERO);
         self.take(from, actions);
     }
 }
@@ -95,7 +100,7 @@ use bytes::Bytes;
 
 fn relay(id: RouteId, to: &str) -> Relay {
     let body = Bytes::from_static(b"hello");
-    Relay { id, to: to.parse().unwrap(), kind: String::new(), body, from: "p0".into(), hops: 0, message_id: Bytes::new() }
+    Relay { id, to: target(to), kind: String::new(), body, from: "p0".into(), hops: 0, message_id: Bytes::new() }
 }
 
 #[test]
@@ -197,12 +202,45 @@ fn messages_for_a_yielded_name_go_to_the_other_peer() {
 }
 
 #[test]
+fn a_peer_with_the_name_and_another_id_is_neither_found_nor_given_a_message() {
+    for (meant, gets) in [(4, 4), (5, 5)] {
+        let to = Target { id: Some(contact(meant).id()), ..target("twin") };
+        let mut net = Net::new(6, &WITH_TWINS);
+        // A peer that yields its name is still found by its id.
+        net.peers[meant].yield_name(true);
+        // The other one is found first by its name, and cached.
+        net.whisper(0, 1, "twin", Time::ZERO);
+        net.outcomes.clear();
+        net.delivered.clear();
+        let neighbours = net.neighbours(0);
+        let actions = net.peers[0].seek(2, &to, &neighbours, Time::ZERO);
+        net.take(0, actions);
+        net.run();
+        assert_eq!(net.outcomes, [Action::Found(2, contact(gets))]);
+        assert!(net.conflicts.iter().all(|(at, _)| *at != meant), "{:?}", net.conflicts);
+        let actions = net.peers[0].send(Relay { to: to.clone(), ..relay(2, "twin") });
+        net.take(0, actions);
+        net.run();
+        assert_eq!(net.delivered.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [gets]);
+        // A message that another id is meant by is refused, and a false answer to a seek is none.
+        let stray = Message::Relay(Relay { to: to.clone(), ..relay(3, "twin") });
+        let actions = net.peers[9 - meant].received(PeerId::from_u128(3), stray, &[], Time::ZERO);
+        assert!(matches!(&actions[..], [Action::Send(_, Message::RelayReply(reply))] if !reply.delivered), "{actions:?}");
+    }
+    let mut asker = Routing::new(contact(0));
+    let to = Target { id: Some(contact(4).id()), ..target("twin") };
+    asker.seek(1, &to, &[contact(1)], Time::ZERO);
+    let lie = Message::SeekReply { id: 1, found: Some(contact(5)), busy: false };
+    assert_eq!(asker.received(contact(1).id(), lie, &[contact(1)], Time::ZERO), [Action::NoRoute(1)]);
+}
+
+#[test]
 fn routes_expire_and_seeks_of_one_link_are_rate_limited() {
     let mut net = Net::new(3, &[(0, 1), (1, 2)]);
     let neighbours = net.neighbours(1);
     for id in 0..ROUTES_MAX as RouteId + 100 {
         let now = Duration::from_millis(u64::try_from(id).unwrap());
-        let seek = Message::Seek { id, to: "nobody".parse().unwrap(), hops: 1 };
+        let seek = Message::Seek { id, to: target("nobody"), hops: 1 };
         net.peers[1].received(PeerId::from_u128(1), seek, &neighbours, now);
     }
     // A burst of one second's rate, then the rate in each of the four seconds that follow.
@@ -215,7 +253,7 @@ impl Net {
     /// Sends a message along a cached or found route at `now`; returns the number of frames.
     fn whisper(&mut self, from: usize, id: RouteId, to: &str, now: Time) -> usize {
         let (before, neighbours) = (self.frames, self.neighbours(from));
-        let actions = self.peers[from].seek(id, &to.parse().unwrap(), &neighbours, now);
+        let actions = self.peers[from].seek(id, &target(to), &neighbours, now);
         self.take(from, actions);
         self.run();
         if matches!(self.outcomes.last(), Some(Action::Found(found, _)) if *found == id) {
@@ -275,12 +313,12 @@ fn a_broken_route_is_sought_again() {
 fn a_route_without_a_reply_is_sought_again() {
     let mut net = Net::new(3, &[(0, 1), (1, 2)]);
     net.whisper(0, 1, "p2", Time::ZERO);
-    assert_eq!(net.peers[0].seek(2, &"p2".parse().unwrap(), &[], Time::ZERO), [Action::Found(2, contact(2))]);
+    assert_eq!(net.peers[0].seek(2, &target("p2"), &[], Time::ZERO), [Action::Found(2, contact(2))]);
     // Sent without a reply; others may use the route for a while.
     assert_eq!(net.peers[0].send(relay(2, "p2")).len(), 1);
-    assert_eq!(net.peers[0].seek(3, &"p2".parse().unwrap(), &[], Time::from_secs(1)), [Action::Found(3, contact(2))]);
+    assert_eq!(net.peers[0].seek(3, &target("p2"), &[], Time::from_secs(1)), [Action::Found(3, contact(2))]);
     let neighbours = net.neighbours(0);
-    let actions = net.peers[0].seek(4, &"p2".parse().unwrap(), &neighbours, ANSWER_TIMEOUT);
+    let actions = net.peers[0].seek(4, &target("p2"), &neighbours, ANSWER_TIMEOUT);
     assert!(matches!(&actions[..], [Action::Send(_, Message::Seek { id: 4, .. })]), "{actions:?}");
 }
 
@@ -330,7 +368,7 @@ fn seeks_over_the_rate_limit_are_answered_as_busy_until_the_next_second() {
     assert_eq!(net.outcomes, [Action::Busy(1_000)]);
     let neighbours = net.neighbours(0);
     let later = Time::from_secs(1);
-    let actions = net.peers[0].seek(1_001, &"p3".parse().unwrap(), &neighbours, later);
+    let actions = net.peers[0].seek(1_001, &target("p3"), &neighbours, later);
     net.take(0, actions);
     net.run_at(later);
     assert_eq!(net.outcomes.last(), Some(&Action::Found(1_001, contact(3))));
@@ -346,7 +384,7 @@ fn a_reply_with_a_route_overrides_a_busy_one() {
     for (answer, expected) in answers.into_iter().zip([Action::Found(1, contact(3)), Action::Busy(1)]) {
         let mut peer = Routing::new(contact(0));
         let neighbours = [contact(1), contact(2)];
-        assert_eq!(peer.seek(1, &"p3".parse().unwrap(), &neighbours, Time::ZERO).len(), 2);
+        assert_eq!(peer.seek(1, &target("p3"), &neighbours, Time::ZERO).len(), 2);
         assert_eq!(peer.received(contact(1).id(), busy.clone(), &neighbours, Time::ZERO), []);
         assert_eq!(peer.received(contact(2).id(), answer, &neighbours, Time::ZERO), [expected]);
     }
@@ -358,7 +396,7 @@ fn routes_are_reserved_for_this_peers_own_messages() {
     let neighbours: Vec<Contact> = (1..9).map(contact).collect();
     let relay = |id: RouteId, to: &str| Relay {
         id,
-        to: to.parse().unwrap(),
+        to: target(to),
         kind: String::new(),
         body: Bytes::new(),
         from: String::new(),

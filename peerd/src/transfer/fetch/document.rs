@@ -3,6 +3,7 @@
 use super::{
     download::SourceError,
     driver::{Driver, Setting, Unfilled},
+    fault_log,
     identify::{Identified, Identify},
     leads,
     opened::Opened,
@@ -173,11 +174,13 @@ pub(super) async fn fetch_announced(
                 }
             }
             Err(error) => {
-                tracing::info!(source = %run.sources.get(index), %error, "a source failed");
+                fault_log::source_failed(run.sources.get(index), &error);
                 if error.is_gone() {
                     run.sources.says_gone(index);
                 }
-                run.sources.failed(index, error.fault(), error.to_string(), Instant::now());
+                // A source that says when to ask again fails until then.
+                let failed_at = Instant::now() + error.retry_after().unwrap_or_default();
+                run.sources.failed(index, error.fault(), error.to_string(), failed_at);
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use p2pdi::{
+    backoff::pause_after,
     content::{ContentHash, PieceHashes, Pieces},
     field::InvalidField,
     id::PeerId,
@@ -79,6 +80,14 @@ impl SourceError {
     pub(super) fn is_gone(&self) -> bool {
         let Self::Refused(status) = self else { return false };
         matches!(Reason::of(status), Some(Reason::DocumentUnknown | Reason::DocumentChanged))
+    }
+
+    /// When the source may be asked again, if it said so: with jitter.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(status) => status::retry_after(status).map(|asked| pause_after(asked, rand::random())),
+            _ => None,
+        }
     }
 
     /// Whether the source must be treated as malicious: nothing that it sent is trusted.

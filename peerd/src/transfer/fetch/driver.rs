@@ -5,6 +5,7 @@ mod requests;
 
 use super::{
     download::SourceError,
+    fault_log,
     fetch_metrics::FetchMetrics,
     holder_table::{Holder, HolderTable, Index},
     leads::Leads,
@@ -278,9 +279,8 @@ impl<'a> Driver<'a> {
                     Err(error) => {
                         self.setting.metrics.failed(&error);
                         if let Some(index) = index {
-                            let source = &self.holders.get(index).source;
-                            tracing::info!(%source, %error, "a request to a holder failed");
                             let failed = self.holders.get_mut(index);
+                            fault_log::request_failed(&failed.source, &error);
                             failed.error = Some(error.to_string());
                             failed.says_gone |= error.is_gone();
                             if error.is_lie() && self.holders.get(index).planned != Some(holder) {
@@ -448,7 +448,7 @@ fn ended_by(error: &SourceError) -> EndedBy {
         SourceError::PiecesMissing(_) => EndedBy::PiecesMissing,
         error => match error.fault() {
             Fault::Transient => EndedBy::TransientFault,
-            Fault::Busy => EndedBy::Busy,
+            Fault::Busy => error.retry_after().map_or(EndedBy::Busy, EndedBy::BusyFor),
             Fault::Final => EndedBy::FinalFault,
         },
     }

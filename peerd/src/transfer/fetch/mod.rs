@@ -4,6 +4,7 @@ pub mod document;
 mod download;
 pub mod downloads;
 mod driver;
+mod fault_log;
 pub(crate) mod fetch_metrics;
 mod holder_table;
 mod identify;

@@ -12,6 +12,7 @@ use crate::transfer::fetch::{
     job::{FetchJob, FetchRequest},
     options::FetchOptions,
 };
+use p2pdi::log_limit::{Line, LogLimit};
 use std::{
     panic::resume_unwind,
     sync::Arc,
@@ -33,6 +34,10 @@ const USES_EVERY: Duration = Duration::from_secs(60);
 const DUTY: u32 = 20;
 /// Least time between two early wakes, however often the known peers change.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
+
+/// A mirrored peer can remove any number of documents at once.
+static REMOVED_LOG: LogLimit = LogLimit::new(10);
+static NOT_REMOVED_LOG: LogLimit = LogLimit::new(1);
 
 /// The task of the jobs.
 pub(super) struct Driver {
@@ -229,10 +234,16 @@ impl Driver {
                 let Some(document) = document.filter(|document| shared.ledger.may_go(document)) else { continue };
                 match shared.catalog.share().remove(document) {
                     Ok(()) => {
-                        tracing::info!(document = %name, "removed: the mirrored peer removed it");
+                        if let Some(Line { suppressed }) = REMOVED_LOG.line() {
+                            tracing::info!(document = %name, suppressed, "removed: the mirrored peer removed it");
+                        }
                         shared.ledger.forget(&name);
                     }
-                    Err(error) => tracing::warn!(document = %name, %error, "cannot remove what the mirrored peer removed"),
+                    Err(error) => {
+                        if let Some(Line { suppressed }) = NOT_REMOVED_LOG.line() {
+                            tracing::warn!(document = %name, %error, suppressed, "cannot remove what the mirrored peer removed");
+                        }
+                    }
                 }
             }
         }));
@@ -315,7 +326,7 @@ impl Driver {
         if std::mem::replace(&mut self.seen_remote, remote) != remote {
             self.wake_early();
         }
-        if now >= self.next_limits {
+        if self.shared.room.limits_changed() || now >= self.next_limits {
             self.next_limits = now + LIMITS_EVERY;
             let shared = Arc::clone(&self.shared);
             unwrap_task(spawn_blocking(move || shared.room.keep_limits(|| shared.queue().wanted_names())).await);

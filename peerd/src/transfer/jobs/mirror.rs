@@ -15,7 +15,7 @@ use crate::{
         share::{Index, SharedDocument},
     },
 };
-use p2pdi::{id::PeerId, v1::MirrorStatus};
+use p2pdi::{document::DocumentName, id::PeerId, v1::MirrorStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -111,13 +111,17 @@ pub(super) fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool,
         return Decision::Present(own.size);
     }
     if !fetched {
-        return Decision::Refuse(format!(
-            "the share has {} with other content, which this peer did not fetch; rename or remove that file to have the other one",
-            own.name
-        ));
+        return Decision::Refuse(other_content(&own.name));
     }
     let is_newer = offer.modified().is_some_and(|modified| modified > own.modified);
     if newer_only && !is_newer { Decision::Present(own.size) } else { Decision::Fetch }
+}
+
+/// Why the user's own file stays.
+pub(super) fn other_content(name: &DocumentName) -> String {
+    format!(
+        "the share has {name} with other content, which this peer did not fetch; rename or remove that file to have the other one"
+    )
 }
 
 impl Mirror {

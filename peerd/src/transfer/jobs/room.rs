@@ -7,6 +7,7 @@ use super::{
 use crate::{config::MinFree, documents::share::Share};
 use metrics::{Counter, Gauge};
 use p2pdi::{
+    log_limit::{Line, LogLimit},
     metrics::Metrics,
     platform::{disk_bytes, free_bytes},
     v1::FetchedStatus,
@@ -15,9 +16,13 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+
+/// Mirrored peers can offer any number of documents, for which others go.
+static EVICTED_LOG: LogLimit = LogLimit::new(10);
+static NOT_EVICTED_LOG: LogLimit = LogLimit::new(1);
 
 /// The limits of what is fetched.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,7 +35,9 @@ pub(crate) struct RoomLimits {
 
 /// Makes room and keeps the limits.
 pub(super) struct Room {
-    limits: RoomLimits,
+    limits: Mutex<RoomLimits>,
+    /// Since [`Self::limits_changed`] was asked.
+    changed: AtomicBool,
     share: Share,
     ledger: Arc<Ledger>,
     /// Bytes of documents under way.
@@ -61,7 +68,8 @@ pub(super) enum NoRoom {
 impl Room {
     pub(super) fn new(limits: RoomLimits, share: Share, ledger: Arc<Ledger>, metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
-            limits,
+            limits: Mutex::new(limits),
+            changed: AtomicBool::new(false),
             share,
             ledger,
             under_way: AtomicU64::new(0),
@@ -73,9 +81,24 @@ impl Room {
         })
     }
 
+    /// Other limits from now on.
+    pub(super) fn set_limits(&self, limits: RoomLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the limits changed since this was asked.
+    pub(super) fn limits_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
+    }
+
+    fn limits(&self) -> RoomLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Most bytes that fetched documents may take.
     pub(super) fn quota(&self) -> Option<u64> {
-        self.limits.quota
+        self.limits().quota
     }
 
     /// Makes room for a document of `bytes`, of which `there` are on the disk already. `wanted`: the names that jobs and mirrors want; they
@@ -91,7 +114,7 @@ impl Room {
         wanted: impl FnOnce() -> BTreeSet<Box<str>>,
     ) -> Result<RoomTaken, NoRoom> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(quota) = self.limits.quota.filter(|quota| bytes > *quota) {
+        if let Some(quota) = self.limits().quota.filter(|quota| bytes > *quota) {
             return Err(NoRoom::Never(format!("{label} has {bytes} bytes, more than the quota of {quota}; raise --quota")));
         }
         // What is on the disk already needs no more of it, but counts towards the quota.
@@ -144,12 +167,13 @@ impl Room {
         let folder = self.share.folder();
         let asked =
             |ask: fn(&std::path::Path) -> std::io::Result<Option<u64>>| folder.and_then(|folder| ask(folder).ok().flatten());
-        let min_free = self.limits.min_free.and_then(|min_free| match min_free {
+        let limits = self.limits();
+        let min_free = limits.min_free.and_then(|min_free| match min_free {
             MinFree::Bytes(bytes) => Some(bytes),
             MinFree::Percent(percent) => Some(asked(disk_bytes)? / 100 * u64::from(percent)),
         });
         Usage {
-            quota: self.limits.quota,
+            quota: limits.quota,
             min_free,
             free: min_free.and_then(|_| asked(free_bytes)),
             fetched: self.ledger.totals().bytes.saturating_add(self.under_way.load(Ordering::Relaxed)),
@@ -178,13 +202,19 @@ impl Room {
             let Some(document) = index.by_name(name).filter(|document| *document.name.as_str() == **name) else { continue };
             match self.share.remove(document) {
                 Ok(()) => {
-                    tracing::info!(document = %name, bytes = document.size, "removed {why}: it was used least recently");
+                    if let Some(Line { suppressed }) = EVICTED_LOG.line() {
+                        tracing::info!(document = %name, bytes = document.size, suppressed, "removed {why}: it was used least recently");
+                    }
                     self.ledger.forget(name);
                     self.evicted.fetch_add(1, Ordering::Relaxed);
                     self.evictions.increment(1);
                     self.evicted_bytes.increment(document.size);
                 }
-                Err(error) => tracing::warn!(document = %name, %error, "cannot remove a fetched document to make room"),
+                Err(error) => {
+                    if let Some(Line { suppressed }) = NOT_EVICTED_LOG.line() {
+                        tracing::warn!(document = %name, %error, suppressed, "cannot remove a fetched document to make room");
+                    }
+                }
             }
         }
     }

@@ -144,6 +144,13 @@ impl Jobs {
         Driver::new(self.shared).run(stop).await;
     }
 
+    /// Other limits of what is fetched from now on. What waits for room is tried again.
+    pub(crate) fn set_limits(&self, limits: RoomLimits) {
+        self.shared.room.set_limits(limits);
+        self.shared.queue().wake(Instant::now(), true);
+        self.shared.woken.notify_one();
+    }
+
     /// Accepts a job; it is on disk when this returns.
     ///
     /// # Errors

@@ -8,7 +8,10 @@ use crate::{
     transfer::{fetch::downloads::Downloads, swarm::hub::Swarms, throttle::Throttle},
 };
 use metrics::{Counter, Gauge};
-use p2pdi::v1;
+use p2pdi::{
+    log_limit::{Line, LogLimit},
+    v1,
+};
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,6 +21,9 @@ use tokio::{
     sync::{Notify, watch},
     task::spawn_blocking,
 };
+
+/// Jobs can be made at any rate.
+static ENDED_LOG: LogLimit = LogLimit::new(20);
 
 /// The jobs as they are stored.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -102,13 +108,16 @@ impl Shared {
     }
 
     pub(super) fn count_ended(&self, job: &v1::Job) {
-        tracing::info!(
-            job = job.id,
-            wanted = job.wanted.join(" "),
-            state = job.state().as_str_name(),
-            detail = job.detail,
-            "a job ended"
-        );
+        if let Some(Line { suppressed }) = ENDED_LOG.line() {
+            tracing::info!(
+                job = job.id,
+                wanted = job.wanted.join(" "),
+                state = job.state().as_str_name(),
+                detail = job.detail,
+                suppressed,
+                "a job ended"
+            );
+        }
         match job.state() {
             v1::JobState::Done => self.metrics.done.increment(1),
             v1::JobState::Cancelled => self.metrics.cancelled.increment(1),

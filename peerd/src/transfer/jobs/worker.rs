@@ -17,7 +17,11 @@ use crate::{
         store::{error::WriteError, partial_file::partial_name},
     },
 };
-use p2pdi::{content::ContentHash, document::DocumentName};
+use p2pdi::{
+    content::ContentHash,
+    document::DocumentName,
+    log_limit::{Line, LogLimit},
+};
 use std::{
     fs, io,
     path::{MAIN_SEPARATOR, Path},
@@ -108,7 +112,10 @@ async fn withdraw(shared: &Arc<Shared>, target: &Target, fetched: Fetched, outco
         share.remove(&document).ok()
     });
     if !matches!(removing.await, Ok(Some(()))) {
-        tracing::warn!(document = target.label, "a document for which there is no room could not be removed");
+        static LOG: LogLimit = LogLimit::new(1);
+        if let Some(Line { suppressed }) = LOG.line() {
+            tracing::warn!(document = target.label, suppressed, "a document for which there is no room could not be removed");
+        }
     }
     outcome
 }
@@ -194,7 +201,10 @@ async fn adopt(
 
 async fn until_indexed(shared: &Arc<Shared>, document: &SharedDocument) {
     if timeout(INDEX_TIMEOUT, shared.catalog.share().has(document)).await.is_err() {
-        tracing::warn!(document = %document.name, "the index does not have a fetched document yet");
+        static LOG: LogLimit = LogLimit::new(1);
+        if let Some(Line { suppressed }) = LOG.line() {
+            tracing::warn!(document = %document.name, suppressed, "the index does not have a fetched document yet");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::transfer::piece_set::PieceSet;
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 /// A holder of the fetch. The driver numbers them; a number is not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +111,8 @@ pub enum EndedBy {
     TransientFault,
     /// The holder says that it is busy or stops. It is asked again after a longer pause.
     Busy,
+    /// The holder is busy, and says that it may be asked again after this time.
+    BusyFor(Duration),
     /// The holder does not have these pieces (any more), but others perhaps.
     PiecesMissing,
     /// The holder is not asked again: it does not have the document, or it broke the contract.

@@ -43,6 +43,13 @@ impl Patience {
         self.silent = Some(now + RETRY.pause(self.silences));
     }
 
+    /// The holder, which failed, says that it may be asked again at that time.
+    pub(super) fn not_before(&mut self, time: Instant) {
+        if let Some((_, until)) = &mut self.failing {
+            *until = time.max(*until);
+        }
+    }
+
     /// The holder failed; returns whether that was once too often. Failures within a pause are those of one connection: one failure.
     pub(super) fn failed(&mut self, busy: bool, now: Instant) -> bool {
         self.busy |= busy;
@@ -70,6 +77,17 @@ mod tests {
             tries += 1;
         }
         (now - begun, tries)
+    }
+
+    #[test]
+    fn a_holder_that_says_when_is_not_asked_before() {
+        let (mut patience, now) = (Patience::default(), Instant::now());
+        assert!(!patience.failed(true, now));
+        let told = now + Duration::from_secs(5);
+        patience.not_before(told);
+        assert_eq!(patience.paused_until(), Some(told));
+        patience.not_before(now);
+        assert_eq!(patience.paused_until(), Some(told));
     }
 
     #[test]

@@ -235,9 +235,13 @@ impl Planner {
         let Some(state) = self.holders.get_mut(&holder) else { return };
         match by {
             EndedBy::Completion | EndedBy::Cancel => {}
-            EndedBy::TransientFault | EndedBy::Busy => {
+            EndedBy::TransientFault | EndedBy::Busy | EndedBy::BusyFor(_) => {
                 state.run_max = 1;
-                if state.patience.failed(by == EndedBy::Busy, now) {
+                let dropped = state.patience.failed(by != EndedBy::TransientFault, now);
+                if let EndedBy::BusyFor(wait) = by {
+                    state.patience.not_before(now + wait);
+                }
+                if dropped {
                     self.drop_holder(holder, by);
                 }
             }

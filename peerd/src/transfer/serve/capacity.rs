@@ -52,7 +52,6 @@ pub(super) struct Capacity {
 impl Capacity {
     /// No more than `limit` bytes per second, if given, and `slots` streams at the same time; `None`: as many as suit the limit.
     pub(super) fn new(limit: Option<u64>, slots: Option<usize>, metrics: &Metrics) -> Self {
-        let slots = slots.unwrap_or_else(|| slots_for(limit)).max(1);
         let bytes = |kind| {
             metrics.counter("p2pdi_upload_bytes_total", "Bytes of documents sent, by what is here of them", &[("kind", kind)])
         };
@@ -62,7 +61,7 @@ impl Capacity {
             (*reason, metrics.counter("p2pdi_uploads_refused_total", help, &labels))
         };
         Self {
-            line: Arc::new(Line::new(Limits { all: slots, per_document: (slots * 3).div_ceil(4) })),
+            line: Arc::new(Line::new(limits(limit, slots))),
             throttle: Throttle::new(limit),
             rate: Rate::new(Instant::now()),
             sending: AtomicUsize::new(0),
@@ -73,6 +72,12 @@ impl Capacity {
             documents: metrics.counter("p2pdi_uploads_total", "Documents or ranges whose sending began", &[]),
             refused: REFUSALS.iter().map(refused).collect(),
         }
+    }
+
+    /// Other limits from now on, as in [`Self::new`].
+    pub(super) fn set_limits(&self, limit: Option<u64>, slots: Option<usize>) {
+        self.throttle.set_bytes_per_second(limit);
+        self.line.set_limits(limits(limit, slots));
     }
 
     /// The limit of the rate.
@@ -135,6 +140,12 @@ impl Capacity {
         let (_, waiting) = self.line.counts();
         self.waiting.set(u32::try_from(waiting).unwrap_or(u32::MAX));
     }
+}
+
+/// The slots of a peer: `slots`, or as many as suit the rate limit; a popular document leaves a quarter to others.
+fn limits(limit: Option<u64>, slots: Option<usize>) -> Limits {
+    let slots = slots.unwrap_or_else(|| slots_for(limit)).max(1);
+    Limits { all: slots, per_document: (slots * 3).div_ceil(4) }
 }
 
 /// How many streams are sent at the same time within a rate limit.

@@ -46,6 +46,13 @@ impl Line {
         Some(Place { line: Arc::clone(self), stream, changed })
     }
 
+    /// Other limits from now on.
+    pub(super) fn set_limits(&self, limits: Limits) {
+        let mut state = self.lock();
+        state.slots.set_limits(limits);
+        state.assign();
+    }
+
     /// How many streams have a slot, and how many wait for one.
     pub(super) fn counts(&self) -> (usize, usize) {
         let state = self.lock();

@@ -73,6 +73,11 @@ impl Slots {
         Self { limits, last_stream: 0, streams: BTreeMap::new(), line: VecDeque::new(), turns: BTreeMap::new() }
     }
 
+    /// Other limits from now on. Streams that have a slot keep it.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Adds a stream, at the end of its turn if it has one, and of the line. `None` if [`TURNS_MAX`] are in its turn.
     pub(super) fn enter(&mut self, document: ContentHash, turn: Option<Turn>) -> Option<u64> {
         let stream = self.last_stream + 1;

@@ -13,7 +13,12 @@ use p2pdi::{
     status::{Reason, internal},
     v1::{GetRfcResponse, Load},
 };
-use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
@@ -39,9 +44,23 @@ const LULL_POLL: Duration = Duration::from_millis(50);
 pub(crate) struct Uploads {
     admission: Admission,
     /// For streams that cannot be told to wait.
-    impatient: Admission,
-    impatient_max: usize,
+    impatient: Mutex<Arc<Impatient>>,
     capacity: Arc<Capacity>,
+}
+
+/// Permits for streams that cannot be told to wait.
+struct Impatient {
+    admission: Admission,
+    max: usize,
+}
+
+impl Impatient {
+    /// So many that each has its least rate within `limit`.
+    fn new(limit: Option<u64>) -> Arc<Self> {
+        let most = limit.map_or(UPLOADS_MAX, |limit| usize::try_from(limit / RATE_MIN).unwrap_or(usize::MAX));
+        let max = most.clamp(1, UPLOADS_MAX);
+        Arc::new(Self { admission: Admission::new(max, max), max })
+    }
 }
 
 /// What to send.
@@ -61,14 +80,17 @@ pub(crate) struct Upload {
 impl Uploads {
     /// No more than `limit` bytes per second, if given, and `slots` streams at the same time; `None`: as many as suit the limit.
     pub(crate) fn new(limit: Option<u64>, slots: Option<usize>, metrics: &Metrics) -> Self {
-        let impatient = limit.map_or(UPLOADS_MAX, |limit| usize::try_from(limit / RATE_MIN).unwrap_or(usize::MAX));
-        let impatient_max = impatient.clamp(1, UPLOADS_MAX);
         Self {
             admission: Admission::new(UPLOADS_MAX, UPLOADS_PER_ADDRESS),
-            impatient: Admission::new(impatient_max, impatient_max),
-            impatient_max,
+            impatient: Mutex::new(Impatient::new(limit)),
             capacity: Arc::new(Capacity::new(limit, slots, metrics)),
         }
+    }
+
+    /// Other limits from now on, as in [`Self::new`]. Streams under way go on.
+    pub(crate) fn set_limits(&self, limit: Option<u64>, slots: Option<usize>) {
+        self.capacity.set_limits(limit, slots);
+        *self.impatient.lock().unwrap_or_else(PoisonError::into_inner) = Impatient::new(limit);
     }
 
     /// The limit of the rate.
@@ -125,7 +147,8 @@ impl Uploads {
             };
             Some(self.capacity.enter(source.hash(), turn).ok_or_else(too_many)?)
         } else {
-            permits.push(admit(&self.impatient, address, self.impatient_max).await?);
+            let impatient = Arc::clone(&*self.impatient.lock().unwrap_or_else(PoisonError::into_inner));
+            permits.push(admit(&impatient.admission, address, impatient.max).await?);
             None
         };
         let at_once = place.as_ref().is_none_or(|place| place.has_slot());

@@ -301,18 +301,21 @@ impl Swarms {
         self.lock().by_hash.values().filter_map(|entry| entry.swarm.upgrade()).collect()
     }
 
-    /// Accepts an Availability stream. `whole` finds the document in the share.
+    /// Accepts an Availability stream. `may_know` refuses a caller that must not know of the document, also of one whose swarm this peer is in;
+    /// `whole` finds the document in the share.
     ///
     /// # Errors
     /// When the first message does not come or is invalid, or this peer has nothing of the document.
     pub(crate) async fn accept(
         &self,
         requests: Streaming<AvailabilityRequest>,
+        may_know: impl FnOnce(&ContentHash) -> Result<(), Status>,
         whole: impl FnOnce(&Start) -> Result<(Pieces, DocumentName), Status>,
     ) -> Result<Accepted, Status> {
         let ended = |error: ExchangeError| refusal(error).unwrap_or_else(|| Status::cancelled("the stream ended"));
         let mut incoming: Updates = Box::pin(requests.map(|message| message.map(|message| message.update.unwrap_or_default())));
         let start = read_start(&mut incoming).await.map_err(ended)?;
+        may_know(&start.hash)?;
         let swarm = match self.expected.find(&start.hash, || self.find(&start.hash)).await {
             Some(swarm) => swarm,
             None => {

@@ -7,11 +7,11 @@ fn a_filtered_delta_reports_a_peer_gone_when_its_labels_no_longer_match() {
     let mut table = table();
     let zone = |zone: &str| BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
     let (_, me) = register(&mut table, &ask("me", 1), at(0)).unwrap();
-    let labelled = |name, number, value: &str| Registration { labels: Labels::pack(&zone(value)), ..ask(name, number) };
+    let labelled = |name, number, value: &str| Registration { labels: Labels::pack(&zone(value)), ..holder(name, number) };
     register(&mut table, &labelled("a", 2, "eu"), at(0)).unwrap();
     let (_, other) = register(&mut table, &labelled("other", 3, "us"), at(0)).unwrap();
     let since_revision = table.revision();
-    register(&mut table, &labelled("a", 4, "us"), at(1)).unwrap();
+    register(&mut table, &labelled("a", 2, "us"), at(1)).unwrap();
     leave(&mut table, &other, at(1)).unwrap();
     let query = Query { labels: zone("eu"), page_size: 10, since_revision, ..Query::default() };
     let answer = table.query(&me, &query, at(2)).unwrap();
@@ -37,7 +37,7 @@ fn pages_neither_repeat_nor_miss_peers_while_others_join_and_leave() {
         }
         leave(&mut table, &cookie(1_000 + round).hash(), at(1)).unwrap();
         register(&mut table, &ask(&format!("comes-{round}"), 2_000 + round), at(1)).unwrap();
-        register(&mut table, &ask(&format!("stays-{round}"), round), at(1)).unwrap();
+        register(&mut table, &holder(&format!("stays-{round}"), round), at(1)).unwrap();
         round += 1;
     }
     assert_eq!((seen.len(), seen.iter().collect::<BTreeSet<_>>().len()), (100, 100));

@@ -4,7 +4,7 @@ use super::{Driver, ExchangeEnd};
 use crate::{
     holders::{announcer::CONNECTIONS_WANTED, candidate::Candidate, source::Source},
     transfer::{
-        fetch::holder_table::Index,
+        fetch::{fault_log, holder_table::Index},
         plan::{EndedBy, Event, Has, HolderId, MemberId},
         swarm::{
             dial::{dial, is_no_holder, is_unknown_method},
@@ -231,7 +231,7 @@ impl Driver<'_> {
 
     /// Never asks a peer again for this document.
     pub(super) fn ban(&mut self, index: Index, why: String) {
-        tracing::warn!(source = %self.holders.get(index).source, why, "a holder is not asked again for this document");
+        fault_log::banned(&self.holders.get(index).source, &why);
         self.unplan(index);
         let holder = self.holders.get_mut(index);
         holder.is_banned = true;

@@ -1,0 +1,90 @@
+//! Whoever makes calls for operators: somebody who logged in, or somebody who can read the certificate authority's own key.
+
+use crate::{
+    args::{AsOperator, Global},
+    call::{CALL_TIMEOUT, bounded},
+    failure::{Failure, Outcome},
+};
+use p2pdi::{
+    channel::{Channel, Dial},
+    endpoint::Endpoint,
+    probe::{self, Answering},
+    status::Reason,
+    tls::{ClientAuth, Expected, Tls},
+    v1::registry_admin_client::RegistryAdminClient,
+};
+use registry::ca::{Authority, CaError, operator_of_folder};
+use std::time::SystemTime;
+use tonic::{Response, Status};
+
+/// Largest answer, in bytes: a listing of all tokens.
+const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where a call for operators goes.
+pub(crate) enum Operator {
+    /// No registry has the folder open: it is done in it.
+    Folder(Box<Authority>),
+    /// To the registry.
+    Calling(Box<Calling>),
+}
+
+/// Calls of an operator.
+pub(crate) struct Calling {
+    client: RegistryAdminClient<Channel>,
+    registry: Endpoint,
+    dial: Dial,
+}
+
+impl Operator {
+    pub(crate) fn new(global: &Global, by: &AsOperator) -> Outcome<Self> {
+        let Some(folder) = &by.ca else { return Ok(Self::Calling(Box::new(Calling::new(global, global.dial.tls.clone())))) };
+        match Authority::open_existing(folder) {
+            Ok(authority) => Ok(Self::Folder(Box::new(authority))),
+            Err(CaError::Locked(_)) => {
+                let pem = operator_of_folder(folder, SystemTime::now())?;
+                let tls = Tls::from_pem(pem, ClientAuth::Required).map_err(CaError::from)?;
+                Ok(Self::Calling(Box::new(Calling::new(global, Some(tls)))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Calling {
+    fn new(global: &Global, tls: Option<Tls>) -> Self {
+        let (registry, dial) = (global.registry.endpoint.clone(), Dial::with(tls));
+        let channel = dial.lazy(std::slice::from_ref(&registry), Expected::Registry(registry.clone()));
+        let client = RegistryAdminClient::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES);
+        Self { client, registry, dial }
+    }
+
+    /// One call, bounded in time.
+    pub(crate) async fn call<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut RegistryAdminClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Outcome<T> {
+        let registry = format!("the registry at {}", self.registry);
+        let answered = bounded(&registry, CALL_TIMEOUT, call(&mut self.client)).await;
+        match answered {
+            Err(failure) if failure.is_unanswered() => Err(failure
+                .explained(probe::explain(&self.registry, &self.dial, &Answering::Registry).await)
+                .hint("name the registry with --registry, and log in with `p2pctl login TOKEN`; on its machine, --ca DIR does without")),
+            Err(failure) if failure.is_reason(Reason::CertificateMissing) || failure.is_reason(Reason::OperatorOnly) => Err(failure
+                .hint("on the registry's machine: `p2pctl token create --operator --name NAME --ca DIR`, then `p2pctl login TOKEN`")),
+            answered => answered,
+        }
+    }
+}
+
+impl From<CaError> for Failure {
+    fn from(error: CaError) -> Self {
+        let failure = match &error {
+            CaError::Invalid(_) => Self::usage(error.to_string()),
+            _ => Self::refused(error.to_string()),
+        };
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The registry as a small certificate authority, in a folder of its own: it gives certificates to those who have a token, renews them, and
+//! says which of them are revoked.
+//!
+//! `ledger` decides: it only computes. `ledger_file` keeps what was decided. `generations` are the keys and certificates of the authority
+//! itself, one file each. `certificates` are what is signed. `authority` puts them together behind one lock, `messages` are its
+//! calls.
+
+mod authority;
+mod certificates;
+mod codec;
+mod error;
+mod generations;
+mod ledger;
+mod ledger_file;
+mod messages;
+
+pub use authority::{
+    Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, OVERLAP, Proof, Trust, operator_of_folder,
+};
+pub use error::CaError;
+pub use generations::{CaCertificate, certificates_in};
+pub use ledger::{Refusal, Revoked, Subject, TOKEN_LIFE_MAX, TOKEN_USES_MAX, Token};
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use codec::check_any_bytes;

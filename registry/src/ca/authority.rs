@@ -1,0 +1,419 @@
+//! The authority behind one lock: each call decides, stores and then answers. Calls block while they write.
+
+use super::{
+    certificates::{self, Request, Validity},
+    error::CaError,
+    generations::{Generation, Generations},
+    ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Subject, Token, check_token},
+    ledger_file::LedgerFile,
+};
+use p2pdi::{
+    name::PeerName,
+    network::NetworkName,
+    selector::NamePattern,
+    tls::{Pem, Serial, certificates_pem},
+    token::{CaHash, TokenSecret},
+};
+use rcgen::KeyPair;
+use rustls_pki_types::CertificateDer;
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Usual life of a certificate: short enough that a lost key is of no use after a day, long enough that a registry may be away for eight
+/// hours before the first certificate ends.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Age at which a generation of the authority is replaced.
+pub const CA_ROTATE_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// How long the generation that was replaced stays trusted: as long as a token lives that names it, and as long as a machine may be off
+/// and renew its certificate by itself.
+pub const OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Most part of its life that a certificate is valid from before it is made, so that clocks may differ: a tenth.
+const BACKDATED_PART: u64 = 10;
+/// Life of the certificate of [`operator_of_folder`]: one call, and clocks that differ.
+const OPERATOR_OF_FOLDER_LIFE: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked for what ended, in seconds: it looks at all certificates.
+const OUTDATED_INTERVAL: u64 = 10 * 60;
+/// How often a secret is made anew whose id another token has.
+const ID_ATTEMPTS: usize = 16;
+
+/// How an authority works.
+#[derive(Debug, Clone)]
+pub struct CaSettings {
+    /// The network that its certificates are for.
+    pub network: NetworkName,
+    /// Life of a certificate.
+    pub life: Duration,
+    /// Age at which the authority's own key and certificate are replaced.
+    pub rotate_after: Duration,
+    /// Names and addresses at which programs other than ours dial the registry: they are in its certificate.
+    pub hosts: Vec<String>,
+}
+
+impl Default for CaSettings {
+    fn default() -> Self {
+        Self { network: NetworkName::default(), life: CERTIFICATE_LIFE, rotate_after: CA_ROTATE_AFTER, hosts: Vec::new() }
+    }
+}
+
+/// A certificate authority, open in its folder.
+pub struct Authority {
+    settings: CaSettings,
+    /// Held while something is written to the disk.
+    open: Mutex<Open>,
+    /// That of the ledger, for calls that must not wait.
+    revision: Arc<AtomicU64>,
+}
+
+struct Open {
+    ledger: Ledger,
+    file: LedgerFile,
+    generations: Generations,
+    revision: Arc<AtomicU64>,
+    /// When it was last looked for what ended, in seconds since 1970.
+    looked_at: u64,
+}
+
+/// How a caller shows that it may have a certificate.
+#[derive(Debug)]
+pub enum Proof<'a> {
+    /// With the secret of a token.
+    Token(&'a TokenSecret),
+    /// With the certificate of this serial number, with which it made the call.
+    Certificate(&'a Serial),
+    /// With its key, which signed the request.
+    Key,
+}
+
+/// A certificate that was just given.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// Whom it is for.
+    pub subject: Subject,
+    /// The certificate, and those between it and the oldest authority that is trusted.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+/// What everyone of the network must know.
+#[derive(Debug)]
+pub struct Trust {
+    /// The authorities that are trusted, the oldest first.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Certificates that are revoked.
+    pub revoked: Vec<Revoked>,
+    /// All up to here is in this answer.
+    pub revision: u64,
+    /// `revoked` replaces what the caller had.
+    pub start_over: bool,
+    /// There is more, after `revision`.
+    pub more: bool,
+}
+
+/// A token to be made.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The name that it is for, or a pattern of names.
+    pub names: NamePattern,
+    /// Labels of those who join with it.
+    pub labels: BTreeMap<String, String>,
+    /// How long it can be used.
+    pub life: Duration,
+    /// How many may join with it.
+    pub uses: u32,
+    /// It makes operators, not peers.
+    pub operator: bool,
+}
+
+impl Authority {
+    /// Opens the authority in `folder`, or makes one.
+    ///
+    /// # Errors
+    /// When another process has it open, a file is damaged or of another network, or the folder cannot be used.
+    pub fn open(folder: &Path, settings: CaSettings, now: SystemTime) -> Result<Self, CaError> {
+        let (file, network) = LedgerFile::open(folder, &settings.network)?;
+        if network != settings.network {
+            return Err(CaError::Network { path: folder.to_owned(), found: network, wanted: settings.network });
+        }
+        let ledger = file.load()?;
+        let generations = Generations::open_or_create(folder, &network, seconds(now))?;
+        let authority = Self::new(settings, ledger, file, generations);
+        authority.maintain(now)?;
+        Ok(authority)
+    }
+
+    /// Opens the authority in `folder`, whatever its network. None is made, and nothing that is due is done.
+    ///
+    /// # Errors
+    /// When there is none, another process has it open, a file is damaged, or the folder cannot be used.
+    pub fn open_existing(folder: &Path) -> Result<Self, CaError> {
+        let generations = Generations::open(folder)?;
+        let settings = CaSettings { network: generations.network().clone(), ..CaSettings::default() };
+        let (file, _) = LedgerFile::open(folder, &settings.network)?;
+        let ledger = file.load()?;
+        Ok(Self::new(settings, ledger, file, generations))
+    }
+
+    fn new(settings: CaSettings, ledger: Ledger, file: LedgerFile, generations: Generations) -> Self {
+        let revision = Arc::new(AtomicU64::new(ledger.revision()));
+        let open = Open { ledger, file, generations, revision: Arc::clone(&revision), looked_at: 0 };
+        Self { settings, open: Mutex::new(open), revision }
+    }
+
+    /// The network that its certificates are for.
+    pub fn network(&self) -> &NetworkName {
+        &self.settings.network
+    }
+
+    /// Life of a certificate.
+    pub fn life(&self) -> Duration {
+        self.settings.life
+    }
+
+    /// Gives a certificate for the key of `request`, a PKCS #10 certificate request in DER.
+    ///
+    /// # Errors
+    /// When the request is not valid, the caller may have no certificate, or it cannot be stored.
+    pub fn enrol(
+        &self,
+        proof: &Proof<'_>,
+        request: &[u8],
+        wanted: Option<PeerName>,
+        now: SystemTime,
+    ) -> Result<Enrolled, CaError> {
+        // Before the lock: checking a signature takes time.
+        let request = Request::read(request)?;
+        let by = match proof {
+            Proof::Token(secret) => By::Token(secret.hash()),
+            // A serial number of another length is no one of ours.
+            Proof::Certificate(serial) => By::Certificate(serial.as_bytes().try_into().map_err(|_| Refusal::KeyUnknown)?),
+            Proof::Key => By::Key,
+        };
+        let mut open = self.lock();
+        let admission = open.ledger.admit(&Admit { by, key: request.key, wanted }, seconds(now))?;
+        let subject = admission.subject.clone();
+        let (serial, validity) = (certificates::serial()?, self.validity(now));
+        let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
+        let certificate = open.generations.sign(&params, &request.public_key)?;
+        open.store(Ledger::issue(admission, serial, validity.not_after))?;
+        Ok(Enrolled { subject, chain: open.chain(certificate, now) })
+    }
+
+    /// Makes a key and a certificate without a token, for those who want files. PEM: certificates, key.
+    ///
+    /// # Errors
+    /// When the name has too many certificates, or it cannot be stored.
+    pub fn issue(&self, subject: Subject, life: Duration, now: SystemTime) -> Result<(String, String), CaError> {
+        let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
+        let (serial, validity) = (certificates::serial()?, validity(life, now));
+        let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
+        let mut open = self.lock();
+        let certificate = open.generations.sign(&params, &key)?;
+        open.store(vec![Ledger::issue_file(subject, certificates::key_hash(&key), serial, validity.not_after)])?;
+        Ok((certificates_pem(&open.chain(certificate, now)), key.serialize_pem()))
+    }
+
+    /// What the registry serves with: a certificate of its own with a new key, and all authorities. Nothing of it is stored.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn for_registry(&self, now: SystemTime) -> Result<Pem, CaError> {
+        let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
+        let params =
+            certificates::of_registry(self.network(), &self.settings.hosts, &certificates::serial()?, self.validity(now))?;
+        let open = self.lock();
+        let mut chain = open.chain(open.generations.sign(&params, &key)?, now);
+        // With the authorities themselves, so that whoever has only a token finds the one that it names.
+        chain.extend(open.authorities(now));
+        let ca = certificates_pem(&open.authorities(now)).into();
+        Ok(Pem { cert: Some(certificates_pem(&chain).into()), key: Some(key.serialize_pem().into()), ca })
+    }
+
+    /// Makes a token. Gives its secret, the authority that it names, and what is kept of it.
+    ///
+    /// # Errors
+    /// When a value breaks a rule, too many tokens are kept, or it cannot be stored.
+    pub fn create_token(&self, token: NewToken, now: SystemTime) -> Result<(TokenSecret, CaHash, Token), CaError> {
+        let NewToken { names, labels, life, uses, operator } = token;
+        let mut open = self.lock();
+        let mut secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
+        for _ in 0..ID_ATTEMPTS {
+            if open.ledger.has_token_id(&secret.hash().id()) {
+                secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
+            }
+        }
+        let created_at = seconds(now);
+        let expires_at = created_at.saturating_add(life.as_secs());
+        let token = Token { hash: secret.hash(), names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false };
+        check_token(&token)?;
+        let change = open.ledger.add_token(token.clone())?;
+        open.store(vec![change])?;
+        Ok((secret, CaHash::of(&open.generations.newest().certificate), token))
+    }
+
+    /// All tokens, the newest first.
+    pub fn tokens(&self) -> Vec<Token> {
+        self.lock().ledger.tokens()
+    }
+
+    /// Revokes a token. Who joined with it stays; `revoke_name` ends them.
+    ///
+    /// # Errors
+    /// When there is none with that id, or it cannot be stored.
+    pub fn revoke_token(&self, id: &str) -> Result<Token, CaError> {
+        let mut open = self.lock();
+        let token = open.ledger.revoke_token(id)?;
+        open.store(vec![Change::Token(token.clone())])?;
+        Ok(token)
+    }
+
+    /// Revokes all certificates of a name, and the tokens for it alone. Gives how many, and the revision.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be stored.
+    pub fn revoke_name(&self, name: &PeerName, now: SystemTime) -> Result<(usize, usize, u64), CaError> {
+        let mut open = self.lock();
+        let (changes, certificates, tokens) = open.ledger.revoke_name(name, seconds(now))?;
+        open.store(changes)?;
+        Ok((certificates, tokens, open.ledger.revision()))
+    }
+
+    /// Replaces the authority's key and certificate now. Gives the hash of the new one.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub fn rotate(&self, now: SystemTime) -> Result<CaHash, CaError> {
+        let mut open = self.lock();
+        open.generations.rotate(seconds(now))?;
+        open.published(now)?;
+        Ok(CaHash::of(&open.generations.newest().certificate))
+    }
+
+    /// The revision of what everyone of the network must know. Waits for nothing.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// What everyone must know that is not of the revision `since` already.
+    pub fn trust(&self, since: u64, now: SystemTime) -> Trust {
+        let open = self.lock();
+        let RevokedSince { revoked, revision, start_over, more } = open.ledger.revoked_since(since, seconds(now));
+        Trust { authorities: open.authorities(now), revoked, revision, start_over, more }
+    }
+
+    /// The serial numbers of all revoked certificates, for this registry's own connections.
+    pub fn revoked(&self, now: SystemTime) -> Vec<Serial> {
+        let open = self.lock();
+        let mut found = open.ledger.revoked_since(0, seconds(now));
+        let mut all = found.revoked;
+        while found.more {
+            found = open.ledger.revoked_since(found.revision, seconds(now));
+            all.append(&mut found.revoked);
+        }
+        all.iter().map(|revoked| Serial::new(&revoked.serial)).collect()
+    }
+
+    /// Whether the certificate with this serial number is revoked.
+    pub fn is_revoked(&self, serial: &Serial) -> bool {
+        serial.as_bytes().try_into().is_ok_and(|serial| self.lock().ledger.is_revoked(&serial))
+    }
+
+    /// What is due from time to time: rotates an authority of that age, and forgets what ended. Whether there is a new authority.
+    ///
+    /// # Errors
+    /// When it cannot be stored; the next call tries again.
+    pub fn maintain(&self, now: SystemTime) -> Result<bool, CaError> {
+        let mut open = self.lock();
+        let age = seconds(now).saturating_sub(open.generations.newest().validity.not_before + CLOCK_SKEW);
+        let is_due = age >= self.settings.rotate_after.as_secs();
+        if is_due {
+            open.generations.rotate(seconds(now))?;
+        }
+        open.published(now)?;
+        if seconds(now).abs_diff(open.looked_at) >= OUTDATED_INTERVAL {
+            open.looked_at = seconds(now);
+            let outdated = open.ledger.outdated(seconds(now));
+            if !outdated.is_empty() {
+                open.store(outdated)?;
+            }
+        }
+        Ok(is_due)
+    }
+
+    fn validity(&self, now: SystemTime) -> Validity {
+        validity(self.settings.life, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A certificate for somebody who can read the authority's own key, and so may do all that an operator may: for some minutes, known to
+/// no ledger. A registry may have the folder open.
+///
+/// # Errors
+/// When there is no authority, or its key cannot be read.
+pub fn operator_of_folder(folder: &Path, now: SystemTime) -> Result<Pem, CaError> {
+    let generations = Generations::open(folder)?;
+    let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
+    let name: PeerName = "ca-folder".parse()?;
+    let subject = Subject { name, labels: BTreeMap::new(), operator: true };
+    let validity = validity(OPERATOR_OF_FOLDER_LIFE, now);
+    let params = certificates::of_subject(&subject, generations.network(), &certificates::serial()?, validity)?;
+    let mut chain = vec![generations.sign(&params, &key)?];
+    chain.extend(generations.chain(OVERLAP.as_secs(), seconds(now)));
+    let trusted = generations.trusted(OVERLAP.as_secs(), seconds(now));
+    let authorities: Vec<_> = trusted.iter().map(|generation| generation.certificate.clone()).collect();
+    Ok(Pem {
+        cert: Some(certificates_pem(&chain).into()),
+        key: Some(key.serialize_pem().into()),
+        ca: certificates_pem(&authorities).into(),
+    })
+}
+
+impl Open {
+    /// Stores changes, then applies them.
+    fn store(&mut self, changes: Vec<Change>) -> Result<(), CaError> {
+        self.file.write(&changes)?;
+        changes.into_iter().for_each(|change| self.ledger.apply(change));
+        self.revision.store(self.ledger.revision(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Counts a new generation, and writes the file for other programs. Done at each start, too, in case the process was killed between.
+    fn published(&mut self, now: SystemTime) -> Result<(), CaError> {
+        if let Some(change) = self.ledger.generation(self.generations.newest().number) {
+            self.store(vec![change])?;
+        }
+        self.generations.write_bundle(&self.trusted(now))
+    }
+
+    fn trusted(&self, now: SystemTime) -> Vec<&Generation> {
+        self.generations.trusted(OVERLAP.as_secs(), seconds(now))
+    }
+
+    fn authorities(&self, now: SystemTime) -> Vec<CertificateDer<'static>> {
+        self.trusted(now).iter().map(|generation| generation.certificate.clone()).collect()
+    }
+
+    fn chain(&self, certificate: CertificateDer<'static>, now: SystemTime) -> Vec<CertificateDer<'static>> {
+        let mut chain = vec![certificate];
+        chain.extend(self.generations.chain(OVERLAP.as_secs(), seconds(now)));
+        chain
+    }
+}
+
+fn validity(life: Duration, now: SystemTime) -> Validity {
+    let (life, now) = (life.as_secs(), seconds(now));
+    Validity { not_before: now.saturating_sub(CLOCK_SKEW.min(life / BACKDATED_PART)), not_after: now + life }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

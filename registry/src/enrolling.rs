@@ -1,0 +1,220 @@
+//! The certificate authority of a running registry: its calls, and what it serves with.
+
+use crate::ca::{Authority, CaError, Refusal};
+use axum::{extract::Request, middleware::Next, response::Response};
+use p2pdi::{
+    field::InvalidField,
+    log_limit::{Line, LogLimit},
+    name::PeerName,
+    server::Caller,
+    status::{Reason, internal},
+    tls::{ClientAuth, Identity, Tls},
+    v1::{
+        CreateTokenRequest, CreateTokenResponse, EnrollRequest, EnrollResponse, ListTokensResponse, RevokeNameResponse,
+        RevokeTokenResponse, RotateAuthorityResponse, Trust,
+    },
+};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// Longest pause between two looks at what is due. A machine that was suspended is looked after soon.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Shortest pause.
+const UPKEEP_SHORTEST: Duration = Duration::from_millis(250);
+
+/// The authority, and the certificate that it gave to this registry. Clones share both.
+#[derive(Clone)]
+pub(crate) struct Enrolling {
+    authority: Arc<Authority>,
+    tls: Tls,
+}
+
+impl Enrolling {
+    /// Makes the registry's own certificate. Clients may show none: whoever joins has none yet.
+    pub(crate) fn new(authority: Authority) -> Result<Self, CaError> {
+        let now = SystemTime::now();
+        let tls = Tls::from_pem(authority.for_registry(now)?, ClientAuth::Optional)?;
+        tls.set_revoked(authority.revoked(now));
+        Ok(Self { authority: Arc::new(authority), tls })
+    }
+
+    /// What the registry serves with.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// The revision of what everyone must know.
+    pub(crate) fn revision(&self) -> u64 {
+        self.authority.revision()
+    }
+
+    /// Does from time to time what is due, until `stop`: replaces an old authority, forgets what ended, renews the registry's certificate.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let pause = (self.authority.life() / 20).clamp(UPKEEP_SHORTEST, UPKEEP_INTERVAL);
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            let due = self.clone();
+            // The runtime reports a panic in it.
+            let kept = spawn_blocking(move || due.keep_up(SystemTime::now())).await;
+            if let Ok(Err(error)) = kept {
+                tracing::error!(%error, "the certificate authority cannot do what is due; trying again");
+            }
+        }
+    }
+
+    fn keep_up(&self, now: SystemTime) -> Result<(), CaError> {
+        let is_rotated = self.authority.maintain(now)?;
+        if is_rotated {
+            tracing::info!("the certificate authority was replaced; the old one stays trusted for 30 days");
+        }
+        let is_old = self.tls.identity().is_none_or(|own| {
+            let renewal_at = p2pdi::enrol::renewal_at(own.not_before(), own.not_after(), 0.0);
+            now >= renewal_at || now < own.not_before()
+        });
+        if is_old || is_rotated {
+            self.tls.replace(self.authority.for_registry(now)?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn enroll(&self, request: EnrollRequest, caller: Option<Arc<Identity>>) -> Result<EnrollResponse, Status> {
+        let enrolling = self.blocking(move |authority| {
+            authority.answer_enroll(request, caller.as_ref().map(|caller| caller.serial()), SystemTime::now())
+        });
+        let answer = enrolling.await?;
+        // Whoever has a certificate may renew it at any time.
+        static LOG: LogLimit = LogLimit::new(20);
+        if let Some(Line { suppressed }) = LOG.line() {
+            tracing::info!(name = answer.name, operator = answer.operator, suppressed, "a certificate was given");
+        }
+        Ok(answer)
+    }
+
+    /// What everyone must know that is not of the revision `since` already.
+    pub(crate) async fn trust(&self, since: u64) -> Result<Trust, Status> {
+        self.blocking(move |authority| Ok(authority.answer_trust(since, SystemTime::now()))).await
+    }
+
+    pub(crate) async fn create_token(&self, request: CreateTokenRequest) -> Result<CreateTokenResponse, Status> {
+        self.blocking(move |authority| authority.answer_create_token(request, SystemTime::now())).await
+    }
+
+    pub(crate) async fn list_tokens(&self) -> Result<ListTokensResponse, Status> {
+        self.blocking(|authority| Ok(authority.answer_list_tokens())).await
+    }
+
+    pub(crate) async fn revoke_token(&self, id: String) -> Result<RevokeTokenResponse, Status> {
+        self.blocking(move |authority| authority.answer_revoke_token(&id)).await
+    }
+
+    pub(crate) async fn revoke_name(&self, name: PeerName) -> Result<RevokeNameResponse, Status> {
+        let tls = self.tls.clone();
+        self.blocking(move |authority| {
+            let now = SystemTime::now();
+            let answer = authority.answer_revoke_name(&name, now)?;
+            // This registry itself refuses them at once.
+            tls.set_revoked(authority.revoked(now));
+            tracing::info!(%name, certificates = answer.certificates, tokens = answer.tokens, "revoked");
+            Ok(answer)
+        })
+        .await
+    }
+
+    pub(crate) async fn rotate(&self) -> Result<RotateAuthorityResponse, Status> {
+        let tls = self.tls.clone();
+        self.blocking(move |authority| {
+            let now = SystemTime::now();
+            let answer = authority.answer_rotate(now)?;
+            tls.replace(authority.for_registry(now)?)?;
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Authority) -> Result<T, CaError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let authority = Arc::clone(&self.authority);
+        match spawn_blocking(move || act(&authority)).await {
+            Ok(done) => done.map_err(status),
+            Err(panicked) => Err(internal("using the certificate authority", &panicked)),
+        }
+    }
+}
+
+/// Refuses callers that are no operators.
+pub(crate) fn require_operator(caller: Option<&Caller>) -> Result<(), Status> {
+    // Only calls from inside the process have no caller.
+    let Some(caller) = caller else { return Ok(()) };
+    match caller.identity() {
+        Some(identity) if identity.operator().is_some() => Ok(()),
+        Some(identity) => Err(Reason::OperatorOnly.status(format!(
+            "this call is for operators, and the certificate is for {identity}; log in with a token made with --operator"
+        ))),
+        None => Err(certificate_missing()),
+    }
+}
+
+/// Refuses calls of those who show no certificate, but for the one by which they get it. Pages, health and reflection are not calls of this
+/// contract.
+pub(crate) async fn require_certificate(request: Request, next: Next) -> Response {
+    /// Methods of the contract.
+    const CONTRACT: &str = "/p2pdi.v1.";
+    const ENROLL: &str = "/p2pdi.v1.Registry/Enroll";
+    let path = request.uri().path();
+    let is_open = path == ENROLL || !path.starts_with(CONTRACT);
+    // Only calls from inside the process have no caller.
+    if is_open || Caller::of(request.extensions()).is_none_or(|caller| caller.identity().is_some()) {
+        return next.run(request).await;
+    }
+    certificate_missing().into_http()
+}
+
+/// The refusal of a call that came without a client certificate.
+pub(crate) fn certificate_missing() -> Status {
+    Reason::CertificateMissing
+        .status("this call needs a client certificate of the network; get one with a token: `peerd --join TOKEN`, or `p2pctl login TOKEN`")
+}
+
+/// The refusal of a registry without an authority.
+pub(crate) fn no_authority() -> Status {
+    Reason::NoAuthority.status("this registry is no certificate authority; start it with --ca DIR")
+}
+
+fn status(error: CaError) -> Status {
+    let text = error.to_string();
+    let refusal = match error {
+        CaError::Refused(refusal) => refusal,
+        CaError::Invalid(field) => return field.into(),
+        CaError::Request(_) => return InvalidField::new("certificate_request", text).into(),
+        CaError::NotStored(_) | CaError::Io { .. } => {
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::error!(error = text, suppressed, "the certificate authority cannot write");
+            }
+            let message = "the registry cannot write to its CA folder now, and nothing was changed; try again in a moment";
+            return Reason::StoreUnavailable.status(message);
+        }
+        error => return internal("using the certificate authority", &error),
+    };
+    let token = |why: &str| Reason::TokenRefused.status_with(text.clone(), [("why", why.to_owned())]);
+    match refusal {
+        Refusal::TokenUnknown => token("unknown"),
+        Refusal::TokenExpired { .. } => token("expired"),
+        Refusal::TokenUsed { .. } => token("used"),
+        Refusal::TokenRevoked { .. } => token("revoked"),
+        Refusal::NameNeeded { .. } | Refusal::NameReserved(_) => InvalidField::new("name", text).into(),
+        Refusal::NameNotYours { .. } => Reason::NameNotYours.status(text),
+        Refusal::NameInUse(_) => Reason::NameTaken.status(text),
+        Refusal::KeyUnknown | Refusal::CertificateRevoked(_) => Reason::CertificateRefused.status(text),
+        Refusal::TooManyCertificates(_) => Reason::TooManyCertificates.status(text),
+        Refusal::TooManyTokens(_) => Reason::TooManyTokens.status(text),
+        Refusal::TokenIdUnknown(_) => Reason::TokenUnknown.status(text),
+        Refusal::NameUnknown(_) => Reason::NameUnknown.status(text),
+    }
+}

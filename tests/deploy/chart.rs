@@ -1,0 +1,167 @@
+//! The chart renders for every set of values, to documents that Kubernetes accepts and that fit together.
+
+use crate::{
+    render::{chart, containers, name, pod, renders, strings, succeeds, template, value_sets},
+    support::tools::helm,
+};
+use serde_json::Value;
+use std::{collections::BTreeSet, process::Command};
+
+#[test]
+fn lint_accepts_every_set_of_values() {
+    let Some(helm) = helm() else { return };
+    let mut command = Command::new(helm);
+    command.args(["lint", "--strict", "--quiet"]).arg(chart());
+    for set in value_sets() {
+        succeeds(command.arg("--values").arg(set));
+    }
+}
+
+#[test]
+fn every_document_is_valid_for_kubernetes_1_31_to_1_37() {
+    let Some(renders) = renders() else { return };
+    let versions: Vec<_> = (31..=37).map(|minor| format!("1.{minor}")).collect();
+    assert!(renders.versions.starts_with(&versions), "{:?}", renders.versions);
+    assert!(renders.errors.is_empty(), "{:#?}", renders.errors);
+}
+
+#[test]
+fn values_that_are_wrong_are_named() {
+    let Some(helm) = helm() else { return };
+    for (value, words) in [
+        ("peer.nope=1", "additional properties 'nope' not allowed"),
+        ("peer.kind=Deployment", "/peer/kind"),
+        ("peer.port=80", "/peer/port"),
+        ("peer.quota=much", "/peer/quota"),
+        ("registry.ttl=soon", "/registry/ttl"),
+        ("fetch.enabled=true", "/fetch/documents"),
+        ("image.digest=latest", "/image/digest"),
+        ("peer.storage.type=hostPath", "hostPath needs peer.kind DaemonSet"),
+    ] {
+        let output = Command::new(&helm).args(template(&["--set", value])).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(words), "{value}: {stderr}");
+    }
+}
+
+#[test]
+fn documents_have_names_of_their_own_a_namespace_and_the_release_as_label() {
+    let Some(renders) = renders() else { return };
+    for (set, documents) in &renders.sets {
+        let mut names = BTreeSet::new();
+        for document in documents.iter().filter(|document| !name(document).starts_with("ConfigMap/p2pdi-more")) {
+            assert!(names.insert(name(document)), "{set}: {} twice", name(document));
+            let metadata = &document["metadata"];
+            assert!(metadata["name"].as_str().unwrap().len() <= 63, "{metadata}");
+            if document["metadata"]["labels"].is_null() {
+                assert_eq!(set, "ci/names-values.yaml", "only extraObjects have no labels: {metadata}");
+                continue;
+            }
+            assert_eq!(metadata["namespace"], "p2pdi", "{set}: {metadata}");
+            assert_eq!(metadata["labels"]["app.kubernetes.io/instance"], "p2pdi", "{set}: {metadata}");
+        }
+    }
+}
+
+/// Whether `labels` has all pairs of a selector's `matchLabels`.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    selector.as_object().unwrap().iter().all(|(key, value)| &labels[key] == value)
+}
+
+#[test]
+fn selectors_find_the_pods_they_are_about() {
+    let Some(renders) = renders() else { return };
+    for (set, documents) in &renders.sets {
+        let pods: Vec<_> = documents.iter().filter_map(pod).map(|pod| &pod["metadata"]["labels"]).collect();
+        for document in documents {
+            let spec = &document["spec"];
+            let (selector, found) = match document["kind"].as_str().unwrap() {
+                "Service" => (&spec["selector"], &pods[..]),
+                "PodDisruptionBudget" | "PodMonitor" => (&spec["selector"]["matchLabels"], &pods[..]),
+                "NetworkPolicy" => (&spec["podSelector"]["matchLabels"], &pods[..]),
+                "StatefulSet" | "DaemonSet" => (&spec["selector"]["matchLabels"], &[&spec["template"]["metadata"]["labels"]][..]),
+                _ => continue,
+            };
+            assert!(found.iter().any(|labels| selects(selector, labels)), "{set}: {} selects nothing", name(document));
+            // What selects one part must not select another.
+            if document["kind"] != "NetworkPolicy" {
+                assert_eq!(pods.iter().filter(|labels| selects(selector, labels)).count(), 1, "{set}: {}", name(document));
+            }
+        }
+    }
+}
+
+#[test]
+fn ports_volumes_accounts_and_services_that_are_referred_to_exist() {
+    let Some(renders) = renders() else { return };
+    for (set, documents) in &renders.sets {
+        let has = |wanted: String| documents.iter().any(|document| name(document) == wanted);
+        for document in documents {
+            if let Some(service) = document["spec"]["serviceName"].as_str() {
+                assert!(has(format!("Service/{service}")), "{set}: {service}");
+            }
+            let Some(pod) = pod(document) else { continue };
+            let account = pod["spec"]["serviceAccountName"].as_str().unwrap();
+            assert!(account == "builder" || has(format!("ServiceAccount/{account}")), "{set}: {account}");
+            let templates =
+                document["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten().map(|claim| &claim["metadata"]);
+            let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+            let volumes: Vec<_> = volumes.chain(templates).map(|volume| &volume["name"]).collect();
+            for container in containers(pod) {
+                let mounts = container["volumeMounts"].as_array().unwrap();
+                assert!(mounts.iter().all(|mount| volumes.contains(&&mount["name"])), "{set}: {container}");
+                let ports: Vec<_> = container["ports"].as_array().into_iter().flatten().map(|port| &port["name"]).collect();
+                for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+                    let port = &container[probe]["httpGet"]["port"];
+                    assert!(!port.is_string() || ports.contains(&port), "{set}: {container}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_has_a_mirror_a_tag_and_a_digest_that_wins() {
+    let Some(helm) = helm() else { return };
+    let digest = format!("sha256:{}", "a".repeat(64));
+    for (values, image) in [
+        ("image.tag=1.2.3".to_owned(), "ghcr.io/p2p-di/p2pdi:1.2.3".to_owned()),
+        ("global.imageRegistry=mirror.example".to_owned(), "mirror.example/p2p-di/p2pdi:0.1.0".to_owned()),
+        (format!("image.tag=1.2.3,image.digest={digest}"), format!("ghcr.io/p2p-di/p2pdi@{digest}")),
+        ("image.registry=".to_owned(), "p2p-di/p2pdi:0.1.0".to_owned()),
+    ] {
+        let text = succeeds(Command::new(&helm).args(template(&["--set", &values])));
+        let images: BTreeSet<_> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        assert_eq!(images, BTreeSet::from([image.as_str()]), "{values}");
+    }
+}
+
+#[test]
+fn a_stop_is_granted_more_time_than_calls_may_continue() {
+    let Some(renders) = renders() else { return };
+    for (set, document) in renders.sets.iter().flat_map(|(set, documents)| documents.iter().map(move |document| (set, document)))
+    {
+        let Some(pod) = pod(document) else { continue };
+        let grace = containers(pod).into_iter().flat_map(|container| strings(&container["args"]));
+        let Some(grace) = grace.filter_map(|argument| argument.strip_prefix("--grace=")).next() else { continue };
+        let grace: u64 = grace.strip_suffix('s').unwrap().parse().unwrap();
+        assert!(pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap() >= grace + 20, "{set}: {}", name(document));
+    }
+}
+
+#[test]
+fn the_notes_name_the_registry_and_warn_of_folders_of_nodes() {
+    let Some(helm) = helm() else { return };
+    for (set, has, has_not) in [
+        ("default", "http://p2pdi-registry.p2pdi:7800", "WARNING"),
+        ("daemonset", "WARNING: they share the folder /srv/models of each node", "gone with the pod"),
+        ("fetch-schedule", "http://registry.example.org:7800", "port-forward"),
+        ("names", "No registry", "helm test"),
+    ] {
+        let mut command = Command::new(&helm);
+        command.args(["install", "p2pdi", "--namespace", "p2pdi", "--dry-run=client"]).arg(chart());
+        let text = succeeds(command.arg("--values").arg(chart().join(format!("ci/{set}-values.yaml"))).env_remove("KUBECONFIG"));
+        let (_, notes) = text.split_once("\nNOTES:\n").unwrap();
+        assert!(notes.contains(has) && !notes.contains(has_not), "{set}: {notes}");
+    }
+}

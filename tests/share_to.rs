@@ -1,0 +1,159 @@
+//! `--share-to`: what is for some is as if it were not there for others, whichever way they ask.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
+#[path = "../peerd/tests/support/mod.rs"]
+mod support;
+
+use p2pdi::{
+    channel::Dial,
+    content::ContentHash,
+    endpoint::Endpoint,
+    status::Reason,
+    tls::{ClientAuth, Pem, Tls},
+    v1::{
+        AvailabilityRequest, AvailabilityStart, AvailabilityUpdate, Contact, GetRfcRequest, PingRequest, RfcQueryRequest,
+        SwarmRequest, get_rfc_request::Document,
+    },
+};
+use peerd::{
+    config::NodeConfig,
+    connections::channels::ChannelPool,
+    documents::restrictions::ShareTo,
+    node::{Node, NodeError},
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::{fs, path::Path};
+use support::{
+    peer::{self, Peer},
+    within,
+};
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
+
+const SECRET: &[u8] = b"only for the team";
+
+/// A certificate authority.
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new(Vec::new()).unwrap());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// The certificate of the peer called `name`.
+    fn tls(&self, name: &str) -> Tls {
+        let (key, params) = (KeyPair::generate().unwrap(), CertificateParams::new(vec![name.to_owned()]).unwrap());
+        let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let pem = Pem { cert: Some(cert.into()), key: Some(key.serialize_pem().into()), ca: self.pem.clone().into() };
+        Tls::from_pem(pem, ClientAuth::Required).unwrap()
+    }
+}
+
+fn share(folder: &Path) {
+    fs::create_dir_all(folder.join("share/team")).unwrap();
+    fs::write(folder.join("share/open.txt"), "for all").unwrap();
+    fs::write(folder.join("share/team/rfc48.txt"), SECRET).unwrap();
+}
+
+fn rule(folder: &Path, who: &str) -> ShareTo {
+    format!("{}={who}", folder.join("share/team").display()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn documents_for_some_are_as_if_they_were_not_there_for_others() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    share(folder.path());
+    let config = NodeConfig {
+        tls: Some(authority.tls("holder")),
+        share_to: vec![rule(folder.path(), "team-*")],
+        ..peer::config("holder", &folder)
+    };
+    let holder = Peer::start(config, folder).await;
+    within("the share", holder.handle.share().settled()).await;
+    let at = Endpoint::from(holder.address);
+    let mut members = Vec::new();
+    for (name, may) in [("team-a", true), ("TEAM-b", true), ("stranger", false), ("a-team", false)] {
+        let channels = ChannelPool::dialling(Dial::with(Some(authority.tls(name))));
+        let mut client = channels.peer(&at, Some(&"holder".parse().unwrap()));
+        for request in [
+            RfcQueryRequest { own_only: true, ..Default::default() },
+            RfcQueryRequest { number: 48, ..Default::default() },
+            RfcQueryRequest { name: "team/rfc48.txt".into(), ..Default::default() },
+            RfcQueryRequest { blake3: ContentHash::of(SECRET).to_field(), ..Default::default() },
+            RfcQueryRequest { pattern: "team/".into(), ..Default::default() },
+            RfcQueryRequest { words: "rfc48".into(), ..Default::default() },
+        ] {
+            let mut stream = client.rfc_query(request.clone()).await.unwrap().into_inner();
+            let mut names = Vec::new();
+            while let Some(message) = stream.message().await.unwrap() {
+                names.extend(message.holdings.into_iter().map(|holding| holding.document.unwrap().name));
+            }
+            assert_eq!(names.contains(&"team/rfc48.txt".to_owned()), may, "{name} {request:?}");
+        }
+        for document in
+            [Document::Number(48), Document::Name("team/rfc48.txt".into()), Document::Blake3(ContentHash::of(SECRET).to_field())]
+        {
+            let got = peer::get(&mut client, GetRfcRequest { document: Some(document), ..Default::default() }).await;
+            match got {
+                Ok((_, data)) => assert!(may && data == SECRET, "{name}"),
+                // The words are those for a document that does not exist.
+                Err(status) => assert!(!may && Reason::of(&status) == Some(Reason::DocumentUnknown), "{name} {status:?}"),
+            }
+        }
+        let start = AvailabilityStart {
+            blake3: ContentHash::of(SECRET).to_field(),
+            size: SECRET.len() as u64,
+            peer: Some(Contact { id: vec![7; 16].into(), name: name.to_owned(), endpoint: String::new() }),
+            ..Default::default()
+        };
+        let first = AvailabilityRequest { update: Some(AvailabilityUpdate { start: Some(start), ..Default::default() }) };
+        // One of the team is in the swarm when the others ask, and stays in it.
+        let joined = client.availability(tokio_stream::once(first).chain(tokio_stream::pending())).await;
+        match joined {
+            Ok(stream) => {
+                assert!(may, "{name}");
+                members.push(stream.into_inner());
+            }
+            Err(status) => assert!(!may && Reason::of(&status) == Some(Reason::DocumentUnknown), "{name} {status:?}"),
+        }
+        let swarms = client.swarm(SwarmRequest::default()).await.unwrap().into_inner().swarms;
+        assert!(may || swarms.iter().all(|swarm| swarm.blake3 != ContentHash::of(SECRET).to_field()), "{name}");
+        assert_eq!(client.ping(PingRequest {}).await.unwrap().into_inner().documents, 1);
+    }
+    holder.stop().await;
+}
+
+#[tokio::test]
+async fn without_certificates_a_share_for_some_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    share(folder.path());
+    let open = async |config: NodeConfig| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        match Node::open(config, listener).map(|_| ()) {
+            Err(NodeError::Config(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = NodeConfig { share_to: vec![rule(folder.path(), "team-*")], ..peer::config("holder", &folder) };
+    let error = open(plain.clone()).await;
+    assert_eq!(error.field, "share-to");
+    assert!(error.to_string().contains("--tls-cert"), "{error}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let outside = format!("{}=a", elsewhere.path().display()).parse().unwrap();
+    let tls = Some(Authority::new().tls("holder"));
+    let error = open(NodeConfig { tls, share_to: vec![outside], ..plain }).await;
+    assert!(error.to_string().contains("not in the folder of --share"), "{error}");
+}

@@ -1,0 +1,166 @@
+//! Who is refused, and what people read then.
+
+use super::{
+    certificates::{Authority, self_signed},
+    named, peer,
+    peers::{peer::Peer, within},
+    ping,
+    support::http,
+};
+use p2pdi::tls::{ClientAuth, Expected, Pem, Tls};
+use rcgen::{CertificateParams, date_time_ymd};
+use std::time::SystemTime;
+
+#[track_caller]
+fn assert_says(error: Result<impl Sized, String>, words: &str) {
+    let error = error.err().unwrap_or_else(|| panic!("no error; expected: {words}"));
+    assert!(error.contains(words), "{error:?} lacks {words:?}");
+}
+
+fn expired(params: &mut CertificateParams) {
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+}
+
+fn not_yet_valid(params: &mut CertificateParams) {
+    (params.not_before, params.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
+}
+
+#[tokio::test]
+async fn a_peer_is_called_by_the_name_in_its_certificate_and_by_no_other() {
+    let network = Authority::new("network");
+    let a = peer("fff-a", network.tls(&["fff-a", "spiffe://test/peer/fff-a"])).await;
+    let caller = network.tls(&["fff-b"]);
+    let identity = ping(a.address, Some(&caller), named("FFF-A")).await.unwrap().unwrap();
+    assert_eq!((identity.name().unwrap().as_str(), identity.network()), ("fff-a", Some("test")));
+    let learnt = ping(a.address, Some(&caller), Expected::Anyone).await.unwrap().unwrap();
+    assert!(learnt.has_name(&"fff-a".parse().unwrap()));
+    assert_says(ping(a.address, Some(&caller), named("fff-c")).await, "its certificate is for fff-a, not for fff-c");
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_with_a_certificate_that_is_not_valid_is_refused() {
+    let (network, other) = (Authority::new("network"), Authority::new("other"));
+    let caller = network.tls(&["fff-b"]);
+    for (tls, words) in [
+        (other.tls(&["fff-a"]), "its certificate is not signed by a CA of this network"),
+        (network.tls_of(&network.issue_with(&["fff-a"], expired)), "its certificate expired on 2021-01-01"),
+        (network.tls_of(&network.issue_with(&["fff-a"], not_yet_valid)), "its certificate is valid from 2090-01-01"),
+    ] {
+        let a = peer("fff-a", tls).await;
+        assert_says(ping(a.address, Some(&caller), named("fff-a")).await, words);
+        a.stop().await;
+    }
+    let (alone, now) = (self_signed(&["fff-a"]), SystemTime::now());
+    let refused = caller.check(vec![alone.certificate.der().clone()], now).unwrap_err().to_string();
+    assert!(refused.contains("its certificate is self-signed"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_client_with_a_certificate_that_is_not_valid_is_refused_and_told_why() {
+    let (network, other) = (Authority::new("network"), Authority::new("other"));
+    let a = peer("fff-a", network.tls(&["fff-a"])).await;
+    // A program checks its own certificate: this one trusts both CAs.
+    let both = format!("{}{}", network.pem(), other.pem());
+    let foreign = other.issue(&["fff-b"]).tls(&both, ClientAuth::Required).unwrap();
+    for (caller, words) in [
+        (foreign, "it refuses this program's certificate: no CA of its network signed it"),
+        (
+            network.tls_of(&network.issue_with(&["fff-b"], expired)),
+            "it refuses this program's certificate: it expired, or is not valid yet",
+        ),
+        (
+            network.tls_of(&network.issue_with(&["fff-b"], not_yet_valid)),
+            "it refuses this program's certificate: it expired, or is not valid yet",
+        ),
+        (network.tls_without_certificate(), "it asks for a certificate; give one with --tls-cert and --tls-key"),
+    ] {
+        assert_says(ping(a.address, Some(&caller), named("fff-a")).await, words);
+    }
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn where_certificates_are_optional_a_client_without_one_is_nobody_and_one_that_is_shown_is_checked() {
+    let (network, other) = (Authority::new("network"), Authority::new("other"));
+    let a = peer("fff-a", network.issue(&["fff-a"]).tls(&network.pem(), ClientAuth::Optional).unwrap()).await;
+    ping(a.address, Some(&network.tls_without_certificate()), named("fff-a")).await.unwrap();
+    let both = format!("{}{}", network.pem(), other.pem());
+    let foreign = other.issue(&["fff-b"]).tls(&both, ClientAuth::Required).unwrap();
+    assert_says(ping(a.address, Some(&foreign), named("fff-a")).await, "no CA of its network signed it");
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_by_both_sides() {
+    let network = Authority::new("network");
+    let (server, client) = (network.tls(&["fff-a"]), network.tls(&["fff-b"]));
+    let a = peer("fff-a", server.clone()).await;
+    ping(a.address, Some(&client), named("fff-a")).await.unwrap();
+    let serial = |tls: &Tls| tls.identity().unwrap().serial().clone();
+    server.set_revoked([serial(&client)]);
+    assert_says(ping(a.address, Some(&client), named("fff-a")).await, "it was revoked");
+    server.set_revoked([]);
+    client.set_revoked([serial(&server)]);
+    assert_says(ping(a.address, Some(&client), named("fff-a")).await, "its certificate was revoked");
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_told_that_the_port_speaks_it() {
+    let network = Authority::new("network");
+    let a = peer("fff-a", network.tls(&["fff-a"])).await;
+    assert_says(ping(a.address, None, named("fff-a")).await, "this port speaks TLS");
+    let address = a.address;
+    let answer = within("an answer", tokio::task::spawn_blocking(move || http::get(address, "/", &[]))).await.unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("this port speaks TLS: use https://"), "{}", answer.body);
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_with_tls_is_told_that_the_port_does_not_speak_it() {
+    let network = Authority::new("network");
+    let a = Peer::sharing(&[]).await;
+    assert_says(ping(a.address, Some(&network.tls(&["fff-b"])), Expected::Anyone).await, "it does not speak TLS");
+    a.stop().await;
+}
+
+#[test]
+fn a_message_is_signed_by_the_holder_of_a_certificate_and_by_nobody_else() {
+    let network = Authority::new("network");
+    let (a, b) = (network.tls(&["fff-a"]), network.tls(&["fff-b"]));
+    let signature = a.sign(b"a message").unwrap();
+    let (of_a, of_b) = (a.identity().unwrap(), b.identity().unwrap());
+    let checked = b.check(of_a.chain().to_vec(), SystemTime::now()).unwrap();
+    assert!(b.is_signed_by(&checked, b"a message", &signature));
+    assert!(!b.is_signed_by(&checked, b"another", &signature));
+    assert!(!b.is_signed_by(&of_b, b"a message", &signature));
+    assert!(network.tls_without_certificate().sign(b"a message").is_err());
+}
+
+#[test]
+fn a_chain_is_not_accepted_from_outside_its_time() {
+    let network = Authority::new("network");
+    let tls = network.tls(&["fff-a"]);
+    let old = network.issue_with(&["fff-b"], expired).certificate.der().clone();
+    let refused = tls.check(vec![old.clone()], SystemTime::now()).unwrap_err().to_string();
+    assert!(refused.contains("expired"), "{refused}");
+    // 2020-07-01.
+    let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_593_561_600);
+    assert!(tls.check(vec![old], then).unwrap().has_name(&"fff-b".parse().unwrap()));
+    assert!(tls.check(Vec::new(), then).is_err());
+}
+
+#[test]
+fn a_program_needs_a_certificate_that_others_accept() {
+    let (network, other) = (Authority::new("network"), Authority::new("other"));
+    let error = |result: Result<Tls, p2pdi::tls::TlsError>| result.unwrap_err().to_string();
+    let foreign = other.issue(&["fff-a"]);
+    assert!(error(foreign.tls(&network.pem(), ClientAuth::Required)).contains("is not signed by a CA in"));
+    assert!(error(network.issue(&[]).tls(&network.pem(), ClientAuth::Required)).contains("has no usable name"));
+    let leaf_as_ca = foreign.certificate.pem();
+    assert!(error(network.issue(&["fff-a"]).tls(&leaf_as_ca, ClientAuth::Required)).contains("is not a CA's"));
+    let half = Pem { key: None, ..network.issue(&["fff-a"]).pem(&network.pem()) };
+    assert!(error(Tls::from_pem(half, ClientAuth::Required)).contains("a certificate needs its key"));
+}
