@@ -10,6 +10,7 @@ mod certificate;
 mod console;
 mod handshakes;
 mod health;
+mod held_body;
 mod hosts;
 mod listen;
 mod open_connections;

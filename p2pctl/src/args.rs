@@ -24,7 +24,7 @@ pub(crate) use via::OptionalVia;
 use crate::{
     contexts,
     failure::{Failure, Outcome},
-    registry_client::Leaving,
+    registry_client::{Leaving, RegistryAccess},
 };
 use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
@@ -235,6 +235,12 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// How the registry is reached.
+    pub(crate) fn access(&self) -> RegistryAccess {
+        let (network, dial, leaving) = (self.network.clone(), self.dial.clone(), self.leaving.clone());
+        RegistryAccess { registry: self.registry.endpoint.clone(), network, dial, leaving }
+    }
+
     /// The registry as it is dialled: `https://` with certificates.
     pub(crate) fn url(&self) -> String {
         url(&self.registry.endpoint, self.dial.tls.is_some())

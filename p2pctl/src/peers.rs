@@ -3,10 +3,10 @@
 use crate::{
     args::{Global, OptionalVia},
     failure::{Failure, Outcome},
-    registry_client::{Leaving, RegistrySession, direct},
+    registry_client::{RegistryAccess, RegistrySession, direct},
     via,
 };
-use p2pdi::{endpoint::Endpoint, network::NetworkName};
+use p2pdi::endpoint::Endpoint;
 use peerd::{
     connections::channels::ChannelPool,
     holders::{
@@ -24,10 +24,8 @@ const ALL_MAX: usize = 1_000;
 /// The peers to ask. The registry is joined when it is first needed.
 pub(crate) struct Peers {
     session: Mutex<Option<RegistrySession>>,
-    registry: Endpoint,
-    network: NetworkName,
+    access: RegistryAccess,
     state: Option<PathBuf>,
-    leaving: Leaving,
     via: Option<Endpoint>,
     channels: ChannelPool,
 }
@@ -36,10 +34,8 @@ impl Peers {
     pub(crate) fn new(global: &Global, channels: &ChannelPool, via: &OptionalVia) -> Self {
         Self {
             session: Mutex::default(),
-            registry: global.registry.endpoint.clone(),
-            network: global.network.clone(),
+            access: global.access(),
             state: global.state.clone(),
-            leaving: global.leaving.clone(),
             via: via.via.clone(),
             channels: channels.clone(),
         }
@@ -77,7 +73,7 @@ impl Peers {
 
     /// There is nobody to ask. `so`: what follows from it.
     pub(crate) fn nobody(&self, so: &str) -> Failure {
-        Failure::refused(format!("{so}: no peers are registered with {}", self.registry))
+        Failure::refused(format!("{so}: no peers are registered with {}", self.access.registry))
             .hint("start one with `peerd --share DIR`")
     }
 
@@ -95,16 +91,7 @@ impl Peers {
         let mut session = self.session.lock().await;
         let session = match &mut *session {
             Some(session) => session,
-            none => none.insert(
-                RegistrySession::connect(
-                    &self.registry,
-                    &self.network,
-                    self.channels.dial(),
-                    self.state.as_deref(),
-                    &self.leaving,
-                )
-                .await?,
-            ),
+            none => none.insert(RegistrySession::connect(&self.access, self.state.as_deref()).await?),
         };
         call(session).await
     }

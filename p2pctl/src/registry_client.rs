@@ -123,16 +123,23 @@ impl ReservedCookie {
     }
 }
 
+/// How the registry is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistryAccess {
+    pub(crate) registry: Endpoint,
+    pub(crate) network: NetworkName,
+    pub(crate) dial: Dial,
+    /// Observers' leases are ended here.
+    pub(crate) leaving: Leaving,
+}
+
 /// A client of the registry, with its cookie.
 pub(crate) struct RegistrySession {
     client: RegistryClient<Channel>,
-    registry: Endpoint,
-    dial: Dial,
+    access: RegistryAccess,
     cookie: Option<Cookie>,
-    network: NetworkName,
     /// Registered for this verb only; leaves when it is dropped.
     observer: bool,
-    leaving: Leaving,
     /// While it is here, the end of the program waits for its lease's end.
     held: Option<TaskTrackerToken>,
     /// What it registers as an observer; `None`: a random name.
@@ -146,24 +153,16 @@ pub(crate) struct RegistrySession {
 
 impl RegistrySession {
     /// A client without a cookie, or with the saved one.
-    pub(crate) fn new(
-        registry: &Endpoint,
-        network: &NetworkName,
-        dial: &Dial,
-        kept: Option<&SavedCookie>,
-        leaving: &Leaving,
-    ) -> Self {
-        let channel = dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
+    pub(crate) fn new(access: &RegistryAccess, kept: Option<&SavedCookie>) -> Self {
+        let registry = &access.registry;
+        let channel = access.dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
         let client = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
         Self {
             client,
-            registry: registry.clone(),
-            dial: dial.clone(),
+            access: access.clone(),
             cookie,
-            network: network.clone(),
             observer: false,
-            leaving: leaving.clone(),
             held: None,
             observes_as: None,
             observations: 0,
@@ -173,29 +172,17 @@ impl RegistrySession {
     }
 
     /// A client that is registered as this observer.
-    pub(crate) async fn observer(
-        registry: &Endpoint,
-        network: &NetworkName,
-        dial: &Dial,
-        observer: RegisterRequest,
-        leaving: &Leaving,
-    ) -> Outcome<Self> {
-        let mut session = Self::new(registry, network, dial, None, leaving);
+    pub(crate) async fn observer(access: &RegistryAccess, observer: RegisterRequest) -> Outcome<Self> {
+        let mut session = Self::new(access, None);
         session.observes_as = Some(RegisterRequest { observer: true, ..observer });
         session.observe().await?;
         Ok(session)
     }
 
     /// A client that may query: with the saved cookie, or registered as an observer.
-    pub(crate) async fn connect(
-        registry: &Endpoint,
-        network: &NetworkName,
-        dial: &Dial,
-        state: Option<&Path>,
-        leaving: &Leaving,
-    ) -> Outcome<Self> {
-        let kept = SavedCookie::read(state, registry)?.filter(|kept| !kept.left);
-        let mut session = Self::new(registry, network, dial, kept.as_ref(), leaving);
+    pub(crate) async fn connect(access: &RegistryAccess, state: Option<&Path>) -> Outcome<Self> {
+        let kept = SavedCookie::read(state, &access.registry)?.filter(|kept| !kept.left);
+        let mut session = Self::new(access, kept.as_ref());
         if kept.is_none() {
             session.observe().await?;
         }
@@ -225,11 +212,12 @@ impl RegistrySession {
     pub(crate) async fn observe(&mut self) -> Outcome {
         self.cookie = None;
         self.observer = true;
-        self.held = Some(self.leaving.0.token());
+        self.held = Some(self.access.leaving.0.token());
         let nameless =
             || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
-        let request = RegisterRequest { network: self.network.to_string(), ..self.observes_as.clone().unwrap_or_else(nameless) };
-        let leaving = self.leaving.clone();
+        let request =
+            RegisterRequest { network: self.access.network.to_string(), ..self.observes_as.clone().unwrap_or_else(nameless) };
+        let leaving = self.access.leaving.clone();
         let register = |client, request| {
             let leaving = leaving.clone();
             async move { leaving.register(client, request).await }
@@ -245,7 +233,7 @@ impl RegistrySession {
 
     /// Has peers refused whose certificates the registry revoked. Without an answer the verb goes on: the registry refuses them, too.
     async fn learn_revoked(&mut self, trust_revision: u64) {
-        let Some(tls) = self.dial.tls.clone().filter(|_| trust_revision > 0) else { return };
+        let Some(tls) = self.access.dial.tls.clone().filter(|_| trust_revision > 0) else { return };
         match timeout(CALL_TIMEOUT, self.client.get_trust(GetTrustRequest::default())).await {
             Ok(Ok(answer)) => {
                 let trust = answer.into_inner().trust.unwrap_or_default();
@@ -265,7 +253,7 @@ impl RegistrySession {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let registry = format!("the registry at {}", self.registry);
+        let registry = format!("the registry at {}", self.access.registry);
         let mut time = self.time;
         let dated = async {
             let mut retry = Retry::within(RETRY_LIMIT);
@@ -282,7 +270,7 @@ impl RegistrySession {
         self.time = time;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
-                .explained(probe::explain(&self.registry, &self.dial, &Answering::Registry).await)
+                .explained(probe::explain(&self.access.registry, &self.access.dial, &Answering::Registry).await)
                 .hint("start one with `registry`, or name another with --registry URL")),
             answered => answered,
         }
@@ -349,7 +337,7 @@ impl RegistrySession {
     /// Ends an observer's lease, however the verb ends: done, failed or interrupted.
     pub(crate) fn end(&mut self) {
         if self.observer && self.cookie.is_some() {
-            self.leaving.leave(self.client.clone(), self.request(LeaveRequest {}));
+            self.access.leaving.leave(self.client.clone(), self.request(LeaveRequest {}));
             self.cookie = None;
         }
     }

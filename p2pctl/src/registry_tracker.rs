@@ -3,12 +3,10 @@
 use crate::{
     call::CALL_TIMEOUT,
     failure::Outcome,
-    registry_client::{Leaving, RegistrySession},
+    registry_client::{RegistryAccess, RegistrySession},
 };
 use p2pdi::{
-    channel::Dial,
     endpoint::Endpoint,
-    network::NetworkName,
     status::Reason,
     v1::{KeepAliveRequest, RegisterRequest},
 };
@@ -44,15 +42,8 @@ pub(crate) struct RegistryTracker {
 impl RegistryTracker {
     /// Registers `observer` for as long as the tracker exists. Its name and id must be those that the server at `endpoint` answers with:
     /// others dial it by them.
-    pub(crate) async fn connect(
-        registry: &Endpoint,
-        network: &NetworkName,
-        dial: &Dial,
-        observer: RegisterRequest,
-        endpoint: Option<Endpoint>,
-        leaving: &Leaving,
-    ) -> Outcome<Self> {
-        let session = RegistrySession::observer(registry, network, dial, observer, leaving).await?;
+    pub(crate) async fn connect(access: &RegistryAccess, observer: RegisterRequest, endpoint: Option<Endpoint>) -> Outcome<Self> {
+        let session = RegistrySession::observer(access, observer).await?;
         Ok(Self { session: Mutex::new(session), endpoint, ended: AtomicBool::new(false) })
     }
 

@@ -3,16 +3,14 @@
 use crate::{
     args::{Global, OptionalVia, Sharing as Options},
     failure::{Failure, Outcome},
-    registry_client::Leaving,
+    registry_client::RegistryAccess,
     registry_tracker::RegistryTracker,
 };
 use p2pdi::{
-    channel::Dial,
     contact::Contact,
     endpoint::Endpoint,
     id::PeerId,
     name::PeerName,
-    network::NetworkName,
     server::Limits,
     v1::{RegisterRequest, StatusRequest},
 };
@@ -82,12 +80,9 @@ impl Sharing {
         let lazy = match &via.via {
             Some(_) => None,
             None => Some(Arc::new(LazyTracker {
-                registry: global.registry.endpoint.clone(),
-                network: global.network.clone(),
-                dial: global.dial.clone(),
+                access: global.access(),
                 observer: RegisterRequest { name: name.to_string(), id: id.to_field(), labels, ..Default::default() },
                 endpoint: endpoint.clone(),
-                leaving: global.leaving.clone(),
                 connected: OnceCell::new(),
             })),
         };
@@ -150,12 +145,9 @@ async fn listen(options: &Options, towards: &Endpoint) -> Outcome<Option<TcpList
 
 /// The registry as tracker, joined with the first announce: most documents need none.
 struct LazyTracker {
-    registry: Endpoint,
-    network: NetworkName,
-    dial: Dial,
+    access: RegistryAccess,
     observer: RegisterRequest,
     endpoint: Option<Endpoint>,
-    leaving: Leaving,
     connected: OnceCell<Connected>,
 }
 
@@ -166,14 +158,7 @@ struct Connected {
 
 impl LazyTracker {
     async fn connect(&self) -> Result<Connected, AnnounceError> {
-        let connecting = RegistryTracker::connect(
-            &self.registry,
-            &self.network,
-            &self.dial,
-            self.observer.clone(),
-            self.endpoint.clone(),
-            &self.leaving,
-        );
+        let connecting = RegistryTracker::connect(&self.access, self.observer.clone(), self.endpoint.clone());
         let tracker = connecting.await.map_err(|failure| AnnounceError::Unavailable(failure.to_string()))?;
         let (tracker, mut keep_alive) = (Arc::new(tracker), JoinSet::new());
         let kept = Arc::clone(&tracker);

@@ -38,8 +38,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let file = SavedCookie::reserve(global.state.as_deref(), &global.registry.endpoint)?;
     // The cookie of an earlier registration lets the record move to another endpoint.
     let kept = SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| kept.name == name);
-    let mut session =
-        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, kept.as_ref(), &global.leaving);
+    let mut session = RegistrySession::new(&global.access(), kept.as_ref());
     let request = RegisterRequest {
         name: name.to_string(),
         endpoint: endpoint.to_string(),
@@ -65,8 +64,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
 
 pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session =
-        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
+    let mut session = RegistrySession::new(&global.access(), Some(&kept));
     let keep_alive = KeepAliveRequest::default();
     let answer = session.call(keep_alive, |mut client, request| async move { client.keep_alive(request).await }).await?;
     printer.message(&answer, || {
@@ -82,8 +80,7 @@ pub(super) async fn keepalive(global: &Global, printer: Printer) -> Outcome {
 
 pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
     let kept = kept(global)?;
-    let mut session =
-        RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, Some(&kept), &global.leaving);
+    let mut session = RegistrySession::new(&global.access(), Some(&kept));
     let left = session.call(LeaveRequest {}, |mut client, request| async move { client.leave(request).await }).await;
     let answer = match left {
         // There is no lease any more, so the cookie is of no use.
@@ -104,7 +101,7 @@ pub(super) async fn leave(global: &Global, printer: Printer) -> Outcome {
 /// For operators: frees a name, whoever has it.
 pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> Outcome {
     let name = args.name.to_string();
-    let mut session = RegistrySession::new(&global.registry.endpoint, &global.network, &global.dial, None, &global.leaving);
+    let mut session = RegistrySession::new(&global.access(), None);
     let request = FreeNameRequest { name: name.clone() };
     let answer = session.call(request, |mut client, request| async move { client.free_name(request).await }).await?;
     printer.message(&answer, || match answer.was_held {

@@ -11,14 +11,7 @@ use p2pdi::v1::{PQueryRequest, PeerRecord};
 use std::time::SystemTime;
 
 pub(super) async fn pquery(global: &Global, args: Pquery, printer: Printer) -> Outcome {
-    let mut session = RegistrySession::connect(
-        &global.registry.endpoint,
-        &global.network,
-        &global.dial,
-        global.state.as_deref(),
-        &global.leaving,
-    )
-    .await?;
+    let mut session = RegistrySession::connect(&global.access(), global.state.as_deref()).await?;
     let query = PQueryRequest {
         name: args.name.unwrap_or_default(),
         labels: args.labels.into_iter().collect(),

@@ -96,13 +96,6 @@ pub(super) async fn resolve(global: &Global, channels: &ChannelPool, via: &Optio
     if let Some(via) = &via.via {
         return via::find(channels, via, peer).await;
     }
-    let mut session = RegistrySession::connect(
-        &global.registry.endpoint,
-        &global.network,
-        &global.dial,
-        global.state.as_deref(),
-        &global.leaving,
-    )
-    .await?;
+    let mut session = RegistrySession::connect(&global.access(), global.state.as_deref()).await?;
     session.find(peer).await
 }

@@ -149,14 +149,7 @@ fn fetched(status: &StatusResponse) -> Vec<String> {
 }
 
 async fn of_registry(global: &Global, printer: Printer) -> Outcome {
-    let mut session = RegistrySession::connect(
-        &global.registry.endpoint,
-        &global.network,
-        &global.dial,
-        global.state.as_deref(),
-        &global.leaving,
-    )
-    .await?;
+    let mut session = RegistrySession::connect(&global.access(), global.state.as_deref()).await?;
     let asked = session.p_query(&PQueryRequest { page_size: 1, ..Default::default() }).await;
     let name = session.name().cloned();
     let answer = asked?;

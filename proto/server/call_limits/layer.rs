@@ -7,25 +7,20 @@ use super::{
 use crate::{
     endpoint::client_network,
     metrics::Metrics,
-    server::caller::Caller,
+    server::{caller::Caller, held_body::hold},
     status::{Reason, retry_after},
 };
 use axum::{
-    body::Body,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
 use http::Extensions;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use metrics::Counter;
 use std::{
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 use tokio::time::Instant;
 use tonic::Status;
@@ -135,7 +130,7 @@ pub(in crate::server) async fn limit_calls(State(calls): State<Arc<CallLimiter>>
         Ok(permit) => {
             let counted = permit.counted.clone();
             request.extensions_mut().insert(Admitted { calls, counted });
-            next.run(request).await.map(|body| Body::new(Permitted { body, _permit: permit }))
+            next.run(request).await.map(|body| hold(body, permit))
         }
         Err(status) if is_grpc(&request) => status.into_http(),
         Err(status) => too_many_requests(&status),
@@ -155,27 +150,4 @@ fn too_many_requests(status: &Status) -> Response {
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
-}
-
-/// The body of an answer, which keeps its call counted.
-struct Permitted {
-    body: Body,
-    _permit: Permit,
-}
-
-impl HttpBody for Permitted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

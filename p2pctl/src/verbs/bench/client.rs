@@ -3,7 +3,7 @@
 use crate::{
     call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
-    registry_client::{Leaving, RegistrySession},
+    registry_client::{Leaving, RegistryAccess, RegistrySession},
 };
 use p2pdi::{channel::Dial, contact::Contact, endpoint::Endpoint, network::NetworkName, v1::RfcQueryRequest};
 use peerd::{
@@ -38,13 +38,13 @@ impl Tally {
 /// Queries the registry for peers and the peers for documents, and fetches all that `me` does not hold.
 pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wanted: usize) -> Outcome<Tally> {
     let folder = tempfile::tempdir()?;
-    let leaving = Leaving::default();
+    let (network, dial, leaving) = (NetworkName::default(), Dial::default(), Leaving::default());
+    let access = RegistryAccess { registry, network, dial, leaving };
     // An empty state folder has no cookie, so the client registers as an observer.
-    let mut session =
-        RegistrySession::connect(&registry, &NetworkName::default(), &Dial::default(), Some(folder.path()), &leaving).await?;
+    let mut session = RegistrySession::connect(&access, Some(folder.path())).await?;
     let peers = session.sources().await;
     drop(session);
-    leaving.finish().await;
+    access.leaving.finish().await;
     let peers: Vec<_> = peers?.into_iter().filter(|peer| peer.endpoint != *me.endpoint()).collect();
     // A separate pool: each client represents a process.
     let channels = ChannelPool::new(None);

@@ -53,8 +53,7 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
 async fn tracked(global: &Global, hash: ContentHash, size: u64) -> Vec<Source> {
     let asked = async {
         // An observer of its own: what it announces ends with the session. The one that `register` saved may be a member.
-        let (registry, network) = (&global.registry.endpoint, &global.network);
-        let mut session = RegistrySession::new(registry, network, &global.dial, None, &global.leaving);
+        let mut session = RegistrySession::new(&global.access(), None);
         session.observe().await?;
         let asking = AnnounceRequest { blake3: hash.to_field(), size, ..Default::default() };
         session.call(asking, |mut client, request| async move { client.announce(request).await }).await.map(Announced::from)
