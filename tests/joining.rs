@@ -47,6 +47,8 @@ fn a_token_becomes_a_peer_that_serves_documents_and_needs_no_token_again() {
     assert!(token.starts_with("p2pdi1") && token.lines().count() == 1, "{token}");
     let peer = Server::start(joining(&world, "peer", &token, &["--share", "share"]));
     until("it is registered under the name of the token", || peers(&world, &registry, &operator) == ["fff-c"]);
+    let query = [&["rfc-query", "fff-c", "-o", "json"], operator.as_slice()].concat();
+    until("it has read its share", || world.p2pctl(&registry, &query).stdout.contains("rfc48.txt"));
     world.p2pctl(&registry, &[&["get-rfc", "48", "--from", "fff-c"], operator.as_slice()].concat()).exits(0);
     assert_eq!(world.read("out/rfc48.txt"), rfc(48));
     // An operator needs no folder of the authority.

@@ -1,6 +1,7 @@
 //! `--config FILE` and `--print-config`.
 
 use crate::support::{
+    network::ready,
     process::{Ended, Running, Server},
     world::World,
 };
@@ -43,6 +44,7 @@ fn a_program_runs_with_its_file() {
     let mut command = world.command("peerd", &[]);
     command.env("P2PDI_PEER_CONFIG", "peer.toml");
     let peer = Server::start(command);
+    ready(&peer);
     fs::write(world.path("ctl.toml"), format!("output = 'json'\nregistry = '{}'\n[verb.get]\nout = 'there'\n", registry.url()))
         .unwrap();
     let via = peer.address.to_string();

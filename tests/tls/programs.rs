@@ -49,6 +49,7 @@ impl Secured {
         });
         let secured = Self { peer, registry, caller, world };
         until("the peer is registered", || secured.p2pctl(&["peers"]).stdout.contains("fff-a"));
+        until("it has read its share", || secured.p2pctl(&["rfc-query", "fff-a", "-o", "json"]).stdout.contains("rfc48.txt"));
         secured
     }
 
