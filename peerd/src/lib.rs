@@ -74,4 +74,4 @@ pub use discovery::Bootnode;
 #[doc(hidden)]
 pub use http::check_any_form;
 pub use inbox::{Message, Reply};
-pub use peer::{Delivery, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo};
+pub use peer::{Delivery, Get, GetOptions, GetProgress, Messages, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo, Tally};

@@ -261,6 +261,14 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// Reads messages of all kinds from now on, but those that peers exchange among themselves.
+    pub fn widen(&mut self) {
+        let mut kept = self.inbox.kept();
+        kept.unsubscribed(&self.kinds);
+        self.kinds.clear();
+        kept.subscribed(&self.kinds);
+    }
+
     /// Waits for the next message. Returns it with the number of messages, of any kind, that were dropped before it; `None` when the inbox
     /// is gone.
     pub async fn next(&mut self) -> Option<(Message, u64)> {

@@ -50,6 +50,8 @@ pub struct PeerBuilder {
     mirrors: Vec<Mirror>,
     quota: Option<u64>,
     min_free: Option<MinFree>,
+    upload_limit: Option<u64>,
+    download_limit: Option<u64>,
     tls: Option<Tls>,
     token: Option<String>,
     control: ControlFrom,
@@ -80,6 +82,8 @@ impl PeerBuilder {
             mirrors: Vec::new(),
             quota: None,
             min_free: None,
+            upload_limit: None,
+            download_limit: None,
             tls: None,
             token: None,
             control: ControlFrom::Loopback,
@@ -162,6 +166,18 @@ impl PeerBuilder {
     /// How much of the shared folder's disk stays free of documents that it fetched. Default: no limit.
     pub fn min_free(mut self, min_free: MinFree) -> Self {
         self.min_free = Some(min_free);
+        self
+    }
+
+    /// Most bytes a second that it sends of documents. Default: no limit.
+    pub fn upload_limit(mut self, bytes_per_second: u64) -> Self {
+        self.upload_limit = Some(bytes_per_second);
+        self
+    }
+
+    /// Most bytes a second that it fetches of documents. Default: no limit.
+    pub fn download_limit(mut self, bytes_per_second: u64) -> Self {
+        self.download_limit = Some(bytes_per_second);
         self
     }
 
@@ -250,6 +266,8 @@ impl PeerBuilder {
             mirrors: self.mirrors,
             quota: self.quota,
             min_free: self.min_free,
+            upload_limit: self.upload_limit,
+            download_limit: self.download_limit,
             tls,
             enrolment,
             control: self.control,

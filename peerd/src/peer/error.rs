@@ -1,12 +1,23 @@
 //! Errors of a peer, and what to do about them.
 
-use crate::{identity::JoinError, node::NodeError, transfer::jobs::JobsError};
+use crate::{
+    documents::selector::DocumentSelector,
+    holders::search::{Found, SearchError},
+    identity::JoinError,
+    node::NodeError,
+    transfer::{FetchError, ReadError, fetch::job::JobError, jobs::JobsError},
+};
 use p2pdi::{
     field::InvalidField,
+    phrases::counted,
     status::{self, Reason},
 };
-use std::{io, net::SocketAddr};
+use std::{convert::Infallible, io, net::SocketAddr};
 use tonic::Status;
+
+/// Most documents of one name, and most holders of each, that an error names.
+const AMBIGUOUS_SHOWN_MAX: usize = 16;
+const HOLDERS_SHOWN_MAX: usize = 8;
 
 /// Why a peer cannot be built or used.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +57,21 @@ pub enum PeerError {
         /// Each peer, with the reason.
         Vec<String>,
     ),
+    /// Nobody who was asked has a document.
+    #[error("{0}")]
+    NotFound(String),
+    /// Several documents have that name or number, and none is clearly meant; the message names them.
+    #[error("{0}")]
+    Ambiguous(String),
+    /// A document could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A range of a document could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Another peer has the name.
+    #[error("{0}")]
+    NameTaken(String),
     /// There is no route to a peer.
     #[error("{0}; check the name, and that this peer has joined its mesh or registry")]
     NoRoute(String),
@@ -87,6 +113,29 @@ impl PeerError {
         Self::NoneAnswered(failures.into_iter().map(|(peer, error)| format!("{peer}: {}", error.cause())).collect())
     }
 
+    /// Several documents are called `wanted`.
+    pub(super) fn ambiguous(wanted: &DocumentSelector, found: &[Found]) -> Self {
+        let each = |found: &Found| {
+            format!("b3:{} ({}) is held by {}", found.document.hash, found.document.name, found.held_by_text(HOLDERS_SHOWN_MAX))
+        };
+        let shown: Vec<_> = found.iter().take(AMBIGUOUS_SHOWN_MAX).map(each).collect();
+        Self::Ambiguous(format!(
+            "{} are called {wanted}: {}; say which one: b3:HASH in place of the name, or from which peer",
+            counted(found.len() as u64, "different document"),
+            shown.join("; ")
+        ))
+    }
+
+    /// The peer that sent wrong bytes, and of which piece, if that is why a document cannot be had.
+    pub fn corrupt(&self) -> Option<(String, usize)> {
+        let sources = match self {
+            Self::Fetch(FetchError::Sources { sources, .. }) => sources,
+            Self::Read(error) => &error.sources,
+            _ => return None,
+        };
+        sources.iter().find_map(|report| Some((report.source.label().to_owned(), report.wrong_piece()?)))
+    }
+
     /// The reason without the advice, which the whole error gives once.
     fn cause(&self) -> String {
         match self {
@@ -97,5 +146,24 @@ impl PeerError {
 
     pub(super) fn not_answering(peer: &str) -> Self {
         Self::Refused { peer: peer.to_owned(), why: "no answer in time; ask another peer".to_owned() }
+    }
+}
+
+impl From<SearchError<Infallible>> for PeerError {
+    fn from(error: SearchError<Infallible>) -> Self {
+        match &error {
+            SearchError::Ambiguous { wanted, found } => Self::ambiguous(wanted, found),
+            SearchError::NoPeers { .. } | SearchError::NotFound { .. } => Self::NotFound(error.to_string()),
+            SearchError::Peers(never) => match *never {},
+        }
+    }
+}
+
+impl From<JobError<Infallible>> for PeerError {
+    fn from(error: JobError<Infallible>) -> Self {
+        match error {
+            JobError::Search(error) => error.into(),
+            JobError::Fetch(error) => error.into(),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     error::PeerError,
-    info::{Delivery, PeerInfo},
+    info::{Delivery, PeerInfo, Tally},
     phase::Phase,
 };
 use crate::{
@@ -20,7 +20,7 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
-    v1::{BroadcastResponse, FetchRequest, ListPeersRequest, WhisperRequest, WhisperResponse},
+    v1::{FetchRequest, ListPeersRequest, WhisperRequest, WhisperResponse},
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::{runtime, sync::watch, time::timeout};
@@ -85,7 +85,7 @@ impl PeerHandle {
         F: Future<Output = R> + Send + 'static,
         R: Into<Reply>,
     {
-        if *self.phase.borrow() == Phase::Ended {
+        if self.has_ended() {
             return Err(PeerError::Stopped);
         }
         let kind: MessageKind = kind.parse()?;
@@ -237,15 +237,11 @@ impl PeerHandle {
     /// # Errors
     /// As with [`PeerHandle::broadcast`]; also when `wait` exceeds [`WAIT_MAX`](crate::mesh::WAIT_MAX), or too many broadcasts wait for
     /// acknowledgements already.
-    pub async fn broadcast_counted(
-        &self,
-        kind: &str,
-        body: impl AsRef<[u8]>,
-        wait: Duration,
-    ) -> Result<BroadcastResponse, PeerError> {
+    pub async fn broadcast_counted(&self, kind: &str, body: impl AsRef<[u8]>, wait: Duration) -> Result<Tally, PeerError> {
         self.running()?;
         let body = Bytes::copy_from_slice(body.as_ref());
-        self.node.mesh().broadcast(&kind.parse()?, body, wait).await.map_err(|status| self.refused(&status))
+        let tally = self.node.mesh().broadcast(&kind.parse()?, body, wait).await.map_err(|status| self.refused(&status))?;
+        Ok(Tally { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
     }
 
     /// Sends a message to one peer by whatever route there is, and waits until it is delivered.
@@ -287,7 +283,15 @@ impl PeerHandle {
         let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Ended).await;
     }
 
-    fn running(&self) -> Result<(), PeerError> {
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.clone()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        *self.phase.borrow() == Phase::Ended
+    }
+
+    pub(super) fn running(&self) -> Result<(), PeerError> {
         match *self.phase.borrow() {
             Phase::Built => Err(PeerError::NotStarted),
             Phase::Running => Ok(()),
@@ -295,7 +299,7 @@ impl PeerHandle {
         }
     }
 
-    fn refused(&self, status: &tonic::Status) -> PeerError {
+    pub(super) fn refused(&self, status: &tonic::Status) -> PeerError {
         PeerError::refused(self.name().as_str(), status)
     }
 

@@ -22,6 +22,17 @@ impl fmt::Display for PeerInfo {
     }
 }
 
+/// How far a broadcast came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Other peers that the sender knows of.
+    pub known: u64,
+    /// Those of them that acknowledged it.
+    pub acknowledged: u64,
+    /// Names of those that did not in time. Empty when no acknowledgement was asked for.
+    pub missing: Vec<String>,
+}
+
 /// A whisper that was delivered, as its receiver reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {

@@ -27,6 +27,7 @@ pub use fetch::{
     document::{FetchError, Fetched, NoMoreHolders, fetch},
     options::{FetchOptions, STALL_TIMEOUT},
     progress::{FetchPhase, HolderProgress, Progress, ProgressSnapshot, Waiting},
+    reading::{PieceReader, ReadError},
     source_selection::SourceReport,
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};

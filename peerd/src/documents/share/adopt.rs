@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 impl Share {
     /// The folder that is shared; `None`: nothing is.
     pub fn folder(&self) -> Option<&Path> {
-        self.shared.config.folder.as_ref().map(|_| self.shared.root.path())
+        self.shared.root.path()
     }
 
     /// Offers a file that was just put into the folder and whose content has `hashes`, which the caller has verified. Only the first bytes

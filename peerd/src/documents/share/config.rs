@@ -51,6 +51,14 @@ pub enum ShareError {
         /// The folder.
         path: PathBuf,
     },
+    /// The peer shares another folder.
+    #[error("cannot share {path}: this peer shares {shared}, and a peer shares one folder; start another peer for it")]
+    OtherFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The one that is shared.
+        shared: PathBuf,
+    },
     /// Another process uses the state folder.
     #[error("the state folder {path} is used by another process; give each peer its own")]
     StateInUse {

@@ -79,6 +79,8 @@ struct Driver {
     pool: Pool,
     /// `None` while there is no folder.
     watched: Option<Watched>,
+    /// There is a folder to share.
+    has_folder: bool,
     index: Arc<Index>,
     hashing: usize,
     hashed_files: u64,
@@ -135,6 +137,7 @@ impl Driver {
             file_states: FileStates::new(shared.config.quiet),
             pool,
             watched: None,
+            has_folder: false,
             index: shared.index(),
             hashing: 0,
             hashed_files: 0,
@@ -159,27 +162,43 @@ impl Driver {
     }
 
     fn run(mut self) {
-        if self.shared.config.folder.is_none() {
+        self.has_folder = self.shared.root.path().is_some();
+        if !self.has_folder {
             self.file_states.observe("", BTreeMap::new(), now());
         }
         while !self.stopping() {
-            if self.shared.config.folder.is_some() {
+            if self.shared.root.path().is_some() {
+                if !self.has_folder {
+                    self.begin();
+                }
                 self.scan();
             }
             self.hash();
             self.publish_if_due();
             self.report();
             // After the report, so that a caller that waits for `settled` sees the final progress.
-            self.shared.settled.send_if_modified(|settled| std::mem::replace(settled, self.settled) != self.settled);
+            self.shared.settled.send_if_modified(|settled| {
+                // What is settled without a folder says nothing of the one that was given since.
+                let now = self.settled && self.has_folder == self.shared.root.path().is_some();
+                std::mem::replace(settled, now) != now
+            });
             let pending = self.shared.signal.wait(self.next_wake(), Instant::now() >= self.next_scan);
             self.take(pending);
         }
     }
 
+    /// There is a folder now: it is scanned for the first time.
+    fn begin(&mut self) {
+        self.has_folder = true;
+        self.settled = false;
+        self.file_states = FileStates::new(self.shared.config.quiet);
+        self.next_root_check = Instant::now();
+    }
+
     fn next_wake(&self) -> Instant {
-        let mut next = match self.shared.config.folder {
+        let mut next = match self.shared.root.path() {
             Some(_) => self.next_root_check.min(self.next_rescan.max(self.next_scan)),
-            // There is nothing to scan, ever.
+            // There is nothing to scan; the signal wakes this when there is.
             None => Instant::now() + self.shared.config.rescan,
         };
         if Instant::now() < self.next_scan {

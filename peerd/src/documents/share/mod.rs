@@ -37,14 +37,30 @@ pub use state::ScanProgress;
 pub use title::{HEAD_BYTES, TITLE_MAX_BYTES, title};
 
 use cache::{Cache, CacheError};
-use p2pdi::{content::PieceHashes, document::DocumentName, metrics::Metrics, v1};
+use p2pdi::{content::PieceHashes, document::DocumentName, metrics::Metrics, platform::Folder, v1};
 use root::Root;
 use state::{ShareMetrics, Shared};
 use std::{
     io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 use tokio::sync::watch::{Receiver, Sender};
+
+/// Sets the path of `root`, if there is a folder.
+fn set_root(root: &Root, folder: &Path) -> Result<(), ShareError> {
+    // Absolute, in case the process changes its working directory.
+    let path = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    Folder::open(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotADirectory => ShareError::NotAFolder { path: folder.to_owned() },
+        _ => ShareError::Folder { path: folder.to_owned(), source },
+    })?;
+    if !root.set(path) {
+        let shared = root.path().unwrap_or(folder).to_owned();
+        return Err(ShareError::OtherFolder { path: folder.to_owned(), shared });
+    }
+    Ok(())
+}
 
 /// What is known of a document whose file changed, or may have.
 #[derive(Debug, Clone)]
@@ -69,14 +85,9 @@ impl Share {
     /// # Errors
     /// When the folder does not exist (later it can vanish and come back), or the state folder cannot be used.
     pub fn open(config: ShareConfig, metrics: &Metrics) -> Result<(Self, Indexer), ShareError> {
-        let folder = config.folder.clone().unwrap_or_default();
-        // Absolute, in case the process changes its working directory.
-        let root = Root::new(std::path::absolute(&folder).unwrap_or_else(|_| folder.clone()));
-        if config.folder.is_some() {
-            root.open().map_err(|source| match source.kind() {
-                io::ErrorKind::NotADirectory => ShareError::NotAFolder { path: folder.clone() },
-                _ => ShareError::Folder { path: folder.clone(), source },
-            })?;
+        let root = Root::default();
+        if let Some(folder) = &config.folder {
+            set_root(&root, folder)?;
         }
         let path = config.state.clone();
         let cache = Cache::open(&config.state).map_err(|error| match error {
@@ -106,6 +117,17 @@ impl Share {
             metrics,
         });
         Ok((Self { shared: Arc::clone(&shared) }, Indexer { shared }))
+    }
+
+    /// Begins to share a folder, of a share without one. Nothing changes if it is the folder that is shared already. Blocking.
+    ///
+    /// # Errors
+    /// When the folder does not exist, or another one is shared already.
+    pub fn set_folder(&self, folder: &Path) -> Result<(), ShareError> {
+        set_root(&self.shared.root, folder)?;
+        self.shared.settled.send_replace(false);
+        self.shared.signal.changed_somewhere();
+        Ok(())
     }
 
     /// The latest index of the peer's own documents.
@@ -190,7 +212,7 @@ impl Share {
     }
 
     fn rescan_name(&self, name: &DocumentName) {
-        if let Ok(root) = self.shared.root.path().canonicalize() {
+        if let Some(Ok(root)) = self.shared.root.path().map(Path::canonicalize) {
             self.shared.signal.changed(root.join(name.to_relative_path()));
         }
     }

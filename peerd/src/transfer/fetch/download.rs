@@ -1,6 +1,6 @@
 //! Opens one GetRFC stream and checks its messages.
 
-use super::source_selection::Fault;
+use super::source_selection::{Fault, WRONG_BYTES};
 use crate::{
     connections::channels::ChannelPool, documents::info::DocumentInfo, holders::source::Source, transfer::chunk::CHUNK_BYTES,
 };
@@ -51,7 +51,7 @@ pub(super) enum SourceError {
     #[error("sent an invalid header: {0}")]
     Header(#[from] InvalidField),
     /// It sent bytes that do not match the piece's hash.
-    #[error("sent wrong bytes in piece {0}")]
+    #[error("{WRONG_BYTES}{0}")]
     WrongBytes(usize),
 }
 

@@ -13,5 +13,6 @@ pub(crate) mod leads;
 mod opened;
 pub mod options;
 pub mod progress;
+pub mod reading;
 mod run;
 pub mod source_selection;

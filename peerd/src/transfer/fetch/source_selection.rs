@@ -31,6 +31,16 @@ pub struct SourceReport {
     pub gone: bool,
 }
 
+/// How the reason begins for which a source is dropped that sent wrong bytes; the number of the piece follows.
+pub(super) const WRONG_BYTES: &str = "sent wrong bytes in piece ";
+
+impl SourceReport {
+    /// The piece that it sent wrong bytes of, if it is not asked any more for that.
+    pub fn wrong_piece(&self) -> Option<usize> {
+        self.dropped.as_deref()?.strip_prefix(WRONG_BYTES)?.parse().ok()
+    }
+}
+
 /// How a source failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {

@@ -128,7 +128,7 @@ impl Driver {
     }
 
     fn withdraw_all(&mut self, problem: &str) {
-        let folder = self.shared.root.path().display();
+        let folder = self.shared.root.path().unwrap_or(Path::new("")).display();
         let detail = format!("nothing is shared: the folder {folder} cannot be read: {problem}");
         tracing::warn!("{detail}");
         self.shared.set_detail(detail);
