@@ -3,11 +3,12 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const CONTRACT: [&str; 6] = [
+const CONTRACT: [&str; 7] = [
     "p2pdi/v1/registry.proto",
     "p2pdi/v1/enrol.proto",
     "p2pdi/v1/peer.proto",
     "p2pdi/v1/overlay.proto",
+    "p2pdi/v1/signature.proto",
     "p2pdi/v1/swarm.proto",
     "p2pdi/v1/jobs.proto",
 ];

@@ -1,9 +1,16 @@
 //! Ids of peers.
 
-use crate::{field::InvalidField, hex};
+use crate::{field::InvalidField, hex, name::PeerName};
 use std::fmt;
 
-/// A peer's 128-bit id, made once and kept in its state folder. Names can change hands, ids do not.
+/// Keeps these hashes apart from all others (BLAKE3's `derive_key`). Never changes: peers would change their ids.
+const OF_NAME: &str = "P2P-DI 2026-11 peer id of the name in a certificate";
+
+/// Set in the first byte of an id of a program that is no peer.
+const CLIENT_BIT: u8 = 0x80;
+
+/// A peer's 128-bit id. Without TLS it is made once and kept in the state folder: names can change hands, ids do not. With TLS it is
+/// [`PeerId::of_name`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId([u8; 16]);
 
@@ -16,6 +23,26 @@ impl PeerId {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
+    }
+
+    /// The id of the peer that has a certificate for `name`. Whoever has the name has the id, so nobody else can take either.
+    pub fn of_name(name: &PeerName) -> Self {
+        let mut bytes = [0; 16];
+        blake3::Hasher::new_derive_key(OF_NAME).update(name.key().as_bytes()).finalize_xof().fill(&mut bytes);
+        bytes[0] &= !CLIENT_BIT;
+        Self(bytes)
+    }
+
+    /// The id of a program that is no peer, such as one that fetches and exits, from random bytes. With TLS it is no peer's: several
+    /// programs may have one certificate.
+    pub const fn of_client(mut random: [u8; 16]) -> Self {
+        random[0] |= CLIENT_BIT;
+        Self(random)
+    }
+
+    /// Whether it is an id of a program that is no peer, where there is TLS; without, peers have such ids too.
+    pub const fn is_of_client(self) -> bool {
+        self.0[0] & CLIENT_BIT != 0
     }
 
     /// The id with these bytes.
@@ -64,5 +91,20 @@ impl fmt::Display for PeerId {
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_name_stays_whatever_its_case() {
+        let id = |name: &str| PeerId::of_name(&name.parse().unwrap());
+        assert_eq!(id("fff-c"), id("FFF-C"));
+        assert_ne!(id("fff-c"), id("fff-d"));
+        assert!(!["a", "b", "c", "d", "e", "f"].into_iter().any(|name| id(name).is_of_client()));
+        assert!(PeerId::of_client([0; 16]).is_of_client());
+        assert_eq!(id("fff-c").to_string(), "607d9e038211c8934f3934fe153669d5");
     }
 }

@@ -38,6 +38,7 @@ pub mod retry;
 pub mod selector;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod signed;
 pub mod status;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;

@@ -64,7 +64,7 @@ reasons! {
     CertificateMissing = "CERTIFICATE_MISSING", Unauthenticated;
     /// A certificate that is to be renewed is unknown or revoked.
     CertificateRefused = "CERTIFICATE_REFUSED", Unauthenticated;
-    /// The token, or the caller's certificate, is for another name.
+    /// The token, the caller's certificate or the signature of a message is for another name.
     NameNotYours = "NAME_NOT_YOURS", PermissionDenied;
     /// The call is for operators.
     OperatorOnly = "OPERATOR_ONLY", PermissionDenied;

@@ -45,7 +45,7 @@ impl Peers {
     pub(crate) async fn find(&self, peer: &str) -> Outcome<Source> {
         match (direct(peer), &self.via) {
             (Some(direct), _) => Ok(direct),
-            (None, Some(via)) => via::find(&self.channels, via, peer).await,
+            (None, Some(via)) => via::find(&self.channels, &self.access.network, via, peer).await,
             (None, None) => self.with_session(async |session| session.find(peer).await).await,
         }
     }

@@ -123,6 +123,23 @@ impl ReservedCookie {
     }
 }
 
+/// The name in this program's certificate: a peer's, or an operator's. `None`: it has no certificate.
+pub(crate) fn certified_name(dial: &Dial) -> Option<PeerName> {
+    let identity = dial.tls.as_ref()?.identity()?;
+    identity.name().or_else(|| identity.operator()).cloned()
+}
+
+/// A random name for a verb that needs the registry; with a certificate below the certificate's name, which the registry asks for.
+pub(crate) fn observer_name(dial: &Dial) -> String {
+    let own = format!("p2pctl-{:016x}", rand::random::<u64>());
+    match certified_name(dial) {
+        // A name of full length has no room before it.
+        Some(name) if own.len() + 1 + name.as_str().len() <= NAME_MAX_BYTES => format!("{own}.{name}"),
+        Some(name) => name.to_string(),
+        None => own,
+    }
+}
+
 /// How the registry is reached.
 #[derive(Debug, Clone)]
 pub(crate) struct RegistryAccess {
@@ -213,8 +230,7 @@ impl RegistrySession {
         self.cookie = None;
         self.observer = true;
         self.held = Some(self.access.leaving.0.token());
-        let nameless =
-            || RegisterRequest { name: format!("p2pctl-{:016x}", rand::random::<u64>()), observer: true, ..Default::default() };
+        let nameless = || RegisterRequest { name: observer_name(&self.access.dial), observer: true, ..Default::default() };
         let request =
             RegisterRequest { network: self.access.network.to_string(), ..self.observes_as.clone().unwrap_or_else(nameless) };
         let leaving = self.access.leaving.clone();

@@ -3,7 +3,7 @@
 use crate::{
     args::{Global, OptionalVia, Sharing as Options},
     failure::{Failure, Outcome},
-    registry_client::RegistryAccess,
+    registry_client::{RegistryAccess, observer_name},
     registry_tracker::RegistryTracker,
 };
 use p2pdi::{
@@ -62,13 +62,13 @@ impl Sharing {
             "" => BTreeMap::new(),
             zone => BTreeMap::from([(ZONE_LABEL.to_owned(), zone.to_owned())]),
         };
-        let id = PeerId::from_bytes(rand::random());
+        let id = PeerId::of_client(rand::random());
         // Others check the name of whoever they fetch from. A certificate without one, such as an operator's, cannot serve.
         let certified = global.dial.tls.as_ref().map(|tls| tls.identity().and_then(|identity| identity.name().cloned()));
         let may_share = !options.no_share && !matches!(certified, Some(None));
         let name: PeerName = match certified.flatten() {
             Some(name) => name,
-            None => format!("p2pctl-{:016x}", rand::random::<u64>()).parse()?,
+            None => observer_name(&global.dial).parse()?,
         };
         // Others reach this program at the address from which it reaches the registry or the peer.
         let towards = via.via.clone().unwrap_or_else(|| global.registry.endpoint.clone());

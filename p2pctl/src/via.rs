@@ -3,29 +3,33 @@
 use crate::{
     call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
-    registry_client::direct,
+    registry_client::{certified_name, direct},
 };
 use p2pdi::{
+    channel::Dial,
     endpoint::Endpoint,
     name::PeerName,
+    network::NetworkName,
     v1::{Contact, ListPeersRequest, WhisperRequest},
 };
 use peerd::{
     connections::channels::ChannelPool,
     holders::{find_peers::PeerSample, source::Source},
     inbox::{KIND_PING, KIND_PONG},
+    mesh::Signatures,
 };
 use std::time::Duration;
 use tonic::{Response, Status};
 
 /// The peer called `peer`, at the endpoint that it answers a PING with. The peer at `via` itself is reached there first: what it advertises may
 /// not be reachable from here.
-pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> Outcome<Source> {
+pub(crate) async fn find(channels: &ChannelPool, network: &NetworkName, via: &Endpoint, peer: &str) -> Outcome<Source> {
     if let Some(direct) = direct(peer) {
         return Ok(direct);
     }
     let name: PeerName = peer.parse()?;
     let ping = WhisperRequest { to: name.to_string(), kind: KIND_PING.to_owned(), ..Default::default() };
+    let ping = signed(channels.dial(), network, ping);
     let answer = call(channels, via, CALL_TIMEOUT, channels.peer(via, None).whisper(ping)).await?;
     let endpoint = (answer.reply_kind == KIND_PONG).then(|| std::str::from_utf8(&answer.reply).ok()?.parse().ok()).flatten();
     if answer.hops == 0 && answer.delivered_by.parse().is_ok_and(|by: PeerName| by == name) {
@@ -34,6 +38,14 @@ pub(crate) async fn find(channels: &ChannelPool, via: &Endpoint, peer: &str) -> 
     }
     let endpoint = endpoint.ok_or_else(|| Failure::refused(format!("{name} answers, but not with its address")))?;
     Ok(Source::new(Some(name), endpoint))
+}
+
+/// The message with this program's signature, if it has a certificate: others pass on what is signed only.
+pub(crate) fn signed(dial: &Dial, network: &NetworkName, request: WhisperRequest) -> WhisperRequest {
+    match (&dial.tls, certified_name(dial)) {
+        (Some(tls), Some(name)) => Signatures::new(tls.clone(), network.as_str(), name).sign_whisper(request),
+        _ => request,
+    }
 }
 
 /// The peer at `via`, then its neighbours and the others it knows, at most `count` in all.

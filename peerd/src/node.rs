@@ -24,7 +24,7 @@ use crate::{
     },
     identity::{OwnContact, StateFolder},
     inbox::{Handlers, Inbox, LocalDelivery, Message},
-    mesh::{Mesh, MeshConfig, MeshDriver},
+    mesh::{Mesh, MeshConfig, MeshDriver, Signatures},
     messages::MessageRouter,
     rpc::{ControlRpc, PeerRpc, Services},
     session::{Session, SessionConfig, SessionDriver},
@@ -48,6 +48,7 @@ use p2pdi::{
     channel::Dial,
     contact::Contact,
     enrol::Trusted,
+    id::PeerId,
     metrics::Metrics,
     server::{self, HostNames, Shutdown, Tasks},
     v1::{
@@ -100,7 +101,11 @@ impl Node {
         let bound = listener.local_addr()?;
         config.check_name()?;
         let state = Arc::new(StateFolder::open(&config.state)?);
-        let own = config.own_contact(state.id()?, bound)?;
+        let id = match &config.tls {
+            Some(_) => PeerId::of_name(&config.name),
+            None => state.id()?,
+        };
+        let own = config.own_contact(id, bound)?;
         let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(config.registry.as_ref());
@@ -132,6 +137,7 @@ impl Node {
             session: session.clone(),
             bootnodes: config.bootnodes.clone(),
             channels: channels.clone(),
+            signatures: config.tls.clone().map(|tls| Signatures::new(tls, config.network.as_str(), me.name().clone())),
         };
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]

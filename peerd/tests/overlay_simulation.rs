@@ -297,6 +297,7 @@ fn a_peer_that_breaks_the_protocol_is_reported_and_does_no_harm() {
             hops: u32::MAX,
             age: std::time::Duration::MAX,
             payload: Bytes::from(vec![0; plumtree::MAX_PAYLOAD + 1]),
+            signature: None,
         }),
     ];
     for message in invalid {

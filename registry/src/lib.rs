@@ -13,6 +13,7 @@ mod expiry;
 mod hash_index;
 mod http;
 mod leases;
+mod names;
 mod own_endpoint;
 mod queue;
 mod server;

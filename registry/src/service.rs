@@ -4,6 +4,7 @@ use crate::{
     announcing,
     enrolling::{Enrolling, no_authority},
     leases::{CallError, Leases},
+    names,
     own_endpoint::OwnEndpoint,
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
 };
@@ -166,6 +167,10 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
     let endpoint: Option<Endpoint> = if observer { None } else { Some(endpoint.parse()?) };
     validate_labels(&labels)?;
     let id = if id.is_empty() { None } else { Some(PeerId::from_field("id", &id)?) };
+    let id = match &identity {
+        Some(identity) => names::check(&name, id, observer, identity)?,
+        None => id,
+    };
     Ok(Registration {
         name,
         endpoint,
@@ -174,6 +179,7 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
         presented,
         candidate_cookie: Cookie::generate().map_err(|error| internal("generating a cookie", &error))?,
         address,
+        owned: identity.is_some(),
     })
 }
 

@@ -7,6 +7,7 @@ use crate::{
     failure::{Failure, Outcome},
     printer::{Printer, span},
     registry_client::SavedCookie,
+    via::signed,
 };
 use p2pdi::{
     json,
@@ -30,6 +31,8 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
     };
     let sender = match args.sender {
         Some(sender) => Some(sender),
+        // The certificate says who it is from.
+        None if channels.dial().tls.is_some() => None,
         None => SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.map(|kept| kept.name),
     };
     let request = WhisperRequest {
@@ -39,6 +42,8 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
         from: sender.map(|sender| sender.to_string()).unwrap_or_default(),
         ..Default::default()
     };
+    // A peer passes on what is signed only.
+    let request = if request.from.is_empty() { signed(channels.dial(), &global.network, request) } else { request };
     let begun = Instant::now();
     let client = channels.peer_at(&receiver.addresses(), receiver.name.as_ref());
     let whisper = when_told(RETRY_LIMIT, || {

@@ -94,7 +94,7 @@ pub(super) async fn resolve(global: &Global, channels: &ChannelPool, via: &Optio
         return Ok(direct);
     }
     if let Some(via) = &via.via {
-        return via::find(channels, via, peer).await;
+        return via::find(channels, &global.network, via, peer).await;
     }
     let mut session = RegistrySession::connect(&global.access(), global.state.as_deref()).await?;
     session.find(peer).await

@@ -5,7 +5,7 @@ use crate::{
     rpc::unread,
     transfer::{
         serve::uploads::Uploads,
-        swarm::{get, hub::Swarms},
+        swarm::{get, hub::Swarms, update::Start},
     },
 };
 use p2pdi::{
@@ -78,7 +78,9 @@ impl Peer for FetcherService {
         &self,
         request: Request<Streaming<AvailabilityRequest>>,
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
-        let accepted = self.swarms.accept(request.into_inner(), |_| Ok(()), |start| self.has_not(&start.hash)).await?;
+        let caller = Caller::of(request.extensions()).cloned();
+        let whole = |start: &Start| self.has_not(&start.hash);
+        let accepted = self.swarms.accept(request.into_inner(), caller.as_ref(), |_| Ok(()), whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.stop.clone()))))
     }
 

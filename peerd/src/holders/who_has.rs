@@ -163,6 +163,10 @@ impl Questions {
         let Ok(reply) = WhoHasReply::decode(message.body.clone()) else { return };
         let Ok(question) = Question::try_from(&reply.question[..]) else { return };
         let Some(answer) = answer_of(reply) else { return };
+        // Nobody answers for another.
+        if answer.0.name.as_ref().is_none_or(|holder| !message.from.eq_ignore_ascii_case(holder.as_str())) {
+            return;
+        }
         if let Some(open) = self.lock().open.get(&question) {
             // As many as were asked for wait already.
             let _ = open.try_send(answer);

@@ -68,14 +68,15 @@ impl LocalDelivery {
 
     /// Delivers a message to this peer. A PING is answered here and does not reach the inbox.
     pub fn whisper(&self, whisper: Whisper) -> PendingReply {
-        let Whisper { kind, body, from, hops, message_id, .. } = whisper;
+        let Whisper { kind, body, from, hops, message_id, signature, .. } = whisper;
+        let signed_at_ms = signature.map(|signature| signature.signed_at_ms);
         tracing::debug!(from, %kind, bytes = body.len(), "message received");
         let (mut reply, mut pending) = (Reply::default(), None);
         if kind.as_str() == KIND_PING {
             reply = Reply::new(KIND_PONG, self.me.get().endpoint().to_string());
         } else {
             let message = Message { from, kind, body, received_at: SystemTime::now(), broadcast: false, hops };
-            match self.inbox.deliver(message, &message_id) {
+            match self.inbox.deliver(message, &message_id, signed_at_ms) {
                 DeliveryOutcome::Kept | DeliveryOutcome::Duplicate => {}
                 DeliveryOutcome::Handled(receiver) => pending = Some(receiver),
                 DeliveryOutcome::Unclaimed => reply = Reply::new(KIND_UNCLAIMED, ""),
@@ -96,7 +97,7 @@ impl LocalDelivery {
         }
         let from = from.chars().filter(|c| !is_terminal_control(*c)).take(NAME_MAX_BYTES).collect();
         tracing::debug!(from, %kind, bytes = body.len(), "broadcast received");
-        drop(self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now(), broadcast: true, hops }, &[]));
+        drop(self.inbox.deliver(Message { from, kind, body, received_at: SystemTime::now(), broadcast: true, hops }, &[], None));
     }
 }
 

@@ -197,7 +197,7 @@ mod tests {
     fn deliver(inbox: &Inbox, kind: &str, body: &'static str) -> DeliveryOutcome {
         let (kind, body) = (kind.parse().unwrap(), Bytes::from_static(body.as_bytes()));
         let message = Message { from: "a".into(), kind, body, received_at: SystemTime::now(), broadcast: false, hops: 0 };
-        inbox.deliver(message, &[])
+        inbox.deliver(message, &[], None)
     }
 
     async fn reply(inbox: &Inbox, kind: &str, body: &'static str) -> Option<Reply> {

@@ -113,12 +113,12 @@ impl Inbox {
         }
     }
 
-    /// Adds a message, unless one with its id arrived before.
-    pub(super) fn deliver(&self, message: Message, message_id: &[u8]) -> DeliveryOutcome {
+    /// Adds a message, unless one of its sender with its id arrived before. `signed_at_ms`: when the sender signed it, if it did.
+    pub(super) fn deliver(&self, message: Message, message_id: &[u8], signed_at_ms: Option<u64>) -> DeliveryOutcome {
         let mut kept = self.kept();
         let wanted = kept.is_wanted(&message.kind);
         // The id of an unwanted message is not remembered: sent again, it may be wanted.
-        if wanted && !kept.seen.insert(message_id) {
+        if wanted && !kept.seen.insert(&message.from, message_id, signed_at_ms) {
             return DeliveryOutcome::Duplicate;
         }
         kept.received += 1;
@@ -353,9 +353,9 @@ mod tests {
     #[test]
     fn a_flood_of_one_sender_leaves_the_messages_of_others() {
         let inbox = Inbox::new(&Metrics::default());
-        inbox.deliver(message(1, "", 10), &[]);
+        inbox.deliver(message(1, "", 10), &[], None);
         for _ in 0..3 * MESSAGES_MAX {
-            inbox.deliver(message(2, "", 100), &[]);
+            inbox.deliver(message(2, "", 100), &[], None);
         }
         let kept = inbox.latest(MESSAGES_MAX);
         assert_eq!((kept.len(), kept[0].from.as_str()), (MESSAGES_MAX, "1"));
@@ -365,12 +365,12 @@ mod tests {
     fn past_its_bounds_the_oldest_message_is_dropped_and_counted() {
         let inbox = Inbox::new(&Metrics::default());
         for n in 0..MESSAGES_MAX + 5 {
-            inbox.deliver(message(n, "", 1), &[]);
+            inbox.deliver(message(n, "", 1), &[], None);
         }
         assert_eq!(inbox.status(), InboxStatus { messages: 1000, received: 1005, dropped: 5, unclaimed: 0 });
         let inbox = Inbox::new(&Metrics::default());
         for n in 0..20 {
-            inbox.deliver(message(n, "", 256 * 1024), &[]);
+            inbox.deliver(message(n, "", 256 * 1024), &[], None);
         }
         assert_eq!(inbox.status().messages, 16);
         assert_eq!(inbox.latest(1)[0].from, "19");
@@ -381,7 +381,7 @@ mod tests {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
         let (mut slow, mut quick) = (inbox.subscribe(vec![]).unwrap(), inbox.subscribe(vec![]).unwrap());
         for n in 0..MESSAGES_MAX + 7 {
-            inbox.deliver(message(n, "", 1), &[]);
+            inbox.deliver(message(n, "", 1), &[], None);
             assert_eq!(quick.next().await.unwrap().0.from, n.to_string());
         }
         let (first, lost) = slow.next().await.unwrap();
@@ -392,22 +392,22 @@ mod tests {
     #[tokio::test]
     async fn a_message_of_an_unwanted_kind_is_counted_and_dropped() {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
-        inbox.deliver(message(1, "TEST", 1), &[]);
+        inbox.deliver(message(1, "TEST", 1), &[], None);
         assert_eq!((inbox.status().messages, inbox.status().unclaimed), (0, 1));
         let mut subscription = inbox.subscribe(vec!["TEST".parse().unwrap()]).unwrap();
-        inbox.deliver(message(2, "text", 1), &[]);
-        inbox.deliver(message(3, "TEST", 1), &[]);
+        inbox.deliver(message(2, "text", 1), &[], None);
+        inbox.deliver(message(3, "TEST", 1), &[], None);
         assert_eq!(subscription.next().await.unwrap().0.from, "3");
         drop(subscription);
-        inbox.deliver(message(4, "TEST", 1), &[]);
+        inbox.deliver(message(4, "TEST", 1), &[], None);
         assert_eq!(inbox.status().unclaimed, 2);
     }
 
     #[test]
     fn a_message_that_arrives_twice_is_kept_once() {
         let inbox = Inbox::new(&Metrics::default());
-        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), DeliveryOutcome::Kept));
-        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16]), DeliveryOutcome::Duplicate));
+        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16], None), DeliveryOutcome::Kept));
+        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16], None), DeliveryOutcome::Duplicate));
         assert_eq!(inbox.status().received, 1);
     }
 
@@ -415,7 +415,7 @@ mod tests {
     async fn a_sender_stops_waiting_when_its_message_is_dropped_or_the_handler_is_gone() {
         let inbox = Arc::new(Inbox::new(&Metrics::default()));
         let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
-        let deliver = |from, kind| match inbox.deliver(message(from, kind, 1), &[]) {
+        let deliver = |from, kind| match inbox.deliver(message(from, kind, 1), &[], None) {
             DeliveryOutcome::Handled(reply) => Some(reply),
             _ => None,
         };
@@ -432,7 +432,7 @@ mod tests {
         let third = deliver(4, "TEST").unwrap();
         drop(handler);
         assert!(third.await.is_err());
-        assert!(matches!(inbox.deliver(message(5, "TEST", 1), &[]), DeliveryOutcome::Unclaimed));
+        assert!(matches!(inbox.deliver(message(5, "TEST", 1), &[], None), DeliveryOutcome::Unclaimed));
         assert_eq!(inbox.kept().replies.len(), 0);
     }
 }

@@ -6,7 +6,7 @@ use p2pdi::{
     field::{InvalidField, Quoted, is_terminal_control},
     name::{NAME_MAX_BYTES, PeerName},
     status::Reason,
-    v1::WhisperRequest,
+    v1::{Signature, WhisperRequest},
 };
 use tonic::Status;
 
@@ -22,12 +22,14 @@ pub struct Whisper {
     pub kind: MessageKind,
     /// Its content.
     pub body: Bytes,
-    /// The sender's name for itself; not verified.
+    /// The name of the sender: with TLS the one in its certificate, or none; otherwise what it says.
     pub from: String,
     /// Peers that forwarded it.
     pub hops: u32,
     /// 16 bytes, or empty.
     pub message_id: Bytes,
+    /// The sender's signature, if it is to be passed on for it.
+    pub signature: Option<Signature>,
 }
 
 impl TryFrom<WhisperRequest> for Whisper {
@@ -55,7 +57,7 @@ impl TryFrom<WhisperRequest> for Whisper {
         if !matches!(request.message_id.len(), 0 | 16) {
             return Err(InvalidField::new("message_id", "has the wrong length; give 16 bytes, or none").into());
         }
-        let WhisperRequest { body, from, hops, message_id, .. } = request;
-        Ok(Self { to, kind, body, from, hops, message_id })
+        let WhisperRequest { body, from, hops, message_id, signature, .. } = request;
+        Ok(Self { to, kind, body, from, hops, message_id, signature })
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::overlay::{PeerId, Time, plumtree::MessageId};
-use p2pdi::{contact::Contact, name::PeerName};
+use p2pdi::{contact::Contact, name::PeerName, v1::Signature};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
@@ -18,7 +18,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const DETOURS_MAX: u8 = 8;
 /// Peers in one frame of acknowledgements.
 pub(super) const PEERS_MAX: usize = 256;
-/// Acknowledgements that wait to be passed back.
+/// Acknowledgements that wait to be passed back, some 300 bytes each with a signature.
 const OUTGOING_MAX: usize = 16_384;
 /// Broadcasts of this peer that wait for acknowledgements at once. A guess.
 const WAITS_MAX: usize = 64;
@@ -27,6 +27,14 @@ const COUNTED_MAX: usize = 20_000;
 /// Once all known peers have acknowledged, unknown ones may still do so for this long after the latest acknowledgement, or for twice the
 /// time that one took, whichever is longer.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// A peer that has a broadcast.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Acknowledgement {
+    pub(super) peer: Contact,
+    /// Its signature without the chain, in networks with TLS. It is passed on and not read here.
+    pub(super) signature: Option<Signature>,
+}
 
 /// The acknowledgements of one broadcast.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +67,7 @@ pub(super) struct Acks {
     came_from: BTreeMap<MessageId, PeerId>,
     order: VecDeque<MessageId>,
     detours: BTreeMap<MessageId, u8>,
-    outgoing: BTreeMap<MessageId, Vec<Contact>>,
+    outgoing: BTreeMap<MessageId, Vec<Acknowledgement>>,
     /// Acknowledgements in `outgoing`.
     queued: usize,
     /// When to send `outgoing`.
@@ -69,7 +77,7 @@ pub(super) struct Acks {
 
 impl Acks {
     /// A broadcast that asks for acknowledgement came from `from`.
-    pub(super) fn delivered(&mut self, id: MessageId, from: PeerId, me: Contact, now: Time) {
+    pub(super) fn delivered(&mut self, id: MessageId, from: PeerId, own: Acknowledgement, now: Time) {
         if self.came_from.insert(id, from).is_none() {
             self.order.push_back(id);
         }
@@ -80,14 +88,14 @@ impl Acks {
             self.detours.remove(&oldest);
             self.queued -= self.outgoing.remove(&oldest).map_or(0, |peers| peers.len());
         }
-        self.gather(id, vec![me], now);
+        self.gather(id, vec![own], now);
     }
 
     /// Peers acknowledge a broadcast.
-    pub(super) fn acknowledged(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
+    pub(super) fn acknowledged(&mut self, id: MessageId, peers: Vec<Acknowledgement>, now: Time) {
         if let Some(wait) = self.waits.get_mut(&id) {
             wait.latest = now;
-            for peer in peers {
+            for Acknowledgement { peer, .. } in peers {
                 if wait.acknowledged.len() < COUNTED_MAX {
                     wait.acknowledged.insert(peer.id(), peer.name().clone());
                 }
@@ -97,7 +105,7 @@ impl Acks {
         }
     }
 
-    fn gather(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
+    fn gather(&mut self, id: MessageId, peers: Vec<Acknowledgement>, now: Time) {
         if self.queued + peers.len() > OUTGOING_MAX {
             return;
         }
@@ -107,7 +115,7 @@ impl Acks {
     }
 
     /// The acknowledgements to send now, and the neighbour that each frame goes to.
-    pub(super) fn flush(&mut self, now: Time) -> Vec<(PeerId, MessageId, Vec<Contact>)> {
+    pub(super) fn flush(&mut self, now: Time) -> Vec<(PeerId, MessageId, Vec<Acknowledgement>)> {
         if self.flush_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
@@ -183,8 +191,9 @@ impl Acks {
 mod tests {
     use super::*;
 
-    fn contact(number: u128) -> Contact {
-        Contact::parse(PeerId::from_u128(number), &format!("p{number}"), "127.0.0.1:1").unwrap()
+    fn by(number: u128) -> Acknowledgement {
+        let peer = Contact::parse(PeerId::from_u128(number), &format!("p{number}"), "127.0.0.1:1").unwrap();
+        Acknowledgement { peer, signature: None }
     }
 
     fn id(origin: u128) -> MessageId {
@@ -196,13 +205,13 @@ mod tests {
     #[test]
     fn acknowledgements_go_back_the_way_the_broadcast_came() {
         let mut acks = Acks::default();
-        acks.delivered(id(9), PeerId::from_u128(2), contact(1), Time::ZERO);
-        acks.acknowledged(id(9), vec![contact(3), contact(4)], Time::ZERO);
+        acks.delivered(id(9), PeerId::from_u128(2), by(1), Time::ZERO);
+        acks.acknowledged(id(9), vec![by(3), by(4)], Time::ZERO);
         assert_eq!(acks.flush(Time::ZERO), []);
-        assert_eq!(acks.flush(GATHER), [(PeerId::from_u128(2), id(9), vec![contact(1), contact(3), contact(4)])]);
+        assert_eq!(acks.flush(GATHER), [(PeerId::from_u128(2), id(9), vec![by(1), by(3), by(4)])]);
         assert_eq!(acks.flush(LATER), []);
         // Those of an unknown broadcast are dropped.
-        acks.acknowledged(id(8), vec![contact(3)], Time::ZERO);
+        acks.acknowledged(id(8), vec![by(3)], Time::ZERO);
         assert_eq!(acks.flush(LATER), []);
     }
 
@@ -211,14 +220,14 @@ mod tests {
         let known: BTreeSet<PeerName> = ["p1", "P2"].iter().map(|name| name.parse().unwrap()).collect();
         let mut acks = Acks::default();
         acks.wait(id(9), LATER, Time::ZERO);
-        acks.acknowledged(id(9), vec![contact(1)], Time::ZERO);
+        acks.acknowledged(id(9), vec![by(1)], Time::ZERO);
         assert_eq!(acks.next_deadline(Time::ZERO), Some(QUIET));
         assert_eq!(acks.finished(&known, QUIET), []);
         assert_eq!(acks.next_deadline(QUIET), Some(LATER));
         let all = Tally { known: 2, acknowledged: 1, missing: vec!["P2".into()] };
         assert_eq!(acks.finished(&known, LATER), [(id(9), all)]);
         acks.wait(id(9), LATER, Time::ZERO);
-        acks.acknowledged(id(9), vec![contact(1), contact(2), contact(2), contact(5)], Time::ZERO);
+        acks.acknowledged(id(9), vec![by(1), by(2), by(2), by(5)], Time::ZERO);
         let all = Tally { known: 3, acknowledged: 3, missing: vec![] };
         assert_eq!(acks.finished(&known, QUIET), [(id(9), all)]);
         assert!(!acks.is_waiting());
@@ -228,7 +237,7 @@ mod tests {
     fn the_number_of_detours_is_bounded() {
         let mut acks = Acks::default();
         assert!(!acks.detour(&id(9)), "of an unknown broadcast");
-        acks.delivered(id(9), PeerId::from_u128(2), contact(1), Time::ZERO);
+        acks.delivered(id(9), PeerId::from_u128(2), by(1), Time::ZERO);
         assert_eq!((0..1_000).filter(|_| acks.detour(&id(9))).count(), usize::from(DETOURS_MAX));
     }
 
@@ -236,7 +245,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut acks = Acks::default();
         for origin in 0..20_000 {
-            acks.delivered(id(origin), PeerId::from_u128(2), contact(1), Time::ZERO);
+            acks.delivered(id(origin), PeerId::from_u128(2), by(1), Time::ZERO);
             acks.detour(&id(origin));
         }
         assert!(acks.detours.len() <= PATHS_MAX);

@@ -1,8 +1,8 @@
 //! Broadcasts of this peer that wait for acknowledgements, and acknowledgements on their way to other peers.
 
-use super::acks::{Acks, Tally};
+use super::acks::{Acknowledgement, Acks, Tally};
 use crate::overlay::{PeerId, Time, plumtree::MessageId};
-use p2pdi::{contact::Contact, name::PeerName};
+use p2pdi::name::PeerName;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -30,17 +30,17 @@ impl Broadcasts {
     }
 
     /// A broadcast that asks for acknowledgement arrived from the neighbour `from`.
-    pub(super) fn delivered(&mut self, id: MessageId, from: PeerId, me: Contact, now: Time) {
-        self.acks.delivered(id, from, me, now);
+    pub(super) fn delivered(&mut self, id: MessageId, from: PeerId, own: Acknowledgement, now: Time) {
+        self.acks.delivered(id, from, own, now);
     }
 
     /// Peers acknowledge a broadcast.
-    pub(super) fn acknowledged(&mut self, id: MessageId, peers: Vec<Contact>, now: Time) {
+    pub(super) fn acknowledged(&mut self, id: MessageId, peers: Vec<Acknowledgement>, now: Time) {
         self.acks.acknowledged(id, peers, now);
     }
 
     /// Acknowledgements that are due, and the neighbour that each goes to.
-    pub(super) fn flush(&mut self, now: Time) -> Vec<(PeerId, MessageId, Vec<Contact>)> {
+    pub(super) fn flush(&mut self, now: Time) -> Vec<(PeerId, MessageId, Vec<Acknowledgement>)> {
         self.acks.flush(now)
     }
 

@@ -1,5 +1,6 @@
 //! What a peer's mesh is made with.
 
+use super::signatures::Signatures;
 use crate::{connections::channels::ChannelPool, discovery::Bootnode, inbox::LocalDelivery, session::Session};
 use p2pdi::{contact::Contact, network::NetworkName};
 
@@ -21,4 +22,6 @@ pub struct MeshConfig {
     pub bootnodes: Vec<Bootnode>,
     /// Dials the peers that links lead to.
     pub channels: ChannelPool,
+    /// Signs and checks; `None` without TLS.
+    pub signatures: Option<Signatures>,
 }

@@ -3,13 +3,15 @@
 //! The task that has an event (a link's reader, a caller) takes the lock and handles it immediately. Passing it to another task would add that
 //! task's wait at each hop, which is much of the latency of a whisper. Nothing is awaited while the lock is held.
 
-use super::{incarnation::IncarnationStore, input::Input, link::LinkEvent, spawner::InputSink, state::State};
-use crate::{discovery::LanEvents, identity::StateFolder, overlay::PeerId};
+use super::{
+    incarnation::IncarnationStore, input::Input, link::LinkEvent, signatures::Signatures, spawner::InputSink, state::State,
+};
+use crate::{discovery::LanEvents, identity::StateFolder, overlay::Contact};
 use std::{
     panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError, Weak},
     thread::panicking,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::Notify,
@@ -25,13 +27,15 @@ pub(super) struct Core {
     state: Mutex<State>,
     /// Wakes the driver: something is due earlier than it knows.
     wake: Notify,
+    /// Checks what arrives on links before the state is locked.
+    signatures: Option<Signatures>,
 }
 
 impl Core {
-    pub(super) fn new(state: impl FnOnce(Weak<dyn InputSink>) -> State) -> Arc<Self> {
+    pub(super) fn new(state: impl FnOnce(Weak<dyn InputSink>) -> State, signatures: Option<Signatures>) -> Arc<Self> {
         Arc::new_cyclic(|core: &Weak<Self>| {
             let sink: Weak<dyn InputSink> = core.clone();
-            Self { state: Mutex::new(state(sink)), wake: Notify::new() }
+            Self { state: Mutex::new(state(sink)), wake: Notify::new(), signatures }
         })
     }
 
@@ -58,8 +62,15 @@ impl InputSink for Core {
         self.with(|state| state.on_input(input));
     }
 
-    fn link_event(&self, number: u64, peer: PeerId, event: LinkEvent) -> bool {
-        self.with(|state| state.on_link_event(number, peer, event)).unwrap_or(false)
+    fn link_event(&self, number: u64, from: &Contact, event: LinkEvent) -> bool {
+        let (event, checking) = match &self.signatures {
+            Some(signatures) => {
+                let begun = Instant::now();
+                (signatures.screen(from, event), begun.elapsed())
+            }
+            None => (event, Duration::ZERO),
+        };
+        self.with(|state| state.on_link_event(number, from.id(), event, checking)).unwrap_or(false)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::{
     input::{Input, Purpose},
-    link::{self, Incoming, LinkSender, OpenError},
+    link::{self, Expectation, Incoming, LinkSender, OpenError},
 };
 use crate::connections::channels::ChannelPool;
-use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, v1::LinkFrame};
-use std::{collections::BTreeMap, net::IpAddr};
+use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, tls::Identity, v1::LinkFrame};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// Handshakes in progress that this side began, and as many that others began. A guess: a large network that starts around one bootnode.
 const HANDSHAKES_MAX: usize = 128;
@@ -18,6 +18,8 @@ pub(super) struct Handshakes {
     hello: LinkFrame,
     channels: ChannelPool,
     network: NetworkName,
+    /// Callers must show who they are.
+    certified: bool,
     counts: Counts,
 }
 
@@ -39,9 +41,9 @@ pub(super) enum TooMany {
 }
 
 impl Handshakes {
-    /// Handshakes that say `hello`, dial as `channels` does, and fail with peers of another network.
-    pub(super) fn new(hello: LinkFrame, channels: ChannelPool, network: NetworkName) -> Self {
-        Self { hello, channels, network, counts: Counts::default() }
+    /// Handshakes that say `hello`, dial as `channels` does, and fail with peers of another network; `certified`: all have TLS.
+    pub(super) fn new(hello: LinkFrame, channels: ChannelPool, network: NetworkName, certified: bool) -> Self {
+        Self { hello, channels, network, certified, counts: Counts::default() }
     }
 
     /// The network of this peer.
@@ -80,7 +82,7 @@ impl Handshakes {
         })
     }
 
-    /// A handshake with a peer that calls from `caller`. [`Handshakes::finished`] must follow.
+    /// A handshake with a peer that calls from `caller` with the certificate of `identity`. [`Handshakes::finished`] must follow.
     ///
     /// # Errors
     /// When there are too many handshakes.
@@ -89,12 +91,14 @@ impl Handshakes {
         frames: Incoming,
         sender: LinkSender,
         caller: Option<IpAddr>,
+        identity: Option<Arc<Identity>>,
     ) -> Result<impl Future<Output = Input> + Send + use<>, TooMany> {
         self.counts.accept(caller)?;
         let (hello, network) = (self.hello.clone(), self.network.clone());
+        let expectation = if self.certified { Expectation::Certified(identity) } else { Expectation::Anybody };
         Ok(async move {
             let purpose = Purpose::Accepted(caller);
-            match link::accept(frames, sender, hello, &network).await {
+            match link::accept(frames, sender, hello, &network, expectation).await {
                 Ok(link) => Input::Opened(Box::new(link), purpose),
                 Err(error) => Input::OpenFailed(purpose, error),
             }

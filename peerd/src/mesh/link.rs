@@ -1,5 +1,6 @@
 //! One link: its handshake, its queue, and its reader.
 
+use super::flaw::Flaw;
 use crate::{
     connections::channels::ChannelPool,
     inbox::BODY_MAX_BYTES,
@@ -8,11 +9,14 @@ use crate::{
 use p2pdi::{
     contact::Contact,
     endpoint::Endpoint,
+    id::PeerId,
     link::LinkMessage,
     name::PeerName,
     network::NetworkName,
+    signed::CHAIN_MAX_BYTES,
     status,
-    v1::{LinkFrame, peer_client::PeerClient},
+    tls::Identity,
+    v1::{BroadcastId, LinkFrame, peer_client::PeerClient},
 };
 use prost::Message as _;
 use std::{
@@ -33,8 +37,8 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-/// Largest frame accepted, in bytes: a relayed message with the longest body and all its names.
-pub const RELAYED_MAX_BYTES: usize = BODY_MAX_BYTES + 4 * 1024;
+/// Largest frame accepted, in bytes: a relayed message with the longest body, all its names, and the longest chain of certificates.
+pub const RELAYED_MAX_BYTES: usize = BODY_MAX_BYTES + CHAIN_MAX_BYTES + 4 * 1024;
 /// Frames in the queue of one link. A guess: a burst of broadcasts; small ones are a few hundred bytes.
 const QUEUE_MAX: usize = 4_096;
 /// Bytes in the queue of one link. Up to half of it, broadcasts are pushed, and a pull is answered with a quarter at most. Past that,
@@ -167,15 +171,26 @@ pub(super) async fn dial(
 ) -> Result<EstablishedLink, OpenError> {
     let handshake = async {
         let channel = channels.connect(endpoint, name).await.map_err(|error| OpenError::Unreachable(innermost(&error)))?;
+        let identity = channel.identity();
         let (sender, queue) = queue();
         sender.send(hello).map_err(|_| "the send queue is full")?;
         let mut client = PeerClient::new(channel).max_decoding_message_size(RELAYED_MAX_BYTES);
         let response = client.link(queue.map(LinkMessage::new)).await;
         let frames = response.map_err(|status| OpenError::Unreachable(status::describe(&status)))?.into_inner();
         let (link, theirs) = read_hello(Box::new(frames), sender, Some(endpoint.clone())).await?;
+        // Without a certificate there is no TLS.
+        identity.map_or(Ok(()), |identity| check_contact(&link.contact, &identity))?;
         check_network(link, network, &theirs)
     };
     timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err("no answer in time".into()))
+}
+
+/// Whom a link must lead to.
+pub(super) enum Expectation {
+    /// To anybody: there is no TLS.
+    Anybody,
+    /// To a peer of this certificate; to nobody, if the caller showed none.
+    Certified(Option<Arc<Identity>>),
 }
 
 /// Accepts a link and exchanges hellos.
@@ -187,9 +202,15 @@ pub(super) async fn accept(
     sender: LinkSender,
     hello: LinkFrame,
     network: &NetworkName,
+    expectation: Expectation,
 ) -> Result<EstablishedLink, OpenError> {
     let handshake = async {
         let (link, theirs) = read_hello(frames, sender, None).await?;
+        match expectation {
+            Expectation::Anybody => {}
+            Expectation::Certified(Some(identity)) => check_contact(&link.contact, &identity)?,
+            Expectation::Certified(None) => return Err(OpenError::Invalid("it shows no certificate".to_owned())),
+        }
         link.sender.send(hello).map_err(|_| "the other side closed the link")?;
         // After the hello, by which the other side finds out as well.
         check_network(link, network, &theirs)
@@ -225,6 +246,18 @@ async fn read_hello(
     Ok((EstablishedLink { contact, incarnation, dialled_at, sender, frames }, network))
 }
 
+/// Checks that a peer is who its certificate says, and has the id of that name.
+fn check_contact(contact: &Contact, identity: &Identity) -> Result<(), OpenError> {
+    let name = contact.name();
+    if !identity.has_name(name) {
+        return Err(OpenError::Invalid(format!("it says that it is {name}, and its certificate is for {identity}")));
+    }
+    if contact.id() != PeerId::of_name(name) {
+        return Err(OpenError::Invalid(format!("{name} says that it has the id of another peer")));
+    }
+    Ok(())
+}
+
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -239,6 +272,8 @@ pub(super) enum LinkEvent {
     Frame(LinkFrame),
     /// This many bytes arrived that are no frame.
     Unreadable(usize),
+    /// A frame of so many bytes arrived that was not signed as it should be.
+    Flawed { bytes: usize, flaw: Flaw, id: Option<BroadcastId> },
     /// The link ended: why, as text, and the misbehaviour of the other side, if that was the reason.
     Ended(String, Option<Misbehaviour>),
 }

@@ -5,15 +5,23 @@ use super::{
     log_once::LogOnce,
 };
 use crate::overlay::PeerId;
+use bytes::Bytes;
 use p2pdi::{
     contact::Contact,
     endpoint::{Endpoint, client_network},
     name::PeerName,
     v1::LinkFrame,
 };
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Chains of certificates remembered for each link as sent, 100 bytes each; then all are sent again when they are needed.
+const CHAINS_MAX: usize = 1_024;
 
 /// An open link.
 pub(super) struct Link {
@@ -29,11 +37,33 @@ pub(super) struct Link {
     pub(super) caller: Option<IpAddr>,
     /// Frames on it that a peer should not send.
     pub(super) misbehaved: u32,
+    /// Hashes of the chains of certificates that were sent on it.
+    chains: BTreeSet<Bytes>,
     sender: LinkSender,
     /// Nothing is read before this time.
     paused_until: watch::Sender<Instant>,
     was_paused: bool,
     closing: CancellationToken,
+}
+
+impl Link {
+    /// Whether a chain of certificates was not sent yet, and is sent now.
+    pub(super) fn begins_chain(&mut self, hash: &Bytes) -> bool {
+        if self.chains.len() >= CHAINS_MAX {
+            self.chains.clear();
+        }
+        self.chains.insert(hash.clone())
+    }
+
+    /// A chain is not sent, after all.
+    pub(super) fn forget_chain(&mut self, hash: &Bytes) {
+        self.chains.remove(hash);
+    }
+
+    /// The other side may have forgotten the chains that it was sent.
+    pub(super) fn forget_chains(&mut self) {
+        self.chains.clear();
+    }
 }
 
 /// Open links, by peer.
@@ -64,6 +94,7 @@ impl LinkTable {
             dialled_at,
             caller,
             misbehaved: 0,
+            chains: BTreeSet::new(),
             sender,
             paused_until,
             was_paused: false,

@@ -9,6 +9,7 @@ mod broadcasts;
 mod candidates;
 mod config;
 mod driver;
+mod flaw;
 mod handshakes;
 mod incarnation;
 mod input;
@@ -19,7 +20,10 @@ mod log_once;
 mod logs;
 mod name_conflicts;
 mod publisher;
+mod recent;
 mod reconnect;
+mod root_signatures;
+mod signatures;
 mod spawner;
 mod state;
 mod view;
@@ -29,6 +33,7 @@ pub use config::MeshConfig;
 pub use driver::MeshDriver;
 pub use joins::Joined;
 pub use link::RELAYED_MAX_BYTES;
+pub use signatures::Signatures;
 pub use view::View;
 pub use whispers::WhisperError;
 
@@ -48,13 +53,14 @@ use p2pdi::{
     field::InvalidField,
     link::LinkMessage,
     probe::{self, Answering},
+    server::Caller,
     status::Reason,
     v1::{Announcement, BroadcastResponse},
 };
 use prost::Message as _;
 use publisher::Publisher;
 use state::State;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
@@ -75,17 +81,18 @@ pub struct Mesh {
     core: Arc<Core>,
     view: watch::Receiver<Arc<View>>,
     dial: Dial,
+    signatures: Option<Signatures>,
 }
 
 impl Mesh {
     /// The mesh of one peer, and its driver. Must be called in the runtime of the peer. The driver takes `lan_events`, and stores the
     /// incarnation in `folder` when it goes up.
     pub fn new(config: MeshConfig, lan_events: LanEvents, folder: Arc<StateFolder>) -> (Self, MeshDriver) {
-        let (incarnation, dial) = (config.incarnation, config.channels.dial().clone());
+        let (incarnation, dial, signatures) = (config.incarnation, config.channels.dial().clone(), config.signatures.clone());
         let (sender, view) = watch::channel(Arc::new(View::new(config.me.clone())));
-        let core = Core::new(|sink| State::new(config, sink, Publisher::new(sender)));
+        let core = Core::new(|sink| State::new(config, sink, Publisher::new(sender)), signatures.clone());
         let driver = MeshDriver::new(Arc::clone(&core), lan_events, folder, incarnation);
-        (Self { core, view, dial }, driver)
+        (Self { core, view, dial, signatures }, driver)
     }
 
     /// The latest view of the mesh from this peer.
@@ -98,24 +105,30 @@ impl Mesh {
         self.view.clone()
     }
 
+    /// Signs and checks what peers say to those they have no connection to; `None` without TLS.
+    pub(crate) fn signatures(&self) -> Option<&Signatures> {
+        self.signatures.as_ref()
+    }
+
     /// Changes this peer's endpoint, for links that are opened from now on and for answers. Its id and name stay.
     pub fn set_contact(&self, me: Contact) {
         // A peer that is stopping says nothing any more.
         let _stopped = self.core.with(|state| state.set_contact(me));
     }
 
-    /// Accepts a link that another peer opens, calling from `caller`. Returns the frames to send to it.
+    /// Accepts a link that another peer opens. Returns the frames to send to it.
     ///
     /// # Errors
     /// When too many links are being opened, or this peer is stopping.
     pub fn accept(
         &self,
         frames: Streaming<LinkMessage>,
-        caller: Option<SocketAddr>,
+        caller: Option<&Caller>,
     ) -> Result<impl tokio_stream::Stream<Item = Result<LinkMessage, Status>> + Send + use<>, Status> {
         let (sender, queue) = link::queue();
-        let caller = caller.map(|caller| client_network(caller.ip()));
-        self.core.with(|state| state.accept(Box::new(frames), sender, caller)).ok_or_else(stopping)??;
+        let network = caller.map(|caller| client_network(caller.address().ip()));
+        let identity = caller.and_then(Caller::identity).cloned();
+        self.core.with(|state| state.accept(Box::new(frames), sender, network, identity)).ok_or_else(stopping)??;
         Ok(tokio_stream::StreamExt::map(queue, |frame| Ok(LinkMessage::new(frame))))
     }
 

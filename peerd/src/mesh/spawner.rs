@@ -5,7 +5,7 @@ use super::{
     input::Input,
     link::{LinkEvent, Reader},
 };
-use crate::overlay::PeerId;
+use crate::overlay::Contact;
 use std::{collections::HashMap, sync::Weak};
 use tokio::{
     runtime::Handle,
@@ -16,8 +16,8 @@ use tokio::{
 pub(super) trait InputSink: Send + Sync {
     /// Takes the result of a task.
     fn input(&self, input: Input);
-    /// Takes what the reader of link `number` to `peer` read. Returns whether it should read on.
-    fn link_event(&self, number: u64, peer: PeerId, event: LinkEvent) -> bool;
+    /// Takes what the reader of link `number` read, which leads to `from`. Returns whether it should read on.
+    fn link_event(&self, number: u64, from: &Contact, event: LinkEvent) -> bool;
 }
 
 /// Starts tasks, and logs those that panic.
@@ -52,10 +52,10 @@ impl Spawner {
         self.names.insert(id, name);
     }
 
-    /// Reads link `number` to `peer` until it ends.
-    pub(super) fn read(&mut self, number: u64, peer: PeerId, reader: Reader) {
+    /// Reads link `number`, which leads to `from`, until it ends.
+    pub(super) fn read(&mut self, number: u64, from: Contact, reader: Reader) {
         let sink = Weak::clone(&self.sink);
-        let report = move |event| sink.upgrade().is_some_and(|sink| sink.link_event(number, peer, event));
+        let report = move |event| sink.upgrade().is_some_and(|sink| sink.link_event(number, &from, event));
         let id = self.readers.spawn_on(reader.run(report), &self.runtime).id();
         self.names.insert(id, "link reader");
     }

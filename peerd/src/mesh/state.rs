@@ -9,6 +9,7 @@ mod links;
 mod misbehaviour;
 mod names;
 mod publishing;
+mod signing;
 
 use super::{
     abuse::Abuse,
@@ -24,6 +25,8 @@ use super::{
     name_conflicts::NameConflicts,
     publisher::Publisher,
     reconnect::Reconnect,
+    root_signatures::RootSignatures,
+    signatures::Signatures,
     spawner::{InputSink, Spawner},
     whispers::{PendingWhispers, WhisperError, WhisperSender},
 };
@@ -67,6 +70,10 @@ pub(super) struct State {
     whispers: PendingWhispers,
     broadcasts: Broadcasts,
     delivery: LocalDelivery,
+    /// `None` without TLS.
+    signatures: Option<Signatures>,
+    /// Empty without TLS.
+    roots: RootSignatures,
     session: Session,
     spawner: Spawner,
     publisher: Publisher,
@@ -77,7 +84,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: MeshConfig, sink: Weak<dyn InputSink>, publisher: Publisher) -> Self {
-        let MeshConfig { me, network, incarnation, clock, delivery, session, bootnodes, channels } = config;
+        let MeshConfig { me, network, incarnation, clock, delivery, session, bootnodes, channels, signatures } = config;
         let rng = StdRng::from_rng(&mut rand::rng());
         let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
         overlay.set_clock(clock);
@@ -88,7 +95,7 @@ impl State {
             overlay_events: VecDeque::new(),
             routing: Routing::new(me.clone()),
             links: LinkTable::default(),
-            handshakes: Handshakes::new(wire::hello(&me, incarnation, &network), channels, network),
+            handshakes: Handshakes::new(wire::hello(&me, incarnation, &network), channels, network, signatures.is_some()),
             candidates: Candidates {
                 bootnodes: Bootnodes::new(bootnodes),
                 lan_peers: LanPeers::new(me.id()),
@@ -101,6 +108,8 @@ impl State {
             whispers: PendingWhispers::default(),
             broadcasts: Broadcasts::default(),
             delivery,
+            signatures,
+            roots: RootSignatures::default(),
             session,
             spawner: Spawner::new(sink),
             publisher,
@@ -200,7 +209,7 @@ impl State {
         let actions = self.routing.tick(now);
         self.perform_routing(actions);
         for (to, id, peers) in self.broadcasts.flush(now) {
-            self.send_acknowledgement(to, &id, &peers);
+            self.send_acknowledgement(to, &id, peers);
         }
         if self.broadcasts.is_waiting() {
             let known = self.known();
@@ -227,7 +236,9 @@ impl State {
             return;
         }
         let now = self.now();
-        match self.overlay.broadcast(payload, now) {
+        let (signatures, me) = (&self.signatures, &self.me);
+        let sign = |id: &_, payload: &Bytes| signatures.as_ref().and_then(|signatures| signatures.of_broadcast(me, id, payload));
+        match self.overlay.broadcast_signed(payload, sign, now) {
             Err(error) => drop(caller.send(Err(Reason::MessageTooLarge.status(error.to_string())))),
             Ok((id, actions)) => {
                 if wait.is_zero() {
@@ -258,10 +269,15 @@ impl State {
     pub(super) fn whisper(&mut self, whisper: Whisper, record: Option<&Contact>, linked_only: bool, caller: WhisperSender) {
         let id: RouteId = rand::random();
         let now = self.now();
-        let Whisper { to, kind, body, from, message_id, .. } = whisper;
+        let Whisper { to, kind, body, from, message_id, signature, .. } = whisper;
         let kind = kind.as_str().to_owned();
+        let signature = match &self.signatures {
+            // What goes over this peer's own link is from this peer.
+            Some(signatures) if signature.is_none() && !linked_only => signatures.of_whisper(&to, &message_id, &kind, &body),
+            _ => signature,
+        };
         let to = Target { name: to, id: record.map(Contact::id) };
-        let relay = Relay { id, to, kind, body, from, hops: 1, message_id };
+        let relay = Relay { id, to, kind, body, from, hops: 1, message_id, signature };
         let actions = if linked_only {
             let linked = match record {
                 Some(record) => self.links.is_registered(record).then(|| record.id()),
@@ -316,9 +332,9 @@ impl State {
                     if self.links.is_congested(peer) =>
                 {
                     let advert = vec![Advert { id: gossip.id, age: gossip.age }];
-                    self.send(peer, wire::frame(&overlay::Message::Plumtree(plumtree::Message::Advertise(advert))));
+                    self.send_message(peer, &overlay::Message::Plumtree(plumtree::Message::Advertise(advert)));
                 }
-                Action::Send(peer, message) => self.send(peer, wire::frame(&message)),
+                Action::Send(peer, message) => self.send_message(peer, &message),
                 Action::Pause(peer, pause) => {
                     if let Some(contact) = self.links.pause(peer, pause)
                         && let Some(Line { suppressed }) = self.logs.throttled.line()

@@ -1,5 +1,7 @@
 //! Messages to a named peer, along whichever way reaches it.
 
 mod router;
+mod senders;
 
 pub(crate) use router::MessageRouter;
+pub(crate) use senders::Sender;

@@ -1,5 +1,6 @@
 //! Routes a message to one named peer: this one, or another by link, by dial or along a route of the mesh.
 
+use super::senders::unsigned;
 use crate::{
     connections::channels::ChannelPool,
     inbox::{LocalDelivery, MessageKind, REPLY_TIMEOUT, Whisper},
@@ -80,7 +81,10 @@ impl MessageRouter {
         Self { me, delivery, session, channels, mesh, detours: Detours::default() }
     }
 
-    /// Delivers a message: here, on a link, by a dial, or along a route of the mesh.
+    /// Delivers a message: here, on a link, by a dial, or along a route of the mesh. Who it is from was checked ([`Sender::check`]), or it
+    /// is this peer's own.
+    ///
+    /// [`Sender::check`]: super::Sender::check
     ///
     /// # Errors
     /// When a field is invalid, or the receiver cannot be reached.
@@ -89,6 +93,10 @@ impl MessageRouter {
         // Whoever asks this peer itself means it, whatever other peers say of the name.
         if whisper.to == *self.me.name() {
             return Ok(self.delivery.whisper(whisper).wait().await.into());
+        }
+        let is_own = whisper.from.eq_ignore_ascii_case(self.me.name().as_str());
+        if self.mesh.signatures().is_some() && whisper.signature.is_none() && !is_own {
+            return Err(unsigned(&whisper.from, &whisper.to));
         }
         if whisper.message_id.is_empty() {
             whisper.message_id = Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes());
@@ -176,6 +184,7 @@ impl MessageRouter {
             from: whisper.from.clone(),
             hops: whisper.hops + 1,
             message_id: whisper.message_id.clone(),
+            signature: whisper.signature.clone(),
         };
         let response = self.channels.peer(endpoint, Some(&whisper.to)).whisper(request).await?.into_inner();
         if !response.delivered_by.parse::<PeerName>().is_ok_and(|by| by == whisper.to) {

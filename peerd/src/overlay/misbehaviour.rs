@@ -27,6 +27,9 @@ pub enum Misbehaviour {
     /// Advertised many broadcasts and did not send them when asked.
     #[error("advertised broadcasts and did not send them")]
     BrokenPromises,
+    /// Something that its origin did not sign, or whose signature is wrong. The sender should have checked it.
+    #[error("passed on what its origin did not sign")]
+    Forged,
     /// Kept sending although its link was paused.
     #[error("sent more than its rate limit allows")]
     Flooding,

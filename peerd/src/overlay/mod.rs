@@ -11,7 +11,7 @@
 //! - [`wire`] encodes and decodes messages.
 //!
 //! This file wires them; it decides nothing itself. What is deliberately absent: authentication (the driver's
-//! transport knows who is at the other end; the origin of a relayed broadcast is not verified), dialling,
+//! transport knows who is at the other end; the driver signs and checks what others pass on), dialling,
 //! queues and the choice of peers that the registry and the bootnodes offer.
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
@@ -27,6 +27,7 @@ mod time;
 pub mod wire;
 
 use bytes::Bytes;
+use p2pdi::v1::Signature;
 use rand::Rng;
 use std::time::Duration;
 
@@ -121,8 +122,21 @@ impl<R: Rng> Overlay<R> {
     /// # Errors
     /// When it is longer than [`plumtree::MAX_PAYLOAD`].
     pub fn broadcast(&mut self, payload: Bytes, now: Time) -> Result<(MessageId, Vec<Action>), PayloadTooLong> {
+        self.broadcast_signed(payload, |_, _| None, now)
+    }
+
+    /// The same with what `sign` makes of the id and the payload.
+    ///
+    /// # Errors
+    /// As [`Overlay::broadcast`].
+    pub fn broadcast_signed(
+        &mut self,
+        payload: Bytes,
+        sign: impl FnOnce(&MessageId, &Bytes) -> Option<Signature>,
+        now: Time,
+    ) -> Result<(MessageId, Vec<Action>), PayloadTooLong> {
         let length = payload.len();
-        let id = self.plumtree.broadcast(payload, now, &mut self.plumtree_out).ok_or(PayloadTooLong(length))?;
+        let id = self.plumtree.broadcast_signed(payload, sign, now, &mut self.plumtree_out).ok_or(PayloadTooLong(length))?;
         let mut out = Vec::new();
         self.after_plumtree(now, &mut out);
         Ok((id, out))

@@ -424,6 +424,9 @@ impl Routing {
         if !is_seek {
             self.forget(reply.id);
         }
+        // A reply of somebody else is none.
+        let is_delivered = reply.delivered && reply.delivered_by.eq_ignore_ascii_case(to.name.as_str());
+        let reply = if is_delivered { reply } else { RelayReply::lost(reply.id) };
         if !reply.delivered {
             self.invalidate(&to.name, peer);
         } else if let Some(cached) = self.cache.get_mut(&to.name).filter(|cached| cached.next == peer) {

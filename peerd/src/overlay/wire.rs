@@ -130,12 +130,14 @@ fn plumtree_body(message: &plumtree::Message) -> Body {
             sequence: beacon.sequence,
             hops: beacon.hops,
             parent: beacon.parent,
+            signature: None,
         }),
         M::Gossip(gossip) => Body::Broadcast(v1::Broadcast {
             id: Some(message_id(&gossip.id)),
             hops: gossip.hops,
             age_ms: millis(gossip.age),
             payload: gossip.payload.clone(),
+            signature: gossip.signature.clone(),
         }),
         M::Advertise(adverts) => Body::Advertise(v1::Advertise { adverts: grouped(adverts) }),
         M::Graft { ids, push } => Body::Graft(v1::Graft { ids: ids.iter().map(message_id).collect(), push: *push }),
@@ -219,6 +221,7 @@ impl TryFrom<v1::LinkFrame> for Message {
                     hops: broadcast.hops,
                     age: Duration::from_millis(broadcast.age_ms),
                     payload: broadcast.payload,
+                    signature: broadcast.signature,
                 }))
             }
             Body::Advertise(advertise) => tree(P::Advertise(read_adverts(&advertise.adverts)?)),

@@ -12,6 +12,7 @@ use crate::{
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
+    messages::Sender,
     transfer::{
         serve::source::Source,
         swarm::{get, update::Start},
@@ -144,7 +145,14 @@ impl Peer for PeerRpc {
     }
 
     async fn whisper(&self, request: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
-        self.0.router.deliver(request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions()).cloned();
+        let mut request = request.into_inner();
+        if let Some(signatures) = self.0.mesh.signatures() {
+            let identity = caller.as_ref().and_then(Caller::identity).map(|identity| &**identity);
+            let may_control = self.0.check_control(caller.as_ref()).is_ok();
+            Sender { identity, may_control }.check(&mut request, self.0.me.name(), signatures)?;
+        }
+        self.0.router.deliver(request).await.map(Response::new)
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
@@ -156,8 +164,8 @@ impl Peer for PeerRpc {
     }
 
     async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
-        let caller = Caller::of(request.extensions()).map(Caller::address);
-        let stream = self.0.mesh.accept(request.into_inner(), caller)?;
+        let caller = Caller::of(request.extensions()).cloned();
+        let stream = self.0.mesh.accept(request.into_inner(), caller.as_ref())?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -174,7 +182,8 @@ impl Peer for PeerRpc {
             true => Err(self.unknown(&format!("b3:{hash}"))),
             false => Ok(()),
         };
-        let accepted = self.0.swarms.accept(request.into_inner(), may_know, whole).await?;
+        let caller = Caller::of(request.extensions()).cloned();
+        let accepted = self.0.swarms.accept(request.into_inner(), caller.as_ref(), may_know, whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.0.closing.clone()))))
     }
 

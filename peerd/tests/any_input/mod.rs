@@ -120,6 +120,7 @@ impl Source<'_> {
                     hops: self.number() as u32,
                     age: self.duration(),
                     payload: Bytes::from(vec![0; length]),
+                    signature: None,
                 })
             }
             2 => {
@@ -289,6 +290,7 @@ pub fn drive_routing(data: &[u8]) {
             from: String::new(),
             hops: source.number() as u32,
             message_id: Bytes::new(),
+            signature: None,
         };
         let from = source.id();
         let actions = match source.byte() % 12 {
@@ -317,6 +319,7 @@ pub fn drive_routing(data: &[u8]) {
                         hops: source.number() as u32,
                         reply_kind: String::new(),
                         reply: Bytes::new(),
+                        signature: None,
                     }),
                 };
                 routing.received(from, message, &neighbours, now)

@@ -62,12 +62,13 @@ async fn invalid_frames_are_dropped_and_counted_and_many_of_them_close_the_link(
     let frames: [LinkFrame; 6] = [
         frame(Body::Shuffle(Shuffle { nonce: 1, path: vec![id(3)], ttl: 3, peers: Vec::new() })),
         frame(Body::NeighbourReply(NeighbourReply { accepted: true, peers: many })),
-        frame(Body::Broadcast(Broadcast { id: None, hops: 1, age_ms: 0, payload: Bytes::new() })),
+        frame(Body::Broadcast(Broadcast { id: None, hops: 1, age_ms: 0, payload: Bytes::new(), signature: None })),
         frame(Body::Broadcast(Broadcast {
             id: Some(BroadcastId { origin: id(16), incarnation: 1, sequence: 1 }),
             hops: 1,
             age_ms: 0,
             payload: vec![0; 100_000].into(),
+            signature: None,
         })),
         frame(Body::Seek(Seek { id: id(16), to: "../etc".into(), hops: 1, ..Seek::default() })),
         frame(Body::Seek(Seek { id: id(2), to: "b".into(), hops: 1, ..Seek::default() })),
@@ -122,7 +123,8 @@ async fn a_frame_past_the_limit_ends_the_link_and_is_counted() {
 
 #[tokio::test]
 async fn a_peer_that_breaks_every_link_is_dialled_rarely() {
-    let large = frame(Body::Broadcast(Broadcast { id: None, hops: 1, age_ms: 0, payload: vec![0; 300 * 1024].into() }));
+    let large =
+        frame(Body::Broadcast(Broadcast { id: None, hops: 1, age_ms: 0, payload: vec![0; 300 * 1024].into(), signature: None }));
     let server = RawServer::accepting(7, "breaker", vec![large]).await;
     let bootnode = format!("breaker:{}", server.address.port());
     let a = Setup { bootnodes: vec![bootnode.parse().unwrap()], ..Setup::named("a") }.start().await;
@@ -206,7 +208,8 @@ async fn a_sender_is_received_although_another_peer_forged_a_later_incarnation()
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let ahead = u64::try_from(now).unwrap() + 60_000;
     let id = BroadcastId { origin: b.handle.identity().id().to_field(), incarnation: ahead, sequence: 100 };
-    link.send(frame(Body::Broadcast(Broadcast { id: Some(id), hops: 1, age_ms: 0, payload: Bytes::new() }))).await;
+    link.send(frame(Body::Broadcast(Broadcast { id: Some(id), hops: 1, age_ms: 0, payload: Bytes::new(), signature: None })))
+        .await;
     until("the forged broadcast is delivered", async || a.mesh().broadcasts == 1).await;
     let mut sent = 0;
     until("a broadcast of the real sender arrives", async || {

@@ -36,6 +36,8 @@ pub struct Registration {
     pub candidate_cookie: Cookie,
     /// Where the call came from ([`super::to_ipv6`]).
     pub address: Ipv6Addr,
+    /// The caller's certificate carries the name: it has it whoever holds it now.
+    pub owned: bool,
 }
 
 /// A call that was allowed.
@@ -60,7 +62,8 @@ impl Table {
         };
         if let Some(record) = other.and_then(|slot| self.records.get(slot)) {
             self.check_name(record, registration, now)?;
-            if record.is_live(now.mono_ms) {
+            // With one certificate they are one, such as a peer and the program that its operator calls it with.
+            if record.is_live(now.mono_ms) && !registration.owned {
                 return Err(self.taken(record, now));
             }
         }
@@ -95,14 +98,15 @@ impl Table {
         Ok((Prepared::Write(change), cookie.clone()))
     }
 
-    /// Whether the caller may have the name of this record: it has the record's cookie, or the name is free. Its address says nothing:
+    /// Whether the caller may have the name of this record: it has a certificate for it, or the record's cookie, or the name is free. Its address says nothing:
     /// the hosts behind one NAT share it, and so do the processes of one machine.
     fn check_name(&self, record: &Record, registration: &Registration, now: Now) -> Result<(), Refusal> {
         if record.is_in_flight() {
             return Err(Refusal::Busy);
         }
         let is_free = record.reserved_until_ms(self.settings.name_hold_ms) <= now.mono_ms;
-        if is_free || presents(registration, &record.peer.cookie) { Ok(()) } else { Err(self.taken(record, now)) }
+        let is_allowed = is_free || registration.owned || presents(registration, &record.peer.cookie);
+        if is_allowed { Ok(()) } else { Err(self.taken(record, now)) }
     }
 
     fn taken(&self, record: &Record, now: Now) -> Refusal {

@@ -33,6 +33,7 @@ pub(super) fn ask(name: &str, number: u128) -> Registration {
         presented: None,
         candidate_cookie: cookie(number),
         address: Ipv6Addr::from_bits(0xffff_0a00_0001),
+        owned: false,
     }
 }
 

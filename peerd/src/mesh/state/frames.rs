@@ -3,15 +3,18 @@
 use super::State;
 use crate::{
     inbox::{Delivered, Reply, Whisper},
-    mesh::{acks::PEERS_MAX, input::Input, whispers::WhisperError},
+    mesh::{acks::Acknowledgement, input::Input, whispers::WhisperError},
     overlay::routing::{self, RelayReply},
     overlay::{
-        Action, Contact, Event, Message, Misbehaviour, PeerId,
+        Action, Event, Message, Misbehaviour, PeerId,
         plumtree::{Gossip, MessageId},
         wire,
     },
 };
-use p2pdi::v1::{Acknowledge, Announcement, LinkFrame, WhisperRequest, link_frame::Body};
+use p2pdi::{
+    contact::Contact,
+    v1::{Announcement, LinkFrame, WhisperRequest, link_frame::Body},
+};
 use prost::Message as _;
 
 impl State {
@@ -32,22 +35,29 @@ impl State {
             }
             // An unknown frame of a newer version: it only shows that the peer is alive.
             None => drop(self.admit(from, bytes)),
-            body => match Message::try_from(LinkFrame { body }) {
-                Err(wire::Error::Unknown) => drop(self.admit(from, bytes)),
-                decoded => {
-                    let message = decoded.ok();
-                    if let Some(message) = &message {
-                        self.check_names_in(message);
-                    }
-                    self.handle_event(Event::Received { from, message, bytes });
-                }
-            },
+            Some(mut body) => {
+                self.before_overlay(from, &mut body);
+                self.on_overlay_frame(from, body, bytes);
+            }
         }
         self.handle_events();
     }
 
+    fn on_overlay_frame(&mut self, from: PeerId, body: Body, bytes: usize) {
+        match Message::try_from(LinkFrame { body: Some(body) }) {
+            Err(wire::Error::Unknown) => drop(self.admit(from, bytes)),
+            decoded => {
+                let message = decoded.ok();
+                if let Some(message) = &message {
+                    self.check_names_in(message);
+                }
+                self.handle_event(Event::Received { from, message, bytes });
+            }
+        }
+    }
+
     /// Counts a frame against its sender's share; returns whether to handle it.
-    fn admit(&mut self, from: PeerId, bytes: usize) -> bool {
+    pub(super) fn admit(&mut self, from: PeerId, bytes: usize) -> bool {
         let now = self.now();
         let (admitted, action) = self.overlay.admit(from, bytes, now);
         self.perform(action.into_iter().collect());
@@ -57,12 +67,9 @@ impl State {
     /// Handles a relayed frame; returns whether it is valid.
     fn on_relayed(&mut self, from: PeerId, body: Body) -> bool {
         let now = self.now();
-        if let Body::Acknowledge(Acknowledge { id, peers }) = body {
-            let id = id.as_ref().and_then(|id| wire::read_broadcast_id(id).ok());
-            let (Some(id), true) = (id, peers.len() <= PEERS_MAX) else { return false };
-            let peers: Result<Vec<_>, _> = peers.into_iter().map(wire::read_contact).collect();
-            let Ok(peers) = peers else { return false };
-            self.check_names(&peers);
+        if let Body::Acknowledge(acknowledge) = body {
+            let Some((id, peers)) = self.read_acknowledgements(from, acknowledge) else { return false };
+            self.check_names(peers.iter().map(|by| &by.peer));
             self.broadcasts.acknowledged(id, peers, now);
             return true;
         }
@@ -95,7 +102,10 @@ impl State {
                     let actions = self.routing.refuse(relay.id);
                     self.perform_routing(actions);
                 }
-                Action::Send(peer, message) => self.send(peer, message.into_frame()),
+                Action::Send(peer, message) => {
+                    let message = self.for_others(message);
+                    self.send(peer, message.into_frame());
+                }
                 Action::Found(id, contact) => {
                     tracing::debug!(peer = %contact.name(), "found a route");
                     if let Some(relay) = self.whispers.take_relay(id) {
@@ -117,14 +127,18 @@ impl State {
 
     /// Delivers a relayed whisper to this peer, and sends the reply back to the neighbour it came from.
     fn deliver(&mut self, from: PeerId, relay: routing::Relay) {
-        let routing::Relay { id, to, kind, body, from: sender, hops, message_id } = relay;
-        let request = WhisperRequest { to: to.name.to_string(), kind, body, from: sender, hops, message_id };
+        let routing::Relay { id, to, kind, body, from: sender, hops, message_id, signature } = relay;
+        // What came over the sender's own link is answered there, and to no other peer.
+        let signatures = self.signatures.clone().filter(|_| signature.is_some());
+        let request = WhisperRequest { to: to.name.to_string(), kind, body, from: sender, hops, message_id, signature };
         match Whisper::try_from(request) {
             Ok(whisper) => {
                 let reply_frame = move |Delivered { by, hops, reply }| {
-                    let (reply_kind, reply) = (reply.kind, reply.body);
-                    routing::Message::RelayReply(RelayReply { id, delivered: true, delivered_by: by, hops, reply_kind, reply })
-                        .into_frame()
+                    let Reply { kind: reply_kind, body: reply } = reply;
+                    let signature = signatures.and_then(|signing| signing.of_reply(&id.to_be_bytes(), &reply_kind, &reply));
+                    let delivered_by = by;
+                    let reply = RelayReply { id, delivered: true, delivered_by, hops, reply_kind, reply, signature };
+                    routing::Message::RelayReply(reply).into_frame()
                 };
                 match self.delivery.whisper(whisper).at_once() {
                     Ok(delivered) => self.send(from, reply_frame(delivered)),
@@ -156,11 +170,13 @@ impl State {
         self.delivery.broadcast(&sender, &kind, body, hops);
         if acknowledge {
             let now = self.now();
-            self.broadcasts.delivered(id, from, self.me.clone(), now);
+            let signature = self.signatures.as_ref().and_then(|signatures| signatures.of_acknowledgement(&id));
+            let own = Acknowledgement { peer: self.me.clone(), signature };
+            self.broadcasts.delivered(id, from, own, now);
         }
     }
 
-    pub(super) fn send_acknowledgement(&mut self, to: PeerId, id: &MessageId, peers: &[Contact]) {
+    pub(super) fn send_acknowledgement(&mut self, to: PeerId, id: &MessageId, peers: Vec<Acknowledgement>) {
         let to = match self.links.contains(to) {
             true => Some(to),
             // The link that the broadcast came by is gone; another neighbour has the broadcast as well.
@@ -170,8 +186,8 @@ impl State {
             false => None,
         };
         let Some(to) = to else { return };
-        let peers = peers.iter().map(wire::contact).collect();
-        let body = Body::Acknowledge(Acknowledge { id: Some(wire::broadcast_id(id)), peers });
-        self.send(to, LinkFrame { body: Some(body) });
+        for acknowledge in self.acknowledgements(to, id, peers) {
+            self.send(to, LinkFrame { body: Some(Body::Acknowledge(acknowledge)) });
+        }
     }
 }

@@ -20,9 +20,14 @@ use p2pdi::{
     log_limit::Line,
     name::PeerName,
     status::Reason,
+    tls::Identity,
     v1::{LinkFrame, link_frame::Body},
 };
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tonic::Status;
 
 /// Links one address may have open: half of what the overlay holds (`membership::MAX_LINKS`), so that others always find room.
@@ -60,8 +65,14 @@ impl State {
     ///
     /// # Errors
     /// When too many links are being opened.
-    pub(in crate::mesh) fn accept(&mut self, frames: Incoming, sender: LinkSender, caller: Option<IpAddr>) -> Result<(), Status> {
-        let why = match self.handshakes.accept(frames, sender, caller) {
+    pub(in crate::mesh) fn accept(
+        &mut self,
+        frames: Incoming,
+        sender: LinkSender,
+        caller: Option<IpAddr>,
+        identity: Option<Arc<Identity>>,
+    ) -> Result<(), Status> {
+        let why = match self.handshakes.accept(frames, sender, caller, identity) {
             Ok(handshake) => {
                 self.spawner.spawn("link accept", handshake);
                 return Ok(());
@@ -77,8 +88,8 @@ impl State {
         Err(Reason::TooManyStreams.status(why))
     }
 
-    /// Handles what the reader of link `number` read; returns whether it should read on.
-    pub(in crate::mesh) fn on_link_event(&mut self, number: u64, peer: PeerId, event: LinkEvent) -> bool {
+    /// Handles what the reader of link `number` read, and took so long to check; returns whether it should read on.
+    pub(in crate::mesh) fn on_link_event(&mut self, number: u64, peer: PeerId, event: LinkEvent, checking: Duration) -> bool {
         let begun = Instant::now();
         let Some(link) = self.links.get(peer) else { return false };
         match event {
@@ -90,6 +101,7 @@ impl State {
             }
             _ if link.number != number => return false,
             LinkEvent::Frame(frame) => self.on_frame(peer, frame),
+            LinkEvent::Flawed { bytes, flaw, id } => self.on_flawed(peer, bytes, &flaw, id),
             LinkEvent::Unreadable(bytes) => self.handle_event(Event::Received { from: peer, message: None, bytes }),
             LinkEvent::Ended(why, None) => {
                 tracing::debug!(%peer, why, "a link ended");
@@ -102,7 +114,7 @@ impl State {
         }
         self.handle_events();
         let now = self.now();
-        let pause = self.overlay.handled(peer, begun.elapsed(), now);
+        let pause = self.overlay.handled(peer, checking + begun.elapsed(), now);
         self.perform(Vec::from_iter(pause));
         true
     }
@@ -287,7 +299,7 @@ impl State {
         let (incarnation, dialled) = (link.incarnation, link.dialled_at.is_some());
         let is_neighbour = self.overlay.membership().is_neighbour(peer);
         let (number, reader) = self.links.insert(link, is_neighbour, caller);
-        self.spawner.read(number, peer, reader);
+        self.spawner.read(number, contact.clone(), reader);
         self.candidates.reconnect.linked(peer);
         self.publisher.mark_changed();
         self.overlay_events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });

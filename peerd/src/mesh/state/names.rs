@@ -80,8 +80,12 @@ impl State {
         }
     }
 
-    /// Whether this peer owns its name: by the registry's word, or else because no other peer with the name has a lower id.
+    /// Whether this peer owns its name: by its certificate, by the registry's word, or else because no other peer with the name has a lower
+    /// id.
     fn owns_name(&self) -> bool {
+        if self.signatures.is_some() {
+            return true;
+        }
         match self.session.own_name() {
             OwnName::Registered => true,
             OwnName::Refused => false,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use p2pdi::v1::Signature;
 
 use super::Beacon;
 use crate::overlay::{Misbehaviour, PeerId};
@@ -29,6 +30,8 @@ pub struct Gossip {
     pub age: Duration,
     /// The payload.
     pub payload: Bytes,
+    /// The origin's signature without its chain, if the network has signatures. It is passed on and never read here.
+    pub signature: Option<Signature>,
 }
 
 /// IHAVE for one broadcast.

@@ -25,6 +25,7 @@ mod window;
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
+use p2pdi::v1::Signature;
 use rand::Rng;
 
 pub use config::*;
@@ -160,12 +161,24 @@ impl Plumtree {
 
     /// Broadcasts `payload`; `None` if it is longer than [`MAX_PAYLOAD`].
     pub fn broadcast(&mut self, payload: Bytes, now: Time, out: &mut Vec<Action>) -> Option<MessageId> {
+        self.broadcast_signed(payload, |_, _| None, now, out)
+    }
+
+    /// Broadcasts `payload` with what `sign` makes of its id and itself; `None` if it is longer than [`MAX_PAYLOAD`].
+    pub fn broadcast_signed(
+        &mut self,
+        payload: Bytes,
+        sign: impl FnOnce(&MessageId, &Bytes) -> Option<Signature>,
+        now: Time,
+        out: &mut Vec<Action>,
+    ) -> Option<MessageId> {
         if payload.len() > MAX_PAYLOAD {
             return None;
         }
         let id = self.own.next_id();
         self.seen.insert(&id);
-        let stored = Stored { payload, hops: 0, sent_at: now, from: None };
+        let signature = sign(&id, &payload);
+        let stored = Stored { payload, signature, hops: 0, sent_at: now, from: None };
         self.spread(id, stored, now, out);
         Some(id)
     }
@@ -263,6 +276,7 @@ impl Plumtree {
         self.counts.delivered += 1;
         let stored = Stored {
             payload: gossip.payload.clone(),
+            signature: gossip.signature.clone(),
             hops: gossip.hops,
             sent_at: now.saturating_sub(gossip.age),
             from: Some(from),
@@ -303,7 +317,7 @@ impl Plumtree {
     /// Stores a broadcast, pushes it along the eager links and advertises it along the lazy ones.
     fn spread(&mut self, id: MessageId, stored: Stored, now: Time, out: &mut Actions) {
         let (hops, age, from) = (stored.hops.saturating_add(1), now.saturating_sub(stored.sent_at), stored.from);
-        let payload = stored.payload.clone();
+        let (payload, signature) = (stored.payload.clone(), stored.signature.clone());
         self.store.insert(id, stored, now);
         let mut advertise = false;
         for (peer, edge) in &mut self.edges {
@@ -312,7 +326,7 @@ impl Plumtree {
             }
             if is_eager(&self.tree, *peer, edge) {
                 self.counts.sent += 1;
-                let gossip = Gossip { id, hops, age, payload: payload.clone() };
+                let gossip = Gossip { id, hops, age, payload: payload.clone(), signature: signature.clone() };
                 out.push(Action::Send(*peer, Message::Gossip(gossip)));
             } else {
                 advertise = true;
@@ -378,6 +392,7 @@ impl Plumtree {
                 hops: stored.hops.saturating_add(1),
                 age: now.saturating_sub(stored.sent_at),
                 payload: stored.payload.clone(),
+                signature: stored.signature.clone(),
             };
             self.counts.sent += 1;
             out.push(Action::Send(from, Message::Gossip(gossip)));

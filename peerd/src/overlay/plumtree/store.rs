@@ -4,6 +4,7 @@ use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
+use p2pdi::v1::Signature;
 
 use super::MessageId;
 use crate::overlay::{PeerId, Time};
@@ -13,6 +14,8 @@ use crate::overlay::{PeerId, Time};
 pub struct Stored {
     /// The payload.
     pub payload: Bytes,
+    /// The origin's signature, some 100 bytes.
+    pub signature: Option<Signature>,
     /// Links it travelled to this peer.
     pub hops: u32,
     /// When its origin sent it, by this peer's clock.

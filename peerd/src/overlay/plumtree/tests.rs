@@ -76,6 +76,7 @@ fn gossip(origin: u128, sequence: u64) -> Message {
         hops: 1,
         age: Duration::ZERO,
         payload: Bytes::from_static(b"the same each time"),
+        signature: None,
     })
 }
 
@@ -268,7 +269,7 @@ fn a_graft_is_answered_from_the_store_up_to_a_limit() {
 /// A broadcast of this incarnation of an origin.
 fn of_incarnation(origin: u128, incarnation: u64, sequence: u64) -> Message {
     let id = MessageId { origin: PeerId::from_u128(origin), incarnation, sequence };
-    Message::Gossip(Gossip { id, hops: 1, age: Duration::ZERO, payload: Bytes::from_static(b"payload") })
+    Message::Gossip(Gossip { id, hops: 1, age: Duration::ZERO, payload: Bytes::from_static(b"payload"), signature: None })
 }
 
 /// Some time in 2026.

@@ -7,7 +7,7 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
-    v1::{self, link_frame::Body},
+    v1::{self, Signature, link_frame::Body},
 };
 
 /// Id of a seek and of the message that follows it.
@@ -101,6 +101,8 @@ pub struct Relay {
     pub hops: u32,
     /// 16 bytes or none; not checked here.
     pub message_id: Bytes,
+    /// The sender's signature, with its chain; not checked here.
+    pub signature: Option<Signature>,
 }
 
 /// The answer to a relayed message.
@@ -118,12 +120,22 @@ pub struct RelayReply {
     pub reply_kind: String,
     /// The receiver's reply.
     pub reply: Bytes,
+    /// The receiver's signature, with its chain; not checked here.
+    pub signature: Option<Signature>,
 }
 
 impl RelayReply {
     /// The message could not be delivered.
-    pub(super) fn lost(id: RouteId) -> Self {
-        Self { id, delivered: false, delivered_by: String::new(), hops: 0, reply_kind: String::new(), reply: Bytes::new() }
+    pub(crate) fn lost(id: RouteId) -> Self {
+        Self {
+            id,
+            delivered: false,
+            delivered_by: String::new(),
+            hops: 0,
+            reply_kind: String::new(),
+            reply: Bytes::new(),
+            signature: None,
+        }
     }
 }
 
@@ -158,12 +170,12 @@ impl Message {
                 let peer = found.as_ref().map(wire::contact);
                 Body::SeekReply(v1::SeekReply { id: field(id), found: peer.is_some(), peer, busy })
             }
-            Self::Relay(Relay { id, to, kind, body, from, hops, message_id }) => {
+            Self::Relay(Relay { id, to, kind, body, from, hops, message_id, signature }) => {
                 let (to_id, to) = (to.id_field(), to.name.to_string());
-                Body::Relay(v1::Relay { id: field(id), to, kind, body, from, hops, message_id, to_id })
+                Body::Relay(v1::Relay { id: field(id), to, kind, body, from, hops, message_id, to_id, signature })
             }
-            Self::RelayReply(RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
-                Body::RelayReply(v1::RelayReply { id: field(id), delivered, delivered_by, hops, reply_kind, reply })
+            Self::RelayReply(RelayReply { id, delivered, delivered_by, hops, reply_kind, reply, signature }) => {
+                Body::RelayReply(v1::RelayReply { id: field(id), delivered, delivered_by, hops, reply_kind, reply, signature })
             }
             Self::Namesake { id, peer } => Body::Namesake(v1::Namesake { id: field(id), peer: Some(wire::contact(&peer)) }),
         };
@@ -184,10 +196,11 @@ impl Message {
                 let peer = contact(peer)?.ok_or_else(|| InvalidField::new("peer", "is missing"))?;
                 Self::Namesake { id: route(&id)?, peer }
             }
-            Body::Relay(v1::Relay { id, to, kind, body, from, hops, message_id, to_id }) => {
-                Self::Relay(Relay { id: route(&id)?, to: Target::read(&to, &to_id)?, kind, body, from, hops, message_id })
+            Body::Relay(v1::Relay { id, to, kind, body, from, hops, message_id, to_id, signature }) => {
+                let to = Target::read(&to, &to_id)?;
+                Self::Relay(Relay { id: route(&id)?, to, kind, body, from, hops, message_id, signature })
             }
-            Body::RelayReply(v1::RelayReply { id, delivered, delivered_by, hops, reply_kind, reply }) => {
+            Body::RelayReply(v1::RelayReply { id, delivered, delivered_by, hops, reply_kind, reply, signature }) => {
                 // Both strings end up on a terminal.
                 if delivered {
                     delivered_by.parse::<PeerName>().map_err(|error| error.in_field("delivered_by"))?;
@@ -195,7 +208,7 @@ impl Message {
                 if !reply_kind.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
                     return Err(InvalidField::new("reply_kind", "is one token"));
                 }
-                Self::RelayReply(RelayReply { id: route(&id)?, delivered, delivered_by, hops, reply_kind, reply })
+                Self::RelayReply(RelayReply { id: route(&id)?, delivered, delivered_by, hops, reply_kind, reply, signature })
             }
             _ => return Ok(None),
         }))

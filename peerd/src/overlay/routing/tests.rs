@@ -64,6 +64,7 @@ impl Net {
                         hops: relay.hops,
                         reply_kind: String::new(),
                         reply: Bytes::new(),
+                        signature: None,
                     };
                     self.delivered.push((at, relay));
                     self.take(at, vec![Action::Send(from, Message::RelayReply(reply))]);
@@ -100,7 +101,8 @@ use bytes::Bytes;
 
 fn relay(id: RouteId, to: &str) -> Relay {
     let body = Bytes::from_static(b"hello");
-    Relay { id, to: target(to), kind: String::new(), body, from: "p0".into(), hops: 0, message_id: Bytes::new() }
+    let (kind, from, message_id) = (String::new(), "p0".to_owned(), Bytes::new());
+    Relay { id, to: target(to), kind, body, from, hops: 0, message_id, signature: None }
 }
 
 #[test]
@@ -402,6 +404,7 @@ fn routes_are_reserved_for_this_peers_own_messages() {
         from: String::new(),
         hops: 1,
         message_id: Bytes::new(),
+        signature: None,
     };
     // Six links each relay as much as one may, without a reply.
     for id in 0..6 * ROUTES_PER_LINK_MAX as RouteId {

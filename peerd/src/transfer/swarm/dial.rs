@@ -5,7 +5,7 @@ use super::{
     state::SharedSwarm,
 };
 use crate::{connections::channels::ChannelPool, holders::source::Source};
-use p2pdi::v1::AvailabilityRequest;
+use p2pdi::{field::InvalidField, v1::AvailabilityRequest};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Status};
@@ -25,6 +25,9 @@ pub(crate) async fn dial(swarm: SharedSwarm, channels: ChannelPool, source: Sour
     let answer = answer.map_err(|_| ExchangeError::Silent)?.map_err(ExchangeError::Stream)?;
     let mut incoming = answer.into_inner().map(|message| message.map(|message| message.update.unwrap_or_default()));
     let start = read_start(&mut incoming).await?;
+    if channels.dial().tls.is_some() && source.name.as_ref().is_some_and(|name| *name != start.member.name) {
+        return Err(InvalidField::new("peer.name", "is not that of its certificate").into());
+    }
     exchange(&swarm, true, start, Some(told), Streams { incoming, outgoing }, wrap).await
 }
 

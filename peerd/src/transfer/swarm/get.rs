@@ -1,6 +1,6 @@
 //! Answers GetRFC, and tells the document's swarm what goes out.
 
-use super::{hub::Swarms, outgoing::Outgoing};
+use super::{claims::check_id, hub::Swarms, outgoing::Outgoing};
 use crate::transfer::serve::{
     source::Source,
     uploads::{Upload, Uploads},
@@ -28,6 +28,11 @@ pub(crate) async fn answer(
 ) -> Result<impl Stream<Item = Result<GetRfcResponse, Status>> + Send + use<>, Status> {
     let GetRfcRequest { document: _, offset, length, without_piece_hashes, in_turn, accepts_queued, from_peer } = request;
     let from = if from_peer.is_empty() { None } else { Some(PeerId::from_field("from_peer", &from_peer)?) };
+    if let Some(from) = from
+        && let Some(identity) = caller.as_ref().and_then(Caller::identity)
+    {
+        check_id(from, identity)?;
+    }
     let range = range(offset, length, source.size())?;
     let (swarms, hash) = (swarms.clone(), source.hash());
     let mut swarm = swarms.find(&hash);

@@ -1,6 +1,7 @@
 //! All swarms of this peer, by document.
 
 use super::{
+    claims::check_member,
     company::CompanyTracker,
     dial::refusal,
     early::EarlyAnnounce,
@@ -31,6 +32,7 @@ use p2pdi::{
     id::PeerId,
     metrics::Metrics,
     name::PeerName,
+    server::Caller,
     v1::{AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, SwarmRequest, SwarmResponse},
 };
 use std::{
@@ -120,7 +122,7 @@ impl Swarms {
 
     /// The swarms of a program that fetches and serves nothing. Members see it as `name`, with a random id.
     pub fn of_a_client(name: PeerName, tracker: Arc<dyn Tracker>) -> Self {
-        let id = PeerId::from_bytes(rand::random());
+        let id = PeerId::of_client(rand::random());
         Self::new(Me { id, name, serves_at: None, zone: String::new() }, tracker, &Metrics::default())
     }
 
@@ -309,12 +311,16 @@ impl Swarms {
     pub(crate) async fn accept(
         &self,
         requests: Streaming<AvailabilityRequest>,
+        caller: Option<&Caller>,
         may_know: impl FnOnce(&ContentHash) -> Result<(), Status>,
         whole: impl FnOnce(&Start) -> Result<(Pieces, DocumentName), Status>,
     ) -> Result<Accepted, Status> {
         let ended = |error: ExchangeError| refusal(error).unwrap_or_else(|| Status::cancelled("the stream ended"));
         let mut incoming: Updates = Box::pin(requests.map(|message| message.map(|message| message.update.unwrap_or_default())));
-        let start = read_start(&mut incoming).await.map_err(ended)?;
+        let mut start = read_start(&mut incoming).await.map_err(ended)?;
+        if let Some(identity) = caller.and_then(Caller::identity) {
+            check_member(&mut start.member, identity)?;
+        }
         may_know(&start.hash)?;
         let swarm = match self.expected.find(&start.hash, || self.find(&start.hash)).await {
             Some(swarm) => swarm,

@@ -1,5 +1,6 @@
 //! Swarms: for each document that this peer fetches, or that others fetch from it, the peers that exchange availability about it.
 
+mod claims;
 mod company;
 pub(crate) mod dial;
 pub(crate) mod early;
