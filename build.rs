@@ -3,7 +3,7 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const CONTRACT: [&str; 7] = [
+const CONTRACT: [&str; 8] = [
     "p2pdi/v1/registry.proto",
     "p2pdi/v1/enrol.proto",
     "p2pdi/v1/peer.proto",
@@ -11,6 +11,7 @@ const CONTRACT: [&str; 7] = [
     "p2pdi/v1/signature.proto",
     "p2pdi/v1/swarm.proto",
     "p2pdi/v1/jobs.proto",
+    "p2pdi/v1/replica.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -82,6 +82,12 @@ reasons! {
     EndpointForeign = "ENDPOINT_FOREIGN", PermissionDenied;
     /// The registry is at its limit of peers.
     RegistryFull = "REGISTRY_FULL", ResourceExhausted;
+    /// The registry has not seen the revision that the caller asks for.
+    RevisionNotReached = "REVISION_NOT_REACHED", Unavailable;
+    /// This replica cannot say that the lease is safe: another one keeps it and does not answer.
+    LeaseNotSafe = "LEASE_NOT_SAFE", Unavailable;
+    /// The caller is no replica of this registry.
+    ReplicaUnknown = "REPLICA_UNKNOWN", Unauthenticated;
     /// The registry keeps as many swarms as it may, for the caller or in all.
     TooManySwarms = "TOO_MANY_SWARMS", ResourceExhausted;
     /// The registry cannot write to its store, or the peer to its state folder.

@@ -38,7 +38,7 @@ fn nothing_breaks_the_contract_of_this_minor_version() {
 #[test]
 fn the_prose_lists_every_reason_with_its_code() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
-    let contracts = read("proto/p2pdi/v1/registry.proto") + &read("proto/p2pdi/v1/peer.proto");
+    let contracts = ["registry", "peer", "replica"].map(|name| read(&format!("proto/p2pdi/v1/{name}.proto"))).concat();
     for reason in p2pdi::status::Reason::ALL {
         let lists = |line: &str| {
             let mut words = line.trim_start_matches("//").split_whitespace();

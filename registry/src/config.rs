@@ -1,7 +1,8 @@
 //! Settings of a registry as a library. The program's flags are in `flags.rs`.
 
-use crate::ca::CaSettings;
+use crate::{ca::CaSettings, store::EtcdAddress};
 use p2pdi::{
+    endpoint::Endpoint,
     network::NetworkName,
     platform::state_folder,
     server::{CallLimits, Limits},
@@ -45,6 +46,8 @@ pub struct Config {
     /// Callers may register any endpoint. Otherwise only one with the address they call from, or a name that has it; callers on this machine
     /// may register any.
     pub allow_foreign_endpoints: bool,
+    /// `HOST:PORT` at which other replicas reach this one; `None`: where it listens. Without [`State::Etcd`] nobody asks.
+    pub replica_address: Option<Endpoint>,
     /// How long calls may continue after the stop.
     pub grace: Duration,
     /// The registry's certificate and the CAs of its network. `None`: connections have no TLS.
@@ -80,6 +83,7 @@ impl Default for Config {
             max_connections_per_address: None,
             calls: CallLimits::default(),
             allow_foreign_endpoints: false,
+            replica_address: None,
             grace: Limits::default().grace,
             tls: None,
             authority: None,
@@ -94,6 +98,8 @@ pub enum State {
     Memory,
     /// In this folder.
     Folder(PathBuf),
+    /// In etcd, which any number of registries share: each is a replica. Needs the feature `etcd`.
+    Etcd(EtcdAddress),
 }
 
 impl State {
@@ -126,6 +132,7 @@ impl fmt::Display for State {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Folder(folder) => folder.display().fmt(f),
+            Self::Etcd(address) => write!(f, "etcd at {} below {}", address.endpoints.join(","), address.prefix),
         }
     }
 }

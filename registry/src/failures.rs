@@ -129,7 +129,7 @@ struct Hanging(channel::Receiver<()>);
 
 impl Store for Hanging {
     fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
-        Ok(Loaded { revision: 1, skipped: Skipped::default() })
+        Ok(Loaded { revision: 1, complete_since: 1, skipped: Skipped::default() })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {

@@ -1,9 +1,9 @@
 //! The program's command line.
 
-use clap::{Parser, builder::BoolishValueParser};
+use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
     configuration::{Program, Variables},
-    endpoint::ListenAddress,
+    endpoint::{Endpoint, ListenAddress},
     network::NetworkName,
     telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
@@ -11,8 +11,9 @@ use p2pdi::{
 use registry::{
     AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, RegistryHandle, State, TTL_MAX, TTL_MIN,
     ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
+    store::{EtcdAddress, EtcdFiles},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -58,6 +59,44 @@ pub(crate) struct Flags {
     /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set
     #[arg(long, env = "P2PDI_REGISTRY_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
     state: State,
+
+    /// Where records are kept: in the folder --state, or in etcd, which any number of registries share
+    #[arg(long, env = "P2PDI_REGISTRY_STORE", value_name = "embedded|etcd", value_enum, default_value_t)]
+    store: StoreKind,
+
+    /// URLs of etcd's members, for --store etcd; several with commas
+    #[arg(
+        long = "etcd-endpoints",
+        env = "P2PDI_REGISTRY_ETCD_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ',',
+        required_if_eq("store", "etcd")
+    )]
+    etcd_endpoints: Vec<String>,
+
+    /// What all keys in etcd begin with; registries with the same are replicas of one
+    #[arg(long, env = "P2PDI_REGISTRY_ETCD_PREFIX", value_name = "PREFIX", default_value = "/p2pdi")]
+    etcd_prefix: String,
+
+    /// The CA of etcd's members, as PEM
+    #[arg(long, env = "P2PDI_REGISTRY_ETCD_CA", value_name = "FILE")]
+    etcd_ca: Option<PathBuf>,
+
+    /// The certificate to show to etcd, as PEM
+    #[arg(long, env = "P2PDI_REGISTRY_ETCD_CERT", value_name = "FILE", requires = "etcd_key")]
+    etcd_cert: Option<PathBuf>,
+
+    /// The key of that certificate, as PEM
+    #[arg(long, env = "P2PDI_REGISTRY_ETCD_KEY", value_name = "FILE", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+
+    /// User and password for etcd
+    #[arg(long, env = "P2PDI_REGISTRY_ETCD_USER", value_name = "NAME:PASSWORD", hide_env_values = true, value_parser = user)]
+    etcd_user: Option<User>,
+
+    /// Where other replicas reach this one [default: where it listens]; for --store etcd
+    #[arg(long, env = "P2PDI_REGISTRY_REPLICA_ADDRESS", value_name = "HOST:PORT")]
+    replica_address: Option<Endpoint>,
 
     /// How long a peer stays active after its last call; it grows with the number of peers
     #[arg(long, env = "P2PDI_REGISTRY_TTL", value_name = "DURATION", default_value_t = Config::default().ttl.into(), value_parser = ttl)]
@@ -154,6 +193,15 @@ impl Flags {
         Tls::from_files(files, self.tls_client_auth).map(Some)
     }
 
+    fn etcd(&self) -> EtcdAddress {
+        EtcdAddress {
+            endpoints: self.etcd_endpoints.clone(),
+            prefix: self.etcd_prefix.clone(),
+            files: EtcdFiles { ca: self.etcd_ca.clone(), identity: self.etcd_cert.clone().zip(self.etcd_key.clone()) },
+            user: self.etcd_user.clone().map(|user| (user.name, user.password)),
+        }
+    }
+
     /// Takes over what may change while the registry runs ([`LIVE`]), and reads the files of its certificates again.
     ///
     /// # Errors
@@ -172,11 +220,36 @@ impl Flags {
     }
 }
 
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum StoreKind {
+    /// In the folder of `--state`.
+    #[default]
+    Embedded,
+    /// In etcd.
+    Etcd,
+}
+
+/// A user of etcd. Its password is not shown.
+#[derive(Clone)]
+struct User {
+    name: String,
+    password: String,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:…", self.name)
+    }
+}
+
 impl TryFrom<Flags> for Config {
     type Error = TlsError;
 
     fn try_from(flags: Flags) -> Result<Self, TlsError> {
         let tls = flags.tls()?;
+        let etcd = (flags.store == StoreKind::Etcd).then(|| flags.etcd());
+        let replica_address = flags.replica_address.clone();
         let Flags {
             listen,
             network,
@@ -198,7 +271,8 @@ impl TryFrom<Flags> for Config {
         });
         Ok(Self {
             network,
-            state,
+            state: etcd.map_or(state, State::Etcd),
+            replica_address,
             ttl,
             max_peers,
             max_peers_per_address,
@@ -218,6 +292,11 @@ impl TryFrom<Flags> for Config {
 fn ttl(text: &str) -> Result<humantime::Duration, String> {
     let ttl: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
     if (TTL_MIN..=TTL_MAX).contains(&*ttl) { Ok(ttl) } else { Err("a ttl is 1s to 24h".into()) }
+}
+
+fn user(text: &str) -> Result<User, String> {
+    let (name, password) = text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or("a user is NAME:PASSWORD")?;
+    Ok(User { name: name.to_owned(), password: password.to_owned() })
 }
 
 fn name_hold(text: &str) -> Result<humantime::Duration, String> {

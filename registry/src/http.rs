@@ -1,6 +1,8 @@
 //! The status page, metrics and probes over plain HTTP.
 
-use crate::{shared_swarms::SharedSwarms, shared_table::SharedTable, store_health::StoreHealth, swarms};
+use crate::{
+    cluster::Cluster, leases::Leases, shared_swarms::SharedSwarms, shared_table::SharedTable, store_health::StoreHealth, swarms,
+};
 use axum::{
     Router,
     extract::State,
@@ -50,18 +52,56 @@ pub(crate) struct Page {
     announces: Counter,
     started_at: SystemTime,
     tls: ServedTls,
+    cluster: Option<ReplicaGauges>,
+}
+
+/// Of a replica.
+#[derive(Clone)]
+struct ReplicaGauges {
+    cluster: Arc<Cluster>,
+    replicas: Gauge,
+    shards: Gauge,
+    store_reachable: Gauge,
+}
+
+impl ReplicaGauges {
+    fn new(cluster: Arc<Cluster>, metrics: &Metrics) -> Self {
+        let gauge = |name, help| metrics.gauge(name, help, &[]);
+        Self {
+            cluster,
+            replicas: gauge("p2pdi_registry_replicas", "Replicas of this registry that are alive"),
+            shards: gauge("p2pdi_registry_shards", "Shards, of 32, whose leases this replica keeps"),
+            store_reachable: gauge("p2pdi_registry_store_reachable", "1 while this replica reaches the store that it shares"),
+        }
+    }
+
+    fn set(&self) {
+        let reachable = self.cluster.store_reachable();
+        let (replicas, shards) = self.counts();
+        self.shards.set(f64::from(shards));
+        self.store_reachable.set(f64::from(u8::from(reachable)));
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+        self.replicas.set(replicas as f64);
+    }
+
+    /// Replicas, and shards of this one.
+    fn counts(&self) -> (usize, u32) {
+        let view = self.cluster.view();
+        (view.replicas().len(), view.kept().len())
+    }
 }
 
 impl Page {
     pub(crate) fn new(
-        table: Arc<SharedTable>,
-        swarms: Arc<SharedSwarms>,
+        leases: &Leases,
         health: Arc<StoreHealth>,
         network: NetworkName,
         metrics: Metrics,
         stop: CancellationToken,
         tls: ServedTls,
     ) -> Self {
+        let (table, swarms) = (Arc::clone(&leases.table), Arc::clone(&leases.swarms));
+        let cluster = leases.cluster.clone().map(|cluster| ReplicaGauges::new(cluster, &metrics));
         let gauge = |name, help| metrics.gauge(name, help, &[]);
         let gauges = Arc::new([
             gauge("p2pdi_registry_peers_active", "Peers with a lease"),
@@ -73,20 +113,44 @@ impl Page {
         ]);
         let changes = metrics.counter("p2pdi_registry_changes_total", "Changes to the records: the revision", &[]);
         let announces = metrics.counter("p2pdi_registry_announces_total", "Announces of members of swarms", &[]);
-        Self { table, swarms, health, network, metrics, stop, gauges, changes, announces, started_at: SystemTime::now(), tls }
+        Self {
+            table,
+            swarms,
+            health,
+            network,
+            metrics,
+            stop,
+            gauges,
+            changes,
+            announces,
+            started_at: SystemTime::now(),
+            tls,
+            cluster,
+        }
     }
 
     /// Ready until it stops or its disk hangs. A disk that returns errors shows on the status page and in the metrics only: KeepAlive and
     /// PQuery work without it, and an unready registry would get no calls at all.
+    /// A replica that others could reach the store without is not ready: it can vouch for no lease, and the others can.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.stop.is_cancelled() && !self.health.hangs()
+        !self.stop.is_cancelled() && !self.hangs() && self.is_useful()
+    }
+
+    fn is_useful(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|replica| replica.cluster.is_useful())
+    }
+
+    /// A disk that hangs. Etcd that does not answer says nothing of this replica.
+    fn hangs(&self) -> bool {
+        self.cluster.is_none() && self.health.hangs()
     }
 
     /// The state of the store in one word.
     fn store(&self) -> &'static str {
-        if self.health.hangs() {
+        let reachable = self.cluster.as_ref().is_none_or(|replica| replica.cluster.store_reachable());
+        if self.hangs() {
             "hanging"
-        } else if self.health.is_failing() {
+        } else if self.health.is_failing() || !reachable {
             "failing"
         } else {
             "ok"
@@ -119,7 +183,9 @@ pub(crate) fn probes(page: Page) -> Router {
 async fn ready(State(page): State<Page>) -> Response {
     if page.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
-    } else if page.health.hangs() {
+    } else if !page.is_useful() {
+        (StatusCode::SERVICE_UNAVAILABLE, "this replica reaches neither the store nor the replicas that do\n").into_response()
+    } else if page.hangs() {
         (StatusCode::SERVICE_UNAVAILABLE, "the disk does not answer\n").into_response()
     } else {
         "ok\n".into_response()
@@ -133,6 +199,9 @@ async fn measurements(State(page): State<Page>) -> Response {
     for (gauge, value) in page.gauges.iter().zip(values) {
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
         gauge.set(value as f64);
+    }
+    if let Some(replica) = &page.cluster {
+        replica.set();
     }
     page.changes.absolute(counts.revision);
     page.announces.absolute(announces);
@@ -164,6 +233,10 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "records_skipped": page.health.skipped().count,
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
             "store": store,
+            "replica": page.cluster.as_ref().map(|replica| {
+                let (replicas, shards) = replica.counts();
+                json!({ "id": replica.cluster.me().to_string(), "replicas": replicas, "shards": shards })
+            }),
             "unwritten": counts.in_flight,
             "tls": json::value(&tls),
             "peers": peers.iter().map(peer_value).collect::<Vec<_>>(),
@@ -185,6 +258,14 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             store => store,
         },
     );
+    if let Some(replica) = &page.cluster {
+        let (replicas, shards) = replica.counts();
+        let _ = writeln!(
+            text,
+            "replica       {}, one of {replicas}; keeps the leases of {shards} shards of 32",
+            replica.cluster.me()
+        );
+    }
     let skipped = page.health.skipped();
     if skipped.count > 0 {
         let _ = writeln!(text, "skipped       {} records that this version refuses, such as {}", skipped.count, skipped.first);

@@ -1,6 +1,7 @@
 //! Register and Leave: what they change is stored before it shows. A peer that leaves is in no swarm any more.
 
 use crate::{
+    cluster::{Cluster, find_observer},
     queue::{Job, Jobs, NotWritten},
     shared_swarms::SharedSwarms,
     shared_table::SharedTable,
@@ -10,12 +11,16 @@ use crate::{
 use p2pdi::{
     cookie::{Cookie, CookieHash},
     name::PeerName,
+    v1::KeepAliveRequest,
 };
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout, timeout_at},
 };
+
+/// Longest wait for a revision that a caller asks for: a replica is behind the store by milliseconds, or cut off from it.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -28,6 +33,10 @@ pub(crate) enum CallError {
     Unknown,
     /// The registry is stopping.
     Stopping,
+    /// Another replica keeps the lease, and did not confirm of late what was passed on to it.
+    NotSafe,
+    /// The revision that the caller asks for was not reached.
+    NotReached,
 }
 
 impl From<Refusal> for CallError {
@@ -43,6 +52,8 @@ pub(crate) struct Leases {
     pub(crate) swarms: Arc<SharedSwarms>,
     pub(crate) jobs: Jobs,
     pub(crate) timeouts: WriteTimeouts,
+    /// The replicas that share the store; `None`: this registry is alone.
+    pub(crate) cluster: Option<Arc<Cluster>>,
 }
 
 impl Leases {
@@ -57,8 +68,45 @@ impl Leases {
         Ok((lease, cookie))
     }
 
+    /// Extends the lease of the caller with this cookie.
+    pub(crate) async fn keep_alive(&self, cookie: &CookieHash, report: KeepAliveRequest) -> Result<Lease, CallError> {
+        self.adopt_observer(cookie).await;
+        self.table.with(|table, now| {
+            let shard = self.cluster.as_ref().and_then(|cluster| Some((cluster, table.shard(cookie)?)));
+            if shard.is_some_and(|(cluster, shard)| !cluster.vouches(shard)) {
+                return Err(CallError::NotSafe);
+            }
+            Ok(table.keep_alive(cookie, report, now)?)
+        })
+    }
+
+    /// An observer that registered with another replica is registered here, too, from its first call on.
+    pub(crate) async fn adopt_observer(&self, cookie: &CookieHash) {
+        let Some(cluster) = &self.cluster else { return };
+        if self.table.with(|table, _| table.knows(cookie)) {
+            return;
+        }
+        if let Some(found) = find_observer(cluster, cookie).await {
+            self.table.with(|table, now| table.adopt_observer(*cookie, found, now));
+        }
+    }
+
+    /// Completes when the table has reached `revision`.
+    pub(crate) async fn reached(&self, revision: u64) -> Result<(), CallError> {
+        let until = Instant::now() + REACH_TIMEOUT;
+        loop {
+            let mut settled = pin!(self.table.settled());
+            settled.as_mut().enable();
+            if self.table.with(|table, _| table.revision()) >= revision {
+                return Ok(());
+            }
+            timeout_at(until, settled).await.map_err(|_| CallError::NotReached)?;
+        }
+    }
+
     /// Gives the revision.
     pub(crate) async fn leave(&self, cookie: &CookieHash) -> Result<u64, CallError> {
+        self.adopt_observer(cookie).await;
         let left = self.change(|table, now| table.prepare_leave(cookie, now), |lease| lease.revision).await;
         // Also when the store fails: the caller said that it goes.
         self.swarms.leave(&[*cookie]);
@@ -79,6 +127,9 @@ impl Leases {
         mut prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
         answer: impl FnOnce(Lease) -> T,
     ) -> Result<T, CallError> {
+        if self.cluster.as_ref().is_some_and(|cluster| !cluster.store_reachable()) {
+            return Err(CallError::NotStored);
+        }
         let until = Instant::now() + self.timeouts.queue;
         loop {
             let mut settled = pin!(self.table.settled());
@@ -101,7 +152,7 @@ impl Leases {
                         Ok(Ok(Err(NotWritten::Conflict))) => {}
                         Ok(Ok(Err(NotWritten::Failed))) => return Err(CallError::NotStored),
                         // The store hangs, or the writer has ended.
-                        Err(_) | Ok(Err(_)) => return Err(CallError::Unknown),
+                        Ok(Ok(Err(NotWritten::Unknown))) | Err(_) | Ok(Err(_)) => return Err(CallError::Unknown),
                     }
                 }
                 Err(Refusal::Busy) => drop(permit),

@@ -1,12 +1,16 @@
 //! The registry of P2P-DI: it keeps leases and lists the peers that hold them.
 //!
 //! `table` decides: it only computes. `store` keeps what was decided; `writer` commits it in batches before it shows. `leases` makes changes
-//! for calls, `expiry` ends leases. `swarms` is the tracker, which only computes too. `ca` is the certificate authority, `enrolling` and `admin` its calls. `service` serves gRPC, `http` the status page and metrics. `server` wires them.
+//! for calls, `expiry` ends leases. `swarms` is the tracker, which only computes too. `ca` is the certificate authority, `enrolling` and `admin` its calls. `cluster` is what several registries with one store say to each other, `replicas` starts it. `service` serves gRPC, `http` the status page and metrics. `server` wires them.
 
 mod admin;
 mod announcing;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "only a store that is shared has a watch"))]
+mod applied;
 pub mod ca;
 mod clock;
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, unused_imports, reason = "only a store that is shared makes a replica"))]
+mod cluster;
 mod config;
 mod enrolling;
 mod expiry;
@@ -16,6 +20,7 @@ mod leases;
 mod names;
 mod own_endpoint;
 mod queue;
+mod replicas;
 mod server;
 mod service;
 mod shared_swarms;
@@ -31,4 +36,5 @@ mod writer;
 mod failures;
 
 pub use config::{AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, State, TTL_MAX, TTL_MIN};
+pub use replicas::NoReplicaAddress;
 pub use server::{Registry, RegistryError, RegistryHandle};

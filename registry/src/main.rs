@@ -64,7 +64,7 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
             never = reloading => match never {},
         }
     });
-    match stopped.await? {
+    match Box::pin(stopped).await? {
         Stopped::Done(served) => served.map(Stopped::Done).map_err(Into::into),
         Stopped::AtOnce => Ok(Stopped::AtOnce),
     }

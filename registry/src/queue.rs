@@ -13,6 +13,8 @@ pub(crate) enum NotWritten {
     Conflict,
     /// The store failed.
     Failed,
+    /// The store did not answer in time: the change is made, or will be, or never.
+    Unknown,
 }
 
 /// A job of the writer.

@@ -10,12 +10,13 @@ use crate::{
     leases::Leases,
     own_endpoint::OwnEndpoint,
     queue::{Job, QUEUE_MAX},
+    replicas::{NoReplicaAddress, Replicas},
     service::{REQUEST_MAX_BYTES, RegistryService},
     shared_swarms::{self, SharedSwarms},
     shared_table::SharedTable,
     store::{Embedded, Loaded, Memory, Store, StoreError},
     store_health::StoreHealth,
-    table::{Change, Settings, Table},
+    table::{Change, Settings, ShardSet, Table},
     timeouts::WriteTimeouts,
     writer::Writer,
 };
@@ -79,6 +80,12 @@ pub enum RegistryError {
     /// A task ended that must run: without it, changes are not stored, or leases never end. This is a bug.
     #[error("a part of the registry failed: {0}")]
     Task(#[from] TaskEnded),
+    /// Other replicas cannot reach this one.
+    #[error(transparent)]
+    ReplicaAddress(#[from] NoReplicaAddress),
+    /// The authority keeps its keys and tokens in a folder of one registry, and replicas are several.
+    #[error("a registry that is one of several replicas cannot be a certificate authority (--ca)")]
+    AuthorityOfReplicas,
 }
 
 impl RegistryError {
@@ -89,7 +96,11 @@ impl RegistryError {
             Self::Authority(error) => error.hint(),
             Self::StoreHangs { .. } => Some("check the disk; what was acknowledged is on it".to_owned()),
             Self::Task(_) => Some("see the log, and start it again: what was acknowledged is on disk".to_owned()),
-            Self::Ttl(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
+            Self::AuthorityOfReplicas => Some(
+                "give each replica a certificate with --tls-cert, --tls-key and --tls-ca, from `p2pctl ca issue` or cert-manager"
+                    .to_owned(),
+            ),
+            Self::ReplicaAddress(_) | Self::Ttl(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
         }
     }
 }
@@ -120,6 +131,7 @@ pub struct Registry {
     tls: Option<Tls>,
     enrolling: Option<Enrolling>,
     own_endpoint: OwnEndpoint,
+    replicas: Option<Replicas>,
     writer: JoinHandle<()>,
     writer_ended: CancellationToken,
 }
@@ -149,12 +161,26 @@ impl Registry {
         let store: Box<dyn Store> = match &config.state {
             State::Memory => Box::new(Memory::default()),
             State::Folder(folder) => Box::new(Embedded::open(folder)?),
+            State::Etcd(_) if config.authority.is_some() => return Err(RegistryError::AuthorityOfReplicas),
+            State::Etcd(address) => {
+                let (store, replicas) = Replicas::open(address, config)?;
+                return Self::with_replicas(config, store, WriteTimeouts::default(), Some(replicas));
+            }
         };
         Self::with_store(config, store, WriteTimeouts::default())
     }
 
     /// With a store of the caller's, such as one that fails.
-    pub(crate) fn with_store(config: &Config, mut store: Box<dyn Store>, timeouts: WriteTimeouts) -> Result<Self, RegistryError> {
+    pub(crate) fn with_store(config: &Config, store: Box<dyn Store>, timeouts: WriteTimeouts) -> Result<Self, RegistryError> {
+        Self::with_replicas(config, store, timeouts, None)
+    }
+
+    fn with_replicas(
+        config: &Config,
+        mut store: Box<dyn Store>,
+        timeouts: WriteTimeouts,
+        replicas: Option<Replicas>,
+    ) -> Result<Self, RegistryError> {
         let started = Instant::now();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::from)?;
@@ -170,14 +196,20 @@ impl Registry {
             max_peers: config.max_peers,
             max_peers_per_address: config.max_peers_per_address,
             name_hold_ms: u64::try_from(config.name_hold.min(NAME_HOLD_MAX).as_millis()).unwrap_or(u64::MAX),
+            replicated: replicas.is_some(),
         };
         let mut clock = Clock::start(settings.ttl_ms);
         let mut table = Table::new(settings, seed);
         let mut now = clock.now().0;
-        let Loaded { revision, skipped } = store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, now))?;
+        if let Some(replicas) = &replicas {
+            table.set_token_key(replicas.cluster.token_key());
+            table.keep_shards(ShardSet::NONE, 0, now);
+        }
+        let Loaded { revision, complete_since, skipped } =
+            store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, now))?;
         // Reading may have taken long.
         now = clock.now().0;
-        table.loaded(revision, now);
+        table.loaded(revision, complete_since, now);
         let counts = table.counts();
         tracing::info!(active = counts.active, inactive = counts.inactive, state = %config.state, took = ?started.elapsed(), "records read");
         if skipped.count > 0 {
@@ -192,7 +224,10 @@ impl Registry {
         let table = Arc::new(SharedTable::new(table, clock));
         let health = Arc::new(StoreHealth::new(&timeouts, skipped));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let (writer, writer_ended) = Writer::new(Arc::clone(&table), Arc::clone(&health), store, queue, &metrics).spawn()?;
+        let applied = replicas.as_ref().map(|replicas| Arc::clone(&replicas.applied));
+        let cluster = replicas.as_ref().map(|replicas| Arc::clone(&replicas.cluster));
+        let (writer, writer_ended) =
+            Writer::new(Arc::clone(&table), Arc::clone(&health), store, applied, queue, &metrics).spawn()?;
         let limits = Limits {
             connections: config.max_connections,
             connections_per_address: config.max_connections_per_address,
@@ -202,7 +237,7 @@ impl Registry {
         };
         let own_endpoint = OwnEndpoint::new(config.allow_foreign_endpoints);
         Ok(Self {
-            leases: Leases { table, swarms, jobs, timeouts },
+            leases: Leases { table, swarms, jobs, timeouts, cluster },
             network: config.network.clone(),
             health,
             metrics,
@@ -212,6 +247,7 @@ impl Registry {
             tls: enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone()),
             enrolling,
             own_endpoint,
+            replicas,
             writer,
             writer_ended,
         })
@@ -245,6 +281,7 @@ impl Registry {
             own_endpoint,
             tls,
             enrolling,
+            replicas,
             writer,
             writer_ended,
         } = self;
@@ -259,8 +296,7 @@ impl Registry {
         let admin = AdminService { enrolling: enrolling.clone() };
         let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);
         let page = http::Page::new(
-            Arc::clone(&leases.table),
-            Arc::clone(&leases.swarms),
+            &leases,
             Arc::clone(&store),
             network,
             metrics.clone(),
@@ -269,7 +305,10 @@ impl Registry {
         );
         let http = http::routes(page.clone(), hosts.clone());
         let served = [registry_server::SERVICE_NAME, registry_admin_server::SERVICE_NAME];
-        let services = Routes::new(service).add_service(admin);
+        let mut services = Routes::new(service).add_service(admin);
+        if let Some(replicas) = &replicas {
+            services = services.add_service(replicas.service(&leases));
+        }
         let router = p2pdi::server::router(services, &served, health.clone(), http, &limits, &metrics)?;
 
         let router = match &enrolling {
@@ -297,6 +336,13 @@ impl Registry {
                 resume_unwind(panic);
             }
         });
+        let replica = match replicas {
+            Some(replicas) => {
+                let endpoint = replicas.endpoint(listener.local_addr()?)?;
+                Some(replicas.start(&leases, endpoint, tls.clone(), &mut tasks))
+            }
+            None => None,
+        };
         report_open(tls.as_ref(), listener.local_addr()?);
         if let Some(tls) = tls.clone() {
             tasks.spawn("certificate", keep_certificate(tls, metrics.clone(), stop.clone()));
@@ -330,7 +376,11 @@ impl Registry {
                 let _ended = leases.jobs.send(Job::Stop).await;
                 writer_ended.cancelled().await;
             });
-            if written.await.is_err() {
+            let written = written.await;
+            if let Some(replica) = replica {
+                replica.end().await;
+            }
+            if written.is_err() {
                 abandoned.cancel();
                 return Err(hangs(&leases.table, waited));
             }

@@ -2,11 +2,12 @@
 
 use crate::{
     announcing,
+    cluster::pass_on_announce,
     enrolling::{Enrolling, no_authority},
     leases::{CallError, Leases},
     names,
     own_endpoint::OwnEndpoint,
-    table::{Lease, PAGE_MAX, Query, Refusal, Registration, to_ipv6},
+    table::{Lease, PAGE_MAX, Query, Refusal, Registration, shard_of, to_ipv6},
 };
 use p2pdi::{
     cookie::{COOKIE_HEADER, Cookie},
@@ -24,12 +25,18 @@ use p2pdi::{
         RegisterRequest, RegisterResponse, registry_server::Registry,
     },
 };
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 /// Largest request accepted, in bytes: 16 labels of full length (2 KiB), a name, an endpoint, and room for fields of later
 /// versions.
 pub(crate) const REQUEST_MAX_BYTES: usize = 16 * 1024;
+
+/// When to call again after the store, or another replica, did not answer: both recover within some seconds, if they do.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The service `p2pdi.v1.Registry`.
 pub(crate) struct RegistryService {
@@ -80,8 +87,7 @@ impl Registry for RegistryService {
     async fn keep_alive(&self, request: Request<KeepAliveRequest>) -> Result<Response<KeepAliveResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
         let report = request.into_inner();
-        let kept = self.leases.table.with(|table, now| table.keep_alive(&cookie, report, now));
-        let Lease { peer, ttl_ms, interval_ms, revision } = kept.map_err(CallError::Refused)?;
+        let Lease { peer, ttl_ms, interval_ms, revision } = self.leases.keep_alive(&cookie, report).await?;
         let (ttl, interval) = (milliseconds(ttl_ms), milliseconds(interval_ms));
         let trust_revision = self.trust_revision();
         Ok(Response::new(KeepAliveResponse { peer: Some(peer), ttl, keep_alive_interval: interval, revision, trust_revision }))
@@ -89,7 +95,14 @@ impl Registry for RegistryService {
 
     async fn p_query(&self, request: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
+        let min_revision = request.get_ref().min_revision;
         let query = query(request.into_inner())?;
+        self.leases.adopt_observer(&cookie).await;
+        self.leases.reached(min_revision).await?;
+        if self.leases.cluster.is_some() {
+            // Another replica gave it, which may be ahead. One of another registry is not reached, and gets a full listing.
+            let _another = self.leases.reached(query.since_revision).await;
+        }
         let answer = self.leases.table.with(|table, now| table.query(&cookie, &query, now));
         Ok(Response::new(answer.map_err(CallError::Refused)?))
     }
@@ -97,13 +110,21 @@ impl Registry for RegistryService {
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
         let from = Caller::of(request.extensions()).cloned();
-        let (announce, endpoint) = announcing::parse(request.into_inner())?;
+        let request = request.into_inner();
+        let (announce, endpoint) = announcing::parse(request.clone())?;
         if let Some(endpoint) = &endpoint {
             self.own_endpoint.check(endpoint, from.as_ref()).await?;
         }
+        self.leases.adopt_observer(&cookie).await;
         // One lock after the other: nobody waits for both.
         let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
         let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;
+        if let Some(cluster) = &self.leases.cluster {
+            let shard = shard_of(announce.document.hash.as_bytes());
+            if let Some(answer) = pass_on_announce(cluster, shard, &caller, request).await {
+                return answer.map(Response::new);
+            }
+        }
         Ok(Response::new(self.leases.swarms.announce(&caller, &announce, now_ms)?))
     }
 
@@ -184,7 +205,8 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
 }
 
 fn query(request: PQueryRequest) -> Result<Query, InvalidField> {
-    let PQueryRequest { name, labels, page_size, page_token, sample, since_revision, include_observers } = request;
+    let PQueryRequest { name, labels, page_size, page_token, sample, since_revision, include_observers, min_revision: _ } =
+        request;
     let pattern = NamePattern::parse(&name)?;
     validate_labels(&labels)?;
     if sample > 0 && (!page_token.is_empty() || since_revision > 0) {
@@ -226,12 +248,20 @@ impl From<CallError> for Status {
         let refusal = match error {
             CallError::Refused(refusal) => refusal,
             CallError::NotStored => {
-                let message = "the registry cannot write to its disk now, and nothing was changed; try again in a moment";
-                return Reason::StoreUnavailable.status(message);
+                let message = "the registry cannot write to its store now, and nothing was changed; try again in a moment";
+                return Reason::StoreUnavailable.status_retry_after(message, RETRY_AFTER);
             }
             CallError::Unknown => {
-                let message = "the registry's disk does not answer; the change may or may not have been written; call again";
-                return Reason::StoreUnavailable.status(message);
+                let message = "the registry's store does not answer; the change may or may not have been written; call again";
+                return Reason::StoreUnavailable.status_retry_after(message, RETRY_AFTER);
+            }
+            CallError::NotSafe => {
+                let message = "the replica that keeps this lease does not answer this one; call another replica of the registry, or again in a moment";
+                return Reason::LeaseNotSafe.status_retry_after(message, RETRY_AFTER);
+            }
+            CallError::NotReached => {
+                let message = "this registry has not seen that revision; call again in a moment, or another replica";
+                return Reason::RevisionNotReached.status_retry_after(message, RETRY_AFTER);
             }
             CallError::Stopping => return Reason::ShuttingDown.status("the registry is stopping; try again in a moment"),
         };

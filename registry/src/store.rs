@@ -4,6 +4,9 @@ mod backend;
 mod codec;
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod etcd_address;
 mod file;
 mod memory;
 mod slots;
@@ -17,5 +20,8 @@ pub use backend::{Loaded, Skipped, Store, WriteError};
 pub use codec::check_any_bytes;
 pub use embedded::Embedded;
 pub use error::StoreError;
+#[cfg(feature = "etcd")]
+pub(crate) use etcd::{Etcd, Fed, Feed};
+pub use etcd_address::{EtcdAddress, EtcdFiles};
 pub use file::FILE_NAME;
 pub use memory::Memory;

@@ -1,6 +1,7 @@
 //! The thread that writes. While one batch is committed the next one gathers, so one sync serves all callers that wait (group commit).
 
 use crate::{
+    applied::Applied,
     queue::{Job, NotWritten},
     shared_table::SharedTable,
     store::{Store, StoreError, WriteError},
@@ -13,13 +14,16 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Most jobs in one batch: they amortise a sync well, and no caller waits long for the batch before.
 const BATCH_MAX: usize = 1_024;
+/// How long a change that the store accepted may take to come back by its watch. One that takes longer is not answered as made: a caller
+/// that goes by the revision of the answer would miss what others changed before.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Changes settled under one hold of the table's lock, some 100 µs.
 const SETTLED_AT_ONCE: usize = 64;
 
@@ -30,6 +34,8 @@ pub(crate) struct Writer {
     table: Arc<SharedTable>,
     health: Arc<StoreHealth>,
     store: Box<dyn Store>,
+    /// Where changes come to the table by a watch of the store.
+    applied: Option<Arc<Applied>>,
     jobs: mpsc::Receiver<Job>,
     latency: Histogram,
     size: Histogram,
@@ -41,6 +47,7 @@ impl Writer {
         table: Arc<SharedTable>,
         health: Arc<StoreHealth>,
         store: Box<dyn Store>,
+        applied: Option<Arc<Applied>>,
         jobs: mpsc::Receiver<Job>,
         metrics: &Metrics,
     ) -> Self {
@@ -48,6 +55,7 @@ impl Writer {
             table,
             health,
             store,
+            applied,
             jobs,
             latency: metrics.histogram("p2pdi_registry_commit_duration_seconds", "Time to make one batch durable", &[]),
             size: metrics.histogram("p2pdi_registry_commit_changes", "Changes made durable in one batch", &[]),
@@ -99,13 +107,14 @@ impl Writer {
 
     fn write(&mut self, changes: Vec<Change>, waiters: Vec<Waiter>) {
         let started = Instant::now();
-        let outcomes = self.commit(&changes);
+        let mut outcomes = self.commit(&changes);
+        self.await_watch(&mut outcomes);
         self.latency.record(started.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch has some thousand changes")]
         self.size.record(changes.len() as f64);
         let failed = outcomes.iter().find_map(|outcome| match outcome {
-            Err(WriteError::Failed(error)) => Some(Arc::clone(error)),
-            Ok(_) | Err(WriteError::Conflict) => None,
+            Err(WriteError::Failed(error) | WriteError::Unknown(error)) => Some(Arc::clone(error)),
+            Ok(_) | Err(WriteError::Conflict { .. }) => None,
         });
         self.note(failed.as_deref().map_or(Ok(()), Err));
         let mut written = changes.into_iter().zip(outcomes).zip(waiters);
@@ -145,6 +154,25 @@ impl Writer {
         outcomes
     }
 
+    /// Waits until the table knows what the store answered, where that comes by a watch.
+    fn await_watch(&self, outcomes: &mut [Result<u64, WriteError>]) {
+        let Some(applied) = &self.applied else { return };
+        let known = outcomes.iter().filter_map(|outcome| match outcome {
+            Ok(revision) | Err(WriteError::Conflict { stored: revision }) => Some(*revision),
+            Err(WriteError::Failed(_) | WriteError::Unknown(_)) => None,
+        });
+        let Some(latest) = known.max() else { return };
+        let reached = applied.wait(latest, WATCH_TIMEOUT);
+        if reached >= latest {
+            return;
+        }
+        let problem = || StoreError::Failed { doing: "follow the store", problem: "its watch is behind".into() };
+        let error = Arc::new(problem());
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.as_ref().is_ok_and(|revision| *revision > reached)) {
+            *outcome = Err(WriteError::Unknown(Arc::clone(&error)));
+        }
+    }
+
     fn probe(&mut self) {
         self.health.set_committing(true);
         let probed = catch_unwind(AssertUnwindSafe(|| self.store.recover()));
@@ -175,7 +203,8 @@ fn answer(lease: Option<Lease>, outcome: Result<u64, WriteError>) -> Result<Leas
     match outcome {
         // Without a lease, another change has removed the record already.
         Ok(_) => lease.ok_or(NotWritten::Conflict),
-        Err(WriteError::Conflict) => Err(NotWritten::Conflict),
+        Err(WriteError::Conflict { .. }) => Err(NotWritten::Conflict),
         Err(WriteError::Failed(_)) => Err(NotWritten::Failed),
+        Err(WriteError::Unknown(_)) => Err(NotWritten::Unknown),
     }
 }

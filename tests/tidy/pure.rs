@@ -96,6 +96,8 @@ const PURE: &[&str] = &[
     "proto/signed",
     "proto/tls/encode",
     "proto/tls/identity",
+    "registry/src/cluster/view",
+    "registry/src/store/etcd/layout",
     "registry/src/ca/ledger",
     "proto/token_bucket",
     "registry/src/hash_index",

@@ -71,6 +71,8 @@ impl CallClass {
             "Peer/Whisper" | "/whisper" => Self::Whisper,
             "Peer/GetRFC" => Self::Upload,
             "Peer/Link" | "Peer/Availability" | "Registry/WatchPeers" | "Control/Subscribe" | "Control/Fetch" => Self::Stream,
+            // Of a replica, for all of its callers; it has proved that it is one.
+            "Replica/PassOn" | "Replica/PassOnAnnounce" | "Replica/FindObserver" => Self::Other,
             _ => Self::Other,
         }
     }

@@ -18,8 +18,9 @@ pub trait Store: Send {
     /// When the records cannot be read, or are damaged.
     fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError>;
 
-    /// Makes changes durable, in order. There is one outcome for each, and one that is refused does not affect the others: either the
-    /// revision of the record from now on (each change has a higher one than the change before), or why nothing was changed.
+    /// Makes changes durable; no two are of one name. There is one outcome for each, and one that is refused does not affect the others:
+    /// either the revision of the record from now on (no two have the same, and all are higher than those of earlier batches), or why
+    /// nothing was changed.
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>>;
 
     /// Finds out whether a store that failed works again, by writing to it, and undoes what a failed commit may have left.
@@ -34,6 +35,8 @@ pub trait Store: Send {
 pub struct Loaded {
     /// The records are complete up to this revision; later changes have higher ones.
     pub revision: u64,
+    /// No record was removed after this revision: deltas since it, or later, are complete.
+    pub complete_since: u64,
     /// Records that were not given.
     pub skipped: Skipped,
 }
@@ -68,10 +71,16 @@ impl Skipped {
 /// Why a change was not made.
 #[derive(Debug, Clone)]
 pub enum WriteError {
-    /// The record's revision is not [`Change::expected_revision`]: another registry changed it first.
-    Conflict,
-    /// It is not certain to be durable.
+    /// The record's revision is not [`Change::expected_revision`]: another registry changed it first. Or the change is for the keeper of
+    /// the lease only, and this registry is not (any more).
+    Conflict {
+        /// The revision that the record has in the store; 0: it is not known, or there is no record.
+        stored: u64,
+    },
+    /// It was not made.
     Failed(Arc<StoreError>),
+    /// The store did not answer in time: it was made, or it will be, or never.
+    Unknown(Arc<StoreError>),
 }
 
 /// The revision that a new store starts from: microseconds since 1970. No registry makes a million changes a second, so one

@@ -30,9 +30,17 @@ struct Stored {
     registrations: Vec<u32>,
     #[prost(bool, tag = "11")]
     active: bool,
+    /// Which change of its transaction it was, in a store that gives all changes of one the same revision.
+    #[prost(uint32, tag = "12")]
+    index: u32,
 }
 
 pub(super) fn encode(peer: &Peer) -> Vec<u8> {
+    encode_at(peer, 0)
+}
+
+/// The peer as the change `index` of its transaction.
+pub(super) fn encode_at(peer: &Peer, index: u32) -> Vec<u8> {
     let stored = Stored {
         name: peer.strings.name().into(),
         endpoint: peer.strings.endpoint().into(),
@@ -45,6 +53,7 @@ pub(super) fn encode(peer: &Peer) -> Vec<u8> {
         last_active_ms: peer.last_active_ms,
         registrations: peer.registrations.days().flat_map(|(day, count)| [day, count]).collect(),
         active: peer.active,
+        index,
     };
     stored.encode_to_vec()
 }
@@ -66,6 +75,12 @@ pub(super) enum Unreadable {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+/// Which change of its transaction it was.
+#[cfg(feature = "etcd")]
+pub(super) fn index_of(bytes: &[u8]) -> u32 {
+    Stored::decode(bytes).map_or(0, |stored| stored.index)
 }
 
 /// The peer, or what is wrong with the bytes.
@@ -146,7 +161,7 @@ mod tests {
             let stored = Stored {
                 name, endpoint: format!("host:{port}"), labels, id, cookie_hash, address,
                 first_registered_ms: times[0], last_registered_ms: times[1], last_active_ms: times[2],
-                registrations, active,
+                registrations, active, index: 0,
             };
             check_any_bytes(&stored.encode_to_vec());
         }

@@ -37,20 +37,20 @@ struct Subject<'a> {
     keeps: bool,
 }
 
-/// The memory store does not fail by itself: this one stands for one that does.
-struct FailingMemory {
-    store: Memory,
+/// A store that does not fail by itself, or not within a moment: this one stands for one that does.
+struct MadeToFail<S> {
+    store: S,
     failing: Arc<AtomicBool>,
 }
 
-impl FailingMemory {
+impl<S> MadeToFail<S> {
     fn check(&self) -> Result<(), StoreError> {
         let error = || StoreError::Failed { doing: "write", problem: "the test makes it fail".into() };
         if self.failing.load(Ordering::Relaxed) { Err(error()) } else { Ok(()) }
     }
 }
 
-impl Store for FailingMemory {
+impl<S: Store> Store for MadeToFail<S> {
     fn load(&mut self, each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
         self.store.load(each)
     }
@@ -149,18 +149,21 @@ fn a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted(s
         return;
     }
     let mut store = (subject.open)();
-    let first = accepted(&mut *store, &[Change::put(peer(1, true), 0), Change::put(peer(2, true), 0)]);
-    let outcomes = store.commit(&[
-        // It is there already, it is not there, it is another by now, it was removed by an earlier change of this batch.
+    let first = [1, 2].map(|number| accepted(&mut *store, &[Change::put(peer(number, true), 0)])[0]);
+    let mut conflicts = |batch: &[Change]| -> Vec<bool> {
+        let outcomes = store.commit(batch);
+        outcomes.iter().map(|outcome| matches!(outcome, Err(WriteError::Conflict { .. }))).collect()
+    };
+    // It is there already, it is not there, it is new, it is there as expected.
+    let batch = [
         Change::put(peer(1, false), 0),
         Change::put(peer(3, true), first[1]),
         Change::put(peer(4, true), 0),
-        Change::remove("peer-1", first[1]),
         Change::remove("peer-2", first[1]),
-        Change::put(peer(2, false), first[1]),
-    ]);
-    let conflicts: Vec<_> = outcomes.iter().map(|outcome| matches!(outcome, Err(WriteError::Conflict))).collect();
-    assert_eq!(conflicts, [true, true, false, true, false, true], "{outcomes:?}");
+    ];
+    assert_eq!(conflicts(&batch), [true, true, false, false]);
+    // It is another by now, it was removed.
+    assert_eq!(conflicts(&[Change::remove("peer-1", first[1]), Change::put(peer(2, false), first[1])]), [true, true]);
     drop(store);
     let found = contents(&mut *(subject.open)());
     assert_eq!(found.keys().collect::<Vec<_>>(), ["peer-1", "peer-4"]);
@@ -236,9 +239,63 @@ fn the_embedded_store_conforms() {
 #[test]
 fn the_memory_store_conforms() {
     let open = |_: &Path, failing: &Arc<AtomicBool>| -> Box<dyn Store> {
-        Box::new(FailingMemory { store: Memory::default(), failing: Arc::clone(failing) })
+        Box::new(MadeToFail { store: Memory::default(), failing: Arc::clone(failing) })
     };
     conforms(open, false);
+}
+
+#[cfg(feature = "etcd")]
+#[path = "../../tests/support/etcd.rs"]
+mod real_etcd;
+
+#[cfg(feature = "etcd")]
+fn etcd_below(etcd: &real_etcd::Etcd, prefix: &str) -> Result<super::Etcd, StoreError> {
+    let address = super::EtcdAddress {
+        endpoints: etcd.endpoints(),
+        prefix: prefix.to_owned(),
+        files: super::EtcdFiles::default(),
+        user: None,
+    };
+    super::Etcd::open(&address, &"default".parse().unwrap(), Duration::from_secs(30))
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn the_etcd_store_conforms() {
+    let Some(etcd) = real_etcd::Etcd::start() else { return };
+    let open = |folder: &Path, failing: &Arc<AtomicBool>| -> Box<dyn Store> {
+        let store = etcd_below(&etcd, &folder.display().to_string()).unwrap();
+        Box::new(MadeToFail { store, failing: Arc::clone(failing) })
+    };
+    conforms(open, true);
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn a_removal_is_known_to_whoever_reads_later() {
+    let Some(etcd) = real_etcd::Etcd::start() else { return };
+    let mut store = etcd_below(&etcd, "/removals").unwrap();
+    let first = accepted(&mut store, &[1, 2].map(|number| Change::put(peer(number, true), 0)));
+    let before = etcd_below(&etcd, "/removals").unwrap().load(&mut |_, _| {}).unwrap();
+    assert!(before.complete_since < first[0] && before.revision == first[1], "{before:?}");
+    let removed = accepted(&mut store, &[Change::remove("peer-2", first[1])]);
+    let after = etcd_below(&etcd, "/removals").unwrap().load(&mut |_, _| {}).unwrap();
+    assert_eq!((after.complete_since, after.revision), (removed[0], removed[0]));
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn keys_of_another_network_are_refused() {
+    let Some(etcd) = real_etcd::Etcd::start() else { return };
+    etcd_below(&etcd, "/one").unwrap();
+    let address = super::EtcdAddress {
+        endpoints: etcd.endpoints(),
+        prefix: "/one/".into(),
+        files: super::EtcdFiles::default(),
+        user: None,
+    };
+    let error = super::Etcd::open(&address, &"other".parse().unwrap(), Duration::from_secs(30)).err().unwrap();
+    assert!(error.to_string().contains("network default, not of other"), "{error}");
 }
 
 #[test]

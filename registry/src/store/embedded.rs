@@ -188,7 +188,7 @@ impl Store for Embedded {
         let database = self.database()?;
         let (slots, skipped) = catch_panic(&self.path, || self.read(&database, each))?;
         (self.database, self.slots) = (Some(database), Some(slots));
-        Ok(Loaded { revision: self.revision, skipped })
+        Ok(Loaded { revision: self.revision, complete_since: self.revision, skipped })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
@@ -234,8 +234,9 @@ impl<'a> Batch<'a> {
                 found = Some((slot, revision, bytes.to_vec()));
             }
         }
-        if found.as_ref().map_or(0, |(_, revision, _)| *revision) != change.expected_revision {
-            return Ok(Err(WriteError::Conflict));
+        let stored = found.as_ref().map_or(0, |(_, revision, _)| *revision);
+        if stored != change.expected_revision {
+            return Ok(Err(WriteError::Conflict { stored }));
         }
         *self.revision += 1;
         let slot = found.as_ref().map_or_else(|| self.slots.next_free(), |(slot, ..)| *slot);

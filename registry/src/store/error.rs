@@ -34,6 +34,33 @@ pub enum StoreError {
         /// The newest format that this program reads.
         known: u64,
     },
+    /// No member of etcd answers, or none lets this registry in.
+    #[error("cannot use etcd at {endpoints}: {problem}")]
+    Unreachable {
+        /// The URLs of its members.
+        endpoints: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// This program was built without the store.
+    #[error("this registry was built without etcd")]
+    NoEtcd,
+    /// A file of a certificate or key cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// What the keys say is not what this registry keeps.
+    #[error("the keys of etcd below {prefix} {problem}")]
+    Foreign {
+        /// The prefix.
+        prefix: String,
+        /// What they are.
+        problem: String,
+    },
     /// Reading or writing failed.
     #[error("cannot {doing}: {problem}")]
     Failed {
@@ -57,6 +84,15 @@ impl StoreError {
                 path.display()
             ),
             Self::Newer { .. } => "run the newer registry, or give this one another folder with --state DIR".to_owned(),
+            Self::Unreachable { .. } => {
+                "check --etcd-endpoints, that etcd runs there, and --etcd-ca, --etcd-cert, --etcd-key and --etcd-user if it asks for them".to_owned()
+            }
+            Self::NoEtcd => {
+                "use the container image, which has it, or build it: cargo build --release -p registry --features etcd (needs protoc)".to_owned()
+            }
+            Self::File { .. } => "check the path and who may read the file".to_owned(),
+            Self::Foreign { .. } => "give this registry another prefix with --etcd-prefix, or start it with the network of that one".to_owned(),
+            Self::Failed { doing, .. } if doing.contains("etcd") => "check whether etcd is well: etcdctl endpoint health".to_owned(),
             Self::Failed { .. } => "check whether the disk is full or failing".to_owned(),
         }
     }

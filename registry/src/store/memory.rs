@@ -20,7 +20,7 @@ impl Default for Memory {
 
 impl Store for Memory {
     fn load(&mut self, _each: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
-        Ok(Loaded { revision: self.revision, skipped: Skipped::default() })
+        Ok(Loaded { revision: self.revision, complete_since: self.revision, skipped: Skipped::default() })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {

@@ -54,11 +54,11 @@ impl Table {
         }
     }
 
-    /// Ends a load of all records through [`Table::apply`]: revisions continue from `revision`, and every active peer gets a whole ttl.
-    /// The ttl depends on the population, which is known only now.
-    pub fn loaded(&mut self, revision: u64, now: Now) {
+    /// Ends a load of all records through [`Table::apply`]: revisions continue from `revision`, deltas are complete since
+    /// `complete_since`, and every active peer gets a whole ttl. The ttl depends on the population, which is known only now.
+    pub fn loaded(&mut self, revision: u64, complete_since: u64, now: Now) {
         self.revision = self.revision.max(revision);
-        self.compacted_revision = self.revision;
+        self.compacted_revision = complete_since.min(self.revision);
         for index in 0..self.active.len() {
             self.extend(self.active[index], now);
         }
@@ -89,7 +89,13 @@ impl Table {
                 self.records.unindex_cookie(slot, &before.cookie);
                 slot
             }
-            None => self.records.insert(Record::new(*peer, RecordState::Joining))?,
+            None => {
+                let mut record = Record::new(*peer, RecordState::Joining);
+                record.kept = self.kept.contains(record.shard);
+                // What they were before is not known, so a delta says of every label that it may have changed.
+                record.labels_revision = revision;
+                self.records.insert(record)?
+            }
         };
         self.records.index_cookie(slot, &cookie);
         self.list(slot, revision, now);
@@ -104,7 +110,7 @@ impl Table {
                 self.records.remove(slot);
             }
             // Its lease ran out, and this was to be stored: try again.
-            RecordState::Active if record.scheduled_tick == 0 => {
+            RecordState::Active if record.scheduled_tick == 0 && record.kept => {
                 let tick = tick_after(now.mono_ms);
                 record.scheduled_tick = tick;
                 self.deadlines.schedule(tick, slot);

@@ -12,6 +12,8 @@ pub struct Change {
     /// Revision of the record that the change was decided on; 0: there was none. The store accepts the change only if that is still
     /// the record's revision.
     pub expected_revision: u64,
+    /// Only the registry that keeps the lease may make it: a lease that ran out, or a record that is forgotten.
+    pub by_keeper: bool,
     /// It gives its caller's address one lease more. Until it is settled it counts as one, or a burst of calls would pass the limit.
     pub(super) adds_lease: bool,
 }
@@ -19,12 +21,17 @@ pub struct Change {
 impl Change {
     /// The record of `peer.strings.name()` becomes this.
     pub fn put(peer: Peer, expected_revision: u64) -> Self {
-        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision, adds_lease: false }
+        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision, by_keeper: false, adds_lease: false }
     }
 
     /// The record of this name is removed.
     pub fn remove(name: &str, expected_revision: u64) -> Self {
-        Self { key: key(name), peer: None, expected_revision, adds_lease: false }
+        Self { key: key(name), peer: None, expected_revision, by_keeper: false, adds_lease: false }
+    }
+
+    /// Only the registry that keeps the lease may make it.
+    pub(super) fn of_keeper(self) -> Self {
+        Self { by_keeper: true, ..self }
     }
 }
 

@@ -10,6 +10,11 @@ pub(super) enum Position {
     Slot(u32),
     /// A delta, at this revision.
     Revision(u64),
+    /// A full listing of registries that share a store: by the revisions of the records, at this one. A peer that registers anew meanwhile
+    /// moves to the end, and may be listed twice.
+    Changed(u64),
+    /// What follows in such a listing: the observers that are registered here, at this slot.
+    Observers(u32),
 }
 
 /// A position, and the revision at which the first page was answered.
@@ -28,6 +33,8 @@ impl Cursor {
         let (kind, at) = match self.position {
             Position::Slot(slot) => (0, u64::from(slot)),
             Position::Revision(revision) => (1, revision),
+            Position::Changed(revision) => (2, revision),
+            Position::Observers(slot) => (3, u64::from(slot)),
         };
         let mut bytes = [0; BYTES];
         bytes[0] = kind;
@@ -45,7 +52,12 @@ impl Cursor {
         }
         let at = u64::from_be_bytes(bytes[1..9].try_into().ok()?);
         let revision = u64::from_be_bytes(bytes[9..17].try_into().ok()?);
-        let position = if bytes[0] == 0 { Position::Slot(u32::try_from(at).ok()?) } else { Position::Revision(at) };
+        let position = match bytes[0] {
+            0 => Position::Slot(u32::try_from(at).ok()?),
+            1 => Position::Revision(at),
+            2 => Position::Changed(at),
+            _ => Position::Observers(u32::try_from(at).ok()?),
+        };
         Some(Self { position, revision })
     }
 }

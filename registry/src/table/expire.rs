@@ -51,7 +51,7 @@ impl Table {
                 ended.push(record.peer.cookie);
                 record.begin_change();
                 self.in_flight += 1;
-                changes.push(Change::put(Peer { active: false, ..record.peer.clone() }, record.revision));
+                changes.push(Change::put(Peer { active: false, ..record.peer.clone() }, record.revision).of_keeper());
             }
         }
         Expired { changes, ended, more: true }
@@ -62,13 +62,15 @@ impl Table {
     fn forget(&mut self, now: Now, limit: usize, changes: &mut Vec<Change>) -> bool {
         let surplus = self.surplus();
         let old = |record: &Record| record.peer.last_active_ms.saturating_add(FORGET_AFTER_MS) <= now.wall_ms;
-        let oldest = self.inactive.values().copied().take(limit + self.removing).filter_map(|slot| {
-            let record = self.records.get(slot)?;
-            (!record.is_in_flight()).then_some((slot, old(record)))
-        });
+        let kept = self
+            .inactive
+            .values()
+            .filter_map(|slot| self.records.get(*slot).filter(|record| record.kept).map(|record| (*slot, record)));
+        let oldest = kept.take(limit + self.removing).filter(|(_, record)| !record.is_in_flight());
+        let oldest = oldest.map(|(slot, record)| (slot, old(record)));
         let removed = oldest.enumerate().take_while(|(index, (_, old))| *old || *index < surplus).take(limit);
         let slots: Vec<u32> = removed.map(|(_, (slot, _))| slot).collect();
-        changes.extend(slots.iter().filter_map(|slot| self.prepare_removal(*slot)));
+        changes.extend(slots.iter().filter_map(|slot| self.prepare_removal(*slot)).map(Change::of_keeper));
         slots.len() == limit
     }
 

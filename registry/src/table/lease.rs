@@ -53,14 +53,8 @@ impl Table {
     /// # Errors
     /// `CookieUnknown`, `LeaseExpired`.
     pub fn keep_alive(&mut self, cookie: &CookieHash, report: KeepAliveRequest, now: Now) -> Result<Lease, Refusal> {
-        let KeepAliveRequest { load, index_version, documents } = report;
         let slot = self.refresh(cookie, now)?;
-        if let Some(record) = self.records.get_mut(slot) {
-            (record.index_version, record.documents) = (index_version, documents);
-            if let Some(load) = load {
-                (record.load, record.load_reported) = (load, true);
-            }
-        }
+        self.report(slot, report);
         self.lease(slot, now).ok_or(Refusal::CookieUnknown)
     }
 
@@ -71,6 +65,7 @@ impl Table {
         record.peer.last_active_ms = now.wall_ms;
         record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
         self.extend(slot, now);
+        self.note_extended(cookie);
         Ok(slot)
     }
 
@@ -113,7 +108,7 @@ impl Table {
         record.deadline_ms = runs_until_ms.max(now.mono_ms + ttl_ms);
         let tick = tick_after(record.deadline_ms);
         // The entry is moved when its tick comes; only one that is too late must be replaced.
-        if record.scheduled_tick == 0 || tick < record.scheduled_tick {
+        if record.kept && (record.scheduled_tick == 0 || tick < record.scheduled_tick) {
             self.deadlines.unschedule(record.scheduled_tick, slot);
             record.scheduled_tick = tick;
             self.deadlines.schedule(tick, slot);

@@ -55,7 +55,11 @@ impl Table {
         let cursor = cursor.unwrap_or_else(|| {
             answer.start_over = since > 0 && !complete;
             let delta = since > 0 && complete;
-            let position = if delta { Position::Revision(since + 1) } else { Position::Slot(0) };
+            let position = match (delta, self.settings.replicated) {
+                (true, _) => Position::Revision(since + 1),
+                (false, true) => Position::Changed(0),
+                (false, false) => Position::Slot(0),
+            };
             Cursor { position, revision: self.revision }
         });
         answer.revision = cursor.revision;
@@ -66,6 +70,8 @@ impl Table {
                 self.delta(caller, from, cursor.revision, query, now, &mut answer).map(Position::Revision)
             }
             Position::Slot(from) => self.page(caller, from, query, now, &mut answer.peers).map(Position::Slot),
+            Position::Observers(from) => self.observers(caller, from, query, now, &mut answer.peers).map(Position::Observers),
+            Position::Changed(from) => self.page_by_revision(caller, from, query, now, &mut answer.peers),
         };
         if let Some(position) = next {
             answer.next_page_token = Cursor { position, ..cursor }.seal(query, &self.token_key);
@@ -99,6 +105,40 @@ impl Table {
             if add(slot) {
                 return (slot + 1 < end).then_some(slot + 1);
             }
+        }
+        None
+    }
+
+    /// Peers whose records are of revision `from` or later, then the observers that are registered here. Gives the next page's position.
+    fn page_by_revision(&self, caller: u32, from: u64, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<Position> {
+        if query.pattern.as_ref().is_some_and(|pattern| pattern.exact().is_some()) {
+            self.page(caller, 0, query, now, peers);
+            return None;
+        }
+        let mut bytes = 0;
+        for (scanned, (revision, slot)) in self.changed.range(from..).enumerate() {
+            if scanned >= SCAN_MAX || peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES {
+                return Some(Position::Changed(*revision));
+            }
+            if let Some(record) = self.records.get(*slot).filter(|record| *slot != caller && query.lists(record, now)) {
+                let peer = view::peer(record, now);
+                bytes += peer.encoded_len() + FRAMING_BYTES;
+                peers.push(peer);
+            }
+        }
+        query.include_observers.then_some(Position::Observers(0))
+    }
+
+    /// Observers from slot `from` on. Gives the slot of the next page.
+    fn observers(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
+        let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
+        for (scanned, slot) in (from..end).enumerate() {
+            if scanned >= SCAN_MAX || peers.len() >= query.page_size {
+                return Some(slot);
+            }
+            let observer =
+                self.records.get(slot).filter(|record| record.is_observer() && slot != caller && query.lists(record, now));
+            peers.extend(observer.map(|record| view::peer(record, now)));
         }
         None
     }

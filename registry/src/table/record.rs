@@ -1,6 +1,6 @@
 //! Records in slots, found by name and by cookie.
 
-use super::peer::Peer;
+use super::{peer::Peer, shard::shard_of_name};
 use crate::hash_index::HashIndex;
 use p2pdi::{cookie::CookieHash, v1::Load};
 use std::num::NonZeroU64;
@@ -38,6 +38,12 @@ pub(super) struct Record {
     /// Index in the table's list of active peers.
     pub(super) active_index: u32,
     pub(super) state: RecordState,
+    /// Shard of its name.
+    pub(super) shard: u8,
+    /// Whether this registry keeps the lease; otherwise another one ends it.
+    pub(super) kept: bool,
+    /// Whether it is in `Table::extended`.
+    pub(super) extended: bool,
     /// Whether `load` was reported.
     pub(super) load_reported: bool,
     /// The change that was decided, and that the store has not answered yet: 1 + the revision it was decided on.
@@ -45,8 +51,12 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// A record whose lease this registry keeps.
     pub(super) fn new(peer: Peer, state: RecordState) -> Self {
         Self {
+            shard: shard_of_name(peer.strings.name()),
+            kept: true,
+            extended: false,
             peer,
             deadline_ms: 0,
             revision: 0,
@@ -96,9 +106,9 @@ impl Record {
         }
     }
 
-    /// Whether it has a lease that has not run out.
+    /// Whether it has a lease that has not run out. Of one that another registry keeps only that one knows: it is over when that is stored.
     pub(super) fn is_live(&self, mono_ms: u64) -> bool {
-        matches!(self.state, RecordState::Active | RecordState::Observer) && self.deadline_ms > mono_ms
+        matches!(self.state, RecordState::Active | RecordState::Observer) && (!self.kept || self.deadline_ms > mono_ms)
     }
 }
 

@@ -104,13 +104,18 @@ impl Table {
         if record.is_in_flight() {
             return Err(Refusal::Busy);
         }
-        let is_free = record.reserved_until_ms(self.settings.name_hold_ms) <= now.mono_ms;
+        // The end of a lease that another registry keeps is not known here before it is stored.
+        let ended = record.kept || record.state != RecordState::Active;
+        let is_free = ended && record.reserved_until_ms(self.settings.name_hold_ms) <= now.mono_ms;
         let is_allowed = is_free || registration.owned || presents(registration, &record.peer.cookie);
         if is_allowed { Ok(()) } else { Err(self.taken(record, now)) }
     }
 
     fn taken(&self, record: &Record, now: Now) -> Refusal {
         let left_ms = record.reserved_until_ms(self.settings.name_hold_ms).saturating_sub(now.mono_ms);
+        // When a lease ends that another registry keeps is not known here: no later than this.
+        let known = record.kept || record.state != RecordState::Active;
+        let left_ms = if known { left_ms } else { self.ttl_ms().saturating_add(self.settings.name_hold_ms) };
         Refusal::NameTaken {
             name: record.peer.strings.name().into(),
             has_lease: record.is_live(now.mono_ms),
@@ -147,7 +152,9 @@ impl Table {
         };
         let observer = registration.endpoint.is_none();
         let state = if observer { RecordState::Observer } else { RecordState::Joining };
-        let slot = self.records.insert(Record::new(peer, state)).ok_or(full)?;
+        let mut fresh = Record::new(peer, state);
+        fresh.kept = observer || self.kept.contains(fresh.shard);
+        let slot = self.records.insert(fresh).ok_or(full)?;
         if observer {
             self.observers += 1;
             self.addresses.add(registration.address);

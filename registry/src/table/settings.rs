@@ -23,4 +23,7 @@ pub struct Settings {
     pub max_peers_per_address: u32,
     /// How long a name stays reserved for its cookie after a Leave and after the end of a lease, in milliseconds.
     pub name_hold_ms: u64,
+    /// Other registries share the store: leases of shards that this one does not keep end elsewhere ([`super::Table::keep_shards`]), and a
+    /// listing goes by revisions, which are the same everywhere.
+    pub replicated: bool,
 }

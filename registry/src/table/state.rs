@@ -1,7 +1,9 @@
 //! What a table holds.
 
-use super::{addresses::Addresses, deadlines::Deadlines, moment::Now, record::Records, settings::Settings, view};
-use p2pdi::v1::PeerRecord;
+use super::{
+    addresses::Addresses, deadlines::Deadlines, moment::Now, record::Records, settings::Settings, shard::ShardSet, view,
+};
+use p2pdi::{cookie::CookieHash, v1::PeerRecord};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::collections::BTreeMap;
 
@@ -41,6 +43,10 @@ pub struct Table {
     pub(super) revision: u64,
     /// Deltas since an earlier revision than this are not complete: what they should report has been removed.
     pub(super) compacted_revision: u64,
+    /// Shards whose leases this table ends.
+    pub(super) kept: ShardSet,
+    /// Cookies of leases that were extended, for the registries that keep them.
+    pub(super) extended: Vec<CookieHash>,
     pub(super) rng: StdRng,
     /// Key of the page tokens' authentication codes.
     pub(super) token_key: [u8; 32],
@@ -64,9 +70,16 @@ impl Table {
             removing: 0,
             revision: 1,
             compacted_revision: 1,
+            kept: ShardSet::ALL,
+            extended: Vec::new(),
             rng,
             token_key,
         }
+    }
+
+    /// Page tokens of every table with this key are the same.
+    pub fn set_token_key(&mut self, key: [u8; 32]) {
+        self.token_key = key;
     }
 
     /// Other limits from now on. Leases that exist stay.

@@ -1,6 +1,7 @@
 //! The rules of the table.
 
 mod queries;
+mod replicated;
 mod reservations;
 
 use super::{deadlines::TICK_MS, *};
@@ -14,7 +15,7 @@ use std::{
 };
 
 pub(super) const SETTINGS: Settings =
-    Settings { ttl_ms: 30_000, max_peers: 1_000_000, max_peers_per_address: 1_000_000, name_hold_ms: 0 };
+    Settings { ttl_ms: 30_000, max_peers: 1_000_000, max_peers_per_address: 1_000_000, replicated: false, name_hold_ms: 0 };
 
 pub(super) fn at(ms: u64) -> Now {
     Now { mono_ms: ms, uptime_ms: ms, wall_ms: 1_790_000_000_000 + ms }
@@ -231,7 +232,11 @@ fn records_are_removed_after_thirty_days_and_deltas_from_before_start_over() {
     expire(&mut table, at(FORGET_AFTER_MS), 10);
     assert_eq!(table.counts().inactive, 1);
     let removed = table.expire(at(FORGET_AFTER_MS + 1_000), 10).changes;
-    assert_eq!(removed, [Change::remove("a", first.revision + 1)]);
+    assert_eq!(
+        removed.iter().map(|change| (&*change.key, &change.peer, change.expected_revision)).collect::<Vec<_>>(),
+        [("a", &None, first.revision + 1)]
+    );
+    assert!(removed[0].by_keeper);
     assert!(table.expire(at(FORGET_AFTER_MS + 1_000), 10).changes.is_empty(), "the removal is in flight");
     accept(&mut table, removed[0].clone(), at(FORGET_AFTER_MS + 1_000));
     assert_eq!(table.counts().inactive, 0);
@@ -331,7 +336,7 @@ fn after_a_load_every_active_peer_has_a_whole_ttl_and_inactive_ones_stay_inactiv
         let record = table.records.get(slot).unwrap();
         again.apply(Change::put(record.peer.clone(), 0), record.revision, at(900_000));
     }
-    again.loaded(revision + 100, at(1_000_000));
+    again.loaded(revision + 100, revision + 100, at(1_000_000));
     assert_eq!((again.counts().active, again.counts().inactive), (1, 1));
     assert_eq!(again.keep_alive(&b, KeepAliveRequest::default(), at(1_000_001)), Err(Refusal::LeaseExpired));
     let by_name =

@@ -10,7 +10,9 @@ use prost_types::{Duration, Timestamp};
 pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
     let live = record.is_live(now.mono_ms);
     let state = if live { PeerState::Active } else { PeerState::Inactive };
-    let left_ms = if live { record.deadline_ms - now.mono_ms } else { 0 };
+    let left_ms = if live { record.deadline_ms.saturating_sub(now.mono_ms) } else { 0 };
+    // Another registry keeps the lease, and nobody said here how long it still is.
+    let known = !live || record.kept || left_ms > 0;
     PeerRecord {
         id: record.peer.id.to_field(),
         name: record.peer.strings.name().into(),
@@ -25,7 +27,7 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
         index_version: record.index_version,
         documents: record.documents,
         revision: record.revision,
-        lease_remaining: Some(duration(left_ms)),
+        lease_remaining: known.then(|| duration(left_ms)),
     }
 }
 

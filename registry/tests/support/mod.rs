@@ -48,7 +48,11 @@ pub struct Running {
 
 impl Running {
     pub async fn start(config: Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), config).await
+    }
+
+    #[expect(clippy::unused_async, reason = "it spawns")]
+    pub async fn start_on(listener: TcpListener, config: Config) -> Self {
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let registry = Registry::open(&config).unwrap();
         let serving = tokio::spawn(registry.serve(listener, stop.clone()));

@@ -73,7 +73,7 @@ fn a_reservation_survives_a_restart_for_what_is_left_of_it() {
         let mut again = holding();
         let now = Now { wall_ms: at(wall_ms).wall_ms, ..at(5_000) };
         again.apply(Change::put(record.peer.clone(), 0), record.revision, now);
-        again.loaded(record.revision, now);
+        again.loaded(record.revision, record.revision, now);
         match left_s {
             0 => drop(register(&mut again, &twin("a"), now).unwrap()),
             // The wall clock may have been set back; the hold is never longer.

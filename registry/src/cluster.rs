@@ -1,0 +1,16 @@
+//! Replicas: several registries that share a store and each keep the leases of some shards.
+//!
+//! `view` decides who keeps what, and for which leases a replica can vouch; it only computes. `shared` holds it for all tasks. `links` pass
+//! extended leases on to the others, `service` takes them. The store says who the others are.
+
+mod links;
+mod replica_id;
+mod service;
+mod shared;
+mod view;
+
+pub(crate) use links::{find_observer, keep_links, pass_on_announce};
+pub(crate) use replica_id::ReplicaId;
+pub(crate) use service::{BATCH_MAX_BYTES, ReplicaService};
+pub(crate) use shared::Cluster;
+pub(crate) use view::Owner;

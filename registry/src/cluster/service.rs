@@ -1,0 +1,105 @@
+//! The service `p2pdi.v1.Replica`: what other replicas say.
+
+use super::shared::Cluster;
+use crate::{announcing, shared_swarms::SharedSwarms, shared_table::SharedTable, swarms::Caller, table::Extended};
+use p2pdi::{
+    cookie::CookieHash,
+    field::InvalidField,
+    hex,
+    id::PeerId,
+    status::Reason,
+    v1::{
+        AnnounceResponse, ExtendedLease, FindObserverRequest, FindObserverResponse, PassOnAnnounceRequest, PassOnRequest,
+        PassOnResponse, replica_server::Replica,
+    },
+};
+use std::{pin::Pin, sync::Arc};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+
+/// The header with the store's secret.
+pub(crate) const SECRET_HEADER: &str = "p2pdi-replica";
+/// Largest request accepted, in bytes: a batch of 4,096 leases with loads.
+pub(crate) const BATCH_MAX_BYTES: usize = 1024 * 1024;
+/// Leases extended under one hold of the table's lock, some 100 µs.
+const EXTENDED_AT_ONCE: usize = 256;
+
+/// The service `p2pdi.v1.Replica`.
+pub(crate) struct ReplicaService {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) table: Arc<SharedTable>,
+    pub(crate) swarms: Arc<SharedSwarms>,
+}
+
+impl ReplicaService {
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let sent = request.metadata().get(SECRET_HEADER).and_then(|value| value.to_str().ok()).and_then(hex::decode::<32>);
+        if sent.is_some_and(|secret| self.cluster.knows_store(&secret)) {
+            return Ok(());
+        }
+        let why = "only replicas that share the store of this registry may call this; use the same endpoints and prefix";
+        Err(Reason::ReplicaUnknown.status(why))
+    }
+}
+
+#[tonic::async_trait]
+impl Replica for ReplicaService {
+    type PassOnStream = Pin<Box<dyn Stream<Item = Result<PassOnResponse, Status>> + Send>>;
+
+    async fn pass_on(&self, request: Request<Streaming<PassOnRequest>>) -> Result<Response<Self::PassOnStream>, Status> {
+        self.check(&request)?;
+        let (cluster, table) = (Arc::clone(&self.cluster), Arc::clone(&self.table));
+        let answers = request.into_inner().map(move |batch| {
+            let PassOnRequest { number, extended } = batch?;
+            // Before the leases are extended: those of a shard that is lost meanwhile are not confirmed.
+            let kept = cluster.vouched();
+            let extended: Vec<Extended> = extended.into_iter().filter_map(from_message).collect();
+            for some in extended.chunks(EXTENDED_AT_ONCE) {
+                table.with(|table, now| {
+                    for one in some {
+                        table.extended_elsewhere(one, now);
+                    }
+                });
+            }
+            Ok(PassOnResponse { number, store_reachable: cluster.store_reachable(), kept_shards: kept.bits() })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn pass_on_announce(&self, request: Request<PassOnAnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
+        self.check(&request)?;
+        let PassOnAnnounceRequest { cookie_hash, id, name, endpoint, zone, uploads, announce } = request.into_inner();
+        let caller = Caller {
+            cookie: cookie_of(&cookie_hash).ok_or_else(|| InvalidField::new("cookie_hash", "not 16 bytes"))?,
+            id: PeerId::from_field("id", &id)?,
+            name: name.into(),
+            endpoint: endpoint.into(),
+            zone: zone.into(),
+            uploads,
+        };
+        let (announce, _) = announcing::parse(announce.unwrap_or_default())?;
+        let now_ms = self.table.with(|_, now| now.mono_ms);
+        Ok(Response::new(self.swarms.announce(&caller, &announce, now_ms)?))
+    }
+
+    async fn find_observer(&self, request: Request<FindObserverRequest>) -> Result<Response<FindObserverResponse>, Status> {
+        self.check(&request)?;
+        let cookie = cookie_of(&request.get_ref().cookie_hash).ok_or_else(|| InvalidField::new("cookie_hash", "not 16 bytes"))?;
+        let found = self.table.with(|table, now| table.observer(&cookie, now));
+        Ok(Response::new(match found {
+            Some((peer, address)) => {
+                FindObserverResponse { found: true, peer: Some(peer), address: address.octets().to_vec().into() }
+            }
+            None => FindObserverResponse::default(),
+        }))
+    }
+}
+
+fn cookie_of(bytes: &[u8]) -> Option<CookieHash> {
+    bytes.try_into().ok().map(CookieHash::from_bytes)
+}
+
+fn from_message(message: ExtendedLease) -> Option<Extended> {
+    let ExtendedLease { cookie_hash, load, index_version, documents } = message;
+    Some(Extended { cookie: cookie_of(&cookie_hash)?, load, index_version, documents })
+}

@@ -1,0 +1,110 @@
+//! A table of one of several registries.
+
+use super::*;
+
+const REPLICATED: Settings = Settings { replicated: true, ..SETTINGS };
+
+/// A table that keeps no shard, with a peer `a`.
+fn foreign() -> (Table, CookieHash) {
+    let mut table = Table::new(REPLICATED, [7; 32]);
+    table.keep_shards(ShardSet::NONE, 0, at(0));
+    let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
+    (table, a)
+}
+
+#[test]
+fn a_lease_that_another_registry_keeps_ends_only_when_that_is_stored() {
+    let (mut table, a) = foreign();
+    assert_eq!(table.next_deadline_ms(), None);
+    assert!(table.expire(at(10_000_000), 10).changes.is_empty());
+    table.keep_alive(&a, KeepAliveRequest::default(), at(10_000_000)).unwrap();
+    // Nobody else has the name meanwhile, however late it is.
+    let taken = table.prepare_register(&ask("a", 2), at(20_000_000)).err();
+    assert!(matches!(taken, Some(Refusal::NameTaken { has_lease: true, retry_after_seconds: 30, .. })), "{taken:?}");
+    let record = table.records.get(0).unwrap();
+    let ended = Change::put(Peer { active: false, ..record.peer.clone() }, 0);
+    let revision = record.revision + 1;
+    table.apply(ended, revision, at(20_000_000));
+    assert_eq!(table.keep_alive(&a, KeepAliveRequest::default(), at(20_000_001)).err(), Some(Refusal::LeaseExpired));
+}
+
+#[test]
+fn what_is_extended_is_passed_on_once_with_the_latest_report() {
+    let (mut table, a) = foreign();
+    assert!(table.take_extended(10).is_empty());
+    for documents in [1, 2] {
+        table.keep_alive(&a, KeepAliveRequest { documents, ..KeepAliveRequest::default() }, at(1_000)).unwrap();
+    }
+    let extended = table.take_extended(10);
+    assert_eq!(extended.len(), 1);
+    assert_eq!((extended[0].cookie, extended[0].documents), (a, 2));
+    assert!(table.take_extended(10).is_empty());
+    // Observers are nobody else's business.
+    let (_, observer) = register(&mut table, &Registration { endpoint: None, ..ask("o", 9) }, at(1_000)).unwrap();
+    table.keep_alive(&observer, KeepAliveRequest::default(), at(1_000)).unwrap();
+    assert!(table.take_extended(10).is_empty());
+}
+
+#[test]
+fn who_takes_a_shard_over_gives_everybody_a_whole_ttl_and_a_grace() {
+    let (mut table, a) = foreign();
+    table.keep_shards(ShardSet::ALL, 5_000, at(100_000));
+    assert!(table.expire(at(134_999), 10).changes.is_empty());
+    let passed_on = Extended { cookie: a, load: None, index_version: 3, documents: 4 };
+    table.extended_elsewhere(&passed_on, at(134_000));
+    assert!(table.expire(at(163_999), 10).changes.is_empty());
+    let ended = table.expire(at(164_000 + 2 * TICK_MS), 10).changes;
+    assert_eq!((ended.len(), ended[0].by_keeper), (1, true));
+    let peer = table.records.get(0).unwrap();
+    assert_eq!((peer.index_version, peer.documents), (3, 4));
+}
+
+#[test]
+fn who_gives_a_shard_away_ends_no_lease_of_it_any_more() {
+    let mut table = Table::new(REPLICATED, [7; 32]);
+    register(&mut table, &ask("a", 1), at(0)).unwrap();
+    assert!(table.next_deadline_ms().is_some());
+    table.keep_shards(ShardSet::NONE, 0, at(1_000));
+    assert_eq!((table.next_deadline_ms(), table.deadlines.len()), (None, 0));
+    assert!(table.expire(at(1_000_000), 10).changes.is_empty());
+}
+
+#[test]
+fn a_listing_by_revisions_is_the_same_at_two_tables_and_continues_at_either() {
+    let mut tables = [Table::new(REPLICATED, [1; 32]), Table::new(REPLICATED, [2; 32])];
+    tables.iter_mut().for_each(|table| table.set_token_key([9; 32]));
+    let (_, me) = register(&mut tables[0], &ask("me", 1), at(0)).unwrap();
+    for number in 2..40 {
+        register(&mut tables[0], &ask(&format!("p{number}"), number), at(0)).unwrap();
+    }
+    // The other one read the records in another order.
+    let records: Vec<_> =
+        (0..39).map(|slot| tables[0].records.get(slot).unwrap()).map(|r| (r.peer.clone(), r.revision)).collect();
+    for (peer, revision) in records.into_iter().rev() {
+        tables[1].apply(Change::put(peer, 0), revision, at(0));
+    }
+    let (mut seen, mut token) = (BTreeSet::new(), String::new());
+    for page in 0.. {
+        let query = Query { page_size: 5, page_token: token, ..Query::default() };
+        let answer = tables[page % 2].query(&me, &query, at(1)).unwrap();
+        for peer in answer.peers {
+            assert!(seen.insert(peer.name), "twice");
+        }
+        token = answer.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 38);
+}
+
+#[test]
+fn records_that_are_not_stored_any_more_are_found_but_not_those_that_are_being_written() {
+    let (mut table, _) = foreign();
+    register(&mut table, &ask("b", 2), at(0)).unwrap();
+    let (change, _) = prepared_change(&mut table, &ask("c", 3), at(0));
+    let stored = [Box::from("b")].into_iter().collect();
+    assert_eq!(table.not_stored(&stored, 0, 100), (vec!["a".to_owned()], None));
+    assert_eq!(table.not_stored(&stored, 0, 1), (vec!["a".to_owned()], Some(1)));
+    table.settle(change, None, at(0));
+}

@@ -1,0 +1,15 @@
+//! Replicas: several registries over one real etcd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod replicas {
+    mod basics;
+    mod cuts;
+    mod faults;
+    pub(crate) mod three;
+}
+#[path = "support/cable.rs"]
+mod cable;
+#[path = "support/etcd.rs"]
+mod etcd;
+mod support;
