@@ -4,12 +4,14 @@
 //! extended leases on to the others, `service` takes them. The store says who the others are.
 
 mod links;
+mod probes;
 mod replica_id;
 mod service;
 mod shared;
 mod view;
 
 pub(crate) use links::{find_observer, keep_links, pass_on_announce};
+pub(crate) use probes::probe_suspects;
 pub(crate) use replica_id::ReplicaId;
 pub(crate) use service::{BATCH_MAX_BYTES, ReplicaService};
 pub(crate) use shared::Cluster;

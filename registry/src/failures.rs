@@ -137,6 +137,10 @@ impl Store for Hanging {
         (2..).take(batch.len()).map(Ok).collect()
     }
 
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        Ok(1)
+    }
+
     fn recover(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -201,6 +205,10 @@ impl Store for Failing {
                 batch.iter().map(|_| Err(WriteError::Failed(Arc::clone(&error)))).collect()
             }
         }
+    }
+
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        self.store.latest()
     }
 
     fn recover(&mut self) -> Result<(), StoreError> {

@@ -61,6 +61,7 @@ struct ReplicaGauges {
     cluster: Arc<Cluster>,
     replicas: Gauge,
     shards: Gauge,
+    suspects: Gauge,
     store_reachable: Gauge,
 }
 
@@ -71,17 +72,23 @@ impl ReplicaGauges {
             cluster,
             replicas: gauge("p2pdi_registry_replicas", "Replicas of this registry that are alive"),
             shards: gauge("p2pdi_registry_shards", "Shards, of 32, whose leases this replica keeps"),
+            suspects: gauge(
+                "p2pdi_registry_suspects",
+                "Peers whose lease ran out with many others at once, and is held for a while",
+            ),
             store_reachable: gauge("p2pdi_registry_store_reachable", "1 while this replica reaches the store that it shares"),
         }
     }
 
-    fn set(&self) {
+    fn set(&self, suspects: usize) {
         let reachable = self.cluster.store_reachable();
         let (replicas, shards) = self.counts();
         self.shards.set(f64::from(shards));
         self.store_reachable.set(f64::from(u8::from(reachable)));
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        self.replicas.set(replicas as f64);
+        let (replicas, suspects) = (replicas as f64, suspects as f64);
+        self.replicas.set(replicas);
+        self.suspects.set(suspects);
     }
 
     /// Replicas, and shards of this one.
@@ -201,7 +208,7 @@ async fn measurements(State(page): State<Page>) -> Response {
         gauge.set(value as f64);
     }
     if let Some(replica) = &page.cluster {
-        replica.set();
+        replica.set(counts.suspects);
     }
     page.changes.absolute(counts.revision);
     page.announces.absolute(announces);
@@ -235,7 +242,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "store": store,
             "replica": page.cluster.as_ref().map(|replica| {
                 let (replicas, shards) = replica.counts();
-                json!({ "id": replica.cluster.me().to_string(), "replicas": replicas, "shards": shards })
+                json!({ "suspects": counts.suspects, "id": replica.cluster.me().to_string(), "replicas": replicas, "shards": shards })
             }),
             "unwritten": counts.in_flight,
             "tls": json::value(&tls),
@@ -265,6 +272,10 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "replica       {}, one of {replicas}; keeps the leases of {shards} shards of 32",
             replica.cluster.me()
         );
+    }
+    if counts.suspects > 0 {
+        let _ =
+            writeln!(text, "suspects      {}: their leases ran out at once, and are held for up to two ttls", counts.suspects);
     }
     let skipped = page.health.skipped();
     if skipped.count > 0 {

@@ -70,18 +70,60 @@ impl Leases {
 
     /// Extends the lease of the caller with this cookie.
     pub(crate) async fn keep_alive(&self, cookie: &CookieHash, report: KeepAliveRequest) -> Result<Lease, CallError> {
-        self.adopt_observer(cookie).await;
-        self.table.with(|table, now| {
+        self.of_caller(cookie, |table, now| {
             let shard = self.cluster.as_ref().and_then(|cluster| Some((cluster, table.shard(cookie)?)));
             if shard.is_some_and(|(cluster, shard)| !cluster.vouches(shard)) {
                 return Err(CallError::NotSafe);
             }
             Ok(table.keep_alive(cookie, report, now)?)
         })
+        .await
+    }
+
+    /// What the table says to the caller with this cookie. A replica asks the others and the store before it says that there is no lease:
+    /// the caller may have registered with another one a moment ago.
+    pub(crate) async fn of_caller<T>(
+        &self,
+        cookie: &CookieHash,
+        mut decide: impl FnMut(&mut Table, Now) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let without_lease =
+            |said: &Result<T, CallError>| matches!(said, Err(CallError::Refused(Refusal::CookieUnknown | Refusal::LeaseExpired)));
+        let mut said = self.table.with(&mut decide);
+        if self.cluster.is_some() && without_lease(&said) {
+            self.adopt_observer(cookie).await;
+            said = self.table.with(&mut decide);
+            if without_lease(&said) {
+                self.catch_up().await?;
+                said = self.table.with(&mut decide);
+            }
+        }
+        said
+    }
+
+    /// Completes when the table knows everything that any replica acknowledged before this call.
+    async fn catch_up(&self) -> Result<(), CallError> {
+        self.check_reachable()?;
+        let (done, caught_up) = oneshot::channel();
+        match timeout(self.timeouts.queue, self.jobs.send(Job::CatchUp(done))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(CallError::Stopping),
+            Err(_) => return Err(CallError::NotStored),
+        }
+        match timeout(self.timeouts.commit, caught_up).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(CallError::NotStored),
+        }
+    }
+
+    /// A store that was not reached for some seconds need not be asked.
+    fn check_reachable(&self) -> Result<(), CallError> {
+        let reachable = self.cluster.as_ref().is_none_or(|cluster| cluster.store_reachable());
+        if reachable { Ok(()) } else { Err(CallError::NotStored) }
     }
 
     /// An observer that registered with another replica is registered here, too, from its first call on.
-    pub(crate) async fn adopt_observer(&self, cookie: &CookieHash) {
+    async fn adopt_observer(&self, cookie: &CookieHash) {
         let Some(cluster) = &self.cluster else { return };
         if self.table.with(|table, _| table.knows(cookie)) {
             return;
@@ -106,7 +148,13 @@ impl Leases {
 
     /// Gives the revision.
     pub(crate) async fn leave(&self, cookie: &CookieHash) -> Result<u64, CallError> {
-        self.adopt_observer(cookie).await;
+        match self.of_caller(cookie, |table, now| Ok(table.caller(cookie, now).map(drop)?)).await {
+            Ok(()) | Err(CallError::Refused(_)) => {}
+            Err(error) => {
+                self.swarms.leave(&[*cookie]);
+                return Err(error);
+            }
+        }
         let left = self.change(|table, now| table.prepare_leave(cookie, now), |lease| lease.revision).await;
         // Also when the store fails: the caller said that it goes.
         self.swarms.leave(&[*cookie]);
@@ -127,9 +175,8 @@ impl Leases {
         mut prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
         answer: impl FnOnce(Lease) -> T,
     ) -> Result<T, CallError> {
-        if self.cluster.as_ref().is_some_and(|cluster| !cluster.store_reachable()) {
-            return Err(CallError::NotStored);
-        }
+        self.check_reachable()?;
+        let mut caught_up = self.cluster.is_none();
         let until = Instant::now() + self.timeouts.queue;
         loop {
             let mut settled = pin!(self.table.settled());
@@ -154,6 +201,13 @@ impl Leases {
                         // The store hangs, or the writer has ended.
                         Ok(Ok(Err(NotWritten::Unknown))) | Err(_) | Ok(Err(_)) => return Err(CallError::Unknown),
                     }
+                }
+                Err(Refusal::NameTaken { .. }) if !caught_up => {
+                    drop(permit);
+                    // Its holder may have left elsewhere.
+                    self.catch_up().await?;
+                    caught_up = true;
+                    continue;
                 }
                 Err(Refusal::Busy) => drop(permit),
                 Err(refusal) => return Err(refusal.into()),

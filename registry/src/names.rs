@@ -8,7 +8,8 @@ use tonic::Status;
 /// # Errors
 /// When the certificate does not carry the name, or the id is another peer's.
 pub(crate) fn check(name: &PeerName, id: Option<PeerId>, observer: bool, identity: &Identity) -> Result<Option<PeerId>, Status> {
-    if !identity.has_name(name) && !(observer && may_observe(name, identity)) {
+    let is_allowed = identity.has_name(name) || (observer && may_observe(name, identity));
+    if !is_allowed {
         return Err(Reason::NameNotYours.status(format!(
             "the name {name} is not in your certificate, which is for {identity}; register one of its names, or get a certificate for {name}"
         )));

@@ -25,6 +25,8 @@ pub(crate) enum Job {
     Expiries(Vec<Change>, oneshot::Sender<()>),
     /// Find out whether a store that failed works again.
     Probe,
+    /// Say when the table knows everything that the store acknowledged until now, to whichever registry; or that it cannot be found out.
+    CatchUp(oneshot::Sender<bool>),
     /// Write what waits, then end.
     Stop,
 }

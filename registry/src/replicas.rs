@@ -4,7 +4,7 @@
 use crate::store::{Etcd, Fed, Feed};
 use crate::{
     applied::Applied,
-    cluster::{Cluster, ReplicaService, keep_links},
+    cluster::{Cluster, ReplicaService, keep_links, probe_suspects},
     config::Config,
     leases::Leases,
     store::{EtcdAddress, Store, StoreError},
@@ -76,8 +76,9 @@ impl Replicas {
     /// Follows the store, and talks with the other replicas, until [`Running::end`].
     pub(crate) fn start(self, leases: &Leases, endpoint: Endpoint, tls: Option<Tls>, tasks: &mut Tasks) -> Running {
         let stop = CancellationToken::new();
-        let links = keep_links(Arc::clone(&self.cluster), Arc::clone(&leases.table), Dial::with(tls), stop.clone());
+        let links = keep_links(Arc::clone(&self.cluster), Arc::clone(&leases.table), Dial::with(tls.clone()), stop.clone());
         tasks.spawn("replica links", links);
+        tasks.spawn("suspects", probe_suspects(Arc::clone(&leases.table), Dial::with(tls), stop.clone()));
         #[cfg(feature = "etcd")]
         let ended = {
             let (table, swarms) = (Arc::clone(&leases.table), Arc::clone(&leases.swarms));

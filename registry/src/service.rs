@@ -97,14 +97,13 @@ impl Registry for RegistryService {
         let cookie = required_cookie(request.metadata())?.hash();
         let min_revision = request.get_ref().min_revision;
         let query = query(request.into_inner())?;
-        self.leases.adopt_observer(&cookie).await;
         self.leases.reached(min_revision).await?;
         if self.leases.cluster.is_some() {
             // Another replica gave it, which may be ahead. One of another registry is not reached, and gets a full listing.
             let _another = self.leases.reached(query.since_revision).await;
         }
-        let answer = self.leases.table.with(|table, now| table.query(&cookie, &query, now));
-        Ok(Response::new(answer.map_err(CallError::Refused)?))
+        let answer = self.leases.of_caller(&cookie, |table, now| Ok(table.query(&cookie, &query, now)?)).await?;
+        Ok(Response::new(answer))
     }
 
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
@@ -115,10 +114,10 @@ impl Registry for RegistryService {
         if let Some(endpoint) = &endpoint {
             self.own_endpoint.check(endpoint, from.as_ref()).await?;
         }
-        self.leases.adopt_observer(&cookie).await;
         // One lock after the other: nobody waits for both.
-        let (record, now_ms) = self.leases.table.with(|table, now| (table.caller(&cookie, now), now.mono_ms));
-        let caller = announcing::caller(cookie, record.map_err(CallError::Refused)?, endpoint)?;
+        let (record, now_ms) =
+            self.leases.of_caller(&cookie, |table, now| Ok((table.caller(&cookie, now)?, now.mono_ms))).await?;
+        let caller = announcing::caller(cookie, record, endpoint)?;
         if let Some(cluster) = &self.leases.cluster {
             let shard = shard_of(announce.document.hash.as_bytes());
             if let Some(answer) = pass_on_announce(cluster, shard, &caller, request).await {

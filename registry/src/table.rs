@@ -9,6 +9,7 @@
 
 mod addresses;
 mod apply;
+mod brake;
 mod change;
 mod cursor;
 mod deadlines;
@@ -35,6 +36,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+pub use brake::Suspect;
 pub use change::Change;
 pub use expire::Expired;
 pub use labels::Labels;

@@ -79,7 +79,7 @@ impl Writer {
         let mut gathered = Vec::with_capacity(BATCH_MAX);
         while self.jobs.blocking_recv_many(&mut gathered, BATCH_MAX) > 0 {
             let (mut changes, mut waiters) = (Vec::with_capacity(gathered.len()), Vec::with_capacity(gathered.len()));
-            let mut expiry_done = Vec::new();
+            let (mut expiry_done, mut catching_up) = (Vec::new(), Vec::new());
             for job in gathered.drain(..) {
                 match job {
                     Job::Change(change, done) => {
@@ -91,6 +91,7 @@ impl Writer {
                         changes.extend(expired);
                         expiry_done.push(done);
                     }
+                    Job::CatchUp(done) => catching_up.push(done),
                     Job::Probe if self.health.is_failing() => self.probe(),
                     Job::Probe => {}
                     Job::Stop => self.jobs.close(),
@@ -101,6 +102,12 @@ impl Writer {
             }
             for done in expiry_done {
                 let _stopping = done.send(());
+            }
+            if !catching_up.is_empty() {
+                let caught_up = self.catch_up();
+                for done in catching_up {
+                    let _gone = done.send(caught_up);
+                }
             }
         }
     }
@@ -170,6 +177,16 @@ impl Writer {
         let error = Arc::new(problem());
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.as_ref().is_ok_and(|revision| *revision > reached)) {
             *outcome = Err(WriteError::Unknown(Arc::clone(&error)));
+        }
+    }
+
+    /// Whether the table knows everything that the store acknowledged until now.
+    fn catch_up(&mut self) -> bool {
+        let latest = catch_unwind(AssertUnwindSafe(|| self.store.latest()));
+        match (latest, &self.applied) {
+            (Ok(Ok(latest)), Some(applied)) => applied.wait(latest, WATCH_TIMEOUT) >= latest,
+            (Ok(Ok(_)), None) => true,
+            (Ok(Err(_)) | Err(_), _) => false,
         }
     }
 

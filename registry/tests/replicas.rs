@@ -6,6 +6,7 @@ mod replicas {
     mod basics;
     mod cuts;
     mod faults;
+    mod history;
     pub(crate) mod three;
 }
 #[path = "support/cable.rs"]

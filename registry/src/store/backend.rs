@@ -23,6 +23,13 @@ pub trait Store: Send {
     /// nothing was changed.
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>>;
 
+    /// A revision that is not lower than that of any change which was acknowledged until now, to whichever registry. Where changes come to
+    /// the table by a watch, it reaches that revision soon.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn latest(&mut self) -> Result<u64, StoreError>;
+
     /// Finds out whether a store that failed works again, by writing to it, and undoes what a failed commit may have left.
     ///
     /// # Errors

@@ -62,6 +62,11 @@ impl<S: Store> Store for MadeToFail<S> {
         }
     }
 
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        self.check()?;
+        self.store.latest()
+    }
+
     fn recover(&mut self) -> Result<(), StoreError> {
         self.check()?;
         self.store.recover()
@@ -170,6 +175,18 @@ fn a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted(s
     assert_eq!(found["peer-1"], (peer(1, true), first[0]));
 }
 
+fn the_latest_revision_is_not_behind_what_any_registry_was_told(subject: &Subject<'_>) {
+    let mut store = (subject.open)();
+    let revision = accepted(&mut *store, &[Change::put(peer(1, true), 0)])[0];
+    assert!(store.latest().unwrap() >= revision);
+    if subject.keeps {
+        drop(store);
+        let mut again = (subject.open)();
+        contents(&mut *again);
+        assert!(again.latest().unwrap() >= revision);
+    }
+}
+
 fn a_large_batch_is_written_whole(subject: &Subject<'_>) {
     let batch: Vec<_> = (0..3_000).map(|number| Change::put(peer(number, true), 0)).collect();
     let mut store = (subject.open)();
@@ -217,6 +234,7 @@ fn conforms(new: impl Fn(&Path, &Arc<AtomicBool>) -> Box<dyn Store>, keeps: bool
         committed_records_are_there_when_it_is_opened_again,
         every_change_has_a_higher_revision_than_the_one_before_also_after_a_restart,
         a_change_decided_on_another_revision_is_refused_and_the_others_are_accepted,
+        the_latest_revision_is_not_behind_what_any_registry_was_told,
         a_large_batch_is_written_whole,
         a_store_that_did_not_fail_recovers_and_loses_nothing,
         a_failed_commit_changes_nothing_and_after_recovery_the_next_one_succeeds,

@@ -198,6 +198,10 @@ impl Store for Embedded {
         })
     }
 
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        Ok(self.revision)
+    }
+
     fn recover(&mut self) -> Result<(), StoreError> {
         self.try_commit(&[]).map(drop)
     }

@@ -1,7 +1,7 @@
 //! The store of replicas: records in etcd, which every replica follows by one watch.
 //!
 //! Keys, below the prefix: `meta` (made once: the secret of the replicas, and where revisions begin), `peers/NAME`, `removed` (written
-//! with every removal), `shards/N` and `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes
+//! with every removal), `mark` (written by who wants to see everything before it), `shards/N` and `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes
 //! records, `load` reads them, `feed` follows them, `membership` keeps the replica's own lease and shards.
 
 mod client;
@@ -22,6 +22,7 @@ use crate::{
     table::{Change, Peer},
 };
 use client::Calls;
+use etcd_client::{Txn, TxnOp};
 pub(crate) use feed::{Fed, Feed};
 use layout::{Keys, Revisions};
 use p2pdi::network::NetworkName;
@@ -89,6 +90,15 @@ impl Store for Etcd {
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
         commit::commit(&self.io, &self.calls, &self.keys, self.revisions, &self.cluster, batch)
+    }
+
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        // A write, so that the watch comes to its revision. A read would not: other keys of etcd have revisions, too.
+        let (calls, key, revisions) = (self.calls.clone(), self.keys.mark(), self.revisions);
+        self.io.wait(async move {
+            let answer = calls.txn(Txn::new().and_then([TxnOp::put(key, "", None)])).await?;
+            Ok(revisions.of(client::revision(answer.header()), layout::REMOVAL))
+        })?
     }
 
     fn recover(&mut self) -> Result<(), StoreError> {

@@ -31,6 +31,10 @@ impl Store for Memory {
         batch.iter().map(accept).collect()
     }
 
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        Ok(self.revision)
+    }
+
     fn recover(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

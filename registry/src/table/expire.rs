@@ -48,6 +48,10 @@ impl Table {
                 ended.push(record.peer.cookie);
                 self.drop_observer(slot);
             } else if record.state == RecordState::Active {
+                if self.hold(slot, now) {
+                    continue;
+                }
+                let Some(record) = self.records.get_mut(slot) else { continue };
                 ended.push(record.peer.cookie);
                 record.begin_change();
                 self.in_flight += 1;

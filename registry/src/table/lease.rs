@@ -104,8 +104,16 @@ impl Table {
     pub(super) fn extend(&mut self, slot: u32, now: Now) {
         let ttl_ms = self.ttl_ms();
         let Some(record) = self.records.get_mut(slot) else { return };
-        let runs_until_ms = if record.is_live(now.mono_ms) { record.deadline_ms } else { 0 };
+        // One that was held beyond its end begins anew.
+        let was_suspect = self.suspects.remove(&slot);
+        let runs_until_ms = if !was_suspect && record.is_live(now.mono_ms) { record.deadline_ms } else { 0 };
         record.deadline_ms = runs_until_ms.max(now.mono_ms + ttl_ms);
+        self.schedule(slot);
+    }
+
+    /// Has the deadline of this record checked in time.
+    pub(super) fn schedule(&mut self, slot: u32) {
+        let Some(record) = self.records.get_mut(slot) else { return };
         let tick = tick_after(record.deadline_ms);
         // The entry is moved when its tick comes; only one that is too late must be replaced.
         if record.kept && (record.scheduled_tick == 0 || tick < record.scheduled_tick) {

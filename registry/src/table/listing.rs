@@ -43,6 +43,7 @@ impl Table {
         };
         if query.sample > 0 {
             answer.peers = self.sample(caller, query, now);
+            self.mark_suspects(&mut answer.peers);
             return Ok(answer);
         }
         let cursor = if query.page_token.is_empty() {
@@ -73,10 +74,23 @@ impl Table {
             Position::Observers(from) => self.observers(caller, from, query, now, &mut answer.peers).map(Position::Observers),
             Position::Changed(from) => self.page_by_revision(caller, from, query, now, &mut answer.peers),
         };
+        self.mark_suspects(&mut answer.peers);
         if let Some(position) = next {
             answer.next_page_token = Cursor { position, ..cursor }.seal(query, &self.token_key);
         }
         Ok(answer)
+    }
+
+    /// Says of suspects that they are, and puts them last.
+    fn mark_suspects(&self, peers: &mut [PeerRecord]) {
+        if self.suspects.is_empty() {
+            return;
+        }
+        for peer in peers.iter_mut() {
+            let slot = self.records.by_name(&peer.name).0;
+            peer.suspect = slot.is_some_and(|slot| self.suspects.contains(&slot));
+        }
+        peers.sort_by_key(|peer| peer.suspect);
     }
 
     /// Peers from slot `from` on. Gives the slot of the next page.

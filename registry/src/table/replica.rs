@@ -2,7 +2,6 @@
 //! the others it extended, for the registries that keep them.
 
 use super::{
-    deadlines::tick_after,
     labels::Labels,
     moment::Now,
     peer::{PackedStrings, Peer},
@@ -51,11 +50,10 @@ impl Table {
             }
             self.deadlines.unschedule(record.scheduled_tick, slot);
             record.scheduled_tick = 0;
+            self.suspects.remove(&slot);
             if keeps {
                 record.deadline_ms = record.deadline_ms.max(now.mono_ms.saturating_add(ttl_ms).saturating_add(grace_ms));
-                let tick = tick_after(record.deadline_ms);
-                record.scheduled_tick = tick;
-                self.deadlines.schedule(tick, slot);
+                self.schedule(slot);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! What a table holds.
 
 use super::{
-    addresses::Addresses, deadlines::Deadlines, moment::Now, record::Records, settings::Settings, shard::ShardSet, view,
+    addresses::Addresses, brake::Brake, deadlines::Deadlines, moment::Now, record::Records, settings::Settings, shard::ShardSet,
+    view,
 };
 use p2pdi::{cookie::CookieHash, v1::PeerRecord};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Numbers for status pages and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +21,8 @@ pub struct Counts {
     pub revision: u64,
     /// Changes that the store has not answered yet.
     pub in_flight: usize,
+    /// Peers whose lease ran out with many others at once, and is held.
+    pub suspects: usize,
 }
 
 /// The lease table. See the module.
@@ -47,6 +50,9 @@ pub struct Table {
     pub(super) kept: ShardSet,
     /// Cookies of leases that were extended, for the registries that keep them.
     pub(super) extended: Vec<CookieHash>,
+    /// Leases that are held beyond their end.
+    pub(super) suspects: BTreeSet<u32>,
+    pub(super) brake: Brake,
     pub(super) rng: StdRng,
     /// Key of the page tokens' authentication codes.
     pub(super) token_key: [u8; 32],
@@ -72,6 +78,8 @@ impl Table {
             compacted_revision: 1,
             kept: ShardSet::ALL,
             extended: Vec::new(),
+            suspects: BTreeSet::new(),
+            brake: Brake::default(),
             rng,
             token_key,
         }
@@ -96,6 +104,7 @@ impl Table {
             observers: self.observers,
             revision: self.revision,
             in_flight: self.in_flight,
+            suspects: self.suspects.len(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The rules of the table.
 
+mod brake;
 mod queries;
 mod replicated;
 mod reservations;
@@ -197,7 +198,10 @@ fn a_change_of_another_registry_shows_and_one_applied_twice_counts_once() {
         table.apply(change.clone(), since_revision + 5, at(6));
     }
     table.settle(refused, None, at(7));
-    assert_eq!(table.counts(), Counts { active: 2, inactive: 0, observers: 0, revision: since_revision + 5, in_flight: 0 });
+    assert_eq!(
+        table.counts(),
+        Counts { active: 2, inactive: 0, observers: 0, revision: since_revision + 5, in_flight: 0, suspects: 0 }
+    );
     assert_eq!(table.keep_alive(&ours.hash(), KeepAliveRequest::default(), at(8)), Err(Refusal::CookieUnknown));
     assert_eq!(table.keep_alive(&theirs.hash(), KeepAliveRequest::default(), at(8)).unwrap().peer.name, "a");
     // It is removed there, and an older change comes late.

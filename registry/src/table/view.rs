@@ -26,6 +26,7 @@ pub(super) fn peer(record: &Record, now: Now) -> PeerRecord {
         load: record.load_reported.then_some(record.load),
         index_version: record.index_version,
         documents: record.documents,
+        suspect: false,
         revision: record.revision,
         lease_remaining: known.then(|| duration(left_ms)),
     }

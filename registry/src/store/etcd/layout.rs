@@ -76,6 +76,10 @@ impl Keys {
         format!("{}removed", self.prefix)
     }
 
+    pub(super) fn mark(&self) -> String {
+        format!("{}mark", self.prefix)
+    }
+
     pub(super) fn peers(&self) -> String {
         format!("{}peers/", self.prefix)
     }
