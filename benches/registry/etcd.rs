@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -75,6 +77,10 @@ impl Etcd {
         Err("etcd does not answer".into())
     }
 
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
     pub(crate) async fn channels(&self, count: usize) -> Vec<Channel> {
         channels(&self.uri, count).await
     }
@@ -84,6 +90,54 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeaseKeepAliveRequest {
+    #[prost(int64, tag = "1")]
+    id: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeaseKeepAliveResponse {
+    #[prost(int64, tag = "3")]
+    ttl: i64,
+}
+
+/// A lease, and the stream that renews it, as etcd's clients do.
+pub(crate) struct Lease {
+    id: i64,
+    ask: mpsc::Sender<LeaseKeepAliveRequest>,
+    answers: tonic::Streaming<LeaseKeepAliveResponse>,
+}
+
+impl Lease {
+    pub(crate) async fn grant(channel: Channel) -> Self {
+        let mut grpc = Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseGrant");
+        let grant = tonic::Request::new(LeaseGrantRequest { ttl: 3600, id: 0 });
+        let granted: LeaseGrantResponse = grpc.unary(grant, path, ProstCodec::default()).await.unwrap().into_inner();
+        let (ask, asked) = mpsc::channel(1);
+        grpc.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseKeepAlive");
+        let stream = tonic::Request::new(ReceiverStream::new(asked));
+        ask.send(LeaseKeepAliveRequest { id: granted.id }).await.unwrap();
+        let answers = grpc.streaming(stream, path, ProstCodec::default()).await.unwrap().into_inner();
+        let mut lease = Self { id: granted.id, ask, answers };
+        lease.answer().await;
+        lease
+    }
+
+    pub(crate) async fn renew(&mut self) {
+        self.ask.send(LeaseKeepAliveRequest { id: self.id }).await.unwrap();
+        self.answer().await;
+    }
+
+    async fn answer(&mut self) {
+        let answer = self.answers.message().await.unwrap().unwrap();
+        assert!(answer.ttl > 0, "the lease is gone");
     }
 }
 

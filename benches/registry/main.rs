@@ -1,6 +1,7 @@
 //! Benchmarks of the registry. Each figure is compared with a baseline in the same run.
 //!
-//! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle.
+//! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle, replicas
+//! (which need `--features registry/etcd`).
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@ mod durable;
 mod etcd;
 mod load;
 mod memory;
+mod replicas;
 mod server;
 
 use serde_json::{Value, json};
@@ -99,6 +101,9 @@ fn main() {
         }
         if wanted("memory") {
             figures.extend(memory::measure(&options).await);
+        }
+        if wanted("replicas") {
+            figures.extend(replicas::measure(&options).await);
         }
         figures
     });

@@ -7,7 +7,10 @@ use p2pdi::v1::{
     registry_client::RegistryClient,
     registry_server::{Registry, RegistryServer},
 };
-use registry::Config;
+use registry::{
+    Config, State,
+    store::{EtcdAddress, EtcdFiles},
+};
 use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
@@ -20,6 +23,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 /// First argument of a server process.
 pub(crate) const FLAG: &str = "--serve";
 const ECHO: &str = "echo";
+const REPLICA: &str = "etcd=";
 
 /// Answers every call with an empty message: the least that a call costs.
 struct Echo;
@@ -52,7 +56,7 @@ impl Registry for Echo {
     }
 }
 
-/// `--serve echo` or `--serve STATE`.
+/// `--serve echo`, `--serve STATE`, or `--serve etcd=URL`.
 pub(crate) fn main(arguments: &[String]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -64,7 +68,15 @@ pub(crate) fn main(arguments: &[String]) {
             let server = tonic::transport::Server::builder().add_service(RegistryServer::new(Echo));
             server.serve_with_incoming(incoming).await.unwrap();
         } else {
-            let state = arguments[0].parse().unwrap();
+            let state = match arguments[0].strip_prefix(REPLICA) {
+                Some(endpoint) => State::Etcd(EtcdAddress {
+                    endpoints: vec![endpoint.to_owned()],
+                    prefix: "/p2pdi".into(),
+                    files: EtcdFiles::default(),
+                    user: None,
+                }),
+                None => arguments[0].parse().unwrap(),
+            };
             // No lease expires during a measurement.
             let config = Config { state, ttl: std::time::Duration::from_secs(3600), ..Config::default() };
             let registry = registry::Registry::open(&config).unwrap();
@@ -87,6 +99,11 @@ impl Served {
 
     pub(crate) fn registry(state: &str) -> Self {
         Self::start(state)
+    }
+
+    /// A replica over the etcd at `endpoint`.
+    pub(crate) fn replica(endpoint: &str) -> Self {
+        Self::start(&format!("{REPLICA}{endpoint}"))
     }
 
     fn start(what: &str) -> Self {
