@@ -3,7 +3,7 @@
 mod figures;
 mod terminal;
 
-pub(crate) use figures::{ago, bytes, date, proto_span, rate, span, until};
+pub(crate) use figures::{ago, bytes, date, holder, proto_span, rate, span, until};
 pub(crate) use terminal::{Lines, Screen, Typed};
 
 use crate::{args::Output, failure::Failure};

@@ -56,12 +56,14 @@ fn a_running_peer_fetches_into_its_share_and_its_jobs_are_listed() {
         (Some("ended"), Some(2)),
         "{last}"
     );
-    fetched.stdout_has(&["is done: 2 documents, "]);
+    fetched.stdout_has(&["is done: 2 documents, ", "\n  from fff-"]);
     let id = run(&["fetch", "rfc2324.txt", "--quiet", "--wait"]).exits(0).stdout.trim().to_owned();
-    run(&["jobs"]).exits(0).stdout_has(&["ID", "STATE", "WANTED", "done", "rfc48.txt rfc4*", "rfc2324.txt"]);
+    run(&["jobs"]).exits(0).stdout_has(&["ID", "STATE", "WANTED", "done", "rfc48.txt rfc4*", "rfc2324.txt", "job 1: from fff-"]);
     let listed = run(&["jobs", "-o", "json"]).exits(0).json();
     let jobs = listed["jobs"].as_array().unwrap();
     assert_eq!((jobs.len(), jobs[1]["id"].as_str(), jobs[1]["state"].as_str()), (2, Some(id.as_str()), Some("JOB_STATE_DONE")));
+    let sent: u64 = jobs[0]["sources"].as_array().unwrap().iter().map(|source| source["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(sent, (rfc(48).len() + rfc(49).len()) as u64, "{}", jobs[0]);
     run(&["jobs", "cancel", "no-such-job"]).exits(1).stdout_is_empty().stderr_has(&["hint: `p2pctl jobs` lists the jobs"]);
     run(&["pin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt is pinned"]);
     run(&["pin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt was pinned before"]);

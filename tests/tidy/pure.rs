@@ -65,6 +65,7 @@ const PURE: &[&str] = &[
     "peerd/src/transfer/arriving",
     "peerd/src/transfer/fetch/holder_table",
     "peerd/src/transfer/fetch/source_selection",
+    "peerd/src/transfer/fetch/source_totals",
     "peerd/src/transfer/piece_set",
     "peerd/src/transfer/plan",
     "peerd/src/transfer/jobs/eviction",

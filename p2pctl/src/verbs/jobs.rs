@@ -4,7 +4,7 @@ use crate::{
     args::{Fetch, Global, Jobs, JobsWhat, Pin},
     call::{CALL_TIMEOUT, bounded, to_peer},
     failure::{Failure, Outcome},
-    printer::{Printer, bytes},
+    printer::{Printer, bytes, holder},
     progress::{Display, Overall},
 };
 use p2pdi::{
@@ -13,7 +13,7 @@ use p2pdi::{
     phrases::counted,
     status::Reason,
     v1::{
-        CancelJobRequest, FetchRequest, FetchResponse, Job, JobPriority, JobState, ListJobsRequest, PinRequest,
+        CancelJobRequest, FetchRequest, FetchResponse, Job, JobPriority, JobSource, JobState, ListJobsRequest, PinRequest,
         control_client::ControlClient,
     },
 };
@@ -21,8 +21,12 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::{pattern::DocumentPattern, selector::DocumentSelector, wanted::Wanted},
 };
+use std::io;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
+
+/// Holders of a job that are listed; of more, the count is given.
+const SOURCES_SHOWN_MAX: usize = 10;
 
 /// Has the peer fetch documents; with --wait, until they are there.
 pub(super) async fn fetch(
@@ -113,16 +117,43 @@ fn ended(job: &Job, at: &Endpoint, quiet: bool, printer: Printer) -> Outcome {
         JobState::Done if quiet && !printer.is_json() => Ok(printer.text(&job.id)?),
         JobState::Done => {
             let there = counted(job.documents_done, "document");
-            Ok(printer.message(job, || format!("job {} is done: {there}, {}", job.id, bytes(job.bytes_done)))?)
+            printer.message(job, || format!("job {} is done: {there}, {}", job.id, bytes(job.bytes_done)))?;
+            Ok(sources(job, "  ", printer)?)
         }
         JobState::Cancelled => Err(Failure::refused(format!("job {} was cancelled{detail}", job.id))),
         JobState::Failed => {
+            for line in source_lines(job) {
+                printer.note(&format!("note: {line}"));
+            }
             let failed = job.failed.iter().map(|failed| (failed.name.clone(), Failure::refused(failed.why.clone())));
             Err(Failure::of_several(format!("job {} failed{detail}", job.id), failed.collect()))
         }
         _ => Err(Failure::refused(format!("{at} ended the call before job {} did", job.id))
             .hint("the job goes on; `p2pctl jobs` shows it")),
     }
+}
+
+/// What each holder of a job sent, and what went wrong with it, in lines that begin with `before`.
+fn sources(job: &Job, before: &str, printer: Printer) -> io::Result<()> {
+    if printer.is_json() {
+        return Ok(());
+    }
+    source_lines(job).into_iter().try_for_each(|line| printer.text(&format!("{before}{line}")))
+}
+
+fn source_lines(job: &Job) -> Vec<String> {
+    let line = |source: &JobSource| {
+        let label = match source.peer_name.as_str() {
+            "" => source.endpoint.clone(),
+            name => format!("{name} ({})", source.endpoint),
+        };
+        holder(&label, source.bytes, source.faults, &source.first_fault)
+    };
+    let mut lines: Vec<_> = job.sources.iter().take(SOURCES_SHOWN_MAX).map(line).collect();
+    if let Some(more) = job.sources.len().checked_sub(SOURCES_SHOWN_MAX).filter(|more| *more > 0) {
+        lines.push(format!("from {more} more"));
+    }
+    lines
 }
 
 /// The next state of a job.
@@ -152,6 +183,9 @@ pub(super) async fn jobs(channels: &ChannelPool, args: Jobs, printer: Printer) -
     }
     let rows: Vec<_> = answer.jobs.iter().map(row).collect();
     printer.table(&["ID", "STATE", "DONE", "DOCUMENTS", "BYTES", "RATE", "HOLDERS", "WANTED", "DETAIL"], &rows)?;
+    for job in &answer.jobs {
+        sources(job, &format!("job {}: ", job.id), printer)?;
+    }
     for (job, failed) in answer.jobs.iter().flat_map(|job| job.failed.iter().map(move |failed| (job, failed))) {
         printer.text(&format!("job {}: {}: {}", job.id, failed.name, failed.why))?;
     }

@@ -16,11 +16,12 @@ use crate::{
     },
     node::NodeError,
     transfer::{
-        Arriving, ArrivingMax, FetchOptions, Fetched, STALL_TIMEOUT, Throttle,
+        Arriving, ArrivingMax, FetchOptions, Fetched, SMALL_AT_ONCE, STALL_TIMEOUT, Throttle,
         fetch::job::{FetchJob, FetchRequest, JobError},
+        is_small,
     },
 };
-use p2pdi::{content::PIECE_SIZE_MIN, phrases::counted};
+use p2pdi::phrases::counted;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
@@ -33,13 +34,8 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// Large documents that arrive at the same time: enough to hide the pauses of each.
-const AT_ONCE: usize = 4;
-/// Documents of one piece that arrive at the same time: each takes a round trip and hardly any bandwidth. Fewer than a holder serves to one
-/// address.
-const SMALL_AT_ONCE: usize = 128;
-/// Most bytes of those: each is received into memory.
-const SMALL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What arrives at the same time: large documents enough to hide the pauses of each.
+const AT_ONCE: ArrivingMax = ArrivingMax { large: 4, small: SMALL_AT_ONCE };
 /// Documents whose bytes are here and that are synced and renamed, beside those that arrive. Each has two descriptors.
 const FINISHING_MAX: usize = 128;
 
@@ -110,8 +106,13 @@ impl Entry {
         self.document.as_ref().map_or(0, DocumentInfo::size)
     }
 
+    /// The bytes that it counts with while it arrives; 0: not known.
+    fn weight(&self) -> u64 {
+        self.document.as_ref().map_or(0, |document| document.size().max(1))
+    }
+
     fn is_small(&self) -> bool {
-        self.document.as_ref().is_some_and(|document| document.size() <= PIECE_SIZE_MIN)
+        is_small(self.weight())
     }
 }
 
@@ -216,7 +217,7 @@ impl Fetching {
                     for (number, (entry, arrives)) in &mut running {
                         if *arrives && self.shown.has_arrived(*number) {
                             *arrives = false;
-                            queue.arriving.remove(entry.is_small(), entry.size());
+                            queue.arriving.remove(entry.weight());
                         }
                     }
                     continue;
@@ -226,7 +227,7 @@ impl Fetching {
             let (number, result) = joined.map_err(NodeError::from)?;
             let Some((entry, arrives)) = running.remove(&number) else { continue };
             if arrives {
-                queue.arriving.remove(entry.is_small(), entry.size());
+                queue.arriving.remove(entry.weight());
             }
             match (result, entry.found_by) {
                 (Ok(done), _) => {
@@ -299,14 +300,13 @@ impl Queue {
         if running.saturating_sub(self.arriving.count()) >= FINISHING_MAX {
             return None;
         }
-        let most = ArrivingMax { large: AT_ONCE, small: SMALL_AT_ONCE, small_bytes: SMALL_BYTES_MAX };
-        let fits = |entry: &&Entry| self.arriving.has_room(entry.is_small(), entry.size(), &most);
+        let fits = |entry: &&Entry| self.arriving.has_room(entry.weight(), &AT_ONCE);
         let next = match (self.small.front().filter(fits), self.large.front().filter(fits)) {
             (Some(_), _) => self.small.pop_front(),
             (None, Some(_)) => self.large.pop_front(),
             (None, None) => None,
         }?;
-        self.arriving.add(next.is_small(), next.size());
+        self.arriving.add(next.weight());
         Some(next)
     }
 }

@@ -22,13 +22,14 @@ mod store;
 pub(crate) mod swarm;
 pub mod throttle;
 
-pub use arriving::{Arriving, ArrivingMax};
+pub use arriving::{Arriving, ArrivingMax, SMALL_AT_ONCE, is_small};
 pub use fetch::{
     document::{FetchError, Fetched, NoMoreHolders, fetch},
     options::{FetchOptions, STALL_TIMEOUT},
     progress::{FetchPhase, HolderProgress, Progress, ProgressSnapshot, Waiting},
     reading::{PieceReader, ReadError},
     source_selection::SourceReport,
+    source_totals::{SourceTotal, SourceTotals},
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
 pub use store::{error::WriteError, partial_file::partial_name};

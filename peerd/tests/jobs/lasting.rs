@@ -11,7 +11,7 @@ async fn a_job_waits_for_a_holder_and_goes_on_when_one_appears_also_after_a_rest
     // A handle keeps the state folder in use: only the id is kept.
     let id = fetcher.handle.jobs().submit(JobRequest::try_from(request(&[&hash])).unwrap()).await.unwrap().id();
     let waiting = until(&fetcher, &id, JobState::Waiting).await;
-    assert!(waiting.detail.contains("nobody has") && waiting.detail.contains("waiting for"), "{waiting:?}");
+    assert!(waiting.detail.contains("nobody has") && waiting.detail.contains("s so far"), "{waiting:?}");
     let folder = fetcher.stop().await;
     let fetcher = again("fetcher", folder, &[]).await;
     let before = until(&fetcher, &id, JobState::Waiting).await;

@@ -1,9 +1,9 @@
 //! One document to fetch.
 
-use p2pdi::content::PIECE_SIZE_MIN;
 use peerd::{
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::{search::Found, source::Source},
+    transfer::is_small,
 };
 
 /// One document to fetch.
@@ -49,8 +49,13 @@ impl Entry {
         self.document.as_ref().map_or(0, DocumentInfo::size)
     }
 
-    /// Whether it is one piece, and known to be.
+    /// The bytes that it counts with while it arrives; 0: not known.
+    pub(super) fn weight(&self) -> u64 {
+        self.document.as_ref().map_or(0, |document| document.size().max(1))
+    }
+
+    /// Whether it is a smaller one, and known to be.
     pub(super) fn is_small(&self) -> bool {
-        self.document.as_ref().is_some_and(|document| document.size() <= PIECE_SIZE_MIN)
+        is_small(self.weight())
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::{
     failure::{Failure, Outcome},
-    printer::{Printer, bytes, rate, span},
+    printer::{Printer, bytes, holder, rate, span},
     progress::Display,
 };
 use p2pdi::{json, phrases::counted, v1::Document};
-use peerd::transfer::{Fetched, SourceReport};
+use peerd::transfer::{Fetched, SourceReport, SourceTotals};
 use serde_json::json;
-use std::{collections::BTreeMap, io, time::Instant};
+use std::{io, time::Instant};
 
 /// How the fetches ended.
 #[derive(Debug, Default)]
@@ -32,18 +32,10 @@ pub(super) struct Report {
     fetched_bytes: u64,
     /// Bytes of all documents that are there.
     bytes: u64,
-    /// By name and address.
-    holders: BTreeMap<String, Holder>,
+    sources: SourceTotals,
     failed: Vec<(String, Failure)>,
     /// Why a result could not be printed.
     unprinted: Option<io::Error>,
-}
-
-#[derive(Default)]
-struct Holder {
-    bytes: u64,
-    /// How often it was dropped, and why the first time.
-    dropped: Option<(u64, String)>,
 }
 
 impl Report {
@@ -57,7 +49,7 @@ impl Report {
             already_there: 0,
             fetched_bytes: 0,
             bytes: 0,
-            holders: BTreeMap::new(),
+            sources: SourceTotals::default(),
             failed: Vec::new(),
             unprinted: None,
         }
@@ -89,13 +81,7 @@ impl Report {
         self.already_there += u64::from(fetched.already_there);
         self.fetched_bytes += fetched.fetched_bytes;
         self.bytes += fetched.document.size();
-        for report in used(&fetched) {
-            let holder = self.holders.entry(report.source.to_string()).or_default();
-            holder.bytes += report.bytes;
-            if let Some(why) = &report.dropped {
-                holder.dropped.get_or_insert_with(|| (0, why.clone())).0 += 1;
-            }
-        }
+        self.sources.add(&fetched.sources);
         let (quiet, is_single) = (self.quiet, self.is_single);
         let printed = display.above(|printer| match (printer.is_json(), quiet, is_single) {
             (true, ..) => print_json(&fetched, printer),
@@ -173,13 +159,9 @@ impl Report {
             (0, _) => format!("  {there}"),
             (_, _) => format!("  {summary}; {there}"),
         })?;
-        self.holders.iter().try_for_each(|(source, holder)| {
-            let dropped = match &holder.dropped {
-                None => String::new(),
-                Some((1, why)) => format!(", dropped: {why}"),
-                Some((times, why)) => format!(", dropped {times} times, first: {why}"),
-            };
-            self.printer.text(&format!("  from {source}: {}{dropped}", bytes(holder.bytes)))
+        self.sources.by_bytes().into_iter().try_for_each(|total| {
+            let line = holder(&total.source.to_string(), total.bytes, total.faults, &total.first_fault);
+            self.printer.text(&format!("  {line}"))
         })
     }
 }

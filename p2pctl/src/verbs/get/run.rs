@@ -16,7 +16,7 @@ use peerd::{
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::settlement::Settled,
     transfer::{
-        Arriving, ArrivingMax, FetchOptions, FetchPhase, ProgressSnapshot,
+        Arriving, ArrivingMax, FetchOptions, FetchPhase, ProgressSnapshot, SMALL_AT_ONCE,
         fetch::job::{FetchEvent, FetchJob, FetchRequest, FetchWatch, JobError},
     },
 };
@@ -33,19 +33,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-/// Documents of one piece that arrive at the same time, for each of --jobs: each takes a round trip, and hardly any bandwidth.
+/// Smaller documents that arrive at the same time, for each of --jobs, as long as their bytes are few: each takes round trips, and hardly any
+/// bandwidth.
 const SMALL_FOR_EACH: usize = 32;
-/// Most of them: fewer than a holder serves to one address.
-const SMALL_MAX: usize = 128;
-/// Most bytes of them: each is received into memory.
-const SMALL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Documents whose bytes are here and that are synced and renamed, beside those that arrive: two groups, one that is synced and one that
 /// comes together meanwhile.
 const FINISHING_MAX: usize = 512;
 /// Of the descriptors that this program may have, one in so many is used for them: each has two.
 const DESCRIPTORS_SHARE: u64 = 8;
 
-/// Documents that wait: those that may take long apart from those of one piece.
+/// Documents that wait: those that may take long apart from smaller ones.
 struct Queue {
     large: VecDeque<Entry>,
     small: VecDeque<Entry>,
@@ -75,7 +72,7 @@ impl Queue {
     fn new(entries: Vec<Entry>, jobs: u16) -> Self {
         let bytes = entries.iter().map(Entry::size).sum();
         let large = usize::from(jobs);
-        let most = ArrivingMax { large, small: (large * SMALL_FOR_EACH).min(SMALL_MAX), small_bytes: SMALL_BYTES_MAX };
+        let most = ArrivingMax { large, small: (large * SMALL_FOR_EACH).min(SMALL_AT_ONCE) };
         let (small, large): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_small);
         let descriptors = descriptor_limit().map(|limit| usize::try_from(limit / DESCRIPTORS_SHARE).unwrap_or(usize::MAX));
         Self {
@@ -92,7 +89,7 @@ impl Queue {
         if finishing >= self.finishing_max {
             return None;
         }
-        let fits = |entry: &&Entry| arriving.has_room(entry.is_small(), entry.size(), &self.most);
+        let fits = |entry: &&Entry| arriving.has_room(entry.weight(), &self.most);
         let next = match self.small.front().filter(fits) {
             Some(_) => self.small.pop_front(),
             None if self.large.front().filter(fits).is_some() => self.large.pop_front(),
@@ -114,7 +111,7 @@ impl Queue {
 impl UnderWay {
     /// A fetch began; returns its number.
     fn begin(&mut self, entry: Entry, watch: FetchWatch) -> u64 {
-        self.arriving.add(entry.is_small(), entry.size());
+        self.arriving.add(entry.weight());
         self.begun += 1;
         self.running.insert(self.begun, Running { entry, watch, arrives: true });
         self.begun
@@ -124,7 +121,7 @@ impl UnderWay {
     fn look(&mut self) {
         for one in self.running.values_mut().filter(|one| one.arrives && one.watch.progress().has_arrived()) {
             one.arrives = false;
-            self.arriving.remove(one.entry.is_small(), one.entry.size());
+            self.arriving.remove(one.entry.weight());
         }
     }
 
@@ -132,7 +129,7 @@ impl UnderWay {
     fn end(&mut self, number: u64) -> Option<Running> {
         let ended = self.running.remove(&number)?;
         if ended.arrives {
-            self.arriving.remove(ended.entry.is_small(), ended.entry.size());
+            self.arriving.remove(ended.entry.weight());
         }
         Some(ended)
     }
@@ -314,7 +311,7 @@ mod tests {
         let mut queue = Queue::new(sizes.iter().enumerate().map(|(number, size)| entry(number, *size)).collect(), jobs);
         let (mut arriving, mut begun) = (Arriving::default(), 0);
         while let Some(entry) = queue.next(&arriving, 0) {
-            arriving.add(entry.is_small(), entry.size());
+            arriving.add(entry.weight());
             begun += 1;
         }
         assert_eq!(queue.bytes, queue.small.iter().chain(&queue.large).map(Entry::size).sum::<u64>());
@@ -323,10 +320,11 @@ mod tests {
 
     #[test]
     fn many_small_documents_arrive_at_the_same_time_within_their_bytes_and_few_large_ones() {
-        assert_eq!(begun(&[1_000; 1_000], 4), (SMALL_MAX, 1_000 - SMALL_MAX));
+        assert_eq!(begun(&[1_000; 1_000], 4), (SMALL_AT_ONCE, 1_000 - SMALL_AT_ONCE));
         assert_eq!(begun(&[1_000; 1_000], 1), (SMALL_FOR_EACH, 1_000 - SMALL_FOR_EACH));
-        let of_one_piece = usize::try_from(SMALL_BYTES_MAX / (256 * 1024)).unwrap();
-        assert_eq!(begun(&[256 * 1024; 100], 4), (of_one_piece, 100 - of_one_piece));
+        // 32 MiB, whatever --jobs.
+        assert_eq!(begun(&[1 << 20; 100], 4), (32, 68));
+        assert_eq!(begun(&[1 << 20; 100], 1), (32, 68));
         assert_eq!(begun(&[1 << 30; 10], 4), (4, 6));
     }
 }

@@ -1,5 +1,6 @@
 //! How far a fetch is and what it does now, shared by the fetch, which writes it, and its displays, which read it.
 
+use super::{source_selection::SourceReport, source_totals::SourceTotals};
 use crate::{holders::source::Source, transfer::rate_meter::RateMeter};
 use std::{
     fmt,
@@ -142,6 +143,9 @@ struct Details {
     known_holders: usize,
     searching: bool,
     waiting: Option<Waiting>,
+    /// What the sources of this try did so far, and those of tries that ended.
+    sources: Vec<SourceReport>,
+    sources_before: SourceTotals,
 }
 
 impl Default for Progress {
@@ -156,6 +160,8 @@ impl Default for Progress {
             known_holders: 0,
             searching: false,
             waiting: None,
+            sources: Vec::new(),
+            sources_before: SourceTotals::default(),
         };
         Self { size: AtomicU64::new(0), verified: AtomicU64::new(0), details: Mutex::new(details) }
     }
@@ -246,6 +252,26 @@ impl Progress {
         let mut details = self.details();
         details.holders = holders;
         details.known_holders = known;
+    }
+
+    /// What each source did so far, also those that are not in use any more.
+    pub fn sources(&self) -> SourceTotals {
+        let details = self.details();
+        let mut totals = details.sources_before.clone();
+        totals.add(&details.sources);
+        totals
+    }
+
+    /// What the sources did so far in this try.
+    pub(crate) fn set_sources(&self, sources: Vec<SourceReport>) {
+        self.details().sources = sources;
+    }
+
+    /// A try ended. `sources`: what they did in it; `None`: what was said last.
+    pub(crate) fn end_sources(&self, sources: Option<&[SourceReport]>) {
+        let mut details = self.details();
+        let last = std::mem::take(&mut details.sources);
+        details.sources_before.add(sources.unwrap_or(&last));
     }
 
     /// Whether further holders are being searched for.

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 const TICK: Duration = Duration::from_secs(1);
 /// How often what the limits forbid is removed.
 const LIMITS_EVERY: Duration = Duration::from_secs(30);
+/// What waits for room is tried again when there is so much more: free space changes all the time by a little.
+const ROOM_STEP: u64 = 1024 * 1024;
 /// How often times of use are written.
 const USES_EVERY: Duration = Duration::from_secs(60);
 /// Writing the ledger takes at most about one part in this many of the time.
@@ -55,6 +57,8 @@ pub(super) struct Driver {
     next_early_wake: Instant,
     /// The version of the remote index when waiting documents were woken last.
     seen_remote: u64,
+    /// The least room since something waits for it; `None`: nothing does.
+    seen_room: Option<u64>,
     /// The jobs must be written.
     unsaved: bool,
 }
@@ -75,6 +79,7 @@ impl Driver {
             next_ledger: now,
             next_early_wake: now,
             seen_remote: 0,
+            seen_room: None,
             unsaved: false,
         }
     }
@@ -326,6 +331,7 @@ impl Driver {
         if std::mem::replace(&mut self.seen_remote, remote) != remote {
             self.wake_early();
         }
+        self.look_for_room().await;
         if self.shared.room.limits_changed() || now >= self.next_limits {
             self.next_limits = now + LIMITS_EVERY;
             let shared = Arc::clone(&self.shared);
@@ -342,6 +348,23 @@ impl Driver {
             }
             self.next_ledger = now + now.elapsed() * DUTY;
         }
+    }
+
+    /// Tries again what waits for room once there is more.
+    async fn look_for_room(&mut self) {
+        if !self.shared.queue().waits_for_room() {
+            self.seen_room = None;
+            return;
+        }
+        let room = Arc::clone(&self.shared.room);
+        let Some(left) = unwrap_task(spawn_blocking(move || room.left()).await) else { return };
+        let least = self.seen_room.unwrap_or(left).min(left);
+        self.seen_room = Some(if left - least >= ROOM_STEP {
+            self.shared.queue().wake_for_room(Instant::now());
+            left
+        } else {
+            least
+        });
     }
 
     async fn save_jobs(&mut self) {

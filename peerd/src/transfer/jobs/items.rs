@@ -19,8 +19,6 @@ const RETRY: Policy = Policy { first: Duration::from_secs(1), longest: Duration:
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Most failed documents that are listed.
 const FAILED_LISTED_MAX: usize = 100;
-/// Documents up to this size are many at once; larger ones are few. Four pieces: the time goes into round trips, not into bytes.
-pub(super) const SMALL_BYTES: u64 = 1024 * 1024;
 
 /// What tells documents apart: the name without regard to case, or what else selects it.
 pub(super) type Key = Box<str>;
@@ -68,7 +66,7 @@ struct Item {
 enum State {
     Ready,
     Running,
-    Waiting { since: Instant, until: Instant, why: String },
+    Waiting { since: Instant, until: Instant, why: String, for_room: bool },
     Present(u64),
     Failed(String),
 }
@@ -79,6 +77,8 @@ pub(super) struct Items {
     all: BTreeMap<Key, Item>,
     ready: BTreeSet<Key>,
     waiting: BTreeSet<(Instant, Key)>,
+    /// How many of them wait for room.
+    for_room: usize,
     failed: BTreeSet<Key>,
     running: usize,
     present: usize,
@@ -215,12 +215,12 @@ impl Items {
                 let since = *item.without_holder.get_or_insert(now);
                 match patience.filter(|patience| now.saturating_duration_since(since) >= *patience) {
                     Some(patience) => State::Failed(format!("{why}; waited {} s for a holder", patience.as_secs())),
-                    None => waiting(item, since, why, now),
+                    None => waiting(item, since, why, false, now),
                 }
             }
             Outcome::NoRoom(why) => {
                 item.without_holder = None;
-                waiting(item, since, why, now)
+                waiting(item, since, why, true, now)
             }
         };
         self.change(key, state);
@@ -234,14 +234,22 @@ impl Items {
         }
     }
 
-    /// Makes documents ready that wait, before their pause is over, but each not sooner than [`RETRY_MIN`] after its last try.
-    pub(super) fn wake_early(&mut self, now: Instant) {
+    /// Whether a document waits for room.
+    pub(super) fn wait_for_room(&self) -> bool {
+        self.for_room > 0
+    }
+
+    /// Makes documents ready that wait, or only those that wait for room, before their pause is over, but not sooner than in [`RETRY_MIN`].
+    pub(super) fn wake_early(&mut self, only_for_room: bool, now: Instant) {
         let due: Vec<_> = self.waiting.iter().map(|(_, key)| key.clone()).collect();
         for key in due {
             let Some(item) = self.all.get(&key) else { continue };
-            let State::Waiting { since, until, why } = &item.state else { continue };
+            let State::Waiting { since, until, why, for_room } = &item.state else { continue };
             let soon = (*until).min(now + RETRY_MIN);
-            let state = State::Waiting { since: *since, until: soon, why: why.clone() };
+            if only_for_room && !for_room || soon == *until {
+                continue;
+            }
+            let state = State::Waiting { since: *since, until: soon, why: why.clone(), for_room: *for_room };
             self.change(&key, state);
         }
     }
@@ -288,8 +296,9 @@ impl Items {
                 self.ready.remove(key);
             }
             State::Running => self.running -= 1,
-            State::Waiting { until, .. } => {
+            State::Waiting { until, for_room, .. } => {
                 self.waiting.remove(&(*until, key.clone()));
+                self.for_room -= usize::from(*for_room);
             }
             State::Present(size) => {
                 self.present -= 1;
@@ -308,8 +317,9 @@ impl Items {
                 self.ready.insert(key.clone());
             }
             State::Running => self.running += 1,
-            State::Waiting { until, .. } => {
+            State::Waiting { until, for_room, .. } => {
                 self.waiting.insert((*until, key.clone()));
+                self.for_room += usize::from(*for_room);
             }
             State::Present(size) => {
                 self.present += 1;
@@ -325,10 +335,10 @@ impl Items {
     }
 }
 
-fn waiting(item: &mut Item, since: Instant, why: String, now: Instant) -> State {
+fn waiting(item: &mut Item, since: Instant, why: String, for_room: bool, now: Instant) -> State {
     let until = now + RETRY.pause(item.waits);
     item.waits = item.waits.saturating_add(1);
-    State::Waiting { since, until, why }
+    State::Waiting { since, until, why, for_room }
 }
 
 #[cfg(test)]
@@ -403,7 +413,30 @@ mod tests {
         items.start(|_, _| true).unwrap();
         items.finish(&"a".into(), Outcome::NoRoom("full".into()), now, None);
         assert!(items.next_wake().unwrap() > now + RETRY_MIN);
-        items.wake_early(now);
+        items.wake_early(false, now);
         assert_eq!(items.next_wake(), Some(now + RETRY_MIN));
+    }
+
+    #[test]
+    fn news_of_room_shorten_the_pauses_of_those_that_wait_for_it() {
+        let (mut items, now) = (items(&["a", "b"]), Instant::now());
+        for _ in 0..5 {
+            items.start(|_, _| true).unwrap();
+            items.start(|_, _| true).unwrap();
+            assert!(!items.wait_for_room());
+            items.finish(&"a".into(), Outcome::NoRoom("full".into()), now, None);
+            items.finish(&"b".into(), Outcome::NoHolder("nobody".into()), now, None);
+            assert!(items.wait_for_room());
+            items.wake(now + RETRY.longest);
+        }
+        assert!(!items.wait_for_room());
+        items.start(|key, _| &**key == "a").unwrap();
+        items.start(|_, _| true).unwrap();
+        items.finish(&"a".into(), Outcome::NoRoom("full".into()), now, None);
+        items.finish(&"b".into(), Outcome::NoHolder("nobody".into()), now, None);
+        items.wake_early(true, now);
+        assert_eq!(items.next_wake(), Some(now + RETRY_MIN));
+        items.wake(now + RETRY_MIN);
+        assert_eq!((items.waiting(), items.wait_for_room()), (1, false));
     }
 }

@@ -14,9 +14,15 @@ use crate::{
         wanted::Wanted,
     },
     holders::source::Source,
-    transfer::fetch::progress::ProgressSnapshot,
+    transfer::fetch::{
+        progress::ProgressSnapshot,
+        source_totals::{SourceTotal, SourceTotals},
+    },
 };
-use p2pdi::{backoff::Policy, v1, v1::JobState};
+use p2pdi::{
+    backoff::Policy,
+    v1::{self, JobSource, JobState},
+};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant, SystemTime},
@@ -28,6 +34,8 @@ const LOOK: Policy = Policy { first: Duration::from_secs(1), longest: Duration::
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Most documents of one job. Each takes about 500 bytes while the job runs.
 const DOCUMENTS_MAX: usize = 1_000_000;
+/// Most sources that are listed.
+const SOURCES_LISTED_MAX: usize = 100;
 
 /// A job that has not ended.
 #[derive(Debug)]
@@ -36,6 +44,8 @@ pub(super) struct Job {
     pub(super) request: JobRequest,
     pub(super) items: Items,
     pub(super) looking: Looking,
+    /// What the sources of the documents did that are not under way.
+    pub(super) sources: SourceTotals,
     created_at: SystemTime,
     /// It began to fetch.
     begun: bool,
@@ -57,7 +67,16 @@ impl Job {
             true => Looking::Due { at: now, since: now, tries: 0, why: String::new() },
             false => Looking::Found { at: now },
         };
-        Self { id, request, items: Items::default(), looking, created_at, begun: false }
+        Self { id, request, items: Items::default(), looking, sources: SourceTotals::default(), created_at, begun: false }
+    }
+
+    /// Takes over what its sources did before a restart.
+    pub(super) fn restore_sources(&mut self, sources: Vec<JobSource>) {
+        for JobSource { peer_name, endpoint, bytes, faults, first_fault } in sources {
+            let Ok(endpoint) = endpoint.parse() else { continue };
+            let source = Source::new(peer_name.parse().ok(), endpoint);
+            self.sources.add_total(SourceTotal { source, bytes, faults, first_fault });
+        }
     }
 
     /// Adds the documents that are named one by one. `known`: size and holders of what a selector selects, where they are known.
@@ -201,11 +220,13 @@ impl Job {
         self.begun = true;
     }
 
-    /// The job as others see it. `running`: the progress of its documents under way.
-    pub(super) fn show(&self, running: &[ProgressSnapshot], now: Instant) -> v1::Job {
+    /// The job as others see it. `running`: the progress of its documents under way; `sources`: what the sources of these did.
+    pub(super) fn show(&self, running: &[ProgressSnapshot], sources: SourceTotals, now: Instant) -> v1::Job {
         let (state, detail) = self.state(now);
         let holders: std::collections::BTreeSet<&str> =
             running.iter().flat_map(|progress| &progress.holders).map(|holder| source_key(&holder.source)).collect();
+        let mut all = self.sources.clone();
+        all.merge(sources);
         let verified: u64 = running.iter().map(|progress| progress.verified).sum();
         v1::Job {
             id: self.id.to_string(),
@@ -222,18 +243,19 @@ impl Job {
             bytes_per_second: running.iter().map(|progress| progress.bytes_per_second).sum(),
             holders: u32::try_from(holders.len()).unwrap_or(u32::MAX),
             failed: self.items.failures(),
+            sources: all.by_bytes().into_iter().take(SOURCES_LISTED_MAX).map(shown).collect(),
         }
     }
 
     fn state(&self, now: Instant) -> (JobState, String) {
         let since = |since: Instant| now.saturating_duration_since(since).as_secs();
-        let waits = self.items.longest_wait().map(|(why, at)| format!("{why}; waiting for {} s", since(at)));
+        let waits = self.items.longest_wait().map(|(why, at)| format!("{why}; waited {} s so far", since(at)));
         if self.items.running() > 0 {
             return (JobState::Running, waits.unwrap_or_default());
         }
         match &self.looking {
             Looking::Due { since: at, why, .. } if !why.is_empty() => {
-                (JobState::Waiting, format!("{why}; waiting for {} s", since(*at)))
+                (JobState::Waiting, format!("{why}; waited {} s so far", since(*at)))
             }
             Looking::Due { .. } if self.begun => (JobState::Running, "looking for documents that match".to_owned()),
             _ if self.items.waiting() > 0
@@ -253,6 +275,16 @@ fn key_of(selector: &DocumentSelector) -> Key {
         DocumentSelector::Name(name) => name_key(name.as_str()).into(),
         DocumentSelector::Number(number) => format!("rfc:{number}").into(),
         DocumentSelector::Hash(hash) => format!("b3:{hash}").into(),
+    }
+}
+
+fn shown(total: &SourceTotal) -> JobSource {
+    JobSource {
+        peer_name: total.source.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        endpoint: total.source.endpoint.to_string(),
+        bytes: total.bytes,
+        faults: total.faults,
+        first_fault: total.first_fault.clone(),
     }
 }
 

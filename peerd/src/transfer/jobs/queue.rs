@@ -1,13 +1,13 @@
 //! All jobs and mirrors: which document is fetched next, and what becomes of each job.
 
 use super::{
-    items::{Items, Key, Outcome, SMALL_BYTES, Target},
+    items::{Items, Key, Outcome, Target},
     job::Job,
     mirror::Mirror,
 };
 use crate::transfer::{
-    arriving::{Arriving, ArrivingMax},
-    fetch::{job::FetchWatch, progress::ProgressSnapshot},
+    arriving::{Arriving, ArrivingMax, SMALL_AT_ONCE},
+    fetch::{job::FetchWatch, progress::ProgressSnapshot, source_totals::SourceTotals},
 };
 use p2pdi::{document::DocumentName, v1, v1::JobState};
 use std::{
@@ -18,14 +18,9 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Documents fetched at once. A guess: enough that a slow one does not hold up all others.
-pub(super) const LARGE_AT_ONCE: usize = 4;
-/// Documents of at most [`SMALL_BYTES`] that arrive at once, beside the others: enough to hide a round trip of 100 ms each, and fewer than
-/// a holder serves to one address.
-pub(super) const SMALL_AT_ONCE: usize = 128;
-/// Most bytes of them: those of one piece are received into memory.
-const SMALL_BYTES_AT_ONCE: u64 = 16 * 1024 * 1024;
-const AT_ONCE: ArrivingMax = ArrivingMax { large: LARGE_AT_ONCE, small: SMALL_AT_ONCE, small_bytes: SMALL_BYTES_AT_ONCE };
+/// Large documents fetched at once. A guess: enough that a slow one does not hold up all others.
+const LARGE_AT_ONCE: usize = 4;
+const AT_ONCE: ArrivingMax = ArrivingMax { large: LARGE_AT_ONCE, small: SMALL_AT_ONCE };
 /// Documents that have arrived and are synced, renamed and indexed at once: as many as are synced together. Each has two open files.
 const FINISHING_AT_ONCE: usize = 256;
 /// Most jobs that have not ended. More than people queue; a program gives one job many documents.
@@ -72,7 +67,7 @@ impl Queue {
     /// The next document to fetch, with its owner; `None` while all places are taken, or nothing is ready.
     pub(super) fn start(&mut self) -> Option<(Owner, Key, Target)> {
         let (busy, arriving) = (&self.busy, &self.arriving);
-        let has_room = |size| arriving.has_room(is_small(size), size, &AT_ONCE);
+        let has_room = |size| arriving.has_room(size, &AT_ONCE);
         let finishing = self.running.len() - arriving.count();
         // Documents of unknown size are large ones.
         if finishing >= FINISHING_AT_ONCE || !(has_room(1) || has_room(0)) {
@@ -98,7 +93,7 @@ impl Queue {
 
     /// Records that the fetch of a document began.
     pub(super) fn started(&mut self, owner: Owner, key: Key, size: u64, watch: Arc<FetchWatch>, stop: CancellationToken) {
-        self.arriving.add(is_small(size), size);
+        self.arriving.add(size);
         self.busy.insert(key.clone());
         self.running.insert((owner, key), Running { watch, size, arrives: true, stop });
     }
@@ -107,7 +102,7 @@ impl Queue {
     pub(super) fn look(&mut self) {
         for running in self.running.values_mut().filter(|running| running.arrives && running.watch.progress().has_arrived()) {
             running.arrives = false;
-            self.arriving.remove(is_small(running.size), running.size);
+            self.arriving.remove(running.size);
         }
     }
 
@@ -115,9 +110,14 @@ impl Queue {
     pub(super) fn finished(&mut self, owner: Owner, key: &Key, outcome: Option<Outcome>, now: Instant) {
         if let Some(running) = self.running.remove(&(owner, key.clone())) {
             if running.arrives {
-                self.arriving.remove(is_small(running.size), running.size);
+                self.arriving.remove(running.size);
             }
             self.busy.remove(key);
+            if let Owner::Job(id) = owner
+                && let Some(job) = self.jobs.get_mut(&id)
+            {
+                job.sources.merge(running.watch.progress().sources());
+            }
         }
         let patience = match owner {
             Owner::Job(id) => self.jobs.get(&id).and_then(|job| job.request.wait_for_holders),
@@ -162,7 +162,10 @@ impl Queue {
     /// One job as others see it.
     pub(super) fn show(&self, id: u64, now: Instant) -> Option<v1::Job> {
         match self.jobs.get(&id) {
-            Some(job) => Some(job.show(&self.progress(Owner::Job(id)), now)),
+            Some(job) => {
+                let (progress, sources) = self.progress(Owner::Job(id));
+                Some(job.show(&progress, sources, now))
+            }
             None => self.ended.iter().find(|job| job.id == id.to_string()).cloned(),
         }
     }
@@ -175,10 +178,15 @@ impl Queue {
         all
     }
 
-    /// The progress of the documents under way of one owner.
-    fn progress(&self, owner: Owner) -> Vec<ProgressSnapshot> {
+    /// The progress of the documents under way of one owner, and what their sources did.
+    fn progress(&self, owner: Owner) -> (Vec<ProgressSnapshot>, SourceTotals) {
+        let mut sources = SourceTotals::default();
         let of_owner = self.running.range((owner, Key::default())..).take_while(|((other, _), _)| *other == owner);
-        of_owner.map(|(_, running)| running.watch.progress().snapshot()).collect()
+        let snapshot = |(_, running): (_, &Running)| {
+            sources.merge(running.watch.progress().sources());
+            running.watch.progress().snapshot()
+        };
+        (of_owner.map(snapshot).collect(), sources)
     }
 
     /// Takes over the sizes that became known.
@@ -232,10 +240,22 @@ impl Queue {
         let jobs = self.jobs.values_mut().map(|job| &mut job.items);
         for items in jobs.chain(self.mirrors.iter_mut().map(|mirror| &mut mirror.items)) {
             if early {
-                items.wake_early(now);
+                items.wake_early(false, now);
             }
             items.wake(now);
         }
+    }
+
+    /// Whether a document waits for room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        let jobs = self.jobs.values().map(|job| &job.items);
+        jobs.chain(self.mirrors.iter().map(|mirror| &mirror.items)).any(Items::wait_for_room)
+    }
+
+    /// There is more room: ends the pauses of what waits for it.
+    pub(super) fn wake_for_room(&mut self, now: Instant) {
+        let jobs = self.jobs.values_mut().map(|job| &mut job.items);
+        jobs.chain(self.mirrors.iter_mut().map(|mirror| &mut mirror.items)).for_each(|items| items.wake_early(true, now));
     }
 
     /// When the next pause is over.
@@ -243,8 +263,4 @@ impl Queue {
         let jobs = self.jobs.values().map(|job| &job.items);
         jobs.chain(self.mirrors.iter().map(|mirror| &mirror.items)).filter_map(|items| items.next_wake()).min()
     }
-}
-
-fn is_small(size: u64) -> bool {
-    (1..=SMALL_BYTES).contains(&size)
 }

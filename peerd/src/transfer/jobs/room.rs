@@ -147,6 +147,14 @@ impl Room {
         }
     }
 
+    /// Bytes that there is room for without removing anything. Blocking.
+    pub(super) fn left(&self) -> u64 {
+        let usage = self.usage();
+        let free = self.share.folder().and_then(|folder| free_bytes(folder).ok().flatten()).unwrap_or(u64::MAX);
+        let of_quota = usage.quota.map_or(u64::MAX, |quota| quota.saturating_sub(usage.fetched));
+        free.saturating_sub(usage.min_free.unwrap_or(0)).min(of_quota)
+    }
+
     /// How much of the limits is used.
     pub(super) fn status(&self) -> FetchedStatus {
         let totals = self.ledger.totals();

@@ -266,7 +266,9 @@ fn read_queue(record: JobsRecord) -> Queue {
             None => queue.ended.push_back(job),
             Some(Ok(request)) => {
                 let created_at = job.created_at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
-                queue.jobs.insert(id, Job::new(id, request, created_at, Instant::now()));
+                let mut restored = Job::new(id, request, created_at, Instant::now());
+                restored.restore_sources(job.sources);
+                queue.jobs.insert(id, restored);
             }
             Some(Err(error)) => {
                 job.set_state(JobState::Failed);

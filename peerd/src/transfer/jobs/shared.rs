@@ -5,7 +5,11 @@ use crate::{
     connections::channels::ChannelPool,
     documents::catalog::Catalog,
     holders::network_peers::NetworkPeers,
-    transfer::{fetch::downloads::Downloads, swarm::hub::Swarms, throttle::Throttle},
+    transfer::{
+        fetch::{downloads::Downloads, source_totals::SourceTotals},
+        swarm::hub::Swarms,
+        throttle::Throttle,
+    },
 };
 use metrics::{Counter, Gauge};
 use p2pdi::{
@@ -100,10 +104,10 @@ impl Shared {
     fn record(&self) -> JobsRecord {
         let queue = self.queue();
         let ended = queue.ended.iter().map(|job| JobRecord { request: None, job: Some(job.clone()) });
-        let active = queue
-            .jobs
-            .values()
-            .map(|job| JobRecord { request: Some(job.request.raw.clone()), job: Some(job.show(&[], Instant::now())) });
+        let active = queue.jobs.values().map(|job| JobRecord {
+            request: Some(job.request.raw.clone()),
+            job: Some(job.show(&[], SourceTotals::default(), Instant::now())),
+        });
         JobsRecord { last_id: queue.last_id, jobs: ended.chain(active).collect() }
     }
 

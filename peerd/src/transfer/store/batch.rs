@@ -1,4 +1,4 @@
-//! Finishes many small documents with one sync for many of them: a sync waits for the disk, however little there is to write.
+//! Finishes many smaller documents with one sync for many of them: a sync waits for the disk, however little there is to write.
 //!
 //! Never is a file renamed that is not synced. The first document is synced at once; what arrives meanwhile makes the next group.
 //!
