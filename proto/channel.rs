@@ -44,6 +44,15 @@ pub const RESPONSE_MAX_BYTES: usize = 1024 * 1024;
 /// Largest answer of a registry, in bytes: a page of 1,000 peers with all their labels.
 pub const REGISTRY_RESPONSE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// Flow-control window, in bytes, of a stream whose rate is limited to `rate` bytes per second.
+pub fn limited_window(rate: u64) -> u32 {
+    connection_window(rate).min(STREAM_WINDOW)
+}
+
+fn connection_window(rate: u64) -> u32 {
+    u32::try_from(rate / LIMITED_WINDOW_PART).unwrap_or(u32::MAX).clamp(LIMITED_WINDOW_MIN, CONNECTION_WINDOW)
+}
+
 /// How a client dials: from where, and with which certificates.
 #[derive(Debug, Clone, Default)]
 pub struct Dial {
@@ -101,9 +110,7 @@ impl Dial {
     /// Flow-control windows of a stream and of its connection, in bytes.
     fn windows(&self) -> (u32, u32) {
         let Some(rate) = self.rate else { return (STREAM_WINDOW, CONNECTION_WINDOW) };
-        let part = u32::try_from(rate / LIMITED_WINDOW_PART).unwrap_or(u32::MAX);
-        let window = part.clamp(LIMITED_WINDOW_MIN, CONNECTION_WINDOW);
-        (window.min(STREAM_WINDOW), window)
+        (limited_window(rate), connection_window(rate))
     }
 
     /// The settings of a connection to `endpoint`, whose requests name it; without one they name no server.

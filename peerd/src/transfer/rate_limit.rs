@@ -37,6 +37,8 @@ struct Waiting {
     stream: u64,
     /// Most bytes it can move now.
     most: usize,
+    /// It moves all of them at once, or none.
+    whole: bool,
 }
 
 /// Who may move bytes next.
@@ -70,8 +72,17 @@ impl RateLimit {
 
     /// Puts a stream at the end of the line that wants to move at most `most` bytes, at least 1. One that is in the line stays where it is.
     pub(super) fn enter(&mut self, stream: u64, most: usize) {
-        if !self.line.iter().any(|waiting| waiting.stream == stream) {
-            self.line.push_back(Waiting { stream, most: most.max(1) });
+        self.push(Waiting { stream, most: most.max(1), whole: false });
+    }
+
+    /// The same for a stream that moves all of `bytes` at once. The limit then goes into debt by them.
+    pub(super) fn enter_whole(&mut self, stream: u64, bytes: usize) {
+        self.push(Waiting { stream, most: bytes.max(1), whole: true });
+    }
+
+    fn push(&mut self, new: Waiting) {
+        if !self.line.iter().any(|waiting| waiting.stream == new.stream) {
+            self.line.push_back(new);
         }
     }
 
@@ -89,12 +100,12 @@ impl RateLimit {
 
     /// Grants the next part, if its time has come.
     pub(super) fn next(&mut self, now: Instant) -> Next {
-        let Some(Waiting { stream, most }) = self.line.front().copied() else { return Next::Nobody };
+        let Some(Waiting { stream, most, whole }) = self.line.front().copied() else { return Next::Nobody };
         let begin = self.paid_at.max(now.checked_sub(BURST).unwrap_or(now));
         if begin > now {
             return Next::At(begin);
         }
-        let bytes = most.min(self.part());
+        let bytes = if whole { most } else { most.min(self.part()) };
         self.line.pop_front();
         self.paid_at = begin + self.cost(bytes);
         Next::Granted { stream, bytes }
@@ -209,6 +220,16 @@ mod tests {
         for stream in 3..100 {
             assert_eq!(limit.next(start), Next::Granted { stream, bytes: 1 << 40 });
         }
+    }
+
+    #[test]
+    fn what_moves_as_a_whole_is_granted_at_once_and_the_next_waits_for_it() {
+        let start = Instant::now();
+        let mut limit = RateLimit::new(1_000_000, start);
+        limit.enter_whole(1, 500_000);
+        limit.enter(2, 10);
+        assert_eq!(limit.next(start), Next::Granted { stream: 1, bytes: 500_000 });
+        assert!(matches!(limit.next(start), Next::At(at) if at >= start + Duration::from_millis(400)));
     }
 
     #[test]

@@ -68,12 +68,21 @@ impl Throttle {
     /// Waits until bytes may be moved, and returns how many: at least 1, at most `most`, unless that is 0. Those who wait get equal parts
     /// in turn. Bytes granted to a future that is dropped do not count.
     pub(crate) async fn take(&self, most: usize) -> usize {
+        self.wait(most, RateLimit::enter).await
+    }
+
+    /// Waits until all of `bytes` may be moved, which are granted at once: for what must be complete before anything moves.
+    pub(crate) async fn take_whole(&self, bytes: usize) {
+        self.wait(bytes, RateLimit::enter_whole).await;
+    }
+
+    async fn wait(&self, most: usize, enter: fn(&mut RateLimit, u64, usize)) -> usize {
         if most == 0 || self.bytes_per_second().is_none() {
             return most;
         }
         let state = &self.0.state;
         let changed = Arc::new(Notify::new());
-        let place = Place::new(state, Arc::clone(&changed), most);
+        let place = Place::new(state, Arc::clone(&changed), most, enter);
         loop {
             let next = lock(state).grant(Instant::now());
             if let Some(bytes) = place.take_granted() {
@@ -87,6 +96,16 @@ impl Throttle {
                 },
                 None => changed.notified().await,
             }
+        }
+    }
+
+    /// Uncounts bytes that were taken and not moved.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        if bytes > 0 && self.bytes_per_second().is_some() {
+            let mut state = lock(&self.0.state);
+            state.limit.give_back(bytes);
+            // It waits for a time that is not right any more.
+            state.wake_first();
         }
     }
 
@@ -137,12 +156,12 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn new(state: &'a Mutex<State>, changed: Arc<Notify>, most: usize) -> Self {
+    fn new(state: &'a Mutex<State>, changed: Arc<Notify>, most: usize, enter: fn(&mut RateLimit, u64, usize)) -> Self {
         let mut locked = lock(state);
         locked.last_stream += 1;
         let stream = locked.last_stream;
         locked.waiting.insert(stream, Waiter { changed, granted: None });
-        locked.limit.enter(stream, most);
+        enter(&mut locked.limit, stream, most);
         Self { state, stream }
     }
 

@@ -7,6 +7,7 @@ pub mod holder;
 pub mod mount;
 pub mod peer;
 pub mod registry;
+pub mod wire;
 
 use peerd::holders::source::Source;
 use std::{

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::print_stdout,
     reason = "a test fails by a panic, in its helpers too"
 )]
 
@@ -12,6 +13,7 @@ mod churn;
 mod holders;
 mod hostile;
 mod liars;
+mod limits;
 mod partial;
 #[path = "../support/mod.rs"]
 mod support;

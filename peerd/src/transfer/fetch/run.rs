@@ -1,6 +1,9 @@
 //! Receives the pieces of one request: from the network to the disk, and tells the driver what happens.
 
-use super::download::{Incoming, Received, SourceError};
+use super::{
+    download::{Incoming, Received, SourceError},
+    payment::Payment,
+};
 use crate::transfer::{
     plan::RequestId,
     store::{
@@ -88,12 +91,19 @@ impl Run {
     /// Receives the pieces from the stream that `opening` opens. Always ends with [`RunEvent::Ended`].
     pub(super) async fn receive(self, opening: impl Future<Output = Result<Incoming, SourceError>>) {
         let cancel = self.control.cancel.clone();
-        let ended = match cancel.run_until_cancelled(opening).await {
+        let pieces = self.store.pieces();
+        let bytes = pieces.range(self.pieces.end.max(1) - 1).end - pieces.range(self.pieces.start).start;
+        let mut payment = Payment::new(&self.limit, bytes);
+        let paid = async {
+            payment.pay_ahead().await;
+            opening.await
+        };
+        let ended = match cancel.run_until_cancelled(paid).await {
             Some(Ok(incoming)) => {
                 if !self.has_begun {
                     self.tell(RunEvent::Began).await;
                 }
-                self.stream(incoming).await
+                self.stream(incoming, payment).await
             }
             Some(Err(error)) => Ok(Err(error)),
             None => Ok(Ok(())),
@@ -106,7 +116,7 @@ impl Run {
         let _ = self.events.send((self.request, event)).await;
     }
 
-    async fn stream(&self, mut incoming: Incoming) -> Result<Result<(), SourceError>, WriteError> {
+    async fn stream(&self, mut incoming: Incoming, mut payment: Payment) -> Result<Result<(), SourceError>, WriteError> {
         let (to_disk, mut chunks) = mpsc::channel::<(u64, Bytes)>(WRITE_QUEUE);
         let mut writer = PieceWriter::new(&self.store);
         let end = writer.end();
@@ -129,7 +139,7 @@ impl Run {
             }
             Ok(None)
         });
-        let received = self.forward(&mut incoming, &to_disk, &end).await;
+        let received = self.forward(&mut incoming, &mut payment, &to_disk, &end).await;
         drop(to_disk);
         drop(incoming);
         Ok(match writing.await? {
@@ -141,6 +151,7 @@ impl Run {
     async fn forward(
         &self,
         incoming: &mut Incoming,
+        payment: &mut Payment,
         to_disk: &mpsc::Sender<(u64, Bytes)>,
         end: &WriterEnd,
     ) -> Result<(), SourceError> {
@@ -165,7 +176,7 @@ impl Run {
             };
             let length = data.len() as u64;
             // What is not read yet fills the stream's window, and the holder waits.
-            self.limit.take_all(data.len()).await;
+            payment.arrived(length).await;
             at += length;
             self.tell(RunEvent::Arrived(length)).await;
             // A chunk need not end where a piece does. What follows is requested elsewhere.

@@ -18,7 +18,8 @@ impl Planner {
     pub(super) fn check(&mut self, share: bool, now: Instant) {
         let silent = self.holders.iter_mut().filter_map(|(id, holder)| {
             let since = holder.awaited.filter(|_| !holder.requests.is_empty())?;
-            let is_silent = holder.silent || now.saturating_duration_since(since) > holder.patience_for_bytes();
+            let is_silent =
+                holder.silent || now.saturating_duration_since(since) > holder.patience_for_bytes() + self.config.limit_wait;
             if is_silent {
                 holder.patience.silent(holder.silent, now);
                 holder.silent = true;

@@ -2,17 +2,16 @@
 
 use super::{
     line::{Line, Place},
-    rate::Rate,
     slots::{Limits, Turn},
     source::Kind,
 };
-use crate::transfer::throttle::Throttle;
+use crate::transfer::{rate_meter::RateMeter, throttle::Throttle};
 use metrics::{Counter, Gauge};
 use p2pdi::{content::ContentHash, metrics::Metrics, status::Reason};
 use std::{
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
@@ -38,7 +37,7 @@ const REFUSALS: [Reason; 4] =
 pub(super) struct Capacity {
     line: Arc<Line>,
     throttle: Throttle,
-    rate: Rate,
+    sent: Mutex<RateMeter>,
     /// Streams that are sent now, with or without a slot.
     sending: AtomicUsize,
     active: Gauge,
@@ -63,7 +62,7 @@ impl Capacity {
         Self {
             line: Arc::new(Line::new(limits(limit, slots))),
             throttle: Throttle::new(limit),
-            rate: Rate::new(Instant::now()),
+            sent: Mutex::default(),
             sending: AtomicUsize::new(0),
             active: metrics.gauge("p2pdi_uploads_active", "Documents being sent", &[]),
             waiting: metrics.gauge("p2pdi_uploads_waiting", "Streams that wait for an upload slot", &[]),
@@ -87,7 +86,11 @@ impl Capacity {
 
     /// The rate now.
     pub(super) fn bytes_per_second(&self) -> u64 {
-        self.rate.per_second(Instant::now())
+        self.sent().rate(Instant::now())
+    }
+
+    fn sent(&self) -> MutexGuard<'_, RateMeter> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a stream of `document`, which may have a slot at once. `None` if too many are in its turn.
@@ -110,7 +113,7 @@ impl Capacity {
             Kind::Partial => &self.partial_bytes,
         };
         counter.increment(bytes as u64);
-        self.rate.add(bytes as u64, Instant::now());
+        self.sent().add(bytes as u64, Instant::now());
         bytes
     }
 

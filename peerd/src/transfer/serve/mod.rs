@@ -8,7 +8,6 @@
 
 mod capacity;
 mod line;
-mod rate;
 mod sending;
 mod slots;
 pub(crate) mod source;
