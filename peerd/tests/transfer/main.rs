@@ -110,7 +110,8 @@ impl Target {
 
     /// The files that a user sees there, without partial files and their records.
     fn visible(&self) -> Vec<(String, Vec<u8>)> {
-        self.files().into_iter().filter(|(name, _)| !name.ends_with(".part") && !name.ends_with(".part.pieces")).collect()
+        let is_visible = |name: &str| [".part", ".part.pieces", ".part.zeros"].iter().all(|end| !name.ends_with(end));
+        self.files().into_iter().filter(|(name, _)| is_visible(name)).collect()
     }
 
     fn partial_path(&self) -> PathBuf {

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -24,6 +24,8 @@ pub(super) struct Flusher {
     table: Arc<PieceTable>,
     sidecar: Arc<Sidecar>,
     unflushed_bytes: AtomicU64,
+    /// The document is about to be complete: no further record is written.
+    is_ending: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -42,7 +44,7 @@ impl Flusher {
     pub(super) fn new(table: &Arc<PieceTable>, sidecar: &Arc<Sidecar>) -> Self {
         let state = State { last: Instant::now(), running: None, file: None, is_opened: false };
         let (table, sidecar) = (Arc::clone(table), Arc::clone(sidecar));
-        Self { table, sidecar, unflushed_bytes: AtomicU64::new(0), state: Mutex::new(state) }
+        Self { table, sidecar, unflushed_bytes: AtomicU64::new(0), is_ending: Arc::default(), state: Mutex::new(state) }
     }
 
     /// Opens the file that is synced: before anything is written, so that no error of a write is missed.
@@ -71,13 +73,15 @@ impl Flusher {
         }
         let Some(synced) = state.file.clone() else { return };
         let (file, table, sidecar) = (Arc::downgrade(file), Arc::clone(&self.table), Arc::clone(&self.sidecar));
+        let is_ending = Arc::clone(&self.is_ending);
         // If none can be started, the final sync takes longer.
         let thread = thread::Builder::new().name("flush".to_owned());
-        state.running = thread.spawn(move || flush(&file, &synced, &table, &sidecar)).ok();
+        state.running = thread.spawn(move || flush(&file, &synced, &table, &sidecar, &is_ending)).ok();
     }
 
-    /// Waits for the sync that is under way, if any.
-    pub(super) fn wait(&self) {
+    /// Waits for the sync that is under way, if any, and ends the records.
+    pub(super) fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
         let running = self.state.lock().unwrap_or_else(PoisonError::into_inner).running.take();
         if let Some(running) = running {
             // It reports no result: the final sync does.
@@ -86,11 +90,11 @@ impl Flusher {
     }
 }
 
-fn flush(file: &Weak<PartialFile>, synced: &File, table: &PieceTable, sidecar: &Sidecar) {
+fn flush(file: &Weak<PartialFile>, synced: &File, table: &PieceTable, sidecar: &Sidecar, is_ending: &AtomicBool) {
     let verified = table.states().verified().clone();
     let saved = synced.sync_data().and_then(|()| {
         // Not held during the sync: with its last owner the lock of the file goes.
-        let Some(file) = file.upgrade() else { return Ok(()) };
+        let Some(file) = file.upgrade().filter(|_| !is_ending.load(Ordering::Relaxed)) else { return Ok(()) };
         sidecar.save(&file, &verified)
     });
     if let Err(error) = saved {

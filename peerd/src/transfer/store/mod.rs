@@ -26,3 +26,4 @@ mod states;
 mod superseded;
 #[cfg(test)]
 mod tests;
+mod zeros_file;

@@ -18,6 +18,7 @@ use super::{
     sidecar_file::Sidecar,
     states::{PieceStates, WriterId},
     superseded,
+    zeros_file::ZerosFile,
 };
 use crate::transfer::piece_set::PieceSet;
 use p2pdi::{
@@ -26,6 +27,7 @@ use p2pdi::{
     platform::read_exact_at,
 };
 use std::{
+    collections::BTreeSet,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -66,6 +68,7 @@ pub(crate) struct PieceStore {
 struct Large {
     reservation: Reservation,
     flusher: Flusher,
+    zeros: ZerosFile,
 }
 
 impl PieceStore {
@@ -87,8 +90,14 @@ impl PieceStore {
         let recorded = if is_large && file.opened().size > 0 { sidecar.take(&file) } else { None };
         let data = file.data().map_err(WriteError::io("read", file.path()))?;
         let held = check::held(&hashes, file.opened().size, &data);
-        // With a record, a hole that is not in it was never received, but for what came after the last sync.
-        let unchecked = if recorded.is_some() { held.filled } else { [held.holes, held.filled].concat() };
+        let zeros = ZerosFile::new(&file);
+        let mut holes = held.holes;
+        if recorded.is_some() {
+            // A hole that is neither recorded nor noted was never received.
+            let noted: BTreeSet<_> = zeros.read(&file).into_iter().collect();
+            holes.retain(|piece| noted.contains(piece));
+        }
+        let unchecked = [holes, held.filled].concat();
         let mut verified = recorded.unwrap_or_else(|| PieceSet::empty(count));
         if hashes.pieces().size() == 0 && Some(hashes.pieces().hasher(0).finalize()) == hashes.get(0) {
             verified.insert(0);
@@ -99,7 +108,7 @@ impl PieceStore {
             let reservation = Reservation::new(&file, name, &missing).inspect_err(|_| leave(&file, &table, &sidecar, None))?;
             let flusher = Flusher::new(&table, &sidecar);
             flusher.open(&file);
-            Some(Large { reservation, flusher })
+            Some(Large { reservation, flusher, zeros })
         } else {
             None
         };
@@ -257,7 +266,7 @@ impl PieceStore {
             return Err(WriteError::Incomplete { path: self.path().to_owned() });
         }
         if let Some(large) = &self.large {
-            large.flusher.wait();
+            large.flusher.end();
         }
         self.file.set_size(self.size())?;
         // Room for pieces that a check found to be zeros.
@@ -296,7 +305,7 @@ impl PieceStore {
         self.is_gone.store(true, Ordering::Relaxed);
         self.sidecar.close();
         if let Some(large) = &self.large {
-            large.flusher.wait();
+            large.flusher.end();
             self.sidecar.remove(&self.file);
         }
     }
@@ -351,6 +360,13 @@ impl PieceStore {
             large.reservation.wrote(bytes);
         }
         Ok(true)
+    }
+
+    /// Notes that a piece is zeros, before it counts as verified.
+    pub(super) fn note_zeros(&self, index: usize) {
+        if let Some(large) = &self.large {
+            large.zeros.note(&self.file, index);
+        }
     }
 
     /// Asks for room in memory for `bytes` bytes more.

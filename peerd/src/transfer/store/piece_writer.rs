@@ -286,8 +286,13 @@ impl Current {
             self.write(store, id, self.next - bytes.len() as u64, &bytes)?;
         }
         if let Place::File(place) = &mut self.place {
-            for hole in std::mem::take(&mut place.holes) {
+            let holes = std::mem::take(&mut place.holes);
+            let is_zeros = *holes == [store.pieces().range(self.index)];
+            for hole in holes {
                 store.write(self.index, id, true, 0, |file| file.leave_hole(hole))?;
+            }
+            if is_zeros {
+                store.note_zeros(self.index);
             }
         }
         Ok(Ok(store.table().verify(self.index, id)))

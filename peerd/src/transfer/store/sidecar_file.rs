@@ -22,6 +22,7 @@ use std::{
 
 /// Ends the record's name, after that of the partial file.
 const EXTENSION: &str = ".pieces";
+const ZEROS_EXTENSION: &str = ".zeros";
 /// How far in the future a lease ends: what another program changes within this time after a crash is not noticed.
 const LEASE: Duration = Duration::from_millis(100);
 /// A lease that ends sooner is renewed before a write: time for the write to begin on a busy machine.
@@ -163,9 +164,15 @@ impl Sidecar {
     }
 }
 
-/// The names that records of a partial file have, from their making on.
-pub(super) fn names(partial: &OsStr) -> [OsString; 3] {
-    ["", ".new", ".end"].map(|extension| with(&with(partial, EXTENSION), extension))
+/// The names of all files beside a partial file: its records, from their making on, and its notes of zeros.
+pub(super) fn names(partial: &OsStr) -> [OsString; 4] {
+    let [record, new, end] = ["", ".new", ".end"].map(|extension| with(&with(partial, EXTENSION), extension));
+    [record, new, end, zeros_name(partial)]
+}
+
+/// The name of the notes of zeros: see [`zeros_file`](super::zeros_file).
+pub(super) fn zeros_name(partial: &OsStr) -> OsString {
+    with(partial, ZEROS_EXTENSION)
 }
 
 fn with(name: &OsStr, extension: &str) -> OsString {

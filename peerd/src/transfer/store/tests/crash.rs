@@ -35,13 +35,61 @@ fn a_process_that_dies() {
 
 /// Returns the data of the document that a process wrote to `folder` before it died.
 fn crash(folder: &Path) -> Vec<u8> {
+    run_and_die("a_process_that_dies", folder);
+    large()
+}
+
+/// Runs a test of this file as a process that dies.
+fn run_and_die(test: &str, folder: &Path) {
     let died = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "transfer::store::tests::crash::a_process_that_dies"])
+        .args(["--exact", &format!("transfer::store::tests::crash::{test}")])
         .env(FOLDER, folder)
         .output()
         .unwrap();
     assert_eq!(died.status.signal(), Some(6), "{}", String::from_utf8_lossy(&died.stdout));
-    large()
+}
+
+/// [`large`] and pieces of zeros after it.
+fn large_and_zeros() -> Vec<u8> {
+    let mut data = large();
+    data.resize(LARGE + 32 * PIECE, 0);
+    data
+}
+
+#[test]
+fn a_process_that_dies_after_zeros() {
+    let Some(folder) = env::var_os(FOLDER) else { return };
+    let data = large_and_zeros();
+    let store = open_at_once(Path::new(&folder), &data);
+    let record = record(&store);
+    fill(&store, &data, 0..LARGE / PIECE);
+    until("record", || record.exists());
+    // Two of them did not arrive.
+    let count = data.len() / PIECE;
+    fill(&store, &data, LARGE / PIECE + 1..count - 1);
+    std::process::abort();
+}
+
+#[test]
+fn after_a_crash_pieces_of_zeros_are_verified_that_no_record_has() {
+    let folder = tempfile::tempdir().unwrap();
+    run_and_die("a_process_that_dies_after_zeros", folder.path());
+    let data = large_and_zeros();
+    let count = data.len() / PIECE;
+    // The second time after an orderly end that wrote no further record.
+    for _ in 0..2 {
+        let store = open_at_once(folder.path(), &data);
+        store.wait_checked();
+        let missing: Vec<_> = store.verified().missing().collect();
+        assert_eq!(missing, [LARGE / PIECE, count - 1]);
+    }
+    let store = open_at_once(folder.path(), &data);
+    store.wait_checked();
+    fill(&store, &data, LARGE / PIECE..LARGE / PIECE + 1);
+    fill(&store, &data, count - 1..count);
+    assert!(fs::read(store.finish().unwrap()).unwrap() == data);
+    let left: Vec<_> = fs::read_dir(folder.path().join("a")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["doc.bin"]);
 }
 
 #[test]
