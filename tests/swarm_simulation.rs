@@ -94,7 +94,7 @@ impl World {
                 let begins = Duration::from_micros(rng.random_range(0..1_000_000));
                 events.push(Reverse((begins, number, What::Time)));
                 Peer {
-                    decisions: Decisions::new(SIZE, 0, begins),
+                    decisions: Decisions::new(SIZE, 0, Vec::new(), begins),
                     zone: number % 3,
                     announces: 0,
                     searches: 0,

@@ -147,14 +147,18 @@ struct Unanswered {
 async fn ask_peer(
     channels: ChannelPool,
     index: usize,
-    peer: Source,
+    mut peer: Source,
     request: RfcQueryRequest,
 ) -> (usize, Source, Result<Answer, Unanswered>) {
     let limits = Limits::of(&request);
+    let asked_at = Instant::now();
     let client = channels.peer_at(&peer.addresses(), peer.name.as_ref());
     let asked = when_told(ANSWER_TIMEOUT / 2, || query(client.clone(), request.clone(), limits));
     let answer = match timeout(ANSWER_TIMEOUT, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
+        Ok(Ok(answer)) => {
+            peer.answered_in = Some(asked_at.elapsed());
+            Ok(answer)
+        }
         Ok(Err(status)) => Err(Unanswered { why: status::describe(&status), reached: Reason::of(&status).is_some() }),
         Err(_) => Err(Unanswered { why: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()), reached: false }),
     };

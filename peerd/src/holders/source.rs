@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::{contact::Contact, endpoint::Endpoint, name::PeerName, v1::PeerRecord};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Most addresses of one source besides the first: the one it advertises, and one that another peer knows.
 const ALTERNATES_MAX: usize = 3;
@@ -19,12 +19,14 @@ pub struct Source {
     pub endpoint: Endpoint,
     /// Other addresses of the same peer, dialled in this order if the first one fails or takes long.
     alternates: Vec<Endpoint>,
+    /// How long its answer to a question took, if it was asked one just now: no shorter than the delay of its path.
+    pub(crate) answered_in: Option<Duration>,
 }
 
 impl Source {
     /// The peer at `endpoint`.
     pub fn new(name: Option<PeerName>, endpoint: Endpoint) -> Self {
-        Self { name, endpoint, alternates: Vec::new() }
+        Self { name, endpoint, alternates: Vec::new(), answered_in: None }
     }
 
     /// The same peer, which has the address `alternate`, too. A source has few addresses: further ones are left out.

@@ -120,8 +120,10 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// The announces of a document of which this peer has `had` verified bytes. The first one is due now.
-    pub fn new(size: u64, had: u64, now: Duration) -> Self {
+    /// The announces of a document of which this peer has `had` verified bytes. The first one is due now. `found`: whole holders that were
+    /// found before.
+    pub fn new(size: u64, had: u64, mut found: Vec<Source>, now: Duration) -> Self {
+        found.truncate(REPORTED_MAX);
         Self {
             size,
             had,
@@ -135,7 +137,7 @@ impl Decisions {
             search_at: now,
             searched: false,
             starved: false,
-            found: Vec::new(),
+            found,
             want_more: had < size,
             may_hurry: true,
         }
@@ -281,7 +283,11 @@ mod tests {
     }
 
     fn world(had: u64) -> World {
-        World { decisions: Decisions::new(SIZE, had, Duration::ZERO), rng: StdRng::seed_from_u64(1), now: Duration::ZERO }
+        World {
+            decisions: Decisions::new(SIZE, had, Vec::new(), Duration::ZERO),
+            rng: StdRng::seed_from_u64(1),
+            now: Duration::ZERO,
+        }
     }
 
     impl World {
@@ -326,6 +332,17 @@ mod tests {
         // Repeated while it is of use.
         assert_eq!(world.tell(Event::Useless(source(1))), []);
         assert_eq!(world.wait(), (Duration::from_secs(15), vec![announce(0, &found[1..], false)]));
+    }
+
+    #[test]
+    fn holders_that_were_found_before_are_reported_from_the_first_announce_on() {
+        let before = [source(1), source(2)];
+        let decisions = Decisions::new(SIZE, 0, before.to_vec(), Duration::ZERO);
+        let mut world = World { decisions, ..world(0) };
+        assert_eq!(world.wait().1, [announce(0, &before, false)]);
+        assert_eq!(world.answer(false, 0), []);
+        assert_eq!(world.tell(Event::Useless(source(1))), []);
+        assert_eq!(world.wait().1, [announce(0, &before[1..], false)]);
     }
 
     #[test]

@@ -27,10 +27,23 @@ const DONE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const _: () = assert!(decisions::REPORTED_MAX <= tracker::REPORTED_MAX, "what is reported fits an announce");
 
+/// What is announced.
+pub struct Announcing {
+    /// Hash of the document.
+    pub hash: ContentHash,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Verified bytes that this peer has.
+    pub had: u64,
+    /// Whole holders that were found before; repeated while they are of use.
+    pub reported: Vec<Source>,
+}
+
 /// Announces one document. It ends with its handle.
 pub struct Announcer<S> {
     hash: ContentHash,
     size: u64,
+    reported: Vec<Source>,
     tracker: Arc<dyn Tracker>,
     /// `None` once nothing is searched for any more: a search holds the parts of the peer.
     search: Option<Arc<S>>,
@@ -88,16 +101,16 @@ impl<S: SearchHolders> Announcer<S> {
     /// An announcer for the document, its handle, and the candidates that it learns of: lists of peers that may be asked, as they come; the
     /// same peer comes again with what it has by then.
     pub fn new(
-        hash: ContentHash,
-        size: u64,
-        had: u64,
+        announcing: Announcing,
         tracker: Arc<dyn Tracker>,
         search: Arc<S>,
     ) -> (Self, AnnouncerHandle, mpsc::Receiver<Vec<Candidate>>) {
+        let Announcing { hash, size, had, reported } = announcing;
         let (had, had_changes) = watch::channel(had);
         let (notices, noticed) = mpsc::channel(NOTICES_MAX);
         let (candidates, learned) = mpsc::channel(CANDIDATES_WAITING);
-        let announcer = Self { hash, size, tracker, search: Some(search), had: had_changes, notices: noticed, candidates };
+        let announcer =
+            Self { hash, size, reported, tracker, search: Some(search), had: had_changes, notices: noticed, candidates };
         (announcer, AnnouncerHandle { had, notices }, learned)
     }
 
@@ -118,7 +131,7 @@ impl<S: SearchHolders> Announcer<S> {
         let mut rng = StdRng::from_rng(&mut rand::rng());
         let started = Instant::now();
         let first_had = *self.had.borrow_and_update();
-        let mut decisions = Decisions::new(self.size, first_had, Duration::ZERO);
+        let mut decisions = Decisions::new(self.size, first_had, std::mem::take(&mut self.reported), Duration::ZERO);
         let (mut announcing, mut searching) = (None, None);
         let mut announced = false;
         loop {
@@ -244,7 +257,8 @@ mod tests {
     fn start(answers: Vec<Announced>, finds: Vec<Source>) -> Started {
         let script = Arc::new(Script { answers: Mutex::new(answers), ..Script::default() });
         let tracker: Arc<dyn Tracker> = Arc::<Script>::clone(&script);
-        let (announcer, handle, candidates) = Announcer::new(ContentHash::of(b"x"), SIZE, 0, tracker, Arc::new(Finds(finds)));
+        let announcing = Announcing { hash: ContentHash::of(b"x"), size: SIZE, had: 0, reported: Vec::new() };
+        let (announcer, handle, candidates) = Announcer::new(announcing, tracker, Arc::new(Finds(finds)));
         (script, handle, candidates, tokio::spawn(announcer.run()))
     }
 

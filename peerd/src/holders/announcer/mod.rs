@@ -5,7 +5,7 @@ mod decisions;
 mod driver;
 
 pub use decisions::{Action, Decisions, Event, TrackerFailure};
-pub use driver::{Announcer, AnnouncerHandle};
+pub use driver::{Announcer, AnnouncerHandle, Announcing};
 
 /// Documents smaller than this need no announce: a holder sends one in less time than two calls to the registry take over a usual link,
 /// and a folder of thousands of them would cost the registry a call for each every minute. They are searched for.

@@ -2,7 +2,10 @@
 
 use super::expected::Expected;
 use crate::{
-    holders::tracker::{Announced, Announcement, Tracker},
+    holders::{
+        source::Source,
+        tracker::{Announced, Announcement, Tracker},
+    },
     session::AnnounceError,
 };
 use p2pdi::content::ContentHash;
@@ -24,6 +27,8 @@ pub(crate) struct EarlyAnnounce {
     hash: ContentHash,
     /// 0: not known.
     size: u64,
+    /// Whole holders that it reports.
+    holders: Vec<Source>,
     tracker: Arc<dyn Tracker>,
     answer: watch::Receiver<Option<Answer>>,
     call: JoinSet<()>,
@@ -33,17 +38,24 @@ pub(crate) struct EarlyAnnounce {
 }
 
 impl EarlyAnnounce {
-    /// Announces that nothing is here yet of a document. `size`: 0 if it is not known.
-    pub(super) fn new(hash: ContentHash, size: u64, tracker: Arc<dyn Tracker>, expected: Option<Expected>) -> Self {
+    /// Announces that nothing is here yet of a document. `size`: 0 if it is not known; `holders`: whole ones that were found already, so that
+    /// nobody has to search for them.
+    pub(super) fn new(
+        hash: ContentHash,
+        size: u64,
+        holders: Vec<Source>,
+        tracker: Arc<dyn Tracker>,
+        expected: Option<Expected>,
+    ) -> Self {
         let (sender, answer) = watch::channel(None);
         let mut call = JoinSet::new();
-        let asked = Arc::clone(&tracker);
+        let (asked, announced) = (Arc::clone(&tracker), Announcement { holders: holders.clone(), ..announcement(hash, size) });
         call.spawn(async move {
             let late = || AnnounceError::Unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
-            let answer = timeout(ANSWER_TIMEOUT, asked.announce(announcement(hash, size))).await;
+            let answer = timeout(ANSWER_TIMEOUT, asked.announce(announced)).await;
             sender.send_replace(Some(answer.unwrap_or_else(|_| Err(late()))));
         });
-        Self { hash, size, tracker, answer, call, taken_over: false, expected }
+        Self { hash, size, holders, tracker, answer, call, taken_over: false, expected }
     }
 
     /// The tracker's answer.
@@ -56,12 +68,18 @@ impl EarlyAnnounce {
     /// Announces the same once more.
     pub(crate) fn again(mut self) -> Self {
         self.taken_over = true;
-        Self::new(self.hash, self.size, Arc::clone(&self.tracker), self.expected.take())
+        let holders = std::mem::take(&mut self.holders);
+        Self::new(self.hash, self.size, holders, Arc::clone(&self.tracker), self.expected.take())
     }
 
     /// Another announce takes its place: one with the size, if this one had none.
     pub(crate) fn replaced(mut self) {
         self.taken_over = true;
+    }
+
+    /// Whole holders that it reported.
+    pub(super) fn reported(&self) -> &[Source] {
+        &self.holders
     }
 
     /// Size of the document whose swarm this peer is in: what it announced, or what the tracker knows; 0: neither.
@@ -145,7 +163,10 @@ mod tests {
         let (sender, mut announced) = mpsc::unbounded_channel();
         let tracker: Arc<dyn Tracker> = Arc::new(Recorder(sender));
         let hash = ContentHash::of(b"x");
-        let early = EarlyAnnounce::new(hash, 0, Arc::clone(&tracker), None).again();
+        let reported = Source::new(None, "192.0.2.1:7801".parse().unwrap());
+        let first = Announcement { holders: vec![reported.clone()], ..announcement(hash, 0) };
+        let early = EarlyAnnounce::new(hash, 0, vec![reported.clone()], Arc::clone(&tracker), None).again();
+        assert_eq!(early.reported(), [reported]);
         assert_eq!(early.answer().await.unwrap().size, SIZE);
         let swarm = early.into_tracker();
         let said = Announcement { size: SIZE, ..announcement(hash, 0) };
@@ -154,11 +175,11 @@ mod tests {
         while let Ok(announcement) = announced.try_recv() {
             before.push(announcement);
         }
-        assert!(!before.is_empty() && before.iter().all(|before| *before == announcement(hash, 0)), "{before:?}");
+        assert!(!before.is_empty() && before.iter().all(|before| *before == first), "{before:?}");
         swarm.announce(said.clone()).await.unwrap();
         assert_eq!(announced.recv().await.unwrap(), said);
         drop(swarm);
-        EarlyAnnounce::new(hash, 0, tracker, None).answer().await.unwrap();
+        EarlyAnnounce::new(hash, 0, Vec::new(), tracker, None).answer().await.unwrap();
         assert!(!announced.recv().await.unwrap().done);
         let withdrawn = announced.recv().await.unwrap();
         assert!(withdrawn.done && withdrawn.size == SIZE, "{withdrawn:?}");

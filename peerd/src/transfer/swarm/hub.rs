@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     holders::{
-        announcer::{ANNOUNCED_SIZE_MIN, Announcer},
+        self,
+        announcer::{ANNOUNCED_SIZE_MIN, Announcer, Announcing},
         candidate::Candidate,
         search::SearchHolders,
         tracker::{NoTracker, Tracker},
@@ -60,7 +61,7 @@ pub struct Swarms {
     me: Me,
     tracker: Arc<dyn Tracker>,
     metrics: FetchMetrics,
-    /// Documents of one piece are synced in groups.
+    /// Smaller documents are synced in groups.
     finisher: Finisher,
     /// Whether what was fetched is served from its store for as long as the program runs: it has no share.
     keeps_stores: bool,
@@ -138,9 +139,9 @@ impl Swarms {
         &self.me.zone
     }
 
-    /// Announces a document whose fetch begins. `size`: 0 if it is not known.
-    pub(crate) fn announce_early(&self, hash: ContentHash, size: u64) -> EarlyAnnounce {
-        EarlyAnnounce::new(hash, size, Arc::clone(&self.tracker), Some(self.expected.expect(hash)))
+    /// Announces a document whose fetch begins. `size`: 0 if it is not known; `holders`: whole ones that were found already.
+    pub(crate) fn announce_early(&self, hash: ContentHash, size: u64, holders: Vec<holders::source::Source>) -> EarlyAnnounce {
+        EarlyAnnounce::new(hash, size, holders, Arc::clone(&self.tracker), Some(self.expected.expect(hash)))
     }
 
     /// The swarm of a document that is fetched into `store`, and the peers that the tracker names and that `search` finds. Verified pieces
@@ -154,6 +155,7 @@ impl Swarms {
     ) -> (SharedSwarm, mpsc::Receiver<Vec<Candidate>>) {
         let (hash, pieces) = (*store.hash(), store.pieces());
         let swarm = Arc::new(Swarm::new(hash, pieces, name, store.verified(), self.me.clone()));
+        let reported = early.as_ref().map(|early| early.reported().to_vec()).unwrap_or_default();
         // Small documents are fetched before they are announced.
         let tracker = match early {
             _ if pieces.size() < ANNOUNCED_SIZE_MIN => Arc::new(NoTracker),
@@ -161,7 +163,8 @@ impl Swarms {
             _ => Arc::clone(&self.tracker),
         };
         let tracker: Arc<dyn Tracker> = Arc::new(CompanyTracker { inner: tracker, swarm: Arc::downgrade(&swarm) });
-        let (announcer, handle, candidates) = Announcer::new(hash, pieces.size(), swarm.had_bytes(), tracker, Arc::new(search));
+        let announced = Announcing { hash, size: pieces.size(), had: swarm.had_bytes(), reported };
+        let (announcer, handle, candidates) = Announcer::new(announced, tracker, Arc::new(search));
         swarm.announce(handle);
         self.begun.send_replace(true);
         tokio::spawn(announcer.run());
@@ -179,7 +182,7 @@ impl Swarms {
         self.me.id
     }
 
-    /// Finishes documents of one piece.
+    /// Finishes smaller documents.
     pub(crate) fn finisher(&self) -> &Finisher {
         &self.finisher
     }
