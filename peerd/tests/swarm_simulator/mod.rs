@@ -204,6 +204,11 @@ impl Network {
                     let has = if peer.whole { Has::All } else { Has::Pieces(self.nodes[from].announced.clone()) };
                     let near = peer.zone == self.nodes[to].peer.zone;
                     self.nodes[to].tell(Event::HolderAdded { holder: holder(from), near, has, in_swarm: peer.in_swarm }, now);
+                    if !peer.in_swarm {
+                        // It was asked what the document is.
+                        let delay = Duration::from_micros(2 * self.settings.delay);
+                        self.nodes[to].tell(Event::Delay { holder: holder(from), delay }, now);
+                    }
                     let announced = self.nodes[from].announced.clone();
                     if let (Some(offers), false) = (&mut self.nodes[to].offers, peer.whole) {
                         offers.joined(MemberId(from as u32), announced);

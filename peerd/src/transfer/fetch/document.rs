@@ -8,6 +8,7 @@ use super::{
     leads,
     opened::Opened,
     options::FetchOptions,
+    payment::Payment,
     progress::{FetchPhase, HolderProgress, Progress},
     source_selection::{SourceReport, SourceSelection},
 };
@@ -18,8 +19,10 @@ use crate::{
         announcer::ANNOUNCED_SIZE_MIN,
         search::{Freshness, SearchHolders},
         source::Source,
+        tracker::REPORTED_MAX,
     },
     transfer::{
+        arriving::is_small,
         store::{
             blocking::off_runtime, destination::locate, error::WriteError, piece_store::PieceStore, piece_writer::PieceWriter,
         },
@@ -28,7 +31,7 @@ use crate::{
 };
 use bytes::Bytes;
 use p2pdi::{
-    content::{ContentHash, PieceHashes},
+    content::{ContentHash, PIECE_SIZE_MIN, PieceHashes},
     document::DocumentName,
 };
 use std::{
@@ -141,11 +144,28 @@ pub(super) async fn fetch_announced(
     progress: &Arc<Progress>,
     early: Option<EarlyAnnounce>,
 ) -> Result<Fetched, FetchError> {
+    let fetched = fetch_once(channels, wanted, sources, finder, options, progress, early).await;
+    progress.end_sources(match &fetched {
+        Ok(Fetched { sources, .. }) | Err(FetchError::Sources { sources, .. }) => Some(sources),
+        Err(FetchError::Write(_)) => None,
+    });
+    fetched
+}
+
+async fn fetch_once(
+    channels: &ChannelPool,
+    wanted: &DocumentSelector,
+    sources: Vec<Source>,
+    finder: Arc<impl SearchHolders>,
+    options: &FetchOptions,
+    progress: &Arc<Progress>,
+    early: Option<EarlyAnnounce>,
+) -> Result<Fetched, FetchError> {
     let started = Instant::now();
     let early = early.or_else(|| match (wanted, options.expected_size) {
         // While a holder is asked what the document is, the tracker says who else there is.
         (DocumentSelector::Hash(hash), Some(size)) if size >= ANNOUNCED_SIZE_MIN => {
-            Some(options.swarms.announce_early(*hash, size))
+            Some(options.swarms.announce_early(*hash, size, sources.iter().take(REPORTED_MAX).cloned().collect()))
         }
         _ => None,
     });
@@ -210,6 +230,10 @@ impl Run<'_> {
     async fn learn(&mut self, index: usize) -> Result<Result<Learned, SourceError>, FetchError> {
         let source = self.sources.get(index).clone();
         self.progress.set_holders(vec![HolderProgress::new(source.clone())], self.sources.len());
+        // Of a document of one piece all arrives with the answer.
+        let expected = self.options.expected_size.filter(|size| *size <= PIECE_SIZE_MIN).unwrap_or(0);
+        let mut payment = Payment::new(&self.options.limit, expected);
+        payment.pay_ahead().await;
         let identify = Identify {
             channels: self.channels,
             wanted: self.wanted,
@@ -222,15 +246,16 @@ impl Run<'_> {
             Ok(identified) => identified,
             Err(error) => return Ok(Err(error)),
         };
-        let Identified { document, hashes, is_whole, mut runs } = identified;
+        let Identified { document, hashes, is_whole, mut runs, delay } = identified;
         if hashes.pieces().count() > 1 {
             return Ok(Ok(match self.prepare(document, hashes).await? {
                 Prepared::AlreadyThere(document, path) => Learned::Done(document, path, true),
                 Prepared::Store(document, store) => {
-                    Learned::Pieces { document, store, opened: Opened { source, is_whole, runs } }
+                    Learned::Pieces { document, store, opened: Opened { source, is_whole, runs, delay } }
                 }
             }));
         }
+        payment.arrived(document.size()).await;
         let Some(first) = runs.pop() else {
             return Ok(Err(SourceError::EndedEarly { got: 0, expected: document.size() }));
         };
@@ -317,7 +342,11 @@ impl Run<'_> {
         self.arrived();
         let piece_hashes = Some(PieceHashes::clone(store.hashes()));
         let finished = Arc::clone(&store);
-        let path = off_runtime(move || finished.finish()).await?;
+        let path = match is_small(store.size()) {
+            // Of those there may be many at once.
+            true => self.options.swarms.finisher().finish(finished).await?,
+            false => off_runtime(move || finished.finish()).await?,
+        };
         self.options.swarms.fetched(swarm, store);
         self.progress.set_phase(FetchPhase::Ended);
         let resumed_bytes = document.size().saturating_sub(fetched_bytes);

@@ -117,7 +117,8 @@ impl Request {
 
 impl<'a> Driver<'a> {
     pub(super) fn new(setting: Setting<'a>, leads: Leads, seed: u64) -> Self {
-        let planner = Planner::new(setting.store.pieces(), seed, PlanConfig::default());
+        let config = setting.limit.bytes_per_second().map_or_else(PlanConfig::default, PlanConfig::limited);
+        let planner = Planner::new(setting.store.pieces(), seed, config);
         let (events, incoming) = mpsc::channel(EVENTS_QUEUE);
         Self {
             setting,
@@ -412,6 +413,7 @@ impl<'a> Driver<'a> {
         let in_use = used.iter().map(|holder| self.progress_of(holder, now)).collect();
         let progress = &self.setting.progress;
         progress.set_holders(in_use, self.holders.indexes().len());
+        progress.set_sources(self.holders.reports());
         progress.set_searching(self.leads.is_searching());
         progress.set_waiting(waiting);
         self.setting.swarm.set_waiting(progress.snapshot().why_idle().unwrap_or_default());

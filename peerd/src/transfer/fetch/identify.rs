@@ -1,8 +1,8 @@
 //! The first request of a fetch: it tells what the document is, and brings bytes that are of use whatever the plan turns out to be.
 //!
 //! Of a large document that is known by its hash it asks for one random piece: others who begin at the same time ask for other ones. If the
-//! answer takes long and nobody else is known to fetch or to have it, the pieces that follow are requested meanwhile: over a long path a round
-//! trip costs as much as a hundred MiB.
+//! path is long, as the search has shown or as the answer shows by not coming, and nobody else is known to fetch or to have the document, the
+//! pieces that follow are requested meanwhile: over a long path a round trip costs as much as a hundred MiB.
 
 use super::{
     download::{self, Incoming, RangeRequest, SourceError, check_header},
@@ -14,7 +14,7 @@ use crate::{
     documents::{info::DocumentInfo, selector::DocumentSelector},
     holders::source::Source,
     transfer::{
-        plan::{LONG_DELAY, PROBE_WINDOWS, first_bytes},
+        plan::{LONG_DELAY, first_bytes},
         store::{blocking::off_runtime, piece_store::PieceStore},
         swarm::early::EarlyAnnounce,
     },
@@ -27,7 +27,11 @@ use p2pdi::{
     v1::{GetRfcHeader, GetRfcRequest, get_rfc_request},
 };
 use rand::RngExt as _;
-use std::{future::pending, ops::Range, time::Instant};
+use std::{
+    future::pending,
+    ops::Range,
+    time::{Duration, Instant},
+};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -50,6 +54,8 @@ pub(super) struct Identified {
     pub(super) is_whole: bool,
     /// Requests whose bytes follow. Of a document of one piece, it is the first.
     pub(super) runs: Vec<OpenedRun>,
+    /// How long the answer took.
+    pub(super) delay: Duration,
 }
 
 impl Identify<'_> {
@@ -122,7 +128,7 @@ impl Identify<'_> {
         let is_whole = !run.is_empty();
         let first = OpenedRun { pieces: run, sent, stream: OpenedStream::Began(began, Box::new(incoming)) };
         let runs = Some(first).filter(|first| !first.pieces.is_empty()).into_iter().chain(ahead).collect();
-        Ok(Some(Identified { document, hashes, is_whole, runs }))
+        Ok(Some(Identified { document, hashes, is_whole, runs, delay: began - sent }))
     }
 
     /// Asks for the whole document.
@@ -137,8 +143,9 @@ impl Identify<'_> {
         let (header, incoming) = download::open(self.channels, source, request, self.options.stall).await?;
         let (document, hashes) = self.check(&header, 0, None)?;
         let pieces = 0..hashes.pieces().count();
-        let runs = vec![OpenedRun { pieces, sent, stream: OpenedStream::Began(Instant::now(), Box::new(incoming)) }];
-        Ok(Identified { document, hashes, is_whole: true, runs })
+        let began = Instant::now();
+        let runs = vec![OpenedRun { pieces, sent, stream: OpenedStream::Began(began, Box::new(incoming)) }];
+        Ok(Identified { document, hashes, is_whole: true, runs, delay: began - sent })
     }
 
     fn check(&self, header: &GetRfcHeader, offset: u64, length: Option<u64>) -> Result<(DocumentInfo, PieceHashes), SourceError> {
@@ -150,7 +157,8 @@ impl Identify<'_> {
         Ok((document, hashes))
     }
 
-    /// Requests the pieces but `first`, as many as the path carries by now, while the answer is awaited. Never ends.
+    /// Requests the pieces but `first`, as many as the path carries in its delay or, if that is not known, by now, while the answer is awaited.
+    /// Never ends.
     async fn open_ahead(
         &self,
         source: &Source,
@@ -161,14 +169,19 @@ impl Identify<'_> {
         ahead: &mut Vec<OpenedRun>,
     ) {
         let window = u64::from(STREAM_WINDOW);
-        sleep(LONG_DELAY).await;
-        if first.is_empty() || pieces.size() < PROBE_WINDOWS * window || !self.is_alone(source).await {
+        // Known from the search: the answer takes as long again.
+        let delay = source.answered_in.filter(|delay| *delay >= LONG_DELAY);
+        if delay.is_none() {
+            sleep(LONG_DELAY).await;
+        }
+        let is_limited = self.options.limit.bytes_per_second().is_some();
+        if first.is_empty() || is_limited || !self.is_alone(source).await {
             return pending().await;
         }
         let run_pieces = usize::try_from(window / pieces.piece_size()).unwrap_or(1).max(1);
         let (mut next, mut bytes) = (0, 0);
         loop {
-            while bytes < first_bytes(sent.elapsed(), window) && next < pieces.count() {
+            while bytes < first_bytes(sent.elapsed().max(delay.unwrap_or_default()), window) && next < pieces.count() {
                 let end = pieces.count().min(next + run_pieces);
                 let run = if (next..end).contains(&first.start) { next..first.start } else { next..end };
                 // The piece that is requested already is left out.

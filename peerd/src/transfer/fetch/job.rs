@@ -244,7 +244,7 @@ impl<F: FindPeers> FetchJob<F> {
     /// Announces a document of which the hash is known only, and says whom the tracker names who has some of it. While somebody else searches
     /// for it, this is repeated a few times.
     async fn ask_tracker(&self, hash: ContentHash) -> (EarlyAnnounce, Option<Named>) {
-        let mut early = self.request.options.swarms.announce_early(hash, 0);
+        let mut early = self.request.options.swarms.announce_early(hash, 0, Vec::new());
         let until = Instant::now() + WAITED_MAX;
         while let Ok(Announced { others, interval, search, size, .. }) = early.answer().await {
             let (whole, parts): (Vec<_>, Vec<_>) =

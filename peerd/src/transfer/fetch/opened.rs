@@ -2,7 +2,10 @@
 
 use super::download::{Incoming, SourceError};
 use crate::holders::source::Source;
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The requests to the holder that named the document.
@@ -11,6 +14,8 @@ pub(super) struct Opened {
     /// It has the whole document, as far as is known.
     pub(super) is_whole: bool,
     pub(super) runs: Vec<OpenedRun>,
+    /// How long its first answer took.
+    pub(super) delay: Duration,
 }
 
 /// One of them. Dropped, it ends.

@@ -29,8 +29,11 @@ enum First {
 impl Planner {
     /// The run to request next from a holder.
     pub(super) fn choose_run(&mut self, id: HolderId, exclusive: bool) -> Option<Range<usize>> {
-        let max = if exclusive { self.exclusive_limit() } else { self.run_limit(&self.holders[&id], false) };
-        let (start, why) = self.first_piece(id)?;
+        let max = match exclusive {
+            true => self.exclusive_limit(&self.holders[&id]),
+            false => self.run_limit(&self.holders[&id], false),
+        };
+        let (start, why) = self.first_piece(id, exclusive)?;
         let holder = &self.holders[&id];
         let follows = |piece: usize| match why {
             First::AskedFor => holder.ask_for.contains(&piece),
@@ -45,8 +48,12 @@ impl Planner {
         Some(start..end)
     }
 
-    /// Pieces of the longest run to request from an only holder: all, but for one if a second request is to measure the delay.
-    fn exclusive_limit(&self) -> usize {
+    /// Pieces of the longest run to request from an only holder: all, but for one if a second request is to measure the delay. On a long path
+    /// one window: a stream sends no more in a round trip, and many of them fill the path, one after the other.
+    fn exclusive_limit(&self, holder: &Holder) -> usize {
+        if holder.is_far() {
+            return usize::try_from(self.config.stream_window / self.pieces.piece_size()).unwrap_or(1).max(1);
+        }
         let missing = self.wanted.len();
         let probes = !self.is_probed && missing as u64 * self.pieces.piece_size() >= PROBE_WINDOWS * self.config.stream_window;
         missing - usize::from(probes && missing > 1)
@@ -56,7 +63,11 @@ impl Planner {
         self.wanted.contains(piece) && holder.has(piece) && !self.is_asked(piece, id)
     }
 
-    fn first_piece(&mut self, id: HolderId) -> Option<(usize, First)> {
+    fn first_piece(&mut self, id: HolderId, exclusive: bool) -> Option<(usize, First)> {
+        if exclusive {
+            let may = |piece: &usize| self.may_ask(id, &self.holders[&id], *piece);
+            return self.wanted.ascending().find(may).map(|piece| (piece, First::Lowest));
+        }
         if let Some(holder) = self.holders.get_mut(&id) {
             while holder.ask_for.front().is_some_and(|piece| self.verified.contains(*piece)) {
                 holder.ask_for.pop_front();

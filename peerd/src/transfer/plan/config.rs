@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use p2pdi::channel::{CONNECTION_WINDOW, STREAM_WINDOW};
+use p2pdi::channel::{CONNECTION_WINDOW, STREAM_WINDOW, limited_window};
 use std::time::Duration;
 
 /// How one run is measured: what the holder sends in this time, so that a change of plan costs no more.
@@ -27,11 +27,11 @@ pub(super) const RANDOM_PIECES: usize = 4;
 pub const LONG_DELAY: Duration = Duration::from_millis(10);
 /// The delay of an only holder is measured with a second request if at least so many windows are missing.
 pub const PROBE_WINDOWS: u64 = 4;
-/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 5 Gbit/s. Less costs a fetch of some hundred MiB
+/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 8 Gbit/s. Less costs a fetch of some hundred MiB
 /// round trips, more costs memory if the disk is slower.
-const FIRST_RATE: u64 = 640 * 1024 * 1024;
-/// Windows that are filled at once on a long path before its rate is known, at least and at most.
-const FIRST_WINDOWS: (u64, u64) = (8, 24);
+const FIRST_RATE: u64 = 1024 * 1024 * 1024;
+/// Windows that are filled at once on a long path before its rate is known, at least and at most: all that the connection takes.
+const FIRST_WINDOWS: (u64, u64) = (8, 32);
 /// Holders send runs up to this size one after the other: between larger ones no round trip is lost if they overlap.
 pub(super) const IN_TURN_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// A holder's messages carry up to this many bytes; only whole ones arrive.
@@ -67,6 +67,28 @@ pub struct PlanConfig {
     pub search_every: Duration,
     /// Time between two searches while none is.
     pub search_every_without_holder: Duration,
+    /// How long a request may wait for a limit of the rate before it is sent: it counts as sent meanwhile.
+    pub limit_wait: Duration,
+}
+
+/// Bytes in flight of a fetch with a limit, as time at that rate: what is in flight arrives whatever the limit does then, and more of it makes
+/// requests wait for the limit in vain.
+const LIMITED_IN_FLIGHT_PART: u64 = 4;
+
+impl PlanConfig {
+    /// The plan of a fetch that takes `rate` bytes per second, alone or with others.
+    pub fn limited(rate: u64) -> Self {
+        let stream_window = u64::from(limited_window(rate));
+        let in_flight = (rate / LIMITED_IN_FLIGHT_PART).max(stream_window);
+        let default = Self::default();
+        Self {
+            in_flight_max_bytes: default.in_flight_max_bytes.min(in_flight),
+            in_flight_long_max_bytes: default.in_flight_long_max_bytes.min(in_flight),
+            stream_window,
+            limit_wait: Duration::from_secs(2 * in_flight / rate.max(1)),
+            ..default
+        }
+    }
 }
 
 impl Default for PlanConfig {
@@ -75,12 +97,14 @@ impl Default for PlanConfig {
             in_flight_max_bytes: 48 * 1024 * 1024,
             in_flight_long_max_bytes: u64::from(CONNECTION_WINDOW),
             requests_per_holder: 16,
-            requests_of_sole_holder: 32,
+            // As many windows as the connection has, and some requests that are about to end.
+            requests_of_sole_holder: 40,
             requests_max: 128,
             stream_window: u64::from(STREAM_WINDOW),
             holders_wanted: 10,
             search_every: Duration::from_secs(10),
             search_every_without_holder: Duration::from_secs(1),
+            limit_wait: Duration::ZERO,
         }
     }
 }

@@ -36,6 +36,13 @@ pub enum Event {
         /// It is a member of the swarm that also fetches, or exchanges availability: then this fetch is not its only one.
         in_swarm: bool,
     },
+    /// A holder answered something else after this time: no shorter than the delay of its path.
+    Delay {
+        /// Which holder.
+        holder: HolderId,
+        /// How long that took.
+        delay: Duration,
+    },
     /// Others are known to fetch the document too, connected or not yet.
     Company,
     /// A holder verified more pieces.

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
-    config::{MESSAGE_MAX_BYTES, SILENT_AFTER},
+    config::{LONG_DELAY, MESSAGE_MAX_BYTES, SILENT_AFTER},
     event::{EndedBy, Has, RequestId},
     meter::Meter,
     patience::Patience,
@@ -86,6 +86,11 @@ impl Holder {
         self.is_useful()
             && (!self.silent || self.requests.is_empty())
             && self.patience.paused_until().is_none_or(|until| until <= now)
+    }
+
+    /// Whether its path is long, as far as is known.
+    pub(super) fn is_far(&self) -> bool {
+        self.meter.delay().is_some_and(|delay| delay >= LONG_DELAY)
     }
 
     /// How long it may be without a byte before it counts as silent.

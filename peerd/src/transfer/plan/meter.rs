@@ -58,6 +58,11 @@ impl Meter {
         self.delay.map(|delay| delay.time)
     }
 
+    /// The holder answered something else after this time. Any better sample replaces it.
+    pub(super) fn answered(&mut self, time: Duration, now: Instant) {
+        self.delay.get_or_insert(Delay { time, at: now, is_first: true });
+    }
+
     /// An answer began. `alone`: no other answer delayed this one.
     pub(super) fn began(&mut self, sent: Instant, alone: bool, now: Instant) {
         self.since.get_or_insert(now);

@@ -87,6 +87,13 @@ impl Planner {
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::HolderAdded { holder, near, has, in_swarm } => self.add(holder, Holder::new(near, has, in_swarm)),
+            Event::Delay { holder, delay } => {
+                if let Some(holder) = self.holders.get_mut(&holder) {
+                    holder.meter.answered(delay, now);
+                    // No request has to measure it.
+                    self.is_probed = true;
+                }
+            }
             Event::Company => self.has_company = true,
             Event::Gained { holder, pieces } => pieces.into_iter().for_each(|piece| self.gained(holder, piece)),
             Event::BecameWhole { holder } => self.became_whole(holder),

@@ -78,7 +78,7 @@ impl Planner {
                 may && self.assign_one(*id, sole, now)
             });
         }
-        if let Some(id) = sole.filter(|id| self.holders[id].meter.delay().is_some_and(|delay| delay >= LONG_DELAY)) {
+        if let Some(id) = sole.filter(|id| self.holders[id].is_far()) {
             while self.holders[&id].is_ready(now)
                 && self.has_room(&self.holders[&id], true, now)
                 && self.split_longest_run(id, now)

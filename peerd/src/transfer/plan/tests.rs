@@ -105,6 +105,25 @@ fn a_run_over_everything_is_shared_when_another_holder_appears() {
 }
 
 #[test]
+fn a_path_that_is_known_to_be_long_is_filled_at_once_with_windows_in_order() {
+    let mut fetch = Fetch::new(1_000);
+    let (holder, delay) = (HolderId(1), Duration::from_millis(150));
+    fetch.planner.handle(Event::HolderAdded { holder, near: false, has: Has::All, in_swarm: false }, fetch.now);
+    fetch.planner.handle(Event::Delay { holder, delay }, fetch.now);
+    fetch.tell(Event::AskFor { holder, pieces: vec![700, 701] });
+    let runs: Vec<_> = fetch.asked(1).into_iter().map(|(_, run)| run).collect();
+    let windows: Vec<_> = (0..32).map(|window| 16 * window..16 * (window + 1)).collect();
+    assert_eq!(runs, windows, "what the holder would like to send does not matter to who is alone");
+    let in_turn = |action: &Action| matches!(action, Action::Request { in_turn: true, .. } | Action::Search);
+    assert!(fetch.actions.iter().all(in_turn), "{:?}", fetch.actions);
+    // Each window that arrives makes room for the next.
+    fetch.now += delay;
+    let (first, _) = fetch.asked(1)[0];
+    fetch.deliver(first);
+    assert_eq!(fetch.asked(1).last().unwrap().1, 512..528);
+}
+
+#[test]
 fn a_member_that_also_fetches_ends_the_run_over_everything() {
     let mut fetch = Fetch::new(1_000);
     fetch.add(1, Has::All, false);

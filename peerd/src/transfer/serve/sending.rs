@@ -26,9 +26,12 @@ use tonic::Status;
 
 /// How often a stream that waits says so. The other side takes ten seconds without a message for a stall.
 const QUEUED_EVERY: Duration = Duration::from_secs(2);
-/// Largest chunk of a range that is sent in turn: little of it is in the connection's buffers when the next one begins, or it is cancelled.
+/// Largest chunk of a short range that is sent in turn: little of it is in the connection's buffers when the next one begins, or it is
+/// cancelled.
 const IN_TURN_CHUNK_BYTES: usize = 64 * 1024;
-/// Bytes that a connection may have unwritten before the next chunk is added: of ranges in turn, whose order counts, and of others.
+/// Longer ranges are sent in large chunks in any case: what is in the buffers is little of them, and each chunk costs time on both sides.
+const SHORT_RANGE_BYTES: u64 = 1024 * 1024;
+/// Bytes that a connection may have unwritten before the next chunk is added: of short ranges in turn, whose order counts, and of others.
 const UNWRITTEN_IN_TURN: usize = 128 * 1024;
 const UNWRITTEN: usize = 512 * 1024;
 /// How often a stream looks whether its file was hashed again.
@@ -100,6 +103,7 @@ impl Sending {
                 // Whether it still has a slot shows below.
                 place.resume();
             }
+            let is_fine = in_turn && range.end - range.start <= SHORT_RANGE_BYTES;
             let mut at = range.start;
             while at < range.end {
                 // Without a slot: waits, and says so.
@@ -154,7 +158,7 @@ impl Sending {
                         ahead = Some(read_ahead(readable, next_read(&range, next, capacity.read_bytes())));
                     }
                     while has_slot && !data.is_empty() {
-                        let chunk = next_chunk(&capacity, caller.as_ref(), &mut data, in_turn, kind).await;
+                        let chunk = next_chunk(&capacity, caller.as_ref(), &mut data, is_fine, kind).await;
                         let length = chunk.len() as u64;
                         if let Some(place) = &place {
                             place.handed_over();
@@ -178,8 +182,8 @@ async fn finished(ahead: Ahead) -> Result<(Readable, Result<Read, Status>), Stat
 }
 
 /// Waits for the rate limit and for room in the connection, and takes the next chunk of `data`.
-async fn next_chunk(capacity: &Capacity, caller: Option<&Caller>, data: &mut Bytes, in_turn: bool, kind: Kind) -> Bytes {
-    let (most, unwritten) = if in_turn { (IN_TURN_CHUNK_BYTES, UNWRITTEN_IN_TURN) } else { (CHUNK_BYTES, UNWRITTEN) };
+async fn next_chunk(capacity: &Capacity, caller: Option<&Caller>, data: &mut Bytes, is_fine: bool, kind: Kind) -> Bytes {
+    let (most, unwritten) = if is_fine { (IN_TURN_CHUNK_BYTES, UNWRITTEN_IN_TURN) } else { (CHUNK_BYTES, UNWRITTEN) };
     let bytes = capacity.take(data.len().min(most), kind).await;
     if let Some(caller) = caller {
         caller.room(bytes, unwritten).await;

@@ -9,12 +9,15 @@ use crate::transfer::{
     },
     plan::{Event, HolderId, RequestId},
 };
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 impl Driver<'_> {
     /// The requests that were sent before there was a plan are part of it. `is_alone`: nobody else is known to fetch or to have the document.
     pub(super) fn take_over(&mut self, opened: Opened, is_alone: bool) {
         let Some(index) = self.holders.find(&opened.source) else { return };
+        if let Some(holder) = self.holders.get(index).planned {
+            self.planner.handle(Event::Delay { holder, delay: opened.delay }, Instant::now());
+        }
         for run in opened.runs {
             let Some(holder) = self.holders.get(index).planned else { return };
             let began = run.stream.began();
