@@ -7,7 +7,7 @@ use crate::{
     trace_context::Propagate,
 };
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -103,6 +103,23 @@ impl Dial {
                 let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
                 self.described(Some(endpoint)).connect_with_connector(to).await?
             }
+        };
+        Ok(Channel::new(channel, remote))
+    }
+
+    /// A connection to the `registry` at one of its addresses, made now.
+    ///
+    /// # Errors
+    /// When it is not accepted within [`CONNECT_TIMEOUT`], or who accepts it is not that registry.
+    pub(crate) async fn connect_registry(&self, registry: &Endpoint, address: SocketAddr) -> Result<Channel, transport::Error> {
+        let (remote, to) = (Remote::default(), FirstAddress::at(address, self.from));
+        let described = self.described(Some(registry));
+        let channel = match &self.tls {
+            Some(tls) => {
+                let expected = Expected::Registry(registry.clone());
+                described.connect_with_connector(Secured::new(to, tls.clone(), expected, remote.clone())).await?
+            }
+            None => described.connect_with_connector(to).await?,
         };
         Ok(Channel::new(channel, remote))
     }

@@ -18,25 +18,40 @@ use tokio::{
 use tonic::{codegen::Service, transport::Uri};
 
 /// How long an address may take before the next one is tried beside it: the recommended delay of RFC 8305, section 5.
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects, for a channel. The addresses are tried in order, the next one when one fails or takes long; the first connection wins.
 #[derive(Debug, Clone)]
 pub(crate) struct FirstAddress {
-    addresses: Arc<[Endpoint]>,
+    to: To,
     from: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone)]
+enum To {
+    /// Addresses or names, which are resolved anew for each connection.
+    FirstOf(Arc<[Endpoint]>),
+    One(SocketAddr),
 }
 
 impl FirstAddress {
     /// Of these addresses, from the local address `from`; `None`: the one the system chooses.
     pub(crate) fn of(addresses: &[Endpoint], from: Option<IpAddr>) -> Self {
-        Self { addresses: addresses.into(), from }
+        Self { to: To::FirstOf(addresses.into()), from }
+    }
+
+    /// Of this one, which was resolved and checked.
+    pub(crate) fn at(address: SocketAddr, from: Option<IpAddr>) -> Self {
+        Self { to: To::One(address), from }
     }
 
     /// Connects now.
     pub(crate) async fn connect(self) -> io::Result<TcpStream> {
         let none = io::Error::new(io::ErrorKind::InvalidInput, "the peer has no address");
-        let addresses = self.addresses.to_vec();
+        let addresses = match &self.to {
+            To::One(address) => return dial(*address, self.from).await,
+            To::FirstOf(addresses) => addresses.to_vec(),
+        };
         first(addresses.into_iter().map(move |address| connect(address, self.from)), none).await
     }
 }

@@ -34,6 +34,7 @@ pub mod phrases;
 pub mod platform;
 pub mod private_file;
 pub mod probe;
+pub mod registries;
 pub mod retry;
 pub mod selector;
 #[cfg(feature = "server")]

@@ -32,11 +32,15 @@ use p2pdi::{
     configuration::{Given, Layer, Program, Variables},
     endpoint::Endpoint,
     network::NetworkName,
+    registries::RegistryChannel,
     telemetry::LogFormat,
     tls::{ClientAuth, Tls, TlsFiles},
 };
-use peerd::config::{REGISTRY_DEFAULT, RegistryUrl};
-use std::path::{Path, PathBuf};
+use peerd::config::{REGISTRY_DEFAULT, RegistryUrl, checked_registries};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 // No line is longer than 80 characters: clap would break it, and a pasted command with it.
 const EXAMPLES: &str = "\
@@ -168,9 +172,17 @@ pub(crate) struct Cli {
 /// Options of every verb.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The registry to ask
-    #[arg(long, global = true, env = "P2PDI_CTL_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT)]
-    pub(crate) registry: RegistryUrl,
+    /// The registry to ask; of several, which must be replicas of one registry, any one, and another when it fails. May be given several times,
+    /// and a name may have several addresses
+    #[arg(
+        long = "registry",
+        global = true,
+        env = "P2PDI_CTL_REGISTRY",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = REGISTRY_DEFAULT
+    )]
+    registries: Vec<RegistryUrl>,
 
     /// A certificate to show, as PEM, followed by those of intermediate CAs
     #[arg(long, global = true, env = "P2PDI_CTL_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_ca"])]
@@ -212,6 +224,10 @@ pub(crate) struct Global {
     #[arg(skip)]
     pub(crate) dial: Dial,
 
+    /// All calls of this program to the registry share it.
+    #[arg(skip)]
+    channel: OnceLock<RegistryChannel>,
+
     /// Observers' leases to end.
     #[arg(skip)]
     pub(crate) leaving: Leaving,
@@ -238,12 +254,23 @@ impl Global {
     /// How the registry is reached.
     pub(crate) fn access(&self) -> RegistryAccess {
         let (network, dial, leaving) = (self.network.clone(), self.dial.clone(), self.leaving.clone());
-        RegistryAccess { registry: self.registry.endpoint.clone(), network, dial, leaving }
+        RegistryAccess { registry: self.channel().clone(), network, dial, leaving }
     }
 
-    /// The registry as it is dialled: `https://` with certificates.
+    /// The addresses of the registry.
+    pub(crate) fn registries(&self) -> Vec<Endpoint> {
+        self.registries.iter().map(|url| url.endpoint.clone()).collect()
+    }
+
+    /// A channel to the registry. Only to be used once the certificates are read.
+    pub(crate) fn channel(&self) -> &RegistryChannel {
+        self.channel.get_or_init(|| RegistryChannel::new(&self.registries(), self.dial.clone()))
+    }
+
+    /// The registry in use as it is dialled: `https://` with certificates. Before the first answer all of them.
     pub(crate) fn url(&self) -> String {
-        url(&self.registry.endpoint, self.dial.tls.is_some())
+        let in_use = self.channel().in_use().map(|place| vec![place.registry]);
+        urls(&in_use.unwrap_or_else(|| self.registries()), self.dial.tls.is_some())
     }
 
     /// The file of the certificate to show.
@@ -261,7 +288,7 @@ impl Global {
             let tls = Tls::from_files(files, ClientAuth::Required).map_err(|error| Failure::refused(error.to_string()))?;
             self.dial = Dial::with(Some(tls));
         }
-        self.registry.checked(self.dial.tls.is_some())?;
+        checked_registries(&self.registries, self.dial.tls.is_some())?;
         Ok(())
     }
 }
@@ -269,6 +296,11 @@ impl Global {
 /// The URL of a registry, with TLS or without.
 pub(crate) fn url(registry: &Endpoint, tls: bool) -> String {
     format!("{}://{registry}", if tls { "https" } else { "http" })
+}
+
+/// The URLs of registries, as `--registry` takes them.
+pub(crate) fn urls(registries: &[Endpoint], tls: bool) -> String {
+    registries.iter().map(|registry| url(registry, tls)).collect::<Vec<_>>().join(",")
 }
 
 /// Form of results.

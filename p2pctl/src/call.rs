@@ -58,6 +58,16 @@ pub(crate) async fn to_peer<T>(
     }
 }
 
+/// What answers in place of the registry at one of these addresses, if something else does.
+pub(crate) async fn explained(registries: &[Endpoint], dial: &Dial) -> Option<String> {
+    for registry in registries {
+        if let Some(found) = probe::explain(registry, dial, &Answering::Registry).await {
+            return Some(found);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

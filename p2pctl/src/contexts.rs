@@ -27,7 +27,7 @@ const NAME_MAX_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Context {
     pub(crate) name: String,
-    /// The value of `--registry`.
+    /// The value of `--registry`: one URL, or several with a comma between them.
     pub(crate) registry: Option<String>,
     /// The value of `--network`.
     pub(crate) network: Option<String>,

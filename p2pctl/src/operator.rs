@@ -2,15 +2,14 @@
 
 use crate::{
     args::{AsOperator, Global},
-    call::{CALL_TIMEOUT, bounded},
+    call::{CALL_TIMEOUT, bounded, explained},
     failure::{Failure, Outcome},
 };
 use p2pdi::{
-    channel::{Channel, Dial},
-    endpoint::Endpoint,
-    probe::{self, Answering},
+    channel::Dial,
+    registries::RegistryChannel,
     status::Reason,
-    tls::{ClientAuth, Expected, Tls},
+    tls::{ClientAuth, Tls},
     v1::registry_admin_client::RegistryAdminClient,
 };
 use registry::ca::{Authority, CaError, operator_of_folder};
@@ -30,8 +29,8 @@ pub(crate) enum Operator {
 
 /// Calls of an operator.
 pub(crate) struct Calling {
-    client: RegistryAdminClient<Channel>,
-    registry: Endpoint,
+    client: RegistryAdminClient<RegistryChannel>,
+    registry: RegistryChannel,
     dial: Dial,
 }
 
@@ -52,22 +51,22 @@ impl Operator {
 
 impl Calling {
     fn new(global: &Global, tls: Option<Tls>) -> Self {
-        let (registry, dial) = (global.registry.endpoint.clone(), Dial::with(tls));
-        let channel = dial.lazy(std::slice::from_ref(&registry), Expected::Registry(registry.clone()));
-        let client = RegistryAdminClient::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES);
+        let dial = Dial::with(tls);
+        let registry = RegistryChannel::new(&global.registries(), dial.clone());
+        let client = RegistryAdminClient::new(registry.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
         Self { client, registry, dial }
     }
 
     /// One call, bounded in time.
     pub(crate) async fn call<T>(
         &mut self,
-        call: impl AsyncFnOnce(&mut RegistryAdminClient<Channel>) -> Result<Response<T>, Status>,
+        call: impl AsyncFnOnce(&mut RegistryAdminClient<RegistryChannel>) -> Result<Response<T>, Status>,
     ) -> Outcome<T> {
         let registry = format!("the registry at {}", self.registry);
         let answered = bounded(&registry, CALL_TIMEOUT, call(&mut self.client)).await;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
-                .explained(probe::explain(&self.registry, &self.dial, &Answering::Registry).await)
+                .explained(explained(self.registry.registries(), &self.dial).await)
                 .hint("name the registry with --registry, and log in with `p2pctl login TOKEN`; on its machine, --ca DIR does without")),
             Err(failure) if failure.is_reason(Reason::CertificateMissing) || failure.is_reason(Reason::OperatorOnly) => Err(failure
                 .hint("on the registry's machine: `p2pctl token create --operator --name NAME --ca DIR`, then `p2pctl login TOKEN`")),

@@ -1,11 +1,11 @@
 //! Calls to the registry: with the cookie that `register` saved, or registered as an observer for as long as a verb runs.
 
 use crate::{
-    call::{CALL_TIMEOUT, RETRY_LIMIT, bounded, server_time},
+    call::{CALL_TIMEOUT, RETRY_LIMIT, bounded, explained, server_time},
     failure::{Failure, Outcome},
 };
 use p2pdi::{
-    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
+    channel::{Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{COOKIE_CHARS, Cookie, with_cookie},
     endpoint::Endpoint,
     enrol::Trusted,
@@ -13,10 +13,9 @@ use p2pdi::{
     network::NetworkName,
     platform::state_folder,
     private_file,
-    probe::{self, Answering},
+    registries::RegistryChannel,
     retry::Retry,
     status::Reason,
-    tls::Expected,
     v1::{
         GetTrustRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
         registry_client::RegistryClient,
@@ -59,16 +58,19 @@ const LEFT: &str = "left";
 const COOKIE_FILE_BYTES: usize = NAME_MAX_BYTES + COOKIE_CHARS + LEFT.len() + 3;
 
 impl SavedCookie {
-    /// The cookie file for `registry`; `None` without any state folder.
-    fn path(state: Option<&Path>, registry: &Endpoint) -> Option<PathBuf> {
+    /// The cookie file for `registries`, which are replicas of one: the one that is there for one of them, or else that of the first. `None`
+    /// without any state folder.
+    fn path(state: Option<&Path>, registries: &[Endpoint]) -> Option<PathBuf> {
+        let folder = folder(state)?;
         // A host is letters, digits, dots, hyphens, colons and brackets.
-        let file = format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"));
-        Some(folder(state)?.join(file))
+        let file = |registry: &Endpoint| format!("{}.cookie", registry.as_str().replace([':', '[', ']'], "_"));
+        let mut paths = registries.iter().map(|registry| folder.join(file(registry)));
+        paths.clone().find(|path| path.exists()).or_else(|| paths.next())
     }
 
-    /// The cookie that `register` saved for `registry`, if any.
-    pub(crate) fn read(state: Option<&Path>, registry: &Endpoint) -> Outcome<Option<Self>> {
-        let Some(path) = Self::path(state, registry) else { return Ok(None) };
+    /// The cookie that `register` saved for one of `registries`, if any.
+    pub(crate) fn read(state: Option<&Path>, registries: &[Endpoint]) -> Outcome<Option<Self>> {
+        let Some(path) = Self::path(state, registries) else { return Ok(None) };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
@@ -85,8 +87,8 @@ impl SavedCookie {
     }
 
     /// Reserves the cookie's file, before the call that yields a cookie: without a place for it the lease would be of no use.
-    pub(crate) fn reserve(state: Option<&Path>, registry: &Endpoint) -> Outcome<ReservedCookie> {
-        let path = Self::path(state, registry).ok_or_else(|| {
+    pub(crate) fn reserve(state: Option<&Path>, registries: &[Endpoint]) -> Outcome<ReservedCookie> {
+        let path = Self::path(state, registries).ok_or_else(|| {
             Failure::usage("neither XDG_STATE_HOME nor HOME is set, so there is no folder for cookies")
                 .hint("give a folder with --state")
         })?;
@@ -143,7 +145,7 @@ pub(crate) fn observer_name(dial: &Dial) -> String {
 /// How the registry is reached.
 #[derive(Debug, Clone)]
 pub(crate) struct RegistryAccess {
-    pub(crate) registry: Endpoint,
+    pub(crate) registry: RegistryChannel,
     pub(crate) network: NetworkName,
     pub(crate) dial: Dial,
     /// Observers' leases are ended here.
@@ -152,7 +154,7 @@ pub(crate) struct RegistryAccess {
 
 /// A client of the registry, with its cookie.
 pub(crate) struct RegistrySession {
-    client: RegistryClient<Channel>,
+    client: RegistryClient<RegistryChannel>,
     access: RegistryAccess,
     cookie: Option<Cookie>,
     /// Registered for this verb only; leaves when it is dropped.
@@ -171,9 +173,7 @@ pub(crate) struct RegistrySession {
 impl RegistrySession {
     /// A client without a cookie, or with the saved one.
     pub(crate) fn new(access: &RegistryAccess, kept: Option<&SavedCookie>) -> Self {
-        let registry = &access.registry;
-        let channel = access.dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
-        let client = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+        let client = RegistryClient::new(access.registry.clone()).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
         let (cookie, name) = (kept.map(|kept| kept.cookie.clone()), kept.map(|kept| kept.name.clone()));
         Self {
             client,
@@ -198,7 +198,7 @@ impl RegistrySession {
 
     /// A client that may query: with the saved cookie, or registered as an observer.
     pub(crate) async fn connect(access: &RegistryAccess, state: Option<&Path>) -> Outcome<Self> {
-        let kept = SavedCookie::read(state, &access.registry)?.filter(|kept| !kept.left);
+        let kept = SavedCookie::read(state, access.registry.registries())?.filter(|kept| !kept.left);
         let mut session = Self::new(access, kept.as_ref());
         if kept.is_none() {
             session.observe().await?;
@@ -216,7 +216,7 @@ impl RegistrySession {
         self.time
     }
 
-    pub(crate) fn client(&mut self) -> &mut RegistryClient<Channel> {
+    pub(crate) fn client(&mut self) -> &mut RegistryClient<RegistryChannel> {
         &mut self.client
     }
 
@@ -264,7 +264,7 @@ impl RegistrySession {
     pub(crate) async fn call<M: Clone, T, F>(
         &mut self,
         message: M,
-        call: impl Fn(RegistryClient<Channel>, Request<M>) -> F,
+        call: impl Fn(RegistryClient<RegistryChannel>, Request<M>) -> F,
     ) -> Outcome<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -286,7 +286,7 @@ impl RegistrySession {
         self.time = time;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
-                .explained(probe::explain(&self.access.registry, &self.access.dial, &Answering::Registry).await)
+                .explained(explained(self.access.registry.registries(), &self.access.dial).await)
                 .hint("start one with `registry`, or name another with --registry URL")),
             answered => answered,
         }
@@ -377,7 +377,7 @@ pub(crate) struct Leaving(TaskTracker);
 /// The answer to an observer's Register. Dropped without being claimed, it ends the lease.
 struct Unclaimed {
     answer: Option<RegisterResponse>,
-    client: RegistryClient<Channel>,
+    client: RegistryClient<RegistryChannel>,
     leaving: Leaving,
 }
 
@@ -401,7 +401,7 @@ impl Leaving {
     /// the lease.
     async fn register(
         &self,
-        mut client: RegistryClient<Channel>,
+        mut client: RegistryClient<RegistryChannel>,
         request: Request<RegisterRequest>,
     ) -> Result<Response<Unclaimed>, Status> {
         let (sender, answer) = oneshot::channel();
@@ -417,7 +417,7 @@ impl Leaving {
     }
 
     /// Ends an observer's lease.
-    fn leave(&self, mut client: RegistryClient<Channel>, request: Request<LeaveRequest>) {
+    fn leave(&self, mut client: RegistryClient<RegistryChannel>, request: Request<LeaveRequest>) {
         let leave = async move {
             if let Err(status) = client.leave(request).await {
                 tracing::debug!(%status, "an observer's lease is left to expire");

@@ -71,10 +71,10 @@ impl Sharing {
             None => observer_name(&global.dial).parse()?,
         };
         // Others reach this program at the address from which it reaches the registry or the peer.
-        let towards = via.via.clone().unwrap_or_else(|| global.registry.endpoint.clone());
+        let towards = via.via.clone().map_or_else(|| global.registries(), |via| vec![via]);
         let listener = if may_share { listen(options, &towards).await? } else { None };
         let endpoint = match &listener {
-            Some(listener) => Some(reachable_endpoint(listener.local_addr()?, [&towards])?),
+            Some(listener) => Some(reachable_endpoint(listener.local_addr()?, &towards)?),
             None => None,
         };
         let lazy = match &via.via {
@@ -124,7 +124,7 @@ async fn zone_of_this_machine(channels: &ChannelPool) -> Option<String> {
 }
 
 /// Listens where the user says, or at any free port: on loopback only if the registry is on this machine.
-async fn listen(options: &Options, towards: &Endpoint) -> Outcome<Option<TcpListener>> {
+async fn listen(options: &Options, towards: &[Endpoint]) -> Outcome<Option<TcpListener>> {
     if let Some(address) = &options.listen {
         let bound = TcpListener::bind((address.host(), address.port())).await;
         return bound.map(Some).map_err(|error| {
@@ -132,7 +132,7 @@ async fn listen(options: &Options, towards: &Endpoint) -> Outcome<Option<TcpList
         });
     }
     // No route to it: the call to it says so.
-    let Some(route) = local_address_towards(towards) else { return Ok(None) };
+    let Some(route) = towards.iter().find_map(local_address_towards) else { return Ok(None) };
     let any: IpAddr = if route.is_loopback() { route } else { Ipv4Addr::UNSPECIFIED.into() };
     match TcpListener::bind(SocketAddr::new(any, 0)).await {
         Ok(listener) => Ok(Some(listener)),

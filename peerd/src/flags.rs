@@ -20,7 +20,7 @@ use peerd::{
     Bootnode,
     config::{
         ControlFrom, HttpToken, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits,
-        check_not_shared, parse_label,
+        check_not_shared, checked_registries, parse_label,
     },
     documents::{pattern::DocumentPattern, restrictions::ShareTo},
     identity::join,
@@ -121,9 +121,10 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_PEER_DIAL_FROM", value_name = "IP")]
     dial_from: Option<IpAddr>,
 
-    /// The registry to register with
-    #[arg(long, env = "P2PDI_PEER_REGISTRY", value_name = "URL", default_value = REGISTRY_DEFAULT)]
-    registry: RegistryUrl,
+    /// The registry to register with; of several, which must be replicas of one registry, one is used at a time and another when it fails. May
+    /// be given several times, and a name may have several addresses
+    #[arg(long = "registry", env = "P2PDI_PEER_REGISTRY", value_name = "URL", value_delimiter = ',', default_value = REGISTRY_DEFAULT)]
+    registries: Vec<RegistryUrl>,
 
     /// Run without a registry; --registry is ignored
     #[arg(long, env = "P2PDI_PEER_NO_REGISTRY", value_parser = BoolishValueParser::new())]
@@ -189,7 +190,7 @@ pub(crate) struct Flags {
     upload_slots: Option<u16>,
 
     /// Join the network of this token, which `p2pctl token create` printed: the peer makes a key, gets a certificate from the registry, and
-    /// renews it for ever. Later starts use what is stored in --state. --registry is that of the token
+    /// renews it for ever. Later starts use what is stored in --state. --registry is that of the token, all of them if it names several
     #[arg(long, env = "P2PDI_PEER_JOIN", value_name = "TOKEN", hide_env_values = true, conflicts_with_all = ["tls_cert", "no_registry"])]
     join: Option<JoinToken>,
 
@@ -320,9 +321,8 @@ impl Flags {
             Joining { token, name: self.name.clone(), name_default: host, from: self.dial_from, auth: self.tls_client_auth };
         let enrolment = join(&state, &joining).await?;
         self.network = network;
-        if let Some(registry) = enrolment.registries().first() {
-            self.registry = RegistryUrl { endpoint: registry.clone(), needs_tls: true };
-        }
+        let registries = enrolment.registries().iter();
+        self.registries = registries.map(|registry| RegistryUrl { endpoint: registry.clone(), needs_tls: true }).collect();
         self.state = Some(state);
         Ok(Some(enrolment))
     }
@@ -374,8 +374,7 @@ impl Flags {
         if self.share.is_none() && !mirrors.is_empty() {
             return Err(InvalidField::new("mirror", "needs a folder to fetch into; give it with --share"));
         }
-        let registry = self.registry.checked(tls.is_some()).cloned();
-        let registry = if self.no_registry { None } else { Some(registry?) };
+        let registries = if self.no_registry { Vec::new() } else { checked_registries(&self.registries, tls.is_some())? };
         let limits = Limits {
             connections: self.max_connections.max(1),
             connections_per_address: self.max_connections_per_address,
@@ -390,7 +389,7 @@ impl Flags {
             network: self.network,
             advertise: self.advertise,
             dial_from: self.dial_from,
-            registry,
+            registries,
             bootnodes: self.bootnodes,
             lan: cfg!(feature = "mdns") && !self.no_lan,
             labels,

@@ -108,7 +108,7 @@ impl Node {
         let own = config.own_contact(id, bound)?;
         let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
-        let session = Session::new(config.registry.as_ref());
+        let session = Session::new(&config.registries, config.tls.is_some());
         let channels =
             ChannelPool::dialling(Dial { from: config.dial_from, rate: config.download_limit, tls: config.tls.clone() });
         let inbox = Arc::new(Inbox::new(&metrics));
@@ -304,16 +304,16 @@ impl Node {
             tasks.spawn("LAN discovery", lan.run(load, stop.clone()));
         }
         let known_peers = directory.subscribe();
-        let registered = config.registry.is_some().then(|| services.session.known().clone());
+        let registered = (!config.registries.is_empty()).then(|| services.session.known().clone());
         tasks.spawn("peer directory", peer_directory::keep(directory, registered, services.mesh.clone(), stop.clone()));
         let (catalog, channels) = (services.catalog.clone(), services.channels.clone());
         tasks.spawn("idle connections", services.channels.clone().close_idle(stop.clone()));
         tasks.spawn("jobs", services.jobs.clone().run(stop.clone()));
         tasks.spawn("swarms", end_swarms(services.catalog.share().clone(), services.swarms.clone(), stop.clone()));
         tasks.spawn("remote indexes", holders::poll::poll(catalog, known_peers, channels, stop.clone()));
-        if let Some(registry) = config.registry {
+        if !config.registries.is_empty() {
             let session = SessionConfig {
-                registry,
+                registries: config.registries,
                 network: config.network,
                 dial: Dial::with(config.tls.clone()),
                 own: services.own.clone(),

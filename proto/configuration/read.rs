@@ -62,9 +62,9 @@ pub struct Loaded<F> {
 pub struct Given(BTreeMap<String, Vec<String>>);
 
 impl Given {
-    /// The value of the flag `--KEY`, as it was written; the first of several.
-    pub fn value(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.first().map(String::as_str)
+    /// The value of the flag `--KEY`, as it was written; several with a comma between them.
+    pub fn value(&self, key: &str) -> Option<String> {
+        Some(self.0.get(key)?.join(","))
     }
 }
 
@@ -186,7 +186,11 @@ fn of_layer(layer: Layer, command: &Command) -> Result<Settings, ConfigurationEr
             problem: format!("{}: {key}: {problem}", layer.origin),
             hint: "correct or delete it".to_owned(),
         })?;
-        let setting = Setting { values: vec![value], origin: layer.origin.clone() };
+        let values = match arg.get_value_delimiter() {
+            Some(delimiter) => value.split(delimiter).map(str::to_owned).collect(),
+            None => vec![value],
+        };
+        let setting = Setting { values, origin: layer.origin.clone() };
         settings.insert((Vec::new(), arg.get_id().clone()), setting);
     }
     Ok(settings)
@@ -271,19 +275,24 @@ mod tests {
         let from_flags = loaded(text, &["--jobs", "3", "--label", "c", "--loud"]);
         let Flags { jobs, labels, quiet, loud, .. } = from_flags.flags;
         assert_eq!((jobs, labels, quiet, loud), (3, vec!["c".to_owned()], false, true));
-        assert_eq!(from_flags.given.value("jobs"), Some("3"));
+        assert_eq!(from_flags.given.value("jobs").as_deref(), Some("3"));
+        assert_eq!(loaded("", &["--label", "a,b", "--label", "c"]).given.value("label").as_deref(), Some("a,b,c"));
         assert!(matches!(run(&PROGRAM, "quiet = true\nloud = true\n", &[]), Err(ConfigurationError::Wrong { .. })));
     }
 
     #[test]
     fn a_layer_beats_the_file_and_gives_way_to_flags() {
         let layer = |_: &ArgMatches| {
-            let values = vec![("jobs".to_owned(), "7".to_owned()), ("unknown".to_owned(), "x".to_owned())];
+            let values = [("jobs", "7"), ("unknown", "x"), ("label", "a,b")];
+            let values = values.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
             Ok(Some(Layer { origin: "context home".to_owned(), values }))
         };
         let program = Program { layer, ..PROGRAM };
         let jobs = |arguments: &[&str]| match run(&program, "jobs = 2\n", arguments) {
-            Ok(Read::Run(loaded)) => loaded.flags.jobs,
+            Ok(Read::Run(loaded)) => {
+                assert_eq!(loaded.flags.labels, ["a", "b"]);
+                loaded.flags.jobs
+            }
             _ => panic!("not read"),
         };
         assert_eq!((jobs(&[]), jobs(&["--jobs", "3"])), (7, 3));

@@ -92,7 +92,7 @@ impl Enrolment {
         let mut last = None;
         for registry in &token.registries {
             match Self::join_at(registry, &files, &key, joining).await {
-                Err(error) if matches!(error, EnrolError::Unreachable { .. }) => last = Some(error),
+                Err(error) if error.is_of_one_address() => last = Some(error),
                 joined => return joined,
             }
         }
@@ -171,7 +171,7 @@ impl Enrolment {
         let mut last = None;
         for registry in &self.0.registries {
             let answer = match client::enroll(registry, &tls, self.0.from, request.clone()).await {
-                Err(error) if matches!(error, EnrolError::Unreachable { .. }) => {
+                Err(error) if error.is_of_one_address() => {
                     last = Some(error);
                     continue;
                 }

@@ -7,7 +7,7 @@ use crate::{
     token::CaHash,
 };
 use std::{io, path::PathBuf};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,15 @@ impl EnrolError {
             Self::Refused { status, .. } => {
                 Reason::of(status) == Some(Reason::InvalidField) && status::metadata(status, "field").as_deref() == Some(field)
             }
+            _ => false,
+        }
+    }
+
+    /// Whether another address of the registry may give what this one did not: it did not answer, or it is a replica that cannot now.
+    pub(super) fn is_of_one_address(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => status.code() == Code::Unavailable,
             _ => false,
         }
     }

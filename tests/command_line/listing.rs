@@ -117,6 +117,46 @@ fn a_peer_given_by_address_needs_no_registry() {
 }
 
 #[test]
+fn any_of_several_registries_that_answers_is_asked() {
+    let network = Network::start();
+    let (registry, gone) = (network.registry.url(), "http://127.0.0.1:1");
+    let (comma, twice) = (format!("{gone},{registry}"), ["--registry", gone, "--registry", &registry]);
+    // Their order is random.
+    for arguments in [&["--registry", &comma][..], &twice, &twice, &["--registry", &comma, "--registry", "http://127.0.0.1:2"]] {
+        let json = network.world.run("p2pctl", &[arguments, &["status", "-o", "json"]].concat()).exits(0).json();
+        assert_eq!((json["registry"].as_str(), json["active_peers"].as_u64()), (Some(registry.as_str()), Some(2)), "{json}");
+    }
+    let none = format!("{gone},http://127.0.0.1:2");
+    let failed = network.world.run("p2pctl", &["--registry", &none, "peers"]).exits(1);
+    failed.stderr_has(&["the registry at 127.0.0.1:1, 127.0.0.1:2 does not answer", "hint: "]);
+    // What it registered with one of them, it knows with the others.
+    let only = |url: &str| vec!["--registry".to_owned(), url.to_owned()];
+    let run = |flags: Vec<String>, verb: &[&str]| {
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        network.world.run("p2pctl", &[&flags, verb].concat())
+    };
+    run(only(&registry), &["register", "--name", "op", "--endpoint", "127.0.0.1:9"]).exits(0);
+    run(only(&comma), &["keepalive"]).exits(0);
+    run(only(&comma), &["leave"]).exits(0);
+    run(only(&registry), &["keepalive"]).exits(1);
+}
+
+#[test]
+fn a_peer_takes_several_registries_and_shows_the_one_in_use() {
+    let network = Network::start();
+    let (registry, gone) = (network.registry.url(), "http://127.0.0.1:1");
+    let peer = network.world.peer_command("late", &format!("{gone},{registry}"), &[]);
+    let peer = crate::support::process::Server::start(peer);
+    network.p2pctl(&["status", &peer.address.to_string()]).exits(0);
+    crate::support::wait::until("its registration", || {
+        let page = crate::support::http::get(peer.address, "/", &[("accept", "text/plain")]).body;
+        page.contains(&format!("registered as late at {}", network.registry.address))
+    });
+    let json = network.p2pctl(&["status", "late", "-o", "json"]).exits(0).json();
+    assert_eq!(json["registry"]["registry"], registry, "{json}");
+}
+
+#[test]
 fn status_shows_the_state_of_the_registry_and_of_a_peer() {
     let network = Network::start();
     let registry = network.registry.address.to_string();

@@ -14,7 +14,7 @@ fn registry_of(world: &World, arguments: &[&str], variables: &[(&str, &str)]) ->
     let printed = Running::run_to_end(command).exits(0).stdout;
     let line = printed.lines().find_map(|line| line.strip_prefix("registry = ")).unwrap_or_else(|| panic!("{printed}"));
     let (value, origin) = line.split_once("  # ").unwrap();
-    (value.trim_matches('"').to_owned(), origin.to_owned())
+    (value.trim_matches(['"', '[', ']']).to_owned(), origin.to_owned())
 }
 
 fn context(world: &World, arguments: &[&str]) -> Ended {

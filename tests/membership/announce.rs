@@ -59,7 +59,7 @@ async fn an_announce_at_a_registry_that_lost_its_records_registers_the_peer_agai
 
 #[tokio::test]
 async fn a_peer_without_a_registry_has_no_tracker() {
-    let peer = Peer::configured(&[], |config| config.registry = None).await;
+    let peer = Peer::configured(&[], |config| config.registries.clear()).await;
     assert_eq!(peer.handle.session().announce(AnnounceRequest::default()).await, Err(AnnounceError::NoTracker));
     peer.stop().await;
 }

@@ -92,7 +92,7 @@ async fn a_registered_peer_that_cannot_be_dialled_is_reached_through_the_mesh_an
     let relay = member("relay", registry.address, &[]).await;
     let sender = Peer::configured(&[], |config| {
         config.name = "sender".parse().unwrap();
-        config.registry = Some(registry.address.into());
+        config.registries = vec![registry.address.into()];
         config.bootnodes = vec![bootnode(&relay)];
     })
     .await;
@@ -100,7 +100,7 @@ async fn a_registered_peer_that_cannot_be_dialled_is_reached_through_the_mesh_an
     let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hidden = Peer::configured(&[], |config| {
         config.name = "hidden".parse().unwrap();
-        config.registry = Some(registry.address.into());
+        config.registries = vec![registry.address.into()];
         config.advertise = Some(Endpoint::from(nowhere));
         config.bootnodes = vec![bootnode(&relay)];
     })
@@ -147,7 +147,7 @@ async fn peers_of_another_network_are_refused_by_the_registry_and_by_each_other_
     let there = Peer::configured(&[], |config| {
         config.name = "there".parse().unwrap();
         config.network = "other".parse().unwrap();
-        config.registry = Some(registry.address.into());
+        config.registries = vec![registry.address.into()];
         config.bootnodes = vec![bootnode(&here)];
     })
     .await;

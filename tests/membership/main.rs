@@ -9,10 +9,12 @@
 )]
 
 mod announce;
+mod front;
 mod impostors;
 mod messages;
 mod proxy;
 mod remote_index;
+mod replicas;
 mod session;
 #[path = "../../peerd/tests/support/mod.rs"]
 mod support;
@@ -49,9 +51,13 @@ struct Running {
 
 impl Running {
     async fn start(state: State) -> Self {
+        Self::start_with(Config { state, ttl: TTL, name_hold: NAME_HOLD, ..Config::default() }).await
+    }
+
+    async fn start_with(config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let registry = Registry::open(&Config { state, ttl: TTL, name_hold: NAME_HOLD, ..Config::default() }).unwrap();
+        let registry = Registry::open(&config).unwrap();
         let serving = tokio::spawn(registry.serve(listener, stop.clone()));
         Self { address, stop, serving }
     }
@@ -101,7 +107,7 @@ fn rand_name() -> String {
 async fn member(name: &str, registry: SocketAddr, files: &[(&str, &[u8])]) -> Peer {
     Peer::configured(files, |config| {
         config.name = name.parse().unwrap();
-        config.registry = Some(registry.into());
+        config.registries = vec![registry.into()];
     })
     .await
 }
@@ -109,7 +115,7 @@ async fn member(name: &str, registry: SocketAddr, files: &[(&str, &[u8])]) -> Pe
 /// The configuration of such a peer with an existing folder.
 fn member_config(name: &str, registry: SocketAddr, folder: &tempfile::TempDir) -> NodeConfig {
     fs::create_dir_all(folder.path().join("share")).unwrap();
-    NodeConfig { registry: Some(registry.into()), ..peer::config(name, folder) }
+    NodeConfig { registries: vec![registry.into()], ..peer::config(name, folder) }
 }
 
 /// Waits until a peer's session has this state.

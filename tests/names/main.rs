@@ -51,7 +51,7 @@ impl Network {
         let registry = self.registry;
         Peer::configured(&[], |config| {
             config.name = name.parse().unwrap();
-            config.registry = Some(registry.into());
+            config.registries = vec![registry.into()];
             config.bootnodes = bootnodes;
             config.tls = Some(tls);
         })

@@ -91,6 +91,8 @@ const PURE: &[&str] = &[
     "proto/name",
     "proto/network",
     "proto/phrases",
+    "proto/registries/choice",
+    "proto/registries/repeat",
     "proto/selector",
     "proto/server/call_limits/class",
     "proto/server/call_limits/limiter",

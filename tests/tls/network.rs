@@ -48,7 +48,7 @@ async fn member(name: &str, tls: Tls, registry: SocketAddr, files: &[(&str, &[u8
     Peer::configured(files, |config| {
         config.name = name.parse().unwrap();
         config.tls = Some(tls);
-        config.registry = Some(registry.into());
+        config.registries = vec![registry.into()];
     })
     .await
 }
@@ -117,6 +117,29 @@ async fn a_registry_proves_its_host_or_its_id_and_a_peer_cannot_stand_in_for_it(
         }
         b.stop().await;
         registry.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn each_of_several_registries_proves_what_it_is() {
+    let network = Authority::new("network");
+    let registry = Running::start(network.tls(&["127.0.0.1"])).await;
+    let impostor = Running::start(network.tls(&["spiffe://test/peer/fff-a"])).await;
+    let stranger = Running::start(Authority::new("other").tls(&["127.0.0.1"])).await;
+    // Their order is random.
+    for name in ["fff-b", "fff-c", "fff-d"] {
+        let peer = Peer::configured(&[], |config| {
+            config.name = name.parse().unwrap();
+            config.tls = Some(network.tls(&[name]));
+            config.registries = [&impostor, &registry, &stranger].map(|one| one.address.into()).to_vec();
+        })
+        .await;
+        assert_eq!(until(&peer, SessionState::Registered).await, format!("registered as {name} at {}", registry.address));
+        assert_eq!(peer.handle.session().status().registry, format!("https://{}", registry.address));
+        peer.stop().await;
+    }
+    for running in [registry, impostor, stranger] {
+        running.stop().await;
     }
 }
 

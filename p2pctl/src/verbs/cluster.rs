@@ -102,7 +102,7 @@ impl Cluster {
         let certificate = |authority: &Authority| authority.issue(&[name], &format!("peer/{name}"));
         let config = NodeConfig {
             tls: self.authority.as_ref().map(certificate).transpose()?,
-            registry: Some(self.registry.clone()),
+            registries: vec![self.registry.clone()],
             share,
             limits: Limits { grace: GRACE, ..Limits::default() },
             ..NodeConfig::new(name.parse()?, self.folder.join("peers").join(name))

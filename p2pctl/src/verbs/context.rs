@@ -79,7 +79,7 @@ fn set(global: &Global, name: &str, printer: Printer) -> Outcome {
     let all = Contexts::read()?;
     let is_new = !all.names().contains(&name);
     let before = if is_new { Context { name: name.to_owned(), ..Context::default() } } else { all.get(name)? };
-    let given = |key: &str| global.given.value(key).map(str::to_owned);
+    let given = |key: &str| global.given.value(key);
     let context = Context {
         name: name.to_owned(),
         registry: given("registry").or(before.registry),

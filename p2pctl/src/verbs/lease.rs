@@ -27,7 +27,7 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     let endpoint = match args.endpoint {
         Some(endpoint) => endpoint,
         None => {
-            let ip = local_address_towards(&global.registry.endpoint).ok_or_else(|| {
+            let ip = global.registries().iter().find_map(local_address_towards).ok_or_else(|| {
                 Failure::usage("this machine's address towards the registry is not known")
                     .hint("give one with --endpoint HOST:PORT")
             })?;
@@ -36,9 +36,9 @@ pub(super) async fn register(global: &Global, args: Register, printer: Printer) 
     };
     let labels = args.labels.into_iter().collect();
     validate_labels(&labels)?;
-    let file = SavedCookie::reserve(global.state.as_deref(), &global.registry.endpoint)?;
+    let file = SavedCookie::reserve(global.state.as_deref(), &global.registries())?;
     // The cookie of an earlier registration lets the record move to another endpoint.
-    let kept = SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| kept.name == name);
+    let kept = SavedCookie::read(global.state.as_deref(), &global.registries())?.filter(|kept| kept.name == name);
     let mut session = RegistrySession::new(&global.access(), kept.as_ref());
     let request = RegisterRequest {
         name: name.to_string(),
@@ -113,7 +113,7 @@ pub(super) async fn expire(global: &Global, args: &Expire, printer: Printer) -> 
 }
 
 fn kept(global: &Global) -> Outcome<SavedCookie> {
-    SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.filter(|kept| !kept.left).ok_or_else(|| {
-        Failure::refused(format!("not registered with {}", global.registry.endpoint)).hint("run `p2pctl register` first")
-    })
+    SavedCookie::read(global.state.as_deref(), &global.registries())?
+        .filter(|kept| !kept.left)
+        .ok_or_else(|| Failure::refused(format!("not registered with {}", global.channel())).hint("run `p2pctl register` first"))
 }

@@ -1,7 +1,7 @@
 //! login: a certificate for a person, from a token. It becomes a context.
 
 use crate::{
-    args::{Login, url},
+    args::{Login, urls},
     contexts::{self, Context},
     failure::{Failure, Outcome},
     printer::Printer,
@@ -34,7 +34,7 @@ pub(super) async fn login(args: Login, printer: Printer) -> Outcome {
     let joining = Joining { token, name: None, name_default: None, from: None, auth: ClientAuth::Required };
     let enrolment = Enrolment::join(&folder, &joining).await?;
     let identity = enrolment.identity().ok_or_else(|| Failure::refused("the registry gave no certificate"))?;
-    let registry = enrolment.registries().first().map(|registry| url(registry, true));
+    let registry = Some(urls(enrolment.registries(), true)).filter(|urls| !urls.is_empty());
     let file = |name: &str| Some(folder.join(name));
     let context = Context { name, registry, network: Some(network), cert: file(CERTIFICATE), key: file(KEY), ca: file(CA) };
     contexts::save(&context)?;

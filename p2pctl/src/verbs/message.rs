@@ -33,7 +33,7 @@ pub(super) async fn whisper(global: &Global, channels: &ChannelPool, args: Whisp
         Some(sender) => Some(sender),
         // The certificate says who it is from.
         None if channels.dial().tls.is_some() => None,
-        None => SavedCookie::read(global.state.as_deref(), &global.registry.endpoint)?.map(|kept| kept.name),
+        None => SavedCookie::read(global.state.as_deref(), &global.registries())?.map(|kept| kept.name),
     };
     let request = WhisperRequest {
         to: args.name.to_string(),

@@ -166,7 +166,7 @@ async fn of_registry(global: &Global, printer: Printer) -> Outcome {
     let me = name.map_or_else(|| "not registered here".to_owned(), |name| format!("registered as {name}"));
     printer.text(&format!(
         "registry {}: {}, revision {}, leases of {}; {me}",
-        global.registry.endpoint,
+        global.channel(),
         counted(answer.active_peers, "active peer"),
         answer.revision,
         proto_span(answer.ttl)

@@ -23,7 +23,7 @@ pub(super) async fn token(global: &Global, args: Token, printer: Printer) -> Out
 }
 
 async fn create(global: &Global, args: CreateToken, printer: Printer) -> Outcome {
-    let addresses = if args.addresses.is_empty() { vec![global.registry.endpoint.clone()] } else { args.addresses };
+    let addresses = if args.addresses.is_empty() { global.registries() } else { args.addresses };
     let request = CreateTokenRequest {
         name: args.name,
         labels: args.labels.into_iter().collect(),

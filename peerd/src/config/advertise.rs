@@ -26,7 +26,7 @@ impl NodeConfig {
             return Ok(OwnContact::fixed(contact(bound.into())));
         }
         let bootnodes = self.bootnodes.iter().flat_map(|bootnode| bootnode.endpoints());
-        let others: Vec<_> = self.registry.iter().chain(bootnodes).cloned().collect();
+        let others: Vec<_> = self.registries.iter().chain(bootnodes).cloned().collect();
         if others.is_empty() && !self.lan {
             return reachable_endpoint(bound, &others).map(|endpoint| OwnContact::fixed(contact(endpoint)));
         }

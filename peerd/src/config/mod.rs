@@ -12,7 +12,7 @@ pub use checks::check_not_shared;
 pub use http_token::HttpToken;
 pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
-pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, parse_label};
+pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, checked_registries, parse_label};
 
 use crate::{discovery::Bootnode, documents::restrictions::ShareTo};
 use p2pdi::{endpoint::Endpoint, enrol::Enrolment, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
@@ -29,8 +29,8 @@ pub struct NodeConfig {
     pub advertise: Option<Endpoint>,
     /// The local address to dial other peers from. `None`: the operating system chooses.
     pub dial_from: Option<IpAddr>,
-    /// The registry to register with. `None`: the peer runs without one.
-    pub registry: Option<Endpoint>,
+    /// The registry to register with, or its replicas, of which the peer uses one at a time. Empty: it runs without one.
+    pub registries: Vec<Endpoint>,
     /// Peers to link to at the start, and whenever all links are lost.
     pub bootnodes: Vec<Bootnode>,
     /// Whether the peer announces itself on the LAN and links to the peers it finds there. Needs the feature `mdns`.
@@ -79,7 +79,7 @@ impl NodeConfig {
             network: NetworkName::default(),
             advertise: None,
             dial_from: None,
-            registry: None,
+            registries: Vec::new(),
             bootnodes: Vec::new(),
             lan: false,
             labels: BTreeMap::new(),

@@ -50,6 +50,14 @@ impl fmt::Display for RegistryUrl {
     }
 }
 
+/// The addresses of replicas, for a program that has certificates or none.
+///
+/// # Errors
+/// As [`RegistryUrl::checked`].
+pub fn checked_registries(urls: &[RegistryUrl], has_tls: bool) -> Result<Vec<Endpoint>, InvalidField> {
+    urls.iter().map(|url| url.checked(has_tls).cloned()).collect()
+}
+
 /// Reads a label: `KEY=VALUE`.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{error::PeerError, lifecycle::Peer};
 use crate::{
-    config::{ControlFrom, MinFree, Mirror, NodeConfig, RegistryUrl},
+    config::{ControlFrom, MinFree, Mirror, NodeConfig, RegistryUrl, checked_registries},
     identity,
     node::{Node, NodeError},
 };
@@ -40,7 +40,7 @@ pub struct PeerBuilder {
     name: String,
     listen: SocketAddr,
     advertise: Option<String>,
-    registry: Option<String>,
+    registries: Vec<String>,
     bootnodes: Vec<String>,
     lan: bool,
     network: String,
@@ -72,7 +72,7 @@ impl PeerBuilder {
             name,
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             advertise: None,
-            registry: None,
+            registries: Vec::new(),
             bootnodes: Vec::new(),
             lan: false,
             labels: BTreeMap::new(),
@@ -111,8 +111,9 @@ impl PeerBuilder {
     }
 
     /// The registry to register with, `http://HOST:PORT` or `https://HOST:PORT`. The peer finds others through it, and leaves it when it stops.
+    /// May be called several times, for replicas of one registry: the peer uses one at a time, and another one when it fails.
     pub fn registry(mut self, url: impl ToString) -> Self {
-        self.registry = Some(url.to_string());
+        self.registries.push(url.to_string());
         self
     }
 
@@ -252,13 +253,15 @@ impl PeerBuilder {
             None => None,
         };
         let tls = enrolment.as_ref().map(|enrolment| enrolment.tls().clone()).or(self.tls);
-        let registry: Option<RegistryUrl> = self.registry.as_deref().map(str::parse).transpose()?;
-        let registry = registry.map(|url| url.checked(tls.is_some()).cloned()).transpose()?;
-        let of_token = enrolment.as_ref().and_then(|enrolment| enrolment.registries().first().cloned());
+        let registries: Vec<RegistryUrl> = self.registries.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
+        let registries = match &enrolment {
+            Some(enrolment) => enrolment.registries().to_vec(),
+            None => checked_registries(&registries, tls.is_some())?,
+        };
         let config = NodeConfig {
             network: network.map_or_else(|| self.network.parse(), Ok)?,
             advertise: self.advertise.map(|endpoint| endpoint.parse()).transpose()?,
-            registry: of_token.or(registry),
+            registries,
             bootnodes: self.bootnodes.iter().map(|bootnode| bootnode.parse()).collect::<Result<_, _>>()?,
             lan: self.lan,
             labels: self.labels,

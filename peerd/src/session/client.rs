@@ -1,35 +1,70 @@
 //! Calls to the registry, with the peer's cookie and a timeout.
 
 use p2pdi::{
-    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
+    channel::{Dial, REGISTRY_RESPONSE_MAX_BYTES},
     cookie::{Cookie, with_cookie},
     endpoint::Endpoint,
-    tls::Expected,
+    registries::{Place, RegistryChannel},
     v1::{
         AnnounceRequest, AnnounceResponse, GetTrustRequest, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest,
         PQueryResponse, RegisterRequest, RegisterResponse, Trust, registry_client::RegistryClient,
     },
 };
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 /// Timeout of one call to the registry: its disk may be busy with many registrations at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection to the registry. Clones share it.
+/// A connection to the registry, which moves between its replicas. Clones share it.
 #[derive(Clone)]
 pub(super) struct Client {
-    registry: RegistryClient<Channel>,
+    registry: RegistryClient<RegistryChannel>,
+    channel: RegistryChannel,
+    secured: bool,
     cookie: Option<Cookie>,
+    registered: Arc<Mutex<Registered>>,
+}
+
+/// The latest registration.
+#[derive(Default)]
+struct Registered {
+    at: Option<Place>,
+    /// It was said that the registries do not have the same records.
+    is_told: bool,
 }
 
 impl Client {
-    /// Calls `registry` with `cookie`; it connects at the first call, as `dial` does.
-    pub(super) fn new(registry: &Endpoint, dial: &Dial, cookie: Option<Cookie>) -> Self {
-        let channel = dial.lazy(std::slice::from_ref(registry), Expected::Registry(registry.clone()));
-        let registry = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
-        Self { registry, cookie }
+    /// Calls one of `registries` with `cookie`; it connects at the first call, as `dial` does.
+    pub(super) fn new(registries: &[Endpoint], dial: &Dial, cookie: Option<Cookie>) -> Self {
+        let channel = RegistryChannel::new(registries, dial.clone());
+        let registry = RegistryClient::new(channel.clone()).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+        Self { registry, channel, secured: dial.tls.is_some(), cookie, registered: Arc::default() }
+    }
+
+    /// The address of the registry in use; `None` before the first answer.
+    pub(super) fn url(&self) -> Option<String> {
+        let place = self.channel.in_use()?;
+        Some(format!("{}://{}", if self.secured { "https" } else { "http" }, place.registry))
+    }
+
+    /// The registry in use does not know the cookie: whether that is so because this peer registered with another one, which then is no
+    /// replica of it. It is said once.
+    pub(super) fn tell_if_elsewhere(&self) {
+        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(at), Some(here)) = (&registered.at, self.channel.in_use()) else { return };
+        if *at != here && !registered.is_told {
+            tracing::warn!(
+                "the registry at {here} does not know what the one at {at} does: those of --registry must be replicas of one registry; \
+                 this peer is known to the one in use only"
+            );
+            registered.is_told = true;
+        }
     }
 
     /// Uses `cookie` from now on. Clones made before keep theirs.
@@ -43,7 +78,9 @@ impl Client {
     }
 
     pub(super) async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Status> {
-        in_time(self.registry.clone().register(self.with_cookie(request))).await
+        let answer = in_time(self.registry.clone().register(self.with_cookie(request))).await?;
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner).at = self.channel.in_use();
+        Ok(answer)
     }
 
     pub(super) async fn keep_alive(&self, request: KeepAliveRequest) -> Result<KeepAliveResponse, Status> {
@@ -70,6 +107,13 @@ impl Client {
 
     fn with_cookie<T>(&self, message: T) -> Request<T> {
         with_cookie(message, self.cookie.as_ref())
+    }
+}
+
+/// The registry in use, or all of them before the first answer.
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.channel.fmt(f)
     }
 }
 

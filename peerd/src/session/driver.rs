@@ -50,8 +50,8 @@ const PAGES_MAX: usize = 256;
 
 /// What to register, and where.
 pub struct SessionConfig {
-    /// The registry's address.
-    pub registry: Endpoint,
+    /// The registry's addresses, or those of its replicas.
+    pub registries: Vec<Endpoint>,
     /// The network of this peer.
     pub network: NetworkName,
     /// How to dial it.
@@ -99,8 +99,8 @@ impl SessionDriver {
         state_folder: Arc<StateFolder>,
         report: impl Fn() -> KeepAliveRequest + Send + 'static,
     ) -> Self {
-        let cookie = state_folder.cookie(config.registry.as_str(), config.own.get().name());
-        let client = Client::new(&config.registry, &config.dial, cookie);
+        let cookie = state_folder.cookie(&config.registries, config.own.get().name());
+        let client = Client::new(&config.registries, &config.dial, cookie);
         Self {
             session,
             config,
@@ -149,7 +149,7 @@ impl SessionDriver {
 
     /// Waits for an address that others can dial, for at most `pause`: without one there is nothing to register.
     async fn wait_for_address(&mut self, pause: Duration) {
-        let registry = &self.config.registry;
+        let registry = &self.client;
         let detail = format!("waiting to register with {registry}: {}", crate::identity::NoAddress);
         self.session.set_state(SessionState::Registering, detail);
         let mut changes = self.config.own.changes();
@@ -159,9 +159,10 @@ impl SessionDriver {
 
     /// Reports a failed call in the status; returns the pause before the next one.
     fn on_error(&mut self, error: &Status, backoff: &mut Backoff) -> Duration {
-        let registry = &self.config.registry;
+        let registry = &self.client;
         match (Reason::of(error), error.code()) {
             (Some(Reason::CookieUnknown | Reason::LeaseExpired), _) => {
+                self.client.tell_if_elsewhere();
                 self.session.set_state(
                     SessionState::Registering,
                     format!("{registry} does not know this peer any more; registering again"),
@@ -177,7 +178,7 @@ impl SessionDriver {
                 backoff.next(rand::random()).max(free_in.min(backoff::PAUSE_MAX))
             }
             (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal) => {
-                let pause = backoff.next(rand::random());
+                let pause = pause(error, backoff);
                 self.session.set_state(
                     SessionState::Unreachable,
                     format!("{registry} does not answer ({}); still trying", status::describe(error)),
@@ -186,12 +187,11 @@ impl SessionDriver {
             }
             (Some(Reason::StoreUnavailable | Reason::ShuttingDown | Reason::Internal), _) => {
                 self.session.set_state(SessionState::Unreachable, format!("{registry}: {}; still trying", error.message()));
-                backoff.next(rand::random())
+                pause(error, backoff)
             }
             _ => {
                 self.session.set_state(SessionState::Refused, format!("{registry}: {}", error.message()));
-                let told = status::retry_after(error).map(|asked| backoff::pause_after(asked, rand::random()));
-                backoff.next(rand::random()).max(told.unwrap_or_default())
+                pause(error, backoff)
             }
         }
     }
@@ -221,8 +221,8 @@ impl SessionDriver {
         self.revision = 0;
         self.session.registered();
         self.session.set_own_name(OwnName::Registered);
-        self.session.answered(answer.ttl);
-        self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
+        self.session.answered(self.client.url(), answer.ttl);
+        self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.client));
         self.session.set_interval(answer.keep_alive_interval);
         update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
         self.try_refresh().await;
@@ -265,10 +265,9 @@ impl SessionDriver {
                 Ok(answer) => {
                     backoff.reset();
                     self.session.set_interval(answer.keep_alive_interval);
-                    self.session.answered(answer.ttl);
+                    self.session.answered(self.client.url(), answer.ttl);
                     update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
-                    self.session
-                        .set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.config.registry));
+                    self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.client));
                     self.try_refresh().await;
                 }
                 Err(error)
@@ -286,10 +285,10 @@ impl SessionDriver {
 
     /// Stores a cookie without blocking the runtime, and waits for it: it survives a crash that follows.
     async fn store(&mut self, cookie: Cookie) {
-        let (folder, registry, name) =
-            (Arc::clone(&self.state_folder), self.config.registry.clone(), self.config.own.get().name().clone());
+        let (folder, registries, name) =
+            (Arc::clone(&self.state_folder), self.config.registries.clone(), self.config.own.get().name().clone());
         self.storing = Some(spawn_blocking(move || {
-            if let Err(error) = folder.keep_cookie(registry.as_str(), &name, &cookie) {
+            if let Err(error) = folder.keep_cookie(&registries, &name, &cookie) {
                 tracing::warn!(%error, "cannot store the cookie; after a restart this name cannot be registered again before its lease and its reservation end");
             }
         }));
@@ -392,6 +391,12 @@ impl SessionDriver {
             Err(_) => tracing::warn!("the registry did not answer the leave in time; the lease will expire"),
         }
     }
+}
+
+/// The pause before the next call: as long as the registry says, if it does.
+fn pause(error: &Status, backoff: &mut Backoff) -> Duration {
+    let told = status::retry_after(error).map(|asked| backoff::pause_after(asked, rand::random()));
+    backoff.next(rand::random()).max(told.unwrap_or_default())
 }
 
 /// Fetches whom the registry trusts, if that is of another revision than what is known here.

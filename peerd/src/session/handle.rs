@@ -54,12 +54,15 @@ pub struct Session {
 
 impl Session {
     /// A session that has not called the registry yet; a [`SessionDriver`](super::SessionDriver) does.
-    pub fn new(registry: Option<&Endpoint>) -> Self {
-        let state = if registry.is_some() { SessionState::Registering } else { SessionState::None };
+    /// `secured`: it has TLS.
+    pub fn new(registries: &[Endpoint], secured: bool) -> Self {
+        let is_alone = registries.is_empty();
+        let state = if is_alone { SessionState::None } else { SessionState::Registering };
+        let urls = registries.iter().map(|registry| format!("{}://{registry}", if secured { "https" } else { "http" }));
         let status = RegistrySession {
-            registry: registry.map(|registry| format!("http://{registry}")).unwrap_or_default(),
+            registry: urls.collect::<Vec<_>>().join(","),
             state: state.into(),
-            detail: if registry.is_some() { "registering for the first time" } else { "runs without a registry" }.to_owned(),
+            detail: if is_alone { "runs without a registry" } else { "registering for the first time" }.to_owned(),
             since: Some(SystemTime::now().into()),
             ..Default::default()
         };
@@ -192,9 +195,12 @@ impl Session {
         self.state.subscribe()
     }
 
-    /// Notes that the registry answered, and the lease it granted.
-    pub(super) fn answered(&self, ttl: Option<prost_types::Duration>) {
+    /// Notes that the registry at this URL answered, and the lease it granted.
+    pub(super) fn answered(&self, url: Option<String>, ttl: Option<prost_types::Duration>) {
         let mut status = self.lock_status();
+        if let Some(url) = url {
+            status.registry = url;
+        }
         status.last_contact_at = Some(SystemTime::now().into());
         status.ttl = ttl;
     }

@@ -84,7 +84,7 @@ impl Setup {
         let config = NodeConfig {
             advertise: self.advertise.or(self.proxy.as_ref().map(|proxy| proxy.address().into())),
             dial_from: self.dial_from,
-            registry: self.registry,
+            registries: self.registry.into_iter().collect(),
             bootnodes: self.bootnodes,
             limits: Limits { grace: Duration::from_secs(2), ..Limits::default() },
             ..NodeConfig::new(self.name.parse().unwrap(), state.path().join("state"))

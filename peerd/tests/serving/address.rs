@@ -18,7 +18,7 @@ async fn a_peer_waits_for_an_address_and_registers_again_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config("sharer", &folder);
     config.share = None;
-    config.registry = Some(registry.address.into());
+    config.registries = vec![registry.address.into()];
     let address = Arc::new(Mutex::new(None::<IpAddr>));
     let source = Arc::clone(&address);
     config.routes = RouteLookup::new(move |_| *source.lock().unwrap());

@@ -5,7 +5,9 @@ use crate::{
     failure::{Failure, Outcome},
     registry_client::{Leaving, RegistryAccess, RegistrySession},
 };
-use p2pdi::{channel::Dial, contact::Contact, endpoint::Endpoint, network::NetworkName, v1::RfcQueryRequest};
+use p2pdi::{
+    channel::Dial, contact::Contact, endpoint::Endpoint, network::NetworkName, registries::RegistryChannel, v1::RfcQueryRequest,
+};
 use peerd::{
     connections::channels::ChannelPool,
     documents::selector::DocumentSelector,
@@ -39,6 +41,7 @@ impl Tally {
 pub(super) async fn fetch_all(registry: Endpoint, me: Contact, out: PathBuf, wanted: usize) -> Outcome<Tally> {
     let folder = tempfile::tempdir()?;
     let (network, dial, leaving) = (NetworkName::default(), Dial::default(), Leaving::default());
+    let registry = RegistryChannel::new(&[registry], dial.clone());
     let access = RegistryAccess { registry, network, dial, leaving };
     // An empty state folder has no cookie, so the client registers as an observer.
     let mut session = RegistrySession::connect(&access, Some(folder.path())).await?;
