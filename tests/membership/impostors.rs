@@ -21,7 +21,7 @@ async fn impostor(name: &str, registry: Option<SocketAddr>, victims: &[&Peer]) -
     fs::create_dir_all(folder.path().join("share")).unwrap();
     fs::write(folder.path().join("state/id"), format!("{LOWEST}\n")).unwrap();
     let config = NodeConfig {
-        registry: registry.map(Into::into),
+        registries: registry.map(Into::into).into_iter().collect(),
         bootnodes: victims.iter().map(|victim| bootnode(victim)).collect(),
         dial_from: Some(Ipv4Addr::new(127, 0, 0, 77).into()),
         ..peer::config(name, &folder)
