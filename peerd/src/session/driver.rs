@@ -185,7 +185,7 @@ impl SessionDriver {
                 );
                 pause
             }
-            (Some(Reason::StoreUnavailable | Reason::ShuttingDown | Reason::Internal), _) => {
+            (Some(Reason::Internal), _) | (Some(_), Code::Unavailable) => {
                 self.session.set_state(SessionState::Unreachable, format!("{registry}: {}; still trying", error.message()));
                 pause(error, backoff)
             }
