@@ -3,7 +3,7 @@
 //! - `stream`: a large document verified to disk, `p2pctl get` from `peerd`, against `curl` taking the same file unverified from nginx,
 //!   against `dd` writing it synced, and against a tonic stream of the same bytes that are neither written nor verified. RFC 48 as a whole
 //!   process, `p2pctl get-rfc 48` beside running servers, against `curl` of the same file. Memory of both sides.
-//! - `tls`: the same document with certificates, against without; RFC 48 as a whole process; handshakes a second.
+//! - `tls`: the same document with certificates, against without; RFC 48 as a whole process; handshakes a second; whispers and KeepAlives.
 //! - `holders`: two holders with a limited rate against one of them, and a slow and a fast one against the fast one alone.
 //! - `path`: a document over a relay that delays each direction, against `curl` from nginx over the same relay.
 //! - `mirror`: many small files into an empty folder, against an rsync daemon.

@@ -21,7 +21,7 @@ pub(crate) struct Whisper {
     /// The kind of message, one token
     #[arg(long, env = "P2PDI_CTL_KIND", default_value = "text")]
     pub(crate) kind: String,
-    /// The sender's name; by default the registered name
+    /// The sender's name; by default that of the certificate, or else the registered name. With certificates others refuse any other
     #[arg(long, env = "P2PDI_CTL_SENDER", value_name = "NAME")]
     pub(crate) sender: Option<PeerName>,
 }
