@@ -18,22 +18,26 @@ use p2pdi::{
 };
 use registry::Config;
 use std::{
+    env,
     net::SocketAddr,
+    process::Command,
     time::{Duration, Instant},
 };
 use support::{Running, asking, in_memory, register, with_cookie};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{sleep_until, timeout},
 };
 use tonic::transport::Endpoint;
 
 /// Time limit of one call of an honest client, on a machine that is busy with others.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Memory that the attack may cost: some 300 connections of 20 KiB, their clients in the same process, and what the allocator keeps.
+/// Memory that the attack may cost: 500 connections of some 20 KiB, and what the allocator keeps.
 const MEMORY: u64 = 64 << 20;
+/// Tells the process of the attackers where to, how many, and for how many seconds.
+const ATTACK: &str = "P2PDI_TEST_ATTACK";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// How a hostile client behaves.
@@ -129,6 +133,33 @@ async fn attack(to: SocketAddr, count: usize, end: Instant) -> usize {
     attackers.join_all().await.into_iter().sum()
 }
 
+/// The same in another process, with the lowest priority where there is `nice`: attackers have machines of their own.
+async fn attack_from_elsewhere(to: SocketAddr, count: usize, time: Duration) -> usize {
+    let exe = env::current_exe().unwrap();
+    let mut command = Command::new(if cfg!(unix) { "nice".as_ref() } else { exe.as_path() });
+    if cfg!(unix) {
+        command.args(["-n", "19"]).arg(&exe);
+    }
+    command.args(["--exact", "attackers_of_another_process", "--nocapture"]);
+    command.env(ATTACK, format!("{to} {count} {}", time.as_secs()));
+    // It ends by itself, after `time`.
+    let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let made = text.lines().find_map(|line| line.strip_prefix("attacks: ")?.parse().ok());
+    made.unwrap_or_else(|| panic!("the attackers failed: {text}"))
+}
+
+/// Nothing, unless it is started by [`attack_from_elsewhere`].
+#[tokio::test(flavor = "multi_thread")]
+async fn attackers_of_another_process() {
+    let Ok(wanted) = env::var(ATTACK) else { return };
+    let [to, count, seconds] = wanted.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let end = Instant::now() + Duration::from_secs(seconds.parse().unwrap());
+    let made = attack(to.parse().unwrap(), count.parse().unwrap(), end).await;
+    // After the test harness's own words on that line.
+    println!("\nattacks: {made}");
+}
+
 /// Makes KeepAlive calls until `end`, each with a time limit; every tenth on a new connection.
 async fn be_honest(address: SocketAddr, cookie: String, end: Instant) -> Vec<Duration> {
     let mut took = Vec::new();
@@ -168,8 +199,10 @@ async fn withstands(count: usize, time: Duration) {
     let honest = register(&mut registry.client(), "honest", "127.0.0.1:7801").await;
     let quiet = be_honest(registry.address, honest.cookie.clone(), Instant::now() + time / 6).await;
     let (before, end) = (resident(), Instant::now() + time);
-    let (made, took) =
-        tokio::join!(attack(registry.address, count, end), be_honest(registry.address, honest.cookie.clone(), end));
+    let (made, took) = tokio::join!(
+        attack_from_elsewhere(registry.address, count, time),
+        be_honest(registry.address, honest.cookie.clone(), end)
+    );
     let grown = resident().saturating_sub(before);
     let middle = |took: &[Duration]| took[took.len() / 2];
     println!(
@@ -198,7 +231,7 @@ async fn withstands(count: usize, time: Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_connections_of_one_address_leave_others_served_and_memory_bounded() {
     // The full size takes 24 s and 4,000 descriptors: P2PDI_HOSTILE=full cargo test -p registry --test hostile -- hostile_connections --nocapture
-    let (connections, time) = if std::env::var_os("P2PDI_HOSTILE").is_some() { (2_000, 20) } else { (300, 3) };
+    let (connections, time) = if env::var_os("P2PDI_HOSTILE").is_some() { (2_000, 20) } else { (300, 3) };
     withstands(connections, Duration::from_secs(time)).await;
 }
 
