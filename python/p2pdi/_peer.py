@@ -1,0 +1,444 @@
+"""The blocking peer."""
+
+from __future__ import annotations
+
+import os
+
+from . import _run
+from ._errors import Closed, PeerTimeout
+from ._fetch import Fetch, RemoteFile
+from ._p2pdi import NativePeer
+from ._settings import settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import TypeVar, overload
+
+    from ._handlers import HandlerFunction, HandlerThread
+    from ._p2pdi import Answers, Document, Inbox, Message, PeerInfo, Reply
+    from ._run import Body, Seconds, StrPath
+
+    F = TypeVar("F", bound=HandlerFunction)
+else:
+
+    def overload(function):
+        return function
+
+# How long a new peer waits for its registry. A registry that is away later is waited for in the background.
+REGISTER_TIMEOUT = 5.0
+# Between two looks at how many peers there are, in seconds.
+LOOK = 0.05
+
+
+class Peer:
+    """A peer in this program. It runs from its making until :meth:`close`, the end of its ``with``, or its garbage collection.
+
+    ``name``
+        Letters, digits, hyphens and dots. Without it, the machine's name and some digits.
+    ``registry``
+        ``"http://host:7800"``: where peers find each other.
+    ``bootnodes``
+        Peers to link to: ``"host:port"``, ``"name@host:port"`` or ``(host, port)``; tried until they answer.
+    ``share``
+        A folder that others may fetch from; see also :meth:`share`.
+    ``lan``
+        Whether it finds peers on the local network by itself.
+    ``state``
+        A folder for its identity and its index. Without it both are made anew each time.
+    ``tls``
+        Files of its certificate, key and CAs. ``token``: of ``p2pctl token create``, in their place.
+    ``listen``
+        ``"address:port"``; port 0 is a free one. Without it: all addresses if ``lan``, otherwise this machine only.
+
+    Raises ``NameTaken`` if another peer has the name in the registry, and ``Invalid`` for values that are not valid.
+
+    >>> with p2pdi.Peer("alice", lan=False) as alice:
+    ...     alice.name, alice.get_peer_count(wait=0)
+    ('alice', 0)
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        registry: str | None = None,
+        bootnodes: Iterable[str | tuple[str, int]] = (),
+        share: StrPath | None = None,
+        lan: bool = True,
+        state: StrPath | None = None,
+        tls: tuple[StrPath, StrPath, StrPath] | None = None,
+        token: str | None = None,
+        network: str = "default",
+        listen: str | None = None,
+        advertise: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        upload_limit: int | None = None,
+        download_limit: int | None = None,
+        quota: int | None = None,
+    ) -> None:
+        given = settings(
+            name,
+            registry=registry,
+            bootnodes=bootnodes,
+            share=share,
+            lan=lan,
+            state=state,
+            tls=tls,
+            token=token,
+            network=network,
+            listen=listen,
+            advertise=advertise,
+            labels=labels or {},
+            upload_limit=upload_limit,
+            download_limit=download_limit,
+            quota=quota,
+        )
+        self._closed = False
+        self._native = _run.wait(NativePeer.open(given))
+        # Messages of other kinds would count as wanted: `wait` asks for them when it is called.
+        self._inbox = self._native.inbox(["text"])
+        self._is_wide = False
+        self._handlers: dict[str, HandlerThread] = {}
+        _run.track(self)
+        if registry is not None or token is not None:
+            try:
+                _run.wait(self._native.registered(REGISTER_TIMEOUT))
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._native.name
+
+    @property
+    def id(self) -> str:
+        """Its id, 32 hexadecimal digits; the same after a restart with the same ``state``."""
+        return self._native.id
+
+    @property
+    def endpoint(self) -> str:
+        """The ``host:port`` that others dial."""
+        return self._native.endpoint
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The same as ``(host, port)``."""
+        host, _, port = self.endpoint.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def received(self) -> int:
+        """Messages received so far."""
+        return self._native.counts()[0]
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped, the oldest first, because they came faster than they were read: some 1,000 are kept."""
+        return self._native.counts()[1]
+
+    # Other peers.
+
+    def get_peer_count(self, wait: Seconds = 1.0, expect: int | None = None) -> int:
+        """How many other peers are known after ``wait``; earlier if there are ``expect``.
+
+        >>> with p2pdi.testing.network(3) as (one, two, three):
+        ...     one.get_peer_count(wait=10, expect=2)
+        2
+        """
+        import time
+
+        until = time.monotonic() + _run.seconds(wait)
+        while True:
+            count = len(self.peers())
+            left = until - time.monotonic()
+            if left <= 0 or (expect is not None and count >= expect):
+                return count
+            time.sleep(min(LOOK, left))
+
+    def peers(self) -> list[PeerInfo]:
+        """The other peers that are known, by name. Some may be gone by now."""
+        return self._native.peers()
+
+    def find_peer(self, name: str, timeout: Seconds | None = None) -> PeerInfo | None:
+        """The peer of this name, or ``None``."""
+        return _run.wait(self._native.find_peer(name), timeout, name)
+
+    def peers_from(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> list[PeerInfo]:
+        """The peers that another peer knows, by its name or address. Raises ``NoRoute`` if it cannot be reached."""
+        address = _run.address(peer)
+        return _run.wait(self._native.peers_from(address), timeout, address)
+
+    def join(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> PeerInfo:
+        """Links to another peer, and so joins its network. Raises ``Refused`` or ``NoRoute`` if it does not work."""
+        address = _run.address(peer)
+        return _run.wait(self._native.join(address), timeout, address)
+
+    def bootstrap(self, peers: Iterable[str | tuple[str, int]], timeout: Seconds | None = None) -> list[PeerInfo]:
+        """Links to all of a list, and returns those that answered. Raises ``NoRoute`` if none does.
+
+        >>> with p2pdi.Peer("alice", lan=False) as alice, p2pdi.Peer("bob", lan=False) as bob:
+        ...     [peer.name for peer in bob.bootstrap([alice.address, ("127.0.0.1", 1)])]
+        ['alice']
+        """
+        return _run.wait(self._native.bootstrap([_run.address(peer) for peer in peers]), timeout, "bootstrap")
+
+    # Messages.
+
+    def send_message_to_peers(self, message: Body, wait: Seconds = 2.0, kind: str = "text") -> Answers:
+        """Sends a message to all peers, and waits at most ``wait`` until all have it. The result compares as the number of those that do.
+
+        A peer that knows of others and has no link to any yet, since it just started, waits for one first.
+        """
+        import time
+
+        limit = _run.seconds(wait)
+        until = time.monotonic() + limit
+        while self._lacks_links() and time.monotonic() < until:
+            time.sleep(LOOK)
+        return self.broadcast(kind, message, max(until - time.monotonic(), limit / 2))
+
+    def _lacks_links(self) -> bool:
+        peers = self.peers()
+        return bool(peers) and not any(peer.linked for peer in peers)
+
+    def broadcast(self, kind: str, body: Body, wait: Seconds = 0.0) -> Answers:
+        """Sends a message of a kind to all peers, and waits at most ``wait`` for those that are known to acknowledge it.
+
+        >>> with p2pdi.testing.network(3) as (one, two, three):
+        ...     one.broadcast("news", b"...", wait=10).answered
+        2
+        """
+        return _run.wait(self._native.broadcast(kind, _run.body(body), _run.seconds(wait)))
+
+    def whisper(self, to: str, body: Body, kind: str = "text", timeout: Seconds = 5.0) -> Reply:
+        """Sends a message to the peer of this name, by whatever way there is, and returns its reply.
+
+        The reply is that of a handler of the kind there, if it comes within a second; without one ``reply.answered`` is false. A handler that
+        raised makes a reply whose ``is_fault`` is true.
+
+        Raises ``NoRoute`` if there is no way to the peer, and ``PeerTimeout`` after ``timeout``.
+        """
+        return _run.wait(self._native.whisper(to, kind, _run.body(body)), timeout, to)
+
+    def wait(self, timeout: Seconds | None = None) -> Message:
+        """The next message of any kind that no handler takes; of the kind ``text`` also one that came before. Ctrl-C ends it.
+
+        Raises ``PeerTimeout`` after ``timeout``, and ``Closed`` once the peer is closed.
+
+        >>> with p2pdi.testing.network(2) as (one, two):
+        ...     _ = one.whisper(two.name, "hello_there")
+        ...     two.wait(timeout=5).text
+        'hello_there'
+        """
+        import time
+
+        if not self._is_wide:
+            _run.wait(self._inbox.widen())
+            self._is_wide = True
+        until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            try:
+                message, _ = _run.wait(self._inbox.next(), left)
+            except PeerTimeout:
+                raise PeerTimeout(f"no message within {_run.seconds(timeout or 0):g} s") from None
+            if message.kind not in self._handlers:
+                return message
+
+    def messages(self, *kinds: str) -> Messages:
+        """The messages of these kinds from now on, of all without any, to iterate over."""
+        return Messages(self._native.inbox(list(kinds)))
+
+    @overload
+    def on(self, kind: str) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, kind: str, handler: HandlerFunction) -> None: ...
+
+    def on(self, kind: str, handler: HandlerFunction | None = None) -> Callable[[F], F] | None:
+        """Calls a function with each message of a kind from now on; a decorator, or with the function as an argument.
+
+        What it returns goes back to the sender of a whisper: ``str`` or ``bytes``, or ``(kind, body)``. What it raises is logged, and the sender
+        gets a reply of the kind ``FAULT``. One message at a time, in order, on a thread of its own; an ``async def`` runs on the event loop of
+        whoever set it, or on one of its own.
+
+        >>> with p2pdi.testing.network(2) as (one, two):
+        ...     @two.on("PING2")
+        ...     def pong(message):
+        ...         return ("PONG2", message.body)
+        ...     one.whisper(two.name, "x", kind="PING2").kind
+        'PONG2'
+        """
+
+        if handler is not None:
+            self._handle(kind, handler)
+            return None
+
+        def add(function: F) -> F:
+            self._handle(kind, function)
+            return function
+
+        return add
+
+    def _handle(self, kind: str, function: HandlerFunction) -> None:
+        from ._handlers import HandlerThread
+
+        before = self._handlers.get(kind)
+        if before is None:
+            self._handlers[kind] = HandlerThread(self._native, kind, function)
+        else:
+            before.function = function
+
+    # Documents.
+
+    def documents(self, pattern: str | None = None, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> list[Document]:
+        """What other peers share: all, or what matches a pattern such as ``"rfc*"`` or ``"models/**"``. ``from_``: only these peers.
+
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"x"}) as (one, two):
+        ...     [document.name for document in two.documents("*.txt")]
+        ['a.txt']
+        """
+        return _run.wait(self._native.documents(pattern, _run.names(from_)), timeout)
+
+    def search(self, words: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> list[Document]:
+        """What other peers share that has all these words in its name or title."""
+        return _run.wait(self._native.search(words, _run.names(from_)), timeout)
+
+    def find_document(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> Document:
+        """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means. Raises ``NotFound`` or ``Ambiguous``."""
+        return _run.wait(self._native.find_document(wanted, _run.names(from_)), timeout, wanted)
+
+    def fetch(
+        self,
+        wanted: str | Iterable[str],
+        out: StrPath = "./out",
+        from_: str | Iterable[str] = (),
+        limit: int | None = None,
+        replace: bool = False,
+        wait_for_holders: Seconds = 0.0,
+    ) -> Fetch:
+        """Fetches documents into a folder: names, patterns, ``"rfc:2324"`` or ``"b3:HASH"``. Begins at once; see :class:`Fetch`.
+
+        Each is verified, comes from several peers at once, and goes on where an earlier fetch stopped. ``from_``: peers to fetch from, by name
+        or address. ``limit``: bytes a second. ``replace``: files of the same name with other content. ``wait_for_holders``: how long to wait
+        while nobody has it.
+        """
+        out = os.fspath(out)
+        return Fetch(
+            self._native.fetch(_run.names(wanted), out, _run.names(from_), limit, replace, _run.seconds(wait_for_holders))
+        )
+
+    def open(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> RemoteFile:
+        """Opens a document that others have, to read parts of it. Nothing is stored. Raises ``NotFound``, ``Ambiguous`` or ``NoRoute``."""
+        return RemoteFile(_run.wait(self._native.open_document(wanted, _run.names(from_)), timeout, wanted))
+
+    def share(self, folder: StrPath, wait: Seconds | None = None) -> Share:
+        """Shares a folder from now on, with all that is added to it later. A peer shares one.
+
+        Waits until what is in it is hashed, or for ``wait``. Raises ``NotFound`` if there is no such folder, ``Invalid`` if the peer shares
+        another one.
+        """
+        folder = os.fspath(folder)
+        _run.wait(self._native.share(folder))
+        share = Share(self._native, folder)
+        try:
+            share.wait(wait)
+        except PeerTimeout:
+            pass
+        return share
+
+    def pin(self, name: str, pin: bool = True) -> bool:
+        """Keeps a document of the shared folder whatever ``quota`` says, or releases it. Returns whether it was so before."""
+        return _run.wait(self._native.pin(name, pin))
+
+    # The end.
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def close(self, timeout: Seconds | None = 10.0) -> None:
+        """Stops: leaves the registry and the mesh, and ends what waits with ``Closed``. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        call = self._native.close()
+        for handler in self._handlers.values():
+            handler.stop()
+        _run.wait(call, timeout, "the peer's end")
+
+    def _end(self) -> None:
+        if not self._closed:
+            self.close(timeout=2.0)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.name}@{self.endpoint}{' closed' if self._closed else ''}>"
+
+
+class Messages:
+    """Messages to iterate over; see :meth:`Peer.messages`. Ends when the peer is closed."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox: Inbox | None = inbox
+        #: Messages that were dropped because this was read too slowly.
+        self.lost = 0
+
+    def next(self, timeout: Seconds | None = None) -> Message:
+        """The next message. Raises ``PeerTimeout`` after ``timeout``, and ``Closed`` at the end."""
+        if self._inbox is None:
+            raise Closed("these messages were closed")
+        message, lost = _run.wait(self._inbox.next(), timeout, "the next message")
+        self.lost += lost
+        return message
+
+    def close(self) -> None:
+        """Reads no more."""
+        self._inbox = None
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        try:
+            return self.next()
+        except Closed:
+            raise StopIteration from None
+
+    def __enter__(self) -> Messages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Share:
+    """A folder that a peer shares."""
+
+    def __init__(self, native: NativePeer, folder: str) -> None:
+        self._native = native
+        self.folder = folder
+
+    @property
+    def documents(self) -> list[Document]:
+        """What is offered now."""
+        return self._native.offered()
+
+    def wait(self, timeout: Seconds | None = None) -> list[Document]:
+        """Waits until all that was there at first is hashed and offered."""
+        return _run.wait(self._native.shared(), timeout, f"hashing {self.folder}")
+
+    def __fspath__(self) -> str:
+        return self.folder
+
+    def __repr__(self) -> str:
+        return f"<Share {self.folder!r}>"

@@ -1,0 +1,168 @@
+"""A file system for ``fsspec``: ``p2pdi://NAME/path`` is a document of the peer ``NAME``; ``p2pdi://any/path`` is one of whoever has it.
+
+Read only, and verified. ``pandas``, ``datasets`` and others find it by its protocol::
+
+    pandas.read_csv("p2pdi://alice/data.csv", storage_options={"registry": "http://127.0.0.1:7800"})
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped, unused-ignore]
+
+from ._peer import Peer
+
+__all__ = ["P2PFileSystem"]
+
+# In place of a peer's name: all peers.
+ANY = "any"
+# Bytes that are read ahead by default.
+BUFFER = 1024 * 1024
+
+
+class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
+    """Documents of other peers as files.
+
+    ``peer``: a ``p2pdi.Peer`` of yours to read with. Without it one is made with these settings, for as long as the file system is used:
+    ``registry``, ``bootnodes``, ``lan``, ``network``, ``tls`` and others of ``p2pdi.Peer``.
+    """
+
+    protocol = "p2pdi"
+    root_marker = ""
+
+    def __init__(self, peer: Peer | None = None, **settings: Any) -> None:
+        own = {key: settings.pop(key) for key in list(settings) if key in SETTINGS}
+        super().__init__(**settings)
+        self._given = peer
+        self._own = own
+        self._made: Peer | None = None
+
+    @property
+    def peer(self) -> Peer:
+        """The peer that reads."""
+        if self._given is not None:
+            return self._given
+        if self._made is None or self._made.closed:
+            own = {"lan": not ("registry" in self._own or "bootnodes" in self._own), **self._own}
+            self._made = Peer(**own)
+            if self._made.get_peer_count(wait=0) == 0:
+                self._made.get_peer_count(wait=2.0, expect=1)
+        return self._made
+
+    def _path(self, path: str) -> str:
+        return str(self._strip_protocol(path)).strip("/")
+
+    @staticmethod
+    def _parts(path: str) -> tuple[list[str], str]:
+        holder, _, name = path.partition("/")
+        return ([] if holder in ("", ANY) else [holder]), name
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        """The documents and folders in a folder."""
+        path = self._path(path)
+        if not path:
+            names = [peer.name for peer in self.peer.peers()]
+            found = [{"name": name, "size": 0, "type": "directory"} for name in names]
+            return found if detail else names
+        holder = path.partition("/")[0]
+        from_, name = self._parts(path)
+        inside = name + "/" if name else ""
+        entries: dict[str, dict[str, Any]] = {}
+        for document in self.peer.documents(None, from_):
+            if document.name == name:
+                return [self._entry(holder, document)] if detail else [path]
+            if not document.name.startswith(inside):
+                continue
+            first, slash, _rest = document.name[len(inside) :].partition("/")
+            full = f"{holder}/{inside}{first}"
+            if slash:
+                entries.setdefault(full, {"name": full, "size": 0, "type": "directory"})
+            else:
+                entries[full] = self._entry(holder, document)
+        if not entries and name:
+            raise FileNotFoundError(f"there is no document {path}")
+        found = [entries[key] for key in sorted(entries)]
+        return found if detail else [entry["name"] for entry in found]
+
+    @staticmethod
+    def _entry(holder: str, document: Any) -> dict[str, Any]:
+        return {
+            "name": f"{holder}/{document.name}",
+            "size": document.size,
+            "type": "file",
+            "hash": document.hash,
+            "mtime": document.modified,
+        }
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """One document or folder."""
+        path = self._path(path)
+        from_, name = self._parts(path)
+        if name:
+            from ._errors import NotFound
+
+            try:
+                return self._entry(path.partition("/")[0], self.peer.find_document(name, from_))
+            except NotFound:
+                # Or it is a folder.
+                self.ls(path)
+        return {"name": path, "size": 0, "type": "directory"}
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: Any = None,
+        **_: Any,
+    ) -> Any:
+        if mode != "rb":
+            raise NotImplementedError("p2pdi:// can be read only; share a folder to publish documents")
+        from_, name = self._parts(self._path(path))
+        return io.BufferedReader(self.peer.open(name, from_), block_size or BUFFER)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
+        """The bytes of a document, or of a range of it."""
+        from_, name = self._parts(self._path(path))
+        with self.peer.open(name, from_) as file:
+            first, last, _step = slice(start, end).indices(file.size)
+            return file.read_at(first, last - first)
+
+    def get_file(self, rpath: str, lpath: Any = None, callback: Any = None, outfile: Any = None, **_: Any) -> None:
+        """Fetches a document into a file, from all who have it."""
+        import os
+        import shutil
+        import tempfile
+
+        from_, name = self._parts(self._path(rpath))
+        if outfile is not None:
+            with self.peer.open(name, from_) as file:
+                shutil.copyfileobj(file, outfile, BUFFER)
+            return
+        folder = os.path.dirname(os.path.abspath(lpath))
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            (path,) = self.peer.fetch(name, out, from_).result()
+            shutil.move(path, lpath)
+
+
+# Settings of a peer that the file system takes.
+SETTINGS = {
+    "advertise",
+    "bootnodes",
+    "download_limit",
+    "labels",
+    "lan",
+    "listen",
+    "name",
+    "network",
+    "registry",
+    "share",
+    "state",
+    "tls",
+    "token",
+    "upload_limit",
+}

@@ -1,0 +1,36 @@
+//! The peer of P2P-DI for Python: what the package `p2pdi` is written in Python upon.
+//!
+//! Rust never calls Python. Work is a [`call::Call`]: a thread of Python waits for it without the GIL, in slices, so that it sees signals; or an
+//! event loop is woken through a file descriptor. So no thread of Rust ever needs the interpreter, not even while it ends.
+
+mod call;
+mod failure;
+mod handlers;
+mod messages;
+mod peer;
+mod reading;
+mod registry;
+mod registry_client;
+mod results;
+mod runtime;
+
+/// The native half of the package.
+#[pyo3::pymodule]
+mod _p2pdi {
+    #[pymodule_export]
+    use super::{
+        call::{Call, Mailbox},
+        handlers::{Handled, Handler},
+        messages::Inbox,
+        peer::NativePeer,
+        reading::{NativeFetch, NativeReader},
+        registry::NativeRegistry,
+        registry_client::NativeRegistryClient,
+        results::{Answers, Document, Fetched, Lease, Message, PeerInfo, PeerRecord, Progress, Reply, Source},
+    };
+
+    /// The version of the library.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name in Python")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
