@@ -3,10 +3,7 @@
 use crate::{call::Call, failure::Failure, results::Message, runtime::Process};
 use peerd::{PeerHandle, Reply, inbox};
 use pyo3::prelude::*;
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 /// Most messages to all that wait here for the handler, beside those in the peer's inbox: so many are handed over at once.
@@ -35,14 +32,13 @@ impl Handler {
     }
 }
 
-fn handle(to: mpsc::Sender<Handled>, message: inbox::Message) -> impl Future<Output = Option<Reply>> {
-    async move {
-        // There is no reply to a message to all: the next one need not wait.
-        let (sender, reply) = if message.broadcast { (None, None) } else { Some(oneshot::channel()).unzip() };
-        let handled = Handled { message: message.into(), reply: Mutex::new(sender) };
-        to.send(handled).await.ok()?;
-        reply?.await.ok()
-    }
+/// Hands a message over, and waits for the reply to it.
+async fn handle(to: mpsc::Sender<Handled>, message: inbox::Message) -> Option<Reply> {
+    // There is no reply to a message to all: the next one need not wait.
+    let (sender, reply) = if message.broadcast { (None, None) } else { Some(oneshot::channel()).unzip() };
+    let handled = Handled { message: message.into(), reply: Mutex::new(sender) };
+    to.send(handled).await.ok()?;
+    reply?.await.ok()
 }
 
 #[pymethods]

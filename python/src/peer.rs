@@ -270,8 +270,8 @@ impl NativePeer {
         // Begun now, whoever waits.
         let stop = |peer: Peer| {
             Ok::<_, Failure>(runtime()?.spawn(async move {
-                let node = peer.node().inbox();
-                let age = node.latest(1).first().filter(|last| last.broadcast).and_then(|last| last.received_at.elapsed().ok());
+                let inbox = peer.node().inbox();
+                let age = inbox.latest(1).first().filter(|last| last.broadcast).and_then(|last| last.received_at.elapsed().ok());
                 if let Some(left) = age.and_then(|age| ACKNOWLEDGING.checked_sub(age)) {
                     sleep(left).await;
                 }
