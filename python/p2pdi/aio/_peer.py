@@ -1,119 +1,27 @@
-"""The same names as ``p2pdi``, awaitable.
-
-A task that is cancelled ends its call, also on the side of the network. Handlers that are ``async def`` run on the loop of the peer.
-
->>> import asyncio
->>> from p2pdi import aio
->>> async def main():
-...     async with aio.Peer("alice", lan=False) as alice, aio.Peer("bob", lan=False) as bob:
-...         @alice.on("TEST")
-...         async def handle(message):
-...             return message.body.upper()
-...         await bob.join(alice.endpoint)
-...         return (await bob.whisper("alice", "hello", kind="TEST")).body
->>> asyncio.run(main())
-b'HELLO'
-"""
+"""The awaitable peer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _run
-from ._errors import Closed, PeerTimeout
-from ._fetch import INTERVAL, FetchBase
-from ._fetch import RemoteFile as BlockingFile
-from ._handlers import HandlerThread, answer, fault
-from ._p2pdi import (
-    Answers,
-    Call,
-    Document,
-    Fetched,
-    Handler,
-    Inbox,
-    Lease,
-    Mailbox,
-    Message,
-    NativePeer,
-    NativeReader,
-    NativeRegistry,
-    NativeRegistryClient,
-    PeerInfo,
-    PeerRecord,
-    Progress,
-    Reply,
-)
-from ._peer import LOOK, REGISTER_TIMEOUT
-from ._registry import PeerChange, Watched, observer_name
-from ._settings import settings
+from .. import _run
+from .._errors import Closed, PeerTimeout
+from .._handlers import BATCH, HandlerThread, answer, fault
+from .._p2pdi import Answers, Document, Handler, Inbox, Message, NativePeer, PeerInfo, Reply
+from .._peer import LOOK, REGISTER_TIMEOUT
+from .._settings import settings
+from ._documents import Fetch, RemoteFile, Share
+from ._loop import wait_for
 
 if TYPE_CHECKING:
-    from ._handlers import HandlerFunction
-    from ._run import Body, Seconds, StrPath
+    from .._handlers import HandlerFunction
+    from .._run import Body, Seconds, StrPath
 
-__all__ = ["Fetch", "Messages", "Peer", "Registry", "RegistryClient", "RemoteFile", "Share"]
-
-T = TypeVar("T")
 F = TypeVar("F", bound="HandlerFunction")
-
-# Messages taken at once for a handler; see `_handlers`.
-BATCH = 64
-
-
-class _Loop:
-    """Wakes the tasks of one event loop whose calls are done."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._mailbox = Mailbox()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._number = 0
-        loop.add_reader(self._mailbox.fileno(), self._wake)
-
-    def _wake(self) -> None:
-        for number in self._mailbox.take():
-            waiting = self._waiting.pop(number, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
-
-    async def wait(self, call: Call[T]) -> T:
-        self._number += 1
-        number = self._number
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = done
-        try:
-            call.start(self._mailbox, number)
-            await done
-            return call.result()
-        except BaseException:
-            self._waiting.pop(number, None)
-            call.cancel()
-            raise
-
-
-_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
-
-
-async def _wait(call: Call[T], timeout: Seconds | None = None, what: str = "the call") -> T:
-    """Waits for the result of a call."""
-    loop = asyncio.get_running_loop()
-    waker = _loops.get(loop)
-    if waker is None:
-        waker = _loops[loop] = _Loop(loop)
-    if timeout is None:
-        return await waker.wait(call)
-    limit = _run.seconds(timeout)
-    try:
-        return await asyncio.wait_for(waker.wait(call), limit)
-    except asyncio.TimeoutError as error:
-        if isinstance(error, PeerTimeout):
-            raise
-        raise PeerTimeout(f"{what}: no answer within {limit:g} s") from None
 
 
 class Peer:
@@ -169,12 +77,12 @@ class Peer:
         if self._closed:
             raise Closed("the peer was closed; make another one")
         if self._started is None:
-            self._started = await _wait(NativePeer.open(self._settings))
+            self._started = await wait_for(NativePeer.open(self._settings))
             self._inbox = self._started.inbox(["text"])
             _run.track(self)
             if self._registers:
                 try:
-                    await _wait(self._started.registered(REGISTER_TIMEOUT))
+                    await wait_for(self._started.registered(REGISTER_TIMEOUT))
                 except BaseException:
                     await self.close()
                     raise
@@ -235,21 +143,21 @@ class Peer:
 
     async def find_peer(self, name: str, timeout: Seconds | None = None) -> PeerInfo | None:
         """The peer of this name, or ``None``."""
-        return await _wait(self._native.find_peer(name), timeout, name)
+        return await wait_for(self._native.find_peer(name), timeout, name)
 
     async def peers_from(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> list[PeerInfo]:
         """The peers that another peer knows."""
         address = _run.address(peer)
-        return await _wait(self._native.peers_from(address), timeout, address)
+        return await wait_for(self._native.peers_from(address), timeout, address)
 
     async def join(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> PeerInfo:
         """Links to another peer, and so joins its network."""
         address = _run.address(peer)
-        return await _wait(self._native.join(address), timeout, address)
+        return await wait_for(self._native.join(address), timeout, address)
 
     async def bootstrap(self, peers: Iterable[str | tuple[str, int]], timeout: Seconds | None = None) -> list[PeerInfo]:
         """Links to all of a list, and returns those that answered."""
-        return await _wait(self._native.bootstrap([_run.address(peer) for peer in peers]), timeout, "bootstrap")
+        return await wait_for(self._native.bootstrap([_run.address(peer) for peer in peers]), timeout, "bootstrap")
 
     async def send_message_to_peers(self, message: Body, wait: Seconds = 2.0, kind: str = "text") -> Answers:
         """Sends a message to all peers, and waits at most ``wait`` until all have it."""
@@ -265,24 +173,24 @@ class Peer:
 
     async def broadcast(self, kind: str, body: Body, wait: Seconds = 0.0) -> Answers:
         """Sends a message of a kind to all peers."""
-        return await _wait(self._native.broadcast(kind, _run.body(body), _run.seconds(wait)))
+        return await wait_for(self._native.broadcast(kind, _run.body(body), _run.seconds(wait)))
 
     async def whisper(self, to: str, body: Body, kind: str = "text", timeout: Seconds = 5.0) -> Reply:
         """Sends a message to the peer of this name, and returns its reply."""
-        return await _wait(self._native.whisper(to, kind, _run.body(body)), timeout, to)
+        return await wait_for(self._native.whisper(to, kind, _run.body(body)), timeout, to)
 
     async def wait(self, timeout: Seconds | None = None) -> Message:
         """The next message that no handler takes."""
         native, inbox = self._native, self._inbox
         assert inbox is not None and native is not None
         if not self._is_wide:
-            await _wait(inbox.widen())
+            await wait_for(inbox.widen())
             self._is_wide = True
         until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                message, _ = await _wait(inbox.next(), left)
+                message, _ = await wait_for(inbox.next(), left)
             except PeerTimeout:
                 raise PeerTimeout(f"no message within {_run.seconds(timeout or 0):g} s") from None
             if message.kind not in self._functions:
@@ -330,15 +238,15 @@ class Peer:
         self, pattern: str | None = None, from_: str | Iterable[str] = (), timeout: Seconds | None = None
     ) -> list[Document]:
         """What other peers share."""
-        return await _wait(self._native.documents(pattern, _run.names(from_)), timeout)
+        return await wait_for(self._native.documents(pattern, _run.names(from_)), timeout)
 
     async def search(self, words: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> list[Document]:
         """What other peers share that has all these words in its name or title."""
-        return await _wait(self._native.search(words, _run.names(from_)), timeout)
+        return await wait_for(self._native.search(words, _run.names(from_)), timeout)
 
     async def find_document(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> Document:
         """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means."""
-        return await _wait(self._native.find_document(wanted, _run.names(from_)), timeout, wanted)
+        return await wait_for(self._native.find_document(wanted, _run.names(from_)), timeout, wanted)
 
     def fetch(
         self,
@@ -355,12 +263,12 @@ class Peer:
 
     async def open(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> RemoteFile:
         """Opens a document that others have, to read parts of it."""
-        return RemoteFile(await _wait(self._native.open_document(wanted, _run.names(from_)), timeout, wanted))
+        return RemoteFile(await wait_for(self._native.open_document(wanted, _run.names(from_)), timeout, wanted))
 
     async def share(self, folder: StrPath, wait: Seconds | None = None) -> Share:
         """Shares a folder from now on."""
         folder = os.fspath(folder)
-        await _wait(self._native.share(folder))
+        await wait_for(self._native.share(folder))
         share = Share(self._native, folder)
         try:
             await share.wait(wait)
@@ -370,7 +278,7 @@ class Peer:
 
     async def pin(self, name: str, pin: bool = True) -> bool:
         """Keeps a document of the shared folder whatever ``quota`` says, or releases it."""
-        return await _wait(self._native.pin(name, pin))
+        return await wait_for(self._native.pin(name, pin))
 
     @property
     def closed(self) -> bool:
@@ -388,7 +296,7 @@ class Peer:
         for task in self._tasks.values():
             if task is not asyncio.current_task():
                 task.cancel()
-        await _wait(call, timeout, "the peer's end")
+        await wait_for(call, timeout, "the peer's end")
         for thread in self._threads.values():
             thread.stop()
 
@@ -411,7 +319,7 @@ class Peer:
 
 async def _handle_all(queue: Handler, functions: dict[str, HandlerFunction], kind: str) -> None:
     while True:
-        batch = await _wait(queue.next(BATCH))
+        batch = await wait_for(queue.next(BATCH))
         if not batch:
             return
         for handled in batch:
@@ -435,7 +343,7 @@ class Messages:
         """The next message."""
         if self._inbox is None:
             raise Closed("these messages were closed")
-        message, lost = await _wait(self._inbox.next(), timeout, "the next message")
+        message, lost = await wait_for(self._inbox.next(), timeout, "the next message")
         self.lost += lost
         return message
 
@@ -451,210 +359,3 @@ class Messages:
             return await self.next()
         except Closed:
             raise StopAsyncIteration from None
-
-
-class Fetch(FetchBase):
-    """Documents being fetched: ``await`` it for their paths, or iterate over its progress."""
-
-    def __await__(self) -> Generator[Any, None, list[Path]]:
-        return self.result().__await__()
-
-    async def __aiter__(self) -> AsyncIterator[Progress]:
-        while True:
-            progress = self.progress
-            yield progress
-            if progress.ended:
-                return
-            try:
-                await _wait(self._native.ended(), INTERVAL)
-            except PeerTimeout:
-                pass
-
-    async def wait(self, timeout: Seconds | None = None) -> bool:
-        """Waits until it has ended, or for ``timeout``. Returns whether it has."""
-        try:
-            await _wait(self._native.ended(), timeout)
-        except PeerTimeout:
-            return False
-        return True
-
-    async def documents(self, timeout: Seconds | None = None) -> list[Fetched]:
-        """As :meth:`result`, with what was fetched of each document, and from whom."""
-        if self._error is not None:
-            raise self._error
-        if self._fetched is None:
-            await _wait(self._native.ended(), timeout, "the fetch")
-            try:
-                self._fetched = await _wait(self._native.result())
-            except Exception as error:
-                self._error = error
-                raise
-        return self._fetched
-
-    async def result(self, timeout: Seconds | None = None) -> list[Path]:
-        """Waits for the paths of the documents, by name."""
-        await self.documents(timeout)
-        return self._paths()
-
-    async def display(self) -> list[Path]:
-        """Shows a progress bar until the end."""
-        from ._display import Display
-
-        with Display() as display:
-            async for progress in self:
-                display.show(progress)
-        return await self.result()
-
-
-class RemoteFile:
-    """A document that other peers have, to read parts of it."""
-
-    def __init__(self, native: NativeReader) -> None:
-        self._native = native
-        self.document: Document = native.document
-        self.name: str = self.document.name
-        self.size: int = self.document.size
-
-    async def read_at(self, offset: int, length: int, timeout: Seconds | None = None) -> bytes:
-        """``length`` bytes from ``offset`` on; fewer at the end."""
-        length = min(length, max(self.size - offset, 0))
-        return await _wait(self._native.read_at(offset, length), timeout, self.name) if length > 0 else b""
-
-    def blocking(self) -> BlockingFile:
-        """The same as a file, for code that reads files in a thread."""
-        return BlockingFile(self._native)
-
-
-class Share:
-    """A folder that a peer shares."""
-
-    def __init__(self, native: NativePeer, folder: str) -> None:
-        self._native = native
-        self.folder = folder
-
-    @property
-    def documents(self) -> list[Document]:
-        """What is offered now."""
-        return self._native.offered()
-
-    async def wait(self, timeout: Seconds | None = None) -> list[Document]:
-        """Waits until all that was there at first is hashed and offered."""
-        return await _wait(self._native.shared(), timeout, f"hashing {self.folder}")
-
-    def __fspath__(self) -> str:
-        return self.folder
-
-
-class Registry:
-    """A registry in this process; see ``p2pdi.Registry``."""
-
-    def __init__(
-        self,
-        listen: str = "127.0.0.1:0",
-        state: StrPath | None = None,
-        ttl: Seconds = 30.0,
-        name_hold: Seconds = 600.0,
-        network: str = "default",
-    ) -> None:
-        self._call = NativeRegistry.open(
-            listen=listen,
-            state=None if state is None else os.fspath(state),
-            ttl=_run.seconds(ttl),
-            name_hold=_run.seconds(name_hold),
-            network=network,
-        )
-        self._started: NativeRegistry | None = None
-        self._closed = False
-
-    async def start(self) -> Registry:
-        """Starts it."""
-        if self._started is None:
-            self._started = await _wait(self._call)
-            _run.track(self)
-        return self
-
-    @property
-    def address(self) -> str:
-        """``host:port``."""
-        if self._started is None:
-            raise Closed("the registry is not started; use `async with`, or await start()")
-        return self._started.address
-
-    @property
-    def url(self) -> str:
-        """What peers are given: ``http://host:port``."""
-        return f"http://{self.address}"
-
-    async def close(self, timeout: Seconds | None = 10.0) -> None:
-        """Stops it. A second call does nothing."""
-        if self._started is not None and not self._closed:
-            self._closed = True
-            await _wait(self._started.close(), timeout, "the registry's end")
-
-    def _end(self) -> None:
-        if self._started is not None and not self._closed:
-            self._closed = True
-            _run.wait(self._started.close(), 2.0)
-
-    async def __aenter__(self) -> Registry:
-        return await self.start()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-
-class RegistryClient:
-    """Calls to a registry; see ``p2pdi.RegistryClient``."""
-
-    def __init__(
-        self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
-    ) -> None:
-        paths = None if tls is None else (os.fspath(tls[0]), os.fspath(tls[1]), os.fspath(tls[2]))
-        self._native = NativeRegistryClient(url, network, paths)
-        self._is_registered = False
-
-    async def register(self, name: str, endpoint: str, labels: Mapping[str, str] | None = None) -> Lease:
-        """Registers a name at an address for as long as ``lease.ttl``."""
-        lease = await _wait(self._native.register(name, endpoint, dict(labels or {}), False))
-        self._is_registered = True
-        return lease
-
-    async def keep_alive(self) -> Lease:
-        """Extends the lease."""
-        return await _wait(self._native.keep_alive())
-
-    async def leave(self) -> None:
-        """Ends the lease."""
-        self._is_registered = False
-        await _wait(self._native.leave())
-
-    async def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
-        """The active peers."""
-        await self._observe()
-        peers, _, _, _ = await _wait(self._native.pquery(name, dict(labels or {}), sample, 0))
-        return peers
-
-    async def watch(self, interval: Seconds = 1.0) -> AsyncIterator[PeerChange]:
-        """Changes as they happen, those that are there first; asks once each ``interval``."""
-        await self._observe()
-        watched = Watched()
-        while True:
-            for change in watched.take(await _wait(self._native.pquery("", {}, 0, watched.revision))):
-                yield change
-            await asyncio.sleep(_run.seconds(interval))
-
-    async def _observe(self) -> None:
-        if not self._is_registered:
-            await _wait(self._native.register(observer_name(), "", {}, True))
-            self._is_registered = True
-
-    async def close(self) -> None:
-        """Leaves, if it is registered."""
-        if self._is_registered:
-            await self.leave()
-
-    async def __aenter__(self) -> RegistryClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()

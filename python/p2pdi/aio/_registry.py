@@ -1,0 +1,132 @@
+"""A registry in this process, and calls to one, awaitable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+from .. import _run
+from .._errors import Closed
+from .._p2pdi import Lease, NativeRegistry, NativeRegistryClient, PeerRecord
+from .._registry import PeerChange, Watched, observer_name
+from ._loop import wait_for
+
+if TYPE_CHECKING:
+    from .._run import Seconds, StrPath
+
+
+class Registry:
+    """A registry in this process; see ``p2pdi.Registry``."""
+
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:0",
+        state: StrPath | None = None,
+        ttl: Seconds = 30.0,
+        name_hold: Seconds = 600.0,
+        network: str = "default",
+    ) -> None:
+        self._call = NativeRegistry.open(
+            listen=listen,
+            state=None if state is None else os.fspath(state),
+            ttl=_run.seconds(ttl),
+            name_hold=_run.seconds(name_hold),
+            network=network,
+        )
+        self._started: NativeRegistry | None = None
+        self._closed = False
+
+    async def start(self) -> Registry:
+        """Starts it."""
+        if self._started is None:
+            self._started = await wait_for(self._call)
+            _run.track(self)
+        return self
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        if self._started is None:
+            raise Closed("the registry is not started; use `async with`, or await start()")
+        return self._started.address
+
+    @property
+    def url(self) -> str:
+        """What peers are given: ``http://host:port``."""
+        return f"http://{self.address}"
+
+    async def close(self, timeout: Seconds | None = 10.0) -> None:
+        """Stops it. A second call does nothing."""
+        if self._started is not None and not self._closed:
+            self._closed = True
+            await wait_for(self._started.close(), timeout, "the registry's end")
+
+    def _end(self) -> None:
+        if self._started is not None and not self._closed:
+            self._closed = True
+            _run.wait(self._started.close(), 2.0)
+
+    async def __aenter__(self) -> Registry:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class RegistryClient:
+    """Calls to a registry; see ``p2pdi.RegistryClient``."""
+
+    def __init__(
+        self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
+    ) -> None:
+        paths = None if tls is None else (os.fspath(tls[0]), os.fspath(tls[1]), os.fspath(tls[2]))
+        self._native = NativeRegistryClient(url, network, paths)
+        self._is_registered = False
+
+    async def register(self, name: str, endpoint: str, labels: Mapping[str, str] | None = None) -> Lease:
+        """Registers a name at an address for as long as ``lease.ttl``."""
+        lease = await wait_for(self._native.register(name, endpoint, dict(labels or {}), False))
+        self._is_registered = True
+        return lease
+
+    async def keep_alive(self) -> Lease:
+        """Extends the lease."""
+        return await wait_for(self._native.keep_alive())
+
+    async def leave(self) -> None:
+        """Ends the lease."""
+        self._is_registered = False
+        await wait_for(self._native.leave())
+
+    async def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
+        """The active peers."""
+        await self._observe()
+        peers, _, _, _ = await wait_for(self._native.pquery(name, dict(labels or {}), sample, 0))
+        return peers
+
+    async def watch(self, interval: Seconds = 1.0) -> AsyncIterator[PeerChange]:
+        """Changes as they happen, those that are there first; asks once each ``interval``."""
+        await self._observe()
+        watched = Watched()
+        while True:
+            for change in watched.take(await wait_for(self._native.pquery("", {}, 0, watched.revision))):
+                yield change
+            await asyncio.sleep(_run.seconds(interval))
+
+    async def _observe(self) -> None:
+        if not self._is_registered:
+            await wait_for(self._native.register(observer_name(), "", {}, True))
+            self._is_registered = True
+
+    async def close(self) -> None:
+        """Leaves, if it is registered."""
+        if self._is_registered:
+            await self.leave()
+
+    async def __aenter__(self) -> RegistryClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
