@@ -13,7 +13,7 @@ import pytest
 import p2pdi
 from conftest import PATIENCE
 
-FOLDER = Path(p2pdi.__file__).parent
+FOLDER = Path(__file__).parent.parent / "p2pdi"
 MODULES = ["p2pdi", "p2pdi._fetch", "p2pdi._peer", "p2pdi._registry", "p2pdi.aio", "p2pdi.testing"]
 
 
