@@ -19,6 +19,8 @@ pub enum CallClass {
     Upload,
     /// Streams that stay open.
     Stream,
+    /// What a replica of a registry asks another for its own callers.
+    Replica,
     /// Everything else: pages, probes, metrics, control.
     Other,
 }
@@ -40,8 +42,17 @@ const fn limit(in_flight: u32, per_second: u32, burst: u32) -> Limit {
 
 impl CallClass {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::KeepAlive, Self::Register, Self::Query, Self::Whisper, Self::Listing, Self::Upload, Self::Stream, Self::Other];
+    pub const ALL: [Self; 9] = [
+        Self::KeepAlive,
+        Self::Register,
+        Self::Query,
+        Self::Whisper,
+        Self::Listing,
+        Self::Upload,
+        Self::Stream,
+        Self::Replica,
+        Self::Other,
+    ];
 
     /// Position in [`Self::ALL`].
     pub(super) const fn index(self) -> usize {
@@ -58,6 +69,7 @@ impl CallClass {
             Self::Listing => "listing",
             Self::Upload => "upload",
             Self::Stream => "stream",
+            Self::Replica => "replica",
             Self::Other => "other",
         }
     }
@@ -70,9 +82,13 @@ impl CallClass {
             "Registry/PQuery" | "Registry/Announce" | "Peer/RFCQuery" | "Peer/ListPeers" | "Peer/Swarm" => Self::Query,
             "Peer/Whisper" | "/whisper" => Self::Whisper,
             "Peer/GetRFC" => Self::Upload,
-            "Peer/Link" | "Peer/Availability" | "Registry/WatchPeers" | "Control/Subscribe" | "Control/Fetch" => Self::Stream,
-            // Of a replica, for all of its callers; it has proved that it is one.
-            "Replica/PassOn" | "Replica/PassOnAnnounce" | "Replica/FindObserver" => Self::Other,
+            "Peer/Link"
+            | "Peer/Availability"
+            | "Registry/WatchPeers"
+            | "Control/Subscribe"
+            | "Control/Fetch"
+            | "Replica/PassOn" => Self::Stream,
+            "Replica/PassOnAnnounce" | "Replica/FindObserver" => Self::Replica,
             _ => Self::Other,
         }
     }
@@ -93,6 +109,8 @@ impl CallClass {
             // Small documents, one call each; large ones have the upload slots as a limit.
             Self::Upload => limit(512, 2_000, 8_000),
             Self::Stream => limit(256, 50, 400),
+            // Each for a call of somebody else, which was counted at the caller.
+            Self::Replica => limit(1_024, 10_000, 20_000),
             Self::Other => limit(256, 200, 1_000),
         }
     }
@@ -109,6 +127,7 @@ impl CallClass {
             Self::Listing => limit(256, 200, 400),
             Self::Upload => limit(8_192, 50_000, 100_000),
             Self::Stream => limit(8_192, 2_000, 8_000),
+            Self::Replica => limit(4_096, 40_000, 80_000),
             Self::Other => limit(2_048, 20_000, 40_000),
         }
     }
