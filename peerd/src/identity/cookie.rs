@@ -34,7 +34,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(folder.path()).unwrap();
         let (name, cookie) = ("A".parse().unwrap(), Cookie::generate().unwrap());
-        let [first, second, third] = ["r:1", "r:2", "r:3"].map(|registry| registry.parse().unwrap());
+        let [first, second, third] = ["r:1", "r:2", "r:3"].map(|registry| registry.parse::<Endpoint>().unwrap());
         state.keep_cookie(&[first.clone(), second.clone()], &name, &cookie).unwrap();
         assert!(state.cookie(&[first.clone()], &"a".parse().unwrap()).is_some());
         assert!(state.cookie(&[third.clone(), second], &name).is_some());
