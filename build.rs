@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Decoded by hand, so that an undecodable message does not end the link.
         .extern_path(".p2pdi.v1.LinkRequest", "crate::link::LinkMessage")
         .extern_path(".p2pdi.v1.LinkResponse", "crate::link::LinkMessage")
+        // Its events are encoded once for all watchers.
+        .extern_path(".p2pdi.v1.WatchPeersResponse", "crate::watch::WatchPeersResponse")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

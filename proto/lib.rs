@@ -47,11 +47,13 @@ pub mod tls;
 pub mod token;
 pub mod token_bucket;
 mod trace_context;
+pub mod watch;
 
 /// Generated messages, clients and servers of package `p2pdi.v1`.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("p2pdi.v1");
+    pub use crate::watch::WatchPeersResponse;
     // These two have the same fields and a decoder of their own.
     pub use crate::link::{LinkMessage as LinkRequest, LinkMessage as LinkResponse};
     /// The package's descriptors and those they import, encoded as a `FileDescriptorSet`.

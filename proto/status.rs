@@ -90,6 +90,8 @@ reasons! {
     ReplicaUnknown = "REPLICA_UNKNOWN", Unauthenticated;
     /// The registry keeps as many swarms as it may, for the caller or in all.
     TooManySwarms = "TOO_MANY_SWARMS", ResourceExhausted;
+    /// A watch ended, because its caller reads more slowly than peers change.
+    Lagged = "LAGGED", Aborted;
     /// The registry cannot write to its store, or the peer to its state folder.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
     /// The peer knows no such document.

@@ -3,7 +3,7 @@
 use p2pdi::v1::{
     AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
     GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
-    RegisterRequest, RegisterResponse,
+    RegisterRequest, RegisterResponse, WatchPeersRequest, WatchPeersResponse,
     registry_client::RegistryClient,
     registry_server::{Registry, RegistryServer},
 };
@@ -30,6 +30,8 @@ struct Echo;
 
 #[tonic::async_trait]
 impl Registry for Echo {
+    type WatchPeersStream = tonic::Streaming<WatchPeersResponse>;
+
     async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
@@ -41,6 +43,9 @@ impl Registry for Echo {
     }
     async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
         Ok(Response::new(Default::default()))
+    }
+    async fn watch_peers(&self, _: Request<WatchPeersRequest>) -> Result<Response<Self::WatchPeersStream>, Status> {
+        Err(Status::unimplemented("as of an earlier version"))
     }
     async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
         Ok(Response::new(Default::default()))

@@ -50,6 +50,7 @@ Examples:
 
   List the active peers, and who has RFC 48:
     p2pctl peers
+    p2pctl peers --watch
     p2pctl rfc-query fff-c --number 48
 
   Fetch it, verified, from whoever has it, or from one peer:

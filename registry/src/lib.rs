@@ -1,7 +1,7 @@
 //! The registry of P2P-DI: it keeps leases and lists the peers that hold them.
 //!
 //! `table` decides: it only computes. `store` keeps what was decided; `writer` commits it in batches before it shows. `leases` makes changes
-//! for calls, `expiry` ends leases. `swarms` is the tracker, which only computes too. `ca` is the certificate authority, `enrolling` and `admin` its calls. `cluster` is what several registries with one store say to each other, `replicas` starts it. `service` serves gRPC, `http` the status page and metrics. `server` wires them.
+//! for calls, `expiry` ends leases. `swarms` is the tracker, which only computes too. `ca` is the certificate authority, `enrolling` and `admin` its calls. `cluster` is what several registries with one store say to each other, `replicas` starts it. `service` serves gRPC, `watching` its stream of changes, `http` the status page and metrics. `server` wires them.
 
 mod admin;
 mod announcing;
@@ -30,6 +30,7 @@ mod store_health;
 pub mod swarms;
 pub mod table;
 mod timeouts;
+mod watching;
 mod writer;
 
 #[cfg(test)]

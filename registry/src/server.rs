@@ -290,8 +290,13 @@ impl Registry {
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
         health.set_serving::<RegistryAdminServer<AdminService>>().await;
-        let service =
-            RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone(), own_endpoint };
+        let service = RegistryService {
+            network: network.clone(),
+            leases: leases.clone(),
+            enrolling: enrolling.clone(),
+            own_endpoint,
+            stop: stop.clone(),
+        };
         let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
         let admin = AdminService { enrolling: enrolling.clone() };
         let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);

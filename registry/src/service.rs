@@ -8,6 +8,7 @@ use crate::{
     names,
     own_endpoint::OwnEndpoint,
     table::{Lease, PAGE_MAX, Query, Refusal, Registration, shard_of, to_ipv6},
+    watching::watch,
 };
 use p2pdi::{
     cookie::{COOKIE_HEADER, Cookie},
@@ -22,14 +23,17 @@ use p2pdi::{
     v1::{
         AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
         GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
-        RegisterRequest, RegisterResponse, registry_server::Registry,
+        RegisterRequest, RegisterResponse, WatchPeersRequest, WatchPeersResponse, registry_server::Registry,
     },
 };
 use std::{
     net::{IpAddr, Ipv6Addr},
+    pin::Pin,
+    sync::Arc,
     time::Duration,
 };
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, codegen::tokio_stream::Stream, metadata::MetadataMap};
 
 /// Largest request accepted, in bytes: 16 labels of full length (2 KiB), a name, an endpoint, and room for fields of later
 /// versions.
@@ -46,10 +50,14 @@ pub(crate) struct RegistryService {
     /// `None`: the registry is no certificate authority.
     pub(crate) enrolling: Option<Enrolling>,
     pub(crate) own_endpoint: OwnEndpoint,
+    /// Watchers are told to go elsewhere.
+    pub(crate) stop: CancellationToken,
 }
 
 #[tonic::async_trait]
 impl Registry for RegistryService {
+    type WatchPeersStream = Pin<Box<dyn Stream<Item = Result<WatchPeersResponse, Status>> + Send>>;
+
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         self.check_network(&request.get_ref().network)?;
         let caller = Caller::of(request.extensions()).cloned();
@@ -104,6 +112,13 @@ impl Registry for RegistryService {
         }
         let answer = self.leases.of_caller(&cookie, |table, now| Ok(table.query(&cookie, &query, now)?)).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn watch_peers(&self, request: Request<WatchPeersRequest>) -> Result<Response<Self::WatchPeersStream>, Status> {
+        let cookie = required_cookie(request.metadata())?.hash();
+        let since = request.into_inner().since_revision;
+        let begun = self.leases.table.with(|table, now| table.watch(&cookie, since, now)).map_err(CallError::Refused)?;
+        Ok(Response::new(Box::pin(watch(Arc::clone(&self.leases.table), begun, self.stop.clone()))))
     }
 
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
@@ -293,6 +308,10 @@ impl From<CallError> for Status {
             )),
             // `Leases` waits and tries again, so no caller sees it.
             Refusal::Busy => Reason::StoreUnavailable.status("a change of this name is being written; try again in a moment"),
+            Refusal::Lagged => Reason::Lagged.status(
+                "peers change faster than this watcher reads, and changes that it has not read are not kept any more; watch again, or ask by \
+                 PQuery, with the `revision` of its last message as `since_revision`",
+            ),
             Refusal::PageTokenInvalid => {
                 Reason::PageTokenInvalid.status("page_token is not valid for this query (any more); start again without it")
             }

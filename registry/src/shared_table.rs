@@ -13,7 +13,7 @@ use std::{
     thread::panicking,
     time::Duration,
 };
-use tokio::sync::{Notify, futures::Notified};
+use tokio::sync::{Notify, futures::Notified, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Shorter pauses are not logged: a loaded machine has many.
@@ -26,6 +26,8 @@ pub(crate) struct SharedTable {
     check_interval: Duration,
     /// Notified after changes were settled.
     settled: Notify,
+    /// Notified after each change of the revision, for those who watch.
+    changed: watch::Sender<()>,
     /// Wakes the expiry task.
     wake_expiry: Notify,
     /// When the expiry task wakes without a notification, by the table's clock.
@@ -38,6 +40,7 @@ impl SharedTable {
             check_interval: clock.check_interval(),
             locked: Mutex::new((table, clock)),
             settled: Notify::new(),
+            changed: watch::Sender::new(()),
             wake_expiry: Notify::new(),
             expiry_wakes_at_ms: AtomicU64::new(0),
         }
@@ -60,9 +63,14 @@ impl SharedTable {
             // Whichever call comes first after a pause must find the leases extended.
             table.resumed(paused_ms, now);
         }
+        let before = table.revision();
         let output = act(table, now);
+        let has_changed = table.revision() != before;
         let next_ms = table.next_deadline_ms().unwrap_or(u64::MAX);
         drop(locked);
+        if has_changed {
+            self.changed.send_replace(());
+        }
         if paused_ms >= PAUSE_LOGGED_MS {
             let paused = Duration::from_millis(paused_ms);
             tracing::warn!(?paused, "this process was stopped, or its machine suspended; every lease is extended by that time");
@@ -92,6 +100,11 @@ impl SharedTable {
     /// Wakes the tasks that wait for a change to be settled.
     pub(crate) fn notify_settled(&self) {
         self.settled.notify_waiters();
+    }
+
+    /// Notifies of changes of the revision, whichever registry made them.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Completes once changes were settled. Enable it before looking at the table, so that no notification is missed.

@@ -11,6 +11,7 @@ mod addresses;
 mod apply;
 mod brake;
 mod change;
+mod change_log;
 mod cursor;
 mod deadlines;
 mod expire;
@@ -30,6 +31,7 @@ mod settings;
 mod shard;
 mod state;
 mod view;
+mod watch;
 
 #[cfg(test)]
 mod model;
@@ -53,3 +55,4 @@ pub use settings::{FORGET_AFTER_MS, KEEPALIVES_PER_TTL, PEERS_MAX, Settings, TAR
 pub use shard::{SHARDS, ShardSet, shard_of, shard_of_name};
 pub use state::{Counts, Table};
 pub use view::duration;
+pub use watch::{Told, Watch};

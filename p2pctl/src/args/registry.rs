@@ -1,7 +1,7 @@
 //! Verbs about the registry.
 
 use super::via::OptionalVia;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, name::PeerName};
 use peerd::config::parse_label;
 
@@ -41,7 +41,7 @@ pub(crate) struct Pquery {
     #[command(flatten)]
     pub(crate) via: OptionalVia,
     /// List the peers that this peer knows, instead of asking the registry: its name, or HOST:PORT
-    #[arg(long, env = "P2PDI_CTL_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision"])]
+    #[arg(long, env = "P2PDI_CTL_PQUERY_OF", value_name = "PEER", conflicts_with_all = ["name", "labels", "sample", "since_revision", "watch"])]
     pub(crate) of: Option<String>,
     /// Only this name, or pattern with * for any run of characters
     #[arg(long, env = "P2PDI_CTL_PQUERY_NAME")]
@@ -55,11 +55,14 @@ pub(crate) struct Pquery {
     /// Only what changed after this revision
     #[arg(long, env = "P2PDI_CTL_PQUERY_SINCE_REVISION", value_name = "REVISION")]
     pub(crate) since_revision: Option<u64>,
+    /// Print who joins, changes and leaves, until Ctrl-C: first the whole list, or what changed after that revision
+    #[arg(long, env = "P2PDI_CTL_PQUERY_WATCH", conflicts_with = "sample", value_parser = BoolishValueParser::new())]
+    pub(crate) watch: bool,
 }
 
 impl Pquery {
     /// Whether it has a filter that only a registry applies.
     pub(crate) fn has_filter(&self) -> bool {
-        self.name.is_some() || !self.labels.is_empty() || self.sample.is_some() || self.since_revision.is_some()
+        self.name.is_some() || !self.labels.is_empty() || self.sample.is_some() || self.since_revision.is_some() || self.watch
     }
 }

@@ -22,6 +22,7 @@ mod status;
 mod swarm;
 mod tokens;
 mod up;
+mod watch;
 
 use crate::{
     args::{BenchWhat, Cli, Pquery, RegistryWhat, Verb},
@@ -64,12 +65,13 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
                 cancellable(mesh::peers_of(&global, &channels, &via, &peer, printer), stop).await
             }
             Verb::Pquery(args) if args.via.via.is_some() && args.has_filter() => Err(Failure::usage(
-                "a peer has no filters: leave out --via (or P2PDI_CTL_VIA) to ask the registry, or the filters to ask the peer",
+                "a peer has no filters and cannot be watched: leave out --via (or P2PDI_CTL_VIA) to ask the registry, or the filters and --watch to ask the peer",
             )),
             Verb::Pquery(args) if args.via.via.is_some() => {
                 let via = args.via.via.as_ref().map(ToString::to_string).unwrap_or_default();
                 cancellable(mesh::peers_of(&global, &channels, &args.via, &via, printer), stop).await
             }
+            Verb::Pquery(args) if args.watch => Box::pin(watch::watch(&global, args, printer, stop)).await,
             Verb::Pquery(args) => cancellable(Box::pin(pquery::pquery(&global, args, printer)), stop).await,
             Verb::Broadcast(args) => cancellable(mesh::broadcast(&channels, args, printer), stop).await,
             Verb::Listen(args) => mesh::listen(&channels, args, printer, stop).await,

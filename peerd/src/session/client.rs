@@ -7,7 +7,8 @@ use p2pdi::{
     registries::{Place, RegistryChannel},
     v1::{
         AnnounceRequest, AnnounceResponse, GetTrustRequest, KeepAliveRequest, KeepAliveResponse, LeaveRequest, PQueryRequest,
-        PQueryResponse, RegisterRequest, RegisterResponse, Trust, registry_client::RegistryClient,
+        PQueryResponse, RegisterRequest, RegisterResponse, Trust, WatchPeersRequest, WatchPeersResponse,
+        registry_client::RegistryClient,
     },
 };
 use std::{
@@ -16,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::timeout;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Timeout of one call to the registry: its disk may be busy with many registrations at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,6 +90,11 @@ impl Client {
 
     pub(super) async fn query(&self, request: PQueryRequest) -> Result<PQueryResponse, Status> {
         in_time(self.registry.clone().p_query(self.with_cookie(request))).await
+    }
+
+    /// What changes after this revision.
+    pub(super) async fn watch(&self, since_revision: u64) -> Result<Streaming<WatchPeersResponse>, Status> {
+        in_time(self.registry.clone().watch_peers(self.with_cookie(WatchPeersRequest { since_revision }))).await
     }
 
     pub(super) async fn announce(&self, request: AnnounceRequest) -> Result<AnnounceResponse, Status> {

@@ -3,7 +3,7 @@
 use super::{
     client::Client,
     handle::{OwnName, Session},
-    known::{LISTED_MAX, Listing},
+    peer_list::PeerList,
 };
 use crate::identity::{OwnContact, StateFolder};
 use p2pdi::backoff::{self, Backoff};
@@ -16,7 +16,7 @@ use p2pdi::{
     network::NetworkName,
     platform::uptime,
     status::{self, Reason},
-    v1::{KeepAliveRequest, PQueryRequest, PQueryResponse, RegisterRequest, SessionState},
+    v1::{KeepAliveRequest, RegisterRequest, SessionState},
 };
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -37,16 +37,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Longest random pause before registering again, so that not all peers register at once with a registry that lost its records.
 const REREGISTER_JITTER: Duration = Duration::from_secs(1);
-/// With up to this many peers, all are listed; with more, a random sample of [`KNOWN_SAMPLE`].
-const KNOWN_ALL_MAX: u64 = 1_000;
-/// See [`KNOWN_ALL_MAX`].
-const KNOWN_SAMPLE: u32 = 256;
-/// How long a sample is used. It need not be fresh: peers of it that left are noticed when they are called.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Most pages of whom to trust that are fetched at once: half a million revoked certificates.
 const TRUST_PAGES_MAX: usize = 100;
-/// Most pages of one listing. A page may be short, or empty: one call scans a bounded number of records.
-const PAGES_MAX: usize = 256;
 
 /// What to register, and where.
 pub struct SessionConfig {
@@ -75,12 +67,6 @@ pub struct SessionDriver {
     storing: Option<JoinHandle<()>>,
     /// A Register was sent whose answer may have been lost, or was answered: there may be a lease.
     asked: bool,
-    /// Revision of the list of known peers; 0 before the first listing.
-    revision: u64,
-    /// By its last answer, the registry has more than [`KNOWN_ALL_MAX`] peers.
-    sampling: bool,
-    /// When the last sample was taken.
-    sampled_at: Option<Instant>,
 }
 
 /// Why a registration is made anew.
@@ -101,18 +87,7 @@ impl SessionDriver {
     ) -> Self {
         let cookie = state_folder.cookie(&config.registries, config.own.get().name());
         let client = Client::new(&config.registries, &config.dial, cookie);
-        Self {
-            session,
-            config,
-            client,
-            state_folder,
-            report: Box::new(report),
-            storing: None,
-            asked: false,
-            revision: 0,
-            sampling: false,
-            sampled_at: None,
-        }
+        Self { session, config, client, state_folder, report: Box::new(report), storing: None, asked: false }
     }
 
     /// Keeps the peer registered until `stop`, then leaves the registry.
@@ -127,6 +102,7 @@ impl SessionDriver {
 
     async fn stay_registered(&mut self) {
         let mut backoff = Backoff::default();
+        let mut peers = PeerList::new(self.session.clone());
         loop {
             let Ok(me) = self.config.own.refresh().await else {
                 self.wait_for_address(backoff.next(rand::random())).await;
@@ -135,7 +111,12 @@ impl SessionDriver {
             let error = match self.register(&me).await {
                 Ok(()) => {
                     backoff.reset();
-                    match self.keep_alive(&me).await {
+                    let client = self.client.clone();
+                    let ended = tokio::select! {
+                        ended = self.keep_alive(&me) => ended,
+                        never = peers.follow(client) => match never {},
+                    };
+                    match ended {
                         Ended::Refused(error) => error,
                         Ended::Moved => continue,
                     }
@@ -217,15 +198,12 @@ impl SessionDriver {
             self.store(cookie).await;
         }
         self.session.set_client(self.client.clone());
-        // A registry that lost its records counts from 0 again; an old revision would hide its new records.
-        self.revision = 0;
         self.session.registered();
         self.session.set_own_name(OwnName::Registered);
         self.session.answered(self.client.url(), answer.ttl);
         self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.client));
         self.session.set_interval(answer.keep_alive_interval);
         update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
-        self.try_refresh().await;
         Ok(())
     }
 
@@ -239,13 +217,6 @@ impl SessionDriver {
         if let Ok(cookie) = Cookie::generate() {
             self.client.set_cookie(cookie.clone());
             self.store(cookie).await;
-        }
-    }
-
-    /// Lists the other peers. A failure is not fatal: the peer is registered, and the next keepalive tries again.
-    async fn try_refresh(&mut self) {
-        if let Err(error) = self.refresh().await {
-            tracing::debug!(error = error.message(), "cannot list the other peers");
         }
     }
 
@@ -268,7 +239,6 @@ impl SessionDriver {
                     self.session.answered(self.client.url(), answer.ttl);
                     update_trust(self.config.trusted.clone(), self.client.clone(), answer.trust_revision).await;
                     self.session.set_state(SessionState::Registered, format!("registered as {} at {}", me.name(), self.client));
-                    self.try_refresh().await;
                 }
                 Err(error)
                     if matches!(
@@ -321,62 +291,6 @@ impl SessionDriver {
                 Ok(()) = interval.changed() => {}
             }
         }
-    }
-
-    /// Lists peers, and updates the keepalive interval from the answer.
-    async fn query(&mut self, request: PQueryRequest) -> Result<PQueryResponse, Status> {
-        let answer = self.client.query(request).await?;
-        self.session.listed(&answer);
-        Ok(answer)
-    }
-
-    /// Updates the list of known peers.
-    async fn refresh(&mut self) -> Result<(), Status> {
-        if self.sampling {
-            let fresh = self.sampled_at.is_some_and(|at| at.elapsed() < SAMPLE_INTERVAL);
-            return if fresh && !self.session.known().is_empty() { Ok(()) } else { self.refresh_sample().await };
-        }
-        // After a failure the next listing starts over.
-        let since_revision = std::mem::take(&mut self.revision);
-        let mut token = String::new();
-        let mut listing = Listing::default();
-        let mut first_revision = None;
-        for _ in 0..PAGES_MAX {
-            let request = PQueryRequest { since_revision, page_token: std::mem::take(&mut token), ..Default::default() };
-            let page = self.query(request).await?;
-            if page.active_peers > KNOWN_ALL_MAX {
-                self.sampling = true;
-                return self.refresh_sample().await;
-            }
-            let revision = *first_revision.get_or_insert(page.revision);
-            listing.start_over |= page.start_over;
-            listing.gone.extend(page.gone);
-            listing.peers.extend(page.peers);
-            if listing.gone.len() + listing.peers.len() > LISTED_MAX {
-                return Err(Status::out_of_range(format!(
-                    "the registry lists more than {LISTED_MAX} changes, but counts at most {KNOWN_ALL_MAX} peers"
-                )));
-            }
-            token = page.next_page_token;
-            if token.is_empty() {
-                self.revision = revision;
-                listing.start_over |= since_revision == 0;
-                self.session.known().update(listing);
-                return Ok(());
-            }
-        }
-        Err(Status::out_of_range(format!("the registry's listing has more than {PAGES_MAX} pages")))
-    }
-
-    async fn refresh_sample(&mut self) -> Result<(), Status> {
-        let request = PQueryRequest { sample: KNOWN_SAMPLE, ..Default::default() };
-        let answer = self.query(request).await?;
-        self.sampled_at = Some(Instant::now());
-        self.sampling = answer.active_peers > KNOWN_ALL_MAX;
-        let mut peers = answer.peers;
-        peers.truncate(KNOWN_SAMPLE as usize);
-        self.session.known().update(Listing { start_over: true, sample: true, peers, gone: Vec::new() });
-        Ok(())
     }
 
     async fn leave(&mut self) {

@@ -141,7 +141,7 @@ impl Session {
                     // The driver finds out by its next keepalive, which is due at once with this interval.
                     let mut changes = self.state();
                     changes.borrow_and_update();
-                    self.interval.send_replace(INTERVAL_BOUNDS.0);
+                    self.call_soon();
                     let _changed = timeout(REGISTRATION_TIMEOUT, changes.changed()).await;
                 }
             }
@@ -171,6 +171,11 @@ impl Session {
     pub(super) fn set_interval(&self, interval: Option<prost_types::Duration>) {
         let interval = interval.and_then(|given| Duration::try_from(given).ok()).unwrap_or(INTERVAL_BOUNDS.1);
         self.interval.send_replace(interval.clamp(INTERVAL_BOUNDS.0, INTERVAL_BOUNDS.1));
+    }
+
+    /// The next keepalive is due at once: the registry may not know this peer any more.
+    pub(super) fn call_soon(&self) {
+        self.interval.send_replace(INTERVAL_BOUNDS.0);
     }
 
     /// The keepalive interval, and a notification of each change.

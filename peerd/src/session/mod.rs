@@ -6,6 +6,7 @@ mod driver;
 mod handle;
 mod known;
 mod lookups;
+mod peer_list;
 
 pub use announces::AnnounceError;
 pub use driver::{SessionConfig, SessionDriver};

@@ -7,7 +7,7 @@ use crate::{
 use p2pdi::v1::{
     AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
     GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
-    PeerRecord, RegisterRequest, RegisterResponse,
+    PeerRecord, RegisterRequest, RegisterResponse, WatchPeersRequest, WatchPeersResponse,
     registry_server::{Registry, RegistryServer},
 };
 use peerd::overlay::membership::Config;
@@ -133,6 +133,8 @@ struct Calls {
 
 #[tonic::async_trait]
 impl Registry for Calls {
+    type WatchPeersStream = tonic::Streaming<WatchPeersResponse>;
+
     async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         Ok(Response::new(RegisterResponse { cookie: "0123456789abcdef".repeat(2), ..Default::default() }))
     }
@@ -153,6 +155,10 @@ impl Registry for Calls {
         self.samples.fetch_add(usize::from(asked > 0), Ordering::SeqCst);
         let peers = if asked > 0 { self.sample.lock().unwrap().clone() } else { Vec::new() };
         Ok(Response::new(PQueryResponse { peers, ..Default::default() }))
+    }
+
+    async fn watch_peers(&self, _: Request<WatchPeersRequest>) -> Result<Response<Self::WatchPeersStream>, Status> {
+        Err(Status::unimplemented("as of an earlier version"))
     }
 
     async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {

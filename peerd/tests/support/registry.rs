@@ -3,7 +3,7 @@
 use p2pdi::v1::{
     AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
     GetTrustResponse, KeepAliveRequest, KeepAliveResponse, LeaveRequest, LeaveResponse, PQueryRequest, PQueryResponse,
-    RegisterRequest, RegisterResponse,
+    RegisterRequest, RegisterResponse, WatchPeersRequest, WatchPeersResponse,
     registry_server::{Registry, RegistryServer},
 };
 use std::{
@@ -65,6 +65,8 @@ struct CountingService(Arc<Counts>);
 
 #[tonic::async_trait]
 impl Registry for CountingService {
+    type WatchPeersStream = tonic::Streaming<WatchPeersResponse>;
+
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         self.0.endpoints.lock().unwrap().push(request.into_inner().endpoint);
         self.0.registered.fetch_add(1, Ordering::SeqCst);
@@ -85,6 +87,10 @@ impl Registry for CountingService {
 
     async fn p_query(&self, _: Request<PQueryRequest>) -> Result<Response<PQueryResponse>, Status> {
         Ok(Response::new(PQueryResponse::default()))
+    }
+
+    async fn watch_peers(&self, _: Request<WatchPeersRequest>) -> Result<Response<Self::WatchPeersStream>, Status> {
+        Err(Status::unimplemented("as of an earlier version"))
     }
 
     async fn free_name(&self, _: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {

@@ -7,7 +7,9 @@ use super::{
     moment::Now,
     record::{Record, RecordState},
     state::Table,
+    view,
 };
+use p2pdi::v1::peer_event;
 use std::{mem, num::NonZeroU64};
 
 impl Table {
@@ -72,8 +74,9 @@ impl Table {
         {
             return Some(slot);
         }
+        let was_active = slot.and_then(|slot| self.records.get(slot)).is_some_and(|record| record.state == RecordState::Active);
         let Some(peer) = change.peer else {
-            self.remove(slot?);
+            self.remove(slot?, &change.key, revision);
             return None;
         };
         let cookie = peer.cookie;
@@ -99,6 +102,7 @@ impl Table {
         };
         self.records.index_cookie(slot, &cookie);
         self.list(slot, revision, now);
+        self.log_change(&change.key, slot, was_active, revision, now);
         Some(slot)
     }
 
@@ -169,11 +173,16 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, slot: u32) {
+    /// `key`: the record's name in lower case; `revision`: that of the removal.
+    fn remove(&mut self, slot: u32, key: &str, revision: u64) {
         self.unlist(slot);
-        if let Some(record) = self.records.remove(slot) {
-            self.deadlines.unschedule(record.scheduled_tick, slot);
-            self.compacted_revision = self.compacted_revision.max(record.revision);
+        let Some(record) = self.records.remove(slot) else { return };
+        self.deadlines.unschedule(record.scheduled_tick, slot);
+        // Of an active peer no delta will say that it is gone.
+        let was_active = record.state == RecordState::Active;
+        self.compacted_revision = self.compacted_revision.max(if was_active { revision } else { record.revision });
+        if was_active && self.log.is_kept() {
+            self.log.push(revision, key, peer_event::Change::Left(view::gone(&record, revision)));
         }
     }
 }

@@ -25,7 +25,7 @@ const PAGE_MAX_BYTES: usize = REGISTRY_RESPONSE_MAX_BYTES / 4 * 3;
 const FRAMING_BYTES: usize = 4;
 /// Most records looked at for one answer, so that a filter with few matches holds the table for about a millisecond.
 /// A page that is short because of it has a token for the next one.
-const SCAN_MAX: usize = 16_384;
+pub(super) const SCAN_MAX: usize = 16_384;
 
 impl Table {
     /// Extends the caller's lease and lists peers but the caller.
@@ -159,25 +159,12 @@ impl Table {
 
     /// What changed in the revisions `from..=until`. Gives the revision of the next page.
     fn delta(&self, caller: u32, from: u64, until: u64, query: &Query, now: Now, answer: &mut PQueryResponse) -> Option<u64> {
-        if from > until {
-            return None;
-        }
-        let mut changed = self.changed.range(from..=until).peekable();
-        let mut inactive = self.inactive.range(from..=until).peekable();
         let mut bytes = 0;
-        for scanned in 0.. {
-            let earlier = match (changed.peek(), inactive.peek()) {
-                (None, None) => return None,
-                (Some((changed, _)), Some((inactive, _))) => changed < inactive,
-                (changed, _) => changed.is_some(),
-            };
-            let entries = if earlier { &mut changed } else { &mut inactive };
-            let (revision, slot) = entries.peek().map(|(revision, slot)| (**revision, **slot))?;
+        for (scanned, (revision, slot)) in self.changes(from, until).enumerate() {
             let full = answer.peers.len() + answer.gone.len() >= query.page_size || bytes >= PAGE_MAX_BYTES;
             if full || scanned >= SCAN_MAX {
                 return Some(revision);
             }
-            entries.next();
             let Some(record) = self.records.get(slot).filter(|_| slot != caller) else { continue };
             let named = query.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.peer.strings.name()));
             if record.state == RecordState::Active {

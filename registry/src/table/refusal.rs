@@ -28,6 +28,8 @@ pub enum Refusal {
     },
     /// A change of this name is being written. Try again when it is settled.
     Busy,
+    /// Changes that the watcher was not told of are not kept any more.
+    Lagged,
     /// The page token was not given out for this query.
     PageTokenInvalid,
 }

@@ -1,8 +1,8 @@
 //! What a table holds.
 
 use super::{
-    addresses::Addresses, brake::Brake, deadlines::Deadlines, moment::Now, record::Records, settings::Settings, shard::ShardSet,
-    view,
+    addresses::Addresses, brake::Brake, change_log::ChangeLog, deadlines::Deadlines, moment::Now, record::Records,
+    settings::Settings, shard::ShardSet, view,
 };
 use p2pdi::{cookie::CookieHash, v1::PeerRecord};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -53,6 +53,8 @@ pub struct Table {
     /// Leases that are held beyond their end.
     pub(super) suspects: BTreeSet<u32>,
     pub(super) brake: Brake,
+    /// The latest changes, for those who watch.
+    pub(super) log: ChangeLog,
     pub(super) rng: StdRng,
     /// Key of the page tokens' authentication codes.
     pub(super) token_key: [u8; 32],
@@ -80,6 +82,7 @@ impl Table {
             extended: Vec::new(),
             suspects: BTreeSet::new(),
             brake: Brake::default(),
+            log: ChangeLog::default(),
             rng,
             token_key,
         }
@@ -118,6 +121,21 @@ impl Table {
     /// The change counter.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Peers whose last change has a revision in `from..=until`, in the order of the revisions: revision and slot.
+    pub(super) fn changes(&self, from: u64, until: u64) -> impl Iterator<Item = (u64, u32)> {
+        let until = until.max(from);
+        let mut changed = self.changed.range(from..=until).peekable();
+        let mut inactive = self.inactive.range(from..=until).peekable();
+        std::iter::from_fn(move || {
+            let is_active = match (changed.peek(), inactive.peek()) {
+                (Some((changed, _)), Some((inactive, _))) => changed < inactive,
+                (changed, _) => changed.is_some(),
+            };
+            let next = if is_active { changed.next() } else { inactive.next() };
+            next.map(|(revision, slot)| (*revision, *slot))
+        })
     }
 
     /// Up to `limit` active peers, for the status page.

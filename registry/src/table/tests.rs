@@ -4,6 +4,7 @@ mod brake;
 mod queries;
 mod replicated;
 mod reservations;
+mod watching;
 
 use super::{deadlines::TICK_MS, *};
 use p2pdi::{
