@@ -3,9 +3,10 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const CONTRACT: [&str; 8] = [
+const CONTRACT: &[&str] = &[
     "p2pdi/v1/registry.proto",
     "p2pdi/v1/enrol.proto",
+    "p2pdi/v1/admin.proto",
     "p2pdi/v1/peer.proto",
     "p2pdi/v1/overlay.proto",
     "p2pdi/v1/signature.proto",

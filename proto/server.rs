@@ -36,7 +36,7 @@ pub use listen::{ListenError, listen};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};
 pub use serve::{ServeError, serve};
-pub use shutdown::Shutdown;
+pub use shutdown::{Ending, Shutdown};
 pub use stop::{Stopped, until_stopped};
 pub use tasks::{TaskEnded, Tasks};
 

@@ -74,6 +74,8 @@ reasons! {
     NameUnknown = "NAME_UNKNOWN", NotFound;
     /// The registry is no certificate authority.
     NoAuthority = "NO_AUTHORITY", FailedPrecondition;
+    /// The registry has records, which a restore would overwrite.
+    NotEmpty = "NOT_EMPTY", FailedPrecondition;
     /// A name has as many valid certificates as one may have.
     TooManyCertificates = "TOO_MANY_CERTIFICATES", ResourceExhausted;
     /// The registry keeps as many tokens as it may.

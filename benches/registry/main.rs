@@ -1,6 +1,6 @@
 //! Benchmarks of the registry. Each figure is compared with a baseline in the same run.
 //!
-//! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle, replicas
+//! `cargo bench --bench registry -- [--json] [--quick] [--million] [PART…]`, parts: calls, durable, memory, idle, watchers, replicas
 //! (which need `--features registry/etcd`).
 
 #![allow(
@@ -20,6 +20,7 @@ mod load;
 mod memory;
 mod replicas;
 mod server;
+mod watchers;
 
 use serde_json::{Value, json};
 
@@ -98,6 +99,9 @@ fn main() {
         }
         if wanted("durable") {
             figures.extend(durable::measure(&options).await);
+        }
+        if wanted("watchers") {
+            figures.extend(watchers::measure(&options).await);
         }
         if wanted("memory") {
             figures.extend(memory::measure(&options).await);

@@ -17,8 +17,8 @@ pub(crate) use get::{Fetching, Get, GetRfc, Sharing};
 pub(crate) use jobs::{Fetch, Jobs, JobsWhat, Pin};
 pub(crate) use listing::{Listing, Ls, RfcQuery, Search, Swarm};
 pub(crate) use local::{Bench, BenchWhat, Completions, Demo, Man, Tasks, Up};
-pub(crate) use mesh::{Broadcast, Chat, Graph, GraphFormat, Join, Listen, PeerCount, Ping, Status, Whisper};
-pub(crate) use registry::{Expire, Pquery, Register, RegistryVerb, RegistryWhat};
+pub(crate) use mesh::{Broadcast, Chat, Drain, Graph, GraphFormat, Join, Listen, PeerCount, Ping, Status, Whisper};
+pub(crate) use registry::{BackupTo, Expire, Pquery, Register, RegistryPeers, RegistryVerb, RegistryWhat, RestoreFrom};
 pub(crate) use via::OptionalVia;
 
 use crate::{
@@ -371,6 +371,8 @@ pub(crate) enum Verb {
     Chat(Chat),
     /// Link a peer to another, which joins their meshes
     Join(Join),
+    /// End a running peer in order, as SIGTERM does: it takes no new work, leaves the registry and its mesh, and finishes what others fetch from it
+    Drain(Drain),
     /// Count the other peers of the mesh that answer
     PeerCount(PeerCount),
     /// Draw the network: peers and their links

@@ -1,6 +1,7 @@
 //! `p2pctl`: parses the command line, runs one verb, prints its result.
 
 mod args;
+mod backup_file;
 mod call;
 mod contexts;
 mod failure;

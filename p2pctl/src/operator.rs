@@ -13,7 +13,7 @@ use p2pdi::{
     v1::registry_admin_client::RegistryAdminClient,
 };
 use registry::ca::{Authority, CaError, operator_of_folder};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tonic::{Response, Status};
 
 /// Largest answer, in bytes: a listing of all tokens.
@@ -32,6 +32,7 @@ pub(crate) struct Calling {
     client: RegistryAdminClient<RegistryChannel>,
     registry: RegistryChannel,
     dial: Dial,
+    name: String,
 }
 
 impl Operator {
@@ -54,7 +55,17 @@ impl Calling {
         let dial = Dial::with(tls);
         let registry = RegistryChannel::new(&global.registries(), dial.clone());
         let client = RegistryAdminClient::new(registry.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
-        Self { client, registry, dial }
+        Self { client, name: format!("the registry at {registry}"), registry, dial }
+    }
+
+    /// Where the registry is.
+    pub(crate) fn at(&self) -> String {
+        self.registry.to_string()
+    }
+
+    /// The registry, for errors.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// One call, bounded in time.
@@ -62,8 +73,16 @@ impl Calling {
         &mut self,
         call: impl AsyncFnOnce(&mut RegistryAdminClient<RegistryChannel>) -> Result<Response<T>, Status>,
     ) -> Outcome<T> {
-        let registry = format!("the registry at {}", self.registry);
-        let answered = bounded(&registry, CALL_TIMEOUT, call(&mut self.client)).await;
+        self.call_within(CALL_TIMEOUT, call).await
+    }
+
+    /// One call that may take so long.
+    pub(crate) async fn call_within<T>(
+        &mut self,
+        limit: Duration,
+        call: impl AsyncFnOnce(&mut RegistryAdminClient<RegistryChannel>) -> Result<Response<T>, Status>,
+    ) -> Outcome<T> {
+        let answered = bounded(&self.name, limit, call(&mut self.client)).await;
         match answered {
             Err(failure) if failure.is_unanswered() => Err(failure
                 .explained(explained(self.registry.registries(), &self.dial).await)

@@ -188,6 +188,8 @@ impl Node {
             started_at: SystemTime::now(),
             stop: CancellationToken::new(),
             closing: CancellationToken::new(),
+            drain: CancellationToken::new(),
+            grace: config.limits.grace,
             unread: config.limits.unread,
         };
         Ok(Self {
@@ -272,6 +274,12 @@ impl Node {
                 }
             });
         }
+        let (stopping, drain) = (stop.clone(), services.drain.clone());
+        tasks.spawn("drain", async move {
+            if stopping.run_until_cancelled(drain.cancelled()).await.is_some() {
+                stopping.cancel();
+            }
+        });
         let (stopping, streams) = (stop.clone(), services.stop.clone());
         tasks.spawn("health", async move {
             stopping.cancelled().await;

@@ -1,7 +1,7 @@
 //! Serves until the stop.
 
 use super::{
-    Limits, Shutdown,
+    Ending, Limits, Shutdown,
     accept::{Connection, accept},
     call_count::count_call,
     handshakes::Handshakes,
@@ -19,7 +19,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -46,6 +46,11 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Descriptors that a server needs besides connections: open documents, the store, the runtime.
 const DESCRIPTORS_SPARE: u64 = 256;
+/// Connections whose clients are told of the stop at once; the next so many follow after [`SLICE_PAUSE`]. Their clients all go to other servers,
+/// which meet a thousand a second, and not all in one moment.
+const SLICE: usize = 100;
+/// See [`SLICE`]. All are told within half of the grace period.
+const SLICE_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections get to end after they were closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -88,31 +93,34 @@ pub async fn serve(
     );
     let router = router.layer(middleware::from_fn_with_state(resets, count_call));
     let (idle, headers, age) = (limits.idle, limits.headers, limits.age);
-    let serve_one = |connection: Connection| {
-        let (http, router, closing, handshakes) = (http.clone(), router.clone(), closing.clone(), handshakes.clone());
+    let serve_one = |connection: Connection, ending: CancellationToken| {
+        let (http, router, handshakes) = (http.clone(), router.clone(), handshakes.clone());
         async move {
             let connection = match handshakes {
                 Some(handshakes) => {
-                    let secured = closing.run_until_cancelled(connection.secured(&handshakes)).await;
+                    let secured = ending.run_until_cancelled(connection.secured(&handshakes)).await;
                     let Some(Some(secured)) = secured else { return };
                     secured
                 }
                 None => connection,
             };
             let (open, caller) = (Arc::clone(connection.open()), connection.caller().clone());
+            let of_calls = Ending(ending.clone());
             let service = router.map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(caller.clone());
+                request.extensions_mut().insert(of_calls.clone());
                 request.map(Body::new)
             });
             let mut served = pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service)));
             tokio::select! {
                 // An error ends this connection only.
                 _ended = served.as_mut() => return,
-                () = closing.cancelled() => {}
+                () = ending.cancelled() => {}
                 () = open.unused(idle, headers) => {}
                 () = sleep(jittered(age)) => {}
             }
             served.as_mut().graceful_shutdown();
+            ending.cancel();
             tokio::select! {
                 _ended = served.as_mut() => return,
                 () = open.evicted() => {}
@@ -128,11 +136,18 @@ pub async fn serve(
         }
     };
     let mut connections = JoinSet::new();
+    let mut endings = HashMap::new();
     let mut upkeep = interval(UPKEEP_INTERVAL);
     loop {
         tokio::select! {
-            Some(connection) = incoming.next() => drop(connections.spawn(serve_one(connection))),
-            Some(_ended) = connections.join_next() => {}
+            Some(connection) = incoming.next() => {
+                let ending = CancellationToken::new();
+                let id = connections.spawn(serve_one(connection, ending.clone())).id();
+                endings.insert(id, ending);
+            }
+            Some(ended) = connections.join_next_with_id() => {
+                endings.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+            }
             _ = upkeep.tick() => metrics.upkeep(),
             () = stop.cancelled() => break,
         }
@@ -142,7 +157,11 @@ pub async fn serve(
     // What is not drained in time is told so, and has ended or not below.
     let _drained = timeout_at(deadline, drained).await;
     closing.cancel();
-    if timeout_at(deadline, all_ended(&mut connections)).await.is_ok() {
+    let ended = async {
+        end_in_slices(endings.into_values().collect(), limits.grace / 2).await;
+        all_ended(&mut connections).await;
+    };
+    if timeout_at(deadline, ended).await.is_ok() {
         return Ok(());
     }
     tracing::warn!(grace = ?limits.grace, "calls are still under way after the grace period; closing their connections");
@@ -177,6 +196,18 @@ fn http(limits: &Limits) -> Builder<TokioExecutor> {
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     http
+}
+
+/// Tells the clients of all connections to go on elsewhere, within this time.
+async fn end_in_slices(endings: Vec<CancellationToken>, within: Duration) {
+    let slices = u32::try_from(endings.len().div_ceil(SLICE)).unwrap_or(u32::MAX);
+    let pause = SLICE_PAUSE.min(within / slices.max(1));
+    for (index, slice) in endings.chunks(SLICE).enumerate() {
+        if index > 0 {
+            sleep(pause).await;
+        }
+        slice.iter().for_each(CancellationToken::cancel);
+    }
 }
 
 async fn all_ended<T: 'static>(connections: &mut JoinSet<T>) {
@@ -406,5 +437,26 @@ mod tests {
         assert_eq!(connections_max(10_000, Some(20_000)), 10_000);
         assert_eq!(connections_max(10_000, Some(1_024)), 768);
         assert_eq!(connections_max(10_000, Some(256)), 128);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_connections_end_in_slices_within_half_of_the_grace_period_and_few_at_once() {
+        for (count, within, expected) in [
+            (SLICE, Duration::from_secs(5), Duration::ZERO),
+            (10 * SLICE, Duration::from_secs(5), 9 * SLICE_PAUSE),
+            (1_000 * SLICE, Duration::from_secs(5), Duration::from_secs(5)),
+        ] {
+            let endings: Vec<_> = (0..count).map(|_| CancellationToken::new()).collect();
+            let began = Instant::now();
+            let ended = end_in_slices(endings.clone(), within);
+            let first = async {
+                endings[0].cancelled().await;
+                began.elapsed()
+            };
+            let ((), first) = tokio::join!(ended, first);
+            assert!(endings.iter().all(CancellationToken::is_cancelled) && first.is_zero());
+            let took = began.elapsed();
+            assert!(took <= expected + SLICE_PAUSE && took + SLICE_PAUSE >= expected, "{count}: {took:?}");
+        }
     }
 }

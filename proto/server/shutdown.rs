@@ -1,5 +1,6 @@
 //! The steps of a server's end.
 
+use http::Extensions;
 use std::{fmt, future::Future, pin::Pin};
 use tokio_util::sync::CancellationToken;
 
@@ -31,5 +32,17 @@ impl Shutdown {
 impl fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shutdown").field("stop", &self.stop).field("closing", &self.closing).finish_non_exhaustive()
+    }
+}
+
+/// The end of a call's connection, in the extensions of its request: its client is told to make no further calls on it (HTTP/2 GOAWAY), because
+/// the server stops, or because the connection is old. Calls that would never end by themselves end then.
+#[derive(Debug, Clone)]
+pub struct Ending(pub(super) CancellationToken);
+
+impl Ending {
+    /// The end of the connection that a request came by; of one from inside the process, never.
+    pub fn of(extensions: &Extensions) -> CancellationToken {
+        extensions.get().map_or_else(CancellationToken::new, |Self(ending)| ending.clone())
     }
 }

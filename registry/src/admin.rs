@@ -1,23 +1,103 @@
 //! The service for operators: `p2pdi.v1.RegistryAdmin`.
 
-use crate::enrolling::{Enrolling, no_authority, require_operator};
+use crate::{
+    access::{check_network, check_operator},
+    backup::{BackupReader, BackupWriter},
+    enrolling::{Enrolling, no_authority, require_operator},
+    leases::{CallError, Leases},
+    queue::{Job, NotWritten},
+    store_health::StoreHealth,
+    table::{Change, duration},
+};
 use p2pdi::{
+    VERSION,
+    network::NetworkName,
+    selector::NamePattern,
     server::Caller,
+    status::Reason,
     v1::{
-        CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeNameRequest, RevokeNameResponse,
-        RevokeTokenRequest, RevokeTokenResponse, RotateAuthorityRequest, RotateAuthorityResponse,
-        registry_admin_server::RegistryAdmin,
+        BackupRequest, BackupResponse, CreateTokenRequest, CreateTokenResponse, GetRegistryStatusRequest,
+        GetRegistryStatusResponse, ListRecordsRequest, ListRecordsResponse, ListTokensRequest, ListTokensResponse,
+        RestoreRequest, RestoreResponse, RevokeNameRequest, RevokeNameResponse, RevokeTokenRequest, RevokeTokenResponse,
+        RotateAuthorityRequest, RotateAuthorityResponse, registry_admin_server::RegistryAdmin,
     },
 };
-use tonic::{Request, Response, Status};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+use tonic::{Request, Response, Status, Streaming, codegen::tokio_stream::Stream};
+
+/// Largest request, in bytes: a part of a backup, and room for what later versions add.
+pub(crate) const REQUEST_MAX_BYTES: usize = 1024 * 1024;
+/// Copies of the whole table at once, of backups and restores.
+const COPIES_MAX: usize = 1;
+/// Longest wait for the next part of a backup that is restored.
+const PART_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service `p2pdi.v1.RegistryAdmin`.
 pub(crate) struct AdminService {
     /// `None`: the registry is no certificate authority.
     pub(crate) enrolling: Option<Enrolling>,
+    pub(crate) network: NetworkName,
+    pub(crate) leases: Leases,
+    pub(crate) health: Arc<StoreHealth>,
+    pub(crate) started_at: SystemTime,
+    /// Bounds the copies of the table.
+    pub(crate) copies: Arc<Semaphore>,
 }
 
 impl AdminService {
+    pub(crate) fn new(enrolling: Option<Enrolling>, network: NetworkName, leases: Leases, health: Arc<StoreHealth>) -> Self {
+        let copies = Arc::new(Semaphore::new(COPIES_MAX));
+        Self { enrolling, network, leases, health, started_at: SystemTime::now(), copies }
+    }
+
+    /// Whether the caller may do what needs no certificate authority.
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let caller = Caller::of(request.extensions());
+        if self.enrolling.is_some() { require_operator(caller) } else { check_operator(caller) }
+    }
+
+    /// Takes the records over, all or none. Gives how many there are, and how many of them have a lease.
+    async fn restore_all(&self, mut parts: Streaming<RestoreRequest>) -> Result<(u64, u64), Status> {
+        let (is_empty, max) = self.leases.table.with(|table, _| (!table.has_records(), table.max_peers()));
+        if !is_empty {
+            return Err(not_empty());
+        }
+        let mut backup = BackupReader::new(max as usize);
+        loop {
+            let next = timeout(PART_TIMEOUT, parts.message()).await;
+            let next = next.map_err(|_| {
+                Reason::RequestTimeout.status("the next part of the backup did not arrive in time; nothing was restored")
+            })?;
+            let Some(RestoreRequest { part }) = next? else { break };
+            backup.add(part)?;
+            if let Some(network) = backup.network() {
+                check_network(&self.network, network)?;
+            }
+        }
+        let changes: Vec<_> = backup.finish()?.into_iter().map(|peer| Change::put(peer, 0)).collect();
+        let records = changes.len() as u64;
+        let active = changes.iter().filter(|change| change.peer.as_ref().is_some_and(|peer| peer.active)).count() as u64;
+        let (done, written) = oneshot::channel();
+        self.leases.jobs.send(Job::Restore(changes, done)).await.map_err(|_| CallError::Stopping)?;
+        // The writer goes on even if the caller stops waiting, and ends with all or nothing.
+        match written.await {
+            Ok(Ok(())) => Ok((records, active)),
+            Ok(Err(NotWritten::Conflict)) => Err(not_empty()),
+            Ok(Err(NotWritten::Failed)) => Err(CallError::NotStored.into()),
+            Ok(Err(NotWritten::Unknown)) | Err(_) => Err(CallError::Unknown.into()),
+        }
+    }
+
     /// The authority, if the caller is an operator.
     fn for_operator<T>(&self, request: Request<T>) -> Result<(&Enrolling, T), Status> {
         let enrolling = self.enrolling.as_ref().ok_or_else(no_authority)?;
@@ -28,6 +108,70 @@ impl AdminService {
 
 #[tonic::async_trait]
 impl RegistryAdmin for AdminService {
+    type ListRecordsStream = Messages<ListRecordsResponse>;
+    type BackupStream = Messages<BackupResponse>;
+
+    async fn get_registry_status(
+        &self,
+        request: Request<GetRegistryStatusRequest>,
+    ) -> Result<Response<GetRegistryStatusResponse>, Status> {
+        self.check(&request)?;
+        let (counts, ttl_ms) = self.leases.table.with(|table, _| (table.counts(), table.ttl_ms()));
+        Ok(Response::new(GetRegistryStatusResponse {
+            version: VERSION.to_owned(),
+            network: self.network.to_string(),
+            started_at: Some(self.started_at.into()),
+            revision: counts.revision,
+            active_peers: counts.active as u64,
+            inactive_peers: counts.inactive as u64,
+            observers: counts.observers as u64,
+            unwritten: counts.in_flight as u64,
+            records_skipped: self.health.skipped().count,
+            ttl: Some(duration(ttl_ms)),
+            store: self.health.word(self.leases.cluster.as_ref().map(|cluster| cluster.store_reachable())).to_owned(),
+        }))
+    }
+
+    async fn list_records(&self, request: Request<ListRecordsRequest>) -> Result<Response<Self::ListRecordsStream>, Status> {
+        self.check(&request)?;
+        let pattern = NamePattern::parse(&request.into_inner().name)?;
+        let table = Arc::clone(&self.leases.table);
+        let stream = async_stream::stream! {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let (records, next) = table.with(|table, now| table.administered(slot, pattern.as_ref(), now));
+                from = next;
+                if !records.is_empty() {
+                    yield Ok(ListRecordsResponse { records });
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.check(&request)?;
+        let turn = Arc::clone(&self.copies).try_acquire_owned().map_err(|_| busy())?;
+        let (revision, peers) = self.leases.table.with(|table, _| table.stored());
+        let parts = BackupWriter::new(&self.network, revision, peers);
+        let stream = async_stream::stream! {
+            let _turn = turn;
+            for part in parts {
+                yield Ok(BackupResponse { part: Some(part) });
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn restore(&self, request: Request<Streaming<RestoreRequest>>) -> Result<Response<RestoreResponse>, Status> {
+        self.check(&request)?;
+        let _turn = self.copies.try_acquire().map_err(|_| busy())?;
+        let (records, active_peers) = self.restore_all(request.into_inner()).await?;
+        tracing::info!(records, active_peers, "an operator restored a backup");
+        let revision = self.leases.table.with(|table, _| table.revision());
+        Ok(Response::new(RestoreResponse { records, active_peers, revision }))
+    }
+
     async fn create_token(&self, request: Request<CreateTokenRequest>) -> Result<Response<CreateTokenResponse>, Status> {
         let (enrolling, request) = self.for_operator(request)?;
         Ok(Response::new(enrolling.create_token(request).await?))
@@ -55,4 +199,16 @@ impl RegistryAdmin for AdminService {
         let (enrolling, _) = self.for_operator(request)?;
         Ok(Response::new(enrolling.rotate().await?))
     }
+}
+
+fn not_empty() -> Status {
+    Reason::NotEmpty.status(
+        "this registry has records, and a restore never overwrites: nothing was restored; start a registry with an empty --state folder, restore \
+         into it, and then let the peers reach it",
+    )
+}
+
+fn busy() -> Status {
+    let message = "another backup or restore is under way; try again when it is done";
+    Reason::RateLimited.status_retry_after(message, Duration::from_secs(1))
 }

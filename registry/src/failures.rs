@@ -2,21 +2,28 @@
 
 use crate::{
     Config, Registry, RegistryError, State, TTL_MAX, TTL_MIN,
+    backup::BackupWriter,
     queue::Job,
     store::{Embedded, Loaded, Skipped, Store, StoreError, WriteError},
-    table::{Change, Peer},
+    table::{Change, Labels, PackedStrings, Peer, Registrations},
     timeouts::WriteTimeouts,
 };
 use p2pdi::{
-    cookie::COOKIE_HEADER,
+    cookie::{COOKIE_HEADER, CookieHash},
+    id::PeerId,
+    network::NetworkName,
     status::Reason,
-    v1::{KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, registry_client::RegistryClient},
+    v1::{
+        GetRegistryStatusRequest, KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, RestoreRequest,
+        registry_admin_client::RegistryAdminClient, registry_client::RegistryClient,
+    },
 };
 use std::{
-    net::SocketAddr,
+    collections::BTreeSet,
+    net::{Ipv6Addr, SocketAddr},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc as channel,
     },
@@ -29,7 +36,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status, codegen::tokio_stream, transport::Channel};
 
 /// Longest wait for anything here.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -261,4 +268,76 @@ async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_recov
     let query = client.p_query(with_cookie(PQueryRequest::default(), &kept.cookie)).await.unwrap().into_inner();
     assert_eq!(query.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["later"]);
     registry.stop().await;
+}
+
+/// Commits so many changes, then fails; removals it always accepts.
+struct Filling {
+    room: usize,
+    kept: Arc<Mutex<BTreeSet<String>>>,
+    revision: u64,
+}
+
+impl Store for Filling {
+    fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
+        Ok(Loaded { revision: 1, complete_since: 1, skipped: Skipped::default() })
+    }
+
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        let mut kept = self.kept.lock().unwrap();
+        let mut one = |change: &Change| {
+            if change.peer.is_none() {
+                kept.remove(&*change.key);
+            } else if kept.len() >= self.room {
+                let error = StoreError::Failed { doing: "write", problem: "the test makes it fail".into() };
+                return Err(WriteError::Failed(Arc::new(error)));
+            } else {
+                kept.insert(change.key.to_string());
+            }
+            self.revision += 1;
+            Ok(self.revision)
+        };
+        batch.iter().map(&mut one).collect()
+    }
+
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        Ok(self.revision)
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_half_way_leaves_nothing() {
+    let peers: Vec<Peer> = (0..3_000)
+        .map(|number: u32| Peer {
+            strings: PackedStrings::new(&format!("p{number}"), "10.0.0.1:7801", &Labels::default()),
+            id: PeerId::from_bytes([1; 16]),
+            cookie: CookieHash::from_bytes(u128::from(number).to_be_bytes()),
+            address: Ipv6Addr::LOCALHOST,
+            first_registered_ms: 1,
+            last_registered_ms: 1,
+            last_active_ms: 1,
+            registrations: Registrations::default(),
+            active: true,
+        })
+        .collect();
+    let parts: Vec<_> = BackupWriter::new(&NetworkName::default(), 1, peers).collect();
+    for room in [1, 1_500, 2_999, 3_000] {
+        let kept = Arc::new(Mutex::new(BTreeSet::new()));
+        let store = Filling { room, kept: Arc::clone(&kept), revision: 1 };
+        let (registry, _) = Running::start(store, WriteTimeouts::default()).await;
+        let mut admin = RegistryAdminClient::connect(format!("http://{}", registry.address)).await.unwrap();
+        let requests: Vec<_> = parts.iter().map(|part| RestoreRequest { part: Some(part.clone()) }).collect();
+        let restored = admin.restore(tokio_stream::iter(requests)).await;
+        let status = admin.get_registry_status(GetRegistryStatusRequest {}).await.unwrap().into_inner();
+        let expected = if room == 3_000 { 3_000 } else { 0 };
+        assert_eq!((kept.lock().unwrap().len(), status.active_peers), (expected, expected as u64), "{room}");
+        match restored {
+            Ok(_) => assert_eq!(room, 3_000),
+            Err(_) => assert_unavailable(restored, "nothing was changed"),
+        }
+        registry.stop().await;
+    }
 }

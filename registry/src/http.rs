@@ -151,18 +151,6 @@ impl Page {
     fn hangs(&self) -> bool {
         self.cluster.is_none() && self.health.hangs()
     }
-
-    /// The state of the store in one word.
-    fn store(&self) -> &'static str {
-        let reachable = self.cluster.as_ref().is_none_or(|replica| replica.cluster.store_reachable());
-        if self.hangs() {
-            "hanging"
-        } else if self.health.is_failing() || !reachable {
-            "failing"
-        } else {
-            "ok"
-        }
-    }
 }
 
 /// The routes of the server's own port: the status page, and [`probes`].
@@ -223,7 +211,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
         (table.counts(), table.ttl_ms(), table.some_active(PEERS_SHOWN, now), latest)
     });
     peers.sort_by(|a, b| a.name.cmp(&b.name));
-    let store = page.store();
+    let store = page.health.word(page.cluster.as_ref().map(|replica| replica.cluster.store_reachable()));
     let swarms::Counts { swarms, members, .. } = page.swarms.counts();
     let tls = page.tls.status(SystemTime::now());
     if as_json {

@@ -23,6 +23,8 @@ pub(crate) enum Job {
     Change(Change, oneshot::Sender<Result<Lease, NotWritten>>),
     /// Write leases that ran out and records to remove, then answer.
     Expiries(Vec<Change>, oneshot::Sender<()>),
+    /// Write the records of a backup: all of them or none. Nothing is stored yet, so each is a new one.
+    Restore(Vec<Change>, oneshot::Sender<Result<(), NotWritten>>),
     /// Find out whether a store that failed works again.
     Probe,
     /// Say when the table knows everything that the store acknowledged until now, to whichever registry; or that it cannot be found out.

@@ -1,7 +1,7 @@
 //! A registry: opened, served, drained.
 
 use crate::{
-    admin::AdminService,
+    admin::{self, AdminService},
     ca::{Authority, CaError, CaSettings},
     clock::Clock,
     config::{Config, NAME_HOLD_MAX, State, TTL_MAX, TTL_MIN},
@@ -290,16 +290,11 @@ impl Registry {
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
         health.set_serving::<RegistryAdminServer<AdminService>>().await;
-        let service = RegistryService {
-            network: network.clone(),
-            leases: leases.clone(),
-            enrolling: enrolling.clone(),
-            own_endpoint,
-            stop: stop.clone(),
-        };
+        let service =
+            RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone(), own_endpoint };
         let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
-        let admin = AdminService { enrolling: enrolling.clone() };
-        let admin = RegistryAdminServer::new(admin).max_decoding_message_size(REQUEST_MAX_BYTES);
+        let admin = AdminService::new(enrolling.clone(), network.clone(), leases.clone(), Arc::clone(&store));
+        let admin = RegistryAdminServer::new(admin).max_decoding_message_size(admin::REQUEST_MAX_BYTES);
         let page = http::Page::new(
             &leases,
             Arc::clone(&store),

@@ -1,6 +1,7 @@
 //! The RPCs: raw values become validated ones, the table decides, errors become statuses.
 
 use crate::{
+    access::{check_network, check_operator},
     announcing,
     cluster::pass_on_announce,
     enrolling::{Enrolling, no_authority},
@@ -18,7 +19,7 @@ use p2pdi::{
     name::PeerName,
     network::NetworkName,
     selector::{NamePattern, validate_labels},
-    server::Caller,
+    server::{Caller, Ending},
     status::{Reason, internal},
     v1::{
         AnnounceRequest, AnnounceResponse, EnrollRequest, EnrollResponse, FreeNameRequest, FreeNameResponse, GetTrustRequest,
@@ -32,7 +33,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codegen::tokio_stream::Stream, metadata::MetadataMap};
 
 /// Largest request accepted, in bytes: 16 labels of full length (2 KiB), a name, an endpoint, and room for fields of later
@@ -50,8 +50,6 @@ pub(crate) struct RegistryService {
     /// `None`: the registry is no certificate authority.
     pub(crate) enrolling: Option<Enrolling>,
     pub(crate) own_endpoint: OwnEndpoint,
-    /// Watchers are told to go elsewhere.
-    pub(crate) stop: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -59,7 +57,7 @@ impl Registry for RegistryService {
     type WatchPeersStream = Pin<Box<dyn Stream<Item = Result<WatchPeersResponse, Status>> + Send>>;
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
-        self.check_network(&request.get_ref().network)?;
+        check_network(&self.network, &request.get_ref().network)?;
         let caller = Caller::of(request.extensions()).cloned();
         let registration = registration(request)?;
         if let Some(endpoint) = &registration.endpoint {
@@ -116,9 +114,15 @@ impl Registry for RegistryService {
 
     async fn watch_peers(&self, request: Request<WatchPeersRequest>) -> Result<Response<Self::WatchPeersStream>, Status> {
         let cookie = required_cookie(request.metadata())?.hash();
+        let ending = Ending::of(request.extensions());
         let since = request.into_inner().since_revision;
+        self.leases.adopt_observer(&cookie).await;
+        if self.leases.cluster.is_some() {
+            // As in PQuery.
+            let _another = self.leases.reached(since).await;
+        }
         let begun = self.leases.table.with(|table, now| table.watch(&cookie, since, now)).map_err(CallError::Refused)?;
-        Ok(Response::new(Box::pin(watch(Arc::clone(&self.leases.table), begun, self.stop.clone()))))
+        Ok(Response::new(Box::pin(watch(Arc::clone(&self.leases.table), begun, ending))))
     }
 
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
@@ -158,34 +162,6 @@ impl RegistryService {
     /// The revision of whom to trust; 0 without a certificate authority.
     fn trust_revision(&self) -> u64 {
         self.enrolling.as_ref().map_or(0, Enrolling::revision)
-    }
-}
-
-impl RegistryService {
-    fn check_network(&self, said: &str) -> Result<(), Status> {
-        let own = &self.network;
-        let theirs = NetworkName::from_field(said)?;
-        if theirs == *own {
-            return Ok(());
-        }
-        Err(Reason::WrongNetwork.status_with(
-            format!(
-                "this registry keeps the peers of the network {own}, and the caller is of the network {theirs}; \
-                 use a registry of that one, or start the caller with --network {own}"
-            ),
-            [("network", own.to_string())],
-        ))
-    }
-}
-
-/// Whether the caller is an operator of the registry: it has an operator's certificate, or is on the registry's machine, or in this process.
-fn check_operator(caller: Option<&Caller>) -> Result<(), Status> {
-    match caller {
-        Some(caller) if !caller.is_local_machine() && caller.identity().is_none_or(|identity| identity.operator().is_none()) => {
-            let why = "only the registry's operator may do that; call from the registry's own machine, or with an operator's certificate";
-            Err(Reason::LoopbackOnly.status(why))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ pub use backend::{Loaded, Skipped, Store, WriteError};
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub use codec::check_any_bytes;
+pub(crate) use codec::{read_record, write_record};
 pub use embedded::Embedded;
 pub use error::StoreError;
 #[cfg(feature = "etcd")]

@@ -33,6 +33,17 @@ impl StoreHealth {
         self.failing.load(Ordering::Relaxed)
     }
 
+    /// The state in one word. `reachable`: of a store that several registries share, whether it answers.
+    pub(crate) fn word(&self, reachable: Option<bool>) -> &'static str {
+        if reachable.is_none() && self.hangs() {
+            "hanging"
+        } else if self.is_failing() || reachable == Some(false) {
+            "failing"
+        } else {
+            "ok"
+        }
+    }
+
     /// Records how a commit ended. Gives whether the one before had failed.
     pub(crate) fn set_failing(&self, failing: bool) -> bool {
         self.failing.swap(failing, Ordering::Relaxed)

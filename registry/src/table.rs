@@ -8,6 +8,7 @@
 //! present lease continues. What another registry wrote to the same store comes in through [`Table::apply`] as well.
 
 mod addresses;
+mod administration;
 mod apply;
 mod brake;
 mod change;

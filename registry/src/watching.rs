@@ -5,7 +5,7 @@ use crate::{
     shared_table::SharedTable,
     table::{Told, Watch},
 };
-use p2pdi::v1::WatchPeersResponse;
+use p2pdi::{status::Reason, v1::WatchPeersResponse};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,11 +17,11 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// A watcher that is told nothing for so long gets a sign of life, and its lease is looked at: half of the shortest usual ttl.
 const IDLE: Duration = Duration::from_secs(15);
 
-/// What `watch` is told, until its caller has no lease any more, lags, or goes away, or until `stop`.
+/// What `watch` is told, until its caller has no lease any more, lags, or goes away, or until its connection is asked to end.
 pub(crate) fn watch(
     table: Arc<SharedTable>,
     mut watch: Watch,
-    stop: CancellationToken,
+    ending: CancellationToken,
 ) -> impl Stream<Item = Result<WatchPeersResponse, Status>> + Send {
     async_stream::stream! {
         // Before the table is looked at, so that no change is missed.
@@ -37,7 +37,7 @@ pub(crate) fn watch(
                     if more {
                         continue;
                     }
-                    let _stopped = stop.run_until_cancelled(sleep(GATHERING)).await;
+                    let _ended = ending.run_until_cancelled(sleep(GATHERING)).await;
                 }
                 Ok(None) => {}
                 Err(refusal) => {
@@ -47,12 +47,14 @@ pub(crate) fn watch(
             }
             let changed = tokio::select! {
                 biased;
-                () = stop.cancelled() => None,
+                () = ending.cancelled() => None,
                 changed = changes.changed() => changed.ok().map(|()| true),
                 () = sleep_until(told_at + IDLE) => Some(false),
             };
             let Some(changed) = changed else {
-                yield Err(CallError::Stopping.into());
+                yield Err(Reason::ShuttingDown.status(
+                    "the registry is stopping, or this connection is old; watch again, with the `revision` of the last message as `since_revision`",
+                ));
                 return;
             };
             idle = !changed;

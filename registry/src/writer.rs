@@ -79,7 +79,7 @@ impl Writer {
         let mut gathered = Vec::with_capacity(BATCH_MAX);
         while self.jobs.blocking_recv_many(&mut gathered, BATCH_MAX) > 0 {
             let (mut changes, mut waiters) = (Vec::with_capacity(gathered.len()), Vec::with_capacity(gathered.len()));
-            let (mut expiry_done, mut catching_up) = (Vec::new(), Vec::new());
+            let (mut expiry_done, mut catching_up, mut restores) = (Vec::new(), Vec::new(), Vec::new());
             for job in gathered.drain(..) {
                 match job {
                     Job::Change(change, done) => {
@@ -92,6 +92,7 @@ impl Writer {
                         expiry_done.push(done);
                     }
                     Job::CatchUp(done) => catching_up.push(done),
+                    Job::Restore(changes, done) => restores.push((changes, done)),
                     Job::Probe if self.health.is_failing() => self.probe(),
                     Job::Probe => {}
                     Job::Stop => self.jobs.close(),
@@ -108,6 +109,10 @@ impl Writer {
                 for done in catching_up {
                     let _gone = done.send(caught_up);
                 }
+            }
+            for (changes, done) in restores {
+                // The caller may have gone away.
+                let _gone = done.send(self.restore(changes));
             }
         }
     }
@@ -145,6 +150,60 @@ impl Writer {
             }
         }
         self.table.notify_settled();
+    }
+
+    /// Writes new records, all or none; they show once all are written.
+    fn restore(&mut self, changes: Vec<Change>) -> Result<(), NotWritten> {
+        let mut written = Vec::with_capacity(changes.len());
+        let mut failure = None;
+        for batch in changes.chunks(BATCH_MAX) {
+            let mut outcomes = self.commit(batch);
+            self.await_watch(&mut outcomes);
+            for (change, outcome) in batch.iter().zip(outcomes) {
+                match outcome {
+                    Ok(revision) => written.push((change.clone(), revision)),
+                    Err(WriteError::Conflict { .. }) => {
+                        failure.get_or_insert(NotWritten::Conflict);
+                    }
+                    Err(WriteError::Failed(error)) => {
+                        self.note(Err(&error));
+                        failure.get_or_insert(NotWritten::Failed);
+                    }
+                    Err(WriteError::Unknown(error)) => {
+                        self.note(Err(&error));
+                        failure = Some(NotWritten::Unknown);
+                    }
+                }
+            }
+            if failure.is_some() {
+                break;
+            }
+        }
+        if let Some(failure) = failure {
+            let undo: Vec<_> = written.iter().map(|(change, revision)| Change::remove(&change.key, *revision)).collect();
+            let left: usize =
+                undo.chunks(BATCH_MAX).map(|batch| self.commit(batch).iter().filter(|one| one.is_err()).count()).sum();
+            if left > 0 || failure == NotWritten::Unknown {
+                tracing::error!(
+                    left,
+                    "a restore failed, and some of its records may be stored; remove them with `p2pctl registry expire`"
+                );
+                return Err(NotWritten::Unknown);
+            }
+            return Err(failure);
+        }
+        if self.applied.is_some() {
+            // They came by the watch.
+            return Ok(());
+        }
+        let mut written = written.into_iter();
+        loop {
+            let some: Vec<_> = written.by_ref().take(SETTLED_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.table.with(|table, now| some.into_iter().for_each(|(change, revision)| table.apply(change, revision, now)));
+        }
     }
 
     /// Commits a batch. A panic in the store counts as a failure.

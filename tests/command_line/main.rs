@@ -15,6 +15,7 @@ mod lease;
 mod listing;
 mod ls;
 mod mesh;
+mod operate;
 mod output;
 mod progress;
 mod several;

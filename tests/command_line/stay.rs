@@ -148,3 +148,22 @@ fn many_peers_in_one_process_keep_few_connections_and_serve_many_fetches_at_once
     up.signal(Signal::INT);
     up.ended().exits(0);
 }
+
+#[test]
+fn drain_ends_a_peer_in_order_with_exit_code_0() {
+    let world = World::new();
+    let registry = world.registry(&["--state", "memory"]);
+    let (peer, other) = (world.peer("fff-a", &registry, &[]), world.peer("fff-b", &registry, &[]));
+    for server in [&peer, &other] {
+        crate::support::network::ready(server);
+    }
+    let at = peer.address.to_string();
+    world.p2pctl(&registry, &["drain", "--at", &at]).exits(0).stdout_has(&[&format!("{at} is drained, and ends")]);
+    peer.ended().exits(0).stderr_has(&["left the registry"]);
+    let listed = world.p2pctl(&registry, &["peers", "-o", "json"]).exits(0).json();
+    assert_eq!(listed["peers"].as_array().unwrap().len(), 1, "{listed}");
+    world.p2pctl(&registry, &["drain", "--at", &at]).exits(1).stdout_is_empty().stderr_has(&["does not answer"]);
+    let json = world.p2pctl(&registry, &["drain", "--at", &other.address.to_string(), "-o", "json"]).exits(0).json();
+    assert_eq!(json["drained"], true, "{json}");
+    other.ended().exits(0);
+}

@@ -2,7 +2,7 @@
 
 use super::{
     parse::{parse_peer, parse_wait, parse_wait_or_none},
-    via::{OptionalVia, Via},
+    via::{At, OptionalVia, Via},
 };
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, name::PeerName};
@@ -62,6 +62,12 @@ pub(crate) struct Join {
     pub(crate) peer: Bootnode,
     #[command(flatten)]
     pub(crate) via: Via,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    #[command(flatten)]
+    pub(crate) at: At,
 }
 
 #[derive(Debug, Args)]

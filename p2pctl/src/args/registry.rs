@@ -1,9 +1,10 @@
 //! Verbs about the registry.
 
-use super::via::OptionalVia;
+use super::{enrol::AsOperator, via::OptionalVia};
 use clap::{Args, Subcommand, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, name::PeerName};
 use peerd::config::parse_label;
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct Register {
@@ -28,6 +29,38 @@ pub(crate) struct RegistryVerb {
 pub(crate) enum RegistryWhat {
     /// End the lease and the reservation of a name, on the registry's machine: its peer lost its cookie, or is gone for good
     Expire(Expire),
+    /// Show what a registry does
+    Status(AsOperator),
+    /// List all records, also of peers that left, whose names are reserved, and of observers
+    Peers(RegistryPeers),
+    /// Copy the records of a running registry, at one revision, into a file
+    Backup(BackupTo),
+    /// Take the records of such a file over, all or none, into a registry that has none
+    Restore(RestoreFrom),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryPeers {
+    /// Only this name, or pattern with * for any run of characters
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) as_operator: AsOperator,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupTo {
+    /// Where to write it; a file of that name is replaced once the new one is complete
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) as_operator: AsOperator,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreFrom {
+    /// What `p2pctl registry backup` wrote
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) as_operator: AsOperator,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod cluster;
 mod context;
 mod demo;
 mod documents;
+mod drain;
 mod get;
 mod graph;
 mod jobs;
@@ -15,6 +16,7 @@ mod login;
 mod ls;
 mod mesh;
 mod message;
+mod operate;
 mod pquery;
 mod rfc_query;
 mod shell;
@@ -25,7 +27,7 @@ mod up;
 mod watch;
 
 use crate::{
-    args::{BenchWhat, Cli, Pquery, RegistryWhat, Verb},
+    args::{BenchWhat, Cli, Pquery, Verb},
     failure::{Failure, Outcome},
     printer::Printer,
 };
@@ -58,9 +60,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Register(args) => cancellable(lease::register(&global, args, printer), stop).await,
             Verb::Keepalive => cancellable(lease::keepalive(&global, printer), stop).await,
             Verb::Leave => cancellable(lease::leave(&global, printer), stop).await,
-            Verb::Registry(registry) => match registry.what {
-                RegistryWhat::Expire(args) => cancellable(lease::expire(&global, &args, printer), stop).await,
-            },
+            Verb::Registry(args) => cancellable(Box::pin(operate::operate(&global, args.what, printer)), stop).await,
             Verb::Pquery(Pquery { of: Some(peer), via, .. }) => {
                 cancellable(mesh::peers_of(&global, &channels, &via, &peer, printer), stop).await
             }
@@ -77,6 +77,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Listen(args) => mesh::listen(&channels, args, printer, stop).await,
             Verb::Chat(args) => chat::chat(&global, channels, args, printer, stop).await,
             Verb::Join(args) => cancellable(mesh::join(&channels, args, printer), stop).await,
+            Verb::Drain(args) => cancellable(drain::drain(&channels, args, printer), stop).await,
             Verb::PeerCount(args) => cancellable(mesh::peer_count(&channels, args, printer), stop).await,
             Verb::Graph(args) => cancellable(graph::graph(&channels, args, printer), stop).await,
             Verb::RfcQuery(args) => cancellable(Box::pin(rfc_query::rfc_query(&global, &channels, args, printer)), stop).await,
@@ -154,6 +155,7 @@ fn name(verb: &Verb) -> &'static str {
         Verb::Listen(_) => "listen",
         Verb::Chat(_) => "chat",
         Verb::Join(_) => "join",
+        Verb::Drain(_) => "drain",
         Verb::PeerCount(_) => "peer-count",
         Verb::Graph(_) => "graph",
         Verb::Ping(_) => "ping",

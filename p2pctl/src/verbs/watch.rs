@@ -40,8 +40,15 @@ async fn follow(global: &Global, args: Pquery, printer: Printer) -> Outcome {
     let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
     validate_labels(&labels)?;
     let pattern = NamePattern::parse(&args.name.unwrap_or_default())?;
-    let mut view =
-        View { printer, pattern, labels, shown: BTreeSet::new(), revision: args.since_revision.unwrap_or(0), listed: false };
+    let mut view = View {
+        printer,
+        pattern,
+        labels,
+        shown: BTreeMap::new(),
+        relisted: None,
+        revision: args.since_revision.unwrap_or(0),
+        listed: false,
+    };
     // An observer of its own: the lease of the name that `register` took is its user's to extend.
     let mut session = RegistrySession::new(&global.access(), None);
     session.observe().await?;
@@ -120,8 +127,10 @@ struct View {
     printer: Printer,
     pattern: Option<NamePattern>,
     labels: BTreeMap<String, String>,
-    /// Peers that were shown as active: by their names in lower case.
-    shown: BTreeSet<String>,
+    /// Peers that were shown as active, by their names in lower case.
+    shown: BTreeMap<String, PeerRecord>,
+    /// While the registry lists all peers anew: those of the list so far.
+    relisted: Option<BTreeSet<String>>,
     revision: u64,
     /// The list, or what changed meanwhile, has been shown.
     listed: bool,
@@ -130,8 +139,10 @@ struct View {
 impl View {
     fn show(&mut self, message: &WatchPeersResponse) -> Outcome {
         if message.start_over {
-            self.printer.note("note: the registry does not remember that revision; the whole list follows");
-            self.shown.clear();
+            if self.shown.is_empty() {
+                self.printer.note("note: the registry does not remember that revision; the whole list follows");
+            }
+            self.relisted = Some(BTreeSet::new());
         }
         let unreadable = |error| Failure::refused(format!("the registry told of a change that cannot be read: {error}"));
         for event in message.events().map_err(unreadable)? {
@@ -141,6 +152,13 @@ impl View {
             self.revision = message.revision;
         }
         if message.caught_up {
+            let listed = self.relisted.take();
+            let gone: Vec<_> =
+                self.shown.iter().filter(|(key, _)| listed.as_ref().is_some_and(|listed| !listed.contains(*key))).collect();
+            let gone: Vec<_> = gone.into_iter().map(|(_, peer)| self::gone(peer.clone(), message.revision)).collect();
+            for gone in gone {
+                self.show_event(PeerEvent { change: Some(Change::Left(gone)) })?;
+            }
             self.listed = true;
             let count = counted(self.shown.len() as u64, "active peer");
             self.printer.note(&format!("{count} at revision {}; Ctrl-C ends it", self.revision));
@@ -154,7 +172,8 @@ impl View {
         let change = match change {
             // To who asks for these peers, one that is not among them any more has left.
             Change::Joined(peer) | Change::Changed(peer) if !self.selects(&peer) => {
-                Change::Left(PeerGone { id: peer.id, name: peer.name, revision: peer.revision })
+                let revision = peer.revision;
+                Change::Left(gone(peer, revision))
             }
             change => change,
         };
@@ -165,9 +184,16 @@ impl View {
         };
         match &change {
             Change::Joined(peer) | Change::Changed(peer) => {
-                self.shown.insert(peer.name.to_ascii_lowercase());
+                let key = peer.name.to_ascii_lowercase();
+                let is_listed_again = self.relisted.as_mut().is_some_and(|listed| listed.insert(key.clone()));
+                let before = self.shown.insert(key, peer.clone());
+                if is_listed_again
+                    && before.is_some_and(|before| before.endpoint == peer.endpoint && before.labels == peer.labels)
+                {
+                    return Ok(());
+                }
             }
-            Change::Left(gone) if !self.shown.remove(&gone.name.to_ascii_lowercase()) && is_filtered => return Ok(()),
+            Change::Left(gone) if self.shown.remove(&gone.name.to_ascii_lowercase()).is_none() && is_filtered => return Ok(()),
             Change::Left(_) => {}
         }
         match self.printer.is_json() {
@@ -181,6 +207,10 @@ impl View {
         self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&peer.name))
             && self.labels.iter().all(|(key, value)| peer.labels.get(key) == Some(value))
     }
+}
+
+fn gone(peer: PeerRecord, revision: u64) -> PeerGone {
+    PeerGone { id: peer.id, name: peer.name, revision }
 }
 
 fn details(peer: &PeerRecord) -> String {

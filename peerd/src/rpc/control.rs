@@ -1,6 +1,6 @@
 //! The service `Control`, for those who operate the peer.
 
-use super::{access::unread, jobs, services::Services};
+use super::{access::unread, drain::drain, jobs, services::Services};
 use crate::{
     connections::slow_reader::SlowReaderGuard,
     inbox::MessageKind,
@@ -11,9 +11,9 @@ use p2pdi::{
     field::InvalidField,
     server::Caller,
     v1::{
-        BroadcastRequest, BroadcastResponse, CancelJobRequest, CancelJobResponse, FetchRequest, FetchResponse, JoinRequest,
-        JoinResponse, ListJobsRequest, ListJobsResponse, PinRequest, PinResponse, StatusRequest, StatusResponse,
-        SubscribeRequest, SubscribeResponse, TopologyRequest, TopologyResponse,
+        BroadcastRequest, BroadcastResponse, CancelJobRequest, CancelJobResponse, DrainRequest, DrainResponse, FetchRequest,
+        FetchResponse, JoinRequest, JoinResponse, ListJobsRequest, ListJobsResponse, PinRequest, PinResponse, StatusRequest,
+        StatusResponse, SubscribeRequest, SubscribeResponse, TopologyRequest, TopologyResponse,
         control_server::{Control, ControlServer},
     },
 };
@@ -43,6 +43,7 @@ impl ControlRpc {
 #[tonic::async_trait]
 impl Control for ControlRpc {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+    type DrainStream = Pin<Box<dyn Stream<Item = Result<DrainResponse, Status>> + Send>>;
     type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchResponse, Status>> + Send>>;
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
@@ -107,6 +108,12 @@ impl Control for ControlRpc {
         let caller = Caller::of(request.extensions()).cloned();
         let stream = jobs::fetch(&self.0, request.into_inner(), caller).await?;
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        self.check(&request)?;
+        tracing::info!("stopping, as an operator asked");
+        Ok(Response::new(Box::pin(drain(Arc::clone(&self.0)))))
     }
 
     async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {

@@ -34,6 +34,9 @@ pub(super) async fn fetch(
     request: FetchRequest,
     caller: Option<Caller>,
 ) -> Result<impl Stream<Item = Result<FetchResponse, Status>> + Send + use<>, Status> {
+    if services.stop.is_cancelled() {
+        return Err(Reason::ShuttingDown.status("this peer is stopping, and takes no new jobs; ask another"));
+    }
     let wait = request.wait;
     let mut handle = services.jobs.submit(JobRequest::try_from(request)?).await?;
     let stop = services.stop.clone();

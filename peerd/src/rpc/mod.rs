@@ -2,6 +2,7 @@
 
 mod access;
 mod control;
+mod drain;
 mod jobs;
 mod peer;
 mod services;

@@ -58,6 +58,10 @@ pub(crate) struct Services {
     pub(crate) stop: CancellationToken,
     /// Ends the streams that fetches from this peer need, once it has nothing to send any more or the grace period is over.
     pub(crate) closing: CancellationToken,
+    /// An operator wants the peer to end.
+    pub(crate) drain: CancellationToken,
+    /// See [`p2pdi::server::Limits::grace`].
+    pub(crate) grace: Duration,
     /// See [`p2pdi::server::Limits::unread`].
     pub(crate) unread: Duration,
 }

@@ -82,11 +82,14 @@ impl CallClass {
             "Registry/PQuery" | "Registry/Announce" | "Peer/RFCQuery" | "Peer/ListPeers" | "Peer/Swarm" => Self::Query,
             "Peer/Whisper" | "/whisper" => Self::Whisper,
             "Peer/GetRFC" => Self::Upload,
+            "RegistryAdmin/ListRecords" | "RegistryAdmin/Backup" => Self::Listing,
             "Peer/Link"
             | "Peer/Availability"
             | "Registry/WatchPeers"
+            | "RegistryAdmin/Restore"
             | "Control/Subscribe"
             | "Control/Fetch"
+            | "Control/Drain"
             | "Replica/PassOn" => Self::Stream,
             "Replica/PassOnAnnounce" | "Replica/FindObserver" => Self::Replica,
             _ => Self::Other,

@@ -90,6 +90,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Peer, Unreadable> {
     validated(stored).map_err(|problem| Unreadable::Refused { name, problem })
 }
 
+/// A record of a backup.
+pub(crate) fn write_record(peer: &Peer) -> Vec<u8> {
+    encode(peer)
+}
+
+/// The peer of a record of a backup, or what is wrong with it.
+pub(crate) fn read_record(bytes: &[u8]) -> Result<Peer, String> {
+    decode(bytes).map_err(|unreadable| match unreadable {
+        Unreadable::Damaged(problem) => problem,
+        Unreadable::Refused { name, problem } => format!("{name:?}: {problem}"),
+    })
+}
+
 fn validated(stored: Stored) -> Result<Peer, String> {
     let name: PeerName = stored.name.parse().map_err(|error| format!("{error}"))?;
     let endpoint: Endpoint = stored.endpoint.parse().map_err(|error| format!("{error}"))?;

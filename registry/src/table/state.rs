@@ -99,6 +99,11 @@ impl Table {
         self.settings.max_peers_per_address = max_peers_per_address;
     }
 
+    /// Most records.
+    pub fn max_peers(&self) -> u32 {
+        self.settings.max_peers
+    }
+
     /// Numbers for status pages and metrics.
     pub fn counts(&self) -> Counts {
         Counts {

@@ -1,0 +1,218 @@
+//! The file of a backup: a first line, the parts that the registry sent, each after its length, and a checksum of all that.
+//!
+//! It is written under a temporary name, synced, and renamed, so a file of that name is whole.
+
+use crate::failure::{Failure, Outcome};
+use p2pdi::v1::{BackupPart, backup_part::Part};
+use prost::Message as _;
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+use tempfile::NamedTempFile;
+
+/// First line: what the file is, and its format.
+const FIRST_LINE: &[u8] = b"p2pdi registry backup 1\n";
+/// Largest part, in bytes: the registry sends some 200 KiB at once.
+const PART_MAX: u32 = 4 * 1024 * 1024;
+/// Bytes of the checksum: BLAKE3 of everything before it.
+const CHECKSUM_BYTES: usize = 32;
+
+/// A backup that is being written.
+pub(crate) struct BackupFile {
+    file: BufWriter<NamedTempFile>,
+    path: PathBuf,
+    hasher: blake3::Hasher,
+    records: Option<u64>,
+}
+
+impl BackupFile {
+    /// Begins to write, beside `path`.
+    pub(crate) fn create(path: &Path) -> Outcome<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Mode 0600 on Unix.
+        let file =
+            tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder).map_err(|error| cannot("write", path, &error))?;
+        let mut backup = Self { file: BufWriter::new(file), path: path.to_owned(), hasher: blake3::Hasher::new(), records: None };
+        backup.write(FIRST_LINE)?;
+        Ok(backup)
+    }
+
+    /// Adds a part.
+    pub(crate) fn add(&mut self, part: &BackupPart) -> Outcome {
+        if let Some(Part::End(end)) = &part.part {
+            self.records = Some(end.records);
+        }
+        let bytes = part.encode_to_vec();
+        let length = u32::try_from(bytes.len()).ok().filter(|length| (1..=PART_MAX).contains(length));
+        let length =
+            length.ok_or_else(|| Failure::refused("the registry sent a part of the backup that is too large, or empty"))?;
+        self.write(&length.to_be_bytes())?;
+        self.write(&bytes)
+    }
+
+    /// Ends the file and gives it its name. Gives the number of records.
+    pub(crate) fn finish(mut self) -> Outcome<u64> {
+        let cut_off =
+            || Failure::refused("the registry's backup is cut off: it has no end").hint("nothing was written; try again");
+        let records = self.records.ok_or_else(cut_off)?;
+        self.write(&0_u32.to_be_bytes())?;
+        let checksum = *self.hasher.finalize().as_bytes();
+        let Self { mut file, path, .. } = self;
+        let named = || -> io::Result<()> {
+            file.write_all(&checksum)?;
+            let file = file.into_inner()?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            sync_folder(&path)
+        };
+        named().map_err(|error| cannot("write", &path, &error))?;
+        Ok(records)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Outcome {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).map_err(|error| cannot("write", &self.path, &error))
+    }
+}
+
+/// Makes the rename durable, where folders can be synced.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn cannot(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::refused(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// The parts of a file, read one after the other.
+struct Parts<R> {
+    file: R,
+    hasher: blake3::Hasher,
+    ended: bool,
+}
+
+impl<R: Read> Parts<R> {
+    fn open(mut file: R) -> io::Result<Self> {
+        let mut first = [0; FIRST_LINE.len()];
+        match file.read_exact(&mut first) {
+            Ok(()) if first == FIRST_LINE => {}
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            _ => return Err(damaged("it is no backup of a registry, or one of a later version")),
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(FIRST_LINE);
+        Ok(Self { file, hasher, ended: false })
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged("it is cut off"),
+            _ => error,
+        })?;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    fn part(&mut self) -> io::Result<Option<BackupPart>> {
+        let mut length = [0; 4];
+        self.read(&mut length)?;
+        let length = u32::from_be_bytes(length);
+        if length > PART_MAX {
+            return Err(damaged("a part has an impossible length"));
+        }
+        if length == 0 {
+            let expected = self.hasher.finalize();
+            let mut checksum = [0; CHECKSUM_BYTES];
+            self.read(&mut checksum)?;
+            return if expected == checksum { Ok(None) } else { Err(damaged("its checksum is wrong")) };
+        }
+        let mut bytes = vec![0; length as usize];
+        self.read(&mut bytes)?;
+        BackupPart::decode(bytes.as_slice()).map(Some).map_err(|_| damaged("a part cannot be read"))
+    }
+}
+
+impl<R: Read> Iterator for Parts<R> {
+    type Item = io::Result<BackupPart>;
+
+    fn next(&mut self) -> Option<io::Result<BackupPart>> {
+        if self.ended {
+            return None;
+        }
+        let part = self.part().transpose();
+        self.ended = !matches!(part, Some(Ok(_)));
+        part
+    }
+}
+
+fn damaged(problem: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// Reads the whole file and checks it, then gives its parts.
+///
+/// # Errors
+/// When it cannot be read, is no backup, or is damaged.
+pub(crate) fn read(path: &Path) -> Outcome<impl Iterator<Item = BackupPart> + Send + 'static> {
+    let open = || Parts::open(BufReader::new(File::open(path)?));
+    let checked = open().and_then(|parts| parts.map(|part| part.map(drop)).collect::<io::Result<()>>());
+    checked.and_then(|()| open()).map(|parts| parts.map_while(Result::ok)).map_err(|error| {
+        let failure = cannot("read", path, &error);
+        if error.kind() == io::ErrorKind::InvalidData {
+            failure.hint("nothing was restored; use another backup")
+        } else {
+            failure
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::v1::{BackupEnd, BackupRecords};
+    use std::fs;
+
+    fn parts() -> Vec<BackupPart> {
+        let records = BackupRecords { records: vec![vec![7; 1_000].into(), vec![8; 10].into()] };
+        [Part::Records(records), Part::End(BackupEnd { records: 2 })].map(|part| BackupPart { part: Some(part) }).into()
+    }
+
+    fn write(path: &Path, parts: &[BackupPart]) -> Outcome<u64> {
+        let mut file = BackupFile::create(path)?;
+        parts.iter().try_for_each(|part| file.add(part))?;
+        file.finish()
+    }
+
+    #[test]
+    fn a_backup_is_read_as_it_was_written_and_every_changed_byte_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup");
+        assert_eq!(write(&path, &parts()).unwrap(), 2);
+        assert_eq!(read(&path).unwrap().collect::<Vec<_>>(), parts());
+        let whole = fs::read(&path).unwrap();
+        for position in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[position] ^= 1;
+            fs::write(&path, changed).unwrap();
+            assert!(read(&path).is_err(), "byte {position}");
+            fs::write(&path, &whole[..position]).unwrap();
+            assert!(read(&path).is_err(), "cut at {position}");
+        }
+    }
+
+    #[test]
+    fn a_backup_that_is_not_complete_leaves_the_old_one_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup");
+        write(&path, &parts()).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert!(write(&path, &parts()[..1]).is_err());
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
