@@ -57,7 +57,10 @@ Examples:
 Try it:
   curl localhost:7801/
   curl 'localhost:8003/whisper?name=A&message=hello'
-  grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery";
+  grpcurl -plaintext -d '{\"number\": 48}' localhost:7801 p2pdi.v1.Peer/RFCQuery
+
+`peerd man` prints the manual page, `peerd completions SHELL` a completion
+script.";
 
 /// Flags that SIGHUP changes while the program runs.
 pub(crate) const LIVE: &[&str] = &["log", "upload-limit", "download-limit", "upload-slots", "quota", "min-free"];

@@ -4,7 +4,8 @@
 //! Flags beat the environment, the environment beats a [`Layer`] (such as a context of `p2pctl`), a layer beats the file, the file beats the defaults. The file is checked as a whole:
 //! unknown keys and wrong values are refused with their line. `--print-config` prints the result, with where each value comes from.
 //!
-//! A program declares two flags for that: `config`, a path, and `print_config`, a switch.
+//! A program declares two flags for that: `config`, a path, and `print_config`, a switch. One without verbs also prints its manual page
+//! (`PROGRAM man`) and completion scripts (`PROGRAM completions SHELL`).
 
 mod check;
 mod error;
@@ -14,6 +15,7 @@ mod origins;
 mod print;
 mod read;
 mod reload;
+mod shell;
 mod variables;
 
 pub use error::{ConfigurationError, Problem};

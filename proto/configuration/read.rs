@@ -6,7 +6,7 @@ use super::{
     file,
     keys::{self, Takes},
     origins::{Layer, Place, Setting, Settings, with_defaults, with_flags},
-    print,
+    print, shell,
     variables::Variables,
 };
 use clap::{ArgMatches, Command, Parser, parser::ValueSource};
@@ -39,7 +39,7 @@ impl Program {
 pub enum Read<F> {
     /// Run with these flags.
     Run(Loaded<F>),
-    /// Print this text, and end: `--print-config`.
+    /// Print this text, and end: `--print-config`, the manual page, a completion script.
     Print(String),
 }
 
@@ -75,6 +75,9 @@ impl Given {
 pub fn read<F: Parser>(program: &Program, arguments: &[OsString]) -> Result<Read<F>, ConfigurationError> {
     let mut warnings = Vec::new();
     let command = program.variables.apply(F::command(), &mut warnings);
+    if let Some(text) = shell::asked(&command, arguments) {
+        return Ok(Read::Print(text));
+    }
 
     let said = so_far(&command, arguments)?;
     let path = said.try_get_one::<PathBuf>("config").ok().flatten().cloned();

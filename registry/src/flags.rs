@@ -26,7 +26,8 @@ Examples:
   grpcurl -plaintext 127.0.0.1:7800 list  what can be called
 
 Every flag can be given as an environment variable or in a file too (--config):
-flags win over variables, and these over the file. Traces go to the endpoint of
+flags win over variables, and these over the file. `registry man` prints the
+manual page, `registry completions SHELL` a completion script. Traces go to the endpoint of
 the standard OTEL_* variables.
 The name, address and labels of a peer are known to everyone who can reach the
 registry.";
