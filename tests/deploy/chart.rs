@@ -37,6 +37,11 @@ fn values_that_are_wrong_are_named() {
         ("fetch.enabled=true", "/fetch/documents"),
         ("image.digest=latest", "/image/digest"),
         ("peer.storage.type=hostPath", "hostPath needs peer.kind DaemonSet"),
+        ("registry.replicas=0", "/registry/replicas"),
+        ("registry.replicas=2", "more than one registry needs registry.etcd.endpoints"),
+        ("registry.autoscaling.enabled=true", "more than one registry needs registry.etcd.endpoints"),
+        ("registry.etcd.endpoints={etcd:2379}", "/registry/etcd/endpoints"),
+        ("registry.etcd.endpoints={http://etcd:2379},tls.mode=joinToken", "joinToken needs a registry with a volume"),
     ] {
         let output = Command::new(&helm).args(template(&["--set", value])).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -79,7 +84,9 @@ fn selectors_find_the_pods_they_are_about() {
                 "Service" => (&spec["selector"], &pods[..]),
                 "PodDisruptionBudget" | "PodMonitor" => (&spec["selector"]["matchLabels"], &pods[..]),
                 "NetworkPolicy" => (&spec["podSelector"]["matchLabels"], &pods[..]),
-                "StatefulSet" | "DaemonSet" => (&spec["selector"]["matchLabels"], &[&spec["template"]["metadata"]["labels"]][..]),
+                "StatefulSet" | "DaemonSet" | "Deployment" => {
+                    (&spec["selector"]["matchLabels"], &[&spec["template"]["metadata"]["labels"]][..])
+                }
                 _ => continue,
             };
             assert!(found.iter().any(|labels| selects(selector, labels)), "{set}: {} selects nothing", name(document));
@@ -117,6 +124,37 @@ fn ports_volumes_accounts_and_services_that_are_referred_to_exist() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn registries_over_etcd_are_replaced_without_a_gap_and_keep_nothing_themselves() {
+    let Some(renders) = renders() else { return };
+    for (set, endpoints) in [
+        ("ci/etcd-values.yaml", "https://etcd-0.etcd.etcd:2379,https://etcd-1.etcd.etcd:2379"),
+        ("values-ha.yaml", "http://etcd-0.etcd.etcd:2379,http://etcd-1.etcd.etcd:2379,http://etcd-2.etcd.etcd:2379"),
+    ] {
+        let documents = &renders.sets[set];
+        let find = |wanted: &str| documents.iter().find(|document| name(document) == wanted);
+        let registry = find("Deployment/p2pdi-registry").unwrap();
+        assert!(find("StatefulSet/p2pdi-registry").is_none() && find("PodDisruptionBudget/p2pdi-registry").is_some());
+        assert_eq!(registry["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+        let pod = pod(registry).unwrap();
+        assert!(pod["spec"]["topologySpreadConstraints"].as_array().is_some_and(|list| !list.is_empty()));
+        let container = containers(pod)[0];
+        let arguments = strings(&container["args"]);
+        assert!(arguments.contains(&"--store=etcd") && arguments.contains(&format!("--etcd-endpoints={endpoints}").as_str()));
+        assert!(arguments.iter().any(|argument| argument.starts_with("--replica-address=")), "{arguments:?}");
+        assert!(!arguments.iter().any(|argument| argument.starts_with("--state=")), "{arguments:?}");
+        // Calls come for a moment longer, until no Service leads here.
+        assert!(container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64() > Some(0));
+        let scaler = find("HorizontalPodAutoscaler/p2pdi-registry");
+        assert_eq!(scaler.is_some(), registry["spec"]["replicas"].is_null(), "{set}: one of both says how many");
+        if let Some(scaler) = scaler {
+            assert_eq!(scaler["spec"]["scaleTargetRef"]["name"], registry["metadata"]["name"]);
+        }
+        let policy = find("NetworkPolicy/p2pdi-registry").unwrap();
+        assert!(policy["spec"]["egress"].to_string().contains("2379"), "{policy}");
     }
 }
 

@@ -149,7 +149,7 @@ fn the_servers_start_with_the_arguments_of_every_set_of_values() {
     for (set, documents) in &renders.sets {
         let world = World::new();
         let (here, registry) = Around::start(&world, documents);
-        for (document, containers) in all(documents).into_iter().filter(|(name, _)| name != "StatefulSet/p2pdi-registry") {
+        for (document, containers) in all(documents).into_iter().filter(|(name, _)| !name.ends_with("/p2pdi-registry")) {
             for container in containers.into_iter().filter(|container| !is_command_line(container)) {
                 // Each pod has a certificate of its own.
                 let name = strings(&container["args"]).into_iter().find_map(|argument| argument.strip_prefix("--name="));
@@ -166,6 +166,50 @@ fn the_servers_start_with_the_arguments_of_every_set_of_values() {
         drop(registry);
     }
     assert!(started > 15, "{started}");
+}
+
+#[test]
+fn a_registry_over_etcd_accepts_its_arguments() {
+    let Some(renders) = renders() else { return };
+    let mut read = 0;
+    for (set, documents) in &renders.sets {
+        let containers = all(documents);
+        let Some(container) = containers.get("Deployment/p2pdi-registry") else { continue };
+        let world = World::new();
+        // There is no etcd to start with.
+        let mut command = Around::nobody(&world).command(container[0]);
+        command.arg("--print-config");
+        let printed = Running::run_to_end(command).exits(0).stdout;
+        assert!(printed.contains("store = \"etcd\"") && printed.contains("replica-address"), "{set}: {printed}");
+        read += 1;
+    }
+    assert_eq!(read, 2);
+}
+
+#[test]
+fn what_is_run_before_a_peer_is_stopped_is_accepted() {
+    let Some(renders) = renders() else { return };
+    let mut run = 0;
+    for (set, documents) in &renders.sets {
+        for container in all(documents).into_values().flatten() {
+            let command = strings(&container["lifecycle"]["preStop"]["exec"]["command"]);
+            let Some((program, arguments)) = command.split_first() else { continue };
+            let world = World::new();
+            let here = Around::nobody(&world);
+            if mounts(container).contains(&"/tls") {
+                Running::run_to_end(world.command("p2pctl", &["ca", "init", "--ca=authority"])).exits(0);
+                here.certify("p2pdi-peer-0");
+            }
+            let as_container = serde_json::json!({"command": [program], "args": arguments});
+            let mut drain = here.command(&as_container);
+            drain.arg("--log=off");
+            let Ended { code, stderr, what, .. } = Running::run_to_end(drain);
+            // Nobody answers there, or the files of an enrolment are missing. Wrong usage would end it with 2.
+            assert_eq!(code, Some(1), "{set}: {what}: {stderr}");
+            run += 1;
+        }
+    }
+    assert!(run > 5, "{run}");
 }
 
 #[test]

@@ -105,6 +105,21 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{/* Topology spread of a component's pods: (list $ COMPONENT SETTINGS). */}}
+{{- define "p2pdi.spread" -}}
+{{- $root := first . -}}
+{{- $component := index . 1 -}}
+{{- with (last .).topologySpreadConstraints -}}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{ toYaml . | nindent 4 | trim }}
+    labelSelector:
+      matchLabels:
+        {{- include "p2pdi.selector" (list $root $component) | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* What every container begins with. */}}
 {{- define "p2pdi.container" -}}
 image: {{ include "p2pdi.image" . }}
@@ -136,6 +151,17 @@ securityContext:
 - --tls-cert=/tls/tls.crt
 - --tls-key=/tls/tls.key
 - --tls-ca=/tls/ca.crt
+{{- end -}}
+{{- end -}}
+
+{{/* What `p2pctl` in a peer's pod shows: the peer's own certificate. */}}
+{{- define "p2pdi.peerTlsArgs" -}}
+{{- if eq .Values.tls.mode "joinToken" -}}
+- --tls-cert=/var/lib/p2pdi/share/.state/tls/certificate.pem
+- --tls-key=/var/lib/p2pdi/share/.state/tls/key.pem
+- --tls-ca=/var/lib/p2pdi/share/.state/tls/ca.pem
+{{- else -}}
+{{- include "p2pdi.tlsArgs" . -}}
 {{- end -}}
 {{- end -}}
 
