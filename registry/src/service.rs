@@ -116,12 +116,11 @@ impl Registry for RegistryService {
         let cookie = required_cookie(request.metadata())?.hash();
         let ending = Ending::of(request.extensions());
         let since = request.into_inner().since_revision;
-        self.leases.adopt_observer(&cookie).await;
         if self.leases.cluster.is_some() {
             // As in PQuery.
             let _another = self.leases.reached(since).await;
         }
-        let begun = self.leases.table.with(|table, now| table.watch(&cookie, since, now)).map_err(CallError::Refused)?;
+        let begun = self.leases.of_caller(&cookie, |table, now| Ok(table.watch(&cookie, since, now)?)).await?;
         Ok(Response::new(Box::pin(watch(Arc::clone(&self.leases.table), begun, ending))))
     }
 

@@ -4,9 +4,10 @@ use super::three::*;
 use crate::{etcd::Etcd, support::*};
 use p2pdi::{
     status::Reason,
-    v1::{AnnounceRequest, PQueryRequest},
+    v1::{AnnounceRequest, PQueryRequest, WatchPeersRequest, peer_event::Change},
 };
 use std::time::Duration;
+use tokio::time::timeout;
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -125,6 +126,37 @@ async fn members_of_a_swarm_meet_whichever_replica_they_call() {
         }
         assert_eq!(members, 3, "document {document}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_at_one_replica_is_told_what_happens_at_another_and_goes_on_at_a_third() {
+    let Some(etcd) = Etcd::start() else { return };
+    let replicas = start(&etcd, "/watch", 3, TTL).await;
+    let [mut a, mut b, mut c] = [0, 1, 2].map(|index| replicas[index].client());
+    let me = register(&mut a, "me", "10.0.0.1:7801").await;
+    let ask = |since_revision| with_cookie(WatchPeersRequest { since_revision }, &me.cookie);
+    let mut watching = b.watch_peers(ask(me.revision)).await.unwrap().into_inner();
+    let one = register(&mut a, "one", "10.0.0.1:7801").await;
+    let mut told = 0;
+    while told < one.revision {
+        let message = timeout(PATIENCE, watching.message()).await.unwrap().unwrap().unwrap();
+        assert!(!message.start_over);
+        told = told.max(message.revision);
+    }
+    drop(watching);
+    let left = leave(&mut c, &one.cookie).await.unwrap();
+    let mut watching = c.watch_peers(ask(told)).await.unwrap().into_inner();
+    let mut gone = Vec::new();
+    while told < left {
+        let message = timeout(PATIENCE, watching.message()).await.unwrap().unwrap().unwrap();
+        assert!(!message.start_over);
+        told = told.max(message.revision);
+        gone.extend(message.events().unwrap().into_iter().filter_map(|event| match event.change {
+            Some(Change::Left(gone)) => Some(gone.name),
+            _ => None,
+        }));
+    }
+    assert_eq!(gone, ["one"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

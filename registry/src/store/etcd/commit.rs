@@ -37,7 +37,9 @@ pub(super) fn commit(
     let not_kept = || Err(WriteError::Conflict { stored: 0 });
     let mut outcomes: Vec<Result<u64, WriteError>> = batch.iter().map(|_| not_kept()).collect();
     let mut writes = Vec::with_capacity(batch.len());
-    for (at, change) in batch.iter().enumerate() {
+    // Removals last: they have the highest revision of their transaction, and a watcher is told changes in this order.
+    let (kept, removed): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(_, change)| change.peer.is_some());
+    for (at, change) in kept.into_iter().chain(removed) {
         let shard = shard_of_name(&change.key);
         let fence = if change.by_keeper {
             // Another replica keeps it by now, and ends it.
