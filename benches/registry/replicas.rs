@@ -32,6 +32,8 @@ const PEERS: usize = 2_000;
 const MANY: usize = 100_000;
 /// Bytes of a value in etcd: the size of a record of the registry.
 const VALUE_BYTES: usize = 130;
+/// How long a replica may take to read [`MANY`] peers: far longer than it does.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 type Client = RegistryClient<Channel>;
 
@@ -199,7 +201,9 @@ async fn memory() -> Figure {
 
 async fn replica_beside(etcd: &Etcd) -> Served {
     let replica = Served::replica(etcd.uri());
+    let begun = Instant::now();
     while status(&replica).await["active_peers"].as_u64() < Some(MANY as u64) {
+        assert!(begun.elapsed() < READ_TIMEOUT, "a replica has not read all peers");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     replica

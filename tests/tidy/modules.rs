@@ -63,6 +63,8 @@ impl Modules {
         for item in &parsed.items {
             if let Item::Mod(module) = item
                 && module.content.is_none()
+                // A file that is somewhere else is a test's own there.
+                && !module.attrs.iter().any(|attribute| attribute.path().is_ident("path"))
             {
                 self.read_test_file(&child_file(&folder, &module.ident.to_string(), read), read);
             }
