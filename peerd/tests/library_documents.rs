@@ -4,9 +4,13 @@
 
 mod support;
 
-use peerd::{GetOptions, Peer, PeerError};
+use p2pdi::v1::get_rfc_response::Part;
+use peerd::{
+    GetOptions, Peer, PeerError,
+    transfer::{PieceReader, STALL_TIMEOUT},
+};
 use std::{fs, path::Path};
-use support::{bytes, eventually, within};
+use support::{bytes, document::Sample, eventually, holder::Holder, within};
 
 /// A peer that shares a folder, and one that knows it.
 async fn sharer_and_reader(folder: &Path) -> (Peer, Peer) {
@@ -112,4 +116,43 @@ async fn messages_are_read_until_the_peer_stops() {
     }
     within("its end", b.shutdown()).await.unwrap();
     assert!(within("the end", messages.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn who_sent_wrong_bytes_is_named_with_the_piece_and_none_of_them_is_read() {
+    let (sample, out) = (Sample::rfc48(4), tempfile::tempdir().unwrap());
+    let wrong = 2 * 256 * 1024;
+    let liar = Holder::tampering(&sample, move |_, mut messages| {
+        for message in &mut messages {
+            if let Some(Part::Chunk(chunk)) = &mut message.part
+                && chunk.offset == wrong
+            {
+                let mut data = chunk.data.to_vec();
+                data[77] ^= 1;
+                chunk.data = data.into();
+            }
+        }
+        messages
+    })
+    .await;
+    let honest = Holder::honest(&sample).await;
+    let reader = Peer::builder("reader").build().await.unwrap();
+    let document = sample.document().try_into().unwrap();
+    let open = async |sources| {
+        let channels = reader.node().channels().clone();
+        PieceReader::open(channels, Clone::clone(&document), sources, reader.id(), STALL_TIMEOUT).await.unwrap()
+    };
+    let mut from_liar = open(vec![liar.source("liar")]).await;
+    assert_eq!(from_liar.read_at(0, 1_000).await.unwrap().len(), 1_000);
+    let error = PeerError::from(from_liar.read_at(wrong, 1_000).await.unwrap_err());
+    assert_eq!(error.corrupt(), Some(("liar".to_owned(), 2)), "{error}");
+    // Somebody else has it.
+    let mut from_both = open(vec![liar.source("liar"), honest.source("honest")]).await;
+    assert_eq!(from_both.read_at(wrong, 1_000).await.unwrap().len(), 1_000);
+    assert_eq!(from_both.sources()[0].wrong_piece(), Some(2));
+
+    let options = GetOptions { from: vec![liar.address.to_string()], ..GetOptions::new(out.path()) };
+    let get = reader.get([format!("b3:{}", sample.hash())], options).unwrap();
+    let error = within("the end of the fetch", get.result()).await.unwrap_err();
+    assert_eq!(error.corrupt(), Some((liar.address.to_string(), 2)), "{error}");
 }

@@ -99,6 +99,7 @@ class Peer:
         # Messages of other kinds would count as wanted: `wait` asks for them when it is called.
         self._inbox = self._native.inbox(["text"])
         self._is_wide = False
+        self._lost = 0
         self._handlers: dict[str, HandlerThread] = {}
         _run.track(self)
         if registry is not None or token is not None:
@@ -136,8 +137,8 @@ class Peer:
 
     @property
     def dropped(self) -> int:
-        """Messages dropped, the oldest first, because they came faster than they were read: some 1,000 are kept."""
-        return self._native.counts()[1]
+        """Messages dropped, the oldest first, because a handler or :meth:`wait` was too slow for them: some 1,000 are kept."""
+        return self._native.counts()[1] + self._lost
 
     # Other peers.
 
@@ -242,7 +243,8 @@ class Peer:
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                message, _ = _run.wait(self._inbox.next(), left)
+                message, lost = _run.wait(self._inbox.next(), left)
+                self._lost += lost
             except PeerTimeout:
                 raise PeerTimeout(f"no message within {_run.seconds(timeout or 0):g} s") from None
             if message.kind not in self._handlers:

@@ -151,10 +151,11 @@ impl NativePeer {
         Ok(self.handle()?.peers().into_iter().map(PeerInfo::from).collect())
     }
 
-    /// Messages received, dropped because nobody read them in time, and of kinds that nobody wanted.
+    /// Messages received, dropped before a handler's turn, and of kinds that nobody wanted.
     fn counts(&self) -> PyResult<(u64, u64, u64)> {
-        let status = self.handle()?.node().inbox().status();
-        Ok((status.received, status.dropped, status.unclaimed))
+        let handle = self.handle()?;
+        let status = handle.node().inbox().status();
+        Ok((status.received, handle.node().handlers().lost(), status.unclaimed))
     }
 
     fn offered(&self) -> PyResult<Vec<Document>> {

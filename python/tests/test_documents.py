@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import subprocess
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -119,6 +121,20 @@ def test_what_goes_wrong_has_a_class_and_the_words_of_the_command_line(tmp_path:
         p2pdi.Peer("two words", lan=False)
     with pytest.raises(p2pdi.Invalid, match="ADDRESS:PORT"):
         p2pdi.Peer("a", listen="nowhere", lan=False)
+
+
+def test_a_full_disk_says_so_with_its_number(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("cannot mount a small disk")
+    try:
+        with p2pdi.testing.network(2, documents={"large.bin": CONTENT}) as (_, two):
+            with pytest.raises(p2pdi.NoRoom, match="not enough space for large.bin") as caught:
+                two.fetch("large.bin", tmp_path).result()
+            assert caught.value.errno == errno.ENOSPC
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_errors_are_builtins_too() -> None:

@@ -13,7 +13,10 @@ use std::{
     collections::BTreeMap,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -43,6 +46,8 @@ struct Shared {
     handlers: Mutex<BTreeMap<MessageKind, Handler>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Messages that the inbox dropped before the turn of a handler.
+    lost: AtomicU64,
     logs: Logs,
 }
 
@@ -65,7 +70,12 @@ impl Handlers {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         // Panics are bugs of the embedding program: some more lines, with their kinds.
         let logs = Logs { slow: LogLimit::new(1), panicked: LogLimit::new(10), hung: LogLimit::new(10) };
-        Self(Arc::new(Shared { inbox, handlers: Mutex::default(), tasks, stop, logs }))
+        Self(Arc::new(Shared { inbox, handlers: Mutex::default(), tasks, stop, lost: AtomicU64::new(0), logs }))
+    }
+
+    /// Messages, of any kind, that the inbox dropped before the turn of a handler, which was too slow for them.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
     }
 
     /// Calls `handler` with each message of `kind` from now on; it replaces an earlier handler. Its task runs on `runtime`.
@@ -136,6 +146,7 @@ impl Shared {
                 next = subscription.next_to_handle() => next,
             };
             let Some((message, lost, sender)) = next else { return };
+            self.lost.fetch_add(lost, Ordering::Relaxed);
             if lost > 0
                 && let Some(Line { suppressed }) = self.logs.slow.line()
             {
@@ -288,12 +299,14 @@ mod tests {
         assert_eq!(inbox.status().dropped, 101);
         go.send_replace(true);
         assert!(first.await.is_ok());
+        assert!(handlers.lost() <= 100);
         for dropped in pending.drain(..100) {
             assert!(dropped.await.is_err());
         }
         for handled in pending {
             assert!(handled.await.is_ok());
         }
+        assert_eq!(handlers.lost(), 100);
     }
 
     #[tokio::test]

@@ -67,6 +67,7 @@ class Peer:
         self._started: NativePeer | None = None
         self._inbox: Inbox | None = None
         self._is_wide = False
+        self._lost = 0
         self._closed = False
         self._functions: dict[str, HandlerFunction] = {}
         self._threads: dict[str, HandlerThread] = {}
@@ -124,8 +125,8 @@ class Peer:
 
     @property
     def dropped(self) -> int:
-        """Messages dropped because they came faster than they were read."""
-        return self._native.counts()[1]
+        """Messages dropped because a handler or :meth:`wait` was too slow for them."""
+        return self._native.counts()[1] + self._lost
 
     async def get_peer_count(self, wait: Seconds = 1.0, expect: int | None = None) -> int:
         """How many other peers are known after ``wait``; earlier if there are ``expect``."""
@@ -190,7 +191,8 @@ class Peer:
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                message, _ = await wait_for(inbox.next(), left)
+                message, lost = await wait_for(inbox.next(), left)
+                self._lost += lost
             except PeerTimeout:
                 raise PeerTimeout(f"no message within {_run.seconds(timeout or 0):g} s") from None
             if message.kind not in self._functions:

@@ -1,0 +1,67 @@
+"""The examples, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import p2pdi
+from conftest import PATIENCE
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def test_two_people_chat() -> None:
+    alice = example("chat.py", "alice")
+    bob = None
+    try:
+        endpoint = line(alice).rpartition(" ")[2]
+        bob = example("chat.py", "bob", "--join", endpoint)
+        assert line(bob).startswith("bob listens on ")
+        assert line(bob) == f"joined alice@{endpoint}"
+        assert bob.stdin is not None and alice.stdin is not None
+        bob.stdin.write("hello\n@alice you\n@nobody x\n")
+        bob.stdin.flush()
+        assert {line(alice), line(alice)} == {"bob: hello", "bob (to you): you"}
+        assert line(bob).startswith("not sent: request cannot be fulfilled: no route to nobody")
+        for talking in (alice, bob):
+            talking.communicate("", timeout=PATIENCE)
+            assert talking.returncode == 0
+    finally:
+        for process in (alice, bob):
+            if process is not None:
+                process.kill()
+
+
+def test_a_folder_of_safetensors_is_shared_fetched_and_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(16)
+    (tmp_path / "models" / "tiny.safetensors").write_bytes(content)
+    with p2pdi.Registry() as registry:
+        # The registry is on this machine: what listens on all addresses is reached there.
+        options = ["--registry", registry.url, "--listen", "127.0.0.1:0"]
+        sharing = example("share_models.py", "share", str(tmp_path / "models"), *options)
+        try:
+            assert "shares 1 documents" in line(sharing)
+            fetching = example("share_models.py", "fetch", "**", *options, "--out", str(tmp_path / "out"))
+            shown, _ = fetching.communicate(timeout=PATIENCE)
+            assert fetching.returncode == 0 and shown.strip().endswith("tiny.safetensors")
+            assert (tmp_path / "out" / "tiny.safetensors").read_bytes() == content
+            looking = example("share_models.py", "tensors", "tiny.safetensors", *options)
+            assert looking.communicate(timeout=PATIENCE)[0] == "weight F32 [2, 2]\n"
+        finally:
+            sharing.kill()
+            sharing.wait()
