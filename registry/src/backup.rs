@@ -155,7 +155,7 @@ mod tests {
             last_registered_ms: 2,
             last_active_ms: 3,
             registrations: Registrations::default(),
-            active: number % 2 == 0,
+            active: number.is_multiple_of(2),
         };
         (0..count).map(peer).collect()
     }

@@ -36,7 +36,7 @@ mod tests {
         let (name, cookie) = ("A".parse().unwrap(), Cookie::generate().unwrap());
         let [first, second, third] = ["r:1", "r:2", "r:3"].map(|registry| registry.parse::<Endpoint>().unwrap());
         state.keep_cookie(&[first.clone(), second.clone()], &name, &cookie).unwrap();
-        assert!(state.cookie(&[first.clone()], &"a".parse().unwrap()).is_some());
+        assert!(state.cookie(std::slice::from_ref(&first), &"a".parse().unwrap()).is_some());
         assert!(state.cookie(&[third.clone(), second], &name).is_some());
         assert!(state.cookie(&[third], &name).is_none());
         assert!(state.cookie(&[first], &"b".parse().unwrap()).is_none());

@@ -9,6 +9,7 @@ use p2pdi::{contact::Contact, v1::LinkFrame};
 use std::net::IpAddr;
 
 /// The result of a task.
+#[expect(clippy::large_enum_variant, reason = "nearly all are frames: a box would be an allocation for each")]
 pub(super) enum Input {
     /// A handshake succeeded.
     Opened(Box<EstablishedLink>, Purpose),

@@ -267,6 +267,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// What a reader reports.
+#[expect(clippy::large_enum_variant, reason = "nearly all are frames: a box would be an allocation for each")]
 pub(super) enum LinkEvent {
     /// A frame arrived.
     Frame(LinkFrame),

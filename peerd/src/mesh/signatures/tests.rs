@@ -253,7 +253,7 @@ fn a_root_is_the_peer_that_signed_its_beacon() {
         v1::Beacon { sequence: 8, ..genuine.clone() },
         v1::Beacon { root_incarnation: 4, ..genuine.clone() },
         v1::Beacon { root: PeerId::from_u128(0).to_field(), ..genuine.clone() },
-        v1::Beacon { root: contact("b").id().to_field(), ..genuine.clone() },
+        v1::Beacon { root: contact("b").id().to_field(), ..genuine },
     ] {
         assert!(matches!(check(&forged), Err(Flaw::Forged(_))), "{forged:?}");
     }
@@ -305,7 +305,7 @@ fn a_reply_is_from_the_peer_that_received_the_message() {
     };
     let of_b = b.of_reply(&[1; 16], "PONG", b"there");
     assert!(check("c", reply("b", of_b.clone())) && check("b", reply("b", None)));
-    assert!(!check("c", reply("b", None)) && !check("c", reply("a", of_b.clone())));
+    assert!(!check("c", reply("b", None)) && !check("c", reply("a", of_b)));
     let of_another = b.of_reply(&[2; 16], "PONG", b"there");
     assert!(!check("c", reply("b", of_another)));
     // One that says that it was not delivered claims nothing.
