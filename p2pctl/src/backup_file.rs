@@ -160,7 +160,7 @@ fn damaged(problem: &'static str) -> io::Error {
 /// When it cannot be read, is no backup, or is damaged.
 pub(crate) fn read(path: &Path) -> Outcome<impl Iterator<Item = BackupPart> + Send + 'static> {
     let open = || Parts::open(BufReader::new(File::open(path)?));
-    let checked = open().and_then(|parts| parts.map(|part| part.map(drop)).collect::<io::Result<()>>());
+    let checked = open().and_then(|mut parts| parts.try_for_each(|part| part.map(drop)));
     checked.and_then(|()| open()).map(|parts| parts.map_while(Result::ok)).map_err(|error| {
         let failure = cannot("read", path, &error);
         if error.kind() == io::ErrorKind::InvalidData {

@@ -1,6 +1,7 @@
 //! Documents of peers inside a program, through the public interface for embedders only.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+#![allow(clippy::cast_possible_truncation, reason = "sizes of a test are small")]
 
 mod support;
 

@@ -59,7 +59,7 @@ impl Link {
     }
 
     /// Whether the peer ends the link before it says hello.
-    pub(crate) async fn is_refused(mut self) -> bool {
+    pub(crate) async fn ends_unheard(mut self) -> bool {
         let first = timeout(PATIENCE, self.incoming.message()).await.expect("an end or a hello");
         !matches!(first, Ok(Some(LinkMessage { frame: Some(LinkFrame { body: Some(Body::Hello(_)) }), .. })))
     }

@@ -31,7 +31,7 @@ pub(super) async fn operate(global: &Global, what: RegistryWhat, printer: Printe
         RegistryWhat::Status(by) => status(global, &by, printer).await,
         RegistryWhat::Peers(args) => peers(global, args, printer).await,
         RegistryWhat::Backup(args) => backup(global, args, printer).await,
-        RegistryWhat::Restore(args) => restore(global, args, printer).await,
+        RegistryWhat::Restore(args) => Box::pin(restore(global, args, printer)).await,
     }
 }
 
@@ -147,7 +147,8 @@ async fn restore(global: &Global, args: RestoreFrom, printer: Printer) -> Outcom
     let mut calling = calling(global, &args.as_operator)?;
     let parts = backup_file::read(&args.file)?.map(|part| RestoreRequest { part: Some(part) });
     let parts = tokio_stream::iter(parts);
-    let answer = calling.call_within(RESTORE_TIMEOUT, async |client| client.restore(parts).await).await?;
+    let restoring = calling.call_within(RESTORE_TIMEOUT, async |client| client.restore(parts).await);
+    let answer = Box::pin(restoring).await?;
     printer.message(&answer, || {
         format!(
             "{} restored, {} of them active; peers go on with their cookies",
