@@ -31,6 +31,7 @@ mod running_time;
 mod settings;
 mod shard;
 mod state;
+mod suspects;
 mod view;
 mod watch;
 
@@ -39,7 +40,6 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-pub use brake::Suspect;
 pub use change::Change;
 pub use expire::Expired;
 pub use labels::Labels;
@@ -55,5 +55,6 @@ pub use running_time::RunningTime;
 pub use settings::{FORGET_AFTER_MS, KEEPALIVES_PER_TTL, PEERS_MAX, Settings, TARGET_KEEPALIVES_PER_SECOND};
 pub use shard::{SHARDS, ShardSet, shard_of, shard_of_name};
 pub use state::{Counts, Table};
+pub use suspects::Suspect;
 pub use view::duration;
 pub use watch::{Told, Watch};

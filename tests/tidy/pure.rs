@@ -99,6 +99,7 @@ const PURE: &[&str] = &[
     "proto/signed",
     "proto/tls/encode",
     "proto/tls/identity",
+    "registry/src/cluster/replica_id",
     "registry/src/cluster/view",
     "registry/src/store/etcd/layout",
     "registry/src/ca/ledger",
@@ -224,6 +225,7 @@ const VALUES: &[&str] = &[
     "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
     "p2pdi::channel::CONNECTION_WINDOW",
     "p2pdi::channel::STREAM_WINDOW",
+    "p2pdi::channel::limited_window",
 ];
 
 #[test]

@@ -22,7 +22,7 @@ pub fn is_small(size: u64) -> bool {
 pub struct ArrivingMax {
     /// Large documents.
     pub large: usize,
-    /// Smaller ones, as long as their bytes are within [`SMALL_BYTES_AT_ONCE`].
+    /// Smaller ones, as long as their bytes are within a limit.
     pub small: usize,
 }
 

@@ -1,4 +1,6 @@
 //! What tells replicas apart.
+//!
+//! Pure: no I/O, no clock, no randomness of its own.
 
 use p2pdi::hex;
 use std::{fmt, str::FromStr};

@@ -1,8 +1,8 @@
 //! Who keeps which shard, and for which leases this replica can vouch.
 //!
-//! Pure: no I/O, no clock, no randomness of its own. Times are milliseconds of one monotonic clock.
+//! Pure: no I/O, no clock, no randomness of its own.
 //!
-//! A replica answers a KeepAlive only if the lease is safe: either it keeps the lease itself and nobody else can have taken it over, or the
+//! Times are milliseconds of one monotonic clock. A replica answers a KeepAlive only if the lease is safe: either it keeps the lease itself and nobody else can have taken it over, or the
 //! replica that keeps it confirmed a short time ago what was passed on to it. Otherwise it refuses, so that the peer goes to another
 //! replica long before its lease ends. A replica whose own lease in the store may have run out keeps its shards still if no other replica
 //! can reach the store: nobody can take them over then.

@@ -2,11 +2,12 @@
 //!
 //! Keys, below the prefix: `meta` (made once: the secret of the replicas, and where revisions begin), `peers/NAME`, `removed` (written
 //! with every removal), `mark` (written by who wants to see everything before it), `shards/N` and `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes
-//! records, `load` reads them, `feed` follows them, `membership` keeps the replica's own lease and shards.
+//! records, `load` reads them, `feed` follows them, `membership` keeps the replica's own lease and shards, `kept` tells the table of them.
 
 mod client;
 mod commit;
 mod feed;
+mod kept;
 mod layout;
 mod load;
 mod membership;

@@ -17,7 +17,7 @@ use p2pdi::{
     name::PeerName,
     v1::{FindObserverResponse, KeepAliveRequest, Load, PeerRecord},
 };
-use std::{collections::HashSet, net::Ipv6Addr};
+use std::{collections::BTreeSet, net::Ipv6Addr};
 
 /// A lease that this registry extended, and what its holder last reported.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +124,7 @@ impl Table {
 
     /// Of the records in the slots `from..`, `limit` at most: names that are not in `stored`, without those that are being written. Gives the
     /// next slot; `None` after the last one.
-    pub fn not_stored(&self, stored: &HashSet<Box<str>>, from: u32, limit: u32) -> (Vec<String>, Option<u32>) {
+    pub fn not_stored(&self, stored: &BTreeSet<Box<str>>, from: u32, limit: u32) -> (Vec<String>, Option<u32>) {
         let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
         let until = from.saturating_add(limit).min(end);
         let settled = |record: &&Record| !record.is_observer() && record.state != RecordState::Joining && !record.is_in_flight();

@@ -2,6 +2,7 @@
 
 use super::{
     client::Calls,
+    kept::keep,
     layout::{Keys, Named, REMOVAL, Revisions},
     load::{self, Pages},
     membership::Membership,
@@ -13,12 +14,12 @@ use crate::{
     shared_swarms::SharedSwarms,
     shared_table::SharedTable,
     store::StoreError,
-    table::{Change, Peer, ShardSet},
+    table::{Change, Peer},
 };
 use etcd_client::{Event, EventType, KeyValue, WatchResponse};
 use p2pdi::{cookie::CookieHash, endpoint::Endpoint};
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -34,9 +35,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const APPLIED_AT_ONCE: usize = 64;
 /// Slots looked at under one hold of the table's lock, for records that are not stored any more.
 const SWEPT_AT_ONCE: u32 = 4_096;
-/// What every peer of a shard that is taken over gets beside a whole ttl: peers may have been calling replicas in vain.
-const TAKEOVER_GRACE: Duration = Duration::from_secs(5);
-
 /// What the tasks of a replica change.
 #[derive(Clone)]
 pub(crate) struct Fed {
@@ -53,11 +51,11 @@ pub(crate) struct Feed {
 }
 
 /// The part that runs on the thread for etcd.
-pub(super) struct Follower {
-    pub(super) calls: Calls,
-    pub(super) keys: Keys,
+struct Follower {
+    calls: Calls,
+    keys: Keys,
     revisions: Revisions,
-    pub(super) cluster: Arc<Cluster>,
+    cluster: Arc<Cluster>,
     /// Etcd's revision up to which everything is known.
     known_to: i64,
 }
@@ -80,7 +78,8 @@ impl Feed {
         follower.known_to = loaded_at.load(Ordering::Acquire);
         let (ended, end) = oneshot::channel();
         let Some(handle) = io.handle().cloned() else { return end };
-        let membership = Membership::new(&follower, endpoint, fed.table.clone());
+        let (calls, keys) = (follower.calls.clone(), follower.keys.clone());
+        let membership = Membership::new(calls, keys, Arc::clone(&follower.cluster), fed.table.clone(), endpoint);
         handle.spawn(async move {
             let following = stop.clone();
             tokio::join!(Box::pin(membership.run(stop)), following.run_until_cancelled(Box::pin(follower.run(fed))),);
@@ -226,7 +225,7 @@ impl Follower {
     /// Reads all records again, after changes were missed.
     async fn read_again(&mut self, fed: &Fed) -> Result<(), StoreError> {
         let mut pages = Pages::new(self.calls.clone(), self.keys.clone(), self.revisions);
-        let mut stored: HashSet<Box<str>> = HashSet::new();
+        let mut stored: BTreeSet<Box<str>> = BTreeSet::new();
         let mut latest = 0;
         while let Some(rows) = pages.next().await? {
             let records: Vec<(Peer, u64)> = rows.into_iter().filter_map(Result::ok).collect();
@@ -260,13 +259,6 @@ impl Follower {
         fed.table.notify_settled();
         Ok(())
     }
-}
-
-/// The table keeps these shards from now on.
-pub(super) fn keep(table: &SharedTable, kept: ShardSet) {
-    let grace_ms = u64::try_from(TAKEOVER_GRACE.as_millis()).unwrap_or(u64::MAX);
-    table.with(|table, now| table.keep_shards(kept, grace_ms, now));
-    table.wake_expiry();
 }
 
 fn at(event: &Event) -> i64 {

@@ -1,6 +1,6 @@
 //! Being a replica: a lease in etcd that is renewed, a key that says where this replica is, and keys of the shards that it keeps.
 
-use super::{client::Calls, feed::Follower, feed::keep, layout::Keys};
+use super::{client::Calls, kept::keep, layout::Keys};
 use crate::{
     cluster::{Cluster, Owner},
     shared_table::SharedTable,
@@ -32,14 +32,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn new(follower: &Follower, endpoint: Endpoint, table: Arc<SharedTable>) -> Self {
-        Self {
-            calls: follower.calls.clone(),
-            keys: follower.keys.clone(),
-            cluster: Arc::clone(&follower.cluster),
-            table,
-            endpoint,
-        }
+    pub(super) fn new(calls: Calls, keys: Keys, cluster: Arc<Cluster>, table: Arc<SharedTable>, endpoint: Endpoint) -> Self {
+        Self { calls, keys, cluster, table, endpoint }
     }
 
     /// Is a replica until `stop`, then gives back what it keeps.

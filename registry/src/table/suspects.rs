@@ -1,0 +1,61 @@
+//! Peers whose leases are held beyond their end, because they ran out with many others at once.
+
+use super::{moment::Now, shard::SHARDS, state::Table};
+use p2pdi::cookie::CookieHash;
+
+/// How long after its latest call a suspect ends at the latest, in ttls.
+const HELD_TTLS: u64 = 3;
+
+/// A suspect to ask whether it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// Hash of its cookie.
+    pub cookie: CookieHash,
+    /// `HOST:PORT` where it should answer.
+    pub endpoint: String,
+}
+
+impl Table {
+    /// Decides whether the lease of the peer in `slot`, which ran out, is held. Then the peer is a suspect.
+    pub(super) fn hold(&mut self, slot: u32, now: Now) -> bool {
+        if !self.settings.replicated || self.suspects.remove(&slot) {
+            return false;
+        }
+        let ttl_ms = self.ttl_ms();
+        let kept = self.active.len() as u64 * u64::from(self.kept.len()) / u64::from(SHARDS);
+        if !self.brake.holds(kept, ttl_ms, now.mono_ms) {
+            return false;
+        }
+        let Some(record) = self.records.get_mut(slot) else { return false };
+        record.deadline_ms = now.mono_ms.saturating_add((HELD_TTLS - 1) * ttl_ms);
+        self.suspects.insert(slot);
+        self.schedule(slot);
+        true
+    }
+
+    /// Up to `limit` suspects.
+    pub fn some_suspects(&self, limit: usize) -> Vec<Suspect> {
+        let records = self.suspects.iter().take(limit).filter_map(|slot| self.records.get(*slot));
+        records.map(|record| Suspect { cookie: record.peer.cookie, endpoint: record.peer.strings.endpoint().into() }).collect()
+    }
+
+    /// Suspects were asked: `alive` answered and `silent` did not. Whoever answered has a whole lease again. If nobody did, that says
+    /// nothing: the registry may be cut off. Otherwise those that are silent end now.
+    pub fn probed(&mut self, alive: &[CookieHash], silent: &[CookieHash], now: Now) {
+        for cookie in alive {
+            if let Some(slot) = self.records.by_cookie(cookie) {
+                self.extend(slot, now);
+            }
+        }
+        if alive.is_empty() {
+            return;
+        }
+        for cookie in silent {
+            let Some(slot) = self.records.by_cookie(cookie).filter(|slot| self.suspects.contains(slot)) else { continue };
+            if let Some(record) = self.records.get_mut(slot) {
+                record.deadline_ms = now.mono_ms;
+            }
+            self.schedule(slot);
+        }
+    }
+}
