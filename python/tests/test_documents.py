@@ -99,12 +99,17 @@ def test_what_goes_wrong_has_a_class_and_the_words_of_the_command_line(tmp_path:
     with p2pdi.testing.network(3, documents={"a.txt": b"one"}) as network:
         one, two, three = network
         (Path(network.folder(two)) / "a.txt").write_bytes(b"two")
-        two.share(network.folder(two))
+        share = two.share(network.folder(two))
         deadline = threading.Event()
+        while not share.documents:
+            deadline.wait(0.05)
         while len(three.documents("a.txt")) < 2:
             deadline.wait(0.05)
         with pytest.raises(p2pdi.Ambiguous, match="2 different documents are called a.txt"):
-            three.fetch("a.txt", tmp_path).result()
+            # Whom it learned of before is asked first, so that it may not hear of the other one at once.
+            for _ in range(150):
+                three.fetch("a.txt", tmp_path / "early", replace=True).result()
+                deadline.wait(0.2)
         with pytest.raises(FileNotFoundError, match="nobody has nothing.txt"):
             three.open("nothing.txt")
         with pytest.raises(p2pdi.NotFound, match="no document matches none"):
