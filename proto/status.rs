@@ -279,7 +279,11 @@ mod tests {
 
     #[test]
     fn the_contract_lists_every_reason() {
-        let contract = concat!(include_str!("p2pdi/v1/registry.proto"), include_str!("p2pdi/v1/peer.proto"));
+        let contract = concat!(
+            include_str!("p2pdi/v1/registry.proto"),
+            include_str!("p2pdi/v1/peer.proto"),
+            include_str!("p2pdi/v1/replica.proto")
+        );
         for reason in Reason::ALL {
             assert!(contract.contains(reason.as_str()), "{}", reason.as_str());
         }
