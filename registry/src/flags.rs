@@ -27,8 +27,8 @@ Examples:
 
 Every flag can be given as an environment variable or in a file too (--config):
 flags win over variables, and these over the file. `registry man` prints the
-manual page, `registry completions SHELL` a completion script. Traces go to the endpoint of
-the standard OTEL_* variables.
+manual page, `registry completions SHELL` a completion script. Traces go to the
+endpoint of the standard OTEL_* variables.
 The name, address and labels of a peer are known to everyone who can reach the
 registry.";
 

@@ -73,7 +73,7 @@ fn a_peer_in_place_of_a_registry_and_a_registry_in_place_of_a_peer_are_named() {
 fn a_host_that_does_not_exist_is_an_error() {
     let world = World::new();
     let run = world.run("p2pctl", &["--registry", "http://no-such-host.invalid:7800", "peers"]);
-    run.exits(1).stdout_is_empty().stderr_has(&["no-such-host.invalid:7800 does not answer"]);
+    run.exits(1).stdout_is_empty().stderr_has(&["the registry at no-such-host.invalid:7800", "Name or service not known"]);
 }
 
 #[test]

@@ -251,7 +251,7 @@ pub(crate) async fn pass_on_announce(
         announce: Some(AnnounceRequest { endpoint: String::new(), ..announce }),
     };
     match timeout(CALL_TIMEOUT, client.pass_on_announce(with_secret(message, cluster))).await {
-        Ok(Ok(answer)) => Some(Ok(answer.into_inner())),
+        Ok(Ok(answer)) => answer.into_inner().answer.map(Ok),
         Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => Some(Err(status)),
         Ok(Err(status)) => {
             tracing::debug!(replica = %owner, error = %status, "an announce could not be passed on");

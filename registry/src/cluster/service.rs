@@ -9,7 +9,7 @@ use p2pdi::{
     id::PeerId,
     status::Reason,
     v1::{
-        AnnounceResponse, ExtendedLease, FindObserverRequest, FindObserverResponse, PassOnAnnounceRequest, PassOnRequest,
+        ExtendedLease, FindObserverRequest, FindObserverResponse, PassOnAnnounceRequest, PassOnAnnounceResponse, PassOnRequest,
         PassOnResponse, replica_server::Replica,
     },
 };
@@ -66,7 +66,10 @@ impl Replica for ReplicaService {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn pass_on_announce(&self, request: Request<PassOnAnnounceRequest>) -> Result<Response<AnnounceResponse>, Status> {
+    async fn pass_on_announce(
+        &self,
+        request: Request<PassOnAnnounceRequest>,
+    ) -> Result<Response<PassOnAnnounceResponse>, Status> {
         self.check(&request)?;
         let PassOnAnnounceRequest { cookie_hash, id, name, endpoint, zone, uploads, announce } = request.into_inner();
         let caller = Caller {
@@ -79,7 +82,8 @@ impl Replica for ReplicaService {
         };
         let (announce, _) = announcing::parse(announce.unwrap_or_default())?;
         let now_ms = self.table.with(|_, now| now.mono_ms);
-        Ok(Response::new(self.swarms.announce(&caller, &announce, now_ms)?))
+        let answer = Some(self.swarms.announce(&caller, &announce, now_ms)?);
+        Ok(Response::new(PassOnAnnounceResponse { answer }))
     }
 
     async fn find_observer(&self, request: Request<FindObserverRequest>) -> Result<Response<FindObserverResponse>, Status> {
