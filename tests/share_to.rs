@@ -15,6 +15,7 @@ use p2pdi::{
     channel::Dial,
     content::ContentHash,
     endpoint::Endpoint,
+    id::PeerId,
     status::Reason,
     tls::{ClientAuth, Pem, Tls},
     v1::{
@@ -116,7 +117,12 @@ async fn documents_for_some_are_as_if_they_were_not_there_for_others() {
         let start = AvailabilityStart {
             blake3: ContentHash::of(SECRET).to_field(),
             size: SECRET.len() as u64,
-            peer: Some(Contact { id: vec![7; 16].into(), name: name.to_owned(), endpoint: String::new() }),
+            // With certificates the id follows from the name.
+            peer: Some(Contact {
+                id: PeerId::of_name(&name.parse().unwrap()).to_field(),
+                name: name.to_owned(),
+                endpoint: String::new(),
+            }),
             ..Default::default()
         };
         let first = AvailabilityRequest { update: Some(AvailabilityUpdate { start: Some(start), ..Default::default() }) };
