@@ -37,6 +37,8 @@ CALLS = {
 
 INTERRUPTED = """
 import os, signal, socket, tempfile, threading, time
+# A program that a script starts in the background ignores the signal; here it is as in a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import p2pdi
 silent = socket.create_server(("127.0.0.1", 0))
 out = tempfile.mkdtemp()
