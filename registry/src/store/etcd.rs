@@ -60,7 +60,13 @@ impl Etcd {
             let keys = keys.clone();
             io.wait(async move {
                 let calls = Calls::connect(&address).await?;
-                let meta = load::meta(&calls, &keys, &network).await?;
+                // The first call: connections are made by it.
+                let meta = load::meta(&calls, &keys, &network).await.map_err(|error| match error {
+                    StoreError::Failed { problem, .. } => {
+                        StoreError::Unreachable { endpoints: address.endpoints.join(","), problem }
+                    }
+                    other => other,
+                })?;
                 Ok::<_, StoreError>((calls, meta))
             })
         };
