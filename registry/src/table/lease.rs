@@ -65,7 +65,7 @@ impl Table {
         record.peer.last_active_ms = now.wall_ms;
         record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
         self.extend(slot, now);
-        self.note_extended(cookie);
+        self.note_extended(slot);
         Ok(slot)
     }
 

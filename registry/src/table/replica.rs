@@ -67,13 +67,13 @@ impl Table {
     /// Up to `limit` leases that were extended by calls to this registry since they were last taken, those it keeps among them.
     pub fn take_extended(&mut self, limit: usize) -> Vec<Extended> {
         let at = self.extended.len().saturating_sub(limit);
-        let cookies = self.extended.split_off(at);
-        let extended = cookies.into_iter().filter_map(|cookie| {
-            let slot = self.records.by_cookie(&cookie)?;
-            let record = self.records.get_mut(slot)?;
+        let slots = self.extended.split_off(at);
+        let extended = slots.into_iter().filter_map(|slot| {
+            // Another record may have the slot by now.
+            let record = self.records.get_mut(slot).filter(|record| record.extended)?;
             record.extended = false;
             Some(Extended {
-                cookie,
+                cookie: record.peer.cookie,
                 load: record.load_reported.then_some(record.load),
                 index_version: record.index_version,
                 documents: record.documents,
@@ -82,14 +82,13 @@ impl Table {
         extended.collect()
     }
 
-    pub(super) fn note_extended(&mut self, cookie: &CookieHash) {
+    pub(super) fn note_extended(&mut self, slot: u32) {
         if !self.settings.replicated {
             return;
         }
-        let Some(slot) = self.records.by_cookie(cookie) else { return };
         if let Some(record) = self.records.get_mut(slot).filter(|record| !record.is_observer() && !record.extended) {
             record.extended = true;
-            self.extended.push(*cookie);
+            self.extended.push(slot);
         }
     }
 

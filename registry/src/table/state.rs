@@ -4,7 +4,7 @@ use super::{
     addresses::Addresses, brake::Brake, change_log::ChangeLog, deadlines::Deadlines, moment::Now, record::Records,
     settings::Settings, shard::ShardSet, view,
 };
-use p2pdi::{cookie::CookieHash, v1::PeerRecord};
+use p2pdi::v1::PeerRecord;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,8 +48,8 @@ pub struct Table {
     pub(super) compacted_revision: u64,
     /// Shards whose leases this table ends.
     pub(super) kept: ShardSet,
-    /// Cookies of leases that were extended, for the registries that keep them.
-    pub(super) extended: Vec<CookieHash>,
+    /// Slots of leases that were extended, for the registries that keep them.
+    pub(super) extended: Vec<u32>,
     /// Leases that are held beyond their end.
     pub(super) suspects: BTreeSet<u32>,
     pub(super) brake: Brake,

@@ -46,6 +46,19 @@ fn what_is_extended_is_passed_on_once_with_the_latest_report() {
 }
 
 #[test]
+fn a_peer_that_gets_another_cookie_before_it_was_passed_on_is_passed_on_under_that_one() {
+    let (mut table, a) = foreign();
+    table.keep_alive(&a, KeepAliveRequest::default(), at(1_000)).unwrap();
+    let record = table.records.get(0).unwrap();
+    let changed = Change::put(Peer { cookie: cookie(2).hash(), ..record.peer.clone() }, 0);
+    let revision = record.revision + 1;
+    table.apply(changed, revision, at(1_001));
+    table.take_extended(10);
+    table.keep_alive(&cookie(2).hash(), KeepAliveRequest::default(), at(2_000)).unwrap();
+    assert_eq!(table.take_extended(10).iter().map(|extended| extended.cookie).collect::<Vec<_>>(), [cookie(2).hash()]);
+}
+
+#[test]
 fn who_takes_a_shard_over_gives_everybody_a_whole_ttl_and_a_grace() {
     let (mut table, a) = foreign();
     table.keep_shards(ShardSet::ALL, 5_000, at(100_000));
