@@ -4,7 +4,8 @@ use crate::table::{Now, RunningTime};
 use p2pdi::platform;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     admin::{self, AdminService},
     ca::{Authority, CaError, CaSettings},
-    clock::Clock,
+    clock::{Clock, millis},
     config::{Config, NAME_HOLD_MAX, State, TTL_MAX, TTL_MIN},
     enrolling::{Enrolling, require_certificate},
     expiry, http,
@@ -192,10 +192,10 @@ impl Registry {
         });
         let enrolling = enrolling.transpose()?;
         let settings = Settings {
-            ttl_ms: u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: millis(config.ttl),
             max_peers: config.max_peers,
             max_peers_per_address: config.max_peers_per_address,
-            name_hold_ms: u64::try_from(config.name_hold.min(NAME_HOLD_MAX).as_millis()).unwrap_or(u64::MAX),
+            name_hold_ms: millis(config.name_hold.min(NAME_HOLD_MAX)),
             replicated: replicas.is_some(),
         };
         let mut clock = Clock::start(settings.ttl_ms);

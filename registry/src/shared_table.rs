@@ -1,7 +1,7 @@
 //! The table behind its lock. Every user holds the lock for microseconds and never while it waits.
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     table::{Now, Table},
 };
 use std::{
@@ -120,7 +120,7 @@ impl SharedTable {
             (now_ms, until_next.clamp(shortest, longest))
         };
         let (now_ms, pause) = wait();
-        let until_ms = now_ms.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        let until_ms = now_ms.saturating_add(millis(pause));
         self.expiry_wakes_at_ms.store(until_ms, Ordering::Relaxed);
         // A deadline scheduled before the store is seen here; a later one notifies.
         let pause = pause.min(wait().1);

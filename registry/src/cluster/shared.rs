@@ -4,7 +4,7 @@ use super::{
     replica_id::ReplicaId,
     view::{Owner, View},
 };
-use crate::table::ShardSet;
+use crate::{clock::millis, table::ShardSet};
 use p2pdi::{channel::Channel, endpoint::Endpoint};
 use std::{
     collections::BTreeMap,
@@ -145,8 +145,4 @@ impl Cluster {
     fn channels(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -85,9 +85,14 @@ pub(super) fn index_of(bytes: &[u8]) -> u32 {
 
 /// The peer, or what is wrong with the bytes.
 pub(super) fn decode(bytes: &[u8]) -> Result<Peer, Unreadable> {
+    decode_at(bytes).map(|(peer, _)| peer)
+}
+
+/// The peer, and which change of its transaction it was.
+pub(super) fn decode_at(bytes: &[u8]) -> Result<(Peer, u32), Unreadable> {
     let stored = Stored::decode(bytes).map_err(|error| Unreadable::Damaged(error.to_string()))?;
-    let name = stored.name.clone();
-    validated(stored).map_err(|problem| Unreadable::Refused { name, problem })
+    let (name, index) = (stored.name.clone(), stored.index);
+    validated(stored).map(|peer| (peer, index)).map_err(|problem| Unreadable::Refused { name, problem })
 }
 
 /// A record of a backup.

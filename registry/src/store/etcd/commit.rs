@@ -89,17 +89,21 @@ async fn write(calls: &Calls, keys: &Keys, revisions: Revisions, writes: &[Write
                 .zip(0..)
                 .map(|((write, answer), index)| write.outcome(&answer, at, index, revisions))
                 .collect();
-            if outcomes.len() == writes.len() { outcomes } else { unknown(writes.len(), "etcd answered with too few outcomes") }
+            if outcomes.len() == writes.len() {
+                outcomes
+            } else {
+                unknown(
+                    writes.len(),
+                    StoreError::Failed { doing: "write to etcd", problem: "it answered with too few outcomes".into() },
+                )
+            }
         }
-        Err(error) => {
-            let error = Arc::new(error);
-            writes.iter().map(|_| Err(WriteError::Unknown(Arc::clone(&error)))).collect()
-        }
+        Err(error) => unknown(writes.len(), error),
     }
 }
 
-fn unknown(count: usize, problem: &str) -> Vec<Result<u64, WriteError>> {
-    let error = Arc::new(StoreError::Failed { doing: "write to etcd", problem: problem.into() });
+fn unknown(count: usize, error: StoreError) -> Vec<Result<u64, WriteError>> {
+    let error = Arc::new(error);
     (0..count).map(|_| Err(WriteError::Unknown(Arc::clone(&error)))).collect()
 }
 

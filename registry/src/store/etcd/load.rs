@@ -150,9 +150,8 @@ impl Pages {
 
 /// The record in this key.
 pub(super) fn row(found: &KeyValue, revisions: Revisions) -> Row {
-    let at = revisions.of(found.mod_revision(), codec::index_of(found.value()));
-    match codec::decode(found.value()) {
-        Ok(peer) => Ok((peer, at)),
+    match codec::decode_at(found.value()) {
+        Ok((peer, index)) => Ok((peer, revisions.of(found.mod_revision(), index))),
         Err(Unreadable::Damaged(problem)) => Err((String::from_utf8_lossy(found.key()).into_owned(), problem)),
         Err(Unreadable::Refused { name, problem }) => Err((name, problem)),
     }

@@ -2,6 +2,7 @@
 
 use super::{client::Calls, kept::keep, layout::Keys};
 use crate::{
+    clock::millis,
     cluster::{Cluster, Owner},
     shared_table::SharedTable,
     store::StoreError,
@@ -190,8 +191,4 @@ impl Membership {
             tracing::warn!(%error, "this replica's lease could not be given back; its shards are free when it runs out");
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
