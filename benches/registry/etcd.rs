@@ -38,58 +38,84 @@ struct PutRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutResponse {}
 
-/// A single etcd with its own data folder, killed when dropped.
-pub(crate) struct Etcd {
+/// A member of etcd with its own data folder, killed when dropped.
+struct Member {
     child: Child,
     uri: String,
     _data: TempDir,
 }
 
-impl Etcd {
-    /// Starts it. The error says why it cannot.
-    pub(crate) async fn start(data: TempDir) -> Result<Self, String> {
-        let port = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let (uri, peers) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
-        let child = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(data.path())
-            .args(["--listen-client-urls", &uri, "--advertise-client-urls", &uri])
-            .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
-            .args(["--initial-cluster", &format!("default={peers}")])
-            .args(["--log-level", "error"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("etcd cannot be started: {error}"))?;
-        let etcd = Self { child, uri, _data: data };
-        let until = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < until {
-            if let Ok(channel) = tonic::transport::Endpoint::from_shared(etcd.uri.clone()).unwrap().connect().await
-                && register(channel, "ready".into(), Vec::new()).await.is_ok()
-            {
-                return Ok(etcd);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Err("etcd does not answer".into())
-    }
-
-    pub(crate) fn uri(&self) -> &str {
-        &self.uri
-    }
-
-    pub(crate) async fn channels(&self, count: usize) -> Vec<Channel> {
-        channels(&self.uri, count).await
-    }
-}
-
-impl Drop for Etcd {
+impl Drop for Member {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+/// etcd of one or several members.
+pub(crate) struct Etcd {
+    members: Vec<Member>,
+}
+
+impl Etcd {
+    /// Starts one member. The error says why it cannot.
+    pub(crate) async fn start(data: TempDir) -> Result<Self, String> {
+        Self::cluster(vec![data]).await
+    }
+
+    /// Starts a member in each folder. The error says why it cannot.
+    pub(crate) async fn cluster(folders: Vec<TempDir>) -> Result<Self, String> {
+        let uri = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port())
+        };
+        let peers: Vec<String> = folders.iter().map(|_| uri()).collect();
+        let cluster: Vec<String> = peers.iter().enumerate().map(|(number, peer)| format!("m{number}={peer}")).collect();
+        let mut members = Vec::new();
+        for (number, data) in folders.into_iter().enumerate() {
+            let (uri, peer) = (uri(), &peers[number]);
+            let child = Command::new("etcd")
+                .args(["--name", &format!("m{number}"), "--data-dir"])
+                .arg(data.path())
+                .args(["--listen-client-urls", &uri, "--advertise-client-urls", &uri])
+                .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+                .args(["--initial-cluster", &cluster.join(",")])
+                .args(["--log-level", "error"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(|error| format!("etcd cannot be started: {error}"))?;
+            members.push(Member { child, uri, _data: data });
+        }
+        let until = Instant::now() + Duration::from_secs(20);
+        for member in &members {
+            loop {
+                if let Ok(channel) = tonic::transport::Endpoint::from_shared(member.uri.clone()).unwrap().connect().await
+                    && register(channel, "ready".into(), Vec::new()).await.is_ok()
+                {
+                    break;
+                }
+                if Instant::now() > until {
+                    return Err("etcd does not answer".into());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(Self { members })
+    }
+
+    /// The members' addresses, as `--etcd-endpoints` takes them.
+    pub(crate) fn endpoints(&self) -> String {
+        self.members.iter().map(|member| member.uri.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// So many connections, to the members in turn.
+    pub(crate) async fn channels(&self, count: usize) -> Vec<Channel> {
+        let mut all = Vec::new();
+        for number in 0..count {
+            all.extend(channels(&self.members[number % self.members.len()].uri, 1).await);
+        }
+        all
     }
 }
 

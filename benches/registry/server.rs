@@ -75,7 +75,7 @@ pub(crate) fn main(arguments: &[String]) {
         } else {
             let state = match arguments[0].strip_prefix(REPLICA) {
                 Some(endpoint) => State::Etcd(EtcdAddress {
-                    endpoints: vec![endpoint.to_owned()],
+                    endpoints: endpoint.split(',').map(str::to_owned).collect(),
                     prefix: "/p2pdi".into(),
                     files: EtcdFiles::default(),
                     user: None,
@@ -106,9 +106,9 @@ impl Served {
         Self::start(state)
     }
 
-    /// A replica over the etcd at `endpoint`.
-    pub(crate) fn replica(endpoint: &str) -> Self {
-        Self::start(&format!("{REPLICA}{endpoint}"))
+    /// A replica over the etcd at `endpoints`, with commas between them.
+    pub(crate) fn replica(endpoints: &str) -> Self {
+        Self::start(&format!("{REPLICA}{endpoints}"))
     }
 
     fn start(what: &str) -> Self {
