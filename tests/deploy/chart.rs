@@ -148,6 +148,21 @@ fn registries_over_etcd_are_replaced_without_a_gap_and_keep_nothing_themselves()
         assert!(!arguments.iter().any(|argument| argument.starts_with("--state=")), "{arguments:?}");
         // Calls come for a moment longer, until no Service leads here.
         assert!(container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64() > Some(0));
+        // Callers see each replica that is ready, and go to another one when one refuses.
+        let each = find("Service/p2pdi-registries").unwrap();
+        assert_eq!(each["spec"]["clusterIP"], "None");
+        assert!(each["spec"]["publishNotReadyAddresses"].is_null());
+        assert!(arguments.iter().any(|argument| argument.starts_with("--http-host=") && argument.contains("p2pdi-registries")));
+        let peers = [find("StatefulSet/p2pdi-peer"), find("DaemonSet/p2pdi-peer")];
+        let peer = containers(crate::render::pod(peers.into_iter().flatten().next().unwrap()).unwrap())[0];
+        let called = strings(&peer["args"]).into_iter().find(|argument| argument.starts_with("--registry=")).unwrap();
+        assert!(called.ends_with("://p2pdi-registries.p2pdi:7800"), "{called}");
+        // They call each other at the addresses of their pods, which no certificate has.
+        let certificate = pod["spec"]["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "tls");
+        let attributes = certificate.map(|volume| &volume["csi"]["volumeAttributes"]);
+        let uri = |attributes: &Value| attributes["csi.cert-manager.io/uri-sans"].as_str() == Some("spiffe://default/registry");
+        assert!(attributes.is_none_or(uri), "{attributes:?}");
+        assert_eq!(attributes.is_some(), called.contains("https:"), "{set}");
         let scaler = find("HorizontalPodAutoscaler/p2pdi-registry");
         assert_eq!(scaler.is_some(), registry["spec"]["replicas"].is_null(), "{set}: one of both says how many");
         if let Some(scaler) = scaler {

@@ -73,6 +73,7 @@ impl<'a> Around<'a> {
             ("$(POD_IP)", "127.0.0.1"),
             ("$(PEER_NAME)", "p2pdi-peer-0"),
             ("p2pdi-registry.p2pdi:7800", &self.registry),
+            ("p2pdi-registries.p2pdi:7800", &self.registry),
             ("registry.example.org:7800", &self.registry),
             ("--wait-for-holders=10m", "--wait-for-holders=1s"),
         ];

@@ -65,10 +65,10 @@ annotations:
 
 {{- define "p2pdi.scheme" -}}{{ eq .Values.tls.mode "none" | ternary "http" "https" }}{{- end -}}
 
-{{/* URL of the registry; empty without one. */}}
+{{/* URL of the registry; empty without one. Of several replicas each has an address of its own by this name. */}}
 {{- define "p2pdi.registryUrl" -}}
 {{- if .Values.registry.enabled -}}
-{{ include "p2pdi.scheme" . }}://{{ include "p2pdi.fullname" . }}-registry.{{ .Release.Namespace }}:{{ .Values.registry.port }}
+{{ include "p2pdi.scheme" . }}://{{ include "p2pdi.fullname" . }}-{{ empty .Values.registry.etcd.endpoints | ternary "registry" "registries" }}.{{ .Release.Namespace }}:{{ .Values.registry.port }}
 {{- else -}}
 {{- .Values.peer.registryUrl -}}
 {{- end -}}
@@ -171,7 +171,7 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* That volume: (list $ NAMES), separated by commas. Peers may be called by these names, and by no other. */}}
+{{/* That volume: (list $ NAMES URI), the names separated by commas. Peers may be called by these names, and by no other. An empty URI: none. */}}
 {{- define "p2pdi.tlsVolume" -}}
 {{- $root := first . -}}
 {{- with $root.Values.tls -}}
@@ -184,7 +184,10 @@ securityContext:
       csi.cert-manager.io/issuer-name: {{ required "tls.issuer.name is the issuer for tls.mode certManager" .issuer.name }}
       csi.cert-manager.io/issuer-kind: {{ .issuer.kind }}
       csi.cert-manager.io/issuer-group: {{ .issuer.group }}
-      csi.cert-manager.io/dns-names: {{ last $ | quote }}
+      csi.cert-manager.io/dns-names: {{ index $ 1 | quote }}
+      {{- with last $ }}
+      csi.cert-manager.io/uri-sans: {{ . }}
+      {{- end }}
       csi.cert-manager.io/duration: {{ .duration }}
       csi.cert-manager.io/key-usages: "digital signature,server auth,client auth"
       csi.cert-manager.io/key-encoding: PKCS8
