@@ -76,12 +76,10 @@ impl Dial {
         let remote = Remote::default();
         let channel = match (&self.tls, addresses) {
             (Some(tls), _) => {
-                let to = FirstAddress::of(addresses, self.from);
-                let connector = Secured::new(to, tls.clone(), expected, remote.clone());
+                let connector = Secured::new(self.to(addresses), tls.clone(), expected, remote.clone());
                 self.described(addresses.first()).connect_with_connector_lazy(connector)
             }
-            (None, [only]) if is_address(only) => self.described(Some(only)).local_address(self.from).connect_lazy(),
-            (None, _) => self.described(addresses.first()).connect_with_connector_lazy(FirstAddress::of(addresses, self.from)),
+            (None, _) => self.described(addresses.first()).connect_with_connector_lazy(self.to(addresses)),
         };
         Channel::new(channel, remote)
     }
@@ -92,17 +90,10 @@ impl Dial {
     /// When nothing accepts the connection within [`CONNECT_TIMEOUT`], or who does is not whom the client expects.
     pub async fn connect(&self, endpoint: &Endpoint, expected: Expected) -> Result<Channel, transport::Error> {
         let remote = Remote::default();
+        let (described, to) = (self.described(Some(endpoint)), self.to(std::slice::from_ref(endpoint)));
         let channel = match &self.tls {
-            Some(tls) => {
-                let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
-                let connector = Secured::new(to, tls.clone(), expected, remote.clone());
-                self.described(Some(endpoint)).connect_with_connector(connector).await?
-            }
-            None if is_address(endpoint) => self.described(Some(endpoint)).local_address(self.from).connect().await?,
-            None => {
-                let to = FirstAddress::of(std::slice::from_ref(endpoint), self.from);
-                self.described(Some(endpoint)).connect_with_connector(to).await?
-            }
+            Some(tls) => described.connect_with_connector(Secured::new(to, tls.clone(), expected, remote.clone())).await?,
+            None => described.connect_with_connector(to).await?,
         };
         Ok(Channel::new(channel, remote))
     }
@@ -122,6 +113,15 @@ impl Dial {
             None => described.connect_with_connector(to).await?,
         };
         Ok(Channel::new(channel, remote))
+    }
+
+    /// What is dialled. What a name resolves to is looked at first; an address was looked at before.
+    fn to(&self, addresses: &[Endpoint]) -> FirstAddress {
+        let only = match addresses {
+            [only] => only.ip().map(|ip| SocketAddr::new(ip, only.port())),
+            _ => None,
+        };
+        only.map_or_else(|| FirstAddress::of(addresses, self.from), |address| FirstAddress::at(address, self.from))
     }
 
     /// Flow-control windows of a stream and of its connection, in bytes.
@@ -157,11 +157,6 @@ impl Dial {
             .initial_connection_window_size(connection_window)
             .max_frame_size(FRAME_MAX)
     }
-}
-
-/// Whether it is no name. What a name resolves to is looked at before it is dialled.
-fn is_address(endpoint: &Endpoint) -> bool {
-    endpoint.host().parse::<IpAddr>().is_ok()
 }
 
 /// A connection whose calls carry the current trace context. Clones share it.

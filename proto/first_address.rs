@@ -1,6 +1,9 @@
 //! Connects to a peer at the first of its addresses that accepts.
 
-use crate::endpoint::{Endpoint, is_metadata_service};
+use crate::{
+    coalesced::Coalesced,
+    endpoint::{Endpoint, is_metadata_service},
+};
 use hyper_util::rt::TokioIo;
 use std::{
     io,
@@ -80,7 +83,7 @@ where
 }
 
 impl Service<Uri> for FirstAddress {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Coalesced<TcpStream>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -90,7 +93,7 @@ impl Service<Uri> for FirstAddress {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let connecting = self.clone().connect();
-        Box::pin(async move { Ok(TokioIo::new(connecting.await?)) })
+        Box::pin(async move { Ok(TokioIo::new(Coalesced::new(connecting.await?))) })
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod backoff;
 pub mod channel;
+mod coalesced;
 #[cfg(feature = "configuration")]
 pub mod configuration;
 pub mod contact;

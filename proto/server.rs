@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 mod accept;
-mod call_count;
 mod call_limits;
 mod caller;
 mod certificate;

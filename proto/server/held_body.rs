@@ -9,14 +9,14 @@ use std::{
 };
 
 /// A body, and what is dropped with it: at the end of the answer, or when the client goes away.
-struct HeldBody<G> {
+pub(super) struct HeldBody<G> {
     body: Body,
     _held: G,
 }
 
 /// `body`, which keeps `held`.
-pub(super) fn hold<G: Send + Unpin + 'static>(body: Body, held: G) -> Body {
-    Body::new(HeldBody { body, _held: held })
+pub(super) fn hold<G>(body: Body, held: G) -> HeldBody<G> {
+    HeldBody { body, _held: held }
 }
 
 impl<G: Unpin> HttpBody for HeldBody<G> {

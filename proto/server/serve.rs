@@ -3,21 +3,21 @@
 use super::{
     Ending, Limits, Shutdown,
     accept::{Connection, accept},
-    call_count::count_call,
     handshakes::Handshakes,
+    held_body::hold,
 };
 use crate::{
     channel::{FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW},
+    coalesced::Coalesced,
     metrics::Metrics,
     platform::descriptor_limit,
     tls::{Tls, TlsError},
 };
-use axum::{body::Body, extract::Request, middleware};
-use hyper::body::Incoming;
+use axum::extract::Request;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
-    service::TowerToHyperService,
 };
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use tower::Service as _;
 
 /// Largest header block of a request, in bytes: many times a cookie, a trace context and a deadline.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
@@ -91,10 +91,9 @@ pub async fn serve(
         "Connections closed because their client reset calls as fast as it made them",
         &[],
     );
-    let router = router.layer(middleware::from_fn_with_state(resets, count_call));
     let (idle, headers, age) = (limits.idle, limits.headers, limits.age);
     let serve_one = |connection: Connection, ending: CancellationToken| {
-        let (http, router, handshakes) = (http.clone(), router.clone(), handshakes.clone());
+        let (http, router, handshakes, resets) = (http.clone(), router.clone(), handshakes.clone(), resets.clone());
         async move {
             let connection = match handshakes {
                 Some(handshakes) => {
@@ -106,12 +105,20 @@ pub async fn serve(
             };
             let (open, caller) = (Arc::clone(connection.open()), connection.caller().clone());
             let of_calls = Ending(ending.clone());
-            let service = router.map_request(move |mut request: Request<Incoming>| {
+            // Each call counts from its request until the end of its answer.
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let mut call = caller.connection().begin_call(resets.clone());
                 request.extensions_mut().insert(caller.clone());
                 request.extensions_mut().insert(of_calls.clone());
-                request.map(Body::new)
+                let answering = router.clone().call(request);
+                async move {
+                    let answer = answering.await;
+                    call.answered();
+                    answer.map(|answer| answer.map(|body| hold(body, call)))
+                }
             });
-            let mut served = pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service)));
+            let io = TokioIo::new(Coalesced::new(connection));
+            let mut served = pin!(http.serve_connection(io, service));
             tokio::select! {
                 // An error ends this connection only.
                 _ended = served.as_mut() => return,

@@ -6,7 +6,7 @@ use super::{
     loaded::no_name,
     stream::{MaybeTls, described},
 };
-use crate::first_address::FirstAddress;
+use crate::{coalesced::Coalesced, first_address::FirstAddress};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use std::{
@@ -71,10 +71,10 @@ impl Secured {
     }
 }
 
-/// A server without TLS that closes the connection for the unknown bytes.
+/// A server without TLS that closes the connection for the unknown bytes, read or unread.
 fn closed(error: io::Error) -> io::Error {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => io::Error::new(
             error.kind(),
             "it closed the connection during the TLS handshake; does it speak TLS there, and is it not overloaded?",
         ),
@@ -83,7 +83,7 @@ fn closed(error: io::Error) -> io::Error {
 }
 
 impl Service<Uri> for Secured {
-    type Response = TokioIo<MaybeTls<TcpStream>>;
+    type Response = TokioIo<Coalesced<MaybeTls<TcpStream>>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -93,6 +93,6 @@ impl Service<Uri> for Secured {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let connecting = self.clone().connect();
-        Box::pin(async move { Ok(TokioIo::new(connecting.await?)) })
+        Box::pin(async move { Ok(TokioIo::new(Coalesced::new(connecting.await?))) })
     }
 }

@@ -20,7 +20,7 @@ use p2pdi::{
 };
 use prost::Message as _;
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -30,7 +30,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::coop::consume_budget,
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -59,13 +59,15 @@ pub(super) struct LinkSender {
 pub(super) struct SendQueue {
     frames: mpsc::Receiver<LinkFrame>,
     bytes: Arc<AtomicUsize>,
+    /// It was empty when it was last read.
+    was_empty: bool,
 }
 
 /// The queue of a new link.
 pub(super) fn queue() -> (LinkSender, SendQueue) {
     let (frames, queue) = mpsc::channel(QUEUE_MAX);
     let bytes = Arc::new(AtomicUsize::new(0));
-    (LinkSender { frames, bytes: Arc::clone(&bytes) }, SendQueue { frames: queue, bytes })
+    (LinkSender { frames, bytes: Arc::clone(&bytes) }, SendQueue { frames: queue, bytes, was_empty: true })
 }
 
 /// Why a frame was not queued.
@@ -101,7 +103,17 @@ impl Stream for SendQueue {
     type Item = LinkFrame;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkFrame>> {
-        let frame = ready!(self.frames.poll_recv(cx));
+        // The first frame of several is often queued by the first of several tasks that are ready: the others run before it is written, so
+        // that their frames are in the same HTTP/2 frame, the same system call and the same wake-up of the other side.
+        if self.was_empty && !self.frames.is_empty() {
+            self.was_empty = false;
+            // The runtime wakes this task when the others have run.
+            let _pending = pin!(yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        let frame = self.frames.poll_recv(cx);
+        self.was_empty = frame.is_pending();
+        let frame = ready!(frame);
         if let Some(frame) = &frame {
             self.bytes.fetch_sub(frame.encoded_len(), Ordering::Relaxed);
         }
@@ -335,5 +347,42 @@ impl From<Result<Option<LinkMessage>, Status>> for LinkEvent {
             Ok(None) => Self::Ended("the other side closed it".to_owned(), None),
             Err(status) => Self::Ended(status::describe(&status), misbehaviour(&status)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    /// One worker, which runs a task that is woken at once and before the others that are ready.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn frames_of_all_tasks_that_are_ready_are_read_together() {
+        const FRAMES: usize = 8;
+        let (sender, mut queue) = queue();
+        let sender = Arc::new(sender);
+        let reading = tokio::spawn(async move {
+            let mut reads = Vec::new();
+            poll_fn(|cx| {
+                let mut read = 0;
+                while let Poll::Ready(Some(_)) = Pin::new(&mut queue).poll_next(cx) {
+                    read += 1;
+                }
+                reads.push(read);
+                if reads.iter().sum::<usize>() == FRAMES { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            reads
+        });
+        tokio::spawn(async move {
+            // The reader waits already.
+            yield_now().await;
+            for _ in 0..FRAMES {
+                let sender = Arc::clone(&sender);
+                tokio::spawn(async move { sender.send(LinkFrame::default()) });
+            }
+        });
+        let reads = timeout(Duration::from_secs(60), reading).await.expect("all are read").unwrap();
+        assert_eq!(reads.last(), Some(&FRAMES), "{reads:?}");
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     status::{Reason, retry_after},
 };
 use axum::{
+    body::Body,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Version, header},
     middleware::Next,
@@ -130,7 +131,7 @@ pub(in crate::server) async fn limit_calls(State(calls): State<Arc<CallLimiter>>
         Ok(permit) => {
             let counted = permit.counted.clone();
             request.extensions_mut().insert(Admitted { calls, counted });
-            next.run(request).await.map(|body| hold(body, permit))
+            next.run(request).await.map(|body| Body::new(hold(body, permit)))
         }
         Err(status) if is_grpc(&request) => status.into_http(),
         Err(status) => too_many_requests(&status),
