@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tonic::Status;
 
 /// Most messages kept; one more drops the oldest of the sender that has the most. A guess: more than a person reads.
@@ -75,7 +75,7 @@ pub(super) enum DeliveryOutcome {
 /// A bounded queue that drops the oldest message of the sender that has the most in it, and counts it.
 pub struct Inbox {
     kept: Mutex<Kept>,
-    /// The sequence number of the next message.
+    /// The sequence number of the next message, for subscriptions to all kinds.
     next: watch::Sender<u64>,
     received: Counter,
     dropped: Counter,
@@ -91,13 +91,25 @@ struct Kept {
     unclaimed: u64,
     seen: Seen,
     subscriptions: usize,
-    /// How many subscriptions want each kind, and how many want all.
-    wanted: BTreeMap<MessageKind, usize>,
+    /// Subscriptions to some kinds, by their numbers, and which of them want each kind; and how many others want all.
+    selective: BTreeMap<u64, Selective>,
+    wanted: BTreeMap<MessageKind, BTreeSet<u64>>,
     wanted_all: usize,
+    /// The number of the next subscription to some kinds.
+    next_selective: u64,
     /// Kinds that have a handler.
     handled: BTreeSet<MessageKind>,
     /// Senders that wait for a reply, by the sequence number of the message. Removed with the message.
     replies: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
+}
+
+/// A subscription to some kinds. It is woken by messages of those only: the peer's own handlers want few of all that arrive.
+struct Selective {
+    /// The sequence number of the first message that it has not looked at.
+    next: u64,
+    /// Messages of its kinds that were dropped before it read them.
+    lost: u64,
+    changed: Arc<Notify>,
 }
 
 impl Inbox {
@@ -137,8 +149,12 @@ impl Inbox {
         } else {
             DeliveryOutcome::Kept
         };
+        let is_for_all = !message.kind.is_internal();
+        kept.notify_selective(&message.kind);
         kept.keep(message, &self.dropped);
-        self.next.send_replace(kept.next);
+        if is_for_all && kept.wanted_all > 0 {
+            self.next.send_replace(kept.next);
+        }
         outcome
     }
 
@@ -161,11 +177,17 @@ impl Inbox {
             return Err(Reason::TooManyStreams
                 .status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open, which is the limit; close one and try again")));
         }
-        kept.subscribed(&kinds);
+        kept.subscriptions += 1;
         if is_handler {
             kept.handled.extend(kinds.iter().cloned());
         }
-        Ok(Subscription { kinds, is_handler, next: kept.next, changes: self.next.subscribe(), inbox: Arc::clone(self) })
+        let reading = if kinds.is_empty() { self.read_all(&mut kept) } else { kept.read_some(&kinds) };
+        Ok(Subscription { kinds, is_handler, reading, inbox: Arc::clone(self) })
+    }
+
+    fn read_all(&self, kept: &mut Kept) -> Reading {
+        kept.wanted_all += 1;
+        Reading::All { next: kept.next, changes: self.next.subscribe() }
     }
 
     /// The latest `count` messages, the newest last, without those that peers exchange among themselves.
@@ -203,8 +225,10 @@ impl Kept {
             unclaimed: 0,
             seen: Seen::default(),
             subscriptions: 0,
+            selective: BTreeMap::new(),
             wanted: BTreeMap::new(),
             wanted_all: 0,
+            next_selective: 0,
             handled: BTreeSet::new(),
             replies: BTreeMap::new(),
         }
@@ -214,27 +238,37 @@ impl Kept {
         kind.is_default() || (self.wanted_all > 0 && !kind.is_internal()) || self.wanted.contains_key(kind)
     }
 
-    /// Counts a subscription.
-    fn subscribed(&mut self, kinds: &[MessageKind]) {
-        self.subscriptions += 1;
-        self.wanted_all += usize::from(kinds.is_empty());
+    /// Adds a subscription to some kinds, from now on.
+    fn read_some(&mut self, kinds: &[MessageKind]) -> Reading {
+        let (number, changed) = (self.next_selective, Arc::new(Notify::new()));
+        self.next_selective += 1;
         for kind in kinds {
-            *self.wanted.entry(kind.clone()).or_default() += 1;
+            self.wanted.entry(kind.clone()).or_default().insert(number);
         }
+        self.selective.insert(number, Selective { next: self.next, lost: 0, changed: Arc::clone(&changed) });
+        Reading::Some { number, changed }
     }
 
-    /// Counts the end of a subscription.
-    fn unsubscribed(&mut self, kinds: &[MessageKind]) {
-        self.subscriptions -= 1;
-        self.wanted_all -= usize::from(kinds.is_empty());
+    /// Removes a subscription to these kinds; returns where it was.
+    fn forget(&mut self, reading: &Reading, kinds: &[MessageKind]) -> Option<Selective> {
+        let Reading::Some { number, .. } = reading else {
+            self.wanted_all -= 1;
+            return None;
+        };
         for kind in kinds {
-            if let Entry::Occupied(mut count) = self.wanted.entry(kind.clone()) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
+            if let Entry::Occupied(mut numbers) = self.wanted.entry(kind.clone()) {
+                numbers.get_mut().remove(number);
+                if numbers.get().is_empty() {
+                    numbers.remove();
                 }
             }
         }
+        self.selective.remove(number)
+    }
+
+    fn notify_selective(&self, kind: &MessageKind) {
+        let numbers = self.wanted.get(kind).into_iter().flatten();
+        numbers.filter_map(|number| self.selective.get(number)).for_each(|selective| selective.changed.notify_one());
     }
 
     fn keep(&mut self, message: Message, dropped: &Counter) {
@@ -242,10 +276,15 @@ impl Kept {
         let (sender, bytes) = (message.from.to_ascii_lowercase(), message.body.len());
         let number = self.next;
         self.next += 1;
-        for number in self.messages.push(number, &sender, bytes, message) {
+        for (number, message) in self.messages.push(number, &sender, bytes, message) {
             self.replies.remove(&number);
             self.dropped += 1;
             dropped.increment(1);
+            for subscription in self.wanted.get(&message.kind).into_iter().flatten() {
+                if let Some(selective) = self.selective.get_mut(subscription).filter(|selective| selective.next <= number) {
+                    selective.lost += 1;
+                }
+            }
         }
     }
 }
@@ -255,65 +294,100 @@ pub struct Subscription {
     kinds: Vec<MessageKind>,
     /// It belongs to a handler.
     is_handler: bool,
-    next: u64,
-    changes: watch::Receiver<u64>,
+    reading: Reading,
     inbox: Arc<Inbox>,
+}
+
+/// How far a subscription has read, and what tells it that there is more.
+enum Reading {
+    /// All kinds, but those that peers exchange among themselves.
+    All { next: u64, changes: watch::Receiver<u64> },
+    /// Some kinds; see [`Selective`].
+    Some { number: u64, changed: Arc<Notify> },
 }
 
 impl Subscription {
     /// Reads messages of all kinds from now on, but those that peers exchange among themselves.
     pub fn widen(&mut self) {
+        if self.kinds.is_empty() {
+            return;
+        }
         let mut kept = self.inbox.kept();
-        kept.unsubscribed(&self.kinds);
+        let before = kept.forget(&self.reading, &self.kinds);
+        let mut reading = self.inbox.read_all(&mut kept);
+        // What it wanted before and has not read is read first.
+        if let (Some(before), Reading::All { next, .. }) = (before, &mut reading) {
+            let unread = kept.messages.from(before.next).find(|(_, message)| self.kinds.contains(&message.kind));
+            *next = unread.map_or(*next, |(number, _)| number);
+        }
+        self.reading = reading;
         self.kinds.clear();
-        kept.subscribed(&self.kinds);
     }
 
-    /// Waits for the next message. Returns it with the number of messages, of any kind, that were dropped before it; `None` when the inbox
-    /// is gone.
+    /// Waits for the next message. Returns it with the number of messages that were dropped before it, of its kinds, or of any if it reads
+    /// all; `None` when the inbox is gone.
     pub async fn next(&mut self) -> Option<(Message, u64)> {
-        let mut lost = 0;
-        loop {
-            self.changes.borrow_and_update();
-            if let Some(found) = self.poll(&mut lost) {
-                return Some((found, lost));
-            }
-            self.changes.changed().await.ok()?;
-        }
+        let (_, message, lost) = self.next_numbered().await?;
+        Some((message, lost))
     }
 
     /// As [`Subscription::next`], with the channel for the reply, if a sender waits for one.
     pub(super) async fn next_to_handle(&mut self) -> Option<(Message, u64, Option<oneshot::Sender<Reply>>)> {
-        let (message, lost) = self.next().await?;
-        let number = self.next - 1;
+        let (number, message, lost) = self.next_numbered().await?;
         let reply = self.inbox.kept().replies.remove(&number);
         Some((message, lost, reply.map(|(_, sender)| sender)))
     }
 
-    fn poll(&mut self, lost: &mut u64) -> Option<Message> {
-        let kept = self.inbox.kept();
-        while let Some((number, message)) = kept.messages.first_from(self.next) {
-            // Those between were dropped.
-            *lost += number - self.next;
-            self.next = number + 1;
-            if self.wants(&message.kind) {
-                return Some(message.clone());
+    async fn next_numbered(&mut self) -> Option<(u64, Message, u64)> {
+        let mut lost = 0;
+        loop {
+            if let Reading::All { changes, .. } = &mut self.reading {
+                changes.borrow_and_update();
+            }
+            if let Some((number, message)) = self.poll(&mut lost) {
+                return Some((number, message, lost));
+            }
+            match &mut self.reading {
+                Reading::All { changes, .. } => changes.changed().await.ok()?,
+                // What was notified before is not missed.
+                Reading::Some { changed, .. } => changed.notified().await,
             }
         }
-        *lost += kept.next - self.next;
-        self.next = kept.next;
-        None
     }
 
-    fn wants(&self, kind: &MessageKind) -> bool {
-        if self.kinds.is_empty() { !kind.is_internal() } else { self.kinds.contains(kind) }
+    fn poll(&mut self, lost: &mut u64) -> Option<(u64, Message)> {
+        let mut kept = self.inbox.kept();
+        let Kept { messages, selective, next: end, .. } = &mut *kept;
+        match &mut self.reading {
+            Reading::All { next, .. } => {
+                for (number, message) in messages.from(*next) {
+                    // Those between were dropped.
+                    *lost += number - *next;
+                    *next = number + 1;
+                    if !message.kind.is_internal() {
+                        return Some((number, message.clone()));
+                    }
+                }
+                *lost += *end - *next;
+                *next = *end;
+            }
+            Reading::Some { number, .. } => {
+                let own = selective.get_mut(&*number)?;
+                *lost += std::mem::take(&mut own.lost);
+                let found = messages.from(own.next).find(|(_, message)| self.kinds.contains(&message.kind));
+                own.next = found.map_or(*end, |(number, _)| number + 1);
+                return found.map(|(number, message)| (number, message.clone()));
+            }
+        }
+        None
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut kept = self.inbox.kept();
-        kept.unsubscribed(&self.kinds);
+        kept.subscriptions -= 1;
+        kept.forget(&self.reading, &self.kinds);
         if self.is_handler {
             kept.handled.retain(|kind| !self.kinds.contains(kind));
             // Messages it did not read get no reply any more.
@@ -336,103 +410,4 @@ impl From<Message> for InboxMessage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(from: usize, kind: &str, len: usize) -> Message {
-        Message {
-            from: from.to_string(),
-            kind: kind.parse().unwrap(),
-            body: vec![0; len].into(),
-            received_at: SystemTime::now(),
-            broadcast: false,
-            hops: 0,
-        }
-    }
-
-    #[test]
-    fn a_flood_of_one_sender_leaves_the_messages_of_others() {
-        let inbox = Inbox::new(&Metrics::default());
-        inbox.deliver(message(1, "", 10), &[], None);
-        for _ in 0..3 * MESSAGES_MAX {
-            inbox.deliver(message(2, "", 100), &[], None);
-        }
-        let kept = inbox.latest(MESSAGES_MAX);
-        assert_eq!((kept.len(), kept[0].from.as_str()), (MESSAGES_MAX, "1"));
-    }
-
-    #[test]
-    fn past_its_bounds_the_oldest_message_is_dropped_and_counted() {
-        let inbox = Inbox::new(&Metrics::default());
-        for n in 0..MESSAGES_MAX + 5 {
-            inbox.deliver(message(n, "", 1), &[], None);
-        }
-        assert_eq!(inbox.status(), InboxStatus { messages: 1000, received: 1005, dropped: 5, unclaimed: 0 });
-        let inbox = Inbox::new(&Metrics::default());
-        for n in 0..20 {
-            inbox.deliver(message(n, "", 256 * 1024), &[], None);
-        }
-        assert_eq!(inbox.status().messages, 16);
-        assert_eq!(inbox.latest(1)[0].from, "19");
-    }
-
-    #[tokio::test]
-    async fn a_slow_subscription_loses_the_oldest_messages_and_delays_no_other() {
-        let inbox = Arc::new(Inbox::new(&Metrics::default()));
-        let (mut slow, mut quick) = (inbox.subscribe(vec![]).unwrap(), inbox.subscribe(vec![]).unwrap());
-        for n in 0..MESSAGES_MAX + 7 {
-            inbox.deliver(message(n, "", 1), &[], None);
-            assert_eq!(quick.next().await.unwrap().0.from, n.to_string());
-        }
-        let (first, lost) = slow.next().await.unwrap();
-        assert_eq!((first.from.as_str(), lost), ("7", 7));
-        assert_eq!(slow.next().await.unwrap().1, 0);
-    }
-
-    #[tokio::test]
-    async fn a_message_of_an_unwanted_kind_is_counted_and_dropped() {
-        let inbox = Arc::new(Inbox::new(&Metrics::default()));
-        inbox.deliver(message(1, "TEST", 1), &[], None);
-        assert_eq!((inbox.status().messages, inbox.status().unclaimed), (0, 1));
-        let mut subscription = inbox.subscribe(vec!["TEST".parse().unwrap()]).unwrap();
-        inbox.deliver(message(2, "text", 1), &[], None);
-        inbox.deliver(message(3, "TEST", 1), &[], None);
-        assert_eq!(subscription.next().await.unwrap().0.from, "3");
-        drop(subscription);
-        inbox.deliver(message(4, "TEST", 1), &[], None);
-        assert_eq!(inbox.status().unclaimed, 2);
-    }
-
-    #[test]
-    fn a_message_that_arrives_twice_is_kept_once() {
-        let inbox = Inbox::new(&Metrics::default());
-        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16], None), DeliveryOutcome::Kept));
-        assert!(matches!(inbox.deliver(message(1, "", 3), &[7; 16], None), DeliveryOutcome::Duplicate));
-        assert_eq!(inbox.status().received, 1);
-    }
-
-    #[tokio::test]
-    async fn a_sender_stops_waiting_when_its_message_is_dropped_or_the_handler_is_gone() {
-        let inbox = Arc::new(Inbox::new(&Metrics::default()));
-        let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
-        let deliver = |from, kind| match inbox.deliver(message(from, kind, 1), &[], None) {
-            DeliveryOutcome::Handled(reply) => Some(reply),
-            _ => None,
-        };
-        let (first, second) = (deliver(1, "TEST").unwrap(), deliver(2, "TEST").unwrap());
-        assert!(deliver(3, "").is_none());
-        let (read, lost, reply) = handler.next_to_handle().await.unwrap();
-        assert_eq!((read.from.as_str(), lost), ("1", 0));
-        reply.unwrap().send(Reply::new("ECHO", "x")).unwrap();
-        assert_eq!(first.await.unwrap().kind, "ECHO");
-        for n in 0..MESSAGES_MAX {
-            deliver(n, "");
-        }
-        assert!(second.await.is_err());
-        let third = deliver(4, "TEST").unwrap();
-        drop(handler);
-        assert!(third.await.is_err());
-        assert!(matches!(inbox.deliver(message(5, "TEST", 1), &[], None), DeliveryOutcome::Unclaimed));
-        assert_eq!(inbox.kept().replies.len(), 0);
-    }
-}
+mod tests;
