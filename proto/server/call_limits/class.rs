@@ -19,6 +19,8 @@ pub enum CallClass {
     Upload,
     /// Streams that stay open.
     Stream,
+    /// Streams that last as long as the fetch of a document: who has which of its pieces.
+    Exchange,
     /// What a replica of a registry asks another for its own callers.
     Replica,
     /// Everything else: pages, probes, metrics, control.
@@ -42,7 +44,7 @@ const fn limit(in_flight: u32, per_second: u32, burst: u32) -> Limit {
 
 impl CallClass {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::KeepAlive,
         Self::Register,
         Self::Query,
@@ -50,6 +52,7 @@ impl CallClass {
         Self::Listing,
         Self::Upload,
         Self::Stream,
+        Self::Exchange,
         Self::Replica,
         Self::Other,
     ];
@@ -69,6 +72,7 @@ impl CallClass {
             Self::Listing => "listing",
             Self::Upload => "upload",
             Self::Stream => "stream",
+            Self::Exchange => "exchange",
             Self::Replica => "replica",
             Self::Other => "other",
         }
@@ -83,8 +87,8 @@ impl CallClass {
             "Peer/Whisper" | "/whisper" => Self::Whisper,
             "Peer/GetRFC" => Self::Upload,
             "RegistryAdmin/ListRecords" | "RegistryAdmin/Backup" => Self::Listing,
+            "Peer/Availability" => Self::Exchange,
             "Peer/Link"
-            | "Peer/Availability"
             | "Registry/WatchPeers"
             | "RegistryAdmin/Restore"
             | "Control/Subscribe"
@@ -112,6 +116,9 @@ impl CallClass {
             // Small documents, one call each; large ones have the upload slots as a limit.
             Self::Upload => limit(512, 2_000, 8_000),
             Self::Stream => limit(256, 50, 400),
+            // One for each document of several pieces: those of a mirror of small ones, at the speed of a gigabit network. Without one a
+            // fetch goes on, and does not hear of those who have a part.
+            Self::Exchange => limit(512, 500, 4_000),
             // Each for a call of somebody else, which was counted at the caller.
             Self::Replica => limit(1_024, 10_000, 20_000),
             Self::Other => limit(256, 200, 1_000),
@@ -130,6 +137,7 @@ impl CallClass {
             Self::Listing => limit(256, 200, 400),
             Self::Upload => limit(8_192, 50_000, 100_000),
             Self::Stream => limit(8_192, 2_000, 8_000),
+            Self::Exchange => limit(8_192, 20_000, 40_000),
             Self::Replica => limit(4_096, 40_000, 80_000),
             Self::Other => limit(2_048, 20_000, 40_000),
         }
@@ -153,15 +161,17 @@ mod tests {
     }
 
     #[test]
-    fn streams_have_the_class_of_streams() {
+    fn streams_have_a_class_of_streams() {
         let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
         for service in set.file.iter().flat_map(|file| &file.service) {
             for method in &service.method {
                 let class = CallClass::of(&format!("/p2pdi.v1.{}/{}", service.name(), method.name()));
                 let lasts = method.client_streaming() || matches!(method.name(), "Subscribe" | "WatchPeers");
-                assert!(!lasts || class == CallClass::Stream, "{}", method.name());
+                assert!(!lasts || matches!(class, CallClass::Stream | CallClass::Exchange), "{}", method.name());
             }
         }
+        // The fetches of a mirror leave room for links.
+        assert_eq!(CallClass::of("/p2pdi.v1.Peer/Availability"), CallClass::Exchange);
         assert_eq!(CallClass::of("/whisper"), CallClass::Whisper);
         assert_eq!(CallClass::of("/metrics"), CallClass::Other);
     }
