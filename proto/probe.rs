@@ -19,8 +19,8 @@ use tonic::{Code, Status};
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A ClientHello that is empty: every server with TLS answers with an alert (RFC 8446, sections 4.1.2, 5.1 and 6.2).
 const EMPTY_CLIENT_HELLO: [u8; 9] = [22, 3, 1, 0, 4, 1, 0, 0, 0];
-/// First byte of that answer.
-const ALERT_RECORD: u8 = 21;
+/// How that answer begins: the type of its record, the version that every record names, and the length of an alert.
+const ALERT: [u8; 5] = [21, 3, 3, 0, 2];
 /// Bytes read of a web server's answer: its status line and the first headers.
 const HTTP_HEAD_BYTES: usize = 1024;
 
@@ -85,9 +85,11 @@ async fn speaks_tls(endpoint: &Endpoint) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect(endpoint.as_str()).await?;
         stream.write_all(&EMPTY_CLIENT_HELLO).await?;
-        let mut first = [0];
-        stream.read_exact(&mut first).await?;
-        io::Result::Ok(first[0] == ALERT_RECORD)
+        let mut answer = [0; ALERT.len()];
+        stream.read_exact(&mut answer).await?;
+        // Servers that speak older versions too may name any of them.
+        answer[2] = ALERT[2];
+        io::Result::Ok(answer == ALERT)
     };
     matches!(timeout(PROBE_TIMEOUT, asked).await, Ok(Ok(true)))
 }
@@ -145,13 +147,13 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    async fn answering(text: &'static str) -> Endpoint {
+    async fn answering(text: &'static (impl AsRef<[u8]> + ?Sized + Sync)) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::from(listener.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let _read = stream.read(&mut [0; 1024]).await;
-                let _written = stream.write_all(text.as_bytes()).await;
+                let _written = stream.write_all(text.as_ref()).await;
             }
         });
         endpoint
@@ -169,5 +171,31 @@ mod tests {
         let hostile = answering("HTTP/1.1 200 OK\r\nserver: \u{1b}[2J\r\n\r\n").await;
         assert_eq!(identify(&hostile, &Dial::default()).await, Some(Answering::Web(None)));
         assert_eq!(identify(&"127.0.0.1:1".parse().unwrap(), &Dial::default()).await, None);
+    }
+
+    #[tokio::test]
+    async fn only_who_answers_as_tls_does_is_said_to_speak_it() {
+        let alert = answering(b"\x15\x03\x01\x00\x02\x02\x32").await;
+        assert_eq!(identify(&alert, &Dial::default()).await, Some(Answering::Tls));
+        assert!(explain(&alert, &Dial::default(), &Answering::Peer).await.unwrap().contains("speaks TLS"));
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent_at = Endpoint::from(silent.local_addr().unwrap());
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
+        let others = [
+            answering("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await,
+            answering(b"\x15\x03\x01").await,
+            answering(b"\x15\0\0\0\0\0\0\0\0").await,
+            // It closes the connection.
+            answering("").await,
+            silent_at,
+            refusing,
+            // An address of a network for documentation (RFC 5737): nothing answers there.
+            "192.0.2.1:7801".parse().unwrap(),
+        ];
+        for endpoint in others {
+            assert_ne!(identify(&endpoint, &Dial::default()).await, Some(Answering::Tls), "{endpoint}");
+            let said = explain(&endpoint, &Dial::default(), &Answering::Peer).await.unwrap_or_default();
+            assert!(!said.contains("TLS"), "{endpoint}: {said}");
+        }
     }
 }

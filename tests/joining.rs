@@ -51,6 +51,11 @@ fn a_token_becomes_a_peer_that_serves_documents_and_needs_no_token_again() {
     until("it has read its share", || world.p2pctl(&registry, &query).stdout.contains("rfc48.txt"));
     world.p2pctl(&registry, &[&["get-rfc", "48", "--from", "fff-c"], operator.as_slice()].concat()).exits(0);
     assert_eq!(world.read("out/rfc48.txt"), rfc(48));
+    // What an operator says is signed with a certificate for clients only.
+    world
+        .p2pctl(&registry, &[&["whisper", "fff-c", "hello"], operator.as_slice()].concat())
+        .exits(0)
+        .stdout_has(&["delivered by fff-c"]);
     // An operator needs no folder of the authority.
     let listed = world.p2pctl(&registry, &[&["token", "list"], operator.as_slice()].concat()).exits(0);
     listed.stdout_has(&["fff-c", "alice", "1/1", "used", "operator"]);

@@ -244,6 +244,7 @@ impl Node {
         let hosts = {
             let own = services.own.clone();
             HostNames::new(config.http_hosts.clone(), move |name| own.get().endpoint().host().eq_ignore_ascii_case(name))
+                .with_certificate(config.tls.clone())
         };
         #[cfg(feature = "http")]
         let pages = http::HttpState::new(

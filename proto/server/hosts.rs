@@ -1,7 +1,7 @@
 //! Which host names a server answers to in plain HTTP, so that DNS rebinding does not work: a site whose name suddenly resolves to this
 //! server has its scripts read the answers as its own. The browser still says that name in `Host` (or `:authority`).
 
-use crate::field::Quoted;
+use crate::{field::Quoted, tls::Tls};
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, Uri, header, uri::Authority},
@@ -14,6 +14,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 #[derive(Clone)]
 pub struct HostNames {
     given: Arc<[String]>,
+    tls: Option<Tls>,
     others: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
@@ -22,7 +23,13 @@ impl HostNames {
     /// host that a peer advertises.
     pub fn new(given: impl IntoIterator<Item = String>, is_other: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         let machine = gethostname::gethostname().into_string().ok();
-        Self { given: given.into_iter().chain(machine).collect(), others: Arc::new(is_other) }
+        Self { given: given.into_iter().chain(machine).collect(), tls: None, others: Arc::new(is_other) }
+    }
+
+    /// Also the names in the certificate of `tls`: who calls by one of them checks that it is this server's.
+    #[must_use]
+    pub fn with_certificate(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Whether `host`, a host with or without a port, names this server.
@@ -34,6 +41,7 @@ impl HostNames {
         address.parse::<IpAddr>().is_ok()
             || name.eq_ignore_ascii_case("localhost")
             || self.given.iter().any(|given| name.eq_ignore_ascii_case(given))
+            || self.tls.as_ref().and_then(Tls::identity).is_some_and(|identity| identity.is_for_host(name))
             || (self.others)(name)
     }
 }

@@ -113,6 +113,11 @@ impl Identity {
         self.names.contains(name)
     }
 
+    /// Whether it is for this DNS name or address. What a wildcard stands for is not looked at.
+    pub fn is_for_host(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+    }
+
     /// The name of an operator of the network; `None`: its holder is none.
     pub fn operator(&self) -> Option<&PeerName> {
         self.operator.as_ref()

@@ -65,6 +65,7 @@ pub(super) struct Loaded {
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "it is checked all the same; only servers use it"))]
     pub(super) server: Option<Arc<ServerConfig>>,
     client: ClientConfig,
+    clients: Arc<dyn ClientCertVerifier>,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
@@ -83,9 +84,9 @@ impl Loaded {
             None => (None, None),
         };
         let clients = client_verifier(&roots, &provider, auth, revoked)?;
-        let server = own.as_ref().map(|own| server_config(&provider, clients, own)).transpose()?;
+        let server = own.as_ref().map(|own| server_config(&provider, Arc::clone(&clients), own)).transpose()?;
         let client = client_config(&provider, &roots, revoked, own.as_ref())?;
-        Ok(Self { identity, own, server, client, roots, provider })
+        Ok(Self { identity, own, server, client, clients, roots, provider })
     }
 
     /// The configuration to dial `expected` with.
@@ -104,11 +105,17 @@ impl Loaded {
         ServerVerifier { roots, algorithms, revoked: Arc::clone(revoked), expected }
     }
 
-    /// Checks a chain outside of a connection, at the time `now`.
+    /// Checks a chain outside of a connection, at the time `now`. Those of operators are for clients only.
     pub(super) fn check(&self, chain: &[CertificateDer<'_>], now: SystemTime, revoked: &Arc<Revoked>) -> Result<(), Error> {
         let Some((leaf, intermediates)) = chain.split_first() else { return Err(Error::NoCertificatesPresented) };
         let anyone = self.verifier(Expected::Anyone, revoked);
-        anyone.verify_server_cert(leaf, intermediates, &no_name(), &[], unix_time(now)).map(drop)
+        let now = unix_time(now);
+        match anyone.verify_server_cert(leaf, intermediates, &no_name(), &[], now) {
+            Err(Error::InvalidCertificate(CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. })) => {
+                self.clients.verify_client_cert(leaf, intermediates, now).map(drop)
+            }
+            checked => checked.map(drop),
+        }
     }
 }
 

@@ -236,15 +236,16 @@ impl Registry {
             ..Limits::default()
         };
         let own_endpoint = OwnEndpoint::new(config.allow_foreign_endpoints);
+        let tls = enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone());
         Ok(Self {
             leases: Leases { table, swarms, jobs, timeouts, cluster },
             network: config.network.clone(),
             health,
             metrics,
-            hosts: HostNames::new(config.http_hosts.iter().cloned(), |_| false),
+            hosts: HostNames::new(config.http_hosts.iter().cloned(), |_| false).with_certificate(tls.clone()),
             health_listener: None,
             limits,
-            tls: enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone()),
+            tls,
             enrolling,
             own_endpoint,
             replicas,

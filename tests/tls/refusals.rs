@@ -10,6 +10,7 @@ use super::{
 use p2pdi::tls::{ClientAuth, Expected, Pem, Tls};
 use rcgen::{CertificateParams, date_time_ymd};
 use std::time::SystemTime;
+use tokio::net::TcpListener;
 
 #[track_caller]
 fn assert_says(error: Result<impl Sized, String>, words: &str) {
@@ -126,6 +127,24 @@ async fn a_client_with_tls_is_told_that_the_port_does_not_speak_it() {
     a.stop().await;
 }
 
+#[tokio::test]
+async fn an_address_where_nothing_answers_is_not_said_to_speak_tls_or_not_to() {
+    let tls = Authority::new("network").tls(&["fff-b"]);
+    let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for dialling in [None, Some(&tls)] {
+        let error = ping(refusing, dialling, Expected::Anyone).await.unwrap_err();
+        assert!(error.contains("onnection refused") && !error.contains("TLS"), "{error}");
+    }
+    // Who closes the connection, instead of an answer to the handshake, may be anything.
+    let closing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = closing.local_addr().unwrap();
+    let closes = tokio::spawn(async move { while closing.accept().await.is_ok() {} });
+    assert_says(ping(address, Some(&tls), Expected::Anyone).await, "it closed the connection during the TLS handshake");
+    let error = ping(address, None, Expected::Anyone).await.unwrap_err();
+    assert!(!error.contains("TLS"), "{error}");
+    closes.abort();
+}
+
 #[test]
 fn a_message_is_signed_by_the_holder_of_a_certificate_and_by_nobody_else() {
     let network = Authority::new("network");
@@ -137,6 +156,14 @@ fn a_message_is_signed_by_the_holder_of_a_certificate_and_by_nobody_else() {
     assert!(!b.is_signed_by(&checked, b"another", &signature));
     assert!(!b.is_signed_by(&of_b, b"a message", &signature));
     assert!(network.tls_without_certificate().sign(b"a message").is_err());
+    // An operator's certificate is for a client only.
+    let operator = network.issue_with(&["spiffe://test/operator/alice"], |params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    let chain = vec![operator.certificate.der().clone()];
+    assert_eq!(b.check(chain.clone(), SystemTime::now()).unwrap().operator().unwrap().as_str(), "alice");
+    b.set_revoked([network.tls_of(&operator).identity().unwrap().serial().clone()]);
+    assert!(b.check(chain, SystemTime::now()).unwrap_err().to_string().contains("revoked"));
 }
 
 #[test]
