@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod http;
+pub mod lan;
 pub mod network;
 pub mod process;
 pub mod programs;
