@@ -27,11 +27,11 @@ pub(super) const RANDOM_PIECES: usize = 4;
 pub const LONG_DELAY: Duration = Duration::from_millis(10);
 /// The delay of an only holder is measured with a second request if at least so many windows are missing.
 pub const PROBE_WINDOWS: u64 = 4;
-/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 8 Gbit/s. Less costs a fetch of some hundred MiB
+/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 5 Gbit/s. Less costs a fetch of some hundred MiB
 /// round trips, more costs memory if the disk is slower.
-const FIRST_RATE: u64 = 1024 * 1024 * 1024;
-/// Windows that are filled at once on a long path before its rate is known, at least and at most: all that the connection takes.
-const FIRST_WINDOWS: (u64, u64) = (8, 32);
+const FIRST_RATE: u64 = 640 * 1024 * 1024;
+/// Windows that are filled at once on a long path before its rate is known, at least and at most.
+const FIRST_WINDOWS: (u64, u64) = (8, 24);
 /// Holders send runs up to this size one after the other: between larger ones no round trip is lost if they overlap.
 pub(super) const IN_TURN_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// A holder's messages carry up to this many bytes; only whole ones arrive.
