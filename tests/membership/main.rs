@@ -16,6 +16,7 @@ mod proxy;
 mod remote_index;
 mod replicas;
 mod session;
+mod settling;
 #[path = "../../peerd/tests/support/mod.rs"]
 mod support;
 

@@ -56,7 +56,8 @@ impl<F> Clone for HolderSearch<F> {
 /// Whether a search may use what was learned a while ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// It may.
+    /// It may, where that settles nothing: who has a hash. Which content a name or a number means is asked in any case, since another peer
+    /// may have another one by now.
     Learned,
     /// Peers are asked now: what was learned turned out to be out of date.
     Asked,
@@ -144,15 +145,16 @@ impl<F: FindPeers> HolderSearch<F> {
         // Also those that are out of date are the first to ask.
         let has_it = learned.iter().filter(|(_, documents)| !documents.is_empty());
         let holders: Vec<Source> = has_it.map(|(peer, _)| peer.clone()).take(ANSWERS_TO_SETTLE).collect();
-        if freshness == Freshness::Asked {
+        let is_hash = matches!(wanted, DocumentSelector::Hash(_));
+        let may_use = is_hash && freshness == Freshness::Learned;
+        if !may_use {
             learned.clear();
         }
-        let are_all = are_all && freshness == Freshness::Learned;
         let mut met = learned.len();
         for (peer, documents) in learned {
             answers.take(&peer, Answer { documents, ..Answer::default() });
         }
-        if is_enough(wanted, &answers, met, are_all) {
+        if may_use && is_enough(wanted, &answers, met, are_all) {
             return Ok((answers, met));
         }
         // Each peer has one voice: what it says now replaces what was learned of it.

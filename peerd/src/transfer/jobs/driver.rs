@@ -155,7 +155,7 @@ impl Driver {
             }
             self.planned.push(*id);
             let known = |selector: &_| super::look::known(&remote, selector, now);
-            job.add_named(&index, |own| self.shared.ledger.owns(own), known, now);
+            job.add_named(&index, known, now);
         }
     }
 
@@ -262,6 +262,7 @@ impl Driver {
         }
         let Some(folder) = shared.catalog.share().folder().map(std::path::Path::to_owned) else { return };
         let mut from = target.holders.clone();
+        let mut asked = Vec::new();
         let mut mirror = None;
         let mut missing = None;
         {
@@ -270,6 +271,7 @@ impl Driver {
                 Owner::Job(id) => {
                     if let Some(job) = queue.jobs.get(&id).filter(|job| !job.request.from.is_empty()) {
                         (from, missing) = shared.peers.find(&job.request.from);
+                        asked.clone_from(&from);
                     }
                 }
                 Owner::Mirror(place) => mirror = queue.mirrors.get(place).map(|mirror| mirror.id()),
@@ -295,7 +297,7 @@ impl Driver {
         let (job, watch) = FetchJob::new(request, shared.channels.clone(), Arc::clone(&shared.network));
         let (watch, stop) = (Arc::new(watch), CancellationToken::new());
         shared.queue().started(owner, key.clone(), target.size, Arc::clone(&watch), stop.clone());
-        let work = Work { owner, key: key.clone(), target, job, watch, mirror, stop };
+        let work = Work { owner, key: key.clone(), target, asked, job, watch, mirror, stop };
         let shared = Arc::clone(shared);
         self.workers.spawn(async move { (owner, key, Box::pin(worker::fetch(shared, work)).await) });
     }

@@ -2,7 +2,7 @@
 
 use super::{
     items::{Items, Key, Outcome, Target},
-    mirror::{Decision, decide, take_offer},
+    mirror::{Decision, take_offer},
     offers::{Ambiguous, Offer},
     request::JobRequest,
 };
@@ -80,13 +80,7 @@ impl Job {
     }
 
     /// Adds the documents that are named one by one. `known`: size and holders of what a selector selects, where they are known.
-    pub(super) fn add_named(
-        &mut self,
-        index: &Index,
-        fetched: impl Fn(&SharedDocument) -> bool,
-        known: impl Fn(&DocumentSelector) -> Option<Offer>,
-        now: Instant,
-    ) {
+    pub(super) fn add_named(&mut self, index: &Index, known: impl Fn(&DocumentSelector) -> Option<Offer>, now: Instant) {
         for wanted in self.request.wanted.clone() {
             let Wanted::One(selector) = wanted else { continue };
             let offer = known(&selector);
@@ -113,11 +107,10 @@ impl Job {
                 modified: None,
                 selector,
             };
-            let decision = match (&target.selector, offer, own) {
-                // Another content under the name of a file that this peer fetched is a newer version; the user's own file stays.
-                (DocumentSelector::Name(_), Some(offer), Some(own)) => decide(&offer, Some(own), fetched(own), false),
-                (_, _, Some(own)) => Decision::Present(own.size),
-                (_, _, None) => Decision::Fetch,
+            let decision = match (&target.selector, own) {
+                // What others have under the name of a file that is there is asked before it is fetched.
+                (DocumentSelector::Name(_), _) | (_, None) => Decision::Fetch,
+                (_, Some(own)) => Decision::Present(own.size),
             };
             decision.apply(&mut self.items, key, target, now);
         }

@@ -1,4 +1,5 @@
-//! Looks for documents that match patterns: in what this peer learned of others, or at the peers that are named.
+//! Looks for documents that match patterns: a job asks the peers, all or those that are named; a mirror, which looks again and again, goes by
+//! what this peer learned of others.
 
 use super::{
     items::Key,
@@ -9,16 +10,21 @@ use super::{
 };
 use crate::{
     config::Mirror,
-    documents::{
-        remote_index::{PEERS_MAX, RemoteIndex},
-        selector::DocumentSelector,
-    },
+    documents::{remote_index::RemoteIndex, selector::DocumentSelector},
     holders::{
+        find_peers::{FindPeers as _, PeerSample},
+        listing::{ListingFilter, Offer as Listed, Offers as Listings, shared_by},
         rfc_query::{Limits, query},
         source::Source,
     },
 };
-use p2pdi::{document::DocumentName, status, v1::RfcQueryRequest};
+use p2pdi::{
+    document::DocumentName,
+    log_limit::{Line, LogLimit},
+    phrases::counted,
+    status,
+    v1::RfcQueryRequest,
+};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -29,10 +35,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a look waits until the documents of the known peers were learned: a peer that has just started learns them within seconds.
-const LEARN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it looks whether they were.
-const LEARN_EVERY: Duration = Duration::from_millis(200);
+/// How long a look waits for the first peer that is known: a peer that has just started knows others within seconds.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it looks whether there is one.
+const KNOWN_EVERY: Duration = Duration::from_millis(200);
+/// Most peers asked for what they share. Of more, a random sample of this size is asked.
+const ASKED_MAX: usize = 1_000;
+/// Most peers that are named because they do not answer.
+const SILENT_SHOWN_MAX: usize = 4;
 /// How long a peer may take to list its documents.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a mirror compares what was learned with what is there.
@@ -62,8 +72,8 @@ pub(super) struct Found {
 pub(super) async fn look_for_job(shared: &Arc<Shared>, request: JobRequest) -> Look {
     let matches = request.matcher();
     if request.from.is_empty() {
-        until_learned(shared).await;
-        return learned(shared, matches, Prefer::MostHeld).await;
+        until_known(shared).await;
+        return Look::Found(ask_all(shared, &request).await);
     }
     let (sources, missing) = shared.peers.find(&request.from);
     let (mut offers, mut asked) = (Offers::default(), Vec::new());
@@ -79,6 +89,39 @@ pub(super) async fn look_for_job(shared: &Arc<Shared>, request: JobRequest) -> L
     }
     asked.extend(missing.map(|name| format!("{name} is not known now")));
     Look::Found(Found { offers: offers.choose(Prefer::MostHeld, latest()), asked: asked.join(", "), listing: None })
+}
+
+/// What all peers share themselves now, or a sample of the peers of a large network.
+async fn ask_all(shared: &Arc<Shared>, request: &JobRequest) -> Found {
+    let PeerSample { peers, .. } = match shared.network.sample(ASKED_MAX).await {
+        Ok(sample) => sample,
+        Err(never) => match never {},
+    };
+    let (matches, patterns) = (request.matcher(), request.wanted_patterns());
+    let (mut offers, mut asked) = (Offers::default(), String::new());
+    for (place, pattern) in patterns.iter().enumerate() {
+        let filter = ListingFilter::of_pattern(Some(pattern.clone()));
+        let Listings { offers: listed, answered, failed, is_cut } = shared_by(&shared.channels, peers.clone(), &filter).await;
+        if is_cut {
+            static LOG: LogLimit = LogLimit::new(1);
+            if let Some(Line { suppressed }) = LOG.line() {
+                tracing::warn!(%pattern, suppressed, "too many documents match a job's pattern; some are left out");
+            }
+        }
+        for Listed { document, holders, held_by } in listed {
+            // What an earlier pattern matches is counted already.
+            let is_new = !patterns[..place].iter().any(|earlier| earlier.matches(&document.name));
+            if is_new && matches(&document.name) {
+                offers.add_held(&document, holders, held_by);
+            }
+        }
+        asked = format!("{} answered", counted(answered as u64, "peer"));
+        let silent: Vec<_> = failed.iter().take(SILENT_SHOWN_MAX).map(|(peer, why)| format!("{peer} ({why})")).collect();
+        if !silent.is_empty() {
+            asked += &format!(", and {} did not, such as {}", failed.len(), silent.join(", "));
+        }
+    }
+    Found { offers: offers.choose(Prefer::MostHeld, latest()), asked, listing: None }
 }
 
 /// Documents for a mirror.
@@ -111,7 +154,7 @@ pub(super) fn mirror_pause(config: &Mirror) -> Duration {
     if config.from.is_some() { FOLLOW_EVERY } else { MIRROR_EVERY }
 }
 
-/// What is known of the document that `selector` selects, if others list one content only.
+/// What is known of the document that `selector` selects, if one content is clearly meant. Of a name or a number it is a hint only.
 pub(super) fn known(remote: &RemoteIndex, selector: &DocumentSelector, now: Instant) -> Option<Offer> {
     let mut offers = Offers::default();
     let mut add =
@@ -135,7 +178,7 @@ async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool +
         let (remote, mut offers) = (shared.catalog.remote(now), Offers::default());
         let matching = remote.all(now).filter(|claim| matches(&claim.document.info.name));
         matching.for_each(|claim| offers.add(&claim.document.info, Source::from(&**claim.peer)));
-        let asked = format!("this peer learned {} documents of {} known peers", remote.len(), shared.peers.sources().len());
+        let asked = format!("this peer learned {} documents of {} known peers", remote.len(), shared.peers.count());
         Found { offers: offers.choose(prefer, latest()), asked, listing: None }
     });
     match looked.await {
@@ -144,17 +187,11 @@ async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool +
     }
 }
 
-/// Waits until the documents of the known peers were learned, for a bounded time.
-async fn until_learned(shared: &Shared) {
-    let until = Instant::now() + LEARN_TIMEOUT;
-    while Instant::now() < until {
-        let remote = shared.catalog.remote(Instant::now());
-        let peers = shared.peers.sources();
-        let known = peers.iter().filter_map(|peer| peer.name.as_ref()).filter(|name| remote.version_of(name).is_some()).count();
-        if !peers.is_empty() && known >= peers.len().min(PEERS_MAX) {
-            return;
-        }
-        sleep(LEARN_EVERY).await;
+/// Waits until a peer is known, for a bounded time.
+async fn until_known(shared: &Shared) {
+    let until = Instant::now() + KNOWN_TIMEOUT;
+    while shared.peers.count() == 0 && Instant::now() < until {
+        sleep(KNOWN_EVERY).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs and mirrors: what a running peer fetches into its share, and keeps there.
 //!
 //! A job is stored before it is accepted, and goes on after a restart; only its request is stored, and the share tells what is there
-//! already. Patterns are looked up in what the peer learned of others. Each document is fetched by a [`FetchJob`](super::fetch::job::FetchJob),
+//! already. Names, numbers and patterns of a job are settled by asking the peers; a mirror goes by what the peer learned of them. Each document is fetched by a [`FetchJob`](super::fetch::job::FetchJob),
 //! and offered from the moment its file appears, without being read again. What was fetched is recorded apart from what the user put into
 //! the share: only fetched documents are replaced, removed to keep the limits, or removed by a mirror.
 

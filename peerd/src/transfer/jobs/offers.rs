@@ -5,7 +5,7 @@
 use super::items::{Key, Target};
 use crate::{
     documents::{info::DocumentInfo, name_match::name_key, selector::DocumentSelector},
-    holders::source::Source,
+    holders::{settlement::is_clear, source::Source},
 };
 use p2pdi::content::ContentHash;
 use std::{cmp::Reverse, collections::BTreeMap, time::SystemTime};
@@ -16,7 +16,7 @@ const HOLDERS_MAX: usize = 16;
 /// Which content counts where several have one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefer {
-    /// The one that most peers hold. If two are held by equally many, the name is ambiguous.
+    /// The one that most peers hold, if it is clearly meant; else the name is ambiguous. See [`is_clear`].
     MostHeld,
     /// The one that was modified last; of those the one that most peers hold.
     Newest,
@@ -43,18 +43,21 @@ pub(super) struct Offers {
 impl Offers {
     /// Adds what a peer lists.
     pub(super) fn add(&mut self, document: &DocumentInfo, holder: Source) {
+        self.add_held(document, [holder], 1);
+    }
+
+    /// Adds what several peers list. `held_by`: how many, those that are not in `holders` included.
+    pub(super) fn add_held(&mut self, document: &DocumentInfo, holders: impl IntoIterator<Item = Source>, held_by: usize) {
         let contents = self.by_name.entry(name_key(document.name.as_str()).into()).or_default();
         let offer =
             contents.entry(document.hash).or_insert_with(|| Offer { document: document.clone(), holders: Vec::new(), count: 0 });
-        offer.count += 1;
+        offer.count += held_by;
         // Copies keep the time of their original; where a peer lost it, the earliest is nearest to it.
         offer.document.modified = match (offer.document.modified, document.modified) {
             (Some(a), Some(b)) => Some(if (a.seconds, a.nanos) <= (b.seconds, b.nanos) { a } else { b }),
             (a, b) => a.or(b),
         };
-        if offer.holders.len() < HOLDERS_MAX {
-            offer.holders.push(holder);
-        }
+        offer.holders.extend(holders.into_iter().take(HOLDERS_MAX.saturating_sub(offer.holders.len())));
     }
 
     /// One content for each name. Modification times after `latest` are not believed.
@@ -69,8 +72,8 @@ impl Offers {
             };
             let mut offers: Vec<_> = contents.into_values().collect();
             offers.sort_by_key(rank);
-            let tie = prefer == Prefer::MostHeld && matches!(offers.as_slice(), [a, b, ..] if a.count == b.count);
-            if tie {
+            let counts: Vec<_> = offers.iter().map(|offer| offer.count).collect();
+            if prefer == Prefer::MostHeld && !is_clear(&counts) {
                 return Some((key, Err(ambiguous(&offers))));
             }
             offers.into_iter().next().map(|offer| (key, Ok(offer)))
@@ -139,6 +142,8 @@ mod tests {
             let mut offers = Offers::default();
             add(&mut offers, "a.txt", b"old", "p1", 10);
             add(&mut offers, "A.txt", b"old", "p2", 12);
+            add(&mut offers, "a.txt", b"old", "p5", 12);
+            add(&mut offers, "a.txt", b"old", "p6", 12);
             add(&mut offers, "a.txt", b"new", "p3", 11);
             add(&mut offers, "a.txt", b"from the future", "p4", 5_000);
             offers
@@ -149,10 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn contents_that_equally_many_hold_are_ambiguous() {
+    fn contents_that_about_as_many_hold_are_ambiguous() {
         let mut offers = Offers::default();
         add(&mut offers, "a.txt", b"one", "p1", 10);
         add(&mut offers, "a.txt", b"two", "p2", 10);
+        add(&mut offers, "a.txt", b"two", "p3", 10);
         let why = chosen(offers, Prefer::MostHeld).unwrap_err();
         for part in ["AMBIGUOUS", "p1", "p2", &ContentHash::of(b"one").to_string()] {
             assert!(why.contains(part), "{why}");

@@ -63,12 +63,17 @@ impl From {
 impl JobRequest {
     /// Whether a name matches one of the patterns that are wanted, and what chooses among those.
     pub(super) fn matcher(&self) -> impl Fn(&DocumentName) -> bool + Send + Sync + use<> {
-        let wanted = self.wanted.iter().filter_map(|wanted| match wanted {
+        let (patterns, set) = (self.wanted_patterns(), self.patterns.clone());
+        move |name| set.matches(name) && patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// The patterns that are wanted.
+    pub(super) fn wanted_patterns(&self) -> Vec<DocumentPattern> {
+        let pattern = |wanted: &Wanted| match wanted {
             Wanted::Matching(pattern) => Some(pattern.clone()),
             Wanted::One(_) => None,
-        });
-        let (patterns, set): (Vec<DocumentPattern>, _) = (wanted.collect(), self.patterns.clone());
-        move |name| set.matches(name) && patterns.iter().any(|pattern| pattern.matches(name))
+        };
+        self.wanted.iter().filter_map(pattern).collect()
     }
 }
 

@@ -2,13 +2,19 @@
 
 use super::{
     items::{Key, Outcome, Target},
+    mirror::other_content,
     queue::Owner,
     room::{NoRoom, RoomTaken},
     shared::Shared,
 };
 use crate::{
     documents::{selector::DocumentSelector, share::SharedDocument},
-    holders::{network_peers::NetworkPeers, search::SearchError},
+    holders::{
+        network_peers::NetworkPeers,
+        search::{Freshness, HolderSearch, SearchError, ask},
+        settlement::Settlement,
+        source::Source,
+    },
     transfer::{
         fetch::{
             document::{FetchError, Fetched},
@@ -23,6 +29,7 @@ use p2pdi::{
     log_limit::{Line, LogLimit},
 };
 use std::{
+    convert::Infallible,
     fs, io,
     path::{MAIN_SEPARATOR, Path},
     sync::Arc,
@@ -44,6 +51,8 @@ pub(super) struct Work {
     pub(super) owner: Owner,
     pub(super) key: Key,
     pub(super) target: Target,
+    /// The holders that the job names; none: all peers are asked.
+    pub(super) asked: Vec<Source>,
     pub(super) job: FetchJob<NetworkPeers>,
     pub(super) watch: Arc<FetchWatch>,
     /// The mirror that wants it.
@@ -64,41 +73,81 @@ pub(super) async fn fetch(shared: Arc<Shared>, work: Work) -> Option<Outcome> {
 }
 
 async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
-    let Work { owner, key, target, job, watch, mirror, .. } = work;
-    let mut taken = None;
+    let Work { owner, key, target, asked, job, watch, mirror, .. } = work;
+    if let Some(outcome) = compare_with_own(shared, &target, &asked).await {
+        return outcome;
+    }
+    // The room taken, and for how many bytes: a name may turn out to mean another content than the one that is known.
+    let mut taken: Option<(u64, RoomTaken)> = None;
     if target.size > 0 {
         match take(shared, owner, &target, target.size).await {
-            Ok(room) => taken = Some(room),
+            Ok(room) => taken = Some((target.size, room)),
             Err(outcome) => return outcome,
         }
     }
     let mut run = Box::pin(job.run());
     let mut looks = interval(SIZE_EVERY);
+    let mut is_sized = matches!(target.selector, DocumentSelector::Hash(_)) && taken.is_some();
     let fetched = loop {
         tokio::select! {
             ended = &mut run => break ended,
-            _ = looks.tick(), if taken.is_none() => {
+            _ = looks.tick(), if !is_sized => {
                 let size = watch.progress().snapshot().size;
                 if size > 0 {
-                    match take(shared, owner, &target, size).await {
-                        Ok(room) => taken = Some(room),
-                        // The fetch is dropped; what is verified stays.
-                        Err(outcome) => return outcome,
+                    is_sized = true;
+                    if taken.as_ref().is_none_or(|(bytes, _)| *bytes < size) {
+                        drop(taken.take());
+                        match take(shared, owner, &target, size).await {
+                            Ok(room) => taken = Some((size, room)),
+                            // The fetch is dropped; what is verified stays.
+                            Err(outcome) => return outcome,
+                        }
                     }
                 }
             }
         }
     };
+    let has_room = |size: u64| taken.as_ref().is_some_and(|(bytes, _)| *bytes >= size);
     match fetched {
-        Ok(fetched) if taken.is_none() && !fetched.already_there => {
+        Ok(fetched) if !fetched.already_there && !has_room(fetched.document.size()) => {
+            drop(taken);
             // A small document that arrived before its size was known: the limits hold all the same.
             match take(shared, owner, &target, fetched.document.size()).await {
                 Ok(room) => adopt(shared, (owner, &key), &target, fetched, mirror.as_deref(), Some(room)).await,
                 Err(outcome) => withdraw(shared, &target, fetched, outcome).await,
             }
         }
-        Ok(fetched) => adopt(shared, (owner, &key), &target, fetched, mirror.as_deref(), taken).await,
+        Ok(fetched) => adopt(shared, (owner, &key), &target, fetched, mirror.as_deref(), taken.map(|(_, room)| room)).await,
         Err(error) => outcome(error),
+    }
+}
+
+/// Of a document that is asked for by a name that the share has: whether it is there, or must not be replaced, by what other peers have under
+/// that name now. `None`: it is fetched. Another content than that of a file that this peer fetched is a newer version.
+async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source]) -> Option<Outcome> {
+    let DocumentSelector::Name(name) = &target.selector else { return None };
+    let own = shared.catalog.share().index().by_name(name.as_str()).cloned()?;
+    let settlement = match asked {
+        [] => {
+            let search = HolderSearch::new(shared.channels.clone(), Arc::clone(&shared.network));
+            match search.settle(&target.selector, Freshness::Asked).await {
+                Ok(settled) => Settlement::Settled(settled),
+                Err(SearchError::NotFound { .. } | SearchError::NoPeers { .. }) => Settlement::Nobody,
+                Err(SearchError::Ambiguous { found, .. }) => Settlement::Ambiguous(found),
+                Err(SearchError::Peers(never)) => match never {},
+            }
+        }
+        asked => ask(&shared.channels, asked, &target.selector).await.settle(),
+    };
+    match settlement {
+        Settlement::Settled(settled) if settled.found.document.hash == own.hash => Some(Outcome::Present(own.size)),
+        Settlement::Settled(_) if shared.ledger.owns(&own) => None,
+        Settlement::Settled(_) => Some(Outcome::Failed(other_content(&own.name))),
+        Settlement::Nobody => Some(Outcome::Present(own.size)),
+        Settlement::Ambiguous(found) => {
+            let error = SearchError::<Infallible>::Ambiguous { wanted: target.selector.clone(), found };
+            Some(outcome(JobError::Search(error)))
+        }
     }
 }
 
