@@ -157,3 +157,16 @@ async fn who_sent_wrong_bytes_is_named_with_the_piece_and_none_of_them_is_read()
     let error = within("the end of the fetch", get.result()).await.unwrap_err();
     assert_eq!(error.corrupt(), Some((liar.address.to_string(), 2)), "{error}");
 }
+
+#[tokio::test]
+async fn a_folder_that_is_shared_again_waits_for_what_is_new_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("old.txt"), "old").unwrap();
+    let peer = Peer::builder("sharer").build().await.unwrap();
+    for (number, name) in ["old.txt", "new.txt", "newer.txt"].into_iter().enumerate() {
+        fs::write(folder.path().join(name), name).unwrap();
+        peer.share(folder.path()).await.unwrap();
+        let shared = within("what is shared", peer.shared()).await;
+        assert_eq!(shared.len(), number + 1, "{name} is not there yet");
+    }
+}

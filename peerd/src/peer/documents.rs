@@ -104,7 +104,7 @@ impl PeerHandle {
     }
 
     /// Shares a folder, of a peer that was built without one, from now on. What is in it is offered once it is hashed: see
-    /// [`PeerHandle::shared`].
+    /// [`PeerHandle::shared`]. A folder that is shared already is looked through again, so that what is new in it counts there, too.
     ///
     /// # Errors
     /// When it does not exist, the peer shares another folder, or is not running.
@@ -115,7 +115,8 @@ impl PeerHandle {
         Ok(shared.map_err(NodeError::from)?)
     }
 
-    /// Waits until all that was in the shared folder at first is hashed, and returns what is offered now.
+    /// Waits until all that was in the shared folder at the start, or at the last [`PeerHandle::share`], is hashed, and returns what is offered
+    /// now.
     pub async fn shared(&self) -> Vec<DocumentInfo> {
         tokio::select! {
             () = self.node().share().settled() => {}

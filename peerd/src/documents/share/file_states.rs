@@ -134,6 +134,18 @@ impl FileStates {
         self.scanned
     }
 
+    /// The next scan of the whole share counts as the first one; so do the files that wait now.
+    pub(super) fn begin_anew(&mut self) {
+        self.scanned = false;
+        for state in self.entries.values_mut() {
+            if let FileState::Pending(pending) = state
+                && !std::mem::replace(&mut pending.first, true)
+            {
+                self.counts.unsettled += 1;
+            }
+        }
+    }
+
     /// Whether every file that the first scan found is offered or left out.
     pub(super) fn settled(&self) -> bool {
         self.scanned && self.counts.unsettled == 0

@@ -97,6 +97,8 @@ struct Driver {
     next_prune: Instant,
     next_progress: Instant,
     settled: bool,
+    /// How many of the scans that were asked for have begun.
+    scans_begun: u64,
     /// Writes of the cache that failed since the last that did not.
     failed_writes: u32,
     /// Documents whose piece hashes the cache has lost or cannot read. They are hashed again, and offered meanwhile.
@@ -152,6 +154,7 @@ impl Driver {
             next_prune: now,
             next_progress: now,
             settled: false,
+            scans_begun: 0,
             failed_writes: 0,
             lost: BTreeSet::new(),
             rehashed: false,
@@ -178,8 +181,8 @@ impl Driver {
             self.report();
             // After the report, so that a caller that waits for `settled` sees the final progress.
             self.shared.settled.send_if_modified(|settled| {
-                // What is settled without a folder says nothing of the one that was given since.
-                let now = self.settled && self.has_folder == self.shared.root.path().is_some();
+                // What is settled now says nothing of a scan that was asked for since.
+                let now = self.settled && self.scans_begun == self.shared.scans_asked.load(Ordering::SeqCst);
                 std::mem::replace(settled, now) != now
             });
             let pending = self.shared.signal.wait(self.next_wake(), Instant::now() >= self.next_scan);
@@ -220,6 +223,12 @@ impl Driver {
     }
 
     fn take(&mut self, pending: PendingEvents) {
+        let asked = self.shared.scans_asked.load(Ordering::SeqCst);
+        if std::mem::replace(&mut self.scans_begun, asked) != asked {
+            self.settled = false;
+            self.whole = true;
+            self.file_states.begin_anew();
+        }
         self.whole |= pending.whole;
         self.dirty.extend(pending.dirty);
         let now = Instant::now();

@@ -43,7 +43,10 @@ use state::{ShareMetrics, Shared};
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch::{Receiver, Sender};
 
@@ -108,6 +111,7 @@ impl Share {
             index: RwLock::default(),
             versions: Sender::new(0),
             settled: Sender::new(false),
+            scans_asked: AtomicU64::new(0),
             progress: Sender::new(ScanProgress::default()),
             counts: Mutex::default(),
             detail: Mutex::default(),
@@ -119,12 +123,15 @@ impl Share {
         Ok((Self { shared: Arc::clone(&shared) }, Indexer { shared }))
     }
 
-    /// Begins to share a folder, of a share without one. Nothing changes if it is the folder that is shared already. Blocking.
+    /// Begins to share a folder, of a share without one. If it is the folder that is shared already, it is scanned again. In both cases
+    /// [`Self::settled`] then waits for what is in it now. Blocking.
     ///
     /// # Errors
     /// When the folder does not exist, or another one is shared already.
     pub fn set_folder(&self, folder: &Path) -> Result<(), ShareError> {
         set_root(&self.shared.root, folder)?;
+        // In this order: the indexer says that all is settled only if no scan was asked for since.
+        self.shared.scans_asked.fetch_add(1, Ordering::SeqCst);
         self.shared.settled.send_replace(false);
         self.shared.signal.changed_somewhere();
         Ok(())
@@ -140,7 +147,7 @@ impl Share {
         self.shared.versions.subscribe()
     }
 
-    /// Waits until every file that the first scan found is offered or left out.
+    /// Waits until every file that was there at the start, or when [`Self::set_folder`] was called last, is offered or left out.
     pub async fn settled(&self) {
         // No error: this handle keeps the sender.
         let _ = self.shared.settled.subscribe().wait_for(|settled| *settled).await;

@@ -22,7 +22,7 @@ pub struct ScanProgress {
     pub hashed_bytes: u64,
     /// Bytes hashed and to be hashed.
     pub total_bytes: u64,
-    /// Every file that the first scan found is offered or left out.
+    /// Every file that the first scan found, or the last one that was asked for, is offered or left out.
     pub settled: bool,
 }
 
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) index: RwLock<Arc<Index>>,
     pub(super) versions: Sender<u64>,
     pub(super) settled: Sender<bool>,
+    /// How often a scan was asked for, after which all is to be settled anew.
+    pub(super) scans_asked: AtomicU64,
     pub(super) progress: Sender<ScanProgress>,
     pub(super) counts: Mutex<Counts>,
     pub(super) detail: Mutex<String>,

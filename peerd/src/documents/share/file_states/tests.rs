@@ -135,6 +135,24 @@ fn a_file_that_failed_is_retried_by_a_scan_of_everything() {
     assert_eq!((file_states.counts().unreadable, file_states.counts().pending), (0, 1));
 }
 
+#[test]
+fn a_scan_that_was_asked_for_is_settled_once_what_waited_and_what_it_finds_is_offered() {
+    let clock = Clock(Instant::now());
+    let mut file_states = FileStates::new(QUIET);
+    file_states.observe("", found(&[]), clock.at(Duration::ZERO));
+    file_states.observe("a", found(&[("a", Entry::File(print(1, 1, 1)))]), clock.at(Duration::ZERO));
+    assert!(file_states.settled(), "what appears later is not waited for");
+    file_states.begin_anew();
+    assert!(!file_states.settled());
+    let scan = [("a", Entry::File(print(1, 1, 1))), ("b", Entry::File(print(2, 2, 2)))];
+    file_states.observe("", found(&scan), clock.at(Duration::ZERO));
+    for (name, print) in [("a", print(1, 1, 1)), ("b", print(2, 2, 2))] {
+        assert!(!file_states.settled(), "{name} waits");
+        file_states.fail(name, &print);
+    }
+    assert!(file_states.settled());
+}
+
 /// Numbers from a seed (xorshift64*).
 fn random(state: &mut u64, below: u64) -> u64 {
     *state ^= *state >> 12;
