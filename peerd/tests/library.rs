@@ -17,7 +17,10 @@ use std::{
     time::Instant,
 };
 use support::{PATIENCE, eventually, within};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 
 async fn peer(name: &str) -> Peer {
     Peer::builder(name).build().await.unwrap()
@@ -225,4 +228,71 @@ async fn errors_name_the_problem_and_the_remedy() {
     let again = Peer::builder("A").state(folder.path()).build().await.unwrap();
     assert_eq!(again.id(), id);
     within("its end", again.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_after_a_message_to_all_has_acknowledged_it() {
+    let sender = peer("sender").await;
+    for round in 0..5 {
+        let receiver = peer("receiver").await;
+        let mut messages = receiver.messages(&["NEWS"]).unwrap();
+        receiver.join(sender.endpoint()).await.unwrap();
+        linked(&sender, &receiver).await;
+        let stopping = async {
+            within("the message", messages.next()).await.unwrap();
+            within("the end", receiver.shutdown()).await.unwrap();
+        };
+        let (tally, ()) = tokio::join!(sender.broadcast_counted("NEWS", "text", PATIENCE), stopping);
+        assert_eq!(tally.unwrap().acknowledged, 1, "in round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_to_all_goes_out_from_a_peer_that_stops_at_once() {
+    let receiver = peer("receiver").await;
+    let mut messages = receiver.messages(&["NEWS"]).unwrap();
+    for round in 0..5 {
+        let sender = peer("sender").await;
+        sender.join(receiver.endpoint()).await.unwrap();
+        // More than fits into the windows of a connection.
+        let texts: Vec<_> = (0..8).map(|number| format!("{round} {number} {}", "x".repeat(100_000))).collect();
+        for text in &texts {
+            sender.broadcast("NEWS", text).await.unwrap();
+        }
+        within("the end", sender.shutdown()).await.unwrap();
+        for text in &texts {
+            let (message, dropped) = within("the message", messages.next()).await.unwrap();
+            assert!(message.text() == *text && dropped == 0, "message {} of {round}: {dropped} dropped", message.text().len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_while_a_handler_answers_sends_its_reply() {
+    let (a, b) = (peer("A").await, peer("B").await);
+    let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, finishes) = (Arc::clone(&begun), Arc::clone(&finish));
+    b.on("STOP", move |_| {
+        let (begins, finishes) = (Arc::clone(&begins), Arc::clone(&finishes));
+        async move {
+            begins.notify_one();
+            finishes.notified().await;
+            Reply::new("STOPPED", "after this")
+        }
+    })
+    .unwrap();
+    a.join(b.endpoint()).await.unwrap();
+    linked(&b, &a).await;
+    let address = b.endpoint().to_string();
+    let stopping = async {
+        begun.notified().await;
+        let stopped = async {
+            eventually("the stop", async || TcpStream::connect(&address).await.is_err().then_some(())).await;
+            finish.notify_one();
+        };
+        let (ended, ()) = tokio::join!(b.shutdown(), stopped);
+        ended.unwrap();
+    };
+    let (delivery, ()) = within("the reply", async { tokio::join!(a.whisper("B", "STOP", ""), stopping) }).await;
+    assert_eq!(delivery.unwrap().reply, Some(Reply::new("STOPPED", "after this")));
 }

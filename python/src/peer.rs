@@ -18,13 +18,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
-use tokio::time::sleep;
-
-/// How long after a message to all a peer goes on before it stops: its own acknowledgement, and those of others that come this way, are on their
-/// way. Programs that wait for one message end right after it.
-const ACKNOWLEDGING: Duration = Duration::from_millis(300);
 
 /// Certificate, key and CAs as PEM files.
 pub(crate) type TlsPaths = (PathBuf, PathBuf, PathBuf);
@@ -269,16 +263,7 @@ impl NativePeer {
         self.process.check()?;
         let (peer, handle) = (self.take(), self.handle.clone());
         // Begun now, whoever waits.
-        let stop = |peer: Peer| {
-            Ok::<_, Failure>(runtime()?.spawn(async move {
-                let inbox = peer.node().inbox();
-                let age = inbox.latest(1).first().filter(|last| last.broadcast).and_then(|last| last.received_at.elapsed().ok());
-                if let Some(left) = age.and_then(|age| ACKNOWLEDGING.checked_sub(age)) {
-                    sleep(left).await;
-                }
-                peer.shutdown().await
-            }))
-        };
+        let stop = |peer: Peer| Ok::<_, Failure>(runtime()?.spawn(peer.shutdown()));
         let stopping = peer.map(stop).transpose()?;
         Ok(Call::of(async move {
             match stopping {

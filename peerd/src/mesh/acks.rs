@@ -119,6 +119,11 @@ impl Acks {
         if self.flush_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
+        self.flush_all()
+    }
+
+    /// The same for all of them, also those that wait for others: there is no later.
+    pub(super) fn flush_all(&mut self) -> Vec<(PeerId, MessageId, Vec<Acknowledgement>)> {
         (self.flush_at, self.queued) = (None, 0);
         let mut out = Vec::new();
         for (id, peers) in std::mem::take(&mut self.outgoing) {
@@ -210,6 +215,8 @@ mod tests {
         assert_eq!(acks.flush(Time::ZERO), []);
         assert_eq!(acks.flush(GATHER), [(PeerId::from_u128(2), id(9), vec![by(1), by(3), by(4)])]);
         assert_eq!(acks.flush(LATER), []);
+        acks.acknowledged(id(9), vec![by(5)], LATER);
+        assert_eq!(acks.flush_all(), [(PeerId::from_u128(2), id(9), vec![by(5)])], "a peer that stops does not wait");
         // Those of an unknown broadcast are dropped.
         acks.acknowledged(id(8), vec![by(3)], Time::ZERO);
         assert_eq!(acks.flush(LATER), []);

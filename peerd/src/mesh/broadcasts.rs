@@ -44,6 +44,11 @@ impl Broadcasts {
         self.acks.flush(now)
     }
 
+    /// All acknowledgements that are to be passed back, due or not, and the neighbour that each goes to.
+    pub(super) fn flush_all(&mut self) -> Vec<(PeerId, MessageId, Vec<Acknowledgement>)> {
+        self.acks.flush_all()
+    }
+
     /// Whether acknowledgements of `id` may take another way than the broadcast came.
     pub(super) fn detour(&mut self, id: &MessageId) -> bool {
         self.acks.detour(id)

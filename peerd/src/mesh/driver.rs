@@ -15,12 +15,16 @@ use std::{
 };
 use tokio::{
     sync::Notify,
-    time::{sleep_until, timeout},
+    time::{interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// How long links may take to send what is queued when the peer stops.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long handlers may take to reply then: as long as they may run on.
+const REPLIES_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have.
+const REPLIES_EVERY: Duration = Duration::from_millis(10);
 
 /// The state, behind its lock.
 pub(super) struct Core {
@@ -97,7 +101,7 @@ impl MeshDriver {
         Self { core, lan_events, incarnation: IncarnationStore::new(folder, incarnation) }
     }
 
-    /// Takes part in the mesh until `stop`, then says goodbye to the neighbours.
+    /// Takes part in the mesh until `stop`, and until handlers have replied to what came over links; then says goodbye to the neighbours.
     ///
     /// # Panics
     /// When something panicked while it held the state.
@@ -113,6 +117,19 @@ impl MeshDriver {
                 () = self.core.wake.notified() => {}
                 () = sleep_until(started_at + due) => {}
             }
+        }
+        let mut looks = interval(REPLIES_EVERY);
+        let is_replying = |state: &mut State| {
+            state.tick();
+            state.is_replying()
+        };
+        let replied = async {
+            while self.core.with(is_replying) == Some(true) {
+                looks.tick().await;
+            }
+        };
+        if timeout(REPLIES_TIMEOUT, replied).await.is_err() {
+            tracing::debug!("some handlers did not reply in time");
         }
         let Some((incarnation, mut readers)) = self.core.with(|state| (state.incarnation(), state.leave())) else {
             resume_unwind(Box::new("the state of the mesh was left inconsistent by a panic"))

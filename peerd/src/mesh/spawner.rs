@@ -73,6 +73,11 @@ impl Spawner {
         }
     }
 
+    /// Whether a task of this name runs.
+    pub(super) fn is_running(&self, name: &str) -> bool {
+        self.names.values().any(|running| *running == name)
+    }
+
     /// Aborts all tasks but the readers, and returns those.
     pub(super) fn end(&mut self) -> JoinSet<()> {
         self.background.abort_all();

@@ -166,8 +166,12 @@ impl State {
         self.wakes_at
     }
 
-    /// Says goodbye to the neighbours. The returned readers end when the queues of their links are sent.
+    /// Says goodbye to the neighbours. The returned readers end when the queues of their links are sent, with the acknowledgements of what has
+    /// just arrived: a program may stop right after the one message that it waited for.
     pub(super) fn leave(&mut self) -> JoinSet<()> {
+        for (to, id, peers) in self.broadcasts.flush_all() {
+            self.send_acknowledgement(to, &id, peers);
+        }
         self.handle_event(Event::Leave);
         self.end()
     }

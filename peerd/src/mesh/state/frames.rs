@@ -17,7 +17,15 @@ use p2pdi::{
 };
 use prost::Message as _;
 
+/// Waits for the reply of a handler.
+const REPLY_TASK: &str = "whisper reply";
+
 impl State {
+    /// Whether the sender of a message waits on a link for the reply of a handler.
+    pub(in crate::mesh) fn is_replying(&self) -> bool {
+        self.spawner.is_running(REPLY_TASK)
+    }
+
     pub(super) fn on_frame(&mut self, from: PeerId, frame: LinkFrame) {
         let bytes = frame.encoded_len();
         match frame.body {
@@ -145,7 +153,7 @@ impl State {
                     // At most as many of these tasks as the inbox keeps messages.
                     Err(pending) => {
                         let reply = async move { Input::Reply(from, reply_frame(pending.wait().await)) };
-                        self.spawner.spawn("whisper reply", reply);
+                        self.spawner.spawn(REPLY_TASK, reply);
                     }
                 }
             }
