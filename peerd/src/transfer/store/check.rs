@@ -7,6 +7,7 @@ use super::{destination::HASH_READ_BYTES, partial_file::PartialFile, piece_table
 use crate::transfer::piece_set::PieceSet;
 use p2pdi::{content::PieceHashes, platform::read_exact_at};
 use std::{
+    collections::BTreeSet,
     io,
     ops::Range,
     sync::{Arc, Weak},
@@ -50,6 +51,13 @@ pub(super) fn held(hashes: &PieceHashes, file_size: u64, data: &[Range<u64>]) ->
         }
     }
     held
+}
+
+/// The holes of a file without a record in an order in which one that was never received is soon found, so that there is something to fetch:
+/// first those that no fetch `noted` to be zeros, and of both from all over the file.
+pub(super) fn missing_first(mut holes: Vec<usize>, noted: &BTreeSet<usize>) -> Vec<usize> {
+    holes.sort_by_cached_key(|piece| (noted.contains(piece), piece.reverse_bits()));
+    holes
 }
 
 /// Checks the pieces that the table wants checked, in the background. The threads end with the file.
@@ -106,4 +114,23 @@ fn matches(file: &PartialFile, hashes: &PieceHashes, check: Check, buffer: &mut 
         offset += length as u64;
     }
     Ok(Some(hasher.finalize()) == hashes.get(check.index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_received_is_soon_found_wherever_it_is() {
+        let holes = || (0..5_000).collect::<Vec<usize>>();
+        for missing in [0..500, 2_000..2_500, 4_500..5_000] {
+            let order = missing_first(holes(), &BTreeSet::new());
+            let first = order.iter().position(|piece| missing.contains(piece)).unwrap();
+            assert!(first < 20, "{first} other pieces come before {missing:?}");
+            let noted = (0..5_000).filter(|piece| !missing.contains(piece)).collect();
+            let order = missing_first(holes(), &noted);
+            assert!(order[..missing.len()].iter().all(|piece| missing.contains(piece)));
+            assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 5_000);
+        }
+    }
 }

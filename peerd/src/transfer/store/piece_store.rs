@@ -91,12 +91,12 @@ impl PieceStore {
         let data = file.data().map_err(WriteError::io("read", file.path()))?;
         let held = check::held(&hashes, file.opened().size, &data);
         let zeros = ZerosFile::new(&file);
-        let mut holes = held.holes;
-        if recorded.is_some() {
+        let noted: BTreeSet<_> = zeros.read(&file).into_iter().collect();
+        let holes = match recorded {
             // A hole that is neither recorded nor noted was never received.
-            let noted: BTreeSet<_> = zeros.read(&file).into_iter().collect();
-            holes.retain(|piece| noted.contains(piece));
-        }
+            Some(_) => held.holes.into_iter().filter(|piece| noted.contains(piece)).collect(),
+            None => check::missing_first(held.holes, &noted),
+        };
         let unchecked = [holes, held.filled].concat();
         let mut verified = recorded.unwrap_or_else(|| PieceSet::empty(count));
         if hashes.pieces().size() == 0 && Some(hashes.pieces().hasher(0).finalize()) == hashes.get(0) {
