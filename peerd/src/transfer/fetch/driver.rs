@@ -169,9 +169,8 @@ impl<'a> Driver<'a> {
             for member in self.setting.swarm.news(&mut self.seen) {
                 self.member(member);
             }
-            if *company.borrow_and_update() == Some(true) {
-                self.planner.handle(Event::Company, Instant::now());
-            }
+            let has_company = *company.borrow_and_update() == Some(true) && !self.holders.are_unreachable();
+            self.planner.handle(Event::Company(has_company), Instant::now());
             self.act();
             if self.setting.store.is_complete() {
                 self.count_rest();

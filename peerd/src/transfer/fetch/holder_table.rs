@@ -150,6 +150,13 @@ impl HolderTable {
         self.all.iter().any(|holder| holder.is_dialled && may_help(holder))
     }
 
+    /// Whether those that may have parts are known, and none of them can be reached: they were killed, and the tracker does not know yet.
+    pub(super) fn are_unreachable(&self) -> bool {
+        let mut parts = self.all.iter().filter(|holder| !holder.is_whole && holder.planned.is_none()).peekable();
+        let is_away = |holder: &Holder| holder.member.is_none() && !holder.is_dialled && holder.failed_dials > 0;
+        parts.peek().is_some() && parts.all(is_away)
+    }
+
     /// With how many availability is exchanged, or is about to be.
     pub(super) fn connected(&self) -> usize {
         self.all.iter().filter(|holder| holder.is_dialled || (holder.member.is_some() && !holder.is_banned)).count()
@@ -184,6 +191,21 @@ mod tests {
         let wrong = table.entry(&source(Some("b"), 2)).unwrap();
         assert!(a != wrong);
         assert_eq!(table.entry(&source(Some("a"), 2)), Some(a));
+    }
+
+    #[test]
+    fn members_that_were_killed_are_unreachable_once_dials_failed() {
+        let mut table = HolderTable::default();
+        let seed = table.entry(&source(Some("seed"), 1)).unwrap();
+        table.get_mut(seed).is_whole = true;
+        assert!(!table.are_unreachable(), "nobody is known yet");
+        let killed = table.entry(&source(Some("killed"), 2)).unwrap();
+        table.get_mut(killed).is_dialled = true;
+        assert!(!table.are_unreachable());
+        (table.get_mut(killed).is_dialled, table.get_mut(killed).failed_dials) = (false, 1);
+        assert!(table.are_unreachable());
+        table.entry(&source(Some("other"), 3)).unwrap();
+        assert!(!table.are_unreachable(), "it may be there");
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub enum Event {
         /// How long that took.
         delay: Duration,
     },
-    /// Others are known to fetch the document too, connected or not yet.
-    Company,
+    /// Whether others are known to fetch the document too, connected or not yet.
+    Company(bool),
     /// A holder verified more pieces.
     Gained {
         /// Which holder.

@@ -94,7 +94,7 @@ impl Planner {
                     self.is_probed = true;
                 }
             }
-            Event::Company => self.has_company = true,
+            Event::Company(has_company) => self.has_company = has_company,
             Event::Gained { holder, pieces } => pieces.into_iter().for_each(|piece| self.gained(holder, piece)),
             Event::BecameWhole { holder } => self.became_whole(holder),
             Event::AskFor { holder, pieces } => {
