@@ -71,8 +71,10 @@ fn set(folder: &Path, name: &str, share: &Path, count: usize, runs: u64) -> Vec<
             median(&mut theirs),
             Aim::AtMost(1.0),
         ));
-        figures.push(Figure::new(format!("most memory: peerd, {name}, {over}"), "MiB", mib(peak_kib(peer.pid()))));
-        figures.push(Figure::new(format!("most memory: p2pctl, {name}, {over}"), "MiB", mib(most)));
+        for (program, most) in [("peerd", peak_kib(peer.pid())), ("p2pctl", most)] {
+            let memory = Figure::new(format!("most memory: {program}, {name}, {over}"), "MiB", mib(most));
+            figures.push(memory.aim(Aim::ValueAtMost(64.0)));
+        }
     }
     figures
 }

@@ -52,7 +52,8 @@ fn over(folder: &Path, share: &Path, delay_ms: u32, nginx: Option<&Server>, runs
         ),
         Figure::new(format!("1 KiB, {delay_ms} ms each way"), "round trips", median(&mut small) / round_trip)
             .aim(Aim::ValueAtMost(2.5)),
-        Figure::new(format!("most memory: peerd, {delay_ms} ms each way"), "MiB", mib(peak_kib(peer.pid()))),
-        Figure::new(format!("most memory: p2pctl, {delay_ms} ms each way"), "MiB", mib(most)),
+        Figure::new(format!("most memory: peerd, {delay_ms} ms each way"), "MiB", mib(peak_kib(peer.pid())))
+            .aim(Aim::ValueAtMost(64.0)),
+        Figure::new(format!("most memory: p2pctl, {delay_ms} ms each way"), "MiB", mib(most)).aim(Aim::ValueAtMost(64.0)),
     ]
 }

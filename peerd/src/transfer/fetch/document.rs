@@ -267,7 +267,6 @@ impl Run<'_> {
             Ok(data) => data,
             Err(error) => return Ok(Err(error)),
         };
-        self.arrived();
         let (document, path, already_there) = self.write_small(document, hashes, data).await?;
         if !already_there {
             self.sources.progressed(index, document.size());
@@ -275,7 +274,7 @@ impl Run<'_> {
         Ok(Ok(Learned::Done(document, path, already_there)))
     }
 
-    /// All bytes are here.
+    /// All bytes are in the file.
     fn arrived(&self) {
         self.progress.set_phase(FetchPhase::Finishing);
         self.options.arrived.notify_one();
@@ -379,7 +378,11 @@ impl Run<'_> {
         });
         match written.await? {
             Prepared::AlreadyThere(document, path) => Ok((document, path, true)),
-            Prepared::Store(document, store) => Ok((document, self.options.swarms.finisher().finish(store).await?, false)),
+            Prepared::Store(document, store) => {
+                // Not before: until it is written it is in memory, and the next document should not be, too.
+                self.arrived();
+                Ok((document, self.options.swarms.finisher().finish(store).await?, false))
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use super::source_selection::{Fault, WRONG_BYTES};
 use crate::{
     connections::channels::ChannelPool, documents::info::DocumentInfo, holders::source::Source, transfer::chunk::CHUNK_BYTES,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use p2pdi::{
     backoff::pause_after,
     content::{ContentHash, PieceHashes, Pieces},
@@ -231,17 +231,26 @@ impl Incoming {
     /// When the source fails, or the bytes are not those of `hashes`.
     pub(super) async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
         let size = hashes.pieces().size();
-        let mut whole = BytesMut::new();
+        let mut chunks: Vec<Bytes> = Vec::new();
+        let mut received = 0;
         loop {
-            match self.next_chunk(whole.len() as u64, &(0..size)).await? {
-                Received::Chunk(_, data) => whole.extend_from_slice(&data),
+            match self.next_chunk(received, &(0..size)).await? {
+                Received::Chunk(_, data) => {
+                    received += data.len() as u64;
+                    chunks.push(data);
+                }
                 Received::Queued => {}
                 Received::End => break,
             }
         }
+        // Mostly there is one, which is not copied: many documents arrive at the same time.
+        let whole = match chunks.as_mut_slice() {
+            [only] => std::mem::take(only),
+            chunks => Bytes::from(chunks.concat()),
+        };
         let mut hasher = hashes.pieces().hasher(0);
         hasher.update(&whole);
-        if Some(hasher.finalize()) == hashes.get(0) { Ok(whole.freeze()) } else { Err(SourceError::WrongBytes(0)) }
+        if Some(hasher.finalize()) == hashes.get(0) { Ok(whole) } else { Err(SourceError::WrongBytes(0)) }
     }
 
     /// What comes next of `range`, whose byte `at` is next.

@@ -65,15 +65,15 @@ pub struct FetchRequest {
 pub enum FetchEvent {
     /// Several contents have that name or number. One of them is clearly meant, and is fetched.
     Chosen {
-        /// The one that is fetched, how many peers hold it, and how many contents there are.
-        chosen: Settled,
+        /// The one that is fetched, how many peers hold it, and how many contents there are. Boxed: a channel sets room for many events aside.
+        chosen: Box<Settled>,
     },
     /// The content that the name or number meant is gone; it means another one now, which is fetched.
     Changed {
         /// What it meant.
         before: ContentHash,
         /// What it means now.
-        now: DocumentInfo,
+        now: Box<DocumentInfo>,
     },
 }
 
@@ -143,7 +143,7 @@ impl<F: FindPeers> FetchJob<F> {
         loop {
             let document = settled.found.document.clone();
             if settled.contents > 1 {
-                self.report(FetchEvent::Chosen { chosen: settled.clone() });
+                self.report(FetchEvent::Chosen { chosen: Box::new(settled.clone()) });
             }
             // The name it was found by: a holder may have the same content under another one.
             let size = document.size();
@@ -170,7 +170,7 @@ impl<F: FindPeers> FetchJob<F> {
                 None => return Err(error.into()),
             }
             changes += 1;
-            self.report(FetchEvent::Changed { before: hash, now: settled.found.document.clone() });
+            self.report(FetchEvent::Changed { before: hash, now: Box::new(settled.found.document.clone()) });
         }
     }
 
