@@ -29,18 +29,23 @@ pub(super) fn head(seen: &Seen, hash: ContentHash) -> Vec<String> {
     if let Some((member, swarm)) = best.max_by_key(|(_, swarm)| swarm.connections.len())
         && swarm.rarest_pieces > 0
     {
-        lines.push(format!(
-            "rarest: {} of {} in {}, as {} sees it",
-            copies(swarm.rarest_copies),
-            counted(swarm.rarest_pieces.into(), "piece"),
-            swarm.pieces,
-            member.name
-        ));
+        lines.push(if u64::from(swarm.rarest_copies) < whole {
+            // It is not connected to all who have everything.
+            format!("rarest: {} or more of each piece", copies(whole))
+        } else {
+            format!(
+                "rarest: {} of {} in {}, as {} sees it",
+                copies(swarm.rarest_copies.into()),
+                counted(swarm.rarest_pieces.into(), "piece"),
+                swarm.pieces,
+                member.name
+            )
+        });
     }
     lines
 }
 
-fn copies(number: u32) -> String {
+fn copies(number: u64) -> String {
     match number {
         0 => "no copy".to_owned(),
         1 => "1 copy".to_owned(),
@@ -186,6 +191,10 @@ mod tests {
             assert!(lines.contains(part), "{part}: {lines}");
         }
         assert_eq!(reasons(&seen()), ["p10: waiting for a"]);
+        let mut both = seen();
+        both.members.values_mut().for_each(|member| member.holds = true);
+        let lines = head(&both, ContentHash::of(b"x")).join("\n");
+        assert!(lines.ends_with("rarest: 2 copies or more of each piece"), "{lines}");
         let json = json(&seen(), ContentHash::of(b"x"));
         assert_eq!((json["members"][0]["had"].as_u64(), json["members"][1]["had"].as_u64()), (Some(99), Some(100)), "{json}");
     }
