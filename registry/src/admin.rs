@@ -17,7 +17,7 @@ use p2pdi::{
     status::Reason,
     v1::{
         BackupRequest, BackupResponse, CreateTokenRequest, CreateTokenResponse, GetRegistryStatusRequest,
-        GetRegistryStatusResponse, ListRecordsRequest, ListRecordsResponse, ListTokensRequest, ListTokensResponse,
+        GetRegistryStatusResponse, ListRecordsRequest, ListRecordsResponse, ListTokensRequest, ListTokensResponse, ReplicaStatus,
         RestoreRequest, RestoreResponse, RevokeNameRequest, RevokeNameResponse, RevokeTokenRequest, RevokeTokenResponse,
         RotateAuthorityRequest, RotateAuthorityResponse, registry_admin_server::RegistryAdmin,
     },
@@ -129,6 +129,10 @@ impl RegistryAdmin for AdminService {
             records_skipped: self.health.skipped().count,
             ttl: Some(duration(ttl_ms)),
             store: self.health.word(self.leases.cluster.as_ref().map(|cluster| cluster.store_reachable())).to_owned(),
+            replica: self.leases.cluster.as_ref().map(|cluster| {
+                let (replicas, shards) = cluster.counts();
+                ReplicaStatus { id: cluster.me().to_string(), replicas, shards, suspects: counts.suspects as u64 }
+            }),
         }))
     }
 
@@ -203,8 +207,8 @@ impl RegistryAdmin for AdminService {
 
 fn not_empty() -> Status {
     Reason::NotEmpty.status(
-        "this registry has records, and a restore never overwrites: nothing was restored; start a registry with an empty --state folder, restore \
-         into it, and then let the peers reach it",
+        "this registry has records, and a restore never overwrites: nothing was restored; start a registry with an empty --state folder, or with \
+         another --etcd-prefix, restore into it, and then let the peers reach it",
     )
 }
 

@@ -65,13 +65,14 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_REGISTRY_STORE", value_name = "embedded|etcd", value_enum, default_value_t)]
     store: StoreKind,
 
-    /// URLs of etcd's members, for --store etcd; several with commas
+    /// URLs of etcd's members, for --store etcd; several with commas. https:// needs --etcd-ca
     #[arg(
         long = "etcd-endpoints",
         env = "P2PDI_REGISTRY_ETCD_ENDPOINTS",
         value_name = "URL",
         value_delimiter = ',',
-        required_if_eq("store", "etcd")
+        required_if_eq("store", "etcd"),
+        value_parser = etcd_url
     )]
     etcd_endpoints: Vec<String>,
 
@@ -244,10 +245,31 @@ impl fmt::Debug for User {
     }
 }
 
-impl TryFrom<Flags> for Config {
-    type Error = TlsError;
+/// Flags that do not fit together, or to what is on the disk.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlagsError {
+    /// The files of certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The records would not be where the caller thinks.
+    #[error("--etcd-endpoints is for --store etcd, but the store is embedded; add --store etcd, or leave the endpoints out")]
+    NotEtcd,
+    /// No member's certificate could be checked.
+    #[error("{0} needs --etcd-ca FILE, the CA of etcd's members")]
+    NoEtcdCa(String),
+}
 
-    fn try_from(flags: Flags) -> Result<Self, TlsError> {
+impl TryFrom<Flags> for Config {
+    type Error = FlagsError;
+
+    fn try_from(flags: Flags) -> Result<Self, FlagsError> {
+        if flags.store != StoreKind::Etcd && !flags.etcd_endpoints.is_empty() {
+            return Err(FlagsError::NotEtcd);
+        }
+        let encrypted = flags.etcd_endpoints.iter().find(|url| url.starts_with(HTTPS));
+        if let Some(url) = encrypted.filter(|_| flags.etcd_ca.is_none()) {
+            return Err(FlagsError::NoEtcdCa(url.clone()));
+        }
         let tls = flags.tls()?;
         let etcd = (flags.store == StoreKind::Etcd).then(|| flags.etcd());
         let replica_address = flags.replica_address.clone();
@@ -295,6 +317,20 @@ fn ttl(text: &str) -> Result<humantime::Duration, String> {
     if (TTL_MIN..=TTL_MAX).contains(&*ttl) { Ok(ttl) } else { Err("a ttl is 1s to 24h".into()) }
 }
 
+/// How URLs with TLS begin.
+const HTTPS: &str = "https://";
+
+/// A URL of a member of etcd; without `http://` it is complemented.
+fn etcd_url(text: &str) -> Result<String, String> {
+    let (scheme, host) = match text.strip_prefix(HTTPS) {
+        Some(host) => (HTTPS, host),
+        None => ("http://", text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let host = host.strip_suffix('/').unwrap_or(host);
+    let endpoint: Endpoint = host.parse().map_err(|_| "a member of etcd is http://HOST:PORT or https://HOST:PORT")?;
+    Ok(format!("{scheme}{endpoint}"))
+}
+
 fn user(text: &str) -> Result<User, String> {
     let (name, password) = text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or("a user is NAME:PASSWORD")?;
     Ok(User { name: name.to_owned(), password: password.to_owned() })
@@ -333,5 +369,29 @@ mod tests {
     fn a_ttl_outside_its_bounds_is_refused() {
         assert_eq!(ttl("30s").map(Into::into), Ok(Config::default().ttl));
         assert!(ttl("0s").is_err() && ttl("2days").is_err() && ttl("soon").is_err() && ttl("30").is_err());
+    }
+
+    #[test]
+    fn members_of_etcd_are_urls_of_http() {
+        for (text, url) in [
+            ("http://10.0.0.1:2379", "http://10.0.0.1:2379"),
+            ("https://h1.example:2379/", "https://h1.example:2379"),
+            ("h1:2379", "http://h1:2379"),
+        ] {
+            assert_eq!(etcd_url(text).as_deref(), Ok(url));
+        }
+        for wrong in ["ftp://h1:2379", "http://h1", "http://h1:2379/path", "http://", ""] {
+            assert!(etcd_url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn endpoints_of_etcd_without_its_store_or_without_its_ca_are_refused() {
+        let config =
+            |arguments: &[&str]| Config::try_from(Flags::parse_from([&["registry", "--state", "memory"], arguments].concat()));
+        assert!(matches!(config(&["--etcd-endpoints", "http://h1:2379"]), Err(FlagsError::NotEtcd)));
+        let encrypted = ["--store", "etcd", "--etcd-endpoints", "http://h1:2379,https://h2:2379"];
+        assert!(matches!(config(&encrypted), Err(FlagsError::NoEtcdCa(url)) if url == "https://h2:2379"));
+        assert!(config(&[&encrypted[..], &["--etcd-ca", "ca.pem"]].concat()).is_ok());
     }
 }

@@ -82,19 +82,13 @@ impl ReplicaGauges {
 
     fn set(&self, suspects: usize) {
         let reachable = self.cluster.store_reachable();
-        let (replicas, shards) = self.counts();
+        let (replicas, shards) = self.cluster.counts();
+        self.replicas.set(f64::from(replicas));
         self.shards.set(f64::from(shards));
         self.store_reachable.set(f64::from(u8::from(reachable)));
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        let (replicas, suspects) = (replicas as f64, suspects as f64);
-        self.replicas.set(replicas);
+        let suspects = suspects as f64;
         self.suspects.set(suspects);
-    }
-
-    /// Replicas, and shards of this one.
-    fn counts(&self) -> (usize, u32) {
-        let view = self.cluster.view();
-        (view.replicas().len(), view.kept().len())
     }
 }
 
@@ -229,7 +223,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
             "ttl": format!("{}s", Duration::from_millis(ttl_ms).as_secs_f64()),
             "store": store,
             "replica": page.cluster.as_ref().map(|replica| {
-                let (replicas, shards) = replica.counts();
+                let (replicas, shards) = replica.cluster.counts();
                 json!({ "suspects": counts.suspects, "id": replica.cluster.me().to_string(), "replicas": replicas, "shards": shards })
             }),
             "unwritten": counts.in_flight,
@@ -254,7 +248,7 @@ async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
         },
     );
     if let Some(replica) = &page.cluster {
-        let (replicas, shards) = replica.counts();
+        let (replicas, shards) = replica.cluster.counts();
         let _ = writeln!(
             text,
             "replica       {}, one of {replicas}; keeps the leases of {shards} shards of 32",

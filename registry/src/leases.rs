@@ -1,7 +1,7 @@
 //! Register and Leave: what they change is stored before it shows. A peer that leaves is in no swarm any more.
 
 use crate::{
-    cluster::{Cluster, find_observer},
+    cluster::{Cluster, Ended, claim_observer, end_observers, find_observer},
     queue::{Job, Jobs, NotWritten},
     shared_swarms::SharedSwarms,
     shared_table::SharedTable,
@@ -65,7 +65,28 @@ impl Leases {
             Ok(prepared)
         };
         let lease = self.change(prepare, |lease| lease).await?;
+        self.claim(registration, &cookie.hash()).await?;
         Ok((lease, cookie))
+    }
+
+    /// A replica gives a name to an observer only if the others have nobody with it. See [`Table::claim_elsewhere`].
+    async fn claim(&self, registration: &Registration, cookie: &CookieHash) -> Result<(), CallError> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        if registration.endpoint.is_some() || !self.table.with(|table, _| table.is_unclaimed(cookie)) {
+            return Ok(());
+        }
+        let Registration { name, owned, .. } = registration;
+        let taken_for = claim_observer(cluster, name, cookie, *owned).await;
+        let claimed = self.table.with(|table, _| match taken_for {
+            None => table.claimed(cookie),
+            Some(_) => {
+                table.end_observer(cookie);
+                false
+            }
+        });
+        let taken =
+            || Refusal::NameTaken { name: name.as_str().into(), has_lease: true, retry_after_seconds: taken_for.unwrap_or(1) };
+        if claimed { Ok(()) } else { Err(taken().into()) }
     }
 
     /// Extends the lease of the caller with this cookie.
@@ -155,7 +176,12 @@ impl Leases {
                 return Err(error);
             }
         }
+        let observes = self.table.with(|table, now| table.observer(cookie, now).is_some());
         let left = self.change(|table, now| table.prepare_leave(cookie, now), |lease| lease.revision).await;
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| observes) {
+            // It may have called others, which have it, too.
+            end_observers(cluster, Ended::Left(cookie)).await;
+        }
         // Also when the store fails: the caller said that it goes.
         self.swarms.leave(&[*cookie]);
         left
@@ -167,7 +193,11 @@ impl Leases {
         // A record that was removed has no lease to answer with, so the table is asked once more, and finds nobody.
         let revision = self.change(|table, _| table.prepare_free(name), |lease| lease.revision).await?;
         self.swarms.leave(&cookies);
-        Ok((!cookies.is_empty(), revision))
+        let elsewhere = match &self.cluster {
+            Some(cluster) => end_observers(cluster, Ended::Freed(name)).await,
+            None => false,
+        };
+        Ok((elsewhere || !cookies.is_empty(), revision))
     }
 
     async fn change<T>(

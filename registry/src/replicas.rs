@@ -73,8 +73,16 @@ impl Replicas {
         ReplicaServer::new(service).max_decoding_message_size(crate::cluster::BATCH_MAX_BYTES)
     }
 
-    /// Follows the store, and talks with the other replicas, until [`Running::end`].
-    pub(crate) fn start(self, leases: &Leases, endpoint: Endpoint, tls: Option<Tls>, tasks: &mut Tasks) -> Running {
+    /// Follows the store, and talks with the other replicas, until [`Running::end`]. At `leave` it gives back what it keeps, so that others
+    /// take it at once; calls that are under way then are passed on to them.
+    pub(crate) fn start(
+        self,
+        leases: &Leases,
+        endpoint: Endpoint,
+        tls: Option<Tls>,
+        tasks: &mut Tasks,
+        leave: CancellationToken,
+    ) -> Running {
         let stop = CancellationToken::new();
         let links = keep_links(Arc::clone(&self.cluster), Arc::clone(&leases.table), Dial::with(tls.clone()), stop.clone());
         tasks.spawn("replica links", links);
@@ -82,11 +90,11 @@ impl Replicas {
         #[cfg(feature = "etcd")]
         let ended = {
             let (table, swarms) = (Arc::clone(&leases.table), Arc::clone(&leases.swarms));
-            self.feed.start(Fed { table, swarms, applied: self.applied }, endpoint, stop.clone())
+            self.feed.start(Fed { table, swarms, applied: self.applied }, endpoint, leave, stop.clone())
         };
         #[cfg(not(feature = "etcd"))]
         let ended = {
-            let _unused = (endpoint, self.applied);
+            let _unused = (endpoint, self.applied, leave);
             oneshot::channel().1
         };
         Running { stop, ended }
@@ -94,7 +102,7 @@ impl Replicas {
 }
 
 impl Running {
-    /// Gives back what the replica keeps, so that others take it at once.
+    /// Ends it, when it has left.
     pub(crate) async fn end(self) {
         self.stop.cancel();
         if timeout(LEAVE_TIMEOUT, self.ended).await.is_err() {

@@ -340,7 +340,7 @@ impl Registry {
         let replica = match replicas {
             Some(replicas) => {
                 let endpoint = replicas.endpoint(listener.local_addr()?)?;
-                Some(replicas.start(&leases, endpoint, tls.clone(), &mut tasks))
+                Some(replicas.start(&leases, endpoint, tls.clone(), &mut tasks, stop.clone()))
             }
             None => None,
         };

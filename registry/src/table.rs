@@ -20,6 +20,7 @@ mod labels;
 mod lease;
 mod listing;
 mod moment;
+mod observers;
 mod peer;
 mod query;
 mod record;

@@ -4,13 +4,19 @@
 
 mod replicas {
     mod basics;
+    pub(crate) mod crowd;
     mod cuts;
     mod faults;
     mod history;
+    mod members;
+    mod observers;
+    mod thousand;
     pub(crate) mod three;
 }
 #[path = "support/cable.rs"]
 mod cable;
 #[path = "support/etcd.rs"]
 mod etcd;
+#[path = "support/members.rs"]
+mod members;
 mod support;

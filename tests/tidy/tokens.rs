@@ -74,7 +74,7 @@ const SLEEPING: &[(&str, &str)] = &[
     ("peerd/tests/mesh/support.rs", "polling in `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
     ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
-    ("registry/tests/replicas/cuts.rs", "looks again and again while leases must last"),
+    ("registry/tests/replicas/crowd.rs", "looks again and again while leases must last"),
     ("registry/tests/replicas/history.rs", "cuts a cable for a while, several times"),
     ("registry/tests/enrol.rs", "kills at a random moment"),
     ("registry/tests/hostile.rs", "attackers that drip, and an honest client that calls from time to time"),

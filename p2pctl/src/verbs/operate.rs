@@ -13,8 +13,8 @@ use p2pdi::{
     json,
     phrases::counted,
     v1::{
-        BackupRequest, GetRegistryStatusRequest, ListRecordsRequest, RegistryRecord, RegistryRecordState, RestoreRequest,
-        backup_part::Part,
+        BackupRequest, GetRegistryStatusRequest, ListRecordsRequest, RegistryRecord, RegistryRecordState, ReplicaStatus,
+        RestoreRequest, backup_part::Part,
     },
 };
 use std::time::{Duration, SystemTime};
@@ -72,6 +72,12 @@ async fn status(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
             proto_span(answer.ttl),
             answer.unwritten,
         );
+        if let Some(ReplicaStatus { id, replicas, shards, suspects }) = &answer.replica {
+            text += &format!("\nreplica       {id}, one of {replicas}; keeps the leases of {shards} shards of 32");
+            if *suspects > 0 {
+                text += &format!("\nsuspects      {suspects}, whose leases ran out at once; a sample of them is asked");
+            }
+        }
         if answer.records_skipped > 0 {
             text += &format!("\nskipped       {}, which this version refuses", counted(answer.records_skipped, "record"));
         }

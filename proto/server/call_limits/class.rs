@@ -95,7 +95,7 @@ impl CallClass {
             | "Control/Fetch"
             | "Control/Drain"
             | "Replica/PassOn" => Self::Stream,
-            "Replica/PassOnAnnounce" | "Replica/FindObserver" => Self::Replica,
+            "Replica/PassOnAnnounce" | "Replica/FindObserver" | "Replica/ClaimObserver" | "Replica/EndObserver" => Self::Replica,
             _ => Self::Other,
         }
     }

@@ -1,5 +1,4 @@
-//! Calls to the other replicas: a stream to each that passes on extended leases, announces for swarms that they keep, and questions for
-//! observers.
+//! Calls to the other replicas: a stream to each that passes on extended leases, and announces for swarms that they keep.
 
 use super::{replica_id::ReplicaId, service::SECRET_HEADER, shared::Cluster};
 use crate::{
@@ -9,13 +8,12 @@ use crate::{
 };
 use p2pdi::{
     channel::{Channel, Dial},
-    cookie::CookieHash,
     endpoint::Endpoint,
     hex,
     tls::Expected,
     v1::{
-        AnnounceRequest, AnnounceResponse, ExtendedLease, FindObserverRequest, FindObserverResponse, PassOnAnnounceRequest,
-        PassOnRequest, PassOnResponse, replica_client::ReplicaClient,
+        AnnounceRequest, AnnounceResponse, ExtendedLease, PassOnAnnounceRequest, PassOnRequest, PassOnResponse,
+        replica_client::ReplicaClient,
     },
 };
 use std::{
@@ -222,7 +220,7 @@ fn to_message(extended: &Extended) -> ExtendedLease {
 }
 
 /// A call to another replica, which carries the store's secret.
-fn with_secret<T>(message: T, cluster: &Cluster) -> Request<T> {
+pub(super) fn with_secret<T>(message: T, cluster: &Cluster) -> Request<T> {
     let mut request = Request::new(message);
     if let Ok(mut value) = MetadataValue::try_from(hex::encode(cluster.secret())) {
         value.set_sensitive(true);
@@ -259,21 +257,4 @@ pub(crate) async fn pass_on_announce(
         }
         Err(_) => None,
     }
-}
-
-/// Asks all other replicas for an observer's record.
-pub(crate) async fn find_observer(cluster: &Cluster, cookie: &CookieHash) -> Option<FindObserverResponse> {
-    let mut asked = JoinSet::new();
-    for channel in cluster.all_channels() {
-        let request = with_secret(FindObserverRequest { cookie_hash: cookie.as_bytes().to_vec().into() }, cluster);
-        asked.spawn(async move { timeout(CALL_TIMEOUT, ReplicaClient::new(channel).find_observer(request)).await });
-    }
-    while let Some(answer) = asked.join_next().await {
-        if let Ok(Ok(Ok(answer))) = answer
-            && answer.get_ref().found
-        {
-            return Some(answer.into_inner());
-        }
-    }
-    None
 }

@@ -7,10 +7,12 @@ use p2pdi::{
     field::InvalidField,
     hex,
     id::PeerId,
+    name::PeerName,
     status::Reason,
     v1::{
-        ExtendedLease, FindObserverRequest, FindObserverResponse, PassOnAnnounceRequest, PassOnAnnounceResponse, PassOnRequest,
-        PassOnResponse, replica_server::Replica,
+        ClaimObserverRequest, ClaimObserverResponse, EndObserverRequest, EndObserverResponse, ExtendedLease, FindObserverRequest,
+        FindObserverResponse, PassOnAnnounceRequest, PassOnAnnounceResponse, PassOnRequest, PassOnResponse,
+        replica_server::Replica,
     },
 };
 use std::{pin::Pin, sync::Arc};
@@ -73,7 +75,7 @@ impl Replica for ReplicaService {
         self.check(&request)?;
         let PassOnAnnounceRequest { cookie_hash, id, name, endpoint, zone, uploads, announce } = request.into_inner();
         let caller = Caller {
-            cookie: cookie_of(&cookie_hash).ok_or_else(|| InvalidField::new("cookie_hash", "not 16 bytes"))?,
+            cookie: required_cookie(&cookie_hash)?,
             id: PeerId::from_field("id", &id)?,
             name: name.into(),
             endpoint: endpoint.into(),
@@ -88,7 +90,7 @@ impl Replica for ReplicaService {
 
     async fn find_observer(&self, request: Request<FindObserverRequest>) -> Result<Response<FindObserverResponse>, Status> {
         self.check(&request)?;
-        let cookie = cookie_of(&request.get_ref().cookie_hash).ok_or_else(|| InvalidField::new("cookie_hash", "not 16 bytes"))?;
+        let cookie = required_cookie(&request.get_ref().cookie_hash)?;
         let found = self.table.with(|table, now| table.observer(&cookie, now));
         Ok(Response::new(match found {
             Some((peer, address)) => {
@@ -97,6 +99,36 @@ impl Replica for ReplicaService {
             None => FindObserverResponse::default(),
         }))
     }
+
+    async fn claim_observer(&self, request: Request<ClaimObserverRequest>) -> Result<Response<ClaimObserverResponse>, Status> {
+        self.check(&request)?;
+        let ClaimObserverRequest { name, cookie_hash, owned } = request.into_inner();
+        let name: PeerName = name.parse()?;
+        let cookie = required_cookie(&cookie_hash)?;
+        let left_ms = self.table.with(|table, now| table.claim_elsewhere(&name, &cookie, owned, now));
+        let retry_after_seconds = left_ms.unwrap_or(0).div_ceil(1000);
+        Ok(Response::new(ClaimObserverResponse { taken: left_ms.is_some(), retry_after_seconds }))
+    }
+
+    async fn end_observer(&self, request: Request<EndObserverRequest>) -> Result<Response<EndObserverResponse>, Status> {
+        self.check(&request)?;
+        let EndObserverRequest { cookie_hash, name } = request.into_inner();
+        let cookies = if name.is_empty() {
+            vec![required_cookie(&cookie_hash)?]
+        } else {
+            let name: PeerName = name.parse()?;
+            self.table.with(|table, _| table.cookies_of(&name))
+        };
+        let mut ended = false;
+        for cookie in &cookies {
+            ended |= self.table.with(|table, _| table.end_observer(cookie));
+        }
+        Ok(Response::new(EndObserverResponse { ended }))
+    }
+}
+
+fn required_cookie(bytes: &[u8]) -> Result<CookieHash, InvalidField> {
+    cookie_of(bytes).ok_or_else(|| InvalidField::new("cookie_hash", "not 16 bytes"))
 }
 
 fn cookie_of(bytes: &[u8]) -> Option<CookieHash> {

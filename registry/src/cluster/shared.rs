@@ -49,6 +49,12 @@ impl Cluster {
         self.view().me()
     }
 
+    /// Replicas that are alive, this one included, and how many shards this one keeps.
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        let view = self.view();
+        (u32::try_from(view.replicas().len()).unwrap_or(u32::MAX), view.kept().len())
+    }
+
     /// The time that views go by, in milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
         millis(self.started.elapsed())

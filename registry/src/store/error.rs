@@ -85,10 +85,12 @@ impl StoreError {
             ),
             Self::Newer { .. } => "run the newer registry, or give this one another folder with --state DIR".to_owned(),
             Self::Unreachable { .. } => {
-                "check --etcd-endpoints, that etcd runs there, and --etcd-ca, --etcd-cert, --etcd-key and --etcd-user if it asks for them".to_owned()
+                "check --etcd-endpoints, that etcd runs there, and --etcd-ca, --etcd-cert, --etcd-key and --etcd-user if it asks for them; the user may read \
+                 and write below --etcd-prefix"
+                    .to_owned()
             }
             Self::NoEtcd => {
-                "use the container image, which has it, or build it: cargo build --release -p registry --features etcd (needs protoc)".to_owned()
+                "use the container image or a package, which have it, or build it: cargo build --release -p registry --features etcd (needs protoc)".to_owned()
             }
             Self::File { .. } => "check the path and who may read the file".to_owned(),
             Self::Foreign { .. } => "give this registry another prefix with --etcd-prefix, or start it with the network of that one".to_owned(),

@@ -9,7 +9,7 @@ pub struct EtcdAddress {
     pub endpoints: Vec<String>,
     /// What all keys begin with; one prefix is one registry.
     pub prefix: String,
-    /// Certificates; `None`: connections have no TLS, or the system's CAs do.
+    /// Certificates, for endpoints with `https://`, which need a CA.
     pub files: EtcdFiles,
     /// User and password.
     pub user: Option<(String, String)>,

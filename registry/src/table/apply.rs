@@ -16,7 +16,10 @@ impl Table {
     /// Applies a change that the store accepted at `revision`, whichever registry decided it. Changes come in the order of their
     /// revisions; one that is applied already changes nothing, so a change may come both from [`Table::settle`] and from a watch.
     pub fn apply(&mut self, change: Change, revision: u64, now: Now) {
-        let slot = self.records.by_name(&change.key).0;
+        let (slot, observer) = self.records.by_name(&change.key);
+        if change.peer.as_ref().is_some_and(|peer| peer.active) {
+            self.end_namesake(observer);
+        }
         self.apply_at(slot, change, revision, now);
     }
 

@@ -92,12 +92,4 @@ impl Table {
         self.removing += 1;
         Some(Change::remove(record.peer.strings.name(), record.revision))
     }
-
-    pub(super) fn drop_observer(&mut self, slot: u32) {
-        if let Some(Record { peer, scheduled_tick, .. }) = self.records.remove(slot) {
-            self.deadlines.unschedule(scheduled_tick, slot);
-            self.addresses.remove(peer.address);
-            self.observers -= 1;
-        }
-    }
 }

@@ -4,7 +4,7 @@ use super::{
     cursor::{Cursor, Position},
     moment::Now,
     query::Query,
-    record::RecordState,
+    record::{Record, RecordState},
     refusal::Refusal,
     state::Table,
     view,
@@ -95,32 +95,13 @@ impl Table {
 
     /// Peers from slot `from` on. Gives the slot of the next page.
     fn page(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
-        let mut bytes = 0;
-        let mut add = |slot: u32| {
-            if let Some(record) = self.records.get(slot).filter(|record| slot != caller && query.lists(record, now)) {
-                let peer = view::peer(record, now);
-                bytes += peer.encoded_len() + FRAMING_BYTES;
-                peers.push(peer);
-            }
-            peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES
-        };
         if let Some(name) = query.pattern.as_ref().and_then(NamePattern::exact) {
             let (peer, observer) = self.records.by_name(name);
-            [peer, observer].into_iter().flatten().for_each(|slot| {
-                add(slot);
-            });
+            let named = [peer, observer].into_iter().flatten();
+            peers.extend(named.filter_map(|slot| self.listed(slot, caller, query, now)).map(|record| view::peer(record, now)));
             return None;
         }
-        let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
-        for (scanned, slot) in (from..end).enumerate() {
-            if scanned >= SCAN_MAX {
-                return Some(slot);
-            }
-            if add(slot) {
-                return (slot + 1 < end).then_some(slot + 1);
-            }
-        }
-        None
+        self.fill(self.slots_from(from), |_| true, caller, query, now, peers)
     }
 
     /// Peers whose records are of revision `from` or later, then the observers that are registered here. Gives the next page's position.
@@ -129,30 +110,47 @@ impl Table {
             self.page(caller, 0, query, now, peers);
             return None;
         }
-        let mut bytes = 0;
-        for (scanned, (revision, slot)) in self.changed.range(from..).enumerate() {
-            if scanned >= SCAN_MAX || peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES {
-                return Some(Position::Changed(*revision));
-            }
-            if let Some(record) = self.records.get(*slot).filter(|record| *slot != caller && query.lists(record, now)) {
-                let peer = view::peer(record, now);
-                bytes += peer.encoded_len() + FRAMING_BYTES;
-                peers.push(peer);
-            }
-        }
-        query.include_observers.then_some(Position::Observers(0))
+        let changed = self.changed.range(from..).map(|(revision, slot)| (*revision, *slot));
+        let next = self.fill(changed, |_| true, caller, query, now, peers).map(Position::Changed);
+        next.or(query.include_observers.then_some(Position::Observers(0)))
     }
 
     /// Observers from slot `from` on. Gives the slot of the next page.
     fn observers(&self, caller: u32, from: u32, query: &Query, now: Now, peers: &mut Vec<PeerRecord>) -> Option<u32> {
+        self.fill(self.slots_from(from), Record::is_observer, caller, query, now, peers)
+    }
+
+    /// Slots from this one on, each with itself as its position.
+    fn slots_from(&self, from: u32) -> impl Iterator<Item = (u32, u32)> + use<> {
         let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
-        for (scanned, slot) in (from..end).enumerate() {
-            if scanned >= SCAN_MAX || peers.len() >= query.page_size {
-                return Some(slot);
+        (from..end).map(|slot| (slot, slot))
+    }
+
+    /// The record in this slot, if the answer to the caller in the slot `caller` has it.
+    fn listed(&self, slot: u32, caller: u32, query: &Query, now: Now) -> Option<&Record> {
+        self.records.get(slot).filter(|record| slot != caller && query.lists(record, now))
+    }
+
+    /// Fills a page with records in these slots. Gives the position of the first slot that was not looked at.
+    fn fill<P>(
+        &self,
+        slots: impl Iterator<Item = (P, u32)>,
+        wanted: impl Fn(&Record) -> bool,
+        caller: u32,
+        query: &Query,
+        now: Now,
+        peers: &mut Vec<PeerRecord>,
+    ) -> Option<P> {
+        let mut bytes = 0;
+        for (scanned, (position, slot)) in slots.enumerate() {
+            if scanned >= SCAN_MAX || peers.len() >= query.page_size || bytes >= PAGE_MAX_BYTES {
+                return Some(position);
             }
-            let observer =
-                self.records.get(slot).filter(|record| record.is_observer() && slot != caller && query.lists(record, now));
-            peers.extend(observer.map(|record| view::peer(record, now)));
+            if let Some(record) = self.listed(slot, caller, query, now).filter(|record| wanted(record)) {
+                let peer = view::peer(record, now);
+                bytes += peer.encoded_len() + FRAMING_BYTES;
+                peers.push(peer);
+            }
         }
         None
     }

@@ -1,6 +1,6 @@
 //! The stored part of a record.
 
-use super::{labels::Labels, registrations::Registrations};
+use super::{labels::Labels, moment::Now, registrations::Registrations};
 use p2pdi::{cookie::CookieHash, id::PeerId};
 use std::{
     fmt,
@@ -28,6 +28,23 @@ pub struct Peer {
     pub registrations: Registrations,
     /// Whether it has a lease.
     pub active: bool,
+}
+
+impl Peer {
+    /// One that registers for the first time now, and has no lease yet.
+    pub(super) fn new(strings: PackedStrings, id: PeerId, cookie: CookieHash, address: Ipv6Addr, now: Now) -> Self {
+        Self {
+            strings,
+            id,
+            cookie,
+            address,
+            first_registered_ms: now.wall_ms,
+            last_registered_ms: now.wall_ms,
+            last_active_ms: now.wall_ms,
+            registrations: Registrations::default(),
+            active: false,
+        }
+    }
 }
 
 /// Name, endpoint and labels in one allocation. With three, the pointers and the allocator's overhead would take an eighth of the

@@ -46,6 +46,10 @@ pub(super) struct Record {
     pub(super) extended: bool,
     /// Whether `load` was reported.
     pub(super) load_reported: bool,
+    /// Of an observer: whether the other registries were asked for its name.
+    pub(super) claimed: bool,
+    /// Of an observer: whether its certificate carries its name.
+    pub(super) owned: bool,
     /// The change that was decided, and that the store has not answered yet: 1 + the revision it was decided on.
     in_flight: Option<NonZeroU64>,
 }
@@ -69,6 +73,8 @@ impl Record {
             active_index: 0,
             state,
             load_reported: false,
+            claimed: false,
+            owned: false,
             in_flight: None,
         }
     }

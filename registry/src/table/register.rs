@@ -8,7 +8,6 @@ use super::{
     peer::{PackedStrings, Peer},
     record::{Record, RecordState},
     refusal::Refusal,
-    registrations::Registrations,
     state::Table,
 };
 use p2pdi::{
@@ -18,7 +17,7 @@ use p2pdi::{
     name::PeerName,
 };
 use rand::RngExt as _;
-use std::{net::Ipv6Addr, num::NonZeroU64};
+use std::net::Ipv6Addr;
 
 /// A validated Register call.
 pub struct Registration {
@@ -86,7 +85,7 @@ impl Table {
         let record = self.records.get_mut(slot).ok_or(Refusal::Busy)?;
         let peer = registered(&record.peer, registration, hash, now);
         if observer {
-            let lease = self.observe(slot, peer, now).ok_or(Refusal::Busy)?;
+            let lease = self.observe(slot, peer, registration.owned, now).ok_or(Refusal::Busy)?;
             return Ok((Prepared::Done(lease), cookie.clone()));
         }
         record.begin_change();
@@ -139,41 +138,23 @@ impl Table {
         if self.records.len() - self.inactive.len() >= self.settings.max_peers as usize {
             return Err(full);
         }
-        let peer = Peer {
-            strings: PackedStrings::new(registration.name.as_str(), "", &Labels::default()),
-            id: PeerId::from_bytes(self.rng.random()),
-            cookie,
-            address: registration.address,
-            first_registered_ms: now.wall_ms,
-            last_registered_ms: now.wall_ms,
-            last_active_ms: now.wall_ms,
-            registrations: Registrations::default(),
-            active: false,
-        };
+        let strings = PackedStrings::new(registration.name.as_str(), "", &Labels::default());
+        let peer = Peer::new(strings, PeerId::from_bytes(self.rng.random()), cookie, registration.address, now);
         let observer = registration.endpoint.is_none();
-        let state = if observer { RecordState::Observer } else { RecordState::Joining };
-        let mut fresh = Record::new(peer, state);
-        fresh.kept = observer || self.kept.contains(fresh.shard);
-        let slot = self.records.insert(fresh).ok_or(full)?;
-        if observer {
-            self.observers += 1;
-            self.addresses.add(registration.address);
-        }
-        Ok(slot)
+        self.new_slot(peer, if observer { RecordState::Observer } else { RecordState::Joining }).ok_or(full)
     }
 
-    /// Registers an observer, which is not stored.
-    fn observe(&mut self, slot: u32, peer: Peer, now: Now) -> Option<Lease> {
-        let (cookie, address) = (peer.cookie, peer.address);
-        let record = self.records.get_mut(slot)?;
-        record.called_uptime_ms = NonZeroU64::new(now.uptime_ms);
-        let before = std::mem::replace(&mut record.peer, peer);
-        self.records.unindex_cookie(slot, &before.cookie);
-        self.records.index_cookie(slot, &cookie);
-        self.addresses.remove(before.address);
-        self.addresses.add(address);
-        self.extend(slot, now);
-        self.lease(slot, now)
+    /// A record of this peer.
+    pub(super) fn new_slot(&mut self, peer: Peer, state: RecordState) -> Option<u32> {
+        let (address, observer) = (peer.address, state == RecordState::Observer);
+        let mut fresh = Record::new(peer, state);
+        fresh.kept = observer || self.kept.contains(fresh.shard);
+        let slot = self.records.insert(fresh)?;
+        if observer {
+            self.observers += 1;
+            self.addresses.add(address);
+        }
+        Some(slot)
     }
 
     /// The cookies of the peer and of the observer with this name.

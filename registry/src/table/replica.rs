@@ -2,22 +2,16 @@
 //! the others it extended, for the registries that keep them.
 
 use super::{
-    labels::Labels,
     moment::Now,
-    peer::{PackedStrings, Peer},
     record::{Record, RecordState},
-    registrations::Registrations,
     shard::ShardSet,
     state::Table,
-    view,
 };
 use p2pdi::{
     cookie::CookieHash,
-    id::PeerId,
-    name::PeerName,
-    v1::{FindObserverResponse, KeepAliveRequest, Load, PeerRecord},
+    v1::{KeepAliveRequest, Load},
 };
-use std::{collections::BTreeSet, net::Ipv6Addr};
+use std::collections::BTreeSet;
 
 /// A lease that this registry extended, and what its holder last reported.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,12 +98,6 @@ impl Table {
         self.report(slot, KeepAliveRequest { load, index_version, documents });
     }
 
-    /// The observer with this cookie, as others see it, and where it called from.
-    pub fn observer(&self, cookie: &CookieHash, now: Now) -> Option<(PeerRecord, Ipv6Addr)> {
-        let record = self.records.get(self.records.by_cookie(cookie)?)?;
-        (record.is_observer() && record.is_live(now.mono_ms)).then(|| (view::peer(record, now), record.peer.address))
-    }
-
     /// Keeps what a peer reports.
     pub(super) fn report(&mut self, slot: u32, report: KeepAliveRequest) {
         let KeepAliveRequest { load, index_version, documents } = report;
@@ -130,38 +118,6 @@ impl Table {
         let names = (from..until).filter_map(|slot| self.records.get(slot)).filter(settled);
         let absent = names.map(|record| record.peer.strings.name().to_ascii_lowercase());
         (absent.filter(|name| !stored.contains(name.as_str())).collect(), (until < end).then_some(until))
-    }
-
-    /// Whether a record has this cookie.
-    pub fn knows(&self, cookie: &CookieHash) -> bool {
-        self.records.by_cookie(cookie).is_some()
-    }
-
-    /// An observer that is registered elsewhere has a lease here, too. Not if somebody has its name here.
-    pub fn adopt_observer(&mut self, cookie: CookieHash, found: FindObserverResponse, now: Now) {
-        let FindObserverResponse { peer: Some(peer), address, .. } = found else { return };
-        let Ok(address) = <[u8; 16]>::try_from(address.as_ref()) else { return };
-        let (Ok(name), Ok(id)) = (peer.name.parse::<PeerName>(), PeerId::from_field("id", &peer.id)) else { return };
-        let taken = self.records.by_name(name.as_str()) != (None, None) || self.knows(&cookie);
-        if taken || self.records.len() >= self.settings.max_peers as usize {
-            return;
-        }
-        let observer = Peer {
-            strings: PackedStrings::new(name.as_str(), "", &Labels::pack(&peer.labels)),
-            id,
-            cookie,
-            address: address.into(),
-            first_registered_ms: now.wall_ms,
-            last_registered_ms: now.wall_ms,
-            last_active_ms: now.wall_ms,
-            registrations: Registrations::default(),
-            active: false,
-        };
-        let Some(slot) = self.records.insert(Record::new(observer, RecordState::Observer)) else { return };
-        self.records.index_cookie(slot, &cookie);
-        self.observers += 1;
-        self.addresses.add(address.into());
-        self.extend(slot, now);
     }
 
     /// The cookie of the peer with this name.

@@ -89,21 +89,6 @@ async fn names_that_many_ask_for_at_several_replicas_are_given_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_observer_may_move_between_replicas() {
-    let Some(etcd) = Etcd::start() else { return };
-    let replicas = start(&etcd, "/observer", 2, TTL).await;
-    let (mut a, mut b) = (replicas[0].client(), replicas[1].client());
-    register(&mut a, "one", "10.0.0.1:7801").await;
-    let observer = observe(&mut a, "looking").await;
-    eventually("the other replica lists it", async || (listed(&mut b.clone(), &observer.cookie).await == ["one"]).then_some(()))
-        .await;
-    assert_eq!(keep_alive(&mut b, &observer.cookie).await.unwrap().name, "looking");
-    leave(&mut b, &observer.cookie).await.unwrap();
-    let nobody = "5a".repeat(16);
-    assert_refused(keep_alive(&mut b, &nobody).await, Reason::CookieUnknown);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_swarm_meet_whichever_replica_they_call() {
     let Some(etcd) = Etcd::start() else { return };
     let replicas = start(&etcd, "/swarm", 3, TTL).await;

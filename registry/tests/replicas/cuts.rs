@@ -1,79 +1,23 @@
 //! Replicas that are killed, paused, and cut off from etcd and from each other, while peers keep their leases.
 
-use super::{faults::keep_on, three::*};
+use super::{crowd::Crowd, three::*};
 use crate::{cable::Cable, etcd::Etcd, support::*};
 use registry::{Config, State};
-use std::{
-    collections::BTreeSet,
-    process::Command,
-    time::{Duration, Instant},
-};
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
+use tokio::net::TcpListener;
 
 const TTL: Duration = Duration::from_secs(4);
-
-/// Peers that keep themselves alive, and change the replica when one refuses.
-struct Crowd {
-    names: BTreeSet<String>,
-    stop: CancellationToken,
-    keeping: JoinSet<Result<(), String>>,
-}
-
-impl Crowd {
-    async fn register(clients: &[Client], count: usize) -> Self {
-        let (stop, mut keeping, mut names) = (CancellationToken::new(), JoinSet::new(), BTreeSet::new());
-        for number in 0..count {
-            let mut order = clients.to_vec();
-            order.rotate_left(number % clients.len());
-            let name = format!("p{number}");
-            let registered = register(&mut order[0], &name, "10.0.0.1:7801").await;
-            names.insert(name);
-            keeping.spawn(keep_on(order, registered.cookie, TTL / 4, stop.clone()));
-        }
-        Self { names, stop, keeping }
-    }
-
-    /// All are listed at `client`, and stay so for `long`.
-    async fn are_alive(&mut self, client: &mut Client, long: Duration) {
-        let watching = observe(client, "watching").await.cookie;
-        let began = Instant::now();
-        while began.elapsed() < long {
-            let listed: BTreeSet<String> = listed(client, &watching).await.into_iter().collect();
-            let lost: Vec<_> = self.names.difference(&listed).collect();
-            assert!(lost.is_empty(), "after {:?}: {lost:?}", began.elapsed());
-            if let Some(ended) = self.keeping.try_join_next() {
-                panic!("a peer lost its lease after {:?}: {ended:?}", began.elapsed());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        leave(client, &watching).await.unwrap();
-    }
-
-    async fn end(mut self) {
-        self.stop.cancel();
-        while let Some(kept) = self.keeping.join_next().await {
-            kept.unwrap().unwrap();
-        }
-    }
-}
-
-fn program(etcd: &Etcd, prefix: &str) -> Program {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command.env_clear().args(["--listen", "127.0.0.1:0", "--store", "etcd", "--etcd-prefix", prefix, "--ttl", "4s"]);
-    command.args(["--state", "memory", "--etcd-endpoints", &etcd.endpoints().join(",")]);
-    Program::spawn(command)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_killed_or_paused_costs_no_lease() {
     let Some(etcd) = Etcd::start() else { return };
-    let mut replicas: Vec<Program> = (0..3).map(|_| program(&etcd, "/signals")).collect();
+    let mut replicas: Vec<Program> = (0..3).map(|_| program(&etcd.endpoints(), "/signals", TTL, None)).collect();
     let clients: Vec<Client> = replicas.iter().map(Program::client).collect();
     let mut observer = clients[1].clone();
     let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
     all_settled(&addresses).await;
-    let mut crowd = Crowd::register(&clients, 60).await;
+    let mut crowd = Crowd::new(TTL, &clients);
+    crowd.join(&[0, 1, 2], 60).await;
     // Longer than its lease in etcd and than the ttl: the others take over, and it comes back to shards that are not its own.
     replicas[2].signal(rustix::process::Signal::STOP);
     crowd.are_alive(&mut observer, 4 * TTL).await;
@@ -100,7 +44,8 @@ async fn a_replica_that_is_cut_off_from_etcd_and_from_its_fellows_costs_no_lease
     replicas.push(Running::start_on(listener, config).await);
     settled(&replicas).await;
     let clients: Vec<Client> = replicas.iter().map(Running::client).collect();
-    let mut crowd = Crowd::register(&clients, 60).await;
+    let mut crowd = Crowd::new(TTL, &clients);
+    crowd.join(&[0, 1, 2], 60).await;
     let mut observer = clients[0].clone();
     crowd.are_alive(&mut observer, TTL).await;
     to_etcd.cut();

@@ -6,7 +6,7 @@ use registry::{
     Config, State,
     store::{EtcdAddress, EtcdFiles},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::Command, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -27,6 +27,15 @@ pub(crate) async fn start(etcd: &Etcd, prefix: &str, count: usize, ttl: Duration
     }
     settled(&replicas).await;
     replicas
+}
+
+/// The real program as a replica. `reached_at`: what it calls itself at the others; `None`: where it listens.
+pub(crate) fn program(etcd: &[String], prefix: &str, ttl: Duration, reached_at: Option<SocketAddr>) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
+    command.env_clear().args(["--listen", "127.0.0.1:0", "--store", "etcd", "--etcd-prefix", prefix, "--state", "memory"]);
+    command.args(["--etcd-endpoints", &etcd.join(","), "--ttl", &format!("{}s", ttl.as_secs())]);
+    command.args(reached_at.iter().flat_map(|address| ["--replica-address".to_owned(), address.to_string()]));
+    Program::spawn(command)
 }
 
 /// Waits until these replicas know of each other, and keep all shards.

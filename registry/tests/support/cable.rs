@@ -2,7 +2,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -12,6 +18,8 @@ use tokio::{
 /// Forwards connections to a port. While it is cut, nothing passes, and nobody is told: packets are lost.
 pub struct Cable {
     pub address: SocketAddr,
+    /// Where new connections lead.
+    port: Arc<AtomicU16>,
     cut: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -27,13 +35,19 @@ impl Cable {
     pub fn over(listener: TcpListener, port: u16) -> Self {
         let address = listener.local_addr().unwrap();
         let (cut, is_cut) = watch::channel(false);
+        let port = Arc::new(AtomicU16::new(port));
+        let leads_to = Arc::clone(&port);
         let serving = tokio::spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
-                let is_cut = is_cut.clone();
-                tokio::spawn(forward(from, port, is_cut));
+                tokio::spawn(forward(from, Arc::clone(&leads_to), is_cut.clone()));
             }
         });
-        Self { address, cut, serving }
+        Self { address, port, cut, serving }
+    }
+
+    /// New connections lead to 127.0.0.1:`port`.
+    pub fn plug(&self, port: u16) {
+        self.port.store(port, Ordering::Release);
     }
 
     pub fn cut(&self) {
@@ -52,11 +66,11 @@ impl Drop for Cable {
 }
 
 /// A connection that was cut does not come back; its ends find out by themselves. A new one waits while it is cut.
-async fn forward(mut from: TcpStream, port: u16, mut is_cut: watch::Receiver<bool>) {
+async fn forward(mut from: TcpStream, port: Arc<AtomicU16>, mut is_cut: watch::Receiver<bool>) {
     if is_cut.wait_for(|cut| !cut).await.is_err() {
         return;
     }
-    let Ok(mut to) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let Ok(mut to) = TcpStream::connect(("127.0.0.1", port.load(Ordering::Acquire))).await else { return };
     let cut = async {
         let _cut = is_cut.wait_for(|cut| *cut).await;
     };

@@ -45,6 +45,8 @@ pub struct Etcd {
 struct Member {
     client_port: u16,
     peer_port: u16,
+    /// Where other members reach it.
+    reached_at: u16,
     process: Option<Child>,
 }
 
@@ -61,12 +63,22 @@ impl Etcd {
 
     /// Several members; `None` where the program is missing.
     pub fn start_members(count: usize) -> Option<Self> {
+        let etcd = Self::spawn_members(&vec![None; count])?;
+        etcd.await_health();
+        Some(etcd)
+    }
+
+    /// Starts members that the others reach at these ports; `None`: where they listen. Something must lead from there to their
+    /// [`Etcd::peer_port`] before they are healthy.
+    pub fn spawn_members(reached_at: &[Option<u16>]) -> Option<Self> {
         let program = program()?;
         let folder = tempfile::tempdir().unwrap();
-        let member = |_| Member { client_port: free_port(), peer_port: free_port(), process: None };
-        let mut etcd = Self { program, folder, members: (0..count).map(member).collect() };
-        (0..count).for_each(|index| etcd.spawn(index));
-        etcd.await_health();
+        let member = |reached_at: &Option<u16>| {
+            let peer_port = free_port();
+            Member { client_port: free_port(), peer_port, reached_at: reached_at.unwrap_or(peer_port), process: None }
+        };
+        let mut etcd = Self { program, folder, members: reached_at.iter().map(member).collect() };
+        (0..reached_at.len()).for_each(|index| etcd.spawn(index));
         Some(etcd)
     }
 
@@ -80,10 +92,21 @@ impl Etcd {
         self.members[index].client_port
     }
 
+    /// Port on which a member listens for the others.
+    pub fn peer_port(&self, index: usize) -> u16 {
+        self.members[index].peer_port
+    }
+
+    /// The id of a member, and that of its leader; 0: it has none.
+    pub fn ids(&self, index: usize) -> (u64, u64) {
+        let answer = post(self.members[index].client_port, "/v3/maintenance/status", "{}");
+        (number(&answer, "member_id").unwrap_or(0), number(&answer, "leader").unwrap_or(0))
+    }
+
     fn spawn(&mut self, index: usize) {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let cluster: Vec<_> =
-            self.members.iter().enumerate().map(|(at, member)| format!("m{at}={}", url(member.peer_port))).collect();
+            self.members.iter().enumerate().map(|(at, member)| format!("m{at}={}", url(member.reached_at))).collect();
         let member = &self.members[index];
         let log = fs::File::create(self.folder.path().join(format!("m{index}.log"))).unwrap();
         let child = Command::new(&self.program)
@@ -91,7 +114,7 @@ impl Etcd {
             .arg("--data-dir")
             .arg(self.folder.path().join(format!("m{index}")))
             .args(["--listen-client-urls", &url(member.client_port), "--advertise-client-urls", &url(member.client_port)])
-            .args(["--listen-peer-urls", &url(member.peer_port), "--initial-advertise-peer-urls", &url(member.peer_port)])
+            .args(["--listen-peer-urls", &url(member.peer_port), "--initial-advertise-peer-urls", &url(member.reached_at)])
             .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-token", "p2pdi-test"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -116,9 +139,7 @@ impl Etcd {
     /// Drops all changes but the latest of each key.
     pub fn compact(&self) {
         let port = self.members[0].client_port;
-        let answer = post(port, "/v3/kv/range", "{\"key\": \"eA==\"}");
-        let (_, rest) = answer.split_once("\"revision\":\"").expect("a revision");
-        let revision = rest.split('"').next().unwrap();
+        let revision = number(&post(port, "/v3/kv/range", "{\"key\": \"eA==\"}"), "revision").expect("a revision");
         post(port, "/v3/kv/compaction", &format!("{{\"revision\": \"{revision}\", \"physical\": true}}"));
     }
 
@@ -150,6 +171,12 @@ fn post(port: u16, path: &str, body: &str) -> String {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains(" 200 "), "{answer}");
     answer
+}
+
+/// The first number with this key in an answer, which gives them as text.
+fn number(answer: &str, key: &str) -> Option<u64> {
+    let (_, rest) = answer.split_once(&format!("\"{key}\":\""))?;
+    rest.split('"').next()?.parse().ok()
 }
 
 fn is_healthy(port: u16) -> bool {

@@ -54,7 +54,7 @@ impl Calls {
         }
         let connect = Client::connect(address.endpoints.clone(), Some(options));
         let client = match timeout(CALL_TIMEOUT, connect).await {
-            Ok(client) => client.map_err(|error| unreachable_etcd(address, &error.to_string()))?,
+            Ok(client) => client.map_err(|error| unreachable_etcd(address, &plain(&error)))?,
             Err(_) => return Err(unreachable_etcd(address, "no answer")),
         };
         Ok(Self { client })

@@ -72,8 +72,15 @@ impl Feed {
         Self { io: Arc::clone(io), follower: Follower { calls, keys, revisions, cluster, known_to: 0 }, loaded_at }
     }
 
-    /// Starts to follow the store and to be a replica that others reach at `endpoint`. After `stop` it gives back what it keeps, and says so.
-    pub(crate) fn start(self, fed: Fed, endpoint: Endpoint, stop: CancellationToken) -> oneshot::Receiver<()> {
+    /// Starts to follow the store and to be a replica that others reach at `endpoint`. At `leave` it gives back what it keeps; once it has,
+    /// and after `stop`, it says so.
+    pub(crate) fn start(
+        self,
+        fed: Fed,
+        endpoint: Endpoint,
+        leave: CancellationToken,
+        stop: CancellationToken,
+    ) -> oneshot::Receiver<()> {
         let Self { io, mut follower, loaded_at } = self;
         follower.known_to = loaded_at.load(Ordering::Acquire);
         let (ended, end) = oneshot::channel();
@@ -81,8 +88,7 @@ impl Feed {
         let (calls, keys) = (follower.calls.clone(), follower.keys.clone());
         let membership = Membership::new(calls, keys, Arc::clone(&follower.cluster), fed.table.clone(), endpoint);
         handle.spawn(async move {
-            let following = stop.clone();
-            tokio::join!(Box::pin(membership.run(stop)), following.run_until_cancelled(Box::pin(follower.run(fed))),);
+            tokio::join!(Box::pin(membership.run(leave)), stop.run_until_cancelled(Box::pin(follower.run(fed))));
             let _gone = ended.send(());
             drop(io);
         });
