@@ -100,6 +100,10 @@ impl Peers {
 impl FindPeers for Peers {
     type Error = Failure;
 
+    fn may_pass(error: &Failure) -> bool {
+        error.is_unanswered()
+    }
+
     async fn sample(&self, count: usize) -> Outcome<PeerSample> {
         match &self.via {
             Some(via) => via::sample(&self.channels, via, count).await,

@@ -76,7 +76,7 @@ pub(crate) struct Fetching {
     /// Ask other holders for what one does not send within this time
     #[arg(long, env = "P2PDI_CTL_STALL_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) stall_timeout: Duration,
-    /// When nobody can serve what is missing, wait this long for somebody who can
+    /// When nobody can serve what is missing, or the registry does not answer, wait this long for somebody who can
     #[arg(long, env = "P2PDI_CTL_WAIT_FOR_HOLDERS", value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) wait_for_holders: Duration,
     /// Documents to fetch at the same time; of those up to 8 MiB, as many as make 32 MiB

@@ -33,6 +33,12 @@ pub trait FindPeers: Send + Sync + 'static {
     /// When they cannot be listed.
     fn sample(&self, count: usize) -> impl Future<Output = Result<PeerSample, Self::Error>> + Send;
 
+    /// Whether the same may succeed in a moment, such as with a registry that is being restarted. By default not.
+    fn may_pass(error: &Self::Error) -> bool {
+        let _permanent = error;
+        false
+    }
+
     /// What is known of `wanted` without asking. By default nothing.
     fn learned(&self, wanted: &DocumentSelector) -> Learned {
         let _nothing = wanted;

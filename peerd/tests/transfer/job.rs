@@ -10,7 +10,10 @@ use peerd::{
     holders::search::SearchError,
     transfer::fetch::job::{FetchJob, FetchRequest, FindPeers, JobError, PeerSample},
 };
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use tonic::Status;
 
 /// Always the same peers.
@@ -21,6 +24,58 @@ impl FindPeers for Fixed {
 
     async fn sample(&self, count: usize) -> Result<PeerSample, Infallible> {
         Ok(PeerSample { peers: self.0.iter().take(count).cloned().collect(), are_all: self.0.len() <= count })
+    }
+}
+
+/// Peers that cannot be listed for the first few times.
+struct Away {
+    peers: Fixed,
+    times: AtomicUsize,
+    passes: bool,
+}
+
+/// Why they cannot.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Unlisted {
+    #[error("the registry is being restarted")]
+    Passing,
+    #[error("the registry refuses")]
+    Lasting,
+}
+
+impl FindPeers for Away {
+    type Error = Unlisted;
+
+    fn may_pass(error: &Unlisted) -> bool {
+        *error == Unlisted::Passing
+    }
+
+    async fn sample(&self, count: usize) -> Result<PeerSample, Unlisted> {
+        if self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(if self.passes { Unlisted::Passing } else { Unlisted::Lasting });
+        }
+        self.peers.sample(count).await.map_err(|never| match never {})
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_holders_waits_for_a_registry_that_is_restarted_but_not_for_one_that_refuses() {
+    let sample = Sample::rfc48(2);
+    let honest = Holder::honest(&sample).await;
+    let holder = Holder::naming(sample.document(), honest.address).await;
+    for (passes, patience) in [(true, Duration::from_secs(30)), (true, Duration::ZERO), (false, Duration::from_secs(30))] {
+        let target = Target::new();
+        let mut request = request(&target, hash(&sample), Vec::new());
+        request.options.wait_for_holders = patience;
+        let peers = Away { peers: Fixed(vec![holder.source("lister")]), times: AtomicUsize::new(2), passes };
+        let (job, _) = FetchJob::new(request, target.channels.clone(), Arc::new(peers));
+        let ended = within("the job", job.run()).await;
+        if passes && patience > Duration::ZERO {
+            ended.unwrap();
+            target.assert_holds_only(&sample);
+        } else {
+            assert!(matches!(ended, Err(JobError::Search(SearchError::Peers(_)))), "{ended:?}");
+        }
     }
 }
 

@@ -190,13 +190,18 @@ impl<F: FindPeers> FetchJob<F> {
         }
     }
 
-    /// What `wanted` means. If nobody has it, it is searched for again as long as the options say.
+    /// What `wanted` means. If nobody has it, or peers cannot be listed now, it is searched for again as long as the options say.
     async fn settle_patiently(&self, wanted: &DocumentSelector) -> Result<Settled, SearchError<F::Error>> {
         let (until, mut pauses) = (Instant::now() + self.request.options.wait_for_holders, SEARCH_AGAIN.start());
         let mut freshness = Freshness::Learned;
+        let may_pass = |error: &SearchError<F::Error>| match error {
+            SearchError::NotFound { .. } | SearchError::NoPeers { .. } => true,
+            SearchError::Peers(why) => F::may_pass(why),
+            SearchError::Ambiguous { .. } => false,
+        };
         loop {
             match self.search.settle(wanted, freshness).await {
-                Err(SearchError::NotFound { .. } | SearchError::NoPeers { .. }) if Instant::now() < until => {
+                Err(error) if may_pass(&error) && Instant::now() < until => {
                     self.progress.set_waiting(Some(Waiting::Holders));
                     sleep(pauses.next(rand::random())).await;
                     freshness = Freshness::Asked;
