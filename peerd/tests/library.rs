@@ -295,6 +295,7 @@ async fn a_peer_that_stops_while_a_handler_answers_sends_its_reply() {
         let (ended, ()) = tokio::join!(b.shutdown(), stopped);
         ended.unwrap();
     };
-    let (delivery, ()) = within("the reply", async { tokio::join!(a.whisper("B", "STOP", ""), stopping) }).await;
+    let both = Box::pin(async { tokio::join!(a.whisper("B", "STOP", ""), stopping) });
+    let (delivery, ()) = within("the reply", both).await;
     assert_eq!(delivery.unwrap().reply, Some(Reply::new("STOPPED", "after this")));
 }
