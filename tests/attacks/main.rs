@@ -14,6 +14,7 @@ mod certificates;
 mod link;
 mod messages;
 mod names;
+mod networks;
 #[path = "../support/mod.rs"]
 mod support;
 
