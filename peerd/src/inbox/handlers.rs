@@ -4,6 +4,7 @@
 //! inbox drops before their turn are counted and logged. A handler gets one message at a time, in order of arrival.
 
 use super::{
+    batches::Batches,
     kind::MessageKind,
     queue::{Inbox, Message, Subscription},
     reply::Reply,
@@ -110,6 +111,14 @@ impl Handlers {
         // Dropped without the lock: the handler may own a handle of this peer.
         drop(replaced);
         Ok(())
+    }
+
+    /// The messages of `kind` from now on, for a handler that takes them in batches.
+    ///
+    /// # Errors
+    /// When the inbox has as many subscriptions as it accepts.
+    pub fn batches(&self, kind: MessageKind) -> Result<Batches, Status> {
+        Ok(Batches::new(self.0.inbox.subscribe_handler(kind)?, self.0.stop.clone()))
     }
 
     /// Removes all handlers; none gets another message.
@@ -307,6 +316,40 @@ mod tests {
             assert!(handled.await.is_ok());
         }
         assert_eq!(handlers.lost(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_handler_of_batches_gets_what_is_there_and_replies_to_each() {
+        let (inbox, handlers) = handlers();
+        let mut batches = handlers.batches("TEST".parse().unwrap()).unwrap();
+        let mut replies = Vec::new();
+        for body in ["a", "b", "c"] {
+            let DeliveryOutcome::Handled(reply) = deliver(&inbox, "TEST", body) else { panic!("no handler") };
+            replies.push(reply);
+        }
+        let (batch, lost) = batches.next(2).await.unwrap();
+        assert_eq!((batch.len(), lost), (2, 0));
+        for to_handle in batch {
+            to_handle.reply.unwrap().send(Reply::new("ECHO", to_handle.message.body));
+        }
+        let (mut batch, _) = batches.next(2).await.unwrap();
+        assert_eq!((batch.len(), &batch[0].message.body[..]), (1, &b"c"[..]));
+        // Not valid: the sender gets none.
+        batch.pop().unwrap().reply.unwrap().send(Reply::new("two words", ""));
+        let mut got = Vec::new();
+        for reply in replies {
+            got.push(reply.await.ok().map(|reply| reply.body));
+        }
+        assert_eq!(got, [Some(Bytes::from("a")), Some(Bytes::from("b")), None]);
+        for _ in 0..1_100 {
+            deliver(&inbox, "TEST", "");
+        }
+        let (batch, lost) = batches.next(5_000).await.unwrap();
+        assert_eq!((batch.len(), lost), (1_000, 100));
+        handlers.stop();
+        assert!(batches.next(1).await.is_none());
+        drop(batches);
+        assert!(matches!(deliver(&inbox, "TEST", ""), DeliveryOutcome::Unclaimed));
     }
 
     #[tokio::test]

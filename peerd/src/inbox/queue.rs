@@ -55,9 +55,14 @@ pub struct Message {
 impl Message {
     /// The body as text that is safe to print: invalid UTF-8 and terminal controls other than newlines are replaced.
     pub fn text(&self) -> String {
-        let is_control = |c: char| is_terminal_control(c) && c != '\n';
-        String::from_utf8_lossy(&self.body).chars().map(|c| if is_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+        printable(&self.body)
     }
+}
+
+/// See [`Message::text`].
+pub fn printable(body: &[u8]) -> String {
+    let is_control = |c: char| is_terminal_control(c) && c != '\n';
+    String::from_utf8_lossy(body).chars().map(|c| if is_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// What the inbox did with a message.
@@ -289,6 +294,9 @@ impl Kept {
     }
 }
 
+/// A message to be handled, and the channel for its reply, if the sender waits for one.
+pub(super) type Pending = (Message, Option<oneshot::Sender<Reply>>);
+
 /// A subscription reads the inbox at its own pace and delays no other. Messages dropped before it read them are counted.
 pub struct Subscription {
     kinds: Vec<MessageKind>,
@@ -336,6 +344,22 @@ impl Subscription {
         let (number, message, lost) = self.next_numbered().await?;
         let reply = self.inbox.kept().replies.remove(&number);
         Some((message, lost, reply.map(|(_, sender)| sender)))
+    }
+
+    /// Waits for messages to handle. Returns those that are there, at least one and at most `most`, with the number of those of its kinds that
+    /// were dropped before them; `None` when the inbox is gone.
+    pub(super) async fn next_batch(&mut self, most: usize) -> Option<(Vec<Pending>, u64)> {
+        let (number, message, mut lost) = self.next_numbered().await?;
+        let mut numbered = vec![(number, message)];
+        while numbered.len() < most
+            && let Some(found) = self.poll(&mut lost)
+        {
+            numbered.push(found);
+        }
+        let mut kept = self.inbox.kept();
+        let batch =
+            numbered.into_iter().map(|(number, message)| (message, kept.replies.remove(&number).map(|(_, sender)| sender)));
+        Some((batch.collect(), lost))
     }
 
     async fn next_numbered(&mut self) -> Option<(u64, Message, u64)> {

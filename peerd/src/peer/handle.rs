@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     discovery::Bootnode,
-    inbox::{KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
+    inbox::{Batches, KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
     node::NodeHandle,
     overlay::wire,
     transfer::jobs::{JobHandle, JobRequest},
@@ -85,6 +85,22 @@ impl PeerHandle {
         F: Future<Output = R> + Send + 'static,
         R: Into<Reply>,
     {
+        let kind = self.handled_kind(kind)?;
+        self.node.handlers().on(kind, handler, &self.runtime).map_err(|status| self.refused(&status))
+    }
+
+    /// The messages of this kind from now on, for one handler that takes them in batches instead of being called with each, such as one that is
+    /// written in another language. It ends when the peer stops, and the kind has no handler any more when it is dropped.
+    ///
+    /// # Errors
+    /// As [`PeerHandle::on`].
+    pub fn batches(&self, kind: &str) -> Result<Batches, PeerError> {
+        let kind = self.handled_kind(kind)?;
+        self.node.handlers().batches(kind).map_err(|status| self.refused(&status))
+    }
+
+    /// A kind that a handler may have.
+    fn handled_kind(&self, kind: &str) -> Result<MessageKind, PeerError> {
         if self.has_ended() {
             return Err(PeerError::Stopped);
         }
@@ -92,7 +108,7 @@ impl PeerHandle {
         if kind.as_str() == KIND_PING {
             return Err(InvalidField::new("kind", "PING is answered by every peer itself; choose another kind").into());
         }
-        self.node.handlers().on(kind, handler, &self.runtime).map_err(|status| self.refused(&status))
+        Ok(kind)
     }
 
     /// Makes another peer a neighbour and so joins its mesh. `peer` is `NAME:PORT` on this machine, `NAME@HOST:PORT`, `HOST:PORT`, or a
