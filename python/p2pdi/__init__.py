@@ -42,11 +42,12 @@ from ._p2pdi import (
     __version__,
 )
 from ._peer import Messages, Peer, Share
-from ._registry import PeerChange, Registry, RegistryClient
+from ._registry import Changed, Joined, Left, PeerChange, Registry, RegistryClient
 
 __all__ = [
     "Ambiguous",
     "Answers",
+    "Changed",
     "Closed",
     "Corrupt",
     "Document",
@@ -55,7 +56,9 @@ __all__ = [
     "Fetch",
     "Fetched",
     "Invalid",
+    "Joined",
     "Lease",
+    "Left",
     "Message",
     "Messages",
     "NameTaken",

@@ -26,14 +26,18 @@ class Display:
             from importlib import import_module
 
             progress: Any = import_module("rich.progress")
+            console: Any = import_module("rich.console")
         except ImportError:
             return self
+        # What a program prints is on the other stream; a notebook shows both.
+        talk = console.Console(stderr=True)
         self._rich = progress.Progress(
             progress.BarColumn(),
             progress.DownloadColumn(binary_units=True),
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.description}"),
+            console=talk,
         )
         self._rich.start()
         self._task = self._rich.add_task("", total=None)

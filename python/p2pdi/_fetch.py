@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from . import _run
-from ._errors import Closed
+from ._errors import Closed, Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,15 @@ class FetchBase:
         return self._native.progress()
 
     def cancel(self) -> None:
-        """Ends it. What is verified is kept for the next fetch of the same documents."""
+        """Ends it. What is verified is kept for the next fetch of the same documents. After its end it does nothing.
+
+        >>> import p2pdi, tempfile
+        >>> with p2pdi.testing.network(2, documents={"a.bin": bytes(1_000_000)}) as (one, two):
+        ...     fetch = two.fetch("a.bin", out=tempfile.mkdtemp(), limit=100_000)
+        ...     fetch.cancel()
+        >>> fetch
+        <Fetch failed: the fetch was cancelled>
+        """
         self._native.cancel()
         if self._fetched is None and self._error is None:
             self._error = Closed("the fetch was cancelled")
@@ -51,7 +59,7 @@ class FetchBase:
 
 
 class Fetch(FetchBase):
-    """Documents being fetched. They arrive whether or not anybody looks.
+    """Documents being fetched. They arrive whether or not anybody looks, for as long as somebody holds this object: otherwise it is cancelled.
 
     >>> import p2pdi, tempfile
     >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
@@ -63,19 +71,22 @@ class Fetch(FetchBase):
     """
 
     def __iter__(self) -> Iterator[Progress]:
-        """How far it is, four times a second until it has ended."""
+        """How far it is, some three times a second until it has ended."""
         while True:
             progress = self.progress
             yield progress
             if progress.ended:
                 return
-            call = self._native.ended()
-            for _ in range(int(INTERVAL / _run.SLICE)):
-                if call.wait(_run.SLICE):
-                    break
+            self.wait(INTERVAL)
 
     def wait(self, timeout: Seconds | None = None) -> bool:
-        """Waits until it has ended, or for ``timeout``. Returns whether it has."""
+        """Waits until it has ended, well or not, or for ``timeout``. Returns whether it has.
+
+        >>> import p2pdi, tempfile
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+        ...     two.fetch("a.txt", out=tempfile.mkdtemp()).wait(timeout=30)
+        True
+        """
         from ._errors import PeerTimeout
 
         try:
@@ -85,7 +96,14 @@ class Fetch(FetchBase):
         return True
 
     def documents(self, timeout: Seconds | None = None) -> list[Fetched]:
-        """As :meth:`result`, with what was fetched of each document, and from whom."""
+        """As :meth:`result`, with what was fetched of each document, and from whom.
+
+        >>> import p2pdi, tempfile
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+        ...     (fetched,) = two.fetch("a.txt", out=tempfile.mkdtemp()).documents()
+        >>> fetched.fetched_bytes, [source.peer for source in fetched.sources]
+        (5, ['peer-1'])
+        """
         if self._error is not None:
             raise self._error
         if self._fetched is None:
@@ -103,12 +121,27 @@ class Fetch(FetchBase):
 
         Raises ``NotFound``, ``Ambiguous``, ``Corrupt``, ``NoRoute``, ``NoRoom`` or ``Exists`` for the first document that failed; ``PeerTimeout``
         after ``timeout``, and the fetch goes on; ``Closed`` after :meth:`cancel`.
+
+        >>> import p2pdi, tempfile
+        >>> with p2pdi.testing.network(2) as (one, two):
+        ...     try:
+        ...         two.fetch("absent.txt", out=tempfile.mkdtemp()).result()
+        ...     except FileNotFoundError as error:
+        ...         print(error)
+        nobody has absent.txt...
         """
         self.documents(timeout)
         return self._paths()
 
     def display(self) -> list[Path]:
-        """Shows a progress bar until the end, with `rich` if it is installed, otherwise one line of text; returns as :meth:`result`."""
+        """Shows a progress bar until the end, with `rich` if it is installed, otherwise one line of text; returns as :meth:`result`.
+
+        >>> import p2pdi, tempfile
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+        ...     paths = two.fetch("a.txt", out=tempfile.mkdtemp()).display()
+        >>> [path.name for path in paths]
+        ['a.txt']
+        """
         from ._display import Display
 
         with Display() as display:
@@ -145,7 +178,8 @@ def size(count: float) -> str:
 class RemoteFile(io.RawIOBase):
     """A document that other peers have, as a binary file to read. Each piece is verified before a byte of it is returned.
 
-    ``read(n)`` and ``readinto(buffer)`` return fewer bytes at the end only. For many small reads wrap it in ``io.BufferedReader``.
+    ``read(n)`` and ``readinto(buffer)`` return fewer bytes at the end only. For many small reads wrap it in ``io.BufferedReader``. ``document`` says
+    what it is, ``size`` how many bytes it has. A read raises ``Closed`` after the end of its ``with``, or of the peer.
 
     >>> import p2pdi
     >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello there"}) as (one, two):
@@ -164,21 +198,33 @@ class RemoteFile(io.RawIOBase):
         self.mode = "rb"
 
     def readable(self) -> bool:
+        """Yes."""
         self._check()
         return True
 
     def seekable(self) -> bool:
+        """Yes."""
         self._check()
         return True
 
     def write(self, _: Any) -> NoReturn:
+        """Raises ``io.UnsupportedOperation``: documents of others do not change."""
         raise io.UnsupportedOperation(f"{self.name} can be read only")
 
     def tell(self) -> int:
+        """Where the next read begins, in bytes from the start."""
         self._check()
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Reads on from ``offset`` bytes after the start, from here, or from the end; returns that as :meth:`tell` does.
+
+        >>> import io, p2pdi
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello there"}) as (one, two):
+        ...     file = two.open("a.txt")
+        ...     file.seek(-5, io.SEEK_END), file.read()
+        (6, b'there')
+        """
         self._check()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}.get(whence)
         if base is None:
@@ -189,14 +235,41 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def read_at(self, offset: int, length: int, timeout: Seconds | None = None) -> bytes:
-        """``length`` bytes from ``offset`` on, whatever :meth:`tell` says; fewer at the end."""
+        """``length`` bytes from ``offset`` on, whatever :meth:`tell` says; fewer at the end.
+
+        Raises ``Corrupt`` or ``NoRoute`` if no holder gives the right bytes, and ``PeerTimeout`` after ``timeout``.
+
+        >>> import p2pdi
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello there"}) as (one, two):
+        ...     two.open("a.txt").read_at(6, 100)
+        b'there'
+        """
         self._check()
+        if offset < 0 or length < 0:
+            raise Invalid(f"cannot read {length} bytes at {offset}: both are at least 0")
         length = min(length, max(self.size - offset, 0))
         if length <= 0:
             return b""
         return _run.wait(self._native.read_at(offset, length), timeout, self.name)
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next ``size`` bytes, copied once; fewer at the end. Without ``size``, all that is left."""
+        if size is None or size < 0:
+            return self.readall()
+        data = self.read_at(self._at, size)
+        self._at += len(data)
+        return data
+
     def readinto(self, buffer: Any) -> int:
+        """Fills ``buffer``, such as a ``bytearray`` or a NumPy array, and returns the number of bytes; fewer than it has at the end only.
+
+        >>> import p2pdi
+        >>> buffer = bytearray(5)
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+        ...     two.open("a.txt").readinto(buffer), buffer
+        (5, bytearray(b'hello'))
+        """
+        self._check()
         view = memoryview(buffer).cast("B")
         got = 0
         # In parts, so that a large buffer is not held twice.
@@ -210,6 +283,7 @@ class RemoteFile(io.RawIOBase):
         return got
 
     def readall(self) -> bytes:
+        """All that is left."""
         data = self.read_at(self._at, max(self.size - self._at, 0))
         self._at += len(data)
         return data
@@ -223,4 +297,4 @@ class RemoteFile(io.RawIOBase):
 
 
 # Bytes that `readinto` asks for at once.
-PART = 8 * 1024 * 1024
+PART: int = 8 * 1024 * 1024

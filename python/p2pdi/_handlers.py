@@ -11,46 +11,51 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
-    from typing import Any
+    from typing import Any, TypeAlias
 
-    from ._p2pdi import Handled, Handler, Message, NativePeer
+    from ._p2pdi import Handler, Message, NativePeer, Replier
 
-    Answer = str | bytes | bytearray | memoryview | tuple[str, str | bytes] | None
-    HandlerFunction = Callable[[Message], "Answer | Awaitable[Answer]"]
+    Answer: TypeAlias = str | bytes | bytearray | memoryview | tuple[str, str | bytes] | None
+    HandlerFunction: TypeAlias = Callable[[Message], Answer | Awaitable[Answer]]
 
-# Messages taken from the native side at once. More to all wait there; of whispers there is one at a time.
+# Messages taken from the peer's inbox at once, so that the interpreter is entered once for all of them. Those that wait there are dropped when
+# there are too many, these are not.
 BATCH = 64
 # How long closing a peer waits for a handler that is at work.
 GRACE = 2.0
 
 
-def answer(handled: Handled, result: Answer) -> None:
-    """Sends what a handler returned."""
-    if result is None:
-        handled.answer("", b"")
-    elif isinstance(result, tuple):
+def reply(kind: str, replier: Replier | None, result: Answer) -> None:
+    """Sends what a handler of a kind returned; without ``replier`` its message was to all, and nobody waits."""
+    content: _run.Body
+    if isinstance(result, tuple):
         kind, content = result
-        handled.answer(kind, _run.body(content))
+    elif result is None:
+        # No reply: its sender is told so.
+        kind, content = "", b""
     elif isinstance(result, (str, bytes, bytearray, memoryview)):
-        handled.answer(handled.message.kind, _run.body(result))
+        content = result
     else:
-        fault(handled, TypeError(f"a handler returns str, bytes, (kind, body) or None, not {type(result).__name__}"))
+        raise TypeError(f"a handler returns str, bytes, (kind, body) or None, not {type(result).__name__}")
+    if replier is not None:
+        replier.send(kind, _run.body(content))
 
 
-def fault(handled: Handled, error: BaseException) -> None:
+def fault(kind: str, replier: Replier | None, error: BaseException) -> None:
     """Logs what a handler raised, and tells the sender that it failed; not how, which may be private."""
     import logging
 
-    kind = handled.message.kind
     logging.getLogger("p2pdi").error("the handler of %s failed", kind, exc_info=error)
-    handled.answer("FAULT", f"the handler of {kind} failed: {type(error).__name__}".encode())
+    if replier is not None:
+        replier.send("FAULT", f"the handler of {kind} failed: {type(error).__name__}".encode())
 
 
 class HandlerThread:
     """Calls a function with each message of one kind."""
 
     def __init__(self, native: NativePeer, kind: str, function: HandlerFunction) -> None:
-        self.function = function
+        self.function: HandlerFunction = function
+        self._kind = kind
         self._queue: Handler = native.handler(kind)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
@@ -80,22 +85,22 @@ class HandlerThread:
                 batch = _run.wait(self._queue.next(BATCH))
                 if not batch:
                     return
-                for handled in batch:
-                    self._handle(handled)
+                for message, replier in batch:
+                    try:
+                        result: Any = self.function(message)
+                        if result is None and replier is None:
+                            continue
+                        if hasattr(result, "__await__"):
+                            result = self._await(result)
+                        reply(self._kind, replier, result)
+                    except BaseException as error:
+                        # Also of one that calls sys.exit: this is not its thread to end.
+                        fault(self._kind, replier, error)
         except Closed:
             pass
         finally:
             if self._own_loop is not None:
                 self._own_loop.close()
-
-    def _handle(self, handled: Handled) -> None:
-        try:
-            result: Any = self.function(handled.message)
-            if hasattr(result, "__await__"):
-                result = self._await(result)
-            answer(handled, result)
-        except Exception as error:
-            fault(handled, error)
 
     def _await(self, result: Any) -> Any:
         import asyncio

@@ -12,7 +12,6 @@ __all__ = [
     "Call",
     "Document",
     "Fetched",
-    "Handled",
     "Handler",
     "Inbox",
     "Lease",
@@ -23,9 +22,11 @@ __all__ = [
     "NativeReader",
     "NativeRegistry",
     "NativeRegistryClient",
+    "NativeWatch",
     "PeerInfo",
     "PeerRecord",
     "Progress",
+    "Replier",
     "Reply",
     "Source",
     "__version__",
@@ -292,20 +293,16 @@ class Inbox:
     def widen(self) -> Call[None]: ...
 
 @final
-class Handled:
-    """A message to be handled."""
+class Replier:
+    """Takes the answer to one whisper."""
 
-    @property
-    def message(self) -> Message: ...
-    @property
-    def is_whisper(self) -> bool: ...
-    def answer(self, kind: str, body: bytes) -> None: ...
+    def send(self, kind: str, body: bytes) -> None: ...
 
 @final
 class Handler:
     """Messages of one kind, in order."""
 
-    def next(self, most: int) -> Call[list[Handled]]: ...
+    def next(self, most: int) -> Call[list[tuple[Message, Replier | None]]]: ...
 
 @final
 class NativeFetch:
@@ -342,9 +339,15 @@ class NativeRegistryClient:
     def register(self, name: str, endpoint: str, labels: dict[str, str], observer: bool) -> Call[Lease]: ...
     def keep_alive(self) -> Call[Lease]: ...
     def leave(self) -> Call[None]: ...
-    def pquery(
-        self, name: str, labels: dict[str, str], sample: int, since_revision: int
-    ) -> Call[tuple[list[PeerRecord], list[str], int, bool]]: ...
+    def pquery(self, name: str, labels: dict[str, str], sample: int) -> Call[list[PeerRecord]]: ...
+    def watch(self, observer: str) -> NativeWatch: ...
+
+@final
+class NativeWatch:
+    """A watch of the peers of a registry."""
+
+    def next(self) -> Call[list[tuple[str, str, PeerRecord | None]]]: ...
+    def close(self) -> None: ...
 
 @final
 class NativePeer:

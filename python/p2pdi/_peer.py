@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._handlers import HandlerFunction, HandlerThread
     from ._p2pdi import Answers, Document, Inbox, Message, PeerInfo, Reply
-    from ._run import Body, Seconds, StrPath
+    from ._run import Address, Body, Named, Seconds, StrPath
 
     F = TypeVar("F", bound=HandlerFunction)
 else:
@@ -47,11 +47,20 @@ class Peer:
     ``state``
         A folder for its identity and its index. Without it both are made anew each time.
     ``tls``
-        Files of its certificate, key and CAs. ``token``: of ``p2pctl token create``, in their place.
+        Files of its certificate, key and CAs, PEM. ``token``: of ``p2pctl token create``, in their place.
+    ``network``
+        Only peers of the same network link to each other.
     ``listen``
         ``"address:port"``; port 0 is a free one. Without it: all addresses if ``lan``, otherwise this machine only.
+    ``advertise``
+        The ``"host:port"`` that others dial, where it is another than it listens on.
+    ``labels``
+        Words about it that the registry lists, such as ``{"zone": "rack7"}``.
+    ``upload_limit``, ``download_limit``
+        Bytes a second. ``quota``: bytes that the folder may have; what is not pinned makes room.
 
-    Raises ``NameTaken`` if another peer has the name in the registry, and ``Invalid`` for values that are not valid.
+    Raises ``NameTaken`` if another peer has the name in the registry, ``Invalid`` for values that are not valid, and ``NotFound`` for a folder that
+    does not exist.
 
     >>> with p2pdi.Peer("alice", lan=False) as alice:
     ...     alice.name, alice.get_peer_count(wait=0)
@@ -63,7 +72,7 @@ class Peer:
         name: str | None = None,
         *,
         registry: str | None = None,
-        bootnodes: Iterable[str | tuple[str, int]] = (),
+        bootnodes: Address | Iterable[Address] = (),
         share: StrPath | None = None,
         lan: bool = True,
         state: StrPath | None = None,
@@ -160,31 +169,53 @@ class Peer:
             time.sleep(min(LOOK, left))
 
     def peers(self) -> list[PeerInfo]:
-        """The other peers that are known, by name. Some may be gone by now."""
+        """The other peers that are known, by name. Some may be gone by now.
+
+        >>> with p2pdi.testing.network(2) as (one, two):
+        ...     [str(peer) == f"peer-2@{two.endpoint}" for peer in one.peers()]
+        [True]
+        """
         return self._native.peers()
 
     def find_peer(self, name: str, timeout: Seconds | None = None) -> PeerInfo | None:
-        """The peer of this name, or ``None``."""
+        """The peer of this name, or ``None``. Names compare without case. Raises ``PeerTimeout`` after ``timeout``.
+
+        >>> with p2pdi.testing.network(2) as (one, two):
+        ...     one.find_peer("PEER-2").name, one.find_peer("nobody")
+        ('peer-2', None)
+        """
         return _run.wait(self._native.find_peer(name), timeout, name)
 
-    def peers_from(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> list[PeerInfo]:
-        """The peers that another peer knows, by its name or address. Raises ``NoRoute`` if it cannot be reached."""
+    def peers_from(self, peer: Address, timeout: Seconds | None = None) -> list[PeerInfo]:
+        """The peers that another peer knows, by its name or address. Raises ``NoRoute`` if it cannot be reached, ``PeerTimeout`` after ``timeout``.
+
+        >>> with p2pdi.testing.network(3) as (one, two, three):
+        ...     [peer.name for peer in one.peers_from(two.address)]
+        ['peer-3']
+        """
         address = _run.address(peer)
         return _run.wait(self._native.peers_from(address), timeout, address)
 
-    def join(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> PeerInfo:
-        """Links to another peer, and so joins its network. Raises ``Refused`` or ``NoRoute`` if it does not work."""
+    def join(self, peer: Address, timeout: Seconds | None = None) -> PeerInfo:
+        """Links to another peer, and so joins its network: ``"host:port"``, ``"name@host:port"`` or ``(host, port)``.
+
+        Raises ``NoRoute`` if nobody answers there, ``Refused`` if it says no, ``PeerTimeout`` after ``timeout``.
+
+        >>> with p2pdi.Peer("alice", lan=False) as alice, p2pdi.Peer("bob", lan=False) as bob:
+        ...     bob.join(alice.endpoint).name
+        'alice'
+        """
         address = _run.address(peer)
         return _run.wait(self._native.join(address), timeout, address)
 
-    def bootstrap(self, peers: Iterable[str | tuple[str, int]], timeout: Seconds | None = None) -> list[PeerInfo]:
+    def bootstrap(self, peers: Address | Iterable[Address], timeout: Seconds | None = None) -> list[PeerInfo]:
         """Links to all of a list, and returns those that answered. Raises ``NoRoute`` if none does.
 
         >>> with p2pdi.Peer("alice", lan=False) as alice, p2pdi.Peer("bob", lan=False) as bob:
         ...     [peer.name for peer in bob.bootstrap([alice.address, ("127.0.0.1", 1)])]
         ['alice']
         """
-        return _run.wait(self._native.bootstrap([_run.address(peer) for peer in peers]), timeout, "bootstrap")
+        return _run.wait(self._native.bootstrap(_run.addresses(peers)), timeout, "bootstrap")
 
     # Messages.
 
@@ -192,6 +223,11 @@ class Peer:
         """Sends a message to all peers, and waits at most ``wait`` until all have it. The result compares as the number of those that do.
 
         A peer that knows of others and has no link to any yet, since it just started, waits for one first.
+
+        >>> with p2pdi.testing.network(3) as (one, two, three):
+        ...     answers = one.send_message_to_peers("hello_there", wait=10)
+        >>> answers == 2, answers.sent, answers.missing
+        (True, 2, [])
         """
         import time
 
@@ -208,6 +244,8 @@ class Peer:
     def broadcast(self, kind: str, body: Body, wait: Seconds = 0.0) -> Answers:
         """Sends a message of a kind to all peers, and waits at most ``wait`` for those that are known to acknowledge it.
 
+        Raises ``Invalid`` for a kind that is no token of letters, digits and ``. _ -``, and for a body of more than some 60 KiB.
+
         >>> with p2pdi.testing.network(3) as (one, two, three):
         ...     one.broadcast("news", b"...", wait=10).answered
         2
@@ -220,7 +258,14 @@ class Peer:
         The reply is that of a handler of the kind there, if it comes within a second; without one ``reply.answered`` is false. A handler that
         raised makes a reply whose ``is_fault`` is true.
 
-        Raises ``NoRoute`` if there is no way to the peer, and ``PeerTimeout`` after ``timeout``.
+        Raises ``NoRoute`` if there is no way to the peer, ``PeerTimeout`` after ``timeout``, and ``Invalid`` for a kind that is no token, or a body of
+        more than 256 KiB.
+
+        >>> with p2pdi.testing.network(2) as (one, two):
+        ...     two.on("UPPER", lambda message: message.text.upper())
+        ...     reply = one.whisper(two.name, "hello", kind="UPPER")
+        >>> reply.text, reply.sender, reply.answered
+        ('HELLO', 'peer-2', True)
         """
         return _run.wait(self._native.whisper(to, kind, _run.body(body)), timeout, to)
 
@@ -236,10 +281,10 @@ class Peer:
         """
         import time
 
+        until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
         if not self._is_wide:
             _run.wait(self._inbox.widen())
             self._is_wide = True
-        until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
@@ -251,11 +296,17 @@ class Peer:
                 return message
 
     def messages(self, *kinds: str) -> Messages:
-        """The messages of these kinds from now on, of all without any, to iterate over."""
+        """The messages of these kinds from now on, of all without any, to iterate over.
+
+        >>> with p2pdi.testing.network(2) as (one, two), two.messages("NEWS") as messages:
+        ...     _ = one.broadcast("NEWS", "today", wait=10)
+        ...     next(messages).text
+        'today'
+        """
         return Messages(self._native.inbox(list(kinds)))
 
     @overload
-    def on(self, kind: str) -> Callable[[F], F]: ...
+    def on(self, kind: str, handler: None = None) -> Callable[[F], F]: ...
 
     @overload
     def on(self, kind: str, handler: HandlerFunction) -> None: ...
@@ -275,6 +326,8 @@ class Peer:
         'PONG2'
         """
 
+        if not isinstance(kind, str):
+            raise TypeError('on() needs the kind of the messages, such as @peer.on("TEST")')
         if handler is not None:
             self._handle(kind, handler)
             return None
@@ -288,6 +341,8 @@ class Peer:
     def _handle(self, kind: str, function: HandlerFunction) -> None:
         from ._handlers import HandlerThread
 
+        if not callable(function):
+            raise TypeError(f"a handler is a function, not {function!r}")
         before = self._handlers.get(kind)
         if before is None:
             self._handlers[kind] = HandlerThread(self._native, kind, function)
@@ -296,8 +351,10 @@ class Peer:
 
     # Documents.
 
-    def documents(self, pattern: str | None = None, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> list[Document]:
-        """What other peers share: all, or what matches a pattern such as ``"rfc*"`` or ``"models/**"``. ``from_``: only these peers.
+    def documents(self, pattern: str | None = None, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> list[Document]:
+        """What other peers share: all, or what matches a pattern such as ``"rfc*"`` or ``"models/**"``. ``from_``: only these peers, by name or address.
+
+        Raises ``NoRoute`` if one of ``from_`` cannot be reached, ``PeerTimeout`` after ``timeout``.
 
         >>> with p2pdi.testing.network(2, documents={"a.txt": b"x"}) as (one, two):
         ...     [document.name for document in two.documents("*.txt")]
@@ -305,43 +362,78 @@ class Peer:
         """
         return _run.wait(self._native.documents(pattern, _run.names(from_)), timeout)
 
-    def search(self, words: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> list[Document]:
-        """What other peers share that has all these words in its name or title."""
+    def search(self, words: str, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> list[Document]:
+        """What other peers share that has all these words in its name or title.
+
+        >>> with p2pdi.testing.network(2, documents={"blue whale.txt": b"x", "grey whale.txt": b"y"}) as (one, two):
+        ...     [document.name for document in two.search("whale blue")]
+        ['blue whale.txt']
+        """
         return _run.wait(self._native.search(words, _run.names(from_)), timeout)
 
-    def find_document(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> Document:
-        """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means. Raises ``NotFound`` or ``Ambiguous``."""
-        return _run.wait(self._native.find_document(wanted, _run.names(from_)), timeout, wanted)
+    def find_document(self, wanted: str | Document, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> Document:
+        """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means. Raises ``NotFound`` or ``Ambiguous``.
+
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+        ...     document = two.find_document("a.txt")
+        >>> document.size, document.holders
+        (5, ['peer-1'])
+        """
+        name = _run.name(wanted)
+        return _run.wait(self._native.find_document(name, _run.names(from_)), timeout, name)
 
     def fetch(
         self,
-        wanted: str | Iterable[str],
+        wanted: Named | Iterable[Named],
         out: StrPath = "./out",
-        from_: str | Iterable[str] = (),
+        from_: Named | Iterable[Named] = (),
         limit: int | None = None,
         replace: bool = False,
         wait_for_holders: Seconds = 0.0,
     ) -> Fetch:
-        """Fetches documents into a folder: names, patterns, ``"rfc:2324"`` or ``"b3:HASH"``. Begins at once; see :class:`Fetch`.
+        """Fetches documents into a folder: names, patterns, ``"rfc:2324"``, ``"b3:HASH"``, or what a listing has. Begins at once; see :class:`Fetch`.
 
         Each is verified, comes from several peers at once, and goes on where an earlier fetch stopped. ``from_``: peers to fetch from, by name
         or address. ``limit``: bytes a second. ``replace``: files of the same name with other content. ``wait_for_holders``: how long to wait
         while nobody has it.
-        """
-        out = os.fspath(out)
-        return Fetch(
-            self._native.fetch(_run.names(wanted), out, _run.names(from_), limit, replace, _run.seconds(wait_for_holders))
-        )
 
-    def open(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> RemoteFile:
-        """Opens a document that others have, to read parts of it. Nothing is stored. Raises ``NotFound``, ``Ambiguous`` or ``NoRoute``."""
-        return RemoteFile(_run.wait(self._native.open_document(wanted, _run.names(from_)), timeout, wanted))
+        Raises ``Invalid`` for a name that is not valid; whatever else fails is raised by :meth:`Fetch.result`.
+
+        >>> import tempfile
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+        ...     (path,) = two.fetch("*.txt", out=tempfile.mkdtemp()).result()
+        >>> path.read_bytes()
+        b'hello'
+        """
+        names, limit = _run.names(wanted), _run.at_least_1("limit", limit)
+        wait = _run.seconds(wait_for_holders)
+        return Fetch(self._native.fetch(names, os.fspath(out), _run.names(from_), limit, replace, wait))
+
+    def open(self, wanted: str | Document, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> RemoteFile:
+        """Opens a document that others have, to read parts of it. Nothing is stored.
+
+        Raises ``NotFound`` if nobody has it, ``Ambiguous`` if several have that name, ``NoRoute`` if its holders cannot be reached, and
+        ``PeerTimeout`` after ``timeout``.
+
+        >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello there"}) as (one, two):
+        ...     two.open("a.txt").read_at(6, 3)
+        b'the'
+        """
+        name = _run.name(wanted)
+        return RemoteFile(_run.wait(self._native.open_document(name, _run.names(from_)), timeout, name))
 
     def share(self, folder: StrPath, wait: Seconds | None = None) -> Share:
         """Shares a folder from now on, with all that is added to it later. A peer shares one.
 
         Waits until what is in it is hashed, or for ``wait``. Raises ``NotFound`` if there is no such folder, ``Invalid`` if the peer shares
         another one.
+
+        >>> import pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "a.txt").write_text("hello")
+        >>> with p2pdi.Peer("alice", lan=False) as alice:
+        ...     [document.name for document in alice.share(folder).documents]
+        ['a.txt']
         """
         folder = os.fspath(folder)
         _run.wait(self._native.share(folder))
@@ -353,7 +445,14 @@ class Peer:
         return share
 
     def pin(self, name: str, pin: bool = True) -> bool:
-        """Keeps a document of the shared folder whatever ``quota`` says, or releases it. Returns whether it was so before."""
+        """Keeps a document of the shared folder whatever ``quota`` says, or releases it. Returns whether it was so before.
+
+        Raises ``NotFound`` if the folder has no such document.
+
+        >>> with p2pdi.testing.network(1, documents={"a.txt": b"hello"}) as (one,):
+        ...     one.pin("a.txt"), one.pin("a.txt", False), one.pin("a.txt", False)
+        (False, False, True)
+        """
         return _run.wait(self._native.pin(name, pin))
 
     # The end.
@@ -364,7 +463,15 @@ class Peer:
         return self._closed
 
     def close(self, timeout: Seconds | None = 10.0) -> None:
-        """Stops: leaves the registry and the mesh, and ends what waits with ``Closed``. A second call does nothing."""
+        """Stops: leaves the registry and the mesh, and ends what waits with ``Closed``. A second call does nothing.
+
+        Raises ``PeerTimeout`` if it takes longer than ``timeout``; it stops all the same.
+
+        >>> alice = p2pdi.Peer("alice", lan=False)
+        >>> alice.close()
+        >>> alice.closed
+        True
+        """
         if self._closed:
             return
         self._closed = True
@@ -377,6 +484,9 @@ class Peer:
         if not self._closed:
             self.close(timeout=2.0)
 
+    def _forget(self) -> None:
+        self._closed = True
+
     def __enter__(self) -> Peer:
         return self
 
@@ -388,7 +498,15 @@ class Peer:
 
 
 class Messages:
-    """Messages to iterate over; see :meth:`Peer.messages`. Ends when the peer is closed."""
+    """Messages to iterate over; see :meth:`Peer.messages`. Ends when the peer is closed.
+
+    >>> with p2pdi.testing.network(2) as (one, two):
+    ...     messages = two.messages()
+    ...     _ = one.whisper(two.name, "hello")
+    ...     message = next(messages)
+    >>> message.sender, message.text, messages.lost
+    ('peer-1', 'hello', 0)
+    """
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox: Inbox | None = inbox
@@ -396,7 +514,15 @@ class Messages:
         self.lost = 0
 
     def next(self, timeout: Seconds | None = None) -> Message:
-        """The next message. Raises ``PeerTimeout`` after ``timeout``, and ``Closed`` at the end."""
+        """The next message. Raises ``PeerTimeout`` after ``timeout``, and ``Closed`` at the end.
+
+        >>> with p2pdi.Peer("alice", lan=False) as alice:
+        ...     try:
+        ...         alice.messages("NEWS").next(timeout=0.1)
+        ...     except p2pdi.PeerTimeout as error:
+        ...         print(error)
+        the next message: no answer within 0.1 s
+        """
         if self._inbox is None:
             raise Closed("these messages were closed")
         message, lost = _run.wait(self._inbox.next(), timeout, "the next message")
@@ -404,7 +530,14 @@ class Messages:
         return message
 
     def close(self) -> None:
-        """Reads no more."""
+        """Reads no more. A second call does nothing.
+
+        >>> with p2pdi.Peer("alice", lan=False) as alice:
+        ...     messages = alice.messages()
+        ...     messages.close()
+        ...     list(messages)
+        []
+        """
         self._inbox = None
 
     def __iter__(self) -> Iterator[Message]:
@@ -424,11 +557,20 @@ class Messages:
 
 
 class Share:
-    """A folder that a peer shares."""
+    """A folder that a peer shares; see :meth:`Peer.share`. It is an ``os.PathLike``.
+
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with p2pdi.Peer("alice", lan=False) as alice:
+    ...     share = alice.share(folder)
+    >>> os.fspath(share) == folder
+    True
+    """
 
     def __init__(self, native: NativePeer, folder: str) -> None:
         self._native = native
-        self.folder = folder
+        #: Its path.
+        self.folder: str = folder
 
     @property
     def documents(self) -> list[Document]:
@@ -436,7 +578,13 @@ class Share:
         return self._native.offered()
 
     def wait(self, timeout: Seconds | None = None) -> list[Document]:
-        """Waits until all that was there at first is hashed and offered."""
+        """Waits until all that was there at first is hashed and offered, and returns it. Raises ``PeerTimeout`` after ``timeout``.
+
+        >>> import tempfile
+        >>> with p2pdi.Peer("alice", lan=False) as alice:
+        ...     alice.share(tempfile.mkdtemp()).wait(timeout=10)
+        []
+        """
         return _run.wait(self._native.shared(), timeout, f"hashing {self.folder}")
 
     def __fspath__(self) -> str:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import os
+import time
 
 from . import _run
+from ._errors import PeerTimeout
 from ._p2pdi import NativeRegistry, NativeRegistryClient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ._p2pdi import Lease, PeerRecord
+    from ._p2pdi import Lease, NativeWatch, PeerRecord
     from ._run import Seconds, StrPath
 
 
 class Registry:
-    """A registry in this process, for tests and notebooks: it knows which peers are alive.
+    """A registry in this process, for tests and notebooks: it knows which peers are alive. It ends with its ``with``, or at :meth:`close`.
 
+    ``listen``
+        ``"address:port"``; port 0 is a free one.
     ``state``
         A folder, for what must survive a restart; otherwise it is in memory.
     ``ttl``
-        How long a peer that is silent stays listed.
+        How long a peer that is silent stays listed, in seconds; at least 1.
+    ``name_hold``
+        For how many seconds the name of a peer that is gone stays its own.
+    ``network``
+        The network whose peers it accepts.
+
+    Raises ``Error`` if it cannot listen there, ``NotFound`` or ``Refused`` for a folder that it cannot use, and ``Invalid`` for values that are not
+    valid.
 
     >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False):
     ...     with p2pdi.RegistryClient(registry.url) as client:
@@ -48,7 +59,7 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """``host:port``."""
+        """``host:port``, with the port that was free."""
         return self._native.address
 
     @property
@@ -57,13 +68,20 @@ class Registry:
         return f"http://{self._native.address}"
 
     def close(self, timeout: Seconds | None = 10.0) -> None:
-        """Stops. A second call does nothing."""
+        """Stops, and waits until it has, at most ``timeout``; then it raises ``PeerTimeout``. A second call does nothing.
+
+        >>> registry = p2pdi.Registry()
+        >>> registry.close()
+        """
         if not self._closed:
             self._closed = True
             _run.wait(self._native.close(), timeout, "the registry's end")
 
     def _end(self) -> None:
         self.close(timeout=2.0)
+
+    def _forget(self) -> None:
+        self._closed = True
 
     def __enter__(self) -> Registry:
         return self
@@ -76,66 +94,157 @@ class Registry:
 
 
 class PeerChange:
-    """That a peer joined, changed or left: ``change`` is one of these words, ``peer`` its record, or ``None`` for one that left."""
+    """That something changed at a registry: one of :class:`Joined`, :class:`Changed` and :class:`Left`.
 
-    __slots__ = ("change", "name", "peer")
-    __match_args__ = ("change", "name", "peer")
+    ``change`` is ``"joined"``, ``"changed"`` or ``"left"``, ``name`` the peer's name, and ``peer`` its record, ``None`` of one that left.
 
-    change: str
-    name: str
-    peer: PeerRecord | None
+    >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as client:
+    ...     _ = client.register("alice", "127.0.0.1:7901")
+    ...     change = next(p2pdi.RegistryClient(registry.url).watch())
+    >>> change.change, change.name, change.peer.endpoint
+    ('joined', 'alice', '127.0.0.1:7901')
+    """
 
-    def __init__(self, change: str, name: str, peer: PeerRecord | None) -> None:
-        for field, value in zip(self.__slots__, (change, name, peer)):
-            object.__setattr__(self, field, value)
+    __slots__ = ("_name", "_peer")
+    __match_args__ = ("name", "peer")
+
+    _name: str
+    _peer: PeerRecord | None
+
+    def __init__(self, name: str, peer: PeerRecord | None) -> None:
+        object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_peer", peer)
+
+    @property
+    def change(self) -> str:
+        """What happened, as a word: ``"joined"``, ``"changed"`` or ``"left"``."""
+        return type(self).__name__.lower()
+
+    @property
+    def name(self) -> str:
+        """The peer's name."""
+        return self._name
+
+    @property
+    def peer(self) -> PeerRecord | None:
+        """The peer as the registry lists it; ``None`` of one that left."""
+        return self._peer
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a PeerChange cannot be changed")
+        raise AttributeError(f"a {type(self).__name__} cannot be changed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} cannot be changed")
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PeerChange):
+        if type(other) is not type(self):
             return NotImplemented
-        return (self.change, self.name, self.peer) == (other.change, other.name, other.peer)
+        return (self.name, self.peer) == (other.name, other.peer)
 
     def __hash__(self) -> int:
         return hash((self.change, self.name))
 
     def __repr__(self) -> str:
-        return f"PeerChange(change={self.change!r}, name={self.name!r}, peer={self.peer!r})"
+        fields = ", ".join(f"{field}={getattr(self, field)!r}" for field in self.__match_args__)
+        return f"{type(self).__name__}({fields})"
 
 
-class Watched:
-    """What changed since the last look at a registry."""
+class Joined(PeerChange):
+    """A peer is active that was not before.
 
-    def __init__(self) -> None:
-        self.revision = 0
-        self._known: dict[str, PeerRecord] = {}
+    >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False):
+    ...     match next(p2pdi.RegistryClient(registry.url).watch()):
+    ...         case p2pdi.Joined(name, peer):
+    ...             name, peer.active
+    ('alice', True)
+    """
 
-    def take(self, answer: tuple[list[PeerRecord], list[str], int, bool]) -> list[PeerChange]:
-        """The changes that an answer tells of."""
-        peers, gone, self.revision, are_all = answer
-        changes = []
-        names = {peer.name for peer in peers if peer.active}
-        left = set(gone) | {peer.name for peer in peers if not peer.active}
-        if are_all:
-            left |= self._known.keys() - names
-        for name in sorted(left - names):
-            if self._known.pop(name, None) is not None:
-                changes.append(PeerChange("left", name, None))
-        for peer in peers:
-            if not peer.active:
-                continue
-            before = self._known.get(peer.name)
-            self._known[peer.name] = peer
-            if before is None:
-                changes.append(PeerChange("joined", peer.name, peer))
-            elif (before.endpoint, before.labels) != (peer.endpoint, peer.labels):
-                changes.append(PeerChange("changed", peer.name, peer))
-        return changes
+    __slots__ = ()
+
+    def __init__(self, name: str, peer: PeerRecord) -> None:
+        super().__init__(name, peer)
+
+    @property
+    def peer(self) -> PeerRecord:
+        """The peer as the registry lists it."""
+        assert self._peer is not None
+        return self._peer
+
+
+class Changed(PeerChange):
+    """A peer registered again: its address or its labels may be others.
+
+    >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as alice:
+    ...     _ = alice.register("alice", "127.0.0.1:7901")
+    ...     watch = p2pdi.RegistryClient(registry.url).watch()
+    ...     _ = next(watch), alice.register("alice", "127.0.0.1:7902")
+    ...     change = next(watch)
+    >>> type(change).__name__, change.peer.endpoint
+    ('Changed', '127.0.0.1:7902')
+    """
+
+    __slots__ = ()
+
+    def __init__(self, name: str, peer: PeerRecord) -> None:
+        super().__init__(name, peer)
+
+    @property
+    def peer(self) -> PeerRecord:
+        """The peer as the registry lists it."""
+        assert self._peer is not None
+        return self._peer
+
+
+class Left(PeerChange):
+    """A peer left, or was silent for longer than its lease.
+
+    >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as alice:
+    ...     _ = alice.register("alice", "127.0.0.1:7901")
+    ...     watch = p2pdi.RegistryClient(registry.url).watch()
+    ...     _ = next(watch), alice.leave()
+    ...     next(watch)
+    Left(name='alice')
+    """
+
+    __slots__ = ()
+    __match_args__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, None)
+
+    @property
+    def peer(self) -> None:
+        """None."""
+        return None
+
+
+def change(told: tuple[str, str, PeerRecord | None]) -> Joined | Changed | Left:
+    """What the native side tells of, as an object."""
+    what, name, peer = told
+    if peer is None:
+        return Left(name)
+    return Joined(name, peer) if what == "joined" else Changed(name, peer)
 
 
 class RegistryClient:
-    """Calls to a registry, without a peer. ``pquery`` and ``watch`` register as an observer, which nobody sees, unless :meth:`register` was called."""
+    """Calls to a registry, without a peer. Its ``with`` leaves at the end.
+
+    ``url``
+        ``"http://host:7800"``, with ``tls`` ``"https://host:7800"``.
+    ``network``
+        The network whose peers it lists and registers.
+    ``tls``
+        Files of its certificate, key and CAs.
+
+    All calls raise ``NoRoute`` if the registry cannot be reached, ``PeerTimeout`` if it does not answer within 10 seconds, and ``Refused`` if it
+    says no.
+
+    >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as client:
+    ...     client.register("alice", "127.0.0.1:7901", {"zone": "x"}).name
+    ...     [peer.labels for peer in p2pdi.RegistryClient(registry.url).pquery("a*")]
+    'alice'
+    [{'zone': 'x'}]
+    """
 
     def __init__(
         self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
@@ -143,43 +252,98 @@ class RegistryClient:
         paths = None if tls is None else (os.fspath(tls[0]), os.fspath(tls[1]), os.fspath(tls[2]))
         self._native = NativeRegistryClient(url, network, paths)
         self._is_registered = False
+        _run.track(self)
 
     def register(self, name: str, endpoint: str, labels: Mapping[str, str] | None = None) -> Lease:
-        """Registers a name at an address for as long as ``lease.ttl``. Raises ``NameTaken`` if another peer has it."""
+        """Registers a name at an address, ``"host:port"``, for as long as ``lease.ttl``, in seconds.
+
+        Raises ``NameTaken`` if another peer has it, and ``Invalid`` for a name or an address that is not valid.
+
+        >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as client:
+        ...     lease = client.register("alice", "127.0.0.1:7901")
+        >>> lease.name, lease.ttl
+        ('alice', 30.0)
+        """
         lease = _run.wait(self._native.register(name, endpoint, dict(labels or {}), False))
         self._is_registered = True
         return lease
 
     def keep_alive(self) -> Lease:
-        """Extends the lease. Raises ``Refused`` if it has ended, and ``Closed`` if there is none."""
+        """Extends the lease; to be called every ``lease.keep_alive_interval`` seconds. Raises ``Refused`` if it has ended, ``Closed`` if there is none.
+
+        >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as client:
+        ...     _ = client.register("alice", "127.0.0.1:7901")
+        ...     client.keep_alive().name
+        'alice'
+        """
         return _run.wait(self._native.keep_alive())
 
     def leave(self) -> None:
-        """Ends the lease."""
+        """Ends the lease: the name is free. Without a lease it does nothing.
+
+        >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as client:
+        ...     _ = client.register("alice", "127.0.0.1:7901")
+        ...     client.leave()
+        ...     client.pquery()
+        []
+        """
         self._is_registered = False
         _run.wait(self._native.leave())
 
     def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
-        """The active peers: all, those of a name or with labels, or so many random ones."""
-        self._observe()
-        peers, _, _, _ = _run.wait(self._native.pquery(name, dict(labels or {}), sample, 0))
-        return peers
+        """The other active peers: all, those of a name or a pattern such as ``"gpu-*"``, those with all of these labels, or so many random ones of them.
 
-    def watch(self, interval: Seconds = 1.0, timeout: Seconds | None = None) -> Iterator[PeerChange]:
-        """Changes as they happen, those that are there first; asks once each ``interval``. Ends after ``timeout``."""
-        import time
+        Registers as an observer, whom nobody sees, unless :meth:`register` was called.
 
+        >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False) as alice:
+        ...     with p2pdi.RegistryClient(registry.url) as client:
+        ...         [peer.name for peer in client.pquery()]
+        ['alice']
+        """
         self._observe()
-        watched = Watched()
-        until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
-        while True:
-            yield from watched.take(_run.wait(self._native.pquery("", {}, 0, watched.revision)))
-            pause = _run.seconds(interval)
-            if until is not None:
-                pause = min(pause, until - time.monotonic())
-                if pause <= 0:
-                    return
-            time.sleep(pause)
+        return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
+
+    def watch(self, timeout: Seconds | None = None) -> Iterator[Joined | Changed | Left]:
+        """Who joins, changes and leaves, as the registry tells it; first those that are there. Ends after ``timeout``.
+
+        It goes on where it was when the connection breaks, the registry restarts, or this program reads too slowly: then it tells what changed
+        meanwhile. Only a first call that fails raises. It registers as an observer of its own.
+
+        >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False) as alice:
+        ...     for change in p2pdi.RegistryClient(registry.url).watch(timeout=10):
+        ...         print(change.change, change.name)
+        ...         alice.close()
+        ...         if isinstance(change, p2pdi.Left):
+        ...             break
+        joined alice
+        left alice
+        """
+        limit = None if timeout is None else _run.seconds(timeout)
+        return self._watch(self._native.watch(observer_name()), limit)
+
+    @staticmethod
+    def _watch(native: NativeWatch, limit: float | None) -> Iterator[Joined | Changed | Left]:
+        until = None if limit is None else time.monotonic() + limit
+        try:
+            while True:
+                try:
+                    left = None if until is None else max(until - time.monotonic(), 0.0)
+                    told = _run.wait(native.next(), left)
+                except PeerTimeout:
+                    if until is not None and time.monotonic() >= until:
+                        return
+                    raise
+                for one in told:
+                    yield change(one)
+        finally:
+            native.close()
+
+    def _end(self) -> None:
+        # What a program registered, it may want to stay for as long as its lease.
+        pass
+
+    def _forget(self) -> None:
+        self._is_registered = False
 
     def _observe(self) -> None:
         if not self._is_registered:
@@ -187,7 +351,13 @@ class RegistryClient:
             self._is_registered = True
 
     def close(self) -> None:
-        """Leaves, if it is registered."""
+        """Leaves, if it is registered. A second call does nothing.
+
+        >>> with p2pdi.Registry() as registry:
+        ...     client = p2pdi.RegistryClient(registry.url)
+        ...     _ = client.register("alice", "127.0.0.1:7901")
+        ...     client.close()
+        """
         if self._is_registered:
             self.leave()
 
@@ -199,5 +369,5 @@ class RegistryClient:
 
 
 def observer_name() -> str:
-    """A name that no other observer has."""
+    """How the names of an observer begin; no other's do."""
     return f"python-{os.urandom(8).hex()}"

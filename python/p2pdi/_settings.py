@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 
-from ._run import address
+from ._run import addresses, at_least_1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from ._run import StrPath
+    from ._run import Address, StrPath
 
 
 def settings(
     name: str | None,
     *,
     registry: str | None,
-    bootnodes: Iterable[str | tuple[str, int]],
+    bootnodes: Address | Iterable[Address],
     share: StrPath | None,
     lan: bool,
     state: StrPath | None,
@@ -45,7 +45,7 @@ def settings(
         "listen": listen,
         "advertise": advertise,
         "registry": registry,
-        "bootnodes": [address(bootnode) for bootnode in bootnodes],
+        "bootnodes": addresses(bootnodes),
         "share": None if share is None else os.fspath(share),
         "lan": lan,
         "state": None if state is None else os.fspath(state),
@@ -53,7 +53,7 @@ def settings(
         "token": token,
         "network": network,
         "labels": dict(labels),
-        "upload_limit": upload_limit,
-        "download_limit": download_limit,
-        "quota": quota,
+        "upload_limit": at_least_1("upload_limit", upload_limit),
+        "download_limit": at_least_1("download_limit", download_limit),
+        "quota": at_least_1("quota", quota),
     }

@@ -2,12 +2,18 @@
 
 Read only, and verified. ``pandas``, ``datasets`` and others find it by its protocol::
 
-    pandas.read_csv("p2pdi://alice/data.csv", storage_options={"registry": "http://127.0.0.1:7800"})
+    options = {"registry": "http://127.0.0.1:7800"}
+    pandas.read_csv("p2pdi://alice/data.csv", storage_options=options)
+    datasets.load_dataset("csv", data_files="p2pdi://any/data/*.csv", storage_options=options)
+    safetensors.torch.load(fsspec.filesystem("p2pdi", **options).cat_file("p2pdi://any/model.safetensors"))
+
+What maps files into memory, such as ``safetensors.safe_open``, needs one: ``get`` of the file system, or :meth:`p2pdi.Peer.fetch`.
 """
 
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped, unused-ignore]
@@ -22,11 +28,37 @@ ANY = "any"
 BUFFER = 1024 * 1024
 
 
+# Peers that were made, by their settings. Each thread has its file systems, and a name can be had once.
+MADE: dict[str, Peer] = {}
+LOCK = threading.Lock()
+
+
+def shared_peer(settings: dict[str, Any]) -> Peer:
+    """The peer with these settings in this process."""
+    key = repr(sorted(settings.items()))
+    with LOCK:
+        made = MADE.get(key)
+        if made is None or made.closed:
+            lan = not ("registry" in settings or "bootnodes" in settings)
+            made = MADE[key] = Peer(**{"lan": lan, **settings})
+            if made.get_peer_count(wait=0) == 0:
+                made.get_peer_count(wait=2.0, expect=1)
+        return made
+
+
 class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     """Documents of other peers as files.
 
     ``peer``: a ``p2pdi.Peer`` of yours to read with. Without it one is made with these settings, for as long as the file system is used:
     ``registry``, ``bootnodes``, ``lan``, ``network``, ``tls`` and others of ``p2pdi.Peer``.
+
+    Raises what ``p2pdi.Peer`` does, such as ``NotFound``, which is a ``FileNotFoundError``.
+
+    >>> import fsspec
+    >>> with p2pdi.testing.network(2, documents={"data/a.csv": b"x,y"}) as (one, two):
+    ...     files = fsspec.filesystem("p2pdi", peer=two, skip_instance_cache=True)
+    ...     files.ls("peer-1/data", detail=False), files.cat("p2pdi://any/data/a.csv")
+    (['peer-1/data/a.csv'], b'x,y')
     """
 
     protocol = "p2pdi"
@@ -37,19 +69,20 @@ class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
         super().__init__(**settings)
         self._given = peer
         self._own = own
-        self._made: Peer | None = None
 
     @property
     def peer(self) -> Peer:
         """The peer that reads."""
         if self._given is not None:
             return self._given
-        if self._made is None or self._made.closed:
-            own = {"lan": not ("registry" in self._own or "bootnodes" in self._own), **self._own}
-            self._made = Peer(**own)
-            if self._made.get_peer_count(wait=0) == 0:
-                self._made.get_peer_count(wait=2.0, expect=1)
-        return self._made
+        return shared_peer(self._own)
+
+    def close(self) -> None:
+        """Stops the peer that it made, which all file systems of the same settings use; the next use makes another one. One that was given goes on."""
+        with LOCK:
+            made = MADE.pop(repr(sorted(self._own.items())), None)
+        if made is not None:
+            made.close()
 
     def _path(self, path: str) -> str:
         return str(self._strip_protocol(path)).strip("/")

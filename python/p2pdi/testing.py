@@ -20,7 +20,14 @@ PATIENCE = 30.0
 
 
 class Network:
-    """A registry and peers that know each other. Iterates over the peers."""
+    """A registry and peers that know each other: ``registry`` and ``peers``. Iterates over the peers.
+
+    Raises ``Error`` if they do not find each other within 30 seconds.
+
+    >>> with p2pdi.testing.network(2) as network:
+    ...     len(network), network[0].name, [peer.name for peer in network]
+    (2, 'peer-1', ['peer-1', 'peer-2'])
+    """
 
     registry: Registry
     peers: list[Peer]
@@ -53,11 +60,21 @@ class Network:
             raise
 
     def folder(self, peer: Peer) -> str:
-        """The folder that a peer shares."""
+        """The folder that a peer shares, which is removed with the network.
+
+        >>> import os
+        >>> with p2pdi.testing.network(1, documents={"a.txt": b"hello"}) as network:
+        ...     os.listdir(network.folder(network[0]))
+        ['a.txt']
+        """
         return os.path.join(self._folder.name, str(self.peers.index(peer) + 1))
 
     def close(self) -> None:
-        """Stops all."""
+        """Stops all. A second call does nothing.
+
+        >>> network = p2pdi.testing.network(1)
+        >>> network.close()
+        """
         for peer in self.peers:
             peer.close()
         if hasattr(self, "registry"):

@@ -159,12 +159,11 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let state = std::mem::replace(&mut *lock(&self.state), State::Gone);
-        match state {
-            State::Started(task) if self.process.is_current() => task.abort(),
+        if !self.process.is_current() {
             // Locks that a thread of the parent process held stay locked in this one.
-            state if !self.process.is_current() => std::mem::forget(state),
-            _ => {}
+            self.process.leak_elsewhere(&self.state);
+        } else if let State::Started(task) = std::mem::replace(&mut *lock(&self.state), State::Gone) {
+            task.abort();
         }
     }
 }

@@ -9,7 +9,7 @@ use peerd::{
 };
 use pyo3::{PyErr, prelude::*};
 use registry::RegistryError;
-use std::{io, time::Duration};
+use std::io;
 use tonic::{Code, Status};
 
 /// `ENOSPC`: no space left on the device.
@@ -41,10 +41,6 @@ impl Failure {
 
     pub(crate) fn invalid(message: String) -> Self {
         Self::new("Invalid", message)
-    }
-
-    pub(crate) fn timed_out(what: &str, after: Duration) -> Self {
-        Self::new("PeerTimeout", format!("{what} did not answer within {} s", after.as_secs_f64()))
     }
 
     /// The operating system refused.

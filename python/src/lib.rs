@@ -10,23 +10,26 @@ mod messages;
 mod peer;
 mod reading;
 mod registry;
+mod registry_access;
 mod registry_client;
 mod results;
 mod runtime;
+mod watch;
 
-/// The native half of the package.
-#[pyo3::pymodule]
+/// The native half of the package. It needs no GIL: free-threaded builds of Python run it without one.
+#[pyo3::pymodule(gil_used = false)]
 mod _p2pdi {
     #[pymodule_export]
     use super::{
         call::{Call, Mailbox},
-        handlers::{Handled, Handler},
+        handlers::{Handler, Replier},
         messages::Inbox,
         peer::NativePeer,
         reading::{NativeFetch, NativeReader},
         registry::NativeRegistry,
         registry_client::NativeRegistryClient,
         results::{Answers, Document, Fetched, Lease, Message, PeerInfo, PeerRecord, Progress, Reply, Source},
+        watch::NativeWatch,
     };
 
     /// The version of the library.

@@ -17,7 +17,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Certificate, key and CAs as PEM files.
@@ -94,8 +97,10 @@ impl Settings {
 /// A peer that runs.
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
 pub(crate) struct NativePeer {
-    peer: Mutex<Option<Peer>>,
+    peer: Arc<Mutex<Option<Peer>>>,
     handle: PeerHandle,
+    /// Messages that were dropped before the turn of a handler.
+    lost: Arc<AtomicU64>,
     process: Process,
 }
 
@@ -121,7 +126,8 @@ impl NativePeer {
             // On a thread of the runtime: building takes more stack than a small thread of Python may have.
             let built = runtime.spawn(settings.build()).await;
             let peer = built.map_err(|error| Failure::error(error.to_string()))??;
-            Ok(Self { handle: peer.handle(), peer: Mutex::new(Some(peer)), process: Process::current() })
+            let (handle, peer) = (peer.handle(), Arc::new(Mutex::new(Some(peer))));
+            Ok(Self { peer, handle, lost: Arc::default(), process: Process::current() })
         };
         Ok(Call::of(work))
     }
@@ -149,7 +155,7 @@ impl NativePeer {
     fn counts(&self) -> PyResult<(u64, u64, u64)> {
         let handle = self.handle()?;
         let status = handle.node().inbox().status();
-        Ok((status.received, handle.node().handlers().lost(), status.unclaimed))
+        Ok((status.received, self.lost.load(Ordering::Relaxed), status.unclaimed))
     }
 
     fn offered(&self) -> PyResult<Vec<Document>> {
@@ -162,7 +168,7 @@ impl NativePeer {
     }
 
     fn handler(&self, kind: &str) -> PyResult<Handler> {
-        Ok(Handler::new(&self.handle()?, kind)?)
+        Ok(Handler::new(&self.handle()?, kind, Arc::clone(&self.lost))?)
     }
 
     fn join(&self, peer: String) -> PyResult<Call> {
@@ -220,7 +226,7 @@ impl NativePeer {
 
     fn open_document(&self, wanted: String, from: Vec<String>) -> PyResult<Call> {
         let handle = self.handle()?;
-        Ok(Call::of(async move { Ok(NativeReader::new(handle.open(&wanted, &from).await?)) }))
+        Ok(Call::of(async move { Ok(NativeReader::new(handle.open(&wanted, &from).await?, handle)) }))
     }
 
     fn fetch(
@@ -279,11 +285,8 @@ impl NativePeer {
 
 impl Drop for NativePeer {
     fn drop(&mut self) {
-        let peer = self.take();
         // In a process that was forked, its tasks are not there to be told.
-        if !self.process.is_current() {
-            std::mem::forget(peer);
-        }
+        self.process.leak_elsewhere(&self.peer);
         self.process.leak_elsewhere(&self.handle);
     }
 }

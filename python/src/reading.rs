@@ -7,7 +7,7 @@ use crate::{
     runtime::Process,
 };
 use bytes::Bytes;
-use peerd::{Get, transfer::PieceReader};
+use peerd::{Get, PeerHandle, transfer::PieceReader};
 use pyo3::{prelude::*, types::PyBytes};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync;
@@ -15,7 +15,7 @@ use tokio::sync;
 /// Documents being fetched.
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
 pub(crate) struct NativeFetch {
-    get: Mutex<Option<Get>>,
+    get: Arc<Mutex<Option<Get>>>,
     /// After its end.
     last: Mutex<Option<Progress>>,
     process: Process,
@@ -23,7 +23,7 @@ pub(crate) struct NativeFetch {
 
 impl NativeFetch {
     pub(crate) fn new(get: Get) -> Self {
-        Self { get: Mutex::new(Some(get)), last: Mutex::default(), process: Process::current() }
+        Self { get: Arc::new(Mutex::new(Some(get))), last: Mutex::default(), process: Process::current() }
     }
 
     fn take(&self) -> Option<Get> {
@@ -74,9 +74,7 @@ impl NativeFetch {
 
 impl Drop for NativeFetch {
     fn drop(&mut self) {
-        if !self.process.is_current() {
-            std::mem::forget(self.get.lock().ok().and_then(|mut get| get.take()));
-        }
+        self.process.leak_elsewhere(&self.get);
     }
 }
 
@@ -84,14 +82,16 @@ impl Drop for NativeFetch {
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
 pub(crate) struct NativeReader {
     reader: Arc<sync::Mutex<PieceReader>>,
+    /// The peer that reads.
+    peer: PeerHandle,
     document: Document,
     process: Process,
 }
 
 impl NativeReader {
-    pub(crate) fn new(reader: PieceReader) -> Self {
+    pub(crate) fn new(reader: PieceReader, peer: PeerHandle) -> Self {
         let document = reader.document().into();
-        Self { reader: Arc::new(sync::Mutex::new(reader)), document, process: Process::current() }
+        Self { reader: Arc::new(sync::Mutex::new(reader)), peer, document, process: Process::current() }
     }
 }
 
@@ -105,8 +105,8 @@ impl NativeReader {
     /// `length` bytes from `offset` on, as bytes; fewer at the end of the document.
     fn read_at(&self, offset: u64, length: usize) -> PyResult<Call> {
         self.process.check()?;
-        let reader = Arc::clone(&self.reader);
-        let work = async move {
+        let (reader, peer) = (Arc::clone(&self.reader), self.peer.clone());
+        let read = async move {
             let (mut reader, mut parts, mut got) = (reader.lock().await, Vec::new(), 0);
             while got < length {
                 let part = reader.read_at(offset + got as u64, length - got).await.map_err(peerd::PeerError::from)?;
@@ -117,6 +117,13 @@ impl NativeReader {
                 parts.push(part);
             }
             Ok((parts, got))
+        };
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = peer.stopped() => Err(Failure::closed("the peer that reads has stopped".to_owned())),
+                read = read => read,
+            }
         };
         Ok(Call::new(work, |py, (parts, got): (Vec<Bytes>, usize)| {
             let bytes = PyBytes::new_with(py, got, |mut room| {
@@ -135,5 +142,6 @@ impl NativeReader {
 impl Drop for NativeReader {
     fn drop(&mut self) {
         self.process.leak_elsewhere(&self.reader);
+        self.process.leak_elsewhere(&self.peer);
     }
 }

@@ -10,7 +10,7 @@ use registry::{Config, Registry, RegistryError, State};
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct NativeRegistry {
     address: SocketAddr,
     stop: CancellationToken,
-    serving: Mutex<Option<JoinHandle<Result<(), RegistryError>>>>,
+    serving: Arc<Mutex<Option<JoinHandle<Result<(), RegistryError>>>>>,
     process: Process,
 }
 
@@ -50,7 +50,7 @@ impl NativeRegistry {
             let opened = spawn_blocking(move || Registry::open(&config)).await;
             let registry = opened.map_err(|error| Failure::error(error.to_string()))??;
             let stop = CancellationToken::new();
-            let serving = Mutex::new(Some(runtime.spawn(registry.serve(listener, stop.clone()))));
+            let serving = Arc::new(Mutex::new(Some(runtime.spawn(registry.serve(listener, stop.clone())))));
             Ok(Self { address, stop, serving, process: Process::current() })
         };
         Ok(Call::of(work))
@@ -82,7 +82,7 @@ impl Drop for NativeRegistry {
             return;
         }
         self.process.leak_elsewhere(&self.stop);
-        std::mem::forget(self.serving.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.process.leak_elsewhere(&self.serving);
     }
 }
 

@@ -3,14 +3,14 @@
 use crate::{
     call::Call,
     failure::Failure,
+    registry_access::Access,
     results::{Lease, PeerRecord},
     runtime::Process,
+    watch::NativeWatch,
 };
 use p2pdi::{
-    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
+    channel::{Channel, Dial},
     cookie::{Cookie, with_cookie},
-    endpoint::Endpoint,
-    tls::Expected,
     v1::{KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, registry_client::RegistryClient},
 };
 use peerd::config::RegistryUrl;
@@ -20,11 +20,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-/// Time limit of one call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most pages of one answer: a registry has at most 2,000 of 1,000 peers.
 const PAGES_MAX: usize = 2_000;
 
@@ -36,22 +33,13 @@ pub(crate) struct NativeRegistryClient {
 }
 
 struct Shared {
-    endpoint: Endpoint,
-    network: String,
-    dial: Dial,
-    client: Mutex<Option<RegistryClient<Channel>>>,
+    registry: Access,
     cookie: Mutex<Option<Cookie>>,
 }
 
 impl Shared {
-    /// The client; it connects at its first call, on the runtime.
     fn client(&self) -> RegistryClient<Channel> {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = client.get_or_insert_with(|| {
-            let channel = self.dial.lazy(std::slice::from_ref(&self.endpoint), Expected::Registry(self.endpoint.clone()));
-            RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES)
-        });
-        client.clone()
+        self.registry.client()
     }
 
     fn with_cookie<T>(&self, message: T) -> Request<T> {
@@ -64,11 +52,7 @@ impl Shared {
     }
 
     async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
-        let server = format!("the registry at {}", self.endpoint);
-        match timeout(CALL_TIMEOUT, call).await {
-            Ok(answer) => Ok(answer.map_err(|status| Failure::call(&server, &status))?.into_inner()),
-            Err(_) => Err(Failure::timed_out(&server, CALL_TIMEOUT)),
-        }
+        self.registry.in_time(call).await.map_err(|status| Failure::call(&self.registry.describe(), &status))
     }
 }
 
@@ -83,7 +67,8 @@ impl NativeRegistryClient {
         let tls = tls.map(crate::peer::read_tls).transpose()?;
         let url: RegistryUrl = url.parse().map_err(Failure::from)?;
         let endpoint = url.checked(tls.is_some()).map_err(Failure::from)?.clone();
-        let shared = Shared { endpoint, network, dial: Dial::with(tls), client: Mutex::default(), cookie: Mutex::default() };
+        let registry = Access::new(endpoint, network, Dial::with(tls));
+        let shared = Shared { registry, cookie: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), process: Process::current() })
     }
 
@@ -92,7 +77,7 @@ impl NativeRegistryClient {
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             let labels = labels.into_iter().collect();
-            let network = shared.network.clone();
+            let network = shared.registry.network.clone();
             let request = RegisterRequest { name: name.clone(), endpoint, labels, observer, network, ..Default::default() };
             let mut client = shared.client();
             let answer = shared.call(client.register(shared.with_cookie(request))).await?;
@@ -140,28 +125,32 @@ impl NativeRegistryClient {
         }))
     }
 
-    /// The peers, the names of those that are gone since that revision, the revision, and whether the peers are all and not only changes.
-    fn pquery(&self, name: String, labels: BTreeMap<String, String>, sample: u32, since_revision: u64) -> PyResult<Call> {
+    /// The active peers.
+    fn pquery(&self, name: String, labels: BTreeMap<String, String>, sample: u32) -> PyResult<Call> {
         self.process.check()?;
         self.shared.registered()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             let labels = labels.into_iter().collect();
-            let mut request = PQueryRequest { name, labels, sample, since_revision, ..Default::default() };
-            let (mut peers, mut gone, mut revision, mut start_over) = (Vec::new(), Vec::new(), 0, false);
+            let mut request = PQueryRequest { name, labels, sample, ..Default::default() };
+            let mut peers = Vec::new();
             for _ in 0..PAGES_MAX {
                 let mut client = shared.client();
                 let answer = shared.call(client.p_query(shared.with_cookie(request.clone()))).await?;
                 peers.extend(answer.peers.into_iter().map(PeerRecord::from));
-                gone.extend(answer.gone.into_iter().map(|gone| gone.name));
-                (revision, start_over) = (answer.revision, start_over || answer.start_over);
                 if answer.next_page_token.is_empty() {
                     break;
                 }
                 request.page_token = answer.next_page_token;
             }
-            Ok((peers, gone, revision, start_over || since_revision == 0))
+            Ok(peers)
         }))
+    }
+
+    /// Watches the peers, with an observer of its own whose names begin so.
+    fn watch(&self, observer: String) -> PyResult<NativeWatch> {
+        self.process.check()?;
+        Ok(NativeWatch::new(self.shared.registry.clone(), observer))
     }
 }
 

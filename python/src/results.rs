@@ -6,10 +6,12 @@ use peerd::{
     GetProgress,
     documents::info::DocumentInfo,
     holders::{listing::Offer, source},
-    inbox, transfer,
+    inbox::{self, MessageKind},
+    transfer,
 };
 use pyo3::{
     prelude::*,
+    sync::PyOnceLock,
     types::{PyBytes, PyTuple},
 };
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::SystemTime};
@@ -44,63 +46,97 @@ fn timestamp(at: Option<prost_types::Timestamp>) -> Option<f64> {
     at.and_then(|at| SystemTime::try_from(at).ok()).map(seconds)
 }
 
-/// A received message.
+/// The body of a message. The object of it is made when it is first asked for, with the only copy: buffers of Rust have no place in the stable
+/// ABI of 3.10.
+struct Body {
+    data: Bytes,
+    object: PyOnceLock<Py<PyBytes>>,
+}
+
+impl Body {
+    fn object<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.object.get_or_init(py, || PyBytes::new(py, &self.data).unbind()).bind(py).clone()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(data: Bytes) -> Self {
+        Self { data, object: PyOnceLock::new() }
+    }
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
+}
+
+/// A received message: `sender`, its name; `kind`; `body`, bytes; `text`, the body as text that is safe to print; `broadcast`, whether it went to all;
+/// `hops`, over how many others it came; `received_at`, seconds since 1970.
+///
+/// >>> with p2pdi.testing.network(2) as (one, two):
+/// ...     _ = one.whisper(two.name, b"hello")
+/// ...     message = two.wait(timeout=10)
+/// >>> message.sender, message.kind, message.body, message.text, message.broadcast
+/// ('peer-1', 'text', b'hello', 'hello', False)
 #[pyclass(frozen, eq, module = "p2pdi")]
-#[derive(Debug, Clone, PartialEq)]
+#[derive(PartialEq)]
 pub(crate) struct Message {
     #[pyo3(get)]
     sender: String,
-    #[pyo3(get)]
-    kind: String,
-    data: Bytes,
+    kind: MessageKind,
+    body: Body,
     #[pyo3(get)]
     broadcast: bool,
     #[pyo3(get)]
     hops: u32,
     #[pyo3(get)]
     received_at: f64,
-    shown: String,
 }
 
 shown!(Message { sender, kind, body, broadcast, hops, received_at }
     #[getter]
-    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.data)
+    fn kind(&self) -> &str {
+        self.kind.as_str()
     }
 
     #[getter]
-    fn text(&self) -> &str {
-        &self.shown
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        self.body.object(py)
     }
 
-    fn __str__(&self) -> &str {
-        &self.shown
+    #[getter]
+    fn text(&self) -> String {
+        inbox::printable(&self.body.data)
+    }
+
+    fn __str__(&self) -> String {
+        self.text()
     }
 );
 
-impl Message {
-    pub(crate) fn is_broadcast(&self) -> bool {
-        self.broadcast
-    }
-}
-
 impl From<inbox::Message> for Message {
-    fn from(message: inbox::Message) -> Self {
-        let shown = message.text();
-        let inbox::Message { from, kind, body, received_at, broadcast, hops } = message;
-        Self { sender: from, kind: kind.to_string(), data: body, broadcast, hops, received_at: seconds(received_at), shown }
+    fn from(inbox::Message { from, kind, body, received_at, broadcast, hops }: inbox::Message) -> Self {
+        Self { sender: from, kind, body: body.into(), broadcast, hops, received_at: seconds(received_at) }
     }
 }
 
-/// What the receiver of a whisper answered.
+/// What the receiver of a whisper answered: `sender`, `kind` and `body` of its handler's reply, whether it `answered` at all, whether nobody there
+/// wanted the message (`unclaimed`), whether the handler failed (`is_fault`), over how many others it went (`hops`), and `round_trip`, seconds.
+///
+/// >>> with p2pdi.testing.network(2) as (one, two):
+/// ...     two.on("TEST", lambda message: ("DONE", message.body))
+/// ...     reply = one.whisper(two.name, b"hello", kind="TEST")
+/// >>> reply.sender, reply.kind, reply.body, bool(reply), reply.is_fault, reply.unclaimed
+/// ('peer-2', 'DONE', b'hello', True, False, False)
 #[pyclass(frozen, eq, module = "p2pdi")]
-#[derive(Debug, Clone, PartialEq)]
+#[derive(PartialEq)]
 pub(crate) struct Reply {
     #[pyo3(get)]
     sender: String,
     #[pyo3(get)]
     kind: String,
-    data: Bytes,
+    body: Body,
     #[pyo3(get)]
     answered: bool,
     #[pyo3(get)]
@@ -114,12 +150,12 @@ pub(crate) struct Reply {
 shown!(Reply { sender, kind, body, answered, unclaimed, hops, round_trip }
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.data)
+        self.body.object(py)
     }
 
     #[getter]
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.data).into_owned()
+        String::from_utf8_lossy(&self.body.data).into_owned()
     }
 
     #[getter]
@@ -141,11 +177,17 @@ impl From<peerd::Delivery> for Reply {
         let peerd::Delivery { by, hops, round_trip, reply, unclaimed } = delivery;
         let answered = reply.is_some();
         let inbox::Reply { kind, body } = reply.unwrap_or_default();
-        Self { sender: by, kind, data: body, answered, unclaimed, hops, round_trip: round_trip.as_secs_f64() }
+        Self { sender: by, kind, body: body.into(), answered, unclaimed, hops, round_trip: round_trip.as_secs_f64() }
     }
 }
 
-/// How far a message to all peers came.
+/// How far a message to all peers came: to how many it was `sent`, how many `answered` that they have it, and the names of those that are `missing`.
+/// It compares, and counts, as the number of those that have it.
+///
+/// >>> with p2pdi.testing.network(2) as (one, two):
+/// ...     answers = one.send_message_to_peers("hello_there", wait=10)
+/// >>> answers, answers == 1, int(answers)
+/// (Answers(sent=1, answered=1, missing=[]), True, 1)
 #[pyclass(frozen, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Answers {
@@ -185,7 +227,13 @@ impl From<peerd::Tally> for Answers {
     }
 }
 
-/// Another peer.
+/// Another peer: its `name`, the `endpoint` to dial, `"host:port"`, and whether there is a link to it (`linked`).
+///
+/// >>> with p2pdi.testing.network(2) as (one, two):
+/// ...     match one.find_peer("peer-2"):
+/// ...         case p2pdi.PeerInfo(name, endpoint):
+/// ...             name, endpoint == two.endpoint
+/// ('peer-2', True)
 #[pyclass(frozen, eq, hash, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PeerInfo {
@@ -206,7 +254,13 @@ impl From<peerd::PeerInfo> for PeerInfo {
     }
 }
 
-/// A document, and who has it.
+/// A document: its `name`, a path with `/`; `size` in bytes; `hash`, `"b3:"` and 64 hexadecimal digits; `title`, and `number` of an RFC; when it was
+/// `modified`, seconds since 1970; some of its `holders` by name, and by how many it is `held_by`.
+///
+/// >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+/// ...     document = two.find_document("a.txt")
+/// >>> document.name, document.size, document.hash[:11], document.holders
+/// ('a.txt', 5, 'b3:ea8f163d', ['peer-1'])
 #[pyclass(frozen, eq, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Document {
@@ -261,7 +315,13 @@ impl From<Offer> for Document {
     }
 }
 
-/// A peer that a fetch uses, or used.
+/// A peer that a fetch uses, or used: its name (`peer`), `endpoint`, verified `bytes` from it, its `rate` in bytes a second, and why it was `dropped`.
+///
+/// >>> import tempfile
+/// >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+/// ...     (fetched,) = two.fetch("a.txt", out=tempfile.mkdtemp()).documents()
+/// >>> [(source.peer, source.bytes, source.dropped) for source in fetched.sources]
+/// [('peer-1', 5, None)]
 #[pyclass(frozen, eq, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Source {
@@ -274,7 +334,14 @@ pub(crate) struct Source {
 
 shown!(Source { peer, endpoint, bytes, rate, dropped });
 
-/// How far a fetch is.
+/// How far a fetch is: verified bytes `done` of `total`, `rate` in bytes a second, `documents_done` of `documents`, its `sources`, what is `current`, why it
+/// does not go on (`stalled_reason`), and whether it has `ended`.
+///
+/// >>> import tempfile
+/// >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+/// ...     *_, last = two.fetch("a.txt", out=tempfile.mkdtemp())
+/// >>> last.done, last.total, last.documents_done, last.ended, last.stalled_reason
+/// (5, 5, 1, True, None)
 #[pyclass(frozen, eq, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Progress {
@@ -314,7 +381,14 @@ impl From<GetProgress> for Progress {
     }
 }
 
-/// A document that was fetched.
+/// A document that was fetched, an `os.PathLike`: its `path`, the `document`, whether it was `already_there`, bytes fetched and bytes that an earlier
+/// fetch had (`fetched_bytes`, `resumed_bytes`), seconds (`elapsed`), and its `sources`.
+///
+/// >>> import os, tempfile
+/// >>> with p2pdi.testing.network(2, documents={"a.txt": b"hello"}) as (one, two):
+/// ...     (fetched,) = two.fetch("a.txt", out=tempfile.mkdtemp()).documents()
+/// >>> os.path.getsize(fetched), fetched.already_there, fetched.resumed_bytes
+/// (5, False, 0)
 #[pyclass(frozen, eq, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fetched {
@@ -354,13 +428,20 @@ impl From<transfer::Fetched> for Fetched {
     }
 }
 
-/// A peer as a registry lists it.
+/// A peer as a registry lists it: `name`, `endpoint`, `labels`, whether its lease lasts (`active`), how often it registered (`registration_count`), how many
+/// `documents` it shares, and when it first registered and was last active, seconds since 1970.
+///
+/// >>> with p2pdi.Registry() as registry, p2pdi.RegistryClient(registry.url) as client:
+/// ...     _ = client.register("alice", "127.0.0.1:7901", {"zone": "x"})
+/// ...     (record,) = p2pdi.RegistryClient(registry.url).pquery()
+/// >>> record.name, record.endpoint, record.labels, record.active, record.registration_count
+/// ('alice', '127.0.0.1:7901', {'zone': 'x'}, True, 1)
 #[pyclass(frozen, eq, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PeerRecord {
-    name: String,
-    endpoint: String,
-    labels: BTreeMap<String, String>,
+    pub(crate) name: String,
+    pub(crate) endpoint: String,
+    pub(crate) labels: BTreeMap<String, String>,
     active: bool,
     registration_count: u32,
     documents: u64,
@@ -385,7 +466,13 @@ impl From<v1::PeerRecord> for PeerRecord {
     }
 }
 
-/// A name that a registry gave.
+/// A name that a registry gave: `name`, for how many seconds (`ttl`), after how many to extend it (`keep_alive_interval`), the registry's `revision`, and
+/// how often the name was registered (`registration_count`).
+///
+/// >>> with p2pdi.Registry(ttl=20) as registry, p2pdi.RegistryClient(registry.url) as client:
+/// ...     lease = client.register("alice", "127.0.0.1:7901")
+/// >>> lease.name, lease.ttl, lease.keep_alive_interval < 20
+/// ('alice', 20.0, True)
 #[pyclass(frozen, eq, get_all, module = "p2pdi")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lease {

@@ -88,11 +88,10 @@ def test_a_registry_for_those_without_a_peer() -> None:
                 assert "fff-a" in str(error)
             else:
                 raise AssertionError("two have one name")
-            changes = other.watch(interval=0.1, timeout=PATIENCE)
-            assert next(changes).change == "joined"
+            changes = other.watch(timeout=PATIENCE)
+            assert next(changes) == p2pdi.Joined("fff-a", record)
             client.leave()
-            left = next(changes)
-            assert (left.change, left.name) == ("left", "fff-a")
+            assert next(changes) == p2pdi.Left("fff-a")
         try:
             client.keep_alive()
         except p2pdi.Closed:

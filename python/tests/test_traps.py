@@ -18,9 +18,9 @@ import p2pdi
 from conftest import PATIENCE, until
 from p2pdi import aio
 
-# Ctrl-C may take so long. What is measured has a process of its own on a machine that may be busy.
+# Ctrl-C may take so long. Of several, since others use this machine, too: what waits for the wrong thing waits for it each time.
 INTERRUPT_MAX = 0.2
-ALLOWANCE = 1.0
+INTERRUPTS = 3
 
 CALLS = {
     "wait": "peer.wait()",
@@ -32,14 +32,18 @@ CALLS = {
     "iterate": "list(peer.fetch('absent', out, wait_for_holders=60))",
     "join": "peer.join(silent.getsockname(), timeout=60)",
     "share": "peer.share(out); peer._native.shared(); peer.wait()",
-    "watch": "list(p2pdi.RegistryClient(registry.url).watch(timeout=60))",
+    "watch": "list(p2pdi.RegistryClient(registry.url).watch())",
+    "read": "peer.messages().next(timeout=60)",
+    "find_document": "peer.documents(from_='127.0.0.1:%d' % silent.getsockname()[1], timeout=60)",
+    "asyncio": "asyncio.run(waits())",
 }
 
 INTERRUPTED = """
-import os, signal, socket, tempfile, threading, time
+import asyncio, os, signal, socket, tempfile, threading, time
 # A program that a script starts in the background ignores the signal; here it is as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import p2pdi
+from p2pdi import aio
 silent = socket.create_server(("127.0.0.1", 0))
 out = tempfile.mkdtemp()
 registry = p2pdi.Registry()
@@ -50,27 +54,35 @@ hanging = p2pdi.Peer("hanging", registry=registry.url, lan=False)
 hanging.on("HANG", lambda message: time.sleep(3600))
 hanging.join(peer.endpoint)
 assert peer.get_peer_count(wait=30, expect=2) == 2
-sent = []
-def interrupt():
-    time.sleep(0.5)
-    sent.append(time.monotonic())
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt, daemon=True).start()
-try:
-    CALL
-    print("returned")
-except KeyboardInterrupt:
-    print("took", time.monotonic() - sent[0])
+async def waits():
+    async with aio.Peer("b", lan=False) as b:
+        await b.wait()
+for _ in range(NUMBER):
+    sent = []
+    def interrupt():
+        time.sleep(0.5)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        CALL
+        print("returned")
+    except KeyboardInterrupt:
+        print("took", time.monotonic() - sent[0], flush=True)
+    thread.join()
+os._exit(0)
 """
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_ctrl_c_ends_every_blocking_call(call: str, program: Any) -> None:
-    code, out, error = program(INTERRUPTED.replace("CALL", CALLS[call]))
+    text = INTERRUPTED.replace("CALL", CALLS[call]).replace("NUMBER", str(INTERRUPTS))
+    code, out, error = program(text)
     assert code == 0, error
-    assert out.startswith("took"), out
-    took = float(out.split()[1])
-    assert took < INTERRUPT_MAX + ALLOWANCE, f"{took} s"
+    lines = out.splitlines()
+    assert len(lines) == INTERRUPTS and all(line.startswith("took ") for line in lines), out
+    assert min(float(line.split()[1]) for line in lines) < INTERRUPT_MAX, out
 
 
 def test_wait_for_that_times_out_ends_the_call_and_loses_no_message() -> None:

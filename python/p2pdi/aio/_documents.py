@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import PeerTimeout
+from .._errors import Invalid, PeerTimeout
 from .._fetch import INTERVAL, FetchBase
 from .._fetch import RemoteFile as BlockingFile
 from .._p2pdi import Document, Fetched, NativePeer, NativeReader, Progress
@@ -17,12 +17,28 @@ if TYPE_CHECKING:
 
 
 class Fetch(FetchBase):
-    """Documents being fetched: ``await`` it for their paths, or iterate over its progress."""
+    """Documents being fetched: ``await`` it for their paths, or iterate over its progress. See ``p2pdi.Fetch``.
+
+    >>> import asyncio, p2pdi, tempfile
+    >>> from p2pdi import aio
+    >>> async def main(registry):
+    ...     async with aio.Peer("bob", registry=registry, lan=False) as bob:
+    ...         fetch = bob.fetch("a.txt", out=tempfile.mkdtemp())
+    ...         async for progress in fetch:
+    ...             assert progress.done <= progress.total
+    ...         return [path.name for path in await fetch]
+    >>> with p2pdi.testing.network(1, documents={"a.txt": b"hello"}) as network:
+    ...     asyncio.run(main(network.registry.url))
+    ['a.txt']
+    """
 
     def __await__(self) -> Generator[Any, None, list[Path]]:
         return self.result().__await__()
 
-    async def __aiter__(self) -> AsyncIterator[Progress]:
+    def __aiter__(self) -> AsyncIterator[Progress]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[Progress]:
         while True:
             progress = self.progress
             yield progress
@@ -70,7 +86,18 @@ class Fetch(FetchBase):
 
 
 class RemoteFile:
-    """A document that other peers have, to read parts of it."""
+    """A document that other peers have, to read parts of it: ``document``, ``name`` and ``size`` in bytes. See ``p2pdi.RemoteFile``.
+
+    >>> import asyncio, p2pdi
+    >>> from p2pdi import aio
+    >>> async def main(registry):
+    ...     async with aio.Peer("bob", registry=registry, lan=False) as bob:
+    ...         file = await bob.open("a.txt")
+    ...         return file.size, await file.read_at(1, 3)
+    >>> with p2pdi.testing.network(1, documents={"a.txt": b"hello"}) as network:
+    ...     asyncio.run(main(network.registry.url))
+    (5, b'ell')
+    """
 
     def __init__(self, native: NativeReader) -> None:
         self._native = native
@@ -80,6 +107,8 @@ class RemoteFile:
 
     async def read_at(self, offset: int, length: int, timeout: Seconds | None = None) -> bytes:
         """``length`` bytes from ``offset`` on; fewer at the end."""
+        if offset < 0 or length < 0:
+            raise Invalid(f"cannot read {length} bytes at {offset}: both are at least 0")
         length = min(length, max(self.size - offset, 0))
         return await wait_for(self._native.read_at(offset, length), timeout, self.name) if length > 0 else b""
 
@@ -89,11 +118,20 @@ class RemoteFile:
 
 
 class Share:
-    """A folder that a peer shares."""
+    """A folder that a peer shares. See ``p2pdi.Share``.
+
+    >>> import asyncio, tempfile
+    >>> from p2pdi import aio
+    >>> async def main():
+    ...     async with aio.Peer("alice", lan=False) as alice:
+    ...         return (await alice.share(tempfile.mkdtemp())).documents
+    >>> asyncio.run(main())
+    []
+    """
 
     def __init__(self, native: NativePeer, folder: str) -> None:
         self._native = native
-        self.folder = folder
+        self.folder: str = folder
 
     @property
     def documents(self) -> list[Document]:

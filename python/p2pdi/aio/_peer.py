@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .. import _run
 from .._errors import Closed, PeerTimeout
-from .._handlers import BATCH, HandlerThread, answer, fault
+from .._handlers import BATCH, HandlerThread, fault, reply
 from .._p2pdi import Answers, Document, Handler, Inbox, Message, NativePeer, PeerInfo, Reply
 from .._peer import LOOK, REGISTER_TIMEOUT
 from .._settings import settings
@@ -19,20 +20,33 @@ from ._loop import wait_for
 
 if TYPE_CHECKING:
     from .._handlers import HandlerFunction
-    from .._run import Body, Seconds, StrPath
+    from .._run import Address, Body, Named, Seconds, StrPath
 
 F = TypeVar("F", bound="HandlerFunction")
 
 
 class Peer:
-    """A peer in this program; see ``p2pdi.Peer`` for the settings. It runs from ``async with`` or :meth:`start` to :meth:`close`."""
+    """A peer in this program; see ``p2pdi.Peer`` for the settings. It runs from ``async with`` or :meth:`start` to :meth:`close`.
+
+    >>> import asyncio
+    >>> from p2pdi import aio
+    >>> async def main():
+    ...     async with aio.Peer("alice", lan=False) as alice, aio.Peer("bob", lan=False) as bob:
+    ...         @alice.on("TEST")
+    ...         async def handle(message):
+    ...             return message.text.upper()
+    ...         await bob.join(alice.endpoint)
+    ...         return (await bob.whisper("alice", "hello", kind="TEST")).text
+    >>> asyncio.run(main())
+    'HELLO'
+    """
 
     def __init__(
         self,
         name: str | None = None,
         *,
         registry: str | None = None,
-        bootnodes: Iterable[str | tuple[str, int]] = (),
+        bootnodes: Address | Iterable[Address] = (),
         share: StrPath | None = None,
         lan: bool = True,
         state: StrPath | None = None,
@@ -146,19 +160,19 @@ class Peer:
         """The peer of this name, or ``None``."""
         return await wait_for(self._native.find_peer(name), timeout, name)
 
-    async def peers_from(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> list[PeerInfo]:
+    async def peers_from(self, peer: Address, timeout: Seconds | None = None) -> list[PeerInfo]:
         """The peers that another peer knows."""
         address = _run.address(peer)
         return await wait_for(self._native.peers_from(address), timeout, address)
 
-    async def join(self, peer: str | tuple[str, int], timeout: Seconds | None = None) -> PeerInfo:
+    async def join(self, peer: Address, timeout: Seconds | None = None) -> PeerInfo:
         """Links to another peer, and so joins its network."""
         address = _run.address(peer)
         return await wait_for(self._native.join(address), timeout, address)
 
-    async def bootstrap(self, peers: Iterable[str | tuple[str, int]], timeout: Seconds | None = None) -> list[PeerInfo]:
+    async def bootstrap(self, peers: Address | Iterable[Address], timeout: Seconds | None = None) -> list[PeerInfo]:
         """Links to all of a list, and returns those that answered."""
-        return await wait_for(self._native.bootstrap([_run.address(peer) for peer in peers]), timeout, "bootstrap")
+        return await wait_for(self._native.bootstrap(_run.addresses(peers)), timeout, "bootstrap")
 
     async def send_message_to_peers(self, message: Body, wait: Seconds = 2.0, kind: str = "text") -> Answers:
         """Sends a message to all peers, and waits at most ``wait`` until all have it."""
@@ -184,10 +198,10 @@ class Peer:
         """The next message that no handler takes."""
         native, inbox = self._native, self._inbox
         assert inbox is not None and native is not None
+        until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
         if not self._is_wide:
             await wait_for(inbox.widen())
             self._is_wide = True
-        until = None if timeout is None else time.monotonic() + _run.seconds(timeout)
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
@@ -203,7 +217,7 @@ class Peer:
         return Messages(self._native.inbox(list(kinds)))
 
     @overload
-    def on(self, kind: str) -> Callable[[F], F]: ...
+    def on(self, kind: str, handler: None = None) -> Callable[[F], F]: ...
 
     @overload
     def on(self, kind: str, handler: HandlerFunction) -> None: ...
@@ -211,6 +225,8 @@ class Peer:
     def on(self, kind: str, handler: HandlerFunction | None = None) -> Callable[[F], F] | None:
         """Calls a function with each message of a kind; see ``p2pdi.Peer.on``. Also before the peer is started."""
 
+        if not isinstance(kind, str):
+            raise TypeError('on() needs the kind of the messages, such as @peer.on("TEST")')
         if handler is not None:
             self._handle(kind, handler)
             return None
@@ -222,6 +238,8 @@ class Peer:
         return add
 
     def _handle(self, kind: str, function: HandlerFunction) -> None:
+        if not callable(function):
+            raise TypeError(f"a handler is a function, not {function!r}")
         self._functions[kind] = function
         if self._started is None:
             return
@@ -229,7 +247,7 @@ class Peer:
             self._threads[kind].function = function
         elif kind in self._tasks:
             return
-        elif asyncio.iscoroutinefunction(function):
+        elif inspect.iscoroutinefunction(function):
             queue = self._native.handler(kind)
             # Not a method of this object: the task would keep it, and the garbage collector could not end it.
             self._tasks[kind] = asyncio.get_running_loop().create_task(_handle_all(queue, self._functions, kind))
@@ -237,35 +255,38 @@ class Peer:
             self._threads[kind] = HandlerThread(self._native, kind, function)
 
     async def documents(
-        self, pattern: str | None = None, from_: str | Iterable[str] = (), timeout: Seconds | None = None
+        self, pattern: str | None = None, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None
     ) -> list[Document]:
         """What other peers share."""
         return await wait_for(self._native.documents(pattern, _run.names(from_)), timeout)
 
-    async def search(self, words: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> list[Document]:
+    async def search(self, words: str, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> list[Document]:
         """What other peers share that has all these words in its name or title."""
         return await wait_for(self._native.search(words, _run.names(from_)), timeout)
 
-    async def find_document(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> Document:
+    async def find_document(self, wanted: str | Document, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> Document:
         """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means."""
-        return await wait_for(self._native.find_document(wanted, _run.names(from_)), timeout, wanted)
+        name = _run.name(wanted)
+        return await wait_for(self._native.find_document(name, _run.names(from_)), timeout, name)
 
     def fetch(
         self,
-        wanted: str | Iterable[str],
+        wanted: Named | Iterable[Named],
         out: StrPath = "./out",
-        from_: str | Iterable[str] = (),
+        from_: Named | Iterable[Named] = (),
         limit: int | None = None,
         replace: bool = False,
         wait_for_holders: Seconds = 0.0,
     ) -> Fetch:
         """Fetches documents into a folder; see ``p2pdi.Peer.fetch``. Await the result, or ``async for`` its progress."""
+        names, limit = _run.names(wanted), _run.at_least_1("limit", limit)
         wait = _run.seconds(wait_for_holders)
-        return Fetch(self._native.fetch(_run.names(wanted), os.fspath(out), _run.names(from_), limit, replace, wait))
+        return Fetch(self._native.fetch(names, os.fspath(out), _run.names(from_), limit, replace, wait))
 
-    async def open(self, wanted: str, from_: str | Iterable[str] = (), timeout: Seconds | None = None) -> RemoteFile:
+    async def open(self, wanted: str | Document, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> RemoteFile:
         """Opens a document that others have, to read parts of it."""
-        return RemoteFile(await wait_for(self._native.open_document(wanted, _run.names(from_)), timeout, wanted))
+        name = _run.name(wanted)
+        return RemoteFile(await wait_for(self._native.open_document(name, _run.names(from_)), timeout, name))
 
     async def share(self, folder: StrPath, wait: Seconds | None = None) -> Share:
         """Shares a folder from now on."""
@@ -307,6 +328,9 @@ class Peer:
             self._closed = True
             _run.wait(self._started.close(), 2.0)
 
+    def _forget(self) -> None:
+        self._closed = True
+
     async def __aenter__(self) -> Peer:
         return await self.start()
 
@@ -324,18 +348,36 @@ async def _handle_all(queue: Handler, functions: dict[str, HandlerFunction], kin
         batch = await wait_for(queue.next(BATCH))
         if not batch:
             return
-        for handled in batch:
+        for message, replier in batch:
             try:
-                result: Any = functions[kind](handled.message)
+                result: Any = functions[kind](message)
                 if isinstance(result, Awaitable):
                     result = await result
-                answer(handled, result)
+                reply(kind, replier, result)
             except Exception as error:
-                fault(handled, error)
+                fault(kind, replier, error)
+            except asyncio.CancelledError as error:
+                # Either what the handler waited for was cancelled, or this task is, which only later Pythons can tell.
+                task: Any = asyncio.current_task()
+                if not hasattr(task, "cancelling") or task.cancelling():
+                    raise
+                fault(kind, replier, error)
 
 
 class Messages:
-    """Messages for ``async for``. Ends when the peer is closed."""
+    """Messages for ``async for``. Ends when the peer is closed. See ``p2pdi.Messages``.
+
+    >>> import asyncio
+    >>> from p2pdi import aio
+    >>> async def main():
+    ...     async with aio.Peer("alice", lan=False) as alice:
+    ...         messages = alice.messages("NEWS")
+    ...         await alice.whisper("alice", "today", kind="NEWS")
+    ...         async for message in messages:
+    ...             return message.text
+    >>> asyncio.run(main())
+    'today'
+    """
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox: Inbox | None = inbox

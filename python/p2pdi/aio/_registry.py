@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from .. import _run
-from .._errors import Closed
-from .._p2pdi import Lease, NativeRegistry, NativeRegistryClient, PeerRecord
-from .._registry import PeerChange, Watched, observer_name
+from .._errors import Closed, PeerTimeout
+from .._p2pdi import Lease, NativeRegistry, NativeRegistryClient, NativeWatch, PeerRecord
+from .._registry import Changed, Joined, Left, change, observer_name
 from ._loop import wait_for
 
 if TYPE_CHECKING:
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """A registry in this process; see ``p2pdi.Registry``."""
+    """A registry in this process; see ``p2pdi.Registry``.
+
+    >>> import asyncio
+    >>> from p2pdi import aio
+    >>> async def main():
+    ...     async with aio.Registry() as registry, aio.Peer("alice", registry=registry.url, lan=False) as alice:
+    ...         return alice.name
+    >>> asyncio.run(main())
+    'alice'
+    """
 
     def __init__(
         self,
@@ -68,6 +77,9 @@ class Registry:
             self._closed = True
             _run.wait(self._started.close(), 2.0)
 
+    def _forget(self) -> None:
+        self._closed = True
+
     async def __aenter__(self) -> Registry:
         return await self.start()
 
@@ -76,7 +88,19 @@ class Registry:
 
 
 class RegistryClient:
-    """Calls to a registry; see ``p2pdi.RegistryClient``."""
+    """Calls to a registry; see ``p2pdi.RegistryClient``.
+
+    >>> import asyncio, p2pdi
+    >>> from p2pdi import aio
+    >>> async def main(url):
+    ...     async with aio.RegistryClient(url) as client:
+    ...         await client.register("alice", "127.0.0.1:7901")
+    ...         async for change in aio.RegistryClient(url).watch():
+    ...             return change.change, change.name
+    >>> with p2pdi.Registry() as registry:
+    ...     asyncio.run(main(registry.url))
+    ('joined', 'alice')
+    """
 
     def __init__(
         self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
@@ -84,6 +108,7 @@ class RegistryClient:
         paths = None if tls is None else (os.fspath(tls[0]), os.fspath(tls[1]), os.fspath(tls[2]))
         self._native = NativeRegistryClient(url, network, paths)
         self._is_registered = False
+        _run.track(self)
 
     async def register(self, name: str, endpoint: str, labels: Mapping[str, str] | None = None) -> Lease:
         """Registers a name at an address for as long as ``lease.ttl``."""
@@ -101,19 +126,37 @@ class RegistryClient:
         await wait_for(self._native.leave())
 
     async def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
-        """The active peers."""
+        """The active peers; see ``p2pdi.RegistryClient.pquery``."""
         await self._observe()
-        peers, _, _, _ = await wait_for(self._native.pquery(name, dict(labels or {}), sample, 0))
-        return peers
+        return await wait_for(self._native.pquery(name, dict(labels or {}), sample))
 
-    async def watch(self, interval: Seconds = 1.0) -> AsyncIterator[PeerChange]:
-        """Changes as they happen, those that are there first; asks once each ``interval``."""
-        await self._observe()
-        watched = Watched()
-        while True:
-            for change in watched.take(await wait_for(self._native.pquery("", {}, 0, watched.revision))):
-                yield change
-            await asyncio.sleep(_run.seconds(interval))
+    def watch(self, timeout: Seconds | None = None) -> AsyncIterator[Joined | Changed | Left]:
+        """Who joins, changes and leaves, as the registry tells it; see ``p2pdi.RegistryClient.watch``."""
+        limit = None if timeout is None else _run.seconds(timeout)
+        return self._watch(self._native.watch(observer_name()), limit)
+
+    @staticmethod
+    async def _watch(native: NativeWatch, limit: float | None) -> AsyncIterator[Joined | Changed | Left]:
+        until = None if limit is None else time.monotonic() + limit
+        try:
+            while True:
+                try:
+                    left = None if until is None else max(until - time.monotonic(), 0.0)
+                    told = await wait_for(native.next(), left)
+                except PeerTimeout:
+                    if until is not None and time.monotonic() >= until:
+                        return
+                    raise
+                for one in told:
+                    yield change(one)
+        finally:
+            native.close()
+
+    def _end(self) -> None:
+        pass
+
+    def _forget(self) -> None:
+        self._is_registered = False
 
     async def _observe(self) -> None:
         if not self._is_registered:

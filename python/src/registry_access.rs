@@ -1,0 +1,55 @@
+//! The connection to a registry, of a client and of its watches.
+
+use p2pdi::{
+    channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
+    endpoint::Endpoint,
+    tls::Expected,
+    v1::registry_client::RegistryClient,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::timeout;
+use tonic::{Response, Status};
+
+/// Time limit of one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A registry, and the connection to it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Access {
+    endpoint: Endpoint,
+    pub(crate) network: String,
+    dial: Dial,
+    client: Arc<Mutex<Option<RegistryClient<Channel>>>>,
+}
+
+impl Access {
+    pub(crate) fn new(endpoint: Endpoint, network: String, dial: Dial) -> Self {
+        Self { endpoint, network, dial, client: Arc::default() }
+    }
+
+    /// The client; it connects at its first call, on the runtime.
+    pub(crate) fn client(&self) -> RegistryClient<Channel> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = client.get_or_insert_with(|| {
+            let channel = self.dial.lazy(std::slice::from_ref(&self.endpoint), Expected::Registry(self.endpoint.clone()));
+            RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES)
+        });
+        client.clone()
+    }
+
+    /// For messages.
+    pub(crate) fn describe(&self) -> String {
+        format!("the registry at {}", self.endpoint)
+    }
+
+    /// The answer to a call, if it comes in time.
+    pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+        match timeout(CALL_TIMEOUT, call).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+        }
+    }
+}

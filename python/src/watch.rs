@@ -1,0 +1,289 @@
+//! What changes at a registry, for Python: begun anew where it was after each break.
+
+use crate::{
+    call::Call,
+    failure::Failure,
+    registry_access::Access,
+    results::PeerRecord,
+    runtime::{Process, runtime},
+};
+use p2pdi::{
+    backoff::Backoff,
+    cookie::{Cookie, with_cookie},
+    status::Reason,
+    v1::{KeepAliveRequest, LeaveRequest, RegisterRequest, WatchPeersRequest, WatchPeersResponse, peer_event::Change as Told},
+};
+use pyo3::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tonic::{Code, Status, Streaming};
+
+/// How often the lease of a watch is extended while its registry has not said how often.
+const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(1);
+/// Shortest time between two extensions, whatever the registry says.
+const KEEP_ALIVE_MIN: Duration = Duration::from_millis(250);
+/// A watch that says nothing for so long is begun anew: the registry gives a sign of life every 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What one change is called in Python.
+pub(crate) type Change = (&'static str, String, Option<PeerRecord>);
+
+/// A watch of the peers of a registry. It registers as an observer of its own.
+#[pyclass(frozen, module = "p2pdi._p2pdi")]
+pub(crate) struct NativeWatch {
+    watch: Arc<Mutex<Watch>>,
+    process: Process,
+}
+
+impl NativeWatch {
+    pub(crate) fn new(registry: Access, observer: String) -> Self {
+        let watch = Watch {
+            registry,
+            observer,
+            registrations: 0,
+            cookie: None,
+            stream: None,
+            keep_alive_at: Instant::now(),
+            interval: KEEP_ALIVE_DEFAULT,
+            backoff: Backoff::default(),
+            begun: false,
+            seen: Seen::default(),
+        };
+        Self { watch: Arc::new(Mutex::new(watch)), process: Process::current() }
+    }
+}
+
+#[pymethods]
+impl NativeWatch {
+    /// The next changes, at least one.
+    fn next(&self) -> PyResult<Call> {
+        self.process.check()?;
+        let watch = Arc::clone(&self.watch);
+        Ok(Call::of(async move { watch.lock().await.next().await }))
+    }
+
+    /// Ends its lease, in the background.
+    fn close(&self) -> PyResult<()> {
+        // In a process that was forked there is nothing to end.
+        if self.process.is_current() {
+            let watch = Arc::clone(&self.watch);
+            runtime()?.spawn(async move { watch.lock().await.leave().await });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NativeWatch {
+    fn drop(&mut self) {
+        self.process.leak_elsewhere(&self.watch);
+    }
+}
+
+struct Watch {
+    registry: Access,
+    /// How the names of its registrations begin.
+    observer: String,
+    registrations: u32,
+    cookie: Option<Cookie>,
+    stream: Option<Streaming<WatchPeersResponse>>,
+    keep_alive_at: Instant,
+    interval: Duration,
+    backoff: Backoff,
+    /// It was told the whole list once: from then on it goes on after breaks.
+    begun: bool,
+    seen: Seen,
+}
+
+impl Watch {
+    /// Safe to cancel: what was read is in `self`, and what was not is read by the next call.
+    async fn next(&mut self) -> Result<Vec<Change>, Failure> {
+        loop {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                None => {
+                    if let Err(error) = self.begin().await {
+                        self.broke(&error).await?;
+                    }
+                    continue;
+                }
+            };
+            let told = tokio::select! {
+                biased;
+                told = timeout(SILENCE_MAX, stream.message()) => told,
+                () = sleep_until(self.keep_alive_at) => {
+                    if let Err(error) = self.keep_alive().await {
+                        self.broke(&error).await?;
+                    }
+                    continue;
+                }
+            };
+            let ended = match told {
+                Ok(Ok(Some(message))) => {
+                    if message.caught_up {
+                        self.begun = true;
+                        self.backoff.reset();
+                    }
+                    let changes = self.seen.take(&message)?;
+                    if !changes.is_empty() {
+                        return Ok(changes);
+                    }
+                    continue;
+                }
+                Ok(Ok(None)) => Status::unavailable("the registry ended the watch"),
+                Ok(Err(ended)) => ended,
+                Err(_) => Status::deadline_exceeded("the registry says nothing"),
+            };
+            self.broke(&ended).await?;
+        }
+    }
+
+    /// Begins where it ended.
+    async fn begin(&mut self) -> Result<(), Status> {
+        let mut client = self.registry.client();
+        if self.cookie.is_none() {
+            // A registration that nobody waited for has a name: the next one takes another.
+            self.registrations += 1;
+            let name = format!("{}-{}", self.observer, self.registrations);
+            let network = self.registry.network.clone();
+            let request = RegisterRequest { name, observer: true, network, ..Default::default() };
+            let answer = self.registry.in_time(client.register(request)).await?;
+            let cookie = answer.cookie.parse().map_err(|_| Status::internal("the registry gave a malformed cookie"))?;
+            self.cookie = Some(cookie);
+            self.extend(answer.keep_alive_interval);
+        }
+        let request = WatchPeersRequest { since_revision: self.seen.revision };
+        self.stream = Some(self.registry.in_time(client.watch_peers(with_cookie(request, self.cookie.as_ref()))).await?);
+        Ok(())
+    }
+
+    async fn keep_alive(&mut self) -> Result<(), Status> {
+        // Also if nobody waits for the answer.
+        self.keep_alive_at = Instant::now() + self.interval;
+        let mut client = self.registry.client();
+        let request = with_cookie(KeepAliveRequest::default(), self.cookie.as_ref());
+        match self.registry.in_time(client.keep_alive(request)).await {
+            Ok(answer) => self.extend(answer.keep_alive_interval),
+            Err(error) if is_lease_over(&error) => return Err(error),
+            // The stream tells when the registry is away.
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, interval: Option<prost_types::Duration>) {
+        let given = interval.and_then(|given| Duration::try_from(given).ok());
+        self.interval = given.unwrap_or(KEEP_ALIVE_DEFAULT).max(KEEP_ALIVE_MIN);
+        self.keep_alive_at = Instant::now() + self.interval;
+    }
+
+    /// Waits before it is begun anew.
+    ///
+    /// # Errors
+    /// When that is of no use.
+    async fn broke(&mut self, why: &Status) -> Result<(), Failure> {
+        self.stream = None;
+        // Behind its registry: it goes on at once, with all that it missed.
+        if Reason::of(why) == Some(Reason::Lagged) {
+            return Ok(());
+        }
+        let lease_over = is_lease_over(why);
+        if lease_over {
+            self.cookie = None;
+        }
+        let refused = matches!(
+            why.code(),
+            Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::AlreadyExists
+        );
+        if !lease_over && (refused || !self.begun) {
+            return Err(self.failure(why));
+        }
+        sleep(self.backoff.next(rand::random())).await;
+        Ok(())
+    }
+
+    fn failure(&self, why: &Status) -> Failure {
+        let server = self.registry.describe();
+        match why.code() {
+            Code::Unimplemented => {
+                Failure::error(format!("{server} is of a version that cannot be watched; call pquery() from time to time"))
+            }
+            _ => Failure::call(&server, why),
+        }
+    }
+
+    async fn leave(&mut self) {
+        self.stream = None;
+        if let Some(cookie) = self.cookie.take() {
+            let mut client = self.registry.client();
+            // Otherwise its lease runs out.
+            let _ = self.registry.in_time(client.leave(with_cookie(LeaveRequest {}, Some(&cookie)))).await;
+        }
+    }
+}
+
+fn is_lease_over(error: &Status) -> bool {
+    matches!(Reason::of(error), Some(Reason::CookieUnknown | Reason::LeaseExpired))
+}
+
+/// The peers that were told of.
+#[derive(Default)]
+struct Seen {
+    /// By their names in lower case.
+    peers: BTreeMap<String, PeerRecord>,
+    /// While all peers are listed anew: those of the list so far.
+    listed: Option<BTreeSet<String>>,
+    /// Where a watch goes on.
+    revision: u64,
+}
+
+impl Seen {
+    /// What a message changes, in order.
+    fn take(&mut self, message: &WatchPeersResponse) -> Result<Vec<Change>, Failure> {
+        if message.start_over {
+            self.listed = Some(BTreeSet::new());
+        }
+        let unreadable = |error| Failure::error(format!("the registry told of a change that cannot be read: {error}"));
+        let mut changes = Vec::new();
+        for event in message.events().map_err(unreadable)? {
+            match event.change {
+                Some(Told::Joined(peer) | Told::Changed(peer)) => changes.extend(self.have(peer.into())),
+                Some(Told::Left(gone)) => changes.extend(self.left(&gone.name.to_ascii_lowercase())),
+                None => {}
+            }
+        }
+        // Of a list that is told in parts the revision comes with the last one.
+        if message.revision > 0 {
+            self.revision = message.revision;
+        }
+        if message.caught_up
+            && let Some(listed) = self.listed.take()
+        {
+            let gone: Vec<String> = self.peers.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+            changes.extend(gone.iter().filter_map(|name| self.left(name)));
+        }
+        Ok(changes)
+    }
+
+    fn have(&mut self, peer: PeerRecord) -> Option<Change> {
+        let key = peer.name.to_ascii_lowercase();
+        let is_listed_again = self.listed.as_mut().is_some_and(|listed| listed.insert(key.clone()));
+        let change = match self.peers.insert(key, peer.clone()) {
+            None => "joined",
+            Some(before) if is_listed_again && before.endpoint == peer.endpoint && before.labels == peer.labels => return None,
+            Some(_) => "changed",
+        };
+        Some((change, peer.name.clone(), Some(peer)))
+    }
+
+    fn left(&mut self, key: &str) -> Option<Change> {
+        let peer = self.peers.remove(key)?;
+        Some(("left", peer.name, None))
+    }
+}
