@@ -223,6 +223,7 @@ const VALUES: &[&str] = &[
     "p2pdi::cookie::CookieHash",
     "p2pdi::token::TokenHash",
     "p2pdi::channel::REGISTRY_RESPONSE_MAX_BYTES",
+    "p2pdi::channel::CONNECTION_WINDOW",
     "p2pdi::channel::STREAM_WINDOW",
     "p2pdi::channel::limited_window",
 ];

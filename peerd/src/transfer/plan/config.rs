@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
-use p2pdi::channel::{STREAM_WINDOW, limited_window};
+use p2pdi::channel::{CONNECTION_WINDOW, STREAM_WINDOW, limited_window};
 use std::time::Duration;
 
 /// How one run is measured: what the holder sends in this time, so that a change of plan costs no more.
@@ -27,14 +27,11 @@ pub(super) const RANDOM_PIECES: usize = 4;
 pub const LONG_DELAY: Duration = Duration::from_millis(10);
 /// The delay of an only holder is measured with a second request if at least so many windows are missing.
 pub const PROBE_WINDOWS: u64 = 4;
-/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 5 Gbit/s. Less costs a fetch of some hundred MiB
+/// Rate that a long path is taken to carry until its rate is known, in bytes per second: 8 Gbit/s. Less costs a fetch of some hundred MiB
 /// round trips, more costs memory if the disk is slower.
-const FIRST_RATE: u64 = 640 * 1024 * 1024;
-/// Windows that are filled at once on a long path before its rate is known, at least and at most.
-const FIRST_WINDOWS: (u64, u64) = (8, LONG_WINDOWS_MAX);
-/// Windows in flight on a long path, at most: 64 MiB, which fill a path of 3.5 Gbit/s at 150 ms. A receiver that does not keep up has them in its
-/// memory.
-const LONG_WINDOWS_MAX: u64 = 16;
+const FIRST_RATE: u64 = 1024 * 1024 * 1024;
+/// Windows that are filled at once on a long path before its rate is known, at least and at most: all that the connection takes.
+const FIRST_WINDOWS: (u64, u64) = (8, 32);
 /// Holders send runs up to this size one after the other: between larger ones no round trip is lost if they overlap.
 pub(super) const IN_TURN_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// A holder's messages carry up to this many bytes; only whole ones arrive.
@@ -98,10 +95,10 @@ impl Default for PlanConfig {
     fn default() -> Self {
         Self {
             in_flight_max_bytes: 48 * 1024 * 1024,
-            in_flight_long_max_bytes: LONG_WINDOWS_MAX * u64::from(STREAM_WINDOW),
+            in_flight_long_max_bytes: u64::from(CONNECTION_WINDOW),
             requests_per_holder: 16,
-            // As many windows as are in flight at most, and some requests that are about to end.
-            requests_of_sole_holder: 24,
+            // As many windows as the connection has, and some requests that are about to end.
+            requests_of_sole_holder: 40,
             requests_max: 128,
             stream_window: u64::from(STREAM_WINDOW),
             holders_wanted: 10,

@@ -112,7 +112,7 @@ fn a_path_that_is_known_to_be_long_is_filled_at_once_with_windows_in_order() {
     fetch.planner.handle(Event::Delay { holder, delay }, fetch.now);
     fetch.tell(Event::AskFor { holder, pieces: vec![700, 701] });
     let runs: Vec<_> = fetch.asked(1).into_iter().map(|(_, run)| run).collect();
-    let windows: Vec<_> = (0..16).map(|window| 16 * window..16 * (window + 1)).collect();
+    let windows: Vec<_> = (0..32).map(|window| 16 * window..16 * (window + 1)).collect();
     assert_eq!(runs, windows, "what the holder would like to send does not matter to who is alone");
     let in_turn = |action: &Action| matches!(action, Action::Request { in_turn: true, .. } | Action::Search);
     assert!(fetch.actions.iter().all(in_turn), "{:?}", fetch.actions);
@@ -120,7 +120,7 @@ fn a_path_that_is_known_to_be_long_is_filled_at_once_with_windows_in_order() {
     fetch.now += delay;
     let (first, _) = fetch.asked(1)[0];
     fetch.deliver(first);
-    assert_eq!(fetch.asked(1).last().unwrap().1, 256..272);
+    assert_eq!(fetch.asked(1).last().unwrap().1, 512..528);
 }
 
 #[test]
