@@ -11,6 +11,7 @@
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+mod documents;
 mod link;
 mod messages;
 mod names;
