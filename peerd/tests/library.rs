@@ -20,6 +20,7 @@ use support::{PATIENCE, eventually, within};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
+    task::JoinSet,
 };
 
 async fn peer(name: &str) -> Peer {
@@ -246,6 +247,33 @@ async fn a_peer_that_stops_after_a_message_to_all_has_acknowledged_it() {
         let wait = Duration::from_secs(5);
         let (tally, ()) = tokio::join!(sender.broadcast_counted("NEWS", "text", wait), stopping);
         assert_eq!(tally.unwrap().acknowledged, 1, "in round {round}");
+    }
+}
+
+#[tokio::test]
+async fn peers_that_all_stop_at_a_message_have_all_acknowledged_it() {
+    const RECEIVERS: usize = 5;
+    let sender = peer("sender").await;
+    for round in 0..5 {
+        let mut stopping = JoinSet::new();
+        let mut last = sender.endpoint();
+        for number in 0..RECEIVERS {
+            let receiver = peer(&format!("receiver-{round}-{number}")).await;
+            let mut messages = receiver.messages(&["NEWS"]).unwrap();
+            // In a row at first: acknowledgements pass through those that stop as well.
+            receiver.join(last).await.unwrap();
+            last = receiver.endpoint();
+            stopping.spawn(async move {
+                within("the message", messages.next()).await.unwrap();
+                within("the end", receiver.shutdown()).await.unwrap();
+            });
+        }
+        let all = async || (sender.peers().len() == RECEIVERS).then_some(());
+        eventually("all of them", all).await;
+        let tally = sender.broadcast_counted("NEWS", "text", PATIENCE).await.unwrap();
+        assert_eq!(tally.acknowledged, RECEIVERS as u64, "in round {round}: {tally:?}");
+        within("their ends", stopping.join_all()).await;
+        eventually("none of them", async || sender.peers().is_empty().then_some(())).await;
     }
 }
 

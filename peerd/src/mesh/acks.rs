@@ -13,6 +13,9 @@ use std::{
 const PATHS_MAX: usize = 4_096;
 /// How long acknowledgements wait for others, to be sent in one frame. A guess: shorter than people notice.
 const GATHER: Duration = Duration::from_millis(20);
+/// How long a peer that stops goes on after the latest broadcast that asked for acknowledgement, to pass back those of others: programs that all
+/// wait for one message stop together. Some hops of [`GATHER`] each.
+const PASSING: Duration = Duration::from_millis(300);
 /// Frames of acknowledgements of one broadcast that are sent another way, because the link the broadcast came by is gone. That way may
 /// lead back to this peer, so the number is limited; a guess.
 const DETOURS_MAX: u8 = 8;
@@ -73,6 +76,8 @@ pub(super) struct Acks {
     /// When to send `outgoing`.
     flush_at: Option<Time>,
     waits: BTreeMap<MessageId, Wait>,
+    /// When the latest broadcast that asked for acknowledgement came.
+    latest: Option<Time>,
 }
 
 impl Acks {
@@ -88,7 +93,13 @@ impl Acks {
             self.detours.remove(&oldest);
             self.queued -= self.outgoing.remove(&oldest).map_or(0, |peers| peers.len());
         }
+        self.latest = Some(now);
         self.gather(id, vec![own], now);
+    }
+
+    /// Until when acknowledgements of others may come that are to be passed back.
+    pub(super) fn passes_until(&self) -> Option<Time> {
+        self.latest.map(|latest| latest + PASSING)
     }
 
     /// Peers acknowledge a broadcast.

@@ -49,6 +49,11 @@ impl Broadcasts {
         self.acks.flush_all()
     }
 
+    /// Until when acknowledgements of others may come that are to be passed back.
+    pub(super) fn passes_until(&self) -> Option<Time> {
+        self.acks.passes_until()
+    }
+
     /// Whether acknowledgements of `id` may take another way than the broadcast came.
     pub(super) fn detour(&mut self, id: &MessageId) -> bool {
         self.acks.detour(id)

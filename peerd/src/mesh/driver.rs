@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long links may take to send what is queued when the peer stops.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long handlers may take to reply then: as long as they may run on.
-const REPLIES_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it is looked whether they have.
-const REPLIES_EVERY: Duration = Duration::from_millis(10);
+/// How long others may wait then for what this peer has to send: as long as its handlers may run on.
+const AWAITED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked whether they do.
+const AWAITED_EVERY: Duration = Duration::from_millis(10);
 
 /// The state, behind its lock.
 pub(super) struct Core {
@@ -101,7 +101,8 @@ impl MeshDriver {
         Self { core, lan_events, incarnation: IncarnationStore::new(folder, incarnation) }
     }
 
-    /// Takes part in the mesh until `stop`, and until handlers have replied to what came over links; then says goodbye to the neighbours.
+    /// Takes part in the mesh until `stop`, until handlers have replied to what came over links, and until acknowledgements of what came last have
+    /// passed; then says goodbye to the neighbours.
     ///
     /// # Panics
     /// When something panicked while it held the state.
@@ -118,17 +119,19 @@ impl MeshDriver {
                 () = sleep_until(started_at + due) => {}
             }
         }
-        let mut looks = interval(REPLIES_EVERY);
-        let is_replying = |state: &mut State| {
+        let mut looks = interval(AWAITED_EVERY);
+        // Of what came before the stop only: a busy network would hold it up.
+        let passing = self.core.with(|state| state.passes_until()).unwrap_or_default();
+        let is_awaited = |state: &mut State| {
             state.tick();
-            state.is_replying()
+            state.is_awaited(passing)
         };
-        let replied = async {
-            while self.core.with(is_replying) == Some(true) {
+        let finished = async {
+            while self.core.with(is_awaited) == Some(true) {
                 looks.tick().await;
             }
         };
-        if timeout(REPLIES_TIMEOUT, replied).await.is_err() {
+        if timeout(AWAITED_TIMEOUT, finished).await.is_err() {
             tracing::debug!("some handlers did not reply in time");
         }
         let Some((incarnation, mut readers)) = self.core.with(|state| (state.incarnation(), state.leave())) else {

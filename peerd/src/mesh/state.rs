@@ -166,6 +166,16 @@ impl State {
         self.wakes_at
     }
 
+    /// Until when this peer should go on if it is to stop, so that what others wait for passes through it.
+    pub(super) fn passes_until(&self) -> Time {
+        self.broadcasts.passes_until().unwrap_or_default()
+    }
+
+    /// Whether others wait for what this peer has to send before it leaves: replies of handlers, and until `passing` acknowledgements.
+    pub(super) fn is_awaited(&self, passing: Time) -> bool {
+        self.is_replying() || self.now() < passing
+    }
+
     /// Says goodbye to the neighbours. The returned readers end when the queues of their links are sent, with the acknowledgements of what has
     /// just arrived: a program may stop right after the one message that it waited for.
     pub(super) fn leave(&mut self) -> JoinSet<()> {

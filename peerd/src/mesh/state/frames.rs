@@ -22,7 +22,7 @@ const REPLY_TASK: &str = "whisper reply";
 
 impl State {
     /// Whether the sender of a message waits on a link for the reply of a handler.
-    pub(in crate::mesh) fn is_replying(&self) -> bool {
+    pub(super) fn is_replying(&self) -> bool {
         self.spawner.is_running(REPLY_TASK)
     }
 
