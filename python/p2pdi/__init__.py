@@ -28,6 +28,7 @@ from ._errors import (
     Refused,
 )
 from ._fetch import Fetch, RemoteFile
+from ._messages import Messages
 from ._p2pdi import (
     Answers,
     Document,
@@ -41,8 +42,9 @@ from ._p2pdi import (
     Source,
     __version__,
 )
-from ._peer import Messages, Peer, Share
+from ._peer import Peer
 from ._registry import Changed, Joined, Left, PeerChange, Registry, RegistryClient
+from ._share import Share
 
 __all__ = [
     "Ambiguous",

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 
 from . import _run
-from ._errors import Closed, PeerTimeout
+from ._errors import PeerTimeout
 from ._fetch import Fetch, RemoteFile
+from ._messages import Messages
 from ._p2pdi import NativePeer
 from ._settings import settings
+from ._share import Share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import TypeVar, overload
 
     from ._handlers import HandlerFunction, HandlerThread
-    from ._p2pdi import Answers, Document, Inbox, Message, PeerInfo, Reply
+    from ._p2pdi import Answers, Document, Message, PeerInfo, Reply
     from ._run import Address, Body, Named, Seconds, StrPath
 
     F = TypeVar("F", bound=HandlerFunction)
@@ -495,100 +497,3 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self.name}@{self.endpoint}{' closed' if self._closed else ''}>"
-
-
-class Messages:
-    """Messages to iterate over; see :meth:`Peer.messages`. Ends when the peer is closed.
-
-    >>> with p2pdi.testing.network(2) as (one, two):
-    ...     messages = two.messages()
-    ...     _ = one.whisper(two.name, "hello")
-    ...     message = next(messages)
-    >>> message.sender, message.text, messages.lost
-    ('peer-1', 'hello', 0)
-    """
-
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox: Inbox | None = inbox
-        #: Messages that were dropped because this was read too slowly.
-        self.lost = 0
-
-    def next(self, timeout: Seconds | None = None) -> Message:
-        """The next message. Raises ``PeerTimeout`` after ``timeout``, and ``Closed`` at the end.
-
-        >>> with p2pdi.Peer("alice", lan=False) as alice:
-        ...     try:
-        ...         alice.messages("NEWS").next(timeout=0.1)
-        ...     except p2pdi.PeerTimeout as error:
-        ...         print(error)
-        the next message: no answer within 0.1 s
-        """
-        if self._inbox is None:
-            raise Closed("these messages were closed")
-        message, lost = _run.wait(self._inbox.next(), timeout, "the next message")
-        self.lost += lost
-        return message
-
-    def close(self) -> None:
-        """Reads no more. A second call does nothing.
-
-        >>> with p2pdi.Peer("alice", lan=False) as alice:
-        ...     messages = alice.messages()
-        ...     messages.close()
-        ...     list(messages)
-        []
-        """
-        self._inbox = None
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        try:
-            return self.next()
-        except Closed:
-            raise StopIteration from None
-
-    def __enter__(self) -> Messages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Share:
-    """A folder that a peer shares; see :meth:`Peer.share`. It is an ``os.PathLike``.
-
-    >>> import os, tempfile
-    >>> folder = tempfile.mkdtemp()
-    >>> with p2pdi.Peer("alice", lan=False) as alice:
-    ...     share = alice.share(folder)
-    >>> os.fspath(share) == folder
-    True
-    """
-
-    def __init__(self, native: NativePeer, folder: str) -> None:
-        self._native = native
-        #: Its path.
-        self.folder: str = folder
-
-    @property
-    def documents(self) -> list[Document]:
-        """What is offered now."""
-        return self._native.offered()
-
-    def wait(self, timeout: Seconds | None = None) -> list[Document]:
-        """Waits until all that was there at first is hashed and offered, and returns it. Raises ``PeerTimeout`` after ``timeout``.
-
-        >>> import tempfile
-        >>> with p2pdi.Peer("alice", lan=False) as alice:
-        ...     alice.share(tempfile.mkdtemp()).wait(timeout=10)
-        []
-        """
-        return _run.wait(self._native.shared(), timeout, f"hashing {self.folder}")
-
-    def __fspath__(self) -> str:
-        return self.folder
-
-    def __repr__(self) -> str:
-        return f"<Share {self.folder!r}>"

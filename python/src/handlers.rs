@@ -61,7 +61,7 @@ impl Replier {
     fn send(&self, kind: String, body: &Bound<'_, PyBytes>) {
         let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(slot) = slot {
-            slot.send(Reply::new(kind, body.as_bytes().to_vec()));
+            slot.send(Reply::new(kind, body.as_bytes()));
         }
     }
 }

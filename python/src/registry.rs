@@ -19,12 +19,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// The task that serves, until it was waited for.
+type Serving = Arc<Mutex<Option<JoinHandle<Result<(), RegistryError>>>>>;
+
 /// A registry that serves.
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
 pub(crate) struct NativeRegistry {
     address: SocketAddr,
     stop: CancellationToken,
-    serving: Arc<Mutex<Option<JoinHandle<Result<(), RegistryError>>>>>,
+    serving: Serving,
     process: Process,
 }
 

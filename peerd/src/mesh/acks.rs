@@ -167,12 +167,14 @@ impl Acks {
 
     /// The broadcasts whose wait is over; `known` are the names of all other peers.
     pub(super) fn finished(&mut self, known: &BTreeSet<PeerName>, now: Time) -> Vec<(MessageId, Tally)> {
+        // Those that acknowledged may all be gone since.
+        let is_begun = |wait: &Wait| !known.is_empty() || !wait.acknowledged.is_empty();
         let over = |wait: &Wait| {
             let all = || {
                 let names: BTreeSet<_> = wait.acknowledged.values().collect();
                 known.iter().all(|name| names.contains(name))
             };
-            wait.deadline <= now || (!known.is_empty() && wait.quiet_at() <= now && all())
+            wait.deadline <= now || (is_begun(wait) && wait.quiet_at() <= now && all())
         };
         let ids: Vec<_> = self.waits.iter().filter(|(_, wait)| over(wait)).map(|(id, _)| *id).collect();
         let tally = |wait: Wait| {
@@ -248,6 +250,13 @@ mod tests {
         acks.acknowledged(id(9), vec![by(1), by(2), by(2), by(5)], Time::ZERO);
         let all = Tally { known: 3, acknowledged: 3, missing: vec![] };
         assert_eq!(acks.finished(&known, QUIET), [(id(9), all)]);
+        // Of a peer that knows nobody, somebody may still hear; of those that acknowledged and left, nobody is waited for.
+        let nobody = BTreeSet::new();
+        acks.wait(id(9), LATER, Time::ZERO);
+        assert_eq!(acks.finished(&nobody, QUIET), []);
+        acks.acknowledged(id(9), vec![by(1)], Time::ZERO);
+        let gone = Tally { known: 1, acknowledged: 1, missing: vec![] };
+        assert_eq!(acks.finished(&nobody, QUIET), [(id(9), gone)]);
         assert!(!acks.is_waiting());
     }
 

@@ -1,0 +1,13 @@
+# Written by stubs.py. Do not edit.
+from ._p2pdi import Document as Document, NativePeer as NativePeer
+from ._run import Seconds as Seconds
+
+TYPE_CHECKING: bool
+
+class Share:
+    folder: str
+    def __init__(self, native: NativePeer, folder: str) -> None: ...
+    @property
+    def documents(self) -> list[Document]: ...
+    def wait(self, timeout: Seconds | None = None) -> list[Document]: ...
+    def __fspath__(self) -> str: ...
