@@ -79,7 +79,7 @@ pub(crate) struct Fetching {
     /// When nobody can serve what is missing, or the registry does not answer, wait this long for somebody who can
     #[arg(long, env = "P2PDI_CTL_WAIT_FOR_HOLDERS", value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) wait_for_holders: Duration,
-    /// Documents to fetch at the same time; of those up to 8 MiB, as many as make 32 MiB
+    /// Documents to fetch at the same time; of those up to 8 MiB, as many as make 16 MiB
     #[arg(long, env = "P2PDI_CTL_GET_JOBS", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,
     /// Go on with the other documents after one fails

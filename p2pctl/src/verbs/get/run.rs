@@ -322,9 +322,9 @@ mod tests {
     fn many_small_documents_arrive_at_the_same_time_within_their_bytes_and_few_large_ones() {
         assert_eq!(begun(&[1_000; 1_000], 4), (SMALL_AT_ONCE, 1_000 - SMALL_AT_ONCE));
         assert_eq!(begun(&[1_000; 1_000], 1), (SMALL_FOR_EACH, 1_000 - SMALL_FOR_EACH));
-        // 32 MiB, whatever --jobs.
-        assert_eq!(begun(&[1 << 20; 100], 4), (32, 68));
-        assert_eq!(begun(&[1 << 20; 100], 1), (32, 68));
+        // 16 MiB, whatever --jobs.
+        assert_eq!(begun(&[1 << 20; 100], 4), (16, 84));
+        assert_eq!(begun(&[1 << 20; 100], 1), (16, 84));
         assert_eq!(begun(&[1 << 30; 10], 4), (4, 6));
     }
 }
