@@ -86,6 +86,9 @@ class HandlerThread:
                 if not batch:
                     return
                 for message, replier in batch:
+                    if self._stopping:
+                        # Whoever waits for a reply to what is left hears that there is none.
+                        return
                     try:
                         result: Any = self.function(message)
                         if result is None and replier is None:

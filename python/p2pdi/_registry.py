@@ -307,7 +307,8 @@ class RegistryClient:
         """Who joins, changes and leaves, as the registry tells it; first those that are there. Ends after ``timeout``.
 
         It goes on where it was when the connection breaks, the registry restarts, or this program reads too slowly: then it tells what changed
-        meanwhile. Only a first call that fails raises. It registers as an observer of its own.
+        meanwhile. A first call that fails raises, and later ones that are refused, as
+        ``Refused`` or ``NameTaken``. It registers as an observer of its own.
 
         >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False) as alice:
         ...     for change in p2pdi.RegistryClient(registry.url).watch(timeout=10):

@@ -13,6 +13,7 @@ What maps files into memory, such as ``safetensors.safe_open``, needs one: ``get
 from __future__ import annotations
 
 import io
+import os
 import threading
 from typing import Any
 
@@ -33,6 +34,17 @@ MADE: dict[str, Peer] = {}
 LOCK = threading.Lock()
 
 
+def _forget_after_fork() -> None:
+    """A process that was forked has none of these peers, and perhaps a lock that a thread of the other process holds."""
+    global LOCK
+    LOCK = threading.Lock()
+    MADE.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
 def shared_peer(settings: dict[str, Any]) -> Peer:
     """The peer with these settings in this process."""
     key = repr(sorted(settings.items()))
@@ -49,7 +61,8 @@ def shared_peer(settings: dict[str, Any]) -> Peer:
 class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     """Documents of other peers as files.
 
-    ``peer``: a ``p2pdi.Peer`` of yours to read with. Without it one is made with these settings, for as long as the file system is used:
+    ``peer``: a ``p2pdi.Peer`` of yours to read with. Without it one is made with these settings, which all file systems of the same
+    settings use until one is closed or the program ends:
     ``registry``, ``bootnodes``, ``lan``, ``network``, ``tls`` and others of ``p2pdi.Peer``.
 
     Raises what ``p2pdi.Peer`` does, such as ``NotFound``, which is a ``FileNotFoundError``.

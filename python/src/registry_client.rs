@@ -77,6 +77,7 @@ impl NativeRegistryClient {
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             let labels = labels.into_iter().collect();
+            let name = if observer { shared.registry.observer_name(&name) } else { name };
             let network = shared.registry.network.clone();
             let request = RegisterRequest { name: name.clone(), endpoint, labels, observer, network, ..Default::default() };
             let mut client = shared.client();

@@ -54,6 +54,7 @@ impl NativeWatch {
             interval: KEEP_ALIVE_DEFAULT,
             backoff: Backoff::default(),
             begun: false,
+            lagged: false,
             seen: Seen::default(),
         };
         Self { watch: Arc::new(Mutex::new(watch)), process: Process::current() }
@@ -98,6 +99,8 @@ struct Watch {
     backoff: Backoff,
     /// It was told the whole list once: from then on it goes on after breaks.
     begun: bool,
+    /// It was behind, and was told nothing since.
+    lagged: bool,
     seen: Seen,
 }
 
@@ -127,7 +130,7 @@ impl Watch {
             let ended = match told {
                 Ok(Ok(Some(message))) => {
                     if message.caught_up {
-                        self.begun = true;
+                        (self.begun, self.lagged) = (true, false);
                         self.backoff.reset();
                     }
                     let changes = self.seen.take(&message)?;
@@ -150,7 +153,7 @@ impl Watch {
         if self.cookie.is_none() {
             // A registration that nobody waited for has a name: the next one takes another.
             self.registrations += 1;
-            let name = format!("{}-{}", self.observer, self.registrations);
+            let name = self.registry.observer_name(&format!("{}-{}", self.observer, self.registrations));
             let network = self.registry.network.clone();
             let request = RegisterRequest { name, observer: true, network, ..Default::default() };
             let answer = self.registry.in_time(client.register(request)).await?;
@@ -189,8 +192,8 @@ impl Watch {
     /// When that is of no use.
     async fn broke(&mut self, why: &Status) -> Result<(), Failure> {
         self.stream = None;
-        // Behind its registry: it goes on at once, with all that it missed.
-        if Reason::of(why) == Some(Reason::Lagged) {
+        // Behind its registry: it goes on at once, with all that it missed; if it is behind again at once, a moment later.
+        if Reason::of(why) == Some(Reason::Lagged) && !std::mem::replace(&mut self.lagged, true) {
             return Ok(());
         }
         let lease_over = is_lease_over(why);

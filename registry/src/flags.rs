@@ -252,10 +252,12 @@ pub(crate) enum FlagsError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The records would not be where the caller thinks.
-    #[error("--etcd-endpoints is for --store etcd, but the store is embedded; add --store etcd, or leave the endpoints out")]
+    #[error(
+        "--etcd-endpoints (or P2PDI_REGISTRY_ETCD_ENDPOINTS) is for --store etcd, but the store is embedded; add --store etcd, or leave the endpoints out"
+    )]
     NotEtcd,
     /// No member's certificate could be checked.
-    #[error("{0} needs --etcd-ca FILE, the CA of etcd's members")]
+    #[error("{0} needs --etcd-ca FILE (or P2PDI_REGISTRY_ETCD_CA), the CA of etcd's members")]
     NoEtcdCa(String),
 }
 
@@ -327,7 +329,7 @@ fn etcd_url(text: &str) -> Result<String, String> {
         None => ("http://", text.strip_prefix("http://").unwrap_or(text)),
     };
     let host = host.strip_suffix('/').unwrap_or(host);
-    let endpoint: Endpoint = host.parse().map_err(|_| "a member of etcd is http://HOST:PORT or https://HOST:PORT")?;
+    let endpoint: Endpoint = host.parse().map_err(|_| "a member of etcd is HOST:PORT, http://HOST:PORT or https://HOST:PORT")?;
     Ok(format!("{scheme}{endpoint}"))
 }
 

@@ -48,7 +48,7 @@ impl Batches {
         Self { subscription, stop }
     }
 
-    /// Waits for messages. Returns those that are there, at least one and at most `most`, with the number of messages of the kind that
+    /// Waits for messages. Returns those that are there, at least one, and at most `most` if that is more, with the number of messages of the kind that
     /// the inbox dropped before their turn; `None` when the peer stops.
     pub async fn next(&mut self, most: usize) -> Option<(Vec<ToHandle>, u64)> {
         let Self { subscription, stop } = self;

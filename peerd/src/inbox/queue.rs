@@ -102,8 +102,8 @@ struct Kept {
     wanted_all: usize,
     /// The number of the next subscription to some kinds.
     next_selective: u64,
-    /// Kinds that have a handler.
-    handled: BTreeSet<MessageKind>,
+    /// Kinds that have a handler, and how many: a new one may begin before the one that it replaces ends.
+    handled: BTreeMap<MessageKind, usize>,
     /// Senders that wait for a reply, by the sequence number of the message. Removed with the message.
     replies: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
 }
@@ -146,7 +146,7 @@ impl Inbox {
             tracing::debug!(kind = %message.kind, "no handler or subscription wants this kind of message");
             return DeliveryOutcome::Unclaimed;
         }
-        let outcome = if !message.broadcast && kept.handled.contains(&message.kind) {
+        let outcome = if !message.broadcast && kept.handled.contains_key(&message.kind) {
             let (sender, receiver) = oneshot::channel();
             let number = kept.next;
             kept.replies.insert(number, (message.kind.clone(), sender));
@@ -184,7 +184,7 @@ impl Inbox {
         }
         kept.subscriptions += 1;
         if is_handler {
-            kept.handled.extend(kinds.iter().cloned());
+            kinds.iter().for_each(|kind| *kept.handled.entry(kind.clone()).or_default() += 1);
         }
         let reading = if kinds.is_empty() { self.read_all(&mut kept) } else { kept.read_some(&kinds) };
         Ok(Subscription { kinds, is_handler, reading, inbox: Arc::clone(self) })
@@ -234,7 +234,7 @@ impl Kept {
             wanted: BTreeMap::new(),
             wanted_all: 0,
             next_selective: 0,
-            handled: BTreeSet::new(),
+            handled: BTreeMap::new(),
             replies: BTreeMap::new(),
         }
     }
@@ -413,9 +413,17 @@ impl Drop for Subscription {
         kept.subscriptions -= 1;
         kept.forget(&self.reading, &self.kinds);
         if self.is_handler {
-            kept.handled.retain(|kind| !self.kinds.contains(kind));
-            // Messages it did not read get no reply any more.
-            kept.replies.retain(|_, (kind, _)| !self.kinds.contains(kind));
+            let Kept { handled, replies, .. } = &mut *kept;
+            for kind in &self.kinds {
+                if let Entry::Occupied(mut count) = handled.entry(kind.clone()) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
+            }
+            // Messages that no handler reads get no reply any more.
+            replies.retain(|_, (kind, _)| handled.contains_key(kind));
         }
     }
 }

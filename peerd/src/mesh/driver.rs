@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long others may wait then for what this peer has to send: as long as its handlers may run on.
 const AWAITED_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it is looked whether they do.
+/// How often the stop checks whether they do.
 const AWAITED_EVERY: Duration = Duration::from_millis(10);
 
 /// The state, behind its lock.
@@ -120,7 +120,7 @@ impl MeshDriver {
             }
         }
         let mut looks = interval(AWAITED_EVERY);
-        // Of what came before the stop only: a busy network would hold it up.
+        // Acknowledgements of what came before the stop only: a busy network would hold it up.
         let passing = self.core.with(|state| state.passes_until()).unwrap_or_default();
         let is_awaited = |state: &mut State| {
             state.tick();

@@ -100,7 +100,10 @@ impl Table {
         if held.peer.cookie == *cookie {
             return None;
         }
-        if owned || !held.claimed && cookie.as_bytes() < held.peer.cookie.as_bytes() {
+        // Both registries decide alike while neither is claimed: the lower cookie stays.
+        let is_first = !held.claimed && cookie.as_bytes() < held.peer.cookie.as_bytes();
+        let wins = if owned == held.owned { is_first || owned && held.claimed } else { owned };
+        if wins {
             self.drop_observer(slot);
             return None;
         }

@@ -100,6 +100,25 @@ async fn a_sender_stops_waiting_when_its_message_is_dropped_or_the_handler_is_go
 }
 
 #[tokio::test]
+async fn a_handler_that_takes_the_place_of_another_replies_when_that_is_gone() {
+    let inbox = Arc::new(Inbox::new(&Metrics::default()));
+    let before = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
+    let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
+    let deliver = || match inbox.deliver(message(1, "TEST", 1), &[], None) {
+        DeliveryOutcome::Handled(reply) => reply,
+        _ => panic!("it has a handler"),
+    };
+    let first = deliver();
+    drop(before);
+    let second = deliver();
+    for reply in [first, second] {
+        let (_, _, sender) = handler.next_to_handle().await.unwrap();
+        sender.unwrap().send(Reply::new("ECHO", "x")).unwrap();
+        assert_eq!(reply.await.unwrap().kind, "ECHO");
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_to_some_kinds_is_neither_woken_by_others_nor_misses_them() {
     let inbox = Arc::new(Inbox::new(&Metrics::default()));
     let mut subscription = inbox.subscribe(vec!["TEST".parse().unwrap()]).unwrap();

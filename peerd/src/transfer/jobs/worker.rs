@@ -143,7 +143,9 @@ async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source
         Settlement::Settled(settled) if settled.found.document.hash == own.hash => Some(Outcome::Present(own.size)),
         Settlement::Settled(_) if shared.ledger.owns(&own) => None,
         Settlement::Settled(_) => Some(Outcome::Failed(other_content(&own.name))),
-        Settlement::Nobody => Some(Outcome::Present(own.size)),
+        Settlement::Nobody if asked.is_empty() => Some(Outcome::Present(own.size)),
+        // What these peers have is wanted, not what is here.
+        Settlement::Nobody => Some(Outcome::NoHolder("those that were asked have none now, or do not answer".to_owned())),
         Settlement::Ambiguous(found) => {
             let error = SearchError::<Infallible>::Ambiguous { wanted: target.selector.clone(), found };
             Some(outcome(JobError::Search(error)))

@@ -124,23 +124,28 @@ fn records_that_are_not_stored_any_more_are_found_but_not_those_that_are_being_w
 
 #[test]
 fn of_two_observers_that_claim_one_name_at_once_one_stays_and_a_claimed_one_in_any_case() {
-    let mut tables = [Table::new(REPLICATED, [1; 32]), Table::new(REPLICATED, [2; 32])];
     let name: p2pdi::name::PeerName = "o".parse().unwrap();
-    let observer = |number| Registration { endpoint: None, ..ask("o", number) };
+    let observer = |number, owned| Registration { endpoint: None, owned, ..ask("o", number) };
     let mut held: Vec<_> = [1, 2].map(|number| cookie(number).hash()).into();
     held.sort_by_key(|hash| *hash.as_bytes());
     let number = |hash: &CookieHash| if *hash == cookie(1).hash() { 1 } else { 2 };
-    for (table, hash) in tables.iter_mut().zip(&held) {
-        register(table, &observer(number(hash)), at(0)).unwrap();
-        assert!(table.is_unclaimed(hash));
-    }
-    // Each asks the other's registry: the smaller hash stays.
-    assert_eq!(tables[0].claim_elsewhere(&name, &held[1], false, at(1)), Some(29_999));
-    assert_eq!(tables[1].claim_elsewhere(&name, &held[0], false, at(1)), None);
-    assert!(tables[0].claimed(&held[0]) && !tables[1].claimed(&held[1]));
-    assert!(!tables[0].is_unclaimed(&held[0]));
+    let race = |owned| {
+        let mut tables = [Table::new(REPLICATED, [1; 32]), Table::new(REPLICATED, [2; 32])];
+        for (table, hash) in tables.iter_mut().zip(&held) {
+            register(table, &observer(number(hash), owned), at(0)).unwrap();
+            assert!(table.is_unclaimed(hash));
+        }
+        // Each asks the other's registry: the smaller hash stays.
+        assert_eq!(tables[0].claim_elsewhere(&name, &held[1], owned, at(1)), Some(29_999));
+        assert_eq!(tables[1].claim_elsewhere(&name, &held[0], owned, at(1)), None);
+        assert!(tables[0].claimed(&held[0]) && !tables[1].claimed(&held[1]));
+        assert!(!tables[0].is_unclaimed(&held[0]));
+        tables
+    };
+    race(true);
+    let mut tables = race(false);
     // Now it stays whatever the other one's hash is, but not for whose certificate carries the name.
-    register(&mut tables[1], &observer(number(&held[1])), at(2)).unwrap();
+    register(&mut tables[1], &observer(number(&held[1]), false), at(2)).unwrap();
     assert!(tables[1].claimed(&held[1]));
     assert!(tables[1].claim_elsewhere(&name, &held[0], false, at(2)).is_some());
     assert_eq!(tables[1].claim_elsewhere(&name, &held[0], true, at(2)), None);
