@@ -261,8 +261,9 @@ async fn peers_that_all_stop_at_a_message_have_all_acknowledged_it() {
         for number in 0..RECEIVERS {
             let receiver = peer(&format!("receiver-{round}-{number}")).await;
             let mut messages = receiver.messages(&["NEWS"]).unwrap();
-            // In a row at first: acknowledgements pass through those that stop as well.
+            // In a row too: acknowledgements may pass through those that stop as well.
             receiver.join(last).await.unwrap();
+            receiver.join(sender.endpoint()).await.unwrap();
             last = receiver.endpoint();
             stopping.spawn(async move {
                 within("the message", messages.next()).await.unwrap();
