@@ -186,6 +186,37 @@ async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     drop(release);
 }
 
+/// A store in which somebody else is always first.
+struct Contended;
+
+impl Store for Contended {
+    fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
+        Ok(Loaded { revision: 1, complete_since: 1, skipped: Skipped::default() })
+    }
+
+    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
+        batch.iter().map(|_| Err(WriteError::Conflict { stored: 1 })).collect()
+    }
+
+    fn latest(&mut self) -> Result<u64, StoreError> {
+        Ok(1)
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_wrote_in_vain_does_not_say_that_nothing_was_changed() {
+    // The answer to a first try may be lost: then the try after it finds a record that the first one wrote, or that came after it.
+    let timeouts = WriteTimeouts { queue: Duration::from_millis(100), ..WriteTimeouts::default() };
+    let (registry, mut client) = Running::start(Contended, timeouts).await;
+    let outcome = timeout(PATIENCE, client.register(named("a"))).await.expect("an answer");
+    assert_unavailable(outcome, "may or may not");
+    registry.stop().await;
+}
+
 /// A store whose commits fail while `failing` is set.
 struct Failing {
     store: Embedded,

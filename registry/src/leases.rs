@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{Cluster, Ended, claim_observer, end_observers, find_observer},
-    queue::{Job, Jobs, NotWritten},
+    queue::{Job, Jobs, NotWritten, Written},
     shared_swarms::SharedSwarms,
     shared_table::SharedTable,
     table::{Lease, Now, Prepared, Refusal, Registration, Table},
@@ -64,7 +64,7 @@ impl Leases {
             cookie = own;
             Ok(prepared)
         };
-        let lease = self.change(prepare, |lease| lease).await?;
+        let lease = self.change(prepare, |written| written.lease).await?;
         self.claim(registration, &cookie.hash()).await?;
         Ok((lease, cookie))
     }
@@ -177,7 +177,7 @@ impl Leases {
             }
         }
         let observes = self.table.with(|table, now| table.observer(cookie, now).is_some());
-        let left = self.change(|table, now| table.prepare_leave(cookie, now), |lease| lease.revision).await;
+        let left = self.change(|table, now| table.prepare_leave(cookie, now), |written| Some(written.revision)).await;
         if let Some(cluster) = self.cluster.as_ref().filter(|_| observes) {
             // It may have called others, which have it, too.
             end_observers(cluster, Ended::Left(cookie)).await;
@@ -190,8 +190,7 @@ impl Leases {
     /// Frees a name: its lease and its reservation end. Says whether anybody had it, and gives the revision.
     pub(crate) async fn free(&self, name: &PeerName) -> Result<(bool, u64), CallError> {
         let cookies = self.table.with(|table, _| table.cookies_of(name));
-        // A record that was removed has no lease to answer with, so the table is asked once more, and finds nobody.
-        let revision = self.change(|table, _| table.prepare_free(name), |lease| lease.revision).await?;
+        let revision = self.change(|table, _| table.prepare_free(name), |written| Some(written.revision)).await?;
         self.swarms.leave(&cookies);
         let elsewhere = match &self.cluster {
             Some(cluster) => end_observers(cluster, Ended::Freed(name)).await,
@@ -200,12 +199,30 @@ impl Leases {
         Ok((elsewhere || !cookies.is_empty(), revision))
     }
 
+    /// Decides a change and has it written; again when another one came first. `answer`: what to say of it once it is; `None`: it does
+    /// not stand any more, and is decided again.
     async fn change<T>(
         &self,
-        mut prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
-        answer: impl FnOnce(Lease) -> T,
+        prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
+        answer: impl Fn(Written) -> Option<T>,
     ) -> Result<T, CallError> {
         self.check_reachable()?;
+        let mut tried = false;
+        let changed = self.try_change(prepare, answer, &mut tried).await;
+        match changed {
+            // The store may have made an earlier try whose answer was lost.
+            Err(CallError::NotStored) if tried => Err(CallError::Unknown),
+            changed => changed,
+        }
+    }
+
+    /// See [`Self::change`]. `tried`: an earlier try may have been written.
+    async fn try_change<T>(
+        &self,
+        mut prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
+        answer: impl Fn(Written) -> Option<T>,
+        tried: &mut bool,
+    ) -> Result<T, CallError> {
         let mut caught_up = self.cluster.is_none();
         let until = Instant::now() + self.timeouts.queue;
         loop {
@@ -225,8 +242,13 @@ impl Leases {
                     permit.send(Job::Change(change, done));
                     // The writer settles the change even if the caller has stopped waiting.
                     match timeout(self.timeouts.commit, written).await {
-                        Ok(Ok(Ok(lease))) => return Ok(answer(lease)),
-                        Ok(Ok(Err(NotWritten::Conflict))) => {}
+                        Ok(Ok(Ok(written))) => {
+                            if let Some(answer) = answer(written) {
+                                return Ok(answer);
+                            }
+                            *tried = true;
+                        }
+                        Ok(Ok(Err(NotWritten::Conflict))) => *tried = true,
                         Ok(Ok(Err(NotWritten::Failed))) => return Err(CallError::NotStored),
                         // The store hangs, or the writer has ended.
                         Ok(Ok(Err(NotWritten::Unknown))) | Err(_) | Ok(Err(_)) => return Err(CallError::Unknown),

@@ -17,10 +17,19 @@ pub(crate) enum NotWritten {
     Unknown,
 }
 
+/// A change that the store accepted.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The revision at which it did.
+    pub(crate) revision: u64,
+    /// The lease of the caller; `None` when it has none any more: it left, or another change came after this one.
+    pub(crate) lease: Option<Lease>,
+}
+
 /// A job of the writer.
 pub(crate) enum Job {
-    /// Write the change of a call, and answer with the caller's lease.
-    Change(Change, oneshot::Sender<Result<Lease, NotWritten>>),
+    /// Write the change of a call.
+    Change(Change, oneshot::Sender<Result<Written, NotWritten>>),
     /// Write leases that ran out and records to remove, then answer.
     Expiries(Vec<Change>, oneshot::Sender<()>),
     /// Write the records of a backup: all of them or none. Nothing is stored yet, so each is a new one.

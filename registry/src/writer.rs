@@ -2,7 +2,7 @@
 
 use crate::{
     applied::Applied,
-    queue::{Job, NotWritten},
+    queue::{Job, NotWritten, Written},
     shared_table::SharedTable,
     store::{Store, StoreError, WriteError},
     store_health::StoreHealth,
@@ -28,7 +28,7 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLED_AT_ONCE: usize = 64;
 
 /// The call that waits for a change; `None` for an expiry.
-type Waiter = Option<oneshot::Sender<Result<Lease, NotWritten>>>;
+type Waiter = Option<oneshot::Sender<Result<Written, NotWritten>>>;
 
 pub(crate) struct Writer {
     table: Arc<SharedTable>,
@@ -275,10 +275,9 @@ impl Writer {
     }
 }
 
-fn answer(lease: Option<Lease>, outcome: Result<u64, WriteError>) -> Result<Lease, NotWritten> {
+fn answer(lease: Option<Lease>, outcome: Result<u64, WriteError>) -> Result<Written, NotWritten> {
     match outcome {
-        // Without a lease, another change has removed the record already.
-        Ok(_) => lease.ok_or(NotWritten::Conflict),
+        Ok(revision) => Ok(Written { revision, lease }),
         Err(WriteError::Conflict { .. }) => Err(NotWritten::Conflict),
         Err(WriteError::Failed(_)) => Err(NotWritten::Failed),
         Err(WriteError::Unknown(_)) => Err(NotWritten::Unknown),

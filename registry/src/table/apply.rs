@@ -24,7 +24,8 @@ impl Table {
     }
 
     /// Ends a change that this table decided. `accepted`: the revision at which the store accepted it; `None`: it refused it, and
-    /// all is as before. Gives the lease of a change that was accepted; for a Leave it is over.
+    /// all is as before. Gives the lease of a change that was accepted, unless another change of the name came after it; for a Leave it
+    /// is over.
     pub fn settle(&mut self, change: Change, accepted: Option<u64>, now: Now) -> Option<Lease> {
         self.in_flight = self.in_flight.saturating_sub(1);
         match &change.peer {
@@ -40,6 +41,9 @@ impl Table {
         match accepted {
             Some(revision) => {
                 let slot = self.apply_at(slot, change, revision, now)?;
+                if self.records.get(slot).is_none_or(|record| record.revision != revision) {
+                    return None;
+                }
                 let reserved_until_ms = ended_ms.saturating_add(self.settings.name_hold_ms);
                 if let Some(record) = self.records.get_mut(slot) {
                     if record.peer.active {

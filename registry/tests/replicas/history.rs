@@ -142,7 +142,11 @@ impl Caller {
                         self.seen = self.seen.max(revision);
                         self.note(name, began, Did::Left(self.number));
                     }
-                    Ok(Err(status)) if Reason::of(&status) == Some(Reason::CookieUnknown) => {}
+                    // It holds nothing now. It may have until this call: a try of it was made, its answer was lost, and somebody else
+                    // took the name before the next try.
+                    Ok(Err(status)) if Reason::of(&status) == Some(Reason::CookieUnknown) => {
+                        self.note(name, began, Did::Left(self.number))
+                    }
                     Ok(Err(status)) if status.message().contains("nothing was changed") => {}
                     _ => self.note(name, began, Did::MayHaveLeft(self.number)),
                 },
