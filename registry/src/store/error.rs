@@ -90,7 +90,7 @@ impl StoreError {
                     .to_owned()
             }
             Self::NoEtcd => {
-                "use the container image or a package, which have it, or build it: cargo build --release -p registry --features etcd (needs protoc)".to_owned()
+                "use the container image or a package, which have it, or build it: cargo build --release -p registry --features etcd (needs protoc and its include files; Debian: protobuf-compiler libprotobuf-dev)".to_owned()
             }
             Self::File { .. } => "check the path and who may read the file".to_owned(),
             Self::Foreign { .. } => "give this registry another prefix with --etcd-prefix, or start it with the network of that one".to_owned(),
