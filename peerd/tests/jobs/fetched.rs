@@ -34,6 +34,19 @@ async fn what_matches_appears_with_its_folders_and_is_shared_on_without_being_re
 }
 
 #[tokio::test]
+async fn what_several_patterns_match_counts_once_and_peers_that_do_not_answer_are_named() {
+    let seed = numbered("seed", 3).await;
+    let fetcher = peer("fetcher", &[], &[&seed], |_| {}).await;
+    // Nobody listens on port 1.
+    let from = ["seed", "127.0.0.1:1"].map(str::to_owned).to_vec();
+    let job = fetch(&fetcher, FetchRequest { from, ..request(&["*.bin", "0*"]) }).await;
+    assert_eq!((job.state(), job.documents_done, job.bytes_done), (JobState::Done, 3, 120_000), "{job:?}");
+    assert!(job.detail.starts_with("what these peers share is not known: 127.0.0.1:1 ("), "{job:?}");
+    let job = fetch(&fetcher, request(&["1*", "*.bin"])).await;
+    assert_eq!((job.state(), job.documents_done, job.detail.as_str()), (JobState::Done, 3, ""), "{job:?}");
+}
+
+#[tokio::test]
 async fn a_document_that_cannot_be_fetched_does_not_end_the_others() {
     let seed = peer("seed", &[("a.txt", b"theirs"), ("b.txt", b"b")], &[], |_| {}).await;
     let fetcher = peer("fetcher", &[("A.txt", b"mine")], &[&seed], |_| {}).await;

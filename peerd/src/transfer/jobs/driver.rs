@@ -195,9 +195,9 @@ impl Driver {
         let owns = |own: &_| self.shared.ledger.owns(own);
         let mut queue = self.shared.queue();
         match (owner, look) {
-            (Owner::Job(id), Look::Found(Found { offers, asked, .. })) => {
+            (Owner::Job(id), Look::Found(Found { offers, asked, missed, .. })) => {
                 if let Some(job) = queue.jobs.get_mut(&id) {
-                    job.add_found(offers, &asked, &index, owns, now);
+                    job.add_found(offers, (&asked, missed), &index, owns, now);
                 }
             }
             (Owner::Job(_), Look::Failed(_)) => {}

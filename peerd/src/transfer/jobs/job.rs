@@ -56,8 +56,8 @@ pub(super) struct Job {
 pub(super) enum Looking {
     /// They are looked for at `at`, or are being looked for. `since`: when that began.
     Due { at: Instant, since: Instant, tries: u32, why: String },
-    /// They were found at `at`.
-    Found { at: Instant },
+    /// They were found at `at`. `missed`: what may be missing, and why, as text; empty: nothing.
+    Found { at: Instant, missed: String },
 }
 
 impl Job {
@@ -65,7 +65,7 @@ impl Job {
         let has_patterns = request.wanted.iter().any(|wanted| matches!(wanted, Wanted::Matching(_)));
         let looking = match has_patterns {
             true => Looking::Due { at: now, since: now, tries: 0, why: String::new() },
-            false => Looking::Found { at: now },
+            false => Looking::Found { at: now, missed: String::new() },
         };
         Self { id, request, items: Items::default(), looking, sources: SourceTotals::default(), created_at, begun: false }
     }
@@ -116,11 +116,11 @@ impl Job {
         }
     }
 
-    /// Takes the documents that match its patterns.
+    /// Takes the documents that match its patterns. `asked`: whom they come from, and `missed`: what may be missing, both as text.
     pub(super) fn add_found(
         &mut self,
         offers: BTreeMap<Key, Result<Offer, Ambiguous>>,
-        asked: &str,
+        (asked, missed): (&str, String),
         index: &Index,
         fetched: impl Fn(&SharedDocument) -> bool,
         now: Instant,
@@ -165,9 +165,13 @@ impl Job {
                 at: now + LOOK.pause(*tries),
                 since: *since,
                 tries: tries.saturating_add(1),
-                why: format!("no document matches {}; {asked}", self.request.raw.wanted.join(" ")),
+                why: [format!("no document matches {}", self.request.raw.wanted.join(" ")), asked.to_owned(), missed]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; "),
             },
-            _ => Looking::Found { at: now },
+            _ => Looking::Found { at: now, missed },
         };
     }
 
@@ -194,14 +198,14 @@ impl Job {
                 (!why.is_empty()).then(|| (JobState::Failed, format!("{why}; waited {} s", patience.as_secs())))
             }
             Looking::Found { .. } if !self.items.ended() => None,
-            Looking::Found { at } => {
+            Looking::Found { at, missed } => {
                 let has_patterns = self.request.wanted.iter().any(|wanted| matches!(wanted, Wanted::Matching(_)));
                 if has_patterns && now.saturating_duration_since(*at) > LOOK_AGAIN_AFTER {
                     self.looking = Looking::Due { at: now, since: now, tries: 0, why: String::new() };
                     return None;
                 }
                 Some(match (self.items.failed(), self.items.len()) {
-                    (0, _) => (JobState::Done, String::new()),
+                    (0, _) => (JobState::Done, missed.clone()),
                     (1, 1) => (JobState::Failed, self.items.failures().pop().map(|failed| failed.why).unwrap_or_default()),
                     (failed, all) => (JobState::Failed, format!("{failed} of {all} documents could not be fetched")),
                 })

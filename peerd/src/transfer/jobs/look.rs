@@ -18,13 +18,7 @@ use crate::{
         source::Source,
     },
 };
-use p2pdi::{
-    document::DocumentName,
-    log_limit::{Line, LogLimit},
-    phrases::counted,
-    status,
-    v1::RfcQueryRequest,
-};
+use p2pdi::{content::ContentHash, document::DocumentName, phrases::counted, status, v1::RfcQueryRequest};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -35,9 +29,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a look waits for the first peer that is known: a peer that has just started knows others within seconds.
+/// How long a look of a peer that knows nobody yet waits for others: a peer that has just started knows some within seconds.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it looks whether there is one.
+/// Once this time passes without another one, those that can be found at once are known.
+const KNOWN_QUIET: Duration = Duration::from_secs(1);
+/// How often it looks whether there are more.
 const KNOWN_EVERY: Duration = Duration::from_millis(200);
 /// Most peers asked for what they share. Of more, a random sample of this size is asked.
 const ASKED_MAX: usize = 1_000;
@@ -64,6 +60,8 @@ pub(super) struct Found {
     pub(super) offers: BTreeMap<Key, Result<Offer, Ambiguous>>,
     /// Whom the answer comes from, as text.
     pub(super) asked: String,
+    /// What may be missing from it, and why, as text; empty: nothing.
+    pub(super) missed: String,
     /// Of a mirror that follows one peer: that peer's listing.
     pub(super) listing: Option<Listing>,
 }
@@ -77,18 +75,20 @@ pub(super) async fn look_for_job(shared: &Arc<Shared>, request: JobRequest) -> L
     }
     let (sources, missing) = shared.peers.find(&request.from);
     let (mut offers, mut asked) = (Offers::default(), Vec::new());
+    let mut silent: BTreeMap<String, String> = missing.map(|name| (name, "not known now".to_owned())).into_iter().collect();
     for peer in sources {
         match list(shared, &peer, None).await {
             Ok(listing) => {
-                asked.push(format!("asked {}", peer.label()));
+                asked.push(peer.label().to_owned());
                 let matching = listing.documents.iter().filter(|document| matches(&document.name));
                 matching.for_each(|document| offers.add(document, peer.clone()));
             }
-            Err(why) => asked.push(format!("{} does not answer: {why}", peer.label())),
+            Err(why) => drop(silent.insert(peer.label().to_owned(), why)),
         }
     }
-    asked.extend(missing.map(|name| format!("{name} is not known now")));
-    Look::Found(Found { offers: offers.choose(Prefer::MostHeld, latest()), asked: asked.join(", "), listing: None })
+    let asked = if asked.is_empty() { "no peer answered".to_owned() } else { format!("asked {}", asked.join(", ")) };
+    let missed = unanswered(&silent).unwrap_or_default();
+    Look::Found(Found { offers: offers.choose(Prefer::MostHeld, latest()), asked, missed, listing: None })
 }
 
 /// What all peers share themselves now, or a sample of the peers of a large network.
@@ -97,31 +97,41 @@ async fn ask_all(shared: &Arc<Shared>, request: &JobRequest) -> Found {
         Ok(sample) => sample,
         Err(never) => match never {},
     };
-    let (matches, patterns) = (request.matcher(), request.wanted_patterns());
-    let (mut offers, mut asked) = (Offers::default(), String::new());
-    for (place, pattern) in patterns.iter().enumerate() {
+    let (matches, asked) = (request.matcher(), peers.len());
+    // Several patterns may match one document: it counts once, with the holders of the fullest listing.
+    let mut listed: BTreeMap<(DocumentName, ContentHash), Listed> = BTreeMap::new();
+    let (mut silent, mut cut) = (BTreeMap::new(), Vec::new());
+    for pattern in request.wanted_patterns() {
         let filter = ListingFilter::of_pattern(Some(pattern.clone()));
-        let Listings { offers: listed, answered, failed, is_cut } = shared_by(&shared.channels, peers.clone(), &filter).await;
-        if is_cut {
-            static LOG: LogLimit = LogLimit::new(1);
-            if let Some(Line { suppressed }) = LOG.line() {
-                tracing::warn!(%pattern, suppressed, "too many documents match a job's pattern; some are left out");
+        let Listings { offers, failed, is_cut, .. } = shared_by(&shared.channels, peers.clone(), &filter).await;
+        silent.extend(failed);
+        cut.extend(is_cut.then(|| pattern.to_string()));
+        for offer in offers.into_iter().filter(|offer| matches(&offer.document.name)) {
+            let key = (offer.document.name.clone(), offer.document.hash);
+            match listed.get(&key) {
+                Some(known) if known.held_by >= offer.held_by => {}
+                _ => drop(listed.insert(key, offer)),
             }
-        }
-        for Listed { document, holders, held_by } in listed {
-            // What an earlier pattern matches is counted already.
-            let is_new = !patterns[..place].iter().any(|earlier| earlier.matches(&document.name));
-            if is_new && matches(&document.name) {
-                offers.add_held(&document, holders, held_by);
-            }
-        }
-        asked = format!("{} answered", counted(answered as u64, "peer"));
-        let silent: Vec<_> = failed.iter().take(SILENT_SHOWN_MAX).map(|(peer, why)| format!("{peer} ({why})")).collect();
-        if !silent.is_empty() {
-            asked += &format!(", and {} did not, such as {}", failed.len(), silent.join(", "));
         }
     }
-    Found { offers: offers.choose(Prefer::MostHeld, latest()), asked, listing: None }
+    let mut offers = Offers::default();
+    for Listed { document, holders, held_by } in listed.into_values() {
+        offers.add_held(&document, holders, held_by);
+    }
+    let answered = format!("{} answered", counted(asked.saturating_sub(silent.len()) as u64, "peer"));
+    let not_cut = |cut: Vec<String>| (!cut.is_empty()).then(|| format!("more documents match {} than peers list", cut.join(" ")));
+    let missed: Vec<_> = unanswered(&silent).into_iter().chain(not_cut(cut)).collect();
+    Found { offers: offers.choose(Prefer::MostHeld, latest()), asked: answered, missed: missed.join("; "), listing: None }
+}
+
+/// Says of peers that did not answer that what they share is missing.
+fn unanswered(silent: &BTreeMap<String, String>) -> Option<String> {
+    let shown: Vec<_> = silent.iter().take(SILENT_SHOWN_MAX).map(|(peer, why)| format!("{peer} ({why})")).collect();
+    let more = match silent.len().saturating_sub(SILENT_SHOWN_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!shown.is_empty()).then(|| format!("what these peers share is not known: {}{more}", shown.join(", ")))
 }
 
 /// Documents for a mirror.
@@ -143,7 +153,12 @@ pub(super) async fn look_for_mirror(shared: &Arc<Shared>, config: Mirror, last: 
             let matching = listing.documents.iter().filter(|document| pattern.matches(&document.name));
             matching.for_each(|document| offers.add(document, peer.clone()));
             let asked = format!("asked {name}");
-            Look::Found(Found { offers: offers.choose(Prefer::Newest, latest()), asked, listing: Some(listing) })
+            Look::Found(Found {
+                offers: offers.choose(Prefer::Newest, latest()),
+                asked,
+                missed: String::new(),
+                listing: Some(listing),
+            })
         }
         Err(why) => Look::Failed(format!("{name}, which is mirrored, does not answer: {why}; nothing is removed")),
     }
@@ -179,7 +194,7 @@ async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool +
         let matching = remote.all(now).filter(|claim| matches(&claim.document.info.name));
         matching.for_each(|claim| offers.add(&claim.document.info, Source::from(&**claim.peer)));
         let asked = format!("this peer learned {} documents of {} known peers", remote.len(), shared.peers.count());
-        Found { offers: offers.choose(prefer, latest()), asked, listing: None }
+        Found { offers: offers.choose(prefer, latest()), asked, missed: String::new(), listing: None }
     });
     match looked.await {
         Ok(found) => Look::Found(found),
@@ -187,11 +202,19 @@ async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool +
     }
 }
 
-/// Waits until a peer is known, for a bounded time.
+/// Of a peer that knows nobody yet: waits until it knows those that it finds at once, for a bounded time.
 async fn until_known(shared: &Shared) {
+    if shared.peers.count() > 0 {
+        return;
+    }
     let until = Instant::now() + KNOWN_TIMEOUT;
-    while shared.peers.count() == 0 && Instant::now() < until {
+    let (mut known, mut since) = (0, Instant::now());
+    while Instant::now() < until && (known == 0 || since.elapsed() < KNOWN_QUIET) {
         sleep(KNOWN_EVERY).await;
+        let count = shared.peers.count();
+        if count > known {
+            (known, since) = (count, Instant::now());
+        }
     }
 }
 
