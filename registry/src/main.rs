@@ -55,6 +55,7 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
         registry = registry.with_health(listen(&health).await?);
     }
     let address = listener.local_addr()?;
+    registry.check_address(address)?;
     let handle = registry.handle();
     let reloading = reload.run(flags::LIVE, |flags: Flags| flags.apply(&handle, config.tls.as_ref(), &filter));
     let stopped = until_stopped(async |stop| {

@@ -36,6 +36,7 @@ use p2pdi::{
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
     io,
+    net::SocketAddr,
     panic::resume_unwind,
     sync::Arc,
     thread::JoinHandle,
@@ -252,6 +253,15 @@ impl Registry {
             writer,
             writer_ended,
         })
+    }
+
+    /// Checks that the registry can serve where it listens, before anybody is told so.
+    ///
+    /// # Errors
+    /// `ReplicaAddress` for a replica that others cannot reach at this address.
+    pub fn check_address(&self, listening: SocketAddr) -> Result<(), RegistryError> {
+        self.replicas.as_ref().map_or(Ok(()), |replicas| replicas.endpoint(listening).map(drop))?;
+        Ok(())
     }
 
     /// Access to it while it runs.

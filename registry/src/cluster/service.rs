@@ -92,12 +92,7 @@ impl Replica for ReplicaService {
         self.check(&request)?;
         let cookie = required_cookie(&request.get_ref().cookie_hash)?;
         let found = self.table.with(|table, now| table.observer(&cookie, now));
-        Ok(Response::new(match found {
-            Some((peer, address)) => {
-                FindObserverResponse { found: true, peer: Some(peer), address: address.octets().to_vec().into() }
-            }
-            None => FindObserverResponse::default(),
-        }))
+        Ok(Response::new(found.unwrap_or_default()))
     }
 
     async fn claim_observer(&self, request: Request<ClaimObserverRequest>) -> Result<Response<ClaimObserverResponse>, Status> {

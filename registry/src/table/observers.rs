@@ -14,13 +14,8 @@ use super::{
     state::Table,
     view,
 };
-use p2pdi::{
-    cookie::CookieHash,
-    id::PeerId,
-    name::PeerName,
-    v1::{FindObserverResponse, PeerRecord},
-};
-use std::{mem, net::Ipv6Addr, num::NonZeroU64};
+use p2pdi::{cookie::CookieHash, id::PeerId, name::PeerName, v1::FindObserverResponse};
+use std::{mem, num::NonZeroU64};
 
 impl Table {
     /// Registers an observer in the slot of its record.
@@ -55,10 +50,11 @@ impl Table {
         Some((slot, record))
     }
 
-    /// The observer with this cookie, as others see it, and where it called from.
-    pub fn observer(&self, cookie: &CookieHash, now: Now) -> Option<(PeerRecord, Ipv6Addr)> {
+    /// The observer with this cookie, as another registry adopts it.
+    pub fn observer(&self, cookie: &CookieHash, now: Now) -> Option<FindObserverResponse> {
         let (_, record) = self.observer_in(self.records.by_cookie(cookie), now)?;
-        Some((view::peer(record, now), record.peer.address))
+        let address = record.peer.address.octets().to_vec().into();
+        Some(FindObserverResponse { found: true, peer: Some(view::peer(record, now)), address, owned: record.owned })
     }
 
     /// Whether a record has this cookie.
@@ -66,13 +62,15 @@ impl Table {
         self.records.by_cookie(cookie).is_some()
     }
 
-    /// An observer that is registered elsewhere has a lease here, too. Not if somebody has its name here.
+    /// An observer that is registered elsewhere has a lease here, too. Not if somebody has its name here, but for a peer of which one
+    /// certificate carries the name for both.
     pub fn adopt_observer(&mut self, cookie: CookieHash, found: FindObserverResponse, now: Now) {
-        let FindObserverResponse { peer: Some(peer), address, .. } = found else { return };
+        let FindObserverResponse { peer: Some(peer), address, owned, .. } = found else { return };
         let Ok(address) = <[u8; 16]>::try_from(address.as_ref()) else { return };
         let (Ok(name), Ok(id)) = (peer.name.parse::<PeerName>(), PeerId::from_field("id", &peer.id)) else { return };
-        let taken = self.records.by_name(name.as_str()) != (None, None) || self.knows(&cookie);
-        if taken || self.records.len() >= self.settings.max_peers as usize {
+        let (peer_slot, observing) = self.records.by_name(name.as_str());
+        let taken = observing.is_some() || peer_slot.is_some() && !owned;
+        if taken || self.knows(&cookie) || self.records.len() >= self.settings.max_peers as usize {
             return;
         }
         let strings = PackedStrings::new(name.as_str(), "", &Labels::pack(&peer.labels));
@@ -80,16 +78,20 @@ impl Table {
             return;
         };
         if let Some(record) = self.records.get_mut(slot) {
-            record.claimed = true;
+            (record.claimed, record.owned) = (true, owned);
         }
         self.records.index_cookie(slot, &cookie);
         self.extend(slot, now);
     }
 
+    /// The slot of the observer with this cookie, whether its lease ran out or not.
+    fn observer_slot(&self, cookie: &CookieHash) -> Option<u32> {
+        self.records.by_cookie(cookie).filter(|slot| self.records.get(*slot).is_some_and(Record::is_observer))
+    }
+
     /// Whether other registries have to be asked whether this observer may have its name.
     pub fn is_unclaimed(&self, cookie: &CookieHash) -> bool {
-        let record = self.records.by_cookie(cookie).and_then(|slot| self.records.get(slot));
-        record.is_some_and(|record| record.is_observer() && !record.claimed)
+        self.observer_slot(cookie).and_then(|slot| self.records.get(slot)).is_some_and(|record| !record.claimed)
     }
 
     /// An observer with this cookie asks for this name at another registry. Gives the milliseconds for which somebody else has it here;
@@ -112,15 +114,13 @@ impl Table {
 
     /// No other registry objects. Says whether this observer has its name still.
     pub fn claimed(&mut self, cookie: &CookieHash) -> bool {
-        let record = self.records.by_cookie(cookie).and_then(|slot| self.records.get_mut(slot));
-        record.filter(|record| record.is_observer()).map(|record| record.claimed = true).is_some()
+        let slot = self.observer_slot(cookie);
+        slot.and_then(|slot| self.records.get_mut(slot)).map(|record| record.claimed = true).is_some()
     }
 
     /// The observer with this cookie is gone: it left elsewhere, or another one has its name.
     pub fn end_observer(&mut self, cookie: &CookieHash) -> bool {
-        let slot = self.records.by_cookie(cookie);
-        let observer = slot.filter(|slot| self.records.get(*slot).is_some_and(Record::is_observer));
-        observer.map(|slot| self.drop_observer(slot)).is_some()
+        self.observer_slot(cookie).map(|slot| self.drop_observer(slot)).is_some()
     }
 
     /// A peer that registered elsewhere has this name now: an observer loses it, unless one certificate carries it for both.

@@ -6,7 +6,7 @@ use p2pdi::{
     status::Reason,
     v1::{AnnounceRequest, PQueryRequest, WatchPeersRequest, peer_event::Change},
 };
-use std::time::Duration;
+use std::{future::ready, process::Stdio, time::Duration};
 use tokio::time::timeout;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -172,4 +172,17 @@ async fn a_replica_that_starts_later_knows_what_changed_since_a_revision_from_be
     assert!(!delta.start_over, "{delta:?}");
     assert_eq!(delta.gone.iter().map(|gone| gone.name.as_str()).collect::<Vec<_>>(), ["two"]);
     late.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_others_cannot_reach_says_so_and_does_not_say_that_it_listens() {
+    let Some(etcd) = Etcd::start() else { return };
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_registry"));
+    command.env_clear().args(["--listen", "0.0.0.0:0", "--store", "etcd", "--etcd-endpoints", &etcd.endpoints().join(",")]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("its end", || ready(child.try_wait().unwrap())).await;
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("--replica-address HOST:PORT"), "{said}");
+    assert!(output.stdout.is_empty(), "{output:?}");
 }

@@ -159,6 +159,9 @@ fn a_peer_that_registered_elsewhere_ends_an_observer_with_its_name_unless_one_ce
         let (_, observer) = register(&mut table, &Registration { endpoint: None, owned, ..ask("o", 1) }, at(0)).unwrap();
         let mut elsewhere = Table::new(REPLICATED, [2; 32]);
         let (change, _) = prepared_change(&mut elsewhere, &ask("O", 2), at(0));
+        // Where the peer is, the observer is adopted on the same condition, which it keeps.
+        elsewhere.adopt_observer(observer, table.observer(&observer, at(0)).unwrap(), at(1));
+        assert_eq!(elsewhere.observer(&observer, at(1)).map(|found| found.owned), owned.then_some(true));
         table.apply(change, 7, at(1));
         assert_eq!(table.observer(&observer, at(1)).is_some(), owned);
     }
