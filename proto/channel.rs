@@ -3,6 +3,7 @@
 use crate::{
     endpoint::Endpoint,
     first_address::FirstAddress,
+    name::{NAME_MAX_BYTES, PeerName},
     tls::{Expected, Identity, Remote, Secured, Tls},
     trace_context::Propagate,
 };
@@ -68,6 +69,22 @@ impl Dial {
     /// Dials with these certificates.
     pub fn with(tls: Option<Tls>) -> Self {
         Self { tls, ..Self::default() }
+    }
+
+    /// The name in the certificate that the client shows: a peer's, or an operator's. `None`: it has no certificate.
+    pub fn certified_name(&self) -> Option<PeerName> {
+        let identity = self.tls.as_ref()?.identity()?;
+        identity.name().or_else(|| identity.operator()).cloned()
+    }
+
+    /// The name of an observer called `own`: with a certificate below the certificate's name, which a registry asks for.
+    pub fn observer_name(&self, own: &str) -> String {
+        match self.certified_name() {
+            // A name of full length has no room before it.
+            Some(name) if own.len() + 1 + name.as_str().len() <= NAME_MAX_BYTES => format!("{own}.{name}"),
+            Some(name) => name.to_string(),
+            None => own.to_owned(),
+        }
     }
 
     /// A connection to `expected` at the first of `addresses` that accepts: they are tried in order, the next one when one fails or takes

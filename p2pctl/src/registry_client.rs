@@ -125,21 +125,9 @@ impl ReservedCookie {
     }
 }
 
-/// The name in this program's certificate: a peer's, or an operator's. `None`: it has no certificate.
-pub(crate) fn certified_name(dial: &Dial) -> Option<PeerName> {
-    let identity = dial.tls.as_ref()?.identity()?;
-    identity.name().or_else(|| identity.operator()).cloned()
-}
-
-/// A random name for a verb that needs the registry; with a certificate below the certificate's name, which the registry asks for.
+/// A random name for a verb that needs the registry.
 pub(crate) fn observer_name(dial: &Dial) -> String {
-    let own = format!("p2pctl-{:016x}", rand::random::<u64>());
-    match certified_name(dial) {
-        // A name of full length has no room before it.
-        Some(name) if own.len() + 1 + name.as_str().len() <= NAME_MAX_BYTES => format!("{own}.{name}"),
-        Some(name) => name.to_string(),
-        None => own,
-    }
+    dial.observer_name(&format!("p2pctl-{:016x}", rand::random::<u64>()))
 }
 
 /// How the registry is reached.

@@ -3,7 +3,7 @@
 use crate::{
     call::{CALL_TIMEOUT, to_peer},
     failure::{Failure, Outcome},
-    registry_client::{certified_name, direct},
+    registry_client::direct,
 };
 use p2pdi::{
     channel::Dial,
@@ -42,7 +42,7 @@ pub(crate) async fn find(channels: &ChannelPool, network: &NetworkName, via: &En
 
 /// The message with this program's signature, if it has a certificate: others pass on what is signed only.
 pub(crate) fn signed(dial: &Dial, network: &NetworkName, request: WhisperRequest) -> WhisperRequest {
-    match (&dial.tls, certified_name(dial)) {
+    match (&dial.tls, dial.certified_name()) {
         (Some(tls), Some(name)) => Signatures::new(tls.clone(), network.as_str(), name).sign_whisper(request),
         _ => request,
     }

@@ -3,8 +3,7 @@
 use p2pdi::{
     channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     endpoint::Endpoint,
-    name::NAME_MAX_BYTES,
-    tls::{Expected, Tls},
+    tls::Expected,
     v1::registry_client::RegistryClient,
 };
 use std::{
@@ -41,16 +40,9 @@ impl Access {
         client.clone()
     }
 
-    /// The name of an observer called `own`: with a certificate below the certificate's name, which the registry asks for.
+    /// See [`Dial::observer_name`].
     pub(crate) fn observer_name(&self, own: &str) -> String {
-        let identity = self.dial.tls.as_ref().and_then(Tls::identity);
-        let certified = identity.as_ref().and_then(|identity| identity.name().or_else(|| identity.operator()));
-        match certified {
-            // A name of full length has no room before it.
-            Some(name) if own.len() + 1 + name.as_str().len() <= NAME_MAX_BYTES => format!("{own}.{name}"),
-            Some(name) => name.to_string(),
-            None => own.to_owned(),
-        }
+        self.dial.observer_name(own)
     }
 
     /// For messages.

@@ -4,7 +4,7 @@ use crate::{
     args::{Expire, Global, Register},
     failure::{Failure, Outcome},
     printer::{Printer, proto_span},
-    registry_client::{RegistrySession, SavedCookie, certified_name},
+    registry_client::{RegistrySession, SavedCookie},
 };
 use p2pdi::{
     cookie::Cookie,
@@ -20,7 +20,9 @@ use std::net::SocketAddr;
 pub(super) async fn register(global: &Global, args: Register, printer: Printer) -> Outcome {
     let name = match args.name {
         Some(name) => name,
-        None => certified_name(&global.dial)
+        None => global
+            .dial
+            .certified_name()
             .or_else(|| PeerName::from_host_name(&gethostname::gethostname().to_string_lossy()))
             .ok_or_else(|| Failure::usage("this host's name cannot be a peer's name").hint("give a name with --name"))?,
     };

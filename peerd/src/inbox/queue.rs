@@ -102,8 +102,6 @@ struct Kept {
     wanted_all: usize,
     /// The number of the next subscription to some kinds.
     next_selective: u64,
-    /// Kinds that have a handler, and how many: a new one may begin before the one that it replaces ends.
-    handled: BTreeMap<MessageKind, usize>,
     /// Senders that wait for a reply, by the sequence number of the message. Removed with the message.
     replies: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
 }
@@ -114,6 +112,8 @@ struct Selective {
     next: u64,
     /// Messages of its kinds that were dropped before it read them.
     lost: u64,
+    /// It belongs to a handler, which may reply.
+    is_handler: bool,
     changed: Arc<Notify>,
 }
 
@@ -146,7 +146,7 @@ impl Inbox {
             tracing::debug!(kind = %message.kind, "no handler or subscription wants this kind of message");
             return DeliveryOutcome::Unclaimed;
         }
-        let outcome = if !message.broadcast && kept.handled.contains_key(&message.kind) {
+        let outcome = if !message.broadcast && kept.is_handled(&message.kind) {
             let (sender, receiver) = oneshot::channel();
             let number = kept.next;
             kept.replies.insert(number, (message.kind.clone(), sender));
@@ -183,11 +183,8 @@ impl Inbox {
                 .status(format!("{SUBSCRIPTIONS_MAX} subscriptions are open, which is the limit; close one and try again")));
         }
         kept.subscriptions += 1;
-        if is_handler {
-            kinds.iter().for_each(|kind| *kept.handled.entry(kind.clone()).or_default() += 1);
-        }
-        let reading = if kinds.is_empty() { self.read_all(&mut kept) } else { kept.read_some(&kinds) };
-        Ok(Subscription { kinds, is_handler, reading, inbox: Arc::clone(self) })
+        let reading = if kinds.is_empty() { self.read_all(&mut kept) } else { kept.read_some(&kinds, is_handler) };
+        Ok(Subscription { kinds, reading, inbox: Arc::clone(self) })
     }
 
     fn read_all(&self, kept: &mut Kept) -> Reading {
@@ -234,7 +231,6 @@ impl Kept {
             wanted: BTreeMap::new(),
             wanted_all: 0,
             next_selective: 0,
-            handled: BTreeMap::new(),
             replies: BTreeMap::new(),
         }
     }
@@ -243,14 +239,20 @@ impl Kept {
         kind.is_default() || (self.wanted_all > 0 && !kind.is_internal()) || self.wanted.contains_key(kind)
     }
 
+    /// Whether a handler reads this kind. There may be two: a new one may begin before the one that it replaces ends.
+    fn is_handled(&self, kind: &MessageKind) -> bool {
+        let numbers = self.wanted.get(kind).into_iter().flatten();
+        numbers.filter_map(|number| self.selective.get(number)).any(|selective| selective.is_handler)
+    }
+
     /// Adds a subscription to some kinds, from now on.
-    fn read_some(&mut self, kinds: &[MessageKind]) -> Reading {
+    fn read_some(&mut self, kinds: &[MessageKind], is_handler: bool) -> Reading {
         let (number, changed) = (self.next_selective, Arc::new(Notify::new()));
         self.next_selective += 1;
         for kind in kinds {
             self.wanted.entry(kind.clone()).or_default().insert(number);
         }
-        self.selective.insert(number, Selective { next: self.next, lost: 0, changed: Arc::clone(&changed) });
+        self.selective.insert(number, Selective { next: self.next, lost: 0, is_handler, changed: Arc::clone(&changed) });
         Reading::Some { number, changed }
     }
 
@@ -300,8 +302,6 @@ pub(super) type Pending = (Message, Option<oneshot::Sender<Reply>>);
 /// A subscription reads the inbox at its own pace and delays no other. Messages dropped before it read them are counted.
 pub struct Subscription {
     kinds: Vec<MessageKind>,
-    /// It belongs to a handler.
-    is_handler: bool,
     reading: Reading,
     inbox: Arc<Inbox>,
 }
@@ -411,19 +411,11 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut kept = self.inbox.kept();
         kept.subscriptions -= 1;
-        kept.forget(&self.reading, &self.kinds);
-        if self.is_handler {
-            let Kept { handled, replies, .. } = &mut *kept;
-            for kind in &self.kinds {
-                if let Entry::Occupied(mut count) = handled.entry(kind.clone()) {
-                    *count.get_mut() -= 1;
-                    if *count.get() == 0 {
-                        count.remove();
-                    }
-                }
-            }
+        if kept.forget(&self.reading, &self.kinds).is_some_and(|ended| ended.is_handler) {
             // Messages that no handler reads get no reply any more.
-            replies.retain(|_, (kind, _)| handled.contains_key(kind));
+            let mut replies = std::mem::take(&mut kept.replies);
+            replies.retain(|_, (kind, _)| kept.is_handled(kind));
+            kept.replies = replies;
         }
     }
 }
