@@ -189,6 +189,10 @@ impl Leases {
 
     /// Frees a name: its lease and its reservation end. Says whether anybody had it, and gives the revision.
     pub(crate) async fn free(&self, name: &PeerName) -> Result<(bool, u64), CallError> {
+        if self.cluster.is_some() {
+            // Somebody may have registered it elsewhere a moment ago.
+            self.catch_up().await?;
+        }
         let cookies = self.table.with(|table, _| table.cookies_of(name));
         let revision = self.change(|table, _| table.prepare_free(name), |written| Some(written.revision)).await?;
         self.swarms.leave(&cookies);
@@ -200,11 +204,11 @@ impl Leases {
     }
 
     /// Decides a change and has it written; again when another one came first. `answer`: what to say of it once it is; `None`: it does
-    /// not stand any more, and is decided again.
+    /// not stand any more, so that the caller does not know of what it made.
     async fn change<T>(
         &self,
         prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
-        answer: impl Fn(Written) -> Option<T>,
+        answer: impl FnOnce(Written) -> Option<T>,
     ) -> Result<T, CallError> {
         self.check_reachable()?;
         let mut tried = false;
@@ -220,7 +224,7 @@ impl Leases {
     async fn try_change<T>(
         &self,
         mut prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
-        answer: impl Fn(Written) -> Option<T>,
+        answer: impl FnOnce(Written) -> Option<T>,
         tried: &mut bool,
     ) -> Result<T, CallError> {
         let mut caught_up = self.cluster.is_none();
@@ -242,12 +246,7 @@ impl Leases {
                     permit.send(Job::Change(change, done));
                     // The writer settles the change even if the caller has stopped waiting.
                     match timeout(self.timeouts.commit, written).await {
-                        Ok(Ok(Ok(written))) => {
-                            if let Some(answer) = answer(written) {
-                                return Ok(answer);
-                            }
-                            *tried = true;
-                        }
+                        Ok(Ok(Ok(written))) => return answer(written).ok_or(CallError::Unknown),
                         Ok(Ok(Err(NotWritten::Conflict))) => *tried = true,
                         Ok(Ok(Err(NotWritten::Failed))) => return Err(CallError::NotStored),
                         // The store hangs, or the writer has ended.

@@ -107,6 +107,19 @@ impl View {
         self.lease_until_ms = until_ms;
     }
 
+    /// This replica's lease ran out, and its key and its shards went with it, whether the watch has said so or not.
+    pub(crate) fn lease_lost(&mut self) {
+        let me = self.me;
+        self.lease_until_ms = 0;
+        self.replicas.remove(&me);
+        self.owners.iter_mut().for_each(|owner| *owner = owner.filter(|owner| owner.replica != me));
+    }
+
+    /// Whether the store has said that this replica is alive: what it said of the others is as new, or newer.
+    fn is_known(&self) -> bool {
+        self.replicas.contains_key(&self.me)
+    }
+
     /// Whether it has a lease in the store, which may have run out.
     pub(crate) fn has_lease(&self) -> bool {
         self.lease_until_ms > 0
@@ -130,7 +143,7 @@ impl View {
 
     /// Whether this replica's lease is good, so that it reached the store a short time ago.
     pub(crate) fn store_reachable(&self, now_ms: u64) -> bool {
-        now_ms < self.lease_until_ms
+        self.is_known() && now_ms < self.lease_until_ms
     }
 
     /// Who keeps `shard`, by the store.
@@ -167,11 +180,12 @@ impl View {
 
     /// Whether every other replica said a short time ago that it does not reach the store either.
     fn nobody_reaches_the_store(&self, patience_ms: u64, now_ms: u64) -> bool {
-        self.others().all(|(id, _)| {
-            let answer = self.answers.get(id).copied().unwrap_or_default();
-            let recent = answer.sent_ms.is_some_and(|sent_ms| now_ms.saturating_sub(sent_ms) <= patience_ms);
-            recent && !answer.store_reachable
-        })
+        self.is_known()
+            && self.others().all(|(id, _)| {
+                let answer = self.answers.get(id).copied().unwrap_or_default();
+                let recent = answer.sent_ms.is_some_and(|sent_ms| now_ms.saturating_sub(sent_ms) <= patience_ms);
+                recent && !answer.store_reachable
+            })
     }
 
     /// Who should keep `shard`: by rendezvous hashing, so that a replica that comes or goes moves only its own share.
@@ -285,6 +299,23 @@ mod tests {
         // An answer of one that does not keep it says nothing.
         view.answered(id(2), 50_000, true, [0].into_iter().collect());
         assert!(!view.vouches(0, PATIENCE_MS, 50_000));
+    }
+
+    #[test]
+    fn one_that_the_store_does_not_name_as_alive_vouches_for_nothing() {
+        // Nobody is known at the start.
+        let mut view = View::new(id(1));
+        assert!(!view.vouches(0, PATIENCE_MS, 0));
+        view.lease(6_000);
+        assert!(!view.store_reachable(1_000) && !view.vouches(0, PATIENCE_MS, 1_000));
+        view.joined(id(1), "127.0.0.1:7001".parse().unwrap());
+        view.owned(0, owner(1), 1_000);
+        assert!(view.store_reachable(1_000) && view.vouches(0, PATIENCE_MS, 1_000));
+        // With its lease it lost its shards, though the store has not said so.
+        view.lease_lost();
+        view.lease(20_000);
+        assert!(!view.vouches(0, PATIENCE_MS, 10_000));
+        assert_eq!((view.fence(0), view.kept()), (None, ShardSet::NONE));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{mem, num::NonZeroU64};
 
 impl Table {
     /// Applies a change that the store accepted at `revision`, whichever registry decided it. Changes come in the order of their
-    /// revisions; one that is applied already changes nothing, so a change may come both from [`Table::settle`] and from a watch.
+    /// revisions; one that is applied already changes nothing.
     pub fn apply(&mut self, change: Change, revision: u64, now: Now) {
         let (slot, observer) = self.records.by_name(&change.key);
         if change.peer.as_ref().is_some_and(|peer| peer.active) {
@@ -23,7 +23,7 @@ impl Table {
         self.apply_at(slot, change, revision, now);
     }
 
-    /// Ends a change that this table decided. `accepted`: the revision at which the store accepted it; `None`: it refused it, and
+    /// Ends a change that this table decided. In a table of one of several registries it was applied before, by [`Table::apply`]. `accepted`: the revision at which the store accepted it; `None`: it refused it, and
     /// all is as before. Gives the lease of a change that was accepted, unless another change of the name came after it; for a Leave it
     /// is over.
     pub fn settle(&mut self, change: Change, accepted: Option<u64>, now: Now) -> Option<Lease> {
@@ -40,7 +40,8 @@ impl Table {
         let is_own = record.is_some_and(|record| record.end_change(change.expected_revision));
         match accepted {
             Some(revision) => {
-                let slot = self.apply_at(slot, change, revision, now)?;
+                // Of several registries each is told by the watch, which was waited for, and which may have brought more since.
+                let slot = if self.settings.replicated { slot? } else { self.apply_at(slot, change, revision, now)? };
                 if self.records.get(slot).is_none_or(|record| record.revision != revision) {
                     return None;
                 }
@@ -75,7 +76,9 @@ impl Table {
 
     /// Gives the slot of the record, unless it was removed.
     fn apply_at(&mut self, slot: Option<u32>, change: Change, revision: u64, now: Now) -> Option<u32> {
-        self.revision = self.revision.max(revision);
+        if !self.reloading {
+            self.revision = self.revision.max(revision);
+        }
         if let Some(slot) = slot
             && self.records.get(slot).is_some_and(|record| record.revision >= revision)
         {

@@ -12,7 +12,8 @@ pub struct Change {
     /// Revision of the record that the change was decided on; 0: there was none. The store accepts the change only if that is still
     /// the record's revision.
     pub expected_revision: u64,
-    /// Only the registry that keeps the lease may make it: a lease that ran out, or a record that is forgotten.
+    /// Only the registry that keeps the lease may make it: a lease that ran out, a record that is forgotten, or a name that goes to another
+    /// peer since its lease ran out and is not stored as such yet.
     pub by_keeper: bool,
     /// It gives its caller's address one lease more. Until it is settled it counts as one, or a burst of calls would pass the limit.
     pub(super) adds_lease: bool,

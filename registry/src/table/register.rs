@@ -83,6 +83,9 @@ impl Table {
             None => self.new_record(registration, hash, now)?,
         };
         let record = self.records.get_mut(slot).ok_or(Refusal::Busy)?;
+        // Its lease ran out by what this registry heard, which counts only while it keeps the lease.
+        let takes_over =
+            record.state == RecordState::Active && !registration.owned && !presents(registration, &record.peer.cookie);
         let peer = registered(&record.peer, registration, hash, now);
         if observer {
             let lease = self.observe(slot, peer, registration.owned, now).ok_or(Refusal::Busy)?;
@@ -90,7 +93,7 @@ impl Table {
         }
         record.begin_change();
         self.in_flight += 1;
-        let change = Change { adds_lease: !counted_already, ..Change::put(peer, record.revision) };
+        let change = Change { adds_lease: !counted_already, by_keeper: takes_over, ..Change::put(peer, record.revision) };
         if change.adds_lease {
             self.addresses.add(address);
         }

@@ -109,12 +109,12 @@ impl Table {
         }
     }
 
-    /// Of the records in the slots `from..`, `limit` at most: names that are not in `stored`, without those that are being written. Gives the
+    /// Of the records in the slots `from..`, `limit` at most: names that are not in `stored`, without those that never were. Gives the
     /// next slot; `None` after the last one.
     pub fn not_stored(&self, stored: &BTreeSet<Box<str>>, from: u32, limit: u32) -> (Vec<String>, Option<u32>) {
         let end = u32::try_from(self.records.slots()).unwrap_or(u32::MAX);
         let until = from.saturating_add(limit).min(end);
-        let settled = |record: &&Record| !record.is_observer() && record.state != RecordState::Joining && !record.is_in_flight();
+        let settled = |record: &&Record| !record.is_observer() && record.state != RecordState::Joining;
         let names = (from..until).filter_map(|slot| self.records.get(slot)).filter(settled);
         let absent = names.map(|record| record.peer.strings.name().to_ascii_lowercase());
         (absent.filter(|name| !stored.contains(name.as_str())).collect(), (until < end).then_some(until))
@@ -130,8 +130,14 @@ impl Table {
         self.revision = self.revision.max(revision);
     }
 
+    /// All records will be read from the store again, in no order of their revisions.
+    pub fn reload(&mut self) {
+        self.reloading = true;
+    }
+
     /// All records were read from the store again, at `revision`: deltas from before are not complete.
     pub fn reloaded(&mut self, revision: u64) {
+        self.reloading = false;
         self.revision = self.revision.max(revision);
         self.compacted_revision = self.revision;
     }

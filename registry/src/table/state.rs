@@ -44,6 +44,8 @@ pub struct Table {
     pub(super) removing: usize,
     /// Revision of the latest change applied.
     pub(super) revision: u64,
+    /// All records are being read again, in no order: the revision stays until that is done.
+    pub(super) reloading: bool,
     /// Deltas since an earlier revision than this are not complete: what they should report has been removed.
     pub(super) compacted_revision: u64,
     /// Shards whose leases this table ends.
@@ -77,6 +79,7 @@ impl Table {
             in_flight: 0,
             removing: 0,
             revision: 1,
+            reloading: false,
             compacted_revision: 1,
             kept: ShardSet::ALL,
             extended: Vec::new(),

@@ -1,7 +1,8 @@
 //! Peers whose leases are held beyond their end, because they ran out with many others at once.
 
-use super::{moment::Now, shard::SHARDS, state::Table};
+use super::{moment::Now, state::Table};
 use p2pdi::cookie::CookieHash;
+use rand::seq::IteratorRandom as _;
 
 /// How long after its latest call a suspect ends at the latest, in ttls.
 const HELD_TTLS: u64 = 3;
@@ -22,8 +23,7 @@ impl Table {
             return false;
         }
         let ttl_ms = self.ttl_ms();
-        let kept = self.active.len() as u64 * u64::from(self.kept.len()) / u64::from(SHARDS);
-        if !self.brake.holds(kept, ttl_ms, now.mono_ms) {
+        if !self.brake.holds(self.active.len() as u64, u64::from(self.kept.len()), ttl_ms, now.mono_ms) {
             return false;
         }
         let Some(record) = self.records.get_mut(slot) else { return false };
@@ -34,8 +34,10 @@ impl Table {
     }
 
     /// Up to `limit` suspects.
-    pub fn some_suspects(&self, limit: usize) -> Vec<Suspect> {
-        let records = self.suspects.iter().take(limit).filter_map(|slot| self.records.get(*slot));
+    pub fn some_suspects(&mut self, limit: usize) -> Vec<Suspect> {
+        // Not the same ones each time: a few that are dead must not hide that others answer.
+        let sample = self.suspects.iter().copied().sample(&mut self.rng, limit);
+        let records = sample.into_iter().filter_map(|slot| self.records.get(slot));
         records.map(|record| Suspect { cookie: record.peer.cookie, endpoint: record.peer.strings.endpoint().into() }).collect()
     }
 

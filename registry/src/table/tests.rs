@@ -48,6 +48,9 @@ pub(super) fn holder(name: &str, number: u128) -> Registration {
 /// As a store would accept it.
 pub(super) fn accept(table: &mut Table, change: Change, now: Now) -> Option<Lease> {
     let revision = table.revision() + 1;
+    if table.settings.replicated {
+        table.apply(change.clone(), revision, now);
+    }
     table.settle(change, Some(revision), now)
 }
 

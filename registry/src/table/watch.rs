@@ -149,13 +149,14 @@ impl Table {
 
     /// The log from `number` on. Gives the number where it continues.
     fn tell_log(&self, number: u64, own_name: &str, told: &mut Told) -> Result<u64, Refusal> {
-        let entries = self.log.from(number).ok_or(Refusal::Lagged)?;
+        let mut entries = self.log.from(number).ok_or(Refusal::Lagged)?;
         let (mut next, mut until) = (number, None);
-        for entry in entries {
+        while let Some(entry) = entries.next() {
             if told.is_full() {
                 told.more = true;
-                // Changes of one commit may have one revision.
-                told.message.revision = until.map_or(0, |until: u64| until.min(entry.revision.saturating_sub(1)));
+                // Changes of one commit may have one revision, and after records were read again later entries may have lower ones.
+                let untold = entries.map(|entry| entry.revision).fold(entry.revision, u64::min);
+                told.message.revision = until.map_or(0, |until: u64| until.min(untold.saturating_sub(1)));
                 return Ok(next);
             }
             next += 1;

@@ -19,6 +19,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(7);
 /// Pause between two tries.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Largest message of a watch.
+const WATCH_MAX_BYTES: usize = 1024 * 1024 * 1024;
 /// How often a connection is checked, and how long a check may take.
 const PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
 
@@ -121,7 +123,12 @@ impl Calls {
     /// What changes below `prefix` from etcd's revision `from` on.
     pub(super) async fn watch(&self, prefix: &str, from: i64) -> Result<WatchStream, StoreError> {
         let options = WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
-        self.once("follow etcd", self.client.watch_client().watch(prefix, Some(options))).await
+        // A watch that is behind gets up to 1,000 revisions in one message, of 120 changes each. With the usual 4 MiB it would fail for ever.
+        self.once(
+            "follow etcd",
+            self.client.watch_client().max_decoding_message_size(WATCH_MAX_BYTES).watch(prefix, Some(options)),
+        )
+        .await
     }
 
     async fn once<T>(&self, doing: &'static str, call: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {

@@ -232,6 +232,7 @@ impl Follower {
     async fn read_again(&mut self, fed: &Fed) -> Result<(), StoreError> {
         let mut pages = Pages::new(self.calls.clone(), self.keys.clone(), self.revisions);
         let mut stored: BTreeSet<Box<str>> = BTreeSet::new();
+        fed.table.with(|table, _| table.reload());
         let mut latest = 0;
         while let Some(rows) = pages.next().await? {
             let records: Vec<(Peer, u64)> = rows.into_iter().filter_map(Result::ok).collect();

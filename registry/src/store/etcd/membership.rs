@@ -6,6 +6,7 @@ use crate::{
     cluster::{Cluster, Owner},
     shared_table::SharedTable,
     store::StoreError,
+    table::ShardSet,
 };
 use etcd_client::{Compare, CompareOp, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
 use p2pdi::endpoint::Endpoint;
@@ -77,7 +78,9 @@ impl Membership {
                 }
                 Ok(false) => {
                     tracing::warn!("this replica's lease in the store ran out; it takes another one");
-                    self.cluster.view().lease(0);
+                    self.cluster.view().lease_lost();
+                    // Before it has another lease: what it heard of its peers does not count any more.
+                    keep(&self.table, ShardSet::NONE);
                     return;
                 }
                 Err(error) => {

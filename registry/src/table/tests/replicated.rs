@@ -166,3 +166,46 @@ fn a_peer_that_registered_elsewhere_ends_an_observer_with_its_name_unless_one_ce
         assert_eq!(table.observer(&observer, at(1)).is_some(), owned);
     }
 }
+
+#[test]
+fn a_change_that_was_undone_before_it_was_answered_does_not_come_back() {
+    let mut table = Table::new(REPLICATED, [7; 32]);
+    let (change, _) = prepared_change(&mut table, &ask("a", 1), at(0));
+    table.apply(change.clone(), 100, at(1));
+    table.apply(Change::remove("a", 100), 101, at(1));
+    // Somebody else asks for the name meanwhile.
+    let (next, _) = prepared_change(&mut table, &ask("a", 2), at(1));
+    assert_eq!(table.settle(change, Some(100), at(2)), None);
+    assert_eq!((table.counts().active, next.expected_revision), (0, 0));
+    table.apply(next.clone(), 102, at(3));
+    assert_eq!(table.settle(next, Some(102), at(3)).unwrap().peer.name, "a");
+    assert_eq!((table.counts().active, table.counts().in_flight), (1, 0));
+}
+
+#[test]
+fn only_the_keeper_of_a_lease_that_ran_out_gives_the_name_to_somebody_else() {
+    let mut table = Table::new(REPLICATED, [7; 32]);
+    register(&mut table, &ask("a", 1), at(0)).unwrap();
+    let late = at(REPLICATED.ttl_ms + 1);
+    for (registration, by_keeper) in
+        [(holder("a", 1), false), (Registration { owned: true, ..ask("a", 2) }, false), (ask("a", 2), true)]
+    {
+        let (change, _) = prepared_change(&mut table, &registration, late);
+        assert_eq!(change.by_keeper, by_keeper);
+        table.settle(change, None, late);
+    }
+}
+
+#[test]
+fn a_revision_is_reached_once_all_records_before_it_are_there() {
+    let (mut table, a) = foreign();
+    let before = table.revision();
+    table.reload();
+    let record = table.records.get(0).unwrap().peer.clone();
+    table.apply(Change::put(record, 0), before + 50, at(1));
+    assert_eq!(table.revision(), before);
+    table.reloaded(before + 60);
+    assert_eq!(table.revision(), before + 60);
+    // What changed meanwhile is not known change by change.
+    assert!(table.query(&a, &Query { since_revision: before, ..Query::default() }, at(2)).unwrap().start_over);
+}
