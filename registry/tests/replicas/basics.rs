@@ -178,11 +178,32 @@ async fn a_replica_that_starts_later_knows_what_changed_since_a_revision_from_be
 async fn a_replica_that_others_cannot_reach_says_so_and_does_not_say_that_it_listens() {
     let Some(etcd) = Etcd::start() else { return };
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_registry"));
-    command.env_clear().args(["--listen", "0.0.0.0:0", "--store", "etcd", "--etcd-endpoints", &etcd.endpoints().join(",")]);
+    command.env_clear().args([
+        "--state",
+        "memory",
+        "--listen",
+        "0.0.0.0:0",
+        "--store",
+        "etcd",
+        "--etcd-endpoints",
+        &etcd.endpoints().join(","),
+    ]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("its end", || ready(child.try_wait().unwrap())).await;
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("--replica-address HOST:PORT"), "{said}");
     assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_says_in_its_metrics_how_it_is() {
+    let Some(etcd) = Etcd::start() else { return };
+    let replicas = start(&etcd, "/metrics", 2, TTL).await;
+    let page = page_at(replicas[0].address, "/metrics").await.unwrap();
+    // Those that alerts and the dashboard are about.
+    for line in ["p2pdi_registry_replicas 2", "p2pdi_registry_store_reachable 1", "p2pdi_registry_suspects 0"] {
+        assert!(page.lines().any(|had| had == line), "{line}: {page}");
+    }
+    assert!(page.contains("\np2pdi_registry_shards "), "{page}");
 }

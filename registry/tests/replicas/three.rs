@@ -6,7 +6,11 @@ use registry::{
     Config, State,
     store::{EtcdAddress, EtcdFiles},
 };
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -35,7 +39,9 @@ pub(crate) fn program(etcd: &[String], prefix: &str, ttl: Duration, reached_at: 
     command.env_clear().args(["--listen", "127.0.0.1:0", "--store", "etcd", "--etcd-prefix", prefix, "--state", "memory"]);
     command.args(["--etcd-endpoints", &etcd.join(","), "--ttl", &format!("{}s", ttl.as_secs())]);
     command.args(reached_at.iter().flat_map(|address| ["--replica-address".to_owned(), address.to_string()]));
-    Program::spawn(command)
+    // Nobody reads a pipe for its log while it runs, and a full one would stop it.
+    command.stderr(Stdio::null());
+    Program::spawn_as_is(command)
 }
 
 /// Waits until these replicas know of each other, and keep all shards.
@@ -66,7 +72,7 @@ pub(crate) async fn status_of(replica: &Running) -> Option<serde_json::Value> {
 }
 
 async fn status_at(address: SocketAddr) -> Option<serde_json::Value> {
-    serde_json::from_str(&get_json(address, "/").await?).ok()
+    serde_json::from_str(&page_at(address, "/").await?).ok()
 }
 
 /// The names that a replica lists.
@@ -90,8 +96,8 @@ pub(crate) async fn all(client: &mut Client, cookie: &str, ask: PQueryRequest) -
     Ok(whole)
 }
 
-/// The JSON at `path`; `None` while nothing answers.
-async fn get_json(address: SocketAddr, path: &str) -> Option<String> {
+/// The page at `path`, as JSON where there is a choice; `None` while nothing answers.
+pub(crate) async fn page_at(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;

@@ -53,7 +53,14 @@ labels:
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- end }}
-{{- with $settings.podAnnotations }}
+{{- $annotations := deepCopy $settings.podAnnotations }}
+{{- /* Certificates for etcd are read at the start. Those of peers and registries are read again when they change. */}}
+{{- with dig "etcd" "tlsSecret" "" $settings }}
+{{- with lookup "v1" "Secret" $root.Release.Namespace . }}
+{{- $_ := set $annotations "checksum/etcd-tls" (toJson .data | sha256sum) }}
+{{- end }}
+{{- end }}
+{{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
