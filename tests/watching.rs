@@ -15,7 +15,7 @@ fn known(peer: &Server) -> u64 {
 }
 
 #[test]
-fn a_peer_knows_who_joins_and_leaves_between_its_keepalives_also_after_a_restart_of_therestarted() {
+fn a_peer_knows_who_joins_and_leaves_between_its_keepalives_also_after_a_restart_of_the_registry() {
     let world = World::new();
     let registry = world.registry(&TTL);
     let first = world.peer("fff-a", &registry, &[]);

@@ -33,7 +33,7 @@ async fn a_leader_of_etcd_that_is_cut_off_from_the_other_members_costs_no_lease(
     let mut observer = clients[0].clone();
     // Twice, so that the second one is not the member that everybody called first.
     for round in 0..2 {
-        let leader = members.leader();
+        let leader = members.leader().await;
         members.isolate(leader);
         crowd.silence(2);
         for (at, client) in clients.iter().enumerate() {

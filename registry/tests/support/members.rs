@@ -1,6 +1,6 @@
 //! Three members of etcd, one of which can be cut off from the two others while its clients still reach it.
 
-use crate::etcd::Etcd;
+use crate::{etcd::Etcd, support::eventually};
 use std::time::Duration;
 use tokio::{
     io::copy_bidirectional,
@@ -48,10 +48,15 @@ impl Members {
         Some(Self { etcd, isolated, serving })
     }
 
-    /// The member that leads.
-    pub(crate) fn leader(&self) -> usize {
-        let (_, leader) = self.etcd.ids(0);
-        (0..3).find(|index| self.etcd.ids(*index).0 == leader).expect("a leader")
+    /// The member that leads, once all agree: there may be an election now.
+    pub(crate) async fn leader(&self) -> usize {
+        eventually("a leader", async || {
+            let ids = [0, 1, 2].map(|index| self.etcd.ids(index));
+            let (_, leader) = ids[0];
+            let agree = leader != 0 && ids.iter().all(|(_, theirs)| *theirs == leader);
+            ids.iter().position(|(id, _)| *id == leader).filter(|_| agree)
+        })
+        .await
     }
 
     /// Nothing passes between this member and the others, and nobody is told: packets are lost.
