@@ -71,9 +71,10 @@ async fn follow(global: &Global, args: Pquery, printer: Printer) -> Outcome {
             match begin(&mut session, view.revision).await {
                 Ok(stream) => break stream,
                 Err(failure) if failure.is_reason(Reason::CookieUnknown) || failure.is_reason(Reason::LeaseExpired) => {
+                    // Also when it can: replicas that do not know each other's observers would be asked without a pause.
+                    sleep(backoff.next(rand::random())).await;
                     if let Err(failure) = session.observe().await {
                         tracing::debug!(?failure, "cannot register as an observer again");
-                        sleep(backoff.next(rand::random())).await;
                     }
                 }
                 Err(failure) => {

@@ -146,7 +146,7 @@ impl Inbox {
             tracing::debug!(kind = %message.kind, "no handler or subscription wants this kind of message");
             return DeliveryOutcome::Unclaimed;
         }
-        let outcome = if !message.broadcast && kept.is_handled(&message.kind) {
+        let outcome = if !message.broadcast && kept.is_handled(&message.kind, kept.next) {
             let (sender, receiver) = oneshot::channel();
             let number = kept.next;
             kept.replies.insert(number, (message.kind.clone(), sender));
@@ -239,10 +239,11 @@ impl Kept {
         kind.is_default() || (self.wanted_all > 0 && !kind.is_internal()) || self.wanted.contains_key(kind)
     }
 
-    /// Whether a handler reads this kind. There may be two: a new one may begin before the one that it replaces ends.
-    fn is_handled(&self, kind: &MessageKind) -> bool {
-        let numbers = self.wanted.get(kind).into_iter().flatten();
-        numbers.filter_map(|number| self.selective.get(number)).any(|selective| selective.is_handler)
+    /// Whether a handler is to read the message of this kind with this sequence number. There may be two handlers: a new one may begin before
+    /// the one that it replaces ends.
+    fn is_handled(&self, kind: &MessageKind, number: u64) -> bool {
+        let mut wanting = self.wanted.get(kind).into_iter().flatten().filter_map(|subscription| self.selective.get(subscription));
+        wanting.any(|selective| selective.is_handler && selective.next <= number)
     }
 
     /// Adds a subscription to some kinds, from now on.
@@ -412,9 +413,9 @@ impl Drop for Subscription {
         let mut kept = self.inbox.kept();
         kept.subscriptions -= 1;
         if kept.forget(&self.reading, &self.kinds).is_some_and(|ended| ended.is_handler) {
-            // Messages that no handler reads get no reply any more.
+            // Messages that no handler reads get no reply any more: one that began later does not read those from before.
             let mut replies = std::mem::take(&mut kept.replies);
-            replies.retain(|_, (kind, _)| kept.is_handled(kind));
+            replies.retain(|number, (kind, _)| kept.is_handled(kind, *number));
             kept.replies = replies;
         }
     }

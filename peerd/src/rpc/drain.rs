@@ -15,8 +15,9 @@ pub(super) fn drain(services: Arc<Services>) -> impl Stream<Item = Result<DrainR
     async_stream::stream! {
         let uploads = |services: &Services| services.uploads.load().uploads;
         let grace = prost_types::Duration::try_from(services.grace).ok();
-        yield Ok(DrainResponse { uploads: uploads(&services), drained: false, grace });
+        // First, so that a caller that goes away at once has it drained all the same.
         services.drain.cancel();
+        yield Ok(DrainResponse { uploads: uploads(&services), drained: false, grace });
         let mut report = interval(REPORT_INTERVAL);
         report.tick().await;
         let drained = loop {

@@ -63,7 +63,9 @@ impl PeerList {
             if let Err(error) = &listed {
                 tracing::debug!(error = error.message(), "cannot list the other peers");
             }
-            if listed.is_err() || self.sampling || !can_be_watched {
+            // A sample has no revision: once there are few enough peers, they are listed first.
+            let can_go_on = listed.is_ok() && !self.sampling && self.revision > 0;
+            if !can_go_on || !can_be_watched {
                 self.wait_for_keepalive().await;
                 continue;
             }

@@ -4,7 +4,7 @@ use super::source_selection::{Fault, WRONG_BYTES};
 use crate::{
     connections::channels::ChannelPool, documents::info::DocumentInfo, holders::source::Source, transfer::chunk::CHUNK_BYTES,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use p2pdi::{
     backoff::pause_after,
     content::{ContentHash, PieceHashes, Pieces},
@@ -231,23 +231,25 @@ impl Incoming {
     /// When the source fails, or the bytes are not those of `hashes`.
     pub(super) async fn collect(mut self, hashes: &PieceHashes) -> Result<Bytes, SourceError> {
         let size = hashes.pieces().size();
-        let mut chunks: Vec<Bytes> = Vec::new();
-        let mut received = 0;
+        // Mostly there is one chunk, which is not copied: many documents arrive at the same time. Several are: a holder may send a byte in
+        // each, and every chunk that is kept costs a handle, and keeps the buffer that it arrived in.
+        let (mut only, mut several, mut received) = (Bytes::new(), BytesMut::new(), 0);
         loop {
             match self.next_chunk(received, &(0..size)).await? {
                 Received::Chunk(_, data) => {
                     received += data.len() as u64;
-                    chunks.push(data);
+                    if received == data.len() as u64 {
+                        only = data;
+                    } else {
+                        several.extend_from_slice(&std::mem::take(&mut only));
+                        several.extend_from_slice(&data);
+                    }
                 }
                 Received::Queued => {}
                 Received::End => break,
             }
         }
-        // Mostly there is one, which is not copied: many documents arrive at the same time.
-        let whole = match chunks.as_mut_slice() {
-            [only] => std::mem::take(only),
-            chunks => Bytes::from(chunks.concat()),
-        };
+        let whole = if several.is_empty() { only } else { several.freeze() };
         let mut hasher = hashes.pieces().hasher(0);
         hasher.update(&whole);
         if Some(hasher.finalize()) == hashes.get(0) { Ok(whole) } else { Err(SourceError::WrongBytes(0)) }
