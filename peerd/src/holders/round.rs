@@ -56,6 +56,11 @@ impl Answers {
         self.evidence.found()
     }
 
+    /// Whether every peer that was asked answered.
+    pub(crate) fn all_answered(&self) -> bool {
+        self.failed.is_empty() && self.late.is_empty()
+    }
+
     /// Which peers were asked, for the error when none has the document.
     pub fn summary(&self) -> String {
         let names = |names: &[String]| match names {

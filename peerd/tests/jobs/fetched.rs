@@ -143,3 +143,23 @@ async fn a_name_of_the_users_own_file_is_not_taken_for_what_others_have() {
     let job = fetch(&fetcher, request(&["a.txt"])).await;
     assert!(job.state() == JobState::Failed && job.failed[0].why.contains("did not fetch"), "{job:?}");
 }
+
+#[tokio::test]
+async fn a_file_that_changes_after_a_pattern_found_it_is_fetched_as_it_is_then() {
+    let seed = peer("seed", &[("0.bin", &[0; 40_000]), ("1.bin", &[1; 40_000]), ("a.txt", &[2; 40_000])], &[], |_| {}).await;
+    let fetcher = peer("fetcher", &[], &[&seed], |config| config.quota = Some(100_000)).await;
+    let jobs = fetcher.handle.jobs();
+    for name in ["0.bin", "1.bin"] {
+        assert_eq!(fetch(&fetcher, request(&[name])).await.state(), JobState::Done);
+        jobs.pin(name, true).await.unwrap();
+    }
+    let mut job = jobs.submit(JobRequest::try_from(request(&["*.txt"])).unwrap()).await.unwrap();
+    // Its content is known, and waits for room.
+    until(&fetcher, &job.id(), JobState::Waiting).await;
+    fs::write(seed.share().join("a.txt"), [3; 30_000]).unwrap();
+    until_shared(&seed, "a.txt", Some(&[3; 30_000])).await;
+    jobs.pin("0.bin", false).await.unwrap();
+    let job = within("the job", job.ended()).await.unwrap();
+    assert_eq!((job.state(), job.documents, job.bytes_done), (JobState::Done, 1, 30_000), "{job:?}");
+    assert_eq!(read(&fetcher.share(), "a.txt").as_deref(), Some(&[3; 30_000][..]));
+}

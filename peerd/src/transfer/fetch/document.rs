@@ -103,6 +103,11 @@ impl FetchError {
         matches!(self, Self::Sources { sources, .. } if sources.iter().any(|source| source.gone))
     }
 
+    /// Whether every holder that was asked said so.
+    pub(crate) fn is_gone_everywhere(&self) -> bool {
+        matches!(self, Self::Sources { sources, .. } if !sources.is_empty() && sources.iter().all(|source| source.gone))
+    }
+
     /// Whether some of the content had arrived before a holder said so.
     pub(super) fn changed_meanwhile(&self) -> bool {
         self.is_gone() && matches!(self, Self::Sources { sources, .. } if sources.iter().any(|source| source.bytes > 0))

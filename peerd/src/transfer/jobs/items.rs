@@ -9,6 +9,7 @@ use crate::{
 use p2pdi::{backoff::Policy, document::DocumentName, v1::FailedDocument};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -17,6 +18,9 @@ use std::{
 const RETRY: Policy = Policy { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 /// A document that waits is not tried again before this time, whatever announces a holder.
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// How long a document that a pattern found, and that its holders do not have any more, is searched for by its name: a changed file is hashed
+/// before it is offered again. Enough for some 100 GiB.
+const GONE_PATIENCE: Duration = Duration::from_secs(120);
 /// Most failed documents that are listed.
 const FAILED_LISTED_MAX: usize = 100;
 
@@ -31,6 +35,8 @@ pub(super) struct Target {
     pub(super) save_as: Option<DocumentName>,
     /// For display.
     pub(super) label: String,
+    /// The name that a pattern found it by, and that it is searched for by if its content is gone.
+    pub(super) found_by: Option<DocumentName>,
     /// Bytes; 0: not known yet.
     pub(super) size: u64,
     /// Holders known before the fetch.
@@ -46,6 +52,8 @@ pub(super) enum Outcome {
     Present(u64),
     /// Nobody delivers it now.
     NoHolder(String),
+    /// Holders said that they do not have it, or not any more. `everywhere`: all that were asked did.
+    Gone { why: String, everywhere: bool },
     /// There is no room for it now.
     NoRoom(String),
     /// It cannot be fetched.
@@ -60,6 +68,27 @@ struct Item {
     waits: u32,
     /// Since when nobody delivers it.
     without_holder: Option<Instant>,
+    /// Since when the content is gone that a pattern found, and which one that was.
+    gone: Option<(Instant, DocumentSelector)>,
+}
+
+impl Target {
+    /// Selects what the name that found it means now, instead of the content that is gone, which is returned.
+    fn search_again(&mut self) -> DocumentSelector {
+        let by_name = self.found_by.clone().map_or_else(|| self.selector.clone(), DocumentSelector::Name);
+        (self.size, self.holders) = (0, Vec::new());
+        mem::replace(&mut self.selector, by_name)
+    }
+}
+
+impl Item {
+    fn is_gone_for(&self, patience: Duration, now: Instant) -> bool {
+        self.gone.as_ref().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= patience)
+    }
+
+    fn new(target: Target) -> Self {
+        Self { target, state: State::Ready, waits: 0, without_holder: None, gone: None }
+    }
 }
 
 #[derive(Debug)]
@@ -156,15 +185,23 @@ impl Items {
 
     /// Adds a document, or replaces what is known of one that is not being fetched. One with the same target keeps its state.
     pub(super) fn want(&mut self, key: Key, target: Target) {
+        let mut gone = None;
         match self.all.get_mut(&key) {
             Some(item) if matches!(item.state, State::Running) => return,
-            Some(item) if item.target.selector == target.selector && !matches!(item.state, State::Present(_)) => {
+            Some(Item { state: State::Present(_), .. }) | None => {}
+            Some(item) if item.target.selector == target.selector => {
                 item.target.holders = target.holders;
                 return;
             }
-            _ => {}
+            // What is gone may still be listed for a while, and what changes all the time is not tried for ever.
+            Some(Item { gone: Some((_, before)), state, .. })
+                if *before == target.selector || matches!(state, State::Failed(_)) =>
+            {
+                return;
+            }
+            Some(item) => gone = item.gone.take(),
         }
-        self.replace(key, Some(Item { target, state: State::Ready, waits: 0, without_holder: None }));
+        self.replace(key, Some(Item { gone, ..Item::new(target) }));
     }
 
     /// Records how far a document is that needs no fetch.
@@ -172,7 +209,7 @@ impl Items {
         if self.all.get(&key).is_some_and(|item| matches!(item.state, State::Running)) {
             return;
         }
-        self.replace(key.clone(), Some(Item { target, state: State::Ready, waits: 0, without_holder: None }));
+        self.replace(key.clone(), Some(Item::new(target)));
         self.finish(&key, outcome, now, None);
     }
 
@@ -207,11 +244,24 @@ impl Items {
         };
         let state = match outcome {
             Outcome::Present(size) => {
-                (item.waits, item.without_holder) = (0, None);
+                (item.waits, item.without_holder, item.gone) = (0, None, None);
                 State::Present(size)
             }
             Outcome::Failed(why) => State::Failed(why),
-            Outcome::NoHolder(why) => {
+            Outcome::Gone { .. }
+                if matches!(item.target, Target { selector: DocumentSelector::Hash(_), found_by: Some(_), .. }) =>
+            {
+                let since = item.gone.take().map_or(now, |(since, _)| since);
+                self.bytes = self.bytes.saturating_sub(item.target.size);
+                item.gone = Some((since, item.target.search_again()));
+                (item.waits, item.without_holder) = (0, None);
+                let why = format!("{} changed since it was listed; searching for what it is now", item.target.label);
+                waiting(item, now, why, false, now)
+            }
+            Outcome::Gone { why, everywhere: true } if item.is_gone_for(GONE_PATIENCE, now) => {
+                State::Failed(format!("{why}; it changed or was removed since it was listed"))
+            }
+            Outcome::NoHolder(why) | Outcome::Gone { why, .. } => {
                 let since = *item.without_holder.get_or_insert(now);
                 match patience.filter(|patience| now.saturating_duration_since(since) >= *patience) {
                     Some(patience) => State::Failed(format!("{why}; waited {} s for a holder", patience.as_secs())),
@@ -342,101 +392,4 @@ fn waiting(item: &mut Item, since: Instant, why: String, for_room: bool, now: In
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(name: &str, size: u64) -> Target {
-        let name = DocumentName::parse(name).unwrap();
-        Target {
-            selector: DocumentSelector::Name(name.clone()),
-            label: name.to_string(),
-            save_as: Some(name),
-            size,
-            holders: Vec::new(),
-            modified: None,
-        }
-    }
-
-    fn items(names: &[&str]) -> Items {
-        let mut items = Items::default();
-        names.iter().for_each(|name| items.want((*name).into(), target(name, 10)));
-        items
-    }
-
-    #[test]
-    fn documents_are_taken_in_order_and_counted() {
-        let (mut items, now) = (items(&["b", "a", "c"]), Instant::now());
-        let started: Vec<_> = std::iter::from_fn(|| items.start(|key, _| &**key != "c")).map(|(key, _)| key).collect();
-        assert_eq!(started, ["a".into(), "b".into()]);
-        assert_eq!((items.running(), items.ended(), items.bytes()), (2, false, 30));
-        items.finish(&"a".into(), Outcome::Present(12), now, None);
-        items.finish(&"b".into(), Outcome::Failed("no".into()), now, None);
-        assert_eq!((items.present(), items.present_bytes(), items.failed(), items.bytes()), (1, 12, 1, 32));
-        assert_eq!(items.failures()[0].why, "no");
-        items.retain(|key| &**key != "c");
-        assert!(items.ended() && items.len() == 2);
-        // What is there or failed is taken up again if it is wanted anew.
-        items.want("a".into(), target("a", 10));
-        assert_eq!((items.present(), items.bytes()), (0, 20));
-    }
-
-    #[test]
-    fn a_document_without_holder_is_tried_again_later_and_later_until_patience_ends() {
-        let (mut items, start) = (items(&["a"]), Instant::now());
-        let patience = Some(Duration::from_secs(100));
-        let (mut now, mut pauses) = (start, Vec::new());
-        while items.failed() == 0 {
-            items.start(|_, _| true).unwrap();
-            items.finish(&"a".into(), Outcome::NoHolder("nobody".into()), now, patience);
-            if let Some(next) = items.next_wake() {
-                assert_eq!(items.longest_wait(), Some(("nobody".into(), start)));
-                pauses.push((next - now).as_secs());
-                items.wake(now);
-                assert!(items.start(|_, _| true).is_none());
-                now = next;
-                items.wake(now);
-            }
-        }
-        assert_eq!(pauses[..6], [1, 2, 4, 8, 16, 30]);
-        assert!((100..131).contains(&(now - start).as_secs()));
-        assert!(items.failures()[0].why.contains("waited 100 s"), "{:?}", items.failures());
-    }
-
-    #[test]
-    fn news_of_a_holder_shorten_the_pause() {
-        let (mut items, now) = (items(&["a"]), Instant::now());
-        for _ in 0..5 {
-            items.start(|_, _| true).unwrap();
-            items.finish(&"a".into(), Outcome::NoHolder("nobody".into()), now, None);
-            items.wake(items.next_wake().unwrap());
-        }
-        items.start(|_, _| true).unwrap();
-        items.finish(&"a".into(), Outcome::NoRoom("full".into()), now, None);
-        assert!(items.next_wake().unwrap() > now + RETRY_MIN);
-        items.wake_early(false, now);
-        assert_eq!(items.next_wake(), Some(now + RETRY_MIN));
-    }
-
-    #[test]
-    fn news_of_room_shorten_the_pauses_of_those_that_wait_for_it() {
-        let (mut items, now) = (items(&["a", "b"]), Instant::now());
-        for _ in 0..5 {
-            items.start(|_, _| true).unwrap();
-            items.start(|_, _| true).unwrap();
-            assert!(!items.wait_for_room());
-            items.finish(&"a".into(), Outcome::NoRoom("full".into()), now, None);
-            items.finish(&"b".into(), Outcome::NoHolder("nobody".into()), now, None);
-            assert!(items.wait_for_room());
-            items.wake(now + RETRY.longest);
-        }
-        assert!(!items.wait_for_room());
-        items.start(|key, _| &**key == "a").unwrap();
-        items.start(|_, _| true).unwrap();
-        items.finish(&"a".into(), Outcome::NoRoom("full".into()), now, None);
-        items.finish(&"b".into(), Outcome::NoHolder("nobody".into()), now, None);
-        items.wake_early(true, now);
-        assert_eq!(items.next_wake(), Some(now + RETRY_MIN));
-        items.wake(now + RETRY_MIN);
-        assert_eq!((items.waiting(), items.wait_for_room()), (1, false));
-    }
-}
+mod tests;

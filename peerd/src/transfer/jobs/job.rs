@@ -105,6 +105,7 @@ impl Job {
                     _ => Vec::new(),
                 },
                 modified: None,
+                found_by: None,
                 selector,
             };
             let decision = match (&target.selector, own) {
@@ -137,6 +138,7 @@ impl Job {
                 size: own.size,
                 holders: Vec::new(),
                 modified: None,
+                found_by: None,
             };
             self.items.settle(name_key(own.name.as_str()).into(), target, Outcome::Present(own.size), now);
         }
@@ -153,6 +155,7 @@ impl Job {
                         size: 0,
                         holders: Vec::new(),
                         modified: None,
+                        found_by: None,
                     };
                     self.items.settle(key, target, Outcome::Failed(why), now);
                     continue;

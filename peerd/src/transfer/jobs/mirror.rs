@@ -237,6 +237,7 @@ fn present(own: &SharedDocument) -> Target {
         size: own.size,
         holders: Vec::new(),
         modified: Some(own.modified),
+        found_by: None,
     }
 }
 

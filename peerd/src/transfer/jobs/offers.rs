@@ -94,6 +94,7 @@ impl Offer {
             label: self.document.name.to_string(),
             size: self.document.size(),
             modified: self.modified(),
+            found_by: Some(self.document.name.clone()),
             save_as: Some(self.document.name),
             holders: self.holders,
         }

@@ -126,6 +126,10 @@ impl Queue {
         // A job without items was cancelled.
         let Some(items) = self.items_mut(owner) else { return };
         match outcome {
+            // A mirror compares again in a moment.
+            Some(Outcome::Gone { why, .. }) if matches!(owner, Owner::Mirror(_)) => {
+                items.finish(key, Outcome::NoHolder(why), now, patience);
+            }
             Some(outcome) => items.finish(key, outcome, now, patience),
             None => items.put_back(key),
         }

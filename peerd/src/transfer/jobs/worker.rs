@@ -127,6 +127,7 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
 async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source]) -> Option<Outcome> {
     let DocumentSelector::Name(name) = &target.selector else { return None };
     let own = shared.catalog.share().index().by_name(name.as_str()).cloned()?;
+    let mut all_answered = true;
     let settlement = match asked {
         [] => {
             let search = HolderSearch::new(shared.channels.clone(), Arc::clone(&shared.network));
@@ -137,7 +138,11 @@ async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source
                 Err(SearchError::Peers(never)) => match never {},
             }
         }
-        asked => ask(&shared.channels, asked, &target.selector).await.settle(),
+        asked => {
+            let answers = ask(&shared.channels, asked, &target.selector).await;
+            all_answered = answers.all_answered();
+            answers.settle()
+        }
     };
     match settlement {
         Settlement::Settled(settled) if settled.found.document.hash == own.hash => Some(Outcome::Present(own.size)),
@@ -145,7 +150,10 @@ async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source
         Settlement::Settled(_) => Some(Outcome::Failed(other_content(&own.name))),
         Settlement::Nobody if asked.is_empty() => Some(Outcome::Present(own.size)),
         // What these peers have is wanted, not what is here.
-        Settlement::Nobody => Some(Outcome::NoHolder("those that were asked have none now, or do not answer".to_owned())),
+        Settlement::Nobody => {
+            let why = "those that were asked have none now, or do not answer".to_owned();
+            Some(Outcome::Gone { why, everywhere: all_answered })
+        }
         Settlement::Ambiguous(found) => {
             let error = SearchError::<Infallible>::Ambiguous { wanted: target.selector.clone(), found };
             Some(outcome(JobError::Search(error)))
@@ -270,7 +278,9 @@ fn outcome<E: std::fmt::Display>(error: JobError<E>) -> Outcome {
             WriteError::Locked { .. } => Outcome::NoRoom(text),
             _ => Outcome::Failed(text),
         },
+        JobError::Fetch(error) if error.is_gone() => Outcome::Gone { why: text, everywhere: error.is_gone_everywhere() },
         JobError::Fetch(FetchError::Sources { .. }) => Outcome::NoHolder(text),
+        JobError::Search(SearchError::NotFound { .. }) => Outcome::Gone { why: text, everywhere: true },
         JobError::Search(SearchError::Ambiguous { .. }) => Outcome::Failed(format!("AMBIGUOUS: {text}")),
         JobError::Search(_) => Outcome::NoHolder(text),
         #[allow(unreachable_patterns, reason = "further errors fail the document")]
