@@ -310,6 +310,9 @@ impl Run<'_> {
     ) -> Result<Result<Fetched, Vec<SourceReport>>, FetchError> {
         let kept = store.verified_bytes();
         self.progress.begin(document.size(), kept);
+        if store.has_room() {
+            self.progress.set_room();
+        }
         let (_, _, name) = self.destination(&document);
         // Those named with a holder of a part have parts, too; the tracker names them to the swarm.
         let others = if opened.is_whole { self.sources.others(&opened.source) } else { Vec::new() };

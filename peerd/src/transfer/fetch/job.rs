@@ -281,6 +281,11 @@ impl FetchWatch {
         &self.progress
     }
 
+    /// The same, for a part that outlives this.
+    pub(crate) fn shared_progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
     /// The next event; `None` after the job's end.
     pub async fn event(&mut self) -> Option<FetchEvent> {
         self.events.recv().await

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -128,6 +128,7 @@ pub struct ProgressSnapshot {
 pub struct Progress {
     size: AtomicU64,
     verified: AtomicU64,
+    has_room: AtomicBool,
     details: Mutex<Details>,
 }
 
@@ -163,7 +164,12 @@ impl Default for Progress {
             sources: Vec::new(),
             sources_before: SourceTotals::default(),
         };
-        Self { size: AtomicU64::new(0), verified: AtomicU64::new(0), details: Mutex::new(details) }
+        Self {
+            size: AtomicU64::new(0),
+            verified: AtomicU64::new(0),
+            has_room: AtomicBool::new(false),
+            details: Mutex::new(details),
+        }
     }
 }
 
@@ -176,6 +182,11 @@ impl Progress {
     /// Verified bytes, including those of an earlier fetch.
     pub fn verified(&self) -> u64 {
         self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Whether the file system set room aside for all of it, so that it takes no more of what is free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room.load(Ordering::Relaxed)
     }
 
     /// Whether all bytes are here, and only the disk is awaited.
@@ -210,11 +221,17 @@ impl Progress {
 
     /// The document is known: its size, and what of it an earlier fetch had verified.
     pub(crate) fn begin(&self, size: u64, verified: u64) {
+        self.has_room.store(false, Ordering::Relaxed);
         self.verified.store(verified, Ordering::Relaxed);
         self.size.store(size, Ordering::Relaxed);
         let mut details = self.details();
         details.resumed = verified;
         details.phase = if size == 0 { FetchPhase::Searching } else { FetchPhase::Fetching };
+    }
+
+    /// The file system set room aside for all of it, after [`Self::begin`].
+    pub(crate) fn set_room(&self) {
+        self.has_room.store(true, Ordering::Relaxed);
     }
 
     /// Bytes that arrived were verified.

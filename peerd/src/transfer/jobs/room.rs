@@ -4,7 +4,7 @@ use super::{
     eviction::{Chosen, Usage, choose},
     ledger::Ledger,
 };
-use crate::{config::MinFree, documents::share::Share};
+use crate::{config::MinFree, documents::share::Share, transfer::fetch::progress::Progress};
 use metrics::{Counter, Gauge};
 use p2pdi::{
     log_limit::{Line, LogLimit},
@@ -13,9 +13,9 @@ use p2pdi::{
     v1::FetchedStatus,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -40,8 +40,7 @@ pub(super) struct Room {
     changed: AtomicBool,
     share: Share,
     ledger: Arc<Ledger>,
-    /// Bytes of documents under way.
-    under_way: AtomicU64,
+    under_way: Mutex<UnderWay>,
     /// Held while room is made, so that two fetches do not count the same room.
     making: Mutex<()>,
     evicted: AtomicU64,
@@ -50,10 +49,44 @@ pub(super) struct Room {
     fetched_bytes: Gauge,
 }
 
+/// The documents for which room was made, and that the ledger does not have yet.
+#[derive(Default)]
+struct UnderWay {
+    last: u64,
+    documents: BTreeMap<u64, Document>,
+}
+
+struct Document {
+    bytes: u64,
+    /// Those that the disk had before.
+    there: u64,
+    progress: Arc<Progress>,
+}
+
+impl UnderWay {
+    fn bytes(&self) -> u64 {
+        self.documents.values().map(|document| document.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of the free ones that they are still to take.
+    fn owed(&self) -> u64 {
+        self.documents.values().map(Document::owed).fold(0, u64::saturating_add)
+    }
+}
+
+impl Document {
+    fn owed(&self) -> u64 {
+        if self.progress.has_room() {
+            return 0;
+        }
+        self.bytes.saturating_sub(self.there.max(self.progress.verified()))
+    }
+}
+
 /// Room for a document under way, until this is dropped.
 pub(super) struct RoomTaken {
     room: Arc<Room>,
-    bytes: u64,
+    id: u64,
 }
 
 /// Why there is no room.
@@ -72,7 +105,7 @@ impl Room {
             changed: AtomicBool::new(false),
             share,
             ledger,
-            under_way: AtomicU64::new(0),
+            under_way: Mutex::default(),
             making: Mutex::default(),
             evicted: AtomicU64::new(0),
             evictions: metrics.counter("p2pdi_evictions_total", "Fetched documents removed to make room", &[]),
@@ -101,8 +134,12 @@ impl Room {
         self.limits().quota
     }
 
-    /// Makes room for a document of `bytes`, of which `there` are on the disk already. `wanted`: the names that jobs and mirrors want; they
-    /// make no room for each other. Blocking.
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a document of `bytes`, of which `there` are on the disk already, and whose fetch shows `progress`. `wanted`: the names
+    /// that jobs and mirrors want; they make no room for each other. Blocking.
     ///
     /// # Errors
     /// When there is no room even without all that may go; then nothing is removed.
@@ -111,6 +148,7 @@ impl Room {
         label: &str,
         bytes: u64,
         there: u64,
+        progress: Arc<Progress>,
         wanted: impl FnOnce() -> BTreeSet<Box<str>>,
     ) -> Result<RoomTaken, NoRoom> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,20 +156,26 @@ impl Room {
             return Err(NoRoom::Never(format!("{label} has {bytes} bytes, more than the quota of {quota}; raise --quota")));
         }
         // What is on the disk already needs no more of it, but counts towards the quota.
-        let usage = self.usage();
-        let usage = Usage { free: usage.free.map(|free| free.saturating_add(there)), ..usage };
-        let lacking = usage.lacking(bytes);
+        let (usage, owed) = (self.usage(), self.under_way().owed());
+        let unclaimed = usage.free.map(|free| free.saturating_sub(owed).saturating_add(there));
+        let lacking = Usage { free: unclaimed, ..usage }.lacking(bytes);
         if lacking > 0 {
             let mut candidates = self.ledger.candidates(&self.share.index(), &wanted());
             candidates.retain(|candidate| !candidate.wanted);
             let Chosen { names, lacking } = choose(candidates, lacking);
             if lacking > 0 {
-                return Err(NoRoom::Now(format!("{lacking} bytes of room are lacking for {label}: {}", self.describe(&usage))));
+                return Err(NoRoom::Now(format!(
+                    "{lacking} bytes of room are lacking for {label}: {}",
+                    self.describe(&usage, owed)
+                )));
             }
             self.evict(&names, &format!("to make room for {label}"));
         }
-        self.under_way.fetch_add(bytes, Ordering::Relaxed);
-        Ok(RoomTaken { room: Arc::clone(self), bytes })
+        let mut under_way = self.under_way();
+        under_way.last += 1;
+        let id = under_way.last;
+        under_way.documents.insert(id, Document { bytes, there, progress });
+        Ok(RoomTaken { room: Arc::clone(self), id })
     }
 
     /// Removes what exceeds the limits, such as after other programs filled the disk; what jobs and mirrors want goes last. Blocking.
@@ -152,7 +196,7 @@ impl Room {
         let usage = self.usage();
         let free = self.share.folder().and_then(|folder| free_bytes(folder).ok().flatten()).unwrap_or(u64::MAX);
         let of_quota = usage.quota.map_or(u64::MAX, |quota| quota.saturating_sub(usage.fetched));
-        free.saturating_sub(usage.min_free.unwrap_or(0)).min(of_quota)
+        free.saturating_sub(self.under_way().owed()).saturating_sub(usage.min_free.unwrap_or(0)).min(of_quota)
     }
 
     /// How much of the limits is used.
@@ -167,7 +211,7 @@ impl Room {
             evicted: self.evicted.load(Ordering::Relaxed),
             quota: usage.quota.unwrap_or(0),
             min_free: usage.min_free.unwrap_or(0),
-            detail: if lacking > 0 { self.describe(&usage) } else { String::new() },
+            detail: if lacking > 0 { self.describe(&usage, 0) } else { String::new() },
         }
     }
 
@@ -184,17 +228,19 @@ impl Room {
             quota: limits.quota,
             min_free,
             free: min_free.and_then(|_| asked(free_bytes)),
-            fetched: self.ledger.totals().bytes.saturating_add(self.under_way.load(Ordering::Relaxed)),
+            fetched: self.ledger.totals().bytes.saturating_add(self.under_way().bytes()),
         }
     }
 
-    fn describe(&self, usage: &Usage) -> String {
+    /// `owed`: bytes of the free ones that documents under way are still to take.
+    fn describe(&self, usage: &Usage, owed: u64) -> String {
         let mut parts = Vec::new();
         if let Some(quota) = usage.quota {
             parts.push(format!("fetched documents take {} bytes of a quota of {quota}", usage.fetched));
         }
         if let (Some(min_free), Some(free)) = (usage.min_free, usage.free) {
-            parts.push(format!("{free} bytes of the disk are free and {min_free} must stay free"));
+            let owed = if owed > 0 { format!(", of which documents under way take {owed},") } else { String::new() };
+            parts.push(format!("{free} bytes of the disk are free{owed} and {min_free} must stay free"));
         }
         let pinned = self.ledger.totals().pinned;
         format!(
@@ -230,6 +276,38 @@ impl Room {
 
 impl Drop for RoomTaken {
     fn drop(&mut self) {
-        self.room.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.room.under_way().documents.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::share::ShareConfig;
+
+    #[tokio::test]
+    async fn what_a_document_under_way_is_still_to_take_is_not_free_for_another() {
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = ShareConfig::new(Some(folder.path().to_owned()), state.path().to_owned());
+        let (share, _indexer) = Share::open(config, &Metrics::default()).unwrap();
+        let (ledger, _) = Ledger::open(state.path()).unwrap();
+        let limits = RoomLimits { quota: None, min_free: Some(MinFree::Bytes(1)) };
+        let room = Room::new(limits, share, ledger, &Metrics::default());
+        let free = free_bytes(folder.path()).unwrap().unwrap();
+        // Others use the disk meanwhile, but hardly a quarter of it.
+        let half = free / 8 * 5;
+        let first = Arc::<Progress>::default();
+        let take = |progress: &Arc<Progress>| room.take("doc", half, 0, Arc::clone(progress), BTreeSet::new);
+        let taken = take(&first).map_err(|why| format!("{why:?}")).unwrap();
+        let Err(NoRoom::Now(why)) = take(&Arc::default()) else { panic!("there is no room for both") };
+        assert!(why.contains(&format!("of which documents under way take {half}")), "{why}");
+        // Room that is set aside, and what is verified, is not free any more. Neither is really taken here.
+        first.begin(half, 0);
+        first.set_room();
+        drop(take(&Arc::default()).map_err(|why| format!("{why:?}")).unwrap());
+        first.begin(half, half / 2);
+        assert_eq!(room.under_way().owed(), half - half / 2);
+        drop(taken);
+        assert!(room.under_way().documents.is_empty());
     }
 }

@@ -27,10 +27,12 @@ use p2pdi::{
     content::ContentHash,
     document::DocumentName,
     log_limit::{Line, LogLimit},
+    platform::allocated_bytes,
 };
 use std::{
     convert::Infallible,
-    fs, io,
+    fs::{self, File},
+    io,
     path::{MAIN_SEPARATOR, Path},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -80,7 +82,7 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
     // The room taken, and for how many bytes: a name may turn out to mean another content than the one that is known.
     let mut taken: Option<(u64, RoomTaken)> = None;
     if target.size > 0 {
-        match take(shared, owner, &target, target.size).await {
+        match take(shared, owner, &target, target.size, &watch).await {
             Ok(room) => taken = Some((target.size, room)),
             Err(outcome) => return outcome,
         }
@@ -97,7 +99,7 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
                     is_sized = true;
                     if taken.as_ref().is_none_or(|(bytes, _)| *bytes < size) {
                         drop(taken.take());
-                        match take(shared, owner, &target, size).await {
+                        match take(shared, owner, &target, size, &watch).await {
                             Ok(room) => taken = Some((size, room)),
                             // The fetch is dropped; what is verified stays.
                             Err(outcome) => return outcome,
@@ -112,7 +114,7 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
         Ok(fetched) if !fetched.already_there && !has_room(fetched.document.size()) => {
             drop(taken);
             // A small document that arrived before its size was known: the limits hold all the same.
-            match take(shared, owner, &target, fetched.document.size()).await {
+            match take(shared, owner, &target, fetched.document.size(), &watch).await {
                 Ok(room) => adopt(shared, (owner, &key), &target, fetched, mirror.as_deref(), Some(room)).await,
                 Err(outcome) => withdraw(shared, &target, fetched, outcome).await,
             }
@@ -187,7 +189,7 @@ fn name_of(shared: &Shared, target: &Target, fetched: &Fetched) -> DocumentName 
     name.or_else(|| target.save_as.clone()).unwrap_or_else(|| fetched.document.name.clone())
 }
 
-async fn take(shared: &Arc<Shared>, owner: Owner, target: &Target, size: u64) -> Result<RoomTaken, Outcome> {
+async fn take(shared: &Arc<Shared>, owner: Owner, target: &Target, size: u64, watch: &FetchWatch) -> Result<RoomTaken, Outcome> {
     let (shared, label) = (Arc::clone(shared), target.label.clone());
     if let (Some(quota), Some(bytes)) = (shared.room.quota(), shared.queue().job_bytes(owner).map(|bytes| bytes.max(size)))
         && bytes > quota
@@ -201,9 +203,15 @@ async fn take(shared: &Arc<Shared>, owner: Owner, target: &Target, size: u64) ->
         (DocumentSelector::Hash(hash), Some(name)) => Some((*hash, name.clone())),
         _ => None,
     };
+    let progress = watch.shared_progress();
     let making = spawn_blocking(move || {
-        let there = part.map_or(0, |(hash, name)| partial_bytes(&shared, &hash, &name));
-        shared.room.take(&label, size, there.min(size), || shared.queue().wanted_names())
+        let there = match part {
+            // The fetch has begun.
+            _ if progress.has_room() => size,
+            Some((hash, name)) => partial_bytes(&shared, &hash, &name),
+            None => progress.verified(),
+        };
+        shared.room.take(&label, size, there.min(size), progress, || shared.queue().wanted_names())
     });
     match making.await {
         Ok(Ok(room)) => Ok(room),
@@ -213,11 +221,16 @@ async fn take(shared: &Arc<Shared>, owner: Owner, target: &Target, size: u64) ->
     }
 }
 
-/// Bytes of the partial file that an earlier fetch left; 0 without one.
+/// Bytes that the partial file of an earlier fetch takes on the disk; 0 without one. Its length says nothing: pieces arrive in any order.
 fn partial_bytes(shared: &Shared, hash: &ContentHash, name: &DocumentName) -> u64 {
     let Some(folder) = shared.catalog.share().folder() else { return 0 };
     let path = folder.join(name.to_relative_path()).with_file_name(partial_name(name, hash));
-    fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
+    taken_by(&path)
+}
+
+fn taken_by(path: &Path) -> u64 {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+    File::open(path).ok().filter(|_| is_file).and_then(|partial| allocated_bytes(&partial).ok()).unwrap_or(0)
 }
 
 /// Puts what was fetched into the index, and records that this peer fetched it.
@@ -290,4 +303,21 @@ fn outcome<E: std::fmt::Display>(error: JobError<E>) -> Outcome {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::platform::write_all_at;
+
+    #[test]
+    fn a_partial_file_takes_its_pieces_and_not_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        assert_eq!(taken_by(&path), 0);
+        let file = File::create(&path).unwrap();
+        write_all_at(&file, &[1; 1 << 16], 1 << 30).unwrap();
+        file.sync_all().unwrap();
+        assert!((1 << 16..1 << 20).contains(&taken_by(&path)), "{} bytes", taken_by(&path));
+    }
 }

@@ -160,6 +160,11 @@ impl PieceStore {
         self.pieces().size()
     }
 
+    /// Whether the file system set room aside for all of it. Does not block.
+    pub(crate) fn has_room(&self) -> bool {
+        self.large.as_ref().is_some_and(|large| large.reservation.is_allocated())
+    }
+
     /// Where the complete document goes. Does not block.
     pub(crate) fn target(&self) -> &Path {
         self.file.target()

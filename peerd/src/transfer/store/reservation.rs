@@ -83,7 +83,7 @@ impl Reservation {
             WriteError::NoSpace { name: name.clone(), folder, needed, available: free.unwrap_or(0), others }
         };
         // An earlier fetch may have reserved some of it.
-        let already = allocated_bytes(file.file()).unwrap_or(0);
+        let already = room_for(file, missing);
         if free.is_some_and(|free| needed.saturating_sub(already).saturating_add(SPARE_BYTES) > free) {
             return Err(refused(&running));
         }
@@ -130,6 +130,27 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         running().fetches.remove(&self.id);
     }
+}
+
+/// Room that a file has already for what is `missing`, in ascending order: not that of the pieces it keeps.
+fn room_for(file: &PartialFile, missing: &[Range<u64>]) -> u64 {
+    let allocated = allocated_bytes(file.file()).unwrap_or(0);
+    if allocated == 0 {
+        return 0;
+    }
+    let Ok(data) = file.data() else { return 0 };
+    let (mut kept, mut missing) = (0_u64, missing.iter().peekable());
+    for data in data {
+        kept += data.end - data.start;
+        while let Some(range) = missing.peek() {
+            kept -= data.end.min(range.end).saturating_sub(data.start.max(range.start));
+            if range.end > data.end {
+                break;
+            }
+            missing.next();
+        }
+    }
+    allocated.saturating_sub(kept)
 }
 
 /// Gives back the room of `missing` parts of a file, and what is reserved beyond its end.
@@ -192,6 +213,22 @@ mod tests {
         drop(Reservation::by(none, &second, &second_name, &ranges(0..half)).unwrap());
         drop(reserved);
         assert!(!running().fetches.values().any(|fetch| fetch.path.starts_with(folder.path())));
+    }
+
+    #[test]
+    fn the_room_of_pieces_that_are_kept_is_none_for_those_that_are_missing() {
+        const MIB: u64 = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, _) = partial(folder.path(), "doc");
+        file.write_at(&[1; 1 << 20], 0).unwrap();
+        file.write_at(&[1; 1 << 20], 3 * MIB).unwrap();
+        file.sync().unwrap();
+        assert_eq!(room_for(&file, &[MIB..3 * MIB, 4 * MIB..9 * MIB]), 0);
+        // Bytes that are to be written again have their room.
+        assert_eq!(room_for(&file, &ranges(MIB / 2..9 * MIB)), MIB / 2 + MIB);
+        if allocate(file.file(), MIB..2 * MIB).unwrap() {
+            assert_eq!(room_for(&file, &[MIB..3 * MIB, 4 * MIB..9 * MIB]), MIB);
+        }
     }
 
     fn ranges(one: Range<u64>) -> Vec<Range<u64>> {
