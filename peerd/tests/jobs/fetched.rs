@@ -163,3 +163,21 @@ async fn a_file_that_changes_after_a_pattern_found_it_is_fetched_as_it_is_then()
     assert_eq!((job.state(), job.documents, job.bytes_done), (JobState::Done, 1, 30_000), "{job:?}");
     assert_eq!(read(&fetcher.share(), "a.txt").as_deref(), Some(&[3; 30_000][..]));
 }
+
+#[tokio::test]
+async fn names_that_differ_in_case_are_fetched_as_the_two_documents_that_they_are() {
+    let seed = peer("seed", &[("Readme", b"one")], &[], |_| {}).await;
+    if seed.share().join("README").exists() {
+        println!("skipped: this file system ignores case");
+        return;
+    }
+    fs::write(seed.share().join("README"), "two").unwrap();
+    until_shared(&seed, "README", Some(b"two")).await;
+    let fetcher = peer("fetcher", &[], &[&seed], |_| {}).await;
+    for _ in 0..2 {
+        let job = fetch(&fetcher, request(&["**"])).await;
+        assert_eq!((job.state(), job.documents, job.documents_done), (JobState::Done, 2, 2), "{job:?}");
+        assert_eq!(read(&fetcher.share(), "Readme").as_deref(), Some(&b"one"[..]));
+        assert_eq!(read(&fetcher.share(), "README").as_deref(), Some(&b"two"[..]));
+    }
+}

@@ -115,3 +115,23 @@ async fn a_mirror_of_more_than_the_quota_keeps_what_it_has_room_for() {
     let fetched = copy.handle.jobs().fetched();
     assert_eq!((fetched.documents, fetched.evicted), (2, 0), "{fetched:?}");
 }
+
+#[tokio::test]
+async fn of_two_names_that_differ_in_case_a_mirror_keeps_both_and_removes_the_one_that_goes() {
+    let origin = peer("origin", &[("Readme", b"one"), ("x", b"x")], &[], |_| {}).await;
+    if origin.share().join("README").exists() {
+        println!("skipped: this file system ignores case");
+        return;
+    }
+    fs::write(origin.share().join("README"), "two").unwrap();
+    until_shared(&origin, "README", Some(b"two")).await;
+    let copy = peer("copy", &[], &[&origin], |config| config.mirrors = vec![mirror("**", Some("origin"), true)]).await;
+    until_shared(&copy, "Readme", Some(b"one")).await;
+    until_shared(&copy, "README", Some(b"two")).await;
+    // What is removed before it was seen in a listing stays: a look that brings a change has seen all.
+    fs::write(origin.share().join("x"), "x is longer").unwrap();
+    until_shared(&copy, "x", Some(b"x is longer")).await;
+    fs::remove_file(origin.share().join("README")).unwrap();
+    eventually("the removal", async || read(&copy.share(), "README").is_none().then_some(())).await;
+    assert_eq!(read(&copy.share(), "Readme").as_deref(), Some(&b"one"[..]));
+}

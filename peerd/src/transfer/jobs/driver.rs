@@ -283,7 +283,8 @@ impl Driver {
             return;
         }
         let index = shared.catalog.share().index();
-        let own = target.save_as.as_ref().and_then(|name| index.by_name(name.as_str()));
+        // Where the file system ignores case, a file of another spelling is in the way.
+        let own = target.save_as.as_ref().and_then(|name| index.by_name(name.as_str()).filter(|own| own.name == *name));
         let options = FetchOptions {
             save_as: target.save_as.clone(),
             // Never what the user put there.

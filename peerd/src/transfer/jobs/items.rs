@@ -24,7 +24,7 @@ const GONE_PATIENCE: Duration = Duration::from_secs(120);
 /// Most failed documents that are listed.
 const FAILED_LISTED_MAX: usize = 100;
 
-/// What tells documents apart: the name without regard to case, or what else selects it.
+/// What tells documents apart: the name in the share, or what else selects it.
 pub(super) type Key = Box<str>;
 
 /// A document to fetch.

@@ -3,12 +3,11 @@
 use super::{
     items::{Items, Key, Outcome, Target},
     mirror::{Decision, take_offer},
-    offers::{Ambiguous, Offer},
+    offers::{Chosen, Offer, with_own},
     request::JobRequest,
 };
 use crate::{
     documents::{
-        name_match::name_key,
         selector::DocumentSelector,
         share::{Index, SharedDocument},
         wanted::Wanted,
@@ -120,7 +119,7 @@ impl Job {
     /// Takes the documents that match its patterns. `asked`: whom they come from, and `missed`: what may be missing, both as text.
     pub(super) fn add_found(
         &mut self,
-        offers: BTreeMap<Key, Result<Offer, Ambiguous>>,
+        offers: BTreeMap<Key, Chosen>,
         (asked, missed): (&str, String),
         index: &Index,
         fetched: impl Fn(&SharedDocument) -> bool,
@@ -128,8 +127,8 @@ impl Job {
     ) {
         let matches = self.request.matcher();
         let own = |own: &&std::sync::Arc<SharedDocument>| matches(&own.name);
-        let mut found = 0_usize;
-        for own in index.documents().iter().filter(own).filter(|own| !offers.contains_key(name_key(own.name.as_str()).as_str())) {
+        let (mut found, offers) = (0_usize, with_own(offers, index));
+        for own in index.documents().iter().filter(own).filter(|own| !offers.contains_key(own.name.as_str())) {
             found += 1;
             let target = Target {
                 selector: DocumentSelector::Hash(own.hash),
@@ -140,9 +139,9 @@ impl Job {
                 modified: None,
                 found_by: None,
             };
-            self.items.settle(name_key(own.name.as_str()).into(), target, Outcome::Present(own.size), now);
+            self.items.settle(own.name.as_str().into(), target, Outcome::Present(own.size), now);
         }
-        for (key, offer) in offers.into_iter().take(DOCUMENTS_MAX) {
+        for (key, (offer, own)) in offers.into_iter().take(DOCUMENTS_MAX) {
             found += 1;
             let offer = match offer {
                 Ok(offer) => offer,
@@ -161,7 +160,7 @@ impl Job {
                     continue;
                 }
             };
-            take_offer(&mut self.items, key, offer, index, &fetched, false, now);
+            take_offer(&mut self.items, key, (offer, own), &fetched, false, now);
         }
         self.looking = match &self.looking {
             Looking::Due { since, tries, .. } if found == 0 => Looking::Due {
@@ -272,7 +271,7 @@ impl Job {
 /// The key of a document that is named by itself. Names have no `:`, so the others differ from them.
 fn key_of(selector: &DocumentSelector) -> Key {
     match selector {
-        DocumentSelector::Name(name) => name_key(name.as_str()).into(),
+        DocumentSelector::Name(name) => name.as_str().into(),
         DocumentSelector::Number(number) => format!("rfc:{number}").into(),
         DocumentSelector::Hash(hash) => format!("b3:{hash}").into(),
     }

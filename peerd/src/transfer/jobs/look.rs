@@ -4,7 +4,7 @@
 use super::{
     items::Key,
     mirror::Listing,
-    offers::{Ambiguous, Offer, Offers, Prefer},
+    offers::{Chosen, Offer, Offers, Prefer},
     request::JobRequest,
     shared::Shared,
 };
@@ -57,7 +57,7 @@ pub(super) enum Look {
 
 /// What was found.
 pub(super) struct Found {
-    pub(super) offers: BTreeMap<Key, Result<Offer, Ambiguous>>,
+    pub(super) offers: BTreeMap<Key, Chosen>,
     /// Whom the answer comes from, as text.
     pub(super) asked: String,
     /// What may be missing from it, and why, as text; empty: nothing.
@@ -179,9 +179,12 @@ pub(super) fn known(remote: &RemoteIndex, selector: &DocumentSelector, now: Inst
         DocumentSelector::Number(number) => remote.by_number(*number, now).for_each(&mut add),
         DocumentSelector::Name(name) => remote.by_name(name.as_str(), now).for_each(&mut add),
     }
-    let chosen = offers.choose(Prefer::MostHeld, latest());
-    let (_, offer) = chosen.into_iter().next()?;
-    offer.ok()
+    let mut chosen = offers.choose(Prefer::MostHeld, latest());
+    let exact = match selector {
+        DocumentSelector::Name(name) => chosen.remove(name.as_str()),
+        DocumentSelector::Hash(_) | DocumentSelector::Number(_) => None,
+    };
+    exact.or_else(|| chosen.into_values().next())?.ok()
 }
 
 /// What this peer learned of others.

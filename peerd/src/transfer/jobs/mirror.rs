@@ -4,7 +4,7 @@
 
 use super::{
     items::{Items, Key, Outcome, Target},
-    offers::{Ambiguous, Offer},
+    offers::{Chosen, Offer, with_own},
 };
 use crate::{
     config::Mirror as Config,
@@ -64,6 +64,30 @@ pub(super) struct Compared {
     pub(super) gone: Vec<Box<str>>,
 }
 
+/// The names of a listing.
+struct Listed<'a> {
+    exact: BTreeSet<&'a str>,
+    /// Without regard to case: those that are listed in one spelling only, under which nothing was fetched.
+    any_case: BTreeSet<String>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(listing: &'a Listing, fetched: &[(Box<str>, Option<PeerId>)]) -> Self {
+        let exact: BTreeSet<&str> = listing.documents.iter().map(|document| document.name.as_str()).collect();
+        let mut spellings: BTreeMap<String, usize> = BTreeMap::new();
+        // What was fetched under a listed name is that document, and no other one.
+        let names = exact.iter().copied().chain(fetched.iter().map(|(name, _)| &**name).filter(|name| exact.contains(name)));
+        for name in names {
+            *spellings.entry(name_key(name)).or_default() += 1;
+        }
+        Self { exact, any_case: spellings.into_iter().filter(|(_, count)| *count == 1).map(|(key, _)| key).collect() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.exact.contains(name) || self.any_case.contains(&name_key(name))
+    }
+}
+
 /// What to do about a document that others offer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -74,17 +98,16 @@ pub(super) enum Decision {
     Refuse(String),
 }
 
-/// Takes an offer as a document to fetch, or as one that needs no fetch. `fetched` and `newer_only` are those of [`decide`].
+/// Takes an offer as a document to fetch, or as one that needs no fetch. `own`: the file of the share that it is compared with; `fetched` and
+/// `newer_only` are those of [`decide`].
 pub(super) fn take_offer(
     items: &mut Items,
     key: Key,
-    offer: Offer,
-    index: &Index,
+    (offer, own): (Offer, Option<&Arc<SharedDocument>>),
     fetched: impl Fn(&SharedDocument) -> bool,
     newer_only: bool,
     now: Instant,
 ) {
-    let own = index.by_name(offer.document.name.as_str());
     let decision = decide(&offer, own.map(AsRef::as_ref), own.is_some_and(|own| fetched(own)), newer_only);
     let target = offer.target();
     // The file in the share keeps its name.
@@ -138,21 +161,21 @@ impl Mirror {
     /// Takes what others offer now. `fetched`: whether this peer fetched a document of the share, and nobody changed it.
     pub(super) fn update(
         &mut self,
-        offers: BTreeMap<Key, Result<Offer, Ambiguous>>,
+        offers: BTreeMap<Key, Chosen>,
         index: &Index,
         fetched: impl Fn(&SharedDocument) -> bool,
         now: Instant,
     ) {
         let newer_only = self.config.from.is_none();
         let mut wanted: BTreeSet<Key> = BTreeSet::new();
-        for (key, offer) in offers {
+        for (key, (offer, own)) in with_own(offers, index) {
             wanted.insert(key.clone());
             let Ok(offer) = offer else { continue };
-            take_offer(&mut self.items, key, offer, index, &fetched, newer_only, now);
+            take_offer(&mut self.items, key, (offer, own), &fetched, newer_only, now);
         }
         // What others have no more stays in the share, and matches as long as it is there.
         for own in index.documents().iter().filter(|own| self.config.pattern.matches(&own.name)) {
-            let key: Key = name_key(own.name.as_str()).into();
+            let key: Key = own.name.as_str().into();
             if wanted.insert(key.clone()) {
                 self.items.settle(key, present(own), Outcome::Present(own.size), now);
             }
@@ -179,10 +202,10 @@ impl Mirror {
         let Some(peer) = listing.peer.filter(|_| self.config.delete && listing.complete && listing.sound) else {
             return Compared::default();
         };
-        let listed: BTreeSet<_> = listing.documents.iter().map(|document| name_key(document.name.as_str())).collect();
+        let listed = Listed::of(listing, fetched);
         let mut compared = Compared { peer: Some(peer), ..Compared::default() };
         for (name, by) in fetched {
-            match (listed.contains(&name_key(name)), *by == Some(peer)) {
+            match (listed.has(name), *by == Some(peer)) {
                 (true, false) => compared.newly_listed.push(name.clone()),
                 (false, true) => compared.gone.push(name.clone()),
                 (true, true) | (false, false) => {}
@@ -291,6 +314,18 @@ mod tests {
         ] {
             assert!(mirror(delete).take_listing(Some(listing), &fetched, now).gone.is_empty());
         }
+    }
+
+    #[test]
+    fn of_names_that_differ_in_case_the_one_that_is_listed_no_more_goes() {
+        let (now, both) = (Instant::now(), fetched(&["README", "Readme", "x"], P1));
+        let gone = |names: &[&str], fetched: &[(Box<str>, Option<PeerId>)]| {
+            mirror(true).take_listing(Some(listing(names)), fetched, now).gone
+        };
+        assert_eq!(gone(&["README", "x"], &both), ["Readme".into()]);
+        assert!(gone(&["README", "Readme", "x"], &both).is_empty());
+        // Another spelling of what was fetched is the same document.
+        assert!(gone(&["readme", "x"], &fetched(&["README", "x"], P1)).is_empty());
     }
 
     #[test]

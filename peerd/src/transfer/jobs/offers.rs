@@ -1,14 +1,22 @@
 //! What other peers offer under names that match: of each name one content.
 //!
+//! Names that differ in case are two documents, as they are in a share. A name that is offered in one spelling only is compared with the file
+//! of the share that differs from it in case.
+//!
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::items::{Key, Target};
 use crate::{
-    documents::{info::DocumentInfo, name_match::name_key, selector::DocumentSelector},
+    documents::{
+        info::DocumentInfo,
+        name_match::name_key,
+        selector::DocumentSelector,
+        share::{Index, SharedDocument},
+    },
     holders::{settlement::is_clear, source::Source},
 };
 use p2pdi::content::ContentHash;
-use std::{cmp::Reverse, collections::BTreeMap, time::SystemTime};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::SystemTime};
 
 /// Most holders kept for one content: a fetch searches for more if it needs them.
 const HOLDERS_MAX: usize = 16;
@@ -48,7 +56,7 @@ impl Offers {
 
     /// Adds what several peers list. `held_by`: how many, those that are not in `holders` included.
     pub(super) fn add_held(&mut self, document: &DocumentInfo, holders: impl IntoIterator<Item = Source>, held_by: usize) {
-        let contents = self.by_name.entry(name_key(document.name.as_str()).into()).or_default();
+        let contents = self.by_name.entry(document.name.as_str().into()).or_default();
         let offer =
             contents.entry(document.hash).or_insert_with(|| Offer { document: document.clone(), holders: Vec::new(), count: 0 });
         offer.count += held_by;
@@ -61,7 +69,7 @@ impl Offers {
     }
 
     /// One content for each name. Modification times after `latest` are not believed.
-    pub(super) fn choose(self, prefer: Prefer, latest: SystemTime) -> BTreeMap<Key, Result<Offer, Ambiguous>> {
+    pub(super) fn choose(self, prefer: Prefer, latest: SystemTime) -> BTreeMap<Key, Chosen> {
         let choose = |(key, contents): (Key, BTreeMap<ContentHash, Offer>)| {
             let rank = |offer: &Offer| {
                 let newest = offer.modified().filter(|at| *at <= latest);
@@ -80,6 +88,23 @@ impl Offers {
         };
         self.by_name.into_iter().filter_map(choose).collect()
     }
+}
+
+/// A content that was chosen for a name, or why none was.
+pub(super) type Chosen = Result<Offer, Ambiguous>;
+
+/// Offers with the files of the share that they are compared with, by the names of these files, and where there is none by the offered names.
+pub(super) fn with_own(offers: BTreeMap<Key, Chosen>, index: &Index) -> BTreeMap<Key, (Chosen, Option<&Arc<SharedDocument>>)> {
+    let mut spellings: BTreeMap<String, usize> = BTreeMap::new();
+    for name in offers.keys() {
+        *spellings.entry(name_key(name)).or_default() += 1;
+    }
+    let with_own = |(name, chosen): (Key, Chosen)| {
+        let is_sole = spellings.get(&name_key(&name)) == Some(&1);
+        let own = index.by_name(&name).filter(|own| is_sole || own.name.as_str() == &*name);
+        (own.map_or(name, |own| own.name.as_str().into()), (chosen, own))
+    };
+    offers.into_iter().map(with_own).collect()
 }
 
 impl Offer {
@@ -142,7 +167,7 @@ mod tests {
         let all = || {
             let mut offers = Offers::default();
             add(&mut offers, "a.txt", b"old", "p1", 10);
-            add(&mut offers, "A.txt", b"old", "p2", 12);
+            add(&mut offers, "a.txt", b"old", "p2", 12);
             add(&mut offers, "a.txt", b"old", "p5", 12);
             add(&mut offers, "a.txt", b"old", "p6", 12);
             add(&mut offers, "a.txt", b"new", "p3", 11);
@@ -152,6 +177,16 @@ mod tests {
         assert_eq!(chosen(all(), Prefer::MostHeld), Ok(ContentHash::of(b"old")));
         // The time of the copy on p2 does not make the old content new.
         assert_eq!(chosen(all(), Prefer::Newest), Ok(ContentHash::of(b"new")));
+    }
+
+    #[test]
+    fn names_that_differ_in_case_are_two_documents() {
+        let mut offers = Offers::default();
+        add(&mut offers, "README", b"one", "p1", 10);
+        add(&mut offers, "Readme", b"two", "p1", 10);
+        let chosen = offers.choose(Prefer::MostHeld, SystemTime::now());
+        let names: Vec<_> = chosen.iter().map(|(key, offer)| (&**key, offer.is_ok())).collect();
+        assert_eq!(names, [("README", true), ("Readme", true)]);
     }
 
     #[test]

@@ -5,9 +5,12 @@ use super::{
     job::Job,
     mirror::Mirror,
 };
-use crate::transfer::{
-    arriving::{Arriving, ArrivingMax, SMALL_AT_ONCE},
-    fetch::{job::FetchWatch, progress::ProgressSnapshot, source_totals::SourceTotals},
+use crate::{
+    documents::name_match::name_key,
+    transfer::{
+        arriving::{Arriving, ArrivingMax, SMALL_AT_ONCE},
+        fetch::{job::FetchWatch, progress::ProgressSnapshot, source_totals::SourceTotals},
+    },
 };
 use p2pdi::{document::DocumentName, v1, v1::JobState};
 use std::{
@@ -58,8 +61,9 @@ pub(super) struct Queue {
     pub(super) ended: VecDeque<v1::Job>,
     pub(super) mirrors: Vec<Mirror>,
     running: BTreeMap<(Owner, Key), Running>,
-    /// Keys of the documents under way, whoever's they are: two fetches must not write one file.
-    busy: BTreeSet<Key>,
+    /// Keys of the documents under way, without regard to case, whoever's they are: two fetches must not write one file, also where the file
+    /// system ignores case.
+    busy: BTreeSet<String>,
     arriving: Arriving,
 }
 
@@ -73,7 +77,7 @@ impl Queue {
         if finishing >= FINISHING_AT_ONCE || !(has_room(1) || has_room(0)) {
             return None;
         }
-        let fits = |key: &Key, size: u64| has_room(size) && !busy.contains(key);
+        let fits = |key: &Key, size: u64| has_room(size) && !busy.contains(&name_key(key));
         let mut order: Vec<_> = self.jobs.values().map(|job| (Reverse(job.request.priority as i32), job.id)).collect();
         order.sort_unstable();
         for (_, id) in order {
@@ -94,7 +98,7 @@ impl Queue {
     /// Records that the fetch of a document began.
     pub(super) fn started(&mut self, owner: Owner, key: Key, size: u64, watch: Arc<FetchWatch>, stop: CancellationToken) {
         self.arriving.add(size);
-        self.busy.insert(key.clone());
+        self.busy.insert(name_key(&key));
         self.running.insert((owner, key), Running { watch, size, arrives: true, stop });
     }
 
@@ -112,7 +116,7 @@ impl Queue {
             if running.arrives {
                 self.arriving.remove(running.size);
             }
-            self.busy.remove(key);
+            self.busy.remove(&name_key(key));
             if let Owner::Job(id) = owner
                 && let Some(job) = self.jobs.get_mut(&id)
             {

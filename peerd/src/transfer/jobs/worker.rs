@@ -129,6 +129,10 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
 async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source]) -> Option<Outcome> {
     let DocumentSelector::Name(name) = &target.selector else { return None };
     let own = shared.catalog.share().index().by_name(name.as_str()).cloned()?;
+    // What a pattern found is not the file of another spelling.
+    if target.save_as.as_ref().is_some_and(|save_as| *save_as != own.name) {
+        return None;
+    }
     let mut all_answered = true;
     let settlement = match asked {
         [] => {
