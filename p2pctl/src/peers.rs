@@ -59,16 +59,16 @@ impl Peers {
         Ok(found)
     }
 
-    /// All peers that there are to ask, or [`ALL_MAX`] random ones of more.
+    /// All peers that there are to ask, or [`ALL_MAX`] random ones of more; see [`PeerSample::missing`].
     ///
     /// # Errors
     /// When they cannot be listed, or there are none.
-    pub(crate) async fn all(&self) -> Outcome<Vec<Source>> {
-        let peers = self.sample(ALL_MAX).await?.peers;
-        if peers.is_empty() {
+    pub(crate) async fn all(&self) -> Outcome<PeerSample> {
+        let sample = self.sample(ALL_MAX).await?;
+        if sample.peers.is_empty() {
             return Err(self.nobody("no peer shares any document"));
         }
-        Ok(peers)
+        Ok(sample)
     }
 
     /// There is nobody to ask. `so`: what follows from it.

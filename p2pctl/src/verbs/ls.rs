@@ -53,7 +53,13 @@ async fn list(
             let known = known_to(channels, &peer, filter).await;
             known.map_err(|why| Failure::refused(format!("{peer} does not answer: {why}")))?
         }
-        None => shared_by(channels, peers.all().await?, filter).await,
+        None => {
+            let sample = peers.all().await?;
+            if let Some(missing) = sample.missing() {
+                printer.note(&format!("note: {missing}"));
+            }
+            shared_by(channels, sample.peers, filter).await
+        }
     };
     let Offers { mut offers, answered, failed, mut is_cut } = offers;
     for (peer, why) in &failed {

@@ -13,6 +13,15 @@ pub struct PeerSample {
     pub are_all: bool,
 }
 
+impl PeerSample {
+    /// Says of a sample that what other peers share is missing; `None`: these are all.
+    pub fn missing(&self) -> Option<String> {
+        let asked = self.peers.len();
+        (!self.are_all)
+            .then(|| format!("there are more peers than the {asked} random ones that were asked: what others share is not known"))
+    }
+}
+
 /// What is known of a document without asking anybody.
 #[derive(Debug, Default)]
 pub struct Learned {
@@ -49,5 +58,19 @@ pub trait FindPeers: Send + Sync + 'static {
     fn ask_all(&self, wanted: &DocumentSelector) -> impl Future<Output = Vec<(Source, Vec<Listed>)>> + Send {
         let _nobody = wanted;
         async { Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_says_that_it_is_one() {
+        let peers = vec![Source::new(None, "127.0.0.1:7801".parse().unwrap())];
+        let all = PeerSample { peers, are_all: true };
+        assert_eq!(all.missing(), None);
+        let missing = PeerSample { are_all: false, ..all }.missing().unwrap();
+        assert!(missing.contains("more peers than the 1 random"), "{missing}");
     }
 }

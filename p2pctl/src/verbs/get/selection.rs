@@ -60,7 +60,16 @@ pub(super) async fn select(setting: &Setting, wanted: &[Wanted], choice: &Patter
                 }
             },
             Wanted::Matching(pattern) => {
-                let peers = if setting.from.is_empty() { setting.peers.all().await? } else { setting.from.clone() };
+                let peers = if setting.from.is_empty() {
+                    let sample = setting.peers.all().await?;
+                    let missing = sample.missing().map(|missing| format!("note: {missing}"));
+                    // Once for all patterns.
+                    let is_new = missing.as_ref().is_some_and(|missing| !selection.notes.contains(missing));
+                    selection.notes.extend(missing.filter(|_| is_new));
+                    sample.peers
+                } else {
+                    setting.from.clone()
+                };
                 let filter = ListingFilter::of_pattern(Some(pattern.clone()));
                 let offers = shared_by(&setting.channels, peers, &filter).await;
                 matching(setting, one, offers, choice, &mut selection)?

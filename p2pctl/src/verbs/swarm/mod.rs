@@ -25,7 +25,11 @@ pub(super) async fn swarm(global: &Global, channels: &ChannelPool, args: Swarm, 
     let (hash, walk) = match args.at {
         Some(at) => from_one(channels, Source::new(None, at), &wanted).await?,
         None => {
-            let (hash, walk) = from_all(channels, peers.all().await?, &wanted).await?;
+            let sample = peers.all().await?;
+            if let Some(missing) = sample.missing() {
+                printer.note(&format!("note: {missing}"));
+            }
+            let (hash, walk) = from_all(channels, sample.peers, &wanted).await?;
             let tracked = tracked(global, hash, walk.size()).await;
             (hash, walk.and(tracked))
         }

@@ -93,10 +93,12 @@ pub(super) async fn look_for_job(shared: &Arc<Shared>, request: JobRequest) -> L
 
 /// What all peers share themselves now, or a sample of the peers of a large network.
 async fn ask_all(shared: &Arc<Shared>, request: &JobRequest) -> Found {
-    let PeerSample { peers, .. } = match shared.network.sample(ASKED_MAX).await {
+    let sample = match shared.network.sample(ASKED_MAX).await {
         Ok(sample) => sample,
         Err(never) => match never {},
     };
+    let sampled = sample.missing();
+    let PeerSample { peers, .. } = sample;
     let (matches, asked) = (request.matcher(), peers.len());
     // Several patterns may match one document: it counts once, with the holders of the fullest listing.
     let mut listed: BTreeMap<(DocumentName, ContentHash), Listed> = BTreeMap::new();
@@ -120,7 +122,7 @@ async fn ask_all(shared: &Arc<Shared>, request: &JobRequest) -> Found {
     }
     let answered = format!("{} answered", counted(asked.saturating_sub(silent.len()) as u64, "peer"));
     let not_cut = |cut: Vec<String>| (!cut.is_empty()).then(|| format!("more documents match {} than peers list", cut.join(" ")));
-    let missed: Vec<_> = unanswered(&silent).into_iter().chain(not_cut(cut)).collect();
+    let missed: Vec<_> = sampled.into_iter().chain(unanswered(&silent)).chain(not_cut(cut)).collect();
     Found { offers: offers.choose(Prefer::MostHeld, latest()), asked: answered, missed: missed.join("; "), listing: None }
 }
 
