@@ -152,3 +152,16 @@ fn an_interrupted_set_says_that_it_resumes_only_if_something_is_kept() {
     assert!(!ended.stderr.contains("resume"), "{ended:#?}");
     slow.signal(Signal::CONT);
 }
+
+#[test]
+fn what_was_fetched_is_shared_on_although_another_document_failed() {
+    let network = Network::start();
+    fs::create_dir_all(network.world.path("share-d")).unwrap();
+    fs::write(network.world.path("share-d/large.bin"), vec![7; 1_500_000]).unwrap();
+    let d = network.world.peer("fff-d", &network.registry, &["--share", "share-d"]);
+    ready(&d);
+    let wanted = ["get", "large.bin", "rfc48.txt", "no-such.txt", "--keep-going", "--seed", "1s"];
+    network.p2pctl(&wanted).exits(1).stderr_has(&["sharing 1 document for 1s; Ctrl-C ends it", "1 of 3 documents failed"]);
+    // It does not wait where nothing is shared.
+    network.p2pctl(&["get", "large.bin", "rfc49.txt", "--seed", "1h"]).exits(0).stderr_has(&["nothing is shared on"]);
+}

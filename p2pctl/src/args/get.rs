@@ -104,7 +104,7 @@ pub(crate) struct Sharing {
     /// Do not send what is fetched to others that fetch it
     #[arg(long, env = "P2PDI_CTL_GET_NO_SHARE", value_parser = BoolishValueParser::new(), conflicts_with_all = ["seed", "upload_limit", "listen"])]
     pub(crate) no_share: bool,
-    /// After the fetch, share it for this long; Ctrl-C ends it
+    /// After the fetch, share it for this long: of what was fetched, the last 256 documents of 1 MiB or more; Ctrl-C ends it
     #[arg(long, env = "P2PDI_CTL_GET_SEED", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) seed: Option<Duration>,
     /// Upload rate limit per second, such as 10MiB

@@ -11,14 +11,15 @@ pub(crate) fn bytes(count: u64) -> String {
     ByteSize(count).display().iec().to_string()
 }
 
-/// `from fff-b (127.0.0.1:7801): 27.4 KiB, dropped: it sent wrong bytes`: what a holder did.
+/// `from fff-b (127.0.0.1:7801): 27.4 KiB, failed: it sent wrong bytes`: what a holder did.
 pub(crate) fn holder(source: &str, sent: u64, faults: u64, first_fault: &str) -> String {
-    let dropped = match faults {
+    // Transient faults, too, after which it was asked again.
+    let failed = match faults {
         0 => String::new(),
-        1 => format!(", dropped: {first_fault}"),
-        times => format!(", dropped {times} times, first: {first_fault}"),
+        1 => format!(", failed: {first_fault}"),
+        times => format!(", failed {times} times, first: {first_fault}"),
     };
-    format!("from {source}: {}{dropped}", bytes(sent))
+    format!("from {source}: {}{failed}", bytes(sent))
 }
 
 /// `1.2 GiB/s`.

@@ -33,5 +33,8 @@ pub use fetch::{
 };
 pub use serve::uploads::{UPLOADS_MAX, UPLOADS_PER_ADDRESS};
 pub use store::{error::WriteError, partial_file::partial_name};
-pub use swarm::{hub::Swarms, me::ZONE_LABEL};
+pub use swarm::{
+    hub::{KEPT_MAX, Swarms},
+    me::ZONE_LABEL,
+};
 pub use throttle::Throttle;

@@ -17,6 +17,7 @@ use crate::{
     sharing::Sharing,
 };
 use entry::Entry;
+use p2pdi::phrases::counted;
 use peerd::{
     connections::channels::ChannelPool,
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
@@ -26,7 +27,7 @@ use report::Report;
 use room::Room;
 use selection::Selection;
 use setting::Setting;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -107,16 +108,31 @@ async fn get_wanted(
         },
     };
     let ended = run::run(entries, room, &setting, &mut display, &mut report, &stop).await;
-    let (is_interrupted, documents) = (ended.interrupted, report.documents());
-    report.finish(ended)?;
-    if let Some(time) = setting.fetching.sharing.seed.filter(|_| !is_interrupted && documents > 0) {
-        if !setting.fetching.quiet {
-            printer.note(&format!("sharing for {}; Ctrl-C ends it", humantime::format_duration(time)));
-        }
+    // With --keep-going, what failed does not end what is done with the others.
+    let goes_on = !ended.interrupted && report.is_printed() && (setting.fetching.keep_going || report.failures() == 0);
+    let shared = report.shared();
+    let finished = report.finish(ended);
+    if let Some(time) = setting.fetching.sharing.seed.filter(|_| goes_on) {
+        seed(shared, time, &setting, &stop).await;
+    }
+    finished
+}
+
+/// Shares what was fetched for a time. Without a document that others can find there is nothing to wait for.
+async fn seed(shared: usize, time: Duration, setting: &Setting, stop: &CancellationToken) {
+    if !setting.fetching.quiet {
+        setting.printer.note(&match shared {
+            0 => "note: nothing is shared on: nothing of 1 MiB or more was fetched".to_owned(),
+            _ => {
+                let documents = counted(shared as u64, "document");
+                format!("sharing {documents} for {}; Ctrl-C ends it", humantime::format_duration(time))
+            }
+        });
+    }
+    if shared > 0 {
         tokio::select! {
             () = sleep(time) => {}
             () = stop.cancelled() => {}
         }
     }
-    Ok(())
 }

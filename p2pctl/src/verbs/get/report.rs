@@ -6,7 +6,10 @@ use crate::{
     progress::Display,
 };
 use p2pdi::{json, phrases::counted, v1::Document};
-use peerd::transfer::{Fetched, SourceReport, SourceTotals};
+use peerd::{
+    holders::announcer::ANNOUNCED_SIZE_MIN,
+    transfer::{Fetched, KEPT_MAX, SourceReport, SourceTotals},
+};
 use serde_json::json;
 use std::{io, time::Instant};
 
@@ -32,6 +35,8 @@ pub(super) struct Report {
     fetched_bytes: u64,
     /// Bytes of all documents that are there.
     bytes: u64,
+    /// Documents that others can find and fetch from this program.
+    shared: usize,
     sources: SourceTotals,
     failed: Vec<(String, Failure)>,
     /// Why a result could not be printed.
@@ -49,6 +54,7 @@ impl Report {
             already_there: 0,
             fetched_bytes: 0,
             bytes: 0,
+            shared: 0,
             sources: SourceTotals::default(),
             failed: Vec::new(),
             unprinted: None,
@@ -70,6 +76,16 @@ impl Report {
         self.fetched_bytes
     }
 
+    /// Documents that others can find and fetch from this program, those of the limit.
+    pub(super) fn shared(&self) -> usize {
+        self.shared.min(KEPT_MAX)
+    }
+
+    /// Whether all results so far were printed.
+    pub(super) fn is_printed(&self) -> bool {
+        self.unprinted.is_none()
+    }
+
     /// Documents that failed.
     pub(super) fn failures(&self) -> u64 {
         self.failed.len() as u64
@@ -81,6 +97,8 @@ impl Report {
         self.already_there += u64::from(fetched.already_there);
         self.fetched_bytes += fetched.fetched_bytes;
         self.bytes += fetched.document.size();
+        // Nobody finds smaller ones here, and what was there already has no swarm.
+        self.shared += usize::from(!fetched.already_there && fetched.document.size() >= ANNOUNCED_SIZE_MIN);
         self.sources.add(&fetched.sources);
         let (quiet, is_single) = (self.quiet, self.is_single);
         let printed = display.above(|printer| match (printer.is_json(), quiet, is_single) {
@@ -216,8 +234,9 @@ fn print_single(fetched: &Fetched, printer: Printer) -> io::Result<()> {
     }
     printer.text(&format!("  b3:{}", document.hash))?;
     for report in used(fetched) {
-        let dropped = report.dropped.as_ref().map(|why| format!(", dropped: {why}")).unwrap_or_default();
-        printer.text(&format!("  from {}: {}{dropped}", report.source, bytes(report.bytes)))?;
+        // It may have been asked again after that.
+        let failed = report.dropped.as_ref().map(|why| format!(", last failure: {why}")).unwrap_or_default();
+        printer.text(&format!("  from {}: {}{failed}", report.source, bytes(report.bytes)))?;
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ const SEEDING_TIME: Duration = Duration::from_secs(600);
 /// How long what was fetched is still served from its store: until the share offers it, which takes a moment.
 const HANDOVER_TIME: Duration = Duration::from_secs(5);
 /// Most swarms that a peer stays in after their fetches; each costs a bitmap and a call every minute, and without a share a descriptor.
-const KEPT_MAX: usize = 256;
+pub const KEPT_MAX: usize = 256;
 
 /// The swarms of one peer. Cheap to clone; clones share them.
 #[derive(Clone)]
