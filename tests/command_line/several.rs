@@ -87,6 +87,9 @@ fn a_dry_run_counts_and_writes_nothing() {
     assert_eq!((json["missing_bytes"].as_u64(), json["present_documents"].as_u64()), (Some(size(49)), Some(1)), "{json}");
     let states: Vec<_> = json["documents"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["present", "missing"], "{json}");
+    // What would fail is no success.
+    let run = network.p2pctl(&["get", "rfc49.txt", "no-such.txt", "--dry-run", "--keep-going"]).exits(1);
+    run.stdout_has(&["rfc49.txt", "to fetch"]).stderr_has(&["1 of 2 documents would fail", "no-such.txt: nobody has"]);
     // One document, too.
     network.p2pctl(&["get", "rfc49.txt", "--dry-run"]).exits(0).stdout_has(&["rfc49.txt", "to fetch", "1 document, "]);
     assert_eq!(files(&network, "out"), set(["rfc48.txt"]));

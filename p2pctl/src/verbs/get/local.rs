@@ -15,7 +15,7 @@ use p2pdi::{
     content::DocumentHasher,
     json,
     phrases::counted,
-    platform::{FileKind, FileStat, allocated_bytes},
+    platform::{FileKind, FileStat, allocated_bytes, next_data},
     v1::Document,
 };
 use peerd::{
@@ -38,8 +38,11 @@ const READ_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Local {
     Nothing,
-    /// A part of it, of an earlier fetch, that takes this many bytes on the disk.
-    Partial(u64),
+    /// A part of it, of an earlier fetch: bytes that are there, and bytes that it takes on the disk, reserved ones included.
+    Partial {
+        there: u64,
+        taken: u64,
+    },
     /// All of it.
     Whole,
     /// Something else.
@@ -59,7 +62,16 @@ impl Examined {
     fn missing(&self) -> u64 {
         match self.local {
             Local::Whole => 0,
-            Local::Partial(bytes) => self.document.size().saturating_sub(bytes),
+            Local::Partial { taken, .. } => self.document.size().saturating_sub(taken),
+            Local::Nothing | Local::Other => self.document.size(),
+        }
+    }
+
+    /// Bytes that are to be fetched.
+    fn absent(&self) -> u64 {
+        match self.local {
+            Local::Whole => 0,
+            Local::Partial { there, .. } => self.document.size().saturating_sub(there),
             Local::Nothing | Local::Other => self.document.size(),
         }
     }
@@ -85,7 +97,7 @@ fn look(path: &Path, document: &DocumentInfo) -> io::Result<Local> {
     match FileStat::at(path) {
         // A file in place of a folder is found, and named, by the fetch.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(partial(path, document).map_or(Local::Nothing, Local::Partial))
+            Ok(partial(path, document).unwrap_or(Local::Nothing))
         }
         Err(error) => Err(error),
         Ok(there) if there.kind != FileKind::File || there.size != document.size() => Ok(Local::Other),
@@ -97,10 +109,17 @@ fn look(path: &Path, document: &DocumentInfo) -> io::Result<Local> {
     }
 }
 
-/// Bytes that the partial file of an earlier fetch takes, if there is one.
-fn partial(path: &Path, document: &DocumentInfo) -> Option<u64> {
+/// The partial file of an earlier fetch, if there is one.
+fn partial(path: &Path, document: &DocumentInfo) -> Option<Local> {
     let partial = File::open(path.with_file_name(partial_name(&document.name, &document.hash))).ok()?;
-    allocated_bytes(&partial).ok()
+    let taken = allocated_bytes(&partial).ok()?;
+    // A fetch that was killed leaves the room that it reserved.
+    let (mut there, mut offset) = (0, 0);
+    while let Some(data) = next_data(&partial, offset).ok()?.filter(|data| !data.is_empty()) {
+        there += data.end - data.start;
+        offset = data.end;
+    }
+    Some(Local::Partial { there: there.min(taken), taken })
 }
 
 /// Reports the documents that are there, and returns the others with room for all of them.
@@ -135,7 +154,7 @@ pub(super) async fn leave_out_present(
     for examined in examined {
         match examined.local {
             Local::Whole => report.done(there(examined), display),
-            Local::Nothing | Local::Partial(_) | Local::Other => left.push(examined),
+            Local::Nothing | Local::Partial { .. } | Local::Other => left.push(examined),
         }
     }
     let needed = left.iter().map(Examined::missing).fold(0, u64::saturating_add);
@@ -158,6 +177,9 @@ fn there(examined: Examined) -> Fetched {
 }
 
 /// Prints what would be fetched, and what is there already.
+///
+/// # Errors
+/// When something is not found, and the places cannot be read.
 pub(super) async fn dry_run(entries: Vec<Entry>, failed: Vec<(String, Failure)>, setting: &Setting) -> Outcome {
     let out = &setting.fetching.out;
     let examined = examine(entries, out).await?;
@@ -165,7 +187,7 @@ pub(super) async fn dry_run(entries: Vec<Entry>, failed: Vec<(String, Failure)>,
     let whole: Vec<_> = examined.iter().filter(|examined| examined.local == Local::Whole).collect();
     let sum = |examined: &[&Examined]| examined.iter().map(|examined| examined.document.size()).fold(0, u64::saturating_add);
     let (all, present) = (sum(&examined.iter().collect::<Vec<_>>()), sum(&whole));
-    let missing = examined.iter().map(Examined::missing).fold(0, u64::saturating_add);
+    let missing = examined.iter().map(Examined::absent).fold(0, u64::saturating_add);
     let printer = setting.printer;
     if printer.is_json() {
         let documents: Vec<_> = examined.iter().map(as_json).collect();
@@ -192,10 +214,11 @@ pub(super) async fn dry_run(entries: Vec<Entry>, failed: Vec<(String, Failure)>,
             ))?;
         }
     }
-    for (label, failure) in failed {
-        printer.note(&format!("note: {label}: {}", failure.message()));
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let all = counted((examined.len() + failed.len()) as u64, "document");
+    Err(Failure::of_several(format!("{} of {all} would fail", failed.len()), failed))
 }
 
 fn table(examined: &[Examined], quiet: bool, printer: Printer) -> io::Result<()> {
@@ -208,7 +231,7 @@ fn table(examined: &[Examined], quiet: bool, printer: Printer) -> io::Result<()>
     let row = |examined: &Examined| {
         let state = match examined.local {
             Local::Nothing => "to fetch".to_owned(),
-            Local::Partial(taken) => format!("to fetch, {} there", bytes(taken.min(examined.document.size()))),
+            Local::Partial { there, .. } => format!("to fetch, {} there", bytes(there.min(examined.document.size()))),
             Local::Whole => "there already".to_owned(),
             Local::Other => "other content there".to_owned(),
         };
@@ -221,7 +244,7 @@ fn table(examined: &[Examined], quiet: bool, printer: Printer) -> io::Result<()>
 fn as_json(examined: &Examined) -> serde_json::Value {
     let state = match examined.local {
         Local::Nothing => "missing",
-        Local::Partial(_) => "partial",
+        Local::Partial { .. } => "partial",
         Local::Whole => "present",
         Local::Other => "other_content",
     };
@@ -230,14 +253,14 @@ fn as_json(examined: &Examined) -> serde_json::Value {
         "path": examined.path.to_string_lossy(),
         "holders": examined.entry.holders.len(),
         "state": state,
-        "missing_bytes": examined.missing(),
+        "missing_bytes": examined.absent(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pdi::content::ContentHash;
+    use p2pdi::{content::ContentHash, platform::allocate};
     use std::fs;
 
     fn document(name: &str, text: &[u8]) -> DocumentInfo {
@@ -252,7 +275,10 @@ mod tests {
         assert_eq!(look(&path, &document).unwrap(), Local::Nothing);
         let partial = folder.path().join(format!(".a.txt.{}.part", &document.hash.to_string()[..16]));
         fs::write(&partial, [1; 8192]).unwrap();
-        assert!(matches!(look(&path, &document).unwrap(), Local::Partial(_)));
+        let reserved = File::options().write(true).open(&partial).unwrap();
+        let is_reserved = allocate(&reserved, 8192..1 << 20).unwrap();
+        let Local::Partial { there, taken } = look(&path, &document).unwrap() else { panic!("it is there in part") };
+        assert!(there == 8192 && (taken >= 1 << 20) == is_reserved, "{there} of {taken}");
         for (text, expected) in [("wrong", Local::Other), ("longer", Local::Other), ("right", Local::Whole)] {
             fs::write(&path, text).unwrap();
             assert_eq!(look(&path, &document).unwrap(), expected, "{text}");
