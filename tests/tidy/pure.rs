@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "peerd/src/transfer/fetch/source_totals",
     "peerd/src/transfer/piece_set",
     "peerd/src/transfer/plan",
+    "peerd/src/transfer/jobs/beyond",
     "peerd/src/transfer/jobs/eviction",
     "peerd/src/transfer/jobs/items",
     "peerd/src/transfer/jobs/mirror",

@@ -86,6 +86,11 @@ impl RemoteIndex {
         self.peers.values().map(|remote| remote.listing.left_out()).sum()
     }
 
+    /// Whether a listing of a peer is kept.
+    pub(crate) fn has(&self, name: &PeerName) -> bool {
+        self.peers.contains_key(name)
+    }
+
     /// Those of one peer.
     pub(crate) fn left_out_of(&self, name: &PeerName) -> usize {
         self.peers.get(name).map_or(0, |remote| remote.listing.left_out())

@@ -3,7 +3,7 @@
 use super::{
     items::{Key, Outcome, Target},
     look::{Found, Look, look_for_job, look_for_mirror},
-    mirror::Compared,
+    mirror::{Compared, Mirror},
     queue::Owner,
     shared::Shared,
     worker::{self, Work},
@@ -179,9 +179,9 @@ impl Driver {
                     self.looks.spawn(async move { (owner, look_for_job(&shared, request).await) });
                 }
                 Owner::Mirror(place) => {
-                    let mirror = shared.queue().mirrors.get(place).map(|mirror| (mirror.config.clone(), mirror.listing.clone()));
-                    let Some((config, last)) = mirror else { continue };
-                    self.looks.spawn(async move { (owner, look_for_mirror(&shared, config, last).await) });
+                    let known = |mirror: &Mirror| (mirror.config.clone(), mirror.listing.clone(), mirror.beyond.clone());
+                    let Some((config, last, beyond)) = shared.queue().mirrors.get(place).map(known) else { continue };
+                    self.looks.spawn(async move { (owner, look_for_mirror(&shared, config, last, beyond).await) });
                 }
             }
             self.looking.push(owner);
@@ -208,7 +208,8 @@ impl Driver {
                 }
                 match look {
                     Look::Failed(why) => mirror.detail = why,
-                    Look::Found(Found { offers, listing, .. }) => {
+                    Look::Found(Found { offers, listing, beyond, .. }) => {
+                        mirror.beyond = beyond;
                         mirror.detail.clear();
                         mirror.update(offers, &index, owns, now);
                         let fetched = self.shared.ledger.of_mirror(&mirror.id());

@@ -1,7 +1,8 @@
 //! Looks for documents that match patterns: a job asks the peers, all or those that are named; a mirror, which looks again and again, goes by
-//! what this peer learned of others.
+//! what this peer learned of others, and now and then asks some of those of which it learned nothing.
 
 use super::{
+    beyond::{Beyond, unlearned},
     items::Key,
     mirror::Listing,
     offers::{Chosen, Offer, Offers, Prefer},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Mirror,
-    documents::{remote_index::RemoteIndex, selector::DocumentSelector},
+    documents::{pattern::DocumentPattern, remote_index::RemoteIndex, selector::DocumentSelector},
     holders::{
         find_peers::{FindPeers as _, PeerSample},
         listing::{ListingFilter, Offer as Listed, Offers as Listings, shared_by},
@@ -64,6 +65,8 @@ pub(super) struct Found {
     pub(super) missed: String,
     /// Of a mirror that follows one peer: that peer's listing.
     pub(super) listing: Option<Listing>,
+    /// Of a mirror of everybody: what peers share of which nothing is learned.
+    pub(super) beyond: Option<Beyond>,
 }
 
 /// Documents for a job's patterns.
@@ -88,7 +91,7 @@ pub(super) async fn look_for_job(shared: &Arc<Shared>, request: JobRequest) -> L
     }
     let asked = if asked.is_empty() { "no peer answered".to_owned() } else { format!("asked {}", asked.join(", ")) };
     let missed = unanswered(&silent).unwrap_or_default();
-    Look::Found(Found { offers: offers.choose(Prefer::MostHeld, latest()), asked, missed, listing: None })
+    Look::Found(Found { offers: offers.choose(Prefer::MostHeld, latest()), asked, missed, listing: None, beyond: None })
 }
 
 /// What all peers share themselves now, or a sample of the peers of a large network.
@@ -123,7 +126,13 @@ async fn ask_all(shared: &Arc<Shared>, request: &JobRequest) -> Found {
     let answered = format!("{} answered", counted(asked.saturating_sub(silent.len()) as u64, "peer"));
     let not_cut = |cut: Vec<String>| (!cut.is_empty()).then(|| format!("more documents match {} than peers list", cut.join(" ")));
     let missed: Vec<_> = sampled.into_iter().chain(unanswered(&silent)).chain(not_cut(cut)).collect();
-    Found { offers: offers.choose(Prefer::MostHeld, latest()), asked: answered, missed: missed.join("; "), listing: None }
+    Found {
+        offers: offers.choose(Prefer::MostHeld, latest()),
+        asked: answered,
+        missed: missed.join("; "),
+        listing: None,
+        beyond: None,
+    }
 }
 
 /// Says of peers that did not answer that what they share is missing.
@@ -137,10 +146,16 @@ fn unanswered(silent: &BTreeMap<String, String>) -> Option<String> {
 }
 
 /// Documents for a mirror.
-pub(super) async fn look_for_mirror(shared: &Arc<Shared>, config: Mirror, last: Option<Listing>) -> Look {
+pub(super) async fn look_for_mirror(shared: &Arc<Shared>, config: Mirror, last: Option<Listing>, beyond: Option<Beyond>) -> Look {
     let pattern = config.pattern.clone();
     let Some(name) = config.from else {
-        return learned(shared, move |name| pattern.matches(name), Prefer::Newest).await;
+        let now = Instant::now();
+        let mut beyond = beyond.unwrap_or_else(|| Beyond::new(now, rand::random()));
+        if beyond.is_due(now) {
+            let offers = ask_unlearned(shared, &pattern).await;
+            beyond.add(offers, Instant::now(), rand::random());
+        }
+        return learned(shared, move |name| pattern.matches(name), beyond).await;
     };
     let Some(contact) = shared.peers.contact(&name) else {
         return Look::Failed(format!("{name}, which is mirrored, is not known now; nothing is removed"));
@@ -160,10 +175,26 @@ pub(super) async fn look_for_mirror(shared: &Arc<Shared>, config: Mirror, last: 
                 asked,
                 missed: String::new(),
                 listing: Some(listing),
+                beyond: None,
             })
         }
         Err(why) => Look::Failed(format!("{name}, which is mirrored, does not answer: {why}; nothing is removed")),
     }
+}
+
+/// What some of the peers share of which nothing is learned.
+async fn ask_unlearned(shared: &Shared, pattern: &DocumentPattern) -> Vec<Offer> {
+    // All that there are to choose from: most may be learned of.
+    let PeerSample { peers, .. } = match shared.network.sample(ASKED_MAX).await {
+        Ok(sample) => sample,
+        Err(never) => match never {},
+    };
+    let asked = unlearned(peers, &shared.catalog.remote(Instant::now()));
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let listed = shared_by(&shared.channels, asked, &ListingFilter::of_pattern(Some(pattern.clone()))).await;
+    listed.offers.into_iter().map(|Listed { document, holders, held_by }| Offer::new(document, holders, held_by)).collect()
 }
 
 /// Time between two looks of a mirror.
@@ -189,8 +220,8 @@ pub(super) fn known(remote: &RemoteIndex, selector: &DocumentSelector, now: Inst
     exact.or_else(|| chosen.into_values().next())?.ok()
 }
 
-/// What this peer learned of others.
-async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool + Send + 'static, prefer: Prefer) -> Look {
+/// What this peer learned of others, and what was found beyond that.
+async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool + Send + 'static, beyond: Beyond) -> Look {
     let shared = Arc::clone(shared);
     // It goes through the whole index, which takes up to some 100 ms.
     let looked = spawn_blocking(move || {
@@ -198,8 +229,10 @@ async fn learned(shared: &Arc<Shared>, matches: impl Fn(&DocumentName) -> bool +
         let (remote, mut offers) = (shared.catalog.remote(now), Offers::default());
         let matching = remote.all(now).filter(|claim| matches(&claim.document.info.name));
         matching.for_each(|claim| offers.add(&claim.document.info, Source::from(&**claim.peer)));
+        beyond.offers().filter(|offer| matches(&offer.document.name)).for_each(|offer| offers.add_found(offer));
         let asked = format!("this peer learned {} documents of {} known peers", remote.len(), shared.peers.count());
-        Found { offers: offers.choose(prefer, latest()), asked, missed: String::new(), listing: None }
+        let offers = offers.choose(Prefer::Newest, latest());
+        Found { offers, asked, missed: String::new(), listing: None, beyond: Some(beyond) }
     });
     match looked.await {
         Ok(found) => Look::Found(found),

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use super::{
+    beyond::Beyond,
     items::{Items, Key, Outcome, Target},
     offers::{Chosen, Offer, with_own},
 };
@@ -36,6 +37,8 @@ pub(super) struct Mirror {
     pub(super) detail: String,
     /// The last answer of the peer that it follows.
     pub(super) listing: Option<Listing>,
+    /// Of a mirror of everybody: what peers share of which nothing is learned.
+    pub(super) beyond: Option<Beyond>,
     /// Since when that peer lists most of the documents no more.
     most_gone_since: Option<Instant>,
 }
@@ -149,7 +152,7 @@ pub(super) fn other_content(name: &DocumentName) -> String {
 
 impl Mirror {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, items: Items::default(), detail: String::new(), listing: None, most_gone_since: None }
+        Self { config, items: Items::default(), detail: String::new(), listing: None, beyond: None, most_gone_since: None }
     }
 
     /// What the ledger calls it.

@@ -5,6 +5,7 @@
 //! and offered from the moment its file appears, without being read again. What was fetched is recorded apart from what the user put into
 //! the share: only fetched documents are replaced, removed to keep the limits, or removed by a mirror.
 
+mod beyond;
 mod driver;
 mod eviction;
 mod items;

@@ -54,6 +54,11 @@ impl Offers {
         self.add_held(document, [holder], 1);
     }
 
+    /// Adds what was found before.
+    pub(super) fn add_found(&mut self, offer: &Offer) {
+        self.add_held(&offer.document, offer.holders.iter().cloned(), offer.count);
+    }
+
     /// Adds what several peers list. `held_by`: how many, those that are not in `holders` included.
     pub(super) fn add_held(&mut self, document: &DocumentInfo, holders: impl IntoIterator<Item = Source>, held_by: usize) {
         let contents = self.by_name.entry(document.name.as_str().into()).or_default();
@@ -108,6 +113,11 @@ pub(super) fn with_own(offers: BTreeMap<Key, Chosen>, index: &Index) -> BTreeMap
 }
 
 impl Offer {
+    /// A document that `held_by` peers list, of which some are in `holders`.
+    pub(super) fn new(document: DocumentInfo, holders: Vec<Source>, held_by: usize) -> Self {
+        Self { document, holders, count: held_by }
+    }
+
     pub(super) fn modified(&self) -> Option<SystemTime> {
         self.document.modified.and_then(|at| SystemTime::try_from(at).ok())
     }
