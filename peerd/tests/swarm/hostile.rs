@@ -2,11 +2,26 @@
 
 use super::{
     Fetcher,
-    support::{document::Sample, holder::Holder, peer::Peer},
+    support::{document::Sample, eventually, holder::Holder, peer::Peer, within},
 };
-use p2pdi::v1::{AskFor, AvailabilityStart, AvailabilityUpdate, Contact, SwarmPeer};
-use peerd::transfer::Fetched;
-use std::net::SocketAddr;
+use p2pdi::{
+    content::ContentHash,
+    v1::{AskFor, AvailabilityRequest, AvailabilityStart, AvailabilityUpdate, Contact, SwarmPeer},
+};
+use peerd::{
+    documents::selector::DocumentSelector,
+    holders::{
+        search::{Freshness, SearchHolders},
+        source::Source,
+    },
+    transfer::{Fetched, fetch},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use tokio::net::TcpListener;
+use tokio_stream::{StreamExt as _, iter, pending};
 
 const PIECE: u64 = 256 * 1024;
 const PIECES: u64 = 12;
@@ -88,4 +103,79 @@ async fn named_members_that_cannot_be_dialled_or_are_this_peer_are_not_asked() {
     let fetched = fetch_beside(&fetcher, &sample, &hostile).await;
     let others: Vec<_> = fetched.sources.iter().map(|report| report.source.label()).collect();
     assert_eq!(others, ["sharer", "hostile"]);
+}
+
+/// Finds one holder.
+struct Finds(Source);
+
+impl SearchHolders for Finds {
+    async fn search(&self, _: ContentHash, _: Freshness) -> Vec<Source> {
+        vec![self.0.clone()]
+    }
+}
+
+/// Members that this peer names to one that joins it, until `end`.
+async fn named_by(peer: &Peer, sample: &Sample, end: impl Future<Output = ()>) -> Vec<String> {
+    let joined = eventually("a stream with the fetcher", async || {
+        let update = start(sample, "127.0.0.1:9".parse().unwrap());
+        let id = vec![8; 16].into();
+        let start = update.start.map(|start| AvailabilityStart { peer: start.peer.map(|peer| Contact { id, ..peer }), ..start });
+        let update = Some(AvailabilityUpdate { start, ..Default::default() });
+        peer.client().availability(iter([AvailabilityRequest { update }]).chain(pending())).await.ok()
+    });
+    let mut messages = joined.await.into_inner();
+    let (mut named, mut end) = (Vec::new(), std::pin::pin!(end));
+    loop {
+        let message = tokio::select! {
+            message = messages.message() => message,
+            () = &mut end => return named,
+        };
+        let Ok(Some(message)) = message else { return named };
+        named.extend(message.update.unwrap().peers.into_iter().map(|named| named.peer.unwrap().endpoint));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_hundred_made_up_holders_of_one_member_are_not_believed_and_crowd_out_nobody() {
+    let sample = Sample::new("doc.bin", 0, super::support::bytes((2 * PIECES * PIECE) as usize));
+    // Whoever connects there waits for an answer.
+    let silent = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let made_up = |number: u16| SocketAddr::from((Ipv4Addr::from([127, 1, (number >> 8) as u8, number as u8]), port));
+    let liar = Holder::saying(|address| {
+        let named = |number| SwarmPeer {
+            peer: Some(Contact { endpoint: made_up(number).to_string(), ..Default::default() }),
+            complete: true,
+            ..Default::default()
+        };
+        let lists = (0..12).map(|list| (list * 50..(list + 1) * 50).map(named).collect());
+        let updates = lists.map(|peers| AvailabilityUpdate { peers, ..Default::default() });
+        std::iter::once(start(&sample, address)).chain(updates).collect()
+    })
+    .await;
+    let slow = Peer::configured(&[("doc.bin", &sample.data)], |config| config.upload_limit = Some(PIECE)).await;
+    let later = Peer::sharing(&[("doc.bin", &sample.data)]).await;
+    let fetcher = Fetcher::new().await;
+    let (wanted, options) = (DocumentSelector::Hash(sample.hash()), fetcher.options());
+    let sources = vec![slow.source("sharer"), liar.source("hostile")];
+    let (ended, is_over) = tokio::sync::oneshot::channel::<()>();
+    let fetching = async {
+        let finds = Arc::new(Finds(later.source("sharer")));
+        let fetched = fetch(fetcher.peer.handle.channels(), &wanted, sources, finds, &options, &fetcher.progress).await;
+        drop(ended);
+        fetched
+    };
+    let named = named_by(&fetcher.peer, &sample, async { drop(is_over.await) });
+    let (fetched, named) = within("the fetch", async { tokio::join!(fetching, named) }).await;
+    let fetched = fetched.unwrap();
+    fetcher.assert_has(&fetched, &sample.data);
+    let from = |peer: &Peer| fetched.sources.iter().find(|report| report.source.endpoint == peer.address.into()).unwrap().bytes;
+    assert!(from(&later) > 0, "found after the liar spoke: {:?}", fetched.sources);
+    assert_eq!(from(&slow) + from(&later), sample.size());
+    let made_up = fetched.sources.iter().filter(|report| report.source.endpoint.port() == port);
+    assert!(made_up.clone().count() <= 100, "of one stream");
+    assert!(made_up.clone().all(|report| report.bytes == 0 && report.dropped.is_none()), "nothing is asked of them");
+    // Those that it met, and nobody else.
+    let honest = [slow.address, later.address, liar.address].map(|address| address.to_string());
+    assert!(named.contains(&honest[0]) && named.iter().all(|endpoint| honest.contains(endpoint)), "{named:?}");
 }

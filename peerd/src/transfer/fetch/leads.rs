@@ -1,5 +1,6 @@
 //! The peers that a fetch hears of besides those that members name: from the tracker, and from searches.
 
+use super::holder_table::HOLDERS_MAX;
 use crate::holders::{
     candidate::Candidate,
     search::{Freshness, SearchHolders},
@@ -83,6 +84,10 @@ impl Leads {
     pub(super) fn useless(&self, source: &Source) {
         let mut useless = self.outcome.useless.lock().unwrap_or_else(PoisonError::into_inner);
         if !useless.contains(source) {
+            // The oldest is asked again if it is found again.
+            if useless.len() >= HOLDERS_MAX {
+                useless.remove(0);
+            }
             useless.push(source.clone());
         }
     }

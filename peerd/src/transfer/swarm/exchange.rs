@@ -22,6 +22,8 @@ const SEND_INTERVAL: Duration = Duration::from_millis(50);
 const READ_INTERVAL: Duration = Duration::from_millis(25);
 /// Shortest pause between two messages that name other members.
 const PEERS_INTERVAL: Duration = Duration::from_secs(1);
+/// Most members that are taken from one stream: more than there are streams of a swarm, and few of those that a fetch keeps track of.
+const NAMED_MAX: usize = 2 * PEERS_MAX;
 /// How often it is looked what members shall ask for, besides after each of their requests.
 const OFFER_INTERVAL: Duration = Duration::from_millis(250);
 /// How long the other side may take for its first message.
@@ -137,7 +139,7 @@ async fn read<S>(swarm: &SharedSwarm, id: MemberId, incoming: &mut S) -> Result<
 where
     S: Stream<Item = Result<v1::AvailabilityUpdate, Status>> + Unpin,
 {
-    let mut pace = interval(READ_INTERVAL);
+    let (mut pace, mut may_name) = (interval(READ_INTERVAL), NAMED_MAX);
     while let Some(message) = incoming.next().await {
         let message = message.map_err(ExchangeError::Stream)?;
         let Update { gained, complete, ask_for, peers, leaving } = Update::read(message, swarm.pieces())?;
@@ -147,8 +149,11 @@ where
         if let Some(pieces) = ask_for {
             swarm.member_asks_for(id, pieces);
         }
-        if !peers.is_empty() {
-            swarm.heard_of(peers);
+        if !peers.is_empty() && may_name > 0 {
+            // What a member says of another one is that it may be asked. What that has, and where it is, it says itself.
+            let named: Vec<_> = peers.into_iter().take(may_name).map(|peer| peer.source).collect();
+            may_name -= named.len();
+            swarm.heard_of(named);
         }
         if leaving {
             break;

@@ -9,6 +9,7 @@ mod expected;
 pub(crate) mod get;
 pub(crate) mod hub;
 pub(crate) mod me;
+mod named;
 pub(crate) mod news;
 mod outgoing;
 mod partial;

@@ -2,18 +2,19 @@
 
 use super::update::Member;
 use crate::{
-    holders::candidate::Candidate,
+    holders::{candidate::Candidate, source::Source},
     transfer::plan::{Has, MemberId},
 };
 use std::collections::BTreeMap;
 
 /// What a member was told so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Told {
     pub(super) gained: usize,
     pub(super) complete: bool,
     pub(super) offer: u64,
-    pub(super) candidates: usize,
+    /// The first member that was not named yet.
+    pub(super) members: MemberId,
 }
 
 /// News for one member.
@@ -29,7 +30,7 @@ pub(super) struct News {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(super) members: BTreeMap<MemberId, (usize, u64)>,
-    pub(super) candidates: usize,
+    pub(super) named: u64,
 }
 
 /// News for the fetch.
@@ -50,6 +51,6 @@ pub(crate) enum MemberNews {
     AskFor(MemberId, Vec<usize>),
     /// It left, or its stream broke.
     Left(MemberId),
-    /// Others that were named.
-    Named(Vec<Candidate>),
+    /// Others that members named: nobody has met them yet.
+    Named(Vec<Source>),
 }

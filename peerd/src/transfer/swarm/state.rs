@@ -5,6 +5,7 @@
 
 use super::{
     me::Me,
+    named::NamedMembers,
     news::{MemberNews, News, Seen, Told},
     traffic::Traffic,
     update::{Member, Start},
@@ -34,9 +35,6 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Most candidates remembered for one swarm; later ones are not needed.
-const CANDIDATES_MAX: usize = 512;
 
 /// Shortest pause between two choices of what members shall ask for: what is chosen is sent with the next message, 20 a second.
 const OFFER_INTERVAL: Duration = Duration::from_millis(40);
@@ -81,7 +79,7 @@ struct State {
     gained: Vec<usize>,
     members: BTreeMap<MemberId, Connected>,
     next_member: u32,
-    candidates: Vec<Candidate>,
+    named: NamedMembers,
     offers: Offers,
     /// When the offers were last chosen.
     offered: Option<Instant>,
@@ -111,7 +109,7 @@ impl Swarm {
             gained: Vec::new(),
             members: BTreeMap::new(),
             next_member: 0,
-            candidates: Vec::new(),
+            named: NamedMembers::default(),
             offers,
             offered: None,
         };
@@ -234,20 +232,11 @@ impl Swarm {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that somebody may be a member. Those that the fetch or members do not know yet are passed on to them.
-    pub(crate) fn heard_of(&self, candidates: Vec<Candidate>) {
-        let mut any = false;
-        {
-            let mut state = self.state();
-            let own = self.me.endpoint();
-            for candidate in candidates {
-                if Some(&candidate.source.endpoint) != own.as_ref() {
-                    any |= state.note(candidate);
-                }
-            }
-        }
-        if any {
-            self.own_news.send_modify(|count| *count += 1);
+    /// A member says that these are members, too. The fetch may ask them. Other members are not told before this peer has met them.
+    pub(super) fn heard_of(&self, mut named: Vec<Source>) {
+        let own = self.me.endpoint();
+        named.retain(|source| Some(&source.endpoint) != own.as_ref());
+        if self.state().named.add(named) {
             self.member_news.send_modify(|count| *count += 1);
         }
     }
@@ -256,7 +245,7 @@ impl Swarm {
     pub(super) fn start(&self) -> (Start, Told) {
         let state = self.state();
         let has = Has::Pieces(state.own.clone());
-        let told = Told { gained: state.gained.len(), complete: state.own.is_full(), ..Told::default() };
+        let told = Told { gained: state.gained.len(), complete: state.own.is_full(), offer: 0, members: MemberId(0) };
         (Start { hash: self.hash, pieces: self.pieces, member: self.me.member(), has }, told)
     }
 
@@ -288,10 +277,6 @@ impl Swarm {
             Has::Pieces(set) => set,
         };
         state.offers.joined(id, has.clone());
-        if let Some(source) = member.source() {
-            let (had, complete) = (has.bytes(self.pieces), has.is_full());
-            state.note(Candidate { source, zone: member.zone.clone(), had, complete, reported: false });
-        }
         let connected =
             Connected { member, has, gained: Vec::new(), ask_for: (0, Vec::new()), offer: (0, Vec::new()), dialled_by_us, close };
         state.members.insert(id, connected);
@@ -397,13 +382,13 @@ impl Swarm {
             told.offer = connected.offer.0;
             news.ask_for = Some(connected.offer.1.clone());
         }
-        let itself = connected.member.endpoint.as_ref();
-        while news.peers.len() < peers_max && told.candidates < state.candidates.len() {
-            let candidate = &state.candidates[told.candidates];
-            told.candidates += 1;
-            if Some(&candidate.source.endpoint) != itself {
-                news.peers.push(candidate.clone());
+        // Only those that are there now, and speak for themselves: what others named may be made up.
+        for (other, there) in state.members.range(told.members..) {
+            if news.peers.len() == peers_max {
+                break;
             }
+            told.members = MemberId(other.0 + 1);
+            news.peers.extend(there.as_candidate(self.pieces).filter(|_| *other != id));
         }
         news
     }
@@ -446,9 +431,9 @@ impl Swarm {
             }
             seen.members.insert(*id, (connected.gained.len(), connected.ask_for.0));
         }
-        if seen.candidates < state.candidates.len() {
-            news.push(MemberNews::Named(state.candidates[seen.candidates..].to_vec()));
-            seen.candidates = state.candidates.len();
+        let named = state.named.since(&mut seen.named);
+        if !named.is_empty() {
+            news.push(MemberNews::Named(named));
         }
         news
     }
@@ -476,17 +461,16 @@ impl Swarm {
     }
 }
 
-impl State {
-    /// Remembers a candidate; returns whether it is new.
-    fn note(&mut self, candidate: Candidate) -> bool {
-        let is_known = self.candidates.iter().any(|known| known.source.endpoint == candidate.source.endpoint);
-        let is_new = !is_known && self.candidates.len() < CANDIDATES_MAX;
-        if is_new {
-            self.candidates.push(candidate);
-        }
-        is_new
+impl Connected {
+    /// As other members are told of it; `None` if it cannot be dialled.
+    fn as_candidate(&self, pieces: Pieces) -> Option<Candidate> {
+        let (had, complete) = (self.has.bytes(pieces), self.has.is_full());
+        let zone = self.member.zone.clone();
+        self.member.source().map(|source| Candidate { source, zone, had, complete, reported: false })
     }
+}
 
+impl State {
     fn remove(&mut self, id: MemberId) {
         if let Some(connected) = self.members.remove(&id) {
             connected.close.cancel();

@@ -4,7 +4,10 @@ use super::{Driver, ExchangeEnd};
 use crate::{
     holders::{announcer::CONNECTIONS_WANTED, candidate::Candidate, source::Source},
     transfer::{
-        fetch::{fault_log, holder_table::Index},
+        fetch::{
+            fault_log,
+            holder_table::{Index, Known},
+        },
         plan::{EndedBy, Event, Has, HolderId, MemberId},
         swarm::{
             dial::{dial, is_no_holder, is_unknown_method},
@@ -18,6 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Most peers dialled at the same time of which is only known that a member named them: they may be made up, and a dial that nobody answers
+/// takes seconds.
+const NAMED_DIALS_MAX: usize = CONNECTIONS_WANTED / 2;
+
 /// Dials that fail in a row before a peer is not dialled any more.
 const FAILED_DIALS_MAX: u32 = 3;
 
@@ -29,7 +36,7 @@ const RETRY_DROPPED_SELDOM: Duration = Duration::from_secs(30);
 impl Driver<'_> {
     /// Adds a peer that may be asked; `is_whole`: somebody says that it has the whole document.
     pub(super) fn add(&mut self, source: &Source, is_whole: bool, zone: &str) {
-        let Some(index) = self.holders.entry(source) else { return };
+        let Some(index) = self.holders.entry(source, Known::Found) else { return };
         let near = self.is_near(zone, source);
         let holder = self.holders.get_mut(index);
         if holder.is_banned {
@@ -49,13 +56,26 @@ impl Driver<'_> {
 
     /// The tracker or a search names these.
     pub(super) fn found(&mut self, found: Vec<Candidate>) {
-        for candidate in &found {
-            if self.holders.find(&candidate.source).is_some_and(|index| self.holders.get(index).dropped.is_some()) {
+        for candidate in found {
+            let known = self.holders.find(&candidate.source).map(|index| self.holders.get(index));
+            if known.is_some_and(|holder| holder.dropped.is_some()) {
                 // The announcer did not know it yet when it was dropped.
-                self.setting.swarm.useless(candidate.source.clone());
+                self.setting.swarm.useless(candidate.source);
+                continue;
+            }
+            // A member says itself what it has.
+            let is_member = known.is_some_and(|holder| holder.member.is_some());
+            if !is_member && Some(&candidate.source.endpoint) != self.setting.swarm.endpoint().as_ref() {
+                self.add(&candidate.source, candidate.complete, &candidate.zone);
             }
         }
-        self.setting.swarm.heard_of(found);
+    }
+
+    /// A member names another one. It is dialled, and nothing is requested from it before it says itself what it has.
+    fn named(&mut self, source: &Source) {
+        if let Some(index) = self.holders.entry(source, Known::Named) {
+            self.dial(index);
+        }
     }
 
     /// Asks those again, now and then, that failed: who was stopped or restarted comes back.
@@ -111,8 +131,12 @@ impl Driver<'_> {
 
     /// Exchanges availability with a peer, unless that is done already or enough others are.
     fn dial(&mut self, index: Index) {
-        let enough = self.holders.connected() >= CONNECTIONS_WANTED;
+        let (connected, named) = self.holders.connected();
         let holder = self.holders.get_mut(index);
+        let enough = match holder.known {
+            Known::Found => connected - named >= CONNECTIONS_WANTED,
+            Known::Named => connected >= CONNECTIONS_WANTED || named >= NAMED_DIALS_MAX,
+        };
         if enough || holder.is_dialled || holder.member.is_some() || holder.is_banned || holder.failed_dials >= FAILED_DIALS_MAX {
             return;
         }
@@ -138,6 +162,17 @@ impl Driver<'_> {
             holder.error.get_or_insert_with(|| error.to_string());
         } else {
             holder.failed_dials += 1;
+        }
+        self.dial_waiting();
+    }
+
+    /// Dials those that were named while enough others were being dialled.
+    fn dial_waiting(&mut self) {
+        for index in self.holders.indexes() {
+            let holder = self.holders.get(index);
+            if holder.known == Known::Named && holder.failed_dials == 0 {
+                self.dial(index);
+            }
         }
     }
 
@@ -175,11 +210,7 @@ impl Driver<'_> {
                     self.dial(index);
                 }
             }
-            MemberNews::Named(candidates) => {
-                for candidate in candidates {
-                    self.add(&candidate.source, candidate.complete, &candidate.zone);
-                }
-            }
+            MemberNews::Named(named) => named.iter().for_each(|source| self.named(source)),
         }
     }
 
@@ -194,7 +225,7 @@ impl Driver<'_> {
         }
         // One that serves nothing only receives.
         let Some(source) = member.source() else { return };
-        let Some(index) = self.holders.at(&source).or_else(|| self.holders.entry(&source)) else { return };
+        let Some(index) = self.holders.at(&source).or_else(|| self.holders.entry(&source, Known::Found)) else { return };
         if self.holders.get(index).is_banned {
             self.setting.swarm.expel(id);
             return;
@@ -202,6 +233,7 @@ impl Driver<'_> {
         let near = self.is_near(&member.zone, &source);
         let holder = self.holders.get_mut(index);
         holder.member = Some((id, member.id));
+        holder.known = Known::Found;
         holder.failed_dials = 0;
         holder.dropped = None;
         holder.is_on_trial = false;
@@ -211,6 +243,7 @@ impl Driver<'_> {
         if holder.planned.is_none() || holder.planned_whole != is_whole {
             self.plan(index, near, has, !is_whole);
         }
+        self.dial_waiting();
     }
 
     pub(super) fn drop_holder(&mut self, id: HolderId, by: EndedBy) {
