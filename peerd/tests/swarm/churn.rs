@@ -2,14 +2,19 @@
 
 use super::{
     Fetcher,
-    support::{bytes, eventually, peer::Peer},
+    support::{bytes, eventually, peer::Peer, within},
 };
 use p2pdi::{
     content::ContentHash,
+    document::DocumentName,
     v1::{Swarm, SwarmRequest},
 };
-use peerd::transfer::{FetchOptions, Fetched};
-use std::time::Duration;
+use peerd::{
+    documents::selector::DocumentSelector,
+    transfer::{FetchOptions, Fetched, NoMoreHolders, Waiting, fetch},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 
 const PIECE: u64 = 256 * 1024;
 
@@ -97,4 +102,43 @@ async fn an_only_holder_that_was_given_up_is_asked_again_once_it_returns() {
     let is_given_up = |swarm: &Swarm| swarm.waiting.starts_with("waiting for a peer that has what is missing");
     let fetched = fetch_from_a_holder_that_returns(Duration::from_secs(600), is_given_up).await;
     assert_eq!(fetched.sources[0].dropped, None, "{:?}", fetched.sources);
+}
+
+/// A fetch that begins while its only holder is down, and is told to wait.
+async fn fetch_from_a_holder_that_is_down(size: usize, by_name: bool) {
+    let data = bytes(size);
+    let seed = Peer::sharing(&[("doc.bin", &data)]).await;
+    let (address, source) = (seed.address, seed.source("sharer"));
+    let folder = seed.stop().await;
+    let fetcher = Fetcher::new().await;
+    let options = FetchOptions { wait_for_holders: Duration::from_secs(600), ..fetcher.options() };
+    let wanted = match by_name {
+        true => DocumentSelector::Name(DocumentName::parse("doc.bin").unwrap()),
+        false => DocumentSelector::Hash(ContentHash::of(&data)),
+    };
+    let channels = fetcher.peer.handle.channels();
+    let fetching = fetch(channels, &wanted, vec![source], Arc::new(NoMoreHolders), &options, &fetcher.progress);
+    let restarting = async {
+        eventually("the fetch to give up its holder", async || {
+            let waiting = fetcher.progress.snapshot().waiting;
+            (waiting == Some(Waiting::Connection { to: vec!["sharer".to_owned()] })).then_some(())
+        })
+        .await;
+        let config = super::support::peer::config("sharer", &folder);
+        Peer::listening_on(&address.to_string(), config, folder).await
+    };
+    let (fetched, _seed) = within("the fetch", async { tokio::join!(fetching, restarting) }).await;
+    fetcher.assert_has(&fetched.unwrap(), &data);
+    assert_eq!(fetcher.progress.snapshot().waiting, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_waits_for_a_holder_that_is_down_when_it_begins() {
+    let mut fetches = JoinSet::new();
+    for size in [1_000, 3 * PIECE as usize] {
+        for by_name in [false, true] {
+            fetches.spawn(fetch_from_a_holder_that_is_down(size, by_name));
+        }
+    }
+    fetches.join_all().await;
 }

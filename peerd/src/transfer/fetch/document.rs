@@ -9,7 +9,7 @@ use super::{
     opened::Opened,
     options::FetchOptions,
     payment::Payment,
-    progress::{FetchPhase, HolderProgress, Progress},
+    progress::{FetchPhase, HolderProgress, Progress, Waiting},
     source_selection::{SourceReport, SourceSelection},
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
 };
 use bytes::Bytes;
 use p2pdi::{
+    backoff::Policy,
     content::{ContentHash, PIECE_SIZE_MIN, PieceHashes},
     document::DocumentName,
 };
@@ -47,6 +48,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How often further holders are searched for once all known ones failed.
 const SEARCHES_MAX: u32 = 2;
+/// Pauses before those that failed are asked again, while a fetch that nobody can serve waits: one that restarts is back within seconds.
+const ASK_AGAIN: Policy = Policy { first: Duration::from_millis(200), longest: Duration::from_secs(5) };
 
 /// Finds no further holders: for a fetch whose holders are all given.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +179,8 @@ async fn fetch_once(
     });
     let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), early, started };
     let mut searches = 0;
+    // Since when nobody can say what the document is.
+    let (mut alone_since, mut pauses) = (None, ASK_AGAIN.start());
     loop {
         let Some((index, pause)) = run.sources.next(Instant::now()) else {
             searches += 1;
@@ -186,7 +191,15 @@ async fn fetch_once(
             {
                 continue;
             }
-            return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes: 0 });
+            let since: Instant = *alone_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= options.wait_for_holders || !run.may_wait() {
+                return Err(FetchError::Sources { wanted: wanted.clone(), sources: run.sources.reports(), kept_bytes: 0 });
+            }
+            let left = options.wait_for_holders.saturating_sub(since.elapsed());
+            tokio::time::sleep(pauses.next(rand::random()).min(left)).await;
+            run.ask_again().await;
+            searches = 0;
+            continue;
         };
         tokio::time::sleep(pause).await;
         match run.learn(index).await? {
@@ -231,6 +244,33 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Whether somebody may come who can say what the document is; displays are told who is waited for.
+    fn may_wait(&self) -> bool {
+        let reports = self.sources.reports();
+        // A name may mean other content by now, which whoever settled it finds out.
+        let is_of_name = !matches!(self.wanted, DocumentSelector::Hash(_)) || self.options.save_as.is_some();
+        if is_of_name && reports.iter().any(|report| report.gone) {
+            return false;
+        }
+        let to = self.sources.unreachable();
+        let may_come = !to.is_empty() || matches!(self.wanted, DocumentSelector::Hash(_));
+        self.progress.set_waiting(Some(if to.is_empty() { Waiting::Holders } else { Waiting::Connection { to } }));
+        may_come
+    }
+
+    /// Those that could not be reached may be asked again, and those that the tracker names by now.
+    async fn ask_again(&mut self) {
+        self.sources.revive();
+        if let Some(early) = self.early.take() {
+            let early = early.again();
+            if let Ok(answer) = early.answer().await {
+                let others = answer.others.into_iter().filter(|other| other.complete || other.had > 0);
+                self.sources.add_new(others.map(|other| other.source).collect());
+            }
+            self.early = Some(early);
+        }
+    }
+
     /// Asks source `index` what the document is. One of a single piece is fetched with that.
     async fn learn(&mut self, index: usize) -> Result<Result<Learned, SourceError>, FetchError> {
         let source = self.sources.get(index).clone();
@@ -251,6 +291,7 @@ impl Run<'_> {
             Ok(identified) => identified,
             Err(error) => return Ok(Err(error)),
         };
+        self.progress.set_waiting(None);
         let Identified { document, hashes, is_whole, mut runs, delay } = identified;
         if hashes.pieces().count() > 1 {
             return Ok(Ok(match self.prepare(document, hashes).await? {

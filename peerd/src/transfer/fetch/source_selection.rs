@@ -113,6 +113,29 @@ impl SourceSelection {
         more
     }
 
+    /// Takes those that are not known yet.
+    pub(super) fn add_new(&mut self, sources: Vec<Source>) {
+        for source in sources {
+            if !self.all.iter().any(|known| known.report.source == source) {
+                self.all.push(Candidate::new(source));
+            }
+        }
+    }
+
+    /// The names of those that were dropped for transient faults.
+    pub(super) fn unreachable(&self) -> Vec<String> {
+        let away = self.all.iter().filter(|known| known.report.dropped.is_some() && !known.done);
+        away.map(|known| known.report.source.label().to_owned()).collect()
+    }
+
+    /// Gives those another chance that were dropped for transient faults.
+    pub(super) fn revive(&mut self) {
+        for known in self.all.iter_mut().filter(|known| known.report.dropped.is_some() && !known.done) {
+            known.report.dropped = None;
+            known.reset();
+        }
+    }
+
     /// The source to ask and how long to wait before; `None` when all are dropped.
     pub(super) fn next(&self, now: Instant) -> Option<(usize, Duration)> {
         let order = (0..self.all.len()).map(|step| (self.current + step) % self.all.len());
