@@ -1,6 +1,7 @@
 //! fetch, jobs, pin and unpin: errors before a peer does anything.
 
 use crate::support::{
+    http,
     network::{Network, ready},
     world::{World, rfc},
 };
@@ -73,4 +74,17 @@ fn a_running_peer_fetches_into_its_share_and_its_jobs_are_listed() {
     // Nobody has it: it waits, and can be cancelled.
     let id = run(&["fetch", "later.txt", "--quiet"]).exits(0).stdout.trim().to_owned();
     run(&["jobs", "cancel", &id]).exits(0).stdout_has(&[&format!("job {id} is cancelled")]);
+}
+
+#[test]
+fn a_document_of_one_piece_counts_in_the_metrics() {
+    let network = Network::start();
+    let at = network.a.address.to_string();
+    network.p2pctl(&["fetch", "rfc49.txt", "--at", &at, "--wait"]).exits(0);
+    let metrics = http::get(network.a.address, "/metrics", &[]).body;
+    for line in
+        [format!("p2pdi_download_bytes_total {}", rfc(49).len()), "p2pdi_download_pieces_total{result=\"verified\"} 1".to_owned()]
+    {
+        assert!(metrics.lines().any(|counted| counted == line), "{line}: {metrics}");
+    }
 }

@@ -29,6 +29,33 @@ impl RateMeter {
         self.total = self.total.saturating_add(bytes);
     }
 
+    /// Counts what another meter counted, at the time at which that did.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let Some((other_began, last)) = other.newest else { return };
+        let mut rest = other.total;
+        for number in last.saturating_sub(SLOTS as u64 - 1)..=last {
+            let bytes = other.slots[slot_of(number)];
+            rest = rest.saturating_sub(bytes);
+            if bytes > 0 {
+                self.add_earlier(bytes, other_began + SLOT * u32::try_from(number).unwrap_or(u32::MAX));
+            }
+        }
+        self.total = self.total.saturating_add(rest);
+    }
+
+    /// Counts `bytes` of a moment that may be past.
+    fn add_earlier(&mut self, bytes: u64, at: Instant) {
+        self.advance_to(at);
+        let (began, newest) = *self.newest.get_or_insert((at, 0));
+        let number = at.saturating_duration_since(began).as_millis() / SLOT.as_millis();
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        if newest.saturating_sub(number) < SLOTS as u64 {
+            let at = slot_of(number);
+            self.slots[at] = self.slots[at].saturating_add(bytes);
+        }
+        self.total = self.total.saturating_add(bytes);
+    }
+
     /// All bytes counted.
     pub(crate) fn total(&self) -> u64 {
         self.total
@@ -85,6 +112,27 @@ mod tests {
         assert_eq!(meter.total(), 100_000);
         meter.add(1_000, at(15_000));
         assert!((200..=300).contains(&meter.rate(at(15_000))), "{}", meter.rate(at(15_000)));
+    }
+
+    #[test]
+    fn many_short_transfers_have_one_rate() {
+        let (mut all, start) = (RateMeter::default(), Instant::now());
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        // A transfer of 1,000 bytes each 100 ms, each counted a second after it ended.
+        for step in 0..100 {
+            let mut one = RateMeter::default();
+            one.add(1_000, at(step * 100));
+            all.rate(at(step * 100 + 1_000));
+            all.merge(&one);
+        }
+        let rate = all.rate(at(10_900));
+        assert!((6_500..=8_500).contains(&rate), "of four seconds, three are counted yet: {rate}");
+        assert_eq!(all.total(), 100_000);
+        assert_eq!(all.rate(at(20_000)), 0);
+        let mut old = RateMeter::default();
+        old.add(1_000, start);
+        all.merge(&old);
+        assert_eq!((all.rate(at(20_000)), all.total()), (0, 101_000));
     }
 
     #[test]

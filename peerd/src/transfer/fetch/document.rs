@@ -212,6 +212,7 @@ async fn fetch_once(
                 }
             }
             Err(error) => {
+                options.swarms.metrics().failed(&error);
                 fault_log::source_failed(run.sources.get(index), &error);
                 if error.is_gone() {
                     run.sources.says_gone(index);
@@ -309,11 +310,18 @@ impl Run<'_> {
             Ok(incoming) => incoming.collect(&hashes).await,
             Err(error) => Err(error),
         };
+        // All of it is received at once, and counts at once: there is no plan that counts each message.
+        let metrics = self.options.swarms.metrics();
+        if matches!(data, Ok(_) | Err(SourceError::WrongBytes(_))) {
+            self.progress.received(document.size(), Instant::now());
+            metrics.received(document.size());
+        }
         let data = match data {
             Ok(data) => data,
             Err(error) => return Ok(Err(error)),
         };
         let (document, path, already_there) = self.write_small(document, hashes, data).await?;
+        metrics.piece(!already_there);
         if !already_there {
             self.sources.progressed(index, document.size());
         }
@@ -442,7 +450,9 @@ impl Run<'_> {
     }
 
     fn complete(self, document: DocumentInfo, path: PathBuf, already_there: bool) -> Fetched {
-        self.progress.begin(document.size(), document.size());
+        let resumed = if already_there { document.size() } else { 0 };
+        self.progress.begin(document.size(), resumed);
+        self.progress.advance(document.size() - resumed);
         self.progress.set_phase(FetchPhase::Ended);
         let fetched_bytes = if already_there { 0 } else { document.size() };
         let (elapsed, sources) = (self.started.elapsed(), self.sources.reports());

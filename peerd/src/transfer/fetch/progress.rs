@@ -253,6 +253,11 @@ impl Progress {
         details.last_byte = now;
     }
 
+    /// When which bytes arrived.
+    pub(crate) fn received_meter(&self) -> RateMeter {
+        self.details().received.clone()
+    }
+
     /// Bytes of this document were sent to others.
     #[allow(dead_code, reason = "fetches do not serve yet")]
     pub(crate) fn sent(&self, bytes: u64, now: Instant) {

@@ -13,9 +13,12 @@ use crate::{
         wanted::Wanted,
     },
     holders::source::Source,
-    transfer::fetch::{
-        progress::ProgressSnapshot,
-        source_totals::{SourceTotal, SourceTotals},
+    transfer::{
+        fetch::{
+            progress::ProgressSnapshot,
+            source_totals::{SourceTotal, SourceTotals},
+        },
+        rate_meter::RateMeter,
     },
 };
 use p2pdi::{
@@ -45,6 +48,8 @@ pub(super) struct Job {
     pub(super) looking: Looking,
     /// What the sources of the documents did that are not under way.
     pub(super) sources: SourceTotals,
+    /// What arrived of them: many small ones are under way for a moment each.
+    pub(super) received: RateMeter,
     created_at: SystemTime,
     /// It began to fetch.
     begun: bool,
@@ -66,7 +71,16 @@ impl Job {
             true => Looking::Due { at: now, since: now, tries: 0, why: String::new() },
             false => Looking::Found { at: now, missed: String::new() },
         };
-        Self { id, request, items: Items::default(), looking, sources: SourceTotals::default(), created_at, begun: false }
+        Self {
+            id,
+            request,
+            items: Items::default(),
+            looking,
+            sources: SourceTotals::default(),
+            received: RateMeter::default(),
+            created_at,
+            begun: false,
+        }
     }
 
     /// Takes over what its sources did before a restart.
@@ -239,7 +253,8 @@ impl Job {
             documents_done: self.items.present() as u64,
             bytes: self.items.bytes(),
             bytes_done: self.items.present_bytes().saturating_add(verified).min(self.items.bytes().max(verified)),
-            bytes_per_second: running.iter().map(|progress| progress.bytes_per_second).sum(),
+            bytes_per_second: running.iter().map(|progress| progress.bytes_per_second).sum::<u64>()
+                + self.received.clone().rate(now),
             holders: u32::try_from(holders.len()).unwrap_or(u32::MAX),
             failed: self.items.failures(),
             sources: all.by_bytes().into_iter().take(SOURCES_LISTED_MAX).map(shown).collect(),

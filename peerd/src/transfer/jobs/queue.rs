@@ -121,6 +121,7 @@ impl Queue {
                 && let Some(job) = self.jobs.get_mut(&id)
             {
                 job.sources.merge(running.watch.progress().sources());
+                job.received.merge(&running.watch.progress().received_meter());
             }
         }
         let patience = match owner {
