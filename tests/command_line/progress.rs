@@ -4,7 +4,7 @@ use crate::support::{
     network::ready,
     process::{Running, Server},
     terminal::Terminal,
-    wait::until,
+    wait::{eventually, until},
     world::{World, rfc},
 };
 use rustix::process::Signal;
@@ -93,6 +93,39 @@ fn several_documents_have_one_total_and_the_bar_leaves_the_results() {
         terminal.shows(shown);
     }
     terminal.exits(0);
+}
+
+/// The last object that a fetch printed.
+fn last_progress(running: &Running) -> Option<Value> {
+    let stderr = running.stderr();
+    let whole = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    whole.last().map(|object| object["progress"].clone())
+}
+
+#[test]
+fn who_goes_on_sharing_says_what_it_sent() {
+    let world = World::new();
+    let registry = world.registry(&["--state", "memory"]);
+    world.share("share", &[8881]);
+    let first = world.peer("first", &registry, &["--share", "share"]);
+    ready(&first);
+    let size = rfc(8881).len() as u64;
+    let seed = ["get-rfc", "8881", "--progress", "json", "--seed", "10m"];
+    let sharing = Running::start(world.p2pctl_command(&registry, &seed));
+    let is_seeding = |progress: &Value| progress["phase"] == "seeding";
+    eventually("it shares", || last_progress(&sharing).filter(is_seeding));
+    first.kill();
+    let hash = format!("b3:{}", blake3::hash(&rfc(8881)).to_hex());
+    world.p2pctl(&registry, &["get", &hash, "--out", "other"]).exits(0);
+    let shown = eventually("it says what it sent", || {
+        last_progress(&sharing).filter(is_seeding).filter(|progress| progress["sent_bytes"].as_u64() >= Some(size))
+    });
+    assert_eq!((shown["bytes_done"].as_u64(), shown["documents_done"].as_u64()), (Some(size), Some(1)), "{shown}");
+    sharing.signal(Signal::INT);
+    let ended = sharing.ended().exits(0);
+    let last: Value = serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(last["progress"]["phase"], "ended", "{ended:#?}");
+    assert!(last["progress"]["sent_bytes"].as_u64() >= Some(size), "{ended:#?}");
 }
 
 #[test]

@@ -97,6 +97,20 @@ impl Display {
         }
     }
 
+    /// The documents are here. What follows is shown in the same form.
+    pub(crate) fn go_on(&mut self, overall: &Overall) {
+        match &mut self.form {
+            Form::None | Form::Json { .. } => {}
+            Form::Bar(bar) => *bar = None,
+            Form::Plain { due, lines, even_if_short } => {
+                if *lines > 0 || *even_if_short {
+                    self.printer.note(&lines::plain(overall));
+                }
+                *due = Instant::now() + LINE_INTERVAL;
+            }
+        }
+    }
+
     /// Shows the last state: the bar goes, the lines end with one more.
     pub(crate) fn finish(&mut self, overall: &Overall) {
         match &mut self.form {

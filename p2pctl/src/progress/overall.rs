@@ -77,8 +77,6 @@ impl Overall {
         for (name, seen) in running {
             self.bytes_done += seen.verified;
             self.bytes_per_second += seen.bytes_per_second;
-            self.sent += seen.sent;
-            self.sent_per_second += seen.sent_per_second;
             holders.extend(seen.holders.iter().map(|holder| holder.source.label().to_owned()));
             match seen.why_idle() {
                 Some(why) => reasons.push((name, why)),
@@ -97,9 +95,14 @@ impl Overall {
             [(name, why), others @ ..] => Some(format!("{name}: {why}; {} others wait, too", others.len())),
         };
         // The phase of the one that is the least far: most of the work is before it.
-        let order = [FetchPhase::Fetching, FetchPhase::Searching, FetchPhase::Finishing, FetchPhase::Seeding];
+        let order = [FetchPhase::Fetching, FetchPhase::Searching, FetchPhase::Finishing];
         self.phase = order.into_iter().find(|phase| phases.contains(phase)).unwrap_or(FetchPhase::Ended);
         self
+    }
+
+    /// With what was sent to others: bytes, and bytes a second.
+    pub(crate) fn with_sent(self, (sent, sent_per_second): (u64, u64)) -> Self {
+        Self { sent, sent_per_second, ..self }
     }
 
     /// A job of a peer.

@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Outcome},
     peers::Peers,
     printer::Printer,
-    progress::Display,
+    progress::{Display, Overall},
     sharing::Sharing,
 };
 use entry::Entry;
@@ -21,14 +21,14 @@ use p2pdi::phrases::counted;
 use peerd::{
     connections::channels::ChannelPool,
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
-    transfer::Throttle,
+    transfer::{FetchPhase, Throttle},
 };
 use report::Report;
 use room::Room;
 use selection::Selection;
 use setting::Setting;
 use std::{sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(super) async fn get_rfc(
@@ -107,21 +107,20 @@ async fn get_wanted(
             () = stop.cancelled() => return Err(Failure::interrupted()),
         },
     };
-    let ended = run::run(entries, room, &setting, &mut display, &mut report, &stop).await;
+    let (ended, last) = run::run(entries, room, &setting, &mut display, &mut report, &stop).await;
     // With --keep-going, what failed does not end what is done with the others.
     let goes_on = !ended.interrupted && report.is_printed() && (setting.fetching.keep_going || report.failures() == 0);
+    let asked = setting.fetching.sharing.seed.filter(|_| goes_on);
+    // Without a document that others can find there is nothing to wait for.
     let shared = report.shared();
-    let finished = report.finish(ended);
-    if let Some(time) = setting.fetching.sharing.seed.filter(|_| goes_on) {
-        seed(shared, time, &setting, &stop).await;
+    let seeds = asked.filter(|_| shared > 0);
+    match seeds {
+        Some(_) => display.go_on(&last),
+        None => display.finish(&last),
     }
-    finished
-}
-
-/// Shares what was fetched for a time. Without a document that others can find there is nothing to wait for.
-async fn seed(shared: usize, time: Duration, setting: &Setting, stop: &CancellationToken) {
-    if !setting.fetching.quiet {
-        setting.printer.note(&match shared {
+    let finished = report.finish(ended);
+    if let Some(time) = asked.filter(|_| !setting.fetching.quiet) {
+        printer.note(&match shared {
             0 => "note: nothing is shared on: nothing of 1 MiB or more was fetched".to_owned(),
             _ => {
                 let documents = counted(shared as u64, "document");
@@ -129,10 +128,27 @@ async fn seed(shared: usize, time: Duration, setting: &Setting, stop: &Cancellat
             }
         });
     }
-    if shared > 0 {
-        tokio::select! {
-            () = sleep(time) => {}
-            () = stop.cancelled() => {}
-        }
+    if let Some(time) = seeds {
+        seed(&setting, time, &mut display, last, &stop).await;
     }
+    finished
+}
+
+/// Goes on sharing for `time`, or until `stop`.
+async fn seed(setting: &Setting, time: Duration, display: &mut Display, last: Overall, stop: &CancellationToken) {
+    let seeding = async {
+        let mut tick = interval(display.interval());
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let overall =
+                Overall { phase: FetchPhase::Seeding, bytes_per_second: 0, holders: 0, holder_names: Vec::new(), ..last.clone() };
+            display.update(&overall.with_sent(setting.sharing.swarms().sent()));
+        }
+    };
+    tokio::select! {
+        _ = timeout(time, seeding) => {}
+        () = stop.cancelled() => {}
+    }
+    display.finish(&last.with_sent(setting.sharing.swarms().sent()));
 }

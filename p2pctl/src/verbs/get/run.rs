@@ -140,7 +140,7 @@ impl UnderWay {
     }
 }
 
-/// Fetches all entries. Ends early when one fails and --keep-going is not given, or at `stop`.
+/// Fetches all entries. Ends early when one fails and --keep-going is not given, or at `stop`. Returns the last state, too.
 pub(super) async fn run(
     entries: Vec<Entry>,
     mut room: Room,
@@ -148,7 +148,7 @@ pub(super) async fn run(
     display: &mut Display,
     report: &mut Report,
     stop: &CancellationToken,
-) -> Ended {
+) -> (Ended, Overall) {
     let mut queue = Queue::new(entries, setting.fetching.jobs);
     let (mut under_way, arrived) = (UnderWay::default(), Arc::<Notify>::default());
     let mut jobs = JoinSet::new();
@@ -197,7 +197,7 @@ pub(super) async fn run(
                 for one in under_way.running.values_mut() {
                     show_events(one, display).await;
                 }
-                let overall = overall(&queue, &under_way.running, report, &mut window);
+                let overall = overall(&queue, &under_way.running, report, &mut window).with_sent(setting.sharing.swarms().sent());
                 display.update(&overall);
             }
             () = stop.cancelled() => {
@@ -208,12 +208,12 @@ pub(super) async fn run(
     }
     let running = under_way.running;
     let last = overall(&queue, &running, report, &mut window);
-    display.finish(&Overall { phase: FetchPhase::Ended, waiting: None, current: Vec::new(), ..last });
+    let last = Overall { phase: FetchPhase::Ended, waiting: None, current: Vec::new(), ..last };
     ended.keeps_pieces = running.values().map(|one| one.watch.progress()).any(|progress| progress.verified() > 0);
     ended.not_tried = (running.len() + queue.len()) as u64;
     // Waits for them: the registry session ends with the last of them.
     jobs.shutdown().await;
-    ended
+    (ended, last.with_sent(setting.sharing.swarms().sent()))
 }
 
 fn request(entry: &Entry, setting: &Setting, arrived: &Arc<Notify>) -> FetchRequest {

@@ -414,6 +414,8 @@ impl<'a> Driver<'a> {
         progress.set_holders(in_use, self.holders.indexes().len());
         progress.set_sources(self.holders.reports());
         progress.set_searching(self.leads.is_searching());
+        let (sent, sent_per_second) = self.setting.swarm.sent_so_far(now);
+        progress.set_sent(sent, sent_per_second);
         progress.set_waiting(waiting);
         self.setting.swarm.set_waiting(progress.snapshot().why_idle().unwrap_or_default());
     }

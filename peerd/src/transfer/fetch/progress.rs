@@ -4,7 +4,6 @@ use super::{source_selection::SourceReport, source_totals::SourceTotals};
 use crate::{holders::source::Source, transfer::rate_meter::RateMeter};
 use std::{
     fmt,
-    path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,7 +27,7 @@ pub enum FetchPhase {
     Fetching,
     /// All pieces are there; it syncs the file and renames it.
     Finishing,
-    /// The document is there, and is shared on.
+    /// The document is there, and is shared on. A fetch itself ends before; this is of who goes on after it.
     Seeding,
     /// It ended.
     Ended,
@@ -55,17 +54,8 @@ pub enum Waiting {
         /// Their names.
         to: Vec<String>,
     },
-    /// The disk is full.
-    Space {
-        /// The folder of the document.
-        folder: PathBuf,
-    },
     /// The partial file of an earlier fetch is being checked.
     Check,
-    /// Another program writes the same document.
-    Lock,
-    /// Something else, as text.
-    Other(String),
 }
 
 /// One holder that a fetch uses.
@@ -137,7 +127,8 @@ struct Details {
     phase: FetchPhase,
     resumed: u64,
     received: RateMeter,
-    sent: RateMeter,
+    /// Bytes, and bytes a second.
+    sent: (u64, u64),
     /// When the last byte arrived; at first, when the fetch began.
     last_byte: Instant,
     holders: Vec<HolderProgress>,
@@ -155,7 +146,7 @@ impl Default for Progress {
             phase: FetchPhase::default(),
             resumed: 0,
             received: RateMeter::default(),
-            sent: RateMeter::default(),
+            sent: (0, 0),
             last_byte: Instant::now(),
             holders: Vec::new(),
             known_holders: 0,
@@ -210,8 +201,8 @@ impl Progress {
             received: details.received.total(),
             bytes_per_second: details.received.rate(now),
             idle: now.saturating_duration_since(last_byte),
-            sent: details.sent.total(),
-            sent_per_second: details.sent.rate(now),
+            sent: details.sent.0,
+            sent_per_second: details.sent.1,
             holders: details.holders.clone(),
             known_holders,
             searching,
@@ -240,7 +231,6 @@ impl Progress {
     }
 
     /// Bytes of an earlier fetch were verified, after [`Self::begin`].
-    #[allow(dead_code, reason = "the store verifies before it says how much there is, until it does so in the background")]
     pub(crate) fn resume(&self, bytes: u64) {
         self.details().resumed += bytes;
         self.advance(bytes);
@@ -258,10 +248,9 @@ impl Progress {
         self.details().received.clone()
     }
 
-    /// Bytes of this document were sent to others.
-    #[allow(dead_code, reason = "fetches do not serve yet")]
-    pub(crate) fn sent(&self, bytes: u64, now: Instant) {
-        self.details().sent.add(bytes, now);
+    /// Bytes of this document that were sent to others so far, and the rate of that.
+    pub(crate) fn set_sent(&self, bytes: u64, bytes_per_second: u64) {
+        self.details().sent = (bytes, bytes_per_second);
     }
 
     /// What the fetch does from now on.
@@ -297,7 +286,6 @@ impl Progress {
     }
 
     /// Whether further holders are being searched for.
-    #[allow(dead_code, reason = "the search of a running fetch does not say so yet")]
     pub(crate) fn set_searching(&self, searching: bool) {
         self.details().searching = searching;
     }
@@ -348,10 +336,7 @@ impl fmt::Display for Waiting {
             Self::Data { from } => write!(f, "waiting for {}", list(from)),
             Self::Turn { at } => write!(f, "waiting for a free upload of {}", list(at)),
             Self::Connection { to } => write!(f, "cannot reach {}, trying again", list(to)),
-            Self::Space { folder } => write!(f, "waiting for space in {}: the disk is full", folder.display()),
             Self::Check => write!(f, "checking what an earlier fetch left"),
-            Self::Lock => write!(f, "waiting for another program that writes the same document"),
-            Self::Other(text) => f.write_str(text),
         }
     }
 }

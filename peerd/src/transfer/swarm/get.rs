@@ -41,11 +41,12 @@ pub(crate) async fn answer(
     let mut outgoing = swarm.as_ref().and_then(|swarm| Outgoing::new(Arc::clone(swarm), from?, &range));
     Ok(stream.map(move |message| {
         if let Ok(GetRfcResponse { part: Some(Part::Chunk(chunk)) }) = &message {
-            let bytes = chunk.data.len() as u64;
+            let (bytes, now) = (chunk.data.len() as u64, Instant::now());
+            swarms.count_sent(bytes, now);
             // The first request of a peer may come before the stream by which it joins: the swarm begins while it is answered.
             swarm = swarm.take().or_else(|| swarms.find(&hash));
             if let Some(swarm) = &swarm {
-                swarm.sent(from, bytes, Instant::now());
+                swarm.sent(from, bytes, now);
             }
             if let Some(outgoing) = &mut outgoing {
                 outgoing.sent(bytes);

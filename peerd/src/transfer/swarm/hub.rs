@@ -23,6 +23,7 @@ use crate::{
     transfer::{
         fetch::fetch_metrics::FetchMetrics,
         piece_set::PieceSet,
+        rate_meter::RateMeter,
         serve::source::Source,
         store::{batch::Finisher, piece_store::PieceStore},
     },
@@ -66,6 +67,8 @@ pub struct Swarms {
     /// Whether what was fetched is served from its store for as long as the program runs: it has no share.
     keeps_stores: bool,
     shared: Arc<Mutex<Shared>>,
+    /// What was sent of all documents.
+    sent: Arc<Mutex<RateMeter>>,
     /// Whether there was a swarm yet.
     begun: Arc<watch::Sender<bool>>,
     /// Documents that are announced before their swarms exist.
@@ -111,6 +114,7 @@ impl Swarms {
             finisher: Finisher::default(),
             keeps_stores: false,
             shared: Arc::default(),
+            sent: Arc::default(),
             begun: Arc::new(watch::Sender::new(false)),
             expected: Expectations::default(),
         }
@@ -185,6 +189,17 @@ impl Swarms {
     /// Finishes smaller documents.
     pub(crate) fn finisher(&self) -> &Finisher {
         &self.finisher
+    }
+
+    /// Bytes of a document went to another peer.
+    pub(super) fn count_sent(&self, bytes: u64, now: Instant) {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).add(bytes, now);
+    }
+
+    /// Bytes of documents that were sent to others so far, and bytes a second over the last seconds.
+    pub fn sent(&self) -> (u64, u64) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        (sent.total(), sent.rate(Instant::now()))
     }
 
     /// Counts of all fetches.

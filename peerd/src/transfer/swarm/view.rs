@@ -71,6 +71,12 @@ impl Swarm {
         self.traffic.sent(to, bytes, now);
     }
 
+    /// Bytes that went to others so far, and bytes a second now.
+    pub(crate) fn sent_so_far(&self, now: Instant) -> (u64, u64) {
+        let sum = self.traffic.sum(now);
+        (sum.sent, sum.send_rate)
+    }
+
     /// Requests at a peer that are not answered in full.
     pub(crate) fn set_requests(&self, at: PeerId, requests: u32) {
         self.traffic.set_requests(Some(at), requests);
