@@ -5,10 +5,11 @@ use crate::support::{
     process::{Running, Server},
     terminal::Terminal,
     wait::{eventually, until},
-    world::{World, rfc},
+    world::{PIECE, World, rfc},
 };
 use rustix::process::Signal;
 use serde_json::Value;
+use std::fs;
 
 /// A registry, and a peer that sends RFC 8881 (1.5 MiB) at this rate.
 fn slow(limit: &str) -> (World, Server, Server) {
@@ -126,6 +127,63 @@ fn who_goes_on_sharing_says_what_it_sent() {
     let last: Value = serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap();
     assert_eq!(last["progress"]["phase"], "ended", "{ended:#?}");
     assert!(last["progress"]["sent_bytes"].as_u64() >= Some(size), "{ended:#?}");
+}
+
+#[test]
+fn a_fetch_goes_on_when_its_only_holder_was_stopped_for_longer_than_it_may_be_silent() {
+    let (world, registry, slow) = slow("256KiB");
+    let patient = ["get-rfc", "8881", "--progress", "json", "--stall-timeout", "1s", "--wait-for-holders", "10m"];
+    let fetching = Running::start(world.p2pctl_command(&registry, &patient));
+    eventually("some of it is there", || last_progress(&fetching).filter(|progress| progress["bytes_done"].as_u64() > Some(0)));
+    slow.signal(Signal::STOP);
+    let given_up = "waiting for a peer that has what is missing";
+    eventually("the holder is given up", || {
+        last_progress(&fetching).filter(|progress| progress["waiting"].as_str().is_some_and(|why| why.starts_with(given_up)))
+    });
+    slow.signal(Signal::CONT);
+    fetching.ended().exits(0);
+    assert!(world.read("out/rfc8881.txt") == rfc(8881));
+}
+
+#[test]
+fn eight_fetches_end_although_the_seed_is_killed_once_each_piece_left_it() {
+    const FETCHES: usize = 8;
+    const PIECES: usize = 24;
+    let world = World::new();
+    let registry = world.registry(&["--state", "memory"]);
+    // Each piece has other bytes.
+    let data: Vec<u8> = (0..PIECES * PIECE).map(|at| u8::try_from((at + at / PIECE) % 251).unwrap()).collect();
+    fs::create_dir_all(world.path("share")).unwrap();
+    fs::write(world.path("share/big.bin"), &data).unwrap();
+    let seed = world.peer("seed", &registry, &["--share", "share", "--upload-limit", "2MiB"]);
+    ready(&seed);
+    until("the seed shares it", || world.p2pctl(&registry, &["ls", "big.bin"]).stdout.contains("big.bin"));
+    let hash = format!("b3:{}", blake3::hash(&data).to_hex());
+    let out = |fetch: usize| format!("out-{fetch}");
+    let fetches: Vec<_> = (0..FETCHES)
+        .map(|fetch| {
+            let arguments = ["get", &hash, "--out", &out(fetch), "--wait-for-holders", "1m"];
+            Running::start(world.p2pctl_command(&registry, &arguments))
+        })
+        .collect();
+    let mut left = vec![false; PIECES];
+    until("each piece has left the seed", || {
+        for fetch in 0..FETCHES {
+            for file in fs::read_dir(world.path(out(fetch))).into_iter().flatten().flatten() {
+                let written = fs::read(file.path()).unwrap_or_default();
+                let pieces = data.chunks(PIECE).zip(written.chunks(PIECE)).enumerate();
+                pieces.filter(|(_, (piece, written))| piece == written).for_each(|(piece, _)| left[piece] = true);
+            }
+        }
+        left.iter().all(|left| *left)
+    });
+    seed.kill();
+    for fetch in fetches {
+        fetch.ended().exits(0);
+    }
+    for fetch in 0..FETCHES {
+        assert!(world.read(&format!("{}/big.bin", out(fetch))) == data);
+    }
 }
 
 #[test]
