@@ -47,7 +47,7 @@ async fn chat(args: Args) -> Result<(), PeerError> {
     thread::spawn(move || stdin().lines().map_while(Result::ok).try_for_each(|line| typed.blocking_send(line)));
     while let Some(line) = tokio::select! { line = lines.recv() => line, _ = ctrl_c() => None } {
         let sent = match line.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
-            Some((name, text)) => peer.whisper(name, "chat", text).await.map(drop),
+            Some((name, text)) => peer.whisper(name, "chat", text.to_owned()).await.map(drop),
             None => peer.broadcast("chat", line).await,
         };
         sent.unwrap_or_else(|error| println!("not sent: {error}"));

@@ -294,7 +294,7 @@ async fn a_message_to_all_goes_out_from_a_peer_that_stops_at_once() {
         // More than fits into the windows of a connection.
         let texts: Vec<_> = (0..8).map(|number| format!("{round} {number} {}", "x".repeat(60_000))).collect();
         for text in &texts {
-            sender.broadcast("NEWS", text).await.unwrap();
+            sender.broadcast("NEWS", text.clone()).await.unwrap();
         }
         within("the end", sender.shutdown()).await.unwrap();
         for text in &texts {

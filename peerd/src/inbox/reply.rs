@@ -5,7 +5,10 @@ use super::{
     whisper::BODY_MAX_BYTES,
 };
 use bytes::Bytes;
-use p2pdi::log_limit::{Line, LogLimit};
+use p2pdi::{
+    field::InvalidField,
+    log_limit::{Line, LogLimit},
+};
 use std::time::Duration;
 
 /// How long the sender of a whisper waits for the handler's reply. After that its result only confirms that the message arrived.
@@ -26,12 +29,28 @@ impl Reply {
         Self { kind: kind.into(), body: Bytes::copy_from_slice(body.as_ref()) }
     }
 
+    /// Whether it can be sent, or says that there is none.
+    ///
+    /// # Errors
+    /// When the kind is not one token, or the body is longer than [`BODY_MAX_BYTES`].
+    pub fn validate(&self) -> Result<(), InvalidField> {
+        if self.kind.is_empty() {
+            return Ok(());
+        }
+        self.kind.parse::<MessageKind>()?;
+        if self.body.len() > BODY_MAX_BYTES {
+            let length = self.body.len();
+            return Err(InvalidField::new("body", format!("has {length} bytes; a reply has at most {BODY_MAX_BYTES}")));
+        }
+        Ok(())
+    }
+
     /// The reply, if there is one and its fields are valid. An invalid one is logged; `message` is the kind of the message it answers.
     pub(super) fn check(self, message: &MessageKind) -> Option<Self> {
         if self.kind.is_empty() {
             return None;
         }
-        if self.kind.parse::<MessageKind>().is_err() || self.body.len() > BODY_MAX_BYTES {
+        if self.validate().is_err() {
             static LOG: LogLimit = LogLimit::new(1);
             if let Some(Line { suppressed }) = LOG.line() {
                 tracing::warn!(

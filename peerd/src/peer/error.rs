@@ -13,7 +13,7 @@ use p2pdi::{
     status::{self, Reason},
 };
 use std::{convert::Infallible, io, net::SocketAddr};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Most documents of one name, and most holders of each, that an error names.
 const AMBIGUOUS_SHOWN_MAX: usize = 16;
@@ -81,6 +81,12 @@ pub enum PeerError {
     /// Try again later: a limit is reached (neighbours, streams or searches), or the registry did not answer.
     #[error("{0}")]
     Busy(String),
+    /// Another peer did not answer in time.
+    #[error("{peer}: no answer in time; ask another peer")]
+    NoAnswer {
+        /// The peer.
+        peer: String,
+    },
     /// Another peer failed or refused.
     #[error("{peer}: {why}")]
     Refused {
@@ -95,13 +101,22 @@ impl PeerError {
     /// The error for a status that `peer` answered.
     pub(super) fn refused(peer: &str, status: &Status) -> Self {
         let why = status::describe(status);
-        match Reason::of(status) {
-            Some(Reason::NoRoute) => Self::NoRoute(why),
-            Some(Reason::MessageTooLarge) => Self::TooLarge(why),
-            Some(Reason::TooManyStreams | Reason::TooManySeeks | Reason::NeighboursFull | Reason::RegistryUnavailable) => {
+        let Some(reason) = Reason::of(status) else {
+            return match status.code() {
+                // The connection: nobody of this contract said it.
+                Code::Unavailable => Self::NoRoute(format!("{peer} does not answer: {why}")),
+                Code::DeadlineExceeded => Self::NoAnswer { peer: peer.to_owned() },
+                _ => Self::Refused { peer: peer.to_owned(), why },
+            };
+        };
+        match reason {
+            Reason::NoRoute => Self::NoRoute(why),
+            Reason::MessageTooLarge => Self::TooLarge(why),
+            Reason::TooManyStreams | Reason::TooManySeeks | Reason::NeighboursFull | Reason::RegistryUnavailable => {
                 Self::Busy(why)
             }
-            Some(Reason::ShuttingDown) => Self::Stopped,
+            Reason::RequestTimeout => Self::NoAnswer { peer: peer.to_owned() },
+            Reason::ShuttingDown => Self::Stopped,
             _ => Self::Refused { peer: peer.to_owned(), why },
         }
     }
@@ -145,7 +160,7 @@ impl PeerError {
     }
 
     pub(super) fn not_answering(peer: &str) -> Self {
-        Self::Refused { peer: peer.to_owned(), why: "no answer in time; ask another peer".to_owned() }
+        Self::NoAnswer { peer: peer.to_owned() }
     }
 }
 
@@ -165,5 +180,23 @@ impl From<JobError<Infallible>> for PeerError {
             JobError::Search(error) => error.into(),
             JobError::Fetch(error) => error.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_connection_says_is_told_apart_from_what_a_peer_says() {
+        let refused = |status: Status| PeerError::refused("b", &status);
+        let away = refused(Status::unavailable("connection refused"));
+        assert!(matches!(&away, PeerError::NoRoute(why) if why.starts_with("b does not answer: ")), "{away}");
+        for late in [Status::deadline_exceeded("late"), Reason::RequestTimeout.status("late")] {
+            assert!(matches!(refused(late), PeerError::NoAnswer { peer } if peer == "b"));
+        }
+        assert!(matches!(refused(Status::permission_denied("no")), PeerError::Refused { .. }));
+        assert!(matches!(refused(Reason::StoreUnavailable.status("later")), PeerError::Refused { .. }));
+        assert!(matches!(refused(Reason::NoRoute.status("no route")), PeerError::NoRoute(why) if why == "no route"));
     }
 }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     discovery::Bootnode,
     inbox::{Batches, KIND_PING, KIND_UNCLAIMED, Message, MessageKind, Reply},
+    mesh::check_wait,
     node::NodeHandle,
     overlay::wire,
     transfer::jobs::{JobHandle, JobRequest},
@@ -243,7 +244,7 @@ impl PeerHandle {
     ///
     /// # Errors
     /// When `kind` is not one token, `body` is too long, or this peer is not running.
-    pub async fn broadcast(&self, kind: &str, body: impl AsRef<[u8]>) -> Result<(), PeerError> {
+    pub async fn broadcast(&self, kind: &str, body: impl Into<Bytes>) -> Result<(), PeerError> {
         self.broadcast_counted(kind, body, Duration::ZERO).await.map(drop)
     }
 
@@ -253,10 +254,12 @@ impl PeerHandle {
     /// # Errors
     /// As with [`PeerHandle::broadcast`]; also when `wait` exceeds [`WAIT_MAX`](crate::mesh::WAIT_MAX), or too many broadcasts wait for
     /// acknowledgements already.
-    pub async fn broadcast_counted(&self, kind: &str, body: impl AsRef<[u8]>, wait: Duration) -> Result<Tally, PeerError> {
+    pub async fn broadcast_counted(&self, kind: &str, body: impl Into<Bytes>, wait: Duration) -> Result<Tally, PeerError> {
         self.running()?;
-        let body = Bytes::copy_from_slice(body.as_ref());
-        let tally = self.node.mesh().broadcast(&kind.parse()?, body, wait).await.map_err(|status| self.refused(&status))?;
+        // Here, so that the error is `PeerError::Invalid`.
+        check_wait(wait)?;
+        let tally =
+            self.node.mesh().broadcast(&kind.parse()?, body.into(), wait).await.map_err(|status| self.refused(&status))?;
         Ok(Tally { known: tally.known, acknowledged: tally.acknowledged, missing: tally.missing })
     }
 
@@ -264,14 +267,14 @@ impl PeerHandle {
     ///
     /// # Errors
     /// When there is no route, `kind` is not one token, `body` is too long, or this peer is not running.
-    pub async fn whisper(&self, to: &str, kind: &str, body: impl AsRef<[u8]>) -> Result<Delivery, PeerError> {
+    pub async fn whisper(&self, to: &str, kind: &str, body: impl Into<Bytes>) -> Result<Delivery, PeerError> {
         self.running()?;
         // Parsed here so that the error is `PeerError::Invalid`.
         let (to, kind): (PeerName, MessageKind) = (to.parse()?, kind.parse()?);
         let request = WhisperRequest {
             to: to.to_string(),
             kind: kind.to_string(),
-            body: Bytes::copy_from_slice(body.as_ref()),
+            body: body.into(),
             from: self.name().to_string(),
             ..Default::default()
         };
