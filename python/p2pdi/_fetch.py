@@ -40,8 +40,7 @@ class FetchBase:
         >>> fetch
         <Fetch failed: the fetch was cancelled>
         """
-        self._native.cancel()
-        if self._fetched is None and self._error is None:
+        if self._native.cancel() and self._fetched is None and self._error is None:
             self._error = Closed("the fetch was cancelled")
 
     def _paths(self) -> list[Path]:
@@ -175,6 +174,16 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def position(offset: int, whence: int, at: int, size: int) -> int:
+    """Where a seek goes, in a file of a size, from a place in it."""
+    base = {io.SEEK_SET: 0, io.SEEK_CUR: at, io.SEEK_END: size}.get(whence)
+    if base is None:
+        raise ValueError(f"whence is {whence}; give 0, 1 or 2")
+    if base + offset < 0:
+        raise ValueError(f"cannot seek to {base + offset}, before the start")
+    return base + offset
+
+
 class RemoteFile(io.RawIOBase):
     """A document that other peers have, as a binary file to read. Each piece is verified before a byte of it is returned.
 
@@ -226,12 +235,7 @@ class RemoteFile(io.RawIOBase):
         (6, b'there')
         """
         self._check()
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}.get(whence)
-        if base is None:
-            raise ValueError(f"whence is {whence}; give 0, 1 or 2")
-        if base + offset < 0:
-            raise ValueError(f"cannot seek to {base + offset}, before the start")
-        self._at = base + offset
+        self._at = position(offset, whence, self._at, self.size)
         return self._at
 
     def read_at(self, offset: int, length: int, timeout: Seconds | None = None) -> bytes:

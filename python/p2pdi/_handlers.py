@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 # Messages taken from the peer's inbox at once, so that the interpreter is entered once for all of them. Those that wait there are dropped when
 # there are too many, these are not.
 BATCH = 64
-# How long closing a peer waits for a handler that is at work.
-GRACE = 2.0
 
 
 def reply(kind: str, replier: Replier | None, result: Answer) -> None:
-    """Sends what a handler of a kind returned; without ``replier`` its message was to all, and nobody waits."""
+    """Sends what a handler of a kind returned; without ``replier`` its message was to all, and nobody waits.
+
+    Raises ``Invalid`` for a kind that is no token, and a body that is too long: then nothing was sent yet.
+    """
     content: _run.Body
     if isinstance(result, tuple):
         kind, content = result
@@ -73,11 +74,11 @@ class HandlerThread:
         self._thread = threading.Thread(target=self._run, name=f"p2pdi handler {kind}", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, grace: float = _run.GRACE) -> None:
         """Waits for the message at work, not for ever."""
         self._stopping = True
         if self._thread is not threading.current_thread():
-            self._thread.join(GRACE)
+            self._thread.join(grace)
 
     def _run(self) -> None:
         try:

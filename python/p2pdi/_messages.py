@@ -39,14 +39,15 @@ class Messages:
         ...         print(error)
         the next message: no answer within 0.1 s
         """
-        if self._inbox is None:
+        inbox = self._inbox
+        if inbox is None:
             raise Closed("these messages were closed")
-        message, lost = _run.wait(self._inbox.next(), timeout, "the next message")
+        message, lost = _run.wait(inbox.next(), timeout, "the next message")
         self.lost += lost
         return message
 
     def close(self) -> None:
-        """Reads no more. A second call does nothing.
+        """Reads no more, also for a thread that waits in :meth:`next`. A second call does nothing.
 
         >>> with p2pdi.Peer("alice", lan=False) as alice:
         ...     messages = alice.messages()
@@ -54,7 +55,9 @@ class Messages:
         ...     list(messages)
         []
         """
-        self._inbox = None
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            inbox.close()
 
     def __iter__(self) -> Iterator[Message]:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from . import _run
-from ._errors import PeerTimeout
+from ._errors import NoRoute, PeerTimeout
 from ._fetch import Fetch, RemoteFile
 from ._messages import Messages
 from ._p2pdi import NativePeer
@@ -15,13 +15,15 @@ from ._share import Share
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import TypeVar, overload
+    from typing import TypeAlias, TypeVar, overload
 
     from ._handlers import HandlerFunction, HandlerThread
     from ._p2pdi import Answers, Document, Message, PeerInfo, Reply
     from ._run import Address, Body, Named, Seconds, StrPath
 
     F = TypeVar("F", bound=HandlerFunction)
+    # Documents, the peers that failed, each with the reason, and whether there are more.
+    Listed: TypeAlias = tuple[list[Document], list[tuple[str, str]], bool]
 else:
 
     def overload(function):
@@ -31,6 +33,34 @@ else:
 REGISTER_TIMEOUT = 5.0
 # Between two looks at how many peers there are, in seconds.
 LOOK = 0.05
+# Of peers that do not answer, so many are named in the log: there may be a thousand of them.
+FAILED_SHOWN = 8
+
+
+def listed(told: Listed, from_: list[str]) -> list[Document]:
+    """The documents of a listing. Raises ``NoRoute`` if a peer of ``from_`` did not answer; what else is missing is logged."""
+    documents, failed, is_cut = told
+    if from_ and failed:
+        peer, why = failed[0]
+        raise NoRoute(f"{peer} does not say what it shares: {why}")
+    if failed or is_cut:
+        import logging
+
+        log = logging.getLogger("p2pdi")
+        for peer, why in failed[:FAILED_SHOWN]:
+            log.warning("%s does not say what it shares, and is left out: %s", peer, why)
+        if len(failed) > FAILED_SHOWN:
+            log.warning("%d more peers do not say what they share, and are left out", len(failed) - FAILED_SHOWN)
+        if is_cut:
+            log.warning("there are more documents than a listing may have; give a pattern, or from_")
+    return documents
+
+
+def unregistered(native: NativePeer) -> None:
+    """Logs that a peer is without its registry for now."""
+    import logging
+
+    logging.getLogger("p2pdi").warning("%s is not registered yet, and goes on trying: %s", native.name, native.registration()[1])
 
 
 class Peer:
@@ -61,8 +91,9 @@ class Peer:
     ``upload_limit``, ``download_limit``
         Bytes a second. ``quota``: bytes that the folder may have; what is not pinned makes room.
 
-    Raises ``NameTaken`` if another peer has the name in the registry, ``Invalid`` for values that are not valid, and ``NotFound`` for a folder that
-    does not exist.
+    Raises ``NameTaken`` if another peer has the name in the registry, ``Invalid`` for values that are not valid, and ``NotFound`` for a folder or a
+    certificate that does not exist. A registry that does not answer within 5 seconds is logged, and tried again for as long as the peer runs; see
+    :attr:`registered`.
 
     >>> with p2pdi.Peer("alice", lan=False) as alice:
     ...     alice.name, alice.get_peer_count(wait=0)
@@ -115,7 +146,8 @@ class Peer:
         _run.track(self)
         if registry is not None or token is not None:
             try:
-                _run.wait(self._native.registered(REGISTER_TIMEOUT))
+                if not _run.wait(self._native.registered(REGISTER_TIMEOUT)):
+                    unregistered(self._native)
             except BaseException:
                 self.close()
                 raise
@@ -140,6 +172,11 @@ class Peer:
         """The same as ``(host, port)``."""
         host, _, port = self.endpoint.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def registered(self) -> bool:
+        """Whether the registry lists it now. False without one, and while the registry is away; then the peer goes on trying."""
+        return not self._closed and self._native.registration()[0]
 
     @property
     def received(self) -> int:
@@ -189,7 +226,9 @@ class Peer:
         return _run.wait(self._native.find_peer(name), timeout, name)
 
     def peers_from(self, peer: Address, timeout: Seconds | None = None) -> list[PeerInfo]:
-        """The peers that another peer knows, by its name or address. Raises ``NoRoute`` if it cannot be reached, ``PeerTimeout`` after ``timeout``.
+        """The peers that another peer knows, by its name or address.
+
+        Raises ``NoRoute`` if it cannot be reached, ``PeerTimeout`` after ``timeout``, or if it does not answer within 5 seconds.
 
         >>> with p2pdi.testing.network(3) as (one, two, three):
         ...     [peer.name for peer in one.peers_from(two.address)]
@@ -224,7 +263,8 @@ class Peer:
     def send_message_to_peers(self, message: Body, wait: Seconds = 2.0, kind: str = "text") -> Answers:
         """Sends a message to all peers, and waits at most ``wait`` until all have it. The result compares as the number of those that do.
 
-        A peer that knows of others and has no link to any yet, since it just started, waits for one first.
+        A peer that knows of others and has no link to any yet, since it just started, waits for one first. Raises ``Invalid`` for a ``wait`` of more
+        than 60 seconds.
 
         >>> with p2pdi.testing.network(3) as (one, two, three):
         ...     answers = one.send_message_to_peers("hello_there", wait=10)
@@ -246,7 +286,8 @@ class Peer:
     def broadcast(self, kind: str, body: Body, wait: Seconds = 0.0) -> Answers:
         """Sends a message of a kind to all peers, and waits at most ``wait`` for those that are known to acknowledge it.
 
-        Raises ``Invalid`` for a kind that is no token of letters, digits and ``. _ -``, and for a body of more than some 60 KiB.
+        Raises ``Invalid`` for a kind that is no token of letters, digits and ``. _ -``, for a body of more than some 60 KiB, and for a ``wait`` of more
+        than 60 seconds.
 
         >>> with p2pdi.testing.network(3) as (one, two, three):
         ...     one.broadcast("news", b"...", wait=10).answered
@@ -356,22 +397,25 @@ class Peer:
     def documents(self, pattern: str | None = None, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> list[Document]:
         """What other peers share: all, or what matches a pattern such as ``"rfc*"`` or ``"models/**"``. ``from_``: only these peers, by name or address.
 
-        Raises ``NoRoute`` if one of ``from_`` cannot be reached, ``PeerTimeout`` after ``timeout``.
+        Raises ``NoRoute`` if one of ``from_`` does not answer, ``PeerTimeout`` after ``timeout``. Without ``from_`` those that do not answer are left
+        out, and logged.
 
         >>> with p2pdi.testing.network(2, documents={"a.txt": b"x"}) as (one, two):
         ...     [document.name for document in two.documents("*.txt")]
         ['a.txt']
         """
-        return _run.wait(self._native.documents(pattern, _run.names(from_)), timeout)
+        names = _run.names(from_)
+        return listed(_run.wait(self._native.documents(pattern, names), timeout, "the listing"), names)
 
     def search(self, words: str, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> list[Document]:
-        """What other peers share that has all these words in its name or title.
+        """What other peers share that has all these words in its name or title. Raises as :meth:`documents` does.
 
         >>> with p2pdi.testing.network(2, documents={"blue whale.txt": b"x", "grey whale.txt": b"y"}) as (one, two):
         ...     [document.name for document in two.search("whale blue")]
         ['blue whale.txt']
         """
-        return _run.wait(self._native.search(words, _run.names(from_)), timeout)
+        names = _run.names(from_)
+        return listed(_run.wait(self._native.search(words, names), timeout, "the search"), names)
 
     def find_document(self, wanted: str | Document, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> Document:
         """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means. Raises ``NotFound`` or ``Ambiguous``.
@@ -477,10 +521,19 @@ class Peer:
         if self._closed:
             return
         self._closed = True
+        from time import monotonic
+
+        limit = None if timeout is None else max(_run.seconds(timeout), 0.0)
+        begun = monotonic()
         call = self._native.close()
+        # One grace for all of them, and it counts as part of `timeout`.
+        grace = _run.GRACE if limit is None else min(_run.GRACE, limit)
         for handler in self._handlers.values():
-            handler.stop()
-        _run.wait(call, timeout, "the peer's end")
+            handler.stop(max(begun + grace - monotonic(), 0.0))
+        try:
+            _run.wait(call, None if limit is None else max(begun + limit - monotonic(), 0.0))
+        except PeerTimeout:
+            raise PeerTimeout(f"{self.name} did not stop within {limit:g} s; it goes on stopping") from None
 
     def _end(self) -> None:
         if not self._closed:

@@ -1,5 +1,5 @@
 # Written by stubs.py. Do not edit.
-from ._errors import PeerTimeout as PeerTimeout
+from ._errors import NoRoute as NoRoute, PeerTimeout as PeerTimeout
 from ._fetch import Fetch as Fetch, RemoteFile as RemoteFile
 from ._handlers import HandlerFunction as HandlerFunction, HandlerThread as HandlerThread
 from ._messages import Messages as Messages
@@ -8,12 +8,17 @@ from ._run import Address as Address, Body as Body, Named as Named, Seconds as S
 from ._settings import settings as settings
 from ._share import Share as Share
 from collections.abc import Callable as Callable, Iterable, Mapping
-from typing import TypeVar, overload
+from typing import TypeAlias, TypeVar, overload
 
 TYPE_CHECKING: bool
 F = TypeVar('F', bound=HandlerFunction)
+Listed: TypeAlias = tuple[list[Document], list[tuple[str, str]], bool]
 REGISTER_TIMEOUT: float
 LOOK: float
+FAILED_SHOWN: int
+
+def listed(told: Listed, from_: list[str]) -> list[Document]: ...
+def unregistered(native: NativePeer) -> None: ...
 
 class Peer:
     def __init__(self, name: str | None = None, *, registry: str | None = None, bootnodes: Address | Iterable[Address] = (), share: StrPath | None = None, lan: bool = True, state: StrPath | None = None, tls: tuple[StrPath, StrPath, StrPath] | None = None, token: str | None = None, network: str = 'default', listen: str | None = None, advertise: str | None = None, labels: Mapping[str, str] | None = None, upload_limit: int | None = None, download_limit: int | None = None, quota: int | None = None) -> None: ...
@@ -25,6 +30,8 @@ class Peer:
     def endpoint(self) -> str: ...
     @property
     def address(self) -> tuple[str, int]: ...
+    @property
+    def registered(self) -> bool: ...
     @property
     def received(self) -> int: ...
     @property

@@ -6,7 +6,7 @@ import os
 import time
 
 from . import _run
-from ._errors import PeerTimeout
+from ._errors import PeerTimeout, Refused
 from ._p2pdi import NativeRegistry, NativeRegistryClient
 
 TYPE_CHECKING = False
@@ -30,9 +30,11 @@ class Registry:
         For how many seconds the name of a peer that is gone stays its own.
     ``network``
         The network whose peers it accepts.
+    ``tls``
+        Files of its certificate, key and CAs, PEM: then it serves TLS, to those with a certificate of these CAs.
 
-    Raises ``Error`` if it cannot listen there, ``NotFound`` or ``Refused`` for a folder that it cannot use, and ``Invalid`` for values that are not
-    valid.
+    Raises ``Error`` if it cannot listen there, ``NotFound`` or ``Refused`` for a folder or a file that it cannot use, and ``Invalid`` for values that
+    are not valid.
 
     >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False):
     ...     with p2pdi.RegistryClient(registry.url) as client:
@@ -47,12 +49,18 @@ class Registry:
         ttl: Seconds = 30.0,
         name_hold: Seconds = 600.0,
         network: str = "default",
+        tls: tuple[StrPath, StrPath, StrPath] | None = None,
     ) -> None:
         self._closed = False
-        state = None if state is None else os.fspath(state)
+        self._scheme = "http" if tls is None else "https"
         self._native = _run.wait(
             NativeRegistry.open(
-                listen=listen, state=state, ttl=_run.seconds(ttl), name_hold=_run.seconds(name_hold), network=network
+                listen=listen,
+                state=None if state is None else os.fspath(state),
+                ttl=_run.seconds(ttl),
+                name_hold=_run.seconds(name_hold),
+                network=network,
+                tls=_run.certificates(tls),
             )
         )
         _run.track(self)
@@ -64,8 +72,8 @@ class Registry:
 
     @property
     def url(self) -> str:
-        """What peers are given: ``http://host:port``."""
-        return f"http://{self._native.address}"
+        """What peers are given: ``http://host:port``, with ``tls`` ``https://host:port``."""
+        return f"{self._scheme}://{self._native.address}"
 
     def close(self, timeout: Seconds | None = 10.0) -> None:
         """Stops, and waits until it has, at most ``timeout``; then it raises ``PeerTimeout``. A second call does nothing.
@@ -249,9 +257,10 @@ class RegistryClient:
     def __init__(
         self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
     ) -> None:
-        paths = None if tls is None else (os.fspath(tls[0]), os.fspath(tls[1]), os.fspath(tls[2]))
-        self._native = NativeRegistryClient(url, network, paths)
+        self._native = NativeRegistryClient(url, network, _run.certificates(tls))
         self._is_registered = False
+        self._is_observer = False
+        self._closed = False
         _run.track(self)
 
     def register(self, name: str, endpoint: str, labels: Mapping[str, str] | None = None) -> Lease:
@@ -265,7 +274,7 @@ class RegistryClient:
         ('alice', 30.0)
         """
         lease = _run.wait(self._native.register(name, endpoint, dict(labels or {}), False))
-        self._is_registered = True
+        self._is_registered, self._is_observer = True, False
         return lease
 
     def keep_alive(self) -> Lease:
@@ -293,22 +302,31 @@ class RegistryClient:
     def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
         """The other active peers: all, those of a name or a pattern such as ``"gpu-*"``, those with all of these labels, or so many random ones of them.
 
-        Registers as an observer, whom nobody sees, unless :meth:`register` was called.
+        Registers as an observer, whom nobody sees, unless :meth:`register` was called; again, when that lease ran out since the last call.
 
         >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False) as alice:
         ...     with p2pdi.RegistryClient(registry.url) as client:
         ...         [peer.name for peer in client.pquery()]
         ['alice']
         """
+        was_registered = self._is_registered
         self._observe()
-        return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
+        try:
+            return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
+        except Refused:
+            # The lease of an observer, which nobody extends, ran out since the last call.
+            if not (was_registered and self._is_observer):
+                raise
+            self._is_registered = False
+            self._observe()
+            return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
 
     def watch(self, timeout: Seconds | None = None) -> Iterator[Joined | Changed | Left]:
         """Who joins, changes and leaves, as the registry tells it; first those that are there. Ends after ``timeout``.
 
         It goes on where it was when the connection breaks, the registry restarts, or this program reads too slowly: then it tells what changed
-        meanwhile. A first call that fails raises, and later ones that are refused, as
-        ``Refused`` or ``NameTaken``. It registers as an observer of its own.
+        meanwhile. A first call that fails raises, and later ones that are refused, as ``Refused`` or ``NameTaken``. It registers as an observer of
+        its own, and ends when the client is closed.
 
         >>> with p2pdi.Registry() as registry, p2pdi.Peer("alice", registry=registry.url, lan=False) as alice:
         ...     for change in p2pdi.RegistryClient(registry.url).watch(timeout=10):
@@ -322,8 +340,8 @@ class RegistryClient:
         limit = None if timeout is None else _run.seconds(timeout)
         return self._watch(self._native.watch(observer_name()), limit)
 
-    @staticmethod
-    def _watch(native: NativeWatch, limit: float | None) -> Iterator[Joined | Changed | Left]:
+    def _watch(self, native: NativeWatch, limit: float | None) -> Iterator[Joined | Changed | Left]:
+        # As a method, so that the client is there for as long as the watch is: at the end of the program it ends it.
         until = None if limit is None else time.monotonic() + limit
         try:
             while True:
@@ -334,33 +352,44 @@ class RegistryClient:
                     if until is not None and time.monotonic() >= until:
                         return
                     raise
+                if not told:
+                    return
                 for one in told:
                     yield change(one)
         finally:
             native.close()
 
     def _end(self) -> None:
-        # What a program registered, it may want to stay for as long as its lease.
-        pass
+        # What a program registered, it may want to stay for as long as its lease; threads that wait for changes end.
+        self._native.end()
 
     def _forget(self) -> None:
         self._is_registered = False
+        self._closed = True
 
     def _observe(self) -> None:
         if not self._is_registered:
             _run.wait(self._native.register(observer_name(), "", {}, True))
-            self._is_registered = True
+            self._is_registered = self._is_observer = True
 
     def close(self) -> None:
-        """Leaves, if it is registered. A second call does nothing.
+        """Leaves, if it is registered, and ends its watches. Then all calls raise ``Closed``. A second call does nothing.
 
         >>> with p2pdi.Registry() as registry:
         ...     client = p2pdi.RegistryClient(registry.url)
         ...     _ = client.register("alice", "127.0.0.1:7901")
         ...     client.close()
         """
-        if self._is_registered:
-            self.leave()
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._is_registered:
+                self.leave()
+        except Refused:
+            pass  # Its lease had run out.
+        finally:
+            self._native.close()
 
     def __enter__(self) -> RegistryClient:
         return self

@@ -1,5 +1,5 @@
 # Written by stubs.py. Do not edit.
-from ._errors import PeerTimeout as PeerTimeout
+from ._errors import PeerTimeout as PeerTimeout, Refused as Refused
 from ._p2pdi import Lease as Lease, NativeRegistry as NativeRegistry, NativeRegistryClient as NativeRegistryClient, NativeWatch as NativeWatch, PeerRecord as PeerRecord
 from ._run import Seconds as Seconds, StrPath as StrPath
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 TYPE_CHECKING: bool
 
 class Registry:
-    def __init__(self, listen: str = '127.0.0.1:0', state: StrPath | None = None, ttl: Seconds = 30.0, name_hold: Seconds = 600.0, network: str = 'default') -> None: ...
+    def __init__(self, listen: str = '127.0.0.1:0', state: StrPath | None = None, ttl: Seconds = 30.0, name_hold: Seconds = 600.0, network: str = 'default', tls: tuple[StrPath, StrPath, StrPath] | None = None) -> None: ...
     @property
     def address(self) -> str: ...
     @property

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SLICE = 0.05
 # A signal ends a longer wait of the main thread at once. One that another thread was given is seen after so many seconds.
 LOOK_FOR_SIGNALS = 0.1
+# How long closing a peer waits for handlers that are at work.
+GRACE = 2.0
 # Of a thread that gets no signals: how long it waits at once.
 ELSEWHERE = 1.0
 
@@ -97,6 +99,14 @@ def addresses(given: Address | Iterable[Address]) -> list[str]:
     if len(several) == 2 and isinstance(several[1], int):
         return [address((several[0], several[1]))]
     return [address(one) for one in several]
+
+
+def certificates(files: tuple[StrPath, StrPath, StrPath] | None) -> tuple[str, str, str] | None:
+    """The paths of a certificate, its key and CAs, if there are any."""
+    if files is None:
+        return None
+    cert, key, ca = files
+    return os.fspath(cert), os.fspath(key), os.fspath(ca)
 
 
 def at_least_1(what: str, given: int | None) -> int | None:

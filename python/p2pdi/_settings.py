@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ._run import addresses, at_least_1
+from ._run import addresses, at_least_1, certificates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def settings(
         "share": None if share is None else os.fspath(share),
         "lan": lan,
         "state": None if state is None else os.fspath(state),
-        "tls": None if tls is None else tuple(os.fspath(file) for file in tls),
+        "tls": certificates(tls),
         "token": token,
         "network": network,
         "labels": dict(labels),

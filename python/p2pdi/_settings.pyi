@@ -1,5 +1,5 @@
 # Written by stubs.py. Do not edit.
-from ._run import Address as Address, StrPath as StrPath, addresses as addresses, at_least_1 as at_least_1
+from ._run import Address as Address, StrPath as StrPath, addresses as addresses, at_least_1 as at_least_1, certificates as certificates
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -65,7 +65,7 @@ class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
     settings use until one is closed or the program ends:
     ``registry``, ``bootnodes``, ``lan``, ``network``, ``tls`` and others of ``p2pdi.Peer``.
 
-    Raises what ``p2pdi.Peer`` does, such as ``NotFound``, which is a ``FileNotFoundError``.
+    Raises ``TypeError`` for an option that there is not, and what ``p2pdi.Peer`` does, such as ``NotFound``, which is a ``FileNotFoundError``.
 
     >>> import fsspec
     >>> with p2pdi.testing.network(2, documents={"data/a.csv": b"x,y"}) as (one, two):
@@ -79,6 +79,9 @@ class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, peer: Peer | None = None, **settings: Any) -> None:
         own = {key: settings.pop(key) for key in list(settings) if key in SETTINGS}
+        unknown = sorted(set(settings) - OPTIONS)
+        if unknown:
+            raise TypeError(f"there is no option {unknown[0]!r}; give settings of p2pdi.Peer: {', '.join(sorted(SETTINGS))}")
         super().__init__(**settings)
         self._given = peer
         self._own = own
@@ -188,6 +191,9 @@ class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
             with self.peer.open(name, from_) as file:
                 shutil.copyfileobj(file, outfile, BUFFER)
             return
+        if self.isdir(rpath):
+            os.makedirs(lpath, exist_ok=True)
+            return
         folder = os.path.dirname(os.path.abspath(lpath))
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -195,6 +201,17 @@ class P2PFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]
             shutil.move(path, lpath)
 
 
+# Options of every file system of `fsspec`.
+OPTIONS = {
+    "asynchronous",
+    "batch_size",
+    "block_size",
+    "listings_expiry_time",
+    "loop",
+    "max_paths",
+    "skip_instance_cache",
+    "use_listings_cache",
+}
 # Settings of a peer that the file system takes.
 SETTINGS = {
     "advertise",
@@ -205,6 +222,7 @@ SETTINGS = {
     "listen",
     "name",
     "network",
+    "quota",
     "registry",
     "share",
     "state",

@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Failure,
-    runtime::{Process, runtime},
+    runtime::{Process, Threads, threads},
 };
 use pyo3::{BoundObject as _, prelude::*};
 use std::{
@@ -31,8 +31,8 @@ pub(crate) struct Call {
 }
 
 enum State {
-    /// Nobody waits now.
-    Idle(Work),
+    /// Nobody waits now. Its threads stay, since it may wait for a task there; `None`: they could not be started, which whoever waits hears.
+    Idle(Work, Option<Threads>),
     Started(AbortHandle),
     Done(Outcome),
     /// Its result was taken, or it was cancelled.
@@ -53,7 +53,7 @@ impl Call {
             let result = work.await?;
             Ok(Box::new(move |py: Python<'_>| convert(py, result)) as Convert)
         });
-        Self { state: Arc::new(Mutex::new(State::Idle(work))), process: Process::current() }
+        Self { state: Arc::new(Mutex::new(State::Idle(work, threads().ok()))), process: Process::current() }
     }
 
     /// Work whose result is an object as it is.
@@ -71,12 +71,12 @@ impl Call {
     fn wait(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         self.process.check()?;
         let limit = Duration::from_secs_f64(seconds.clamp(0.0, SLICE_MAX));
-        let runtime = runtime()?;
-        Ok(py.detach(|| {
+        let done = py.detach(|| {
             let mut state = lock(&self.state);
-            if let State::Idle(work) = &mut *state {
+            if let State::Idle(work, kept) = &mut *state {
+                let threads = kept.clone().map_or_else(threads, Ok)?;
                 // Work that takes no time is done also by a wait of 0 seconds.
-                let worked = runtime.block_on(async {
+                let worked = threads.block_on(async {
                     tokio::select! {
                         biased;
                         outcome = work => Some(outcome),
@@ -87,16 +87,17 @@ impl Call {
                     *state = State::Done(outcome);
                 }
             }
-            !matches!(*state, State::Idle(_) | State::Started(_))
-        }))
+            Ok::<_, Failure>(!matches!(*state, State::Idle(..) | State::Started(_)))
+        });
+        Ok(done?)
     }
 
     /// Has it done in the background. `mailbox` gets `number` when it is done.
     fn start(&self, mailbox: &Mailbox, number: u64) -> PyResult<()> {
         self.process.check()?;
         let mut state = lock(&self.state);
-        let work = match std::mem::replace(&mut *state, State::Gone) {
-            State::Idle(work) => work,
+        let (work, threads) = match std::mem::replace(&mut *state, State::Gone) {
+            State::Idle(work, kept) => (work, kept.map_or_else(threads, Ok)?),
             other => {
                 *state = other;
                 mailbox.shared.post(number);
@@ -104,7 +105,8 @@ impl Call {
             }
         };
         let (kept, mailbox) = (Arc::clone(&self.state), Arc::clone(&mailbox.shared));
-        let task = runtime()?.spawn(async move {
+        let used = threads.clone();
+        let task = threads.spawn(async move {
             // Also of work that panics.
             let told = Told(mailbox, number);
             let outcome = work.await;
@@ -114,6 +116,7 @@ impl Call {
             }
             drop(state);
             drop(told);
+            drop(used);
         });
         // Taken by the task only after this lock is released.
         *state = State::Started(task.abort_handle());
@@ -130,7 +133,7 @@ impl Call {
                 task.abort();
                 Err(Failure::error("the call failed: a bug of this library".to_owned()).into())
             }
-            State::Idle(_) | State::Gone => Err(Failure::closed("the call was cancelled".to_owned()).into()),
+            State::Idle(..) | State::Gone => Err(Failure::closed("the call was cancelled".to_owned()).into()),
         }
     }
 
@@ -142,7 +145,7 @@ impl Call {
         py.detach(|| {
             let state = std::mem::replace(&mut *lock(&self.state), State::Gone);
             match state {
-                State::Idle(_) => true,
+                State::Idle(..) => true,
                 State::Started(task) => {
                     task.abort();
                     true

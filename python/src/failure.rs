@@ -78,7 +78,11 @@ impl From<InvalidField> for Failure {
 
 impl From<TlsError> for Failure {
     fn from(error: TlsError) -> Self {
-        Self::invalid(error.to_string())
+        let message = error.to_string();
+        match &error {
+            TlsError::Read { source, .. } => Self::os(message, source),
+            _ => Self::invalid(message),
+        }
     }
 }
 
@@ -108,6 +112,7 @@ impl From<PeerError> for Failure {
             PeerError::Jobs(JobsError::State(source)) => Self::os(message, source),
             PeerError::NotStarted | PeerError::Stopped => Self::closed(message),
             PeerError::NoneAnswered(_) | PeerError::NoRoute(_) => Self::new("NoRoute", message),
+            PeerError::NoAnswer { .. } => Self::new("PeerTimeout", message),
             PeerError::Ambiguous(_) => Self::new("Ambiguous", message),
             PeerError::NameTaken(_) => Self::new("NameTaken", message),
             PeerError::Refused { .. } | PeerError::Join(_) => Self::new("Refused", message),

@@ -1,11 +1,12 @@
 //! The messages of one kind, for a handler in Python.
 
 use crate::{call::Call, failure::Failure, results::Message, runtime::Process};
+use bytes::Bytes;
 use peerd::{
     PeerHandle, Reply,
     inbox::{Batches, ReplySlot, ToHandle},
 };
-use pyo3::{prelude::*, types::PyBytes};
+use pyo3::{prelude::*, pybacked::PyBackedBytes};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -23,7 +24,10 @@ pub(crate) struct Handler {
 
 /// Takes the answer to one whisper.
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
-pub(crate) struct Replier(Mutex<Option<ReplySlot>>);
+pub(crate) struct Replier {
+    slot: Mutex<Option<ReplySlot>>,
+    process: Process,
+}
 
 impl Handler {
     /// Handles the messages of this kind from now on.
@@ -46,8 +50,11 @@ impl Handler {
                 batch
             }))
         };
-        let pair =
-            |ToHandle { message, reply }: ToHandle| (Message::from(message), reply.map(|slot| Replier(Mutex::new(Some(slot)))));
+        let process = self.process;
+        let pair = move |ToHandle { message, reply }: ToHandle| {
+            let replier = reply.map(|slot| Replier { slot: Mutex::new(Some(slot)), process });
+            (Message::from(message), replier)
+        };
         Ok(Call::new(work, move |py, batch: Vec<ToHandle>| {
             let pairs: Vec<_> = batch.into_iter().map(pair).collect();
             Ok(pairs.into_pyobject(py)?.unbind())
@@ -57,11 +64,24 @@ impl Handler {
 
 #[pymethods]
 impl Replier {
-    /// Answers, once. An empty kind: no reply.
-    fn send(&self, kind: String, body: &Bound<'_, PyBytes>) {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// Answers, once. An empty kind: no reply. One that cannot be sent is refused, and another one can be sent.
+    fn send(&self, kind: String, body: PyBackedBytes) -> PyResult<()> {
+        self.process.check()?;
+        let reply = Reply { kind, body: Bytes::from_owner(body) };
+        reply.validate().map_err(Failure::from)?;
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(slot) = slot {
-            slot.send(Reply::new(kind, body.as_bytes()));
+            slot.send(reply);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Replier {
+    fn drop(&mut self) {
+        if !self.process.is_current() {
+            // It would wake a task of the parent process, with locks that may be held there.
+            std::mem::forget(self.slot.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }

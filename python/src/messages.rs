@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync;
+use tokio_util::sync::CancellationToken;
 
 /// Messages received from its making on, in order. What the peer's own queue drops before they are read is counted.
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
@@ -18,6 +19,8 @@ pub(crate) struct Inbox {
 
 struct Shared {
     messages: sync::Mutex<Messages>,
+    /// Ends whoever waits for one.
+    closed: CancellationToken,
     /// Read for somebody who did not wait for it.
     returned: Mutex<VecDeque<(Message, u64)>>,
 }
@@ -44,7 +47,8 @@ impl Drop for OnItsWay {
 
 impl Inbox {
     pub(crate) fn new(messages: Messages) -> Self {
-        let shared = Shared { messages: sync::Mutex::new(messages), returned: Mutex::default() };
+        let shared =
+            Shared { messages: sync::Mutex::new(messages), closed: CancellationToken::new(), returned: Mutex::default() };
         Self { shared: Arc::new(shared), process: Process::current() }
     }
 }
@@ -55,7 +59,8 @@ impl Inbox {
     fn next(&self) -> PyResult<Call> {
         self.process.check()?;
         let from = Arc::clone(&self.shared);
-        let work = async move {
+        let closed = from.closed.clone();
+        let next = async move {
             let mut messages = from.messages.lock().await;
             let returned = from.returned().pop_front();
             let message = match returned {
@@ -68,10 +73,24 @@ impl Inbox {
             drop(messages);
             Ok(OnItsWay { message: Some(message), from })
         };
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = closed.cancelled() => Err(Failure::closed("these messages were closed".to_owned())),
+                next = next => next,
+            }
+        };
         Ok(Call::new(work, |py, mut on_its_way| {
             let message = on_its_way.message.take();
             Ok(message.into_pyobject(py)?.into_any().unbind())
         }))
+    }
+
+    /// Ends it, and whoever waits for a message.
+    fn close(&self) {
+        if self.process.is_current() {
+            self.shared.closed.cancel();
+        }
     }
 
     /// Reads all kinds of messages from now on.

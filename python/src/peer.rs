@@ -8,11 +8,15 @@ use crate::{
     reading::{NativeFetch, NativeReader},
     registry::duration,
     results::{Answers, Document, PeerInfo, Reply},
-    runtime::{Process, runtime},
+    runtime::{Process, threads},
 };
-use p2pdi::tls::{ClientAuth, Tls, TlsFiles};
-use peerd::{GetOptions, Peer, PeerHandle};
-use pyo3::prelude::*;
+use bytes::Bytes;
+use p2pdi::{
+    tls::{ClientAuth, Tls, TlsFiles},
+    v1::SessionState,
+};
+use peerd::{GetOptions, Peer, PeerHandle, holders::listing::Offers};
+use pyo3::{prelude::*, pybacked::PyBackedBytes};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -94,6 +98,13 @@ impl Settings {
     }
 }
 
+/// Documents, the peers that failed, each with the reason, and whether there are more documents than a listing may have.
+type Listed = (Vec<Document>, Vec<(String, String)>, bool);
+
+fn listed(offers: Offers) -> Listed {
+    (offers.offers.into_iter().map(Document::from).collect(), offers.failed, offers.is_cut)
+}
+
 /// A peer that runs.
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
 pub(crate) struct NativePeer {
@@ -121,12 +132,18 @@ impl NativePeer {
     /// Builds and starts one.
     #[staticmethod]
     fn open(settings: Settings) -> PyResult<Call> {
-        let runtime = runtime()?;
+        let threads = threads()?;
         let work = async move {
             // On a thread of the runtime: building takes more stack than a small thread of Python may have.
-            let built = runtime.spawn(settings.build()).await;
+            let built = threads.spawn(settings.build()).await;
             let peer = built.map_err(|error| Failure::error(error.to_string()))??;
             let (handle, peer) = (peer.handle(), Arc::new(Mutex::new(Some(peer))));
+            // Until it has stopped, whoever stops it, and whoever waits for that.
+            let (running, used) = (handle.clone(), threads.clone());
+            threads.spawn(async move {
+                running.stopped().await;
+                drop(used);
+            });
             Ok(Self { peer, handle, lost: Arc::default(), process: Process::current() })
         };
         Ok(Call::of(work))
@@ -191,29 +208,24 @@ impl NativePeer {
         Ok(Call::of(async move { Ok(handle.peers_from(peer).await?.into_iter().map(PeerInfo::from).collect::<Vec<_>>()) }))
     }
 
-    fn broadcast(&self, kind: String, body: Vec<u8>, wait: f64) -> PyResult<Call> {
-        let (handle, wait) = (self.handle()?, duration("wait", wait)?);
+    fn broadcast(&self, kind: String, body: PyBackedBytes, wait: f64) -> PyResult<Call> {
+        let (handle, wait, body) = (self.handle()?, duration("wait", wait)?, Bytes::from_owner(body));
         Ok(Call::of(async move { Ok(Answers::from(handle.broadcast_counted(&kind, body, wait).await?)) }))
     }
 
-    fn whisper(&self, to: String, kind: String, body: Vec<u8>) -> PyResult<Call> {
-        let handle = self.handle()?;
+    fn whisper(&self, to: String, kind: String, body: PyBackedBytes) -> PyResult<Call> {
+        let (handle, body) = (self.handle()?, Bytes::from_owner(body));
         Ok(Call::of(async move { Ok(Reply::from(handle.whisper(&to, &kind, body).await?)) }))
     }
 
     fn documents(&self, pattern: Option<String>, from: Vec<String>) -> PyResult<Call> {
         let handle = self.handle()?;
-        Ok(Call::of(async move {
-            let listed = handle.documents(pattern.as_deref(), &from).await?;
-            Ok(listed.offers.into_iter().map(Document::from).collect::<Vec<_>>())
-        }))
+        Ok(Call::of(async move { Ok(listed(handle.documents(pattern.as_deref(), &from).await?)) }))
     }
 
     fn search(&self, words: String, from: Vec<String>) -> PyResult<Call> {
         let handle = self.handle()?;
-        Ok(Call::of(
-            async move { Ok(handle.search(words, &from).await?.offers.into_iter().map(Document::from).collect::<Vec<_>>()) },
-        ))
+        Ok(Call::of(async move { Ok(listed(handle.search(words, &from).await?)) }))
     }
 
     fn find_document(&self, wanted: String, from: Vec<String>) -> PyResult<Call> {
@@ -259,6 +271,12 @@ impl NativePeer {
         Ok(Call::of(async move { Ok(handle.pin(&name, pin).await?) }))
     }
 
+    /// Whether the registry lists it now, and how that stands, in words.
+    fn registration(&self) -> PyResult<(bool, String)> {
+        let status = self.handle()?.node().session().status();
+        Ok((status.state() == SessionState::Registered, status.detail))
+    }
+
     fn registered(&self, patience: f64) -> PyResult<Call> {
         let (handle, patience) = (self.handle()?, duration("timeout", patience)?);
         Ok(Call::of(async move { Ok(handle.registered(patience).await?) }))
@@ -269,7 +287,7 @@ impl NativePeer {
         self.process.check()?;
         let (peer, handle) = (self.take(), self.handle.clone());
         // Begun now, whoever waits.
-        let stop = |peer: Peer| Ok::<_, Failure>(runtime()?.spawn(peer.shutdown()));
+        let stop = |peer: Peer| Ok::<_, Failure>(threads()?.spawn(peer.shutdown()));
         let stopping = peer.map(stop).transpose()?;
         Ok(Call::of(async move {
             match stopping {

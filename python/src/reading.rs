@@ -67,8 +67,18 @@ impl NativeFetch {
         }))
     }
 
-    fn cancel(&self) {
-        drop(self.take());
+    /// Ends it, unless it has ended: then its result stays. Returns whether it was under way.
+    fn cancel(&self) -> bool {
+        let get = {
+            let mut get = self.get.lock().unwrap_or_else(PoisonError::into_inner);
+            get.take_if(|get| !get.progress().ended)
+        };
+        let Some(get) = get else { return false };
+        // Whoever iterates over it sees that nothing more comes.
+        let mut last = Progress::from(get.progress());
+        last.ended = true;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        true
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::{
     call::Call,
     failure::Failure,
-    runtime::{Process, runtime},
+    peer::{TlsPaths, read_tls},
+    runtime::{Process, threads},
 };
 use pyo3::prelude::*;
 use registry::{Config, Registry, RegistryError, State};
@@ -35,16 +36,24 @@ pub(crate) struct NativeRegistry {
 impl NativeRegistry {
     /// Opens one and serves.
     #[staticmethod]
-    #[pyo3(signature = (*, listen, state, ttl, name_hold, network))]
-    fn open(listen: String, state: Option<PathBuf>, ttl: f64, name_hold: f64, network: String) -> PyResult<Call> {
+    #[pyo3(signature = (*, listen, state, ttl, name_hold, network, tls))]
+    fn open(
+        listen: String,
+        state: Option<PathBuf>,
+        ttl: f64,
+        name_hold: f64,
+        network: String,
+        tls: Option<TlsPaths>,
+    ) -> PyResult<Call> {
         let config = Config {
             state: state.map_or(State::Memory, State::Folder),
             ttl: duration("ttl", ttl)?,
             name_hold: duration("name_hold", name_hold)?,
             network: network.parse().map_err(Failure::from)?,
+            tls: tls.map(read_tls).transpose()?,
             ..Config::default()
         };
-        let runtime = runtime()?;
+        let threads = threads()?;
         let work = async move {
             let listener = TcpListener::bind(&listen).await;
             let listener = listener.map_err(|error| Failure::os(format!("cannot listen on {listen}: {error}"), &error))?;
@@ -53,7 +62,13 @@ impl NativeRegistry {
             let opened = spawn_blocking(move || Registry::open(&config)).await;
             let registry = opened.map_err(|error| Failure::error(error.to_string()))??;
             let stop = CancellationToken::new();
-            let serving = Arc::new(Mutex::new(Some(runtime.spawn(registry.serve(listener, stop.clone())))));
+            let (serve, used) = (registry.serve(listener, stop.clone()), threads.clone());
+            let serving = threads.spawn(async move {
+                let served = serve.await;
+                drop(used);
+                served
+            });
+            let serving = Arc::new(Mutex::new(Some(serving)));
             Ok(Self { address, stop, serving, process: Process::current() })
         };
         Ok(Call::of(work))

@@ -1,5 +1,6 @@
 //! The connection to a registry, of a client and of its watches.
 
+use crate::runtime::{Threads, threads};
 use p2pdi::{
     channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     endpoint::Endpoint,
@@ -7,7 +8,7 @@ use p2pdi::{
     v1::registry_client::RegistryClient,
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::timeout;
@@ -22,22 +23,50 @@ pub(crate) struct Access {
     endpoint: Endpoint,
     pub(crate) network: String,
     dial: Dial,
-    client: Arc<Mutex<Option<RegistryClient<Channel>>>>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+#[derive(Default)]
+struct Connection {
+    /// With the threads that it works on.
+    client: Option<(RegistryClient<Channel>, Option<Threads>)>,
+    /// From now on each call has a connection of its own.
+    is_closed: bool,
 }
 
 impl Access {
     pub(crate) fn new(endpoint: Endpoint, network: String, dial: Dial) -> Self {
-        Self { endpoint, network, dial, client: Arc::default() }
+        Self { endpoint, network, dial, connection: Arc::default() }
     }
 
     /// The client; it connects at its first call, on the runtime.
     pub(crate) fn client(&self) -> RegistryClient<Channel> {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = client.get_or_insert_with(|| {
-            let channel = self.dial.lazy(std::slice::from_ref(&self.endpoint), Expected::Registry(self.endpoint.clone()));
-            RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES)
-        });
-        client.clone()
+        let mut connection = self.connection();
+        if let Some((client, _)) = &connection.client {
+            return client.clone();
+        }
+        let channel = self.dial.lazy(std::slice::from_ref(&self.endpoint), Expected::Registry(self.endpoint.clone()));
+        let client = RegistryClient::new(channel).max_decoding_message_size(REGISTRY_RESPONSE_MAX_BYTES);
+        if !connection.is_closed {
+            // They run, since this call does.
+            connection.client = Some((client.clone(), threads().ok()));
+        }
+        client
+    }
+
+    /// Keeps no connection any more, and no threads.
+    pub(crate) fn close(&self) {
+        let closed = std::mem::replace(&mut *self.connection(), Connection { client: None, is_closed: true });
+        // Without the lock.
+        drop(closed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.connection().is_closed
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`Dial::observer_name`].

@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// Most pages of one answer: a registry has at most 2,000 of 1,000 peers.
@@ -35,6 +36,20 @@ pub(crate) struct NativeRegistryClient {
 struct Shared {
     registry: Access,
     cookie: Mutex<Option<Cookie>>,
+    /// Ends its watches.
+    stop: CancellationToken,
+}
+
+impl NativeRegistryClient {
+    /// # Errors
+    /// After its end, and in a process that was forked.
+    fn check(&self) -> Result<(), Failure> {
+        self.process.check()?;
+        if self.shared.registry.is_closed() {
+            return Err(Failure::closed("the client was closed; make another one".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -68,12 +83,12 @@ impl NativeRegistryClient {
         let url: RegistryUrl = url.parse().map_err(Failure::from)?;
         let endpoint = url.checked(tls.is_some()).map_err(Failure::from)?.clone();
         let registry = Access::new(endpoint, network, Dial::with(tls));
-        let shared = Shared { registry, cookie: Mutex::default() };
+        let shared = Shared { registry, cookie: Mutex::default(), stop: CancellationToken::new() };
         Ok(Self { shared: Arc::new(shared), process: Process::current() })
     }
 
     fn register(&self, name: String, endpoint: String, labels: BTreeMap<String, String>, observer: bool) -> PyResult<Call> {
-        self.process.check()?;
+        self.check()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             let labels = labels.into_iter().collect();
@@ -96,7 +111,7 @@ impl NativeRegistryClient {
     }
 
     fn keep_alive(&self) -> PyResult<Call> {
-        self.process.check()?;
+        self.check()?;
         self.shared.registered()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
@@ -114,7 +129,7 @@ impl NativeRegistryClient {
     }
 
     fn leave(&self) -> PyResult<Call> {
-        self.process.check()?;
+        self.check()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             if shared.registered().is_ok() {
@@ -128,7 +143,7 @@ impl NativeRegistryClient {
 
     /// The active peers.
     fn pquery(&self, name: String, labels: BTreeMap<String, String>, sample: u32) -> PyResult<Call> {
-        self.process.check()?;
+        self.check()?;
         self.shared.registered()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
@@ -150,8 +165,23 @@ impl NativeRegistryClient {
 
     /// Watches the peers, with an observer of its own whose names begin so.
     fn watch(&self, observer: String) -> PyResult<NativeWatch> {
-        self.process.check()?;
-        Ok(NativeWatch::new(self.shared.registry.clone(), observer))
+        self.check()?;
+        Ok(NativeWatch::new(self.shared.registry.clone(), observer, self.shared.stop.child_token()))
+    }
+
+    /// Ends its watches, whoever waits for them.
+    fn end(&self) {
+        if self.process.is_current() {
+            self.shared.stop.cancel();
+        }
+    }
+
+    /// Ends its watches and its connection.
+    fn close(&self) {
+        if self.process.is_current() {
+            self.shared.stop.cancel();
+            self.shared.registry.close();
+        }
     }
 }
 

@@ -353,7 +353,7 @@ pub(crate) struct Progress {
     sources: Vec<Source>,
     current: Vec<String>,
     stalled_reason: Option<String>,
-    ended: bool,
+    pub(crate) ended: bool,
 }
 
 shown!(Progress { done, total, rate, documents_done, documents, sources, current, stalled_reason, ended });

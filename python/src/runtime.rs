@@ -1,36 +1,67 @@
-//! The threads that all peers of this process share.
+//! The threads that all peers of this process share, for as long as something uses them.
 
 use crate::failure::Failure;
 use std::{
+    ops::Deref,
     process,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Most threads: a notebook shares the machine with what it computes.
 const THREADS_MAX: usize = 4;
 
-/// The runtime, and the process that it was made in. After a fork the child has none of its threads, and makes its own.
-static RUNTIME: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+/// The runtime, if something uses it.
+static RUNTIME: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
 
-/// The runtime of this process. Blocks for the time that starting its threads takes, the first time.
-pub(crate) fn runtime() -> Result<Handle, Failure> {
+/// Keeps the threads, and gives work to them. They end when the last of these is dropped: those of what is open, and of calls under way.
+#[derive(Clone)]
+pub(crate) struct Threads(Arc<Shared>);
+
+struct Shared {
+    handle: Handle,
+    /// `None` once it ends.
+    runtime: Option<Runtime>,
+    process: Process,
+}
+
+impl Deref for Threads {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.0.handle
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        if self.process.is_current() {
+            // Waits for nothing: the last one may be dropped by one of its own threads, or by one that holds the GIL.
+            runtime.shutdown_background();
+        } else {
+            // The one of the parent process cannot be ended here: its threads are not in this process.
+            std::mem::forget(runtime);
+        }
+    }
+}
+
+/// The threads of this process. Blocks for the time that starting them takes, if nothing uses them.
+pub(crate) fn threads() -> Result<Threads, Failure> {
     let mut kept = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let process = process::id();
-    if let Some((of, runtime)) = &*kept
-        && *of == process
+    // After a fork the child has none of the threads, and makes its own.
+    if let Some(shared) = kept.upgrade()
+        && shared.process.is_current()
     {
-        return Ok(runtime.handle().clone());
+        return Ok(Threads(shared));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let built = Builder::new_multi_thread().worker_threads(threads).thread_name("p2pdi").enable_all().build();
     let runtime = built.map_err(|error| Failure::os(format!("cannot start threads: {error}"), &error))?;
-    let handle = runtime.handle().clone();
-    // The one of the parent process cannot be ended here: its threads are not in this process.
-    if let Some((_, inherited)) = kept.replace((process, runtime)) {
-        std::mem::forget(inherited);
-    }
-    Ok(handle)
+    let (handle, process) = (runtime.handle().clone(), Process::current());
+    let shared = Arc::new(Shared { handle, runtime: Some(runtime), process });
+    *kept = Arc::downgrade(&shared);
+    Ok(Threads(shared))
 }
 
 /// Something that works in the process that it was made in only.

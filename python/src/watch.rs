@@ -5,7 +5,7 @@ use crate::{
     failure::Failure,
     registry_access::Access,
     results::PeerRecord,
-    runtime::{Process, runtime},
+    runtime::{Process, threads},
 };
 use p2pdi::{
     backoff::Backoff,
@@ -21,8 +21,9 @@ use std::{
 };
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 /// How often the lease of a watch is extended while its registry has not said how often.
@@ -39,11 +40,14 @@ pub(crate) type Change = (&'static str, String, Option<PeerRecord>);
 #[pyclass(frozen, module = "p2pdi._p2pdi")]
 pub(crate) struct NativeWatch {
     watch: Arc<Mutex<Watch>>,
+    /// Ends a wait for changes.
+    stop: CancellationToken,
     process: Process,
 }
 
 impl NativeWatch {
-    pub(crate) fn new(registry: Access, observer: String) -> Self {
+    /// It ends at `stop`.
+    pub(crate) fn new(registry: Access, observer: String, stop: CancellationToken) -> Self {
         let watch = Watch {
             registry,
             observer,
@@ -51,31 +55,46 @@ impl NativeWatch {
             cookie: None,
             stream: None,
             keep_alive_at: Instant::now(),
+            heard_at: Instant::now(),
             interval: KEEP_ALIVE_DEFAULT,
             backoff: Backoff::default(),
             begun: false,
             lagged: false,
             seen: Seen::default(),
         };
-        Self { watch: Arc::new(Mutex::new(watch)), process: Process::current() }
+        Self { watch: Arc::new(Mutex::new(watch)), stop, process: Process::current() }
     }
 }
 
 #[pymethods]
 impl NativeWatch {
-    /// The next changes, at least one.
+    /// The next changes, at least one; none once it is closed.
     fn next(&self) -> PyResult<Call> {
         self.process.check()?;
-        let watch = Arc::clone(&self.watch);
-        Ok(Call::of(async move { watch.lock().await.next().await }))
+        let (watch, stop) = (Arc::clone(&self.watch), self.stop.clone());
+        let next = async move { watch.lock().await.next().await };
+        Ok(Call::of(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => Ok(Vec::new()),
+                next = next => next,
+            }
+        }))
     }
 
     /// Ends its lease, in the background.
     fn close(&self) -> PyResult<()> {
         // In a process that was forked there is nothing to end.
         if self.process.is_current() {
+            // Whoever waits holds the lock.
+            self.stop.cancel();
             let watch = Arc::clone(&self.watch);
-            runtime()?.spawn(async move { watch.lock().await.leave().await });
+            let threads = threads()?;
+            let used = threads.clone();
+            threads.spawn(async move {
+                watch.lock().await.leave().await;
+                drop((watch, used));
+            });
         }
         Ok(())
     }
@@ -84,6 +103,7 @@ impl NativeWatch {
 impl Drop for NativeWatch {
     fn drop(&mut self) {
         self.process.leak_elsewhere(&self.watch);
+        self.process.leak_elsewhere(&self.stop);
     }
 }
 
@@ -95,6 +115,8 @@ struct Watch {
     cookie: Option<Cookie>,
     stream: Option<Streaming<WatchPeersResponse>>,
     keep_alive_at: Instant,
+    /// When the registry last said something, or the watch began.
+    heard_at: Instant,
     interval: Duration,
     backoff: Backoff,
     /// It was told the whole list once: from then on it goes on after breaks.
@@ -119,7 +141,8 @@ impl Watch {
             };
             let told = tokio::select! {
                 biased;
-                told = timeout(SILENCE_MAX, stream.message()) => told,
+                // From the last message on: the arm below begins this one anew every few seconds.
+                told = timeout_at(self.heard_at + SILENCE_MAX, stream.message()) => told,
                 () = sleep_until(self.keep_alive_at) => {
                     if let Err(error) = self.keep_alive().await {
                         self.broke(&error).await?;
@@ -129,6 +152,7 @@ impl Watch {
             };
             let ended = match told {
                 Ok(Ok(Some(message))) => {
+                    self.heard_at = Instant::now();
                     if message.caught_up {
                         (self.begun, self.lagged) = (true, false);
                         self.backoff.reset();
@@ -162,6 +186,7 @@ impl Watch {
             self.extend(answer.keep_alive_interval);
         }
         let request = WatchPeersRequest { since_revision: self.seen.revision };
+        self.heard_at = Instant::now();
         self.stream = Some(self.registry.in_time(client.watch_peers(with_cookie(request, self.cookie.as_ref()))).await?);
         Ok(())
     }

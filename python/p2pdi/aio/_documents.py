@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import Invalid, PeerTimeout
-from .._fetch import INTERVAL, FetchBase
+from .._errors import Closed, Invalid, PeerTimeout
+from .._fetch import INTERVAL, PART, FetchBase, position
 from .._fetch import RemoteFile as BlockingFile
 from .._p2pdi import Document, Fetched, NativePeer, NativeReader, Progress
 from ._loop import wait_for
@@ -86,27 +86,83 @@ class Fetch(FetchBase):
 
 
 class RemoteFile:
-    """A document that other peers have, to read parts of it: ``document``, ``name`` and ``size`` in bytes. See ``p2pdi.RemoteFile``.
+    """A document that other peers have, to read, one task at a time: ``document``, ``name`` and ``size`` in bytes. See ``p2pdi.RemoteFile``.
 
     >>> import asyncio, p2pdi
     >>> from p2pdi import aio
     >>> async def main(registry):
     ...     async with aio.Peer("bob", registry=registry, lan=False) as bob:
-    ...         file = await bob.open("a.txt")
-    ...         return file.size, await file.read_at(1, 3)
+    ...         async with await bob.open("a.txt") as file:
+    ...             file.seek(1)
+    ...             return file.size, await file.read(3), file.tell()
     >>> with p2pdi.testing.network(1, documents={"a.txt": b"hello"}) as network:
     ...     asyncio.run(main(network.registry.url))
-    (5, b'ell')
+    (5, b'ell', 4)
     """
 
     def __init__(self, native: NativeReader) -> None:
         self._native = native
+        self._at = 0
+        self._closed = False
         self.document: Document = native.document
         self.name: str = self.document.name
         self.size: int = self.document.size
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def tell(self) -> int:
+        """Where the next read begins, in bytes from the start."""
+        self._check()
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Reads on from ``offset`` bytes after the start, from here (1), or from the end (2); returns that as :meth:`tell` does. Waits for nothing."""
+        self._check()
+        self._at = position(offset, whence, self._at, self.size)
+        return self._at
+
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """The next ``size`` bytes; fewer at the end. Without ``size``, all that is left."""
+        self._check()
+        data = await self.read_at(self._at, max(self.size - self._at, 0) if size is None or size < 0 else size)
+        self._at += len(data)
+        return data
+
+    async def readinto(self, buffer: Any) -> int:
+        """Fills ``buffer``, and returns the number of bytes; fewer than it has at the end only."""
+        self._check()
+        view = memoryview(buffer).cast("B")
+        got = 0
+        # In parts, so that a large buffer is not held twice.
+        while got < len(view):
+            data = await self.read(min(len(view) - got, PART))
+            if not data:
+                break
+            view[got : got + len(data)] = data
+            got += len(data)
+        return got
+
+    def close(self) -> None:
+        """Reads no more. A second call does nothing."""
+        self._closed = True
+
+    async def __aenter__(self) -> RemoteFile:
+        self._check()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed(f"{self.name} was closed")
+
     async def read_at(self, offset: int, length: int, timeout: Seconds | None = None) -> bytes:
-        """``length`` bytes from ``offset`` on; fewer at the end."""
+        """``length`` bytes from ``offset`` on, whatever :meth:`tell` says; fewer at the end."""
+        self._check()
         if offset < 0 or length < 0:
             raise Invalid(f"cannot read {length} bytes at {offset}: both are at least 0")
         length = min(length, max(self.size - offset, 0))
@@ -114,6 +170,7 @@ class RemoteFile:
 
     def blocking(self) -> BlockingFile:
         """The same as a file, for code that reads files in a thread."""
+        self._check()
         return BlockingFile(self._native)
 
 

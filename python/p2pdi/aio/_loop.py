@@ -58,6 +58,12 @@ async def wait_for(call: Call[T], timeout: Seconds | None = None, what: str = "t
     if timeout is None:
         return await waker.wait(call)
     limit = _run.seconds(timeout)
+    if limit <= 0:
+        # `asyncio.wait_for` would cancel it before it begins.
+        if call.wait(0.0):
+            return call.result()
+        call.cancel()
+        raise PeerTimeout(f"{what}: no answer within {limit:g} s")
     try:
         return await asyncio.wait_for(waker.wait(call), limit)
     except asyncio.TimeoutError as error:

@@ -13,7 +13,7 @@ from .. import _run
 from .._errors import Closed, PeerTimeout
 from .._handlers import BATCH, HandlerThread, fault, reply
 from .._p2pdi import Answers, Document, Handler, Inbox, Message, NativePeer, PeerInfo, Reply
-from .._peer import LOOK, REGISTER_TIMEOUT
+from .._peer import LOOK, REGISTER_TIMEOUT, listed, unregistered
 from .._settings import settings
 from ._documents import Fetch, RemoteFile, Share
 from ._loop import wait_for
@@ -95,14 +95,14 @@ class Peer:
             self._started = await wait_for(NativePeer.open(self._settings))
             self._inbox = self._started.inbox(["text"])
             _run.track(self)
-            if self._registers:
-                try:
-                    await wait_for(self._started.registered(REGISTER_TIMEOUT))
-                except BaseException:
-                    await self.close()
-                    raise
-            for kind, function in list(self._functions.items()):
-                self._handle(kind, function)
+            try:
+                if self._registers and not await wait_for(self._started.registered(REGISTER_TIMEOUT)):
+                    unregistered(self._started)
+                for kind, function in list(self._functions.items()):
+                    self._handle(kind, function)
+            except BaseException:
+                await self.close()
+                raise
         return self
 
     @property
@@ -131,6 +131,11 @@ class Peer:
         """The same as ``(host, port)``."""
         host, _, port = self.endpoint.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def registered(self) -> bool:
+        """Whether the registry lists it now."""
+        return not self._closed and self._native.registration()[0]
 
     @property
     def received(self) -> int:
@@ -258,11 +263,13 @@ class Peer:
         self, pattern: str | None = None, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None
     ) -> list[Document]:
         """What other peers share."""
-        return await wait_for(self._native.documents(pattern, _run.names(from_)), timeout)
+        names = _run.names(from_)
+        return listed(await wait_for(self._native.documents(pattern, names), timeout, "the listing"), names)
 
     async def search(self, words: str, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> list[Document]:
         """What other peers share that has all these words in its name or title."""
-        return await wait_for(self._native.search(words, _run.names(from_)), timeout)
+        names = _run.names(from_)
+        return listed(await wait_for(self._native.search(words, names), timeout, "the search"), names)
 
     async def find_document(self, wanted: str | Document, from_: Named | Iterable[Named] = (), timeout: Seconds | None = None) -> Document:
         """The document that a name, ``"rfc:2324"`` or ``"b3:HASH"`` means."""
@@ -315,13 +322,21 @@ class Peer:
         self._closed = True
         if self._started is None:
             return
+        limit = None if timeout is None else max(_run.seconds(timeout), 0.0)
+        begun = time.monotonic()
         call = self._started.close()
         for task in self._tasks.values():
             if task is not asyncio.current_task():
                 task.cancel()
-        await wait_for(call, timeout, "the peer's end")
-        for thread in self._threads.values():
-            thread.stop()
+        grace = _run.GRACE if limit is None else min(_run.GRACE, limit)
+        # Not on the loop, which a handler at work may be waiting for.
+        stopping = [asyncio.to_thread(thread.stop, grace) for thread in self._threads.values()]
+        if stopping:
+            await asyncio.gather(*stopping)
+        try:
+            await wait_for(call, None if limit is None else max(begun + limit - time.monotonic(), 0.0))
+        except PeerTimeout:
+            raise PeerTimeout(f"{self.name} did not stop within {limit:g} s; it goes on stopping") from None
 
     def _end(self) -> None:
         if self._started is not None and not self._closed:
@@ -350,7 +365,10 @@ async def _handle_all(queue: Handler, functions: dict[str, HandlerFunction], kin
             return
         for message, replier in batch:
             try:
-                result: Any = functions[kind](message)
+                function = functions[kind]
+                # One that took the place of an `async def` may be a function that blocks.
+                on_loop = inspect.iscoroutinefunction(function)
+                result: Any = function(message) if on_loop else await asyncio.to_thread(function, message)
                 if isinstance(result, Awaitable):
                     result = await result
                 reply(kind, replier, result)
@@ -385,15 +403,24 @@ class Messages:
 
     async def next(self, timeout: Seconds | None = None) -> Message:
         """The next message."""
-        if self._inbox is None:
+        inbox = self._inbox
+        if inbox is None:
             raise Closed("these messages were closed")
-        message, lost = await wait_for(self._inbox.next(), timeout, "the next message")
+        message, lost = await wait_for(inbox.next(), timeout, "the next message")
         self.lost += lost
         return message
 
     def close(self) -> None:
-        """Reads no more."""
-        self._inbox = None
+        """Reads no more, also for a task that waits in :meth:`next`."""
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            inbox.close()
+
+    async def __aenter__(self) -> Messages:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self

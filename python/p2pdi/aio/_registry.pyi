@@ -1,5 +1,5 @@
 # Written by stubs.py. Do not edit.
-from .._errors import Closed as Closed, PeerTimeout as PeerTimeout
+from .._errors import Closed as Closed, PeerTimeout as PeerTimeout, Refused as Refused
 from .._p2pdi import Lease as Lease, NativeRegistry as NativeRegistry, NativeRegistryClient as NativeRegistryClient, NativeWatch as NativeWatch, PeerRecord as PeerRecord
 from .._registry import Changed as Changed, Joined as Joined, Left as Left, change as change, observer_name as observer_name
 from .._run import Seconds as Seconds, StrPath as StrPath
@@ -7,7 +7,7 @@ from ._loop import wait_for as wait_for
 from collections.abc import AsyncIterator, Mapping
 
 class Registry:
-    def __init__(self, listen: str = '127.0.0.1:0', state: StrPath | None = None, ttl: Seconds = 30.0, name_hold: Seconds = 600.0, network: str = 'default') -> None: ...
+    def __init__(self, listen: str = '127.0.0.1:0', state: StrPath | None = None, ttl: Seconds = 30.0, name_hold: Seconds = 600.0, network: str = 'default', tls: tuple[StrPath, StrPath, StrPath] | None = None) -> None: ...
     async def start(self) -> Registry: ...
     @property
     def address(self) -> str: ...
