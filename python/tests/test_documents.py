@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import p2pdi
+from p2pdi import aio
 
 CONTENT = bytes(range(256)) * 12_000
 
@@ -53,9 +55,14 @@ def test_a_fetch_is_cancelled_and_goes_on_where_it_was(tmp_path: Path) -> None:
         fetch.cancel()
         with pytest.raises(p2pdi.Closed):
             fetch.result()
+        assert len(list(fetch)) == 1 and fetch.progress.ended
         assert not (tmp_path / "large.bin").exists()
         (done,) = two.fetch("large.bin", tmp_path).documents()
         assert done.path.read_bytes() == CONTENT and done.resumed_bytes > 0
+        ended = two.fetch("large.bin", tmp_path)
+        assert ended.wait(timeout=60)
+        ended.cancel()
+        assert ended.result() == [done.path]
 
 
 def test_an_open_document_is_a_file() -> None:
@@ -78,6 +85,36 @@ def test_an_open_document_is_a_file() -> None:
             file.read(1)
         assert two.open(hash_).readall() == CONTENT
         assert io.BufferedReader(two.open("large.bin")).peek(1)[:1] == CONTENT[:1]
+
+
+def test_an_open_document_is_read_on_an_event_loop() -> None:
+    async def main(registry: str) -> None:
+        async with aio.Peer("reader", registry=registry, lan=False) as reader:
+            async with await reader.open("large.bin") as file:
+                assert file.seek(-10, os.SEEK_END) == len(CONTENT) - 10
+                assert await file.read(100) == CONTENT[-10:] and await file.read(1) == b""
+                assert file.seek(1_000_001) == file.tell()
+                buffer = bytearray(700_000)
+                assert await file.readinto(buffer) == len(buffer)
+                assert bytes(buffer) == CONTENT[1_000_001:1_700_001] and file.tell() == 1_700_001
+                assert await file.read() == CONTENT[1_700_001:] and file.tell() == len(CONTENT)
+                assert await file.read_at(5, 3) == CONTENT[5:8]
+                assert file.seek(-5, os.SEEK_CUR) == len(CONTENT) - 5 and not file.closed
+                for wrong in (lambda: file.seek(-1), lambda: file.seek(0, 7)):
+                    with pytest.raises(ValueError):
+                        wrong()
+                assert await asyncio.to_thread(file.blocking().read, 3) == CONTENT[:3]
+            file.close()
+            assert file.closed
+            for call in (file.read, lambda: file.read_at(0, 1), lambda: file.readinto(bytearray(1)), file.__aenter__):
+                with pytest.raises(p2pdi.Closed):
+                    await call()
+            for ask in (file.tell, lambda: file.seek(0), file.blocking):
+                with pytest.raises(p2pdi.Closed):
+                    ask()
+
+    with p2pdi.testing.network(1, documents={"large.bin": CONTENT}) as network:
+        asyncio.run(main(network.registry.url))
 
 
 def test_a_folder_is_shared_after_the_start(tmp_path: Path) -> None:
@@ -187,8 +224,13 @@ def test_a_file_system_for_fsspec(tmp_path: Path) -> None:
             assert text.read() == "x,y\n1,2\n"
         files.get_file("any/data/b.bin", str(tmp_path / "b.bin"))
         assert (tmp_path / "b.bin").read_bytes() == CONTENT
+        files.get("any/data", str(tmp_path / "folder"), recursive=True)
+        assert (tmp_path / "folder" / "a.csv").read_bytes() == b"x,y\n1,2\n"
+        assert (tmp_path / "folder" / "b.bin").read_bytes() == CONTENT
         with pytest.raises(NotImplementedError):
             files.open("any/x", "wb")
+        with pytest.raises(TypeError, match="no option 'registrry'; give settings of p2pdi.Peer: .*quota, registry"):
+            fsspec.filesystem("p2pdi", registrry="http://127.0.0.1:7800", skip_instance_cache=True)
         address = fsspec.open("p2pdi://peer-1/top.txt", bootnodes=(one.endpoint,), name="reader")
         with address as file:
             assert file.read() == b"top\n"

@@ -108,3 +108,11 @@ def test_a_registry_for_those_without_a_peer() -> None:
                 pass
             else:
                 raise AssertionError("two peers have one name")
+
+
+def test_an_observer_asks_again_after_its_lease_ran_out() -> None:
+    with p2pdi.Registry(ttl=1) as registry, p2pdi.Peer("alice", registry=registry.url, lan=False):
+        with p2pdi.RegistryClient(registry.url) as client:
+            for _ in range(2):
+                assert [peer.name for peer in client.pquery()] == ["alice"]
+                threading.Event().wait(2.5)
