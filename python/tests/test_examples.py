@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import p2pdi
 from conftest import PATIENCE
 
+README = Path(__file__).parent.parent / "README.md"
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -65,3 +69,24 @@ def test_a_folder_of_safetensors_is_shared_fetched_and_looked_into(tmp_path: Pat
         finally:
             sharing.kill()
             sharing.wait()
+
+
+def blocks() -> list[str]:
+    """The programs of the README that need no other machine, and end by themselves."""
+    found = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for block in found if "10.0.0." not in block and "peer.wait()" not in block]
+
+
+@pytest.mark.parametrize("number", range(len(blocks())))
+def test_what_the_readme_shows_works_as_it_is_pasted(number: int, tmp_path: Path) -> None:
+    block = blocks()[number]
+    done = subprocess.run(
+        [sys.executable, "-c", block], capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, ""), block
+    if "# HELLO" in block:
+        assert done.stdout == "HELLO\n"
+
+
+def test_the_readme_shows_programs_that_are_run() -> None:
+    assert len(blocks()) == 3

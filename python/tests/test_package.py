@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.util
+import inspect
 import io
 import os
 import shutil
@@ -119,6 +120,19 @@ def test_both_kinds_of_peers_have_the_same_methods() -> None:
     assert public(aio.Registry) - {"start"} == public(p2pdi.Registry)
     assert public(aio.RegistryClient) == public(p2pdi.RegistryClient)
     assert public(aio.Fetch) == public(p2pdi.Fetch)
+    assert public(aio.Messages) == public(p2pdi.Messages)
+    assert public(aio.Share) == public(p2pdi.Share)
+    # A blocking one is a file of Python's, with all that those have; `blocking` makes one.
+    own = {name for name in vars(p2pdi.RemoteFile) if not name.startswith("_")} | {"close", "closed"}
+    assert public(aio.RemoteFile) - {"blocking"} == own - {"readable", "seekable", "write", "readall"}
+    for name in aio.__all__:
+        awaitable, blocking = getattr(aio, name), getattr(p2pdi, name)
+        assert hasattr(awaitable, "__aenter__") == hasattr(blocking, "__enter__"), name
+        assert hasattr(awaitable, "__aiter__") == hasattr(blocking, "__iter__") or blocking is p2pdi.RemoteFile, name
+        for method in public(blocking) & public(awaitable):
+            ours, theirs = getattr(blocking, method), getattr(awaitable, method)
+            if inspect.isfunction(ours):
+                assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), (name, method)
 
 
 def run_checker(*command: str, cwd: Path) -> None:

@@ -69,6 +69,13 @@ async def awaitable(peer: aio.Peer, client: aio.RegistryClient) -> None:
     async for change in client.watch():
         assert_type(change.name, str)
     assert_type(await (await peer.open("a")).read_at(0, 10), bytes)
+    async with await peer.open("a") as file:
+        assert_type(file.seek(1), int)
+        assert_type(await file.read(), bytes)
+        assert_type(await file.readinto(bytearray(3)), int)
+    async with peer.messages("NEWS") as messages:
+        assert_type(await messages.next(), p2pdi.Message)
+    assert_type(peer.registered, bool)
 
 
 def pytest_style() -> None:
