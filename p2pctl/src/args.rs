@@ -287,6 +287,7 @@ impl Global {
         if let Some(ca) = self.tls_ca.clone() {
             let files = TlsFiles { cert: self.tls_cert.clone(), key: self.tls_key.clone(), ca };
             let tls = Tls::from_files(files, ClientAuth::Required).map_err(|error| Failure::refused(error.to_string()))?;
+            tls.set_network(&self.network).map_err(|error| Failure::refused(error.to_string()))?;
             self.dial = Dial::with(Some(tls));
         }
         checked_registries(&self.registries, self.dial.tls.is_some())?;

@@ -89,8 +89,7 @@ impl Handshakes {
             // It was read before, by the check of the certificate.
             Err(error) => return Err((io::Error::other(error), stream.into_inner().0)),
         };
-        let serial = identity.as_ref().map(|identity| identity.serial());
-        Ok((MaybeTls::secure(stream, &self.tls, serial), identity))
+        Ok((MaybeTls::secure(stream, &self.tls, identity.as_deref()), identity))
     }
 
     /// Handshakes fail for reasons that the operator must know, such as an expired certificate, and at every scan of ports.

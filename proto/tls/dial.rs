@@ -65,7 +65,7 @@ impl Secured {
         }
         let chain = session.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let identity = Identity::of_chain(chain).map_err(io::Error::other)?;
-        let secured = MaybeTls::secure(stream, &self.tls, Some(identity.serial()));
+        let secured = MaybeTls::secure(stream, &self.tls, Some(&identity));
         self.remote.set(identity);
         Ok(secured)
     }

@@ -1,6 +1,7 @@
 //! What is wrong with certificates, keys and CAs.
 
 use super::IdentityError;
+use crate::network::NetworkName;
 use std::{io, path::PathBuf};
 
 /// Why certificates cannot be used. The text says what is wrong, and what to do.
@@ -101,6 +102,16 @@ pub enum TlsError {
         cert: String,
         /// The CA's file.
         ca: String,
+    },
+    /// The program's certificate is of another network than the program.
+    #[error(
+        "the certificate is of the network {found}, and the program of {own}; give --network {found}, or a certificate of {own}"
+    )]
+    OtherNetwork {
+        /// The network of its SPIFFE id.
+        found: String,
+        /// The program's.
+        own: NetworkName,
     },
     /// A certificate that somebody else shows is refused.
     #[error("{0}")]

@@ -1,9 +1,13 @@
 //! A program's certificate, key and CAs, which can change while it runs.
 
 use super::{
-    ClientAuth, Expected, Identity, Pem, Serial, Signature, TlsError, TlsFiles, loaded::Loaded, material::Material, signature,
-    text, verify::Revoked,
+    ClientAuth, Expected, Identity, Pem, Serial, Signature, TlsError, TlsFiles,
+    loaded::Loaded,
+    material::Material,
+    signature, text,
+    verify::{OtherNetwork, Rules},
 };
+use crate::network::NetworkName;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use std::{
@@ -33,7 +37,7 @@ struct Shared {
     /// What is used. Locked while it is replaced.
     used: Mutex<Material>,
     loaded: watch::Sender<Arc<Loaded>>,
-    revoked: Arc<Revoked>,
+    rules: Arc<Rules>,
 }
 
 impl Tls {
@@ -59,9 +63,9 @@ impl Tls {
     }
 
     fn new(files: Option<TlsFiles>, material: Material, auth: ClientAuth) -> Result<Self, TlsError> {
-        let revoked = Arc::default();
-        let loaded = watch::Sender::new(Arc::new(Loaded::new(&material, auth, &revoked)?));
-        Ok(Self(Arc::new(Shared { files, auth, used: Mutex::new(material), loaded, revoked })))
+        let rules = Arc::default();
+        let loaded = watch::Sender::new(Arc::new(Loaded::new(&material, auth, &rules)?));
+        Ok(Self(Arc::new(Shared { files, auth, used: Mutex::new(material), loaded, rules })))
     }
 
     /// Uses `pem` from now on, such as a certificate that was renewed.
@@ -88,7 +92,8 @@ impl Tls {
     }
 
     fn use_material(&self, used: &mut Material, material: Material) -> Result<(), TlsError> {
-        let loaded = Loaded::new(&material, self.0.auth, &self.0.revoked)?;
+        let loaded = Loaded::new(&material, self.0.auth, &self.0.rules)?;
+        self.check_own_network(loaded.identity.as_deref())?;
         *used = material;
         self.0.loaded.send_replace(Arc::new(loaded));
         Ok(())
@@ -136,6 +141,21 @@ impl Tls {
         self.0.loaded.borrow().identity.clone()
     }
 
+    /// From now on certificates whose SPIFFE id is of another network than this are refused: those that others show, and the program's own.
+    /// Certificates without a SPIFFE id of a network are of all.
+    ///
+    /// # Errors
+    /// When the program's own certificate is of another network.
+    pub fn set_network(&self, network: &NetworkName) -> Result<(), TlsError> {
+        self.0.rules.set_network(network.clone());
+        self.check_own_network(self.identity().as_deref())
+    }
+
+    fn check_own_network(&self, own: Option<&Identity>) -> Result<(), TlsError> {
+        let checked = own.map_or(Ok(()), |own| self.0.rules.check_network(own));
+        checked.map_err(|OtherNetwork { found, own }| TlsError::OtherNetwork { found, own })
+    }
+
     /// Waits until the certificate, the key or the CAs are replaced.
     pub async fn changed(&self) {
         // Fails only without a sender, and this is one.
@@ -145,17 +165,17 @@ impl Tls {
     /// Refuses certificates with these serial numbers from now on, instead of those that were set before. Open connections with their
     /// holders end.
     pub fn set_revoked(&self, serials: impl IntoIterator<Item = Serial>) {
-        self.0.revoked.set(serials.into_iter().collect());
+        self.0.rules.revoked.set(serials.into_iter().collect());
     }
 
     /// Whether certificates with this serial number are refused.
     pub fn is_revoked(&self, serial: &Serial) -> bool {
-        self.0.revoked.contains(serial)
+        self.0.rules.revoked.contains(serial)
     }
 
     /// Completes once the certificate with this serial number is refused.
     pub(crate) fn until_revoked(&self, serial: &Serial) -> impl Future<Output = ()> + use<> {
-        self.0.revoked.until(serial.clone())
+        self.0.rules.revoked.until(serial.clone())
     }
 
     /// Checks a chain that was not shown on a connection, such as one that came with a signature: signatures up to a CA of the network,
@@ -165,7 +185,7 @@ impl Tls {
     /// When it is refused.
     pub fn check(&self, chain: Vec<CertificateDer<'static>>, now: SystemTime) -> Result<Identity, TlsError> {
         let loaded = Arc::clone(&self.0.loaded.borrow());
-        loaded.check(&chain, now, &self.0.revoked).map_err(|error| TlsError::Refused(text::describe(&error)))?;
+        loaded.check(&chain, now, &self.0.rules).map_err(|error| TlsError::Refused(text::describe(&error)))?;
         Identity::of_chain(chain).map_err(|error| TlsError::Refused(error.to_string()))
     }
 
@@ -194,7 +214,7 @@ impl Tls {
     /// How to dial `expected`.
     pub(crate) fn client_config(&self, expected: Expected) -> ClientConfig {
         let loaded = Arc::clone(&self.0.loaded.borrow());
-        loaded.client(expected, &self.0.revoked)
+        loaded.client(expected, &self.0.rules)
     }
 
     fn used(&self) -> MutexGuard<'_, Material> {

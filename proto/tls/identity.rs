@@ -133,7 +133,7 @@ impl Identity {
         self.spiffe_peer || self.operator.is_some()
     }
 
-    /// The network of its SPIFFE id, if it has one.
+    /// The network of its SPIFFE id, if it has one of a peer, an operator or a registry.
     pub fn network(&self) -> Option<&str> {
         self.network.as_deref()
     }
@@ -269,7 +269,9 @@ impl Said {
         if network.is_empty() || network.len() > NETWORK_MAX_BYTES || !network.bytes().all(allowed) {
             return Ok(());
         }
+        let is_ours = path == "registry" || path.starts_with("peer/") || path.starts_with("operator/");
         match &self.network {
+            _ if !is_ours => return Ok(()),
             Some(known) if known != network => return Err(IdentityError::SeveralNetworks(known.clone(), network.to_owned())),
             _ => self.network = Some(network.to_owned()),
         }

@@ -3,7 +3,7 @@
 use super::{
     Expected, Identity, TlsError,
     material::{Material, Part},
-    verify::{ClientVerifier, Revoked, ServerVerifier},
+    verify::{ClientVerifier, Rules, ServerVerifier},
 };
 use rustls::{
     CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig,
@@ -71,7 +71,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub(super) fn new(material: &Material, auth: ClientAuth, revoked: &Arc<Revoked>) -> Result<Self, TlsError> {
+    pub(super) fn new(material: &Material, auth: ClientAuth, rules: &Arc<Rules>) -> Result<Self, TlsError> {
         let provider = Arc::new(provider());
         let roots = Arc::new(roots(&material.ca)?);
         let (own, identity) = match &material.own {
@@ -83,16 +83,16 @@ impl Loaded {
             }
             None => (None, None),
         };
-        let clients = client_verifier(&roots, &provider, auth, revoked)?;
+        let clients = client_verifier(&roots, &provider, auth, rules)?;
         let server = own.as_ref().map(|own| server_config(&provider, Arc::clone(&clients), own)).transpose()?;
-        let client = client_config(&provider, &roots, revoked, own.as_ref())?;
+        let client = client_config(&provider, &roots, rules, own.as_ref())?;
         Ok(Self { identity, own, server, client, clients, roots, provider })
     }
 
     /// The configuration to dial `expected` with.
-    pub(super) fn client(&self, expected: Expected, revoked: &Arc<Revoked>) -> ClientConfig {
+    pub(super) fn client(&self, expected: Expected, rules: &Arc<Rules>) -> ClientConfig {
         let mut config = self.client.clone();
-        config.dangerous().set_certificate_verifier(Arc::new(self.verifier(expected, revoked)));
+        config.dangerous().set_certificate_verifier(Arc::new(self.verifier(expected, rules)));
         config
     }
 
@@ -100,15 +100,15 @@ impl Loaded {
         self.provider.signature_verification_algorithms
     }
 
-    fn verifier(&self, expected: Expected, revoked: &Arc<Revoked>) -> ServerVerifier {
+    fn verifier(&self, expected: Expected, rules: &Arc<Rules>) -> ServerVerifier {
         let (roots, algorithms) = (Arc::clone(&self.roots), self.algorithms());
-        ServerVerifier { roots, algorithms, revoked: Arc::clone(revoked), expected }
+        ServerVerifier { roots, algorithms, rules: Arc::clone(rules), expected }
     }
 
     /// Checks a chain outside of a connection, at the time `now`. Those of operators are for clients only.
-    pub(super) fn check(&self, chain: &[CertificateDer<'_>], now: SystemTime, revoked: &Arc<Revoked>) -> Result<(), Error> {
+    pub(super) fn check(&self, chain: &[CertificateDer<'_>], now: SystemTime, rules: &Arc<Rules>) -> Result<(), Error> {
         let Some((leaf, intermediates)) = chain.split_first() else { return Err(Error::NoCertificatesPresented) };
-        let anyone = self.verifier(Expected::Anyone, revoked);
+        let anyone = self.verifier(Expected::Anyone, rules);
         let now = unix_time(now);
         match anyone.verify_server_cert(leaf, intermediates, &no_name(), &[], now) {
             Err(Error::InvalidCertificate(CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. })) => {
@@ -181,7 +181,7 @@ fn check_own_ca(
     let verifier = ServerVerifier {
         roots: Arc::clone(roots),
         algorithms: provider.signature_verification_algorithms,
-        revoked: Arc::default(),
+        rules: Arc::default(),
         expected: Expected::Anyone,
     };
     let Some((leaf, intermediates)) = identity.chain().split_first() else { return Ok(()) };
@@ -199,7 +199,7 @@ fn client_verifier(
     roots: &Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
     auth: ClientAuth,
-    revoked: &Arc<Revoked>,
+    rules: &Arc<Rules>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
     let builder = match auth {
@@ -207,7 +207,7 @@ fn client_verifier(
         ClientAuth::Optional => builder.allow_unauthenticated(),
     };
     let chain = builder.build().map_err(|error| TlsError::Setup(error.to_string()))?;
-    Ok(Arc::new(ClientVerifier { chain, revoked: Arc::clone(revoked) }))
+    Ok(Arc::new(ClientVerifier { chain, rules: Arc::clone(rules) }))
 }
 
 fn server_config(
@@ -230,7 +230,7 @@ fn server_config(
 fn client_config(
     provider: &Arc<CryptoProvider>,
     roots: &Arc<RootCertStore>,
-    revoked: &Arc<Revoked>,
+    rules: &Arc<Rules>,
     own: Option<&Arc<CertifiedKey>>,
 ) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&[&TLS13]);
@@ -238,7 +238,7 @@ fn client_config(
     let verifier = ServerVerifier {
         roots: Arc::clone(roots),
         algorithms: provider.signature_verification_algorithms,
-        revoked: Arc::clone(revoked),
+        rules: Arc::clone(rules),
         expected: Expected::Anyone,
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));

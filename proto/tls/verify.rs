@@ -1,6 +1,7 @@
 //! Checks of the certificates that others show: chain, time, revocation, name.
 
 use super::{Expected, Identity, Serial};
+use crate::network::NetworkName;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
@@ -14,7 +15,11 @@ use rustls::{
     },
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 use tokio::sync::watch;
 
 /// The serial numbers of certificates that ended before their time.
@@ -42,6 +47,46 @@ impl Revoked {
     }
 }
 
+/// What certificates of a network must be beside what the library checks.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub(super) revoked: Revoked,
+    /// The network of this program; `None`: it was not said yet.
+    network: RwLock<Option<NetworkName>>,
+}
+
+impl Rules {
+    /// Refuses certificates whose SPIFFE id is of another network than this from now on.
+    pub(super) fn set_network(&self, network: NetworkName) {
+        *self.network.write().unwrap_or_else(PoisonError::into_inner) = Some(network);
+    }
+
+    /// Whether the certificate is of this program's network, or says of none that it is its own.
+    pub(super) fn check_network(&self, identity: &Identity) -> Result<(), OtherNetwork> {
+        let own = self.network.read().unwrap_or_else(PoisonError::into_inner);
+        match (&*own, identity.network()) {
+            (Some(own), Some(found)) if own.as_str() != found => Err(OtherNetwork { found: found.to_owned(), own: own.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self, identity: &Identity) -> Result<(), Error> {
+        if self.revoked.contains(identity.serial()) {
+            return Err(CertificateError::Revoked.into());
+        }
+        self.check_network(identity).map_err(Wrong::Network)?;
+        Ok(())
+    }
+}
+
+/// A certificate is of another network than the program that checks it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("its certificate is of the network {found}, and this program is of {own} (--network)")]
+pub(super) struct OtherNetwork {
+    pub(super) found: String,
+    pub(super) own: NetworkName,
+}
+
 /// What is wrong with a certificate beside what the library checks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
@@ -49,6 +94,8 @@ pub(super) enum Wrong {
     SelfSigned,
     #[error("its certificate cannot be used: {0}")]
     Unreadable(String),
+    #[error(transparent)]
+    Network(OtherNetwork),
     #[error("its certificate is for {found}, not for {expected}")]
     Name { found: String, expected: String },
     #[error(
@@ -67,7 +114,7 @@ impl From<Wrong> for Error {
 pub(super) struct ServerVerifier {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
-    pub(super) revoked: Arc<Revoked>,
+    pub(super) rules: Arc<Rules>,
     pub(super) expected: Expected,
 }
 
@@ -109,9 +156,7 @@ impl ServerCertVerifier for ServerVerifier {
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)
             .map_err(|error| or_self_signed(error, end_entity))?;
         let identity = read(end_entity)?;
-        if self.revoked.contains(identity.serial()) {
-            return Err(CertificateError::Revoked.into());
-        }
+        self.rules.check(&identity)?;
         self.check_name(&identity, &parsed)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -139,11 +184,11 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Checks the certificates of clients: the library's checks, and whether the certificate was revoked.
+/// Checks the certificates of clients: the library's checks, and the [`Rules`].
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub(super) chain: Arc<dyn ClientCertVerifier>,
-    pub(super) revoked: Arc<Revoked>,
+    pub(super) rules: Arc<Rules>,
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -162,9 +207,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        if self.revoked.contains(read(end_entity)?.serial()) {
-            return Err(CertificateError::Revoked.into());
-        }
+        self.rules.check(&read(end_entity)?)?;
         Ok(verified)
     }
 

@@ -23,14 +23,14 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), RegistryError>>,
 }
 
 impl Running {
-    async fn start(tls: Tls) -> Self {
+    pub(super) async fn start(tls: Tls) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let registry = Registry::open(&Config { state: State::Memory, tls: Some(tls), ..Config::default() }).unwrap();
@@ -38,7 +38,7 @@ impl Running {
         Self { address, stop, serving }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         within("the registry's end", self.serving).await.unwrap().unwrap();
     }
@@ -63,7 +63,7 @@ async fn until(peer: &Peer, state: SessionState) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_register_link_talk_and_fetch_with_certificates_only() {
     let network = Authority::new("network");
-    let registry = Running::start(network.tls(&["registry.example", "spiffe://test/registry"])).await;
+    let registry = Running::start(network.tls(&["registry.example", "spiffe://default/registry"])).await;
     let content = peers::bytes(3_000_000);
     let a = member("fff-a", network.tls(&["fff-a"]), registry.address, &[("model.bin", &content)]).await;
     let b = member("fff-b", network.tls(&["fff-b"]), registry.address, &[]).await;
@@ -102,10 +102,10 @@ async fn a_registry_proves_its_host_or_its_id_and_a_peer_cannot_stand_in_for_it(
     let caller = network.tls(&["fff-b"]);
     for (names, accepted) in [
         (&["127.0.0.1"] as &[&str], true),
-        (&["elsewhere.example", "spiffe://test/registry"], true),
+        (&["elsewhere.example", "spiffe://default/registry"], true),
         (&["elsewhere.example"], false),
-        (&["127.0.0.1", "spiffe://test/peer/fff-a"], false),
-        (&["127.0.0.1", "spiffe://test/operator/alice"], false),
+        (&["127.0.0.1", "spiffe://default/peer/fff-a"], false),
+        (&["127.0.0.1", "spiffe://default/operator/alice"], false),
     ] {
         let registry = Running::start(network.tls(names)).await;
         let b = member("fff-b", caller.clone(), registry.address, &[]).await;
@@ -124,7 +124,7 @@ async fn a_registry_proves_its_host_or_its_id_and_a_peer_cannot_stand_in_for_it(
 async fn each_of_several_registries_proves_what_it_is() {
     let network = Authority::new("network");
     let registry = Running::start(network.tls(&["127.0.0.1"])).await;
-    let impostor = Running::start(network.tls(&["spiffe://test/peer/fff-a"])).await;
+    let impostor = Running::start(network.tls(&["spiffe://default/peer/fff-a"])).await;
     let stranger = Running::start(Authority::new("other").tls(&["127.0.0.1"])).await;
     // Their order is random.
     for name in ["fff-b", "fff-c", "fff-d"] {

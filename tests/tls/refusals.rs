@@ -9,8 +9,17 @@ use super::{
 };
 use p2pdi::tls::{ClientAuth, Expected, Pem, Tls};
 use rcgen::{CertificateParams, date_time_ymd};
-use std::time::SystemTime;
-use tokio::net::TcpListener;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    version::TLS13,
+};
+use std::{sync::Arc, time::SystemTime};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 #[track_caller]
 fn assert_says(error: Result<impl Sized, String>, words: &str) {
@@ -29,10 +38,10 @@ fn not_yet_valid(params: &mut CertificateParams) {
 #[tokio::test]
 async fn a_peer_is_called_by_the_name_in_its_certificate_and_by_no_other() {
     let network = Authority::new("network");
-    let a = peer("fff-a", network.tls(&["fff-a", "spiffe://test/peer/fff-a"])).await;
+    let a = peer("fff-a", network.tls(&["fff-a", "spiffe://default/peer/fff-a"])).await;
     let caller = network.tls(&["fff-b"]);
     let identity = ping(a.address, Some(&caller), named("FFF-A")).await.unwrap().unwrap();
-    assert_eq!((identity.name().unwrap().as_str(), identity.network()), ("fff-a", Some("test")));
+    assert_eq!((identity.name().unwrap().as_str(), identity.network()), ("fff-a", Some("default")));
     let learnt = ping(a.address, Some(&caller), Expected::Anyone).await.unwrap().unwrap();
     assert!(learnt.has_name(&"fff-a".parse().unwrap()));
     assert_says(ping(a.address, Some(&caller), named("fff-c")).await, "its certificate is for fff-a, not for fff-c");
@@ -90,6 +99,77 @@ async fn where_certificates_are_optional_a_client_without_one_is_nobody_and_one_
     let foreign = other.issue(&["fff-b"]).tls(&both, ClientAuth::Required).unwrap();
     assert_says(ping(a.address, Some(&foreign), named("fff-a")).await, "no CA of its network signed it");
     a.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_network_is_refused_by_both_sides() {
+    let network = Authority::new("network");
+    let a = peer("fff-a", network.tls(&["fff-a", "spiffe://default/peer/fff-a"])).await;
+    let tls = |names: &[&str], of: &str| {
+        let tls = network.tls(names);
+        tls.set_network(&of.parse().unwrap()).unwrap();
+        tls
+    };
+    // The caller's is of another network than the peer.
+    let stranger = tls(&["fff-b", "spiffe://lab/peer/fff-b"], "lab");
+    assert_says(
+        ping(a.address, Some(&stranger), named("fff-a")).await,
+        "its certificate is of the network default, and this program is of lab",
+    );
+    // One that does not look at the peer's network is refused by the peer.
+    let careless = network.tls(&["fff-b", "spiffe://lab/peer/fff-b"]);
+    assert_says(ping(a.address, Some(&careless), named("fff-a")).await, "it refuses this program's certificate");
+    // One without a SPIFFE id, or with one that says something else, is of all networks.
+    for names in [&["fff-b"] as &[&str], &["fff-b", "spiffe://lab/workload"], &["fff-b", "spiffe://default/operator/alice"]] {
+        ping(a.address, Some(&tls(names, "default")), named("fff-a")).await.unwrap();
+    }
+    // The program's own, at its start and when it is renewed.
+    let own = network.tls(&["fff-b", "spiffe://lab/peer/fff-b"]);
+    let refused = own.set_network(&"default".parse().unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("of the network lab") && refused.contains("--network lab"), "{refused}");
+    let renewed = tls(&["fff-b", "spiffe://default/peer/fff-b"], "default");
+    assert!(renewed.replace(network.issue(&["fff-b", "spiffe://lab/peer/fff-b"]).pem(&network.pem())).is_err());
+    let chain = stranger.identity().unwrap().chain().to_vec();
+    assert!(renewed.check(chain, SystemTime::now()).unwrap_err().to_string().contains("of the network lab"));
+    let built = peerd::Peer::builder("fff-b").tls(network.tls(&["fff-b", "spiffe://lab/peer/fff-b"])).build().await;
+    assert!(built.unwrap_err().to_string().contains("--network lab"));
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn self_signed_certificates_are_refused_by_both_sides() {
+    let network = Authority::new("network");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let alone = self_signed(&["fff-b"]);
+    let chain = vec![alone.certificate.der().clone()];
+    let key = || PrivateKeyDer::try_from(alone.key.serialize_der()).unwrap();
+    // As a client: no program of ours starts with such a certificate.
+    let a = peer("fff-a", network.tls(&["fff-a"])).await;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(network.pem().as_bytes()).map(Result::unwrap));
+    let client = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]).unwrap();
+    let client = client.with_root_certificates(roots).with_client_auth_cert(chain.clone(), key()).unwrap();
+    let stream = TcpStream::connect(a.address).await.unwrap();
+    let name = ServerName::try_from("fff-a").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
+    // The answer to a client's certificate arrives after the handshake.
+    let refused = within("the end", stream.read(&mut [0])).await.unwrap_err().to_string();
+    assert!(refused.contains("alert"), "{refused}");
+    a.stop().await;
+    // As a server.
+    let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let server = server.with_no_client_auth().with_single_cert(chain, key()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        while let Ok((stream, _)) = listener.accept().await {
+            let _refused = acceptor.accept(stream).await;
+        }
+    });
+    let refused = ping(address, Some(&network.tls(&["fff-a"])), named("fff-b")).await;
+    assert_says(refused, "its certificate is self-signed; it needs one that a CA of the network signed");
+    serving.abort();
 }
 
 #[tokio::test]
@@ -157,7 +237,7 @@ fn a_message_is_signed_by_the_holder_of_a_certificate_and_by_nobody_else() {
     assert!(!b.is_signed_by(&of_b, b"a message", &signature));
     assert!(network.tls_without_certificate().sign(b"a message").is_err());
     // An operator's certificate is for a client only.
-    let operator = network.issue_with(&["spiffe://test/operator/alice"], |params| {
+    let operator = network.issue_with(&["spiffe://default/operator/alice"], |params| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     });
     let chain = vec![operator.certificate.der().clone()];

@@ -7,6 +7,7 @@ use crate::{
 use p2pdi::{
     channel::Dial,
     endpoint::Endpoint,
+    network::NETWORK_DEFAULT,
     server::Limits,
     tls::{ClientAuth, Pem, Tls},
     v1::SessionState,
@@ -30,7 +31,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The network of the certificates of a cluster.
-const NETWORK: &str = "demo";
+const NETWORK: &str = NETWORK_DEFAULT;
 
 /// A CA that signs the certificates of a cluster, and is forgotten with it.
 pub(super) struct Authority {

@@ -23,12 +23,13 @@ pub fn check_not_shared(share: Option<&Path>, flag: &'static str, secret: Option
 }
 
 impl NodeConfig {
-    /// Others refuse a peer whose certificate is for another name.
+    /// Others refuse a peer whose certificate is for another name, or of another network; and it refuses those of other networks.
     ///
     /// # Errors
     /// When it is.
     pub(crate) fn check_name(&self) -> Result<(), InvalidField> {
         let Some(tls) = &self.tls else { return Ok(()) };
+        tls.set_network(&self.network).map_err(|error| InvalidField::new("network", error.to_string()))?;
         let identity = tls.identity().ok_or_else(|| InvalidField::new("tls-cert", TlsError::NoCertificate.to_string()))?;
         let name = &self.name;
         if identity.has_name(name) {
