@@ -238,11 +238,21 @@ impl RegistrySession {
     /// Has peers refused whose certificates the registry revoked. Without an answer the verb goes on: the registry refuses them, too.
     async fn learn_revoked(&mut self, trust_revision: u64) {
         let Some(tls) = self.access.dial.tls.clone().filter(|_| trust_revision > 0) else { return };
-        match timeout(CALL_TIMEOUT, self.client.get_trust(GetTrustRequest::default())).await {
-            Ok(Ok(answer)) => {
-                let trust = answer.into_inner().trust.unwrap_or_default();
-                Trusted::new(tls, None).take(&trust, SystemTime::now());
+        let trusted = Trusted::new(tls, None);
+        let pages = async {
+            loop {
+                let since_revision = trusted.revision();
+                let trust =
+                    self.client.get_trust(GetTrustRequest { since_revision }).await?.into_inner().trust.unwrap_or_default();
+                trusted.take(&trust, SystemTime::now());
+                // A page that ends where the last one did would be asked for without end.
+                if !trust.more || trusted.revision() == since_revision {
+                    return Ok::<_, Status>(());
+                }
             }
+        };
+        match timeout(CALL_TIMEOUT, pages).await {
+            Ok(Ok(())) => {}
             Ok(Err(status)) => tracing::warn!(%status, "cannot fetch the revoked certificates"),
             Err(_) => tracing::warn!("cannot fetch the revoked certificates in time"),
         }

@@ -208,6 +208,11 @@ impl Enrolment {
         self.0.folder.store_ca(&present.ca)
     }
 
+    /// The folder that it is kept in.
+    pub(super) fn folder(&self) -> &Folder {
+        &self.0.folder
+    }
+
     /// Renews the certificate whenever two thirds of its life have passed, until `stop`. A registry that does not answer is asked again with
     /// growing pauses, without end: a certificate that ended meanwhile can still be renewed for a month.
     pub async fn keep_renewed(self, stop: CancellationToken) {

@@ -4,11 +4,22 @@
 //! `curl --cert certificate.pem --key key.pem --cacert ca.pem`.
 
 use super::EnrolError;
-use crate::{endpoint::Endpoint, hex, platform::create_private_folder, private_file, tls::Pem, token::JoinToken};
+use crate::{
+    endpoint::Endpoint,
+    hex,
+    platform::create_private_folder,
+    private_file,
+    tls::{Pem, Serial},
+    token::JoinToken,
+};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// The private key.
@@ -21,6 +32,11 @@ const CA: &str = "ca.pem";
 const REGISTRIES: &str = "registries";
 /// The id of the token that the certificate was joined with: not its secret.
 const TOKEN: &str = "token-id";
+
+/// Longest serial number (RFC 5280, section 4.1.2.2).
+const SERIAL_MAX_BYTES: usize = 20;
+/// Serial numbers of revoked certificates, one a line, each with when it ends in seconds since 1970.
+const REVOKED: &str = "revoked";
 
 /// A folder with the files of one enrolment.
 #[derive(Debug, Clone)]
@@ -84,6 +100,31 @@ impl Folder {
         self.write(TOKEN, id_of(token))
     }
 
+    /// Revoked certificates, with when each ends. Lines that this program did not write are left out.
+    pub(super) fn revoked(&self) -> Result<BTreeMap<Serial, SystemTime>, EnrolError> {
+        let text = self.read(REVOKED)?.unwrap_or_default();
+        let entry = |line: &str| {
+            let (serial, end) = line.split_once(' ')?;
+            let end = UNIX_EPOCH.checked_add(Duration::from_secs(end.parse().ok()?))?;
+            let serial = HEXLOWER_PERMISSIVE
+                .decode(serial.as_bytes())
+                .ok()
+                .filter(|serial| (1..=SERIAL_MAX_BYTES).contains(&serial.len()))?;
+            Some((Serial::new(&serial), end))
+        };
+        Ok(text.lines().filter_map(entry).collect())
+    }
+
+    /// Stores them, instead of those that were stored before.
+    pub(super) fn store_revoked(&self, revoked: &BTreeMap<Serial, SystemTime>) -> Result<(), EnrolError> {
+        let mut text = String::new();
+        for (serial, end) in revoked {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{serial} {}", end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+        }
+        self.write(REVOKED, text)
+    }
+
     fn read(&self, name: &str) -> Result<Option<String>, EnrolError> {
         let path = self.0.join(name);
         match fs::read_to_string(&path) {
@@ -141,6 +182,20 @@ mod tests {
         let registries: Vec<Endpoint> = vec!["r:7800".parse().unwrap(), "[::1]:7800".parse().unwrap()];
         folder.store(&pem, &registries).unwrap();
         assert!(folder.enrolled().unwrap() == Some((pem, registries)));
+    }
+
+    #[test]
+    fn revoked_certificates_are_read_again_and_other_lines_are_left_out() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = Folder::open(state.path()).unwrap();
+        assert!(folder.revoked().unwrap().is_empty());
+        let end = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let revoked = BTreeMap::from([(Serial::new(&[1; 16]), end), (Serial::new(&[0x7f, 2]), end + Duration::from_secs(1))]);
+        folder.store_revoked(&revoked).unwrap();
+        assert_eq!(folder.revoked().unwrap(), revoked);
+        let text = fs::read_to_string(state.path().join(REVOKED)).unwrap();
+        fs::write(state.path().join(REVOKED), format!("nonsense\n01\nxy 7\n01 -3\n{text}")).unwrap();
+        assert_eq!(folder.revoked().unwrap(), revoked);
     }
 
     #[test]

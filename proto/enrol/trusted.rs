@@ -36,9 +36,22 @@ struct Held {
 }
 
 impl Trusted {
-    /// Nothing was heard yet. What is heard is used by `tls`; new authorities, too, if they come from an `enrolment`.
+    /// Nothing was heard yet in this process. What is heard is used by `tls`; with an `enrolment` new authorities, too, and what was heard of
+    /// revocations before, which is in its folder: a peer that restarts while the registry is away refuses the same certificates. Blocks while it
+    /// reads.
     pub fn new(tls: Tls, enrolment: Option<Enrolment>) -> Self {
-        Self(Arc::new(Shared { tls, enrolment, held: Mutex::default() }))
+        let revoked = match enrolment.as_ref().map(|enrolment| enrolment.folder().revoked()) {
+            Some(Ok(revoked)) => revoked,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "revocations of earlier are forgotten until the registry names them");
+                BTreeMap::new()
+            }
+            None => BTreeMap::new(),
+        };
+        if !revoked.is_empty() {
+            tls.set_revoked(revoked.keys().cloned());
+        }
+        Self(Arc::new(Shared { tls, enrolment, held: Mutex::new(Held { revision: 0, revoked }) }))
     }
 
     /// The revision of what was heard last; 0: nothing.
@@ -46,7 +59,7 @@ impl Trusted {
         self.held().revision
     }
 
-    /// Uses what the registry says at `now`. Blocks while it writes new authorities to the folder of the enrolment.
+    /// Uses what the registry says at `now`. Blocks while it writes to the folder of the enrolment.
     pub fn take(&self, trust: &Trust, now: SystemTime) {
         if let Some(enrolment) = &self.0.enrolment
             && !trust.authorities.is_empty()
@@ -55,7 +68,9 @@ impl Trusted {
             tracing::warn!(%error, "cannot use the certificate authorities that the registry names; the old ones stay in use");
         }
         let mut held = self.held();
-        if trust.start_over {
+        let before = held.revoked.clone();
+        // Where the list has several pages what was heard before stays until it ends: nobody is accepted in between.
+        if trust.start_over && !trust.more {
             held.revoked.clear();
         }
         for revoked in &trust.revoked {
@@ -72,6 +87,12 @@ impl Trusted {
         }
         self.0.tls.set_revoked(held.revoked.keys().cloned());
         held.revision = trust.revision;
+        if held.revoked != before
+            && let Some(enrolment) = &self.0.enrolment
+            && let Err(error) = enrolment.folder().store_revoked(&held.revoked)
+        {
+            tracing::warn!(%error, "cannot keep which certificates are revoked for the next start");
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
