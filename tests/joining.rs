@@ -79,6 +79,13 @@ fn a_revoked_peer_cannot_come_back_and_says_why() {
     world.p2pctl(&registry, &["revoke", "fff-c", "--ca", "ca"]).exits(0).stdout_has(&["fff-c is revoked: 1 certificate"]);
     until("it is told", || peer.process.stderr().contains("revoked"));
     peer.kill();
+    let many = create(&world, &registry, &["--name", "gpu-*", "--uses", "2"]);
+    let peer = Server::start(joining(&world, "gpu", &many, &["--name", "gpu-1"]));
+    let revoked = world.p2pctl(&registry, &["revoke", "gpu-1", "--ca", "ca"]).exits(0);
+    revoked.stderr_has(&["for gpu-*, which has 1 use left", "p2pctl token revoke "]);
+    peer.kill();
+    let again = Running::run_to_end(joining(&world, "gpu-again", &many, &["--name", "gpu-1"]));
+    again.exits(1).stdout_is_empty().stderr_has(&["the certificate of gpu-1 was revoked; join with a new token"]);
     world.p2pctl(&registry, &["revoke", "nobody", "--ca", "ca"]).exits(1).stderr_has(&["nobody has a certificate for nobody"]);
 }
 

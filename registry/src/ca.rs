@@ -15,7 +15,8 @@ mod ledger_file;
 mod messages;
 
 pub use authority::{
-    Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, OVERLAP, Proof, Trust, operator_of_folder,
+    Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, OVERLAP, Proof, RevokedName, Trust,
+    operator_of_folder,
 };
 pub use error::CaError;
 pub use generations::{CaCertificate, certificates_in};

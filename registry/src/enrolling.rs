@@ -15,7 +15,7 @@ use p2pdi::{
     },
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 use tokio::task::spawn_blocking;
@@ -32,6 +32,8 @@ const UPKEEP_SHORTEST: Duration = Duration::from_millis(250);
 pub(crate) struct Enrolling {
     authority: Arc<Authority>,
     tls: Tls,
+    /// Held from reading the list of revoked certificates until it is set: of two revocations at once, neither sets a list without the other.
+    revoking: Arc<Mutex<()>>,
 }
 
 impl Enrolling {
@@ -39,8 +41,21 @@ impl Enrolling {
     pub(crate) fn new(authority: Authority) -> Result<Self, CaError> {
         let now = SystemTime::now();
         let tls = Tls::from_pem(authority.for_registry(now)?, ClientAuth::Optional)?;
-        tls.set_revoked(authority.revoked(now));
-        Ok(Self { authority: Arc::new(authority), tls })
+        let enrolling = Self { authority: Arc::new(authority), tls, revoking: Arc::default() };
+        enrolling.refuse_revoked(now);
+        Ok(enrolling)
+    }
+
+    /// This registry itself refuses at once whoever is revoked. After the change is stored.
+    fn refuse_revoked(&self, now: SystemTime) {
+        let _one_at_a_time = self.revoking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tls.set_revoked(self.authority.revoked(now));
+    }
+
+    fn revoke(&self, name: &PeerName, now: SystemTime) -> Result<RevokeNameResponse, CaError> {
+        let answer = self.authority.answer_revoke_name(name, now)?;
+        self.refuse_revoked(now);
+        Ok(answer)
     }
 
     /// What the registry serves with.
@@ -78,6 +93,8 @@ impl Enrolling {
         if is_old || is_rotated {
             self.tls.replace(self.authority.for_registry(now)?)?;
         }
+        // Those that ended are forgotten.
+        self.refuse_revoked(now);
         Ok(())
     }
 
@@ -112,12 +129,9 @@ impl Enrolling {
     }
 
     pub(crate) async fn revoke_name(&self, name: PeerName) -> Result<RevokeNameResponse, Status> {
-        let tls = self.tls.clone();
-        self.blocking(move |authority| {
-            let now = SystemTime::now();
-            let answer = authority.answer_revoke_name(&name, now)?;
-            // This registry itself refuses them at once.
-            tls.set_revoked(authority.revoked(now));
+        let this = self.clone();
+        self.blocking(move |_| {
+            let answer = this.revoke(&name, SystemTime::now())?;
             tracing::info!(%name, certificates = answer.certificates, tokens = answer.tokens, "revoked");
             Ok(answer)
         })
@@ -216,5 +230,41 @@ fn status(error: CaError) -> Status {
         Refusal::TooManyTokens(_) => Reason::TooManyTokens.status(text),
         Refusal::TokenIdUnknown(_) => Reason::TokenUnknown.status(text),
         Refusal::NameUnknown(_) => Reason::NameUnknown.status(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{CaSettings, Subject};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn of_two_revocations_at_once_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let authority = Authority::open(folder.path(), CaSettings::default(), now).unwrap();
+        let names = ["a", "b"].map(|name| name.parse::<PeerName>().unwrap());
+        for name in &names {
+            let subject = Subject { name: name.clone(), labels: BTreeMap::new(), operator: false };
+            authority.issue(subject, Duration::from_secs(3_600), now).unwrap();
+        }
+        let enrolling = Enrolling::new(authority).unwrap();
+        std::thread::scope(|threads| {
+            // The first has stored its change and read the list. The second does all it can before the first sets its own.
+            enrolling.authority.answer_revoke_name(&names[0], now).unwrap();
+            let one_at_a_time = enrolling.revoking.lock().unwrap();
+            let first = enrolling.authority.revoked(now);
+            let second = threads.spawn(|| enrolling.revoke(&names[1], now).unwrap());
+            while enrolling.authority.revoked(now).len() < 2 {
+                std::thread::yield_now();
+            }
+            enrolling.tls.set_revoked(first);
+            drop(one_at_a_time);
+            second.join().unwrap();
+        });
+        for serial in enrolling.authority.revoked(now) {
+            assert!(enrolling.tls.is_revoked(&serial));
+        }
     }
 }

@@ -102,6 +102,14 @@ pub(super) async fn revoke(global: &Global, args: Revoke, printer: Printer) -> O
             calling.call(async |client| client.revoke_name(request).await).await?
         }
     };
+    for token in &answer.open_tokens {
+        let (id, names, left) = (&token.id, &token.name, u64::from(token.uses.saturating_sub(token.used)));
+        printer.note(&format!(
+            "note: {name} joined with the token {id} for {names}, which has {} left: whoever has it can join under another name; \
+             `p2pctl token revoke {id}` ends it",
+            counted(left, "use")
+        ));
+    }
     printer.message(&answer, || {
         let (certificates, tokens) = (u64::from(answer.certificates), u64::from(answer.tokens));
         format!(

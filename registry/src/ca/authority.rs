@@ -115,6 +115,19 @@ pub struct Trust {
     pub more: bool,
 }
 
+/// What the revocation of a name ended, and what it did not.
+#[derive(Debug)]
+pub struct RevokedName {
+    /// Certificates that were revoked.
+    pub certificates: usize,
+    /// Tokens for the name alone, which were revoked.
+    pub tokens: usize,
+    /// Tokens for several names that it joined with, and that have uses left for others.
+    pub open_tokens: Vec<Token>,
+    /// Whoever has this revision knows.
+    pub revision: u64,
+}
+
 /// A token to be made.
 #[derive(Debug, Clone)]
 pub struct NewToken {
@@ -197,6 +210,10 @@ impl Authority {
         let mut open = self.lock();
         let admission = open.ledger.admit(&Admit { by, key: request.key, wanted }, seconds(now))?;
         let subject = admission.subject.clone();
+        // With the CA's own hosts: programs that check host names only would take its holder for the registry.
+        if !subject.operator && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(subject.name.as_str())) {
+            return Err(Refusal::NameReserved(subject.name).into());
+        }
         let (serial, validity) = (certificates::serial()?, self.validity(now));
         let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
         let certificate = open.generations.sign(&params, &request.public_key)?;
@@ -240,6 +257,12 @@ impl Authority {
     /// When a value breaks a rule, too many tokens are kept, or it cannot be stored.
     pub fn create_token(&self, token: NewToken, now: SystemTime) -> Result<(TokenSecret, CaHash, Token), CaError> {
         let NewToken { names, labels, life, uses, operator } = token;
+        if !operator
+            && let Some(name) = names.exact().and_then(|name| name.parse::<PeerName>().ok())
+            && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(name.as_str()))
+        {
+            return Err(Refusal::NameReserved(name).into());
+        }
         let mut open = self.lock();
         let mut secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
         for _ in 0..ID_ATTEMPTS {
@@ -272,15 +295,16 @@ impl Authority {
         Ok(token)
     }
 
-    /// Revokes all certificates of a name, and the tokens for it alone. Gives how many, and the revision.
+    /// Revokes all certificates of a name, and the tokens for it alone.
     ///
     /// # Errors
     /// When there is none, or it cannot be stored.
-    pub fn revoke_name(&self, name: &PeerName, now: SystemTime) -> Result<(usize, usize, u64), CaError> {
+    pub fn revoke_name(&self, name: &PeerName, now: SystemTime) -> Result<RevokedName, CaError> {
         let mut open = self.lock();
         let (changes, certificates, tokens) = open.ledger.revoke_name(name, seconds(now))?;
         open.store(changes)?;
-        Ok((certificates, tokens, open.ledger.revision()))
+        let open_tokens = open.ledger.open_tokens(name, seconds(now));
+        Ok(RevokedName { certificates, tokens, open_tokens, revision: open.ledger.revision() })
     }
 
     /// Replaces the authority's key and certificate now. Gives the hash of the new one.

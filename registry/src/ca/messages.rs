@@ -1,11 +1,12 @@
 //! The authority's calls in the contract's messages: for the registry that serves them, and for `p2pctl` where none runs.
 
 use super::{
-    authority::{Authority, NewToken, Proof, Trust as TrustNow},
+    authority::{Authority, NewToken, Proof, RevokedName, Trust as TrustNow},
     error::CaError,
     ledger::{Refusal, Revoked, Token},
 };
 use p2pdi::{
+    endpoint::Endpoint,
     field::InvalidField,
     name::PeerName,
     selector::NamePattern,
@@ -79,15 +80,18 @@ impl Authority {
     pub fn answer_create_token(&self, request: CreateTokenRequest, now: SystemTime) -> Result<CreateTokenResponse, CaError> {
         let CreateTokenRequest { name, labels, ttl, uses, operator, addresses } = request;
         let names = NamePattern::parse(&name)?.ok_or_else(|| InvalidField::new("name", "is empty; say whom the token is for"))?;
-        if let Some(only) = names.exact() {
-            only.parse::<PeerName>()?;
-        }
+        let only = names.exact().map(str::parse::<PeerName>).transpose()?;
         if addresses.is_empty() || addresses.len() > TOKEN_ADDRESSES_MAX {
             let problem =
                 format!("{} given; a token holds 1 to {TOKEN_ADDRESSES_MAX} addresses of the registry", addresses.len());
             return Err(InvalidField::new("addresses", problem).into());
         }
         let registries = addresses.iter().map(|address| address.parse()).collect::<Result<Vec<_>, InvalidField>>()?;
+        if let Some(only) =
+            only.filter(|only| !operator && registries.iter().any(|at: &Endpoint| at.host().eq_ignore_ascii_case(only.as_str())))
+        {
+            return Err(Refusal::NameReserved(only).into());
+        }
         let life = match ttl {
             Some(ttl) => {
                 Duration::try_from(ttl).map_err(|_| InvalidField::new("ttl", "is negative; give a duration such as 1h"))?
@@ -118,9 +122,10 @@ impl Authority {
     /// # Errors
     /// When nobody has that name, or it cannot be stored.
     pub fn answer_revoke_name(&self, name: &PeerName, now: SystemTime) -> Result<RevokeNameResponse, CaError> {
-        let (certificates, tokens, revision) = self.revoke_name(name, now)?;
+        let RevokedName { certificates, tokens, open_tokens, revision } = self.revoke_name(name, now)?;
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Ok(RevokeNameResponse { certificates: count(certificates), tokens: count(tokens), revision })
+        let open_tokens = open_tokens.into_iter().map(record).collect();
+        Ok(RevokeNameResponse { certificates: count(certificates), tokens: count(tokens), revision, open_tokens })
     }
 
     /// RotateAuthority.

@@ -1,6 +1,6 @@
 //! Who may have a certificate.
 
-use super::{CLOCK_SKEW, Certificate, Change, KeyHash, Ledger, RENEWAL_GRACE, Refusal, SerialBytes, Subject, Token};
+use super::{Certificate, Change, KeyHash, Ledger, RENEWAL_GRACE, Refusal, SerialBytes, Subject, Token};
 use p2pdi::{name::PeerName, token::TokenHash};
 
 /// Most certificates of one key, or one name, that are valid at once. With the usual life and renewals there are two; a peer that starts anew
@@ -61,7 +61,9 @@ impl Ledger {
             return Err(Refusal::NameReserved(name.clone()));
         }
         let key = name.key();
-        let valid = self.certificates_of_name(&key).filter(|certificate| certificate.not_after > now);
+        // Whoever had the key before the name was revoked must not keep its owner from joining anew.
+        let is_valid = |certificate: &&Certificate| certificate.not_after > now && !certificate.is_revoked();
+        let valid = self.certificates_of_name(&key).filter(is_valid);
         if valid.count() >= CERTIFICATES_MAX {
             return Err(Refusal::TooManyCertificates(name.clone()));
         }
@@ -121,11 +123,17 @@ impl Ledger {
         if !pattern.matches(wanted.as_str()) {
             return Err(not_yours(wanted));
         }
-        // Whoever made the token did not mean that one of them takes the name of another.
+        // Uses that are left are not for those who were revoked. Their certificates are kept for as long as a token lives.
+        let was_revoked = |certificate: &&Certificate| certificate.is_revoked() && certificate.token == Some(token.hash);
+        let name = wanted.key();
+        if let Some(revoked) = self.certificates_of_name(&name).chain(self.certificates_of_key(&request.key)).find(was_revoked) {
+            return Err(Refusal::CertificateRevoked(revoked.subject.name.clone()));
+        }
+        // Whoever made the token did not mean that one of them takes the name of another, which can renew its certificate for so long.
         let is_another = |certificate: &Certificate| {
-            certificate.key != request.key && !certificate.is_revoked() && certificate.not_after + CLOCK_SKEW > now
+            certificate.key != request.key && !certificate.is_revoked() && certificate.not_after + RENEWAL_GRACE > now
         };
-        if self.certificates_of_name(&wanted.key()).any(is_another) {
+        if self.certificates_of_name(&name).any(is_another) {
             return Err(Refusal::NameInUse(wanted.clone()));
         }
         Ok(wanted.clone())

@@ -2,6 +2,7 @@
 
 use super::{CLOCK_SKEW, Certificate, Change, Ledger, Refusal, Revoked, SerialBytes, Token};
 use p2pdi::name::PeerName;
+use std::collections::BTreeSet;
 
 /// Most revoked certificates of one answer: about 250 KiB.
 pub(in crate::ca) const REVOKED_PAGE: usize = 5_000;
@@ -36,6 +37,14 @@ impl Ledger {
         let revoked = revoked.map(|(certificate, revision)| Certificate { revoked_at: revision, ..certificate.clone() });
         let changes = revoked.map(Change::Certificate).chain(tokens.into_iter().map(Change::Token)).chain([last]).collect();
         Ok((changes, counts.0, counts.1))
+    }
+
+    /// Tokens that whoever has `name` joined with, and that have uses left.
+    pub(in crate::ca) fn open_tokens(&self, name: &PeerName, now: u64) -> Vec<Token> {
+        let joined_with: BTreeSet<_> =
+            self.certificates_of_name(&name.key()).filter_map(|certificate| certificate.token).collect();
+        let tokens = joined_with.iter().filter_map(|hash| self.tokens.get(hash));
+        tokens.filter(|token| !token.revoked && token.expires_at > now && token.used < token.uses).cloned().collect()
     }
 
     /// Whether the certificate with this serial number is revoked.

@@ -161,6 +161,37 @@ fn a_revoked_name_is_listed_cannot_renew_and_can_join_anew() {
 }
 
 #[test]
+fn who_was_revoked_does_not_come_back_with_the_uses_that_its_token_has_left() {
+    let mut world = World::default();
+    let token = world.token("gpu-*", 3);
+    world.ask(By::Token(token), 1, Some("gpu-1"), START).unwrap();
+    let (changes, ..) = world.ledger.revoke_name(&name("gpu-1"), START + 1).unwrap();
+    world.apply(changes);
+    let open = world.ledger.open_tokens(&name("GPU-1"), START + 2);
+    assert_eq!(open.iter().map(|open| (open.hash, open.uses - open.used)).collect::<Vec<_>>(), [(token, 2)]);
+    assert!(world.ledger.open_tokens(&name("gpu-1"), START + HOUR).is_empty(), "it expired");
+    for (key, wanted) in [(1, "gpu-1"), (2, "GPU-1"), (1, "gpu-2")] {
+        let refused = world.ask(By::Token(token), key, Some(wanted), START + 2);
+        assert!(matches!(refused, Err(Refusal::CertificateRevoked(name)) if name.as_str() == "gpu-1"), "{key} {wanted}");
+    }
+    world.ask(By::Token(token), 3, Some("gpu-3"), START + 2).unwrap();
+    let anew = world.token("gpu-*", 1);
+    world.ask(By::Token(anew), 1, Some("gpu-1"), START + 3).unwrap();
+}
+
+#[test]
+fn many_certificates_of_whoever_was_revoked_do_not_keep_the_owner_out() {
+    let mut world = World::default();
+    let token = world.token("fff-c", 1);
+    world.ask(By::Token(token), 1, None, START).unwrap();
+    while world.ask(By::Key, 1, None, START + 1).is_ok() {}
+    let (changes, ..) = world.ledger.revoke_name(&name("fff-c"), START + 2).unwrap();
+    world.apply(changes);
+    let token = world.token("fff-c", 1);
+    world.ask(By::Token(token), 2, None, START + 3).unwrap();
+}
+
+#[test]
 fn the_list_of_revoked_certificates_comes_in_pages_and_starts_over_for_a_stranger() {
     let mut world = World::default();
     let count = revoke::REVOKED_PAGE + 10;
