@@ -7,15 +7,20 @@ mod call_limits;
 mod caller;
 mod certificate;
 mod console;
+mod fields;
 mod handshakes;
 mod health;
 mod held_body;
 mod hosts;
+mod http_token;
 mod listen;
+mod login;
 mod open_connections;
+mod origin;
 mod outgoing;
 pub mod page;
 mod request_body;
+mod response;
 mod response_headers;
 mod router;
 mod serve;
@@ -23,21 +28,30 @@ mod shutdown;
 mod socket;
 mod stop;
 mod tasks;
+mod tokens;
 pub use call_limits::{Admitted, CallClass, CallLimits};
 pub use caller::{Caller, EndedUnread};
 pub use certificate::{ServedTls, keep_certificate, report_open};
 #[cfg(feature = "configuration")]
 pub use console::report_usage;
 pub use console::{announce, print, report_failure};
+pub use fields::Fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fields::check_any_form;
 pub use health::{LIVE, READY, report as report_health, serve_health};
 pub use hosts::{HostNames, check_host};
+pub use http_token::HttpToken;
 pub use listen::{ListenError, listen};
+pub use login::login;
+pub use origin::Origin;
+pub use response::{as_json, refused, respond, wants_json};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};
 pub use serve::{ServeError, serve};
 pub use shutdown::{Ending, Shutdown};
 pub use stop::{Stopped, until_stopped};
 pub use tasks::{TaskEnded, Tasks};
+pub use tokens::{HttpTokens, Shown};
 
 /// The limits of a server.
 #[derive(Debug, Clone)]

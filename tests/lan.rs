@@ -235,6 +235,63 @@ fn from_another_machine_the_page_of_a_peer_needs_its_token() {
 }
 
 #[test]
+fn from_another_machine_the_page_of_a_registry_with_certificates_needs_one() {
+    let Some(curl) = tools::curl() else { return };
+    let Some(lan) = Lan::new(2) else { return };
+    let registry = ["--listen", "10.77.0.1:7800", "--state", "memory", "--ca", "ca", "--http-host", "registry"];
+    let registry = Server::start(lan.on(1, "registry", &registry));
+    let run = |arguments: &[&str]| Running::run_to_end(lan.on(1, "p2pctl", arguments)).exits(0);
+    let token = run(&["token", "create", "--ca", "ca", "--name", "alice", "--operator", "--address", "10.77.0.1:7800"]).stdout;
+    let login = run(&["login", token.trim(), "-o", "json"]).json();
+    let file = |key: &str| login[key].as_str().unwrap().to_owned();
+    let (cert, key, ca) = (file("tls_cert"), file("tls_key"), file("tls_ca"));
+    let url = |path: &str| format!("https://registry:{}{path}", registry.address.port());
+    let connect = format!("registry:{0}:10.77.0.1:{0}", registry.address.port());
+    let ask =
+        |machine: usize, more: &[&str]| lan.curl(&curl, machine, &[&["--connect-to", &connect, "--cacert", &ca], more].concat());
+    let refused = ask(2, &[&url("/")]);
+    assert!(refused.ends_with("\n403") && refused.contains("certificate of the network"), "{refused}");
+    assert!(!refused.contains("active peers") && refused.contains("--http-token"), "{refused}");
+    assert!(ask(2, &["--cert", &cert, "--key", &key, &url("/")]).ends_with("\n200"));
+    assert!(ask(1, &[&url("/")]).ends_with("\n200"), "on its own machine");
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        assert!(ask(2, &[&url(open)]).ends_with("\n200"), "{open}");
+    }
+}
+
+#[test]
+fn from_another_machine_the_page_of_a_registry_needs_its_token() {
+    let Some(curl) = tools::curl() else { return };
+    let Some(lan) = Lan::new(2) else { return };
+    let token = "0123456789abcdef0123456789abcdef";
+    std::fs::write(lan.world.path("token"), format!("{token}\n")).unwrap();
+    let start = |port: &str, flags: &[&str]| {
+        let listen = ["--listen", port, "--state", "memory"];
+        Server::start(lan.on(1, "registry", &[listen.as_slice(), flags].concat()))
+    };
+    let with = start("10.77.0.1:7800", &["--http-token", "token"]);
+    let without = start("10.77.0.1:7810", &[]);
+    let url = |registry: &Server, path: &str| format!("http://10.77.0.1:{}{path}", registry.address.port());
+    let ask = |arguments: &[&str]| lan.curl(&curl, 2, arguments);
+    let (page, login) = (url(&with, "/"), url(&with, "/login"));
+    for refused in [ask(&[&page]), ask(&[&url(&without, "/")]), ask(&["-H", "authorization: Bearer wrong", &page])] {
+        assert!(refused.ends_with("\n403") && !refused.contains("active peers"), "{refused}");
+    }
+    assert!(ask(&["-H", &format!("authorization: Bearer {token}"), &page]).ends_with("\n200"));
+    for own in [&with, &without] {
+        assert!(lan.curl(&curl, 1, &[&url(own, "/")]).ends_with("\n200"), "on its own machine");
+        for open in ["/healthz", "/readyz", "/metrics"] {
+            assert!(ask(&[&url(own, open)]).ends_with("\n200"), "{open}");
+        }
+    }
+    let jar = lan.world.path("jar").display().to_string();
+    let given = ask(&["-i", "-c", &jar, "-d", &format!("token={token}"), &login]);
+    assert!(given.ends_with("\n303") && !given.contains(token), "{given}");
+    assert!(ask(&["-b", &jar, &page]).ends_with("\n200"));
+    assert!(ask(&[&url(&without, "/login")]).ends_with("\n404"));
+}
+
+#[test]
 fn a_stranger_on_another_machine_gets_neither_the_name_of_a_peer_nor_its_messages() {
     let Some(lan) = Lan::new(3) else { return };
     let registry = Server::start(lan.on(1, "registry", &["--listen", "10.77.0.1:7800", "--state", "memory"]));

@@ -11,7 +11,7 @@ use p2pdi::{
     network::NetworkName,
     platform::state_folder,
     selector::validate_labels,
-    server::Limits,
+    server::{HttpToken, Limits},
     telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
     token::JoinToken,
@@ -19,8 +19,8 @@ use p2pdi::{
 use peerd::{
     Bootnode,
     config::{
-        ControlFrom, HttpToken, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits,
-        check_not_shared, checked_registries, parse_label,
+        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, check_not_shared,
+        checked_registries, parse_label,
     },
     documents::{pattern::DocumentPattern, restrictions::ShareTo},
     identity::join,

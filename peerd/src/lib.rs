@@ -70,8 +70,8 @@ mod rpc;
 
 pub use config::ControlFrom;
 pub use discovery::Bootnode;
-#[cfg(all(feature = "http", any(test, feature = "fuzzing")))]
-#[doc(hidden)]
-pub use http::check_any_form;
 pub use inbox::{Message, Reply};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use p2pdi::server::check_any_form;
 pub use peer::{Delivery, Get, GetOptions, GetProgress, Messages, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo, Tally};

@@ -1,7 +1,7 @@
 //! The service for operators: `p2pdi.v1.RegistryAdmin`.
 
 use crate::{
-    access::{check_network, check_operator},
+    access::{check_admin, check_network},
     backup::{BackupReader, BackupWriter},
     enrolling::{Enrolling, no_authority, require_operator},
     leases::{CallError, Leases},
@@ -62,8 +62,7 @@ impl AdminService {
 
     /// Whether the caller may do what needs no certificate authority.
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let caller = Caller::of(request.extensions());
-        if self.enrolling.is_some() { require_operator(caller) } else { check_operator(caller) }
+        check_admin(self.enrolling.as_ref(), Caller::of(request.extensions()))
     }
 
     /// Takes the records over, all or none. Gives how many there are, and how many of them have a lease.

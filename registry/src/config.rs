@@ -5,7 +5,7 @@ use p2pdi::{
     endpoint::Endpoint,
     network::NetworkName,
     platform::state_folder,
-    server::{CallLimits, Limits},
+    server::{CallLimits, HttpToken, Limits},
     tls::Tls,
 };
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
@@ -37,6 +37,8 @@ pub struct Config {
     pub name_hold: Duration,
     /// Host names by which browsers may call it, beside its addresses, `localhost` and the machine's name.
     pub http_hosts: Vec<String>,
+    /// Who has it may see the page from other machines; `None`: only this machine, and callers with a certificate of the network.
+    pub http_token: Option<HttpToken>,
     /// Connections at once. One more is closed right after it is accepted.
     pub max_connections: usize,
     /// Connections of one address (one /64 of IPv6); `None`: a quarter of all.
@@ -79,6 +81,7 @@ impl Default for Config {
             // A peer that restarts, or a machine that boots, is back by then; a name given up is free soon.
             name_hold: Duration::from_secs(10 * 60),
             http_hosts: Vec::new(),
+            http_token: None,
             max_connections: Limits::default().connections,
             max_connections_per_address: None,
             calls: CallLimits::default(),

@@ -4,7 +4,9 @@ use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
     configuration::{Program, Variables},
     endpoint::{Endpoint, ListenAddress},
+    field::InvalidField,
     network::NetworkName,
+    server::HttpToken,
     telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
 };
@@ -121,6 +123,11 @@ pub(crate) struct Flags {
     /// Host name by which browsers and curl may call it, beside its addresses, localhost and this machine's name; may be given several times
     #[arg(long = "http-host", env = "P2PDI_REGISTRY_HTTP_HOSTS", value_name = "NAME", value_delimiter = ',')]
     http_hosts: Vec<String>,
+
+    /// File with a token of 16 characters or more: who sends it as `Authorization: Bearer TOKEN`, or gives it at /login, may see the page from
+    /// other machines, as from this one
+    #[arg(long, env = "P2PDI_REGISTRY_HTTP_TOKEN", value_name = "FILE")]
+    http_token: Option<PathBuf>,
 
     /// One more address, in plain HTTP, that serves /healthz, /readyz, /metrics and gRPC health only: for kubelets and Prometheus
     #[arg(long, env = "P2PDI_REGISTRY_HEALTH_LISTEN", value_name = "HOST:PORT")]
@@ -251,6 +258,9 @@ pub(crate) enum FlagsError {
     /// The files of certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The file of the token cannot be used.
+    #[error(transparent)]
+    HttpToken(#[from] InvalidField),
     /// The records would not be where the caller thinks.
     #[error(
         "--etcd-endpoints (or P2PDI_REGISTRY_ETCD_ENDPOINTS) is for --store etcd, but the store is embedded; add --store etcd, or leave the endpoints out"
@@ -273,6 +283,7 @@ impl TryFrom<Flags> for Config {
             return Err(FlagsError::NoEtcdCa(url.clone()));
         }
         let tls = flags.tls()?;
+        let http_token = flags.http_token.as_deref().map(HttpToken::read).transpose()?;
         let etcd = (flags.store == StoreKind::Etcd).then(|| flags.etcd());
         let replica_address = flags.replica_address.clone();
         let Flags {
@@ -303,6 +314,7 @@ impl TryFrom<Flags> for Config {
             max_peers_per_address,
             name_hold,
             http_hosts,
+            http_token,
             max_connections,
             max_connections_per_address: flags.max_connections_per_address,
             allow_foreign_endpoints: flags.allow_foreign_endpoints,

@@ -6,7 +6,7 @@ use crate::{
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{Extensions, HeaderMap, StatusCode, header},
     middleware,
     response::{IntoResponse as _, Response},
     routing::get,
@@ -16,7 +16,9 @@ use p2pdi::{
     VERSION, hex, json,
     metrics::Metrics,
     network::NetworkName,
-    server::{HostNames, ServedTls, check_host, page as shared, security_headers},
+    platform::uptime,
+    server::{Caller, HostNames, HttpTokens, ServedTls, check_host, login, page as shared, refused, security_headers},
+    status::Reason,
     v1::{PeerRecord, PeerState},
 };
 use serde_json::{Value, json};
@@ -26,6 +28,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 const PAGE: &str = include_str!("http/page/index.html");
 const SCRIPT: &str = include_str!("http/page/registry.js");
@@ -52,6 +55,8 @@ pub(crate) struct Page {
     announces: Counter,
     started_at: SystemTime,
     tls: ServedTls,
+    /// Who may see the page from other machines.
+    tokens: Arc<HttpTokens>,
     cluster: Option<ReplicaGauges>,
 }
 
@@ -100,6 +105,7 @@ impl Page {
         metrics: Metrics,
         stop: CancellationToken,
         tls: ServedTls,
+        tokens: HttpTokens,
     ) -> Self {
         let (table, swarms) = (Arc::clone(&leases.table), Arc::clone(&leases.swarms));
         let cluster = leases.cluster.clone().map(|cluster| ReplicaGauges::new(cluster, &metrics));
@@ -126,6 +132,7 @@ impl Page {
             announces,
             started_at: SystemTime::now(),
             tls,
+            tokens: Arc::new(tokens),
             cluster,
         }
     }
@@ -153,6 +160,7 @@ pub(crate) fn routes(page: Page, hosts: HostNames) -> Router {
         .route("/", get(status))
         .route("/registry.js", get(|| async { shared::file("text/javascript; charset=utf-8", SCRIPT) }))
         .with_state(page.clone())
+        .merge(login(Arc::clone(&page.tokens), page.tls.tls.is_some()))
         .merge(shared::files())
         .merge(probes(page))
         .layer(middleware::from_fn_with_state(hosts, check_host))
@@ -197,7 +205,26 @@ async fn measurements(State(page): State<Page>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.metrics.render()).into_response()
 }
 
-async fn status(State(page): State<Page>, headers: HeaderMap) -> Response {
+/// Whether the caller may see the peers: from the registry's own machine, with a certificate of the network, or with the token.
+fn may_see(page: &Page, caller: Option<&Caller>, headers: &HeaderMap) -> Result<(), Status> {
+    // Only calls from inside the process have no caller.
+    let Some(caller) = caller else { return Ok(()) };
+    if caller.identity().is_some() || caller.is_local_machine() {
+        return Ok(());
+    }
+    if page.tokens.are_used() {
+        return page.tokens.shown(headers, Some(caller.address().ip()), uptime()).judge();
+    }
+    Err(Reason::LoopbackOnly.status(match page.tls.tls {
+        Some(_) => "this page is for the registry's own machine, and for callers with a certificate of the network; others need a token: start it with --http-token FILE",
+        None => "this page is for the registry's own machine; from others it needs a token: start the registry with --http-token FILE",
+    }))
+}
+
+async fn status(State(page): State<Page>, extensions: Extensions, headers: HeaderMap) -> Response {
+    if let Err(refusal) = may_see(&page, Caller::of(&extensions), &headers) {
+        return refused(&refusal, &headers);
+    }
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let as_json = accept.contains("application/json");
     let (counts, ttl_ms, mut peers, latest) = page.table.with(|table, now| {

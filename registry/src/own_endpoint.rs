@@ -5,6 +5,7 @@ use p2pdi::{
     name::PeerName,
     server::Caller,
     status::Reason,
+    tls::Identity,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,15 +33,15 @@ impl OwnEndpoint {
         Self { allow_foreign, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
-    /// Whether the host of `endpoint` is a name in the certificate of `caller`, or it has the address that `caller` calls from (the same /64 of IPv6), or is a name with that address. Callers on this
-    /// machine may give any: a port forward, or the address of a container, is theirs to know.
+    /// Whether the host of `endpoint` is a name or an address in the certificate of `caller`, or it has the address that `caller` calls from
+    /// (the same /64 of IPv6), or is a name with that address. Callers on this machine may give any: a port forward, or the address of a
+    /// container, is theirs to know.
     ///
     /// # Errors
     /// `ENDPOINT_FOREIGN` when it is not the caller's.
     pub(crate) async fn check(&self, endpoint: &Endpoint, caller: Option<&Caller>) -> Result<(), Status> {
         let Some(caller) = caller.filter(|caller| !self.allow_foreign && !caller.is_local_machine()) else { return Ok(()) };
-        let name = endpoint.host().parse::<PeerName>().ok();
-        if name.zip(caller.identity()).is_some_and(|(name, identity)| identity.has_name(&name)) {
+        if caller.identity().is_some_and(|identity| is_carried(endpoint, identity)) {
             return Ok(());
         }
         let from = caller.address().ip().to_canonical();
@@ -57,6 +58,18 @@ impl OwnEndpoint {
             Ok(Ok(_)) => Err(foreign(endpoint, from, "has not")),
             Ok(Err(_)) | Err(_) => Err(foreign(endpoint, from, "cannot be looked up here, so it is unknown whether it has")),
         }
+    }
+}
+
+/// Whether the certificate says that the host is its holder's. Loopback is everybody's: whoever dials it reaches itself.
+fn is_carried(endpoint: &Endpoint, identity: &Identity) -> bool {
+    let host = endpoint.host();
+    match host.parse::<IpAddr>() {
+        Ok(address) if address.to_canonical().is_loopback() => false,
+        // In the spelling that a certificate's addresses have here.
+        Ok(address) => identity.is_for_host(&address.to_string()),
+        Err(_) if host.eq_ignore_ascii_case("localhost") => false,
+        Err(_) => identity.is_for_host(host) || host.parse::<PeerName>().is_ok_and(|name| identity.has_name(&name)),
     }
 }
 
@@ -87,6 +100,26 @@ mod tests {
             ("127.0.0.1", "192.0.2.7", false),
         ] {
             assert_eq!(is_same(address.parse().unwrap(), from.parse().unwrap()), same, "{address} {from}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_the_callers_if_its_certificate_has_the_host_as_a_name_or_an_address() {
+        let names = ["fff-a", "a.example", "*.b.example", "192.0.2.7", "2001:db8::7", "127.0.0.1", "localhost"];
+        let certificate = rcgen::generate_simple_self_signed(names.map(str::to_owned)).unwrap().cert;
+        let identity = Identity::of_chain(vec![certificate.der().clone()]).unwrap();
+        for (endpoint, carried) in [
+            ("fff-a:7801", true),
+            ("A.example:7801", true),
+            ("192.0.2.7:7801", true),
+            ("[2001:db8::7]:7801", true),
+            ("192.0.2.8:7801", false),
+            ("x.b.example:7801", false),
+            ("c.example:7801", false),
+            ("127.0.0.1:7801", false),
+            ("localhost:7801", false),
+        ] {
+            assert_eq!(is_carried(&endpoint.parse().unwrap(), &identity), carried, "{endpoint}");
         }
     }
 

@@ -25,9 +25,10 @@ use p2pdi::{
     metrics::Metrics,
     network::NetworkName,
     server::{
-        HostNames, Limits, ServedTls, Shutdown, TaskEnded, Tasks, keep_certificate, report_health, report_open, serve_health,
+        HostNames, HttpTokens, Limits, ServedTls, Shutdown, TaskEnded, Tasks, keep_certificate, report_health, report_open,
+        serve_health,
     },
-    tls::Tls,
+    tls::{Tls, TlsError},
     v1::{
         registry_admin_server::{self, RegistryAdminServer},
         registry_server::{self, RegistryServer},
@@ -61,6 +62,9 @@ pub enum RegistryError {
     /// The certificate authority cannot be opened.
     #[error(transparent)]
     Authority(#[from] CaError),
+    /// The certificate is of another network.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system gives no thread or no randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -101,7 +105,7 @@ impl RegistryError {
                 "give each replica a certificate with --tls-cert, --tls-key and --tls-ca, from `p2pctl ca issue` or cert-manager"
                     .to_owned(),
             ),
-            Self::ReplicaAddress(_) | Self::Ttl(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
+            Self::ReplicaAddress(_) | Self::Ttl(_) | Self::Tls(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
         }
     }
 }
@@ -127,6 +131,7 @@ pub struct Registry {
     health: Arc<StoreHealth>,
     metrics: Metrics,
     hosts: HostNames,
+    tokens: HttpTokens,
     health_listener: Option<TcpListener>,
     limits: Limits,
     tls: Option<Tls>,
@@ -221,6 +226,8 @@ impl Registry {
         let metrics = Metrics::default();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::from)?;
+        let mut token_key = [0; 32];
+        getrandom::fill(&mut token_key).map_err(io::Error::from)?;
         let swarms = Arc::new(SharedSwarms::new(StdRng::from_seed(seed)));
         let table = Arc::new(SharedTable::new(table, clock));
         let health = Arc::new(StoreHealth::new(&timeouts, skipped));
@@ -238,12 +245,16 @@ impl Registry {
         };
         let own_endpoint = OwnEndpoint::new(config.allow_foreign_endpoints);
         let tls = enrolling.as_ref().map(|enrolling| enrolling.tls().clone()).or_else(|| config.tls.clone());
+        if let Some(tls) = &tls {
+            tls.set_network(&config.network)?;
+        }
         Ok(Self {
             leases: Leases { table, swarms, jobs, timeouts, cluster },
             network: config.network.clone(),
             health,
             metrics,
             hosts: HostNames::new(config.http_hosts.iter().cloned(), |_| false).with_certificate(tls.clone()),
+            tokens: HttpTokens::new(config.http_token.as_ref(), token_key),
             health_listener: None,
             limits,
             tls,
@@ -287,6 +298,7 @@ impl Registry {
             health: store,
             metrics,
             hosts,
+            tokens,
             health_listener,
             limits,
             own_endpoint,
@@ -301,8 +313,13 @@ impl Registry {
         let (health, _service) = tonic_health::server::health_reporter();
         health.set_serving::<RegistryServer<RegistryService>>().await;
         health.set_serving::<RegistryAdminServer<AdminService>>().await;
-        let service =
-            RegistryService { network: network.clone(), leases: leases.clone(), enrolling: enrolling.clone(), own_endpoint };
+        let service = RegistryService {
+            network: network.clone(),
+            leases: leases.clone(),
+            enrolling: enrolling.clone(),
+            own_endpoint,
+            certified: tls.is_some(),
+        };
         let service = RegistryServer::new(service).max_decoding_message_size(REQUEST_MAX_BYTES);
         let admin = AdminService::new(enrolling.clone(), network.clone(), leases.clone(), Arc::clone(&store));
         let admin = RegistryAdminServer::new(admin).max_decoding_message_size(admin::REQUEST_MAX_BYTES);
@@ -313,6 +330,7 @@ impl Registry {
             metrics.clone(),
             stop.clone(),
             ServedTls { tls: tls.clone(), address: listener.local_addr()? },
+            tokens,
         );
         let http = http::routes(page.clone(), hosts.clone());
         let served = [registry_server::SERVICE_NAME, registry_admin_server::SERVICE_NAME];

@@ -1,10 +1,10 @@
 //! The RPCs: raw values become validated ones, the table decides, errors become statuses.
 
 use crate::{
-    access::{check_network, check_operator},
+    access::{check_admin, check_network},
     announcing,
     cluster::pass_on_announce,
-    enrolling::{Enrolling, no_authority},
+    enrolling::{Enrolling, certificate_missing, no_authority},
     leases::{CallError, Leases},
     names,
     own_endpoint::OwnEndpoint,
@@ -50,6 +50,8 @@ pub(crate) struct RegistryService {
     /// `None`: the registry is no certificate authority.
     pub(crate) enrolling: Option<Enrolling>,
     pub(crate) own_endpoint: OwnEndpoint,
+    /// Callers have certificates, or are nobody.
+    pub(crate) certified: bool,
 }
 
 #[tonic::async_trait]
@@ -59,7 +61,7 @@ impl Registry for RegistryService {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         check_network(&self.network, &request.get_ref().network)?;
         let caller = Caller::of(request.extensions()).cloned();
-        let registration = registration(request)?;
+        let registration = registration(request, self.certified)?;
         if let Some(endpoint) = &registration.endpoint {
             self.own_endpoint.check(endpoint, caller.as_ref()).await?;
         }
@@ -83,7 +85,7 @@ impl Registry for RegistryService {
     }
 
     async fn free_name(&self, request: Request<FreeNameRequest>) -> Result<Response<FreeNameResponse>, Status> {
-        check_operator(Caller::of(request.extensions()))?;
+        check_admin(self.enrolling.as_ref(), Caller::of(request.extensions()))?;
         let name: PeerName = request.into_inner().name.parse()?;
         let (was_held, revision) = self.leases.free(&name).await?;
         tracing::info!(%name, was_held, "an operator freed a name");
@@ -164,7 +166,8 @@ impl RegistryService {
     }
 }
 
-fn registration(request: Request<RegisterRequest>) -> Result<Registration, Status> {
+fn registration(request: Request<RegisterRequest>, certified: bool) -> Result<Registration, Status> {
+    let is_from_outside = Caller::of(request.extensions()).is_some();
     // Only calls from inside the process have no address.
     let address =
         to_ipv6(Caller::of(request.extensions()).map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |caller| caller.address().ip()));
@@ -179,6 +182,8 @@ fn registration(request: Request<RegisterRequest>) -> Result<Registration, Statu
     let id = if id.is_empty() { None } else { Some(PeerId::from_field("id", &id)?) };
     let id = match &identity {
         Some(identity) => names::check(&name, id, observer, identity)?,
+        // `--tls-client-auth optional`: nobody has no name.
+        None if certified && is_from_outside && !observer => return Err(certificate_missing()),
         None => id,
     };
     Ok(Registration {

@@ -12,7 +12,7 @@ use p2pdi::{
     tls::{ClientAuth, Expected, Tls},
     token::{CaHash, JoinToken},
     v1::{
-        CreateTokenRequest, GetTrustRequest, ListTokensRequest, RevokeNameRequest, RevokeTokenRequest,
+        CreateTokenRequest, FreeNameRequest, GetTrustRequest, ListTokensRequest, RevokeNameRequest, RevokeTokenRequest,
         registry_admin_client::RegistryAdminClient, registry_client::RegistryClient,
     },
 };
@@ -144,6 +144,8 @@ async fn a_caller_without_a_certificate_may_enrol_and_nothing_else() {
     assert_refused(admin.list_tokens(ListTokensRequest {}).await, Reason::CertificateMissing);
     // A peer is no operator.
     let peer = world.join("peer", &world.token("a").await).await.unwrap();
+    let free = FreeNameRequest { name: "a".into() };
+    assert_refused(client_of(&peer, address).free_name(free).await, Reason::OperatorOnly);
     let mut admin = RegistryAdminClient::new(dial(peer.tls(), address));
     assert_refused(admin.list_tokens(ListTokensRequest {}).await, Reason::OperatorOnly);
     assert_refused(admin.revoke_name(RevokeNameRequest { name: "a".into() }).await, Reason::OperatorOnly);
@@ -270,6 +272,12 @@ async fn a_revoked_name_is_refused_at_once_and_cannot_renew() {
     assert_eq!(trusted.revision(), revision);
     let chain = joined.identity().unwrap().chain().to_vec();
     assert!(other.tls().check(chain, SystemTime::now()).unwrap_err().to_string().contains("revoked"));
+    // Also after a restart, while the registry is away.
+    let stored = Enrolment::stored(&world.peer("other"), None, ClientAuth::Required).unwrap().unwrap();
+    let restarted = Trusted::new(stored.tls().clone(), Some(stored.clone()));
+    assert_eq!(restarted.revision(), 0, "it asks for the whole list");
+    let chain = joined.identity().unwrap().chain().to_vec();
+    assert!(stored.tls().check(chain, SystemTime::now()).unwrap_err().to_string().contains("revoked"));
     let unknown = world.admin().revoke_name(RevokeNameRequest { name: "nobody".into() }).await;
     assert_refused(unknown, Reason::NameUnknown);
     // A new token gives the name back.

@@ -12,6 +12,7 @@
 mod certificates;
 mod files;
 mod network;
+mod optional;
 #[path = "../../peerd/tests/support/mod.rs"]
 mod peers;
 mod programs;

@@ -2,20 +2,25 @@
 
 mod advertise;
 mod checks;
-mod http_token;
 mod keeping;
 mod route;
 mod values;
 
 pub use advertise::reachable_endpoint;
 pub use checks::check_not_shared;
-pub use http_token::HttpToken;
 pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
 pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, checked_registries, parse_label};
 
 use crate::{discovery::Bootnode, documents::restrictions::ShareTo};
-use p2pdi::{endpoint::Endpoint, enrol::Enrolment, name::PeerName, network::NetworkName, server::Limits, tls::Tls};
+use p2pdi::{
+    endpoint::Endpoint,
+    enrol::Enrolment,
+    name::PeerName,
+    network::NetworkName,
+    server::{HttpToken, Limits},
+    tls::Tls,
+};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 /// The settings of a peer.

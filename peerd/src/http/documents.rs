@@ -1,11 +1,6 @@
 //! Search in the documents that the peer shares or knows of, for the page.
 
-use super::{
-    caller,
-    fields::Fields,
-    response::{as_json, refused},
-    state::HttpState,
-};
+use super::{FORM_MAX_BYTES, caller, state::HttpState};
 use crate::{
     documents::{
         catalog::{self, Filter},
@@ -18,7 +13,10 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use p2pdi::v1::RfcQueryRequest;
+use p2pdi::{
+    server::{Fields, as_json, refused},
+    v1::RfcQueryRequest,
+};
 use serde_json::{Value, json};
 use std::time::Instant;
 use tonic::Status;
@@ -33,7 +31,7 @@ pub(super) async fn find(State(state): State<HttpState>, request: Request) -> Re
     let (parts, body) = request.into_parts();
     let found = async {
         caller::may_see(&state, &parts)?;
-        let fields = Fields::read(&parts, body, &["find"]).await?;
+        let fields = Fields::read(&parts, body, &["find"], FORM_MAX_BYTES).await?;
         documents(&state.services, fields.get("find").unwrap_or_default())
     };
     match found.await {

@@ -1,11 +1,6 @@
 //! Live status: Server-Sent Events (HTML Standard, section 9.2) for the page, and one snapshot of the network for programs.
 
-use super::{
-    caller,
-    response::{as_json, refused},
-    state::HttpState,
-    transfers,
-};
+use super::{caller, state::HttpState, transfers};
 use crate::{
     connections::slow_reader::SlowReaderGuard,
     documents::restrictions::Audience,
@@ -22,7 +17,12 @@ use axum::{
         sse::{Event, Sse},
     },
 };
-use p2pdi::{json, server::Caller, status::Reason, v1::Load};
+use p2pdi::{
+    json,
+    server::{Caller, as_json, refused},
+    status::Reason,
+    v1::Load,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

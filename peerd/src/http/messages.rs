@@ -2,7 +2,7 @@
 //!
 //! A GET sends too, so that a plain `curl` line works. Because of that, who may call is checked with care: see `caller`.
 
-use super::{caller, fields::Fields, response::respond, state::HttpState};
+use super::{FORM_MAX_BYTES, caller, state::HttpState};
 use crate::inbox::MessageKind;
 use axum::{
     extract::{Request, State},
@@ -14,6 +14,7 @@ use p2pdi::{
     field::{InvalidField, is_terminal_control},
     name::PeerName,
     phrases,
+    server::{Fields, respond},
     v1::{BroadcastResponse, WhisperRequest, WhisperResponse},
 };
 use std::time::Duration;
@@ -38,7 +39,7 @@ async fn send_whisper(State(state): State<HttpState>, request: Request) -> Respo
     let (parts, body) = request.into_parts();
     let sent = async {
         caller::may_act(&state, &parts)?;
-        let fields = Fields::read(&parts, body, &["name", "message", "kind"]).await?;
+        let fields = Fields::read(&parts, body, &["name", "message", "kind"], FORM_MAX_BYTES).await?;
         let example = "?name=foo&message=hello";
         let to: PeerName = fields.required("name", example)?.parse()?;
         let request = WhisperRequest {
@@ -69,7 +70,7 @@ async fn send_broadcast(State(state): State<HttpState>, request: Request) -> Res
     let mut with_acknowledgements = true;
     let sent = async {
         caller::may_act(&state, &parts)?;
-        let fields = Fields::read(&parts, body, &["message", "kind", "wait"]).await?;
+        let fields = Fields::read(&parts, body, &["message", "kind", "wait"], FORM_MAX_BYTES).await?;
         let kind: MessageKind = fields.get("kind").unwrap_or_default().parse()?;
         let wait = match fields.get("wait") {
             Some(text) => humantime::parse_duration(text)

@@ -2,27 +2,25 @@
 
 mod caller;
 mod documents;
-mod fields;
 mod live;
-mod login;
 mod messages;
 mod page;
 mod probes;
-mod response;
 mod state;
 mod text;
-mod tokens;
 mod transfers;
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub use fields::check_any_form;
 pub(crate) use state::HttpState;
 
 use axum::{Router, middleware, response::Response, routing::get};
-use p2pdi::server::{HostNames, check_host, page as shared, security_headers};
+use p2pdi::server::{HostNames, check_host, login, page as shared, security_headers};
+use std::sync::Arc;
 
 /// Content security policy of answers that set none themselves: nothing may be loaded, and no frame may show them.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// Longest form accepted: the longest message with every byte percent-encoded, and the other parameters.
+const FORM_MAX_BYTES: usize = 3 * crate::inbox::BODY_MAX_BYTES + 4 * 1024;
 
 /// The HTTP routes of a peer's own port.
 pub(crate) fn router(state: HttpState, hosts: HostNames) -> Router {
@@ -37,8 +35,8 @@ pub(crate) fn router(state: HttpState, hosts: HostNames) -> Router {
         .route("/documents", get(documents::find))
         .route("/whisper", messages::whisper())
         .route("/broadcast", messages::broadcast())
-        .route("/login", login::routes())
         .with_state(state.clone())
+        .merge(login(Arc::clone(&state.tokens), state.has_tls))
         .merge(shared::files())
         .merge(probes(state))
         .layer(middleware::from_fn_with_state(hosts, check_host))

@@ -1,6 +1,6 @@
 //! The front page `/`: text for curl, JSON for programs, the live page for browsers.
 
-use super::{caller, response, state::HttpState, text, transfers};
+use super::{caller, state::HttpState, text, transfers};
 use crate::{documents::restrictions::Audience, rpc::audience};
 use axum::{
     extract::{Request, State},
@@ -10,7 +10,7 @@ use axum::{
 use p2pdi::{
     json,
     phrases::counted,
-    server::{Caller, page as shared},
+    server::{self, Caller, Origin, page as shared},
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -27,8 +27,8 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
     let (parts, _) = request.into_parts();
     let services = &state.services;
     let accept = parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    let (as_json, as_page) = (response::wants_json(&parts.headers), accept.contains("text/html"));
-    let is_foreign = caller::is_foreign(&parts);
+    let (as_json, as_page) = (server::wants_json(&parts.headers), accept.contains("text/html"));
+    let is_foreign = Origin::of(&parts) == Origin::Foreign;
     let asks = audience(Caller::of(&parts.extensions));
     match caller::may_see(&state, &parts) {
         Ok(()) if as_json => {
@@ -37,7 +37,7 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
                 transfers::swarms(services, &Audience::owner()).add_to(fields);
                 transfers::jobs(services).add_to(fields);
             }
-            response::as_json(StatusCode::OK, &status)
+            server::as_json(StatusCode::OK, &status)
         }
         Ok(()) => {
             let view = services.mesh.view();
@@ -57,7 +57,7 @@ pub(super) async fn front(State(state): State<HttpState>, request: Request) -> R
             if let (Value::Object(fields), false) = (&mut ping, is_foreign) {
                 transfers::swarms(services, &asks).add_to(fields);
             }
-            response::as_json(StatusCode::OK, &ping)
+            server::as_json(StatusCode::OK, &ping)
         }
         Err(refused) => {
             let ping = services.ping();

@@ -1,8 +1,11 @@
 //! The state that all routes share.
 
-use super::tokens::Tokens;
-use crate::{config::HttpToken, rpc::Services};
-use p2pdi::{metrics::Metrics, status::Reason};
+use crate::rpc::Services;
+use p2pdi::{
+    metrics::Metrics,
+    server::{HttpToken, HttpTokens},
+    status::Reason,
+};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +21,7 @@ pub(crate) struct HttpState {
     pub(super) metrics: Metrics,
     pub(super) stop: CancellationToken,
     /// Who may use the pages from other machines.
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) tokens: Arc<HttpTokens>,
     pub(super) has_tls: bool,
     streams: Arc<Semaphore>,
 }
@@ -33,7 +36,7 @@ impl HttpState {
         token: Option<&HttpToken>,
         has_tls: bool,
     ) -> Self {
-        let tokens = Arc::new(Tokens::new(token, rand::random()));
+        let tokens = Arc::new(HttpTokens::new(token, rand::random()));
         Self { services, metrics, stop, tokens, has_tls, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 

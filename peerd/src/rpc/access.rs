@@ -49,6 +49,16 @@ impl Services {
         }
     }
 
+    /// Refuses, with TLS, a caller that shows no certificate where it says who it is: nobody has a name.
+    pub(super) fn check_certified(&self, caller: Option<&Caller>) -> Result<(), Status> {
+        // Only calls from inside the process have no caller.
+        if self.tls.tls.is_none() || caller.is_none_or(|caller| caller.identity().is_some()) {
+            return Ok(());
+        }
+        Err(Reason::CertificateMissing
+            .status("members of a swarm show a certificate of the network; fetch the document without its swarm"))
+    }
+
     /// A permit for an answer to a query: one that may be long, or one for a single number, name or hash. Keep it until the answer is sent.
     pub(super) async fn admit_query(&self, is_listing: bool, caller: Option<IpAddr>) -> Result<Permit, Status> {
         let (admission, what, most, per_address) = if is_listing {

@@ -183,6 +183,7 @@ impl Peer for PeerRpc {
             false => Ok(()),
         };
         let caller = Caller::of(request.extensions()).cloned();
+        self.0.check_certified(caller.as_ref())?;
         let accepted = self.0.swarms.accept(request.into_inner(), caller.as_ref(), may_know, whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.0.closing.clone()))))
     }

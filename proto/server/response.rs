@@ -1,18 +1,18 @@
 //! Answers as text or JSON, and errors as HTTP status codes.
 
+use crate::{
+    json,
+    status::{self, Reason},
+};
 use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
-};
-use p2pdi::{
-    json,
-    status::{self, Reason},
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 /// An outcome as JSON for clients that ask for it, else as the text that `text` makes of it.
-pub(super) fn respond<M: prost::Message + prost::Name>(
+pub fn respond<M: prost::Message + prost::Name>(
     outcome: Result<M, Status>,
     headers: &HeaderMap,
     text: impl FnOnce(&M) -> String,
@@ -25,7 +25,7 @@ pub(super) fn respond<M: prost::Message + prost::Name>(
 }
 
 /// An error, as JSON for clients that ask for it, else as text.
-pub(super) fn refused(status: &Status, headers: &HeaderMap) -> Response {
+pub fn refused(status: &Status, headers: &HeaderMap) -> Response {
     let code = http_code(status);
     if !wants_json(headers) {
         return (code, status::describe(status) + "\n").into_response();
@@ -34,11 +34,13 @@ pub(super) fn refused(status: &Status, headers: &HeaderMap) -> Response {
     as_json(code, &json!({ "error": { "reason": reason, "message": status::describe(status) } }))
 }
 
-pub(super) fn as_json(code: StatusCode, value: &Value) -> Response {
+/// JSON with this status code.
+pub fn as_json(code: StatusCode, value: &Value) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], value.to_string() + "\n").into_response()
 }
 
-pub(super) fn wants_json(headers: &HeaderMap) -> bool {
+/// Whether the client asks for JSON.
+pub fn wants_json(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/json")))
 }
 

@@ -1,14 +1,15 @@
 //! The token of `--http-token`: as a bearer token, or as a cookie after the form at `/login`.
 
-use crate::config::HttpToken;
+use super::HttpToken;
+use crate::{endpoint::client_network, hex, status::Reason};
 use axum::http::{HeaderMap, header};
-use p2pdi::{endpoint::client_network, hex};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
+use tonic::Status;
 
 /// The cookie that the form sets.
 pub(super) const COOKIE: &str = "p2pdi-http";
@@ -23,7 +24,7 @@ const ADDRESSES_MAX: usize = 1_024;
 
 /// What a request shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub enum Shown {
     /// No token, or none is set up.
     Nothing,
     /// The right token.
@@ -34,8 +35,25 @@ pub(super) enum Shown {
     TooMany,
 }
 
+impl Shown {
+    /// Whether it suffices.
+    ///
+    /// # Errors
+    /// When it does not; the text says what to send.
+    pub fn judge(self) -> Result<(), Status> {
+        match self {
+            Self::Right => Ok(()),
+            Self::TooMany => Err(Status::resource_exhausted("too many wrong tokens from your address; wait a minute")),
+            Self::Wrong => Err(Reason::LoopbackOnly.status("the token is wrong, or its login has ended; log in at /login")),
+            Self::Nothing => {
+                Err(Reason::LoopbackOnly.status("send the token as `Authorization: Bearer TOKEN`, or log in at /login"))
+            }
+        }
+    }
+}
+
 /// Checks tokens.
-pub(super) struct Tokens {
+pub struct HttpTokens {
     /// Random for each process: what it hashes cannot be compared with anything elsewhere, and cookies end with the process.
     key: [u8; 32],
     /// `None`: there is no token.
@@ -50,8 +68,9 @@ struct Expected {
     cookie_hash: blake3::Hash,
 }
 
-impl Tokens {
-    pub(super) fn new(token: Option<&HttpToken>, key: [u8; 32]) -> Self {
+impl HttpTokens {
+    /// Those of `token`; `None`: none is right. `key` is random.
+    pub fn new(token: Option<&HttpToken>, key: [u8; 32]) -> Self {
         let expected = token.map(|token| {
             let token = blake3::keyed_hash(&key, token.reveal().as_bytes());
             // Not the token: who reads the cookie cannot use it elsewhere.
@@ -63,7 +82,7 @@ impl Tokens {
     }
 
     /// Whether there is a token.
-    pub(super) fn are_used(&self) -> bool {
+    pub fn are_used(&self) -> bool {
         self.expected.is_some()
     }
 
@@ -73,7 +92,7 @@ impl Tokens {
     }
 
     /// What the headers of a request from `address` show.
-    pub(super) fn shown(&self, headers: &HeaderMap, address: Option<IpAddr>, now: Duration) -> Shown {
+    pub fn shown(&self, headers: &HeaderMap, address: Option<IpAddr>, now: Duration) -> Shown {
         let Some(expected) = &self.expected else { return Shown::Nothing };
         let (shown, expected) = match (bearer(headers), cookie(headers)) {
             (Some(bearer), _) => (bearer, &expected.token),
@@ -84,7 +103,7 @@ impl Tokens {
     }
 
     /// Whether `token`, which a form from `address` has, is right.
-    pub(super) fn given(&self, token: &str, address: Option<IpAddr>, now: Duration) -> Shown {
+    pub fn given(&self, token: &str, address: Option<IpAddr>, now: Duration) -> Shown {
         let Some(expected) = &self.expected else { return Shown::Nothing };
         self.check(token, &expected.token, address, now)
     }
@@ -131,8 +150,8 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef0123";
     const NOW: Duration = Duration::from_secs(1_000);
 
-    fn tokens() -> Tokens {
-        Tokens::new(Some(&HttpToken::parse(TOKEN).unwrap()), [7; 32])
+    fn tokens() -> HttpTokens {
+        HttpTokens::new(Some(&HttpToken::parse(TOKEN).unwrap()), [7; 32])
     }
 
     fn headers(name: HeaderName, value: &str) -> HeaderMap {
@@ -166,9 +185,9 @@ mod tests {
             assert_eq!(shown(&nothing), Shown::Nothing);
         }
         // The cookies of another process are of no use here.
-        let other = Tokens::new(Some(&HttpToken::parse(TOKEN).unwrap()), [8; 32]);
+        let other = HttpTokens::new(Some(&HttpToken::parse(TOKEN).unwrap()), [8; 32]);
         assert_eq!(other.shown(&headers(header::COOKIE, &format!("{COOKIE}={cookie}")), from(1), NOW), Shown::Wrong);
-        let none = Tokens::new(None, [7; 32]);
+        let none = HttpTokens::new(None, [7; 32]);
         assert_eq!(none.given(TOKEN, from(1), NOW), Shown::Nothing);
     }
 

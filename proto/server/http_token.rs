@@ -1,6 +1,6 @@
-//! The secret of those who use a peer's page and plain HTTP from other machines.
+//! The secret of those who use a server's page and plain HTTP from other machines.
 
-use p2pdi::field::{InvalidField, Quoted};
+use crate::field::{InvalidField, Quoted};
 use std::{
     fmt,
     fs::File,

@@ -1,20 +1,18 @@
 //! The parameters of a request, from its query and, in a POST, its form.
 
+use crate::{
+    field::{InvalidField, Quoted},
+    status::Reason,
+};
 use axum::{
     body::{Body, to_bytes},
     http::{header, request::Parts},
-};
-use p2pdi::{
-    field::{InvalidField, Quoted},
-    status::Reason,
 };
 use percent_encoding::percent_decode_str;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 use tonic::Status;
 
-/// Longest form accepted: the longest message with every byte percent-encoded, and the other parameters.
-const FORM_MAX_BYTES: usize = 3 * crate::inbox::BODY_MAX_BYTES + 4 * 1024;
 /// How long a form may take to arrive. A guess: the longest form over a slow line.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Content type of a form.
@@ -22,20 +20,20 @@ const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Values by parameter name, each given once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields(BTreeMap<&'static str, String>);
+pub struct Fields(BTreeMap<&'static str, String>);
 
 impl Fields {
-    /// Reads the query and the body. `known`: the parameters that are accepted.
+    /// Reads the query and the body. `known`: the parameters that are accepted; `max_bytes`: of the body.
     ///
     /// # Errors
     /// When the form is too long, too slow or of another content type, or a parameter is unknown, repeated or not UTF-8.
-    pub(super) async fn read(parts: &Parts, body: Body, known: &'static [&'static str]) -> Result<Self, Status> {
-        let form = match timeout(FORM_TIMEOUT, to_bytes(body, FORM_MAX_BYTES)).await {
+    pub async fn read(parts: &Parts, body: Body, known: &'static [&'static str], max_bytes: usize) -> Result<Self, Status> {
+        let form = match timeout(FORM_TIMEOUT, to_bytes(body, max_bytes)).await {
             Ok(Ok(form)) => form,
             Ok(Err(error)) => {
                 // The server's own limit has a reason.
                 let status = Status::from_error(Box::new(error));
-                let too_long = || Reason::MessageTooLarge.status(format!("the form is longer than {FORM_MAX_BYTES} bytes"));
+                let too_long = || Reason::MessageTooLarge.status(format!("the form is longer than {max_bytes} bytes"));
                 return Err(Reason::of(&status).map_or_else(too_long, |_| status));
             }
             Err(_) => return Err(Status::deadline_exceeded(format!("the form did not arrive within {FORM_TIMEOUT:?}"))),
@@ -74,12 +72,15 @@ impl Fields {
     }
 
     /// The value of a parameter, if it is given.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// The value of a parameter that must be given; `example` shows how.
-    pub(super) fn required(&self, name: &'static str, example: &str) -> Result<&str, InvalidField> {
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn required(&self, name: &'static str, example: &str) -> Result<&str, InvalidField> {
         self.get(name).ok_or_else(|| InvalidField::new(name, format!("is missing; write {example}")))
     }
 }
@@ -87,6 +88,7 @@ impl Fields {
 /// For any query and form: reading them does not panic, and the values that are read say the same when they are encoded again. For tests
 /// and fuzz targets.
 #[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
 #[allow(clippy::expect_used, reason = "what it finds is a fault")]
 pub fn check_any_form(query: &str, form: &str) {
     const KNOWN: &[&str] = &["name", "message", "kind"];
