@@ -29,7 +29,10 @@ impl Sender<'_> {
         }
         let from = request.from.parse::<PeerName>().map_err(|error| error.in_field("from"))?;
         let is_own = self.identity.is_some_and(|identity| identity.has_name(&from) || identity.operator() == Some(&from));
-        if is_own || self.may_control && from == *me {
+        // An operator may send in the name of the peer that it controls, if it says so; another peer may not, on the same machine neither.
+        let is_another = self.identity.is_some_and(|identity| identity.operator().is_none());
+        let is_own = is_own || self.may_control && !is_another && from == *me;
+        if is_own {
             return Ok(());
         }
         Err(Reason::NameNotYours.status(match self.identity {
@@ -43,10 +46,12 @@ impl Sender<'_> {
     }
 
     fn name<'b>(&'b self, me: &'b PeerName) -> Result<&'b PeerName, Status> {
-        if self.may_control {
-            return Ok(me);
-        }
-        let name = self.identity.and_then(|identity| identity.name().or_else(|| identity.operator()));
+        // A certificate says more than the address: several peers may run on one machine.
+        let name = match self.identity {
+            Some(identity) if self.may_control && identity.has_name(me) => Some(me),
+            Some(identity) => identity.name().or_else(|| identity.operator()),
+            None => self.may_control.then_some(me),
+        };
         name.ok_or_else(|| {
             Reason::NameNotYours
                 .status("nobody knows who this message is from; call with the certificate of a peer or an operator")
@@ -59,4 +64,63 @@ pub(super) fn unsigned(from: &str, to: &PeerName) -> Status {
     Reason::NameNotYours.status(format!(
         "the message has no signature of {from}, so {to} would not believe who it is from; call {to} itself, or sign it, as p2pctl does"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pdi::tls::{ClientAuth, Pem, Tls};
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
+
+    fn identity(names: &[&str]) -> Identity {
+        let mut params = CertificateParams::default();
+        let name = |name: &&str| match name.contains("://") {
+            true => SanType::URI((*name).try_into().unwrap()),
+            false => SanType::DnsName((*name).try_into().unwrap()),
+        };
+        params.subject_alt_names = names.iter().map(name).collect();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        Identity::of_chain(vec![certificate.der().clone()]).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_from_the_certificates_name_also_on_the_same_machine() {
+        let me: PeerName = "me".parse().unwrap();
+        let (other, alice) = (identity(&["fff-b"]), identity(&["spiffe://net/operator/alice"]));
+        let (own, nobody) = (identity(&["x", "me"]), identity(&["*.example"]));
+        for (identity, may_control, from) in [
+            (None, true, Some("me")),
+            (None, false, None),
+            (Some(&other), true, Some("fff-b")),
+            (Some(&other), false, Some("fff-b")),
+            (Some(&alice), true, Some("alice")),
+            (Some(&own), true, Some("me")),
+            (Some(&nobody), true, None),
+        ] {
+            let sender = Sender { identity, may_control };
+            assert_eq!(sender.name(&me).ok().map(PeerName::as_str), from, "{identity:?} {may_control}");
+        }
+    }
+
+    #[test]
+    fn nobody_says_a_name_that_its_certificate_lacks_also_on_the_same_machine() {
+        let me: PeerName = "me".parse().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem().into_bytes();
+        let tls = Tls::from_pem(Pem { cert: None, key: None, ca }, ClientAuth::Required).unwrap();
+        let signatures = Signatures::new(tls, "net", me.clone());
+        let (other, alice) = (identity(&["fff-b"]), identity(&["spiffe://net/operator/alice"]));
+        let check = |identity: Option<&Identity>, from: &str| {
+            let mut request = WhisperRequest { from: from.to_owned(), ..Default::default() };
+            Sender { identity, may_control: true }.check(&mut request, &me, &signatures).map(|()| request.from)
+        };
+        assert_eq!(check(None, "me").unwrap(), "me");
+        assert_eq!(check(Some(&alice), "me").unwrap(), "me");
+        assert_eq!(check(Some(&other), "FFF-B").unwrap(), "FFF-B");
+        assert_eq!(check(Some(&other), "").unwrap(), "fff-b");
+        for refused in [check(Some(&other), "me"), check(None, "fff-b")] {
+            assert_eq!(Reason::of(&refused.unwrap_err()), Some(Reason::NameNotYours));
+        }
+    }
 }
