@@ -38,6 +38,10 @@ const CHAIN_LIFETIME: Duration = Duration::from_secs(600);
 /// signed earlier could be repeated by anybody to a peer that was not there at the time.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(3_600);
 
+/// How long before the start of this process something may have been signed: it remembers no message of earlier, so all of that could be
+/// repeated to it. As much as clocks usually differ, and messages are under way.
+const SIGNED_BEFORE_START_MAX: Duration = Duration::from_secs(300);
+
 /// Signs and checks with the certificates of this peer and its network. Cheap to clone.
 #[derive(Clone)]
 pub struct Signatures(Arc<Shared>);
@@ -46,6 +50,7 @@ struct Shared {
     tls: Tls,
     network: String,
     me: PeerName,
+    started_at: SystemTime,
     known: Mutex<Known>,
 }
 
@@ -65,8 +70,12 @@ struct Chain {
 impl Signatures {
     /// Signs as `me` with the certificate of `tls`, which is for that name, in the network of this name.
     pub fn new(tls: Tls, network: impl Into<String>, me: PeerName) -> Self {
+        Self::started_at(SystemTime::now(), tls, network, me)
+    }
+
+    fn started_at(started_at: SystemTime, tls: Tls, network: impl Into<String>, me: PeerName) -> Self {
         let known = Known { chains: Recent::new(CHAINS_MAX), checked: Recent::new(CHECKED_MAX) };
-        Self(Arc::new(Shared { tls, network: network.into(), me, known: Mutex::new(known) }))
+        Self(Arc::new(Shared { tls, network: network.into(), me, started_at, known: Mutex::new(known) }))
     }
 
     /// This peer's signature of a broadcast, without the chain.
@@ -260,6 +269,10 @@ impl Signatures {
         let apart = Duration::from_millis(milliseconds(now).abs_diff(proof.signed_at_ms));
         if apart > CLOCKS_APART_MAX {
             return Err(Flaw::Refused(format!("it was signed {} s from the time of this machine's clock", apart.as_secs())));
+        }
+        let before = Duration::from_millis(milliseconds(self.0.started_at).saturating_sub(proof.signed_at_ms));
+        if before > SIGNED_BEFORE_START_MAX {
+            return Err(Flaw::Refused(format!("it was signed {} s before this peer started", before.as_secs())));
         }
         let identity = self.identity(proof, now)?;
         // Operators write to peers; they are none.

@@ -311,3 +311,19 @@ fn a_reply_is_from_the_peer_that_received_the_message() {
     // One that says that it was not delivered claims nothing.
     assert!(check("c", v1::RelayReply { delivered: false, ..reply("b", None) }));
 }
+
+#[test]
+fn what_was_signed_long_before_the_start_is_not_believed() {
+    let ca = ca();
+    let (sender, key) = (peer(&ca, "sender"), KeyPair::generate().unwrap());
+    let (_, tls) = peer_with(&ca, "restarted", &key);
+    let signed = with_chain_of(&sender, broadcast(&sender, "sender", 1));
+    let restarted = |later: Duration| {
+        let started_at = SystemTime::now() + later;
+        Signatures::started_at(started_at, tls.clone(), "lab", "restarted".parse().unwrap())
+    };
+    assert_eq!(screened(&restarted(Duration::ZERO), signed.clone()), Ok(()));
+    assert_eq!(screened(&restarted(SIGNED_BEFORE_START_MAX / 2), signed.clone()), Ok(()));
+    let refused = screened(&restarted(SIGNED_BEFORE_START_MAX * 2), signed);
+    assert!(matches!(&refused, Err(Flaw::Refused(why)) if why.contains("before this peer started")), "{refused:?}");
+}
