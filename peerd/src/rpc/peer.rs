@@ -81,7 +81,7 @@ impl PeerRpc {
             Some(get_rfc_request::Document::Blake3(hash)) => Some(ContentHash::from_field(hash)?),
             _ => None,
         };
-        let hash = hash.filter(|hash| !self.0.catalog.hides(hash, audience));
+        let hash = hash.filter(|hash| !self.0.hides(hash, audience));
         match self.document(selector, audience) {
             Ok(document) => Ok(Source::Shared(self.0.catalog.share().clone(), document)),
             Err(unknown) => hash.and_then(|hash| self.0.swarms.source(&hash)).ok_or(unknown),
@@ -178,7 +178,7 @@ impl Peer for PeerRpc {
             let document = self.document(Some(get_rfc_request::Document::Blake3(start.hash.to_field())), &audience)?;
             Ok((Pieces::of_size(document.size)?, document.name.clone()))
         };
-        let may_know = |hash: &ContentHash| match self.0.catalog.hides(hash, &audience) {
+        let may_know = |hash: &ContentHash| match self.0.hides(hash, &audience) {
             true => Err(self.unknown(&format!("b3:{hash}"))),
             false => Ok(()),
         };

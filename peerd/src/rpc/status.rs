@@ -65,7 +65,13 @@ impl Services {
     /// Whether `audience` may know of a swarm.
     pub(crate) fn may_know(&self, swarm: &Swarm, audience: &Audience) -> bool {
         let hash = ContentHash::from_field(&swarm.blake3);
-        hash.is_ok_and(|hash| !self.catalog.hides(&hash, audience))
+        hash.is_ok_and(|hash| !self.hides(&hash, audience))
+    }
+
+    /// Whether the peer has the content, in its share or under way to it, only where `audience` may not know of it.
+    pub(super) fn hides(&self, hash: &ContentHash, audience: &Audience) -> bool {
+        let swarm = self.swarms.find(hash);
+        self.catalog.hides(hash, audience) || swarm.is_some_and(|swarm| self.catalog.hides_fetched(hash, swarm.name(), audience))
     }
 
     /// Uploads, downloads and links.

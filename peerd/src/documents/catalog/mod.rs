@@ -10,7 +10,7 @@ use crate::documents::{
     restrictions::{Audience, Restrictions},
     share::Share,
 };
-use p2pdi::{contact::Contact, content::ContentHash};
+use p2pdi::{contact::Contact, content::ContentHash, document::DocumentName};
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Instant, SystemTime},
@@ -66,6 +66,11 @@ impl Catalog {
         let index = self.share.index();
         let copies = index.by_hash(hash);
         !copies.is_empty() && !copies.iter().any(|own| self.restrictions.allow(&own.name, audience))
+    }
+
+    /// Whether content that is fetched as `name` is for others than `audience` only. A copy in the share decides for itself: [`Self::hides`].
+    pub(crate) fn hides_fetched(&self, hash: &ContentHash, name: &DocumentName, audience: &Audience) -> bool {
+        !self.restrictions.allow(name, audience) && self.share.index().by_hash(hash).is_empty()
     }
 
     /// The peer's own share.
@@ -228,6 +233,12 @@ mod tests {
             // What it may pass on is the same for all.
             assert_eq!(names(RfcQueryRequest { public_only: true, ..all() }, &audience).len(), 2);
             assert_eq!(catalog.hides(&secret, &audience), !sees);
+            // What is not in the share yet goes by the name that it is fetched as.
+            let fetched = |content: &[u8], name: &str| {
+                catalog.hides_fetched(&ContentHash::of(content), &DocumentName::parse(name).unwrap(), &audience)
+            };
+            assert_eq!(fetched(b"new", "team/new.bin"), !sees);
+            assert!(!fetched(b"new", "new.bin") && !fetched(b"both", "team/new.bin"));
             assert!(
                 !catalog.hides(&ContentHash::of(b"both"), &audience) && !catalog.hides(&ContentHash::of(b"nobody"), &audience)
             );
