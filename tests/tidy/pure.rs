@@ -78,6 +78,7 @@ const PURE: &[&str] = &[
     "peerd/src/transfer/serve/slots",
     "peerd/src/transfer/store/sidecar",
     "peerd/src/transfer/store/states",
+    "peerd/src/transfer/swarm/named",
     "peerd/src/transfer/swarm/traffic",
     "peerd/src/transfer/swarm/update",
     "peerd/src/transfer/rate_meter",

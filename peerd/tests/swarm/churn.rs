@@ -14,7 +14,6 @@ use peerd::{
     transfer::{FetchOptions, Fetched, NoMoreHolders, Waiting, fetch},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinSet;
 
 const PIECE: u64 = 256 * 1024;
 
@@ -136,11 +135,11 @@ async fn fetch_from_a_holder_that_is_down(size: usize, by_name: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_waits_for_a_holder_that_is_down_when_it_begins() {
-    let mut fetches = JoinSet::new();
-    for size in [1_000, 3 * PIECE as usize] {
-        for by_name in [false, true] {
-            fetches.spawn(fetch_from_a_holder_that_is_down(size, by_name));
-        }
-    }
-    fetches.join_all().await;
+    let (small, large) = (1_000, 3 * PIECE as usize);
+    tokio::join!(
+        fetch_from_a_holder_that_is_down(small, false),
+        fetch_from_a_holder_that_is_down(small, true),
+        fetch_from_a_holder_that_is_down(large, false),
+        fetch_from_a_holder_that_is_down(large, true),
+    );
 }
