@@ -256,7 +256,9 @@ mod tests {
             let one_at_a_time = enrolling.revoking.lock().unwrap();
             let first = enrolling.authority.revoked(now);
             let second = threads.spawn(|| enrolling.revoke(&names[1], now).unwrap());
+            let until = std::time::Instant::now() + Duration::from_secs(60);
             while enrolling.authority.revoked(now).len() < 2 {
+                assert!(std::time::Instant::now() < until, "it is stored");
                 std::thread::yield_now();
             }
             enrolling.tls.set_revoked(first);

@@ -1,6 +1,9 @@
 //! Search in the documents that the peer shares or knows of, for the page.
 
-use super::{FORM_MAX_BYTES, caller, state::HttpState};
+use super::{
+    caller,
+    state::{FORM_MAX_BYTES, HttpState},
+};
 use crate::{
     documents::{
         catalog::{self, Filter},

@@ -2,7 +2,10 @@
 //!
 //! A GET sends too, so that a plain `curl` line works. Because of that, who may call is checked with care: see `caller`.
 
-use super::{FORM_MAX_BYTES, caller, state::HttpState};
+use super::{
+    caller,
+    state::{FORM_MAX_BYTES, HttpState},
+};
 use crate::inbox::MessageKind;
 use axum::{
     extract::{Request, State},

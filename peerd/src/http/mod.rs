@@ -19,9 +19,6 @@ use std::sync::Arc;
 /// Content security policy of answers that set none themselves: nothing may be loaded, and no frame may show them.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Longest form accepted: the longest message with every byte percent-encoded, and the other parameters.
-const FORM_MAX_BYTES: usize = 3 * crate::inbox::BODY_MAX_BYTES + 4 * 1024;
-
 /// The HTTP routes of a peer's own port.
 pub(crate) fn router(state: HttpState, hosts: HostNames) -> Router {
     Router::new()

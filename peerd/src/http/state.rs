@@ -14,6 +14,9 @@ use tonic::Status;
 /// Most open event streams, one per page: more than the browser windows of one person, few enough that all of them cost little.
 const STREAMS_MAX: usize = 32;
 
+/// Longest form accepted: the longest message with every byte percent-encoded, and the other parameters.
+pub(super) const FORM_MAX_BYTES: usize = 3 * crate::inbox::BODY_MAX_BYTES + 4 * 1024;
+
 /// The state that all routes share.
 #[derive(Clone)]
 pub(crate) struct HttpState {

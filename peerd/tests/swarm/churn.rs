@@ -126,7 +126,7 @@ async fn fetch_from_a_holder_that_is_down(size: usize, by_name: bool) {
         let config = super::support::peer::config("sharer", &folder);
         Peer::listening_on(&address.to_string(), config, folder).await
     };
-    let (fetched, _seed) = within("the fetch", async { tokio::join!(fetching, restarting) }).await;
+    let (fetched, _seed) = Box::pin(within("the fetch", async { tokio::join!(fetching, restarting) })).await;
     fetcher.assert_has(&fetched.unwrap(), &data);
     let seen = fetcher.progress.snapshot();
     // Documents of one piece count as larger ones do.

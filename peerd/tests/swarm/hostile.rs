@@ -166,7 +166,7 @@ async fn six_hundred_made_up_holders_of_one_member_are_not_believed_and_crowd_ou
         fetched
     };
     let named = named_by(&fetcher.peer, &sample, async { drop(is_over.await) });
-    let (fetched, named) = within("the fetch", async { tokio::join!(fetching, named) }).await;
+    let (fetched, named) = Box::pin(within("the fetch", async { tokio::join!(fetching, named) })).await;
     let fetched = fetched.unwrap();
     fetcher.assert_has(&fetched, &sample.data);
     let from = |peer: &Peer| fetched.sources.iter().find(|report| report.source.endpoint == peer.address.into()).unwrap().bytes;
