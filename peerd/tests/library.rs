@@ -216,8 +216,8 @@ async fn errors_name_the_problem_and_the_remedy() {
     fails_with(a.on("two words", |_| async {}).err(), "kind");
     fails_with(a.on("PING", |_| async {}).err(), "answered by every peer itself");
     fails_with(a.whisper("nobody", "TEST", "").await.err(), "request cannot be fulfilled: no route to nobody");
-    fails_with(a.whisper("A", "TEST", vec![0; 300_000]).await.err(), "at most 262144");
-    fails_with(a.broadcast("TEST", vec![0; 100_000]).await.err(), "Share larger things as documents");
+    fails_with(a.whisper("A", "TEST", vec![0_u8; 300_000]).await.err(), "at most 262144");
+    fails_with(a.broadcast("TEST", vec![0_u8; 100_000]).await.err(), "Share larger things as documents");
     fails_with(a.join("127.0.0.1:1").await.err(), "cannot join 127.0.0.1:1");
     fails_with(a.join(a.endpoint()).await.err(), "this peer itself");
     fails_with(a.bootstrap(["127.0.0.1:1", "127.0.0.1:2"]).await.err(), "127.0.0.1:2");
