@@ -17,7 +17,7 @@ def test_the_original_test_program_with_five_receivers_and_a_sender() -> None:
     with p2pdi.Registry() as registry:
         command = [sys.executable, str(EXAMPLES / "receivers_and_sender.py"), "--registry", registry.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "PASS"
 
 

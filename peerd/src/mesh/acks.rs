@@ -14,8 +14,8 @@ const PATHS_MAX: usize = 4_096;
 /// How long acknowledgements wait for others, to be sent in one frame. A guess: shorter than people notice.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long a peer that stops goes on after the latest broadcast that asked for acknowledgement, to pass back those of others: programs that all
-/// wait for one message stop together. Some hops of [`GATHER`] each.
-const PASSING: Duration = Duration::from_millis(300);
+/// wait for one message stop together. Some hops of [`GATHER`] each, and as much again as a busy machine lets a program wait for a processor.
+const PASSING: Duration = Duration::from_secs(1);
 /// Frames of acknowledgements of one broadcast that are sent another way, because the link the broadcast came by is gone. That way may
 /// lead back to this peer, so the number is limited; a guess.
 const DETOURS_MAX: u8 = 8;
