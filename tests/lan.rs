@@ -241,7 +241,10 @@ fn from_another_machine_the_page_of_a_registry_with_certificates_needs_one() {
     let registry = ["--listen", "10.77.0.1:7800", "--state", "memory", "--ca", "ca", "--http-host", "registry"];
     let registry = Server::start(lan.on(1, "registry", &registry));
     let run = |arguments: &[&str]| Running::run_to_end(lan.on(1, "p2pctl", arguments)).exits(0);
-    let token = run(&["token", "create", "--ca", "ca", "--name", "alice", "--operator", "--address", "10.77.0.1:7800"]).stdout;
+    let url = "https://10.77.0.1:7800";
+    let make =
+        ["--registry", url, "token", "create", "--ca", "ca", "--name", "alice", "--operator", "--address", "10.77.0.1:7800"];
+    let token = run(&make).stdout;
     let login = run(&["login", token.trim(), "-o", "json"]).json();
     let file = |key: &str| login[key].as_str().unwrap().to_owned();
     let (cert, key, ca) = (file("tls_cert"), file("tls_key"), file("tls_ca"));

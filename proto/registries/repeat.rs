@@ -26,9 +26,9 @@ impl Repeat {
     pub(super) fn of(path: &str) -> Self {
         let Some(method) = path.strip_prefix("/p2pdi.v1.Registry/") else { return Self::Unsent };
         match method {
-            // With its cookie, which the caller proposes, it is the same registration. Both are written to disk before they are answered.
-            "Register" | "Leave" => Self::Unary(WRITE_PATIENCE),
-            "KeepAlive" | "PQuery" | "Announce" | "GetTrust" => Self::Unary(PATIENCE),
+            // With its cookie, which the caller proposes, it is the same registration.
+            "Register" => Self::Unary(WRITE_PATIENCE),
+            "KeepAlive" | "PQuery" | "Announce" | "Leave" | "GetTrust" => Self::Unary(PATIENCE),
             "WatchPeers" => Self::Stream(PATIENCE),
             _ => Self::Unsent,
         }

@@ -163,7 +163,7 @@ fn eight_fetches_end_although_the_seed_is_killed_once_each_piece_left_it() {
     let out = |fetch: usize| format!("out-{fetch}");
     let fetches: Vec<_> = (0..FETCHES)
         .map(|fetch| {
-            // One that is done stays: it may be the only one with a piece that came from the seed last.
+            // One that is done stays until all are: it may be the only one with a piece that came from the seed last.
             let arguments = ["get", &hash, "--out", &out(fetch), "--wait-for-holders", "10m", "--seed", "10m"];
             Running::start(world.p2pctl_command(&registry, &arguments))
         })
@@ -180,10 +180,12 @@ fn eight_fetches_end_although_the_seed_is_killed_once_each_piece_left_it() {
         left.iter().all(|left| *left)
     });
     seed.kill();
-    for (fetch, running) in fetches.into_iter().enumerate() {
+    for fetch in 0..FETCHES {
         let file = format!("{}/big.bin", out(fetch));
         until("it is whole", || world.path(&file).exists());
         assert!(world.read(&file) == data);
+    }
+    for running in fetches {
         running.signal(Signal::INT);
         running.ended();
     }
