@@ -7,13 +7,14 @@ import errno
 import io
 import os
 import subprocess
-import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import p2pdi
+from conftest import until
 from p2pdi import aio
 
 CONTENT = bytes(range(256)) * 12_000
@@ -137,16 +138,13 @@ def test_what_goes_wrong_has_a_class_and_the_words_of_the_command_line(tmp_path:
         one, two, three = network
         (Path(network.folder(two)) / "a.txt").write_bytes(b"two")
         share = two.share(network.folder(two))
-        deadline = threading.Event()
-        while not share.documents:
-            deadline.wait(0.05)
-        while len(three.documents("a.txt")) < 2:
-            deadline.wait(0.05)
+        until(lambda: share.documents, "the new content")
+        until(lambda: len(three.documents("a.txt")) == 2, "both contents")
         with pytest.raises(p2pdi.Ambiguous, match="2 different documents are called a.txt"):
-            # Whom it learned of before is asked first, so that it may not hear of the other one at once.
+            # On a busy machine one may answer too late to be heard.
             for _ in range(150):
                 three.fetch("a.txt", tmp_path / "early", replace=True).result()
-                deadline.wait(0.2)
+                time.sleep(0.2)
         with pytest.raises(FileNotFoundError, match="nobody has nothing.txt"):
             three.open("nothing.txt")
         with pytest.raises(p2pdi.NotFound, match="no document matches none"):

@@ -92,8 +92,8 @@ for _ in range(NUMBER):
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
     thread = threading.Thread(target=interrupt)
-    thread.start()
     try:
+        thread.start()
         CALL
         print("returned")
     except KeyboardInterrupt:

@@ -99,7 +99,9 @@ def test_a_reader_that_was_slower_than_its_lease_misses_nothing() -> None:
         seen = [told(next(changes))]
         while seen[-1] != ("joined", "late"):
             seen.append(told(next(changes)))
-        assert set(seen) <= {("joined", "late"), ("joined", "came-and-went"), ("left", "came-and-went")}
+        # On a busy machine a lease of a second may end although its peer is there; it is told, too.
+        others = {change for change in seen if change[1] != "stays"}
+        assert others <= {("joined", "late"), ("joined", "came-and-went"), ("left", "came-and-went")}
         stays.close()
         late.close()
 
