@@ -238,18 +238,19 @@ fn from_another_machine_the_page_of_a_peer_needs_its_token() {
 fn from_another_machine_the_page_of_a_registry_with_certificates_needs_one() {
     let Some(curl) = tools::curl() else { return };
     let Some(lan) = Lan::new(2) else { return };
-    let registry = ["--listen", "10.77.0.1:7800", "--state", "memory", "--ca", "ca", "--http-host", "registry"];
+    let registry = ["--listen", "10.77.0.1:7800", "--state", "memory", "--ca", "ca"];
     let registry = Server::start(lan.on(1, "registry", &registry));
     let run = |arguments: &[&str]| Running::run_to_end(lan.on(1, "p2pctl", arguments)).exits(0);
-    let url = "https://10.77.0.1:7800";
+    let url = "http://10.77.0.1:7800";
     let make =
         ["--registry", url, "token", "create", "--ca", "ca", "--name", "alice", "--operator", "--address", "10.77.0.1:7800"];
     let token = run(&make).stdout;
     let login = run(&["login", token.trim(), "-o", "json"]).json();
     let file = |key: &str| login[key].as_str().unwrap().to_owned();
     let (cert, key, ca) = (file("tls_cert"), file("tls_key"), file("tls_ca"));
-    let url = |path: &str| format!("https://registry:{}{path}", registry.address.port());
-    let connect = format!("registry:{0}:10.77.0.1:{0}", registry.address.port());
+    let url = |path: &str| format!("https://localhost:{}{path}", registry.address.port());
+    // The name that its certificate has.
+    let connect = format!("localhost:{0}:10.77.0.1:{0}", registry.address.port());
     let ask =
         |machine: usize, more: &[&str]| lan.curl(&curl, machine, &[&["--connect-to", &connect, "--cacert", &ca], more].concat());
     let refused = ask(2, &[&url("/")]);
