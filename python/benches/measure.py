@@ -129,7 +129,7 @@ def measure_flood(rust: str, rounds: int) -> None:
 
 
 HOLDER = """
-import sys, p2pdi
+import os, sys, p2pdi
 registry = p2pdi.Registry()
 holder = p2pdi.Peer("holder", registry=registry.url, lan=False)
 holder.share(sys.argv[1])
@@ -137,8 +137,8 @@ print(registry.url, flush=True)
 sys.stdin.read()
 """
 FETCH = """
-import sys, p2pdi
-with p2pdi.Peer("reader", registry=sys.argv[1], lan=False) as peer:
+import os, sys, p2pdi
+with p2pdi.Peer(f"reader-{os.getpid()}", registry=sys.argv[1], lan=False) as peer:
     peer.fetch("large.bin", sys.argv[2], from_="holder").result()
 """
 
