@@ -30,12 +30,23 @@ pub fn punch_hole(file: &File, range: Range<u64>) -> io::Result<bool> {
     portable::punch_hole(file, range)
 }
 
-/// The first run of bytes of `file`, from `offset` on, that is no hole; `None` when nothing but a hole follows. Reserved room that was never
-/// written counts as a hole. Where the file system does not tell, everything counts as data. Moves the cursor of `file`.
+/// The bytes of `file` that are not in holes, in ascending order. Reserved room that was never written counts as a hole. Where the file system
+/// does not tell, everything counts as data. Moves the cursor of `file`.
 ///
 /// # Errors
 /// What the file system reports.
-pub fn next_data(file: &File, offset: u64) -> io::Result<Option<Range<u64>>> {
+pub fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
+    let mut found = Vec::new();
+    let mut offset = 0;
+    while let Some(data) = next_data(file, offset)?.filter(|data| !data.is_empty()) {
+        offset = data.end;
+        found.push(data);
+    }
+    Ok(found)
+}
+
+/// The first run of bytes from `offset` on that is no hole; `None` when nothing but a hole follows.
+fn next_data(file: &File, offset: u64) -> io::Result<Option<Range<u64>>> {
     #[cfg(target_os = "linux")]
     {
         use rustix::{

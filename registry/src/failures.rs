@@ -131,17 +131,16 @@ async fn a_registry_whose_table_was_left_half_changed_by_a_panic_stops_with_an_e
     assert!(ended.panic.is_some_and(|said| said.contains("inconsistent")));
 }
 
-/// Its commits wait until the channel is closed.
-struct Hanging(channel::Receiver<()>);
+/// A store without records, whose commits have these outcomes.
+struct Committing<C>(C);
 
-impl Store for Hanging {
+impl<C: FnMut(&[Change]) -> Vec<Result<u64, WriteError>> + Send> Store for Committing<C> {
     fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
         Ok(Loaded { revision: 1, complete_since: 1, skipped: Skipped::default() })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
-        let _closed = self.0.recv();
-        (2..).take(batch.len()).map(Ok).collect()
+        (self.0)(batch)
     }
 
     fn latest(&mut self) -> Result<u64, StoreError> {
@@ -153,12 +152,20 @@ impl Store for Hanging {
     }
 }
 
+/// Its commits wait until the channel is closed.
+fn hanging(held: channel::Receiver<()>) -> impl Store {
+    Committing(move |batch: &[Change]| {
+        let _closed = held.recv();
+        (2..).take(batch.len()).map(Ok).collect()
+    })
+}
+
 #[tokio::test]
 async fn a_store_that_hangs_makes_the_registry_unready_and_keeps_no_caller_waiting() {
     let (release, held) = channel::channel();
     let timeouts =
         WriteTimeouts { commit: Duration::from_millis(500), slow_commit: Duration::from_millis(100), ..WriteTimeouts::default() };
-    let (registry, mut client) = Running::start(Hanging(held), timeouts).await;
+    let (registry, mut client) = Running::start(hanging(held), timeouts).await;
     // Whoever proposes its cookie can repeat the call.
     let ask = || with_cookie(named("a"), &"5a".repeat(16));
     let outcome = timeout(PATIENCE, client.register(ask())).await.expect("an answer");
@@ -175,7 +182,7 @@ async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     let (release, held) = channel::channel::<()>();
     let timeouts =
         WriteTimeouts { commit: Duration::from_millis(100), stop: Duration::from_millis(100), ..WriteTimeouts::default() };
-    let (registry, mut client) = Running::start(Hanging(held), timeouts).await;
+    let (registry, mut client) = Running::start(hanging(held), timeouts).await;
     for name in ["a", "b"] {
         assert_unavailable(client.register(named(name)).await, "may or may not");
     }
@@ -186,32 +193,12 @@ async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
     drop(release);
 }
 
-/// A store in which somebody else is always first.
-struct Contended;
-
-impl Store for Contended {
-    fn load(&mut self, _: &mut dyn FnMut(Peer, u64)) -> Result<Loaded, StoreError> {
-        Ok(Loaded { revision: 1, complete_since: 1, skipped: Skipped::default() })
-    }
-
-    fn commit(&mut self, batch: &[Change]) -> Vec<Result<u64, WriteError>> {
-        batch.iter().map(|_| Err(WriteError::Conflict { stored: 1 })).collect()
-    }
-
-    fn latest(&mut self) -> Result<u64, StoreError> {
-        Ok(1)
-    }
-
-    fn recover(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_call_that_wrote_in_vain_does_not_say_that_nothing_was_changed() {
     // The answer to a first try may be lost: then the try after it finds a record that the first one wrote, or that came after it.
     let timeouts = WriteTimeouts { queue: Duration::from_millis(100), ..WriteTimeouts::default() };
-    let (registry, mut client) = Running::start(Contended, timeouts).await;
+    let contended = Committing(|batch: &[Change]| batch.iter().map(|_| Err(WriteError::Conflict { stored: 1 })).collect());
+    let (registry, mut client) = Running::start(contended, timeouts).await;
     let outcome = timeout(PATIENCE, client.register(named("a"))).await.expect("an answer");
     assert_unavailable(outcome, "may or may not");
     registry.stop().await;

@@ -15,7 +15,7 @@ use p2pdi::{
     content::DocumentHasher,
     json,
     phrases::counted,
-    platform::{FileKind, FileStat, allocated_bytes, next_data},
+    platform::{FileKind, FileStat, allocated_bytes, data_ranges},
     v1::Document,
 };
 use peerd::{
@@ -114,11 +114,7 @@ fn partial(path: &Path, document: &DocumentInfo) -> Option<Local> {
     let partial = File::open(path.with_file_name(partial_name(&document.name, &document.hash))).ok()?;
     let taken = allocated_bytes(&partial).ok()?;
     // A fetch that was killed leaves the room that it reserved.
-    let (mut there, mut offset) = (0, 0);
-    while let Some(data) = next_data(&partial, offset).ok()?.filter(|data| !data.is_empty()) {
-        there += data.end - data.start;
-        offset = data.end;
-    }
+    let there: u64 = data_ranges(&partial).ok()?.into_iter().map(|data| data.end - data.start).sum();
     Some(Local::Partial { there: there.min(taken), taken })
 }
 

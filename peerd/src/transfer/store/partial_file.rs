@@ -8,7 +8,7 @@ use super::{destination::create_folders, error::WriteError};
 use p2pdi::{
     content::ContentHash,
     document::DocumentName,
-    platform::{FileStat, Folder, LookupError, next_data, punch_hole, write_all_at},
+    platform::{FileStat, Folder, LookupError, data_ranges, punch_hole, write_all_at},
 };
 use std::{
     ffi::{OsStr, OsString},
@@ -92,16 +92,7 @@ impl PartialFile {
 
     /// The bytes that are not in holes, in ascending order. Where the file system does not tell, all bytes are.
     pub(super) fn data(&self) -> io::Result<Vec<Range<u64>>> {
-        let mut found = Vec::new();
-        let mut offset = 0;
-        while let Some(data) = next_data(&self.file, offset)? {
-            offset = data.end;
-            if data.is_empty() {
-                break;
-            }
-            found.push(data);
-        }
-        Ok(found)
+        data_ranges(&self.file)
     }
 
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
