@@ -9,6 +9,13 @@ pub fn counted(number: u64, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
+/// The first `most` of some, with `separator` between them, and how many more there are: "a, b and 3 more".
+pub fn first_of<T: ToString>(all: impl ExactSizeIterator<Item = T>, most: usize, separator: &str) -> String {
+    let more = all.len().saturating_sub(most);
+    let shown = all.take(most).map(|one| one.to_string()).collect::<Vec<_>>().join(separator);
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 /// The result of a broadcast; `asked`: whether acknowledgements were asked for.
 pub fn acknowledgements(tally: &BroadcastResponse, asked: bool) -> String {
     if !asked {
@@ -22,6 +29,12 @@ pub fn acknowledgements(tally: &BroadcastResponse, asked: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_the_first_are_named_and_the_others_counted() {
+        let told = |count: u32| first_of((1..=count).collect::<Vec<_>>().iter(), 2, ", ");
+        assert_eq!([0, 1, 2, 3, 9].map(told), ["", "1", "1, 2", "1, 2 and 1 more", "1, 2 and 7 more"]);
+    }
 
     #[test]
     fn nouns_are_singular_for_one_and_plural_otherwise() {

@@ -7,7 +7,7 @@
 
 use super::{listed::Listed, source::Source};
 use crate::documents::{info::DocumentInfo, name_match::name_match, selector::DocumentSelector};
-use p2pdi::{content::ContentHash, endpoint::Endpoint, name::PeerName, v1::Holder};
+use p2pdi::{content::ContentHash, endpoint::Endpoint, name::PeerName, phrases::first_of, v1::Holder};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most holders kept for one content: enough to choose from, whatever a malicious peer invents. Peers that hold it themselves come on top.
@@ -109,17 +109,13 @@ impl Found {
     pub fn held_by_text(&self, most: usize) -> String {
         let (by_own_word, named) = self.holders.split_at(self.confirmed.min(self.holders.len()));
         let shown = if by_own_word.is_empty() { named } else { by_own_word };
-        let names: Vec<_> = shown.iter().take(most).map(Source::label).collect();
-        let more = match shown.len().saturating_sub(most) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
+        let names = first_of(shown.iter().map(Source::label), most, ", ");
         let rest = match (by_own_word.len(), named.len()) {
             (0, _) => ", as others say".to_owned(),
             (_, 0) => String::new(),
             (_, named) => format!(", and {named} more as others say"),
         };
-        format!("{}{more}{rest}", names.join(", "))
+        format!("{names}{rest}")
     }
 
     /// `from` holds it. It answered where it was asked; what it advertises may not be reachable from here.

@@ -12,6 +12,7 @@ use p2pdi::{
     endpoint::Endpoint,
     fan_out::FanOut,
     log_limit::{Line, LogLimit},
+    phrases::first_of,
     retry::when_told,
     status::{self, Reason},
     v1::RfcQueryRequest,
@@ -65,8 +66,7 @@ impl Answers {
     pub fn summary(&self) -> String {
         let names = |names: &[String]| match names {
             [] => "nobody".to_owned(),
-            few if few.len() <= 8 => few.join(", "),
-            many => format!("{} and {} more", many[..8].join(", "), many.len() - 8),
+            some => first_of(some.iter(), 8, ", "),
         };
         let mut text = format!("asked {}", names(&self.asked));
         if !self.failed.is_empty() {

@@ -3,6 +3,7 @@
 use super::{entry::Entry, run::chosen_note, setting::Setting};
 use crate::failure::{Failure, Outcome};
 use alphanumeric_sort::compare_str;
+use p2pdi::phrases::first_of;
 use peerd::{
     documents::{pattern::PatternSet, selector::DocumentSelector, wanted::Wanted},
     holders::{
@@ -148,10 +149,6 @@ fn matching(
 
 /// The peers that did not answer, if there are some.
 fn silent(failed: &[(String, String)]) -> Option<String> {
-    let shown: Vec<_> = failed.iter().take(SILENT_SHOWN_MAX).map(|(peer, why)| format!("{peer} ({why})")).collect();
-    let more = match failed.len().saturating_sub(SILENT_SHOWN_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!shown.is_empty()).then(|| format!("what these peers have is not known: {}{more}", shown.join("; ")))
+    let shown = first_of(failed.iter().map(|(peer, why)| format!("{peer} ({why})")), SILENT_SHOWN_MAX, "; ");
+    (!failed.is_empty()).then(|| format!("what these peers have is not known: {shown}"))
 }

@@ -2,6 +2,7 @@
 
 use super::{source_selection::SourceReport, source_totals::SourceTotals};
 use crate::{holders::source::Source, transfer::rate_meter::RateMeter};
+use p2pdi::phrases::first_of;
 use std::{
     fmt,
     sync::{
@@ -344,8 +345,7 @@ impl fmt::Display for Waiting {
 fn list(names: &[String]) -> String {
     match names {
         [] => "holders".to_owned(),
-        few if few.len() <= NAMED_MAX => few.join(", "),
-        many => format!("{} and {} more", many[..NAMED_MAX].join(", "), many.len() - NAMED_MAX),
+        some => first_of(some.iter(), NAMED_MAX, ", "),
     }
 }
 

@@ -19,7 +19,13 @@ use crate::{
         source::Source,
     },
 };
-use p2pdi::{content::ContentHash, document::DocumentName, phrases::counted, status, v1::RfcQueryRequest};
+use p2pdi::{
+    content::ContentHash,
+    document::DocumentName,
+    phrases::{counted, first_of},
+    status,
+    v1::RfcQueryRequest,
+};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -137,12 +143,8 @@ async fn ask_all(shared: &Arc<Shared>, request: &JobRequest) -> Found {
 
 /// Says of peers that did not answer that what they share is missing.
 fn unanswered(silent: &BTreeMap<String, String>) -> Option<String> {
-    let shown: Vec<_> = silent.iter().take(SILENT_SHOWN_MAX).map(|(peer, why)| format!("{peer} ({why})")).collect();
-    let more = match silent.len().saturating_sub(SILENT_SHOWN_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!shown.is_empty()).then(|| format!("what these peers share is not known: {}{more}", shown.join(", ")))
+    let shown = first_of(silent.iter().map(|(peer, why)| format!("{peer} ({why})")), SILENT_SHOWN_MAX, ", ");
+    (!silent.is_empty()).then(|| format!("what these peers share is not known: {shown}"))
 }
 
 /// Documents for a mirror.
