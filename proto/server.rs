@@ -29,7 +29,7 @@ mod socket;
 mod stop;
 mod tasks;
 mod tokens;
-pub use call_limits::{Admitted, CallClass, CallLimits};
+pub use call_limits::{Admitted, CallClass, CallLimits, Permit};
 pub use caller::{Caller, EndedUnread};
 pub use certificate::{ServedTls, keep_certificate, report_open};
 #[cfg(feature = "configuration")]
@@ -44,6 +44,7 @@ pub use http_token::HttpToken;
 pub use listen::{ListenError, listen};
 pub use login::login;
 pub use origin::Origin;
+pub use request_body::{HeldMemory, RequestMemory};
 pub use response::{as_json, refused, respond, wants_json};
 pub use response_headers::security_headers;
 pub use router::{RouterError, router};

@@ -7,6 +7,7 @@ use crate::{
     cookie::{COOKIE_HEADER, MalformedCookie},
     field::InvalidField,
     log_limit::LogLimit,
+    v1,
 };
 use std::{collections::HashMap, error::Error, time::Duration};
 use tonic::{Code, Status};
@@ -224,6 +225,41 @@ pub fn internal(doing: &str, error: &dyn std::fmt::Display) -> Status {
         tracing::error!(%error, suppressed = line.suppressed, "internal error while {doing}");
     }
     Reason::Internal.status(format!("internal error while {doing}; the server's log says more"))
+}
+
+/// For one of many messages, where a call's status would speak of all.
+impl From<&Status> for v1::Failure {
+    fn from(status: &Status) -> Self {
+        Self {
+            // The numbers of the codes are small, and begin with 0.
+            code: (status.code() as i32).unsigned_abs(),
+            reason: Reason::of(status).map_or_else(String::new, |reason| reason.as_str().to_owned()),
+            message: status.message().to_owned(),
+            retry_after: retry_after(status).and_then(|after| after.try_into().ok()),
+            metadata: status.get_details_error_info().map(|info| info.metadata.into_iter().collect()).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<v1::Failure> for Status {
+    fn from(failure: v1::Failure) -> Self {
+        let v1::Failure { code, reason, message, retry_after, metadata } = failure;
+        match Reason::ALL.iter().find(|known| known.as_str() == reason) {
+            Some(reason) => {
+                let mut details =
+                    ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
+                if let Some(after) = retry_after.and_then(|after| after.try_into().ok()) {
+                    details.set_retry_info(Some(after));
+                }
+                Self::with_error_details(reason.code(), message, details)
+            }
+            None => match i32::try_from(code).map(Code::from_i32) {
+                // A failure is no success, whatever it says.
+                Ok(Code::Ok) | Err(_) => Self::unknown(message),
+                Ok(code) => Self::new(code, message),
+            },
+        }
+    }
 }
 
 impl From<InvalidField> for Status {

@@ -171,6 +171,10 @@ fn every_method_of_a_peer_can_be_called() {
     assert_eq!((pinged[0]["name"].as_str(), pinged[0]["documents"].as_str()), (Some("fff-c"), Some("3")), "{pinged:?}");
     let whispered = call("Peer/Whisper", json!({ "to": "fff-a", "body": "aGVsbG8=", "from": "grpcurl" }));
     assert_eq!((whispered[0]["deliveredBy"].as_str(), whispered[0]["hops"].as_u64()), (Some("fff-a"), Some(1)));
+    let streamed = call("Peer/Whispers", json!({ "id": 7, "whisper": { "to": "fff-a", "body": "aGVsbG8=", "from": "grpcurl" } }));
+    assert_eq!((streamed[0]["id"].as_str(), streamed[0]["delivered"]["deliveredBy"].as_str()), (Some("7"), Some("fff-a")));
+    let streamed = call("Peer/Whispers", json!({ "whisper": { "to": "nobody", "from": "grpcurl" } }));
+    assert_eq!((streamed[0]["failure"]["code"].as_u64(), streamed[0]["failure"]["reason"].as_str()), (Some(5), Some("NO_ROUTE")));
     let listed = call("Peer/ListPeers", json!({}));
     assert_eq!(listed[0]["peer"]["name"], "fff-c", "{listed:?}");
     // A link begins with `hello`; one without is closed.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use p2pdi::{
     channel::Channel,
     v1::{PingRequest, WhisperRequest, peer_client::PeerClient},
+    whisper_stream::WhisperStream,
 };
 use peerd::connections::channels::ChannelPool;
 use std::{
@@ -22,10 +23,19 @@ use std::{
 };
 
 /// Largest allowed ratio of a whisper's latency to that of a NATS request.
-const AIM: f64 = 1.5;
+const LATENCY_AIM: f64 = 1.5;
+/// Smallest allowed ratio of the whispers a second over one stream to the NATS requests a second, with many in flight.
+const RATE_AIM: f64 = 0.4;
 const SIZES: [usize; 2] = [16, 1024];
 /// Messages in flight, and messages in a round.
 const LOADS: [(usize, usize); 2] = [(1, 1_000), (64, 6_400)];
+
+/// What of a load has an aim.
+#[derive(Clone, Copy)]
+enum Aim {
+    Latency,
+    Rate,
+}
 
 /// A round of one side: microseconds, and messages a second.
 #[derive(Clone, Copy)]
@@ -68,6 +78,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     let _responder = nats.responder(&client).await;
     let channels = ChannelPool::new(None);
     let (near, far) = (channels.peer(&peers.near.endpoint(), None), channels.peer(&peers.far.endpoint(), None));
+    let stream = Arc::new(WhisperStream::open(near.clone()).await.unwrap());
     let mut figures = Vec::new();
     for size in SIZES {
         let body = Bytes::from(vec![b'x'; size]);
@@ -91,6 +102,18 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                     }
                 }
             };
+            let streamed = |stream: &Arc<WhisperStream>| {
+                let (stream, body) = (Arc::clone(stream), body.clone());
+                move || {
+                    let (stream, body) = (Arc::clone(&stream), body.clone());
+                    async move {
+                        let request = WhisperRequest { to: "right".to_owned(), body, ..Default::default() };
+                        let answer = stream.send(request).await.map_err(|error| error.to_string())?;
+                        assert_eq!(answer.hops, 1, "the whisper took another route");
+                        Ok(())
+                    }
+                }
+            };
             let ping = || {
                 let near = near.clone();
                 move || {
@@ -99,6 +122,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                 }
             };
             let (mut theirs, mut direct, mut relayed, mut pinged) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let mut over_stream = Vec::new();
             // The first round is a warm-up.
             for round in 0..=rounds {
                 let samples = [
@@ -106,17 +130,30 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                     load(workers, count, whisper(&near, "right", 1)).await,
                     load(workers, count, whisper(&far, "hermit", 2)).await,
                     load(workers, count, ping()).await,
+                    load(workers, count, streamed(&stream)).await,
                 ];
                 if round > 0 {
                     theirs.push(samples[0]);
                     direct.push(samples[1]);
                     relayed.push(samples[2]);
                     pinged.push(samples[3]);
+                    over_stream.push(samples[4]);
                 }
             }
-            // The aim is for one message in flight; with many, the processor time of each counts.
-            let aim = (workers == 1).then_some(AIM);
-            figures.extend(compared("whisper to a linked peer", size, workers, &direct, &theirs, aim));
+            // With many in flight the processor time of each counts. Who sends many opens a stream.
+            let (of_calls, of_stream) = match workers {
+                1 => (Some(Aim::Latency), Some(Aim::Latency)),
+                _ => (None, Some(Aim::Rate)),
+            };
+            figures.extend(compared("whisper to a linked peer", size, workers, &direct, &theirs, of_calls));
+            figures.extend(compared(
+                "whisper to a linked peer, over one stream",
+                size,
+                workers,
+                &over_stream,
+                &theirs,
+                of_stream,
+            ));
             figures.extend(compared("whisper over a third peer", size, workers, &relayed, &theirs, None));
             if size == SIZES[0] {
                 figures.extend(compared("ping of one's own peer", 0, workers, &pinged, &theirs, None));
@@ -126,7 +163,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     figures
 }
 
-fn compared(what: &str, size: usize, workers: usize, ours: &[Sample], theirs: &[Sample], aim: Option<f64>) -> Vec<Figure> {
+fn compared(what: &str, size: usize, workers: usize, ours: &[Sample], theirs: &[Sample], aim: Option<Aim>) -> Vec<Figure> {
     let pairs = |of: fn(&Sample) -> f64| ours.iter().map(of).zip(theirs.iter().map(of)).collect::<Vec<_>>();
     let how = if workers == 1 { "one at a time".to_owned() } else { format!("{workers} at once") };
     let figure = |which: &str, unit, pairs: &[(f64, f64)]| {
@@ -135,8 +172,8 @@ fn compared(what: &str, size: usize, workers: usize, ours: &[Sample], theirs: &[
     let p50 = figure("p50", "µs", &pairs(|sample| sample.p50));
     let mut figures = vec![
         match aim {
-            Some(aim) => p50.at_most_times(aim),
-            None => p50,
+            Some(Aim::Latency) => p50.at_most_times(LATENCY_AIM),
+            _ => p50,
         },
         figure("p99", "µs", &pairs(|sample| sample.p99)),
     ];
@@ -145,7 +182,11 @@ fn compared(what: &str, size: usize, workers: usize, ours: &[Sample], theirs: &[
         figures.push(Figure::alone(&format!("{what}, {size} B, {how}, lost"), lost * 100.0, "%").below(0.0));
     }
     if workers > 1 {
-        figures.push(figure("rate", "/s", &pairs(|sample| sample.rate)));
+        let rate = figure("rate", "/s", &pairs(|sample| sample.rate));
+        figures.push(match aim {
+            Some(Aim::Rate) => rate.at_least_times(RATE_AIM),
+            _ => rate,
+        });
     }
     figures
 }

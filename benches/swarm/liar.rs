@@ -12,7 +12,7 @@ use p2pdi::{
         AnnounceRequest, AvailabilityRequest, AvailabilityResponse, AvailabilityStart, AvailabilityUpdate, Chunk, Contact,
         Document, GetRfcHeader, GetRfcRequest, GetRfcResponse, Holding, KeepAliveRequest, LinkRequest, LinkResponse,
         ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RegisterRequest, RfcQueryRequest, RfcQueryResponse,
-        SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse,
+        SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse,
         get_rfc_request::Document as Wanted,
         get_rfc_response::Part,
         peer_server::{Peer, PeerServer},
@@ -66,6 +66,7 @@ impl Peer for Liar {
     type RFCQueryStream = Answers<RfcQueryResponse>;
     type GetRFCStream = Answers<GetRfcResponse>;
     type LinkStream = Answers<LinkResponse>;
+    type WhispersStream = Answers<WhispersResponse>;
     type AvailabilityStream = Answers<AvailabilityResponse>;
 
     async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
@@ -108,6 +109,10 @@ impl Peer for Liar {
     }
 
     async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        Err(Status::unimplemented("it takes no messages"))
+    }
+
+    async fn whispers(&self, _: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
         Err(Status::unimplemented("it takes no messages"))
     }
 

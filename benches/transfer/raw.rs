@@ -8,7 +8,7 @@ use p2pdi::{
     v1::{
         AvailabilityRequest, AvailabilityResponse, Chunk, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse,
         ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest,
-        SwarmResponse, WhisperRequest, WhisperResponse,
+        SwarmResponse, WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse,
         get_rfc_response::Part,
         peer_client::PeerClient,
         peer_server::{Peer, PeerServer},
@@ -39,6 +39,7 @@ impl Peer for Raw {
     type RFCQueryStream = Iter<std::iter::Empty<Result<RfcQueryResponse, Status>>>;
     type GetRFCStream = Chunks;
     type LinkStream = Iter<std::iter::Empty<Result<LinkResponse, Status>>>;
+    type WhispersStream = Iter<std::iter::Empty<Result<WhispersResponse, Status>>>;
     type AvailabilityStream = Iter<std::iter::Empty<Result<AvailabilityResponse, Status>>>;
 
     async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
@@ -63,6 +64,10 @@ impl Peer for Raw {
     }
 
     async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        Err(Status::unimplemented("streams only"))
+    }
+
+    async fn whispers(&self, _: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
         Err(Status::unimplemented("streams only"))
     }
 

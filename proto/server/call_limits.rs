@@ -8,6 +8,6 @@ mod layer;
 mod limiter;
 
 pub use class::CallClass;
-pub use layer::Admitted;
+pub use layer::{Admitted, Permit};
 pub(super) use layer::{CallLimiter, limit_calls};
 pub use limiter::CallLimits;

@@ -2,7 +2,7 @@
 //!
 //! A request of one message is kept in memory until its last byte is there. Without a limit for all of them, the streams of all
 //! connections together may ask for terabytes; without a time limit, for ever. Methods that take a stream of messages are exempt: each
-//! message is handled as it arrives.
+//! message is handled as it arrives. One that keeps messages for a while counts them itself ([`RequestMemory`]).
 
 use super::{Caller, Limits};
 use crate::{endpoint::client_network, status::Reason, v1::FILE_DESCRIPTOR_SET};
@@ -13,10 +13,12 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use http::Extensions;
 use http_body::{Body as _, Frame, SizeHint};
 use prost::Message as _;
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{
@@ -73,16 +75,60 @@ impl RequestBodies {
 }
 
 /// Middleware that enforces the limits. What a body uses is given back when its call is answered.
-pub(super) async fn limit_request_bodies(State(bodies): State<Arc<RequestBodies>>, request: Request, next: Next) -> Response {
-    if request.body().is_end_stream() || bodies.streams.contains(request.uri().path()) {
+pub(super) async fn limit_request_bodies(State(bodies): State<Arc<RequestBodies>>, mut request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
         return next.run(request).await;
     }
     // Only requests from inside the process have no caller.
     let caller = Caller::of(request.extensions()).map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |caller| caller.address().ip());
+    let network = client_network(caller);
+    if bodies.streams.contains(request.uri().path()) {
+        request.extensions_mut().insert(RequestMemory { bodies, network });
+        return next.run(request).await;
+    }
     let deadline = Instant::now() + bodies.timeout;
-    let charge = Arc::new(Charge { bodies, network: client_network(caller), bytes: AtomicUsize::new(0) });
+    let charge = Arc::new(Charge { bodies, network, bytes: AtomicUsize::new(0) });
     let limited = |inner| Body::new(LimitedBody { inner, deadline, expired: None, charge: Arc::clone(&charge) });
     next.run(request.map(limited)).await
+}
+
+/// The memory for requests, in the extensions of a request with a stream of messages: for handlers that keep messages until they are answered.
+#[derive(Clone)]
+pub struct RequestMemory {
+    bodies: Arc<RequestBodies>,
+    network: IpAddr,
+}
+
+impl fmt::Debug for RequestMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestMemory").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+impl RequestMemory {
+    /// `None`: the request is not a stream, or comes from inside the process.
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// Counts `bytes` until the result is dropped.
+    ///
+    /// # Errors
+    /// `OVERLOADED` when the requests of all callers, or of this one, use as much as they may.
+    pub fn hold(&self, bytes: usize) -> Result<HeldMemory, Status> {
+        let charge = Charge { bodies: Arc::clone(&self.bodies), network: self.network, bytes: AtomicUsize::new(0) };
+        charge.add(bytes)?;
+        Ok(HeldMemory(charge))
+    }
+}
+
+/// See [`RequestMemory::hold`].
+pub struct HeldMemory(#[expect(dead_code, reason = "it is given back when this is dropped")] Charge);
+
+impl fmt::Debug for HeldMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldMemory").finish_non_exhaustive()
+    }
 }
 
 /// Memory for bodies.

@@ -16,7 +16,7 @@ use p2pdi::{
     v1::{
         AvailabilityRequest, AvailabilityResponse, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest,
         ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest, SwarmResponse,
-        WhisperRequest, WhisperResponse, get_rfc_request::Document, peer_server::Peer,
+        WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse, get_rfc_request::Document, peer_server::Peer,
     },
 };
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -62,6 +62,7 @@ impl Peer for FetcherService {
     type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
+    type WhispersStream = Pin<Box<dyn Stream<Item = Result<WhispersResponse, Status>> + Send>>;
     type AvailabilityStream = Pin<Box<dyn Stream<Item = Result<AvailabilityResponse, Status>> + Send>>;
 
     async fn get_rfc(&self, request: Request<GetRfcRequest>) -> Result<Response<Self::GetRFCStream>, Status> {
@@ -105,6 +106,10 @@ impl Peer for FetcherService {
     }
 
     async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        self.is_no_peer()
+    }
+
+    async fn whispers(&self, _: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
         self.is_no_peer()
     }
 

@@ -7,6 +7,7 @@ mod jobs;
 mod peer;
 mod services;
 mod status;
+mod whispers;
 
 #[cfg(feature = "http")]
 pub(crate) use access::audience;

@@ -3,6 +3,7 @@
 use super::{
     access::{audience, unread},
     services::Services,
+    whispers::Whispers,
 };
 use crate::{
     connections::slow_reader::SlowReaderGuard,
@@ -12,7 +13,6 @@ use crate::{
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
-    messages::Sender,
     transfer::{
         serve::source::Source,
         swarm::{get, update::Start},
@@ -27,7 +27,7 @@ use p2pdi::{
     v1::{
         AvailabilityRequest, AvailabilityResponse, GetRfcRequest, GetRfcResponse, LinkRequest, LinkResponse, ListPeersRequest,
         ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse, SwarmRequest, SwarmResponse,
-        WhisperRequest, WhisperResponse, get_rfc_request,
+        WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse, get_rfc_request,
         peer_server::{Peer, PeerServer},
     },
 };
@@ -99,6 +99,7 @@ impl Peer for PeerRpc {
     type RFCQueryStream = Pin<Box<dyn Stream<Item = Result<RfcQueryResponse, Status>> + Send>>;
     type GetRFCStream = Pin<Box<dyn Stream<Item = Result<GetRfcResponse, Status>> + Send>>;
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
+    type WhispersStream = Pin<Box<dyn Stream<Item = Result<WhispersResponse, Status>> + Send>>;
     type AvailabilityStream = Pin<Box<dyn Stream<Item = Result<AvailabilityResponse, Status>> + Send>>;
 
     async fn rfc_query(&self, request: Request<RfcQueryRequest>) -> Result<Response<Self::RFCQueryStream>, Status> {
@@ -146,13 +147,14 @@ impl Peer for PeerRpc {
 
     async fn whisper(&self, request: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
         let caller = Caller::of(request.extensions()).cloned();
-        let mut request = request.into_inner();
-        if let Some(signatures) = self.0.mesh.signatures() {
-            let identity = caller.as_ref().and_then(Caller::identity).map(|identity| &**identity);
-            let may_control = self.0.check_control(caller.as_ref()).is_ok();
-            Sender { identity, may_control }.check(&mut request, self.0.me.name(), signatures)?;
-        }
-        self.0.router.deliver(request).await.map(Response::new)
+        self.0.whisper(caller.as_ref(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn whispers(&self, request: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
+        let caller = Caller::of(request.extensions()).cloned();
+        let whispers = Whispers::new(Arc::clone(&self.0), request.extensions());
+        let answers = whispers.answer(request.into_inner());
+        Ok(Response::new(Box::pin(SlowReaderGuard::new(answers, caller, self.0.unread, unread))))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

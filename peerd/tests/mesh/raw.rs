@@ -8,7 +8,7 @@ use p2pdi::{
     v1::{
         AvailabilityRequest, AvailabilityResponse, Contact, GetRfcRequest, GetRfcResponse, LinkFrame, LinkHello, LinkPong,
         ListPeersRequest, ListPeersResponse, NeighbourReply, NeighbourRequest, PingRequest, PingResponse, RfcQueryRequest,
-        RfcQueryResponse, SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse,
+        RfcQueryResponse, SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse,
         link_frame::Body,
         peer_server::{Peer, PeerServer},
     },
@@ -206,6 +206,7 @@ impl Peer for Service {
     type RFCQueryStream = Empty<Result<RfcQueryResponse, Status>>;
     type GetRFCStream = Empty<Result<GetRfcResponse, Status>>;
     type LinkStream = ReceiverStream<Result<LinkMessage, Status>>;
+    type WhispersStream = Empty<Result<WhispersResponse, Status>>;
     type AvailabilityStream = Empty<Result<AvailabilityResponse, Status>>;
 
     async fn link(&self, request: Request<Streaming<LinkMessage>>) -> Result<Response<Self::LinkStream>, Status> {
@@ -233,6 +234,10 @@ impl Peer for Service {
     }
 
     async fn whisper(&self, _: Request<WhisperRequest>) -> Result<Response<WhisperResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn whispers(&self, _: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

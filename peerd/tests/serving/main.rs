@@ -24,6 +24,7 @@ mod shortage;
 mod slow_readers;
 #[path = "../support/mod.rs"]
 mod support;
+mod whisper_streams;
 mod whispers;
 
 use p2pdi::status::{self, Reason};

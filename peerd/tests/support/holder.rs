@@ -4,8 +4,8 @@ use super::{PATIENCE, document::Sample, source};
 use p2pdi::v1::{
     self, AvailabilityRequest, AvailabilityResponse, AvailabilityUpdate, Document, GetRfcRequest, GetRfcResponse, Holding,
     LinkRequest, LinkResponse, ListPeersRequest, ListPeersResponse, PingRequest, PingResponse, RfcQueryRequest, RfcQueryResponse,
-    SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse, get_rfc_request::Document as DocumentSelector,
-    get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
+    SwarmRequest, SwarmResponse, WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse,
+    get_rfc_request::Document as DocumentSelector, get_rfc_response::Part, peer_server::Peer, peer_server::PeerServer,
 };
 use peerd::holders::source::Source;
 use std::{
@@ -226,6 +226,7 @@ impl Peer for Scripted {
     type RFCQueryStream = Answers<RfcQueryResponse>;
     type GetRFCStream = Answers<GetRfcResponse>;
     type LinkStream = Answers<LinkResponse>;
+    type WhispersStream = Answers<WhispersResponse>;
     type AvailabilityStream = Answers<AvailabilityResponse>;
 
     async fn link(&self, _: Request<Streaming<LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
@@ -290,6 +291,10 @@ impl Peer for Scripted {
             Some(name) => Ok(Response::new(WhisperResponse { delivered_by: name.clone(), ..Default::default() })),
             None => Err(Status::unimplemented("not here")),
         }
+    }
+
+    async fn whispers(&self, _: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

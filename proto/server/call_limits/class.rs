@@ -89,6 +89,7 @@ impl CallClass {
             "RegistryAdmin/ListRecords" | "RegistryAdmin/Backup" => Self::Listing,
             "Peer/Availability" => Self::Exchange,
             "Peer/Link"
+            | "Peer/Whispers"
             | "Registry/WatchPeers"
             | "RegistryAdmin/Restore"
             | "Control/Subscribe"

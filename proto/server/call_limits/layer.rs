@@ -82,10 +82,16 @@ fn key_of(caller: &Caller) -> CallerKey {
 }
 
 /// Counts a call until it is dropped.
-struct Permit {
+pub struct Permit {
     calls: Arc<CallLimiter>,
     counted: Counted,
     class: CallClass,
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("counted", &self.counted).field("class", &self.class).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Permit {
@@ -120,6 +126,16 @@ impl Admitted {
     pub fn is_also(&self, class: CallClass) -> Result<(), Status> {
         let also = self.calls.lock().also(&self.counted, class, self.calls.started_at.elapsed());
         also.map_err(|refused| self.calls.refuse(&refused))
+    }
+
+    /// A message of the call's stream counts as a call of `class`, until the result is dropped.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` when the caller, or all callers, make as many of them as they may.
+    pub fn begin(&self, class: CallClass) -> Result<Permit, Status> {
+        let begun = self.calls.lock().begin_within(&self.counted, class, self.calls.started_at.elapsed());
+        begun.map_err(|refused| self.calls.refuse(&refused))?;
+        Ok(Permit { calls: Arc::clone(&self.calls), counted: self.counted.clone(), class })
     }
 }
 

@@ -133,14 +133,20 @@ impl Limiter {
     /// A call begins; `None`: its caller has no limits of its own.
     pub(super) fn begin(&mut self, caller: Option<CallerKey>, class: CallClass, now: Duration) -> Result<Counted, Refused> {
         let counted = self.counted(caller, now);
+        self.begin_within(&counted, class, now)?;
+        Ok(counted)
+    }
+
+    /// A call begins that is counted where an earlier one of its caller is, which has not ended.
+    pub(super) fn begin_within(&mut self, counted: &Counted, class: CallClass, now: Duration) -> Result<(), Refused> {
         let index = class.index();
         let refused = |of_caller, busy, limit, retry_after| Refused { class, of_caller, busy, limit, retry_after };
-        let (of_all, of_caller) = (self.limits.of_all[index], self.limit_of(&counted, index));
+        let (of_all, of_caller) = (self.limits.of_all[index], self.limit_of(counted, index));
         if self.all.in_flight[index] >= of_all.in_flight {
             return Err(refused(false, true, of_all, BUSY_RETRY));
         }
         // Its own first, so that those who are past it do not use up what is for all.
-        if let Some(usage) = Self::usage(&mut self.callers, &mut self.shared, &counted) {
+        if let Some(usage) = Self::usage(&mut self.callers, &mut self.shared, counted) {
             if usage.in_flight[index] >= of_caller.in_flight {
                 return Err(refused(true, true, of_caller, BUSY_RETRY));
             }
@@ -149,7 +155,7 @@ impl Limiter {
             usage.in_flight[index] += 1;
         }
         self.all.in_flight[index] += 1;
-        Ok(counted)
+        Ok(())
     }
 
     /// A call of `counted` turns out to be of a further class; only its rates count.

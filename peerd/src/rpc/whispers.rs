@@ -1,0 +1,88 @@
+//! Messages to named peers: one for a call, or many over one stream.
+
+use super::services::Services;
+use crate::messages::Sender;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use p2pdi::{
+    field::InvalidField,
+    server::{Admitted, CallClass, Caller, RequestMemory},
+    v1::{WhisperRequest, WhisperResponse, WhispersRequest, WhispersResponse, whispers_response},
+};
+use prost::Message as _;
+use std::{pin::pin, sync::Arc};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+/// Unanswered messages of one stream, as the contract says: as many as one stranger may have under way by calls.
+const UNANSWERED_MAX: usize = 256;
+
+impl Services {
+    /// Delivers a message of `caller`, whose right to send it is checked.
+    pub(super) async fn whisper(&self, caller: Option<&Caller>, mut request: WhisperRequest) -> Result<WhisperResponse, Status> {
+        if let Some(signatures) = self.mesh.signatures() {
+            let identity = caller.and_then(Caller::identity).map(|identity| &**identity);
+            let may_control = self.check_control(caller).is_ok();
+            Sender { identity, may_control }.check(&mut request, self.me.name(), signatures)?;
+        }
+        self.router.deliver(request).await
+    }
+}
+
+/// A stream of messages, and whose it is.
+pub(super) struct Whispers {
+    services: Arc<Services>,
+    caller: Option<Caller>,
+    /// `None`: the caller is in this process, as for the next field.
+    admitted: Option<Admitted>,
+    memory: Option<RequestMemory>,
+}
+
+impl Whispers {
+    pub(super) fn new(services: Arc<Services>, extensions: &tonic::Extensions) -> Self {
+        let caller = Caller::of(extensions).cloned();
+        Self { services, caller, admitted: Admitted::of(extensions).cloned(), memory: RequestMemory::of(extensions).cloned() }
+    }
+
+    /// The answers to `requests`, each as soon as it is known.
+    pub(super) fn answer(self, mut requests: Streaming<WhispersRequest>) -> impl Stream<Item = Result<WhispersResponse, Status>> {
+        async_stream::stream! {
+            let mut unanswered = FuturesUnordered::new();
+            let mut stopped = pin!(self.services.stop.cancelled());
+            let mut reads = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(answer) = unanswered.next() => yield Ok(answer),
+                    request = requests.message(), if reads && unanswered.len() < UNANSWERED_MAX => match request {
+                        Ok(Some(request)) => unanswered.push(self.answer_one(request)),
+                        Ok(None) => reads = false,
+                        Err(status) => {
+                            yield Err(status);
+                            return;
+                        }
+                    },
+                    () = &mut stopped, if reads => reads = false,
+                    else => return,
+                }
+            }
+        }
+    }
+
+    async fn answer_one(&self, request: WhispersRequest) -> WhispersResponse {
+        use whispers_response::Result::{Delivered, Failure};
+        let id = request.id;
+        let result = match self.deliver(request).await {
+            Ok(delivered) => Delivered(delivered),
+            Err(status) => Failure((&status).into()),
+        };
+        WhispersResponse { id, result: Some(result) }
+    }
+
+    /// Each message is limited as a call would be.
+    async fn deliver(&self, request: WhispersRequest) -> Result<WhisperResponse, Status> {
+        let whisper = request.whisper.ok_or_else(|| InvalidField::new("whisper", "the message is missing"))?;
+        let _counted = self.admitted.as_ref().map(|admitted| admitted.begin(CallClass::Whisper)).transpose()?;
+        let _held = self.memory.as_ref().map(|memory| memory.hold(whisper.encoded_len())).transpose()?;
+        self.services.whisper(self.caller.as_ref(), whisper).await
+    }
+}
