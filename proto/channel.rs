@@ -8,6 +8,7 @@ use crate::{
     trace_context::Propagate,
 };
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
@@ -63,6 +64,14 @@ pub struct Dial {
     pub rate: Option<u64>,
     /// Certificates to show and to check; `None`: connections have no TLS, and nobody is who they say.
     pub tls: Option<Tls>,
+    /// Counts the calls; `None`: they are not counted.
+    pub sent: Option<Arc<dyn CountSent>>,
+}
+
+/// Counts the calls that a client makes.
+pub trait CountSent: fmt::Debug + Send + Sync {
+    /// A call begins; `path` of its URI: `/PACKAGE.SERVICE/METHOD`. It may still fail, also before it is sent.
+    fn begins(&self, path: &str);
 }
 
 impl Dial {
@@ -98,7 +107,7 @@ impl Dial {
             }
             (None, _) => self.described(addresses.first()).connect_with_connector_lazy(self.to(addresses)),
         };
-        Channel::new(channel, remote)
+        self.channel(channel, remote)
     }
 
     /// A connection to `expected` at `endpoint` that is made now.
@@ -112,7 +121,7 @@ impl Dial {
             Some(tls) => described.connect_with_connector(Secured::new(to, tls.clone(), expected, remote.clone())).await?,
             None => described.connect_with_connector(to).await?,
         };
-        Ok(Channel::new(channel, remote))
+        Ok(self.channel(channel, remote))
     }
 
     /// A connection to the `registry` at one of its addresses, made now.
@@ -129,7 +138,7 @@ impl Dial {
             }
             None => described.connect_with_connector(to).await?,
         };
-        Ok(Channel::new(channel, remote))
+        Ok(self.channel(channel, remote))
     }
 
     /// What is dialled. What a name resolves to is looked at first; an address was looked at before.
@@ -160,6 +169,10 @@ impl Dial {
         if self.tls.is_some() { endpoint.origin(uri("https")) } else { endpoint }
     }
 
+    fn channel(&self, channel: transport::Channel, remote: Remote) -> Channel {
+        Channel { calls: InterceptedService::new(channel, Propagate), remote, sent: self.sent.clone() }
+    }
+
     fn limited(&self, endpoint: transport::Endpoint) -> transport::Endpoint {
         let (stream_window, connection_window) = self.windows();
         endpoint
@@ -181,13 +194,10 @@ impl Dial {
 pub struct Channel {
     calls: InterceptedService<transport::Channel, Propagate>,
     remote: Remote,
+    sent: Option<Arc<dyn CountSent>>,
 }
 
 impl Channel {
-    fn new(channel: transport::Channel, remote: Remote) -> Self {
-        Self { calls: InterceptedService::new(channel, Propagate), remote }
-    }
-
     /// What the certificate of the other side says, which was checked when the last connection was made. `None`: there was no connection
     /// yet, or it has no TLS.
     pub fn identity(&self) -> Option<Arc<Identity>> {
@@ -207,6 +217,9 @@ impl Service<http::Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if let Some(sent) = &self.sent {
+            sent.begins(request.uri().path());
+        }
         self.calls.call(request)
     }
 }

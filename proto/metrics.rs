@@ -1,8 +1,11 @@
 //! Metrics in Prometheus's text format. Each server has its own set, so that several can run in one process.
 
+mod methods;
 mod rpc;
+mod sent;
 
 pub use rpc::{RpcBody, RpcFuture, RpcLayer, RpcService};
+pub use sent::SentCalls;
 
 use crate::{
     VERSION,

@@ -6,12 +6,11 @@ mod support;
 
 use rustix::process::Signal;
 use std::{
-    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
 };
 use support::{
-    http::{Answer, ask, get, send},
+    http::{ask, get, send},
     network::{Network, status},
     process::Server,
     wait::{WAIT_TIMEOUT, eventually, until},
@@ -58,58 +57,6 @@ fn the_page_escapes_messages() {
     network.p2pctl(&["whisper", "fff-c", "<script>alert(1)</script>&"]).exits(0);
     let page = get(network.c.address, "/", &[BROWSER]).body;
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") && !page.contains("<script>"), "{page}");
-}
-
-#[test]
-fn metrics_are_valid_and_count_calls() {
-    let network = Network::start();
-    network.p2pctl(&["get-rfc", "48", "--from", "fff-c"]).exits(0);
-    let registry = metrics(&get(network.registry.address, "/metrics", &[]));
-    assert!(registry[r#"p2pdi_rpc_handled_total{method="p2pdi.v1.Registry/Register"}"#] >= 3.0, "{registry:#?}");
-    assert!(registry[r#"p2pdi_rpc_handled_total{method="p2pdi.v1.Registry/PQuery"}"#] >= 1.0, "{registry:#?}");
-    assert!(registry[r#"p2pdi_rpc_duration_seconds_count{method="p2pdi.v1.Registry/PQuery"}"#] >= 1.0, "{registry:#?}");
-    assert_eq!(registry["p2pdi_registry_peers_active"], 2.0);
-    let peer = metrics(&get(network.c.address, "/metrics", &[]));
-    assert_eq!(peer[r#"p2pdi_rpc_handled_total{method="p2pdi.v1.Peer/GetRFC"}"#], 1.0, "{peer:#?}");
-    assert_eq!(peer[r#"p2pdi_upload_bytes_total{kind="whole"}"#], 41_696.0, "{peer:#?}");
-    assert_eq!((peer["p2pdi_share_documents"], peer["p2pdi_registered"]), (3.0, 1.0));
-    network.p2pctl(&["get-rfc", "7", "--from", "fff-c"]).exits(1);
-    let peer = metrics(&get(network.c.address, "/metrics", &[]));
-    assert_eq!(peer[r#"p2pdi_rpc_refused_total{method="p2pdi.v1.Peer/GetRFC",reason="DOCUMENT_UNKNOWN"}"#], 1.0, "{peer:#?}");
-    assert!(registry.keys().all(|name| !name.contains("p2pdi.v1.Peer/")), "methods that it does not have: {registry:#?}");
-    for server in [&registry, &peer] {
-        assert_eq!(server[&format!("p2pdi_build_info{{version=\"{}\"}}", p2pdi::VERSION)], 1.0, "{server:#?}");
-        assert!(
-            server["process_max_fds"] >= 64.0 && server.contains_key("process_cpu_seconds_total") == cfg!(target_os = "linux")
-        );
-    }
-    assert!(registry["p2pdi_registry_changes_total"] >= 2.0 && peer.contains_key("p2pdi_mesh_misbehaviour_total"));
-}
-
-/// The samples of an answer in Prometheus's text format, version 0.0.4. Every line is a sample or a comment, and every sample has a type.
-fn metrics(answer: &Answer) -> BTreeMap<String, f64> {
-    assert_eq!(answer.status, 200);
-    assert!(answer.content_type().starts_with("text/plain; version=0.0.4"), "{answer:?}");
-    let mut types = Vec::new();
-    let mut samples = BTreeMap::new();
-    for line in answer.body.lines().filter(|line| !line.is_empty()) {
-        if let Some(comment) = line.strip_prefix("# ") {
-            let mut words = comment.split(' ');
-            match (words.next(), words.next(), words.next()) {
-                (Some("HELP"), Some(_), Some(_)) => {}
-                (Some("TYPE"), Some(name), Some("counter" | "gauge" | "histogram" | "summary")) => types.push(name.to_owned()),
-                _ => panic!("not a valid comment: {line:?}"),
-            }
-            continue;
-        }
-        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line:?}"));
-        let name = sample.split('{').next().unwrap();
-        assert!(types.iter().any(|known| name.starts_with(known.as_str())), "{name} has no type");
-        let unique =
-            samples.insert(sample.to_owned(), value.parse().unwrap_or_else(|error| panic!("{error}: {line:?}"))).is_none();
-        assert!(unique, "{sample} is repeated");
-    }
-    samples
 }
 
 #[test]

@@ -9,10 +9,13 @@ use crate::{
 use p2pdi::endpoint::Endpoint;
 use peerd::{
     connections::channels::ChannelPool,
+    documents::selector::DocumentSelector,
     holders::{
-        find_peers::{FindPeers, PeerSample},
+        find_peers::{Asked, FindPeers, PeerSample},
+        rfc_query::Listed,
         search::SearchError,
         source::Source,
+        through_peers::ask_mesh_through,
     },
 };
 use std::path::PathBuf;
@@ -108,6 +111,14 @@ impl FindPeers for Peers {
         match &self.via {
             Some(via) => via::sample(&self.channels, via, count).await,
             None => self.with_session(async |session| session.sample(count).await).await,
+        }
+    }
+
+    /// Through a peer that answered, since this program is in no mesh. Not if the registry listed all peers: then nobody is left.
+    async fn ask_all(&self, wanted: &DocumentSelector, asked: Asked) -> Vec<(Source, Vec<Listed>)> {
+        match asked.all && self.via.is_none() {
+            true => Vec::new(),
+            false => ask_mesh_through(&self.channels, &asked.answered, wanted).await,
         }
     }
 }

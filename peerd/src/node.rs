@@ -49,12 +49,13 @@ use p2pdi::{
     contact::Contact,
     enrol::Trusted,
     id::PeerId,
-    metrics::Metrics,
+    metrics::{Metrics, SentCalls},
     server::{self, HostNames, Shutdown, Tasks},
     v1::{
         WhisperRequest, WhisperResponse,
         control_server::{self, ControlServer},
         peer_server::{self, PeerServer},
+        registry_server,
     },
 };
 use std::{
@@ -82,6 +83,7 @@ pub struct Node {
     #[cfg(feature = "http")]
     topology: TopologyDriver,
     metrics: Metrics,
+    sent: Arc<SentCalls>,
 }
 
 /// Access to the parts of a peer in the same process. Stays valid while [`Node::run`] runs and after.
@@ -109,8 +111,13 @@ impl Node {
         let me = own.get();
         let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
         let session = Session::new(&config.registries, config.tls.is_some());
-        let channels =
-            ChannelPool::dialling(Dial { from: config.dial_from, rate: config.download_limit, tls: config.tls.clone() });
+        let sent = Arc::new(SentCalls::new(&metrics, &[peer_server::SERVICE_NAME, registry_server::SERVICE_NAME]));
+        let channels = ChannelPool::dialling(Dial {
+            from: config.dial_from,
+            rate: config.download_limit,
+            tls: config.tls.clone(),
+            sent: Some(Arc::<SentCalls>::clone(&sent)),
+        });
         let inbox = Arc::new(Inbox::new(&metrics));
         let delivery = LocalDelivery::new(own.clone(), Arc::clone(&inbox));
         #[cfg(feature = "mdns")]
@@ -207,6 +214,7 @@ impl Node {
             #[cfg(feature = "http")]
             topology: topology_driver,
             metrics,
+            sent,
         })
     }
 
@@ -324,7 +332,7 @@ impl Node {
             let session = SessionConfig {
                 registries: config.registries,
                 network: config.network,
-                dial: Dial::with(config.tls.clone()),
+                dial: Dial { sent: Some(self.sent), ..Dial::with(config.tls.clone()) },
                 own: services.own.clone(),
                 labels: config.labels,
                 trusted: config.tls.clone().map(|tls| Trusted::new(tls, config.enrolment)),

@@ -1,16 +1,14 @@
 //! Every call of the contract's methods counts, is timed, and has a span in its caller's trace.
 
-use super::Metrics;
+use super::{Metrics, methods::methods_of};
 use crate::{
     server::Caller,
     status::{self, Reason},
-    v1::FILE_DESCRIPTOR_SET,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use metrics::{Counter, Histogram};
-use prost::Message as _;
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -34,18 +32,8 @@ pub struct RpcLayer {
 impl RpcLayer {
     /// For those services of the contract whose full names are in `served`.
     pub fn new(metrics: &Metrics, served: &[&str]) -> Self {
-        let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
-        let mut methods = HashMap::new();
-        for file in &set.file {
-            for service in &file.service {
-                let service_name = format!("{}.{}", file.package(), service.name());
-                for method in service.method.iter().filter(|_| served.contains(&service_name.as_str())) {
-                    let name = format!("{service_name}/{}", method.name());
-                    methods.insert(format!("/{name}"), Arc::new(Method::new(metrics, name)));
-                }
-            }
-        }
-        Self { methods: Arc::new(methods) }
+        let methods = methods_of(served).into_iter().map(|name| (format!("/{name}"), Arc::new(Method::new(metrics, name))));
+        Self { methods: Arc::new(methods.collect()) }
     }
 }
 

@@ -12,6 +12,7 @@ mod announce;
 mod front;
 mod impostors;
 mod messages;
+mod old_client;
 mod proxy;
 mod remote_index;
 mod replicas;

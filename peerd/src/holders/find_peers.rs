@@ -31,6 +31,15 @@ pub struct Learned {
     pub are_all: bool,
 }
 
+/// Whom a search asked that found nobody.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Those that answered.
+    pub answered: Vec<Source>,
+    /// All peers that [`FindPeers::sample`] knows of were asked.
+    pub all: bool,
+}
+
 /// Finds peers to ask, for a search.
 pub trait FindPeers: Send + Sync + 'static {
     /// Why peers cannot be listed.
@@ -54,9 +63,9 @@ pub trait FindPeers: Send + Sync + 'static {
         Learned::default()
     }
 
-    /// Asks all peers at once which of them hold `wanted`, and returns what some of those answer for themselves. By default nobody is asked.
-    fn ask_all(&self, wanted: &DocumentSelector) -> impl Future<Output = Vec<(Source, Vec<Listed>)>> + Send {
-        let _nobody = wanted;
+    /// Asks all peers at once which of them hold `wanted`, and returns what is answered, and by whom. By default nobody is asked.
+    fn ask_all(&self, wanted: &DocumentSelector, asked: Asked) -> impl Future<Output = Vec<(Source, Vec<Listed>)>> + Send {
+        let _nobody = (wanted, asked);
         async { Vec::new() }
     }
 }

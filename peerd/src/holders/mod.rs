@@ -6,6 +6,7 @@
 //! - `evidence`, `settlement`: what peers said, and which content a name means.
 //! - `listing`: the documents of many peers.
 //! - `who_has`: a question to all peers of the mesh, and the answers to those of others; `answer_choice`: which holders answer.
+//!   `through_peers`: the same question of a client that is no peer of the mesh.
 //! - `candidate`: a peer that may be asked. `tracker`: who knows the members of a swarm, as a registry does; `announcer`: announces one document while it is fetched or served.
 
 pub mod announcer;
@@ -25,5 +26,6 @@ mod round;
 pub mod search;
 pub mod settlement;
 pub mod source;
+pub mod through_peers;
 pub mod tracker;
 pub(crate) mod who_has;

@@ -1,7 +1,7 @@
 //! The network as a running peer knows it, for its searches: the registry, the mesh and the LAN, and the documents it has learned of.
 
 use super::{
-    find_peers::{FindPeers, Learned, PeerSample},
+    find_peers::{Asked, FindPeers, Learned, PeerSample},
     listed::Listed,
     source::Source,
     who_has::{Questions, learned_of},
@@ -13,7 +13,7 @@ use crate::{
 };
 use p2pdi::{contact::Contact, name::PeerName};
 use rand::seq::SliceRandom as _;
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr};
 
 /// Peers of one network. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +32,11 @@ impl NetworkPeers {
     /// How many peers are known, this one included.
     pub(crate) fn count(&self) -> usize {
         self.session.known().len().max(self.mesh.view().known().count()) + 1
+    }
+
+    /// Asks the mesh for a caller from `address` that is no peer of it; see [`Questions::ask_for`].
+    pub(crate) async fn ask_for(&self, address: Option<IpAddr>, wanted: &DocumentSelector) -> Option<Vec<(Source, Vec<Listed>)>> {
+        self.questions.ask_for(address, wanted).await
     }
 
     /// Whether every peer of the network is registered and listed.
@@ -73,7 +78,8 @@ impl FindPeers for NetworkPeers {
         learned_of(&self.catalog, wanted, listed)
     }
 
-    async fn ask_all(&self, wanted: &DocumentSelector) -> Vec<(Source, Vec<Listed>)> {
+    /// Also when all that are known were asked: there may be others in the mesh.
+    async fn ask_all(&self, wanted: &DocumentSelector, _: Asked) -> Vec<(Source, Vec<Listed>)> {
         self.questions.ask(wanted).await
     }
 }

@@ -42,6 +42,8 @@ pub struct Answer {
     pub unchanged: bool,
     /// The peer lists every file of its own share: a document that is missing is not there any more.
     pub complete: bool,
+    /// The peer asked its mesh, too.
+    pub asked_mesh: bool,
     /// The valid documents.
     pub documents: Vec<Listed>,
     /// How many documents were invalid.
@@ -68,6 +70,7 @@ impl Answer {
         self.version = message.version;
         self.unchanged = message.unchanged;
         self.complete = message.complete;
+        self.asked_mesh = message.asked_mesh;
         for holding in message.holdings {
             if self.read() >= limits.documents {
                 self.truncated = true;

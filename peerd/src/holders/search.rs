@@ -5,7 +5,7 @@
 
 use super::{
     asking_order::AskingOrder,
-    find_peers::{FindPeers, Learned},
+    find_peers::{Asked, FindPeers, Learned},
     rfc_query::Answer,
     settlement::{Settled, Settlement},
     source::Source,
@@ -45,11 +45,13 @@ pub struct HolderSearch<F> {
     channels: ChannelPool,
     peers: Arc<F>,
     order: Arc<Mutex<AskingOrder>>,
+    asked_max: usize,
 }
 
 impl<F> Clone for HolderSearch<F> {
     fn clone(&self) -> Self {
-        Self { channels: self.channels.clone(), peers: Arc::clone(&self.peers), order: Arc::clone(&self.order) }
+        let (peers, order) = (Arc::clone(&self.peers), Arc::clone(&self.order));
+        Self { channels: self.channels.clone(), peers, order, asked_max: self.asked_max }
     }
 }
 
@@ -107,7 +109,13 @@ fn contents(found: &[Found]) -> String {
 impl<F: FindPeers> HolderSearch<F> {
     /// Searches among the peers that `peers` finds, which it asks through `channels`.
     pub fn new(channels: ChannelPool, peers: Arc<F>) -> Self {
-        Self { channels, peers, order: Arc::default() }
+        Self { channels, peers, order: Arc::default(), asked_max: ASKED_MAX }
+    }
+
+    /// The same search, which asks all at once after it asked about `peers` of them in rounds.
+    #[must_use]
+    pub fn asking_at_most(self, peers: usize) -> Self {
+        Self { asked_max: peers, ..self }
     }
 
     fn order(&self) -> MutexGuard<'_, AskingOrder> {
@@ -159,8 +167,8 @@ impl<F: FindPeers> HolderSearch<F> {
         }
         // Each peer has one voice: what it says now replaces what was learned of it.
         let mut answers = Answers::about(wanted.clone());
-        let (mut round, mut asked_all) = (FIRST_ROUND, false);
-        while !asked_all && known.len() < ASKED_MAX {
+        let (mut round, mut asked_all, mut answered) = (FIRST_ROUND, false, Vec::new());
+        while !asked_all && known.len() < self.asked_max {
             let sample = match self.peers.sample(DRAWN_MIN.max((known.len() + round) * DRAWN_FOR_ONE)).await {
                 Ok(sample) => sample,
                 // Some were asked already.
@@ -186,7 +194,10 @@ impl<F: FindPeers> HolderSearch<F> {
             answers.ask(&self.channels, &new).await;
             for (endpoint, reached) in answers.take_reached() {
                 match reached {
-                    true => self.order().answered(&endpoint),
+                    true => {
+                        self.order().answered(&endpoint);
+                        answered.extend(new.iter().find(|peer| peer.endpoint == endpoint).cloned());
+                    }
                     false => self.order().failed(&endpoint, Instant::now()),
                 }
             }
@@ -196,7 +207,8 @@ impl<F: FindPeers> HolderSearch<F> {
             round *= 2;
         }
         if answers.evidence.holders() == 0 {
-            for (peer, documents) in self.peers.ask_all(wanted).await {
+            let asked = Asked { answered, all: asked_all };
+            for (peer, documents) in self.peers.ask_all(wanted, asked).await {
                 answers.take(&peer, Answer { documents, ..Answer::default() });
                 met += 1;
             }

@@ -21,13 +21,15 @@ use p2pdi::{
     contact::Contact,
     content::ContentHash,
     document::DocumentName,
+    endpoint::client_network,
     field::InvalidField,
     log_limit::{Line, LogLimit},
     v1::{Holding, WhisperRequest, WhoHas, WhoHasReply, who_has::Document as Asked},
 };
 use prost::Message as _;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -55,6 +57,13 @@ const INTERVAL_MIN: Duration = Duration::from_secs(30);
 const REMEMBERED_MAX: usize = 1_024;
 /// Questions of this peer at the same time; further ones are not asked.
 const OPEN_MAX: usize = 64;
+/// Time that questions for others are counted over.
+const FOR_OTHERS_PERIOD: Duration = Duration::from_secs(60);
+/// Most questions for others in that time: all peers hear each of them, and whoever reaches this peer can have one asked. A member of the mesh may
+/// broadcast far more.
+const FOR_OTHERS_MAX: usize = 12;
+/// Of those, most for one client network, so that one stranger leaves some for others: with a thousand peers, it causes 67 a second.
+const FOR_ONE_MAX: usize = 4;
 /// Answers that this peer sends at the same time; further questions are left to other holders.
 const ANSWERING_MAX: usize = 8;
 /// Most documents in one answer: a peer has few of one name.
@@ -78,6 +87,8 @@ struct State {
     open: BTreeMap<Question, mpsc::Sender<Answers>>,
     /// When each document was last asked for.
     asked: BTreeMap<String, Instant>,
+    /// The latest questions for others: when, and for which client network.
+    for_others: VecDeque<(Instant, IpAddr)>,
 }
 
 /// Ends a question when it is dropped.
@@ -106,6 +117,17 @@ impl State {
         self.asked.insert(wanted, now);
         true
     }
+
+    /// Whether a question may be asked for the client network `network` now; if so, it counts as asked.
+    fn may_ask_for(&mut self, network: IpAddr, now: Instant) -> bool {
+        self.for_others.retain(|(at, _)| now.saturating_duration_since(*at) < FOR_OTHERS_PERIOD);
+        let of_it = self.for_others.iter().filter(|(_, of)| *of == network).count();
+        let may = self.for_others.len() < FOR_OTHERS_MAX && of_it < FOR_ONE_MAX;
+        if may {
+            self.for_others.push_back((now, network));
+        }
+        may
+    }
 }
 
 impl Questions {
@@ -117,15 +139,34 @@ impl Questions {
     /// Asks all peers who holds `wanted`. Returns what some holders answer; nothing if there is no other peer, or the same was asked a moment
     /// ago.
     pub(crate) async fn ask(&self, wanted: &DocumentSelector) -> Vec<Answers> {
+        self.ask_now(wanted).await.unwrap_or_default()
+    }
+
+    /// The same for a caller from `address` that is no peer of the mesh; `None`: on this machine. A few times a minute only: `None` if it is not
+    /// asked now.
+    pub(crate) async fn ask_for(&self, address: Option<IpAddr>, wanted: &DocumentSelector) -> Option<Vec<Answers>> {
         if self.0.mesh.view().linked.is_empty() {
-            return Vec::new();
+            return None;
+        }
+        if let Some(address) = address
+            && !self.lock().may_ask_for(client_network(address), Instant::now())
+        {
+            return None;
+        }
+        self.ask_now(wanted).await
+    }
+
+    /// `None`: nobody is asked.
+    async fn ask_now(&self, wanted: &DocumentSelector) -> Option<Vec<Answers>> {
+        if self.0.mesh.view().linked.is_empty() {
+            return None;
         }
         let question: Question = rand::random();
         let (sender, mut receiver) = mpsc::channel(ANSWERS_WANTED as usize);
         {
             let mut state = self.lock();
             if !state.may_ask(wanted.to_string(), Instant::now()) {
-                return Vec::new();
+                return None;
             }
             state.open.insert(question, sender);
         }
@@ -136,13 +177,13 @@ impl Questions {
             DocumentSelector::Number(number) => Asked::Number(*number),
         };
         let body = WhoHas { question: question.to_vec().into(), document: Some(document), answers: ANSWERS_WANTED };
-        let Ok(kind) = KIND_WHO_HAS.parse::<MessageKind>() else { return Vec::new() };
+        let Ok(kind) = KIND_WHO_HAS.parse::<MessageKind>() else { return None };
         if let Err(error) = self.0.mesh.broadcast(&kind, body.encode_to_vec().into(), Duration::ZERO).await {
             static LOG: LogLimit = LogLimit::new(1);
             if let Some(Line { suppressed }) = LOG.line() {
                 tracing::info!(%error, %wanted, suppressed, "cannot ask all peers");
             }
-            return Vec::new();
+            return None;
         }
         let mut end = tokio::time::Instant::now() + ANSWER_TIME;
         let mut answers: Vec<Answers> = Vec::new();
@@ -155,7 +196,7 @@ impl Questions {
                 answers.push(answer);
             }
         }
-        answers
+        Some(answers)
     }
 
     /// Takes a message of [`KIND_HAS`].
@@ -319,6 +360,18 @@ mod tests {
             assert!(state.may_ask(n.to_string(), now + INTERVAL_MIN));
         }
         assert_eq!(state.asked.len(), REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn strangers_have_few_questions_asked_whatever_they_do() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let from = |n: u8| IpAddr::from([10, 0, n, 1]);
+        let asked = |state: &mut State, n, now| (0..100).filter(|_| state.may_ask_for(from(n), now)).count();
+        assert_eq!(asked(&mut state, 0, now), FOR_ONE_MAX);
+        assert_eq!((1..100).map(|n| asked(&mut state, n, now)).sum::<usize>(), FOR_OTHERS_MAX - FOR_ONE_MAX);
+        assert_eq!(state.for_others.len(), FOR_OTHERS_MAX);
+        assert!(!state.may_ask_for(from(200), now + FOR_OTHERS_PERIOD / 2));
+        assert!(state.may_ask_for(from(200), now + FOR_OTHERS_PERIOD));
     }
 
     #[test]

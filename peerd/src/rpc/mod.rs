@@ -1,6 +1,7 @@
 //! The RPCs of `Peer` and `Control`. They check the raw values of a request first; the other parts do the work.
 
 mod access;
+mod asking;
 mod control;
 mod drain;
 mod jobs;

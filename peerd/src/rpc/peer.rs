@@ -2,6 +2,7 @@
 
 use super::{
     access::{audience, unread},
+    asking::ask_mesh,
     services::Services,
     whispers::Whispers,
 };
@@ -120,6 +121,15 @@ impl Peer for PeerRpc {
         } else {
             select()
         };
+        let mut messages = messages.peekable();
+        if request.ask_mesh
+            && messages.peek().is_some_and(|message| message.holdings.is_empty() && !message.unchanged)
+            && let Some(holdings) = ask_mesh(&self.0, &request, caller.as_ref()).await
+            && let Some(answer) = messages.next()
+        {
+            let answer = RfcQueryResponse { holdings, asked_mesh: true, ..answer };
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(answer)))));
+        }
         // The permit is released with the last message, or when the caller goes away.
         let messages = messages.map(move |message| {
             let _permit = &permit;

@@ -49,3 +49,27 @@ async fn two_limited_holders_deliver_together_what_both_can() {
     let least = bytes.iter().min().unwrap();
     assert!(*least > data.len() as u64 / 3, "{bytes:?}");
 }
+
+/// A peer in `zone` that shares `data` at a limited rate.
+async fn holder_in(zone: &str, data: &[u8]) -> Peer {
+    Peer::configured(&[("doc.bin", data)], |config| {
+        config.labels.insert("zone".to_owned(), zone.to_owned());
+        config.name = zone.parse().unwrap();
+        config.upload_limit = Some(6 * MIB as u64);
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn most_bytes_come_from_the_holder_in_the_own_zone_and_some_from_the_other() {
+    let data = bytes(24 * MIB);
+    let (near, far) = (holder_in("here", &data).await, holder_in("there", &data).await);
+    let fetcher = Fetcher { peer: holder_in("here", &[]).await, progress: Arc::default() };
+    let fetched = fetcher.fetch(ContentHash::of(&data), vec![far.source("there"), near.source("here")]).await.unwrap();
+    fetcher.assert_has(&fetched, &data);
+    let from =
+        |name: &str| fetched.sources.iter().filter(|report| report.source.label() == name).map(|report| report.bytes).sum();
+    let (near, far): (u64, u64) = (from("here"), from("there"));
+    assert_eq!(near + far, data.len() as u64, "{:?}", fetched.sources);
+    assert!(near > far && far > 0, "{near} bytes from the near holder, {far} from the far one");
+}

@@ -7,7 +7,7 @@ use p2pdi::{
     v1::{self, Holding},
 };
 use peerd::{
-    holders::search::SearchError,
+    holders::search::{Freshness, HolderSearch, SearchError},
     transfer::fetch::job::{FetchJob, FetchRequest, FindPeers, JobError, PeerSample},
 };
 use std::{
@@ -98,6 +98,23 @@ async fn a_job_without_peers_or_holders_fails_and_names_the_peers_asked() {
     let error = within("the job", job.run()).await.unwrap_err();
     assert_eq!(error.to_string(), "nobody has RFC 48; asked unlisted");
     assert!(watch.event().await.is_none());
+}
+
+#[tokio::test]
+async fn a_job_whose_name_is_settled_asks_nobody_again_what_it_means() {
+    let sample = Sample::rfc48(3);
+    let holder = Holder::holding("holder", &sample, Duration::ZERO).await;
+    let target = Target::new();
+    let wanted = DocumentSelector::Name(DocumentName::parse(&sample.name).unwrap());
+    let peers = Arc::new(Fixed(vec![holder.source("holder")]));
+    let search = HolderSearch::new(target.channels.clone(), Arc::clone(&peers));
+    let settled = within("the search", search.settle(&wanted, Freshness::Asked)).await.unwrap();
+    let asked = holder.queries();
+    assert_eq!(asked, 1);
+    let (job, _) = FetchJob::new(request(&target, wanted, Vec::new()), target.channels.clone(), peers);
+    within("the job", job.beginning_with(settled).run()).await.unwrap();
+    target.assert_holds_only(&sample);
+    assert_eq!(holder.queries(), asked);
 }
 
 #[tokio::test]

@@ -287,6 +287,6 @@ fn batches(
             bytes += holding.encoded_len();
             holdings.push(holding);
         }
-        Some(RfcQueryResponse { version, unchanged, holdings, complete })
+        Some(RfcQueryResponse { version, unchanged, holdings, complete, asked_mesh: false })
     })
 }

@@ -4,6 +4,7 @@ use super::{
     download::SourceError,
     driver::{Driver, Setting, Unfilled},
     fault_log,
+    fetch_metrics::Stalls,
     identify::{Identified, Identify},
     leads,
     opened::Opened,
@@ -177,7 +178,8 @@ async fn fetch_once(
         }
         _ => None,
     });
-    let mut run = Run { channels, wanted, options, progress, sources: SourceSelection::new(sources), early, started };
+    let (sources, stalls) = (SourceSelection::new(sources), Stalls::default());
+    let mut run = Run { channels, wanted, options, progress, sources, early, started, stalls };
     let mut searches = 0;
     // Since when nobody can say what the document is.
     let (mut alone_since, mut pauses) = (None, ASK_AGAIN.start());
@@ -242,11 +244,12 @@ struct Run<'a> {
     /// Until the swarm of the document exists.
     early: Option<EarlyAnnounce>,
     started: Instant,
+    stalls: Stalls,
 }
 
 impl Run<'_> {
     /// Whether somebody may come who can say what the document is; displays are told who is waited for.
-    fn may_wait(&self) -> bool {
+    fn may_wait(&mut self) -> bool {
         let reports = self.sources.reports();
         // A name may mean other content by now, which whoever settled it finds out.
         let is_of_name = !matches!(self.wanted, DocumentSelector::Hash(_)) || self.options.save_as.is_some();
@@ -255,7 +258,9 @@ impl Run<'_> {
         }
         let to = self.sources.unreachable();
         let may_come = !to.is_empty() || matches!(self.wanted, DocumentSelector::Hash(_));
-        self.progress.set_waiting(Some(if to.is_empty() { Waiting::Holders } else { Waiting::Connection { to } }));
+        let waiting = if to.is_empty() { Waiting::Holders } else { Waiting::Connection { to } };
+        self.stalls.look(self.options.swarms.metrics(), self.progress.idle(Instant::now()), Some(&waiting));
+        self.progress.set_waiting(Some(waiting));
         may_come
     }
 

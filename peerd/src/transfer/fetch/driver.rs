@@ -6,7 +6,7 @@ mod requests;
 use super::{
     download::SourceError,
     fault_log,
-    fetch_metrics::FetchMetrics,
+    fetch_metrics::{FetchMetrics, Stalls},
     holder_table::{Holder, HolderTable, Index},
     leads::Leads,
     opened::{Opened, OpenedRun},
@@ -95,6 +95,7 @@ pub(super) struct Driver<'a> {
     retried: Instant,
     /// When displays were last updated.
     shown: Instant,
+    stalls: Stalls,
 }
 
 type ExchangeEnd = Result<(), ExchangeError>;
@@ -137,6 +138,7 @@ impl<'a> Driver<'a> {
             without_holders: None,
             retried: Instant::now(),
             shown: Instant::now(),
+            stalls: Stalls::default(),
         }
     }
 
@@ -416,6 +418,7 @@ impl<'a> Driver<'a> {
         progress.set_searching(self.leads.is_searching());
         let (sent, sent_per_second) = self.setting.swarm.sent_so_far(now);
         progress.set_sent(sent, sent_per_second);
+        self.stalls.look(&self.setting.metrics, progress.idle(now), waiting.as_ref());
         progress.set_waiting(waiting);
         self.setting.swarm.set_waiting(progress.snapshot().why_idle().unwrap_or_default());
     }

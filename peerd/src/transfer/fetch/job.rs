@@ -98,6 +98,8 @@ struct Named {
 /// verified pieces stay in the partial file.
 pub struct FetchJob<F> {
     request: FetchRequest,
+    /// What the name or number means, if that is settled already.
+    settled: Option<Settled>,
     channels: ChannelPool,
     search: Arc<HolderSearch<F>>,
     progress: Arc<Progress>,
@@ -117,20 +119,27 @@ impl<F: FindPeers> FetchJob<F> {
         let progress = Arc::<Progress>::default();
         let watch = FetchWatch { progress: Arc::clone(&progress), events };
         let search = Arc::new(HolderSearch::new(channels.clone(), peers));
-        (Self { request, channels, search, progress, events: sender }, watch)
+        (Self { request, settled: None, channels, search, progress, events: sender }, watch)
+    }
+
+    /// The same job, which begins with the content that was settled a moment ago, and its holders. Not for one that was given holders.
+    #[must_use]
+    pub fn beginning_with(self, settled: Settled) -> Self {
+        Self { settled: Some(settled), ..self }
     }
 
     /// Runs the job to its end.
     ///
     /// # Errors
     /// When no holder is found, it is not clear which content is meant, no holder delivers, or the disk refuses.
-    pub async fn run(self) -> Result<Fetched, JobError<F::Error>> {
+    pub async fn run(mut self) -> Result<Fetched, JobError<F::Error>> {
+        let settled = self.settled.take();
         let FetchRequest { wanted, from, options } = &self.request;
         if !from.is_empty() {
             return self.run_from().await;
         }
         let mut early = None;
-        if let DocumentSelector::Hash(hash) = wanted {
+        if let (DocumentSelector::Hash(hash), None) = (wanted, &settled) {
             let (announced, named) = self.ask_tracker(*hash).await;
             if let Some(Named { holders, size }) = named {
                 let options = FetchOptions { expected_size: Some(size), ..options.clone() };
@@ -138,7 +147,10 @@ impl<F: FindPeers> FetchJob<F> {
             }
             early = Some(announced);
         }
-        let mut settled = self.settle_patiently(wanted).await?;
+        let mut settled = match settled {
+            Some(settled) => settled,
+            None => self.settle_patiently(wanted).await?,
+        };
         let mut changes = 0;
         loop {
             let document = settled.found.document.clone();

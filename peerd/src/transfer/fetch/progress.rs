@@ -191,6 +191,11 @@ impl Progress {
         self.snapshot_at(Instant::now())
     }
 
+    /// Since the last byte arrived, or since the fetch began.
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.details().last_byte)
+    }
+
     fn snapshot_at(&self, now: Instant) -> ProgressSnapshot {
         let mut details = self.details();
         let Details { phase, resumed, last_byte, known_holders, searching, .. } = *details;

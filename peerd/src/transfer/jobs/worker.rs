@@ -12,7 +12,7 @@ use crate::{
     holders::{
         network_peers::NetworkPeers,
         search::{Freshness, HolderSearch, SearchError, ask},
-        settlement::Settlement,
+        settlement::{Settled, Settlement},
         source::Source,
     },
     transfer::{
@@ -76,9 +76,11 @@ pub(super) async fn fetch(shared: Arc<Shared>, work: Work) -> Option<Outcome> {
 
 async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
     let Work { owner, key, target, asked, job, watch, mirror, .. } = work;
-    if let Some(outcome) = compare_with_own(shared, &target, &asked).await {
-        return outcome;
-    }
+    let job = match compare_with_own(shared, &target, &asked).await {
+        Compared::Ended(outcome) => return outcome,
+        Compared::Newer(settled) => job.beginning_with(*settled),
+        Compared::Wanted => job,
+    };
     // The room taken, and for how many bytes: a name may turn out to mean another content than the one that is known.
     let mut taken: Option<(u64, RoomTaken)> = None;
     if target.size > 0 {
@@ -124,14 +126,24 @@ async fn fetch_into_share(shared: &Arc<Shared>, work: Work) -> Outcome {
     }
 }
 
-/// Of a document that is asked for by a name that the share has: whether it is there, or must not be replaced, by what other peers have under
-/// that name now. `None`: it is fetched. Another content than that of a file that this peer fetched is a newer version.
-async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source]) -> Option<Outcome> {
-    let DocumentSelector::Name(name) = &target.selector else { return None };
-    let own = shared.catalog.share().index().by_name(name.as_str()).cloned()?;
+/// What follows for a document from what the share has under its name.
+enum Compared {
+    /// It is there, or must not be replaced.
+    Ended(Outcome),
+    /// Other peers have a newer version of it: this one. Boxed: most documents are not there yet.
+    Newer(Box<Settled>),
+    /// It is fetched.
+    Wanted,
+}
+
+/// Of a document that is asked for by a name that the share has: what follows from what other peers have under that name now. Another content
+/// than that of a file that this peer fetched is a newer version.
+async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source]) -> Compared {
+    let DocumentSelector::Name(name) = &target.selector else { return Compared::Wanted };
+    let Some(own) = shared.catalog.share().index().by_name(name.as_str()).cloned() else { return Compared::Wanted };
     // What a pattern found is not the file of another spelling.
     if target.save_as.as_ref().is_some_and(|save_as| *save_as != own.name) {
-        return None;
+        return Compared::Wanted;
     }
     let mut all_answered = true;
     let settlement = match asked {
@@ -150,21 +162,23 @@ async fn compare_with_own(shared: &Arc<Shared>, target: &Target, asked: &[Source
             answers.settle()
         }
     };
-    match settlement {
-        Settlement::Settled(settled) if settled.found.document.hash == own.hash => Some(Outcome::Present(own.size)),
-        Settlement::Settled(_) if shared.ledger.owns(&own) => None,
-        Settlement::Settled(_) => Some(Outcome::Failed(other_content(&own.name))),
-        Settlement::Nobody if asked.is_empty() => Some(Outcome::Present(own.size)),
+    Compared::Ended(match settlement {
+        Settlement::Settled(settled) if settled.found.document.hash == own.hash => Outcome::Present(own.size),
+        // Of the peers that the job names, the fetch itself asks each.
+        Settlement::Settled(_) if shared.ledger.owns(&own) && !asked.is_empty() => return Compared::Wanted,
+        Settlement::Settled(settled) if shared.ledger.owns(&own) => return Compared::Newer(Box::new(settled)),
+        Settlement::Settled(_) => Outcome::Failed(other_content(&own.name)),
+        Settlement::Nobody if asked.is_empty() => Outcome::Present(own.size),
         // What these peers have is wanted, not what is here.
         Settlement::Nobody => {
             let why = "those that were asked have none now, or do not answer".to_owned();
-            Some(Outcome::Gone { why, everywhere: all_answered })
+            Outcome::Gone { why, everywhere: all_answered }
         }
         Settlement::Ambiguous(found) => {
             let error = SearchError::<Infallible>::Ambiguous { wanted: target.selector.clone(), found };
-            Some(outcome(JobError::Search(error)))
+            outcome(JobError::Search(error))
         }
-    }
+    })
 }
 
 /// Removes a document that arrived but for which there is no room.
