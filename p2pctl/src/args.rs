@@ -1,5 +1,6 @@
 //! Declaration of the command line.
 
+mod certificates;
 mod context;
 mod enrol;
 mod get;
@@ -11,6 +12,7 @@ mod parse;
 mod registry;
 mod via;
 
+pub(crate) use certificates::{CopyCertificate, InKubernetes, OfPeer, OfSet};
 pub(crate) use context::{Context, ContextWhat};
 pub(crate) use enrol::{AsOperator, Ca, CaFolder, CaWhat, CreateToken, Issue, Login, Revoke, Token, TokenWhat};
 pub(crate) use get::{Fetching, Get, GetRfc, Sharing};

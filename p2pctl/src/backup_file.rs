@@ -23,18 +23,24 @@ const CHECKSUM_BYTES: usize = 32;
 pub(crate) struct BackupFile {
     file: BufWriter<NamedTempFile>,
     path: PathBuf,
+    /// A file of that name is replaced.
+    force: bool,
     hasher: blake3::Hasher,
     records: Option<u64>,
 }
 
 impl BackupFile {
-    /// Begins to write, beside `path`.
-    pub(crate) fn create(path: &Path) -> Outcome<Self> {
+    /// Begins to write, beside `path`. A file that is there is replaced only with `force`, and stays as it is until this one is whole.
+    pub(crate) fn create(path: &Path, force: bool) -> Outcome<Self> {
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(exists(path));
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Mode 0600 on Unix.
         let file =
             tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder).map_err(|error| cannot("write", path, &error))?;
-        let mut backup = Self { file: BufWriter::new(file), path: path.to_owned(), hasher: blake3::Hasher::new(), records: None };
+        let (file, hasher) = (BufWriter::new(file), blake3::Hasher::new());
+        let mut backup = Self { file, path: path.to_owned(), force, hasher, records: None };
         backup.write(FIRST_LINE)?;
         Ok(backup)
     }
@@ -59,15 +65,23 @@ impl BackupFile {
         let records = self.records.ok_or_else(cut_off)?;
         self.write(&0_u32.to_be_bytes())?;
         let checksum = *self.hasher.finalize().as_bytes();
-        let Self { mut file, path, .. } = self;
+        let Self { mut file, path, force, .. } = self;
         let named = || -> io::Result<()> {
             file.write_all(&checksum)?;
             let file = file.into_inner()?;
             file.as_file().sync_all()?;
-            file.persist(&path)?;
+            if force {
+                file.persist(&path)?;
+            } else {
+                // One that came meanwhile stays.
+                file.persist_noclobber(&path)?;
+            }
             sync_folder(&path)
         };
-        named().map_err(|error| cannot("write", &path, &error))?;
+        named().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(&path),
+            _ => cannot("write", &path, &error),
+        })?;
         Ok(records)
     }
 
@@ -83,6 +97,11 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         Some(folder) if cfg!(unix) => File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all(),
         _ => Ok(()),
     }
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::refused(format!("{} is there already; it was left as it is", path.display()))
+        .hint("--force replaces it once the new backup is whole; or give another name")
 }
 
 fn cannot(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
@@ -183,7 +202,7 @@ mod tests {
     }
 
     fn write(path: &Path, parts: &[BackupPart]) -> Outcome<u64> {
-        let mut file = BackupFile::create(path)?;
+        let mut file = BackupFile::create(path, true)?;
         parts.iter().try_for_each(|part| file.add(part))?;
         file.finish()
     }
@@ -203,6 +222,22 @@ mod tests {
             fs::write(&path, &whole[..position]).unwrap();
             assert!(read(&path).is_err(), "cut at {position}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_replaced_only_when_asked_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup");
+        fs::write(&path, "something else").unwrap();
+        assert!(BackupFile::create(&path, false).err().unwrap().to_string().contains("--force"));
+        fs::remove_file(&path).unwrap();
+        let mut late = BackupFile::create(&path, false).unwrap();
+        parts().iter().try_for_each(|part| late.add(part)).unwrap();
+        fs::write(&path, "something else").unwrap();
+        assert!(late.finish().unwrap_err().to_string().contains("there already"));
+        assert_eq!((fs::read(&path).unwrap(), fs::read_dir(folder.path()).unwrap().count()), (b"something else".to_vec(), 1));
+        assert_eq!(write(&path, &parts()).unwrap(), 2);
+        assert_eq!(read(&path).unwrap().count(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod backup_file;
 mod call;
 mod contexts;
 mod failure;
+mod kubernetes;
 mod operator;
 mod peers;
 mod printer;

@@ -16,7 +16,7 @@ use p2pdi::{
     server::Caller,
     status::Reason,
     v1::{
-        BackupRequest, BackupResponse, CreateTokenRequest, CreateTokenResponse, GetRegistryStatusRequest,
+        BackupPart, BackupRequest, BackupResponse, CreateTokenRequest, CreateTokenResponse, GetRegistryStatusRequest,
         GetRegistryStatusResponse, ListRecordsRequest, ListRecordsResponse, ListTokensRequest, ListTokensResponse, ReplicaStatus,
         RestoreRequest, RestoreResponse, RevokeNameRequest, RevokeNameResponse, RevokeTokenRequest, RevokeTokenResponse,
         RotateAuthorityRequest, RotateAuthorityResponse, registry_admin_server::RegistryAdmin,
@@ -28,16 +28,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, mpsc::error::SendTimeoutError, oneshot},
     time::timeout,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, codegen::tokio_stream::Stream};
 
 /// Largest request, in bytes: a part of a backup, and room for what later versions add.
 pub(crate) const REQUEST_MAX_BYTES: usize = 1024 * 1024;
 /// Copies of the whole table at once, of backups and restores.
 const COPIES_MAX: usize = 1;
-/// Longest wait for the next part of a backup that is restored.
+/// Longest wait for the next part of a backup: for who sends one to be restored, and for who takes one.
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -160,13 +161,7 @@ impl RegistryAdmin for AdminService {
         let turn = Arc::clone(&self.copies).try_acquire_owned().map_err(|_| busy())?;
         let (revision, peers) = self.leases.table.with(|table, _| table.stored());
         let parts = BackupWriter::new(&self.network, revision, peers);
-        let stream = async_stream::stream! {
-            let _turn = turn;
-            for part in parts {
-                yield Ok(BackupResponse { part: Some(part) });
-            }
-        };
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(Box::pin(handed_out(parts, turn, PART_TIMEOUT))))
     }
 
     async fn restore(&self, request: Request<Streaming<RestoreRequest>>) -> Result<Response<RestoreResponse>, Status> {
@@ -207,6 +202,29 @@ impl RegistryAdmin for AdminService {
     }
 }
 
+/// The parts for one caller, who has the turn until the last one is taken. A caller that takes none for as long as `patience` loses it: what
+/// it has is cut off.
+fn handed_out(
+    parts: impl Iterator<Item = BackupPart> + Send + 'static,
+    turn: OwnedSemaphorePermit,
+    patience: Duration,
+) -> ReceiverStream<Result<BackupResponse, Status>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _turn = turn;
+        for part in parts {
+            let sending = sender.send_timeout(Ok(BackupResponse { part: Some(part) }), patience);
+            if let Err(error) = sending.await {
+                if matches!(error, SendTimeoutError::Timeout(_)) {
+                    tracing::warn!("a caller does not take the next part of its backup; the backup ends");
+                }
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
 fn not_empty() -> Status {
     Reason::NotEmpty.status(
         "this registry has records, and a restore never overwrites: nothing was restored; start a registry with an empty --state folder, or with \
@@ -217,4 +235,29 @@ fn not_empty() -> Status {
 fn busy() -> Status {
     let message = "another backup or restore is under way; try again when it is done";
     Reason::RateLimited.status_retry_after(message, Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+
+    #[tokio::test]
+    async fn a_caller_that_takes_no_part_of_its_backup_loses_its_turn() {
+        let copies = Arc::new(Semaphore::new(COPIES_MAX));
+        let turn = || Arc::clone(&copies).try_acquire_owned();
+        let parts = || (0..10).map(|_| BackupPart::default());
+        let mut stalled = handed_out(parts(), turn().unwrap(), Duration::from_millis(20));
+        assert!(stalled.next().await.is_some());
+        // The test fails by its time limit if the turn never comes back.
+        let next = Arc::clone(&copies).acquire_owned().await.unwrap();
+        let whole = handed_out(parts(), next, PART_TIMEOUT);
+        assert!(turn().is_err());
+        assert_eq!(whole.collect::<Vec<_>>().await.len(), 10);
+        assert!(stalled.collect::<Vec<_>>().await.len() < 9, "it is cut off");
+        // One that goes away gives its turn back at once.
+        drop(handed_out(parts(), Arc::clone(&copies).acquire_owned().await.unwrap(), PART_TIMEOUT));
+        let returned = timeout(PART_TIMEOUT / 2, copies.acquire()).await;
+        assert!(returned.is_ok());
+    }
 }

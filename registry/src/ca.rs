@@ -3,7 +3,7 @@
 //!
 //! `ledger` decides: it only computes. `ledger_file` keeps what was decided. `generations` are the keys and certificates of the authority
 //! itself, one file each. `certificates` are what is signed. `authority` puts them together behind one lock, `messages` are its
-//! calls.
+//! calls. `signer` is an authority without a ledger.
 
 mod authority;
 mod certificates;
@@ -13,14 +13,15 @@ mod generations;
 mod ledger;
 mod ledger_file;
 mod messages;
+mod signer;
 
 pub use authority::{
-    Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, OVERLAP, Proof, RevokedName, Trust,
-    operator_of_folder,
+    Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, Proof, RevokedName, Trust, operator_of_folder,
 };
 pub use error::CaError;
-pub use generations::{CaCertificate, certificates_in};
+pub use generations::{CaCertificate, OVERLAP, certificates_in};
 pub use ledger::{Refusal, Revoked, Subject, TOKEN_LIFE_MAX, TOKEN_USES_MAX, Token};
+pub use signer::Signer;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 mod links;
 mod observers;
+mod outbox;
 mod probes;
 mod replica_id;
 mod service;

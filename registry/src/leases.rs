@@ -1,6 +1,7 @@
 //! Register and Leave: what they change is stored before it shows. A peer that leaves is in no swarm any more.
 
 use crate::{
+    catch_up::{CatchUps, CaughtUp},
     cluster::{Cluster, Ended, claim_observer, end_observers, find_observer},
     queue::{Job, Jobs, NotWritten, Written},
     shared_swarms::SharedSwarms,
@@ -52,6 +53,7 @@ pub(crate) struct Leases {
     pub(crate) swarms: Arc<SharedSwarms>,
     pub(crate) jobs: Jobs,
     pub(crate) timeouts: WriteTimeouts,
+    pub(crate) catch_ups: Arc<CatchUps>,
     /// The replicas that share the store; `None`: this registry is alone.
     pub(crate) cluster: Option<Arc<Cluster>>,
 }
@@ -125,15 +127,10 @@ impl Leases {
     /// Completes when the table knows everything that any replica acknowledged before this call.
     async fn catch_up(&self) -> Result<(), CallError> {
         self.check_reachable()?;
-        let (done, caught_up) = oneshot::channel();
-        match timeout(self.timeouts.queue, self.jobs.send(Job::CatchUp(done))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(CallError::Stopping),
-            Err(_) => return Err(CallError::NotStored),
-        }
-        match timeout(self.timeouts.commit, caught_up).await {
-            Ok(Ok(true)) => Ok(()),
-            _ => Err(CallError::NotStored),
+        match self.catch_ups.run(&self.jobs, &self.timeouts).await {
+            CaughtUp::Yes => Ok(()),
+            CaughtUp::NotStored => Err(CallError::NotStored),
+            CaughtUp::Stopping => Err(CallError::Stopping),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The registry of P2P-DI: it keeps leases and lists the peers that hold them.
 //!
 //! `table` decides: it only computes. `store` keeps what was decided; `writer` commits it in batches before it shows. `leases` makes changes
-//! for calls, `expiry` ends leases. `swarms` is the tracker, which only computes too. `ca` is the certificate authority, `enrolling` its calls, `admin` those of operators, `backup` what they copy. `cluster` is what several registries with one store say to each other, `replicas` starts it. `service` serves gRPC, `watching` its stream of changes, `http` the status page and metrics. `server` wires them.
+//! for calls, `catch_up` asks the store what others changed for them, `expiry` ends leases. `swarms` is the tracker, which only computes too. `ca` is the certificate authority, `enrolling` its calls, `admin` those of operators, `backup` what they copy. `cluster` is what several registries with one store say to each other, `replicas` starts it. `service` serves gRPC, `watching` its stream of changes, `http` the status page and metrics. `server` wires them.
 
 mod access;
 mod admin;
@@ -10,6 +10,7 @@ mod announcing;
 mod applied;
 mod backup;
 pub mod ca;
+mod catch_up;
 mod clock;
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, unused_imports, reason = "only a store that is shared makes a replica"))]
 mod cluster;

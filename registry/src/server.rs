@@ -16,7 +16,7 @@ use crate::{
     shared_table::SharedTable,
     store::{Embedded, Loaded, Memory, Store, StoreError},
     store_health::StoreHealth,
-    table::{Change, Settings, ShardSet, Table},
+    table::{Change, Kept, Settings, Table},
     timeouts::WriteTimeouts,
     writer::Writer,
 };
@@ -209,7 +209,7 @@ impl Registry {
         let mut now = clock.now().0;
         if let Some(replicas) = &replicas {
             table.set_token_key(replicas.cluster.token_key());
-            table.keep_shards(ShardSet::NONE, 0, now);
+            table.keep_shards(Kept::NONE, 0, now);
         }
         let Loaded { revision, complete_since, skipped } =
             store.load(&mut |peer, revision| table.apply(Change::put(peer, 0), revision, now))?;
@@ -249,7 +249,7 @@ impl Registry {
             tls.set_network(&config.network)?;
         }
         Ok(Self {
-            leases: Leases { table, swarms, jobs, timeouts, cluster },
+            leases: Leases { table, swarms, jobs, timeouts, catch_ups: Arc::default(), cluster },
             network: config.network.clone(),
             health,
             metrics,

@@ -54,7 +54,7 @@ pub use registrations::Registrations;
 pub use replica::Extended;
 pub use running_time::RunningTime;
 pub use settings::{FORGET_AFTER_MS, KEEPALIVES_PER_TTL, PEERS_MAX, Settings, TARGET_KEEPALIVES_PER_SECOND};
-pub use shard::{SHARDS, ShardSet, shard_of, shard_of_name};
+pub use shard::{Kept, SHARDS, ShardSet, shard_of, shard_of_name};
 pub use state::{Counts, Table};
 pub use suspects::Suspect;
 pub use view::duration;

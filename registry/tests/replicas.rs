@@ -4,12 +4,14 @@
 
 mod replicas {
     mod basics;
+    mod certificates;
     pub(crate) mod crowd;
     mod cuts;
     mod faults;
     mod history;
     mod members;
     mod observers;
+    mod rendered;
     mod thousand;
     pub(crate) mod three;
 }

@@ -67,6 +67,8 @@ fn a_registry_is_backed_up_and_restored_into_an_empty_one_only() {
         .exits(1)
         .stdout_is_empty()
         .stderr_has(&["has records", "never overwrites"]);
+    world.p2pctl(&registry, &["registry", "backup", "copy"]).exits(1).stderr_has(&["copy is there already", "--force"]);
+    world.p2pctl(&registry, &["registry", "backup", "copy", "--force"]).exits(0);
     world.p2pctl(&registry, &["registry", "backup", "missing/copy"]).exits(1).stderr_has(&["cannot write missing/copy"]);
     let address = registry.address.to_string();
     registry.kill();

@@ -42,6 +42,8 @@ fn values_that_are_wrong_are_named() {
         ("registry.autoscaling.enabled=true", "more than one registry needs registry.etcd.endpoints"),
         ("registry.etcd.endpoints={etcd:2379}", "/registry/etcd/endpoints"),
         ("registry.etcd.endpoints={http://etcd:2379},tls.mode=joinToken", "joinToken needs a registry with a volume"),
+        ("tls.mode=chart,peer.kind=DaemonSet", "tls.mode chart needs peer.kind StatefulSet"),
+        ("tls.mode=chart,peer.replicas=257", "tls.mode chart is for up to 256 peers"),
     ] {
         let output = Command::new(&helm).args(template(&["--set", value])).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -171,6 +173,57 @@ fn registries_over_etcd_are_replaced_without_a_gap_and_keep_nothing_themselves()
         let policy = find("NetworkPolicy/p2pdi-registry").unwrap();
         assert!(policy["spec"]["egress"].to_string().contains("2379"), "{policy}");
     }
+}
+
+#[test]
+fn what_makes_certificates_may_touch_its_own_secrets_only_and_a_peer_sees_its_own_key_only() {
+    let Some(renders) = renders() else { return };
+    let documents = &renders.sets["ci/chart-tls-values.yaml"];
+    let find = |wanted: &str| documents.iter().find(|document| name(document) == wanted).unwrap();
+    let volumes = |pod: &Value| pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+    let mounted = documents.iter().filter_map(pod).flat_map(volumes);
+    let mounted: BTreeSet<String> =
+        mounted.filter_map(|volume| volume["secret"]["secretName"].as_str().map(str::to_owned)).collect();
+    assert!(mounted.contains("p2pdi-registry-tls") && mounted.contains("p2pdi-peer-tls"), "{mounted:?}");
+    for (account, kind) in [("p2pdi-certificates-hook", "Job"), ("p2pdi-certificates", "CronJob")] {
+        let rules = find(&format!("Role/{account}"))["rules"].as_array().unwrap();
+        let named = serde_json::json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"]});
+        let mut without_names = rules[0].clone();
+        let names = without_names.as_object_mut().unwrap().remove("resourceNames").unwrap();
+        let names: BTreeSet<String> = strings(&names).into_iter().map(str::to_owned).collect();
+        // Those that pods mount, the authority's, which none does, and that of a client outside.
+        let own = ["p2pdi-ca", "laptop-tls"].map(str::to_owned);
+        assert_eq!(names, mounted.iter().cloned().chain(own).collect::<BTreeSet<_>>());
+        assert_eq!((&without_names, rules.len()), (&named, 2));
+        assert_eq!(rules[1], serde_json::json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}));
+        let binding = find(&format!("RoleBinding/{account}"));
+        assert_eq!((&binding["roleRef"]["name"], &binding["subjects"][0]["name"]), (&account.into(), &account.into()));
+        let job = pod(find(&format!("{kind}/{account}"))).unwrap();
+        assert_eq!(job["spec"]["serviceAccountName"], account);
+        let arguments = strings(&containers(job)[0]["args"]).join(" ");
+        assert!(names.iter().all(|name| arguments.contains(&format!("={name}"))), "{arguments}");
+        // The hook leaves nothing behind, and comes before everything else.
+        for kind in ["ServiceAccount", "Role", "RoleBinding", kind] {
+            let annotations = &find(&format!("{kind}/{account}"))["metadata"]["annotations"];
+            let is_hook = kind == "Job" || account.ends_with("-hook");
+            let (when, after) = ("pre-install,pre-upgrade", "before-hook-creation,hook-succeeded");
+            let expected = is_hook.then_some((when, after));
+            let found = annotations["helm.sh/hook"].as_str().zip(annotations["helm.sh/hook-delete-policy"].as_str());
+            assert_eq!(found, expected, "{kind}/{account}");
+        }
+    }
+    let peer = pod(find("StatefulSet/p2pdi-peer")).unwrap();
+    let names = |container: &Value| -> Vec<String> {
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        mounts.map(|mount| mount["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let (first, renewal, peer) = (containers(peer)[0], containers(peer)[1], containers(peer)[2]);
+    assert!(first["restartPolicy"].is_null() && renewal["restartPolicy"] == "Always");
+    assert!([first, renewal].iter().all(|container| names(container) == ["certificates", "tls"]));
+    assert_eq!(names(peer), ["data", "tls"]);
+    let policy = find("NetworkPolicy/p2pdi-certificates");
+    assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress"]));
+    assert!(policy["spec"]["ingress"].is_null(), "{policy}");
 }
 
 #[test]

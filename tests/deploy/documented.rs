@@ -36,6 +36,15 @@ fn the_manifests_are_the_rendered_chart() {
     }
 }
 
+#[test]
+fn what_makes_certificates_is_rendered_as_before() {
+    let Some(helm) = helm() else { return };
+    let mut command = Command::new(&helm);
+    command.args(template(&["--show-only", "templates/certificates.yaml", "--values"]));
+    let text = succeeds(command.arg(chart().join("ci/chart-tls-values.yaml")));
+    is(&root().join("tests/deploy/certificates.yaml"), &text);
+}
+
 /// A value of values.yaml that has a comment.
 struct Documented {
     path: Vec<String>,

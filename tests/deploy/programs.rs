@@ -72,6 +72,7 @@ impl<'a> Around<'a> {
             ("[$(POD_IP)]", "[::1]"),
             ("$(POD_IP)", "127.0.0.1"),
             ("$(PEER_NAME)", "p2pdi-peer-0"),
+            ("$(POD_NAME)", "p2pdi-peer-0"),
             ("p2pdi-registry.p2pdi:7800", &self.registry),
             ("p2pdi-registries.p2pdi:7800", &self.registry),
             ("registry.example.org:7800", &self.registry),
@@ -79,7 +80,7 @@ impl<'a> Around<'a> {
             ("--wait-for-holders=30s", "--wait-for-holders=1s"),
         ];
         let fixed = fixed.map(|(from, to)| (from.to_owned(), to.to_owned()));
-        fixed.into_iter().chain(["/var/lib/p2pdi", "/documents", "/state", "/tls"].map(folder)).collect()
+        fixed.into_iter().chain(["/var/lib/p2pdi", "/documents", "/state", "/tls", "/certificates"].map(folder)).collect()
     }
 
     /// The command of a container.

@@ -1,5 +1,6 @@
 //! Verbs about certificates: tokens, joining, revoking, the certificate authority.
 
+use super::certificates::{CopyCertificate, InKubernetes};
 use crate::contexts::parse_name;
 use clap::{Args, Subcommand, builder::BoolishValueParser};
 use p2pdi::{endpoint::Endpoint, name::PeerName, token::JoinToken};
@@ -91,6 +92,10 @@ pub(crate) enum CaWhat {
     Issue(Issue),
     /// Show the certificates of the authority, of which the last signs
     Show(CaFolder),
+    /// Make, keep and renew an authority and its certificates in Secrets of Kubernetes, as the account of this pod
+    Kubernetes(Box<InKubernetes>),
+    /// Copy a peer's certificate from where a Secret of `ca kubernetes` is mounted, so that it sees no other's key
+    Copy(CopyCertificate),
     /// Replace the key and certificate of the registry's authority; the old one stays trusted for 30 days
     Rotate(AsOperator),
 }

@@ -49,8 +49,11 @@ pub(crate) struct RegistryPeers {
 
 #[derive(Debug, Args)]
 pub(crate) struct BackupTo {
-    /// Where to write it; a file of that name is replaced once the new one is complete
+    /// Where to write it
     pub(crate) file: PathBuf,
+    /// Replace a file of that name, once the new one is complete
+    #[arg(long, env = "P2PDI_CTL_REGISTRY_FORCE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) as_operator: AsOperator,
 }

@@ -1,6 +1,6 @@
 //! ca: a certificate authority in a folder, without a registry.
 
-use super::tokens;
+use super::{certificates, tokens};
 use crate::{
     args::{Ca, CaFolder, CaWhat, Global, Issue},
     failure::{Failure, Outcome},
@@ -10,6 +10,7 @@ use p2pdi::{network::NetworkName, private_file, selector::validate_labels};
 use registry::ca::{Authority, CaCertificate, CaSettings, Subject, certificates_in};
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::SystemTime};
+use tokio_util::sync::CancellationToken;
 
 /// The certificates of the authority, beside its own files.
 const BUNDLE: &str = "ca.pem";
@@ -19,6 +20,9 @@ pub(super) async fn ca(global: &Global, args: Ca, printer: Printer) -> Outcome {
         CaWhat::Init(folder) => init(&folder, global.network.clone(), printer),
         CaWhat::Issue(args) => issue(args, printer),
         CaWhat::Show(folder) => show(&folder, printer),
+        CaWhat::Kubernetes(args) => Box::pin(certificates::keep(global, *args, printer)).await,
+        // With --follow it has an end only where its caller gives it one.
+        CaWhat::Copy(args) => certificates::copy(args, printer, CancellationToken::new()).await,
         CaWhat::Rotate(by) => tokens::rotate(global, &by, printer).await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod authority;
 mod bench;
+mod certificates;
 mod chat;
 mod cluster;
 mod context;
@@ -27,7 +28,7 @@ mod up;
 mod watch;
 
 use crate::{
-    args::{BenchWhat, Cli, Pquery, Verb},
+    args::{BenchWhat, Ca, CaWhat, Cli, Pquery, Verb},
     failure::{Failure, Outcome},
     printer::Printer,
 };
@@ -96,7 +97,8 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Outcome {
             Verb::Context(args) => context::context(&global, args, printer),
             Verb::Token(args) => cancellable(tokens::token(&global, args, printer), stop).await,
             Verb::Revoke(args) => cancellable(tokens::revoke(&global, args, printer), stop).await,
-            Verb::Ca(args) => cancellable(authority::ca(&global, args, printer), stop).await,
+            Verb::Ca(Ca { what: CaWhat::Copy(args) }) => certificates::copy(args, printer, stop).await,
+            Verb::Ca(args) => cancellable(Box::pin(authority::ca(&global, args, printer)), stop).await,
             Verb::Login(args) => cancellable(login::login(args, printer), stop).await,
             Verb::Completions(args) => shell::completions(args.shell, printer),
             Verb::Man(args) => shell::man(args.out.as_deref(), printer),

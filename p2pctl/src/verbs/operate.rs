@@ -130,7 +130,7 @@ fn row(record: &RegistryRecord, now: SystemTime) -> Vec<String> {
 
 async fn backup(global: &Global, args: BackupTo, printer: Printer) -> Outcome {
     let mut calling = calling(global, &args.as_operator)?;
-    let mut file = BackupFile::create(&args.file)?;
+    let mut file = BackupFile::create(&args.file, args.force)?;
     let mut stream = calling.call(async |client| client.backup(BackupRequest {}).await).await?;
     let mut revision = 0;
     while let Some(message) = next(&mut stream, calling.name()).await? {

@@ -1,11 +1,12 @@
 //! The authority behind one lock: each call decides, stores and then answers. Calls block while they write.
 
 use super::{
-    certificates::{self, Request, Validity},
+    certificates::{self, Request, Validity, seconds},
     error::CaError,
-    generations::{Generation, Generations},
+    generations::{Generation, Generations, OVERLAP},
     ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Subject, Token, check_token},
     ledger_file::LedgerFile,
+    signer::Signer,
 };
 use p2pdi::{
     name::PeerName,
@@ -23,7 +24,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 /// Usual life of a certificate: short enough that a lost key is of no use after a day, long enough that a registry may be away for eight
@@ -31,11 +32,6 @@ use std::{
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Age at which a generation of the authority is replaced.
 pub const CA_ROTATE_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How long the generation that was replaced stays trusted: as long as a token lives that names it, and as long as a machine may be off
-/// and renew its certificate by itself.
-pub const OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Most part of its life that a certificate is valid from before it is made, so that clocks may differ: a tenth.
-const BACKDATED_PART: u64 = 10;
 /// Life of the certificate of [`operator_of_folder`]: one call, and clocks that differ.
 const OPERATOR_OF_FOLDER_LIFE: Duration = Duration::from_secs(10 * 60);
 /// How often it is looked for what ended, in seconds: it looks at all certificates.
@@ -227,7 +223,7 @@ impl Authority {
     /// When the name has too many certificates, or it cannot be stored.
     pub fn issue(&self, subject: Subject, life: Duration, now: SystemTime) -> Result<(String, String), CaError> {
         let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
-        let (serial, validity) = (certificates::serial()?, validity(life, now));
+        let (serial, validity) = (certificates::serial()?, Validity::new(life, now));
         let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
         let mut open = self.lock();
         let certificate = open.generations.sign(&params, &key)?;
@@ -370,7 +366,7 @@ impl Authority {
     }
 
     fn validity(&self, now: SystemTime) -> Validity {
-        validity(self.settings.life, now)
+        Validity::new(self.settings.life, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -384,21 +380,9 @@ impl Authority {
 /// # Errors
 /// When there is no authority, or its key cannot be read.
 pub fn operator_of_folder(folder: &Path, now: SystemTime) -> Result<Pem, CaError> {
-    let generations = Generations::open(folder)?;
-    let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
     let name: PeerName = "ca-folder".parse()?;
     let subject = Subject { name, labels: BTreeMap::new(), operator: true };
-    let validity = validity(OPERATOR_OF_FOLDER_LIFE, now);
-    let params = certificates::of_subject(&subject, generations.network(), &certificates::serial()?, validity)?;
-    let mut chain = vec![generations.sign(&params, &key)?];
-    chain.extend(generations.chain(OVERLAP.as_secs(), seconds(now)));
-    let trusted = generations.trusted(OVERLAP.as_secs(), seconds(now));
-    let authorities: Vec<_> = trusted.iter().map(|generation| generation.certificate.clone()).collect();
-    Ok(Pem {
-        cert: Some(certificates_pem(&chain).into()),
-        key: Some(key.serialize_pem().into()),
-        ca: certificates_pem(&authorities).into(),
-    })
+    Signer::of(Generations::open(folder)?).subject(&subject, OPERATOR_OF_FOLDER_LIFE, now)
 }
 
 impl Open {
@@ -431,13 +415,4 @@ impl Open {
         chain.extend(self.generations.chain(OVERLAP.as_secs(), seconds(now)));
         chain
     }
-}
-
-fn validity(life: Duration, now: SystemTime) -> Validity {
-    let (life, now) = (life.as_secs(), seconds(now));
-    Validity { not_before: now.saturating_sub(CLOCK_SKEW.min(life / BACKDATED_PART)), not_after: now + life }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

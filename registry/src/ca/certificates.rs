@@ -2,24 +2,30 @@
 
 use super::{
     error::CaError,
-    ledger::{KeyHash, SerialBytes, Subject},
+    ledger::{CLOCK_SKEW, KeyHash, SerialBytes, Subject},
 };
 use p2pdi::{endpoint::HOST_MAX_BYTES, network::NetworkName, tls::label_uri};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     PublicKey, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer as _,
+};
 
 /// Longest certificate request, in bytes: one with an RSA key of 8192 bits fits.
 const REQUEST_MAX_BYTES: usize = 4 * 1024;
 /// How the URI of a network begins.
 const TRUST_DOMAIN: &str = "spiffe://";
+/// Most part of its life that a certificate is valid from before it is made, so that clocks may differ: a tenth.
+const BACKDATED_PART: u64 = 10;
 /// Longest common name (RFC 5280, appendix A.1, ub-common-name). A longer name is among the alternative names only.
 const COMMON_NAME_MAX_BYTES: usize = 64;
 
@@ -28,6 +34,19 @@ const COMMON_NAME_MAX_BYTES: usize = 64;
 pub(super) struct Validity {
     pub(super) not_before: u64,
     pub(super) not_after: u64,
+}
+
+impl Validity {
+    /// From a moment ago until `life` from now.
+    pub(super) fn new(life: Duration, now: SystemTime) -> Self {
+        let (life, now) = (life.as_secs(), seconds(now));
+        Self { not_before: now.saturating_sub(CLOCK_SKEW.min(life / BACKDATED_PART)), not_after: now.saturating_add(life) }
+    }
+}
+
+/// Since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A certificate request whose signature is right: whoever sent it has the key.
@@ -138,6 +157,27 @@ pub(super) fn network_of(authority: &X509Certificate<'_>) -> Option<NetworkName>
         GeneralName::URI(uri) => uri.strip_prefix(TRUST_DOMAIN)?.parse().ok(),
         _ => None,
     })
+}
+
+/// The identifier of the key of an authority's certificate.
+pub(super) fn key_identifier(authority: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    extension(authority, |extension| match extension {
+        ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+        _ => None,
+    })
+}
+
+/// The identifier of the key that signed a certificate, as the certificate says.
+pub(super) fn issuer_key_identifier(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    extension(certificate, |extension| match extension {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => Some(identifier.key_identifier.as_ref()?.0.to_vec()),
+        _ => None,
+    })
+}
+
+fn extension<T>(certificate: &CertificateDer<'_>, found: impl Fn(&ParsedExtension<'_>) -> Option<T>) -> Option<T> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    parsed.extensions().iter().find_map(|extension| found(extension.parsed_extension()))
 }
 
 fn params(serial: &SerialBytes, validity: Validity) -> CertificateParams {

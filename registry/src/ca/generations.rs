@@ -17,11 +17,15 @@ use rustls_pki_types::{
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// The certificates of all generations that are trusted, for other programs.
 const BUNDLE: &str = "ca.pem";
+/// How long the generation that was replaced stays trusted: as long as a token lives that names it, and as long as a machine may be off
+/// and renew its certificate by itself.
+pub const OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Life of the authority's own certificate, in seconds: 10 years. It is replaced long before.
 const AUTHORITY_LIFE: u64 = 10 * 365 * 24 * 60 * 60;
 

@@ -1,13 +1,20 @@
 //! Calls to the other replicas: a stream to each that passes on extended leases, and announces for swarms that they keep.
 
-use super::{replica_id::ReplicaId, service::SECRET_HEADER, shared::Cluster};
+use super::{
+    outbox::{BATCH_MAX, Outbox},
+    replica_id::ReplicaId,
+    service::{SECRET_HEADER, cookie_of},
+    shared::Cluster,
+};
 use crate::{
     shared_table::SharedTable,
     swarms::Caller,
     table::{Extended, ShardSet},
 };
+use bytes::Bytes;
 use p2pdi::{
     channel::{Channel, Dial},
+    cookie::CookieHash,
     endpoint::Endpoint,
     hex,
     tls::Expected,
@@ -17,8 +24,8 @@ use p2pdi::{
     },
 };
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -34,8 +41,6 @@ use tonic::{Request, Status, metadata::MetadataValue};
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// An empty batch is sent after as many intervals, so that each side knows that the other lives.
 const EMPTY_AFTER: u32 = 10;
-/// Most leases in one batch: some 200 KiB.
-const BATCH_MAX: usize = 4_096;
 /// Batches under way to one replica. With the rest it falls behind, and what waits is one entry for each lease.
 const UNANSWERED_MAX: usize = 8;
 /// A replica that answers no batch for so long is dialled anew.
@@ -45,36 +50,8 @@ const REDIAL_AFTER: Duration = Duration::from_millis(500);
 /// Longest wait for another replica's answer to a call that a caller waits for.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What waits to be passed on to one replica: the latest of each lease.
-#[derive(Default)]
-struct Outbox(Mutex<HashMap<[u8; 16], Extended>>);
-
-impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 16], Extended>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, extended: &[Extended]) {
-        self.lock().extend(extended.iter().map(|one| (*one.cookie.as_bytes(), one.clone())));
-    }
-
-    /// What did not arrive, unless something newer waits.
-    fn put_back(&self, extended: Vec<Extended>) {
-        let mut waiting = self.lock();
-        for one in extended {
-            waiting.entry(*one.cookie.as_bytes()).or_insert(one);
-        }
-    }
-
-    fn take(&self) -> Vec<Extended> {
-        let mut waiting = self.lock();
-        if waiting.len() <= BATCH_MAX {
-            return waiting.drain().map(|(_, extended)| extended).collect();
-        }
-        let keys: Vec<_> = waiting.keys().take(BATCH_MAX).copied().collect();
-        keys.iter().filter_map(|key| waiting.remove(key)).collect()
-    }
-}
+/// Batches that were sent and not answered: number, until when all that was extended is in it or in an earlier one, and what it holds.
+type Unanswered = VecDeque<(u64, u64, Vec<Extended>)>;
 
 /// Keeps a stream to every other replica, and passes on what was extended here, until `stop`.
 pub(crate) async fn keep_links(cluster: Arc<Cluster>, table: Arc<SharedTable>, dial: Dial, stop: CancellationToken) {
@@ -100,7 +77,8 @@ pub(crate) async fn keep_links(cluster: Arc<Cluster>, table: Arc<SharedTable>, d
                         let (outbox, stop) = (Arc::new(Outbox::default()), stop.child_token());
                         let channel = dial.lazy(std::slice::from_ref(&endpoint), Expected::Registry(endpoint.clone()));
                         cluster.set_channel(id, Some(channel.clone()));
-                        let link = Link { id, cluster: Arc::clone(&cluster), outbox: Arc::clone(&outbox), channel };
+                        let (table, outbox_of) = (Arc::clone(&table), Arc::clone(&outbox));
+                        let link = Link { id, cluster: Arc::clone(&cluster), table, outbox: outbox_of, channel };
                         tracing::info!(replica = %id, %endpoint, "another replica of this registry");
                         let until = stop.clone();
                         links.spawn(async move { until.run_until_cancelled(link.run()).await });
@@ -127,8 +105,39 @@ pub(crate) async fn keep_links(cluster: Arc<Cluster>, table: Arc<SharedTable>, d
 struct Link {
     id: ReplicaId,
     cluster: Arc<Cluster>,
+    table: Arc<SharedTable>,
     outbox: Arc<Outbox>,
     channel: Channel,
+}
+
+/// The suspects that the other replica told on one stream. With it they are none any more, as far as this replica knows.
+struct Suspects {
+    table: Arc<SharedTable>,
+    told: BTreeSet<[u8; 16]>,
+}
+
+impl Suspects {
+    fn told(&mut self, answer: &PassOnResponse) {
+        if answer.suspects.is_empty() && answer.released.is_empty() {
+            return;
+        }
+        let cookies = |field: &[Bytes]| field.iter().filter_map(|bytes| cookie_of(bytes)).collect::<Vec<_>>();
+        let (begun, ended) = (cookies(&answer.suspects), cookies(&answer.released));
+        self.told.extend(begun.iter().map(CookieHash::as_bytes));
+        ended.iter().for_each(|cookie| {
+            self.told.remove(cookie.as_bytes());
+        });
+        self.table.with(|table, _| table.suspected_elsewhere(&begun, &ended));
+    }
+}
+
+impl Drop for Suspects {
+    fn drop(&mut self) {
+        let all: Vec<_> = self.told.iter().copied().map(CookieHash::from_bytes).collect();
+        if !all.is_empty() {
+            self.table.with(|table, _| table.suspected_elsewhere(&[], &all));
+        }
+    }
 }
 
 impl Link {
@@ -145,8 +154,8 @@ impl Link {
         }
     }
 
-    /// Passes on batches until that fails. Those without an answer are in `unanswered`, with when they were sent.
-    async fn pass_on(&self, unanswered: &mut VecDeque<(u64, u64, Vec<Extended>)>) -> Status {
+    /// Passes on batches until that fails. Those without an answer are in `unanswered`.
+    async fn pass_on(&self, unanswered: &mut Unanswered) -> Status {
         let (batches, sending) = mpsc::channel(UNANSWERED_MAX);
         let request = with_secret(ReceiverStream::new(sending), &self.cluster);
         let mut client = ReplicaClient::new(self.channel.clone());
@@ -161,6 +170,7 @@ impl Link {
         let mut ticks = interval(BATCH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut idle = 0;
+        let mut suspects = Suspects { table: Arc::clone(&self.table), told: BTreeSet::new() };
         let mut heard_ms = self.cluster.now_ms();
         loop {
             tokio::select! {
@@ -170,7 +180,7 @@ impl Link {
                         return Status::deadline_exceeded("no answer");
                     }
                     idle += 1;
-                    if unanswered.len() < UNANSWERED_MAX && (idle >= EMPTY_AFTER || !self.outbox.lock().is_empty()) {
+                    while unanswered.len() < UNANSWERED_MAX && (idle >= EMPTY_AFTER || !self.outbox.is_empty()) {
                         self.send(&batches, &mut number, unanswered);
                         idle = 0;
                     }
@@ -179,6 +189,7 @@ impl Link {
                     Some(Ok(answer)) => {
                         heard_ms = self.cluster.now_ms();
                         self.answered(&answer, unanswered);
+                        suspects.told(&answer);
                     }
                     Some(Err(status)) => return status,
                     None => return Status::unavailable("the other replica ended the stream"),
@@ -187,25 +198,20 @@ impl Link {
         }
     }
 
-    fn send(
-        &self,
-        batches: &mpsc::Sender<PassOnRequest>,
-        number: &mut u64,
-        unanswered: &mut VecDeque<(u64, u64, Vec<Extended>)>,
-    ) {
+    fn send(&self, batches: &mpsc::Sender<PassOnRequest>, number: &mut u64, unanswered: &mut Unanswered) {
         *number += 1;
-        let extended = self.outbox.take();
+        let (extended, all_until_ms) = self.outbox.take(self.cluster.now_ms());
         let request = PassOnRequest { number: *number, extended: extended.iter().map(to_message).collect() };
-        unanswered.push_back((*number, self.cluster.now_ms(), extended));
+        unanswered.push_back((*number, all_until_ms, extended));
         // The channel holds as many as may be unanswered; when it is closed the stream has ended, which its answers show.
         let _ended = batches.try_send(request);
     }
 
-    fn answered(&self, answer: &PassOnResponse, unanswered: &mut VecDeque<(u64, u64, Vec<Extended>)>) {
+    fn answered(&self, answer: &PassOnResponse, unanswered: &mut Unanswered) {
         while unanswered.front().is_some_and(|(number, _, _)| *number <= answer.number) {
-            let Some((_, sent_ms, _)) = unanswered.pop_front() else { break };
+            let Some((_, all_until_ms, _)) = unanswered.pop_front() else { break };
             let kept = ShardSet::from_bits(answer.kept_shards);
-            self.cluster.view().answered(self.id, sent_ms, answer.store_reachable, kept);
+            self.cluster.view().answered(self.id, all_until_ms, answer.store_reachable, kept);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::shared::Cluster;
 use crate::{announcing, shared_swarms::SharedSwarms, shared_table::SharedTable, swarms::Caller, table::Extended};
+use bytes::Bytes;
 use p2pdi::{
     cookie::CookieHash,
     field::InvalidField,
@@ -15,7 +16,7 @@ use p2pdi::{
         replica_server::Replica,
     },
 };
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +26,11 @@ pub(crate) const SECRET_HEADER: &str = "p2pdi-replica";
 pub(crate) const BATCH_MAX_BYTES: usize = 1024 * 1024;
 /// Leases extended under one hold of the table's lock, some 100 µs.
 const EXTENDED_AT_ONCE: usize = 256;
+
+/// Suspects told in one answer.
+const TOLD_AT_ONCE: usize = 4_096;
+/// How often it is looked which suspects to tell. Where there are many it takes some milliseconds.
+const TELL_EVERY_MS: u64 = 1_000;
 
 /// The service `p2pdi.v1.Replica`.
 pub(crate) struct ReplicaService {
@@ -51,6 +57,7 @@ impl Replica for ReplicaService {
     async fn pass_on(&self, request: Request<Streaming<PassOnRequest>>) -> Result<Response<Self::PassOnStream>, Status> {
         self.check(&request)?;
         let (cluster, table) = (Arc::clone(&self.cluster), Arc::clone(&self.table));
+        let (mut told, mut tell_at_ms) = (BTreeSet::new(), 0);
         let answers = request.into_inner().map(move |batch| {
             let PassOnRequest { number, extended } = batch?;
             // Before the leases are extended: those of a shard that is lost meanwhile are not confirmed.
@@ -63,7 +70,20 @@ impl Replica for ReplicaService {
                     }
                 });
             }
-            Ok(PassOnResponse { number, store_reachable: cluster.store_reachable(), kept_shards: kept.bits() })
+            let now_ms = cluster.now_ms();
+            let (suspects, released) = if now_ms >= tell_at_ms {
+                tell_at_ms = now_ms + TELL_EVERY_MS;
+                table.with(|table, _| table.tell_suspects(&mut told, TOLD_AT_ONCE))
+            } else {
+                Default::default()
+            };
+            Ok(PassOnResponse {
+                number,
+                store_reachable: cluster.store_reachable(),
+                kept_shards: kept.bits(),
+                suspects: suspects.iter().map(to_field).collect(),
+                released: released.iter().map(to_field).collect(),
+            })
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -126,7 +146,11 @@ fn required_cookie(bytes: &[u8]) -> Result<CookieHash, InvalidField> {
     cookie_of(bytes).ok_or_else(|| InvalidField::new("cookie_hash", "not 16 bytes"))
 }
 
-fn cookie_of(bytes: &[u8]) -> Option<CookieHash> {
+fn to_field(cookie: &CookieHash) -> Bytes {
+    Bytes::copy_from_slice(cookie.as_bytes())
+}
+
+pub(super) fn cookie_of(bytes: &[u8]) -> Option<CookieHash> {
     bytes.try_into().ok().map(CookieHash::from_bytes)
 }
 

@@ -4,7 +4,10 @@ use super::{
     replica_id::ReplicaId,
     view::{Owner, View},
 };
-use crate::{clock::millis, table::ShardSet};
+use crate::{
+    clock::millis,
+    table::{Kept, ShardSet},
+};
 use p2pdi::{channel::Channel, endpoint::Endpoint};
 use std::{
     collections::BTreeMap,
@@ -83,12 +86,12 @@ impl Cluster {
     }
 
     /// The store says who keeps a shard. Gives the shards that this replica keeps from now on, if these are others than before.
-    pub(crate) fn owned(&self, shard: u8, owner: Option<Owner>) -> Option<ShardSet> {
+    pub(crate) fn owned(&self, shard: u8, owner: Option<Owner>) -> Option<Kept> {
         let now_ms = self.now_ms();
         let mut view = self.view();
-        let before = view.kept();
+        let before = view.fences();
         view.owned(shard, owner, now_ms);
-        Some(view.kept()).filter(|kept| *kept != before)
+        Some(view.fences()).filter(|kept| *kept != before)
     }
 
     /// Whether a lease of `shard` that is extended here now is safe. See [`View::vouches`].

@@ -8,7 +8,7 @@
 //! can reach the store: nobody can take them over then.
 
 use super::replica_id::ReplicaId;
-use crate::table::{SHARDS, ShardSet};
+use crate::table::{Kept, SHARDS, ShardSet};
 use p2pdi::endpoint::Endpoint;
 use std::collections::BTreeMap;
 
@@ -154,6 +154,11 @@ impl View {
     /// Shards that this replica keeps.
     pub(crate) fn kept(&self) -> ShardSet {
         (0..SHARDS).filter(|shard| self.owner(*shard).is_some_and(|owner| owner.replica == self.me)).collect()
+    }
+
+    /// The same, with their fences.
+    pub(crate) fn fences(&self) -> Kept {
+        (0..SHARDS).filter_map(|shard| Some((shard, self.fence(shard)?))).collect()
     }
 
     /// Kept shards for which this replica can vouch.

@@ -164,6 +164,7 @@ impl Table {
     /// Removes the record from the indexes of its present state.
     fn unlist(&mut self, slot: u32) {
         self.suspects.remove(&slot);
+        self.suspected_elsewhere.remove(&slot);
         let Some(record) = self.records.get(slot) else { return };
         let (revision, index) = (record.revision, record.active_index);
         match record.state {

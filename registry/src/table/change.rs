@@ -2,6 +2,9 @@
 
 use super::peer::Peer;
 
+/// No fence of a store: those are revisions.
+const NOT_KEPT: i64 = -1;
+
 /// A change of one record, keyed by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -13,8 +16,9 @@ pub struct Change {
     /// the record's revision.
     pub expected_revision: u64,
     /// Only the registry that keeps the lease may make it: a lease that ran out, a record that is forgotten, or a name that goes to another
-    /// peer since its lease ran out and is not stored as such yet.
-    pub by_keeper: bool,
+    /// peer since its lease ran out and is not stored as such yet. This is the fence of the shard by which that was decided ([`super::Kept`]): a
+    /// registry that has lost the shard since, or lost it and taken it again, makes it not.
+    pub fence: Option<i64>,
     /// It gives its caller's address one lease more. Until it is settled it counts as one, or a burst of calls would pass the limit.
     pub(super) adds_lease: bool,
 }
@@ -22,17 +26,18 @@ pub struct Change {
 impl Change {
     /// The record of `peer.strings.name()` becomes this.
     pub fn put(peer: Peer, expected_revision: u64) -> Self {
-        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision, by_keeper: false, adds_lease: false }
+        Self { key: key(peer.strings.name()), peer: Some(Box::new(peer)), expected_revision, fence: None, adds_lease: false }
     }
 
     /// The record of this name is removed.
     pub fn remove(name: &str, expected_revision: u64) -> Self {
-        Self { key: key(name), peer: None, expected_revision, by_keeper: false, adds_lease: false }
+        Self { key: key(name), peer: None, expected_revision, fence: None, adds_lease: false }
     }
 
-    /// Only the registry that keeps the lease may make it.
-    pub(super) fn of_keeper(self) -> Self {
-        Self { by_keeper: true, ..self }
+    /// Only the registry that keeps the lease may make it, while the shard has this fence.
+    pub(super) fn of_keeper(self, fence: Option<i64>) -> Self {
+        // A shard that is not kept has none that a store accepts.
+        Self { fence: Some(fence.unwrap_or(NOT_KEPT)), ..self }
     }
 }
 

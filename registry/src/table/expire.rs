@@ -55,7 +55,8 @@ impl Table {
                 ended.push(record.peer.cookie);
                 record.begin_change();
                 self.in_flight += 1;
-                changes.push(Change::put(Peer { active: false, ..record.peer.clone() }, record.revision).of_keeper());
+                let ended_peer = Peer { active: false, ..record.peer.clone() };
+                changes.push(Change::put(ended_peer, record.revision).of_keeper(self.kept.fence(record.shard)));
             }
         }
         Expired { changes, ended, more: true }
@@ -74,7 +75,10 @@ impl Table {
         let oldest = oldest.map(|(slot, record)| (slot, old(record)));
         let removed = oldest.enumerate().take_while(|(index, (_, old))| *old || *index < surplus).take(limit);
         let slots: Vec<u32> = removed.map(|(_, (slot, _))| slot).collect();
-        changes.extend(slots.iter().filter_map(|slot| self.prepare_removal(*slot)).map(Change::of_keeper));
+        changes.extend(slots.iter().filter_map(|slot| {
+            let fence = self.kept.fence(self.records.get(*slot)?.shard);
+            Some(self.prepare_removal(*slot)?.of_keeper(fence))
+        }));
         slots.len() == limit
     }
 

@@ -106,6 +106,7 @@ impl Table {
         let Some(record) = self.records.get_mut(slot) else { return };
         // One that was held beyond its end begins anew.
         let was_suspect = self.suspects.remove(&slot);
+        self.suspected_elsewhere.remove(&slot);
         let runs_until_ms = if !was_suspect && record.is_live(now.mono_ms) { record.deadline_ms } else { 0 };
         record.deadline_ms = runs_until_ms.max(now.mono_ms + ttl_ms);
         self.schedule(slot);

@@ -83,12 +83,12 @@ impl Table {
 
     /// Says of suspects that they are, and puts them last.
     fn mark_suspects(&self, peers: &mut [PeerRecord]) {
-        if self.suspects.is_empty() {
+        if self.suspects.is_empty() && self.suspected_elsewhere.is_empty() {
             return;
         }
         for peer in peers.iter_mut() {
             let slot = self.records.by_name(&peer.name).0;
-            peer.suspect = slot.is_some_and(|slot| self.suspects.contains(&slot));
+            peer.suspect = slot.is_some_and(|slot| self.is_suspect(slot));
         }
         peers.sort_by_key(|peer| peer.suspect);
     }

@@ -93,7 +93,10 @@ impl Table {
         }
         record.begin_change();
         self.in_flight += 1;
-        let change = Change { adds_lease: !counted_already, by_keeper: takes_over, ..Change::put(peer, record.revision) };
+        let mut change = Change { adds_lease: !counted_already, ..Change::put(peer, record.revision) };
+        if takes_over {
+            change = change.of_keeper(self.kept.fence(record.shard));
+        }
         if change.adds_lease {
             self.addresses.add(address);
         }

@@ -4,14 +4,14 @@
 use super::{
     moment::Now,
     record::{Record, RecordState},
-    shard::ShardSet,
+    shard::Kept,
     state::Table,
 };
 use p2pdi::{
     cookie::CookieHash,
     v1::{KeepAliveRequest, Load},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
 /// A lease that this registry extended, and what its holder last reported.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,14 +28,14 @@ pub struct Extended {
 
 impl Table {
     /// From now on this table keeps the leases of these shards and of no others. Whoever is active in one that is new here gets a whole ttl
-    /// and `grace_ms`: what was sent to the registry that kept it before is lost.
-    pub fn keep_shards(&mut self, kept: ShardSet, grace_ms: u64, now: Now) {
-        self.kept = kept;
+    /// and `grace_ms`: what was sent to the registry that kept it before is lost. A shard with another fence is new, too: it was lost meanwhile.
+    pub fn keep_shards(&mut self, kept: Kept, grace_ms: u64, now: Now) {
+        let before = mem::replace(&mut self.kept, kept);
         let ttl_ms = self.ttl_ms();
         for slot in 0..u32::try_from(self.records.slots()).unwrap_or(u32::MAX) {
             let Some(record) = self.records.get_mut(slot).filter(|record| !record.is_observer()) else { continue };
             let keeps = kept.contains(record.shard);
-            if keeps == record.kept {
+            if keeps == record.kept && before.fence(record.shard) == kept.fence(record.shard) {
                 continue;
             }
             record.kept = keeps;
@@ -45,6 +45,7 @@ impl Table {
             self.deadlines.unschedule(record.scheduled_tick, slot);
             record.scheduled_tick = 0;
             self.suspects.remove(&slot);
+            self.suspected_elsewhere.remove(&slot);
             if keeps {
                 record.deadline_ms = record.deadline_ms.max(now.mono_ms.saturating_add(ttl_ms).saturating_add(grace_ms));
                 self.schedule(slot);

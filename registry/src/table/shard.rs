@@ -77,6 +77,45 @@ impl FromIterator<u8> for ShardSet {
     }
 }
 
+/// The shards that a registry keeps, each with its fence: what the store's key of the shard says about when it was taken. A shard that
+/// was lost and taken again has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept([Option<i64>; SHARDS as usize]);
+
+impl Kept {
+    /// None of them.
+    pub const NONE: Self = Self([None; SHARDS as usize]);
+    /// All of them, of a registry that is alone.
+    pub const ALL: Self = Self([Some(0); SHARDS as usize]);
+
+    /// The fence of `shard`; `None`: it is not kept.
+    pub fn fence(&self, shard: u8) -> Option<i64> {
+        self.0.get(usize::from(shard)).copied().flatten()
+    }
+
+    /// Whether `shard` is kept.
+    pub fn contains(&self, shard: u8) -> bool {
+        self.fence(shard).is_some()
+    }
+
+    /// How many are.
+    pub fn count(&self) -> u32 {
+        (0..SHARDS).filter(|shard| self.contains(*shard)).map(|_| 1).sum()
+    }
+}
+
+impl FromIterator<(u8, i64)> for Kept {
+    fn from_iter<I: IntoIterator<Item = (u8, i64)>>(shards: I) -> Self {
+        let mut kept = Self::NONE;
+        for (shard, fence) in shards {
+            if let Some(slot) = kept.0.get_mut(usize::from(shard)) {
+                *slot = Some(fence);
+            }
+        }
+        kept
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

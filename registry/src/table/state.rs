@@ -2,7 +2,7 @@
 
 use super::{
     addresses::Addresses, brake::Brake, change_log::ChangeLog, deadlines::Deadlines, moment::Now, record::Records,
-    settings::Settings, shard::ShardSet, view,
+    settings::Settings, shard::Kept, view,
 };
 use p2pdi::v1::PeerRecord;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -49,11 +49,13 @@ pub struct Table {
     /// Deltas since an earlier revision than this are not complete: what they should report has been removed.
     pub(super) compacted_revision: u64,
     /// Shards whose leases this table ends.
-    pub(super) kept: ShardSet,
+    pub(super) kept: Kept,
     /// Slots of leases that were extended, for the registries that keep them.
     pub(super) extended: Vec<u32>,
     /// Leases that are held beyond their end.
     pub(super) suspects: BTreeSet<u32>,
+    /// Those that another registry holds, which keeps them.
+    pub(super) suspected_elsewhere: BTreeSet<u32>,
     pub(super) brake: Brake,
     /// The latest changes, for those who watch.
     pub(super) log: ChangeLog,
@@ -81,9 +83,10 @@ impl Table {
             revision: 1,
             reloading: false,
             compacted_revision: 1,
-            kept: ShardSet::ALL,
+            kept: Kept::ALL,
             extended: Vec::new(),
             suspects: BTreeSet::new(),
+            suspected_elsewhere: BTreeSet::new(),
             brake: Brake::default(),
             log: ChangeLog::default(),
             rng,

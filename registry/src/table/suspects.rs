@@ -1,8 +1,9 @@
 //! Peers whose leases are held beyond their end, because they ran out with many others at once.
 
-use super::{moment::Now, state::Table};
+use super::{moment::Now, record::RecordState, state::Table};
 use p2pdi::cookie::CookieHash;
 use rand::seq::IteratorRandom as _;
+use std::collections::BTreeSet;
 
 /// How long after its latest call a suspect ends at the latest, in ttls.
 const HELD_TTLS: u64 = 3;
@@ -23,7 +24,7 @@ impl Table {
             return false;
         }
         let ttl_ms = self.ttl_ms();
-        if !self.brake.holds(self.active.len() as u64, u64::from(self.kept.len()), ttl_ms, now.mono_ms) {
+        if !self.brake.holds(self.active.len() as u64, u64::from(self.kept.count()), ttl_ms, now.mono_ms) {
             return false;
         }
         let Some(record) = self.records.get_mut(slot) else { return false };
@@ -31,6 +32,42 @@ impl Table {
         self.suspects.insert(slot);
         self.schedule(slot);
         true
+    }
+
+    /// Suspects that are not in `told`, and those in it that are none any more, up to `limit` of each, which `told` has or has not from now on.
+    pub fn tell_suspects(&self, told: &mut BTreeSet<[u8; 16]>, limit: usize) -> (Vec<CookieHash>, Vec<CookieHash>) {
+        if self.suspects.is_empty() && told.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        let records = self.suspects.iter().filter_map(|slot| self.records.get(*slot));
+        let present: BTreeSet<_> = records.map(|record| *record.peer.cookie.as_bytes()).collect();
+        let begun: Vec<_> = present.difference(told).take(limit).copied().collect();
+        let ended: Vec<_> = told.difference(&present).take(limit).copied().collect();
+        told.extend(&begun);
+        ended.iter().for_each(|cookie| {
+            told.remove(cookie);
+        });
+        let cookies = |all: Vec<[u8; 16]>| all.into_iter().map(CookieHash::from_bytes).collect();
+        (cookies(begun), cookies(ended))
+    }
+
+    /// The registry that keeps the leases of these peers holds them as suspects, and no longer those of `ended`.
+    pub fn suspected_elsewhere(&mut self, begun: &[CookieHash], ended: &[CookieHash]) {
+        for cookie in begun {
+            if let Some(slot) = self.records.by_cookie(cookie)
+                && self.records.get(slot).is_some_and(|record| !record.kept && record.state == RecordState::Active)
+            {
+                self.suspected_elsewhere.insert(slot);
+            }
+        }
+        for slot in ended.iter().filter_map(|cookie| self.records.by_cookie(cookie)) {
+            self.suspected_elsewhere.remove(&slot);
+        }
+    }
+
+    /// Whether this registry, or the one that keeps its lease, holds the peer in `slot` as a suspect.
+    pub(super) fn is_suspect(&self, slot: u32) -> bool {
+        self.suspects.contains(&slot) || self.suspected_elsewhere.contains(&slot)
     }
 
     /// Up to `limit` suspects.

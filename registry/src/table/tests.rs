@@ -244,7 +244,7 @@ fn records_are_removed_after_thirty_days_and_deltas_from_before_start_over() {
         removed.iter().map(|change| (&*change.key, &change.peer, change.expected_revision)).collect::<Vec<_>>(),
         [("a", &None, first.revision + 1)]
     );
-    assert!(removed[0].by_keeper);
+    assert!(removed[0].fence.is_some());
     assert!(table.expire(at(FORGET_AFTER_MS + 1_000), 10).changes.is_empty(), "the removal is in flight");
     accept(&mut table, removed[0].clone(), at(FORGET_AFTER_MS + 1_000));
     assert_eq!(table.counts().inactive, 0);

@@ -53,11 +53,11 @@ labels:
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- end }}
-{{- $annotations := deepCopy $settings.podAnnotations }}
-{{- /* Certificates for etcd are read at the start. Those of peers and registries are read again when they change. */}}
-{{- with dig "etcd" "tlsSecret" "" $settings }}
+{{- $annotations := deepCopy (default dict $settings.podAnnotations) }}
+{{- /* A variable is read at the start; files of certificates are read again when they change. */}}
+{{- with dig "etcd" "userSecret" "" $settings }}
 {{- with lookup "v1" "Secret" $root.Release.Namespace . }}
-{{- $_ := set $annotations "checksum/etcd-tls" (toJson .data | sha256sum) }}
+{{- $_ := set $annotations "checksum/etcd-user" (toJson .data | sha256sum) }}
 {{- end }}
 {{- end }}
 {{- with $annotations }}
@@ -81,6 +81,16 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* How the registry of this release is dialled, separated by commas. */}}
+{{- define "p2pdi.registryHosts" -}}
+{{- $hosts := list -}}
+{{- range $service := empty .Values.registry.etcd.endpoints | ternary (list "registry") (list "registry" "registries") -}}
+{{- $host := printf "%s-%s" (include "p2pdi.fullname" $) $service -}}
+{{- $hosts = concat $hosts (list $host (printf "%s.%s" $host $.Release.Namespace) (printf "%s.%s.svc" $host $.Release.Namespace)) -}}
+{{- end -}}
+{{- join "," $hosts -}}
+{{- end -}}
+
 {{- define "p2pdi.image" -}}
 {{- $image := .Values.image -}}
 {{- $registry := default $image.registry .Values.global.imageRegistry -}}
@@ -96,8 +106,9 @@ annotations:
 {{- define "p2pdi.podSpec" -}}
 {{- $root := first . -}}
 {{- $settings := last . -}}
-serviceAccountName: {{ include "p2pdi.serviceAccount" $root }}
-automountServiceAccountToken: false
+serviceAccountName: {{ default (include "p2pdi.serviceAccount" $root) $settings.account }}
+{{- /* Only what keeps certificates calls the API server. */}}
+automountServiceAccountToken: {{ not (empty $settings.account) }}
 enableServiceLinks: false
 {{- with $root.Values.global.imagePullSecrets }}
 imagePullSecrets:
@@ -152,9 +163,9 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Certificates that the CSI driver of cert-manager keeps in a volume. The same flags for all programs. */}}
+{{/* Certificates that the CSI driver of cert-manager, or the Job of the chart, keeps in a volume. The same flags for all programs. */}}
 {{- define "p2pdi.tlsArgs" -}}
-{{- if eq .Values.tls.mode "certManager" -}}
+{{- if has .Values.tls.mode (list "certManager" "chart") -}}
 - --tls-cert=/tls/tls.crt
 - --tls-key=/tls/tls.key
 - --tls-ca=/tls/ca.crt
@@ -173,16 +184,19 @@ securityContext:
 {{- end -}}
 
 {{- define "p2pdi.tlsMount" -}}
-{{- if eq .Values.tls.mode "certManager" -}}
+{{- if has .Values.tls.mode (list "certManager" "chart") -}}
 - {name: tls, mountPath: /tls, readOnly: true}
 {{- end -}}
 {{- end -}}
 
-{{/* That volume: (list $ NAMES URI), the names separated by commas. Peers may be called by these names, and by no other. An empty URI: none. */}}
+{{/* That volume: (list $ NAMES URI SECRET), the names separated by commas. Peers may be called by these names, and by no other. An empty URI:
+none. SECRET: the end of the name of the Secret that the chart's Job keeps; empty: the volume is another one. */}}
 {{- define "p2pdi.tlsVolume" -}}
 {{- $root := first . -}}
 {{- with $root.Values.tls -}}
-{{- if eq .mode "certManager" -}}
+{{- if and (eq .mode "chart") (last $) -}}
+- {name: tls, secret: {secretName: {{ include "p2pdi.fullname" $root }}-{{ last $ }}, defaultMode: 0440}}
+{{- else if eq .mode "certManager" -}}
 - name: tls
   csi:
     driver: csi.cert-manager.io
@@ -192,7 +206,7 @@ securityContext:
       csi.cert-manager.io/issuer-kind: {{ .issuer.kind }}
       csi.cert-manager.io/issuer-group: {{ .issuer.group }}
       csi.cert-manager.io/dns-names: {{ index $ 1 | quote }}
-      {{- with last $ }}
+      {{- with index $ 2 }}
       csi.cert-manager.io/uri-sans: {{ . }}
       {{- end }}
       csi.cert-manager.io/duration: {{ .duration }}

@@ -8,7 +8,13 @@ use etcd_client::{
     Certificate, Client, ConnectOptions, Error, GetOptions, GetResponse, Identity, KeyValue, LeaseKeepAliveStream, LeaseKeeper,
     PutOptions, TlsOptions, Txn, TxnResponse, WatchOptions, WatchStream,
 };
-use std::{fs, future::Future, path::Path, time::Duration};
+use std::{
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longest wait for a connection to a member.
@@ -24,42 +30,35 @@ const WATCH_MAX_BYTES: usize = 1024 * 1024 * 1024;
 /// How often a connection is checked, and how long a check may take.
 const PING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
 
-/// A client. Clones share its connections.
+/// How often it is looked whether certificates in files have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A client. Clones share its connections. When the files of its certificates change, calls that begin afterwards use the new ones.
 #[derive(Clone)]
 pub(super) struct Calls {
-    client: Client,
+    client: Arc<RwLock<Client>>,
+}
+
+/// The content of [`EtcdFiles`].
+#[derive(Clone, PartialEq, Eq)]
+struct Certificates {
+    ca: Option<Vec<u8>>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Calls {
     /// Connects; it fails when no member answers in time.
     pub(super) async fn connect(address: &EtcdAddress) -> Result<Self, StoreError> {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_keep_alive(PING.0, PING.1)
-            .with_keep_alive_while_idle(true)
-            // A member that has no leader answers at once that it has none.
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        if let Some((name, password)) = &address.user {
-            options = options.with_user(name, password);
+        let certificates = Certificates::read(&address.files)?;
+        let client = Arc::new(RwLock::new(dial(address, &certificates).await?));
+        if address.files != EtcdFiles::default() {
+            tokio::spawn(follow_files(Arc::downgrade(&client), address.clone(), certificates));
         }
-        let EtcdFiles { ca, identity } = &address.files;
-        if ca.is_some() || identity.is_some() {
-            let mut tls = TlsOptions::new();
-            if let Some(ca) = ca {
-                tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
-            }
-            if let Some((certificate, key)) = identity {
-                tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
-            }
-            options = options.with_tls(tls);
-        }
-        let connect = Client::connect(address.endpoints.clone(), Some(options));
-        let client = match timeout(CALL_TIMEOUT, connect).await {
-            Ok(client) => client.map_err(|error| unreachable_etcd(address, &plain(&error)))?,
-            Err(_) => return Err(unreachable_etcd(address, "no answer")),
-        };
         Ok(Self { client })
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The key and its value, if it is there, with etcd's revision.
@@ -107,7 +106,7 @@ impl Calls {
 
     /// A stream of renewals of a lease.
     pub(super) async fn renewals(&self, lease: i64) -> Result<(LeaseKeeper, LeaseKeepAliveStream), StoreError> {
-        self.once("renew a lease of etcd", self.client.clone().lease_keep_alive(lease)).await
+        self.once("renew a lease of etcd", self.client().lease_keep_alive(lease)).await
     }
 
     /// Writes a key with a lease, whatever is there.
@@ -126,7 +125,7 @@ impl Calls {
         // A watch that is behind gets up to 1,000 revisions in one message, of 120 changes each. With the usual 4 MiB it would fail for ever.
         self.once(
             "follow etcd",
-            self.client.watch_client().max_decoding_message_size(WATCH_MAX_BYTES).watch(prefix, Some(options)),
+            self.client().watch_client().max_decoding_message_size(WATCH_MAX_BYTES).watch(prefix, Some(options)),
         )
         .await
     }
@@ -145,7 +144,7 @@ impl Calls {
     ) -> Result<T, StoreError> {
         let until = Instant::now() + CALL_TIMEOUT;
         loop {
-            let error = match timeout(ATTEMPT_TIMEOUT, call(self.client.clone())).await {
+            let error = match timeout(ATTEMPT_TIMEOUT, call(self.client())).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if !may_pass(&error) => return Err(StoreError::Failed { doing, problem: plain(&error) }),
                 Ok(Err(error)) => plain(&error),
@@ -156,6 +155,71 @@ impl Calls {
             }
             sleep(RETRY_AFTER).await;
         }
+    }
+}
+
+async fn dial(address: &EtcdAddress, certificates: &Certificates) -> Result<Client, StoreError> {
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_keep_alive(PING.0, PING.1)
+        .with_keep_alive_while_idle(true)
+        // A member that has no leader answers at once that it has none.
+        .with_require_leader(true)
+        .with_auto_token_refresh(true);
+    if let Some((name, password)) = &address.user {
+        options = options.with_user(name, password);
+    }
+    let Certificates { ca, identity } = certificates;
+    if ca.is_some() || identity.is_some() {
+        let mut tls = TlsOptions::new();
+        if let Some(ca) = ca {
+            tls = tls.ca_certificate(Certificate::from_pem(ca));
+        }
+        if let Some((certificate, key)) = identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        options = options.with_tls(tls);
+    }
+    let connect = Client::connect(address.endpoints.clone(), Some(options));
+    match timeout(CALL_TIMEOUT, connect).await {
+        Ok(client) => client.map_err(|error| unreachable_etcd(address, &plain(&error))),
+        Err(_) => Err(unreachable_etcd(address, "no answer")),
+    }
+}
+
+/// Puts a client with other certificates in the place of the present one whenever the files change, until nobody uses it.
+async fn follow_files(client: Weak<RwLock<Client>>, address: EtcdAddress, mut used: Certificates) {
+    let mut tried = used.clone();
+    loop {
+        sleep(LOOK_EVERY).await;
+        if client.strong_count() == 0 {
+            return;
+        }
+        // A certificate and a key of different times do not fit; the next look finds both.
+        let Ok(found) = Certificates::read(&address.files) else { continue };
+        if found == used {
+            continue;
+        }
+        match dial(&address, &found).await {
+            Ok(dialled) => {
+                let Some(client) = client.upgrade() else { return };
+                *client.write().unwrap_or_else(PoisonError::into_inner) = dialled;
+                tracing::info!("the certificates for etcd have changed; they are used from now on");
+                used = found.clone();
+            }
+            Err(error) if tried != found => {
+                tracing::warn!(%error, "the new certificates for etcd cannot be used; the old ones are")
+            }
+            Err(_) => {}
+        }
+        tried = found;
+    }
+}
+
+impl Certificates {
+    fn read(EtcdFiles { ca, identity }: &EtcdFiles) -> Result<Self, StoreError> {
+        let pair = |(certificate, key): &(PathBuf, PathBuf)| Ok::<_, StoreError>((read(certificate)?, read(key)?));
+        Ok(Self { ca: ca.as_deref().map(read).transpose()?, identity: identity.as_ref().map(pair).transpose()? })
     }
 }
 

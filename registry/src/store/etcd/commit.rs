@@ -41,13 +41,11 @@ pub(super) fn commit(
     let (kept, removed): (Vec<_>, Vec<_>) = batch.iter().enumerate().partition(|(_, change)| change.peer.is_some());
     for (at, change) in kept.into_iter().chain(removed) {
         let shard = shard_of_name(&change.key);
-        let fence = if change.by_keeper {
-            // Another replica keeps it by now, and ends it.
-            let Some(fence) = cluster.view().fence(shard) else { continue };
-            Some((keys.shard(shard), fence))
-        } else {
-            None
-        };
+        if change.fence.is_some() && cluster.view().fence(shard) != change.fence {
+            // Another replica keeps it by now, or this one lost it since that was decided.
+            continue;
+        }
+        let fence = change.fence.map(|fence| (keys.shard(shard), fence));
         let index = u32::try_from(writes.len() % CHANGES_MAX).unwrap_or(REMOVAL);
         let value = change.peer.as_deref().map(|peer| codec::encode_at(peer, index));
         let expected = revisions.at(change.expected_revision);

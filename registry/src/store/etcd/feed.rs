@@ -261,7 +261,7 @@ impl Follower {
         self.known_to = pages.at;
         self.cluster.view().forget_store();
         self.read_replicas(fed).await?;
-        keep(&fed.table, self.cluster.view().kept());
+        keep(&fed.table, self.cluster.view().fences());
         fed.applied.advance(self.revisions.of(self.known_to, REMOVAL));
         fed.table.notify_settled();
         Ok(())

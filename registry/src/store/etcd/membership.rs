@@ -6,7 +6,7 @@ use crate::{
     cluster::{Cluster, Owner},
     shared_table::SharedTable,
     store::StoreError,
-    table::ShardSet,
+    table::Kept,
 };
 use etcd_client::{Compare, CompareOp, LeaseKeepAliveStream, LeaseKeeper, Txn, TxnOp};
 use p2pdi::endpoint::Endpoint;
@@ -80,7 +80,7 @@ impl Membership {
                     tracing::warn!("this replica's lease in the store ran out; it takes another one");
                     self.cluster.view().lease_lost();
                     // Before it has another lease: what it heard of its peers does not count any more.
-                    keep(&self.table, ShardSet::NONE);
+                    keep(&self.table, Kept::NONE);
                     return;
                 }
                 Err(error) => {

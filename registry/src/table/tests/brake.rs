@@ -1,6 +1,7 @@
 //! Many leases that run out at once are held.
 
 use super::*;
+use crate::table::Kept;
 
 /// A table that keeps everything, with `count` peers that called at 0.
 fn crowd(count: u128) -> (Table, Vec<CookieHash>) {
@@ -50,6 +51,50 @@ fn suspects_that_answer_live_on_and_the_others_end_only_if_somebody_answers() {
     assert_eq!((end(&mut table, TTL_MS + 1_000), table.counts().suspects), (9, 30));
     assert!(table.keep_alive(&suspects[0], KeepAliveRequest::default(), at(2 * TTL_MS)).is_ok());
     assert!(table.keep_alive(&suspects[1], KeepAliveRequest::default(), at(2 * TTL_MS)).is_err());
+}
+
+#[test]
+fn suspects_of_the_keeper_are_listed_last_by_every_registry_until_they_call_or_end() {
+    let settings = Settings { replicated: true, ..SETTINGS };
+    let (mut keeper, _) = crowd(60);
+    // Another registry over the same store, which keeps none of them.
+    let mut other = Table::new(settings, [8; 32]);
+    other.keep_shards(Kept::NONE, 0, at(0));
+    for slot in 0..60 {
+        let record = keeper.records.get(slot).unwrap();
+        other.apply(Change::put(record.peer.clone(), 0), record.revision, at(0));
+    }
+    let (_, me) = register(&mut other, &Registration { endpoint: None, ..ask("me", 99) }, at(TTL_MS)).unwrap();
+    let mut told = BTreeSet::new();
+    assert_eq!(keeper.tell_suspects(&mut told, 100), (Vec::new(), Vec::new()));
+    end(&mut keeper, TTL_MS + 200);
+    let (begun, ended) = keeper.tell_suspects(&mut told, 30);
+    assert_eq!((begun.len(), ended.len()), (30, 0));
+    let (rest, _) = keeper.tell_suspects(&mut told, 30);
+    assert_eq!((rest.len(), keeper.tell_suspects(&mut told, 30).0.len()), (10, 0));
+    other.suspected_elsewhere(&begun, &[]);
+    other.suspected_elsewhere(&rest, &[]);
+    let suspects = |table: &mut Table, ms| {
+        let listed = all(table, &me, at(ms)).peers;
+        let first = listed.iter().position(|peer| peer.suspect).unwrap_or(listed.len());
+        assert!(listed[first..].iter().all(|peer| peer.suspect), "they come last");
+        listed.len() - first
+    };
+    assert_eq!(suspects(&mut other, TTL_MS + 300), 40);
+    // One calls here: at once it is none, and the keeper says so once it was passed on.
+    other.keep_alive(&begun[0], KeepAliveRequest::default(), at(TTL_MS + 300)).unwrap();
+    assert_eq!(suspects(&mut other, TTL_MS + 300), 39);
+    for extended in other.take_extended(10) {
+        keeper.extended_elsewhere(&extended, at(TTL_MS + 400));
+    }
+    let (begun, ended) = keeper.tell_suspects(&mut told, 30);
+    assert_eq!((begun.len(), ended.len(), told.len()), (0, 1, 39));
+    other.suspected_elsewhere(&[], &ended);
+    assert_eq!(suspects(&mut other, TTL_MS + 500), 39);
+    // What the stream told ends with it.
+    let all_told: Vec<_> = told.into_iter().map(CookieHash::from_bytes).collect();
+    other.suspected_elsewhere(&[], &all_told);
+    assert_eq!(suspects(&mut other, TTL_MS + 600), 0);
 }
 
 #[test]

@@ -1,15 +1,41 @@
 //! A table of one of several registries.
 
 use super::*;
+use crate::table::{Kept, SHARDS};
 
 const REPLICATED: Settings = Settings { replicated: true, ..SETTINGS };
 
 /// A table that keeps no shard, with a peer `a`.
 fn foreign() -> (Table, CookieHash) {
     let mut table = Table::new(REPLICATED, [7; 32]);
-    table.keep_shards(ShardSet::NONE, 0, at(0));
+    table.keep_shards(Kept::NONE, 0, at(0));
     let (_, a) = register(&mut table, &ask("a", 1), at(0)).unwrap();
     (table, a)
+}
+
+/// All shards, each with this fence.
+fn fenced(fence: i64) -> Kept {
+    (0..SHARDS).map(|shard| (shard, fence)).collect()
+}
+
+#[test]
+fn a_shard_that_was_lost_and_taken_again_is_a_new_one_and_what_was_decided_before_is_of_the_old_one() {
+    let mut table = Table::new(REPLICATED, [7; 32]);
+    table.keep_shards(fenced(7), 0, at(0));
+    register(&mut table, &ask("a", 1), at(0)).unwrap();
+    register(&mut table, &ask("b", 2), at(20_000)).unwrap();
+    let decided = table.expire(at(30_000 + 2 * TICK_MS), 10).changes;
+    assert_eq!((decided.len(), decided[0].fence), (1, Some(7)));
+    // Both were without a keeper for a moment, in which calls to others were not passed on to this table.
+    table.keep_shards(fenced(8), 5_000, at(49_000));
+    assert_eq!(decided[0].fence, Some(7), "the store refuses it");
+    table.settle(decided[0].clone(), None, at(49_000));
+    assert!(table.expire(at(83_999), 10).changes.is_empty(), "a whole ttl and the grace");
+    let ended = table.expire(at(84_000 + 2 * TICK_MS), 10).changes;
+    assert_eq!(ended.iter().map(|change| change.fence).collect::<Vec<_>>(), [Some(8), Some(8)]);
+    // The same shards again are nothing new.
+    table.keep_shards(fenced(8), 5_000, at(90_000));
+    assert_eq!(table.counts().in_flight, 2);
 }
 
 #[test]
@@ -61,13 +87,13 @@ fn a_peer_that_gets_another_cookie_before_it_was_passed_on_is_passed_on_under_th
 #[test]
 fn who_takes_a_shard_over_gives_everybody_a_whole_ttl_and_a_grace() {
     let (mut table, a) = foreign();
-    table.keep_shards(ShardSet::ALL, 5_000, at(100_000));
+    table.keep_shards(fenced(7), 5_000, at(100_000));
     assert!(table.expire(at(134_999), 10).changes.is_empty());
     let passed_on = Extended { cookie: a, load: None, index_version: 3, documents: 4 };
     table.extended_elsewhere(&passed_on, at(134_000));
     assert!(table.expire(at(163_999), 10).changes.is_empty());
     let ended = table.expire(at(164_000 + 2 * TICK_MS), 10).changes;
-    assert_eq!((ended.len(), ended[0].by_keeper), (1, true));
+    assert_eq!((ended.len(), ended[0].fence), (1, Some(7)));
     let peer = table.records.get(0).unwrap();
     assert_eq!((peer.index_version, peer.documents), (3, 4));
 }
@@ -77,7 +103,7 @@ fn who_gives_a_shard_away_ends_no_lease_of_it_any_more() {
     let mut table = Table::new(REPLICATED, [7; 32]);
     register(&mut table, &ask("a", 1), at(0)).unwrap();
     assert!(table.next_deadline_ms().is_some());
-    table.keep_shards(ShardSet::NONE, 0, at(1_000));
+    table.keep_shards(Kept::NONE, 0, at(1_000));
     assert_eq!((table.next_deadline_ms(), table.deadlines.len()), (None, 0));
     assert!(table.expire(at(1_000_000), 10).changes.is_empty());
 }
@@ -187,11 +213,11 @@ fn only_the_keeper_of_a_lease_that_ran_out_gives_the_name_to_somebody_else() {
     let mut table = Table::new(REPLICATED, [7; 32]);
     register(&mut table, &ask("a", 1), at(0)).unwrap();
     let late = at(REPLICATED.ttl_ms + 1);
-    for (registration, by_keeper) in
+    for (registration, is_of_keeper) in
         [(holder("a", 1), false), (Registration { owned: true, ..ask("a", 2) }, false), (ask("a", 2), true)]
     {
         let (change, _) = prepared_change(&mut table, &registration, late);
-        assert_eq!(change.by_keeper, by_keeper);
+        assert_eq!(change.fence.is_some(), is_of_keeper);
         table.settle(change, None, late);
     }
 }
