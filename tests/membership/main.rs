@@ -10,6 +10,7 @@
 
 mod announce;
 mod front;
+mod hundred;
 mod impostors;
 mod messages;
 mod old_client;
