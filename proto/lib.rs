@@ -49,6 +49,7 @@ pub mod token;
 pub mod token_bucket;
 mod trace_context;
 pub mod watch;
+pub mod watched_peers;
 pub mod whisper_stream;
 
 /// Generated messages, clients and servers of package `p2pdi.v1`.

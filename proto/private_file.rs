@@ -15,6 +15,8 @@ use tempfile::NamedTempFile;
 pub struct Reserved {
     temporary: NamedTempFile,
     target: PathBuf,
+    /// It must survive a crash of the machine.
+    durable: bool,
 }
 
 /// Makes sure that `bytes` can be written to `path` later: creates its folder and a temporary file in it, and writes that many bytes.
@@ -23,13 +25,19 @@ pub struct Reserved {
 /// # Errors
 /// When the folder cannot be made or written to, or the disk is full.
 pub fn reserve(path: &Path, bytes: usize) -> io::Result<Reserved> {
+    reserve_for(path, bytes, true)
+}
+
+fn reserve_for(path: &Path, bytes: usize, durable: bool) -> io::Result<Reserved> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     // Mode 0600 on Unix.
     let mut temporary = tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder)?;
     temporary.write_all(&vec![b' '; bytes])?;
-    temporary.as_file().sync_all()?;
-    Ok(Reserved { temporary, target: path.to_owned() })
+    if durable {
+        temporary.as_file().sync_all()?;
+    }
+    Ok(Reserved { temporary, target: path.to_owned(), durable })
 }
 
 impl Reserved {
@@ -43,9 +51,11 @@ impl Reserved {
         file.seek(SeekFrom::Start(0))?;
         file.write_all(content)?;
         file.set_len(content.len() as u64)?;
-        file.sync_all()?;
+        if self.durable {
+            file.sync_all()?;
+        }
         self.temporary.persist(&self.target).map_err(|error| error.error)?;
-        sync_folder(&self.target)
+        if self.durable { sync_folder(&self.target) } else { Ok(()) }
     }
 }
 
@@ -55,6 +65,14 @@ impl Reserved {
 /// When the disk refuses; the old file stays.
 pub fn write(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
     reserve(path, content.as_ref().len())?.write(content)
+}
+
+/// The same for a file that is of no use after a crash of the machine: it waits for no disk.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_temporary(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
+    reserve_for(path, content.as_ref().len(), false)?.write(content)
 }
 
 /// Makes the rename durable, where folders can be synced.
@@ -95,5 +113,7 @@ mod tests {
         drop(reserve(&path, 100).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(reserve(&path.join("below-a-file"), 1).is_err());
+        write_temporary(&path, "another").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another");
     }
 }

@@ -19,8 +19,8 @@ use p2pdi::{
     status::Reason,
     tls::{ClientAuth, Pem, Tls},
     v1::{
-        AvailabilityRequest, AvailabilityStart, AvailabilityUpdate, Contact, GetRfcRequest, PingRequest, RfcQueryRequest,
-        SwarmRequest, get_rfc_request::Document,
+        AvailabilityRequest, AvailabilityStart, AvailabilityUpdate, Contact, FetchRequest, GetRfcRequest, JobState, PingRequest,
+        RfcQueryRequest, SwarmRequest, get_rfc_request::Document,
     },
 };
 use peerd::{
@@ -28,9 +28,10 @@ use peerd::{
     connections::channels::ChannelPool,
     documents::restrictions::ShareTo,
     node::{Node, NodeError},
+    transfer::jobs::JobRequest,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 use support::{
     peer::{self, Peer},
     within,
@@ -139,6 +140,93 @@ async fn documents_for_some_are_as_if_they_were_not_there_for_others() {
         assert!(may || swarms.iter().all(|swarm| swarm.blake3 != ContentHash::of(SECRET).to_field()), "{name}");
         assert_eq!(client.ping(PingRequest {}).await.unwrap().into_inner().documents, 1);
     }
+    holder.stop().await;
+}
+
+/// What a peer says to `name` about a content: whether it lists it, and the bytes of it, with whether they are for some only.
+async fn asked(authority: &Authority, peer: &Peer, whom: &str, name: &str, content: &[u8]) -> (bool, Option<bool>) {
+    let channels = ChannelPool::dialling(Dial::with(Some(authority.tls(name))));
+    let mut client = channels.peer(&Endpoint::from(peer.address), Some(&whom.parse().unwrap()));
+    let hash = ContentHash::of(content).to_field();
+    let query = RfcQueryRequest { blake3: hash.clone(), own_only: true, ..Default::default() };
+    let mut stream = client.rfc_query(query).await.unwrap().into_inner();
+    let mut listed = false;
+    while let Some(message) = stream.message().await.unwrap() {
+        listed |= !message.holdings.is_empty();
+    }
+    let request = GetRfcRequest { document: Some(Document::Blake3(hash.clone())), ..Default::default() };
+    let got = match peer::get(&mut client, request).await {
+        Ok((header, data)) => {
+            assert_eq!(data, content);
+            Some(header.document.unwrap().restricted)
+        }
+        Err(status) => {
+            assert_eq!(Reason::of(&status), Some(Reason::DocumentUnknown), "{status:?}");
+            None
+        }
+    };
+    let swarms = client.swarm(SwarmRequest::default()).await.unwrap().into_inner().swarms;
+    assert!(got.is_some() || swarms.iter().all(|swarm| swarm.blake3 != hash), "{name}");
+    (listed, got)
+}
+
+/// Has a peer fetch documents of the one at this address into its share.
+async fn fetch_into_share(peer: &Peer, wanted: &[&str], from: SocketAddr) {
+    let wanted = wanted.iter().map(|name| (*name).to_owned()).collect();
+    let request = FetchRequest { wanted, from: vec![from.to_string()], ..Default::default() };
+    let mut job = peer.handle.jobs().submit(JobRequest::try_from(request).unwrap()).await.unwrap();
+    let ended = within("the end of the job", job.ended()).await.unwrap();
+    assert_eq!(ended.state(), JobState::Done, "{ended:?}");
+}
+
+#[tokio::test]
+async fn whoever_fetched_what_is_for_some_passes_it_on_to_nobody_without_a_rule_of_its_own() {
+    let (authority, folder, own_folder) = (Authority::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    share(folder.path());
+    // Of several pieces, so that it has a swarm.
+    let large = support::bytes(3_000_000);
+    fs::write(folder.path().join("share/team/large.bin"), &large).unwrap();
+    let config = NodeConfig {
+        tls: Some(authority.tls("holder")),
+        share_to: vec![rule(folder.path(), "team-*")],
+        ..peer::config("holder", &folder)
+    };
+    let holder = Peer::start(config, folder).await;
+    within("the share", holder.handle.share().settled()).await;
+    fs::create_dir(own_folder.path().join("share")).unwrap();
+    let config = NodeConfig { tls: Some(authority.tls("team-a")), ..peer::config("team-a", &own_folder) };
+    let team = Peer::start(config.clone(), own_folder).await;
+    fetch_into_share(&team, &["team/large.bin", "team/rfc48.txt", "open.txt"], holder.address).await;
+    let all = [large.as_slice(), SECRET, b"for all"];
+    let to = async |peer: &Peer, whom: &str, name: &str| {
+        let mut answers = Vec::new();
+        for content in all {
+            answers.push(asked(&authority, peer, whom, name, content).await);
+        }
+        answers
+    };
+    let (hidden, public) = ((false, None), (true, Some(false)));
+    let for_some = (true, Some(true));
+    assert_eq!(to(&holder, "holder", "team-b").await, [for_some, for_some, public]);
+    for name in ["team-b", "stranger"] {
+        assert_eq!(to(&team, "team-a", name).await, [hidden, hidden, public], "{name}");
+    }
+    assert_eq!(fs::read(team.share().join("team/large.bin")).unwrap(), large);
+
+    // After a restart, too; and a rule of its own says to whom it may go on.
+    let own_folder = team.stop().await;
+    let team = Peer::start(config.clone(), own_folder).await;
+    within("the share", team.handle.share().settled()).await;
+    for name in ["team-b", "stranger"] {
+        assert_eq!(to(&team, "team-a", name).await, [hidden, hidden, public], "{name}");
+    }
+    let own_folder = team.stop().await;
+    let share_to = vec![rule(own_folder.path(), "team-*")];
+    let team = Peer::start(NodeConfig { share_to, ..config }, own_folder).await;
+    within("the share", team.handle.share().settled()).await;
+    assert_eq!(to(&team, "team-a", "team-b").await, [for_some, for_some, public]);
+    assert_eq!(to(&team, "team-a", "stranger").await, [hidden, hidden, public]);
+    team.stop().await;
     holder.stop().await;
 }
 

@@ -74,4 +74,7 @@ pub use inbox::{Message, Reply};
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use p2pdi::server::check_any_form;
-pub use peer::{Delivery, Get, GetOptions, GetProgress, Messages, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo, Tally};
+pub use peer::{
+    Delivery, Get, GetOptions, GetProgress, Job, JobHolder, JobOptions, JobPriority, JobState, JobStatus, MessageCounts,
+    Messages, Peer, PeerBuilder, PeerError, PeerHandle, PeerInfo, Registration, RegistrationState, Tally,
+};

@@ -14,6 +14,7 @@ use crate::{
     connections::channels::ChannelPool,
     discovery::LanEvents,
     documents::catalog::{Catalog, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS},
+    documents::confidential::Confidential,
     documents::share::{Indexer, Share, ShareConfig},
     holders::{
         self,
@@ -102,14 +103,21 @@ impl Node {
         let metrics = Metrics::default();
         let bound = listener.local_addr()?;
         config.check_name()?;
-        let state = Arc::new(StateFolder::open(&config.state)?);
+        let state = StateFolder::open(&config.state)?;
+        let state = Arc::new(if config.temporary_state { state.temporary() } else { state });
         let id = match &config.tls {
             Some(_) => PeerId::of_name(&config.name),
             None => state.id()?,
         };
         let own = config.own_contact(id, bound)?;
         let me = own.get();
-        let (share, indexer) = Share::open(ShareConfig::new(config.share.clone(), state.path().to_owned()), &metrics)?;
+        let (share, indexer) = Share::open(
+            ShareConfig {
+                temporary_state: config.temporary_state,
+                ..ShareConfig::new(config.share.clone(), state.path().to_owned())
+            },
+            &metrics,
+        )?;
         let session = Session::new(&config.registries, config.tls.is_some());
         let sent = Arc::new(SentCalls::new(&metrics, &[peer_server::SERVICE_NAME, registry_server::SERVICE_NAME]));
         let channels = ChannelPool::dialling(Dial {
@@ -149,11 +157,14 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let (catalog, downloads) = (Catalog::new(share).restricted(config.restrictions()?), Downloads::default());
+        let confidential = Arc::new(Confidential::open(state.path())?);
+        let catalog = Catalog::new(share).restricted(config.restrictions()?).with_confidential(Arc::clone(&confidential));
+        let downloads = Downloads::default();
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());
         let zone = config.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
         let swarms = Swarms::new(Me::serving(own.clone(), zone), Arc::new(session.clone()), &metrics);
+        let swarms = swarms.with_confidential(confidential);
         let download_limit = Throttle::new(config.download_limit);
         let (directory, known_peers) = watch::channel(PeerDirectory::default());
         let jobs_config =

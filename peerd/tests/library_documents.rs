@@ -7,7 +7,7 @@ mod support;
 
 use p2pdi::v1::get_rfc_response::Part;
 use peerd::{
-    GetOptions, Peer, PeerError,
+    GetOptions, JobOptions, JobPriority, JobState, Peer, PeerError, RegistrationState,
     transfer::{PieceReader, STALL_TIMEOUT},
 };
 use std::{fs, path::Path};
@@ -78,6 +78,44 @@ async fn a_peer_without_a_folder_can_be_given_one_once() {
 }
 
 #[tokio::test]
+async fn a_job_fetches_into_the_share_and_is_listed_and_cancelled() {
+    let (from, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["a.txt", "b.txt", "c.bin"] {
+        fs::write(from.path().join(name), name).unwrap();
+    }
+    let modified = fs::metadata(from.path().join("a.txt")).unwrap().modified().unwrap();
+    let (sharer, reader) = sharer_and_reader(from.path()).await;
+    assert!(sharer.offered().iter().any(|document| document.modified == Some(modified)));
+    assert_eq!(reader.registration().state, RegistrationState::None);
+    let refused = reader.fetch(["a.txt"], JobOptions::default()).await.unwrap_err();
+    assert!(matches!(refused, PeerError::Jobs(_)), "{refused}");
+    reader.share(into.path()).await.unwrap();
+
+    let options = JobOptions {
+        exclude: vec!["*.bin".to_owned()],
+        from: vec!["sharer".to_owned()],
+        priority: JobPriority::High,
+        ..JobOptions::default()
+    };
+    let mut job = reader.fetch(["*"], options).await.unwrap();
+    let ended = within("the end of the job", job.ended()).await.unwrap();
+    assert_eq!((ended.state, ended.priority, ended.documents, ended.documents_done), (JobState::Done, JobPriority::High, 2, 2));
+    assert_eq!((ended.bytes, ended.bytes_done, ended.wanted.as_slice()), (10, 10, &["*".to_owned()][..]));
+    let sources: Vec<_> = ended.sources.iter().map(|holder| (holder.name.as_deref(), holder.bytes)).collect();
+    assert_eq!(sources, [(Some("sharer"), 10)]);
+    assert!(ended.ended_at >= ended.created_at && ended.created_at.is_some());
+    assert_eq!(fs::read_to_string(into.path().join("a.txt")).unwrap(), "a.txt");
+
+    let waiting = reader.fetch(["absent.txt"], JobOptions::default()).await.unwrap();
+    assert_eq!(reader.jobs().len(), 2);
+    assert_eq!(reader.cancel_job(&waiting.id()).await.unwrap().state, JobState::Cancelled);
+    assert_eq!(waiting.status().unwrap().state, JobState::Cancelled);
+    assert!(matches!(reader.cancel_job("77").await, Err(PeerError::Jobs(_))));
+    let invalid = reader.fetch(["["], JobOptions::default()).await.unwrap_err();
+    assert!(matches!(invalid, PeerError::Invalid(_)), "{invalid}");
+}
+
+#[tokio::test]
 async fn what_nobody_has_and_what_differs_is_told_apart() {
     let (one, two, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(one.path().join("a.txt"), "one").unwrap();
@@ -112,6 +150,7 @@ async fn messages_are_read_until_the_peer_stops() {
     a.whisper("B", "text", "one").await.unwrap();
     messages.widen();
     a.whisper("B", "NEWS", "two").await.unwrap();
+    assert_eq!((b.message_counts().received, b.message_counts().unclaimed), (3, 1));
     for expected in ["one", "two"] {
         assert_eq!(within("a message", messages.next()).await.unwrap().0.text(), expected);
     }

@@ -6,18 +6,70 @@ import os
 import time
 
 from . import _run
-from ._errors import PeerTimeout, Refused
+from ._errors import Closed, PeerTimeout, Refused
 from ._p2pdi import NativeRegistry, NativeRegistryClient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
-    from ._p2pdi import Lease, NativeWatch, PeerRecord
+    from ._p2pdi import Call, Lease, NativeWatch, PeerRecord
     from ._run import Seconds, StrPath
 
 
-class Registry:
+class RegistryBase:
+    """What a registry in this process is made with and where it is, of both kinds."""
+
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:0",
+        state: StrPath | None = None,
+        ttl: Seconds = 30.0,
+        name_hold: Seconds = 600.0,
+        network: str = "default",
+        tls: tuple[StrPath, StrPath, StrPath] | None = None,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "listen": listen,
+            "state": None if state is None else os.fspath(state),
+            "ttl": _run.seconds(ttl),
+            "name_hold": _run.seconds(name_hold),
+            "network": network,
+            "tls": _run.certificates(tls),
+        }
+        self._started: NativeRegistry | None = None
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Starts it at once, of a kind that does."""
+
+    def _open(self) -> Call[NativeRegistry]:
+        return NativeRegistry.open(**self._settings)
+
+    @property
+    def address(self) -> str:
+        """``host:port``, with the port that was free."""
+        if self._started is None:
+            raise Closed("the registry is not started; use `async with`, or await start()")
+        return self._started.address
+
+    @property
+    def url(self) -> str:
+        """What peers are given: ``http://host:port``, with ``tls`` ``https://host:port``."""
+        return f"{'http' if self._settings['tls'] is None else 'https'}://{self.address}"
+
+    def _end(self) -> None:
+        if self._started is not None and not self._closed:
+            self._closed = True
+            _run.wait(self._started.close(), 2.0)
+
+    def _forget(self) -> None:
+        self._closed = True
+
+
+class Registry(RegistryBase):
     """A registry in this process, for tests and notebooks: it knows which peers are alive. It ends with its ``with``, or at :meth:`close`.
 
     ``listen``
@@ -42,38 +94,9 @@ class Registry:
     ['alice']
     """
 
-    def __init__(
-        self,
-        listen: str = "127.0.0.1:0",
-        state: StrPath | None = None,
-        ttl: Seconds = 30.0,
-        name_hold: Seconds = 600.0,
-        network: str = "default",
-        tls: tuple[StrPath, StrPath, StrPath] | None = None,
-    ) -> None:
-        self._closed = False
-        self._scheme = "http" if tls is None else "https"
-        self._native = _run.wait(
-            NativeRegistry.open(
-                listen=listen,
-                state=None if state is None else os.fspath(state),
-                ttl=_run.seconds(ttl),
-                name_hold=_run.seconds(name_hold),
-                network=network,
-                tls=_run.certificates(tls),
-            )
-        )
+    def _begin(self) -> None:
+        self._started = _run.wait(self._open())
         _run.track(self)
-
-    @property
-    def address(self) -> str:
-        """``host:port``, with the port that was free."""
-        return self._native.address
-
-    @property
-    def url(self) -> str:
-        """What peers are given: ``http://host:port``, with ``tls`` ``https://host:port``."""
-        return f"{self._scheme}://{self._native.address}"
 
     def close(self, timeout: Seconds | None = 10.0) -> None:
         """Stops, and waits until it has, at most ``timeout``; then it raises ``PeerTimeout``. A second call does nothing.
@@ -83,13 +106,8 @@ class Registry:
         """
         if not self._closed:
             self._closed = True
-            _run.wait(self._native.close(), timeout, "the registry's end")
-
-    def _end(self) -> None:
-        self.close(timeout=2.0)
-
-    def _forget(self) -> None:
-        self._closed = True
+            if self._started is not None:
+                _run.wait(self._started.close(), timeout, "the registry's end")
 
     def __enter__(self) -> Registry:
         return self
@@ -258,8 +276,6 @@ class RegistryClient:
         self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
     ) -> None:
         self._native = NativeRegistryClient(url, network, _run.certificates(tls))
-        self._is_registered = False
-        self._is_observer = False
         self._closed = False
         _run.track(self)
 
@@ -273,9 +289,7 @@ class RegistryClient:
         >>> lease.name, lease.ttl
         ('alice', 30.0)
         """
-        lease = _run.wait(self._native.register(name, endpoint, dict(labels or {}), False))
-        self._is_registered, self._is_observer = True, False
-        return lease
+        return _run.wait(self._native.register(name, endpoint, dict(labels or {})))
 
     def keep_alive(self) -> Lease:
         """Extends the lease; to be called every ``lease.keep_alive_interval`` seconds. Raises ``Refused`` if it has ended, ``Closed`` if there is none.
@@ -296,7 +310,6 @@ class RegistryClient:
         ...     client.pquery()
         []
         """
-        self._is_registered = False
         _run.wait(self._native.leave())
 
     def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
@@ -309,17 +322,7 @@ class RegistryClient:
         ...         [peer.name for peer in client.pquery()]
         ['alice']
         """
-        was_registered = self._is_registered
-        self._observe()
-        try:
-            return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
-        except Refused:
-            # The lease of an observer, which nobody extends, ran out since the last call.
-            if not (was_registered and self._is_observer):
-                raise
-            self._is_registered = False
-            self._observe()
-            return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
+        return _run.wait(self._native.pquery(name, dict(labels or {}), sample))
 
     def watch(self, timeout: Seconds | None = None) -> Iterator[Joined | Changed | Left]:
         """Who joins, changes and leaves, as the registry tells it; first those that are there. Ends after ``timeout``.
@@ -338,7 +341,7 @@ class RegistryClient:
         left alice
         """
         limit = None if timeout is None else _run.seconds(timeout)
-        return self._watch(self._native.watch(observer_name()), limit)
+        return self._watch(self._native.watch(), limit)
 
     def _watch(self, native: NativeWatch, limit: float | None) -> Iterator[Joined | Changed | Left]:
         # As a method, so that the client is there for as long as the watch is: at the end of the program it ends it.
@@ -364,13 +367,7 @@ class RegistryClient:
         self._native.end()
 
     def _forget(self) -> None:
-        self._is_registered = False
         self._closed = True
-
-    def _observe(self) -> None:
-        if not self._is_registered:
-            _run.wait(self._native.register(observer_name(), "", {}, True))
-            self._is_registered = self._is_observer = True
 
     def close(self) -> None:
         """Leaves, if it is registered, and ends its watches. Then all calls raise ``Closed``. A second call does nothing.
@@ -384,8 +381,7 @@ class RegistryClient:
             return
         self._closed = True
         try:
-            if self._is_registered:
-                self.leave()
+            self.leave()
         except Refused:
             pass  # Its lease had run out.
         finally:
@@ -396,8 +392,3 @@ class RegistryClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def observer_name() -> str:
-    """How the names of an observer begin; no other's do."""
-    return f"python-{os.urandom(8).hex()}"

@@ -11,11 +11,8 @@ use crate::{
     runtime::{Process, threads},
 };
 use bytes::Bytes;
-use p2pdi::{
-    tls::{ClientAuth, Tls, TlsFiles},
-    v1::SessionState,
-};
-use peerd::{GetOptions, Peer, PeerHandle, holders::listing::Offers};
+use p2pdi::tls::{ClientAuth, Tls, TlsFiles};
+use peerd::{GetOptions, Peer, PeerHandle, RegistrationState, holders::listing::Offers};
 use pyo3::{prelude::*, pybacked::PyBackedBytes};
 use std::{
     collections::BTreeMap,
@@ -170,9 +167,8 @@ impl NativePeer {
 
     /// Messages received, dropped before a handler's turn, and of kinds that nobody wanted.
     fn counts(&self) -> PyResult<(u64, u64, u64)> {
-        let handle = self.handle()?;
-        let status = handle.node().inbox().status();
-        Ok((status.received, self.lost.load(Ordering::Relaxed), status.unclaimed))
+        let counts = self.handle()?.message_counts();
+        Ok((counts.received, self.lost.load(Ordering::Relaxed), counts.unclaimed))
     }
 
     fn offered(&self) -> PyResult<Vec<Document>> {
@@ -273,8 +269,8 @@ impl NativePeer {
 
     /// Whether the registry lists it now, and how that stands, in words.
     fn registration(&self) -> PyResult<(bool, String)> {
-        let status = self.handle()?.node().session().status();
-        Ok((status.state() == SessionState::Registered, status.detail))
+        let registration = self.handle()?.registration();
+        Ok((registration.state == RegistrationState::Registered, registration.detail))
     }
 
     fn registered(&self, patience: f64) -> PyResult<Call> {

@@ -5,7 +5,7 @@ use p2pdi::{
     channel::{Channel, Dial, REGISTRY_RESPONSE_MAX_BYTES},
     endpoint::Endpoint,
     tls::Expected,
-    v1::registry_client::RegistryClient,
+    v1::{RegisterRequest, registry_client::RegistryClient},
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -69,9 +69,10 @@ impl Access {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// See [`Dial::observer_name`].
-    pub(crate) fn observer_name(&self, own: &str) -> String {
-        self.dial.observer_name(own)
+    /// The registration of an observer, whom nobody sees. Each has a name of its own: one that nobody waited for may have the last.
+    pub(crate) fn observer(&self) -> RegisterRequest {
+        let name = self.dial.observer_name(&format!("python-{:016x}", rand::random::<u64>()));
+        RegisterRequest { name, observer: true, network: self.network.clone(), ..Default::default() }
     }
 
     /// For messages.

@@ -6,18 +6,21 @@ use crate::{
     registry_access::Access,
     results::{Lease, PeerRecord},
     runtime::Process,
-    watch::NativeWatch,
+    watch::{NativeWatch, is_lease_over},
 };
 use p2pdi::{
     channel::{Channel, Dial},
     cookie::{Cookie, with_cookie},
-    v1::{KeepAliveRequest, LeaveRequest, PQueryRequest, RegisterRequest, registry_client::RegistryClient},
+    v1::{
+        KeepAliveRequest, LeaveRequest, PQueryRequest, PQueryResponse, RegisterRequest, RegisterResponse,
+        registry_client::RegistryClient,
+    },
 };
 use peerd::config::RegistryUrl;
 use pyo3::prelude::*;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,9 +36,16 @@ pub(crate) struct NativeRegistryClient {
     process: Process,
 }
 
+/// The lease that it has.
+struct Held {
+    cookie: Cookie,
+    /// It is an observer's, taken for queries. Nobody extends it.
+    is_observer: bool,
+}
+
 struct Shared {
     registry: Access,
-    cookie: Mutex<Option<Cookie>>,
+    held: Mutex<Option<Held>>,
     /// Ends its watches.
     stop: CancellationToken,
 }
@@ -57,13 +67,46 @@ impl Shared {
         self.registry.client()
     }
 
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with_cookie<T>(&self, message: T) -> Request<T> {
-        with_cookie(message, self.cookie.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
+        with_cookie(message, self.held().as_ref().map(|held| &held.cookie))
     }
 
     fn registered(&self) -> Result<(), Failure> {
-        let has_cookie = self.cookie.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if has_cookie { Ok(()) } else { Err(Failure::closed("not registered; call register() first".to_owned())) }
+        let has_lease = self.held().is_some();
+        if has_lease { Ok(()) } else { Err(Failure::closed("not registered; call register() first".to_owned())) }
+    }
+
+    /// Registers, and keeps the cookie.
+    async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Failure> {
+        let mut client = self.client();
+        let is_observer = request.observer;
+        let answer = self.call(client.register(self.with_cookie(request))).await?;
+        let cookie = answer.cookie.parse().map_err(|_| Failure::error("the registry gave a malformed cookie".to_owned()))?;
+        *self.held() = Some(Held { cookie, is_observer });
+        Ok(answer)
+    }
+
+    /// A page of the active peers, asked for by who is registered, or by an observer: also anew, when that lease ran out since the last call.
+    async fn page(&self, request: &PQueryRequest) -> Result<PQueryResponse, Failure> {
+        if self.held().is_none() {
+            self.register(self.registry.observer()).await?;
+        }
+        let mut client = self.client();
+        let refused = match self.registry.in_time(client.p_query(self.with_cookie(request.clone()))).await {
+            Ok(page) => return Ok(page),
+            Err(refused) => refused,
+        };
+        let is_observer = self.held().as_ref().is_some_and(|held| held.is_observer);
+        if !(is_observer && is_lease_over(&refused)) {
+            return Err(Failure::call(&self.registry.describe(), &refused));
+        }
+        self.held().take();
+        self.register(self.registry.observer()).await?;
+        self.call(client.p_query(self.with_cookie(request.clone()))).await
     }
 
     async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
@@ -83,22 +126,18 @@ impl NativeRegistryClient {
         let url: RegistryUrl = url.parse().map_err(Failure::from)?;
         let endpoint = url.checked(tls.is_some()).map_err(Failure::from)?.clone();
         let registry = Access::new(endpoint, network, Dial::with(tls));
-        let shared = Shared { registry, cookie: Mutex::default(), stop: CancellationToken::new() };
+        let shared = Shared { registry, held: Mutex::default(), stop: CancellationToken::new() };
         Ok(Self { shared: Arc::new(shared), process: Process::current() })
     }
 
-    fn register(&self, name: String, endpoint: String, labels: BTreeMap<String, String>, observer: bool) -> PyResult<Call> {
+    fn register(&self, name: String, endpoint: String, labels: BTreeMap<String, String>) -> PyResult<Call> {
         self.check()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             let labels = labels.into_iter().collect();
-            let name = if observer { shared.registry.observer_name(&name) } else { name };
             let network = shared.registry.network.clone();
-            let request = RegisterRequest { name: name.clone(), endpoint, labels, observer, network, ..Default::default() };
-            let mut client = shared.client();
-            let answer = shared.call(client.register(shared.with_cookie(request))).await?;
-            let cookie = answer.cookie.parse().map_err(|_| Failure::error("the registry gave a malformed cookie".to_owned()))?;
-            *shared.cookie.lock().unwrap_or_else(PoisonError::into_inner) = Some(cookie);
+            let request = RegisterRequest { name: name.clone(), endpoint, labels, network, ..Default::default() };
+            let answer = shared.register(request).await?;
             let peer = answer.peer.unwrap_or_default();
             Ok(Lease {
                 name: if peer.name.is_empty() { name } else { peer.name },
@@ -132,10 +171,10 @@ impl NativeRegistryClient {
         self.check()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
-            if shared.registered().is_ok() {
+            if shared.held().is_some() {
                 let mut client = shared.client();
                 shared.call(client.leave(shared.with_cookie(LeaveRequest {}))).await?;
-                shared.cookie.lock().unwrap_or_else(PoisonError::into_inner).take();
+                shared.held().take();
             }
             Ok(())
         }))
@@ -144,15 +183,13 @@ impl NativeRegistryClient {
     /// The active peers.
     fn pquery(&self, name: String, labels: BTreeMap<String, String>, sample: u32) -> PyResult<Call> {
         self.check()?;
-        self.shared.registered()?;
         let shared = Arc::clone(&self.shared);
         Ok(Call::of(async move {
             let labels = labels.into_iter().collect();
             let mut request = PQueryRequest { name, labels, sample, ..Default::default() };
             let mut peers = Vec::new();
             for _ in 0..PAGES_MAX {
-                let mut client = shared.client();
-                let answer = shared.call(client.p_query(shared.with_cookie(request.clone()))).await?;
+                let answer = shared.page(&request).await?;
                 peers.extend(answer.peers.into_iter().map(PeerRecord::from));
                 if answer.next_page_token.is_empty() {
                     break;
@@ -163,10 +200,10 @@ impl NativeRegistryClient {
         }))
     }
 
-    /// Watches the peers, with an observer of its own whose names begin so.
-    fn watch(&self, observer: String) -> PyResult<NativeWatch> {
+    /// Watches the peers, with an observer of its own.
+    fn watch(&self) -> PyResult<NativeWatch> {
         self.check()?;
-        Ok(NativeWatch::new(self.shared.registry.clone(), observer, self.shared.stop.child_token()))
+        Ok(NativeWatch::new(self.shared.registry.clone(), self.shared.stop.child_token()))
     }
 
     /// Ends its watches, whoever waits for them.

@@ -295,7 +295,7 @@ impl From<&DocumentInfo> for Document {
             hash: format!("b3:{}", info.hash),
             title: info.title.clone(),
             number: info.number,
-            modified: timestamp(info.modified),
+            modified: info.modified.map(seconds),
             holders: Vec::new(),
             held_by: 0,
         }

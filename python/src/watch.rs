@@ -11,14 +11,11 @@ use p2pdi::{
     backoff::Backoff,
     cookie::{Cookie, with_cookie},
     status::Reason,
-    v1::{KeepAliveRequest, LeaveRequest, RegisterRequest, WatchPeersRequest, WatchPeersResponse, peer_event::Change as Told},
+    v1::{KeepAliveRequest, LeaveRequest, WatchPeersRequest, WatchPeersResponse, peer_event::Change as Told},
+    watched_peers::WatchedPeers,
 };
 use pyo3::prelude::*;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, sleep_until, timeout_at},
@@ -47,11 +44,9 @@ pub(crate) struct NativeWatch {
 
 impl NativeWatch {
     /// It ends at `stop`.
-    pub(crate) fn new(registry: Access, observer: String, stop: CancellationToken) -> Self {
+    pub(crate) fn new(registry: Access, stop: CancellationToken) -> Self {
         let watch = Watch {
             registry,
-            observer,
-            registrations: 0,
             cookie: None,
             stream: None,
             keep_alive_at: Instant::now(),
@@ -60,7 +55,7 @@ impl NativeWatch {
             backoff: Backoff::default(),
             begun: false,
             lagged: false,
-            seen: Seen::default(),
+            seen: WatchedPeers::default(),
         };
         Self { watch: Arc::new(Mutex::new(watch)), stop, process: Process::current() }
     }
@@ -109,9 +104,6 @@ impl Drop for NativeWatch {
 
 struct Watch {
     registry: Access,
-    /// How the names of its registrations begin.
-    observer: String,
-    registrations: u32,
     cookie: Option<Cookie>,
     stream: Option<Streaming<WatchPeersResponse>>,
     keep_alive_at: Instant,
@@ -123,7 +115,7 @@ struct Watch {
     begun: bool,
     /// It was behind, and was told nothing since.
     lagged: bool,
-    seen: Seen,
+    seen: WatchedPeers,
 }
 
 impl Watch {
@@ -157,9 +149,12 @@ impl Watch {
                         (self.begun, self.lagged) = (true, false);
                         self.backoff.reset();
                     }
-                    let changes = self.seen.take(&message)?;
+                    let changes = self
+                        .seen
+                        .take(&message)
+                        .map_err(|error| Failure::error(format!("the registry told of a change that cannot be read: {error}")))?;
                     if !changes.is_empty() {
-                        return Ok(changes);
+                        return Ok(changes.into_iter().map(told).collect());
                     }
                     continue;
                 }
@@ -175,17 +170,12 @@ impl Watch {
     async fn begin(&mut self) -> Result<(), Status> {
         let mut client = self.registry.client();
         if self.cookie.is_none() {
-            // A registration that nobody waited for has a name: the next one takes another.
-            self.registrations += 1;
-            let name = self.registry.observer_name(&format!("{}-{}", self.observer, self.registrations));
-            let network = self.registry.network.clone();
-            let request = RegisterRequest { name, observer: true, network, ..Default::default() };
-            let answer = self.registry.in_time(client.register(request)).await?;
+            let answer = self.registry.in_time(client.register(self.registry.observer())).await?;
             let cookie = answer.cookie.parse().map_err(|_| Status::internal("the registry gave a malformed cookie"))?;
             self.cookie = Some(cookie);
             self.extend(answer.keep_alive_interval);
         }
-        let request = WatchPeersRequest { since_revision: self.seen.revision };
+        let request = WatchPeersRequest { since_revision: self.seen.revision() };
         self.heard_at = Instant::now();
         self.stream = Some(self.registry.in_time(client.watch_peers(with_cookie(request, self.cookie.as_ref()))).await?);
         Ok(())
@@ -256,62 +246,15 @@ impl Watch {
     }
 }
 
-fn is_lease_over(error: &Status) -> bool {
+pub(crate) fn is_lease_over(error: &Status) -> bool {
     matches!(Reason::of(error), Some(Reason::CookieUnknown | Reason::LeaseExpired))
 }
 
-/// The peers that were told of.
-#[derive(Default)]
-struct Seen {
-    /// By their names in lower case.
-    peers: BTreeMap<String, PeerRecord>,
-    /// While all peers are listed anew: those of the list so far.
-    listed: Option<BTreeSet<String>>,
-    /// Where a watch goes on.
-    revision: u64,
-}
-
-impl Seen {
-    /// What a message changes, in order.
-    fn take(&mut self, message: &WatchPeersResponse) -> Result<Vec<Change>, Failure> {
-        if message.start_over {
-            self.listed = Some(BTreeSet::new());
-        }
-        let unreadable = |error| Failure::error(format!("the registry told of a change that cannot be read: {error}"));
-        let mut changes = Vec::new();
-        for event in message.events().map_err(unreadable)? {
-            match event.change {
-                Some(Told::Joined(peer) | Told::Changed(peer)) => changes.extend(self.have(peer.into())),
-                Some(Told::Left(gone)) => changes.extend(self.left(&gone.name.to_ascii_lowercase())),
-                None => {}
-            }
-        }
-        // Of a list that is told in parts the revision comes with the last one.
-        if message.revision > 0 {
-            self.revision = message.revision;
-        }
-        if message.caught_up
-            && let Some(listed) = self.listed.take()
-        {
-            let gone: Vec<String> = self.peers.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-            changes.extend(gone.iter().filter_map(|name| self.left(name)));
-        }
-        Ok(changes)
-    }
-
-    fn have(&mut self, peer: PeerRecord) -> Option<Change> {
-        let key = peer.name.to_ascii_lowercase();
-        let is_listed_again = self.listed.as_mut().is_some_and(|listed| listed.insert(key.clone()));
-        let change = match self.peers.insert(key, peer.clone()) {
-            None => "joined",
-            Some(before) if is_listed_again && before.endpoint == peer.endpoint && before.labels == peer.labels => return None,
-            Some(_) => "changed",
-        };
-        Some((change, peer.name.clone(), Some(peer)))
-    }
-
-    fn left(&mut self, key: &str) -> Option<Change> {
-        let peer = self.peers.remove(key)?;
-        Some(("left", peer.name, None))
+/// What one change is in Python.
+fn told(change: Told) -> Change {
+    match change {
+        Told::Joined(peer) => ("joined", peer.name.clone(), Some(peer.into())),
+        Told::Changed(peer) => ("changed", peer.name.clone(), Some(peer.into())),
+        Told::Left(gone) => ("left", gone.name, None),
     }
 }

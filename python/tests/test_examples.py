@@ -71,6 +71,21 @@ def test_a_folder_of_safetensors_is_shared_fetched_and_looked_into(tmp_path: Pat
             sharing.wait()
 
 
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
+    notebook = json.loads((EXAMPLES / "notebook.ipynb").read_text())
+    assert (notebook["nbformat"], {cell["cell_type"] for cell in notebook["cells"]}) == (4, {"markdown", "code"})
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    # Stored without what a run printed.
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    check = "assert [path.name for path in paths] == ['large.bin', 'readme.txt'] and part == bytes(range(64, 80)), (paths, part)"
+    program = "\n".join([*cells, check])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path
+    )
+    # Shown on the stream of errors, which a notebook shows, too.
+    assert (done.returncode, done.stdout) == (0, "") and done.stderr, done.stderr
+
+
 def blocks() -> list[str]:
     """The programs of the README that need no other machine, and end by themselves."""
     found = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)

@@ -42,8 +42,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_millis(250);
 /// Memory that the attack may cost: 500 connections of some 20 KiB, and what the allocator keeps.
 const MEMORY: u64 = 64 << 20;
-/// Tells the process of the attackers where to, how many, and for how many seconds.
+/// Most connections that make up names; each registers as quickly as it can.
+const REGISTERING_MAX: usize = 50;
+/// Tells the process of the attackers what to do, where to, how many of them, and for how many seconds.
 const ATTACK: &str = "P2PDI_TEST_ATTACK";
+/// The kinds of attacks.
+const CONNECTIONS: &str = "connections";
+const REGISTRATIONS: &str = "registrations";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// How a hostile client behaves.
@@ -148,15 +153,34 @@ async fn attack(to: SocketAddr, count: usize, end: Instant) -> usize {
     attackers.join_all().await.into_iter().sum()
 }
 
-/// The same in another process, with the lowest priority where there is `nice`: attackers have machines of their own.
-async fn attack_from_elsewhere(to: SocketAddr, count: usize, time: Duration) -> usize {
+/// Registers made-up names from one address until `end`; returns how many calls were made.
+async fn make_up(to: SocketAddr, count: usize, end: Instant) -> usize {
+    let mut attackers = JoinSet::new();
+    for number in 0..count.min(REGISTERING_MAX) {
+        let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap().local_address(Some([127, 0, 0, 66].into()));
+        let mut client = support::Client::new(endpoint.connect_lazy());
+        attackers.spawn(async move {
+            let mut made = 0;
+            while Instant::now() < end {
+                let register = client.register(asking(&format!("made-up-{number}-{made}"), "127.0.0.66:7801"));
+                let _refused = tokio::time::timeout_at(end.into(), register).await;
+                made += 1;
+            }
+            made
+        });
+    }
+    attackers.join_all().await.into_iter().sum()
+}
+
+/// An attack in another process, with the lowest priority where there is `nice`: attackers have machines of their own.
+async fn attack_from_elsewhere(kind: &str, to: SocketAddr, count: usize, time: Duration) -> usize {
     let exe = env::current_exe().unwrap();
     let mut command = Command::new(if cfg!(unix) { "nice".as_ref() } else { exe.as_path() });
     if cfg!(unix) {
         command.args(["-n", "19"]).arg(&exe);
     }
     command.args(["--exact", "attackers_of_another_process", "--nocapture"]);
-    command.env(ATTACK, format!("{to} {count} {}", time.as_secs()));
+    command.env(ATTACK, format!("{kind} {to} {count} {}", time.as_secs()));
     // It ends by itself, after `time`.
     let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -168,9 +192,10 @@ async fn attack_from_elsewhere(to: SocketAddr, count: usize, time: Duration) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn attackers_of_another_process() {
     let Ok(wanted) = env::var(ATTACK) else { return };
-    let [to, count, seconds] = wanted.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let [kind, to, count, seconds] = wanted.split(' ').collect::<Vec<_>>().try_into().unwrap();
     let end = Instant::now() + Duration::from_secs(seconds.parse().unwrap());
-    let made = attack(to.parse().unwrap(), count.parse().unwrap(), end).await;
+    let (to, count) = (to.parse().unwrap(), count.parse().unwrap());
+    let made = if kind == REGISTRATIONS { make_up(to, count, end).await } else { attack(to, count, end).await };
     // After the test harness's own words on that line.
     println!("\nattacks: {made}");
 }
@@ -232,7 +257,7 @@ async fn withstands(count: usize, time: Duration, tls: Option<(Tls, Tls)>) {
     let quiet = be_honest(registry.address, clients, honest.cookie.clone(), Instant::now() + time / 3).await;
     let (before, end) = (resident(), Instant::now() + time);
     let (made, took) = tokio::join!(
-        attack_from_elsewhere(registry.address, count, time),
+        attack_from_elsewhere(CONNECTIONS, registry.address, count, time),
         be_honest(registry.address, clients, honest.cookie.clone(), end)
     );
     let grown = resident().saturating_sub(before);
@@ -278,6 +303,54 @@ async fn hostile_connections_of_one_address_leave_others_served_with_certificate
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let tls = (certified(&ca, "registry"), certified(&ca, "honest"));
     withstands(300, Duration::from_secs(3), Some(tls)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_registrations_leave_others_as_quick_as_before_and_memory_bounded() {
+    // The full size: P2PDI_HOSTILE=full cargo test -p registry --test hostile -- made_up --nocapture
+    let time = Duration::from_secs(if env::var_os("P2PDI_HOSTILE").is_some() { 20 } else { 3 });
+    let calls = CallLimits::default().limiting_local();
+    let registry = Running::start(Config { calls, ..in_memory() }).await;
+    let honest = client(registry.address, None).register(asking("honest", "127.0.0.1:7801")).await.unwrap().into_inner();
+    let quiet = be_honest(registry.address, None, honest.cookie.clone(), Instant::now() + time / 2).await;
+    let (before, end) = (resident(), Instant::now() + time);
+    // Peers of other addresses register meanwhile, as often as they may.
+    let registering = async {
+        let (mut took, mut number) = (Vec::new(), 0);
+        let mut client = client(registry.address, None);
+        while Instant::now() < end {
+            let begun = Instant::now();
+            let asked = client.register(asking(&format!("other-{number}"), "127.0.0.1:7801"));
+            timeout(PATIENCE, asked).await.expect("a registration in time").expect("others register");
+            took.push(begun.elapsed());
+            number += 1;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        took.sort();
+        took
+    };
+    let (made, took, registered) = tokio::join!(
+        attack_from_elsewhere(REGISTRATIONS, registry.address, REGISTERING_MAX, time),
+        be_honest(registry.address, None, honest.cookie.clone(), end),
+        registering
+    );
+    let grown = resident().saturating_sub(before);
+    let middle = |took: &[Duration]| took[took.len() / 2];
+    println!(
+        "{made} made-up registrations; KeepAlive median {:?}, before {:?}; registrations {:?}; memory grew by {} KiB",
+        middle(&took),
+        middle(&quiet),
+        middle(&registered),
+        grown / 1024
+    );
+    // Of the lowest priority: on a machine that is busy with others there are few.
+    assert!(made > 0, "nobody made up names");
+    assert!(grown < MEMORY, "memory grew by {grown} bytes");
+    let bound = middle(&quiet) * 2 + SLACK;
+    assert!(middle(&took) <= bound && middle(&registered) <= bound, "{:?}, {:?}, {bound:?}", middle(&took), middle(&registered));
+    let later = be_honest(registry.address, None, honest.cookie, Instant::now() + time / 3).await;
+    assert!(middle(&later) <= bound, "{:?} afterwards, and {:?} before", middle(&later), middle(&quiet));
+    registry.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,7 @@ const SLEEPING: &[(&str, &str)] = &[
     ("peerd/tests/support/mod.rs", "polling in `eventually`"),
     ("peerd/tests/mesh/support.rs", "polling in `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
+    ("peerd/tests/serving/floods.rs", "honest callers that call from time to time, and those who flood"),
     ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
     ("registry/tests/replicas/crowd.rs", "looks again and again while leases must last"),
     ("registry/tests/replicas/history.rs", "cuts a cable for a while, several times"),
@@ -198,4 +199,69 @@ fn names(tokens: TokenStream) -> BTreeSet<String> {
         }));
     });
     names
+}
+
+/// The names that a source imports from `v1`, the generated messages, and `v1` itself.
+fn generated_names(tokens: TokenStream) -> BTreeSet<String> {
+    let mut names = BTreeSet::from(["v1".to_owned()]);
+    each_run(tokens, &mut |run| {
+        for (at, _) in run.iter().enumerate().filter(|(_, token)| is_name(Some(token), "use")) {
+            let import = run[at..].iter().take_while(|token| !is_mark(Some(token), ';')).cloned().collect();
+            names.extend(imported_from_v1(import));
+        }
+    });
+    names
+}
+
+fn imported_from_v1(import: TokenStream) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    each_run(import, &mut |run| {
+        for (at, _) in run.iter().enumerate().filter(|(_, token)| is_name(Some(token), "v1")) {
+            // After `::`.
+            match run.get(at + 3) {
+                Some(TokenTree::Ident(name)) => drop(names.insert(name.to_string())),
+                Some(TokenTree::Group(several)) => each_run(several.stream(), &mut |run| {
+                    let idents =
+                        run.iter().filter_map(|token| if let TokenTree::Ident(name) = token { Some(name) } else { None });
+                    names.extend(idents.map(ToString::to_string).filter(|name| name != "self"));
+                }),
+                _ => {}
+            }
+        }
+    });
+    names
+}
+
+#[test]
+fn what_an_embedding_program_uses_names_no_generated_type() {
+    let mut items = 0;
+    for (path, source) in sources().iter().filter(|(path, _)| path.starts_with("peerd/src/peer/")) {
+        let generated = generated_names(source.tokens());
+        each_run(source.tokens(), &mut |run| {
+            for (at, token) in run.iter().enumerate() {
+                let is_public = is_name(Some(token), "pub") && group(run.get(at + 1), Delimiter::Parenthesis).is_none();
+                if !is_public || is_name(run.get(at + 1), "use") {
+                    continue;
+                }
+                items += 1;
+                // A function up to its body, a field up to the next one.
+                let is_function = run[at..].iter().take(3).any(|token| is_name(Some(token), "fn"));
+                let is_end = |token: &&TokenTree| {
+                    group(Some(token), Delimiter::Brace).is_some() || (!is_function && is_mark(Some(token), ','))
+                };
+                let declared: TokenStream = run[at..].iter().take_while(|token| !is_end(token)).cloned().collect();
+                each_run(declared, &mut |run| {
+                    for token in run {
+                        let is_generated = matches!(token, TokenTree::Ident(name) if generated.contains(&name.to_string()));
+                        assert!(
+                            !is_generated,
+                            "{path}:{} names the generated type {token}; give the library one of its own",
+                            line(token)
+                        );
+                    }
+                });
+            }
+        });
+    }
+    assert!(items > 100, "{items}");
 }

@@ -44,7 +44,7 @@ impl Running {
     }
 }
 
-async fn member(name: &str, tls: Tls, registry: SocketAddr, files: &[(&str, &[u8])]) -> Peer {
+pub(super) async fn member(name: &str, tls: Tls, registry: SocketAddr, files: &[(&str, &[u8])]) -> Peer {
     Peer::configured(files, |config| {
         config.name = name.parse().unwrap();
         config.tls = Some(tls);
@@ -53,7 +53,7 @@ async fn member(name: &str, tls: Tls, registry: SocketAddr, files: &[(&str, &[u8
     .await
 }
 
-async fn until(peer: &Peer, state: SessionState) -> String {
+pub(super) async fn until(peer: &Peer, state: SessionState) -> String {
     let mut states = peer.handle.session().state();
     let reached = tokio::time::timeout(peers::PATIENCE, states.wait_for(|now| *now == state)).await;
     assert!(reached.is_ok(), "never {state:?}: {:?}", peer.handle.session().status());

@@ -13,12 +13,10 @@ use p2pdi::{
     phrases::counted,
     selector::{NamePattern, validate_labels},
     status::{self, Reason},
-    v1::{KeepAliveRequest, PeerEvent, PeerGone, PeerRecord, WatchPeersRequest, WatchPeersResponse, peer_event::Change},
+    v1::{KeepAliveRequest, PeerEvent, PeerRecord, WatchPeersRequest, WatchPeersResponse, peer_event::Change},
+    watched_peers::WatchedPeers,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -40,20 +38,13 @@ async fn follow(global: &Global, args: Pquery, printer: Printer) -> Outcome {
     let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
     validate_labels(&labels)?;
     let pattern = NamePattern::parse(&args.name.unwrap_or_default())?;
-    let mut view = View {
-        printer,
-        pattern,
-        labels,
-        shown: BTreeMap::new(),
-        relisted: None,
-        revision: args.since_revision.unwrap_or(0),
-        listed: false,
-    };
+    let peers = WatchedPeers::new(args.since_revision.unwrap_or(0), pattern, labels);
+    let mut view = View { printer, peers, listed: false };
     // An observer of its own: the lease of the name that `register` took is its user's to extend.
     let mut session = RegistrySession::new(&global.access(), None);
     session.observe().await?;
     let mut backoff = Backoff::default();
-    let mut stream = begin(&mut session, view.revision).await?;
+    let mut stream = begin(&mut session, view.peers.revision()).await?;
     loop {
         let ended = tokio::select! {
             ended = read(&mut stream, &mut view) => ended?,
@@ -68,7 +59,7 @@ async fn follow(global: &Global, args: Pquery, printer: Printer) -> Outcome {
             sleep(backoff.next(rand::random())).await;
         }
         stream = loop {
-            match begin(&mut session, view.revision).await {
+            match begin(&mut session, view.peers.revision()).await {
                 Ok(stream) => break stream,
                 Err(failure) if failure.is_reason(Reason::CookieUnknown) || failure.is_reason(Reason::LeaseExpired) => {
                     // Also when it can: replicas that do not know each other's observers would be asked without a pause.
@@ -123,95 +114,43 @@ async fn keep_alive(session: &mut RegistrySession) -> Status {
     }
 }
 
-/// What is shown, and of whom.
+/// What is shown.
 struct View {
     printer: Printer,
-    pattern: Option<NamePattern>,
-    labels: BTreeMap<String, String>,
-    /// Peers that were shown as active, by their names in lower case.
-    shown: BTreeMap<String, PeerRecord>,
-    /// While the registry lists all peers anew: those of the list so far.
-    relisted: Option<BTreeSet<String>>,
-    revision: u64,
+    peers: WatchedPeers,
     /// The list, or what changed meanwhile, has been shown.
     listed: bool,
 }
 
 impl View {
     fn show(&mut self, message: &WatchPeersResponse) -> Outcome {
-        if message.start_over {
-            if self.shown.is_empty() {
-                self.printer.note("note: the registry does not remember that revision; the whole list follows");
-            }
-            self.relisted = Some(BTreeSet::new());
+        if message.start_over && self.peers.count() == 0 {
+            self.printer.note("note: the registry does not remember that revision; the whole list follows");
         }
         let unreadable = |error| Failure::refused(format!("the registry told of a change that cannot be read: {error}"));
-        for event in message.events().map_err(unreadable)? {
-            self.show_event(event)?;
-        }
-        if message.revision > 0 {
-            self.revision = message.revision;
+        for change in self.peers.take(message).map_err(unreadable)? {
+            self.show_change(change)?;
         }
         if message.caught_up {
-            let listed = self.relisted.take();
-            let gone: Vec<_> =
-                self.shown.iter().filter(|(key, _)| listed.as_ref().is_some_and(|listed| !listed.contains(*key))).collect();
-            let gone: Vec<_> = gone.into_iter().map(|(_, peer)| self::gone(peer.clone(), message.revision)).collect();
-            for gone in gone {
-                self.show_event(PeerEvent { change: Some(Change::Left(gone)) })?;
-            }
             self.listed = true;
-            let count = counted(self.shown.len() as u64, "active peer");
-            self.printer.note(&format!("{count} at revision {}; Ctrl-C ends it", self.revision));
+            let count = counted(self.peers.count() as u64, "active peer");
+            self.printer.note(&format!("{count} at revision {}; Ctrl-C ends it", self.peers.revision()));
         }
         Ok(())
     }
 
-    fn show_event(&mut self, event: PeerEvent) -> Outcome {
-        let Some(change) = event.change else { return Ok(()) };
-        let is_filtered = self.pattern.is_some() || !self.labels.is_empty();
-        let change = match change {
-            // To who asks for these peers, one that is not among them any more has left.
-            Change::Joined(peer) | Change::Changed(peer) if !self.selects(&peer) => {
-                let revision = peer.revision;
-                Change::Left(gone(peer, revision))
-            }
-            change => change,
-        };
+    fn show_change(&self, change: Change) -> Outcome {
         let text = match &change {
             Change::Joined(peer) => format!("joined   {}", details(peer)),
             Change::Changed(peer) => format!("changed  {}", details(peer)),
             Change::Left(gone) => format!("left     {}", gone.name),
         };
-        match &change {
-            Change::Joined(peer) | Change::Changed(peer) => {
-                let key = peer.name.to_ascii_lowercase();
-                let is_listed_again = self.relisted.as_mut().is_some_and(|listed| listed.insert(key.clone()));
-                let before = self.shown.insert(key, peer.clone());
-                if is_listed_again
-                    && before.is_some_and(|before| before.endpoint == peer.endpoint && before.labels == peer.labels)
-                {
-                    return Ok(());
-                }
-            }
-            Change::Left(gone) if self.shown.remove(&gone.name.to_ascii_lowercase()).is_none() && is_filtered => return Ok(()),
-            Change::Left(_) => {}
-        }
         match self.printer.is_json() {
             true => self.printer.json(&json::value(&PeerEvent { change: Some(change) }))?,
             false => self.printer.text(&text)?,
         }
         Ok(())
     }
-
-    fn selects(&self, peer: &PeerRecord) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(&peer.name))
-            && self.labels.iter().all(|(key, value)| peer.labels.get(key) == Some(value))
-    }
-}
-
-fn gone(peer: PeerRecord, revision: u64) -> PeerGone {
-    PeerGone { id: peer.id, name: peer.name, revision }
 }
 
 fn details(peer: &PeerRecord) -> String {

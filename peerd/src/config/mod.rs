@@ -48,6 +48,8 @@ pub struct NodeConfig {
     pub share_to: Vec<ShareTo>,
     /// The folder for the peer's id, its cookie and its index.
     pub state: PathBuf,
+    /// That folder is of no use to a later start, so that nothing in it has to survive a crash of the machine.
+    pub temporary_state: bool,
     /// Upload rate limit in bytes per second. `None`: no limit.
     pub upload_limit: Option<u64>,
     /// Download rate limit in bytes per second. `None`: no limit.
@@ -91,6 +93,7 @@ impl NodeConfig {
             share: None,
             share_to: Vec::new(),
             state: state.into(),
+            temporary_state: false,
             upload_limit: None,
             download_limit: None,
             upload_slots: None,

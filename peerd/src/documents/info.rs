@@ -9,7 +9,7 @@ use p2pdi::{
     field::{InvalidField, is_terminal_control},
     v1,
 };
-use prost_types::Timestamp;
+use std::time::SystemTime;
 
 /// Metadata of a document, as an index lists it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +25,9 @@ pub struct DocumentInfo {
     /// BLAKE3 of the whole.
     pub hash: ContentHash,
     /// When the file was last changed.
-    pub modified: Option<Timestamp>,
+    pub modified: Option<SystemTime>,
+    /// Whoever said this has it for some peers only, and it is not to be passed on.
+    pub restricted: bool,
 }
 
 impl DocumentInfo {
@@ -33,6 +35,11 @@ impl DocumentInfo {
     pub fn size(&self) -> u64 {
         self.pieces.size()
     }
+}
+
+/// A title without what could steer a terminal.
+pub(super) fn printable_title(title: &str) -> String {
+    title.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).collect()
 }
 
 impl TryFrom<v1::Document> for DocumentInfo {
@@ -49,11 +56,14 @@ impl TryFrom<v1::Document> for DocumentInfo {
         Ok(Self {
             name,
             number: (from.number != 0).then_some(from.number),
-            // Titles are printed on terminals.
-            title: from.title.chars().map(|c| if is_terminal_control(c) { ' ' } else { c }).collect(),
+            title: printable_title(&from.title),
             pieces: Pieces::of_size(from.size)?,
             hash: ContentHash::from_field(&from.blake3)?,
-            modified: from.modified_at.filter(|at| (0..1_000_000_000).contains(&at.nanos)),
+            modified: from
+                .modified_at
+                .filter(|at| (0..1_000_000_000).contains(&at.nanos))
+                .and_then(|at| SystemTime::try_from(at).ok()),
+            restricted: from.restricted,
         })
     }
 }
@@ -66,7 +76,8 @@ impl From<&DocumentInfo> for v1::Document {
             title: info.title.clone(),
             size: info.size(),
             blake3: info.hash.to_field(),
-            modified_at: info.modified,
+            modified_at: info.modified.map(Into::into),
+            restricted: info.restricted,
         }
     }
 }

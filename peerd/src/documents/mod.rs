@@ -1,6 +1,7 @@
 //! The documents this peer knows: those of its shared folder, and those that other peers list.
 
 pub mod catalog;
+pub(crate) mod confidential;
 pub mod info;
 pub mod name_match;
 pub mod pattern;

@@ -250,6 +250,7 @@ mod tests {
             pieces: Pieces::of_size(9).unwrap(),
             hash: ContentHash::of(&number.to_be_bytes()),
             modified: None,
+            restricted: false,
         }
     }
 

@@ -76,6 +76,11 @@ impl Audience {
         Self { is_owner: false, names: names.to_vec(), labels: labels.clone() }
     }
 
+    /// Whether it is the operator of this peer.
+    pub(crate) fn is_owner(&self) -> bool {
+        self.is_owner
+    }
+
     fn is(&self, who: &Who) -> bool {
         match who {
             Who::Name(pattern) => self.names.iter().any(|name| pattern.matches(name.as_str())),

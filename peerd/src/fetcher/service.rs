@@ -49,6 +49,11 @@ impl FetcherService {
         Err(Reason::DocumentUnknown.status(format!("{name} does not fetch b3:{hash} (any more); ask another holder")))
     }
 
+    /// Refuses what its holder has for some only, in the words for what is not here.
+    fn may_know(&self, hash: &ContentHash) -> Result<(), Status> {
+        if self.swarms.is_confidential(hash) { self.has_not(hash) } else { Ok(()) }
+    }
+
     fn is_no_peer<T>(&self) -> Result<T, Status> {
         Err(Status::unimplemented(format!(
             "{} is a program that fetches documents and serves only those, by hash; ask a peer",
@@ -70,6 +75,7 @@ impl Peer for FetcherService {
         let request = request.into_inner();
         let Some(Document::Blake3(hash)) = &request.document else { return self.is_no_peer() };
         let hash = ContentHash::from_field(hash)?;
+        self.may_know(&hash)?;
         let Some(source) = self.swarms.source(&hash) else { return self.has_not(&hash) };
         let stream = get::answer(&self.swarms, &self.uploads, source, request, caller.clone()).await?;
         Ok(Response::new(Box::pin(SlowReaderGuard::new(stream, caller, self.unread, unread))))
@@ -81,12 +87,14 @@ impl Peer for FetcherService {
     ) -> Result<Response<Self::AvailabilityStream>, Status> {
         let caller = Caller::of(request.extensions()).cloned();
         let whole = |start: &Start| self.has_not(&start.hash);
-        let accepted = self.swarms.accept(request.into_inner(), caller.as_ref(), |_| Ok(()), whole).await?;
+        let accepted = self.swarms.accept(request.into_inner(), caller.as_ref(), |hash| self.may_know(hash), whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.stop.clone()))))
     }
 
     async fn swarm(&self, request: Request<SwarmRequest>) -> Result<Response<SwarmResponse>, Status> {
-        self.swarms.view(&request.into_inner()).map(Response::new)
+        let mut answer = self.swarms.view(&request.into_inner())?;
+        answer.swarms.retain(|swarm| ContentHash::from_field(&swarm.blake3).is_ok_and(|hash| self.may_know(&hash).is_ok()));
+        Ok(Response::new(answer))
     }
 
     async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {

@@ -12,6 +12,8 @@ use std::{
 pub struct StateFolder {
     path: PathBuf,
     _lock: File,
+    /// It is removed when the peer ends.
+    is_temporary: bool,
 }
 
 impl StateFolder {
@@ -29,10 +31,16 @@ impl StateFolder {
             .open(&lock_path)
             .map_err(StateError::io("open", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock, is_temporary: false }),
             Err(TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(StateError::io("lock", &lock_path)(error)),
         }
+    }
+
+    /// The same folder, of a peer that does not outlast this process: nothing in it is synced.
+    #[must_use]
+    pub fn temporary(self) -> Self {
+        Self { is_temporary: true, ..self }
     }
 
     /// The folder.
@@ -46,7 +54,8 @@ impl StateFolder {
     /// When the file cannot be written; the old file stays.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), StateError> {
         let path = self.path.join(name);
-        private_file::write(&path, text).map_err(StateError::io("write", &path))
+        let write = if self.is_temporary { private_file::write_temporary } else { private_file::write };
+        write(&path, text).map_err(StateError::io("write", &path))
     }
 }
 

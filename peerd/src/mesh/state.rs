@@ -86,7 +86,10 @@ impl State {
     pub(super) fn new(config: MeshConfig, sink: Weak<dyn InputSink>, publisher: Publisher) -> Self {
         let MeshConfig { me, network, incarnation, clock, delivery, session, bootnodes, channels, signatures } = config;
         let rng = StdRng::from_rng(&mut rand::rng());
-        let mut overlay = Overlay::new(me.clone(), incarnation, overlay::Config::default(), rng, Time::ZERO);
+        // With certificates nobody links who shows none.
+        let links = if signatures.is_some() { overlay::link::Config::certified() } else { overlay::link::Config::default() };
+        let config = overlay::Config { links, ..overlay::Config::default() };
+        let mut overlay = Overlay::new(me.clone(), incarnation, config, rng, Time::ZERO);
         overlay.set_clock(clock);
         Self {
             started_at: Instant::now(),

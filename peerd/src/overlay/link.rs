@@ -13,11 +13,14 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// A link on which a frame arrived within this time is alive, whatever other peers report: the other side sends a ping or a beacon more
 /// often, with half a second of latency. A guess.
 pub const FRESH: Duration = Duration::from_millis(3_000);
-/// Frames received on a link per second, on average, whatever they cost: what one core decodes. The time that they take is what really
-/// limits them, see [`Links::handled`].
+/// Frames received on a link of a stranger per second, on average, whatever they cost: what one core decodes. The time that they take is what
+/// really limits them, see [`Links::handled`].
 pub const FRAMES_PER_SECOND: u32 = 100_000;
-/// Bytes received on a link per second, on average: a gigabit network.
+/// Bytes received on a link of a stranger per second, on average: a gigabit network.
 pub const BYTES_PER_SECOND: u32 = 128 << 20;
+/// A neighbour with a certificate may send so many times as much, as it may make so many times as many calls: it is known, and can be revoked. Then
+/// only the time that its frames take limits them.
+pub const CERTIFIED_FACTOR: u32 = 4;
 /// Unit in which the time to handle frames is counted: a frame takes some microseconds.
 const TIME_UNIT: Duration = Duration::from_nanos(100);
 /// Time units in a second that frames of all links may take together before links get no more than their share of it: half of one processor,
@@ -30,6 +33,29 @@ const HANDLING_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How far a link may exceed its rate, as time to refill the bucket, before its frames are dropped: reading is
 /// paused then, so only frames in flight still arrive. A guess.
 pub const MAX_DEBT: Duration = Duration::from_secs(1);
+
+/// What may arrive on each link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Frames per second, on average.
+    pub frames_per_second: u32,
+    /// Bytes per second, on average.
+    pub bytes_per_second: u32,
+}
+
+impl Default for Config {
+    /// For links of strangers.
+    fn default() -> Self {
+        Self { frames_per_second: FRAMES_PER_SECOND, bytes_per_second: BYTES_PER_SECOND }
+    }
+}
+
+impl Config {
+    /// For links on which both sides show a certificate.
+    pub fn certified() -> Self {
+        Self { frames_per_second: CERTIFIED_FACTOR * FRAMES_PER_SECOND, bytes_per_second: CERTIFIED_FACTOR * BYTES_PER_SECOND }
+    }
+}
 
 /// Keep-alive messages of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +107,7 @@ struct Health {
 /// Liveness and rate of all links.
 #[derive(Debug)]
 pub struct Links {
+    config: Config,
     links: BTreeMap<PeerId, Health>,
     /// Of all links, in [`TIME_UNIT`].
     handling: TokenBucket,
@@ -89,8 +116,7 @@ pub struct Links {
 
 impl Default for Links {
     fn default() -> Self {
-        let handling = TokenBucket::new(HANDLING_PER_SECOND, Time::ZERO);
-        Self { links: BTreeMap::new(), handling, nonce: 0 }
+        Self::new(Config::default())
     }
 }
 
@@ -104,13 +130,19 @@ pub enum Finding {
 }
 
 impl Links {
+    /// No link yet.
+    pub fn new(config: Config) -> Self {
+        let handling = TokenBucket::new(HANDLING_PER_SECOND, Time::ZERO);
+        Self { config, links: BTreeMap::new(), handling, nonce: 0 }
+    }
+
     /// A link came up, or replaced an older one.
     pub fn up(&mut self, peer: PeerId, now: Time) {
         let health = Health {
             received: now,
             sent: now,
-            frames: TokenBucket::new(FRAMES_PER_SECOND, now),
-            bytes: TokenBucket::new(BYTES_PER_SECOND, now),
+            frames: TokenBucket::new(self.config.frames_per_second, now),
+            bytes: TokenBucket::new(self.config.bytes_per_second, now),
             handling: TokenBucket::new(HANDLING_PER_SECOND, now),
         };
         self.links.insert(peer, health);
@@ -277,5 +309,17 @@ mod tests {
         assert_eq!(links.received(other, 100, Time::ZERO), Some(Verdict::Pass));
         let later = Duration::from_secs(3);
         assert_eq!(links.received(flooder, 100, later), Some(Verdict::Pass));
+    }
+
+    #[test]
+    fn a_neighbour_with_a_certificate_may_send_more_than_a_stranger() {
+        let passed = |config: Config| {
+            let (mut links, peer) = (Links::new(config), PeerId::from_u128(1));
+            links.up(peer, Time::ZERO);
+            let pass = |_: &u32| links.received(peer, 100, Time::ZERO) == Some(Verdict::Pass);
+            (0..2 * CERTIFIED_FACTOR * FRAMES_PER_SECOND).take_while(pass).count()
+        };
+        let (stranger, certified) = (passed(Config::default()), passed(Config::certified()));
+        assert_eq!((stranger, certified), (FRAMES_PER_SECOND as usize, (CERTIFIED_FACTOR * FRAMES_PER_SECOND) as usize));
     }
 }

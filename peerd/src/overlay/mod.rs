@@ -48,6 +48,8 @@ pub struct Config {
     pub membership: membership::Config,
     /// Plumtree.
     pub plumtree: plumtree::Config,
+    /// Rates of links.
+    pub links: link::Config,
 }
 
 /// The size of a payload in bytes, more than [`plumtree::MAX_PAYLOAD`].
@@ -76,7 +78,7 @@ impl<R: Rng> Overlay<R> {
     pub fn new(me: Contact, incarnation: u64, config: Config, rng: R, now: Time) -> Self {
         Self {
             rng,
-            links: Links::default(),
+            links: Links::new(config.links),
             plumtree: Plumtree::new(me.id(), incarnation, config.plumtree, now),
             membership: Membership::new(me, config.membership, now),
             partitions: Partitions::new(now),

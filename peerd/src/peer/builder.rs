@@ -274,6 +274,7 @@ impl PeerBuilder {
             tls,
             enrolment,
             control: self.control,
+            temporary_state: folder.is_some(),
             ..NodeConfig::new(name, state)
         };
         let address = self.listen;

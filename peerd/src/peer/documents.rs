@@ -1,6 +1,6 @@
 //! The documents of a peer and of its network: listing, reading, sharing, keeping.
 
-use super::{error::PeerError, handle::PeerHandle};
+use super::{error::PeerError, handle::PeerHandle, info::Registration};
 use crate::{
     documents::{info::DocumentInfo, pattern::DocumentPattern, wanted::Wanted},
     holders::{
@@ -14,11 +14,7 @@ use crate::{
     session::OwnName,
     transfer::{PieceReader, STALL_TIMEOUT},
 };
-use p2pdi::{
-    endpoint::Endpoint,
-    field::InvalidField,
-    v1::{self, SessionState},
-};
+use p2pdi::{endpoint::Endpoint, field::InvalidField, v1::SessionState};
 use std::{path::PathBuf, time::Duration};
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -128,7 +124,7 @@ impl PeerHandle {
     /// What this peer offers now.
     pub fn offered(&self) -> Vec<DocumentInfo> {
         let index = self.node().share().index();
-        index.documents().iter().filter_map(|own| v1::Document::from(own.as_ref()).try_into().ok()).collect()
+        index.documents().iter().filter_map(|own| own.info().ok()).collect()
     }
 
     /// Keeps a document of the share whatever [`PeerBuilder::quota`](super::PeerBuilder::quota) says, or releases it. Returns whether it was so
@@ -139,6 +135,12 @@ impl PeerHandle {
     pub async fn pin(&self, name: &str, pin: bool) -> Result<bool, PeerError> {
         self.running()?;
         Ok(self.node().jobs().pin(name, pin).await?)
+    }
+
+    /// How this peer stands with its registry now.
+    pub fn registration(&self) -> Registration {
+        let status = self.node().session().status();
+        Registration { state: status.state().into(), registry: status.registry, detail: status.detail }
     }
 
     /// Waits until the registry gave this peer its name. Returns whether it did within `patience`; `false` also without a registry.

@@ -200,6 +200,7 @@ impl Fetching {
                     limit: limit.clone(),
                     arrived: Arc::clone(&arrived),
                     expected_size: entry.document.as_ref().map(DocumentInfo::size),
+                    restricted: entry.document.as_ref().is_some_and(|document| document.restricted),
                     ..FetchOptions::new(&self.options.out, node.swarms().clone())
                 };
                 let from = if entry.holders.is_empty() { from.clone() } else { entry.holders.clone() };

@@ -2,7 +2,7 @@
 
 use super::{
     error::PeerError,
-    info::{Delivery, PeerInfo, Tally},
+    info::{Delivery, MessageCounts, PeerInfo, Tally},
     phase::Phase,
 };
 use crate::{
@@ -11,7 +11,6 @@ use crate::{
     mesh::check_wait,
     node::NodeHandle,
     overlay::wire,
-    transfer::jobs::{JobHandle, JobRequest},
 };
 use bytes::Bytes;
 use p2pdi::{
@@ -21,7 +20,7 @@ use p2pdi::{
     field::InvalidField,
     id::PeerId,
     name::PeerName,
-    v1::{FetchRequest, ListPeersRequest, WhisperRequest, WhisperResponse},
+    v1::{ListPeersRequest, WhisperRequest, WhisperResponse},
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::{runtime, sync::watch, time::timeout};
@@ -65,7 +64,8 @@ impl PeerHandle {
         self.node.contact().endpoint().clone()
     }
 
-    /// Its parts: share, inbox, mesh, registry session.
+    /// Its parts: share, inbox, mesh, registry session. For programs that need more than this handle has: unlike the handle, they take and
+    /// return messages of the contract, and change with it.
     pub fn node(&self) -> &NodeHandle {
         &self.node
     }
@@ -286,14 +286,15 @@ impl PeerHandle {
         Ok(Delivery { by: delivered_by, hops, round_trip, reply, unclaimed })
     }
 
-    /// Makes the peer fetch documents into the folder that it shares: names, `rfc:NUMBER`, `b3:HASH` or patterns. The job is stored when this
-    /// returns; it goes on when the handle is dropped, and after a restart of a peer that keeps its state folder.
-    ///
-    /// # Errors
-    /// When a value is not valid, the peer shares no folder or is not running, or its state folder cannot be written.
-    pub async fn fetch(&self, request: FetchRequest) -> Result<JobHandle, PeerError> {
-        self.running()?;
-        Ok(self.node.jobs().submit(JobRequest::try_from(request)?).await?)
+    /// The messages that it received so far, in numbers.
+    pub fn message_counts(&self) -> MessageCounts {
+        let status = self.node.inbox().status();
+        MessageCounts {
+            waiting: status.messages,
+            received: status.received,
+            dropped: status.dropped,
+            unclaimed: status.unclaimed,
+        }
     }
 
     /// Waits until the peer has stopped.

@@ -1,7 +1,7 @@
 //! What a peer tells its program about other peers and about messages sent.
 
 use crate::inbox::Reply;
-use p2pdi::{endpoint::Endpoint, name::PeerName};
+use p2pdi::{endpoint::Endpoint, name::PeerName, v1::SessionState};
 use std::{fmt, time::Duration};
 
 /// Another peer, as far as this one knows.
@@ -46,4 +46,55 @@ pub struct Delivery {
     pub reply: Option<Reply>,
     /// The receiver has no handler or subscription for messages of this kind: it counted the message and dropped it.
     pub unclaimed: bool,
+}
+
+/// Messages that a peer received, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MessageCounts {
+    /// In the inbox now.
+    pub waiting: u64,
+    /// Received since the peer was built.
+    pub received: u64,
+    /// Dropped for newer ones because the inbox was full.
+    pub dropped: u64,
+    /// Of a kind that no handler or subscription takes; dropped.
+    pub unclaimed: u64,
+}
+
+/// How a peer stands with its registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Where it is in registering.
+    pub state: RegistrationState,
+    /// The URL of the registry in use; before the first answer those of all replicas, with commas between them; empty without a registry.
+    pub registry: String,
+    /// The reason for the state, in words.
+    pub detail: String,
+}
+
+/// Where a peer is in registering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RegistrationState {
+    /// It runs without a registry.
+    None,
+    /// It tries to register.
+    Registering,
+    /// The registry lists it.
+    Registered,
+    /// The registry does not answer; the peer serves, and tries again.
+    Unreachable,
+    /// The registry refuses it, because another peer has the name, for example; the peer serves, and tries again.
+    Refused,
+}
+
+impl From<SessionState> for RegistrationState {
+    fn from(state: SessionState) -> Self {
+        match state {
+            SessionState::Unspecified | SessionState::None => Self::None,
+            SessionState::Registering => Self::Registering,
+            SessionState::Registered => Self::Registered,
+            SessionState::Unreachable => Self::Unreachable,
+            SessionState::Refused => Self::Refused,
+        }
+    }
 }

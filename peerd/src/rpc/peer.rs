@@ -53,7 +53,7 @@ impl PeerRpc {
     fn document(&self, selector: Option<get_rfc_request::Document>, audience: &Audience) -> Result<Arc<SharedDocument>, Status> {
         use get_rfc_request::Document;
         let index = self.0.catalog.share().index();
-        let is_for_them = |own: &&Arc<SharedDocument>| self.0.catalog.restrictions().allow(&own.name, audience);
+        let is_for_them = |own: &&Arc<SharedDocument>| self.0.catalog.allows(&own.name, &own.hash, audience);
         let (found, what) = match selector {
             Some(Document::Number(0)) => return Err(InvalidField::new("number", "RFC numbers begin at 1").into()),
             Some(Document::Number(number)) => {
@@ -84,7 +84,10 @@ impl PeerRpc {
         };
         let hash = hash.filter(|hash| !self.0.hides(hash, audience));
         match self.document(selector, audience) {
-            Ok(document) => Ok(Source::Shared(self.0.catalog.share().clone(), document)),
+            Ok(document) => {
+                let restricted = self.0.catalog.is_restricted(&document.hash);
+                Ok(Source::Shared { share: self.0.catalog.share().clone(), document, restricted })
+            }
             Err(unknown) => hash.and_then(|hash| self.0.swarms.source(&hash)).ok_or(unknown),
         }
     }
@@ -144,7 +147,7 @@ impl Peer for PeerRpc {
         let source = self.source(request.document.take(), &audience(caller.as_ref()))?;
         // Until the last byte it is not removed to make room.
         let in_use = match &source {
-            Source::Shared(_, document) => Some(self.0.jobs.begin_use(&document.name)),
+            Source::Shared { document, .. } => Some(self.0.jobs.begin_use(&document.name)),
             _ => None,
         };
         let stream = get::answer(&self.0.swarms, &self.0.uploads, source, request, caller.clone()).await?;

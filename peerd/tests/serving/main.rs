@@ -14,6 +14,7 @@
 mod address;
 mod changes;
 mod connections;
+mod floods;
 mod hostile;
 mod limits;
 mod listeners;

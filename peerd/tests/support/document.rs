@@ -53,6 +53,7 @@ impl Sample {
             size: self.size(),
             blake3: self.hash().to_field(),
             modified_at: None,
+            restricted: false,
         }
     }
 

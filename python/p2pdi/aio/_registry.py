@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import _run
 from .._errors import Closed, PeerTimeout, Refused
-from .._p2pdi import Lease, NativeRegistry, NativeRegistryClient, NativeWatch, PeerRecord
-from .._registry import Changed, Joined, Left, change, observer_name
+from .._p2pdi import Lease, NativeRegistryClient, NativeWatch, PeerRecord
+from .._registry import Changed, Joined, Left, RegistryBase, change
 from ._loop import wait_for
 
 if TYPE_CHECKING:
     from .._run import Seconds, StrPath
 
 
-class Registry:
+class Registry(RegistryBase):
     """A registry in this process; see ``p2pdi.Registry``.
 
     >>> import asyncio
@@ -30,28 +28,6 @@ class Registry:
     'alice'
     """
 
-    def __init__(
-        self,
-        listen: str = "127.0.0.1:0",
-        state: StrPath | None = None,
-        ttl: Seconds = 30.0,
-        name_hold: Seconds = 600.0,
-        network: str = "default",
-        tls: tuple[StrPath, StrPath, StrPath] | None = None,
-    ) -> None:
-        self._scheme = "http" if tls is None else "https"
-        self._open = partial(
-            NativeRegistry.open,
-            listen=listen,
-            state=None if state is None else os.fspath(state),
-            ttl=_run.seconds(ttl),
-            name_hold=_run.seconds(name_hold),
-            network=network,
-            tls=_run.certificates(tls),
-        )
-        self._started: NativeRegistry | None = None
-        self._closed = False
-
     async def start(self) -> Registry:
         """Starts it. Raises as the making of a ``p2pdi.Registry`` does; then it can be tried again."""
         if self._closed:
@@ -61,32 +37,12 @@ class Registry:
             _run.track(self)
         return self
 
-    @property
-    def address(self) -> str:
-        """``host:port``."""
-        if self._started is None:
-            raise Closed("the registry is not started; use `async with`, or await start()")
-        return self._started.address
-
-    @property
-    def url(self) -> str:
-        """What peers are given: ``http://host:port``, with ``tls`` ``https://host:port``."""
-        return f"{self._scheme}://{self.address}"
-
     async def close(self, timeout: Seconds | None = 10.0) -> None:
         """Stops it. A second call does nothing."""
         if not self._closed:
             self._closed = True
             if self._started is not None:
                 await wait_for(self._started.close(), timeout, "the registry's end")
-
-    def _end(self) -> None:
-        if self._started is not None and not self._closed:
-            self._closed = True
-            _run.wait(self._started.close(), 2.0)
-
-    def _forget(self) -> None:
-        self._closed = True
 
     async def __aenter__(self) -> Registry:
         return await self.start()
@@ -114,16 +70,12 @@ class RegistryClient:
         self, url: str, network: str = "default", tls: tuple[StrPath, StrPath, StrPath] | None = None
     ) -> None:
         self._native = NativeRegistryClient(url, network, _run.certificates(tls))
-        self._is_registered = False
-        self._is_observer = False
         self._closed = False
         _run.track(self)
 
     async def register(self, name: str, endpoint: str, labels: Mapping[str, str] | None = None) -> Lease:
         """Registers a name at an address for as long as ``lease.ttl``."""
-        lease = await wait_for(self._native.register(name, endpoint, dict(labels or {}), False))
-        self._is_registered, self._is_observer = True, False
-        return lease
+        return await wait_for(self._native.register(name, endpoint, dict(labels or {})))
 
     async def keep_alive(self) -> Lease:
         """Extends the lease."""
@@ -131,27 +83,16 @@ class RegistryClient:
 
     async def leave(self) -> None:
         """Ends the lease."""
-        self._is_registered = False
         await wait_for(self._native.leave())
 
     async def pquery(self, name: str = "", labels: Mapping[str, str] | None = None, sample: int = 0) -> list[PeerRecord]:
         """The active peers; see ``p2pdi.RegistryClient.pquery``."""
-        was_registered = self._is_registered
-        await self._observe()
-        try:
-            return await wait_for(self._native.pquery(name, dict(labels or {}), sample))
-        except Refused:
-            # The lease of an observer, which nobody extends, ran out since the last call.
-            if not (was_registered and self._is_observer):
-                raise
-            self._is_registered = False
-            await self._observe()
-            return await wait_for(self._native.pquery(name, dict(labels or {}), sample))
+        return await wait_for(self._native.pquery(name, dict(labels or {}), sample))
 
     def watch(self, timeout: Seconds | None = None) -> AsyncIterator[Joined | Changed | Left]:
         """Who joins, changes and leaves, as the registry tells it; see ``p2pdi.RegistryClient.watch``."""
         limit = None if timeout is None else _run.seconds(timeout)
-        return self._watch(self._native.watch(observer_name()), limit)
+        return self._watch(self._native.watch(), limit)
 
     async def _watch(self, native: NativeWatch, limit: float | None) -> AsyncIterator[Joined | Changed | Left]:
         # As a method, so that the client is there for as long as the watch is: at the end of the program it ends it.
@@ -176,13 +117,7 @@ class RegistryClient:
         self._native.end()
 
     def _forget(self) -> None:
-        self._is_registered = False
         self._closed = True
-
-    async def _observe(self) -> None:
-        if not self._is_registered:
-            await wait_for(self._native.register(observer_name(), "", {}, True))
-            self._is_registered = self._is_observer = True
 
     async def close(self) -> None:
         """Leaves, if it is registered, and ends its watches. Then all calls raise ``Closed``. A second call does nothing."""
@@ -190,8 +125,7 @@ class RegistryClient:
             return
         self._closed = True
         try:
-            if self._is_registered:
-                await self.leave()
+            await self.leave()
         except Refused:
             pass  # Its lease had run out.
         finally:

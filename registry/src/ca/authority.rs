@@ -137,6 +137,8 @@ pub struct NewToken {
     pub uses: u32,
     /// It makes operators, not peers.
     pub operator: bool,
+    /// Hosts of the registry's addresses in it: no peer gets such a name.
+    pub hosts: Vec<String>,
 }
 
 impl Authority {
@@ -252,7 +254,7 @@ impl Authority {
     /// # Errors
     /// When a value breaks a rule, too many tokens are kept, or it cannot be stored.
     pub fn create_token(&self, token: NewToken, now: SystemTime) -> Result<(TokenSecret, CaHash, Token), CaError> {
-        let NewToken { names, labels, life, uses, operator } = token;
+        let NewToken { names, labels, life, uses, operator, hosts } = token;
         if !operator
             && let Some(name) = names.exact().and_then(|name| name.parse::<PeerName>().ok())
             && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(name.as_str()))
@@ -268,7 +270,8 @@ impl Authority {
         }
         let created_at = seconds(now);
         let expires_at = created_at.saturating_add(life.as_secs());
-        let token = Token { hash: secret.hash(), names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false };
+        let hash = secret.hash();
+        let token = Token { hash, names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false, hosts };
         check_token(&token)?;
         let change = open.ledger.add_token(token.clone())?;
         open.store(vec![change])?;

@@ -25,6 +25,8 @@ struct StoredToken {
     used: u32,
     #[prost(bool, tag = "9")]
     revoked: bool,
+    #[prost(string, repeated, tag = "10")]
+    hosts: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -48,18 +50,18 @@ struct StoredCertificate {
 }
 
 pub(super) fn encode_token(token: &Token) -> Vec<u8> {
-    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked } = token.clone();
+    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts } = token.clone();
     let (hash, names) = (hash.0.into(), names.to_string());
-    StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked }.encode_to_vec()
+    StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts }.encode_to_vec()
 }
 
 /// `None`: these bytes are no token.
 pub(super) fn decode_token(bytes: &[u8]) -> Option<Token> {
-    let StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked } =
+    let StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts } =
         StoredToken::decode(bytes).ok()?;
     let names = NamePattern::parse(&names).ok()??;
     let hash = TokenHash(hash.try_into().ok()?);
-    Some(Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked })
+    Some(Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts })
 }
 
 pub(super) fn encode_certificate(certificate: &Certificate) -> Vec<u8> {
@@ -112,6 +114,7 @@ mod tests {
             uses: 3,
             used: 2,
             revoked: true,
+            hosts: vec!["registry.example".to_owned()],
         };
         assert_eq!(decode_token(&encode_token(&token)), Some(token));
         for token in [None, Some(TokenHash([5; 32]))] {

@@ -98,7 +98,8 @@ impl Authority {
             }
             None => TOKEN_LIFE,
         };
-        let token = NewToken { names, labels, life, uses: uses.max(1), operator };
+        let hosts = registries.iter().map(|at| at.host().to_ascii_lowercase()).collect();
+        let token = NewToken { names, labels, life, uses: uses.max(1), operator, hosts };
         let (secret, ca, token) = self.create_token(token, now)?;
         let line = JoinToken { registries, ca, network: self.network().clone(), secret }.reveal();
         Ok(CreateTokenResponse { token: line, record: Some(record(token)) })
@@ -138,7 +139,7 @@ impl Authority {
 }
 
 fn record(token: Token) -> JoinTokenRecord {
-    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked } = token;
+    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts: _ } = token;
     let (created_at, expires_at) = (Some(timestamp(created_at)), Some(timestamp(expires_at)));
     JoinTokenRecord { id: hash.id(), name: names.to_string(), labels, operator, created_at, expires_at, uses, used, revoked }
 }

@@ -226,6 +226,7 @@ fn request(entry: &Entry, setting: &Setting, arrived: &Arc<Notify>) -> FetchRequ
         limit: setting.limit.clone(),
         arrived: Arc::clone(arrived),
         expected_size: entry.document.as_ref().map(DocumentInfo::size),
+        restricted: entry.document.as_ref().is_some_and(|document| document.restricted),
         ..FetchOptions::new(&fetching.out, setting.sharing.swarms().clone())
     };
     let from = if entry.holders.is_empty() { setting.from.clone() } else { entry.holders.clone() };

@@ -5,6 +5,7 @@ mod query;
 pub use query::{Filter, LISTINGS_MAX, LISTINGS_PER_ADDRESS, LOOKUPS_MAX, LOOKUPS_PER_ADDRESS, answer};
 
 use crate::documents::{
+    confidential::Confidential,
     remote_index::RemoteIndex,
     remote_listing::{RemoteListing, SortedListing},
     restrictions::{Audience, Restrictions},
@@ -21,6 +22,8 @@ use std::{
 pub struct Catalog {
     share: Share,
     restrictions: Arc<Restrictions>,
+    /// What was fetched from holders that have it for some only.
+    confidential: Arc<Confidential>,
     remote: Arc<Remote>,
 }
 
@@ -35,7 +38,12 @@ impl Catalog {
     /// A catalog of `share` and an empty remote index.
     pub fn new(share: Share) -> Self {
         let current = RwLock::new(Arc::new(RemoteIndex::new(SystemTime::now())));
-        Self { share, restrictions: Arc::default(), remote: Arc::new(Remote { current, update: Mutex::default() }) }
+        Self {
+            share,
+            restrictions: Arc::default(),
+            confidential: Arc::default(),
+            remote: Arc::new(Remote { current, update: Mutex::default() }),
+        }
     }
 
     /// The same catalog, of which some folders are for some peers only.
@@ -44,33 +52,60 @@ impl Catalog {
         Self { restrictions: Arc::new(restrictions), ..self }
     }
 
-    /// What of the share is for some peers only.
-    pub(crate) fn restrictions(&self) -> &Restrictions {
-        &self.restrictions
+    /// The same catalog, with what was fetched from holders that have it for some only.
+    #[must_use]
+    pub(crate) fn with_confidential(self, confidential: Arc<Confidential>) -> Self {
+        Self { confidential, ..self }
+    }
+
+    /// Whether content that is called `name` here is for everyone of the network.
+    fn is_public(&self, name: &DocumentName, hash: &ContentHash) -> bool {
+        self.restrictions.is_public(name) && !self.confidential.has(hash)
+    }
+
+    /// Whether `audience` may know of content that is called `name` here. What was fetched from a holder that has it for some only is for
+    /// those that a rule of this peer names, without one for nobody.
+    pub(crate) fn allows(&self, name: &DocumentName, hash: &ContentHash, audience: &Audience) -> bool {
+        self.restrictions.allow(name, audience)
+            && (audience.is_owner() || !self.confidential.has(hash) || !self.restrictions.is_public(name))
+    }
+
+    /// Whether the share has the content, and no copy of it for everyone: whoever gets it is not to pass it on.
+    pub(crate) fn is_restricted(&self, hash: &ContentHash) -> bool {
+        if self.all_public() {
+            return false;
+        }
+        let index = self.share.index();
+        let copies = index.by_hash(hash);
+        !copies.is_empty() && !copies.iter().any(|own| self.is_public(&own.name, hash))
+    }
+
+    fn all_public(&self) -> bool {
+        self.restrictions.is_empty() && self.confidential.is_empty()
     }
 
     /// How many documents the share has for everyone.
     pub fn public_documents(&self) -> u64 {
         let index = self.share.index();
-        if self.restrictions.is_empty() {
+        if self.all_public() {
             return index.len() as u64;
         }
-        index.documents().iter().filter(|own| self.restrictions.is_public(&own.name)).count() as u64
+        index.documents().iter().filter(|own| self.is_public(&own.name, &own.hash)).count() as u64
     }
 
     /// Whether the share has the content, and only where `audience` may not know of it.
     pub(crate) fn hides(&self, hash: &ContentHash, audience: &Audience) -> bool {
-        if self.restrictions.is_empty() {
+        if self.all_public() {
             return false;
         }
         let index = self.share.index();
         let copies = index.by_hash(hash);
-        !copies.is_empty() && !copies.iter().any(|own| self.restrictions.allow(&own.name, audience))
+        !copies.is_empty() && !copies.iter().any(|own| self.allows(&own.name, hash, audience))
     }
 
     /// Whether content that is fetched as `name` is for others than `audience` only. A copy in the share decides for itself: [`Self::hides`].
     pub(crate) fn hides_fetched(&self, hash: &ContentHash, name: &DocumentName, audience: &Audience) -> bool {
-        !self.restrictions.allow(name, audience) && self.share.index().by_hash(hash).is_empty()
+        !self.allows(name, hash, audience) && self.share.index().by_hash(hash).is_empty()
     }
 
     /// The peer's own share.
@@ -162,6 +197,7 @@ mod tests {
             pieces: Pieces::of_size(9).unwrap(),
             hash: ContentHash::of(&n.to_be_bytes()),
             modified: None,
+            restricted: false,
         };
         let listing = |version| RemoteListing { version, documents: (1..=DOCUMENTS).map(document).collect() };
         let now = Instant::now();

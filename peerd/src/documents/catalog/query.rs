@@ -155,14 +155,15 @@ impl From<&SharedDocument> for Document {
             size: own.size,
             blake3: own.hash.to_field(),
             modified_at: Some(own.modified.into()),
+            restricted: false,
         }
     }
 }
 
 /// A selected document with its holders.
 enum Selected {
-    /// Of the peer's own share; the holders are the others.
-    Own(Arc<SharedDocument>, Vec<HolderAge>),
+    /// Of the peer's own share, and whether it is for some only; the holders are the others.
+    Own(Arc<SharedDocument>, bool, Vec<HolderAge>),
     Remote(Arc<RemoteDocument>, Vec<HolderAge>),
 }
 
@@ -178,9 +179,9 @@ impl From<HolderAge> for Holder {
 impl Selected {
     fn holding(self, me: &Contact) -> Holding {
         match self {
-            Self::Own(document, others) => {
+            Self::Own(document, restricted, others) => {
                 let holders = std::iter::once(me.holder(Duration::ZERO)).chain(others.into_iter().map(Holder::from)).collect();
-                Holding { document: Some(document.as_ref().into()), holders }
+                Holding { document: Some(Document { restricted, ..document.as_ref().into() }), holders }
             }
             Self::Remote(document, holders) => {
                 let holders = holders.into_iter().map(Holder::from).collect();
@@ -214,15 +215,16 @@ pub fn answer(
             (None, None, None) => index.documents().to_vec(),
         };
         let audience = if filter.public_only { &Audience::anyone() } else { &filter.audience };
-        let allowed = |own: &Arc<SharedDocument>| catalog.restrictions().allow(&own.name, audience) && filter.selects_own(own);
+        let allowed = |own: &Arc<SharedDocument>| catalog.allows(&own.name, &own.hash, audience) && filter.selects_own(own);
         for document in own.into_iter().filter(allowed).take(filter.limit) {
             by_hash.entry(document.hash).or_insert(selected.len());
-            selected.push(Selected::Own(document, Vec::new()));
+            let restricted = catalog.is_restricted(&document.hash);
+            selected.push(Selected::Own(document, restricted, Vec::new()));
         }
         for (document, holder) in claims {
             match by_hash.get(&document.info.hash) {
                 Some(at) => {
-                    let (Selected::Own(_, holders) | Selected::Remote(_, holders)) = &mut selected[*at];
+                    let (Selected::Own(_, _, holders) | Selected::Remote(_, holders)) = &mut selected[*at];
                     if holders.len() < HOLDERS_MAX {
                         holders.push(holder);
                     }

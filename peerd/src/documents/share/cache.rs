@@ -4,7 +4,7 @@
 //! and a damaged database is deleted as a whole.
 
 use super::{
-    cache_database::CacheDatabase,
+    cache_database::{CacheDatabase, Unsynced},
     cache_entry::{CachedFile, decode, encode},
     document::{Fingerprint, SharedDocument},
     hash::Hashed,
@@ -77,11 +77,17 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache in the folder `state`. Creates a new one if there is none or it is damaged.
-    pub(super) fn open(state: &Path) -> Result<Self, CacheError> {
+    /// Opens the cache in the folder `state`. Creates a new one if there is none or it is damaged. `temporary`: it need not survive a crash.
+    pub(super) fn open(state: &Path, temporary: bool) -> Result<Self, CacheError> {
         let path = state.join(FILE_NAME);
         Self::with(move || {
-            let open = || open_checked(|| Ok(Database::builder().set_cache_size(MEMORY_BYTES).create(&path)?));
+            let open = || {
+                open_checked(|| {
+                    let mut builder = Database::builder();
+                    builder.set_cache_size(MEMORY_BYTES);
+                    Ok(if temporary { builder.create_with_backend(Unsynced::open(&path)?)? } else { builder.create(&path)? })
+                })
+            };
             match open() {
                 Err(CacheError::Other(problem)) => {
                     tracing::warn!(path = %path.display(), problem, "the share's cache is damaged; hashing all files again");

@@ -1,7 +1,10 @@
 //! The database file of the share's cache. It is opened again after an error: redb refuses every read and write after a failed one.
 
-use redb::{Database, TransactionError};
+use redb::{Database, StorageBackend, TransactionError, backends::FileBackend};
 use std::{
+    fs::OpenOptions,
+    io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,6 +17,45 @@ pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// The pause after this many failures in a row: doubles each time.
 pub(super) fn retry_after(failures: u32) -> Duration {
     RETRY_AFTER_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_AFTER_MAX)
+}
+
+/// A database file that waits for no disk: after a crash of the machine it is not read.
+#[derive(Debug)]
+pub(super) struct Unsynced(FileBackend);
+
+impl Unsynced {
+    /// # Errors
+    /// When the file cannot be opened or made.
+    pub(super) fn open(path: &Path) -> Result<Self, redb::Error> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Self(FileBackend::new(file)?))
+    }
+}
+
+impl StorageBackend for Unsynced {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
 }
 
 /// A database, and how to open it again.

@@ -16,6 +16,8 @@ pub struct ShareConfig {
     pub folder: Option<PathBuf>,
     /// The peer's state folder, which must exist. The cache is kept there.
     pub state: PathBuf,
+    /// The cache is of no use to a later start: it is not synced.
+    pub temporary_state: bool,
     /// How long a file must not change before it is offered.
     pub quiet: Duration,
     /// How often the whole folder is scanned although it is watched.
@@ -30,7 +32,15 @@ pub struct ShareConfig {
 impl ShareConfig {
     /// `folder` with the default settings.
     pub fn new(folder: Option<PathBuf>, state: PathBuf) -> Self {
-        Self { folder, state, quiet: QUIET, rescan: RESCAN_EVERY, keep_missing: KEEP_MISSING, watch: true }
+        Self {
+            folder,
+            state,
+            temporary_state: false,
+            quiet: QUIET,
+            rescan: RESCAN_EVERY,
+            keep_missing: KEEP_MISSING,
+            watch: true,
+        }
     }
 }
 

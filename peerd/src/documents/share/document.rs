@@ -2,9 +2,11 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
+use crate::documents::info::{DocumentInfo, printable_title};
 use p2pdi::{
-    content::{ContentHash, HASH_BYTES},
+    content::{ContentHash, HASH_BYTES, Pieces},
     document::DocumentName,
+    field::InvalidField,
     platform::FileStat,
 };
 use std::time::{Duration, SystemTime};
@@ -112,6 +114,22 @@ pub struct SharedDocument {
 }
 
 impl SharedDocument {
+    /// What other peers see of it.
+    ///
+    /// # Errors
+    /// When it is larger than documents may be.
+    pub fn info(&self) -> Result<DocumentInfo, InvalidField> {
+        Ok(DocumentInfo {
+            name: self.name.clone(),
+            number: self.number,
+            title: printable_title(&self.title),
+            pieces: Pieces::of_size(self.size)?,
+            hash: self.hash,
+            modified: Some(self.modified),
+            restricted: false,
+        })
+    }
+
     /// A digest of everything that other peers can see of the document. Equal sums of digests mean equal indexes.
     pub(super) fn digest(&self) -> u128 {
         let mut bytes = Vec::with_capacity(self.name.as_str().len() + self.title.len() + HASH_BYTES + 40);

@@ -93,7 +93,7 @@ impl Share {
             set_root(&root, folder)?;
         }
         let path = config.state.clone();
-        let cache = Cache::open(&config.state).map_err(|error| match error {
+        let cache = Cache::open(&config.state, config.temporary_state).map_err(|error| match error {
             CacheError::InUse => ShareError::StateInUse { path },
             CacheError::Io(_) | CacheError::Other(_) => ShareError::State { path, problem: error.to_string() },
         })?;

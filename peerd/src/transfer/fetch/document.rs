@@ -173,7 +173,7 @@ async fn fetch_once(
     let started = Instant::now();
     let early = early.or_else(|| match (wanted, options.expected_size) {
         // While a holder is asked what the document is, the tracker says who else there is.
-        (DocumentSelector::Hash(hash), Some(size)) if size >= ANNOUNCED_SIZE_MIN => {
+        (DocumentSelector::Hash(hash), Some(size)) if size >= ANNOUNCED_SIZE_MIN && !options.restricted => {
             Some(options.swarms.announce_early(*hash, size, sources.iter().take(REPORTED_MAX).cloned().collect()))
         }
         _ => None,
@@ -299,6 +299,12 @@ impl Run<'_> {
         };
         self.progress.set_waiting(None);
         let Identified { document, hashes, is_whole, mut runs, delay } = identified;
+        if document.restricted {
+            // Nothing of it is passed on, and what announced it ends.
+            let (swarms, hash) = (self.options.swarms.clone(), document.hash);
+            off_runtime(move || swarms.keep_confidential(hash)).await?;
+            self.early = None;
+        }
         if hashes.pieces().count() > 1 {
             return Ok(Ok(match self.prepare(document, hashes).await? {
                 Prepared::AlreadyThere(document, path) => Learned::Done(document, path, true),

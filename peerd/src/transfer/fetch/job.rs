@@ -159,8 +159,12 @@ impl<F: FindPeers> FetchJob<F> {
             }
             // The name it was found by: a holder may have the same content under another one.
             let size = document.size();
-            let options =
-                FetchOptions { save_as: Some(document.name), expected_size: Some(size), ..self.request.options.clone() };
+            let options = FetchOptions {
+                save_as: Some(document.name),
+                expected_size: Some(size),
+                restricted: document.restricted,
+                ..self.request.options.clone()
+            };
             let hash = document.hash;
             // The fetch announces it with its size, unless it is small.
             if let Some(early) = early.take().filter(|_| size >= ANNOUNCED_SIZE_MIN) {

@@ -25,6 +25,8 @@ pub struct FetchOptions {
     pub limit: Throttle,
     /// Size of the document in bytes, if somebody said it: of a large one, a piece is asked for first, and not the whole.
     pub expected_size: Option<u64>,
+    /// A holder lists it as for some only: it is not announced.
+    pub restricted: bool,
     /// The swarms of the peer that fetches: others fetch from it what it has already.
     pub swarms: Swarms,
     /// Notified when all bytes of a document are here: from then on its fetch needs the disk only, and the next one may use the network.
@@ -42,6 +44,7 @@ impl FetchOptions {
             wait_for_holders: Duration::ZERO,
             limit: Throttle::default(),
             expected_size: None,
+            restricted: false,
             swarms,
             arrived: Arc::default(),
         }

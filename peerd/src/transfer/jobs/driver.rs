@@ -293,6 +293,7 @@ impl Driver {
             limit: shared.download_limit.clone(),
             arrived: Arc::clone(&shared.arrived),
             expected_size: Some(target.size).filter(|size| *size > 0),
+            restricted: target.restricted,
             ..FetchOptions::new(folder, shared.swarms.clone())
         };
         let request = FetchRequest { wanted: target.selector.clone(), from, options };

@@ -43,6 +43,8 @@ pub(super) struct Target {
     pub(super) holders: Vec<Source>,
     /// Modification time of the original.
     pub(super) modified: Option<SystemTime>,
+    /// A holder lists it as for some only.
+    pub(super) restricted: bool,
 }
 
 /// How a try ended.

@@ -118,6 +118,7 @@ impl Job {
                     _ => Vec::new(),
                 },
                 modified: None,
+                restricted: offer.as_ref().is_some_and(|offer| offer.document.restricted),
                 found_by: None,
                 selector,
             };
@@ -151,6 +152,7 @@ impl Job {
                 size: own.size,
                 holders: Vec::new(),
                 modified: None,
+                restricted: false,
                 found_by: None,
             };
             self.items.settle(own.name.as_str().into(), target, Outcome::Present(own.size), now);
@@ -168,6 +170,7 @@ impl Job {
                         size: 0,
                         holders: Vec::new(),
                         modified: None,
+                        restricted: false,
                         found_by: None,
                     };
                     self.items.settle(key, target, Outcome::Failed(why), now);

@@ -139,7 +139,7 @@ pub(super) fn decide(offer: &Offer, own: Option<&SharedDocument>, fetched: bool,
     if !fetched {
         return Decision::Refuse(other_content(&own.name));
     }
-    let is_newer = offer.modified().is_some_and(|modified| modified > own.modified);
+    let is_newer = offer.document.modified.is_some_and(|modified| modified > own.modified);
     if newer_only && !is_newer { Decision::Present(own.size) } else { Decision::Fetch }
 }
 
@@ -263,6 +263,7 @@ fn present(own: &SharedDocument) -> Target {
         size: own.size,
         holders: Vec::new(),
         modified: Some(own.modified),
+        restricted: false,
         found_by: None,
     }
 }
@@ -284,6 +285,7 @@ mod tests {
             pieces: Pieces::of_size(1).unwrap(),
             hash: ContentHash::of(name.as_bytes()),
             modified: None,
+            restricted: false,
         }
     }
 

@@ -67,7 +67,7 @@ impl Offers {
         offer.count += held_by;
         // Copies keep the time of their original; where a peer lost it, the earliest is nearest to it.
         offer.document.modified = match (offer.document.modified, document.modified) {
-            (Some(a), Some(b)) => Some(if (a.seconds, a.nanos) <= (b.seconds, b.nanos) { a } else { b }),
+            (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         offer.holders.extend(holders.into_iter().take(HOLDERS_MAX.saturating_sub(offer.holders.len())));
@@ -77,7 +77,7 @@ impl Offers {
     pub(super) fn choose(self, prefer: Prefer, latest: SystemTime) -> BTreeMap<Key, Chosen> {
         let choose = |(key, contents): (Key, BTreeMap<ContentHash, Offer>)| {
             let rank = |offer: &Offer| {
-                let newest = offer.modified().filter(|at| *at <= latest);
+                let newest = offer.document.modified.filter(|at| *at <= latest);
                 match prefer {
                     Prefer::MostHeld => Reverse((None, offer.count)),
                     Prefer::Newest => Reverse((newest, offer.count)),
@@ -118,17 +118,14 @@ impl Offer {
         Self { document, holders, count: held_by }
     }
 
-    pub(super) fn modified(&self) -> Option<SystemTime> {
-        self.document.modified.and_then(|at| SystemTime::try_from(at).ok())
-    }
-
     /// What to fetch.
     pub(super) fn target(self) -> Target {
         Target {
             selector: DocumentSelector::Hash(self.document.hash),
             label: self.document.name.to_string(),
             size: self.document.size(),
-            modified: self.modified(),
+            modified: self.document.modified,
+            restricted: self.document.restricted,
             found_by: Some(self.document.name.clone()),
             save_as: Some(self.document.name),
             holders: self.holders,
@@ -154,14 +151,15 @@ mod tests {
     use p2pdi::{content::Pieces, document::DocumentName};
     use std::time::Duration;
 
-    fn add(offers: &mut Offers, name: &str, content: &[u8], peer: &str, modified_s: i64) {
+    fn add(offers: &mut Offers, name: &str, content: &[u8], peer: &str, modified_s: u64) {
         let document = DocumentInfo {
             name: DocumentName::parse(name).unwrap(),
             number: None,
             title: String::new(),
             pieces: Pieces::of_size(content.len() as u64).unwrap(),
             hash: ContentHash::of(content),
-            modified: Some(prost_types::Timestamp { seconds: modified_s, nanos: 0 }),
+            modified: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(modified_s)),
+            restricted: false,
         };
         offers.add(&document, Source::new(peer.parse().ok(), "127.0.0.1:7801".parse().unwrap()));
     }

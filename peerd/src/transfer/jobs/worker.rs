@@ -35,7 +35,7 @@ use std::{
     io,
     path::{MAIN_SEPARATOR, Path},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{
     task::spawn_blocking,
@@ -267,7 +267,7 @@ async fn adopt(
     if fetched.already_there {
         return Outcome::Present(size);
     }
-    let modified = fetched.document.modified.and_then(|at| SystemTime::try_from(at).ok()).or(target.modified);
+    let modified = fetched.document.modified.or(target.modified);
     let Some(hashes) = fetched.piece_hashes else {
         return Outcome::Failed(format!("a bug: {name} was fetched without its piece hashes"));
     };

@@ -36,8 +36,8 @@ pub(crate) trait PartialDocument: Send + Sync + fmt::Debug {
 /// Where the bytes come from.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// A document of the share.
-    Shared(Share, Arc<SharedDocument>),
+    /// A document of the share; whether it is for some only.
+    Shared { share: Share, document: Arc<SharedDocument>, restricted: bool },
     /// One that is under way.
     Partial(Arc<dyn PartialDocument>),
 }
@@ -45,14 +45,14 @@ pub(crate) enum Source {
 impl Source {
     pub(crate) fn size(&self) -> u64 {
         match self {
-            Self::Shared(_, document) => document.size,
+            Self::Shared { document, .. } => document.size,
             Self::Partial(partial) => partial.document().size,
         }
     }
 
     pub(crate) fn hash(&self) -> ContentHash {
         match self {
-            Self::Shared(_, document) => document.hash,
+            Self::Shared { document, .. } => document.hash,
             Self::Partial(partial) => partial.hash(),
         }
     }
@@ -60,7 +60,7 @@ impl Source {
     /// The label of its bytes in metrics.
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Shared(..) => Kind::Whole,
+            Self::Shared { .. } => Kind::Whole,
             Self::Partial(_) => Kind::Partial,
         }
     }
@@ -71,9 +71,10 @@ impl Source {
     /// When the piece hashes are wanted and not known now, or a piece of the range is missing.
     pub(super) fn header(&self, range: &Range<u64>, with_piece_hashes: bool) -> Result<GetRfcHeader, Status> {
         let (document, hashes) = match self {
-            Self::Shared(share, document) => {
+            Self::Shared { share, document, restricted } => {
                 let hashes = || share.piece_hashes(document).ok_or_else(|| hashed_again(&document.name));
-                (Document::from(document.as_ref()), with_piece_hashes.then(hashes).transpose()?.map(|hashes| hashes.joined()))
+                let shown = Document { restricted: *restricted, ..Document::from(document.as_ref()) };
+                (shown, with_piece_hashes.then(hashes).transpose()?.map(|hashes| hashes.joined()))
             }
             Self::Partial(partial) => {
                 check_verified(partial.as_ref(), range)?;
@@ -95,7 +96,7 @@ impl Source {
     /// When the file cannot be opened, or is not the document any more.
     pub(super) fn open(self) -> Result<Readable, Status> {
         match self {
-            Self::Shared(share, document) => {
+            Self::Shared { share, document, .. } => {
                 let file = share.open_document(&document).map_err(|error| refuse_open(&document, &error))?;
                 Ok(Readable::Shared(Box::new(Shared { share, document, file })))
             }

@@ -13,6 +13,7 @@ use super::{
     update::Start,
 };
 use crate::{
+    documents::confidential::Confidential,
     holders::{
         self,
         announcer::{ANNOUNCED_SIZE_MIN, Announcer, Announcing},
@@ -25,7 +26,7 @@ use crate::{
         piece_set::PieceSet,
         rate_meter::RateMeter,
         serve::source::Source,
-        store::{batch::Finisher, piece_store::PieceStore},
+        store::{batch::Finisher, error::WriteError, piece_store::PieceStore},
     },
 };
 use p2pdi::{
@@ -73,6 +74,8 @@ pub struct Swarms {
     begun: Arc<watch::Sender<bool>>,
     /// Documents that are announced before their swarms exist.
     expected: Expectations,
+    /// Contents that are not announced, and not this peer's to pass on.
+    confidential: Arc<Confidential>,
 }
 
 #[derive(Default)]
@@ -117,7 +120,29 @@ impl Swarms {
             sent: Arc::default(),
             begun: Arc::new(watch::Sender::new(false)),
             expected: Expectations::default(),
+            confidential: Arc::default(),
         }
+    }
+
+    /// The same, with the contents that are not to be passed on.
+    #[must_use]
+    pub(crate) fn with_confidential(self, confidential: Arc<Confidential>) -> Self {
+        Self { confidential, ..self }
+    }
+
+    /// What a holder has for some only is announced no more, and passed on by nobody without a rule of this peer's own. Blocking: it is on disk
+    /// when this returns.
+    ///
+    /// # Errors
+    /// When the disk refuses: then the content must not get a name in any folder.
+    pub(crate) fn keep_confidential(&self, hash: ContentHash) -> Result<(), WriteError> {
+        let failed = |source| WriteError::Io { doing: "write", path: self.confidential.path(), source };
+        self.confidential.keep(hash).map_err(failed)
+    }
+
+    /// Whether a holder has the content for some only.
+    pub(crate) fn is_confidential(&self, hash: &ContentHash) -> bool {
+        self.confidential.has(hash)
     }
 
     /// The same for a program without a share: it serves what it fetched as long as it runs.
@@ -145,7 +170,8 @@ impl Swarms {
 
     /// Announces a document whose fetch begins. `size`: 0 if it is not known; `holders`: whole ones that were found already.
     pub(crate) fn announce_early(&self, hash: ContentHash, size: u64, holders: Vec<holders::source::Source>) -> EarlyAnnounce {
-        EarlyAnnounce::new(hash, size, holders, Arc::clone(&self.tracker), Some(self.expected.expect(hash)))
+        let tracker = if self.is_confidential(&hash) { Arc::new(NoTracker) } else { Arc::clone(&self.tracker) };
+        EarlyAnnounce::new(hash, size, holders, tracker, Some(self.expected.expect(hash)))
     }
 
     /// The swarm of a document that is fetched into `store`, and the peers that the tracker names and that `search` finds. Verified pieces
@@ -162,7 +188,8 @@ impl Swarms {
         let reported = early.as_ref().map(|early| early.reported().to_vec()).unwrap_or_default();
         // Small documents are fetched before they are announced.
         let tracker = match early {
-            _ if pieces.size() < ANNOUNCED_SIZE_MIN => Arc::new(NoTracker),
+            // Dropped, an announce that was made before its holder said so ends.
+            _ if pieces.size() < ANNOUNCED_SIZE_MIN || self.is_confidential(&hash) => Arc::new(NoTracker),
             Some(early) if early.size() == pieces.size() => early.into_tracker(),
             _ => Arc::clone(&self.tracker),
         };
@@ -286,7 +313,7 @@ impl Swarms {
 
     /// The document that is being fetched with this hash, to be served.
     pub(crate) fn source(&self, hash: &ContentHash) -> Option<Source> {
-        self.store(hash).map(|store| Source::Partial(Arc::new(Partial::new(store))))
+        self.store(hash).map(|store| Source::Partial(Arc::new(Partial::new(store, self.is_confidential(hash)))))
     }
 
     /// Answers `Peer.Swarm`.
@@ -330,7 +357,7 @@ impl Swarms {
         &self,
         requests: Streaming<AvailabilityRequest>,
         caller: Option<&Caller>,
-        may_know: impl FnOnce(&ContentHash) -> Result<(), Status>,
+        may_know: impl Fn(&ContentHash) -> Result<(), Status>,
         whole: impl FnOnce(&Start) -> Result<(Pieces, DocumentName), Status>,
     ) -> Result<Accepted, Status> {
         let ended = |error: ExchangeError| refusal(error).unwrap_or_else(|| Status::cancelled("the stream ended"));
@@ -341,7 +368,11 @@ impl Swarms {
         }
         may_know(&start.hash)?;
         let swarm = match self.expected.find(&start.hash, || self.find(&start.hash)).await {
-            Some(swarm) => swarm,
+            Some(swarm) => {
+                // Meanwhile its holder may have said that it is for some only.
+                may_know(&start.hash)?;
+                swarm
+            }
             None => {
                 let (pieces, name) = whole(&start)?;
                 self.seeding(start.hash, pieces, &name)
@@ -395,66 +426,4 @@ impl Accepted {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        holders::{
-            announcer::ANNOUNCED_SIZE_MIN,
-            source,
-            tracker::{Announced, Announcement},
-        },
-        session::AnnounceError,
-    };
-    use p2pdi::content::PieceHashes;
-
-    /// Passes on what is announced.
-    struct Recorder(mpsc::UnboundedSender<Announcement>);
-
-    #[tonic::async_trait]
-    impl Tracker for Recorder {
-        async fn announce(&self, announcement: Announcement) -> Result<Announced, AnnounceError> {
-            self.0.send(announcement).unwrap();
-            Ok(Announced { interval: Duration::from_secs(60), ..Default::default() })
-        }
-    }
-
-    struct Nobody;
-
-    impl SearchHolders for Nobody {
-        async fn search(&self, _: ContentHash, _: crate::holders::search::Freshness) -> Vec<source::Source> {
-            Vec::new()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_document_that_leaves_the_share_is_not_announced_any_more() {
-        let (sender, mut announced) = mpsc::unbounded_channel();
-        let me = Me { id: PeerId::from_bytes([1; 16]), name: "p".parse().unwrap(), serves_at: None, zone: String::new() };
-        let swarms = Swarms::new(me, Arc::new(Recorder(sender)), &Metrics::default());
-        let pieces = Pieces::of_size(ANNOUNCED_SIZE_MIN).unwrap();
-        let of_zeros = |piece| {
-            let mut hasher = pieces.hasher(piece);
-            hasher.update(&vec![0; usize::try_from(pieces.piece_size()).unwrap()]);
-            hasher.finalize()
-        };
-        let hashes = PieceHashes::new(pieces, (0..pieces.count()).map(of_zeros).collect()).unwrap();
-        let (folder, name) = (tempfile::tempdir().unwrap(), DocumentName::parse("a.bin").unwrap());
-        let store = PieceStore::open(folder.path(), &name, hashes, false).unwrap();
-        let (swarm, _) = swarms.fetching(name.clone(), &store, Nobody, None);
-        assert!(!announced.recv().await.unwrap().done);
-        let hash = *swarm.hash();
-        swarms.fetched(swarm, store);
-        swarms.share_changed(|_| false);
-        assert!(swarms.find(&hash).is_some(), "the share does not offer it yet");
-        swarms.share_changed(|_| true);
-        swarms.share_changed(|_| false);
-        assert!(swarms.find(&hash).is_none());
-        while !announced.recv().await.unwrap().done {}
-        // One that others asked for, of the share.
-        let _seeding = swarms.seeding(hash, pieces, &name);
-        swarms.share_changed(|_| true);
-        assert!(swarms.find(&hash).is_some());
-        swarms.share_changed(|_| false);
-        assert!(swarms.find(&hash).is_none());
-    }
-}
+mod tests;

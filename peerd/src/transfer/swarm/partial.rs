@@ -13,11 +13,13 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    pub(super) fn new(store: Arc<PieceStore>) -> Self {
+    /// `restricted`: its holders have it for some only.
+    pub(super) fn new(store: Arc<PieceStore>, restricted: bool) -> Self {
         let document = v1::Document {
             name: store.name().to_string(),
             size: store.size(),
             blake3: store.hash().to_field(),
+            restricted,
             ..Default::default()
         };
         Self { document, store }

@@ -57,7 +57,7 @@ impl Ledger {
         if let Some(wanted) = request.wanted.as_ref().filter(|wanted| *wanted != name) {
             return Err(Refusal::NameNotYours { wanted: wanted.clone(), allowed: name.to_string() });
         }
-        if !admission.subject.operator && RESERVED.iter().any(|reserved| name.as_str().eq_ignore_ascii_case(reserved)) {
+        if !admission.subject.operator && self.is_reserved(name) {
             return Err(Refusal::NameReserved(name.clone()));
         }
         let key = name.key();
@@ -105,6 +105,12 @@ impl Ledger {
         let subject = Subject { name, labels: token.labels.clone(), operator: token.operator };
         let spent = Token { used: token.used + 1, ..token.clone() };
         Ok(Admission { subject, key: request.key, token: Some(*hash), spent: Some(spent) })
+    }
+
+    /// Whether a name is one that the registry is dialled by: programs that check host names only would take its holder for the registry.
+    fn is_reserved(&self, name: &PeerName) -> bool {
+        let hosts = self.tokens.values().flat_map(|token| token.hosts.iter().map(String::as_str));
+        RESERVED.into_iter().chain(hosts).any(|reserved| reserved.eq_ignore_ascii_case(name.as_str()))
     }
 
     fn name_by_token(&self, token: &Token, request: &Admit, now: u64) -> Result<PeerName, Refusal> {

@@ -36,6 +36,7 @@ impl World {
             uses,
             used: 0,
             revoked: false,
+            hosts: vec!["registry.example".to_owned()],
         };
         check_token(&token).unwrap();
         let change = self.ledger.add_token(token).unwrap();
@@ -110,7 +111,7 @@ fn a_token_for_several_names_gives_each_name_to_one_key() {
 #[test]
 fn names_of_the_registry_itself_are_given_to_nobody() {
     let mut world = World::default();
-    for reserved in ["localhost", "Registry"] {
+    for reserved in ["localhost", "Registry", "Registry.Example"] {
         let token = world.token("*", 1);
         assert!(matches!(world.ask(By::Token(token), 1, Some(reserved), START), Err(Refusal::NameReserved(_))));
     }
@@ -250,7 +251,19 @@ fn tokens_that_cannot_be_are_refused() {
     let token = |names: &str, life: u64, uses: u32, operator: bool| {
         let names = NamePattern::parse(names).unwrap().unwrap();
         let (hash, labels) = (TokenHash([0; 32]), BTreeMap::new());
-        check_token(&Token { hash, names, labels, operator, created_at: 0, expires_at: life, uses, used: 0, revoked: false })
+        let hosts = Vec::new();
+        check_token(&Token {
+            hash,
+            names,
+            labels,
+            operator,
+            created_at: 0,
+            expires_at: life,
+            uses,
+            used: 0,
+            revoked: false,
+            hosts,
+        })
     };
     assert!(token("a", HOUR, 1, true).is_ok() && token("a-*", TOKEN_LIFE_MAX, TOKEN_USES_MAX, false).is_ok());
     for (refused, field) in [

@@ -11,6 +11,7 @@ fn target(name: &str, size: u64) -> Target {
         size,
         holders: Vec::new(),
         modified: None,
+        restricted: false,
     }
 }
 
