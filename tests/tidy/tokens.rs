@@ -73,7 +73,7 @@ const SLEEPING: &[(&str, &str)] = &[
     ("peerd/tests/support/mod.rs", "polling in `eventually`"),
     ("peerd/tests/mesh/support.rs", "polling in `until`"),
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
-    ("peerd/tests/serving/floods.rs", "honest callers that call from time to time, and those who flood"),
+    ("peerd/tests/floods.rs", "honest callers that call from time to time, and those who flood"),
     ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
     ("registry/tests/replicas/crowd.rs", "looks again and again while leases must last"),
     ("registry/tests/replicas/history.rs", "cuts a cable for a while, several times"),

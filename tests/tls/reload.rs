@@ -124,7 +124,7 @@ async fn whisper(from: peerd::node::NodeHandle, done: CancellationToken) -> usiz
     let mut sent = 0;
     while !done.is_cancelled() {
         let message = WhisperRequest { to: "fff-a".into(), body: "x".into(), from: "fff-b".into(), ..Default::default() };
-        let answer = within("an answer to a whisper", from.whisper(message)).await.expect("a whisper");
+        let answer = within("an answer to a whisper", Box::pin(from.whisper(message))).await.expect("a whisper");
         assert_eq!((answer.delivered_by.as_str(), answer.hops), ("fff-a", 1), "over the link");
         sent += 1;
     }

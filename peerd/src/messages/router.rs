@@ -138,7 +138,8 @@ impl MessageRouter {
         let endpoint =
             record.cloned().or_else(|| self.mesh.view().find(&whisper.to).cloned()).map(|contact| contact.endpoint().clone());
         if let Some(endpoint) = endpoint {
-            match within(direct(), self.dial(&endpoint, whisper)).await {
+            // Boxed: the state of a call is large, and few messages need one.
+            match within(direct(), Box::pin(self.dial(&endpoint, whisper))).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) if Reason::of(&error).is_some_and(|reason| reason != Reason::NoRoute) => return Err(error),
                 // Its text is of the other peer; `dial` uses this reason when another peer answers.

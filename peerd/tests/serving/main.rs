@@ -14,7 +14,6 @@
 mod address;
 mod changes;
 mod connections;
-mod floods;
 mod hostile;
 mod limits;
 mod listeners;

@@ -1,7 +1,18 @@
 //! Floods of listings, whispers and links of one address, measured: others are served about as fast as before, memory stays bounded, and all is
-//! as before afterwards.
+//! as before afterwards. A test program of its own, one flood after the other: memory and times are those of the whole process.
 
-use super::*;
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::large_futures,
+    clippy::cast_possible_truncation,
+    reason = "test helpers fail by panicking, and a flood prints what was measured"
+)]
+
+mod support;
+
 use crate::support::{
     eventually,
     peer::{self, Peer},
@@ -25,12 +36,15 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     task::{JoinSet, spawn_blocking},
     time::{sleep, timeout_at},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 /// What an honest call may take longer during a flood than twice as long as before, in the middle: those who flood are on the same machine,
 /// which is busy with others.
@@ -43,6 +57,11 @@ const AFTERWARDS: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_millis(20);
 /// Tells the process of those who flood what to do, where to, how many of them, and for how many seconds.
 const FLOOD: &str = "P2PDI_TEST_FLOOD";
+
+/// What another flood takes would count as this one's.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// A document that honest callers look for.
+const SMALL: (&str, &[u8]) = ("rfc48.txt", b"RFC 48: a possible protocol plateau\n");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flood {
@@ -77,7 +96,7 @@ impl Flood {
                 Self::Listings => {
                     let mut listing = client.rfc_query(RfcQueryRequest::default()).await?.into_inner();
                     // Every other one is left unread for a moment.
-                    if *calls % 2 == 0 {
+                    if calls.is_multiple_of(2) {
                         sleep(Duration::from_millis(100)).await;
                     }
                     while listing.message().await?.is_some() {}
@@ -103,7 +122,7 @@ async fn link(client: &mut PeerClient<Channel>, number: u64, call: u64, end: Ins
     let (frames, queue) = mpsc::channel(64);
     let frame = |body| LinkMessage::new(LinkFrame { body: Some(body) });
     let origin = PeerId::from_u128(u128::from(number) << 64 | u128::from(call));
-    if (number + call) % 3 > 0 {
+    if !(number + call).is_multiple_of(3) {
         let peer = Contact { id: origin.to_field(), name: format!("flood-{number}-{call}"), endpoint: "127.0.0.66:1".into() };
         let hello = LinkHello { peer: Some(peer), incarnation: 1, network: String::new() };
         let _sent = frames.send(frame(Body::Hello(hello))).await;
@@ -142,7 +161,7 @@ async fn flood_from_elsewhere(flood: Flood, to: SocketAddr, count: usize, time: 
     if cfg!(unix) {
         command.args(["-n", "19"]).arg(&exe);
     }
-    command.args(["--exact", "floods::those_who_flood_from_another_process", "--nocapture"]);
+    command.args(["--exact", "those_who_flood_from_another_process", "--nocapture"]);
     command.env(FLOOD, format!("{flood:?} {to} {count} {}", time.as_secs()));
     // It ends by itself, after `time`.
     let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -183,7 +202,8 @@ fn resident() -> u64 {
 }
 
 async fn withstands(flood: Flood) {
-    // The full size takes half a minute each: P2PDI_HOSTILE=full cargo test -p peerd --test serving -- floods --nocapture
+    let _turn = ONE_AT_A_TIME.lock().await;
+    // The full size takes half a minute each: P2PDI_HOSTILE=full cargo test -p peerd --test floods -- --nocapture
     let (count, seconds) = if env::var_os("P2PDI_HOSTILE").is_some() { (2_000, 20) } else { (200, 3) };
     let time = Duration::from_secs(seconds);
     let calls = CallLimits::default().limiting_local();
