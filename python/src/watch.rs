@@ -131,10 +131,10 @@ impl Watch {
                     continue;
                 }
             };
-            let told = tokio::select! {
+            let heard = tokio::select! {
                 biased;
                 // From the last message on: the arm below begins this one anew every few seconds.
-                told = timeout_at(self.heard_at + SILENCE_MAX, stream.message()) => told,
+                heard = timeout_at(self.heard_at + SILENCE_MAX, stream.message()) => heard,
                 () = sleep_until(self.keep_alive_at) => {
                     if let Err(error) = self.keep_alive().await {
                         self.broke(&error).await?;
@@ -142,7 +142,7 @@ impl Watch {
                     continue;
                 }
             };
-            let ended = match told {
+            let ended = match heard {
                 Ok(Ok(Some(message))) => {
                     self.heard_at = Instant::now();
                     if message.caught_up {
