@@ -1,7 +1,7 @@
 //! A peer whose parts end or run.
 
 use super::*;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 use tokio::time::timeout;
 
 /// Longest wait for what happens at once.
