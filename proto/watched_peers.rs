@@ -1,6 +1,4 @@
 //! The peers that a watch of a registry was told of, kept by whoever reads its messages.
-//!
-//! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::{
     selector::NamePattern,

@@ -106,7 +106,6 @@ const PURE: &[&str] = &[
     "registry/src/store/etcd/layout",
     "registry/src/ca/ledger",
     "proto/token_bucket",
-    "proto/watched_peers",
     "registry/src/hash_index",
     "registry/src/swarms",
     "registry/src/table",

@@ -24,8 +24,9 @@ pub mod throttle;
 
 pub use arriving::{Arriving, ArrivingMax, SMALL_AT_ONCE, is_small};
 pub use fetch::{
-    document::{FetchError, Fetched, NoMoreHolders, fetch},
+    document::{NoMoreHolders, fetch},
     options::{FetchOptions, STALL_TIMEOUT},
+    outcome::{FetchError, Fetched},
     progress::{FetchPhase, HolderProgress, Progress, ProgressSnapshot, Waiting},
     reading::{PieceReader, ReadError},
     source_selection::SourceReport,

@@ -5,8 +5,9 @@
 //! again once all known holders failed. If the content is gone by then, it settles the name anew: files change while they are fetched.
 
 use super::{
-    document::{FetchError, Fetched, fetch_announced},
+    document::fetch_announced,
     options::FetchOptions,
+    outcome::{FetchError, Fetched},
     progress::{Progress, Waiting},
 };
 use crate::{

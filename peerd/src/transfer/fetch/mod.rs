@@ -12,6 +12,7 @@ pub mod job;
 pub(crate) mod leads;
 mod opened;
 pub mod options;
+pub mod outcome;
 mod payment;
 pub mod progress;
 pub mod reading;

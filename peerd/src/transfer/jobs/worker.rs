@@ -17,8 +17,8 @@ use crate::{
     },
     transfer::{
         fetch::{
-            document::{FetchError, Fetched},
             job::{FetchJob, FetchWatch, JobError},
+            outcome::{FetchError, Fetched},
         },
         store::{error::WriteError, partial_file::partial_name},
     },
