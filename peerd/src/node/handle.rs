@@ -25,7 +25,7 @@ use std::{
 };
 use tonic::Status;
 
-/// Access to the parts of a peer in the same process. Stays valid while [`Node::run`] runs and after.
+/// Access to the parts of a peer in the same process. Stays valid while [`Node::run`](super::Node::run) runs and after.
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(super) services: Arc<Services>,
