@@ -147,8 +147,13 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let confidential = Arc::new(Confidential::open(state.path())?);
-        let catalog = Catalog::new(share).restricted(config.restrictions()?).with_confidential(Arc::clone(&confidential));
+        let catalog = Catalog::new(share).restricted(config.restrictions()?);
+        let confidential = Confidential::open(state.path())?.unless({
+            let catalog = catalog.clone();
+            move |hash| catalog.has_public(hash)
+        });
+        let confidential = Arc::new(confidential);
+        let catalog = catalog.with_confidential(Arc::clone(&confidential));
         let downloads = Downloads::default();
         let questions = Questions::new(mesh.clone());
         let network = NetworkPeers::new(session.clone(), mesh.clone(), catalog.clone(), questions.clone());

@@ -1,9 +1,12 @@
 //! Limits of request bodies: how long one may take to arrive, and how much memory all of them may use.
 //!
 //! A request of one message is kept in memory until its last byte is there. Without a limit for all of them, the streams of all
-//! connections together may ask for terabytes; without a time limit, for ever. Methods that take a stream of messages are exempt: each
-//! message is handled as it arrives. One that keeps messages for a while counts them itself ([`RequestMemory`]).
+//! connections together may ask for terabytes; without a time limit, for ever. Of a stream of messages the one that is not whole is limited
+//! so; each is handled as it arrives, and a method that keeps messages for a while counts them itself ([`RequestMemory`]).
 
+mod unfinished;
+
+use self::unfinished::StreamBody;
 use super::{Caller, Limits};
 use crate::{endpoint::client_network, status::Reason, v1::FILE_DESCRIPTOR_SET};
 use axum::{
@@ -83,11 +86,12 @@ pub(super) async fn limit_request_bodies(State(bodies): State<Arc<RequestBodies>
     let caller = Caller::of(request.extensions()).map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |caller| caller.address().ip());
     let network = client_network(caller);
     if bodies.streams.contains(request.uri().path()) {
-        request.extensions_mut().insert(RequestMemory { bodies, network });
-        return next.run(request).await;
+        request.extensions_mut().insert(RequestMemory { bodies: Arc::clone(&bodies), network });
+        let (timeout, charge) = (bodies.timeout, Charge::new(bodies, network));
+        return next.run(request.map(|inner| Body::new(StreamBody::new(inner, timeout, charge)))).await;
     }
     let deadline = Instant::now() + bodies.timeout;
-    let charge = Arc::new(Charge { bodies, network, bytes: AtomicUsize::new(0) });
+    let charge = Arc::new(Charge::new(bodies, network));
     let limited = |inner| Body::new(LimitedBody { inner, deadline, expired: None, charge: Arc::clone(&charge) });
     next.run(request.map(limited)).await
 }
@@ -116,7 +120,7 @@ impl RequestMemory {
     /// # Errors
     /// `OVERLOADED` when the requests of all callers, or of this one, use as much as they may.
     pub fn hold(&self, bytes: usize) -> Result<HeldMemory, Status> {
-        let charge = Charge { bodies: Arc::clone(&self.bodies), network: self.network, bytes: AtomicUsize::new(0) };
+        let charge = Charge::new(Arc::clone(&self.bodies), self.network);
         charge.add(bytes)?;
         Ok(HeldMemory(charge))
     }
@@ -186,6 +190,25 @@ struct Charge {
 }
 
 impl Charge {
+    fn new(bodies: Arc<RequestBodies>, network: IpAddr) -> Self {
+        Self { bodies, network, bytes: AtomicUsize::new(0) }
+    }
+
+    /// So many bytes are used in all.
+    fn grow_to(&self, bytes: usize) -> Result<(), Status> {
+        match bytes.saturating_sub(self.bytes.load(Ordering::Relaxed)) {
+            0 => Ok(()),
+            more => self.add(more),
+        }
+    }
+
+    /// Nothing is used any more.
+    fn give_back(&mut self) {
+        let bytes = std::mem::take(self.bytes.get_mut());
+        self.bodies.first_bytes.give_back(self.network, bytes.min(FIRST_BYTES));
+        self.bodies.further_bytes.give_back(self.network, bytes.saturating_sub(FIRST_BYTES));
+    }
+
     fn add(&self, bytes: usize) -> Result<(), Status> {
         let before = self.bytes.load(Ordering::Relaxed);
         let after = before.saturating_add(bytes);
@@ -208,10 +231,12 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut();
-        self.bodies.first_bytes.give_back(self.network, bytes.min(FIRST_BYTES));
-        self.bodies.further_bytes.give_back(self.network, bytes.saturating_sub(FIRST_BYTES));
+        self.give_back();
     }
+}
+
+fn too_slow(timeout: Duration) -> Status {
+    Reason::RequestTimeout.status(format!("the request did not arrive within {timeout:?}; send it at once"))
 }
 
 /// A body that ends with an error when it takes too long or too much.
@@ -239,8 +264,7 @@ impl http_body::Body for LimitedBody {
         }
         let expired = this.expired.get_or_insert_with(|| Box::pin(sleep_until(this.deadline)));
         if expired.as_mut().poll(cx).is_ready() {
-            let message = format!("the request did not arrive within {:?}; send it at once", this.charge.bodies.timeout);
-            return Poll::Ready(Some(Err(Reason::RequestTimeout.status(message).into())));
+            return Poll::Ready(Some(Err(too_slow(this.charge.bodies.timeout).into())));
         }
         Poll::Pending
     }

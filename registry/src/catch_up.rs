@@ -16,7 +16,15 @@ use tokio::{
 /// does not notice.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// What was found out last.
+/// What was asked.
+#[derive(Debug, Default)]
+struct State {
+    /// When the store was last asked, also if nobody waited for the answer.
+    began: Option<Instant>,
+    /// What was found out last.
+    last: Option<Asked>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     began: Instant,
@@ -36,23 +44,25 @@ pub(crate) enum CaughtUp {
 
 /// The askings of one registry.
 #[derive(Debug, Default)]
-pub(crate) struct CatchUps(Mutex<Option<Asked>>);
+pub(crate) struct CatchUps(Mutex<State>);
 
 impl CatchUps {
     /// Completes when the table knows everything that any replica acknowledged before this call.
     pub(crate) async fn run(&self, jobs: &Jobs, timeouts: &WriteTimeouts) -> CaughtUp {
         let called = Instant::now();
         // In the order of the calls: those that wait here share the next asking.
-        let mut last = self.0.lock().await;
-        if let Some(asked) = last.filter(|asked| asked.began >= called) {
+        let mut state = self.0.lock().await;
+        if let Some(asked) = state.last.filter(|asked| asked.began >= called) {
             return asked.outcome;
         }
-        if let Some(asked) = *last {
-            sleep_until(asked.began + EVERY).await;
+        if let Some(at) = state.began {
+            sleep_until(at + EVERY).await;
         }
         let began = Instant::now();
+        // First: a call that is given up from here on has asked.
+        state.began = Some(began);
         let outcome = ask(jobs, timeouts).await;
-        *last = Some(Asked { began, outcome });
+        state.last = Some(Asked { began, outcome });
         outcome
     }
 }
@@ -105,6 +115,24 @@ mod tests {
         // The first one waits for nothing.
         let most = began.elapsed().as_millis() / EVERY.as_millis() + 1;
         assert!(count >= 5 && u128::from(count) <= most, "{count} of at most {most}");
+    }
+
+    #[tokio::test]
+    async fn calls_that_are_given_up_ask_no_more_often() {
+        let (jobs, mut queue) = mpsc::channel(1_000);
+        let (catch_ups, timeouts, began) = (CatchUps::default(), WriteTimeouts::default(), Instant::now());
+        while began.elapsed() < 4 * EVERY {
+            // The store does not answer in that time.
+            let given_up = timeout(Duration::from_millis(1), catch_ups.run(&jobs, &timeouts)).await;
+            assert!(given_up.is_err());
+        }
+        let most = began.elapsed().as_millis() / EVERY.as_millis() + 1;
+        drop(jobs);
+        let mut asked = 0;
+        while queue.recv().await.is_some() {
+            asked += 1;
+        }
+        assert!(asked >= 1 && asked <= most, "{asked} of at most {most}");
     }
 
     #[tokio::test]

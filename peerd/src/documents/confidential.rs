@@ -4,7 +4,11 @@
 //! The file of the state folder has a first line and then one hash a line. A hash is on disk before the content has a name in any folder, so
 //! that a crash makes nothing public. Blocking.
 
-use p2pdi::{content::ContentHash, private_file};
+use p2pdi::{
+    content::ContentHash,
+    log_limit::{Line, LogLimit},
+    private_file,
+};
 use std::{
     collections::BTreeSet,
     fs::{self, OpenOptions},
@@ -19,12 +23,16 @@ const HEAD: &str = "p2pdi for-some-only 1";
 const CONTENTS_MAX: usize = 250_000;
 
 /// The contents, by hash.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Confidential {
     hashes: RwLock<BTreeSet<ContentHash>>,
     /// Held while a hash is written. `None`: they are in memory only.
     file: Option<Mutex<PathBuf>>,
+    /// Whether a content is here for all already: then what a holder says of it changes nothing, or anybody could hide what is public.
+    is_public: Option<IsPublic>,
 }
+
+type IsPublic = Box<dyn Fn(&ContentHash) -> bool + Send + Sync>;
 
 impl Confidential {
     /// Reads those of the state folder.
@@ -63,7 +71,13 @@ impl Confidential {
             let lines = hashes.iter().map(|hash| format!("{hash}\n"));
             private_file::write(&path, format!("{HEAD}\n{}", lines.collect::<String>()))?;
         }
-        Ok(Self { hashes: RwLock::new(hashes), file: Some(Mutex::new(path)) })
+        Ok(Self { hashes: RwLock::new(hashes), file: Some(Mutex::new(path)), is_public: None })
+    }
+
+    /// The same, of which no content becomes one that is here for all already.
+    #[must_use]
+    pub(crate) fn unless(self, is_public: impl Fn(&ContentHash) -> bool + Send + Sync + 'static) -> Self {
+        Self { is_public: Some(Box::new(is_public)), ..self }
     }
 
     /// Whether there are none.
@@ -76,7 +90,7 @@ impl Confidential {
         self.hashes.read().unwrap_or_else(PoisonError::into_inner).contains(hash)
     }
 
-    /// Adds a content; it is on disk when this returns.
+    /// Adds a content, unless it is here for all already; it is on disk when this returns.
     ///
     /// # Errors
     /// When the disk refuses, or there are too many.
@@ -89,6 +103,9 @@ impl Confidential {
             }
             hashes.len()
         };
+        if self.is_public.as_ref().is_some_and(|is_public| is_public(&hash)) {
+            return Ok(());
+        }
         if count >= CONTENTS_MAX {
             return Err(io::Error::other(format!("it has {CONTENTS_MAX} contents already, and no more fit")));
         }
@@ -96,12 +113,25 @@ impl Confidential {
             if count == 0 {
                 private_file::write(path, format!("{HEAD}\n"))?;
             }
-            let mut file = OpenOptions::new().append(true).open(path)?;
-            file.write_all(format!("{hash}\n").as_bytes())?;
-            file.sync_data()?;
+            self.append(path, hash)?;
         }
         self.hashes.write().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        static LOG: LogLimit = LogLimit::new(5);
+        if let Some(Line { suppressed }) = LOG.line() {
+            tracing::info!(%hash, suppressed, "its holder has it for some peers only: this peer passes it on to nobody without a --share-to of its own");
+        }
         Ok(())
+    }
+
+    /// A line is there whole, or not at all: behind a part of one, as a full disk leaves it, the next would be damaged.
+    fn append(&self, path: &Path, hash: ContentHash) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(path)?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(format!("{hash}\n").as_bytes()).and_then(|()| file.sync_data());
+        if written.is_err() {
+            file.set_len(before)?;
+        }
+        written
     }
 
     /// The file that they are in, for messages.
@@ -134,11 +164,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_here_for_all_stays_so_whatever_a_holder_says() {
+        let state = tempfile::tempdir().unwrap();
+        let [public, other] = ["public", "other"].map(|text| ContentHash::of(text.as_bytes()));
+        let contents = Confidential::open(state.path()).unwrap().unless(move |hash| *hash == public);
+        contents.keep(public).unwrap();
+        contents.keep(other).unwrap();
+        assert!(!contents.has(&public) && contents.has(&other));
+        assert!(!Confidential::open(state.path()).unwrap().has(&public));
+    }
+
+    #[test]
     fn a_damaged_file_is_not_taken_for_an_empty_one() {
         let state = tempfile::tempdir().unwrap();
         for text in ["p2pdi for-some-only 2\n", &format!("{HEAD}\nnot a hash\n")] {
             fs::write(state.path().join(FILE_NAME), text).unwrap();
-            let error = Confidential::open(state.path()).unwrap_err();
+            let error = Confidential::open(state.path()).err().unwrap();
             assert!(error.to_string().contains(FILE_NAME), "{error}");
         }
     }

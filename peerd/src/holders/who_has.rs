@@ -85,10 +85,31 @@ struct Shared {
 struct State {
     /// Those that answers are awaited for.
     open: BTreeMap<Question, mpsc::Sender<Answers>>,
-    /// When each document was last asked for.
-    asked: BTreeMap<String, Instant>,
+    /// When each document was last asked for, for others or for this peer: its own questions do not depend on what strangers want.
+    asked: BTreeMap<(Whose, String), Instant>,
     /// The latest questions for others: when, and for which client network.
     for_others: VecDeque<(Instant, IpAddr)>,
+}
+
+/// Whom a question is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Own,
+    /// A caller that may have it asked as often as this peer itself.
+    Local,
+    /// A caller from this client network.
+    Of(IpAddr),
+}
+
+impl Whose {
+    /// With whose questions one counts as asked.
+    fn group(self) -> Self {
+        match self {
+            Self::Own => Self::Own,
+            // One answer would do for all of them, but they do not share it.
+            Self::Local | Self::Of(_) => Self::Local,
+        }
+    }
 }
 
 /// Ends a question when it is dropped.
@@ -105,16 +126,23 @@ impl Drop for Open<'_> {
 
 impl State {
     /// Whether `wanted` may be asked for now; if so, it counts as asked.
-    fn may_ask(&mut self, wanted: String, now: Instant) -> bool {
+    fn may_ask(&mut self, whose: Whose, wanted: String, now: Instant) -> bool {
         self.asked.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL_MIN);
-        if self.open.len() >= OPEN_MAX || self.asked.contains_key(&wanted) {
+        let asked = (whose.group(), wanted);
+        if self.open.len() >= OPEN_MAX || self.asked.contains_key(&asked) {
+            return false;
+        }
+        // Last, so that a question that is not asked takes nothing from others.
+        if let Whose::Of(network) = whose
+            && !self.may_ask_for(network, now)
+        {
             return false;
         }
         if self.asked.len() >= REMEMBERED_MAX {
-            let oldest = self.asked.iter().min_by_key(|(_, at)| **at).map(|(wanted, _)| wanted.clone());
+            let oldest = self.asked.iter().min_by_key(|(_, at)| **at).map(|(asked, _)| asked.clone());
             oldest.and_then(|oldest| self.asked.remove(&oldest));
         }
-        self.asked.insert(wanted, now);
+        self.asked.insert(asked, now);
         true
     }
 
@@ -139,25 +167,18 @@ impl Questions {
     /// Asks all peers who holds `wanted`. Returns what some holders answer; nothing if there is no other peer, or the same was asked a moment
     /// ago.
     pub(crate) async fn ask(&self, wanted: &DocumentSelector) -> Vec<Answers> {
-        self.ask_now(wanted).await.unwrap_or_default()
+        self.ask_now(Whose::Own, wanted).await.unwrap_or_default()
     }
 
     /// The same for a caller from `address` that is no peer of the mesh; `None`: on this machine. A few times a minute only: `None` if it is not
     /// asked now.
     pub(crate) async fn ask_for(&self, address: Option<IpAddr>, wanted: &DocumentSelector) -> Option<Vec<Answers>> {
-        if self.0.mesh.view().linked.is_empty() {
-            return None;
-        }
-        if let Some(address) = address
-            && !self.lock().may_ask_for(client_network(address), Instant::now())
-        {
-            return None;
-        }
-        self.ask_now(wanted).await
+        let whose = address.map_or(Whose::Local, |address| Whose::Of(client_network(address)));
+        self.ask_now(whose, wanted).await
     }
 
     /// `None`: nobody is asked.
-    async fn ask_now(&self, wanted: &DocumentSelector) -> Option<Vec<Answers>> {
+    async fn ask_now(&self, whose: Whose, wanted: &DocumentSelector) -> Option<Vec<Answers>> {
         if self.0.mesh.view().linked.is_empty() {
             return None;
         }
@@ -165,7 +186,7 @@ impl Questions {
         let (sender, mut receiver) = mpsc::channel(ANSWERS_WANTED as usize);
         {
             let mut state = self.lock();
-            if !state.may_ask(wanted.to_string(), Instant::now()) {
+            if !state.may_ask(whose, wanted.to_string(), Instant::now()) {
                 return None;
             }
             state.open.insert(question, sender);
@@ -354,10 +375,11 @@ mod tests {
     #[test]
     fn the_same_is_asked_again_only_after_a_while() {
         let (mut state, now) = (State::default(), Instant::now());
-        assert!(state.may_ask("a".into(), now) && !state.may_ask("a".into(), now) && state.may_ask("b".into(), now));
-        assert!(!state.may_ask("a".into(), now + INTERVAL_MIN / 2) && state.may_ask("a".into(), now + INTERVAL_MIN));
+        let may_ask = |state: &mut State, wanted: &str, at| state.may_ask(Whose::Own, wanted.into(), at);
+        assert!(may_ask(&mut state, "a", now) && !may_ask(&mut state, "a", now) && may_ask(&mut state, "b", now));
+        assert!(!may_ask(&mut state, "a", now + INTERVAL_MIN / 2) && may_ask(&mut state, "a", now + INTERVAL_MIN));
         for n in 0..REMEMBERED_MAX {
-            assert!(state.may_ask(n.to_string(), now + INTERVAL_MIN));
+            assert!(state.may_ask(Whose::Own, n.to_string(), now + INTERVAL_MIN));
         }
         assert_eq!(state.asked.len(), REMEMBERED_MAX);
     }
@@ -372,6 +394,16 @@ mod tests {
         assert_eq!(state.for_others.len(), FOR_OTHERS_MAX);
         assert!(!state.may_ask_for(from(200), now + FOR_OTHERS_PERIOD / 2));
         assert!(state.may_ask_for(from(200), now + FOR_OTHERS_PERIOD));
+    }
+
+    #[test]
+    fn what_strangers_ask_for_neither_keeps_this_peer_from_asking_nor_uses_up_their_questions_twice() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let from = |n: u8| Whose::Of([10, 0, n, 1].into());
+        assert!(state.may_ask(from(1), "rare".into(), now));
+        assert!((1..100).all(|n| !state.may_ask(from(n), "rare".into(), now)));
+        assert_eq!(state.for_others.len(), 1);
+        assert!(state.may_ask(Whose::Own, "rare".into(), now));
     }
 
     #[test]

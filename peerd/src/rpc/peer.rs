@@ -165,6 +165,10 @@ impl Peer for PeerRpc {
 
     async fn whispers(&self, request: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
         let caller = Caller::of(request.extensions()).cloned();
+        // Of others only what somebody else signed would be taken: that is for `Whisper`.
+        if self.0.check_control(caller.as_ref()).is_err() {
+            self.0.check_certified(caller.as_ref())?;
+        }
         let whispers = Whispers::new(Arc::clone(&self.0), request.extensions());
         let answers = whispers.answer(request.into_inner());
         Ok(Response::new(Box::pin(SlowReaderGuard::new(answers, caller, self.0.unread, unread))))

@@ -42,22 +42,65 @@ fn bytes(length: usize) -> Result<Bytes, Infallible> {
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_ended_at_the_time_limit_and_a_stream_is_not() {
+async fn a_body_or_a_message_that_drips_is_ended_at_the_time_limit_and_a_stream_is_not() {
     let (server, _) = server(Duration::from_millis(500), 1 << 20);
     let (dripping, ended) = begin(&server, "/");
     let (streaming, open) = begin(&server, "/p2pdi.v1.Peer/Link");
+    // One message whose rest does not come, after a whole one.
+    let (stuck, cut) = begin(&server, "/p2pdi.v1.Peer/Link");
+    stuck.send(Ok(Bytes::from_static(b"\0\0\0\0\x01x\0\0\0\0\x09"))).unwrap();
     let started = Instant::now();
-    while !ended.is_finished() {
+    while !ended.is_finished() || !cut.is_finished() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(started.elapsed() < Duration::from_secs(30), "the body is not ended");
         let _ended = dripping.send(bytes(1));
-        streaming.send(bytes(1)).unwrap();
+        let _ended = stuck.send(Ok(Bytes::new()));
+        streaming.send(Ok(Bytes::from_static(b"\0\0\0\0\x02xx"))).unwrap();
     }
     assert_eq!(ended.await.unwrap(), "REQUEST_TIMEOUT");
+    assert_eq!(cut.await.unwrap(), "REQUEST_TIMEOUT");
     assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
     // It is past the limit, too.
     drop(streaming);
     assert_eq!(open.await.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn unfinished_messages_of_streams_use_the_memory_of_bodies_and_whole_ones_none() {
+    let (server, bodies) = server(Duration::from_secs(60), 4 << 20);
+    let used = || [&bodies.first_bytes, &bodies.further_bytes].map(|pool| pool.used.lock().unwrap().bytes).iter().sum::<usize>();
+    let wait_for = async |bytes: usize| {
+        let started = Instant::now();
+        while used() != bytes {
+            assert!(started.elapsed() < Duration::from_secs(30), "{} bytes are used, {bytes} expected", used());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (stream, answer) = begin(&server, "/p2pdi.v1.Peer/Link");
+    stream.send(Ok([&b"\0\0\x03\0\0"[..], &[7; 100_000]].concat().into())).unwrap();
+    wait_for(100_005).await;
+    stream.send(bytes(0x30000 - 100_000)).unwrap();
+    wait_for(0).await;
+    stream.send(Ok(Bytes::from_static(b"\0\0\0\0\x09xx"))).unwrap();
+    wait_for(7).await;
+    drop(stream);
+    assert_eq!(answer.await.unwrap(), "ok");
+    wait_for(0).await;
+    let flood: Vec<_> = (0..24).map(|_| begin(&server, "/p2pdi.v1.Peer/Link")).collect();
+    for (stream, _) in &flood {
+        let _refused = stream.send(Ok([&b"\0\0\x10\0\0"[..], &[7; 200_000]].concat().into()));
+    }
+    let started = Instant::now();
+    while flood.iter().filter(|(_, answer)| answer.is_finished()).count() < 10 {
+        assert!(started.elapsed() < Duration::from_secs(30), "too few are refused");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for (stream, answer) in flood {
+        drop(stream);
+        let answer = answer.await.unwrap();
+        assert!(answer == "ok" || answer == "OVERLOADED", "{answer}");
+    }
+    wait_for(0).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,10 @@ impl Outbox {
     /// What did not arrive, unless something newer waits.
     pub(super) fn put_back(&self, extended: Vec<Extended>) {
         let mut waiting = self.lock();
+        // They are from before that moment, so it vouches for nothing any more.
+        if !extended.is_empty() {
+            waiting.emptied_ms = 0;
+        }
         for one in extended {
             waiting.leases.entry(*one.cookie.as_bytes()).or_insert(one);
         }
@@ -80,6 +84,19 @@ mod tests {
             sent.extend(batch.iter().map(|one| *one.cookie.as_bytes()));
         }
         assert_eq!((sent.len(), outbox.is_empty()), (many.len(), true));
+    }
+
+    #[test]
+    fn what_is_put_back_takes_back_what_was_vouched_for() {
+        let outbox = Outbox::default();
+        let many: Vec<_> = (0..BATCH_MAX).map(|number| extended(number, 1)).collect();
+        outbox.add(&many);
+        let (lost, until_ms) = outbox.take(1_100);
+        assert_eq!((lost.len(), until_ms), (BATCH_MAX, 1_100));
+        outbox.add(&[extended(BATCH_MAX, 1)]);
+        outbox.put_back(lost);
+        assert_eq!(outbox.take(5_000).1, 0);
+        assert_eq!(outbox.take(6_000).1, 6_000);
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl Catalog {
             && (audience.is_owner() || !self.confidential.has(hash) || !self.restrictions.is_public(name))
     }
 
+    /// Whether the share has a copy of the content for everyone.
+    pub(crate) fn has_public(&self, hash: &ContentHash) -> bool {
+        self.share.index().by_hash(hash).iter().any(|own| self.is_public(&own.name, hash))
+    }
+
     /// Whether the share has the content, and no copy of it for everyone: whoever gets it is not to pass it on.
     pub(crate) fn is_restricted(&self, hash: &ContentHash) -> bool {
         if self.all_public() {

@@ -215,10 +215,12 @@ pub fn answer(
             (None, None, None) => index.documents().to_vec(),
         };
         let audience = if filter.public_only { &Audience::anyone() } else { &filter.audience };
+        let mut restricted_of: BTreeMap<ContentHash, bool> = BTreeMap::new();
         let allowed = |own: &Arc<SharedDocument>| catalog.allows(&own.name, &own.hash, audience) && filter.selects_own(own);
         for document in own.into_iter().filter(allowed).take(filter.limit) {
             by_hash.entry(document.hash).or_insert(selected.len());
-            let restricted = catalog.is_restricted(&document.hash);
+            // Once for all copies of a content: there may be thousands.
+            let restricted = *restricted_of.entry(document.hash).or_insert_with(|| catalog.is_restricted(&document.hash));
             selected.push(Selected::Own(document, restricted, Vec::new()));
         }
         for (document, holder) in claims {

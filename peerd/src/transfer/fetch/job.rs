@@ -167,8 +167,8 @@ impl<F: FindPeers> FetchJob<F> {
                 ..self.request.options.clone()
             };
             let hash = document.hash;
-            // The fetch announces it with its size, unless it is small.
-            if let Some(early) = early.take().filter(|_| size >= ANNOUNCED_SIZE_MIN) {
+            // The fetch announces it with its size, unless it is small, or for some only: then what announced it ends.
+            if let Some(early) = early.take().filter(|_| size >= ANNOUNCED_SIZE_MIN && !document.restricted) {
                 early.replaced();
             }
             let error = match self.fetch(&DocumentSelector::Hash(hash), settled.found.holders, &options, None).await {
