@@ -1,4 +1,8 @@
-use super::*;
+use super::{
+    memory::{FIRST_BYTES, Pool},
+    *,
+};
+use crate::status::Reason;
 use axum::{Router, body::to_bytes, http::StatusCode, middleware, response::IntoResponse as _, routing::post};
 use std::convert::Infallible;
 use tokio::sync::mpsc;
@@ -68,7 +72,12 @@ async fn a_body_or_a_message_that_drips_is_ended_at_the_time_limit_and_a_stream_
 #[tokio::test]
 async fn unfinished_messages_of_streams_use_the_memory_of_bodies_and_whole_ones_none() {
     let (server, bodies) = server(Duration::from_secs(60), 4 << 20);
-    let used = || [&bodies.first_bytes, &bodies.further_bytes].map(|pool| pool.used.lock().unwrap().bytes).iter().sum::<usize>();
+    let used = || {
+        [&bodies.memory.first_bytes, &bodies.memory.further_bytes]
+            .map(|pool| pool.used.lock().unwrap().bytes)
+            .iter()
+            .sum::<usize>()
+    };
     let wait_for = async |bytes: usize| {
         let started = Instant::now();
         while used() != bytes {
@@ -117,7 +126,7 @@ async fn unfinished_bodies_stay_within_the_memory_and_small_requests_are_served(
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
         let used = |pool: &Pool| pool.used.lock().unwrap().bytes;
-        assert!(used(&bodies.first_bytes) + used(&bodies.further_bytes) <= MEMORY);
+        assert!(used(&bodies.memory.first_bytes) + used(&bodies.memory.further_bytes) <= MEMORY);
     }
     // All are of one network, which has half of it: of 1.5 MiB of further bytes, six bodies of 240 KiB.
     let refused = flood.iter().filter(|(_, answer)| answer.is_finished()).count();
@@ -131,7 +140,7 @@ async fn unfinished_bodies_stay_within_the_memory_and_small_requests_are_served(
         let answer = answer.await.unwrap();
         assert!(answer == "ok" || answer == "OVERLOADED", "{answer}");
     }
-    for pool in [&bodies.first_bytes, &bodies.further_bytes] {
+    for pool in [&bodies.memory.first_bytes, &bodies.memory.further_bytes] {
         let used = pool.used.lock().unwrap();
         assert_eq!((used.bytes, used.by_network.len()), (0, 0), "all is given back");
     }

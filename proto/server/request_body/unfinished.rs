@@ -1,7 +1,8 @@
 //! The body of a request with a stream of messages: what has arrived of a message that is not whole waits in memory, as a body of one message
 //! does, and so is limited as one.
 
-use super::{Charge, too_slow};
+use super::memory::Charge;
+use crate::status::Reason;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
 
 /// Bytes before each message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX_BYTES: usize = 5;
@@ -53,6 +55,11 @@ impl Position {
     fn unfinished(&self) -> usize {
         self.prefixed + self.read
     }
+}
+
+/// Why a request ends that does not arrive within `timeout`.
+pub(super) fn too_slow(timeout: Duration) -> Status {
+    Reason::RequestTimeout.status(format!("the request did not arrive within {timeout:?}; send it at once"))
 }
 
 /// A body that ends with an error when a message of it takes too long, or when unfinished ones of all take too much memory.

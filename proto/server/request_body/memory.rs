@@ -1,0 +1,134 @@
+//! The memory for requests that are not whole, and what one of them uses.
+
+use crate::status::Reason;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tonic::Status;
+
+/// The first bytes of each body, which have memory of their own: the largest request of the registry, and most of a peer's. So the
+/// requests that keep a network going are answered while large ones fill the rest.
+pub(super) const FIRST_BYTES: usize = 16 * 1024;
+/// The part of the memory that is for first bytes: one in so many. A guess.
+const FIRST_BYTES_SHARE: usize = 4;
+/// The part of the memory that one client network may use: one in so many.
+const CALLER_SHARE: usize = 2;
+
+/// The memory, in two parts.
+pub(super) struct Memory {
+    pub(super) first_bytes: Pool,
+    pub(super) further_bytes: Pool,
+}
+
+impl Memory {
+    /// So many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let first = bytes / FIRST_BYTES_SHARE;
+        Self { first_bytes: Pool::new(first), further_bytes: Pool::new(bytes - first) }
+    }
+}
+
+/// Memory for bodies.
+pub(super) struct Pool {
+    limit: usize,
+    pub(super) used: Mutex<Used>,
+}
+
+#[derive(Default)]
+pub(super) struct Used {
+    pub(super) bytes: usize,
+    pub(super) by_network: HashMap<IpAddr, usize>,
+}
+
+impl Pool {
+    fn new(limit: usize) -> Self {
+        Self { limit, used: Mutex::default() }
+    }
+
+    /// Whether these bytes fit; then they are used.
+    fn take(&self, network: IpAddr, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_network = used.by_network.get(&network).copied().unwrap_or(0) + bytes;
+        if used.bytes + bytes > self.limit || of_network > self.limit / CALLER_SHARE {
+            return false;
+        }
+        used.bytes += bytes;
+        used.by_network.insert(network, of_network);
+        true
+    }
+
+    fn give_back(&self, network: IpAddr, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.bytes -= bytes;
+        if let Some(of_network) = used.by_network.get_mut(&network) {
+            *of_network -= bytes;
+            if *of_network == 0 {
+                used.by_network.remove(&network);
+            }
+        }
+    }
+}
+
+/// What one body uses; given back when both it and its call have ended.
+pub(super) struct Charge {
+    memory: Arc<Memory>,
+    network: IpAddr,
+    bytes: AtomicUsize,
+}
+
+impl Charge {
+    pub(super) fn new(memory: Arc<Memory>, network: IpAddr) -> Self {
+        Self { memory, network, bytes: AtomicUsize::new(0) }
+    }
+
+    /// So many bytes are used in all.
+    pub(super) fn grow_to(&self, bytes: usize) -> Result<(), Status> {
+        match bytes.saturating_sub(self.bytes.load(Ordering::Relaxed)) {
+            0 => Ok(()),
+            more => self.add(more),
+        }
+    }
+
+    /// Nothing is used any more.
+    pub(super) fn give_back(&mut self) {
+        let bytes = std::mem::take(self.bytes.get_mut());
+        self.memory.first_bytes.give_back(self.network, bytes.min(FIRST_BYTES));
+        self.memory.further_bytes.give_back(self.network, bytes.saturating_sub(FIRST_BYTES));
+    }
+
+    pub(super) fn add(&self, bytes: usize) -> Result<(), Status> {
+        let before = self.bytes.load(Ordering::Relaxed);
+        let after = before.saturating_add(bytes);
+        let first = after.min(FIRST_BYTES) - before.min(FIRST_BYTES);
+        let refuse = || {
+            Err(Reason::Overloaded
+                .status("this server holds as many bytes of unfinished requests as it may; try again in a moment"))
+        };
+        if !self.memory.first_bytes.take(self.network, first) {
+            return refuse();
+        }
+        if !self.memory.further_bytes.take(self.network, bytes - first) {
+            self.memory.first_bytes.give_back(self.network, first);
+            return refuse();
+        }
+        self.bytes.store(after, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
