@@ -100,7 +100,8 @@ async fn unanswered_messages_use_no_more_memory_than_requests_may() {
     let answers = within("all answers", sent.join_all()).await;
     let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     assert!(!refused.is_empty() && refused.iter().all(|error| Reason::of(error) == Some(Reason::Overloaded)), "{refused:?}");
-    // What they used is given back.
+    // What they used is given back. The stream itself ends if there is no room for the message that arrives.
+    let stream = open(&peer).await;
     within("an answer", stream.send(to("sharer", "PING"))).await.unwrap();
     let large = WhisperRequest { body: vec![b'x'; 256 * 1024].into(), ..to("sharer", "") };
     within("an answer", stream.send(large)).await.unwrap();
