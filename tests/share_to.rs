@@ -36,6 +36,7 @@ use support::{
     peer::{self, Peer},
     within,
 };
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 
@@ -74,10 +75,8 @@ fn rule(folder: &Path, who: &str) -> ShareTo {
     format!("{}={who}", folder.join("share/team").display()).parse().unwrap()
 }
 
-#[tokio::test]
-async fn documents_for_some_are_as_if_they_were_not_there_for_others() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    share(folder.path());
+/// A holder that has `team` for the team only.
+async fn sharing_with_the_team(authority: &Authority, folder: TempDir) -> Peer {
     let config = NodeConfig {
         tls: Some(authority.tls("holder")),
         share_to: vec![rule(folder.path(), "team-*")],
@@ -85,6 +84,14 @@ async fn documents_for_some_are_as_if_they_were_not_there_for_others() {
     };
     let holder = Peer::start(config, folder).await;
     within("the share", holder.handle.share().settled()).await;
+    holder
+}
+
+#[tokio::test]
+async fn documents_for_some_are_as_if_they_were_not_there_for_others() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    share(folder.path());
+    let holder = sharing_with_the_team(&authority, folder).await;
     let at = Endpoint::from(holder.address);
     let mut members = Vec::new();
     for (name, may) in [("team-a", true), ("TEAM-b", true), ("stranger", false), ("a-team", false)] {
@@ -186,13 +193,7 @@ async fn whoever_fetched_what_is_for_some_passes_it_on_to_nobody_without_a_rule_
     // Of several pieces, so that it has a swarm.
     let large = support::bytes(3_000_000);
     fs::write(folder.path().join("share/team/large.bin"), &large).unwrap();
-    let config = NodeConfig {
-        tls: Some(authority.tls("holder")),
-        share_to: vec![rule(folder.path(), "team-*")],
-        ..peer::config("holder", &folder)
-    };
-    let holder = Peer::start(config, folder).await;
-    within("the share", holder.handle.share().settled()).await;
+    let holder = sharing_with_the_team(&authority, folder).await;
     fs::create_dir(own_folder.path().join("share")).unwrap();
     let config = NodeConfig { tls: Some(authority.tls("team-a")), ..peer::config("team-a", &own_folder) };
     let team = Peer::start(config.clone(), own_folder).await;

@@ -9,10 +9,10 @@ mod unfinished;
 
 use self::{
     memory::{Charge, Memory},
-    unfinished::{StreamBody, too_slow},
+    unfinished::Position,
 };
 use super::{Caller, Limits};
-use crate::{endpoint::client_network, v1::FILE_DESCRIPTOR_SET};
+use crate::{endpoint::client_network, status::Reason, v1::FILE_DESCRIPTOR_SET};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -71,14 +71,17 @@ pub(super) async fn limit_request_bodies(State(bodies): State<Arc<RequestBodies>
     // Only requests from inside the process have no caller.
     let caller = Caller::of(request.extensions()).map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |caller| caller.address().ip());
     let network = client_network(caller);
+    let charge = Arc::new(Charge::new(Arc::clone(&bodies.memory), network));
+    let mut position = None;
     if bodies.streams.contains(request.uri().path()) {
         request.extensions_mut().insert(RequestMemory { memory: Arc::clone(&bodies.memory), network });
-        let (timeout, charge) = (bodies.timeout, Charge::new(Arc::clone(&bodies.memory), network));
-        return next.run(request.map(|inner| Body::new(StreamBody::new(inner, timeout, charge)))).await;
+        position = Some(Position::default());
     }
-    let deadline = Instant::now() + bodies.timeout;
-    let (timeout, charge) = (bodies.timeout, Arc::new(Charge::new(Arc::clone(&bodies.memory), network)));
-    let limited = |inner| Body::new(LimitedBody { inner, deadline, timeout, expired: None, charge: Arc::clone(&charge) });
+    let timeout = bodies.timeout;
+    // The body of one message is waited for from now on.
+    let deadline = position.is_none().then(|| Instant::now() + timeout);
+    let limited =
+        |inner| Body::new(LimitedBody { inner, position, timeout, deadline, expired: None, charge: Arc::clone(&charge) });
     next.run(request.map(limited)).await
 }
 
@@ -121,14 +124,34 @@ impl fmt::Debug for HeldMemory {
     }
 }
 
-/// A body that ends with an error when it takes too long or too much.
+/// A body that ends with an error when it takes too long or too much: all of it, or of a stream of messages the one that is not whole.
 struct LimitedBody {
     inner: Body,
-    deadline: Instant,
+    /// `None`: it is one message.
+    position: Option<Position>,
     timeout: Duration,
-    /// Made when the body is first waited for.
+    /// When what is waited for must be there; `None`: nothing is waited for yet.
+    deadline: Option<Instant>,
+    /// Made when it is first waited for.
     expired: Option<Pin<Box<Sleep>>>,
     charge: Arc<Charge>,
+}
+
+impl LimitedBody {
+    /// Counts what has arrived.
+    fn count(&mut self, data: &[u8]) -> Result<(), Status> {
+        let Some(position) = &mut self.position else { return self.charge.add(data.len()) };
+        if position.advance(data) {
+            (self.deadline, self.expired) = (None, None);
+            self.charge.give_back();
+        }
+        self.charge.grow_to(position.unfinished())
+    }
+
+    /// Whether there is a message that is not whole.
+    fn is_awaited(&self) -> bool {
+        self.position.as_ref().is_none_or(|position| position.unfinished() > 0)
+    }
 }
 
 impl http_body::Body for LimitedBody {
@@ -139,15 +162,18 @@ impl http_body::Body for LimitedBody {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             let Some(frame) = frame else { return Poll::Ready(None) };
-            let charged = frame.map_err(Into::into).and_then(|frame| {
-                this.charge.add(frame.data_ref().map_or(0, Bytes::len))?;
+            let counted = frame.map_err(Into::into).and_then(|frame| {
+                this.count(frame.data_ref().map_or(&[][..], |data| data))?;
                 Ok(frame)
             });
-            return Poll::Ready(Some(charged));
+            return Poll::Ready(Some(counted));
         }
-        let expired = this.expired.get_or_insert_with(|| Box::pin(sleep_until(this.deadline)));
-        if expired.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(too_slow(this.timeout).into())));
+        if this.is_awaited() {
+            let deadline = *this.deadline.get_or_insert_with(|| Instant::now() + this.timeout);
+            if this.expired.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx).is_ready() {
+                let message = format!("the request did not arrive within {:?}; send it at once", this.timeout);
+                return Poll::Ready(Some(Err(Reason::RequestTimeout.status(message).into())));
+            }
         }
         Poll::Pending
     }

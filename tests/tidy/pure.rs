@@ -98,6 +98,7 @@ const PURE: &[&str] = &[
     "proto/selector",
     "proto/server/call_limits/class",
     "proto/server/call_limits/limiter",
+    "proto/server/request_body/unfinished",
     "proto/signed",
     "proto/tls/encode",
     "proto/tls/identity",

@@ -85,31 +85,18 @@ struct Shared {
 struct State {
     /// Those that answers are awaited for.
     open: BTreeMap<Question, mpsc::Sender<Answers>>,
-    /// When each document was last asked for, for others or for this peer: its own questions do not depend on what strangers want.
-    asked: BTreeMap<(Whose, String), Instant>,
+    /// When each document was last asked for, and whether for others: this peer's own questions do not depend on what strangers want.
+    asked: BTreeMap<(bool, String), Instant>,
     /// The latest questions for others: when, and for which client network.
     for_others: VecDeque<(Instant, IpAddr)>,
 }
 
 /// Whom a question is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Own,
-    /// A caller that may have it asked as often as this peer itself.
-    Local,
-    /// A caller from this client network.
-    Of(IpAddr),
-}
-
-impl Whose {
-    /// With whose questions one counts as asked.
-    fn group(self) -> Self {
-        match self {
-            Self::Own => Self::Own,
-            // One answer would do for all of them, but they do not share it.
-            Self::Local | Self::Of(_) => Self::Local,
-        }
-    }
+    /// A caller from this client network; `None`: one that may have it asked as often as this peer itself.
+    Others(Option<IpAddr>),
 }
 
 /// Ends a question when it is dropped.
@@ -128,12 +115,12 @@ impl State {
     /// Whether `wanted` may be asked for now; if so, it counts as asked.
     fn may_ask(&mut self, whose: Whose, wanted: String, now: Instant) -> bool {
         self.asked.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL_MIN);
-        let asked = (whose.group(), wanted);
+        let asked = (whose != Whose::Own, wanted);
         if self.open.len() >= OPEN_MAX || self.asked.contains_key(&asked) {
             return false;
         }
         // Last, so that a question that is not asked takes nothing from others.
-        if let Whose::Of(network) = whose
+        if let Whose::Others(Some(network)) = whose
             && !self.may_ask_for(network, now)
         {
             return false;
@@ -173,8 +160,7 @@ impl Questions {
     /// The same for a caller from `address` that is no peer of the mesh; `None`: on this machine. A few times a minute only: `None` if it is not
     /// asked now.
     pub(crate) async fn ask_for(&self, address: Option<IpAddr>, wanted: &DocumentSelector) -> Option<Vec<Answers>> {
-        let whose = address.map_or(Whose::Local, |address| Whose::Of(client_network(address)));
-        self.ask_now(whose, wanted).await
+        self.ask_now(Whose::Others(address.map(client_network)), wanted).await
     }
 
     /// `None`: nobody is asked.
@@ -399,7 +385,7 @@ mod tests {
     #[test]
     fn what_strangers_ask_for_neither_keeps_this_peer_from_asking_nor_uses_up_their_questions_twice() {
         let (mut state, now) = (State::default(), Instant::now());
-        let from = |n: u8| Whose::Of([10, 0, n, 1].into());
+        let from = |n: u8| Whose::Others(Some([10, 0, n, 1].into()));
         assert!(state.may_ask(from(1), "rare".into(), now));
         assert!((1..100).all(|n| !state.may_ask(from(n), "rare".into(), now)));
         assert_eq!(state.for_others.len(), 1);

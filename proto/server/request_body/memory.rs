@@ -101,8 +101,8 @@ impl Charge {
     }
 
     /// Nothing is used any more.
-    pub(super) fn give_back(&mut self) {
-        let bytes = std::mem::take(self.bytes.get_mut());
+    pub(super) fn give_back(&self) {
+        let bytes = self.bytes.swap(0, Ordering::Relaxed);
         self.memory.first_bytes.give_back(self.network, bytes.min(FIRST_BYTES));
         self.memory.further_bytes.give_back(self.network, bytes.saturating_sub(FIRST_BYTES));
     }

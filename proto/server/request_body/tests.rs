@@ -2,7 +2,6 @@ use super::{
     memory::{FIRST_BYTES, Pool},
     *,
 };
-use crate::status::Reason;
 use axum::{Router, body::to_bytes, http::StatusCode, middleware, response::IntoResponse as _, routing::post};
 use std::convert::Infallible;
 use tokio::sync::mpsc;

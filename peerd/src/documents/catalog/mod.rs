@@ -9,7 +9,7 @@ use crate::documents::{
     remote_index::RemoteIndex,
     remote_listing::{RemoteListing, SortedListing},
     restrictions::{Audience, Restrictions},
-    share::Share,
+    share::{Share, SharedDocument},
 };
 use p2pdi::{contact::Contact, content::ContentHash, document::DocumentName};
 use std::{
@@ -72,7 +72,7 @@ impl Catalog {
 
     /// Whether the share has a copy of the content for everyone.
     pub(crate) fn has_public(&self, hash: &ContentHash) -> bool {
-        self.share.index().by_hash(hash).iter().any(|own| self.is_public(&own.name, hash))
+        self.any_public(self.share.index().by_hash(hash), hash)
     }
 
     /// Whether the share has the content, and no copy of it for everyone: whoever gets it is not to pass it on.
@@ -82,7 +82,11 @@ impl Catalog {
         }
         let index = self.share.index();
         let copies = index.by_hash(hash);
-        !copies.is_empty() && !copies.iter().any(|own| self.is_public(&own.name, hash))
+        !copies.is_empty() && !self.any_public(copies, hash)
+    }
+
+    fn any_public(&self, copies: &[Arc<SharedDocument>], hash: &ContentHash) -> bool {
+        copies.iter().any(|own| self.is_public(&own.name, hash))
     }
 
     fn all_public(&self) -> bool {

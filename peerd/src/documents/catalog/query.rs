@@ -215,12 +215,14 @@ pub fn answer(
             (None, None, None) => index.documents().to_vec(),
         };
         let audience = if filter.public_only { &Audience::anyone() } else { &filter.audience };
-        let mut restricted_of: BTreeMap<ContentHash, bool> = BTreeMap::new();
         let allowed = |own: &Arc<SharedDocument>| catalog.allows(&own.name, &own.hash, audience) && filter.selects_own(own);
         for document in own.into_iter().filter(allowed).take(filter.limit) {
-            by_hash.entry(document.hash).or_insert(selected.len());
+            let first = *by_hash.entry(document.hash).or_insert(selected.len());
             // Once for all copies of a content: there may be thousands.
-            let restricted = *restricted_of.entry(document.hash).or_insert_with(|| catalog.is_restricted(&document.hash));
+            let restricted = match selected.get(first) {
+                Some(Selected::Own(_, restricted, _)) => *restricted,
+                _ => catalog.is_restricted(&document.hash),
+            };
             selected.push(Selected::Own(document, restricted, Vec::new()));
         }
         for (document, holder) in claims {
