@@ -2,6 +2,9 @@
 //!
 //! Pure: no I/O, no clock, no randomness of its own.
 
+mod last_sent;
+
+use self::last_sent::LastSent;
 use crate::overlay::{PeerId, Time, plumtree::MessageId};
 use p2pdi::{contact::Contact, name::PeerName, v1::Signature};
 use std::{
@@ -30,6 +33,9 @@ const COUNTED_MAX: usize = 20_000;
 /// Once all known peers have acknowledged, unknown ones may still do so for this long after the latest acknowledgement, or for twice the
 /// time that one took, whichever is longer.
 const QUIET: Duration = Duration::from_millis(250);
+/// The same for peers that were known when the broadcast went out and are gone since: they may have left because of it, with their
+/// acknowledgement on its way.
+const QUIET_OF_GONE: Duration = PASSING;
 
 /// A peer that has a broadcast.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +57,8 @@ pub(super) struct Tally {
 
 struct Wait {
     started: Time,
+    /// The peers that were known then.
+    known: BTreeSet<PeerName>,
     acknowledged: BTreeMap<PeerId, PeerName>,
     deadline: Time,
     latest: Time,
@@ -60,6 +68,31 @@ impl Wait {
     /// When to stop waiting for unknown peers. In a large or slow network, those further away than all known peers take longer.
     fn quiet_at(&self) -> Time {
         self.latest + QUIET.max((self.latest - self.started) * 2)
+    }
+
+    /// When to stop waiting for those that were known and are gone.
+    fn given_up_at(&self) -> Time {
+        self.quiet_at().max(self.latest + QUIET_OF_GONE)
+    }
+
+    /// Which of `known` did not acknowledge.
+    fn missing<'a>(&self, known: impl IntoIterator<Item = &'a PeerName>) -> BTreeSet<&'a PeerName> {
+        let acknowledged: BTreeSet<_> = self.acknowledged.values().collect();
+        known.into_iter().filter(|name| !acknowledged.contains(name)).collect()
+    }
+
+    /// Whether nothing more is to come; `known` are the names of all other peers.
+    fn is_over(&self, known: &BTreeSet<PeerName>, now: Time) -> bool {
+        // Those that acknowledged may all be gone since.
+        let is_begun = !known.is_empty() || !self.acknowledged.is_empty();
+        let quiet_at = if self.missing(&self.known).is_empty() { self.quiet_at() } else { self.given_up_at() };
+        self.deadline <= now || (is_begun && quiet_at <= now && self.missing(known).is_empty())
+    }
+
+    fn tally(self, known: &BTreeSet<PeerName>) -> Tally {
+        let missing: Vec<_> = self.missing(known.union(&self.known)).into_iter().map(ToString::to_string).collect();
+        let acknowledged = self.acknowledged.len() as u64;
+        Tally { known: acknowledged + missing.len() as u64, acknowledged, missing }
     }
 }
 
@@ -76,6 +109,7 @@ pub(super) struct Acks {
     /// When to send `outgoing`.
     flush_at: Option<Time>,
     waits: BTreeMap<MessageId, Wait>,
+    last_sent: LastSent,
     /// When the latest broadcast that asked for acknowledgement came.
     latest: Option<Time>,
 }
@@ -145,6 +179,32 @@ impl Acks {
         out
     }
 
+    /// A frame of [`Acks::flush`] was sent to a neighbour, or to none because there is none.
+    pub(super) fn sent(&mut self, to: Option<PeerId>, id: MessageId, peers: Vec<Acknowledgement>, now: Time) {
+        self.last_sent.add(to, id, peers, now);
+    }
+
+    /// The link to a neighbour is gone, perhaps with what was sent last: it goes out again, another way.
+    pub(super) fn link_down(&mut self, peer: PeerId, now: Time) {
+        self.send_again(Some(peer), now);
+    }
+
+    /// There is a link: what found none goes out.
+    pub(super) fn link_up(&mut self, now: Time) {
+        self.send_again(None, now);
+    }
+
+    fn send_again(&mut self, to: Option<PeerId>, now: Time) {
+        for (id, peers) in self.last_sent.take(to, now) {
+            self.gather(id, peers, now);
+        }
+    }
+
+    /// Whether some are still to be sent.
+    pub(super) fn has_unsent(&self, now: Time) -> bool {
+        !self.outgoing.is_empty() || self.last_sent.has_unsent(now)
+    }
+
     /// The link that a broadcast came by is gone: returns whether its acknowledgements may go another way.
     pub(super) fn detour(&mut self, id: &MessageId) -> bool {
         if !self.came_from.contains_key(id) {
@@ -160,40 +220,23 @@ impl Acks {
         self.waits.len() < WAITS_MAX
     }
 
-    /// Counts acknowledgements of `id` until `deadline`.
-    pub(super) fn wait(&mut self, id: MessageId, deadline: Time, now: Time) {
-        self.waits.insert(id, Wait { started: now, acknowledged: BTreeMap::new(), deadline, latest: now });
+    /// Counts acknowledgements of `id` until `deadline`; `known` are the names of all other peers.
+    pub(super) fn wait(&mut self, id: MessageId, known: BTreeSet<PeerName>, deadline: Time, now: Time) {
+        let wait = Wait { started: now, known, acknowledged: BTreeMap::new(), deadline, latest: now };
+        self.waits.insert(id, wait);
     }
 
     /// The broadcasts whose wait is over; `known` are the names of all other peers.
     pub(super) fn finished(&mut self, known: &BTreeSet<PeerName>, now: Time) -> Vec<(MessageId, Tally)> {
-        // Those that acknowledged may all be gone since.
-        let is_begun = |wait: &Wait| !known.is_empty() || !wait.acknowledged.is_empty();
-        let over = |wait: &Wait| {
-            let all = || {
-                let names: BTreeSet<_> = wait.acknowledged.values().collect();
-                known.iter().all(|name| names.contains(name))
-            };
-            wait.deadline <= now || (is_begun(wait) && wait.quiet_at() <= now && all())
-        };
-        let ids: Vec<_> = self.waits.iter().filter(|(_, wait)| over(wait)).map(|(id, _)| *id).collect();
-        let tally = |wait: Wait| {
-            let names: BTreeSet<_> = wait.acknowledged.values().collect();
-            let missing: Vec<_> = known.iter().filter(|name| !names.contains(name)).map(ToString::to_string).collect();
-            Tally {
-                known: (wait.acknowledged.len() + missing.len()) as u64,
-                acknowledged: wait.acknowledged.len() as u64,
-                missing,
-            }
-        };
-        ids.into_iter().filter_map(|id| Some((id, tally(self.waits.remove(&id)?)))).collect()
+        let ids: Vec<_> = self.waits.iter().filter(|(_, wait)| wait.is_over(known, now)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| Some((id, self.waits.remove(&id)?.tally(known)))).collect()
     }
 
     /// When to flush, or perhaps to finish.
     pub(super) fn next_deadline(&self, now: Time) -> Option<Time> {
         let waits = self.waits.values().map(|wait| {
-            // A wait that was not over at `quiet_at` is checked again after the next acknowledgement.
-            let quiet = Some(wait.quiet_at()).filter(|quiet| *quiet > now);
+            // A wait that was not over then is checked again after the next acknowledgement.
+            let quiet = [wait.quiet_at(), wait.given_up_at()].into_iter().find(|quiet| *quiet > now);
             quiet.map_or(wait.deadline, |quiet| quiet.min(wait.deadline))
         });
         waits.chain(self.flush_at).min()
@@ -239,25 +282,73 @@ mod tests {
     fn a_wait_ends_when_all_known_peers_acknowledged_or_at_its_deadline_and_names_the_missing() {
         let known: BTreeSet<PeerName> = ["p1", "P2"].iter().map(|name| name.parse().unwrap()).collect();
         let mut acks = Acks::default();
-        acks.wait(id(9), LATER, Time::ZERO);
+        acks.wait(id(9), BTreeSet::new(), LATER, Time::ZERO);
         acks.acknowledged(id(9), vec![by(1)], Time::ZERO);
         assert_eq!(acks.next_deadline(Time::ZERO), Some(QUIET));
         assert_eq!(acks.finished(&known, QUIET), []);
         assert_eq!(acks.next_deadline(QUIET), Some(LATER));
         let all = Tally { known: 2, acknowledged: 1, missing: vec!["P2".into()] };
         assert_eq!(acks.finished(&known, LATER), [(id(9), all)]);
-        acks.wait(id(9), LATER, Time::ZERO);
+        acks.wait(id(9), BTreeSet::new(), LATER, Time::ZERO);
         acks.acknowledged(id(9), vec![by(1), by(2), by(2), by(5)], Time::ZERO);
         let all = Tally { known: 3, acknowledged: 3, missing: vec![] };
         assert_eq!(acks.finished(&known, QUIET), [(id(9), all)]);
         // Of a peer that knows nobody, somebody may still hear; of those that acknowledged and left, nobody is waited for.
         let nobody = BTreeSet::new();
-        acks.wait(id(9), LATER, Time::ZERO);
+        acks.wait(id(9), BTreeSet::new(), LATER, Time::ZERO);
         assert_eq!(acks.finished(&nobody, QUIET), []);
         acks.acknowledged(id(9), vec![by(1)], Time::ZERO);
         let gone = Tally { known: 1, acknowledged: 1, missing: vec![] };
         assert_eq!(acks.finished(&nobody, QUIET), [(id(9), gone)]);
         assert!(!acks.is_waiting());
+    }
+
+    #[test]
+    fn a_peer_that_leaves_because_of_a_broadcast_is_still_waited_for_and_else_missing() {
+        let known: BTreeSet<PeerName> = ["p1", "p2"].iter().map(|name| name.parse().unwrap()).collect();
+        let far = Time::from_secs(9);
+        for answers in [true, false] {
+            let mut acks = Acks::default();
+            acks.wait(id(9), known.clone(), far, Time::ZERO);
+            acks.acknowledged(id(9), vec![by(1)], Time::ZERO);
+            let nobody = BTreeSet::new();
+            assert_eq!(acks.finished(&nobody, QUIET), [], "p2 is gone, and its acknowledgement may be on its way");
+            assert_eq!(acks.next_deadline(QUIET), Some(QUIET_OF_GONE));
+            let (at, tally) = if answers {
+                acks.acknowledged(id(9), vec![by(2)], QUIET);
+                (QUIET * 3, Tally { known: 2, acknowledged: 2, missing: vec![] })
+            } else {
+                (QUIET_OF_GONE, Tally { known: 2, acknowledged: 1, missing: vec!["p2".into()] })
+            };
+            assert_eq!(acks.finished(&nobody, at), [(id(9), tally)]);
+        }
+    }
+
+    #[test]
+    fn what_a_closing_link_may_have_lost_goes_out_again_and_what_found_no_link_with_the_next_one() {
+        let neighbour = PeerId::from_u128(2);
+        let mut acks = Acks::default();
+        acks.delivered(id(9), neighbour, by(1), Time::ZERO);
+        for (to, again) in [(Some(neighbour), true), (Some(PeerId::from_u128(3)), false), (None, true)] {
+            for (came_from, id, peers) in acks.flush(GATHER) {
+                assert_eq!(came_from, neighbour);
+                acks.sent(to, id, peers, GATHER);
+            }
+            assert_eq!(acks.has_unsent(GATHER), to.is_none());
+            match to {
+                Some(_) => acks.link_down(neighbour, GATHER),
+                None => acks.link_up(GATHER),
+            }
+            let out = acks.flush(GATHER * 2);
+            assert_eq!(out.len(), usize::from(again), "{to:?}");
+            acks.acknowledged(id(9), vec![by(1)], Time::ZERO);
+        }
+        // What was sent long ago has arrived.
+        for (_, id, peers) in acks.flush(GATHER) {
+            acks.sent(Some(neighbour), id, peers, GATHER);
+        }
+        acks.link_down(neighbour, Time::from_secs(60));
+        assert_eq!(acks.flush_all(), []);
     }
 
     #[test]
@@ -274,8 +365,10 @@ mod tests {
         for origin in 0..20_000 {
             acks.delivered(id(origin), PeerId::from_u128(2), by(1), Time::ZERO);
             acks.detour(&id(origin));
+            acks.sent(None, id(origin), vec![by(1)], Time::ZERO);
         }
         assert!(acks.detours.len() <= PATHS_MAX);
+        assert!(acks.last_sent.take(None, Time::ZERO).len() < PATHS_MAX * 2, "memory for what was sent");
         assert!(acks.came_from.len() <= PATHS_MAX && acks.outgoing.len() <= PATHS_MAX && acks.queued <= OUTGOING_MAX);
         assert_eq!(acks.queued, acks.outgoing.values().map(Vec::len).sum::<usize>());
     }

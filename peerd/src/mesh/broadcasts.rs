@@ -23,9 +23,9 @@ impl Broadcasts {
         !self.acks.has_room()
     }
 
-    /// Lets `caller` wait for acknowledgements of `id`, until `deadline`.
-    pub(super) fn wait(&mut self, id: MessageId, caller: BroadcastSender, deadline: Time, now: Time) {
-        self.acks.wait(id, deadline, now);
+    /// Lets `caller` wait for acknowledgements of `id`, until `deadline`; `known` are the names of all other peers.
+    pub(super) fn wait(&mut self, id: MessageId, known: BTreeSet<PeerName>, caller: BroadcastSender, deadline: Time, now: Time) {
+        self.acks.wait(id, known, deadline, now);
         self.callers.insert(id, caller);
     }
 
@@ -52,6 +52,26 @@ impl Broadcasts {
     /// Until when acknowledgements of others may come that are to be passed back.
     pub(super) fn passes_until(&self) -> Option<Time> {
         self.acks.passes_until()
+    }
+
+    /// Acknowledgements were sent to a neighbour, or to none because there is none.
+    pub(super) fn sent(&mut self, to: Option<PeerId>, id: MessageId, peers: Vec<Acknowledgement>, now: Time) {
+        self.acks.sent(to, id, peers, now);
+    }
+
+    /// Whether acknowledgements are still to be sent.
+    pub(super) fn has_unsent(&self, now: Time) -> bool {
+        self.acks.has_unsent(now)
+    }
+
+    /// There is a link to one more neighbour.
+    pub(super) fn link_up(&mut self, now: Time) {
+        self.acks.link_up(now);
+    }
+
+    /// The link to a neighbour is gone.
+    pub(super) fn link_down(&mut self, peer: PeerId, now: Time) {
+        self.acks.link_down(peer, now);
     }
 
     /// Whether acknowledgements of `id` may take another way than the broadcast came.

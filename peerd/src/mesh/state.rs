@@ -174,9 +174,11 @@ impl State {
         self.broadcasts.passes_until().unwrap_or_default()
     }
 
-    /// Whether others wait for what this peer has to send before it leaves: replies of handlers, and until `passing` acknowledgements.
+    /// Whether others wait for what this peer has to send before it leaves: replies of handlers, and acknowledgements: until `passing` those of
+    /// others, too.
     pub(super) fn is_awaited(&self, passing: Time) -> bool {
-        self.is_replying() || self.now() < passing
+        let now = self.now();
+        self.is_replying() || now < passing || self.broadcasts.has_unsent(now)
     }
 
     /// Says goodbye to the neighbours. The returned readers end when the queues of their links are sent, with the acknowledgements of what has
@@ -262,7 +264,8 @@ impl State {
                     let known = self.known_count(now);
                     let _ = caller.send(Ok(Tally { known, ..Tally::default() }));
                 } else {
-                    self.broadcasts.wait(id, caller, now + wait, now);
+                    let known = self.known();
+                    self.broadcasts.wait(id, known, caller, now + wait, now);
                 }
                 self.perform(actions);
                 self.handle_events();

@@ -184,15 +184,20 @@ impl State {
         }
     }
 
-    pub(super) fn send_acknowledgement(&mut self, to: PeerId, id: &MessageId, peers: Vec<Acknowledgement>) {
-        let to = match self.links.contains(to) {
-            true => Some(to),
+    /// Passes acknowledgements of a broadcast back to its origin: over this peer's own link to it if there is one, else the way that the
+    /// broadcast came.
+    pub(super) fn send_acknowledgement(&mut self, came_from: PeerId, id: &MessageId, peers: Vec<Acknowledgement>) {
+        let now = self.now();
+        let to = match [id.origin, came_from].into_iter().find(|peer| self.links.contains(*peer)) {
+            Some(to) => Some(to),
+            None if self.links.is_empty() => None,
             // The link that the broadcast came by is gone; another neighbour has the broadcast as well.
-            false if self.broadcasts.detour(id) => {
+            None if self.broadcasts.detour(id) => {
                 self.overlay.plumtree().tree().parent().or_else(|| self.links.contacts().next().map(Contact::id))
             }
-            false => None,
+            None => return,
         };
+        self.broadcasts.sent(to, *id, peers.clone(), now);
         let Some(to) = to else { return };
         for acknowledge in self.acknowledgements(to, id, peers) {
             self.send(to, LinkFrame { body: Some(Body::Acknowledge(acknowledge)) });

@@ -301,6 +301,7 @@ impl State {
         let (number, reader) = self.links.insert(link, is_neighbour, caller);
         self.spawner.read(number, contact.clone(), reader);
         self.candidates.reconnect.linked(peer);
+        self.broadcasts.link_up(now);
         self.publisher.mark_changed();
         self.overlay_events.push_back(Event::LinkUp { peer: contact, incarnation, dialled });
     }
@@ -328,6 +329,8 @@ impl State {
     fn remove_link(&mut self, peer: PeerId) -> Option<Link> {
         let link = self.links.remove(peer)?;
         self.publisher.mark_changed();
+        let now = self.now();
+        self.broadcasts.link_down(peer, now);
         let actions = self.routing.link_down(peer);
         self.perform_routing(actions);
         self.not_joined(peer);
