@@ -56,6 +56,6 @@ pub use running_time::RunningTime;
 pub use settings::{FORGET_AFTER_MS, KEEPALIVES_PER_TTL, PEERS_MAX, Settings, TARGET_KEEPALIVES_PER_SECOND};
 pub use shard::{Kept, SHARDS, ShardSet, shard_of, shard_of_name};
 pub use state::{Counts, Table};
-pub use suspects::Suspect;
+pub use suspects::{Suspect, ToldSuspects};
 pub use view::duration;
 pub use watch::{Told, Watch};

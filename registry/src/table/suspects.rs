@@ -3,7 +3,7 @@
 use super::{moment::Now, record::RecordState, state::Table};
 use p2pdi::cookie::CookieHash;
 use rand::seq::IteratorRandom as _;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound};
 
 /// How long after its latest call a suspect ends at the latest, in ttls.
 const HELD_TTLS: u64 = 3;
@@ -15,6 +15,24 @@ pub struct Suspect {
     pub cookie: CookieHash,
     /// `HOST:PORT` where it should answer.
     pub endpoint: String,
+}
+
+/// What another registry was told of suspects.
+#[derive(Debug, Default)]
+pub struct ToldSuspects {
+    cookies: BTreeSet<[u8; 16]>,
+    /// The slot from which suspects are looked at next.
+    next_suspect: u32,
+    /// The cookie that was looked at last, if there are more.
+    latest: Option<[u8; 16]>,
+}
+
+impl ToldSuspects {
+    /// Those that it holds for suspects.
+    #[cfg(test)]
+    pub(super) fn suspects(&self) -> Vec<CookieHash> {
+        self.cookies.iter().copied().map(CookieHash::from_bytes).collect()
+    }
 }
 
 impl Table {
@@ -34,21 +52,25 @@ impl Table {
         true
     }
 
-    /// Suspects that are not in `told`, and those in it that are none any more, up to `limit` of each, which `told` has or has not from now on.
-    pub fn tell_suspects(&self, told: &mut BTreeSet<[u8; 16]>, limit: usize) -> (Vec<CookieHash>, Vec<CookieHash>) {
-        if self.suspects.is_empty() && told.is_empty() {
-            return (Vec::new(), Vec::new());
+    /// Suspects that were not `told` yet, and those told that are none any more. Looks at up to `limit` of each, from where the call before ended:
+    /// many suspects must not hold up the table.
+    pub fn tell_suspects(&self, told: &mut ToldSuspects, limit: usize) -> (Vec<CookieHash>, Vec<CookieHash>) {
+        let suspects: Vec<_> = self.suspects.range(told.next_suspect..).take(limit).copied().collect();
+        told.next_suspect = if suspects.len() < limit { 0 } else { suspects.last().map_or(0, |last| last.saturating_add(1)) };
+        let cookies = suspects.into_iter().filter_map(|slot| self.records.get(slot)).map(|record| record.peer.cookie);
+        let begun: Vec<_> = cookies.filter(|cookie| !told.cookies.contains(cookie.as_bytes())).collect();
+
+        let after = told.latest.map_or(Bound::Unbounded, Bound::Excluded);
+        let looked_at: Vec<_> = told.cookies.range((after, Bound::Unbounded)).take(limit).copied().collect();
+        told.latest = looked_at.last().copied().filter(|_| looked_at.len() == limit);
+        let is_suspect = |cookie: &CookieHash| self.records.by_cookie(cookie).is_some_and(|slot| self.suspects.contains(&slot));
+        let ended: Vec<_> = looked_at.into_iter().map(CookieHash::from_bytes).filter(|cookie| !is_suspect(cookie)).collect();
+
+        told.cookies.extend(begun.iter().map(CookieHash::as_bytes));
+        for cookie in &ended {
+            told.cookies.remove(cookie.as_bytes());
         }
-        let records = self.suspects.iter().filter_map(|slot| self.records.get(*slot));
-        let present: BTreeSet<_> = records.map(|record| *record.peer.cookie.as_bytes()).collect();
-        let begun: Vec<_> = present.difference(told).take(limit).copied().collect();
-        let ended: Vec<_> = told.difference(&present).take(limit).copied().collect();
-        told.extend(&begun);
-        ended.iter().for_each(|cookie| {
-            told.remove(cookie);
-        });
-        let cookies = |all: Vec<[u8; 16]>| all.into_iter().map(CookieHash::from_bytes).collect();
-        (cookies(begun), cookies(ended))
+        (begun, ended)
     }
 
     /// The registry that keeps the leases of these peers holds them as suspects, and no longer those of `ended`.

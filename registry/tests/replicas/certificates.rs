@@ -12,21 +12,33 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// How often the registry looks for new certificates.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Writes a CA, and certificates of it for etcd and for its client.
 fn certify(folder: &Path) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let ca = new_ca();
     fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
     for name in ["etcd", "client"] {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
+        issue(folder, name, &ca);
     }
+}
+
+fn new_ca() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Writes a certificate and its key.
+fn issue(folder: &Path, name: &str, ca: &CertifiedIssuer<'static, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, ca).unwrap();
+    fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+    fs::write(folder.join(format!("{name}-key.pem")), key.serialize_pem()).unwrap();
 }
 
 /// One member that lets in who has a certificate of the CA. Killed when dropped.
@@ -86,6 +98,16 @@ async fn certificates_for_etcd_that_change_are_used_without_a_restart() {
     .await;
     let watching = observe(&mut client, "watching").await.cookie;
     assert_eq!(super::three::listed(&mut client, &watching).await, ["after", "before"]);
+    // One that etcd does not accept is never used, also while the registry tries it, which it does within some seconds.
+    issue(folder.path(), "client", &new_ca());
+    let until = Instant::now() + 2 * LOOK_EVERY;
+    for number in 0.. {
+        client.register(asking(&format!("still-{number}"), "10.0.0.1:7801")).await.unwrap();
+        if Instant::now() > until {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     registry.stop().await;
     drop(etcd);
 }

@@ -1,5 +1,6 @@
 //! Calls to etcd, each with a time limit, tried again at another member when one does not answer.
 
+use super::layout::Keys;
 use crate::store::{
     StoreError,
     etcd_address::{EtcdAddress, EtcdFiles},
@@ -187,6 +188,14 @@ async fn dial(address: &EtcdAddress, certificates: &Certificates) -> Result<Clie
     }
 }
 
+/// A client that has had an answer: one that only connected may have a certificate that no member accepts.
+async fn dial_and_try(address: &EtcdAddress, certificates: &Certificates) -> Result<Client, StoreError> {
+    let client = Arc::new(RwLock::new(dial(address, certificates).await?));
+    let calls = Calls { client };
+    calls.get(Keys::new(&address.prefix).meta()).await?;
+    Ok(calls.client())
+}
+
 /// Puts a client with other certificates in the place of the present one whenever the files change, until nobody uses it.
 async fn follow_files(client: Weak<RwLock<Client>>, address: EtcdAddress, mut used: Certificates) {
     let mut tried = used.clone();
@@ -200,7 +209,7 @@ async fn follow_files(client: Weak<RwLock<Client>>, address: EtcdAddress, mut us
         if found == used {
             continue;
         }
-        match dial(&address, &found).await {
+        match dial_and_try(&address, &found).await {
             Ok(dialled) => {
                 let Some(client) = client.upgrade() else { return };
                 *client.write().unwrap_or_else(PoisonError::into_inner) = dialled;
