@@ -66,6 +66,8 @@ pub mod fetcher;
 mod http;
 mod messages;
 mod peer;
+#[cfg(feature = "cli")]
+pub mod program;
 mod rpc;
 
 pub use config::ControlFrom;

@@ -22,6 +22,8 @@ mod http;
 mod leases;
 mod names;
 mod own_endpoint;
+#[cfg(feature = "cli")]
+pub mod program;
 mod queue;
 mod replicas;
 mod server;

@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 /// Lays out the file system from the programs of this workspace.
 fn lay_out(root_folder: &Path) {
     let mut command = Command::new(root().join("deploy/rootfs"));
-    succeeds(command.arg(program("peerd").parent().unwrap()).arg(root_folder));
+    succeeds(command.arg(program("p2pdi").parent().unwrap()).arg(root_folder));
 }
 
 #[test]
@@ -26,8 +26,11 @@ fn the_image_has_the_programs_their_libraries_and_no_shell() {
     let list = |of: &str| -> BTreeSet<_> {
         fs::read_dir(folder.join(of)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
-    assert_eq!(list("usr/local/bin"), BTreeSet::from(["p2pctl", "peerd", "registry"].map(str::to_owned)));
+    assert_eq!(list("usr/local/bin"), BTreeSet::from(["p2pctl", "p2pdi", "peerd", "registry"].map(str::to_owned)));
     assert_eq!(list("etc"), BTreeSet::from(["group", "nsswitch.conf", "passwd"].map(str::to_owned)));
+    for name in ["p2pctl", "peerd", "registry"] {
+        assert_eq!(fs::read_link(folder.join("usr/local/bin").join(name)).unwrap(), Path::new("p2pdi"));
+    }
     assert!(list("").iter().all(|name| ["etc", "lib", "lib64", "tmp", "usr", "var"].contains(&name.as_str())), "{:?}", list(""));
 }
 
@@ -79,7 +82,7 @@ fn the_last_stage_of_the_dockerfile_is_built_from_scratch() {
     let archive = world.path("image.tar");
     let mut command = Command::new(root().join("deploy/image"));
     let path = format!("{}:/usr/bin:/bin", buildah.parent().map_or_else(String::new, |folder| folder.display().to_string()));
-    succeeds(command.env("PATH", path).arg(program("peerd").parent().unwrap()).arg("p2pdi.test/p2pdi:0").arg(&archive));
+    succeeds(command.env("PATH", path).arg(program("p2pdi").parent().unwrap()).arg("p2pdi.test/p2pdi:0").arg(&archive));
     let read =
         |name: &str| succeeds(Command::new("tar").arg("--extract").arg("--to-stdout").arg("--file").arg(&archive).arg(name));
     let manifest: serde_json::Value = serde_json::from_str(&read("manifest.json")).unwrap();

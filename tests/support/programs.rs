@@ -8,8 +8,8 @@ use std::{
     time::SystemTime,
 };
 
-/// The programs of this workspace.
-const PROGRAMS: [&str; 3] = ["registry", "peerd", "p2pctl"];
+/// The programs of this workspace, and the file of the image that is all three.
+const PROGRAMS: [&str; 4] = ["registry", "peerd", "p2pctl", "p2pdi"];
 
 /// Their folder, set once they are built and not older than their sources.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {

@@ -1,7 +1,7 @@
 //! A progress bar on the terminal while the share is read.
 
+use crate::node::NodeHandle;
 use indicatif::{ProgressBar, ProgressStyle};
-use peerd::node::NodeHandle;
 use std::{
     io::{IsTerminal as _, stderr},
     thread,

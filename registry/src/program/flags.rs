@@ -1,5 +1,10 @@
 //! The program's command line.
 
+use crate::{
+    AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, RegistryHandle, State, TTL_MAX, TTL_MIN,
+    ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
+    store::{EtcdAddress, EtcdFiles},
+};
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
     configuration::{Program, Variables},
@@ -9,11 +14,6 @@ use p2pdi::{
     server::HttpToken,
     telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
-};
-use registry::{
-    AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, RegistryHandle, State, TTL_MAX, TTL_MIN,
-    ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
-    store::{EtcdAddress, EtcdFiles},
 };
 use std::{fmt, path::PathBuf, time::Duration};
 

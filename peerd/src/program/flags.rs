@@ -1,5 +1,15 @@
 //! The command line of `peerd`.
 
+use crate::{
+    Bootnode,
+    config::{
+        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, check_not_shared,
+        checked_registries, parse_label,
+    },
+    documents::{pattern::DocumentPattern, restrictions::ShareTo},
+    identity::join,
+    node::NodeHandle,
+};
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 use p2pdi::{
@@ -15,16 +25,6 @@ use p2pdi::{
     telemetry::{LogFilter, LogFormat, LogOptions},
     tls::{ClientAuth, Tls, TlsError, TlsFiles},
     token::JoinToken,
-};
-use peerd::{
-    Bootnode,
-    config::{
-        ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, check_not_shared,
-        checked_registries, parse_label,
-    },
-    documents::{pattern::DocumentPattern, restrictions::ShareTo},
-    identity::join,
-    node::NodeHandle,
 };
 use std::{
     error::Error,

@@ -1,0 +1,66 @@
+//! `registry`, `peerd` and `p2pctl` in one file, which runs the one that it is called as.
+//!
+//! They have most of their code in common: the image with this file and three links to it is half as large as one with three files.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fmt,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+/// A program, and its entry point.
+type Program = (&'static str, fn() -> ExitCode);
+
+const PROGRAMS: [Program; 3] = [("registry", registry::program::main), ("peerd", peerd::program::main), ("p2pctl", p2pctl::main)];
+
+/// What to say to whoever calls this file by another name.
+struct NotAProgram {
+    called_as: OsString,
+}
+
+impl fmt::Display for NotAProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = PROGRAMS.map(|(name, _)| name).join(", ");
+        let called_as = self.called_as.display();
+        write!(f, "error: this file holds {names}, and was called as `{called_as}`\nhint: call it through links with these names")
+    }
+}
+
+/// The program of the name in `called_as`, the path by which this file was called.
+fn program(called_as: &OsStr) -> Result<fn() -> ExitCode, NotAProgram> {
+    let name = Path::new(called_as).file_name();
+    let found = PROGRAMS.into_iter().find(|(program, _)| name == Some(OsStr::new(program)));
+    found.map(|(_, main)| main).ok_or_else(|| NotAProgram { called_as: called_as.to_owned() })
+}
+
+fn main() -> ExitCode {
+    match program(&env::args_os().next().unwrap_or_default()) {
+        Ok(main) => main(),
+        Err(wrong) => {
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{wrong}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_it_is_called_by_is_the_program() {
+        for name in ["registry", "/usr/local/bin/peerd", "./p2pctl"] {
+            assert!(program(OsStr::new(name)).is_ok(), "{name}");
+        }
+        for name in ["", "p2pdi", "registry/", "/", "peerd2"] {
+            let wrong = program(OsStr::new(name)).err();
+            assert_eq!(wrong.is_some(), name != "registry/", "{name}");
+        }
+        let said = program(OsStr::new("p2pdi")).unwrap_err().to_string();
+        assert!(said.contains("registry, peerd, p2pctl") && said.contains("called as `p2pdi`"), "{said}");
+    }
+}
