@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted, is_terminal_control};
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 /// Longest document name, in bytes: fits every usual file system's path limit with room for the folder it goes to.
 pub const DOCUMENT_NAME_MAX_BYTES: usize = 1024;
@@ -18,7 +18,7 @@ pub const TITLE_MAX_BYTES: usize = 512;
 /// A document's name: a relative path with `/` between its parts that cannot lead outside a folder. No part is empty,
 /// `.`, `..`, hidden, or has a backslash, a colon or a control character.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DocumentName(Box<str>);
+pub struct DocumentName(Arc<str>);
 
 impl DocumentName {
     /// Checks a name of a file below a share, or from another peer's listing.

@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 /// Longest host of an endpoint, in bytes: a DNS name (RFC 1035, section 2.3.4).
@@ -19,7 +20,7 @@ const PORT_MAX_DIGITS: usize = 5;
 /// address and port has one spelling, so the text is never longer than the host may be and `:65535`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
-    text: Box<str>,
+    text: Arc<str>,
     /// Position of the colon before the port in `text`.
     colon: u16,
     port: u16,

@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness of its own.
 
 use crate::field::{InvalidField, Quoted};
-use std::{cmp::Ordering, fmt, hash, str::FromStr};
+use std::{cmp::Ordering, fmt, hash, str::FromStr, sync::Arc};
 
 /// Longest name, in bytes: what the DNS allows as text (RFC 1035, section 2.3.4, less the root dot).
 pub const NAME_MAX_BYTES: usize = 253;
@@ -13,7 +13,7 @@ pub const NAME_LABEL_MAX_BYTES: usize = 63;
 /// A peer's name: one or more DNS labels joined by dots (RFC 1123, section 2.1: letters, digits and inner
 /// hyphens). Compares and hashes without regard to case, and keeps the spelling it was given.
 #[derive(Clone)]
-pub struct PeerName(Box<str>);
+pub struct PeerName(Arc<str>);
 
 impl PeerName {
     /// The name as it was given.

@@ -3,7 +3,7 @@
 use super::{
     items::{Key, Outcome, Target},
     look::{Found, Look, look_for_job, look_for_mirror},
-    mirror::{Compared, Mirror},
+    mirror::{Compared, Seen},
     queue::Owner,
     shared::Shared,
     worker::{self, Work},
@@ -179,8 +179,16 @@ impl Driver {
                     self.looks.spawn(async move { (owner, look_for_job(&shared, request).await) });
                 }
                 Owner::Mirror(place) => {
-                    let known = |mirror: &Mirror| (mirror.config.clone(), mirror.listing.clone(), mirror.beyond.clone());
-                    let Some((config, last, beyond)) = shared.queue().mirrors.get(place).map(known) else { continue };
+                    let seen =
+                        Seen { remote: shared.catalog.remote(now).version(), own: shared.catalog.share().index().version() };
+                    let mut queue = shared.queue();
+                    let Some(mirror) = queue.mirrors.get_mut(place) else { continue };
+                    if !mirror.begins_look(seen, now) {
+                        self.mirrors_due[place] = now + super::look::mirror_pause(&mirror.config);
+                        continue;
+                    }
+                    let (config, last, beyond) = (mirror.config.clone(), mirror.listing.clone(), mirror.beyond.clone());
+                    drop(queue);
                     self.looks.spawn(async move { (owner, look_for_mirror(&shared, config, last, beyond).await) });
                 }
             }
@@ -207,7 +215,7 @@ impl Driver {
                     *due = now + super::look::mirror_pause(&mirror.config);
                 }
                 match look {
-                    Look::Failed(why) => mirror.detail = why,
+                    Look::Failed(why) => mirror.look_failed(why),
                     Look::Found(Found { offers, listing, beyond, .. }) => {
                         mirror.beyond = beyond;
                         mirror.detail.clear();

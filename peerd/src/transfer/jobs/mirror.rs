@@ -28,6 +28,16 @@ const MOST_GONE_MIN: usize = 3;
 /// How long they stay then: time to notice, and to mount it.
 const MOST_GONE_DELAY: Duration = Duration::from_secs(600);
 
+/// A mirror looks at least this often although nothing changed: what it goes by besides, such as which documents were fetched, has no version.
+const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+
+/// What a look of a mirror of everybody goes by: versions of what was learned of others, and of the share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) remote: u64,
+    pub(super) own: u64,
+}
+
 /// A mirror, and how far its documents are.
 #[derive(Debug)]
 pub(super) struct Mirror {
@@ -39,6 +49,8 @@ pub(super) struct Mirror {
     pub(super) listing: Option<Listing>,
     /// Of a mirror of everybody: what peers share of which nothing is learned.
     pub(super) beyond: Option<Beyond>,
+    /// What its latest look goes by, and when that began.
+    looked: Option<(Seen, Instant)>,
     /// Since when that peer lists most of the documents no more.
     most_gone_since: Option<Instant>,
 }
@@ -152,7 +164,36 @@ pub(super) fn other_content(name: &DocumentName) -> String {
 
 impl Mirror {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, items: Items::default(), detail: String::new(), listing: None, beyond: None, most_gone_since: None }
+        Self {
+            config,
+            items: Items::default(),
+            detail: String::new(),
+            listing: None,
+            beyond: None,
+            looked: None,
+            most_gone_since: None,
+        }
+    }
+
+    /// Whether a look can find something new; if so, it begins now. While documents are fetched the share changes all the time.
+    pub(super) fn begins_look(&mut self, seen: Seen, now: Instant) -> bool {
+        let is_fetching = self.items.running() > 0;
+        let knows = |(last, at): (Seen, Instant)| {
+            last.remote == seen.remote
+                && (last.own == seen.own || is_fetching)
+                && now.saturating_duration_since(at) < LOOK_ANYWAY
+                && !self.beyond.as_ref().is_some_and(|beyond| beyond.is_due(now))
+        };
+        if self.config.from.is_none() && self.looked.is_some_and(knows) {
+            return false;
+        }
+        self.looked = Some((seen, now));
+        true
+    }
+
+    /// The look found nothing out.
+    pub(super) fn look_failed(&mut self, why: String) {
+        (self.looked, self.detail) = (None, why);
     }
 
     /// What the ledger calls it.
@@ -318,6 +359,41 @@ mod tests {
             (true, Listing { peer: None, ..lacks_c }),
         ] {
             assert!(mirror(delete).take_listing(Some(listing), &fetched, now).gone.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_mirror_of_everybody_looks_when_something_changed_and_now_and_then() {
+        let now = Instant::now();
+        let seen = Seen { remote: 1, own: 1 };
+        let later = now + Duration::from_secs(2);
+        let mut everybody = Mirror::new(Config { from: None, ..mirror(false).config });
+        assert!(everybody.begins_look(seen, now) && !everybody.begins_look(seen, later));
+        let others_changed = Seen { remote: 2, ..seen };
+        assert!(everybody.begins_look(others_changed, later) && !everybody.begins_look(others_changed, later));
+        let share_changed = Seen { own: 2, ..others_changed };
+        assert!(everybody.begins_look(share_changed, later));
+        // What arrives changes the share too, and needs no look.
+        everybody.items.want("a".into(), present_target("a"));
+        assert!(everybody.items.start(|_, _| true).is_some());
+        assert!(!everybody.begins_look(Seen { own: 3, ..share_changed }, later));
+        assert!(everybody.begins_look(share_changed, later + LOOK_ANYWAY));
+        everybody.look_failed("a bug".into());
+        assert!(everybody.begins_look(share_changed, later + LOOK_ANYWAY));
+        let mut of_one = mirror(false);
+        assert!(of_one.begins_look(seen, now) && of_one.begins_look(seen, now), "who is followed is asked each time");
+    }
+
+    fn present_target(name: &str) -> Target {
+        Target {
+            selector: DocumentSelector::Hash(ContentHash::of(name.as_bytes())),
+            save_as: DocumentName::parse(name).ok(),
+            label: name.into(),
+            found_by: None,
+            size: 1,
+            holders: Vec::new(),
+            modified: None,
+            restricted: false,
         }
     }
 

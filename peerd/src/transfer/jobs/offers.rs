@@ -16,7 +16,7 @@ use crate::{
     holders::{settlement::is_clear, source::Source},
 };
 use p2pdi::content::ContentHash;
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{cmp::Reverse, collections::BTreeMap, iter, sync::Arc, time::SystemTime};
 
 /// Most holders kept for one content: a fetch searches for more if it needs them.
 const HOLDERS_MAX: usize = 16;
@@ -42,10 +42,11 @@ pub(super) struct Offer {
 /// Why no content was chosen for a name, as text.
 pub(super) type Ambiguous = String;
 
-/// Offers of documents by name, then by content.
+/// Offers of documents.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
-    by_name: BTreeMap<Key, BTreeMap<ContentHash, Offer>>,
+    /// By name and content. One map: maps of contents within one of names take 2 KiB for each name, which mostly has one content.
+    by_name: BTreeMap<(Key, ContentHash), Offer>,
 }
 
 impl Offers {
@@ -61,9 +62,9 @@ impl Offers {
 
     /// Adds what several peers list. `held_by`: how many, those that are not in `holders` included.
     pub(super) fn add_held(&mut self, document: &DocumentInfo, holders: impl IntoIterator<Item = Source>, held_by: usize) {
-        let contents = self.by_name.entry(document.name.as_str().into()).or_default();
-        let offer =
-            contents.entry(document.hash).or_insert_with(|| Offer { document: document.clone(), holders: Vec::new(), count: 0 });
+        let key = (document.name.as_str().into(), document.hash);
+        let new = || Offer { document: document.clone(), holders: Vec::new(), count: 0 };
+        let offer = self.by_name.entry(key).or_insert_with(new);
         offer.count += held_by;
         // Copies keep the time of their original; where a peer lost it, the earliest is nearest to it.
         offer.document.modified = match (offer.document.modified, document.modified) {
@@ -75,23 +76,31 @@ impl Offers {
 
     /// One content for each name. Modification times after `latest` are not believed.
     pub(super) fn choose(self, prefer: Prefer, latest: SystemTime) -> BTreeMap<Key, Chosen> {
-        let choose = |(key, contents): (Key, BTreeMap<ContentHash, Offer>)| {
-            let rank = |offer: &Offer| {
-                let newest = offer.document.modified.filter(|at| *at <= latest);
-                match prefer {
-                    Prefer::MostHeld => Reverse((None, offer.count)),
-                    Prefer::Newest => Reverse((newest, offer.count)),
-                }
-            };
-            let mut offers: Vec<_> = contents.into_values().collect();
+        let rank = |offer: &Offer| {
+            let newest = offer.document.modified.filter(|at| *at <= latest);
+            match prefer {
+                Prefer::MostHeld => Reverse((None, offer.count)),
+                Prefer::Newest => Reverse((newest, offer.count)),
+            }
+        };
+        let choose = |mut offers: Vec<Offer>| {
             offers.sort_by_key(rank);
             let counts: Vec<_> = offers.iter().map(|offer| offer.count).collect();
             if prefer == Prefer::MostHeld && !is_clear(&counts) {
-                return Some((key, Err(ambiguous(&offers))));
+                return Some(Err(ambiguous(&offers)));
             }
-            offers.into_iter().next().map(|offer| (key, Ok(offer)))
+            offers.into_iter().next().map(Ok)
         };
-        self.by_name.into_iter().filter_map(choose).collect()
+        let mut left = self.by_name.into_iter().peekable();
+        let names = iter::from_fn(|| {
+            let ((key, _), offer) = left.next()?;
+            let mut offers = vec![offer];
+            while let Some((_, other)) = left.next_if(|((name, _), _)| *name == key) {
+                offers.push(other);
+            }
+            Some((key, offers))
+        });
+        names.filter_map(|(key, offers)| Some((key, choose(offers)?))).collect()
     }
 }
 
