@@ -200,9 +200,9 @@ impl Acks {
         }
     }
 
-    /// Whether some are still to be sent.
+    /// Whether some wait for a link.
     pub(super) fn has_unsent(&self, now: Time) -> bool {
-        !self.outgoing.is_empty() || self.last_sent.has_unsent(now)
+        self.last_sent.has_unsent(now)
     }
 
     /// The link that a broadcast came by is gone: returns whether its acknowledgements may go another way.

@@ -59,7 +59,7 @@ impl Broadcasts {
         self.acks.sent(to, id, peers, now);
     }
 
-    /// Whether acknowledgements are still to be sent.
+    /// Whether acknowledgements wait for a link.
     pub(super) fn has_unsent(&self, now: Time) -> bool {
         self.acks.has_unsent(now)
     }

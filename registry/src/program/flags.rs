@@ -59,9 +59,10 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_REGISTRY_NETWORK", value_name = "NAME", default_value_t)]
     network: NetworkName,
 
-    /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set
-    #[arg(long, env = "P2PDI_REGISTRY_STATE", value_name = "DIR|memory", default_value = State::of_user(), required = State::of_user().is_none())]
-    state: State,
+    /// Folder for the records, or `memory` to keep nothing across a restart; required where neither XDG_STATE_HOME nor HOME is set and the store is not etcd
+    #[arg(long, env = "P2PDI_REGISTRY_STATE", value_name = "DIR|memory", default_value = State::of_user(),
+        required_unless_present_any = State::of_user().is_none().then_some("etcd_endpoints"))]
+    state: Option<State>,
 
     /// Where records are kept: in the folder --state, or in etcd, which any number of registries share
     #[arg(long, env = "P2PDI_REGISTRY_STORE", value_name = "embedded|etcd", value_enum, default_value_t)]
@@ -307,7 +308,8 @@ impl TryFrom<Flags> for Config {
         });
         Ok(Self {
             network,
-            state: etcd.map_or(state, State::Etcd),
+            // Without a folder there are endpoints, or the flags are refused.
+            state: etcd.map(State::Etcd).or(state).ok_or(FlagsError::NotEtcd)?,
             replica_address,
             ttl,
             max_peers,

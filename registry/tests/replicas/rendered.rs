@@ -24,8 +24,8 @@ fn rendered() -> Vec<String> {
 /// The real program with these arguments, where every address is one of this machine, and a port that is free.
 fn start(arguments: &[String], etcd: &Etcd, reached_at: SocketAddr, folder: &Path) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    // As a container engine sets it, from the image's passwd.
-    command.env_clear().env("HOME", folder).current_dir(folder).stderr(Stdio::null());
+    // Nothing that says where a state folder could be: they need none.
+    command.env_clear().current_dir(folder).stderr(Stdio::null());
     for argument in arguments {
         let (flag, _) = argument.split_once('=').unwrap();
         match flag {
