@@ -2,11 +2,10 @@
 //!
 //! They have most of their code in common: the image with this file and three links to it is half as large as one with three files.
 
+use p2pdi::server::report_failure;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fmt,
-    io::{self, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -16,17 +15,11 @@ type Program = (&'static str, fn() -> ExitCode);
 
 const PROGRAMS: [Program; 3] = [("registry", registry::program::main), ("peerd", peerd::program::main), ("p2pctl", p2pctl::main)];
 
-/// What to say to whoever calls this file by another name.
+/// This file was called by another name.
+#[derive(Debug, thiserror::Error)]
+#[error("this file holds {}, and was called as `{}`", PROGRAMS.map(|(name, _)| name).join(", "), called_as.display())]
 struct NotAProgram {
     called_as: OsString,
-}
-
-impl fmt::Display for NotAProgram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = PROGRAMS.map(|(name, _)| name).join(", ");
-        let called_as = self.called_as.display();
-        write!(f, "error: this file holds {names}, and was called as `{called_as}`\nhint: call it through links with these names")
-    }
 }
 
 /// The program of the name in `called_as`, the path by which this file was called.
@@ -40,8 +33,7 @@ fn main() -> ExitCode {
     match program(&env::args_os().next().unwrap_or_default()) {
         Ok(main) => main(),
         Err(wrong) => {
-            // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "{wrong}");
+            report_failure(&wrong, Some("call it through links with these names"));
             ExitCode::from(2)
         }
     }
