@@ -30,9 +30,10 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow-control window of one stream, in bytes: 1 Gbit/s at 32 ms, and enough for loopback at full speed.
 pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Flow-control window of one connection, in bytes: 32 ranges at once at full speed, which fill a path of 7 Gbit/s at 150 ms. It bounds
-/// what arrived and was not read yet; those who read at once keep little of it, and whoever has few calls under way, a window of each.
-pub const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
+/// Flow-control window of one connection, in bytes: twice that of 32 ranges at once at full speed, which fill a path of 7 Gbit/s at 150 ms. What was
+/// read is given back once it is half of the window, and a sender that has used all of it waits for that a round trip. It bounds what arrived and
+/// was not read yet; those who read at once keep little of it, and whoever has few calls under way, a window of each.
+pub const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// What may have arrived and not be taken, of a connection whose rate is limited: the rate's part of a second, as one over this. Otherwise a
 /// limit would hold for what is taken only, and the windows would fill at the full speed of the path.
 const LIMITED_WINDOW_PART: u64 = 8;

@@ -42,7 +42,8 @@ pub(crate) fn run(folder: &Path, size: u64, runs: u64) -> Vec<Figure> {
     write_noise(&share.join("large.bin"), size);
     fs::copy("testdata/rfc/rfc48.txt", share.join("rfc48.txt")).unwrap();
     let authority = Authority::new("benchmark");
-    let caller = authority.tls(&["caller"]);
+    // A program that speaks for the peer: what others say has to be signed by them.
+    let (caller, own) = (authority.tls(&["caller"]), authority.tls(&["fff-c"]));
     let (plain, secured) = (folder.join("plain"), folder.join("secured"));
     let plain = Network::start(&plain);
     let secured = Network::with_certificates_of(&secured, Some(authority));
@@ -69,8 +70,8 @@ pub(crate) fn run(folder: &Path, size: u64, runs: u64) -> Vec<Figure> {
     fs::create_dir(&idle).unwrap();
     let others = [&plain, &secured].map(|network| network.peer("fff-d", &idle, &[]));
     let calls = calls([
-        Side { registry: &plain.registry, peer: &plain_peer, dial: Dial::default() },
-        Side { registry: &secured.registry, peer: &peer, dial: Dial::with(Some(caller.clone())) },
+        Side { registry: &plain.registry, peer: &plain_peer, dial: Dial::default(), own: Dial::default() },
+        Side { registry: &secured.registry, peer: &peer, dial: Dial::with(Some(caller.clone())), own: Dial::with(Some(own)) },
     ]);
     drop(others);
     let connections = handshakes(peer.address, &Dial::with(Some(caller)));
@@ -98,6 +99,8 @@ struct Side<'a> {
     registry: &'a Server,
     peer: &'a Server,
     dial: Dial,
+    /// How the peer is called.
+    own: Dial,
 }
 
 /// The clients of one side, on connections that stay.
@@ -114,7 +117,7 @@ impl Clients {
         let ask = RegisterRequest { name: "caller".into(), endpoint: "127.0.0.1:9".into(), ..RegisterRequest::default() };
         let cookie = registry.register(ask).await.unwrap().into_inner().cookie;
         let expected = Expected::Peer("fff-c".parse().unwrap());
-        let peer = PeerClient::new(side.dial.connect(&side.peer.address.into(), expected).await.unwrap());
+        let peer = PeerClient::new(side.own.connect(&side.peer.address.into(), expected).await.unwrap());
         let clients = Self { registry, cookie, peer };
         let begun = Instant::now();
         while clients.whisper().await != Some(1) {

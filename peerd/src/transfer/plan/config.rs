@@ -95,10 +95,11 @@ impl Default for PlanConfig {
     fn default() -> Self {
         Self {
             in_flight_max_bytes: 48 * 1024 * 1024,
-            in_flight_long_max_bytes: u64::from(CONNECTION_WINDOW),
+            // What a connection takes without a pause.
+            in_flight_long_max_bytes: u64::from(CONNECTION_WINDOW / 2),
             requests_per_holder: 16,
-            // As many windows as the connection has, and some requests that are about to end.
-            requests_of_sole_holder: 40,
+            // As many windows as are in flight, and some requests that are about to end.
+            requests_of_sole_holder: 48,
             requests_max: 128,
             stream_window: u64::from(STREAM_WINDOW),
             holders_wanted: 10,
