@@ -30,6 +30,9 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow-control window of one stream, in bytes: 1 Gbit/s at 32 ms, and enough for loopback at full speed.
 pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// What a stream's window takes beside [`STREAM_WINDOW`] bytes of a document: the fields of its header and of its chunks. Without it, the last of them
+/// would wait for a round trip.
+const STREAM_FIELDS: u32 = 64 * 1024;
 /// Flow-control window of one connection, in bytes: twice that of 32 ranges at once at full speed, which fill a path of 7 Gbit/s at 150 ms. What was
 /// read is given back once it is half of the window, and a sender that has used all of it waits for that a round trip. It bounds what arrived and
 /// was not read yet; those who read at once keep little of it, and whoever has few calls under way, a window of each.
@@ -153,7 +156,7 @@ impl Dial {
 
     /// Flow-control windows of a stream and of its connection, in bytes.
     fn windows(&self) -> (u32, u32) {
-        let Some(rate) = self.rate else { return (STREAM_WINDOW, CONNECTION_WINDOW) };
+        let Some(rate) = self.rate else { return (STREAM_WINDOW + STREAM_FIELDS, CONNECTION_WINDOW) };
         (limited_window(rate), connection_window(rate))
     }
 
@@ -255,7 +258,7 @@ mod tests {
     #[test]
     fn windows_of_a_limited_rate_hold_a_part_of_a_second() {
         let windows = |rate| Dial { rate, ..Dial::default() }.windows();
-        assert_eq!(windows(None), (STREAM_WINDOW, CONNECTION_WINDOW));
+        assert_eq!(windows(None), (STREAM_WINDOW + STREAM_FIELDS, CONNECTION_WINDOW));
         assert_eq!(windows(Some(8 << 20)), (1 << 20, 1 << 20));
         assert_eq!(windows(Some(1)), (LIMITED_WINDOW_MIN, LIMITED_WINDOW_MIN));
         assert_eq!(windows(Some(u64::MAX)), (STREAM_WINDOW, CONNECTION_WINDOW));
