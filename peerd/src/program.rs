@@ -1,21 +1,17 @@
 //! The program `peerd`: parses flags, binds, runs until a signal, drains.
 
+mod failure;
 mod flags;
 mod progress;
 
-use crate::{
-    config::NodeConfig,
-    documents::share::ShareError,
-    identity::{JoinError, StateError},
-    node::{Node, NodeError},
-};
+use crate::{config::NodeConfig, node::Node};
+use failure::fail;
 use flags::{Flags, PROGRAM};
 use p2pdi::{
     configuration::{Loaded, Read, Reload, read},
-    field::InvalidField,
     platform::{raise_descriptor_limit, report_file_size_limit},
-    server::{ListenError, Stopped, announce, listen, print, report_failure, report_usage, until_stopped},
-    telemetry::{self, LogFilter, Role, TelemetryError},
+    server::{Stopped, announce, listen, print, report_usage, until_stopped},
+    telemetry::{self, LogFilter, Role},
 };
 use std::{env, error::Error, process::ExitCode};
 use tokio::runtime::Runtime;
@@ -85,37 +81,4 @@ async fn run(loaded: Loaded<Flags>, filter: LogFilter) -> Result<Stopped<()>, Bo
         Stopped::Done(done) => done.map(Stopped::Done).map_err(Into::into),
         Stopped::AtOnce => Ok(Stopped::AtOnce),
     }
-}
-
-fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    if error.is::<TelemetryError>() {
-        return Some("see --help for --log, and OpenTelemetry's documentation for OTEL_*");
-    }
-    if let Some(error) = error.downcast_ref::<ListenError>() {
-        return Some(error.hint());
-    }
-    if let Some(error) = error.downcast_ref::<JoinError>() {
-        return error.hint();
-    }
-    match error.downcast_ref::<NodeError>()? {
-        NodeError::State(StateError::Locked { .. }) | NodeError::Share(ShareError::StateInUse { .. }) => {
-            Some("give each peer its own folder with --state")
-        }
-        NodeError::State(StateError::Io { .. }) | NodeError::Share(ShareError::State { .. }) => {
-            Some("free space on its disk (and see ulimit -f), or choose a folder that this user can write to with --state")
-        }
-        NodeError::Share(_) => Some("give a folder that this user can read with --share"),
-        _ => None,
-    }
-}
-
-/// Whether a flag or a variable is not valid, which is wrong usage.
-fn is_usage(error: &(dyn Error + 'static)) -> bool {
-    error.is::<InvalidField>() || error.is::<TelemetryError>() || matches!(error.downcast_ref(), Some(NodeError::Config(_)))
-}
-
-/// Says why the program ends. The exit code is 2 for wrong usage and 1 otherwise.
-fn fail(error: &(dyn Error + 'static)) -> ExitCode {
-    report_failure(error, hint(error));
-    if is_usage(error) { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

@@ -109,7 +109,7 @@ pub(super) struct Acks {
     /// When to send `outgoing`.
     flush_at: Option<Time>,
     waits: BTreeMap<MessageId, Wait>,
-    last_sent: LastSent,
+    last_sent: LastSent<Acknowledgement>,
     /// When the latest broadcast that asked for acknowledgement came.
     latest: Option<Time>,
 }

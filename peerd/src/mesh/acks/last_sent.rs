@@ -1,6 +1,5 @@
 //! Acknowledgements that were sent lately, or that found no link: those that a closing link may have lost are sent again.
 
-use super::Acknowledgement;
 use crate::overlay::{PeerId, Time, plumtree::MessageId};
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,24 +8,29 @@ const KEPT_FOR: Duration = Duration::from_secs(2);
 /// Acknowledgements kept, some 300 bytes each with a signature.
 const KEPT_MAX: usize = 4_096;
 
-struct Sent {
+struct Sent<T> {
     at: Time,
     /// The neighbour that they were sent to; none if there was none.
     to: Option<PeerId>,
     id: MessageId,
-    peers: Vec<Acknowledgement>,
+    peers: Vec<T>,
 }
 
-/// What was sent in the last [`KEPT_FOR`], oldest first.
-#[derive(Default)]
-pub(super) struct LastSent {
-    frames: VecDeque<Sent>,
+/// Acknowledgements, each a `T`, that were sent in the last [`KEPT_FOR`], oldest first.
+pub(super) struct LastSent<T> {
+    frames: VecDeque<Sent<T>>,
     /// Acknowledgements in `frames`.
     count: usize,
 }
 
-impl LastSent {
-    pub(super) fn add(&mut self, to: Option<PeerId>, id: MessageId, peers: Vec<Acknowledgement>, now: Time) {
+impl<T> Default for LastSent<T> {
+    fn default() -> Self {
+        Self { frames: VecDeque::new(), count: 0 }
+    }
+}
+
+impl<T> LastSent<T> {
+    pub(super) fn add(&mut self, to: Option<PeerId>, id: MessageId, peers: Vec<T>, now: Time) {
         self.count += peers.len();
         self.frames.push_back(Sent { at: now, to, id, peers });
         while self.frames.front().is_some_and(|oldest| self.count > KEPT_MAX || oldest.at + KEPT_FOR < now) {
@@ -40,10 +44,10 @@ impl LastSent {
     }
 
     /// Takes out what was sent `to` a neighbour, or to none, in the last [`KEPT_FOR`].
-    pub(super) fn take(&mut self, to: Option<PeerId>, now: Time) -> Vec<(MessageId, Vec<Acknowledgement>)> {
+    pub(super) fn take(&mut self, to: Option<PeerId>, now: Time) -> Vec<(MessageId, Vec<T>)> {
         let (taken, kept) = std::mem::take(&mut self.frames).into_iter().partition(|sent| sent.to == to);
         self.frames = kept;
-        let taken: VecDeque<Sent> = taken;
+        let taken: VecDeque<Sent<T>> = taken;
         self.count -= taken.iter().map(|sent| sent.peers.len()).sum::<usize>();
         taken.into_iter().filter(|sent| now <= sent.at + KEPT_FOR).map(|sent| (sent.id, sent.peers)).collect()
     }
