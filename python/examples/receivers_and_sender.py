@@ -33,7 +33,7 @@ def main() -> int:
     # The four lines.
     peer = p2pdi.Peer(registry=given.registry, lan=given.registry is None, network=given.network)
     count = peer.get_peer_count(wait=30, expect=RECEIVERS)
-    answers = peer.send_message_to_peers("hello_there", wait=9)
+    answers = peer.send_message_to_peers("hello_there", wait=30)
     peer.close()
 
     for receiver in receivers:
