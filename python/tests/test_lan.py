@@ -28,7 +28,7 @@ SEND = """
 import sys, p2pdi
 peer = p2pdi.Peer("sender")
 count = peer.get_peer_count(wait=50, expect=5)
-answers = peer.send_message_to_peers("hello_there", wait=9)
+answers = peer.send_message_to_peers("hello_there", wait=30)
 print("PASS" if (count, answers) == (5, 5) else f"FAIL: {count} peers, {answers}")
 peer.close()
 """
