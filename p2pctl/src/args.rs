@@ -40,6 +40,8 @@ use p2pdi::{
 };
 use peerd::config::{REGISTRY_DEFAULT, RegistryUrl, checked_registries};
 use std::{
+    env,
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -305,6 +307,14 @@ pub(crate) fn url(registry: &Endpoint, tls: bool) -> String {
 /// The URLs of registries, as `--registry` takes them.
 pub(crate) fn urls(registries: &[Endpoint], tls: bool) -> String {
     registries.iter().map(|registry| url(registry, tls)).collect::<Vec<_>>().join(",")
+}
+
+/// Whether these arguments, which may be wrong, or the environment ask for JSON.
+pub(crate) fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<_> = arguments.collect();
+    let apart = arguments.windows(2).any(|pair| (pair[0] == "--output" || pair[0] == "-o") && pair[1] == "json");
+    let together = arguments.iter().any(|argument| ["--output=json", "-o=json", "-ojson"].iter().any(|form| argument == form));
+    apart || together || env::var_os("P2PDI_CTL_OUTPUT").is_some_and(|form| form == "json")
 }
 
 /// Form of results.

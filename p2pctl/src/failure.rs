@@ -1,6 +1,7 @@
 //! Errors of the command line: one line, hints, and the exit code.
 
 use p2pdi::{
+    configuration::ConfigurationError,
     field::{InvalidField, is_terminal_control},
     phrases::counted,
     status::{self, Reason},
@@ -51,6 +52,16 @@ impl Failure {
     /// Wrong usage: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), failed: Vec::new(), hints: Vec::new(), code: 2, reason: "USAGE", unanswered: false }
+    }
+
+    /// The command line or the configuration is wrong. Of what the parser says, the first paragraph is the message, and its tips are hints.
+    pub(crate) fn of_configuration(error: &ConfigurationError) -> Self {
+        let text = error.to_string();
+        let paragraph = text.split("\n\n").next().unwrap_or_default();
+        let message = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
+        let hints = tips.chain(error.hint().map(str::to_owned)).collect();
+        Self { hints, ..Self::usage(message.strip_prefix("error: ").unwrap_or(&message)) }
     }
 
     /// Ctrl-C or SIGTERM ended the verb.
@@ -164,7 +175,7 @@ impl Failure {
             (None, Code::Unavailable) => Self::refused(format!("{server} does not answer: {words}")),
             (None, Code::DeadlineExceeded) => Self::refused(format!("{server} did not answer in time")),
             (None, Code::Unimplemented) => Self::refused(format!("{server} cannot do that: {words}"))
-                .hint("a newer version of the program there may be able to"),
+                .hint("it may be of an older version, or another kind of server: p2pctl ping asks a peer what it is"),
             (None, _) => Self::refused(format!("{server}: {words}")),
         };
         let failure = match Reason::of(status) {

@@ -34,6 +34,9 @@ pub fn main() -> ExitCode {
     let loaded = match read::<Cli>(&PROGRAM, &env::args_os().collect::<Vec<_>>()) {
         Ok(Read::Run(loaded)) => loaded,
         Ok(Read::Print(text)) => return print(text),
+        Err(error) if args::wants_json(env::args_os()) && error.is_wrong() => {
+            return fail(Printer::new(args::Output::Json), &Failure::of_configuration(&error));
+        }
         Err(error) => return report_usage(&error),
     };
     let mut cli = loaded.flags;

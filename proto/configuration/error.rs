@@ -38,6 +38,11 @@ pub enum ConfigurationError {
 }
 
 impl ConfigurationError {
+    /// Whether something is wrong; otherwise the user asked for the help or the version.
+    pub fn is_wrong(&self) -> bool {
+        !matches!(self, Self::Usage(error) if !error.use_stderr())
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {

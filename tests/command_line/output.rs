@@ -98,6 +98,9 @@ fn an_error_is_lines_or_one_json_object_and_never_on_standard_output() {
         (&["whisper", "fff-c", "hi", "--kind", "two words"], "INVALID_FIELD", 2),
         (&["register", "--name", "fff-a", "--endpoint", "127.0.0.1:9"], "NAME_TAKEN", 1),
         (&["broadcast", "hi", "--via", "127.0.0.1:1"], "NOT_ANSWERED", 1),
+        (&["nosuchverb"], "USAGE", 2),
+        (&["get-rfc", "x"], "USAGE", 2),
+        (&["get", "rfc48.txt", "--jobz", "2"], "USAGE", 2),
     ] {
         let run = network.p2pctl(&[verb, &["-o", "json"]].concat()).exits(code).stdout_is_empty();
         let error: Value = serde_json::from_str(&run.stderr).unwrap_or_else(|error| panic!("{verb:?}: {error}: {run:#?}"));

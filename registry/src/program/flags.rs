@@ -2,7 +2,7 @@
 
 use crate::{
     AuthorityConfig, Config, NAME_HOLD_MAX, PEERS_MAX, RegistryHandle, State, TTL_MAX, TTL_MIN,
-    ca::{CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings},
+    ca::{CERTIFICATE_LIFE, CaSettings},
     store::{EtcdAddress, EtcdFiles},
 };
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
@@ -33,6 +33,9 @@ manual page, `registry completions SHELL` a completion script. Traces go to the
 endpoint of the standard OTEL_* variables.
 The name, address and labels of a peer are known to everyone who can reach the
 registry.";
+
+/// [`CA_ROTATE_AFTER`](crate::ca::CA_ROTATE_AFTER), in days: humantime has months and hours for it.
+const ROTATE_AFTER: &str = "365days";
 
 /// Flags that SIGHUP changes while the program runs.
 pub(crate) const LIVE: &[&str] = &["log", "max-peers", "max-peers-per-address"];
@@ -171,7 +174,7 @@ pub(crate) struct Flags {
     certificate_life: humantime::Duration,
 
     /// Age at which the key of the authority of --ca is replaced; the old one stays trusted for 30 days
-    #[arg(long, env = "P2PDI_REGISTRY_CA_ROTATE_AFTER", value_name = "DURATION", default_value_t = CA_ROTATE_AFTER.into(), value_parser = rotate_after)]
+    #[arg(long, env = "P2PDI_REGISTRY_CA_ROTATE_AFTER", value_name = "DURATION", default_value = ROTATE_AFTER, value_parser = rotate_after)]
     ca_rotate_after: humantime::Duration,
 
     /// How long calls may continue after the first Ctrl-C or SIGTERM
@@ -385,6 +388,11 @@ mod tests {
     fn a_ttl_outside_its_bounds_is_refused() {
         assert_eq!(ttl("30s").map(Into::into), Ok(Config::default().ttl));
         assert!(ttl("0s").is_err() && ttl("2days").is_err() && ttl("soon").is_err() && ttl("30").is_err());
+    }
+
+    #[test]
+    fn an_authority_is_replaced_after_a_year() {
+        assert_eq!(rotate_after(ROTATE_AFTER).map(Into::into), Ok(crate::ca::CA_ROTATE_AFTER));
     }
 
     #[test]
