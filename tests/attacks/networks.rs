@@ -40,11 +40,19 @@ fn the_peers_of_two_authorities_on_one_lan_do_not_merge_whatever_they_call_their
         until("a handshake of the others failed", || peer.process.stderr().contains("the TLS handshake with a client failed"));
     }
     for index in 0..peers.len() {
-        assert_eq!(neighbours(index), Some(1));
+        // A link that broke, on a busy machine, is made again; one to the others is never made.
+        until("each still has the one of its authority, and no other", || {
+            let count = neighbours(index);
+            assert!(count <= Some(1), "{count:?}");
+            count == Some(1)
+        });
         for other in (0..peers.len()).filter(|other| *other != index) {
-            let sent = p2pctl(index, &["whisper", &format!("peer-{}", other + 1), "hello"]);
-            let code = if other % 2 == index % 2 { 0 } else { 1 };
-            sent.exits(code);
+            let send = || p2pctl(index, &["whisper", &format!("peer-{}", other + 1), "hello"]);
+            if other % 2 == index % 2 {
+                until("a message to the other one of its authority arrives", || send().code == Some(0));
+            } else {
+                send().exits(1);
+            }
         }
     }
 }
