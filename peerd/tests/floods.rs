@@ -232,10 +232,11 @@ async fn withstands(flood: Flood) {
     assert!(grown < MEMORY, "memory grew by {grown} bytes");
     let bound = middle(&quiet) * 2 + SLACK;
     assert!(middle(&took) <= bound, "{:?}, and {:?} before", middle(&took), middle(&quiet));
-    assert!(is_linked(), "the link stays");
 
-    // All is as before: whoever flooded is served, those that it made up are no neighbours, and others are as quick.
+    // All is as before: the link is there, though a made-up neighbour that says it has no other one may have taken its place for a moment; whoever
+    // flooded is served, those that it made up are no neighbours, and others are as quick.
     let since = Instant::now();
+    eventually("the link", async || is_linked().then_some(())).await;
     let mut again = peer.client_from([127, 0, 0, 66].into());
     eventually("the same address is served", async || again.ping(PingRequest {}).await.ok()).await;
     eventually("made-up neighbours are gone", async || (peer.handle.mesh().view().linked.len() == 1).then_some(())).await;
