@@ -51,6 +51,9 @@ use tonic::{
 const SLACK: Duration = Duration::from_millis(250);
 /// Memory that a flood may cost: a quarter of 10,000 connections of some 20 KiB is 50 MiB, and the allocator keeps some.
 const MEMORY: u64 = 96 << 20;
+/// What links may cost beside that: one address has up to 32 of them, and what arrives on one that is not read, since it floods, waits in its
+/// flow-control window of 4 MiB.
+const MEMORY_OF_LINKS: u64 = 32 * (4 << 20);
 /// All is as before so long after a flood.
 const AFTERWARDS: Duration = Duration::from_secs(10);
 /// Time between two honest calls.
@@ -229,7 +232,8 @@ async fn withstands(flood: Flood) {
     );
     // Of the lowest priority: on a machine that is busy with others it is a small flood.
     assert!(calls > 0, "there was no flood");
-    assert!(grown < MEMORY, "memory grew by {grown} bytes");
+    let memory = MEMORY + if flood == Flood::Links { MEMORY_OF_LINKS } else { 0 };
+    assert!(grown < memory, "memory grew by {grown} bytes");
     let bound = middle(&quiet) * 2 + SLACK;
     assert!(middle(&took) <= bound, "{:?}, and {:?} before", middle(&took), middle(&quiet));
 
