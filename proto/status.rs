@@ -111,7 +111,7 @@ reasons! {
     TooManyJobs = "TOO_MANY_JOBS", ResourceExhausted;
     /// The file changed while it was served.
     DocumentChanged = "DOCUMENT_CHANGED", Aborted;
-    /// The file cannot be read now.
+    /// The file cannot be read now, or the share that may have it is still being read.
     DocumentUnreadable = "DOCUMENT_UNREADABLE", Unavailable;
     /// No reachable peer has that name.
     NoRoute = "NO_ROUTE", NotFound;

@@ -159,7 +159,7 @@ async fn a_peer_that_lost_its_state_gets_its_name_back_when_its_lease_and_the_re
     until(&peer, SessionState::Registered).await;
     // It cannot send Leave.
     proxy.close();
-    let (address, _lost) = (peer.address, peer.stop().await);
+    let (address, _lost) = (peer.address, peer.stop_keeping_address().await);
     proxy.open(registry.address);
     // The same name, address and endpoint are no proof.
     let folder = tempfile::tempdir().unwrap();

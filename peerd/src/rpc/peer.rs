@@ -72,8 +72,15 @@ impl PeerRpc {
         found.ok_or_else(|| self.unknown(&what))
     }
 
+    /// What is asked for is not there, or is not known to be there yet: what does not exist is not asked for again.
     fn unknown(&self, what: &str) -> Status {
-        Reason::DocumentUnknown.status(format!("{} does not have {what}", self.0.me.name()))
+        let name = self.0.me.name();
+        match self.0.catalog.share().progress().borrow().settled {
+            true => Reason::DocumentUnknown.status(format!("{name} does not have {what}")),
+            false => Reason::DocumentUnreadable.status(format!(
+                "{name} is still reading its share, and does not have {what} so far; try again later, or ask another holder"
+            )),
+        }
     }
 
     /// A document of the share, or one that is being fetched: that one by its hash only.

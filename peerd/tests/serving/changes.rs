@@ -175,3 +175,32 @@ async fn a_missing_share_is_refused_and_served_again_when_it_is_back() {
     peer.assert_serves(SMALL.0, SMALL.1).await;
     tokio::time::timeout(Duration::from_secs(60), peer.stop()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_peer_that_still_reads_its_share_does_not_say_that_a_document_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let share = folder.path().join("share");
+    fs::create_dir(&share).unwrap();
+    // Hashed for long enough to be asked meanwhile.
+    fs::write(share.join("large.bin"), support::bytes(64 << 20)).unwrap();
+    let peer = Peer::start(support::peer::config("sharer", &folder), folder).await;
+    let mut refusals = 0;
+    let (header, _) =
+        eventually("the document to be served", async || match get(&mut peer.client(), first_byte("large.bin")).await {
+            Ok(served) => Some(served),
+            Err(status) => {
+                let status = refused::<()>(Err(status), Reason::DocumentUnreadable);
+                assert!(status.message().contains("sharer is still reading its share"), "{}", status.message());
+                refusals += 1;
+                None
+            }
+        })
+        .await;
+    assert_eq!((header.served_length, refusals > 0), (1, true));
+    within("the share", peer.handle.share().settled()).await;
+    refused(get(&mut peer.client(), by_name("missing.bin")).await, Reason::DocumentUnknown);
+}
+
+fn first_byte(name: &str) -> GetRfcRequest {
+    GetRfcRequest { length: 1, ..by_name(name) }
+}

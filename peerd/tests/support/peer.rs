@@ -21,7 +21,10 @@ use std::{
     time::Instant,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
@@ -121,6 +124,17 @@ impl Peer {
         self.stop.cancel();
         within("the peer's end", self.running).await.unwrap().unwrap();
         self.folder
+    }
+
+    /// The same, and nothing else gets its address, where connections are refused, until the socket is dropped: what binds port 0 might.
+    /// A peer that is to listen there again can.
+    pub async fn stop_keeping_address(self) -> (TempDir, TcpSocket) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        let address = self.address;
+        let folder = self.stop().await;
+        socket.bind(address).unwrap();
+        (folder, socket)
     }
 }
 

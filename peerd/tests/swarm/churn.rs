@@ -75,7 +75,7 @@ async fn fetch_from_a_holder_that_returns(patience: Duration, is_noticed: impl F
     let fetching = fetcher.fetch_with(hash, vec![seed.source("sharer")], &options);
     let restarting = async {
         eventually("some pieces", async || (had(&fetcher.peer, hash).await > 0).then_some(())).await;
-        let folder = seed.stop().await;
+        let (folder, _address) = seed.stop_keeping_address().await;
         eventually("the fetch to notice", async || {
             let request = SwarmRequest { blake3: hash.to_field() };
             let swarms = fetcher.peer.client().swarm(request).await.unwrap().into_inner().swarms;
@@ -108,7 +108,7 @@ async fn fetch_from_a_holder_that_is_down(size: usize, by_name: bool) {
     let data = bytes(size);
     let seed = Peer::sharing(&[("doc.bin", &data)]).await;
     let (address, source) = (seed.address, seed.source("sharer"));
-    let folder = seed.stop().await;
+    let (folder, _address) = seed.stop_keeping_address().await;
     let fetcher = Fetcher::new().await;
     let options = FetchOptions { wait_for_holders: Duration::from_secs(600), ..fetcher.options() };
     let wanted = match by_name {

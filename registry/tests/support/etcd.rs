@@ -10,12 +10,13 @@
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Longest wait for a member to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,11 +49,16 @@ struct Member {
     /// Where other members reach it.
     reached_at: u16,
     process: Option<Child>,
+    /// Its ports are its own also while it does not run: what binds port 0 meanwhile gets other ones.
+    _reserved: [TcpSocket; 2],
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A free port, for a program that is to listen there. It is reserved until the socket is dropped.
+fn reserve_port() -> (u16, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
 }
 
 impl Etcd {
@@ -74,8 +80,14 @@ impl Etcd {
         let program = program()?;
         let folder = tempfile::tempdir().unwrap();
         let member = |reached_at: &Option<u16>| {
-            let peer_port = free_port();
-            Member { client_port: free_port(), peer_port, reached_at: reached_at.unwrap_or(peer_port), process: None }
+            let ((client_port, of_clients), (peer_port, of_peers)) = (reserve_port(), reserve_port());
+            Member {
+                client_port,
+                peer_port,
+                reached_at: reached_at.unwrap_or(peer_port),
+                process: None,
+                _reserved: [of_clients, of_peers],
+            }
         };
         let mut etcd = Self { program, folder, members: reached_at.iter().map(member).collect() };
         (0..reached_at.len()).for_each(|index| etcd.spawn(index));
