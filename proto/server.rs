@@ -19,6 +19,8 @@ mod open_connections;
 mod origin;
 mod outgoing;
 pub mod page;
+#[cfg(all(feature = "configuration", feature = "telemetry"))]
+mod program;
 mod request_body;
 mod response;
 mod response_headers;
@@ -44,6 +46,8 @@ pub use http_token::HttpToken;
 pub use listen::{ListenError, listen};
 pub use login::login;
 pub use origin::Origin;
+#[cfg(all(feature = "configuration", feature = "telemetry"))]
+pub use program::{Judgement, ServerProgram};
 pub use request_body::{HeldMemory, RequestMemory};
 pub use response::{as_json, refused, respond, wants_json};
 pub use response_headers::security_headers;

@@ -1,4 +1,4 @@
-//! Why the program `peerd` ends: what it says, and its exit code.
+//! Why the program `peerd` ends: what it says of it.
 
 use crate::{
     documents::share::ShareError,
@@ -7,15 +7,11 @@ use crate::{
 };
 use p2pdi::{
     field::InvalidField,
-    server::{ListenError, report_failure},
-    telemetry::TelemetryError,
+    server::{Judgement, ListenError},
 };
-use std::{error::Error, process::ExitCode};
+use std::error::Error;
 
 fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    if error.is::<TelemetryError>() {
-        return Some("see --help for --log, and OpenTelemetry's documentation for OTEL_*");
-    }
     if let Some(error) = error.downcast_ref::<ListenError>() {
         return Some(error.hint());
     }
@@ -36,11 +32,10 @@ fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
 
 /// Whether a flag or a variable is not valid, which is wrong usage.
 fn is_usage(error: &(dyn Error + 'static)) -> bool {
-    error.is::<InvalidField>() || error.is::<TelemetryError>() || matches!(error.downcast_ref(), Some(NodeError::Config(_)))
+    error.is::<InvalidField>() || matches!(error.downcast_ref(), Some(NodeError::Config(_)))
 }
 
-/// Says why the program ends. The exit code is 2 for wrong usage and 1 otherwise.
-pub(super) fn fail(error: &(dyn Error + 'static)) -> ExitCode {
-    report_failure(error, hint(error));
-    if is_usage(error) { ExitCode::from(2) } else { ExitCode::FAILURE }
+/// What to do about the error that ended the program, and whether it is wrong usage.
+pub(super) fn judge(error: &(dyn Error + 'static)) -> Judgement {
+    Judgement { hint: hint(error).map(str::to_owned), is_usage: is_usage(error) }
 }

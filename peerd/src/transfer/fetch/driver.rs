@@ -7,6 +7,7 @@ use super::{
     download::SourceError,
     fault_log,
     fetch_metrics::{FetchMetrics, Stalls},
+    freed_memory,
     holder_table::{Holder, HolderTable, Index},
     leads::Leads,
     opened::{Opened, OpenedRun},
@@ -144,6 +145,7 @@ impl<'a> Driver<'a> {
 
     /// Fills the store. `first`: the holder that named the document. `sources`: others that are said to have the whole.
     pub(super) async fn fill(mut self, first: Option<Opened>, sources: Vec<Source>) -> (Result<(), Unfilled>, Vec<SourceReport>) {
+        freed_memory::keep();
         let filled = self.run(first, sources).await;
         (filled, self.holders.reports())
     }

@@ -6,6 +6,7 @@ pub mod downloads;
 mod driver;
 mod fault_log;
 pub(crate) mod fetch_metrics;
+mod freed_memory;
 mod holder_table;
 mod identify;
 pub mod job;
