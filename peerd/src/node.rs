@@ -101,9 +101,11 @@ impl Node {
         };
         let own = config.own_contact(id, bound)?;
         let me = own.get();
+        let restrictions = config.restrictions()?;
         let (share, indexer) = Share::open(
             ShareConfig {
                 temporary_state: config.temporary_state,
+                restrictions: restrictions.clone(),
                 ..ShareConfig::new(config.share.clone(), state.path().to_owned())
             },
             &metrics,
@@ -147,10 +149,11 @@ impl Node {
         let (mesh, mesh_driver) = Mesh::new(mesh_config, lan_events.unwrap_or_else(LanEvents::none), Arc::clone(&state));
         #[cfg(feature = "http")]
         let (topology, topology_driver) = Topology::new(mesh.clone(), session.clone(), &channels);
-        let catalog = Catalog::new(share).restricted(config.restrictions()?);
+        let catalog = Catalog::new(share).restricted(restrictions);
         let confidential = Confidential::open(state.path())?.unless({
-            let catalog = catalog.clone();
-            move |hash| catalog.has_public(hash)
+            // Without certificates nothing is for some only, and whoever says so hides what is public.
+            let (catalog, has_certificates) = (catalog.clone(), config.tls.is_some());
+            move |hash| !has_certificates || catalog.has_public(hash)
         });
         let confidential = Arc::new(confidential);
         let catalog = catalog.with_confidential(Arc::clone(&confidential));

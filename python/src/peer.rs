@@ -283,7 +283,17 @@ impl NativePeer {
         self.process.check()?;
         let (peer, handle) = (self.take(), self.handle.clone());
         // Begun now, whoever waits.
-        let stop = |peer: Peer| Ok::<_, Failure>(threads()?.spawn(peer.shutdown()));
+        let stop = |peer: Peer| {
+            let threads = threads()?;
+            // The threads are there until it has ended: those that the peer keeps end with the peer, which is before.
+            let used = threads.clone();
+            let stopping = async move {
+                let stopped = peer.shutdown().await;
+                drop(used);
+                stopped
+            };
+            Ok::<_, Failure>(threads.spawn(stopping))
+        };
         let stopping = peer.map(stop).transpose()?;
         Ok(Call::of(async move {
             match stopping {

@@ -60,7 +60,12 @@ impl NodeConfig {
         };
         let mut given = Vec::new();
         for ShareTo { folder, who } in &self.share_to {
-            given.push(ShareTo { folder: real(folder)?, who: who.clone() });
+            let real = real(folder)?;
+            if !real.is_dir() {
+                let problem = format!("names {}, which is not a folder; name the folder that it is in", folder.display());
+                return Err(wrong(problem));
+            }
+            given.push(ShareTo { folder: real, who: who.clone() });
         }
         Restrictions::new(&real(share)?, given)
     }

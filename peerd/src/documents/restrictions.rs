@@ -133,16 +133,30 @@ impl Restrictions {
             || self.for_whom(name).is_none_or(|whom| whom.iter().any(|who| audience.is(who)))
     }
 
-    /// For whom the document is, if it is restricted: the innermost folder decides.
+    /// Whether what the link `link` leads to, `target` in the share, is for the same peers by both names. Otherwise the link would open what
+    /// is for some, or close what is for others.
+    pub(crate) fn allow_link(&self, link: &str, target: &str) -> bool {
+        let inside = target.is_empty().then(String::new).unwrap_or_else(|| format!("{target}/"));
+        let is_above = self.folders.keys().any(|folder| folder.len() > inside.len() && folder.starts_with(&inside));
+        let own = self.folders.get_key_value(target).map(|(folder, _)| &**folder);
+        !is_above && own.or_else(|| self.folder_of(target)) == self.folder_of(link)
+    }
+
+    /// For whom the document is, if it is restricted.
     fn for_whom(&self, name: &DocumentName) -> Option<&[Who]> {
-        let mut folder = name.as_str();
+        self.folders.get(self.folder_of(name.as_str())?).map(Vec::as_slice)
+    }
+
+    /// The folder that decides for whom is what is called `name` in the share: the innermost one that `name` is in.
+    fn folder_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let mut folder = name;
         while let Some((above, _)) = folder.rsplit_once('/') {
-            if let Some(whom) = self.folders.get(above) {
-                return Some(whom);
+            if self.folders.contains_key(above) {
+                return Some(above);
             }
             folder = above;
         }
-        self.folders.get("").map(Vec::as_slice)
+        self.folders.contains_key("").then_some("")
     }
 }
 
@@ -183,6 +197,32 @@ mod tests {
         }
         let all = Restrictions::new(Path::new("/s"), given(&["/s=a"])).unwrap();
         assert!(!all.is_public(&DocumentName::parse("x").unwrap()) && Restrictions::default().is_empty());
+    }
+
+    #[test]
+    fn a_link_leads_to_what_is_for_the_same_peers_only() {
+        let restrictions = Restrictions::new(Path::new("/s"), given(&["/s/team=a", "/s/dept/x=b", "/s/team/in=c"])).unwrap();
+        for (link, target, allowed) in [
+            ("open", "other", true),
+            ("open", "other/file", true),
+            ("open", "teams/file", true),
+            ("open", "team", false),
+            ("open", "team/file", false),
+            ("open", "team/deep/down", false),
+            ("open", "dept", false),
+            ("open", "dept/y", true),
+            ("open", "", false),
+            ("team/link", "team/file", true),
+            ("team/link", "team/deep", true),
+            ("team/link", "team", false),
+            ("team/link", "team/in/file", false),
+            ("team/link", "other", false),
+            ("team/in/link", "team/file", false),
+            ("dept/link", "dept/x", false),
+        ] {
+            assert_eq!(restrictions.allow_link(link, target), allowed, "{link} -> {target}");
+        }
+        assert!(Restrictions::default().allow_link("a", "b"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Settings of a share, and why it cannot be opened.
 
+use crate::documents::restrictions::Restrictions;
 use std::{io, path::PathBuf, time::Duration};
 
 /// How long a file must not change before it is offered: longer than the pauses of a program that is writing it.
@@ -27,6 +28,8 @@ pub struct ShareConfig {
     /// Whether the operating system is asked to report changes. Otherwise the whole folder is scanned every second, or less often if a
     /// scan takes long.
     pub watch: bool,
+    /// What is for some peers only. A link that leads to what is for others than its neighbours is left out.
+    pub restrictions: Restrictions,
 }
 
 impl ShareConfig {
@@ -40,6 +43,7 @@ impl ShareConfig {
             rescan: RESCAN_EVERY,
             keep_missing: KEEP_MISSING,
             watch: true,
+            restrictions: Restrictions::default(),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Reason {
     Unreadable,
     /// A link that leads outside the share, in a loop, or nowhere.
     Outside,
+    /// A link to what is for other peers than what lies beside it.
+    ForOthers,
     /// A socket, a device or a named pipe.
     NotAFile,
     TooLarge,
@@ -66,7 +68,7 @@ impl Reason {
         match self {
             Self::Hidden => Group::Hidden,
             Self::Unreadable => Group::Unreadable,
-            Self::Outside => Group::Outside,
+            Self::Outside | Self::ForOthers => Group::Outside,
             _ => Group::Unsupported,
         }
     }
@@ -77,6 +79,9 @@ impl Reason {
             Self::Hidden => "hidden: the name begins with a dot",
             Self::Unreadable => "cannot be read; check its permissions",
             Self::Outside => "a link that leads outside the share, in a loop, or nowhere",
+            Self::ForOthers => {
+                "a link to a folder of --share-to, or out of one: it would change for whom that is; name what it leads to"
+            }
             Self::NotAFile => "not a regular file",
             Self::TooLarge => "larger than a document can be",
             Self::NotUtf8 => "the name is not UTF-8",

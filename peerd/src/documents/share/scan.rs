@@ -1,6 +1,7 @@
 //! Scans the shared folder, or a part of it: finds the files to offer and those to leave out.
 
 use super::{document::Fingerprint, file_states::Entry, left_out::Reason};
+use crate::documents::restrictions::Restrictions;
 use p2pdi::{
     content::DOCUMENT_SIZE_MAX,
     platform::{FileId, FileKind, FileStat, Folder, LookupError, is_shortage},
@@ -30,9 +31,11 @@ pub(super) struct ScanResult {
 /// A scan in progress.
 pub(super) struct Scan<'a> {
     root: &'a Folder,
+    path: &'a Path,
     /// Called with each folder that is not behind a link before it is read, so that changes after the read are reported.
     on_folder: &'a mut dyn FnMut(&str),
     stopping: &'a AtomicBool,
+    restrictions: &'a Restrictions,
     result: ScanResult,
 }
 
@@ -47,8 +50,15 @@ struct Location<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(root: &'a Folder, stopping: &'a AtomicBool, on_folder: &'a mut dyn FnMut(&str)) -> Self {
-        Self { root, on_folder, stopping, result: ScanResult::default() }
+    /// `path`: that of `root`, which stays as long as the scan.
+    pub(super) fn new(
+        root: &'a Folder,
+        path: &'a Path,
+        restrictions: &'a Restrictions,
+        stopping: &'a AtomicBool,
+        on_folder: &'a mut dyn FnMut(&str),
+    ) -> Self {
+        Self { root, path, on_folder, stopping, restrictions, result: ScanResult::default() }
     }
 
     /// Scans the whole share.
@@ -167,6 +177,13 @@ impl<'a> Scan<'a> {
 
     fn link(&mut self, path: &str, location: &Location<'_>) -> Result<Option<Entry>, LookupError> {
         let outside = Ok(Some(Entry::LeftOut(Reason::Outside)));
+        if !self.restrictions.is_empty() {
+            match self.target(path) {
+                Some(target) if self.restrictions.allow_link(path, &target) => {}
+                Some(_) => return Ok(Some(Entry::LeftOut(Reason::ForOthers))),
+                None => return outside,
+            }
+        }
         let stat = match self.root.stat(Path::new(path)) {
             Ok(stat) => stat,
             Err(LookupError::Outside | LookupError::NotFound | LookupError::Loop) => return outside,
@@ -192,6 +209,12 @@ impl<'a> Scan<'a> {
             FileKind::Folder => outside,
             FileKind::Link | FileKind::Other => Ok(Some(Entry::LeftOut(Reason::NotAFile))),
         }
+    }
+
+    /// What in the share a link leads to; `None`: nothing there, or nothing that has a name.
+    fn target(&self, link: &str) -> Option<String> {
+        let (root, target) = (self.path.canonicalize().ok()?, self.path.join(link).canonicalize().ok()?);
+        target.strip_prefix(root).ok()?.to_str().map(str::to_owned)
     }
 
     /// Scans a folder at `path`, which is `links` (0 or 1) more links away than `location`.

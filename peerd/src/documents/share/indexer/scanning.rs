@@ -139,7 +139,7 @@ impl Driver {
 
     fn scan_all(&mut self, root: &Folder, path: &Path, watcher: &mut Watcher) {
         let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
-        match Scan::new(root, self.shared.signal.stopping(), &mut on_folder).whole() {
+        match Scan::new(root, path, &self.shared.config.restrictions, self.shared.signal.stopping(), &mut on_folder).whole() {
             Ok(result) => {
                 self.whole = false;
                 self.links = result.links;
@@ -166,7 +166,9 @@ impl Driver {
             Ok("") | Err(_) => self.whole = true,
             Ok(name) => {
                 let mut on_folder = |folder: &str| watcher.watch(&path.join(folder));
-                match Scan::new(root, self.shared.signal.stopping(), &mut on_folder).below(name) {
+                match Scan::new(root, path, &self.shared.config.restrictions, self.shared.signal.stopping(), &mut on_folder)
+                    .below(name)
+                {
                     Ok(result) => {
                         self.links += result.links;
                         self.observe(name, result);
