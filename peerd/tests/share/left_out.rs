@@ -1,6 +1,7 @@
 //! Files that are left out of the index are counted by reason.
 
 use super::*;
+use peerd::documents::restrictions::Restrictions;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::{
     ffi::OsStr,
@@ -54,6 +55,42 @@ async fn links_are_followed_inside_the_share_only() {
     fs::remove_file(folders.path("file-link")).unwrap();
     symlink("../secret", folders.path("file-link")).unwrap();
     running.until_offered(&["absolute-link", "folder-link/a", "real/a"]).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_that_would_change_for_whom_something_is_is_left_out() {
+    let mut folders = Folders::new();
+    for name in ["open/a", "team/a", "team/deep/a", "dept/inner/a"] {
+        folders.write(name, name);
+    }
+    for (link, target) in [
+        ("to-file", "team/a"),
+        ("to-folder", "team"),
+        ("to-below", "team/deep"),
+        ("to-above", "dept"),
+        ("to-link", "to-folder"),
+        ("open/to-file", "../team/a"),
+        ("team/out", "../open/a"),
+        ("team/same", "deep/a"),
+        ("open-too", "open"),
+    ] {
+        symlink(target, folders.path(link)).unwrap();
+    }
+    let share = folders.path("").canonicalize().unwrap();
+    let rules = ["team", "dept/inner"].map(|folder| format!("{}=somebody", share.join(folder).display()).parse().unwrap());
+    folders.config.restrictions = Restrictions::new(&share, rules).unwrap();
+    let running = folders.settled().await;
+    let kept = ["dept/inner/a", "open-too/a", "open/a", "team/a", "team/deep/a", "team/same"];
+    assert_eq!(running.names(), kept);
+    // Also what the link in the folder that is linked leads to.
+    assert_eq!(running.share.status().outside, 8);
+    let left_out = running.share.left_out();
+    assert!(left_out.iter().all(|left_out| left_out.rule.contains("--share-to")), "{left_out:?}");
+    // A link that changes.
+    fs::remove_file(folders.path("open-too")).unwrap();
+    symlink("team", folders.path("open-too")).unwrap();
+    running.until_offered(&["dept/inner/a", "open/a", "team/a", "team/deep/a", "team/same"]).await;
     running.stop().await;
 }
 
