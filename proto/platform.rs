@@ -28,7 +28,7 @@ pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_des
 pub use process::ProcessStats;
 pub use signals::{Hangups, StopSignals, report_file_size_limit};
 pub use sockets::limit_unsent;
-pub use space::{allocate, allocated_bytes, data_ranges, punch_hole, sync_file_system};
+pub use space::{allocate, allocated_bytes, data_ranges, is_no_room, punch_hole, sync_file_system};
 pub use terminal::TerminalMode;
 pub use uptime::uptime;
 pub use user_folders::{config_folder, state_folder};

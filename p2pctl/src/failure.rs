@@ -43,6 +43,9 @@ pub(crate) struct Failure {
 /// Result of a verb.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
+/// The reason where another server answers than the one expected.
+const WRONG_SERVER: &str = "WRONG_SERVER";
+
 impl Failure {
     /// The request could not be fulfilled: exit code 1.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
@@ -101,9 +104,15 @@ impl Failure {
     /// This failure, explained by `found`: what answers in place of the server expected.
     pub(crate) fn explained(self, found: Option<String>) -> Self {
         match found {
-            Some(message) => Self { message, reason: "WRONG_SERVER", ..self },
+            // What was guessed of a server that was not known yet does not help any more.
+            Some(message) => Self { message, reason: WRONG_SERVER, hints: Vec::new(), ..self },
             None => self,
         }
+    }
+
+    /// Whether another server answers than the one expected, or one that wants to be called in another way.
+    pub(crate) fn is_wrong_server(&self) -> bool {
+        self.reason == WRONG_SERVER
     }
 
     /// The call to `server` took longer than `limit`.
@@ -175,7 +184,7 @@ impl Failure {
             (None, Code::Unavailable) => Self::refused(format!("{server} does not answer: {words}")),
             (None, Code::DeadlineExceeded) => Self::refused(format!("{server} did not answer in time")),
             (None, Code::Unimplemented) => Self::refused(format!("{server} cannot do that: {words}"))
-                .hint("it may be of an older version, or another kind of server: p2pctl ping asks a peer what it is"),
+                .hint("it may be of an older version, or another kind of server: check the address"),
             (None, _) => Self::refused(format!("{server}: {words}")),
         };
         let failure = match Reason::of(status) {

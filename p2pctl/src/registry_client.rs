@@ -283,9 +283,14 @@ impl RegistrySession {
         let answered = bounded(&registry, CALL_TIMEOUT, dated).await;
         self.time = time;
         match answered {
-            Err(failure) if failure.is_unanswered() => Err(failure
-                .explained(explained(self.access.registry.registries(), &self.access.dial).await)
-                .hint("start one with `registry`, or name another with --registry URL")),
+            Err(failure) if failure.is_unanswered() => {
+                let failure = failure.explained(explained(self.access.registry.registries(), &self.access.dial).await);
+                let hint = match failure.is_wrong_server() {
+                    true => "name the registry with --registry URL; where it has certificates, `p2pctl login TOKEN` gets one",
+                    false => "start one with `registry`, or name another with --registry URL",
+                };
+                Err(failure.hint(hint))
+            }
             answered => answered,
         }
     }

@@ -2,6 +2,11 @@
 
 use std::{fs::File, io, ops::Range};
 
+/// Whether the disk is full, or the user has as much of it as it may.
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Reserves room on the file system for the bytes `range` of `file`, whose size and content stay. Returns whether that was possible: not on
 /// systems other than Linux, and on some file systems.
 ///

@@ -17,7 +17,11 @@ pub struct ListenError {
 impl ListenError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
-        "stop what listens there, or choose another address with --listen; port 0 picks a free one"
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied => "ports below 1024 are for root; choose another address with --listen",
+            io::ErrorKind::AddrNotAvailable => "choose an address of this machine with --listen; 0.0.0.0 is all of them",
+            _ => "stop what listens there, or choose another address with --listen; port 0 picks a free one",
+        }
     }
 }
 

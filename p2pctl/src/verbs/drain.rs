@@ -1,6 +1,6 @@
 //! drain: ends a running peer in order.
 
-use super::mesh::call;
+use super::jobs::call;
 use crate::{
     args::Drain,
     call::CALL_TIMEOUT,
@@ -20,7 +20,7 @@ const SPARE: Duration = Duration::from_secs(5);
 
 pub(super) async fn drain(channels: &ChannelPool, args: Drain, printer: Printer) -> Outcome {
     let at = args.at.at;
-    let mut stream = call(channels, &at, CALL_TIMEOUT, async |mut client| client.drain(DrainRequest {}).await).await?;
+    let mut stream = call(channels, &at, async |mut client| client.drain(DrainRequest {}).await).await?;
     let first = timeout(CALL_TIMEOUT, stream.message()).await.map_err(|_| Failure::timed_out(at.as_str(), CALL_TIMEOUT))?;
     let first = first.map_err(|status| Failure::call(at.as_str(), &status))?.unwrap_or_default();
     let grace = first.grace.and_then(|grace| Duration::try_from(grace).ok()).unwrap_or_default();

@@ -238,13 +238,13 @@ pub(super) async fn pin(channels: &ChannelPool, args: Pin, unpin: bool, printer:
 }
 
 /// One call of Control on the peer at `at`.
-async fn call<T>(
+pub(super) async fn call<T>(
     channels: &ChannelPool,
     at: &Endpoint,
     call: impl AsyncFnOnce(ControlClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Outcome<T> {
     let answered = to_peer(at.as_str(), at, channels.dial(), CALL_TIMEOUT, call(channels.control(at, None))).await;
-    answered.map_err(|failure| failure.hint_if_unanswered("--at HOST:PORT names the peer that does it"))
+    answered.map_err(|failure| failure.hint_if_unanswered("--at HOST:PORT names the peer"))
 }
 
 #[cfg(test)]

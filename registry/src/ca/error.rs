@@ -1,7 +1,7 @@
 //! Why the authority cannot work.
 
 use super::ledger::Refusal;
-use p2pdi::network::NetworkName;
+use p2pdi::{network::NetworkName, platform::is_no_room};
 use std::{io, path::PathBuf};
 
 /// Why the authority cannot work, or refuses.
@@ -68,6 +68,7 @@ impl CaError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Io { source, .. } if is_no_room(source) => Some("free space on the disk that the CA folder is on".to_owned()),
             Self::Io { .. } => Some("give a folder that this user may write to with --ca DIR".to_owned()),
             Self::Locked(_) => Some("stop the other program; while a registry runs, call it: `p2pctl token create`".to_owned()),
             Self::Damaged { path, .. } => {

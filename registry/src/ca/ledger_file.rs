@@ -9,7 +9,7 @@ use p2pdi::{
     network::NetworkName,
     platform::{create_private_folder, private, sync_folder},
 };
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use std::{
     fmt, fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -181,6 +181,9 @@ fn open(path: &Path) -> Result<Database, CaError> {
 fn database(path: &Path, file: fs::File) -> Result<Database, CaError> {
     Builder::new().set_cache_size(CACHE_BYTES).create_file(file).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => locked(path),
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+            io_error("use", path)(error)
+        }
         error => damaged(path, &error),
     })
 }

@@ -1,5 +1,6 @@
 //! Why a store cannot be used.
 
+use p2pdi::platform::is_no_room;
 use std::{io, path::PathBuf};
 
 /// Why a store cannot be used.
@@ -76,6 +77,9 @@ impl StoreError {
     pub fn hint(&self) -> String {
         match self {
             Self::Locked(_) => "stop the other one, or give this one another folder with --state DIR".to_owned(),
+            Self::Folder { source, .. } if is_no_room(source) => {
+                "free space on its disk, give a folder on another one with --state DIR, or run with --state memory".to_owned()
+            }
             Self::Folder { .. } => {
                 "give a folder that this user may write to with --state DIR, or run with --state memory".to_owned()
             }

@@ -1,5 +1,6 @@
 //! The database file of the share's cache. It is opened again after an error: redb refuses every read and write after a failed one.
 
+use p2pdi::platform::private;
 use redb::{Database, StorageBackend, TransactionError, backends::FileBackend};
 use std::{
     fs::OpenOptions,
@@ -27,7 +28,8 @@ impl Unsynced {
     /// # Errors
     /// When the file cannot be opened or made.
     pub(super) fn open(path: &Path) -> Result<Self, redb::Error> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Names of documents that are for some are not for other users of the machine.
+        let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(path)?;
         Ok(Self(FileBackend::new(file)?))
     }
 }
