@@ -136,10 +136,10 @@ impl Restrictions {
     /// Whether what the link `link` leads to, `target` in the share, is for the same peers by both names. Otherwise the link would open what
     /// is for some, or close what is for others.
     pub(crate) fn allow_link(&self, link: &str, target: &str) -> bool {
-        let inside = target.is_empty().then(String::new).unwrap_or_else(|| format!("{target}/"));
+        // Where its files are, if it is a folder.
+        let inside = if target.is_empty() { String::new() } else { format!("{target}/") };
         let is_above = self.folders.keys().any(|folder| folder.len() > inside.len() && folder.starts_with(&inside));
-        let own = self.folders.get_key_value(target).map(|(folder, _)| &**folder);
-        !is_above && own.or_else(|| self.folder_of(target)) == self.folder_of(link)
+        !is_above && self.folder_of(&inside) == self.folder_of(link)
     }
 
     /// For whom the document is, if it is restricted.
