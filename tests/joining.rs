@@ -106,6 +106,11 @@ fn tokens_are_made_listed_and_revoked_without_a_running_registry() {
         let all = [&["token", "create", "--ca", "ca"], wrong].concat();
         world.run("p2pctl", &all).exits(2).stdout_is_empty();
     }
+    // Names that no peer may have, since the registry has them.
+    for reserved in ["localhost", "Registry", "host.example"] {
+        let all = ["token", "create", "--ca", "ca", "--address", "host.example:7800", "--name", reserved];
+        world.run("p2pctl", &all).exits(2).stdout_is_empty().stderr_has(&["is no name for a peer", "choose another"]);
+    }
 }
 
 #[test]

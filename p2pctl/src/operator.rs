@@ -12,7 +12,7 @@ use p2pdi::{
     tls::{ClientAuth, Tls},
     v1::registry_admin_client::RegistryAdminClient,
 };
-use registry::ca::{Authority, CaError, operator_of_folder};
+use registry::ca::{Authority, CaError, Refusal, operator_of_folder};
 use std::time::{Duration, SystemTime};
 use tonic::{Response, Status};
 
@@ -97,7 +97,8 @@ impl Calling {
 impl From<CaError> for Failure {
     fn from(error: CaError) -> Self {
         let failure = match &error {
-            CaError::Invalid(_) => Self::usage(error.to_string()),
+            // As a registry answers it.
+            CaError::Invalid(_) | CaError::Refused(Refusal::NameReserved(_)) => Self::usage(error.to_string()),
             _ => Self::refused(error.to_string()),
         };
         match error.hint() {

@@ -80,18 +80,13 @@ impl Authority {
     pub fn answer_create_token(&self, request: CreateTokenRequest, now: SystemTime) -> Result<CreateTokenResponse, CaError> {
         let CreateTokenRequest { name, labels, ttl, uses, operator, addresses } = request;
         let names = NamePattern::parse(&name)?.ok_or_else(|| InvalidField::new("name", "is empty; say whom the token is for"))?;
-        let only = names.exact().map(str::parse::<PeerName>).transpose()?;
+        names.exact().map(str::parse::<PeerName>).transpose()?;
         if addresses.is_empty() || addresses.len() > TOKEN_ADDRESSES_MAX {
             let problem =
                 format!("{} given; a token holds 1 to {TOKEN_ADDRESSES_MAX} addresses of the registry", addresses.len());
             return Err(InvalidField::new("addresses", problem).into());
         }
-        let registries = addresses.iter().map(|address| address.parse()).collect::<Result<Vec<_>, InvalidField>>()?;
-        if let Some(only) =
-            only.filter(|only| !operator && registries.iter().any(|at: &Endpoint| at.host().eq_ignore_ascii_case(only.as_str())))
-        {
-            return Err(Refusal::NameReserved(only).into());
-        }
+        let registries = addresses.iter().map(|address| address.parse()).collect::<Result<Vec<Endpoint>, InvalidField>>()?;
         let life = match ttl {
             Some(ttl) => {
                 Duration::try_from(ttl).map_err(|_| InvalidField::new("ttl", "is negative; give a duration such as 1h"))?

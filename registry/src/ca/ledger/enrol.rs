@@ -57,8 +57,8 @@ impl Ledger {
         if let Some(wanted) = request.wanted.as_ref().filter(|wanted| *wanted != name) {
             return Err(Refusal::NameNotYours { wanted: wanted.clone(), allowed: name.to_string() });
         }
-        if !admission.subject.operator && self.is_reserved(name) {
-            return Err(Refusal::NameReserved(name.clone()));
+        if !admission.subject.operator {
+            self.check_reserved(name, &[])?;
         }
         let key = name.key();
         // Whoever had the key before the name was revoked must not keep its owner from joining anew.
@@ -107,10 +107,14 @@ impl Ledger {
         Ok(Admission { subject, key: request.key, token: Some(*hash), spent: Some(spent) })
     }
 
-    /// Whether a name is one that the registry is dialled by: programs that check host names only would take its holder for the registry.
-    fn is_reserved(&self, name: &PeerName) -> bool {
-        let hosts = self.tokens.values().flat_map(|token| token.hosts.iter().map(String::as_str));
-        RESERVED.into_iter().chain(hosts).any(|reserved| reserved.eq_ignore_ascii_case(name.as_str()))
+    /// Refuses a name that the registry is dialled by, `hosts` among them: programs that check host names only would take its holder for the
+    /// registry.
+    pub(super) fn check_reserved(&self, name: &PeerName, hosts: &[String]) -> Result<(), Refusal> {
+        let hosts = self.tokens.values().flat_map(|token| &token.hosts).chain(hosts).map(String::as_str);
+        match RESERVED.into_iter().chain(hosts).any(|reserved| reserved.eq_ignore_ascii_case(name.as_str())) {
+            true => Err(Refusal::NameReserved(name.clone())),
+            false => Ok(()),
+        }
     }
 
     fn name_by_token(&self, token: &Token, request: &Admit, now: u64) -> Result<PeerName, Refusal> {

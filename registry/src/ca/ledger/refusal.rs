@@ -50,7 +50,7 @@ pub enum Refusal {
         allowed: String,
     },
     /// The name means something else.
-    #[error("{0} is no name for a peer, since the certificate of the registry has it; choose another")]
+    #[error("{0} is no name for a peer, since the registry itself has it, in its certificate or its address; choose another")]
     NameReserved(PeerName),
     /// Another key has a certificate for the name.
     #[error(

@@ -118,6 +118,28 @@ fn names_of_the_registry_itself_are_given_to_nobody() {
 }
 
 #[test]
+fn a_token_for_a_name_of_the_registry_itself_is_not_made() {
+    let mut world = World::default();
+    world.token("a", 1);
+    let add = |names: &str, operator: bool, hosts: &[&str]| {
+        let names = NamePattern::parse(names).unwrap().unwrap();
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let (hash, labels) = (TokenHash([0; 32]), BTreeMap::new());
+        let token =
+            Token { hash, names, labels, operator, created_at: 0, expires_at: 1, uses: 1, used: 0, revoked: false, hosts };
+        world.ledger.add_token(token).map(drop)
+    };
+    // `registry.example` is an address in a token that was made before.
+    for reserved in ["localhost", "Registry", "registry.example", "own.example"] {
+        let refused = add(reserved, false, &["own.example"]).unwrap_err();
+        assert!(matches!(refused, Refusal::NameReserved(_)), "{refused}");
+        // A pattern may match it and others, and an operator is no host.
+        add(&format!("{reserved}*"), false, &["own.example"]).unwrap();
+        add(reserved, true, &["own.example"]).unwrap();
+    }
+}
+
+#[test]
 fn a_certificate_is_renewed_with_it_or_with_its_key_until_a_month_after_its_end() {
     let mut world = World::default();
     let token = world.token("fff-c", 1);

@@ -1,7 +1,7 @@
 //! Making, listing and revoking tokens.
 
 use super::{Change, Ledger, Refusal, Token};
-use p2pdi::{field::InvalidField, selector::validate_labels};
+use p2pdi::{field::InvalidField, name::PeerName, selector::validate_labels};
 
 /// Longest life of a token, in seconds: both certificate authorities of a rotation are trusted for that long.
 pub const TOKEN_LIFE_MAX: u64 = 30 * 24 * 60 * 60;
@@ -29,8 +29,11 @@ pub(in crate::ca) fn check_token(token: &Token) -> Result<(), InvalidField> {
 }
 
 impl Ledger {
-    /// Adds a token, which [`check_token`] accepts.
+    /// Adds a token, which [`check_token`] accepts. One for a name that no peer may have would be refused to whoever used it.
     pub(in crate::ca) fn add_token(&self, token: Token) -> Result<Change, Refusal> {
+        if let Some(Ok(name)) = token.names.exact().filter(|_| !token.operator).map(str::parse::<PeerName>) {
+            self.check_reserved(&name, &token.hosts)?;
+        }
         if self.tokens.len() >= TOKENS_MAX {
             return Err(Refusal::TooManyTokens(TOKENS_MAX));
         }
