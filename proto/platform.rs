@@ -20,8 +20,8 @@ mod uptime;
 mod user_folders;
 
 pub use files::{
-    create_private_folder, disk_bytes, free_bytes, open_no_follow, private, read_exact_at, rename_no_replace, sync_folder,
-    write_all_at,
+    Readers, create_private_folder, disk_bytes, free_bytes, open_no_follow, private, read_exact_at, readers, rename_no_replace,
+    sync_folder, write_all_at,
 };
 pub use folder::{Entries, FileId, FileKind, FileStat, Folder, FolderEntry, LookupError};
 pub use limits::{descriptor_limit, is_shortage, lower_thread_priority, raise_descriptor_limit};

@@ -6,8 +6,10 @@ mod support;
 
 use rustix::process::Signal;
 use std::{
+    fs::Permissions,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
 };
 use support::{
     http::{ask, get, send},
@@ -388,25 +390,13 @@ fn a_rebound_name_reads_nothing_of_a_registry_and_a_given_name_does() {
     }
 }
 
-/// The address that a server says it serves health at, in its log.
-fn health_address(server: &Server) -> SocketAddr {
-    let mut found = None;
-    until("the health port is open", || {
-        let log = server.process.stderr();
-        let line = log.lines().find(|line| line.contains("serving health and metrics"));
-        found = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok());
-        found.is_some()
-    });
-    found.unwrap()
-}
-
 #[test]
 fn the_health_port_serves_health_readiness_and_metrics_and_nothing_else() {
     let world = World::new();
     let registry = world.registry(&["--health-listen", "127.0.0.1:0"]);
     let peer = world.peer("fff-a", &registry, &["--health-listen", "127.0.0.1:0"]);
     for (server, metric) in [(&registry, "p2pdi_registry_peers_active"), (&peer, "p2pdi_mesh_links")] {
-        let health = health_address(server);
+        let health = server.health_address();
         for path in ["/healthz", "/readyz", "/metrics"] {
             until("it is ready", || get(health, path, &[]).status == 200);
             let rebound =
@@ -426,6 +416,27 @@ fn the_health_port_serves_health_readiness_and_metrics_and_nothing_else() {
 fn a_token_that_is_no_token_is_wrong_usage() {
     let world = World::new();
     std::fs::write(world.path("token"), "short").unwrap();
-    world.run("peerd", &["--http-token", "token"]).exits(2).stderr_has(&["http-token", "openssl rand -hex 32"]);
-    world.run("peerd", &["--http-token", "none"]).exits(2).stderr_has(&["http-token", "cannot be read"]);
+    for command in [&["peerd"] as &[&str], &["registry", "--state", "memory"]] {
+        for (file, problem) in [("token", "has 16 to 256 characters"), ("none", "cannot be read")] {
+            let ended = world.run(command[0], &[&command[1..], &["--http-token", file]].concat());
+            ended.exits(2).stdout_is_empty().stderr_has(&["http-token", problem, "openssl rand -hex 32"]);
+        }
+    }
+}
+
+#[test]
+fn a_token_that_others_can_read_is_warned_of_once() {
+    let world = World::new();
+    let file = world.path("token");
+    std::fs::write(&file, "0123456789abcdef").unwrap();
+    for (mode, warned) in [(0o600, false), (0o640, true), (0o644, true)] {
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let registry = world.registry(&["--state", "memory", "--http-token", "token"]);
+        let peer = world.peer("fff-a", &registry, &["--http-token", "token"]);
+        for server in [registry, peer] {
+            let lines =
+                server.process.stderr().lines().filter(|line| line.contains("WARN") && line.contains("chmod 600 token")).count();
+            assert_eq!(lines, usize::from(warned), "{mode:o}: {}", server.process.stderr());
+        }
+    }
 }

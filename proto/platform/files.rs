@@ -48,6 +48,35 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     builder.recursive(true).create(folder)
 }
 
+/// Who may read a file, by its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readers {
+    /// Its owner.
+    Owner,
+    /// Its group, too.
+    Group,
+    /// Every user of the machine.
+    Everyone,
+}
+
+/// Who may read the file at `path`. Of what is no regular file, such as a pipe of a shell, and on systems other than Unix: its owner.
+pub fn readers(path: &Path) -> Readers {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        match fs::metadata(path).ok().filter(fs::Metadata::is_file).map_or(0, |metadata| metadata.permissions().mode()) {
+            mode if mode & 0o004 != 0 => Readers::Everyone,
+            mode if mode & 0o040 != 0 => Readers::Group,
+            _ => Readers::Owner,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Readers::Owner
+    }
+}
+
 /// Makes new names in `folder` durable. Systems other than Unix cannot sync a folder.
 ///
 /// # Errors
@@ -221,6 +250,22 @@ mod tests {
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
             fs::remove_file(&file).unwrap();
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_says_who_reads_a_file() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (mode, expected) in
+            [(0o600, Readers::Owner), (0o622, Readers::Owner), (0o640, Readers::Group), (0o604, Readers::Everyone)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(readers(&file), expected, "{mode:o}");
+        }
+        assert_eq!((readers(folder.path()), readers(&folder.path().join("none"))), (Readers::Owner, Readers::Owner));
     }
 
     #[cfg(unix)]

@@ -1,6 +1,9 @@
 //! The secret of those who use a server's page and plain HTTP from other machines.
 
-use crate::field::{InvalidField, Quoted};
+use crate::{
+    field::{InvalidField, Quoted},
+    platform::{Readers, readers},
+};
 use std::{
     fmt,
     fs::File,
@@ -16,7 +19,7 @@ const CHARS: std::ops::RangeInclusive<usize> = 16..=256;
 pub struct HttpToken(Box<str>);
 
 impl HttpToken {
-    /// The token in the file at `path`, without the white space around it.
+    /// The token in the file at `path`, without the white space around it. Logs a warning when others than its owner may read the file.
     ///
     /// # Errors
     /// When the file cannot be read, or what it holds is no token.
@@ -25,8 +28,18 @@ impl HttpToken {
         let mut text = String::new();
         let room = *CHARS.end() as u64 + 16;
         let read = File::open(path).and_then(|file| file.take(room).read_to_string(&mut text));
-        read.map_err(|error: io::Error| wrong(format!("cannot be read: {error}")))?;
-        Self::parse(text.trim()).map_err(|problem| wrong(problem.to_owned()))
+        read.map_err(|error: io::Error| {
+            wrong(format!("cannot be read: {error}; give a file with a secret, such as one that `openssl rand -hex 32` printed"))
+        })?;
+        let token = Self::parse(text.trim()).map_err(|problem| wrong(problem.to_owned()))?;
+        let whom = match readers(path) {
+            Readers::Owner => return Ok(token),
+            Readers::Group => "the group of the file",
+            Readers::Everyone => "every user of this machine",
+        };
+        let path = path.display();
+        tracing::warn!("{whom} can read the token of --http-token; run `chmod 600 {path}`");
+        Ok(token)
     }
 
     /// The token as text.

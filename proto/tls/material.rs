@@ -1,6 +1,7 @@
 //! Certificates, keys and CAs as PEM text: from files, or from memory.
 
 use super::TlsError;
+use crate::platform::{Readers, readers};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject as _},
@@ -15,9 +16,6 @@ use std::{
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Section of a key that needs a password (RFC 7468, section 11).
 const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
-/// Mode bits of a file that every user of the machine may read.
-#[cfg(unix)]
-const READABLE_BY_OTHERS: u32 = 0o004;
 
 /// The PEM files of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,14 +64,7 @@ impl TlsFiles {
 
     /// Whether every user of this machine may read the key.
     pub(super) fn is_key_readable_by_others(&self) -> bool {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let metadata = self.key.as_ref().and_then(|key| std::fs::metadata(key).ok());
-            metadata.is_some_and(|metadata| metadata.is_file() && metadata.permissions().mode() & READABLE_BY_OTHERS != 0)
-        }
-        #[cfg(not(unix))]
-        false
+        self.key.as_deref().is_some_and(|key| readers(key) == Readers::Everyone)
     }
 }
 

@@ -3,7 +3,7 @@
 mod flags;
 
 use crate::{Config, Registry, RegistryError};
-use flags::{Flags, PROGRAM};
+use flags::{Flags, FlagsError, PROGRAM};
 use p2pdi::{
     configuration::{Loaded, Reload},
     server::{Judgement, ListenError, ServerProgram, Stopped, announce, listen, until_stopped},
@@ -49,5 +49,5 @@ fn judge(error: &(dyn Error + 'static)) -> Judgement {
         Some(error) => error.hint(),
         None => error.downcast_ref().map(|error: &ListenError| error.hint().to_owned()),
     };
-    Judgement { hint, is_usage: false }
+    Judgement { hint, is_usage: error.downcast_ref().is_some_and(FlagsError::is_usage) }
 }

@@ -236,6 +236,16 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// The address of `--health-listen`, which it logs.
+    #[track_caller]
+    pub fn health_address(&self) -> SocketAddr {
+        eventually("the health port is open", || {
+            let log = self.process.stderr();
+            let line = log.lines().find(|line| line.contains("serving health and metrics"))?;
+            line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok()
+        })
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

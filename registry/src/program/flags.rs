@@ -275,6 +275,13 @@ pub(crate) enum FlagsError {
     NoEtcdCa(String),
 }
 
+impl FlagsError {
+    /// Whether the flags are not valid, whatever is on the disk.
+    pub(crate) fn is_usage(&self) -> bool {
+        !matches!(self, Self::Tls(_))
+    }
+}
+
 impl TryFrom<Flags> for Config {
     type Error = FlagsError;
 
