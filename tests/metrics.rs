@@ -8,6 +8,9 @@ use std::{collections::BTreeMap, fs};
 use support::{
     http::{Answer, get},
     network::Network,
+    process::Server,
+    wait::until,
+    world::{World, rfc},
 };
 
 #[test]
@@ -34,6 +37,24 @@ fn metrics_are_valid_and_count_calls() {
         );
     }
     assert!(registry["p2pdi_registry_changes_total"] >= 2.0 && peer.contains_key("p2pdi_mesh_misbehaviour_total"));
+}
+
+#[test]
+fn documents_for_some_are_not_counted_where_everyone_reads_the_metrics() {
+    let world = World::new();
+    world.run("p2pctl", &["ca", "init", "--ca", "ca"]).exits(0);
+    world.run("p2pctl", &["ca", "issue", "--ca", "ca", "--name", "fff-c", "--out", "."]).exits(0);
+    world.share("share", &[48]);
+    world.share("share/team", &[49, 59]);
+    let mut command = world.command("peerd", &["--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--no-registry"]);
+    command.args(["--tls-cert", "fff-c.pem", "--tls-key", "fff-c-key.pem", "--tls-ca", "ca.pem"]);
+    command.args(["--state", "peer", "--share", "share", "--share-to", "share/team=team-*"]);
+    let peer = Server::start(command);
+    let health = peer.health_address();
+    until("it has read its share", || get(health, "/readyz", &[]).status == 200);
+    let counted = metrics(&get(health, "/metrics", &[]));
+    let bytes = f64::from(u32::try_from(rfc(48).len()).unwrap());
+    assert_eq!((counted["p2pdi_share_documents"], counted["p2pdi_share_bytes"]), (1.0, bytes), "{counted:#?}");
 }
 
 /// The metrics in the table of README.md; those with a `*` stand for all that begin so.

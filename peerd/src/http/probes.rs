@@ -14,7 +14,11 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> impl IntoResponse
     let registry = status.registry.unwrap_or_default();
     let registered = u64::from(registry.state() == SessionState::Registered);
     let mesh = status.mesh.unwrap_or_default();
+    // Everyone may read them, so they count what is for everyone.
+    let (documents, bytes) = state.services.catalog.public_totals();
     let gauges = [
+        ("p2pdi_share_documents", "Documents shared with everyone", documents),
+        ("p2pdi_share_bytes", "Bytes of the documents shared with everyone", bytes),
         ("p2pdi_learned_documents", "Documents known from other peers", status.share.unwrap_or_default().learned_documents),
         ("p2pdi_known_peers", "Peers known through the registry", registry.known_peers),
         ("p2pdi_mesh_links", "Open links", mesh.links.into()),

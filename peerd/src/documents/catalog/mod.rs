@@ -95,11 +95,17 @@ impl Catalog {
 
     /// How many documents the share has for everyone.
     pub fn public_documents(&self) -> u64 {
+        self.public_totals().0
+    }
+
+    /// How many documents the share has for everyone, and how many bytes they are.
+    pub(crate) fn public_totals(&self) -> (u64, u64) {
         let index = self.share.index();
         if self.all_public() {
-            return index.len() as u64;
+            return (index.len() as u64, index.bytes());
         }
-        index.documents().iter().filter(|own| self.is_public(&own.name, &own.hash)).count() as u64
+        let public = index.documents().iter().filter(|own| self.is_public(&own.name, &own.hash));
+        public.fold((0, 0), |(documents, bytes), own| (documents + 1, bytes + own.size))
     }
 
     /// Whether the share has the content, and only where `audience` may not know of it.
@@ -288,7 +294,7 @@ mod tests {
                 !catalog.hides(&ContentHash::of(b"both"), &audience) && !catalog.hides(&ContentHash::of(b"nobody"), &audience)
             );
         }
-        assert_eq!(catalog.public_documents(), 2);
+        assert_eq!(catalog.public_totals(), (2, 8));
         stop.cancel();
         indexing.await.unwrap();
     }

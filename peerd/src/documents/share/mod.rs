@@ -98,8 +98,6 @@ impl Share {
             CacheError::Io(_) | CacheError::Other(_) => ShareError::State { path, problem: error.to_string() },
         })?;
         let metrics = ShareMetrics {
-            documents: metrics.gauge("p2pdi_share_documents", "Documents shared", &[]),
-            bytes: metrics.gauge("p2pdi_share_bytes", "Bytes of the documents shared", &[]),
             pending: metrics.gauge("p2pdi_share_pending", "Files waiting to be hashed or being hashed", &[]),
             hashed_bytes: metrics.counter("p2pdi_share_hashed_bytes_total", "Bytes read and hashed for the index", &[]),
         };

@@ -47,8 +47,6 @@ pub(super) struct Shared {
 }
 
 pub(super) struct ShareMetrics {
-    pub(super) documents: Gauge,
-    pub(super) bytes: Gauge,
     pub(super) pending: Gauge,
     pub(super) hashed_bytes: Counter,
 }
@@ -60,8 +58,6 @@ impl Shared {
 
     pub(super) fn publish(&self, index: Arc<Index>) {
         let version = index.version();
-        self.metrics.documents.set(index.len() as f64);
-        self.metrics.bytes.set(index.bytes() as f64);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
         self.versions.send_if_modified(|published| std::mem::replace(published, version) != version);
     }
