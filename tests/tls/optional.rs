@@ -76,6 +76,7 @@ async fn a_caller_without_a_certificate_fetches_and_is_in_no_swarm() {
     };
     let refused = join(nobody.clone(), "fff-b").await.unwrap_err();
     assert_eq!(Reason::of(&refused), Some(Reason::CertificateMissing), "{refused:?}");
+    assert!(refused.message().contains("members of a swarm"), "{refused:?}");
     join(network.tls(&["fff-b"]), "fff-b").await.unwrap();
     // The document itself is for everyone.
     let (channels, out) = (ChannelPool::dialling(Dial::with(Some(nobody))), tempfile::tempdir().unwrap());

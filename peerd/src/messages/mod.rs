@@ -4,4 +4,4 @@ mod router;
 mod senders;
 
 pub(crate) use router::MessageRouter;
-pub(crate) use senders::Sender;
+pub(crate) use senders::{SENDER_UNKNOWN, Sender};

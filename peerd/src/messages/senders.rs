@@ -4,6 +4,10 @@ use crate::mesh::Signatures;
 use p2pdi::{field::Quoted, name::PeerName, status::Reason, tls::Identity, v1::WhisperRequest};
 use tonic::Status;
 
+/// What a caller without a certificate reads that sends messages.
+pub(crate) const SENDER_UNKNOWN: &str =
+    "nobody knows who this message is from; call with the certificate of a peer or an operator";
+
 /// Whoever calls to send a message.
 pub(crate) struct Sender<'a> {
     /// What its certificate says; `None`: it shows none.
@@ -52,10 +56,7 @@ impl Sender<'_> {
             Some(identity) => identity.name().or_else(|| identity.operator()),
             None => self.may_control.then_some(me),
         };
-        name.ok_or_else(|| {
-            Reason::NameNotYours
-                .status("nobody knows who this message is from; call with the certificate of a peer or an operator")
-        })
+        name.ok_or_else(|| Reason::NameNotYours.status(SENDER_UNKNOWN))
     }
 }
 

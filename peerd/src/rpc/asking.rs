@@ -21,7 +21,9 @@ pub(super) async fn ask_mesh(
     caller: Option<&Caller>,
 ) -> Option<Vec<Holding>> {
     let wanted = only_one(request)?;
-    services.check_certified(caller).ok()?;
+    if !services.is_certified(caller) {
+        return None;
+    }
     // Who may control this peer can have it broadcast anyway.
     let stranger = caller.filter(|_| services.check_control(caller).is_err());
     let answers = services.network.ask_for(stranger.map(|caller| caller.address().ip()), &wanted).await?;

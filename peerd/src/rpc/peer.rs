@@ -14,6 +14,7 @@ use crate::{
         share::SharedDocument,
     },
     mesh::RELAYED_MAX_BYTES,
+    messages::SENDER_UNKNOWN,
     transfer::{
         serve::source::Source,
         swarm::{get, update::Start},
@@ -173,8 +174,8 @@ impl Peer for PeerRpc {
     async fn whispers(&self, request: Request<Streaming<WhispersRequest>>) -> Result<Response<Self::WhispersStream>, Status> {
         let caller = Caller::of(request.extensions()).cloned();
         // Of others only what somebody else signed would be taken: that is for `Whisper`.
-        if self.0.check_control(caller.as_ref()).is_err() {
-            self.0.check_certified(caller.as_ref())?;
+        if self.0.check_control(caller.as_ref()).is_err() && !self.0.is_certified(caller.as_ref()) {
+            return Err(Reason::CertificateMissing.status(SENDER_UNKNOWN));
         }
         let whispers = Whispers::new(Arc::clone(&self.0), request.extensions());
         let answers = whispers.answer(request.into_inner());
@@ -209,7 +210,10 @@ impl Peer for PeerRpc {
             false => Ok(()),
         };
         let caller = Caller::of(request.extensions()).cloned();
-        self.0.check_certified(caller.as_ref())?;
+        if !self.0.is_certified(caller.as_ref()) {
+            return Err(Reason::CertificateMissing
+                .status("members of a swarm show a certificate of the network; fetch the document without its swarm"));
+        }
         let accepted = self.0.swarms.accept(request.into_inner(), caller.as_ref(), may_know, whole).await?;
         Ok(Response::new(Box::pin(accepted.answer(self.0.closing.clone()))))
     }
