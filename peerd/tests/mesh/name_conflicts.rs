@@ -39,6 +39,8 @@ async fn without_a_registry_two_peers_with_one_name_detect_each_other_and_the_lo
     let id = |id: u128| format!("id={}", PeerId::from_u128(id));
     let reports = |number: u128| logged(&id(number)).iter().filter(|line| line.contains("has this peer's name")).count();
     assert_eq!((reports(1), reports(99)), (1, 1));
+    let says = |number: u128, words: &str| logged(&id(number)).iter().any(|line| line.contains(words));
+    assert!(says(99, "Messages go to this peer, by its lower id, unless a registry") && says(1, "Messages go to that peer"));
     // When the first is gone, the other owns the name.
     drop(low);
     until("it is detected", async || high.mesh().namesakes.is_empty()).await;
@@ -55,6 +57,8 @@ async fn a_peer_linked_to_two_peers_with_one_name_logs_it_once() {
     until("both are linked", async || between.is_linked_to(&one) && between.is_linked_to(&other)).await;
     let reports = || logged("two peers have the same name").into_iter().filter(|line| line.contains("win ")).count();
     until("it is logged", async || reports() > 0).await;
+    let words = format!("registered with a registry, else to that at {}", one.address);
+    assert!(logged("two peers have the same name").iter().any(|line| line.contains(&words)), "{words}");
     drop(other);
     until("the loss is detected", async || between.handle.mesh().view().linked.len() == 1).await;
     let _again = named("twin", 199, &[&between]).await;

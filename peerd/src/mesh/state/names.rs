@@ -40,11 +40,10 @@ impl State {
         let now = self.now();
         if self.name_conflicts.confirmed(contact, now) {
             self.publisher.mark_changed();
-            let goes_to = if self.owns_name() { "this peer" } else { "that peer" };
             // Whoever dials can claim the name with ever new ids.
             if let Some(Line { suppressed }) = self.logs.name_conflict.line() {
-                tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), messages_go_to = goes_to, suppressed,
-                    "another peer has this peer's name; rename one of them with --name");
+                tracing::warn!(name = %contact.name(), id = %contact.id(), endpoint = %contact.endpoint(), suppressed,
+                    "another peer has this peer's name; rename one of them with --name. Messages go to {}", self.owner_of_name());
             }
         }
         self.update_name_owner();
@@ -74,9 +73,10 @@ impl State {
         if let Some(other) = self.links.new_duplicate_of(contact)
             && let Some(Line { suppressed }) = self.logs.duplicate_name.line()
         {
-            let lowest = contact.id().min(other.id());
-            tracing::warn!(name = %contact.name(), one = %other.endpoint(), other = %contact.endpoint(), messages_go_to = %lowest, suppressed,
-                "two peers have the same name; rename one of them with --name");
+            let lower = if contact.id() < other.id() { contact } else { other };
+            tracing::warn!(name = %contact.name(), one = %other.endpoint(), other = %contact.endpoint(), suppressed,
+                "two peers have the same name; rename one of them with --name. Messages go to the one that is registered with a registry, \
+                 else to that at {}, by its lower id", lower.endpoint());
         }
     }
 
@@ -90,6 +90,17 @@ impl State {
             OwnName::Registered => true,
             OwnName::Refused => false,
             OwnName::Unknown => self.name_conflicts.contacts().next().is_none_or(|lowest| self.me.id() < lowest.id()),
+        }
+    }
+
+    /// Who gets the messages to this peer's name, for people. What a registry says may come later, or go to other peers only.
+    fn owner_of_name(&self) -> &'static str {
+        match (self.owns_name(), self.session.own_name()) {
+            (true, OwnName::Registered) => "this peer, which is registered",
+            (true, _) if self.signatures.is_some() => "this peer, by its certificate",
+            (_, OwnName::Refused) => "the peer that the registry gave the name to",
+            (true, _) => "this peer, by its lower id, unless a registry gives the name to that one",
+            (false, _) => "that peer, by its lower id, unless a registry gives the name to this one",
         }
     }
 
