@@ -3,8 +3,9 @@
 //! Each write uses a temporary file with a unique name, so several processes may write the same file at once: the last one wins, and
 //! no reader sees half of either.
 
+use crate::platform::create_private_folder;
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -19,7 +20,8 @@ pub struct Reserved {
     durable: bool,
 }
 
-/// Makes sure that `bytes` can be written to `path` later: creates its folder and a temporary file in it, and writes that many bytes.
+/// Makes sure that `bytes` can be written to `path` later: creates its folder, for this user only, and a temporary file in it, and writes
+/// that many bytes.
 /// Dropping the result removes the temporary file.
 ///
 /// # Errors
@@ -28,12 +30,24 @@ pub fn reserve(path: &Path, bytes: usize) -> io::Result<Reserved> {
     reserve_for(path, bytes, true)
 }
 
+/// Creates a temporary file in `folder`, readable by this user only. Its errors do not have its name, which says nothing to people.
+///
+/// # Errors
+/// What the file system reports.
+pub fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+    // Mode 0600 on Unix.
+    tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder).map_err(|error| {
+        // The system's words; the library adds the path to them, and keeps no error of the system.
+        let text = error.to_string();
+        io::Error::new(error.kind(), text.split(" at path ").next().unwrap_or_default())
+    })
+}
+
 fn reserve_for(path: &Path, bytes: usize, durable: bool) -> io::Result<Reserved> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    // Mode 0600 on Unix.
-    let mut temporary = tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder)?;
-    temporary.write_all(&vec![b' '; bytes])?;
+    create_private_folder(folder)?;
+    let mut temporary = temporary_file(folder)?;
+    temporary.as_file_mut().write_all(&vec![b' '; bytes])?;
     if durable {
         temporary.as_file().sync_all()?;
     }
@@ -86,7 +100,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::Arc, thread};
+    use std::{fs, sync::Arc, thread};
 
     #[test]
     fn many_writers_of_one_file_all_succeed_and_leave_one_whole_file() {
@@ -113,6 +127,8 @@ mod tests {
         drop(reserve(&path, 100).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(reserve(&path.join("below-a-file"), 1).is_err());
+        let missing = temporary_file(&folder.path().join("missing")).unwrap_err();
+        assert!(missing.kind() == io::ErrorKind::NotFound && !missing.to_string().contains(".p2pdi-"), "{missing}");
         write_temporary(&path, "another").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "another");
     }

@@ -1,9 +1,9 @@
 //! The state folder and its lock.
 
 use super::error::StateError;
-use p2pdi::private_file;
+use p2pdi::{platform::create_private_folder, private_file};
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -17,12 +17,12 @@ pub struct StateFolder {
 }
 
 impl StateFolder {
-    /// Opens the folder, or makes it, and locks it.
+    /// Opens the folder, or makes it for this user only, and locks it.
     ///
     /// # Errors
     /// When it cannot be made, or another process has locked it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        fs::create_dir_all(path).map_err(StateError::io("make the state folder", path))?;
+        create_private_folder(path).map_err(StateError::io("make the state folder", path))?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -68,5 +68,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _first = StateFolder::open(folder.path()).unwrap();
         assert!(matches!(StateFolder::open(folder.path()), Err(StateError::Locked { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_made_is_for_its_user_only_and_one_that_is_there_stays_as_it_is() {
+        use std::{
+            fs::{self, Permissions},
+            os::unix::fs::PermissionsExt as _,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let mode = || fs::metadata(&state).unwrap().permissions().mode() & 0o777;
+        drop(StateFolder::open(&state).unwrap());
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&state, Permissions::from_mode(0o750)).unwrap();
+        drop(StateFolder::open(&state).unwrap());
+        assert_eq!(mode(), 0o750);
     }
 }
