@@ -3,7 +3,10 @@
 //! It is written under a temporary name, synced, and renamed, so a file of that name is whole.
 
 use crate::failure::{Failure, Outcome};
-use p2pdi::v1::{BackupPart, backup_part::Part};
+use p2pdi::{
+    private_file,
+    v1::{BackupPart, backup_part::Part},
+};
 use prost::Message as _;
 use std::{
     fs::File,
@@ -36,9 +39,7 @@ impl BackupFile {
             return Err(exists(path));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Mode 0600 on Unix.
-        let file =
-            tempfile::Builder::new().prefix(".p2pdi-").tempfile_in(folder).map_err(|error| cannot("write", path, &error))?;
+        let file = private_file::temporary_file(folder).map_err(|error| cannot_write(path, &error))?;
         let (file, hasher) = (BufWriter::new(file), blake3::Hasher::new());
         let mut backup = Self { file, path: path.to_owned(), force, hasher, records: None };
         backup.write(FIRST_LINE)?;
@@ -80,14 +81,14 @@ impl BackupFile {
         };
         named().map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&path),
-            _ => cannot("write", &path, &error),
+            _ => cannot_write(&path, &error),
         })?;
         Ok(records)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Outcome {
         self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(|error| cannot("write", &self.path, &error))
+        self.file.write_all(bytes).map_err(|error| cannot_write(&self.path, &error))
     }
 }
 
@@ -104,8 +105,15 @@ fn exists(path: &Path) -> Failure {
         .hint("--force replaces it once the new backup is whole; or give another name")
 }
 
-fn cannot(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Failure {
-    Failure::refused(format!("cannot {what} {}: {error}", path.display()))
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::refused(format!("cannot write {}: {error}", path.display()));
+    match error.kind() {
+        io::ErrorKind::NotFound => failure.hint("its folder is not there; make it first, or give another place"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            failure.hint("free some space, or give a place on another disk; nothing was left there")
+        }
+        _ => failure.hint("give a place in a folder that this user can write to"),
+    }
 }
 
 /// The parts of a file, read one after the other.
@@ -181,12 +189,11 @@ pub(crate) fn read(path: &Path) -> Outcome<impl Iterator<Item = BackupPart> + Se
     let open = || Parts::open(BufReader::new(File::open(path)?));
     let checked = open().and_then(|mut parts| parts.try_for_each(|part| part.map(drop)));
     checked.and_then(|()| open()).map(|parts| parts.map_while(Result::ok)).map_err(|error| {
-        let failure = cannot("read", path, &error);
-        if error.kind() == io::ErrorKind::InvalidData {
-            failure.hint("nothing was restored; use another backup")
-        } else {
-            failure
-        }
+        let failure = Failure::refused(format!("cannot read {}: {error}", path.display()));
+        failure.hint(match error.kind() {
+            io::ErrorKind::InvalidData => "nothing was restored; use another backup",
+            _ => "give a file that `p2pctl registry backup` wrote, and that this user can read",
+        })
     })
 }
 
@@ -211,6 +218,9 @@ mod tests {
     fn a_backup_is_read_as_it_was_written_and_every_changed_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("backup");
+        let missing = write(&folder.path().join("missing/backup"), &parts()).unwrap_err().to_string();
+        assert!(missing.contains("missing/backup: ") && missing.contains("make it first"), "{missing}");
+        assert!(!missing.contains(".p2pdi-"), "a temporary file's name says nothing to people: {missing}");
         assert_eq!(write(&path, &parts()).unwrap(), 2);
         assert_eq!(read(&path).unwrap().collect::<Vec<_>>(), parts());
         let whole = fs::read(&path).unwrap();

@@ -52,7 +52,7 @@ pub enum WriteError {
     /// Another fetch writes the same document.
     #[error("another fetch is writing {}", path.display())]
     Locked {
-        /// The partial file.
+        /// The target.
         path: PathBuf,
     },
     /// A folder on the way to the target is a symbolic link, which could lead outside.

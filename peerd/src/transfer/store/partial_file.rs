@@ -33,8 +33,8 @@ pub(super) struct PartialFile {
     folder: Folder,
     part_name: OsString,
     target_name: OsString,
-    /// For messages.
     path: PathBuf,
+    /// For messages: the partial file's own name says nothing to people.
     target: PathBuf,
     /// As it was when it was opened.
     opened: FileStat,
@@ -53,8 +53,8 @@ impl PartialFile {
         let part_name = OsString::from(partial_name(name, hash));
         let path = folder.path().join(&part_name);
         let opened = folder.entry_file_for_writing(&part_name);
-        let (file, _) = opened.map_err(io::Error::from).map_err(WriteError::io("write", &path))?;
-        let opened = lock(&file, &folder, &part_name, &path)?;
+        let (file, _) = opened.map_err(io::Error::from).map_err(WriteError::io("write", &target))?;
+        let opened = lock(&file, &folder, &part_name, &target)?;
         let target_name = name.file_name().into();
         Ok(Self { file, folder, part_name, target_name, path, target, opened, end: AtomicU64::new(opened.size) })
     }
@@ -96,7 +96,7 @@ impl PartialFile {
     }
 
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
-        write_all_at(&self.file, data, offset).map_err(WriteError::io("write", &self.path))?;
+        write_all_at(&self.file, data, offset).map_err(WriteError::io("write", &self.target))?;
         self.end.fetch_max(offset + data.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -123,13 +123,13 @@ impl PartialFile {
 
     /// Makes the complete file durable.
     pub(super) fn sync(&self) -> Result<(), WriteError> {
-        self.file.sync_all().map_err(WriteError::io("write", &self.path))
+        self.file.sync_all().map_err(WriteError::io("write", &self.target))
     }
 
     pub(super) fn set_size(&self, size: u64) -> Result<(), WriteError> {
-        let written = self.file.metadata().map_err(WriteError::io("look at", &self.path))?.len();
+        let written = self.file.metadata().map_err(WriteError::io("look at", &self.target))?.len();
         if written != size {
-            self.file.set_len(size).map_err(WriteError::io("write", &self.path))?;
+            self.file.set_len(size).map_err(WriteError::io("write", &self.target))?;
         }
         Ok(())
     }
@@ -175,18 +175,18 @@ pub(super) fn parse_part_name(name: &str) -> Option<(&str, &str)> {
 }
 
 /// Locks the partial file that was opened by its name. Between the two its owner may have renamed or removed it: what is locked then is
-/// the finished document, or a file without a name, and the target must be looked at again. Returns what it is.
-fn lock(file: &File, folder: &Folder, name: &OsStr, path: &Path) -> Result<FileStat, WriteError> {
+/// the finished document, or a file without a name, and the target must be looked at again. Returns what it is. `target` is for messages.
+fn lock(file: &File, folder: &Folder, name: &OsStr, target: &Path) -> Result<FileStat, WriteError> {
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", path)(error)),
+        Err(TryLockError::WouldBlock) => return Err(WriteError::Locked { path: target.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(WriteError::io("lock", target)(error)),
     }
-    let locked = FileStat::of(file).map_err(WriteError::io("look at", path))?;
+    let locked = FileStat::of(file).map_err(WriteError::io("look at", target))?;
     match folder.entry_stat(name) {
         Ok(there) if there.id == locked.id => Ok(locked),
-        Ok(_) | Err(LookupError::NotFound) => Err(WriteError::Locked { path: path.to_owned() }),
-        Err(error) => Err(WriteError::io("look at", path)(error.into())),
+        Ok(_) | Err(LookupError::NotFound) => Err(WriteError::Locked { path: target.to_owned() }),
+        Err(error) => Err(WriteError::io("look at", target)(error.into())),
     }
 }
 

@@ -99,7 +99,7 @@ impl Reservation {
                     release(file, missing);
                     return Err(match error.kind() {
                         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => refused(&running),
-                        _ => WriteError::io("reserve room for", file.path())(error),
+                        _ => WriteError::io("reserve room for", file.target())(error),
                     });
                 }
             }

@@ -96,7 +96,10 @@ fn a_disk_that_fills_up_all_the_same_keeps_what_is_verified_and_the_fetch_goes_o
     assert!(error.is_no_room());
     let message = error.to_string();
     assert!(message.starts_with("cannot write ") && message.contains("No space left"), "{message}");
-    assert!(message.contains(store.path().to_str().unwrap()) && message.ends_with("what is verified is kept"), "{message}");
+    assert!(
+        message.contains(disk.path().join("doc.bin: ").to_str().unwrap()) && message.ends_with("what is verified is kept"),
+        "{message}"
+    );
     assert_eq!(store.verified(), set(20, 0..4));
     fs::remove_file(disk.path().join("ballast")).unwrap();
     drop(writer);
