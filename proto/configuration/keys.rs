@@ -70,7 +70,7 @@ pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>)
 }
 
 /// The known word that `word` may be a slip of: within a third of its letters, or the beginning of one.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('_', "-");
     let edits_max = (word.chars().count() / 3).max(1);
     let distance = |known: &&str| strsim::osa_distance(&word, known);

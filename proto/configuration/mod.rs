@@ -9,6 +9,7 @@
 
 mod check;
 mod error;
+mod explain;
 mod file;
 mod keys;
 mod origins;

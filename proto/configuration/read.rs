@@ -3,6 +3,7 @@
 use super::{
     check::check,
     error::{ConfigurationError, Problem},
+    explain::explained,
     file,
     keys::{self, Takes},
     origins::{Layer, Place, Setting, Settings, with_defaults, with_flags},
@@ -97,7 +98,8 @@ pub fn read<F: Parser>(program: &Program, arguments: &[OsString]) -> Result<Read
     }
     let arguments = with_flags(&command, arguments, &settings);
     let mut command = with_defaults(command, &settings);
-    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    let parsed = command.try_get_matches_from_mut(&arguments);
+    let mut matches = parsed.map_err(|error| explained(error, &command, &arguments))?;
     let values = values(&command, &matches);
     let is_given = |key: &str| {
         let id = keys::flag(&command, key).map(|arg| arg.get_id().clone());
