@@ -129,6 +129,7 @@ impl RegistryAdmin for AdminService {
             records_skipped: self.health.skipped().count,
             ttl: Some(duration(ttl_ms)),
             store: self.health.word(self.leases.cluster.as_ref().map(|cluster| cluster.store_reachable())).to_owned(),
+            store_problem: self.health.problem(),
             replica: self.leases.cluster.as_ref().map(|cluster| {
                 let (replicas, shards) = cluster.counts();
                 ReplicaStatus { id: cluster.me().to_string(), replicas, shards, suspects: counts.suspects as u64 }

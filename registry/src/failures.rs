@@ -269,6 +269,10 @@ async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_recov
     assert_eq!(listed, [("kept", "10.0.0.1:7801")]);
     client.keep_alive(with_cookie(KeepAliveRequest::default(), &kept.cookie)).await.expect("leases continue");
     assert!(registry.get("/").await.contains("registrations are refused"));
+    let mut admin = RegistryAdminClient::connect(format!("http://{}", registry.address)).await.unwrap();
+    let status = admin.get_registry_status(GetRegistryStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.store, "failing");
+    assert!(status.store_problem.contains("the test makes it fail"), "{status:?}");
 
     failing.store(false, Ordering::Relaxed);
     let recovered = async {
@@ -279,6 +283,8 @@ async fn what_cannot_be_stored_is_refused_and_never_shown_and_the_registry_recov
     };
     timeout(PATIENCE, recovered).await.expect("it recovers");
     client.register(named("later")).await.expect("the registry works again");
+    let status = admin.get_registry_status(GetRegistryStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.store.as_str(), status.store_problem.as_str()), ("ok", ""));
     registry.stop().await;
 
     let (registry, mut client, _) = start_failing(folder.path()).await;

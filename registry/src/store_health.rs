@@ -1,6 +1,9 @@
 //! Whether the store works, for the status page and readiness.
 
-use crate::{store::Skipped, timeouts::WriteTimeouts};
+use crate::{
+    store::{Skipped, StoreError},
+    timeouts::WriteTimeouts,
+};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -14,13 +17,21 @@ pub(crate) struct StoreHealth {
     slow_commit: Duration,
     skipped: Skipped,
     failing: AtomicBool,
+    /// Why the latest commit failed; empty if it did not.
+    problem: Mutex<String>,
     /// When the commit under way began.
     commit_began: Mutex<Option<Instant>>,
 }
 
 impl StoreHealth {
     pub(crate) fn new(timeouts: &WriteTimeouts, skipped: Skipped) -> Self {
-        Self { slow_commit: timeouts.slow_commit, skipped, failing: AtomicBool::new(false), commit_began: Mutex::new(None) }
+        Self {
+            slow_commit: timeouts.slow_commit,
+            skipped,
+            failing: AtomicBool::new(false),
+            problem: Mutex::default(),
+            commit_began: Mutex::default(),
+        }
     }
 
     /// Records that were skipped at the start.
@@ -44,9 +55,19 @@ impl StoreHealth {
         }
     }
 
+    /// Why the latest commit failed, for operators; empty if it did not.
+    pub(crate) fn problem(&self) -> String {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Records how a commit ended. Gives whether the one before had failed.
-    pub(crate) fn set_failing(&self, failing: bool) -> bool {
-        self.failing.swap(failing, Ordering::Relaxed)
+    pub(crate) fn set_outcome(&self, outcome: Result<(), &StoreError>) -> bool {
+        let failed_before = self.failing.swap(outcome.is_err(), Ordering::Relaxed);
+        if failed_before || outcome.is_err() {
+            let problem = outcome.err().map(ToString::to_string).unwrap_or_default();
+            *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        }
+        failed_before
     }
 
     /// Records that a commit begins (`true`) or ended.

@@ -260,7 +260,7 @@ impl Writer {
 
     /// Records whether the store works, and logs when that changes.
     fn note(&self, outcome: Result<(), &StoreError>) {
-        let failed_before = self.health.set_failing(outcome.is_err());
+        let failed_before = self.health.set_outcome(outcome);
         match outcome {
             Ok(()) if failed_before => tracing::info!("the store can be written to again"),
             Ok(()) => {}

@@ -61,6 +61,10 @@ fn a_registry_is_backed_up_and_restored_into_an_empty_one_only() {
     world.p2pctl(&registry, &["registry", "peers"]).exits(0).stdout_has(&["op ", "127.0.0.1:9", "active"]);
     let one = world.p2pctl(&registry, &["registry", "peers", "o*", "-o", "json"]).exits(0).json_lines();
     assert_eq!((one.len(), one[0]["registered_from"].as_str()), (1, Some("127.0.0.1")), "{one:?}");
+    for absent in ["nosuch", "no*"] {
+        let run = world.p2pctl(&registry, &["registry", "peers", absent]).exits(1).stdout_is_empty();
+        run.stderr_has(&[&format!("error: no peer called {absent} is registered"), "hint: `p2pctl registry peers` lists"]);
+    }
     world.p2pctl(&registry, &["registry", "backup", "copy"]).exits(0).stdout_has(&["1 record at revision"]);
     world
         .p2pctl(&registry, &["registry", "restore", "copy"])
@@ -69,7 +73,11 @@ fn a_registry_is_backed_up_and_restored_into_an_empty_one_only() {
         .stderr_has(&["has records", "never overwrites"]);
     world.p2pctl(&registry, &["registry", "backup", "copy"]).exits(1).stderr_has(&["copy is there already", "--force"]);
     world.p2pctl(&registry, &["registry", "backup", "copy", "--force"]).exits(0);
-    world.p2pctl(&registry, &["registry", "backup", "missing/copy"]).exits(1).stderr_has(&["cannot write missing/copy"]);
+    let run = world.p2pctl(&registry, &["registry", "backup", "missing/copy"]).exits(1).stdout_is_empty();
+    let run = run.stderr_has(&["cannot write missing/copy: ", "hint: its folder is not there; make it first"]);
+    assert!(!run.stderr.contains(".p2pdi-"), "{run:#?}");
+    let run = world.p2pctl(&registry, &["registry", "restore", "missing/copy"]).exits(1).stdout_is_empty();
+    run.stderr_has(&["cannot read missing/copy: ", "hint: give a file that `p2pctl registry backup` wrote"]);
     let address = registry.address.to_string();
     registry.kill();
 

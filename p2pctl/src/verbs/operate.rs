@@ -56,9 +56,10 @@ async fn status(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
     printer.message(&answer, || {
         let since = ago(answer.started_at, SystemTime::now());
         let store = match answer.store.as_str() {
-            "failing" => "failing: registrations are refused",
-            "hanging" => "hanging: it does not answer",
-            store => store,
+            "failing" if answer.store_problem.is_empty() => "failing: registrations are refused".to_owned(),
+            "failing" => format!("failing: registrations are refused: {}", answer.store_problem),
+            "hanging" => "hanging: it does not answer".to_owned(),
+            store => store.to_owned(),
         };
         let mut text = format!(
             "registry {} at {}\nnetwork       {}\nstarted       {since}\nactive peers  {}\ninactive      {}\nobservers     {}\nrevision      {}\nttl           {}\nstore         {store}\nunwritten     {}",
@@ -88,11 +89,16 @@ async fn status(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
 
 async fn peers(global: &Global, args: RegistryPeers, printer: Printer) -> Outcome {
     let mut calling = calling(global, &args.as_operator)?;
-    let request = ListRecordsRequest { name: args.name.unwrap_or_default() };
+    let wanted = args.name.unwrap_or_default();
+    let request = ListRecordsRequest { name: wanted.clone() };
     let mut stream = calling.call(async |client| client.list_records(request).await).await?;
     let mut records = Vec::new();
     while let Some(page) = next(&mut stream, calling.name()).await? {
         records.extend(page.records);
+    }
+    if records.is_empty() && !wanted.is_empty() {
+        return Err(Failure::refused(format!("no peer called {wanted} is registered, nor was one in the last 30 days"))
+            .hint("`p2pctl registry peers` lists all of them"));
     }
     records.sort_by(|a, b| compare_str(a.name.to_lowercase(), b.name.to_lowercase()));
     if printer.is_json() {
