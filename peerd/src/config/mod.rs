@@ -10,7 +10,7 @@ pub use advertise::reachable_endpoint;
 pub use checks::check_not_shared;
 pub use keeping::{MinFree, Mirror, TransferLimits};
 pub use route::{RouteLookup, local_address_towards};
-pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, checked_registries, parse_label};
+pub use values::{PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, checked_registries, checked_state, parse_label};
 
 use crate::{discovery::Bootnode, documents::restrictions::ShareTo};
 use p2pdi::{

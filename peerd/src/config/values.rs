@@ -1,7 +1,7 @@
 //! Settings as users write them.
 
 use p2pdi::{endpoint::Endpoint, field::InvalidField};
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// Default port of a peer.
 pub const PORT_DEFAULT: u16 = 7801;
@@ -37,6 +37,11 @@ impl FromStr for RegistryUrl {
 
     fn from_str(text: &str) -> Result<Self, InvalidField> {
         let secured = text.strip_prefix("https://");
+        if let Some((scheme, _)) = text.split_once("://").filter(|(scheme, _)| !matches!(*scheme, "http" | "https")) {
+            let problem =
+                format!("begins with {}://; write http://HOST:PORT, https://HOST:PORT or HOST:PORT", scheme.escape_default());
+            return Err(InvalidField::new("registry", problem));
+        }
         let rest = secured.or_else(|| text.strip_prefix("http://")).unwrap_or(text);
         let endpoint = rest.strip_suffix('/').unwrap_or(rest).parse();
         let endpoint = endpoint.map_err(|error: InvalidField| error.in_field("registry"))?;
@@ -56,6 +61,20 @@ impl fmt::Display for RegistryUrl {
 /// As [`RegistryUrl::checked`].
 pub fn checked_registries(urls: &[RegistryUrl], has_tls: bool) -> Result<Vec<Endpoint>, InvalidField> {
     urls.iter().map(|url| url.checked(has_tls).cloned()).collect()
+}
+
+/// The folder of `--state`. `memory`, which a registry takes, would be a folder of that name.
+///
+/// # Errors
+/// When it is that word.
+pub fn checked_state(folder: PathBuf) -> Result<PathBuf, InvalidField> {
+    match folder.as_os_str() == "memory" {
+        true => Err(InvalidField::new(
+            "state",
+            "a registry can keep its state in memory, a peer has a folder; give one, or write ./memory for a folder of that name",
+        )),
+        false => Ok(folder),
+    }
 }
 
 /// Reads a label: `KEY=VALUE`.
@@ -78,6 +97,22 @@ mod tests {
         }
         for text in ["https://", "http://", "r", "ftp://r:1", "http://r:0"] {
             assert_eq!(text.parse::<RegistryUrl>().unwrap_err().field, "registry", "{text}");
+        }
+    }
+
+    #[test]
+    fn another_scheme_is_refused_with_those_that_are_taken() {
+        for text in ["ftp://r:1", "HTTP://r:1", "tcp://r:1"] {
+            let error = text.parse::<RegistryUrl>().unwrap_err().to_string();
+            assert!(error.contains("write http://HOST:PORT, https://HOST:PORT or HOST:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_word_that_a_registry_takes_is_no_folder_of_a_peer() {
+        assert!(checked_state("memory".into()).unwrap_err().to_string().contains("./memory"));
+        for folder in ["./memory", "state/memory", "Memory"] {
+            assert_eq!(checked_state(folder.into()), Ok(folder.into()));
         }
     }
 

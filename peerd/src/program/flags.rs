@@ -4,14 +4,17 @@ use crate::{
     Bootnode,
     config::{
         ControlFrom, MinFree, Mirror, NodeConfig, PORT_DEFAULT, REGISTRY_DEFAULT, RegistryUrl, TransferLimits, check_not_shared,
-        checked_registries, parse_label,
+        checked_registries, checked_state, parse_label,
     },
     documents::{pattern::DocumentPattern, restrictions::ShareTo},
     identity::join,
     node::NodeHandle,
 };
 use bytesize::ByteSize;
-use clap::{Parser, ValueEnum, builder::BoolishValueParser};
+use clap::{
+    Parser, ValueEnum,
+    builder::{BoolishValueParser, PathBufValueParser, TypedValueParser as _},
+};
 use p2pdi::{
     configuration::{Program, Variables},
     endpoint::{Endpoint, ListenAddress},
@@ -151,7 +154,7 @@ pub(crate) struct Flags {
     share_to: Vec<ShareTo>,
 
     /// Folder for this peer's id, cookie and index; each peer needs its own
-    #[arg(long, env = "P2PDI_PEER_STATE", value_name = "DIR")]
+    #[arg(long, env = "P2PDI_PEER_STATE", value_name = "DIR", value_parser = PathBufValueParser::new().try_map(checked_state))]
     state: Option<PathBuf>,
 
     /// Label that others can filter by in the registry; may be given several times
