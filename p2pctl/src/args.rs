@@ -374,7 +374,7 @@ pub(crate) enum Verb {
     Unpin(Pin),
     /// Show who has how much of a document, and who sends it to whom
     Swarm(Swarm),
-    /// Send a message to one peer
+    /// Send a message to one peer, and print how many peers passed it on (hops; 0: the one called is the receiver)
     Whisper(Whisper),
     /// Send a message to all peers of the mesh
     Broadcast(Broadcast),

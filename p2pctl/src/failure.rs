@@ -121,6 +121,12 @@ impl Failure {
         Self { unanswered: true, reason: "NOT_ANSWERED", ..Self::refused(message) }
     }
 
+    /// No document is what was asked for.
+    pub(crate) fn no_document(message: impl Into<String>) -> Self {
+        Self::refused(message)
+            .hint("`p2pctl ls` lists the documents that there are, `p2pctl search WORDS` those with words in name or title")
+    }
+
     /// Several documents have the name or number that was asked for.
     pub(crate) fn ambiguous(wanted: &DocumentSelector, found: &[Found]) -> Self {
         let mut failure = Self {
@@ -246,6 +252,7 @@ impl From<FetchError> for Failure {
             FetchError::Write(WriteError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
                 failure.hint("free some space and run this again: what is verified is kept and not fetched again")
             }
+            FetchError::Write(WriteError::Io { .. }) => failure.hint("choose a folder that this user can write to with --out"),
             gone if gone.is_gone() => {
                 failure.hint("a holder changed or removed it meanwhile; run this again for what the peers have by now")
             }

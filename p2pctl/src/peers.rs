@@ -85,7 +85,7 @@ impl Peers {
         match error {
             SearchError::Peers(failure) => failure,
             SearchError::NoPeers { wanted } => self.nobody(&format!("nobody has {wanted}")),
-            SearchError::NotFound { .. } => Failure::refused(error.to_string()),
+            SearchError::NotFound { .. } => Failure::no_document(error.to_string()),
             SearchError::Ambiguous { wanted, found } => Failure::ambiguous(&wanted, &found),
         }
     }

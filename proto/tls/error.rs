@@ -8,7 +8,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read the {what} file {}: {source}", path.display())]
+    #[error("cannot read the {what} file {}: {source}; give a PEM file that this user can read with --tls-{}", path.display(), flag(what))]
     Read {
         /// Which file: certificate, key or CA.
         what: &'static str,
@@ -119,4 +119,13 @@ pub enum TlsError {
     /// The library refuses the configuration.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
+}
+
+/// The end of the flag that names a file.
+fn flag(what: &str) -> &'static str {
+    match what {
+        "key" => "key",
+        "certificate" => "cert",
+        _ => "ca",
+    }
 }

@@ -81,11 +81,14 @@ fn a_document_without_holders_is_an_error_that_names_the_peers_asked() {
         "asked",
         "fff-a",
         "fff-c",
+        "hint: `p2pctl ls` lists",
     ]);
     network.p2pctl(&["get-rfc", "7", "--from", "fff-a"]).exits(1).stdout_is_empty().stderr_has(&["RFC 7", "fff-a"]);
     assert!(!network.world.path("out/rfc7.txt").exists());
     let unknown = format!("b3:{}", "0".repeat(64));
     network.p2pctl(&["get", &unknown]).exits(1).stdout_is_empty().stderr_has(&["error: nobody has b3:0000", "fff-a", "fff-c"]);
+    let rest = ["rfc-query", "fff-a", "--number", "7"];
+    network.p2pctl(&rest).exits(1).stdout_is_empty().stderr_has(&["knows of no such document", "hint: `p2pctl rfc-query fff-a`"]);
 }
 
 #[test]
@@ -156,10 +159,16 @@ fn a_document_in_a_folder_keeps_its_folder() {
 fn an_output_folder_that_cannot_be_created_is_named() {
     let network = Network::start();
     fs::write(network.world.path("file"), "x").unwrap();
-    network
-        .p2pctl(&["get-rfc", "48", "--out", "file/below"])
-        .exits(1)
-        .stdout_is_empty()
-        .stderr_has(&["error: cannot", "file/below"]);
+    network.p2pctl(&["get-rfc", "48", "--out", "file/below"]).exits(1).stdout_is_empty().stderr_has(&[
+        "error: cannot",
+        "file/below",
+        "hint: choose a folder",
+    ]);
     assert_eq!(network.world.read("file"), b"x");
+    // Root may write everywhere but there.
+    if cfg!(target_os = "linux") {
+        let run = network.p2pctl(&["get-rfc", "48", "--out", "/sys"]).exits(1).stdout_is_empty();
+        let run = run.stderr_has(&["error: cannot write /sys/rfc48.txt: ", "hint: choose a folder"]);
+        assert!(!run.stderr.contains(".part"), "a partial file's name says nothing to people: {run:#?}");
+    }
 }

@@ -28,6 +28,17 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         run.stderr_has(&["error: unexpected argument '--no-such-flag'", "Usage: ", "--help"]);
     }
     world.run("p2pctl", &["no-such-verb"]).exits(2).stdout_is_empty().stderr_has(&["no-such-verb"]);
+    world.run("p2pctl", &["gte"]).exits(2).stdout_is_empty().stderr_has(&["a similar subcommand exists: 'get'"]);
+    for program in [&["peerd", "--registry"] as &[&str], &["p2pctl", "--registry"]] {
+        let run = world.run(program[0], &[&program[1..], &["ftp://r:1"]].concat()).exits(2).stdout_is_empty();
+        run.stderr_has(&["write http://HOST:PORT, https://HOST:PORT or HOST:PORT"]);
+    }
+    world.run("peerd", &["--state", "memory"]).exits(2).stdout_is_empty().stderr_has(&["./memory"]);
+    world
+        .run("p2pctl", &["--tls-ca", "none", "peers"])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["the CA file none: ", "--tls-ca"]);
     world.run("p2pctl", &[]).exits(2).stdout_is_empty().stderr_has(&["Usage: "]);
     world.run("p2pctl", &["--registry", "https://r:1", "peers"]).exits(2).stdout_is_empty().stderr_has(&[
         "https:// needs certificates",
@@ -148,6 +159,27 @@ fn an_environment_variable_sets_its_flag_and_the_flag_takes_precedence() {
     };
     run(&["peers"]).exits(1).stdout_is_empty().stderr_has(&["127.0.0.1:1 does not answer"]);
     run(&["--registry", "http://127.0.0.1:2", "peers"]).exits(1).stdout_is_empty().stderr_has(&["127.0.0.1:2 does not answer"]);
+}
+
+#[test]
+fn a_wrong_value_of_a_variable_is_an_error_that_names_the_variable() {
+    let world = World::new();
+    for (program, name, value, flag) in [
+        ("registry", "P2PDI_REGISTRY_TTL", "soon", "--ttl"),
+        ("peerd", "P2PDI_PEER_MAX_CONNECTIONS", "many", "--max-connections"),
+        ("peerd", "P2PDI_PEER_NO_REGISTRY", "perhaps", "--no-registry"),
+        ("p2pctl", "P2PDI_CTL_OUTPUT", "xml", "--output"),
+        ("p2pctl", "P2PDI_CTL_REGISTRY", "r", "--registry"),
+    ] {
+        let arguments: &[&str] = match program {
+            "registry" => &["--state", "memory"],
+            "p2pctl" => &["peers"],
+            _ => &[],
+        };
+        let mut command = world.command(program, arguments);
+        command.env(name, value);
+        Running::run_to_end(command).exits(2).stdout_is_empty().stderr_has(&[&format!("for '{name} ({flag}")]);
+    }
 }
 
 #[test]

@@ -49,6 +49,11 @@ fn a_running_peer_fetches_into_its_share_and_its_jobs_are_listed() {
     ready(&d);
     let at = d.address.to_string();
     let run = |arguments: &[&str]| network.p2pctl(&[arguments, &["--at", &at]].concat());
+    for (verb, hints) in [("pin", 2), ("unpin", 1)] {
+        let refused = run(&[verb, "rfc48.txt"]).exits(1).stdout_is_empty();
+        let refused = refused.stderr_has(&["error: the share has no document rfc48.txt", "hint: `p2pctl ls --of 127.0.0.1:"]);
+        assert_eq!(refused.stderr.matches("hint: ").count(), hints, "{refused:#?}");
+    }
     let fetched = run(&["fetch", "rfc48.txt", "rfc4*", "--wait", "--progress", "json"]).exits(0);
     assert!(network.world.read("share-d/rfc48.txt") == rfc(48) && network.world.read("share-d/rfc49.txt") == rfc(49));
     let last: Value = serde_json::from_str(fetched.stderr.lines().last().unwrap()).unwrap();
@@ -70,6 +75,8 @@ fn a_running_peer_fetches_into_its_share_and_its_jobs_are_listed() {
     run(&["pin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt was pinned before"]);
     run(&["unpin", "rfc48.txt"]).exits(0).stdout_has(&["rfc48.txt is released"]);
     let failed = run(&["fetch", "no-such.txt", "--wait", "--wait-for-holders", "1s"]).exits(1).stdout_is_empty();
+    let first = failed.stderr.lines().next().unwrap_or_default().to_owned();
+    assert!(first.starts_with("job ") && first.contains("`p2pctl jobs cancel "), "{failed:#?}");
     failed.stderr_has(&["error: job ", " failed", "no-such.txt"]);
     // Nobody has it: it waits, and can be cancelled.
     let id = run(&["fetch", "later.txt", "--quiet"]).exits(0).stdout.trim().to_owned();

@@ -44,7 +44,11 @@ fn what_one_peer_knows_includes_what_it_learned() {
     let (a, unreachable) = (network.a.address.to_string(), "http://127.0.0.1:1");
     let run = network.world.run("p2pctl", &["--registry", unreachable, "ls", "rfc8881*", "--of", &a]).exits(0);
     run.stdout_has(&["rfc8881.txt", "fff-c"]);
-    network.p2pctl(&["ls", "none*", "--of", &a]).exits(1).stdout_is_empty().stderr_has(&["knows of no document"]);
+    network
+        .p2pctl(&["ls", "none*", "--of", &a])
+        .exits(1)
+        .stdout_is_empty()
+        .stderr_has(&["knows of no document", "hint: `p2pctl ls`"]);
     network.p2pctl(&["ls", "--of", "fff-x"]).exits(1).stdout_is_empty().stderr_has(&["no active peer is called fff-x"]);
 }
 

@@ -154,6 +154,8 @@ fn join_says_what_answers_where_no_peer_is() {
         let refused = world.run("p2pctl", &["join", endpoint, "--via", &a.address.to_string()]).exits(1).stdout_is_empty();
         refused.stderr_has(&[&format!("cannot join {endpoint}: {endpoint} {words}")]);
     }
+    let refused = world.run("p2pctl", &["join", "127.0.0.1:1", "--via", &a.address.to_string()]).exits(1).stdout_is_empty();
+    refused.stderr_has(&["cannot join 127.0.0.1:1: ", "dials that address itself: a peer must listen there"]);
 }
 
 #[test]

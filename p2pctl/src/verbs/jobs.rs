@@ -1,7 +1,7 @@
 //! fetch, jobs, pin and unpin: calls to a running peer about what it fetches for its share.
 
 use crate::{
-    args::{Fetch, Global, Jobs, JobsWhat, Pin},
+    args::{Fetch, Global, Jobs, JobsWhat, Pin, ProgressMode},
     call::{CALL_TIMEOUT, bounded, to_peer},
     failure::{Failure, Outcome},
     printer::{Printer, bytes, holder},
@@ -65,6 +65,11 @@ pub(super) async fn fetch(
             printer.message(&job, || format!("job {} is accepted; `p2pctl jobs` shows how far it is", job.id))?;
         }
         return Ok(());
+    }
+    // Lines of JSON are for programs.
+    if !args.quiet && global.progress != ProgressMode::Json {
+        let id = &job.id;
+        printer.note(&format!("job {id} is accepted; Ctrl-C leaves it to the peer, `p2pctl jobs cancel {id}` ends it"));
     }
     let mut display = Display::new(global.progress, args.quiet, printer);
     let watched = watch(&at, &mut stream, &mut job, &mut display, &stop).await;
@@ -228,7 +233,19 @@ fn state(state: JobState) -> &'static str {
 /// Pins or releases a document.
 pub(super) async fn pin(channels: &ChannelPool, args: Pin, unpin: bool, printer: Printer) -> Outcome {
     let request = PinRequest { name: args.name.to_string(), unpin };
-    let answer = call(channels, &args.at.at, async |mut client| client.pin(request).await).await?;
+    let answer = call(channels, &args.at.at, async |mut client| client.pin(request).await).await;
+    let answer = answer.map_err(|failure| match failure.is_reason(Reason::DocumentUnknown) {
+        true => {
+            let failure =
+                failure.hint(format!("`p2pctl ls --of {}` lists the names, which have their folders in them", args.at.at));
+            if unpin {
+                failure
+            } else {
+                failure.hint(format!("`p2pctl fetch {} --at {}` has the peer fetch it first", args.name, args.at.at))
+            }
+        }
+        false => failure,
+    })?;
     let (now, before) = if unpin { ("released", "not pinned") } else { ("pinned", "pinned") };
     printer.message(&answer, || match answer.unchanged {
         false => format!("{} is {now}", args.name),

@@ -26,23 +26,28 @@ const HASH_DIGITS: usize = 12;
 pub(super) async fn ls(global: &Global, channels: &ChannelPool, args: Ls, printer: Printer) -> Outcome {
     let what =
         args.pattern.as_ref().map_or_else(|| "no document".to_owned(), |pattern| format!("no document that matches {pattern}"));
+    let hint = match args.pattern {
+        Some(_) => "`p2pctl ls` lists all documents, `p2pctl search WORDS` those with words in name or title",
+        None => "`peerd --share DIR` shares the documents of a folder",
+    };
     let filter = ListingFilter::of_pattern(args.pattern);
-    list(global, channels, &filter, &what, args.listing, printer).await
+    list(global, channels, &filter, (&what, hint), args.listing, printer).await
 }
 
 pub(super) async fn search(global: &Global, channels: &ChannelPool, args: Search, printer: Printer) -> Outcome {
     let words = args.words.join(" ");
     let what = format!("no document with {words} in its name or title");
     let filter = ListingFilter::of_words(words)?;
-    list(global, channels, &filter, &what, args.listing, printer).await
+    let hint = "`p2pctl ls` lists all documents, `p2pctl ls '**/*.txt'` those whose name matches a pattern";
+    list(global, channels, &filter, (&what, hint), args.listing, printer).await
 }
 
-/// `what`: what is not found if nothing is.
+/// The pair: what is not found if nothing is, and what to do then.
 async fn list(
     global: &Global,
     channels: &ChannelPool,
     filter: &ListingFilter,
-    what: &str,
+    (what, hint): (&str, &str),
     listing: Listing,
     printer: Printer,
 ) -> Outcome {
@@ -78,7 +83,7 @@ async fn list(
                 if answered == 1 { "1 peer was".to_owned() } else { format!("{answered} peers were") }
             ),
         };
-        return Err(Failure::refused(asked));
+        return Err(Failure::refused(asked).hint(hint));
     }
     if let Some(limit) = listing.limit {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -14,6 +14,7 @@ use p2pdi::{
     endpoint::Endpoint,
     hex, json,
     name::PeerName,
+    status::Reason,
     v1::{
         BroadcastRequest, BroadcastResponse, Contact, InboxMessage, JoinRequest, ListPeersRequest, SubscribeRequest,
         control_client::ControlClient,
@@ -65,7 +66,14 @@ pub(super) async fn join(channels: &ChannelPool, args: Join, printer: Printer) -
         }
     }
     let Some(answer) = joined else {
-        return Err(failure.unwrap_or_else(|| Failure::usage(format!("{} has no address", args.peer))));
+        let failure = failure.unwrap_or_else(|| Failure::usage(format!("{} has no address", args.peer)));
+        return Err(match failure.is_reason(Reason::NoRoute) {
+            true => failure.hint(format!(
+                "{} dials that address itself: a peer must listen there, and be reached from there; `p2pctl peers` lists those of a registry",
+                args.via.via
+            )),
+            false => failure,
+        });
     };
     let peer = answer.peer.clone().unwrap_or_default();
     if let Some(name) = args.peer.name()

@@ -50,7 +50,8 @@ pub(super) async fn rfc_query(global: &Global, channels: &ChannelPool, args: Rfc
         }
     }
     if holdings.is_empty() {
-        return Err(Failure::refused(format!("{peer} knows of no such document")));
+        return Err(Failure::refused(format!("{peer} knows of no such document"))
+            .hint(format!("`p2pctl rfc-query {}` lists all that it knows, `p2pctl ls` what all peers have", args.peer)));
     }
     if printer.is_json() {
         return Ok(());

@@ -92,7 +92,7 @@ async fn find(setting: &Setting, selector: &DocumentSelector, notes: &mut Vec<St
         let answers = ask(&setting.channels, &setting.from, selector).await;
         match answers.settle() {
             Settlement::Settled(settled) => settled,
-            Settlement::Nobody => return Err(Failure::refused(format!("nobody has {selector}; {}", answers.summary()))),
+            Settlement::Nobody => return Err(Failure::no_document(format!("nobody has {selector}; {}", answers.summary()))),
             Settlement::Ambiguous(found) => return Err(Failure::ambiguous(selector, &found)),
         }
     };
@@ -124,7 +124,7 @@ fn matching(
     }
     if by_name.is_empty() {
         let asked = if answered == 1 { "1 peer was asked".to_owned() } else { format!("{answered} peers were asked") };
-        let failure = Failure::refused(format!("no document matches {wanted}; {asked}"));
+        let failure = Failure::no_document(format!("no document matches {wanted}; {asked}"));
         let failure = silent.into_iter().fold(failure, Failure::hint);
         selection.fail(setting, wanted.to_string(), failure)?;
         return Ok(Vec::new());
