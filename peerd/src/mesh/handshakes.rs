@@ -2,7 +2,8 @@
 
 use super::{
     input::{Input, Purpose},
-    link::{self, Expectation, Incoming, LinkSender, OpenError},
+    link::{self, Expectation, Incoming, OpenError},
+    send_queue::LinkSender,
 };
 use crate::connections::channels::ChannelPool;
 use p2pdi::{endpoint::Endpoint, name::PeerName, network::NetworkName, tls::Identity, v1::LinkFrame};

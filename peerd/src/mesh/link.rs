@@ -1,6 +1,9 @@
-//! One link: its handshake, its queue, and its reader.
+//! One link: its handshake and its reader.
 
-use super::flaw::Flaw;
+use super::{
+    flaw::Flaw,
+    send_queue::{LinkSender, queue},
+};
 use crate::{
     connections::channels::ChannelPool,
     inbox::BODY_MAX_BYTES,
@@ -18,108 +21,22 @@ use p2pdi::{
     tls::Identity,
     v1::{BroadcastId, LinkFrame, peer_client::PeerClient},
 };
-use prost::Message as _;
-use std::{
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, watch},
-    task::{coop::consume_budget, yield_now},
+    sync::watch,
+    task::coop::consume_budget,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_stream::{Stream, StreamExt as _};
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 /// Largest frame accepted, in bytes: a relayed message with the longest body, all its names, and the longest chain of certificates.
 pub const RELAYED_MAX_BYTES: usize = BODY_MAX_BYTES + CHAIN_MAX_BYTES + 4 * 1024;
-/// Frames in the queue of one link. A guess: a burst of broadcasts; small ones are a few hundred bytes.
-const QUEUE_MAX: usize = 4_096;
-/// Bytes in the queue of one link. Up to half of it, broadcasts are pushed, and a pull is answered with a quarter at most. Past that,
-/// broadcasts are only advertised, and the other side pulls them at its own pace. When the queue is full, the link is closed.
-const QUEUE_MAX_BYTES: usize = 4 << 20;
 /// Timeout of a dial and both hellos. Below the overlay's own timeout (`membership::Config::dial_timeout`, 4 s).
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// How long a closed link is still read, so that its queue is sent before the connection ends.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// The writing end of a link's queue. When it is dropped, queued frames still go out, then the link ends.
-pub(super) struct LinkSender {
-    frames: mpsc::Sender<LinkFrame>,
-    bytes: Arc<AtomicUsize>,
-}
-
-/// The reading end of a link's queue.
-pub(super) struct SendQueue {
-    frames: mpsc::Receiver<LinkFrame>,
-    bytes: Arc<AtomicUsize>,
-    /// It was empty when it was last read.
-    was_empty: bool,
-}
-
-/// The queue of a new link.
-pub(super) fn queue() -> (LinkSender, SendQueue) {
-    let (frames, queue) = mpsc::channel(QUEUE_MAX);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    (LinkSender { frames, bytes: Arc::clone(&bytes) }, SendQueue { frames: queue, bytes, was_empty: true })
-}
-
-/// Why a frame was not queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SendError {
-    /// The queue is full: the other side does not read.
-    Full,
-    /// The link has ended.
-    Closed,
-}
-
-impl LinkSender {
-    /// Whether half of the queue is full: the other side reads so slowly that broadcasts should be advertised to it, not pushed.
-    pub(super) fn is_congested(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > QUEUE_MAX_BYTES / 2 || self.frames.capacity() < QUEUE_MAX / 2
-    }
-
-    /// Queues a frame.
-    pub(super) fn send(&self, frame: LinkFrame) -> Result<(), SendError> {
-        let length = frame.encoded_len();
-        if self.bytes.load(Ordering::Relaxed) + length > QUEUE_MAX_BYTES {
-            return Err(SendError::Full);
-        }
-        self.bytes.fetch_add(length, Ordering::Relaxed);
-        self.frames.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::Full,
-            mpsc::error::TrySendError::Closed(_) => SendError::Closed,
-        })
-    }
-}
-
-impl Stream for SendQueue {
-    type Item = LinkFrame;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LinkFrame>> {
-        // The first frame of several is often queued by the first of several tasks that are ready: the others run before it is written, so
-        // that their frames are in the same HTTP/2 frame, the same system call and the same wake-up of the other side.
-        if self.was_empty && !self.frames.is_empty() {
-            self.was_empty = false;
-            // The runtime wakes this task when the others have run.
-            let _pending = pin!(yield_now()).poll(cx);
-            return Poll::Pending;
-        }
-        let frame = self.frames.poll_recv(cx);
-        self.was_empty = frame.is_pending();
-        let frame = ready!(frame);
-        if let Some(frame) = &frame {
-            self.bytes.fetch_sub(frame.encoded_len(), Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-}
 
 /// Frames from the other side, whichever side dialled.
 pub(super) type Incoming = Box<Streaming<LinkMessage>>;
@@ -347,42 +264,5 @@ impl From<Result<Option<LinkMessage>, Status>> for LinkEvent {
             Ok(None) => Self::Ended("the other side closed it".to_owned(), None),
             Err(status) => Self::Ended(status::describe(&status), misbehaviour(&status)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::poll_fn;
-
-    /// One worker, which runs a task that is woken at once and before the others that are ready.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn frames_of_all_tasks_that_are_ready_are_read_together() {
-        const FRAMES: usize = 8;
-        let (sender, mut queue) = queue();
-        let sender = Arc::new(sender);
-        let reading = tokio::spawn(async move {
-            let mut reads = Vec::new();
-            poll_fn(|cx| {
-                let mut read = 0;
-                while let Poll::Ready(Some(_)) = Pin::new(&mut queue).poll_next(cx) {
-                    read += 1;
-                }
-                reads.push(read);
-                if reads.iter().sum::<usize>() == FRAMES { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-            reads
-        });
-        tokio::spawn(async move {
-            // The reader waits already.
-            yield_now().await;
-            for _ in 0..FRAMES {
-                let sender = Arc::clone(&sender);
-                tokio::spawn(async move { sender.send(LinkFrame::default()) });
-            }
-        });
-        let reads = timeout(Duration::from_secs(60), reading).await.expect("all are read").unwrap();
-        assert_eq!(reads.last(), Some(&FRAMES), "{reads:?}");
     }
 }

@@ -1,8 +1,9 @@
 //! The table of open links.
 
 use super::{
-    link::{EstablishedLink, LinkSender, Reader, SendError},
+    link::{EstablishedLink, Reader},
     log_once::LogOnce,
+    send_queue::{LinkSender, Origin, SendError},
 };
 use crate::overlay::PeerId;
 use bytes::Bytes;
@@ -166,9 +167,9 @@ impl LinkTable {
         self.duplicate_names.is_new(contact.name().clone()).then_some(duplicate)
     }
 
-    /// Whether the queue of a link is so full that messages should not be added to it.
-    pub(super) fn is_congested(&self, peer: PeerId) -> bool {
-        self.links.get(&peer).is_some_and(|link| link.sender.is_congested())
+    /// Whether the queue of a link is so full that messages of this origin should not be added to it.
+    pub(super) fn is_congested(&self, peer: PeerId, origin: &Origin<'_>) -> bool {
+        self.links.get(&peer).is_some_and(|link| link.sender.is_congested(origin))
     }
 
     /// Queues a frame. Without a link it is dropped.

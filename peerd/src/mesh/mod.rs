@@ -14,6 +14,7 @@ mod handshakes;
 mod incarnation;
 mod input;
 mod joins;
+mod lanes;
 mod link;
 mod links;
 mod log_once;
@@ -23,6 +24,7 @@ mod publisher;
 mod recent;
 mod reconnect;
 mod root_signatures;
+mod send_queue;
 mod signatures;
 mod spawner;
 mod state;
@@ -125,7 +127,7 @@ impl Mesh {
         frames: Streaming<LinkMessage>,
         caller: Option<&Caller>,
     ) -> Result<impl tokio_stream::Stream<Item = Result<LinkMessage, Status>> + Send + use<>, Status> {
-        let (sender, queue) = link::queue();
+        let (sender, queue) = send_queue::queue();
         let network = caller.map(|caller| client_network(caller.address().ip()));
         let identity = caller.and_then(Caller::identity).cloned();
         self.core.with(|state| state.accept(Box::new(frames), sender, network, identity)).ok_or_else(stopping)??;

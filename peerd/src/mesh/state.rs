@@ -26,6 +26,7 @@ use super::{
     publisher::Publisher,
     reconnect::Reconnect,
     root_signatures::RootSignatures,
+    send_queue::Origin,
     signatures::Signatures,
     spawner::{InputSink, Spawner},
     whispers::{PendingWhispers, WhisperError, WhisperSender},
@@ -349,7 +350,7 @@ impl State {
                 Action::Dial(contact) => self.dial_contact(&contact, Purpose::Overlay(contact.id())),
                 Action::Close(peer, reason) => self.close(peer, reason == CloseReason::Silent),
                 Action::Send(peer, overlay::Message::Plumtree(plumtree::Message::Gossip(gossip)))
-                    if self.links.is_congested(peer) =>
+                    if self.links.is_congested(peer, &Origin::peer(&gossip.id.origin)) =>
                 {
                     let advert = vec![Advert { id: gossip.id, age: gossip.age }];
                     self.send_message(peer, &overlay::Message::Plumtree(plumtree::Message::Advertise(advert)));

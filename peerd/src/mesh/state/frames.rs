@@ -3,7 +3,7 @@
 use super::State;
 use crate::{
     inbox::{Delivered, Reply, Whisper},
-    mesh::{acks::Acknowledgement, input::Input, whispers::WhisperError},
+    mesh::{acks::Acknowledgement, input::Input, send_queue::Origin, whispers::WhisperError},
     overlay::routing::{self, RelayReply},
     overlay::{
         Action, Event, Message, Misbehaviour, PeerId,
@@ -105,7 +105,9 @@ impl State {
         for action in actions {
             match action {
                 // A burst of whispers is refused here: in the queue it would fill it, and close the link.
-                Action::Send(peer, routing::Message::Relay(relay)) if self.links.is_congested(peer) => {
+                Action::Send(peer, routing::Message::Relay(relay))
+                    if self.links.is_congested(peer, &Origin::Name(&relay.from)) =>
+                {
                     self.whispers.finish(relay.id, Err(WhisperError::Congested));
                     let actions = self.routing.refuse(relay.id);
                     self.perform_routing(actions);

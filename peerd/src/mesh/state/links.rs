@@ -6,8 +6,9 @@ use crate::{
         handshakes::TooMany,
         input::{Input, Purpose},
         joins::{JoinFailure, Joined},
-        link::{EstablishedLink, HANDSHAKE_TIMEOUT, Incoming, LinkEvent, LinkSender, OpenError, SendError},
+        link::{EstablishedLink, HANDSHAKE_TIMEOUT, Incoming, LinkEvent, OpenError},
         links::Link,
+        send_queue::{LinkSender, SendError},
     },
     overlay::{
         Action, Event, PeerId,
