@@ -10,18 +10,24 @@ use p2pdi::{
     registries::RegistryChannel,
     status::Reason,
     tls::{ClientAuth, Tls},
-    v1::registry_admin_client::RegistryAdminClient,
+    v1::{ListTokensRequest, registry_admin_client::RegistryAdminClient},
 };
 use registry::ca::{Authority, CaError, Refusal, operator_of_folder};
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 use tonic::{Response, Status};
 
 /// Largest answer, in bytes: a listing of all tokens.
 const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long it is tried whether a registry with the folder's authority runs.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Where a call for operators goes.
 pub(crate) enum Operator {
-    /// No registry has the folder open: it is done in it.
+    /// No registry uses the folder: it is done in it.
     Folder(Box<Authority>),
     /// To the registry.
     Calling(Box<Calling>),
@@ -36,21 +42,51 @@ pub(crate) struct Calling {
 }
 
 impl Operator {
-    pub(crate) fn new(global: &Global, by: &AsOperator) -> Outcome<Self> {
-        let Some(folder) = &by.ca else { return Ok(Self::Calling(Box::new(Calling::new(global, global.dial.tls.clone())))) };
+    /// Calls the registry if one with the folder's authority answers: registries that share a ledger leave the folder's own alone.
+    pub(crate) async fn new(global: &Global, by: &AsOperator) -> Outcome<Self> {
+        let Some(folder) = &by.ca else { return Ok(Self::logged_in(global)) };
+        let has_ledger = Authority::has_ledger(folder);
+        if has_ledger {
+            match Authority::open_existing(folder) {
+                Ok(authority) => {
+                    let mut calling = Calling::by_key(global, folder)?;
+                    let looking =
+                        calling.call_within(LOOK_TIMEOUT, async |client| client.list_tokens(ListTokensRequest {}).await);
+                    return Ok(match looking.await {
+                        Ok(_) => Self::Calling(Box::new(calling)),
+                        Err(_) => Self::Folder(Box::new(authority)),
+                    });
+                }
+                Err(CaError::Locked(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self::Calling(Box::new(Calling::by_key(global, folder)?)))
+    }
+
+    /// For what changes the folder's key: calls the registry only if it alone has it.
+    pub(crate) fn of_key(global: &Global, by: &AsOperator) -> Outcome<Self> {
+        let Some(folder) = &by.ca else { return Ok(Self::logged_in(global)) };
         match Authority::open_existing(folder) {
             Ok(authority) => Ok(Self::Folder(Box::new(authority))),
-            Err(CaError::Locked(_)) => {
-                let pem = operator_of_folder(folder, SystemTime::now())?;
-                let tls = Tls::from_pem(pem, ClientAuth::Required).map_err(CaError::from)?;
-                Ok(Self::Calling(Box::new(Calling::new(global, Some(tls)))))
-            }
+            Err(CaError::Locked(_)) => Ok(Self::Calling(Box::new(Calling::by_key(global, folder)?))),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn logged_in(global: &Global) -> Self {
+        Self::Calling(Box::new(Calling::new(global, global.dial.tls.clone())))
     }
 }
 
 impl Calling {
+    /// As somebody who can read the authority's key.
+    fn by_key(global: &Global, folder: &Path) -> Outcome<Self> {
+        let pem = operator_of_folder(folder, SystemTime::now())?;
+        let tls = Tls::from_pem(pem, ClientAuth::Required).map_err(CaError::from)?;
+        Ok(Self::new(global, Some(tls)))
+    }
+
     fn new(global: &Global, tls: Option<Tls>) -> Self {
         let dial = Dial::with(tls);
         let registry = RegistryChannel::new(&global.registries(), dial.clone());

@@ -14,11 +14,16 @@ use p2pdi::{
         RevokeTokenResponse, RotateAuthorityResponse, Trust,
     },
 };
+use rustls_pki_types::CertificateDer;
 use std::{
+    future::pending,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -34,14 +39,17 @@ pub(crate) struct Enrolling {
     tls: Tls,
     /// Held from reading the list of revoked certificates until it is set: of two revocations at once, neither sets a list without the other.
     revoking: Arc<Mutex<()>>,
+    /// The authorities that the registry's certificate is served with, and which of them signed it.
+    served: Arc<Mutex<(Vec<CertificateDer<'static>>, u32)>>,
 }
 
 impl Enrolling {
     /// Makes the registry's own certificate. Clients may show none: whoever joins has none yet.
     pub(crate) fn new(authority: Authority) -> Result<Self, CaError> {
         let now = SystemTime::now();
+        let served = Arc::new(Mutex::new(authority.authorities(now)));
         let tls = Tls::from_pem(authority.for_registry(now)?, ClientAuth::Optional)?;
-        let enrolling = Self { authority: Arc::new(authority), tls, revoking: Arc::default() };
+        let enrolling = Self { authority: Arc::new(authority), tls, revoking: Arc::default(), served };
         enrolling.refuse_revoked(now);
         Ok(enrolling)
     }
@@ -68,33 +76,73 @@ impl Enrolling {
         self.authority.revision()
     }
 
-    /// Does from time to time what is due, until `stop`: replaces an old authority, forgets what ended, renews the registry's certificate.
+    /// Does what is due, from time to time and whenever others that share the ledger changed it, until `stop`: replaces an old authority,
+    /// forgets what ended, renews the registry's certificate, refuses who was revoked elsewhere.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let pause = (self.authority.life() / 20).clamp(UPKEEP_SHORTEST, UPKEEP_INTERVAL);
-        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let mut changes = self.authority.changes();
+        let mut next = Instant::now() + pause;
+        loop {
+            let changed = async {
+                let told = match &mut changes {
+                    Some(changes) => changes.changed().await.is_ok(),
+                    None => false,
+                };
+                if !told {
+                    pending::<()>().await;
+                }
+            };
+            let is_due = tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(next) => true,
+                () = changed => false,
+            };
+            if is_due {
+                next = Instant::now() + pause;
+            }
             let due = self.clone();
             // The runtime reports a panic in it.
-            let kept = spawn_blocking(move || due.keep_up(SystemTime::now())).await;
+            let kept = spawn_blocking(move || due.keep_up(is_due, SystemTime::now())).await;
             if let Ok(Err(error)) = kept {
-                tracing::error!(%error, "the certificate authority cannot do what is due; trying again");
+                static LOG: LogLimit = LogLimit::new(4);
+                if let Some(Line { suppressed }) = LOG.line() {
+                    tracing::error!(%error, suppressed, "the certificate authority cannot do what is due; trying again");
+                }
             }
         }
     }
 
-    fn keep_up(&self, now: SystemTime) -> Result<(), CaError> {
-        let is_rotated = self.authority.maintain(now)?;
-        if is_rotated {
-            tracing::info!("the certificate authority was replaced; the old one stays trusted for 30 days");
+    fn keep_up(&self, is_due: bool, now: SystemTime) -> Result<(), CaError> {
+        let before = self.authority.revision();
+        if is_due {
+            self.authority.maintain(now)?;
+        } else {
+            self.authority.learn()?;
         }
         let is_old = self.tls.identity().is_none_or(|own| {
             let renewal_at = p2pdi::enrol::renewal_at(own.not_before(), own.not_after(), 0.0);
             now >= renewal_at || now < own.not_before()
         });
-        if is_old || is_rotated {
-            self.tls.replace(self.authority.for_registry(now)?)?;
+        self.serve_authorities(is_old, now)?;
+        // What others revoked counts here, too, and those that ended are forgotten.
+        if is_due || self.authority.revision() != before {
+            self.refuse_revoked(now);
         }
-        // Those that ended are forgotten.
-        self.refuse_revoked(now);
+        Ok(())
+    }
+
+    /// Serves with another certificate if the present one is old, or says nothing of a new authority.
+    fn serve_authorities(&self, is_old: bool, now: SystemTime) -> Result<(), CaError> {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let authorities = self.authority.authorities(now);
+        let is_new = *served != authorities;
+        if is_new && served.1 != authorities.1 {
+            tracing::info!("the certificate authority was replaced; the old one stays trusted for 30 days");
+        }
+        if is_old || is_new {
+            self.tls.replace(self.authority.for_registry(now)?)?;
+            *served = authorities;
+        }
         Ok(())
     }
 
@@ -139,11 +187,11 @@ impl Enrolling {
     }
 
     pub(crate) async fn rotate(&self) -> Result<RotateAuthorityResponse, Status> {
-        let tls = self.tls.clone();
+        let this = self.clone();
         self.blocking(move |authority| {
             let now = SystemTime::now();
             let answer = authority.answer_rotate(now)?;
-            tls.replace(authority.for_registry(now)?)?;
+            this.serve_authorities(false, now)?;
             Ok(answer)
         })
         .await
@@ -206,12 +254,16 @@ fn status(error: CaError) -> Status {
         CaError::Refused(refusal) => refusal,
         CaError::Invalid(field) => return field.into(),
         CaError::Request(_) => return InvalidField::new("certificate_request", text).into(),
-        CaError::NotStored(_) | CaError::Io { .. } => {
+        CaError::SharedKey => {
+            let hint = error.hint().unwrap_or_default();
+            return Reason::NoAuthority.status(format!("{text}; {hint}"));
+        }
+        CaError::NotStored(_) | CaError::Shared(_) | CaError::Io { .. } => {
             static LOG: LogLimit = LogLimit::new(1);
             if let Some(Line { suppressed }) = LOG.line() {
-                tracing::error!(error = text, suppressed, "the certificate authority cannot write");
+                tracing::error!(error = text, suppressed, "the certificate authority cannot store what it decides");
             }
-            let message = "the registry cannot write to its CA folder now, and nothing was changed; try again in a moment";
+            let message = "the registry cannot store what its certificate authority decides now; try again in a moment";
             return Reason::StoreUnavailable.status(message);
         }
         error => return internal("using the certificate authority", &error),

@@ -4,6 +4,7 @@
 use crate::store::{Etcd, Fed, Feed};
 use crate::{
     applied::Applied,
+    ca::SharedRows,
     cluster::{Cluster, ReplicaService, keep_links, probe_suspects},
     config::Config,
     leases::Leases,
@@ -23,6 +24,8 @@ pub(crate) struct Replicas {
     pub(crate) applied: Arc<Applied>,
     /// Where others reach this one; `None`: at the address it listens on.
     address: Option<Endpoint>,
+    /// The ledger that they share as one certificate authority, until it is taken.
+    pub(crate) ledger: Option<Box<dyn SharedRows>>,
     #[cfg(feature = "etcd")]
     feed: Feed,
 }
@@ -43,8 +46,13 @@ impl Replicas {
     #[cfg(feature = "etcd")]
     pub(crate) fn open(address: &EtcdAddress, config: &Config) -> Result<(Box<dyn Store>, Self), StoreError> {
         let etcd = Etcd::open(address, &config.network, config.ttl)?;
-        let replicas =
-            Self { cluster: etcd.cluster(), applied: Arc::default(), address: config.replica_address.clone(), feed: etcd.feed() };
+        let replicas = Self {
+            cluster: etcd.cluster(),
+            applied: Arc::default(),
+            address: config.replica_address.clone(),
+            ledger: Some(Box::new(etcd.rows())),
+            feed: etcd.feed(),
+        };
         Ok((Box::new(etcd), replicas))
     }
 

@@ -88,9 +88,6 @@ pub enum RegistryError {
     /// Other replicas cannot reach this one.
     #[error(transparent)]
     ReplicaAddress(#[from] NoReplicaAddress),
-    /// The authority keeps its keys and tokens in a folder of one registry, and replicas are several.
-    #[error("a registry that is one of several replicas cannot be a certificate authority (--ca)")]
-    AuthorityOfReplicas,
 }
 
 impl RegistryError {
@@ -101,10 +98,6 @@ impl RegistryError {
             Self::Authority(error) => error.hint(),
             Self::StoreHangs { .. } => Some("check the disk; what was acknowledged is on it".to_owned()),
             Self::Task(_) => Some("see the log, and start it again: what was acknowledged is on disk".to_owned()),
-            Self::AuthorityOfReplicas => Some(
-                "give each replica a certificate with --tls-cert, --tls-key and --tls-ca, from `p2pctl ca issue` or cert-manager"
-                    .to_owned(),
-            ),
             Self::ReplicaAddress(_) | Self::Ttl(_) | Self::Tls(_) | Self::System(_) | Self::Contract(_) | Self::Server(_) => None,
         }
     }
@@ -167,7 +160,6 @@ impl Registry {
         let store: Box<dyn Store> = match &config.state {
             State::Memory => Box::new(Memory::default()),
             State::Folder(folder) => Box::new(Embedded::open(folder)?),
-            State::Etcd(_) if config.authority.is_some() => return Err(RegistryError::AuthorityOfReplicas),
             State::Etcd(address) => {
                 let (store, replicas) = Replicas::open(address, config)?;
                 return Self::with_replicas(config, store, WriteTimeouts::default(), Some(replicas));
@@ -185,7 +177,7 @@ impl Registry {
         config: &Config,
         mut store: Box<dyn Store>,
         timeouts: WriteTimeouts,
-        replicas: Option<Replicas>,
+        mut replicas: Option<Replicas>,
     ) -> Result<Self, RegistryError> {
         let started = Instant::now();
         let mut seed = [0; 32];
@@ -193,8 +185,11 @@ impl Registry {
         // First: without its authority nobody could reach it.
         let enrolling = config.authority.as_ref().map(|authority| {
             let settings = CaSettings { network: config.network.clone(), ..authority.settings.clone() };
-            let opened = Authority::open(&authority.folder, settings, SystemTime::now())?;
-            Enrolling::new(opened)
+            let now = SystemTime::now();
+            Enrolling::new(match replicas.as_mut().and_then(|replicas| replicas.ledger.take()) {
+                Some(rows) => Authority::open_shared(&authority.folder, rows, settings, now)?,
+                None => Authority::open(&authority.folder, settings, now)?,
+            })
         });
         let enrolling = enrolling.transpose()?;
         let settings = Settings {

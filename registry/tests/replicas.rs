@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod replicas {
+    mod authority;
     mod basics;
     mod certificates;
     pub(crate) mod crowd;

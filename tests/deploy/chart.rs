@@ -41,7 +41,10 @@ fn values_that_are_wrong_are_named() {
         ("registry.replicas=2", "more than one registry needs registry.etcd.endpoints"),
         ("registry.autoscaling.enabled=true", "more than one registry needs registry.etcd.endpoints"),
         ("registry.etcd.endpoints={etcd:2379}", "/registry/etcd/endpoints"),
-        ("registry.etcd.endpoints={http://etcd:2379},tls.mode=joinToken", "joinToken needs a registry with a volume"),
+        (
+            "registry.etcd.endpoints={http://etcd:2379},tls.mode=joinToken",
+            "joinToken with registry.etcd needs tls.authoritySecret",
+        ),
         ("tls.mode=chart,peer.kind=DaemonSet", "tls.mode chart needs peer.kind StatefulSet"),
         ("tls.mode=chart,peer.replicas=257", "tls.mode chart is for up to 256 peers"),
     ] {

@@ -41,10 +41,13 @@ impl<'a> Around<'a> {
             p2pctl(&["ca", "init", "--ca=authority", &network]);
             here.certify("p2pdi-peer-0");
         }
-        let Some(container) = containers.get("StatefulSet/p2pdi-registry") else { return (here, None) };
-        let registry = Server::start(here.command(container[0]));
+        let alone = containers.get("StatefulSet/p2pdi-registry").map(|container| container[0].clone());
+        let Some(container) = alone.or_else(|| alone_in_place_of(containers.get("Deployment/p2pdi-registry")?[0])) else {
+            return (here, None);
+        };
+        let registry = Server::start(here.command(&container));
         here.registry = registry.address.to_string();
-        if strings(&container[0]["args"]).contains(&"--ca=/var/lib/p2pdi/ca") {
+        if strings(&container["args"]).contains(&"--ca=/var/lib/p2pdi/ca") {
             let (url, address) = (format!("--registry={}", here.registry), format!("--address={}", here.registry));
             here.token = p2pctl(&["token", "create", "--ca=var/lib/p2pdi/ca", "--name=*", "--uses=9", &network, &url, &address]);
         }
@@ -108,6 +111,19 @@ impl<'a> Around<'a> {
         }
         command
     }
+}
+
+/// Registries over etcd that are a certificate authority, as one that needs no etcd; `None`: they are none.
+fn alone_in_place_of(container: &Value) -> Option<Value> {
+    let shared = ["--store", "--etcd", "--replica-address"];
+    let arguments =
+        strings(&container["args"]).into_iter().filter(|argument| !shared.iter().any(|flag| argument.starts_with(flag)));
+    let arguments: Vec<_> = arguments.map(|argument| argument.replace("--ca=/ca", "--ca=/var/lib/p2pdi/ca")).collect();
+    arguments.iter().any(|argument| argument.starts_with("--ca=")).then(|| {
+        let mut alone = container.clone();
+        alone["args"] = arguments.into_iter().chain(["--state=memory".to_owned()]).collect();
+        alone
+    })
 }
 
 fn mounts(container: &Value) -> Vec<&str> {
@@ -186,7 +202,7 @@ fn a_registry_over_etcd_accepts_its_arguments() {
         assert!(printed.contains("store = \"etcd\"") && printed.contains("replica-address"), "{set}: {printed}");
         read += 1;
     }
-    assert_eq!(read, 2);
+    assert_eq!(read, 3);
 }
 
 #[test]

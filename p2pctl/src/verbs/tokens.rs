@@ -32,7 +32,7 @@ async fn create(global: &Global, args: CreateToken, printer: Printer) -> Outcome
         operator: args.operator,
         addresses: addresses.iter().map(ToString::to_string).collect(),
     };
-    let answer = match Operator::new(global, &args.as_operator)? {
+    let answer = match Operator::new(global, &args.as_operator).await? {
         Operator::Folder(authority) => authority.answer_create_token(request, SystemTime::now())?,
         Operator::Calling(mut calling) => calling.call(async |client| client.create_token(request).await).await?,
     };
@@ -48,7 +48,7 @@ fn is_loopback(address: &Endpoint) -> bool {
 }
 
 async fn list(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
-    let answer = match Operator::new(global, by)? {
+    let answer = match Operator::new(global, by).await? {
         Operator::Folder(authority) => authority.answer_list_tokens(),
         Operator::Calling(mut calling) => calling.call(async |client| client.list_tokens(ListTokensRequest {}).await).await?,
     };
@@ -80,7 +80,7 @@ fn row(token: &JoinTokenRecord, now: SystemTime) -> Vec<String> {
 }
 
 async fn revoke_token(global: &Global, id: String, by: &AsOperator, printer: Printer) -> Outcome {
-    let answer = match Operator::new(global, by)? {
+    let answer = match Operator::new(global, by).await? {
         Operator::Folder(authority) => authority.answer_revoke_token(&id)?,
         Operator::Calling(mut calling) => {
             calling.call(async |client| client.revoke_token(RevokeTokenRequest { id }).await).await?
@@ -95,7 +95,7 @@ async fn revoke_token(global: &Global, id: String, by: &AsOperator, printer: Pri
 
 pub(super) async fn revoke(global: &Global, args: Revoke, printer: Printer) -> Outcome {
     let Revoke { name, as_operator } = args;
-    let answer = match Operator::new(global, &as_operator)? {
+    let answer = match Operator::new(global, &as_operator).await? {
         Operator::Folder(authority) => authority.answer_revoke_name(&name, SystemTime::now())?,
         Operator::Calling(mut calling) => {
             let request = RevokeNameRequest { name: name.to_string() };
@@ -122,7 +122,7 @@ pub(super) async fn revoke(global: &Global, args: Revoke, printer: Printer) -> O
 }
 
 pub(super) async fn rotate(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
-    let answer = match Operator::new(global, by)? {
+    let answer = match Operator::of_key(global, by)? {
         Operator::Folder(authority) => authority.answer_rotate(SystemTime::now())?,
         Operator::Calling(mut calling) => {
             calling.call(async |client| client.rotate_authority(RotateAuthorityRequest {}).await).await?

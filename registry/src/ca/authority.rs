@@ -1,4 +1,4 @@
-//! The authority behind one lock: each call decides, stores and then answers. Calls block while they write.
+//! The authority: each call decides, stores and then answers. Calls block while they write.
 
 use super::{
     certificates::{self, Request, Validity, seconds},
@@ -6,7 +6,10 @@ use super::{
     generations::{Generation, Generations, OVERLAP},
     ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Subject, Token, check_token},
     ledger_file::LedgerFile,
+    rows::SharedRows,
+    shared_ledger::SharedLedger,
     signer::Signer,
+    stored::{Kept, State, Stored},
 };
 use p2pdi::{
     name::PeerName,
@@ -20,12 +23,10 @@ use rustls_pki_types::CertificateDer;
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
+use tokio::sync::watch;
 
 /// Usual life of a certificate: short enough that a lost key is of no use after a day, long enough that a registry may be away for eight
 /// hours before the first certificate ends.
@@ -61,19 +62,9 @@ impl Default for CaSettings {
 /// A certificate authority, open in its folder.
 pub struct Authority {
     settings: CaSettings,
-    /// Held while something is written to the disk.
-    open: Mutex<Open>,
-    /// That of the ledger, for calls that must not wait.
-    revision: Arc<AtomicU64>,
-}
-
-struct Open {
-    ledger: Ledger,
-    file: LedgerFile,
-    generations: Generations,
-    revision: Arc<AtomicU64>,
+    stored: Stored,
     /// When it was last looked for what ended, in seconds since 1970.
-    looked_at: u64,
+    looked_at: AtomicU64,
 }
 
 /// How a caller shows that it may have a certificate.
@@ -148,12 +139,32 @@ impl Authority {
     /// When another process has it open, a file is damaged or of another network, or the folder cannot be used.
     pub fn open(folder: &Path, settings: CaSettings, now: SystemTime) -> Result<Self, CaError> {
         let (file, network) = LedgerFile::open(folder, &settings.network)?;
-        if network != settings.network {
-            return Err(CaError::Network { path: folder.to_owned(), found: network, wanted: settings.network });
-        }
+        check_network(folder, &network, &settings.network)?;
         let ledger = file.load()?;
         let generations = Generations::open_or_create(folder, &network, seconds(now))?;
-        let authority = Self::new(settings, ledger, file, generations);
+        let authority = Self::new(settings, Stored::new(ledger, generations, Kept::File(file))?);
+        authority.maintain(now)?;
+        Ok(authority)
+    }
+
+    /// Opens the authority whose key is in `folder`, and whose ledger it shares with others that have the same key. None is made, and nothing in the
+    /// folder is changed. What the folder has of a ledger of its own becomes the shared one if that is new.
+    ///
+    /// # Errors
+    /// When the folder has no authority, a file is damaged or of another network, or the ledger cannot be read.
+    pub fn open_shared(folder: &Path, rows: Box<dyn SharedRows>, settings: CaSettings, now: SystemTime) -> Result<Self, CaError> {
+        let generations = Generations::read(folder)?;
+        check_network(folder, generations.network(), &settings.network)?;
+        let stored = Stored::new(Ledger::default(), generations, Kept::Shared(SharedLedger::new(rows)))?;
+        if LedgerFile::is_in(folder) && stored.read().ledger.generation() == 0 {
+            let own = LedgerFile::open(folder, &settings.network)?.0.load()?;
+            // Another that begins at the same time does the same, or is ahead.
+            stored.change(|state| {
+                let is_new = state.ledger.generation() == 0;
+                Ok((if is_new { own.all().collect() } else { Vec::new() }, ()))
+            })?;
+        }
+        let authority = Self::new(settings, stored);
         authority.maintain(now)?;
         Ok(authority)
     }
@@ -167,13 +178,16 @@ impl Authority {
         let settings = CaSettings { network: generations.network().clone(), ..CaSettings::default() };
         let (file, _) = LedgerFile::open(folder, &settings.network)?;
         let ledger = file.load()?;
-        Ok(Self::new(settings, ledger, file, generations))
+        Ok(Self::new(settings, Stored::new(ledger, generations, Kept::File(file))?))
     }
 
-    fn new(settings: CaSettings, ledger: Ledger, file: LedgerFile, generations: Generations) -> Self {
-        let revision = Arc::new(AtomicU64::new(ledger.revision()));
-        let open = Open { ledger, file, generations, revision: Arc::clone(&revision), looked_at: 0 };
-        Self { settings, open: Mutex::new(open), revision }
+    /// Whether `folder` has a ledger of its own. One that only has the key is of registries that share theirs.
+    pub fn has_ledger(folder: &Path) -> bool {
+        LedgerFile::is_in(folder)
+    }
+
+    fn new(settings: CaSettings, stored: Stored) -> Self {
+        Self { settings, stored, looked_at: AtomicU64::new(0) }
     }
 
     /// The network that its certificates are for.
@@ -205,18 +219,20 @@ impl Authority {
             Proof::Certificate(serial) => By::Certificate(serial.as_bytes().try_into().map_err(|_| Refusal::KeyUnknown)?),
             Proof::Key => By::Key,
         };
-        let mut open = self.lock();
-        let admission = open.ledger.admit(&Admit { by, key: request.key, wanted }, seconds(now))?;
-        let subject = admission.subject.clone();
-        // With the CA's own hosts: programs that check host names only would take its holder for the registry.
-        if !subject.operator && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(subject.name.as_str())) {
-            return Err(Refusal::NameReserved(subject.name).into());
-        }
+        let admit = Admit { by, key: request.key, wanted };
         let (serial, validity) = (certificates::serial()?, self.validity(now));
-        let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
-        let certificate = open.generations.sign(&params, &request.public_key)?;
-        open.store(Ledger::issue(admission, serial, validity.not_after))?;
-        Ok(Enrolled { subject, chain: open.chain(certificate, now) })
+        self.stored.change(|state| {
+            let admission = state.ledger.admit(&admit, seconds(now))?;
+            let subject = admission.subject.clone();
+            // With the CA's own hosts: programs that check host names only would take its holder for the registry.
+            if !subject.operator && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(subject.name.as_str())) {
+                return Err(Refusal::NameReserved(subject.name).into());
+            }
+            let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
+            let certificate = state.generations.sign(&params, &request.public_key)?;
+            let chain = state.chain(certificate, now);
+            Ok((Ledger::issue(admission, serial, validity.not_after), Enrolled { subject, chain }))
+        })
     }
 
     /// Makes a key and a certificate without a token, for those who want files. PEM: certificates, key.
@@ -227,10 +243,12 @@ impl Authority {
         let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
         let (serial, validity) = (certificates::serial()?, Validity::new(life, now));
         let params = certificates::of_subject(&subject, self.network(), &serial, validity)?;
-        let mut open = self.lock();
-        let certificate = open.generations.sign(&params, &key)?;
-        open.store(vec![Ledger::issue_file(subject, certificates::key_hash(&key), serial, validity.not_after)])?;
-        Ok((certificates_pem(&open.chain(certificate, now)), key.serialize_pem()))
+        let chain = self.stored.change(|state| {
+            let certificate = state.generations.sign(&params, &key)?;
+            let issued = Ledger::issue_file(subject.clone(), certificates::key_hash(&key), serial, validity.not_after);
+            Ok((vec![issued], state.chain(certificate, now)))
+        })?;
+        Ok((certificates_pem(&chain), key.serialize_pem()))
     }
 
     /// What the registry serves with: a certificate of its own with a new key, and all authorities. Nothing of it is stored.
@@ -241,11 +259,11 @@ impl Authority {
         let key = KeyPair::generate().map_err(|error| CaError::Signing(error.to_string()))?;
         let params =
             certificates::of_registry(self.network(), &self.settings.hosts, &certificates::serial()?, self.validity(now))?;
-        let open = self.lock();
-        let mut chain = open.chain(open.generations.sign(&params, &key)?, now);
+        let state = self.stored.read();
+        let mut chain = state.chain(state.generations.sign(&params, &key)?, now);
         // With the authorities themselves, so that whoever has only a token finds the one that it names.
-        chain.extend(open.authorities(now));
-        let ca = certificates_pem(&open.authorities(now)).into();
+        chain.extend(state.authorities(now));
+        let ca = certificates_pem(&state.authorities(now)).into();
         Ok(Pem { cert: Some(certificates_pem(&chain).into()), key: Some(key.serialize_pem().into()), ca })
     }
 
@@ -261,26 +279,27 @@ impl Authority {
         {
             return Err(Refusal::NameReserved(name).into());
         }
-        let mut open = self.lock();
-        let mut secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
-        for _ in 0..ID_ATTEMPTS {
-            if open.ledger.has_token_id(&secret.hash().id()) {
-                secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
-            }
-        }
         let created_at = seconds(now);
         let expires_at = created_at.saturating_add(life.as_secs());
-        let hash = secret.hash();
-        let token = Token { hash, names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false, hosts };
-        check_token(&token)?;
-        let change = open.ledger.add_token(token.clone())?;
-        open.store(vec![change])?;
-        Ok((secret, CaHash::of(&open.generations.newest().certificate), token))
+        self.stored.change(|state| {
+            let mut secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
+            for _ in 0..ID_ATTEMPTS {
+                if state.ledger.has_token_id(&secret.hash().id()) {
+                    secret = TokenSecret::generate().map_err(|error| CaError::System(error.into()))?;
+                }
+            }
+            let (hash, names, labels, hosts) = (secret.hash(), names.clone(), labels.clone(), hosts.clone());
+            let token = Token { hash, names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false, hosts };
+            check_token(&token)?;
+            let change = state.ledger.add_token(token.clone())?;
+            let named = state.generations.named(self.stored.is_shared(), seconds(now));
+            Ok((vec![change], (secret, CaHash::of(&named.certificate), token)))
+        })
     }
 
     /// All tokens, the newest first.
     pub fn tokens(&self) -> Vec<Token> {
-        self.lock().ledger.tokens()
+        self.stored.read().ledger.tokens()
     }
 
     /// Revokes a token. Who joined with it stays; `revoke_name` ends them.
@@ -288,10 +307,10 @@ impl Authority {
     /// # Errors
     /// When there is none with that id, or it cannot be stored.
     pub fn revoke_token(&self, id: &str) -> Result<Token, CaError> {
-        let mut open = self.lock();
-        let token = open.ledger.revoke_token(id)?;
-        open.store(vec![Change::Token(token.clone())])?;
-        Ok(token)
+        self.stored.change(|state| {
+            let token = state.ledger.revoke_token(id)?;
+            Ok((vec![Change::Token(token.clone())], token))
+        })
     }
 
     /// Revokes all certificates of a name, and the tokens for it alone.
@@ -299,43 +318,47 @@ impl Authority {
     /// # Errors
     /// When there is none, or it cannot be stored.
     pub fn revoke_name(&self, name: &PeerName, now: SystemTime) -> Result<RevokedName, CaError> {
-        let mut open = self.lock();
-        let (changes, certificates, tokens) = open.ledger.revoke_name(name, seconds(now))?;
-        open.store(changes)?;
-        let open_tokens = open.ledger.open_tokens(name, seconds(now));
-        Ok(RevokedName { certificates, tokens, open_tokens, revision: open.ledger.revision() })
+        let (certificates, tokens) = self.stored.change(|state| {
+            let (changes, certificates, tokens) = state.ledger.revoke_name(name, seconds(now))?;
+            Ok((changes, (certificates, tokens)))
+        })?;
+        let ledger = &self.stored.read().ledger;
+        let open_tokens = ledger.open_tokens(name, seconds(now));
+        Ok(RevokedName { certificates, tokens, open_tokens, revision: ledger.revision() })
     }
 
     /// Replaces the authority's key and certificate now. Gives the hash of the new one.
     ///
     /// # Errors
-    /// When it cannot be stored.
+    /// When it cannot be stored, or others have the same key.
     pub fn rotate(&self, now: SystemTime) -> Result<CaHash, CaError> {
-        let mut open = self.lock();
-        open.generations.rotate(seconds(now))?;
-        open.published(now)?;
-        Ok(CaHash::of(&open.generations.newest().certificate))
+        if self.stored.is_shared() {
+            return Err(CaError::SharedKey);
+        }
+        self.stored.with_generations(|generations| generations.rotate(seconds(now)))?;
+        self.publish(now)?;
+        Ok(CaHash::of(&self.stored.read().generations.newest().certificate))
     }
 
     /// The revision of what everyone of the network must know. Waits for nothing.
     pub fn revision(&self) -> u64 {
-        self.revision.load(Ordering::Acquire)
+        self.stored.revision()
     }
 
     /// What everyone must know that is not of the revision `since` already.
     pub fn trust(&self, since: u64, now: SystemTime) -> Trust {
-        let open = self.lock();
-        let RevokedSince { revoked, revision, start_over, more } = open.ledger.revoked_since(since, seconds(now));
-        Trust { authorities: open.authorities(now), revoked, revision, start_over, more }
+        let state = self.stored.read();
+        let RevokedSince { revoked, revision, start_over, more } = state.ledger.revoked_since(since, seconds(now));
+        Trust { authorities: state.authorities(now), revoked, revision, start_over, more }
     }
 
     /// The serial numbers of all revoked certificates, for this registry's own connections.
     pub fn revoked(&self, now: SystemTime) -> Vec<Serial> {
-        let open = self.lock();
-        let mut found = open.ledger.revoked_since(0, seconds(now));
+        let ledger = &self.stored.read().ledger;
+        let mut found = ledger.revoked_since(0, seconds(now));
         let mut all = found.revoked;
         while found.more {
-            found = open.ledger.revoked_since(found.revision, seconds(now));
+            found = ledger.revoked_since(found.revision, seconds(now));
             all.append(&mut found.revoked);
         }
         all.iter().map(|revoked| Serial::new(&revoked.serial)).collect()
@@ -343,37 +366,63 @@ impl Authority {
 
     /// Whether the certificate with this serial number is revoked.
     pub fn is_revoked(&self, serial: &Serial) -> bool {
-        serial.as_bytes().try_into().is_ok_and(|serial| self.lock().ledger.is_revoked(&serial))
+        serial.as_bytes().try_into().is_ok_and(|serial| self.stored.read().ledger.is_revoked(&serial))
     }
 
-    /// What is due from time to time: rotates an authority of that age, and forgets what ended. Whether there is a new authority.
+    /// Takes over what others that share the ledger changed, as far as it is known here.
+    ///
+    /// # Errors
+    /// When it cannot be read; the next call tries again.
+    pub fn learn(&self) -> Result<(), CaError> {
+        self.stored.learn()
+    }
+
+    /// Changes whenever others that share the ledger changed it; `None`: nobody shares it.
+    pub fn changes(&self) -> Option<watch::Receiver<()>> {
+        self.stored.changes()
+    }
+
+    /// The authorities that are trusted, and which of them signs: with others, the registry must serve with other certificates.
+    pub fn authorities(&self, now: SystemTime) -> (Vec<CertificateDer<'static>>, u32) {
+        let state = self.stored.read();
+        (state.authorities(now), state.generations.signing())
+    }
+
+    /// What is due from time to time: rotates an authority of that age, or reads the key that all of several have now, and forgets what ended.
     ///
     /// # Errors
     /// When it cannot be stored; the next call tries again.
-    pub fn maintain(&self, now: SystemTime) -> Result<bool, CaError> {
-        let mut open = self.lock();
-        let age = seconds(now).saturating_sub(open.generations.newest().validity.not_before + CLOCK_SKEW);
-        let is_due = age >= self.settings.rotate_after.as_secs();
-        if is_due {
-            open.generations.rotate(seconds(now))?;
-        }
-        open.published(now)?;
-        if seconds(now).abs_diff(open.looked_at) >= OUTDATED_INTERVAL {
-            open.looked_at = seconds(now);
-            let outdated = open.ledger.outdated(seconds(now));
-            if !outdated.is_empty() {
-                open.store(outdated)?;
+    pub fn maintain(&self, now: SystemTime) -> Result<(), CaError> {
+        self.stored.learn()?;
+        if self.stored.is_shared() {
+            self.stored.with_generations(Generations::read_again)?;
+        } else {
+            let begun = self.stored.read().generations.newest().validity.not_before + CLOCK_SKEW;
+            if seconds(now).saturating_sub(begun) >= self.settings.rotate_after.as_secs() {
+                self.stored.with_generations(|generations| generations.rotate(seconds(now)))?;
             }
         }
-        Ok(is_due)
+        self.publish(now)?;
+        if seconds(now).abs_diff(self.looked_at.load(Ordering::Relaxed)) >= OUTDATED_INTERVAL {
+            self.looked_at.store(seconds(now), Ordering::Relaxed);
+            self.stored.change(|state| Ok((state.ledger.outdated(seconds(now)), ())))?;
+        }
+        Ok(())
+    }
+
+    /// Counts a new generation, and writes the file for other programs. Done at each start, too, in case the process was killed between.
+    fn publish(&self, now: SystemTime) -> Result<(), CaError> {
+        let is_shared = self.stored.is_shared();
+        self.stored.change(|state| Ok((state.unpublished(is_shared), ())))?;
+        if is_shared {
+            return Ok(());
+        }
+        let state = self.stored.read();
+        state.generations.write_bundle(&state.trusted(now))
     }
 
     fn validity(&self, now: SystemTime) -> Validity {
         Validity::new(self.settings.life, now)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -385,24 +434,30 @@ impl Authority {
 pub fn operator_of_folder(folder: &Path, now: SystemTime) -> Result<Pem, CaError> {
     let name: PeerName = "ca-folder".parse()?;
     let subject = Subject { name, labels: BTreeMap::new(), operator: true };
-    Signer::of(Generations::open(folder)?).subject(&subject, OPERATOR_OF_FOLDER_LIFE, now)
+    Signer::of(Generations::read(folder)?).subject(&subject, OPERATOR_OF_FOLDER_LIFE, now)
 }
 
-impl Open {
-    /// Stores changes, then applies them.
-    fn store(&mut self, changes: Vec<Change>) -> Result<(), CaError> {
-        self.file.write(&changes)?;
-        changes.into_iter().for_each(|change| self.ledger.apply(change));
-        self.revision.store(self.ledger.revision(), Ordering::Release);
-        Ok(())
+fn check_network(folder: &Path, found: &NetworkName, wanted: &NetworkName) -> Result<(), CaError> {
+    if found == wanted {
+        return Ok(());
     }
+    Err(CaError::Network { path: folder.to_owned(), found: found.clone(), wanted: wanted.clone() })
+}
 
-    /// Counts a new generation, and writes the file for other programs. Done at each start, too, in case the process was killed between.
-    fn published(&mut self, now: SystemTime) -> Result<(), CaError> {
-        if let Some(change) = self.ledger.generation(self.generations.newest().number) {
-            self.store(vec![change])?;
+impl State {
+    /// The changes by which everyone learns of the generations of the folder. A shared ledger may know of newer ones.
+    fn unpublished(&self, is_shared: bool) -> Vec<Change> {
+        let newest = self.generations.newest().number;
+        if !is_shared {
+            return if self.ledger.generation() == newest { Vec::new() } else { vec![self.ledger.publish(newest)] };
         }
-        self.generations.write_bundle(&self.trusted(now))
+        let missing = self.generations.all().filter(|(generation, _)| !self.published.contains(generation));
+        let mut changes: Vec<_> =
+            missing.map(|(generation, certificates)| Change::Authority { generation, certificates }).collect();
+        if self.ledger.generation() < newest {
+            changes.push(self.ledger.publish(newest));
+        }
+        changes
     }
 
     fn trusted(&self, now: SystemTime) -> Vec<&Generation> {

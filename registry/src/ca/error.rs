@@ -56,6 +56,12 @@ pub enum CaError {
     /// What was decided cannot be stored; nothing was changed.
     #[error("cannot write to the CA folder: {0}")]
     NotStored(String),
+    /// The ledger that several registries share cannot be used now.
+    #[error("cannot use the ledger that the registries share: {0}")]
+    Shared(String),
+    /// The key of a shared authority is in a folder of each registry.
+    #[error("this registry shares its authority with others, and cannot make a key for all of them")]
+    SharedKey,
     /// The system has no randomness, or no thread.
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
@@ -75,6 +81,10 @@ impl CaError {
                 Some(format!("{} was left as it is; restore the folder from a backup, or give an empty one", path.display()))
             }
             Self::NotStored(_) => Some("check whether the disk is full or failing".to_owned()),
+            Self::SharedKey => Some(
+                "run `p2pctl ca rotate --ca DIR` on a copy of the CA folder, then give its files to every registry; they are read within a minute"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -26,6 +26,8 @@ const BUNDLE: &str = "ca.pem";
 /// How long the generation that was replaced stays trusted: as long as a token lives that names it, and as long as a machine may be off
 /// and renew its certificate by itself.
 pub const OVERLAP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long the key of a new generation may take to all registries that sign.
+const SPREAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Life of the authority's own certificate, in seconds: 10 years. It is replaced long before.
 const AUTHORITY_LIFE: u64 = 10 * 365 * 24 * 60 * 60;
 
@@ -44,6 +46,8 @@ pub(super) struct Generations {
     folder: PathBuf,
     network: NetworkName,
     all: Vec<Generation>,
+    /// The number of the one whose key this is.
+    signing: u32,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -97,8 +101,69 @@ impl Generations {
         for (generation, _) in all.iter().filter(|(_, key)| key.is_some()) {
             write(&path_of(folder, generation.number), &generation.certificates())?;
         }
-        let all = all.into_iter().map(|(generation, _)| generation).collect();
-        Ok(Self { folder: folder.to_owned(), network, all, issuer })
+        let all: Vec<_> = all.into_iter().map(|(generation, _)| generation).collect();
+        let signing = all.last().map_or(0, |newest| newest.number);
+        Ok(Self { folder: folder.to_owned(), network, all, signing, issuer })
+    }
+
+    /// Reads the generations of `folder` and changes nothing in it: others read it, too.
+    pub(super) fn read(folder: &Path) -> Result<Self, CaError> {
+        let mut all = read_all(folder)?;
+        let newest = all.iter_mut().rev().find_map(|(generation, key)| Some((generation.number, key.take()?)));
+        let (signing, key) = newest.ok_or_else(|| CaError::Missing(folder.to_owned()))?;
+        let all: Vec<_> = all.into_iter().map(|(generation, _)| generation).filter(|found| found.number <= signing).collect();
+        let path = path_of(folder, signing);
+        let Some(certificate) = all.last().map(|newest| newest.certificate.clone()) else {
+            return Err(CaError::Missing(folder.to_owned()));
+        };
+        let network = check(&path, &certificate, &key)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
+        Ok(Self { folder: folder.to_owned(), network, all, signing, issuer })
+    }
+
+    /// Reads the folder again: it may have the key of a newer generation. What is known of others stays.
+    pub(super) fn read_again(&mut self) -> Result<(), CaError> {
+        let found = Self::read(&self.folder)?;
+        if found.signing == self.signing {
+            return Ok(());
+        }
+        let known = std::mem::replace(self, found).all;
+        for generation in known {
+            if !self.all.iter().any(|found| found.number == generation.number) {
+                self.all.push(generation);
+            }
+        }
+        self.all.sort_unstable_by_key(|known| known.number);
+        Ok(())
+    }
+
+    /// Another registry has a generation with these certificates.
+    pub(super) fn learn(&mut self, number: u32, certificates: &str) -> Result<(), CaError> {
+        if self.all.iter().any(|known| known.number == number) {
+            return Ok(());
+        }
+        let (generation, _) = of_pem(&path_of(&self.folder, number), number, certificates.as_bytes())?;
+        self.all.push(generation);
+        self.all.sort_unstable_by_key(|known| known.number);
+        Ok(())
+    }
+
+    /// The number of the one that signs here.
+    pub(super) fn signing(&self) -> u32 {
+        self.signing
+    }
+
+    /// The certificates of each, as PEM.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, String)> {
+        self.all.iter().map(|generation| (generation.number, generation.certificates()))
+    }
+
+    /// The one that a token names: the newest, and where several registries sign the one before until all of them have its key, for a day.
+    pub(super) fn named(&self, is_shared: bool, now: u64) -> &Generation {
+        let newest = self.newest();
+        let is_young = now < newest.validity.not_before + super::ledger::CLOCK_SKEW + SPREAD.as_secs();
+        let before = self.all.iter().rev().nth(1).filter(|_| is_shared && is_young);
+        before.unwrap_or(newest)
     }
 
     /// Makes the next generation, which signs from now on.
@@ -110,6 +175,7 @@ impl Generations {
         let old = self.newest();
         write(&path_of(&self.folder, old.number), &old.certificates())?;
         self.all.push(generation);
+        self.signing = number;
         self.issuer = issuer;
         Ok(())
     }
@@ -142,10 +208,11 @@ impl Generations {
         self.all.iter().enumerate().filter(|(index, _)| is_trusted(*index)).map(|(_, generation)| generation).collect()
     }
 
-    /// The certificates between one that the newest generation signs and the oldest that is trusted.
+    /// The certificates between one that is signed here and the oldest that is trusted.
     pub(super) fn chain(&self, overlap: u64, now: u64) -> Vec<CertificateDer<'static>> {
         let trusted = self.trusted(overlap, now);
-        trusted.iter().skip(1).rev().filter_map(|generation| generation.cross.clone()).collect()
+        let between = trusted.iter().skip(1).filter(|generation| generation.number <= self.signing);
+        between.rev().filter_map(|generation| generation.cross.clone()).collect()
     }
 
     /// Signs a certificate.
@@ -214,7 +281,11 @@ fn read_all(folder: &Path) -> Result<Vec<(Generation, Option<KeyPair>)>, CaError
 
 fn read(path: &Path, number: u32) -> Result<(Generation, Option<KeyPair>), CaError> {
     let bytes = fs::read(path).map_err(|source| CaError::Io { doing: "read", path: path.to_owned(), source })?;
-    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    of_pem(path, number, &bytes)
+}
+
+fn of_pem(path: &Path, number: u32, bytes: &[u8]) -> Result<(Generation, Option<KeyPair>), CaError> {
+    let sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>();
     let sections = sections.map_err(|error| damaged(path, &error.to_string()))?;
     let of_kind = |kind| sections.iter().filter(move |(found, _)| *found == kind).map(|(_, der)| der.clone());
     let key = of_kind(SectionKind::PrivateKey).next().map(|der| {

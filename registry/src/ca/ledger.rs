@@ -57,9 +57,20 @@ impl Ledger {
         self.revision
     }
 
-    /// The change by which `generation` becomes known to everyone; `None`: it is.
-    pub(super) fn generation(&self, generation: u32) -> Option<Change> {
-        (self.generation != generation).then(|| Change::Trust { revision: self.revision + 1, generation })
+    /// The newest generation of the authority that everyone knows of; 0: of none.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The change by which `generation` becomes known to everyone.
+    pub(super) fn publish(&self, generation: u32) -> Change {
+        Change::Trust { revision: self.revision + 1, generation }
+    }
+
+    /// All that is known, as changes of an empty ledger.
+    pub(super) fn all(&self) -> impl Iterator<Item = Change> {
+        let tokens = self.tokens.values().cloned().map(Change::Token);
+        tokens.chain(self.certificates.values().cloned().map(Change::Certificate))
     }
 
     /// Applies a change that was stored, or was read from the store.
@@ -82,6 +93,7 @@ impl Ledger {
                 self.revision = self.revision.max(revision);
                 self.generation = generation;
             }
+            Change::Authority { .. } => {}
         }
     }
 

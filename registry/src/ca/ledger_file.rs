@@ -42,6 +42,11 @@ pub(super) struct LedgerFile {
 }
 
 impl LedgerFile {
+    /// Whether `folder` has one.
+    pub(super) fn is_in(folder: &Path) -> bool {
+        folder.join(FILE_NAME).exists()
+    }
+
     /// Opens the file in `folder`, or creates both. Gives its network, too.
     pub(super) fn open(folder: &Path, network: &NetworkName) -> Result<(Self, NetworkName), CaError> {
         create_private_folder(folder).map_err(io_error("make the folder", folder))?;
@@ -122,6 +127,7 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
                     numbers.insert(REVISION_KEY, *revision)?;
                     numbers.insert(GENERATION_KEY, u64::from(*generation))?;
                 }
+                Change::Authority { .. } => {}
             }
         }
     }

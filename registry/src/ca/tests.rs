@@ -16,6 +16,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+mod shared;
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -94,7 +96,9 @@ fn a_years_renewals_with_a_new_authority_in_between_leave_nobody_out() {
         let next = peers.iter().map(Joined::renewal_at).min().unwrap();
         while maintained_at + HOUR < next {
             maintained_at += HOUR;
-            if authority.maintain(maintained_at).unwrap() {
+            let (_, before) = authority.authorities(maintained_at);
+            authority.maintain(maintained_at).unwrap();
+            if authority.authorities(maintained_at).1 != before {
                 assert!(rotated_at.replace(maintained_at).is_none(), "one rotation is due in that time");
                 // A restart finds the new one.
                 drop(authority);

@@ -264,10 +264,10 @@ fn the_memory_store_conforms() {
 
 #[cfg(feature = "etcd")]
 #[path = "../../tests/support/etcd.rs"]
-mod real_etcd;
+pub(super) mod real_etcd;
 
 #[cfg(feature = "etcd")]
-fn etcd_below(etcd: &real_etcd::Etcd, prefix: &str) -> Result<super::Etcd, StoreError> {
+pub(super) fn etcd_below(etcd: &real_etcd::Etcd, prefix: &str) -> Result<super::Etcd, StoreError> {
     let address = super::EtcdAddress {
         endpoints: etcd.endpoints(),
         prefix: prefix.to_owned(),

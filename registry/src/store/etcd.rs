@@ -1,8 +1,8 @@
 //! The store of replicas: records in etcd, which every replica follows by one watch.
 //!
 //! Keys, below the prefix: `meta` (made once: the secret of the replicas, and where revisions begin), `peers/NAME`, `removed` (written
-//! with every removal), `mark` (written by who wants to see everything before it), `shards/N` and `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes
-//! records, `load` reads them, `feed` follows them, `membership` keeps the replica's own lease and shards, `kept` tells the table of them.
+//! with every removal), `mark` (written by who wants to see everything before it), `ca/…` (the ledger of a certificate authority), `shards/N` and `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes
+//! records, `load` reads them, `feed` follows them, `rows` are those of the certificate authority, `membership` keeps the replica's own lease and shards, `kept` tells the table of them.
 
 mod client;
 mod commit;
@@ -11,6 +11,7 @@ mod kept;
 mod layout;
 mod load;
 mod membership;
+mod rows;
 mod runtime;
 
 use super::{
@@ -27,6 +28,7 @@ use etcd_client::{Txn, TxnOp};
 pub(crate) use feed::{Fed, Feed};
 use layout::{Keys, Revisions};
 use p2pdi::network::NetworkName;
+use rows::EtcdRows;
 use runtime::IoThread;
 use std::{
     sync::{
@@ -75,6 +77,11 @@ impl Etcd {
         getrandom::fill(&mut id).map_err(|error| StoreError::Failed { doing: "make an id", problem: error.to_string() })?;
         let cluster = Arc::new(Cluster::new(ReplicaId::from_bytes(id), meta.secret, ttl));
         Ok(Self { io, calls, keys, revisions: meta.revisions, cluster, loaded_at: Arc::default() })
+    }
+
+    /// The rows that the replicas share as one certificate authority.
+    pub(crate) fn rows(&self) -> EtcdRows {
+        EtcdRows::new(&self.io, self.calls.clone(), &self.keys)
     }
 
     /// The replicas that share the store.

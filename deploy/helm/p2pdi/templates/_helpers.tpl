@@ -72,6 +72,12 @@ annotations:
 
 {{- define "p2pdi.scheme" -}}{{ eq .Values.tls.mode "none" | ternary "http" "https" }}{{- end -}}
 
+{{/* Folder of the certificate authority in the registry's pod, and what `kubectl exec` calls a pod that has it. */}}
+{{- define "p2pdi.caFolder" -}}{{ empty .Values.registry.etcd.endpoints | ternary "/var/lib/p2pdi/ca" "/ca" }}{{- end -}}
+{{- define "p2pdi.registryWorkload" -}}
+{{ empty .Values.registry.etcd.endpoints | ternary "statefulset" "deployment" }}/{{ include "p2pdi.fullname" . }}-registry
+{{- end -}}
+
 {{/* URL of the registry; empty without one. Of several replicas each has an address of its own by this name. */}}
 {{- define "p2pdi.registryUrl" -}}
 {{- if .Values.registry.enabled -}}

@@ -84,6 +84,12 @@ pub(in crate::ca) enum Change {
         /// The newest generation of the authority.
         generation: u32,
     },
+    /// A generation of the authority, for others that share the ledger. Of one's own ledger it is no part: the folder has it.
+    Authority {
+        generation: u32,
+        /// PEM.
+        certificates: String,
+    },
 }
 
 impl Certificate {

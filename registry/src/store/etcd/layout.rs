@@ -88,6 +88,11 @@ impl Keys {
         format!("{}peers/{key}", self.prefix)
     }
 
+    /// What the keys of the certificate authority begin with.
+    pub(super) fn authority(&self) -> String {
+        format!("{}ca/", self.prefix)
+    }
+
     pub(super) fn shard(&self, shard: u8) -> String {
         format!("{}shards/{shard}", self.prefix)
     }
