@@ -50,6 +50,10 @@ pub(crate) struct CreateToken {
     /// How many may join with it
     #[arg(long, env = "P2PDI_CTL_TOKEN_USES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) uses: u32,
+    /// Let a machine that lost its key join again under the name that it got with this token, as pods without a volume do; whoever has the token can
+    /// take these names, too
+    #[arg(long, env = "P2PDI_CTL_TOKEN_REJOIN", conflicts_with = "operator", value_parser = BoolishValueParser::new())]
+    pub(crate) rejoin: bool,
     /// It is for a person who may operate the network: `p2pctl login`
     #[arg(long, env = "P2PDI_CTL_TOKEN_OPERATOR", value_parser = BoolishValueParser::new())]
     pub(crate) operator: bool,

@@ -30,6 +30,7 @@ async fn create(global: &Global, args: CreateToken, printer: Printer) -> Outcome
         ttl: Some(prost_types::Duration::try_from(args.ttl).map_err(|_| Failure::usage("--ttl is too long"))?),
         uses: args.uses,
         operator: args.operator,
+        rejoin: args.rejoin,
         addresses: addresses.iter().map(ToString::to_string).collect(),
     };
     let answer = match Operator::new(global, &args.as_operator).await? {

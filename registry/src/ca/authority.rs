@@ -128,6 +128,8 @@ pub struct NewToken {
     pub uses: u32,
     /// It makes operators, not peers.
     pub operator: bool,
+    /// Another key may join under a name that was given with it.
+    pub rejoin: bool,
     /// Hosts of the registry's addresses in it: no peer gets such a name.
     pub hosts: Vec<String>,
 }
@@ -272,7 +274,7 @@ impl Authority {
     /// # Errors
     /// When a value breaks a rule, too many tokens are kept, or it cannot be stored.
     pub fn create_token(&self, token: NewToken, now: SystemTime) -> Result<(TokenSecret, CaHash, Token), CaError> {
-        let NewToken { names, labels, life, uses, operator, hosts } = token;
+        let NewToken { names, labels, life, uses, operator, rejoin, hosts } = token;
         if !operator
             && let Some(name) = names.exact().and_then(|name| name.parse::<PeerName>().ok())
             && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(name.as_str()))
@@ -289,7 +291,8 @@ impl Authority {
                 }
             }
             let (hash, names, labels, hosts) = (secret.hash(), names.clone(), labels.clone(), hosts.clone());
-            let token = Token { hash, names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false, hosts };
+            let token =
+                Token { hash, names, labels, operator, created_at, expires_at, uses, used: 0, revoked: false, rejoin, hosts };
             check_token(&token)?;
             let change = state.ledger.add_token(token.clone())?;
             let named = state.generations.named(self.stored.is_shared(), seconds(now));

@@ -27,6 +27,8 @@ struct StoredToken {
     revoked: bool,
     #[prost(string, repeated, tag = "10")]
     hosts: Vec<String>,
+    #[prost(bool, tag = "11")]
+    rejoin: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -50,18 +52,18 @@ struct StoredCertificate {
 }
 
 pub(super) fn encode_token(token: &Token) -> Vec<u8> {
-    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts } = token.clone();
+    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, rejoin, hosts } = token.clone();
     let (hash, names) = (hash.0.into(), names.to_string());
-    StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts }.encode_to_vec()
+    StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, rejoin, hosts }.encode_to_vec()
 }
 
 /// `None`: these bytes are no token.
 pub(super) fn decode_token(bytes: &[u8]) -> Option<Token> {
-    let StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts } =
+    let StoredToken { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, rejoin, hosts } =
         StoredToken::decode(bytes).ok()?;
     let names = NamePattern::parse(&names).ok()??;
     let hash = TokenHash(hash.try_into().ok()?);
-    Some(Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts })
+    Some(Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, rejoin, hosts })
 }
 
 pub(super) fn encode_certificate(certificate: &Certificate) -> Vec<u8> {
@@ -114,6 +116,7 @@ mod tests {
             uses: 3,
             used: 2,
             revoked: true,
+            rejoin: true,
             hosts: vec!["registry.example".to_owned()],
         };
         assert_eq!(decode_token(&encode_token(&token)), Some(token));

@@ -78,7 +78,7 @@ impl Authority {
     /// # Errors
     /// When a value is not valid, too many tokens are kept, or it cannot be stored.
     pub fn answer_create_token(&self, request: CreateTokenRequest, now: SystemTime) -> Result<CreateTokenResponse, CaError> {
-        let CreateTokenRequest { name, labels, ttl, uses, operator, addresses } = request;
+        let CreateTokenRequest { name, labels, ttl, uses, operator, addresses, rejoin } = request;
         let names = NamePattern::parse(&name)?.ok_or_else(|| InvalidField::new("name", "is empty; say whom the token is for"))?;
         names.exact().map(str::parse::<PeerName>).transpose()?;
         if addresses.is_empty() || addresses.len() > TOKEN_ADDRESSES_MAX {
@@ -94,7 +94,7 @@ impl Authority {
             None => TOKEN_LIFE,
         };
         let hosts = registries.iter().map(|at| at.host().to_ascii_lowercase()).collect();
-        let token = NewToken { names, labels, life, uses: uses.max(1), operator, hosts };
+        let token = NewToken { names, labels, life, uses: uses.max(1), operator, rejoin, hosts };
         let (secret, ca, token) = self.create_token(token, now)?;
         let line = JoinToken { registries, ca, network: self.network().clone(), secret }.reveal();
         Ok(CreateTokenResponse { token: line, record: Some(record(token)) })
@@ -134,9 +134,9 @@ impl Authority {
 }
 
 fn record(token: Token) -> JoinTokenRecord {
-    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, hosts: _ } = token;
+    let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, rejoin, hosts: _ } = token;
     let (created_at, expires_at) = (Some(timestamp(created_at)), Some(timestamp(expires_at)));
-    JoinTokenRecord { id: hash.id(), name: names.to_string(), labels, operator, created_at, expires_at, uses, used, revoked }
+    JoinTokenRecord { id: hash.id(), name: names.to_string(), labels, operator, created_at, expires_at, uses, used, revoked, rejoin }
 }
 
 fn timestamp(seconds: u64) -> Timestamp {

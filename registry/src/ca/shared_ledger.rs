@@ -161,6 +161,7 @@ mod tests {
             uses: 3,
             used: 1,
             revoked: true,
+            rejoin: false,
             hosts: Vec::new(),
         };
         let subject = Subject { name: "fff-c".parse().unwrap(), labels: BTreeMap::new(), operator: true };

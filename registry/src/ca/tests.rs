@@ -32,7 +32,7 @@ fn open(folder: &Path, now: SystemTime) -> Authority {
 fn token(authority: &Authority, names: &str, now: SystemTime) -> (TokenSecret, CaHash) {
     let names = NamePattern::parse(names).unwrap().unwrap();
     let labels = [("zone".to_owned(), "a/1".to_owned())].into();
-    let token = NewToken { names, labels, life: HOUR, uses: 1, operator: false, hosts: Vec::new() };
+    let token = NewToken { names, labels, life: HOUR, uses: 1, operator: false, rejoin: false, hosts: Vec::new() };
     let (secret, ca, _) = authority.create_token(token, now).unwrap();
     (secret, ca)
 }

@@ -141,7 +141,8 @@ impl Ledger {
         }
         // Whoever made the token did not mean that one of them takes the name of another, which can renew its certificate for so long.
         let is_another = |certificate: &Certificate| {
-            certificate.key != request.key && !certificate.is_revoked() && certificate.not_after + RENEWAL_GRACE > now
+            let is_same = certificate.key == request.key || (token.rejoin && certificate.token == Some(token.hash));
+            !is_same && !certificate.is_revoked() && certificate.not_after + RENEWAL_GRACE > now
         };
         if self.certificates_of_name(&name).any(is_another) {
             return Err(Refusal::NameInUse(wanted.clone()));

@@ -40,6 +40,8 @@ pub struct Token {
     pub used: u32,
     /// It was revoked.
     pub revoked: bool,
+    /// Another key may join under a name that was given with it.
+    pub rejoin: bool,
     /// Hosts of the registry that it names: no peer gets one of them as its name, by this token or another.
     pub hosts: Vec<String>,
 }

@@ -54,7 +54,8 @@ pub enum Refusal {
     NameReserved(PeerName),
     /// Another key has a certificate for the name.
     #[error(
-        "another machine has a certificate for {0}; choose another name, or have a token made for this one alone (--name {0})"
+        "another machine has a certificate for {0}; choose another name, or have a token made for this one alone (--name {0}); tokens made with \
+         --rejoin let machines that lost their keys join again"
     )]
     NameInUse(PeerName),
     /// The key belongs to no certificate that could be renewed.

@@ -36,6 +36,7 @@ impl World {
             uses,
             used: 0,
             revoked: false,
+            rejoin: false,
             hosts: vec!["registry.example".to_owned()],
         };
         check_token(&token).unwrap();
@@ -109,6 +110,24 @@ fn a_token_for_several_names_gives_each_name_to_one_key() {
 }
 
 #[test]
+fn with_a_token_to_rejoin_a_lost_key_is_replaced_and_names_of_other_tokens_are_not() {
+    let mut world = World::default();
+    let other = world.token("gpu-9", 1);
+    world.ask(By::Token(other), 9, None, START).unwrap();
+    let token = world.token("gpu-*", 9);
+    world.ledger.tokens.get_mut(&token).unwrap().rejoin = true;
+    for key in 1..=3 {
+        world.ask(By::Token(token), key, Some("gpu-1"), START).unwrap();
+    }
+    assert_eq!(world.used(&token), 3);
+    assert!(matches!(world.ask(By::Token(token), 4, Some("gpu-9"), START), Err(Refusal::NameInUse(_))));
+    // Nor does it bring back who was revoked.
+    let (changes, ..) = world.ledger.revoke_name(&name("gpu-1"), START).unwrap();
+    world.apply(changes);
+    assert!(matches!(world.ask(By::Token(token), 5, Some("gpu-1"), START), Err(Refusal::CertificateRevoked(_))));
+}
+
+#[test]
 fn names_of_the_registry_itself_are_given_to_nobody() {
     let mut world = World::default();
     for reserved in ["localhost", "Registry", "Registry.Example"] {
@@ -126,7 +145,7 @@ fn a_token_for_a_name_of_the_registry_itself_is_not_made() {
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
         let (hash, labels) = (TokenHash([0; 32]), BTreeMap::new());
         let token =
-            Token { hash, names, labels, operator, created_at: 0, expires_at: 1, uses: 1, used: 0, revoked: false, hosts };
+            Token { hash, names, labels, operator, created_at: 0, expires_at: 1, uses: 1, used: 0, revoked: false, rejoin: false, hosts };
         world.ledger.add_token(token).map(drop)
     };
     // `registry.example` is an address in a token that was made before.
@@ -284,6 +303,7 @@ fn tokens_that_cannot_be_are_refused() {
             uses,
             used: 0,
             revoked: false,
+            rejoin: false,
             hosts,
         })
     };
