@@ -49,7 +49,17 @@ impl<'a> Around<'a> {
         here.registry = registry.address.to_string();
         if strings(&container["args"]).contains(&"--ca=/var/lib/p2pdi/ca") {
             let (url, address) = (format!("--registry={}", here.registry), format!("--address={}", here.registry));
-            here.token = p2pctl(&["token", "create", "--ca=var/lib/p2pdi/ca", "--name=*", "--rejoin", "--uses=9", &network, &url, &address]);
+            here.token = p2pctl(&[
+                "token",
+                "create",
+                "--ca=var/lib/p2pdi/ca",
+                "--name=*",
+                "--rejoin",
+                "--uses=9",
+                &network,
+                &url,
+                &address,
+            ]);
         }
         (here, Some(registry))
     }

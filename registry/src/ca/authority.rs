@@ -37,6 +37,8 @@ pub const CA_ROTATE_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const OPERATOR_OF_FOLDER_LIFE: Duration = Duration::from_secs(10 * 60);
 /// How often it is looked for what ended, in seconds: it looks at all certificates.
 const OUTDATED_INTERVAL: u64 = 10 * 60;
+/// How often it is said that a shared key is old, in seconds: a day.
+const WARNING_INTERVAL: u64 = 24 * 60 * 60;
 /// How often a secret is made anew whose id another token has.
 const ID_ATTEMPTS: usize = 16;
 
@@ -65,6 +67,8 @@ pub struct Authority {
     stored: Stored,
     /// When it was last looked for what ended, in seconds since 1970.
     looked_at: AtomicU64,
+    /// When it was last said that a shared key is old, in seconds since 1970.
+    warned_at: AtomicU64,
 }
 
 /// How a caller shows that it may have a certificate.
@@ -189,7 +193,7 @@ impl Authority {
     }
 
     fn new(settings: CaSettings, stored: Stored) -> Self {
-        Self { settings, stored, looked_at: AtomicU64::new(0) }
+        Self { settings, stored, looked_at: AtomicU64::new(0), warned_at: AtomicU64::new(0) }
     }
 
     /// The network that its certificates are for.
@@ -399,9 +403,13 @@ impl Authority {
         self.stored.learn()?;
         if self.stored.is_shared() {
             self.stored.with_generations(Generations::read_again)?;
-        } else {
-            let begun = self.stored.read().generations.newest().validity.not_before + CLOCK_SKEW;
-            if seconds(now).saturating_sub(begun) >= self.settings.rotate_after.as_secs() {
+        }
+        let begun = self.stored.read().generations.newest().validity.not_before + CLOCK_SKEW;
+        let age = seconds(now).saturating_sub(begun);
+        if age >= self.settings.rotate_after.as_secs() {
+            if self.stored.is_shared() {
+                self.warn_of_age(age, now);
+            } else {
                 self.stored.with_generations(|generations| generations.rotate(seconds(now)))?;
             }
         }
@@ -411,6 +419,18 @@ impl Authority {
             self.stored.change(|state| Ok((state.ledger.outdated(seconds(now)), ())))?;
         }
         Ok(())
+    }
+
+    /// Once a day: nobody but the operator can replace a key that several registries have.
+    fn warn_of_age(&self, age: u64, now: SystemTime) {
+        if seconds(now).abs_diff(self.warned_at.load(Ordering::Relaxed)) >= WARNING_INTERVAL {
+            self.warned_at.store(seconds(now), Ordering::Relaxed);
+            let days = age / WARNING_INTERVAL;
+            tracing::warn!(
+                days,
+                "the key of the certificate authority is old; make the next with `p2pctl ca rotate --ca DIR`, and give it to every registry"
+            );
+        }
     }
 
     /// Counts a new generation, and writes the file for other programs. Done at each start, too, in case the process was killed between.

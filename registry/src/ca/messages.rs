@@ -136,7 +136,18 @@ impl Authority {
 fn record(token: Token) -> JoinTokenRecord {
     let Token { hash, names, labels, operator, created_at, expires_at, uses, used, revoked, rejoin, hosts: _ } = token;
     let (created_at, expires_at) = (Some(timestamp(created_at)), Some(timestamp(expires_at)));
-    JoinTokenRecord { id: hash.id(), name: names.to_string(), labels, operator, created_at, expires_at, uses, used, revoked, rejoin }
+    JoinTokenRecord {
+        id: hash.id(),
+        name: names.to_string(),
+        labels,
+        operator,
+        created_at,
+        expires_at,
+        uses,
+        used,
+        revoked,
+        rejoin,
+    }
 }
 
 fn timestamp(seconds: u64) -> Timestamp {

@@ -165,7 +165,9 @@ pub(crate) struct Flags {
     /// Whether callers must show a certificate; `optional`: those without one are served too, as nobody
     #[arg(long, env = "P2PDI_REGISTRY_TLS_CLIENT_AUTH", value_name = "required|optional", default_value_t)]
     tls_client_auth: ClientAuth,
-    /// Be a certificate authority, which keeps its keys and tokens in this folder, and serve TLS with it
+
+    /// Be a certificate authority, which keeps its keys and tokens in this folder, and serve TLS with it. With --store etcd, which keeps the
+    /// tokens, the folder has the key of all replicas, and nothing in it is changed
     #[arg(long, env = "P2PDI_REGISTRY_CA", value_name = "DIR", conflicts_with = "tls_cert")]
     ca: Option<PathBuf>,
 
@@ -173,7 +175,8 @@ pub(crate) struct Flags {
     #[arg(long, env = "P2PDI_REGISTRY_CERTIFICATE_LIFE", value_name = "DURATION", default_value_t = CERTIFICATE_LIFE.into(), value_parser = certificate_life)]
     certificate_life: humantime::Duration,
 
-    /// Age at which the key of the authority of --ca is replaced; the old one stays trusted for 30 days
+    /// Age at which the key of the authority of --ca is replaced; the old one stays trusted for 30 days. With --store etcd, `p2pctl ca rotate` makes
+    /// the next one
     #[arg(long, env = "P2PDI_REGISTRY_CA_ROTATE_AFTER", value_name = "DURATION", default_value = ROTATE_AFTER, value_parser = rotate_after)]
     ca_rotate_after: humantime::Duration,
 

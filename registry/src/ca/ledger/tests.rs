@@ -144,8 +144,19 @@ fn a_token_for_a_name_of_the_registry_itself_is_not_made() {
         let names = NamePattern::parse(names).unwrap().unwrap();
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
         let (hash, labels) = (TokenHash([0; 32]), BTreeMap::new());
-        let token =
-            Token { hash, names, labels, operator, created_at: 0, expires_at: 1, uses: 1, used: 0, revoked: false, rejoin: false, hosts };
+        let token = Token {
+            hash,
+            names,
+            labels,
+            operator,
+            created_at: 0,
+            expires_at: 1,
+            uses: 1,
+            used: 0,
+            revoked: false,
+            rejoin: false,
+            hosts,
+        };
         world.ledger.add_token(token).map(drop)
     };
     // `registry.example` is an address in a token that was made before.

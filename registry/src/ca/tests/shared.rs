@@ -140,7 +140,8 @@ fn what_is_decided_at_once_is_decided_one_after_the_other() {
     let written = Arc::<Written>::default();
     let replicas = [(); 3].map(|()| Replica::start(keys.path(), &written));
     let names = NamePattern::parse("fff-*").unwrap().unwrap();
-    let new = NewToken { names, labels: BTreeMap::new(), life: HOUR, uses: 20, operator: false, rejoin: false, hosts: Vec::new() };
+    let new =
+        NewToken { names, labels: BTreeMap::new(), life: HOUR, uses: 20, operator: false, rejoin: false, hosts: Vec::new() };
     let (secret, ..) = replicas[0].authority.create_token(new, start()).unwrap();
     let joined: usize = std::thread::scope(|threads| {
         let joining: Vec<_> = (0..30)
