@@ -24,7 +24,9 @@ const CHECKSUM_BYTES: usize = 32;
 
 /// A backup that is being written.
 pub(crate) struct BackupFile {
-    file: BufWriter<NamedTempFile>,
+    /// Written to as a file: its owner adds its temporary name to every error.
+    file: BufWriter<File>,
+    temporary: NamedTempFile,
     path: PathBuf,
     /// A file of that name is replaced.
     force: bool,
@@ -39,9 +41,11 @@ impl BackupFile {
             return Err(exists(path));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = private_file::temporary_file(folder).map_err(|error| cannot_write(path, &error))?;
+        let created =
+            private_file::temporary_file(folder).and_then(|temporary| Ok((temporary.as_file().try_clone()?, temporary)));
+        let (file, temporary) = created.map_err(|error| cannot_write(path, &error))?;
         let (file, hasher) = (BufWriter::new(file), blake3::Hasher::new());
-        let mut backup = Self { file, path: path.to_owned(), force, hasher, records: None };
+        let mut backup = Self { file, temporary, path: path.to_owned(), force, hasher, records: None };
         backup.write(FIRST_LINE)?;
         Ok(backup)
     }
@@ -66,16 +70,15 @@ impl BackupFile {
         let records = self.records.ok_or_else(cut_off)?;
         self.write(&0_u32.to_be_bytes())?;
         let checksum = *self.hasher.finalize().as_bytes();
-        let Self { mut file, path, force, .. } = self;
+        let Self { mut file, temporary, path, force, .. } = self;
         let named = || -> io::Result<()> {
             file.write_all(&checksum)?;
-            let file = file.into_inner()?;
-            file.as_file().sync_all()?;
+            file.into_inner()?.sync_all()?;
             if force {
-                file.persist(&path)?;
+                temporary.persist(&path)?;
             } else {
                 // One that came meanwhile stays.
-                file.persist_noclobber(&path)?;
+                temporary.persist_noclobber(&path)?;
             }
             sync_folder(&path)
         };

@@ -4,6 +4,7 @@ use crate::{
     args::{AsOperator, Global},
     call::{CALL_TIMEOUT, bounded, explained},
     failure::{Failure, Outcome},
+    printer::Printer,
 };
 use p2pdi::{
     channel::Dial,
@@ -43,7 +44,7 @@ pub(crate) struct Calling {
 
 impl Operator {
     /// Calls the registry if one with the folder's authority answers: registries that share a ledger leave the folder's own alone.
-    pub(crate) async fn new(global: &Global, by: &AsOperator) -> Outcome<Self> {
+    pub(crate) async fn new(global: &Global, by: &AsOperator, printer: Printer) -> Outcome<Self> {
         let Some(folder) = &by.ca else { return Ok(Self::logged_in(global)) };
         let has_ledger = Authority::has_ledger(folder);
         if has_ledger {
@@ -52,26 +53,24 @@ impl Operator {
                     let mut calling = Calling::by_key(global, folder)?;
                     let looking =
                         calling.call_within(LOOK_TIMEOUT, async |client| client.list_tokens(ListTokensRequest {}).await);
-                    return Ok(match looking.await {
-                        Ok(_) => Self::Calling(Box::new(calling)),
-                        Err(_) => Self::Folder(Box::new(authority)),
-                    });
+                    return match looking.await {
+                        Ok(_) => Ok(Self::Calling(Box::new(calling))),
+                        Err(failure) if failure.is_unanswered() => {
+                            printer.note(&format!(
+                                "note: {} does not answer; this is about the folder {}",
+                                calling.name,
+                                folder.display()
+                            ));
+                            Ok(Self::Folder(Box::new(authority)))
+                        }
+                        Err(failure) => Err(failure),
+                    };
                 }
                 Err(CaError::Locked(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(Self::Calling(Box::new(Calling::by_key(global, folder)?)))
-    }
-
-    /// For what changes the folder's key: calls the registry only if it alone has it.
-    pub(crate) fn of_key(global: &Global, by: &AsOperator) -> Outcome<Self> {
-        let Some(folder) = &by.ca else { return Ok(Self::logged_in(global)) };
-        match Authority::open_existing(folder) {
-            Ok(authority) => Ok(Self::Folder(Box::new(authority))),
-            Err(CaError::Locked(_)) => Ok(Self::Calling(Box::new(Calling::by_key(global, folder)?))),
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn logged_in(global: &Global) -> Self {

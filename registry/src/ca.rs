@@ -18,14 +18,12 @@ mod shared_ledger;
 mod signer;
 mod stored;
 
-pub use authority::{
-    Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, Proof, RevokedName, Trust, operator_of_folder,
-};
+pub use authority::{Authority, CA_ROTATE_AFTER, CERTIFICATE_LIFE, CaSettings, Enrolled, NewToken, Proof, RevokedName, Trust};
 pub use error::CaError;
 pub use generations::{CaCertificate, OVERLAP, certificates_in};
 pub use ledger::{Refusal, Revoked, Subject, TOKEN_LIFE_MAX, TOKEN_USES_MAX, Token};
 pub use rows::{News, Row, SharedRows};
-pub use signer::Signer;
+pub use signer::{Signer, operator_of_folder, rotate_in_folder};
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ use tonic::Status;
 
 /// Longest pause between two looks at what is due. A machine that was suspended is looked after soon.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause after it failed, such as while etcd is away.
+const UPKEEP_RETRY: Duration = Duration::from_secs(2);
 /// Shortest pause.
 const UPKEEP_SHORTEST: Duration = Duration::from_millis(250);
 
@@ -37,8 +39,9 @@ const UPKEEP_SHORTEST: Duration = Duration::from_millis(250);
 pub(crate) struct Enrolling {
     authority: Arc<Authority>,
     tls: Tls,
-    /// Held from reading the list of revoked certificates until it is set: of two revocations at once, neither sets a list without the other.
-    revoking: Arc<Mutex<()>>,
+    /// The revision of the list of revoked certificates that was set. Held from reading the list until then: of two revocations at once, neither
+    /// sets a list without the other.
+    revoking: Arc<Mutex<u64>>,
     /// The authorities that the registry's certificate is served with, and which of them signed it.
     served: Arc<Mutex<(Vec<CertificateDer<'static>>, u32)>>,
 }
@@ -56,8 +59,11 @@ impl Enrolling {
 
     /// This registry itself refuses at once whoever is revoked. After the change is stored.
     fn refuse_revoked(&self, now: SystemTime) {
-        let _one_at_a_time = self.revoking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.revoking.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the list: what is revoked meanwhile is set once more.
+        let revision = self.authority.revision();
         self.tls.set_revoked(self.authority.revoked(now));
+        *set = revision;
     }
 
     fn revoke(&self, name: &PeerName, now: SystemTime) -> Result<RevokeNameResponse, CaError> {
@@ -104,6 +110,7 @@ impl Enrolling {
             // The runtime reports a panic in it.
             let kept = spawn_blocking(move || due.keep_up(is_due, SystemTime::now())).await;
             if let Ok(Err(error)) = kept {
+                next = next.min(Instant::now() + UPKEEP_RETRY);
                 static LOG: LogLimit = LogLimit::new(4);
                 if let Some(Line { suppressed }) = LOG.line() {
                     tracing::error!(%error, suppressed, "the certificate authority cannot do what is due; trying again");
@@ -113,22 +120,19 @@ impl Enrolling {
     }
 
     fn keep_up(&self, is_due: bool, now: SystemTime) -> Result<(), CaError> {
-        let before = self.authority.revision();
-        if is_due {
-            self.authority.maintain(now)?;
-        } else {
-            self.authority.learn()?;
-        }
+        // What needs no store is done even if that is away.
+        let kept = if is_due { self.authority.maintain(now) } else { self.authority.learn() };
         let is_old = self.tls.identity().is_none_or(|own| {
             let renewal_at = p2pdi::enrol::renewal_at(own.not_before(), own.not_after(), 0.0);
             now >= renewal_at || now < own.not_before()
         });
-        self.serve_authorities(is_old, now)?;
+        let served = self.serve_authorities(is_old, now);
         // What others revoked counts here, too, and those that ended are forgotten.
-        if is_due || self.authority.revision() != before {
+        let set = *self.revoking.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due || self.authority.revision() != set {
             self.refuse_revoked(now);
         }
-        Ok(())
+        kept.and(served)
     }
 
     /// Serves with another certificate if the present one is old, or says nothing of a new authority.
@@ -161,7 +165,7 @@ impl Enrolling {
 
     /// What everyone must know that is not of the revision `since` already.
     pub(crate) async fn trust(&self, since: u64) -> Result<Trust, Status> {
-        self.blocking(move |authority| Ok(authority.answer_trust(since, SystemTime::now()))).await
+        self.blocking(move |authority| authority.answer_trust(since, SystemTime::now())).await
     }
 
     pub(crate) async fn create_token(&self, request: CreateTokenRequest) -> Result<CreateTokenResponse, Status> {

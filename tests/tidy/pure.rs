@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "peerd/src/mesh/abuse",
     "peerd/src/mesh/acks",
     "peerd/src/mesh/flaw",
+    "peerd/src/mesh/lanes",
     "peerd/src/mesh/log_once",
     "peerd/src/mesh/name_conflicts",
     "peerd/src/mesh/recent",

@@ -75,6 +75,7 @@ const SLEEPING: &[(&str, &str)] = &[
     ("peerd/tests/support/holder.rs", "a holder that sends slowly"),
     ("peerd/tests/floods.rs", "honest callers that call from time to time, and those who flood"),
     ("peerd/tests/serving/slow_readers.rs", "a slow reader, and one that does not read"),
+    ("registry/tests/replicas/authority.rs", "keeps leases alive for a while"),
     ("registry/tests/replicas/certificates.rs", "registers again and again while certificates must not be used"),
     ("registry/tests/replicas/crowd.rs", "looks again and again while leases must last"),
     ("registry/tests/replicas/history.rs", "cuts a cable for a while, several times"),

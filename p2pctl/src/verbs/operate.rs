@@ -35,8 +35,8 @@ pub(super) async fn operate(global: &Global, what: RegistryWhat, printer: Printe
     }
 }
 
-async fn calling(global: &Global, by: &AsOperator) -> Outcome<Box<Calling>> {
-    match Operator::new(global, by).await? {
+async fn calling(global: &Global, by: &AsOperator, printer: Printer) -> Outcome<Box<Calling>> {
+    match Operator::new(global, by, printer).await? {
         Operator::Calling(calling) => Ok(calling),
         Operator::Folder(_) => Err(Failure::refused("no registry runs with that --ca folder now").hint("start it first")),
     }
@@ -51,7 +51,7 @@ async fn next<T>(stream: &mut Streaming<T>, server: &str) -> Outcome<Option<T>> 
 }
 
 async fn status(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
-    let mut calling = calling(global, by).await?;
+    let mut calling = calling(global, by, printer).await?;
     let answer = calling.call(async |client| client.get_registry_status(GetRegistryStatusRequest {}).await).await?;
     printer.message(&answer, || {
         let since = ago(answer.started_at, SystemTime::now());
@@ -88,7 +88,7 @@ async fn status(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
 }
 
 async fn peers(global: &Global, args: RegistryPeers, printer: Printer) -> Outcome {
-    let mut calling = calling(global, &args.as_operator).await?;
+    let mut calling = calling(global, &args.as_operator, printer).await?;
     let wanted = args.name.unwrap_or_default();
     let request = ListRecordsRequest { name: wanted.clone() };
     let mut stream = calling.call(async |client| client.list_records(request).await).await?;
@@ -135,7 +135,7 @@ fn row(record: &RegistryRecord, now: SystemTime) -> Vec<String> {
 }
 
 async fn backup(global: &Global, args: BackupTo, printer: Printer) -> Outcome {
-    let mut calling = calling(global, &args.as_operator).await?;
+    let mut calling = calling(global, &args.as_operator, printer).await?;
     let mut file = BackupFile::create(&args.file, args.force)?;
     let mut stream = calling.call(async |client| client.backup(BackupRequest {}).await).await?;
     let mut revision = 0;
@@ -156,7 +156,7 @@ async fn backup(global: &Global, args: BackupTo, printer: Printer) -> Outcome {
 }
 
 async fn restore(global: &Global, args: RestoreFrom, printer: Printer) -> Outcome {
-    let mut calling = calling(global, &args.as_operator).await?;
+    let mut calling = calling(global, &args.as_operator, printer).await?;
     let parts = backup_file::read(&args.file)?.map(|part| RestoreRequest { part: Some(part) });
     let parts = tokio_stream::iter(parts);
     let restoring = calling.call_within(RESTORE_TIMEOUT, async |client| client.restore(parts).await);

@@ -10,8 +10,12 @@ use p2pdi::{
     endpoint::Endpoint,
     hex,
     phrases::counted,
-    v1::{CreateTokenRequest, JoinTokenRecord, ListTokensRequest, RevokeNameRequest, RevokeTokenRequest, RotateAuthorityRequest},
+    v1::{
+        CreateTokenRequest, JoinTokenRecord, ListTokensRequest, RevokeNameRequest, RevokeTokenRequest, RotateAuthorityRequest,
+        RotateAuthorityResponse,
+    },
 };
+use registry::ca::{Authority, rotate_in_folder};
 use std::{net::IpAddr, time::SystemTime};
 
 pub(super) async fn token(global: &Global, args: Token, printer: Printer) -> Outcome {
@@ -33,7 +37,7 @@ async fn create(global: &Global, args: CreateToken, printer: Printer) -> Outcome
         rejoin: args.rejoin,
         addresses: addresses.iter().map(ToString::to_string).collect(),
     };
-    let answer = match Operator::new(global, &args.as_operator).await? {
+    let answer = match Operator::new(global, &args.as_operator, printer).await? {
         Operator::Folder(authority) => authority.answer_create_token(request, SystemTime::now())?,
         Operator::Calling(mut calling) => calling.call(async |client| client.create_token(request).await).await?,
     };
@@ -49,7 +53,7 @@ fn is_loopback(address: &Endpoint) -> bool {
 }
 
 async fn list(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
-    let answer = match Operator::new(global, by).await? {
+    let answer = match Operator::new(global, by, printer).await? {
         Operator::Folder(authority) => authority.answer_list_tokens(),
         Operator::Calling(mut calling) => calling.call(async |client| client.list_tokens(ListTokensRequest {}).await).await?,
     };
@@ -81,7 +85,7 @@ fn row(token: &JoinTokenRecord, now: SystemTime) -> Vec<String> {
 }
 
 async fn revoke_token(global: &Global, id: String, by: &AsOperator, printer: Printer) -> Outcome {
-    let answer = match Operator::new(global, by).await? {
+    let answer = match Operator::new(global, by, printer).await? {
         Operator::Folder(authority) => authority.answer_revoke_token(&id)?,
         Operator::Calling(mut calling) => {
             calling.call(async |client| client.revoke_token(RevokeTokenRequest { id }).await).await?
@@ -96,7 +100,7 @@ async fn revoke_token(global: &Global, id: String, by: &AsOperator, printer: Pri
 
 pub(super) async fn revoke(global: &Global, args: Revoke, printer: Printer) -> Outcome {
     let Revoke { name, as_operator } = args;
-    let answer = match Operator::new(global, &as_operator).await? {
+    let answer = match Operator::new(global, &as_operator, printer).await? {
         Operator::Folder(authority) => authority.answer_revoke_name(&name, SystemTime::now())?,
         Operator::Calling(mut calling) => {
             let request = RevokeNameRequest { name: name.to_string() };
@@ -123,7 +127,15 @@ pub(super) async fn revoke(global: &Global, args: Revoke, printer: Printer) -> O
 }
 
 pub(super) async fn rotate(global: &Global, by: &AsOperator, printer: Printer) -> Outcome {
-    let answer = match Operator::of_key(global, by)? {
+    if let Some(folder) = by.ca.as_deref().filter(|folder| !Authority::has_ledger(folder)) {
+        // The key of registries that share their ledger: none of them can replace it.
+        let sha256 = rotate_in_folder(folder, SystemTime::now())?.0.to_vec().into();
+        printer.message(&RotateAuthorityResponse { sha256 }, || {
+            format!("{} has a new key; give its ca-*.pem to every registry within a day", folder.display())
+        })?;
+        return Ok(());
+    }
+    let answer = match Operator::new(global, by, printer).await? {
         Operator::Folder(authority) => authority.answer_rotate(SystemTime::now())?,
         Operator::Calling(mut calling) => {
             calling.call(async |client| client.rotate_authority(RotateAuthorityRequest {}).await).await?

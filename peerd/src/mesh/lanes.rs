@@ -3,9 +3,9 @@
 //! Deficit round robin (Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round Robin", 1995), in the form in which the last item of
 //! a turn may go past what the turn allows, and the lane pays that back in its next turns.
 //!
-//! Pure: no I/O, no clock, no randomness.
+//! Pure: no I/O, no clock, no randomness of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes that a lane may send in one turn: one HTTP/2 frame.
 const TURN_BYTES: usize = 16 * 1024;
@@ -17,9 +17,11 @@ const SPARE_ITEMS_MAX: usize = 64;
 /// Items and their sizes, by lane. `T`: an item.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    lanes: HashMap<u64, Lane<T>>,
+    lanes: BTreeMap<u64, Lane<T>>,
     /// The lanes, the next one first.
     turns: VecDeque<u64>,
+    /// Lanes with items.
+    busy: usize,
     length: usize,
     bytes: usize,
     spare: Vec<VecDeque<(usize, T)>>,
@@ -35,7 +37,7 @@ struct Lane<T> {
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        Self { lanes: HashMap::new(), turns: VecDeque::new(), length: 0, bytes: 0, spare: Vec::new() }
+        Self { lanes: BTreeMap::new(), turns: VecDeque::new(), busy: 0, length: 0, bytes: 0, spare: Vec::new() }
     }
 }
 
@@ -50,12 +52,11 @@ impl<T> Lanes<T> {
         self.bytes
     }
 
-    /// Whether a lane has more than its part of `length` items or of `bytes`, if each lane with items, and this one, has the same.
+    /// Whether a lane has more than its part of `length` items or of `bytes`, if each lane with items has the same.
     pub(super) fn is_over_share(&self, lane: u64, length: usize, bytes: usize) -> bool {
         // A lane without items has no more than its part.
-        let Some(lane) = self.lanes.get(&lane) else { return false };
-        let lanes = self.lanes.len();
-        lane.items.len() > length / lanes || lane.bytes > bytes / lanes
+        let Some(lane) = self.lanes.get(&lane).filter(|lane| !lane.items.is_empty()) else { return false };
+        lane.items.len() > length / self.busy || lane.bytes > bytes / self.busy
     }
 
     /// Adds an item of so many bytes at the end of its lane.
@@ -64,6 +65,7 @@ impl<T> Lanes<T> {
             self.turns.push_back(lane);
             Lane { items: self.spare.pop().unwrap_or_default(), bytes: 0, credit: TURN_BYTES.cast_signed() }
         });
+        self.busy += usize::from(entry.items.is_empty());
         entry.items.push_back((bytes, item));
         entry.bytes += bytes;
         self.length += 1;
@@ -80,6 +82,7 @@ impl<T> Lanes<T> {
             {
                 lane.credit = lane.credit.saturating_sub_unsigned(bytes);
                 lane.bytes -= bytes;
+                self.busy -= usize::from(lane.items.is_empty());
                 self.length -= 1;
                 self.bytes -= bytes;
                 if self.length == 0 {
@@ -104,7 +107,7 @@ impl<T> Lanes<T> {
     /// Forgets all lanes, which are empty: nobody waits, so nobody owes anything.
     fn clear(&mut self) {
         self.turns.clear();
-        for (_, lane) in self.lanes.drain() {
+        for lane in std::mem::take(&mut self.lanes).into_values() {
             keep(&mut self.spare, lane.items);
         }
     }

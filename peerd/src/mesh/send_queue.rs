@@ -38,6 +38,8 @@ pub(super) struct SendQueue {
 #[derive(Default)]
 struct Shared {
     lanes: Lanes<LinkFrame>,
+    /// A goodbye, after which the other side reads nothing: it goes when the lanes are empty.
+    goodbye: Option<LinkFrame>,
     /// Of whoever waits for a frame.
     reader: Option<Waker>,
     /// One of the ends was dropped.
@@ -109,7 +111,11 @@ impl LinkSender {
         if shared.lanes.bytes() + length > QUEUE_MAX_BYTES || shared.lanes.len() >= QUEUE_MAX {
             return Err(SendError::Full);
         }
-        shared.lanes.push(lane, length, frame);
+        if matches!(frame.body, Some(Body::Disconnect(_))) {
+            shared.goodbye = Some(frame);
+        } else {
+            shared.lanes.push(lane, length, frame);
+        }
         wake(shared);
         Ok(())
     }
@@ -123,7 +129,9 @@ impl Drop for LinkSender {
 
 impl Drop for SendQueue {
     fn drop(&mut self) {
+        let unsent = std::mem::take(&mut lock(&self.shared).lanes);
         close(&self.shared);
+        drop(unsent);
     }
 }
 
@@ -154,14 +162,14 @@ impl Stream for SendQueue {
         let mut shared = lock(&this.shared);
         // The first frame of several is often queued by the first of several tasks that are ready: the others run before it is written, so
         // that their frames are in the same HTTP/2 frame, the same system call and the same wake-up of the other side.
-        if this.was_empty && shared.lanes.len() > 0 {
+        if this.was_empty && (shared.lanes.len() > 0 || shared.goodbye.is_some()) {
             this.was_empty = false;
             drop(shared);
             // The runtime wakes this task when the others have run.
             let _pending = pin!(yield_now()).poll(cx);
             return Poll::Pending;
         }
-        let frame = shared.lanes.pop();
+        let frame = shared.lanes.pop().or_else(|| shared.goodbye.take());
         this.was_empty = frame.is_none();
         if frame.is_none() && !shared.is_closed {
             shared.reader = Some(cx.waker().clone());
@@ -239,6 +247,22 @@ mod tests {
         }
         assert_eq!(pings, 1);
         assert!(before < 200, "of {QUEUE_MAX_BYTES} bytes that wait, as much as the others'");
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_goes_after_all_that_was_queued_before_it() {
+        let (sender, mut queue) = queue();
+        for origin in [1, 1, 2] {
+            sender.send(broadcast(origin, 200_000)).unwrap();
+        }
+        sender.send(LinkFrame { body: Some(Body::Disconnect(p2pdi::v1::Disconnect::default())) }).unwrap();
+        sender.send(broadcast(3, 10)).unwrap();
+        drop(sender);
+        let mut read = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut queue).poll_next(cx)).await {
+            read.push(matches!(frame.body, Some(Body::Disconnect(_))));
+        }
+        assert_eq!(read, [false, false, false, false, true]);
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use super::{
     certificates::{self, Request, Validity, seconds},
     error::CaError,
-    generations::{Generation, Generations, OVERLAP},
+    generations::Generations,
     ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Subject, Token, check_token},
     ledger_file::LedgerFile,
     rows::SharedRows,
     shared_ledger::SharedLedger,
-    signer::Signer,
-    stored::{Kept, State, Stored},
+    stored::{Kept, Stored},
 };
 use p2pdi::{
     name::PeerName,
@@ -33,8 +32,6 @@ use tokio::sync::watch;
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Age at which a generation of the authority is replaced.
 pub const CA_ROTATE_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Life of the certificate of [`operator_of_folder`]: one call, and clocks that differ.
-const OPERATOR_OF_FOLDER_LIFE: Duration = Duration::from_secs(10 * 60);
 /// How often it is looked for what ended, in seconds: it looks at all certificates.
 const OUTDATED_INTERVAL: u64 = 10 * 60;
 /// How often it is said that a shared key is old, in seconds: a day.
@@ -153,8 +150,8 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Opens the authority whose key is in `folder`, and whose ledger it shares with others that have the same key. None is made, and nothing in the
-    /// folder is changed. What the folder has of a ledger of its own becomes the shared one if that is new.
+    /// Opens the authority whose key is in `folder`, and whose ledger it shares with others that have the same key. None is made, and the folder may
+    /// be read-only. What it has of a ledger of its own becomes part of the shared one, and is not used any more.
     ///
     /// # Errors
     /// When the folder has no authority, a file is damaged or of another network, or the ledger cannot be read.
@@ -162,13 +159,11 @@ impl Authority {
         let generations = Generations::read(folder)?;
         check_network(folder, generations.network(), &settings.network)?;
         let stored = Stored::new(Ledger::default(), generations, Kept::Shared(SharedLedger::new(rows)))?;
-        if LedgerFile::is_in(folder) && stored.read().ledger.generation() == 0 {
+        if LedgerFile::is_in(folder) {
             let own = LedgerFile::open(folder, &settings.network)?.0.load()?;
-            // Another that begins at the same time does the same, or is ahead.
-            stored.change(|state| {
-                let is_new = state.ledger.generation() == 0;
-                Ok((if is_new { own.all().collect() } else { Vec::new() }, ()))
-            })?;
+            // Also if others began before: what they do not know would be lost, revocations among it.
+            stored.change(|state| Ok((state.ledger.missing(&own), ())))?;
+            LedgerFile::retire(folder);
         }
         let authority = Self::new(settings, stored);
         authority.maintain(now)?;
@@ -353,10 +348,16 @@ impl Authority {
     }
 
     /// What everyone must know that is not of the revision `since` already.
-    pub fn trust(&self, since: u64, now: SystemTime) -> Trust {
+    ///
+    /// # Errors
+    /// When another authority that shares the ledger said more already, and it cannot be read now: whoever asks must not forget it.
+    pub fn trust(&self, since: u64, now: SystemTime) -> Result<Trust, CaError> {
+        if self.stored.is_shared() && since > self.revision() {
+            self.stored.catch_up()?;
+        }
         let state = self.stored.read();
         let RevokedSince { revoked, revision, start_over, more } = state.ledger.revoked_since(since, seconds(now));
-        Trust { authorities: state.authorities(now), revoked, revision, start_over, more }
+        Ok(Trust { authorities: state.authorities(now), revoked, revision, start_over, more })
     }
 
     /// The serial numbers of all revoked certificates, for this registry's own connections.
@@ -400,20 +401,40 @@ impl Authority {
     /// # Errors
     /// When it cannot be stored; the next call tries again.
     pub fn maintain(&self, now: SystemTime) -> Result<(), CaError> {
-        self.stored.learn()?;
         if self.stored.is_shared() {
+            let learned = self.stored.learn();
+            // Whether or not the ledger can be read.
             self.stored.with_generations(Generations::read_again)?;
+            learned?;
         }
         let begun = self.stored.read().generations.newest().validity.not_before + CLOCK_SKEW;
         let age = seconds(now).saturating_sub(begun);
         if age >= self.settings.rotate_after.as_secs() {
             if self.stored.is_shared() {
-                self.warn_of_age(age, now);
+                self.warn_daily(now, || {
+                    let days = age / WARNING_INTERVAL;
+                    tracing::warn!(days, "the key of the certificate authority is old; make the next with `p2pctl ca rotate --ca DIR`, and give it to every registry");
+                });
             } else {
                 self.stored.with_generations(|generations| generations.rotate(seconds(now)))?;
             }
         }
         self.publish(now)?;
+        let (newest, signing) = {
+            let generations = &self.stored.read().generations;
+            (generations.newest().number, generations.signing())
+        };
+        let strangers = self.stored.read().generations.strangers();
+        if !strangers.is_empty() {
+            self.warn_daily(now, || {
+                tracing::warn!(?strangers, "the shared ledger has certificate authorities that this one did not sign; they are not trusted: somebody else can write to it");
+            });
+        }
+        if signing < newest {
+            self.warn_daily(now, || {
+                tracing::warn!(newest, signing, "other registries have a newer key of the certificate authority; copy their ca-*.pem to the CA folder of this one within 30 days");
+            });
+        }
         if seconds(now).abs_diff(self.looked_at.load(Ordering::Relaxed)) >= OUTDATED_INTERVAL {
             self.looked_at.store(seconds(now), Ordering::Relaxed);
             self.stored.change(|state| Ok((state.ledger.outdated(seconds(now)), ())))?;
@@ -421,15 +442,10 @@ impl Authority {
         Ok(())
     }
 
-    /// Once a day: nobody but the operator can replace a key that several registries have.
-    fn warn_of_age(&self, age: u64, now: SystemTime) {
+    fn warn_daily(&self, now: SystemTime, warn: impl FnOnce()) {
         if seconds(now).abs_diff(self.warned_at.load(Ordering::Relaxed)) >= WARNING_INTERVAL {
             self.warned_at.store(seconds(now), Ordering::Relaxed);
-            let days = age / WARNING_INTERVAL;
-            tracing::warn!(
-                days,
-                "the key of the certificate authority is old; make the next with `p2pctl ca rotate --ca DIR`, and give it to every registry"
-            );
+            warn();
         }
     }
 
@@ -449,51 +465,9 @@ impl Authority {
     }
 }
 
-/// A certificate for somebody who can read the authority's own key, and so may do all that an operator may: for some minutes, known to
-/// no ledger. A registry may have the folder open.
-///
-/// # Errors
-/// When there is no authority, or its key cannot be read.
-pub fn operator_of_folder(folder: &Path, now: SystemTime) -> Result<Pem, CaError> {
-    let name: PeerName = "ca-folder".parse()?;
-    let subject = Subject { name, labels: BTreeMap::new(), operator: true };
-    Signer::of(Generations::read(folder)?).subject(&subject, OPERATOR_OF_FOLDER_LIFE, now)
-}
-
 fn check_network(folder: &Path, found: &NetworkName, wanted: &NetworkName) -> Result<(), CaError> {
     if found == wanted {
         return Ok(());
     }
     Err(CaError::Network { path: folder.to_owned(), found: found.clone(), wanted: wanted.clone() })
-}
-
-impl State {
-    /// The changes by which everyone learns of the generations of the folder. A shared ledger may know of newer ones.
-    fn unpublished(&self, is_shared: bool) -> Vec<Change> {
-        let newest = self.generations.newest().number;
-        if !is_shared {
-            return if self.ledger.generation() == newest { Vec::new() } else { vec![self.ledger.publish(newest)] };
-        }
-        let missing = self.generations.all().filter(|(generation, _)| !self.published.contains(generation));
-        let mut changes: Vec<_> =
-            missing.map(|(generation, certificates)| Change::Authority { generation, certificates }).collect();
-        if self.ledger.generation() < newest {
-            changes.push(self.ledger.publish(newest));
-        }
-        changes
-    }
-
-    fn trusted(&self, now: SystemTime) -> Vec<&Generation> {
-        self.generations.trusted(OVERLAP.as_secs(), seconds(now))
-    }
-
-    fn authorities(&self, now: SystemTime) -> Vec<CertificateDer<'static>> {
-        self.trusted(now).iter().map(|generation| generation.certificate.clone()).collect()
-    }
-
-    fn chain(&self, certificate: CertificateDer<'static>, now: SystemTime) -> Vec<CertificateDer<'static>> {
-        let mut chain = vec![certificate];
-        chain.extend(self.generations.chain(OVERLAP.as_secs(), seconds(now)));
-        chain
-    }
 }

@@ -59,6 +59,12 @@ pub enum CaError {
     /// The ledger that several registries share cannot be used now.
     #[error("cannot use the ledger that the registries share: {0}")]
     Shared(String),
+    /// The folder's key is not that of the others that share the ledger.
+    #[error("{} is not the certificate authority of the other registries, which share the ledger with this one", path.display())]
+    OtherKey {
+        /// The generation's file.
+        path: PathBuf,
+    },
     /// The key of a shared authority is in a folder of each registry.
     #[error("this registry shares its authority with others, and cannot make a key for all of them")]
     SharedKey,
@@ -81,8 +87,11 @@ impl CaError {
                 Some(format!("{} was left as it is; restore the folder from a backup, or give an empty one", path.display()))
             }
             Self::NotStored(_) => Some("check whether the disk is full or failing".to_owned()),
+            Self::OtherKey { .. } => {
+                Some("copy the files ca-*.pem of another registry's CA folder; `p2pctl ca init` and `p2pctl ca rotate` are for one of them".to_owned())
+            }
             Self::SharedKey => Some(
-                "run `p2pctl ca rotate --ca DIR` on a copy of the CA folder, then give its files to every registry; they are read within a minute"
+                "run `p2pctl ca rotate --ca DIR` on a copy of the CA folder, then give its files to every registry within a day; they are read within a minute"
                     .to_owned(),
             ),
             _ => None,

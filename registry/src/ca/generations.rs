@@ -15,6 +15,7 @@ use rustls_pki_types::{
     pem::{PemObject as _, SectionKind},
 };
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -48,6 +49,10 @@ pub(super) struct Generations {
     all: Vec<Generation>,
     /// The number of the one whose key this is.
     signing: u32,
+    /// The certificates of those that the registries share, by number.
+    shared: BTreeMap<u32, CertificateDer<'static>>,
+    /// Those of the shared ledger that no known one signed.
+    strangers: Vec<Generation>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -103,7 +108,7 @@ impl Generations {
         }
         let all: Vec<_> = all.into_iter().map(|(generation, _)| generation).collect();
         let signing = all.last().map_or(0, |newest| newest.number);
-        Ok(Self { folder: folder.to_owned(), network, all, signing, issuer })
+        Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
     }
 
     /// Reads the generations of `folder` and changes nothing in it: others read it, too.
@@ -118,16 +123,21 @@ impl Generations {
         };
         let network = check(&path, &certificate, &key)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
-        Ok(Self { folder: folder.to_owned(), network, all, signing, issuer })
+        Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
     }
 
     /// Reads the folder again: it may have the key of a newer generation. What is known of others stays.
     pub(super) fn read_again(&mut self) -> Result<(), CaError> {
         let found = Self::read(&self.folder)?;
-        if found.signing == self.signing {
+        for generation in &found.all {
+            self.check_shared(generation.number, &generation.certificate)?;
+        }
+        let signing = |of: &Self| of.all.iter().find(|known| known.number == of.signing).map(|known| known.certificate.clone());
+        if signing(&found) == signing(self) {
             return Ok(());
         }
-        let known = std::mem::replace(self, found).all;
+        let Self { all: known, shared, strangers, .. } = std::mem::replace(self, found);
+        (self.shared, self.strangers) = (shared, strangers);
         for generation in known {
             if !self.all.iter().any(|found| found.number == generation.number) {
                 self.all.push(generation);
@@ -137,15 +147,37 @@ impl Generations {
         Ok(())
     }
 
-    /// Another registry has a generation with these certificates.
+    /// Another registry has a generation with these certificates. It is believed once one that is known here signed it, or it signed that one:
+    /// whoever can write to the shared ledger cannot make an authority.
     pub(super) fn learn(&mut self, number: u32, certificates: &str) -> Result<(), CaError> {
-        if self.all.iter().any(|known| known.number == number) {
-            return Ok(());
+        let row = Path::new("the shared ledger").join(format!("authorities/{number}"));
+        let (generation, _) = of_pem(&row, number, certificates.as_bytes())?;
+        if let Some(known) = self.all.iter().find(|known| known.number == number) {
+            let certificate = known.certificate.clone();
+            self.shared.insert(number, generation.certificate);
+            return self.check_shared(number, &certificate);
         }
-        let (generation, _) = of_pem(&path_of(&self.folder, number), number, certificates.as_bytes())?;
-        self.all.push(generation);
+        self.strangers.push(generation);
+        while let Some(at) = self.strangers.iter().position(|stranger| self.all.iter().any(|known| is_kin(known, stranger))) {
+            let generation = self.strangers.swap_remove(at);
+            self.shared.insert(generation.number, generation.certificate.clone());
+            self.all.push(generation);
+        }
         self.all.sort_unstable_by_key(|known| known.number);
         Ok(())
+    }
+
+    /// Generations of the shared ledger that are not believed.
+    pub(super) fn strangers(&self) -> Vec<u32> {
+        self.strangers.iter().map(|stranger| stranger.number).collect()
+    }
+
+    /// Whether the folder's certificate of this number is that of the others.
+    fn check_shared(&self, number: u32, certificate: &CertificateDer<'_>) -> Result<(), CaError> {
+        if self.shared.get(&number).is_none_or(|shared| shared == certificate) {
+            return Ok(());
+        }
+        Err(CaError::OtherKey { path: path_of(&self.folder, number) })
     }
 
     /// The number of the one that signs here.
@@ -237,6 +269,20 @@ impl Generation {
         let all: Vec<_> = [Some(&self.certificate), self.cross.as_ref()].into_iter().flatten().collect();
         certificates_pem(&all)
     }
+}
+
+/// Whether one of two generations signed the key of the other, and both are of one network.
+fn is_kin(one: &Generation, other: &Generation) -> bool {
+    let (older, newer) = if one.number < other.number { (one, other) } else { (other, one) };
+    let Some(cross) = &newer.cross else { return false };
+    let parsed = [&older.certificate, &newer.certificate, cross].map(|der| X509Certificate::from_der(der));
+    let [Ok((_, older)), Ok((_, newer)), Ok((_, cross))] = parsed else { return false };
+    let is_of_newer = cross.public_key().raw == newer.public_key().raw;
+    let network = certificates::network_of(&older);
+    is_of_newer
+        && network.is_some()
+        && network == certificates::network_of(&newer)
+        && cross.verify_signature(Some(older.public_key())).is_ok()
 }
 
 /// A new generation: the text of its file, and what it is.

@@ -64,13 +64,31 @@ impl Ledger {
 
     /// The change by which `generation` becomes known to everyone.
     pub(super) fn publish(&self, generation: u32) -> Change {
-        Change::Trust { revision: self.revision + 1, generation }
+        Change::Trust { revision: self.revision.saturating_add(1), generation }
     }
 
-    /// All that is known, as changes of an empty ledger.
-    pub(super) fn all(&self) -> impl Iterator<Item = Change> {
-        let tokens = self.tokens.values().cloned().map(Change::Token);
-        tokens.chain(self.certificates.values().cloned().map(Change::Certificate))
+    /// What `other` has and this one has not: tokens, certificates, and which of them are revoked.
+    pub(super) fn missing(&self, other: &Self) -> Vec<Change> {
+        let tokens = other.tokens.values().filter(|token| !self.tokens.contains_key(&token.hash)).cloned().map(Change::Token);
+        let mut changes: Vec<_> = tokens.collect();
+        // Above what anybody was told by either, so that all are told of it.
+        let mut revision = self.revision.max(other.revision);
+        for certificate in other.certificates.values() {
+            let is_known =
+                self.certificates.get(&certificate.serial).is_some_and(|known| known.is_revoked() || !certificate.is_revoked());
+            if !is_known {
+                let mut missing = certificate.clone();
+                if missing.is_revoked() {
+                    revision = revision.saturating_add(1);
+                    missing.revoked_at = revision;
+                }
+                changes.push(Change::Certificate(missing));
+            }
+        }
+        if !changes.is_empty() {
+            changes.push(Change::Trust { revision, generation: self.generation });
+        }
+        changes
     }
 
     /// Applies a change that was stored, or was read from the store.

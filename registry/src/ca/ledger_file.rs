@@ -20,6 +20,8 @@ use std::{
 const FILE_NAME: &str = "ledger.redb";
 /// A new file is created under this name and renamed once it is a ledger, so that a start that was killed can be repeated.
 const NEW_FILE_NAME: &str = "ledger.redb.new";
+/// Its name once its content is kept where several registries share it.
+const RETIRED_NAME: &str = "ledger.redb.shared";
 /// Version of the tables. A change of meaning raises it; new fields do not.
 const SCHEMA: u64 = 1;
 /// Cached pages of the file. The ledger in memory answers every read.
@@ -45,6 +47,19 @@ impl LedgerFile {
     /// Whether `folder` has one.
     pub(super) fn is_in(folder: &Path) -> bool {
         folder.join(FILE_NAME).exists()
+    }
+
+    /// Gives the file another name, once all of it is kept elsewhere: whoever looked into it would think that it still counts.
+    pub(super) fn retire(folder: &Path) {
+        let (from, to) = (folder.join(FILE_NAME), folder.join(RETIRED_NAME));
+        match fs::rename(&from, &to) {
+            Ok(()) => {
+                tracing::info!(file = %to.display(), "the ledger of the CA folder is shared with other registries now; its file is not used any more")
+            }
+            Err(error) => {
+                tracing::warn!(%error, file = %from.display(), "this ledger is not used any more, since it is shared with other registries; remove it")
+            }
+        }
     }
 
     /// Opens the file in `folder`, or creates both. Gives its network, too.

@@ -53,24 +53,27 @@ impl Authority {
             network: self.network().to_string(),
             labels: subject.labels,
             operator: subject.operator,
-            trust: Some(self.answer_trust(0, now)),
+            trust: Some(self.answer_trust(0, now)?),
         })
     }
 
     /// What everyone must know that is not of the revision `since` already.
-    pub fn answer_trust(&self, since: u64, now: SystemTime) -> Trust {
-        let TrustNow { authorities, revoked, revision, start_over, more } = self.trust(since, now);
+    ///
+    /// # Errors
+    /// As [`Authority::trust`].
+    pub fn answer_trust(&self, since: u64, now: SystemTime) -> Result<Trust, CaError> {
+        let TrustNow { authorities, revoked, revision, start_over, more } = self.trust(since, now)?;
         let listed = |revoked: Revoked| RevokedCertificate {
             serial: revoked.serial.to_vec().into(),
             not_after: Some(timestamp(revoked.not_after)),
         };
-        Trust {
+        Ok(Trust {
             authorities: authorities.iter().map(|certificate| certificate.to_vec().into()).collect(),
             revoked: revoked.into_iter().map(listed).collect(),
             revision,
             start_over: start_over || since == 0,
             more,
-        }
+        })
     }
 
     /// CreateToken.

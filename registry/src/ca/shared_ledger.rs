@@ -27,6 +27,14 @@ struct StoredTrust {
 /// The shared ledger.
 pub(super) struct SharedLedger(Box<dyn SharedRows>);
 
+/// Why changes are not stored.
+pub(super) enum Unwritten {
+    /// Others changed something meanwhile.
+    Overtaken,
+    /// Nobody knows whether they are; if they are, they are learned as those of others.
+    Unknown(CaError),
+}
+
 /// What others changed.
 pub(super) enum Learned {
     /// This, in order.
@@ -50,17 +58,18 @@ impl SharedLedger {
         read(self.0.catch_up())
     }
 
-    /// Stores changes in their order. Returns how many were: the rest is not, since others changed something meanwhile.
-    pub(super) fn write(&mut self, changes: &[Change]) -> Result<usize, CaError> {
+    /// Stores changes in their order. Returns how many surely were, and why the rest is not, or may not be.
+    pub(super) fn write(&mut self, changes: &[Change]) -> (usize, Result<(), Unwritten>) {
         let mut written = 0;
         for some in changes.chunks(self.0.rows_max().max(1)) {
             let rows: Vec<Row> = some.iter().map(row).collect();
-            match self.0.write(&rows).map_err(CaError::Shared)? {
-                true => written += some.len(),
-                false => break,
+            match self.0.write(&rows) {
+                Ok(true) => written += some.len(),
+                Ok(false) => return (written, Err(Unwritten::Overtaken)),
+                Err(problem) => return (written, Err(Unwritten::Unknown(CaError::Shared(problem)))),
             }
         }
-        Ok(written)
+        (written, Ok(()))
     }
 
     /// Changes whenever there is something to learn.
@@ -81,7 +90,8 @@ fn read(news: Result<News, String>) -> Result<Learned, CaError> {
         News::Changed(rows) => Learned::Changes(rows.iter().filter_map(known).collect()),
         // A token that was revoked, or a certificate, must not be forgotten silently.
         News::All(rows) => {
-            let unreadable = |name: &str| CaError::Shared(format!("the row {name} cannot be read"));
+            let unreadable =
+                |name: &str| CaError::Shared(format!("its row {name} cannot be read; restore it, or remove it from below ca/"));
             let changes = rows.iter().map(|row| change(row).map_err(|()| unreadable(&row.0)));
             Learned::All(changes.filter_map(Result::transpose).collect::<Result<_, _>>()?)
         }

@@ -7,15 +7,21 @@ use super::{
     ledger::{CLOCK_SKEW, Subject},
 };
 use p2pdi::{
+    name::PeerName,
     network::NetworkName,
     tls::{Pem, certificates_pem},
+    token::CaHash,
 };
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Duration, SystemTime},
 };
+
+/// Life of the certificate of [`operator_of_folder`]: one call, and clocks that differ.
+const OPERATOR_OF_FOLDER_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// Signs with the key of an authority's folder. Nothing of what it signs is kept: who uses it keeps the certificates.
 pub struct Signer {
@@ -89,4 +95,26 @@ impl Signer {
         let trusted = self.generations.trusted(OVERLAP.as_secs(), seconds(now));
         trusted.into_iter().map(|generation| generation.certificate.clone()).collect()
     }
+}
+
+/// A certificate for somebody who can read the authority's own key, and so may do all that an operator may: for some minutes, known to
+/// no ledger. A registry may have the folder open.
+///
+/// # Errors
+/// When there is no authority, or its key cannot be read.
+pub fn operator_of_folder(folder: &Path, now: SystemTime) -> Result<Pem, CaError> {
+    let name: PeerName = "ca-folder".parse()?;
+    let subject = Subject { name, labels: BTreeMap::new(), operator: true };
+    Signer::of(Generations::read(folder)?).subject(&subject, OPERATOR_OF_FOLDER_LIFE, now)
+}
+
+/// Replaces the key in a folder that has no ledger: of registries that share theirs, which get the new files from there.
+///
+/// # Errors
+/// When there is no authority, or it cannot be written.
+pub fn rotate_in_folder(folder: &Path, now: SystemTime) -> Result<CaHash, CaError> {
+    let mut generations = Generations::open(folder)?;
+    generations.rotate(seconds(now))?;
+    generations.write_bundle(&generations.trusted(OVERLAP.as_secs(), seconds(now)))?;
+    Ok(CaHash::of(&generations.newest().certificate))
 }

@@ -1,18 +1,21 @@
 //! The ledger and the keys in memory, and where the ledger is kept: what is decided on them is stored first and applied then.
 
 use super::{
+    certificates::seconds,
     error::CaError,
-    generations::Generations,
+    generations::{Generation, Generations, OVERLAP},
     ledger::{Change, Ledger},
     ledger_file::LedgerFile,
-    shared_ledger::{Learned, SharedLedger, ledger_of},
+    shared_ledger::{Learned, SharedLedger, Unwritten, ledger_of},
 };
+use rustls_pki_types::CertificateDer;
 use std::{
     collections::BTreeSet,
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Instant, SystemTime},
 };
 use tokio::sync::watch;
 
@@ -31,12 +34,43 @@ impl State {
     fn apply(&mut self, change: Change) -> Result<(), CaError> {
         match change {
             Change::Authority { generation, certificates } => {
-                self.generations.learn(generation, &certificates)?;
                 self.published.insert(generation);
+                self.generations.learn(generation, &certificates)?;
             }
             other => self.ledger.apply(other),
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// The changes by which everyone learns of the generations of the folder. A shared ledger may know of newer ones.
+    pub(super) fn unpublished(&self, is_shared: bool) -> Vec<Change> {
+        let newest = self.generations.newest().number;
+        if !is_shared {
+            return if self.ledger.generation() == newest { Vec::new() } else { vec![self.ledger.publish(newest)] };
+        }
+        let missing = self.generations.all().filter(|(generation, _)| !self.published.contains(generation));
+        let mut changes: Vec<_> =
+            missing.map(|(generation, certificates)| Change::Authority { generation, certificates }).collect();
+        if self.ledger.generation() < newest {
+            changes.push(self.ledger.publish(newest));
+        }
+        changes
+    }
+
+    pub(super) fn trusted(&self, now: SystemTime) -> Vec<&Generation> {
+        self.generations.trusted(OVERLAP.as_secs(), seconds(now))
+    }
+
+    pub(super) fn authorities(&self, now: SystemTime) -> Vec<CertificateDer<'static>> {
+        self.trusted(now).iter().map(|generation| generation.certificate.clone()).collect()
+    }
+
+    pub(super) fn chain(&self, certificate: CertificateDer<'static>, now: SystemTime) -> Vec<CertificateDer<'static>> {
+        let mut chain = vec![certificate];
+        chain.extend(self.generations.chain(OVERLAP.as_secs(), seconds(now)));
+        chain
     }
 }
 
@@ -50,10 +84,12 @@ pub(super) enum Kept {
 
 /// See the module.
 pub(super) struct Stored {
-    /// Held for writing only as long as a change takes in memory.
+    /// Held for writing while a change is made in memory, or keys are read or made. Nobody stores anything under it.
     state: RwLock<State>,
     /// Held while something is decided and stored.
     kept: Mutex<Kept>,
+    /// When the shared ledger could not be used last, and why.
+    failed: Mutex<Option<(Instant, String)>>,
     /// Of the ledger, for calls that must not wait.
     revision: AtomicU64,
     changes: Option<watch::Receiver<()>>,
@@ -68,7 +104,7 @@ impl Stored {
         };
         let revision = AtomicU64::new(ledger.revision());
         let state = RwLock::new(State { ledger, generations, published: BTreeSet::new() });
-        let stored = Self { state, kept: Mutex::new(kept), revision, changes };
+        let stored = Self { state, kept: Mutex::new(kept), failed: Mutex::default(), revision, changes };
         stored.learn()?;
         Ok(stored)
     }
@@ -105,11 +141,23 @@ impl Stored {
         }
     }
 
+    /// Takes over everything that others changed before this call.
+    pub(super) fn catch_up(&self) -> Result<(), CaError> {
+        match &mut *self.kept() {
+            Kept::File(_) => Ok(()),
+            Kept::Shared(ledger) => {
+                let learned = ledger.catch_up()?;
+                self.take_over(learned)
+            }
+        }
+    }
+
     /// Stores what `decide` decides on the latest state, and applies it. With others it may be asked several times.
     ///
     /// # Errors
     /// That of `decide`, or it cannot be stored.
     pub(super) fn change<T>(&self, decide: impl Fn(&State) -> Result<(Vec<Change>, T), CaError>) -> Result<T, CaError> {
+        let asked_at = Instant::now();
         let mut kept = self.kept();
         let ledger = match &mut *kept {
             Kept::File(file) => {
@@ -122,6 +170,22 @@ impl Stored {
             }
             Kept::Shared(ledger) => ledger,
         };
+        // Whoever waited while another found that the store is away need not find that out once more.
+        if let Some((_, problem)) = self.failed().as_ref().filter(|(at, _)| *at > asked_at) {
+            return Err(CaError::Shared(problem.clone()));
+        }
+        let changed = self.change_shared(ledger, decide);
+        if let Err(CaError::Shared(problem)) = &changed {
+            *self.failed() = Some((Instant::now(), problem.clone()));
+        }
+        changed
+    }
+
+    fn change_shared<T>(
+        &self,
+        ledger: &mut SharedLedger,
+        decide: impl Fn(&State) -> Result<(Vec<Change>, T), CaError>,
+    ) -> Result<T, CaError> {
         let learned = ledger.news()?;
         self.take_over(learned)?;
         // What is refused here may be allowed by what another has just stored.
@@ -132,12 +196,13 @@ impl Stored {
                 Err(CaError::Refused(_)) if !is_latest => is_latest = true,
                 Err(error) => return Err(error),
                 Ok((mut changes, decided)) => {
-                    let written = ledger.write(&changes)?;
-                    let is_all = written == changes.len();
+                    let (written, outcome) = ledger.write(&changes);
                     changes.truncate(written);
                     self.apply(changes)?;
-                    if is_all {
-                        return Ok(decided);
+                    match outcome {
+                        Ok(()) => return Ok(decided),
+                        Err(Unwritten::Unknown(error)) => return Err(error),
+                        Err(Unwritten::Overtaken) => {}
                     }
                 }
             }
@@ -159,7 +224,11 @@ impl Stored {
             Learned::All(changes) => {
                 let (authorities, rows) = changes.into_iter().partition(|change| matches!(change, Change::Authority { .. }));
                 let ledger = ledger_of(rows);
-                self.write().ledger = ledger;
+                {
+                    let mut state = self.write();
+                    state.ledger = ledger;
+                    state.published.clear();
+                }
                 self.apply(authorities)
             }
         }
@@ -171,9 +240,17 @@ impl Stored {
             return Ok(());
         }
         let mut state = self.write();
-        let applied = changes.into_iter().try_for_each(|change| state.apply(change));
+        // One that cannot be applied must not keep others from it, such as a revocation.
+        let mut outcome = Ok(());
+        for change in changes {
+            outcome = outcome.and(state.apply(change));
+        }
         self.revision.store(state.ledger.revision(), Ordering::Release);
-        applied
+        outcome
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {

@@ -62,7 +62,7 @@ impl Joined {
         let (key, (secret, _)) = (KeyPair::generate().unwrap(), token(authority, name, now));
         let enrolled = authority.enrol(&Proof::Token(&secret), &request(&key), None, now).unwrap();
         let identity = Identity::of_chain(enrolled.chain).unwrap();
-        Self { key, identity, authorities: authority.trust(0, now).authorities, renewals: 0, off_until: now }
+        Self { key, identity, authorities: authority.trust(0, now).unwrap().authorities, renewals: 0, off_until: now }
     }
 
     fn renewal_at(&self) -> SystemTime {
@@ -73,7 +73,7 @@ impl Joined {
     fn renew(&mut self, authority: &Authority, now: SystemTime) {
         let enrolled = authority.enrol(&Proof::Key, &request(&self.key), None, now).unwrap();
         self.identity = Identity::of_chain(enrolled.chain).unwrap();
-        self.authorities = authority.trust(0, now).authorities;
+        self.authorities = authority.trust(0, now).unwrap().authorities;
         self.renewals += 1;
     }
 
@@ -88,7 +88,7 @@ fn a_years_renewals_with_a_new_authority_in_between_leave_nobody_out() {
     let settings = CaSettings { rotate_after: 200 * DAY, ..CaSettings::default() };
     let mut now = start();
     let mut authority = Authority::open(folder.path(), settings.clone(), now).unwrap();
-    let first_ca = CaHash::of(&authority.trust(0, now).authorities[0]);
+    let first_ca = CaHash::of(&authority.trust(0, now).unwrap().authorities[0]);
     let mut peers: Vec<_> = ["a", "b", "sometimes-off"].map(|name| Joined::join(&authority, name, now)).into();
     let end = start() + 365 * DAY;
     let (mut maintained_at, mut rotated_at, mut off_days) = (now, None, 0_u32);
@@ -127,10 +127,10 @@ fn a_years_renewals_with_a_new_authority_in_between_leave_nobody_out() {
     assert!(peers[0].renewals >= 365 && peers[0].renewals < 650, "{}", peers[0].renewals);
     assert!(peers[2].renewals > 100, "{}", peers[2].renewals);
     let rotated_at = rotated_at.expect("a rotation");
-    let authorities = authority.trust(0, now).authorities;
+    let authorities = authority.trust(0, now).unwrap().authorities;
     assert_eq!(authorities.len(), 1, "the old authority is not trusted any more");
     assert!(CaHash::of(&authorities[0]) != first_ca);
-    assert_eq!(authority.trust(0, rotated_at + OVERLAP - HOUR).authorities.len(), 2, "both were for a while");
+    assert_eq!(authority.trust(0, rotated_at + OVERLAP - HOUR).unwrap().authorities.len(), 2, "both were for a while");
     assert!(authority.revision() > 0);
 }
 
@@ -177,10 +177,10 @@ fn what_was_done_is_there_after_a_restart() {
     let key = KeyPair::generate().unwrap();
     let enrolled = authority.enrol(&Proof::Token(&secret), &request(&key), None, start()).unwrap();
     let serial = Identity::of_chain(enrolled.chain).unwrap().serial().clone();
-    let (ca, revision) = (authority.trust(0, start()).authorities, authority.revision());
+    let (ca, revision) = (authority.trust(0, start()).unwrap().authorities, authority.revision());
     drop(authority);
     let authority = open(folder.path(), start());
-    assert_eq!((authority.trust(0, start()).authorities, authority.revision()), (ca, revision));
+    assert_eq!((authority.trust(0, start()).unwrap().authorities, authority.revision()), (ca, revision));
     let other = KeyPair::generate().unwrap();
     let again = authority.enrol(&Proof::Token(&secret), &request(&other), None, start()).unwrap_err();
     assert!(matches!(again, CaError::Refused(Refusal::TokenUsed { .. })), "{again}");

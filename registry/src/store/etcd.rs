@@ -1,8 +1,9 @@
 //! The store of replicas: records in etcd, which every replica follows by one watch.
 //!
 //! Keys, below the prefix: `meta` (made once: the secret of the replicas, and where revisions begin), `peers/NAME`, `removed` (written
-//! with every removal), `mark` (written by who wants to see everything before it), `ca/…` (the ledger of a certificate authority), `shards/N` and `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes
-//! records, `load` reads them, `feed` follows them, `rows` are those of the certificate authority, `membership` keeps the replica's own lease and shards, `kept` tells the table of them.
+//! with every removal), `mark` (written by who wants to see everything before it), `ca/…` (the ledger of a certificate authority), `shards/N` and
+//! `replicas/ID`, which end with the lease of their replica. `layout` names them; `commit` writes records, `load` reads them, `feed` follows them,
+//! `rows` are those of the certificate authority, `membership` keeps the replica's own lease and shards, `kept` tells the table of them.
 
 mod client;
 mod commit;
@@ -81,7 +82,7 @@ impl Etcd {
 
     /// The rows that the replicas share as one certificate authority.
     pub(crate) fn rows(&self) -> EtcdRows {
-        EtcdRows::new(&self.io, self.calls.clone(), &self.keys)
+        EtcdRows::new(&self.io, self.calls.clone(), &self.keys, rand::random())
     }
 
     /// The replicas that share the store.

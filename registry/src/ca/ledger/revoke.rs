@@ -32,8 +32,9 @@ impl Ledger {
         }
         let counts = (certificates.len(), tokens.len());
         // Kept apart: the revision must not go back when the certificates are forgotten.
-        let last = Change::Trust { revision: self.revision + certificates.len() as u64, generation: self.generation };
-        let revoked = certificates.into_iter().zip(self.revision + 1..);
+        let last =
+            Change::Trust { revision: self.revision.saturating_add(certificates.len() as u64), generation: self.generation };
+        let revoked = certificates.into_iter().zip(self.revision.saturating_add(1)..);
         let revoked = revoked.map(|(certificate, revision)| Certificate { revoked_at: revision, ..certificate.clone() });
         let changes = revoked.map(Change::Certificate).chain(tokens.into_iter().map(Change::Token)).chain([last]).collect();
         Ok((changes, counts.0, counts.1))
@@ -56,7 +57,7 @@ impl Ledger {
     pub(in crate::ca) fn revoked_since(&self, since: u64, now: u64) -> RevokedSince {
         let start_over = since > self.revision;
         let after = if start_over { 0 } else { since };
-        let found = self.by_revision.range(after + 1..).filter_map(|(_, serial)| self.certificates.get(serial));
+        let found = self.by_revision.range(after.saturating_add(1)..).filter_map(|(_, serial)| self.certificates.get(serial));
         let mut found = found.filter(|certificate| certificate.not_after + CLOCK_SKEW > now);
         let listed = |certificate: &Certificate| Revoked {
             serial: certificate.serial,

@@ -23,6 +23,9 @@ struct Rows {
     is_deaf: Arc<AtomicBool>,
     /// What is written is there, and the answer is lost.
     is_failing: Arc<AtomicBool>,
+    /// The same of the second write of a change.
+    fails_later: Arc<AtomicBool>,
+    writes: usize,
 }
 
 impl Rows {
@@ -43,6 +46,7 @@ impl Rows {
 
 impl SharedRows for Rows {
     fn news(&mut self) -> Result<News, String> {
+        self.writes = 0;
         let is_deaf = self.given.is_some() && self.is_deaf.load(Ordering::Relaxed);
         Ok(if is_deaf { News::Changed(Vec::new()) } else { self.give() })
     }
@@ -52,16 +56,19 @@ impl SharedRows for Rows {
     }
 
     fn write(&mut self, rows: &[Row]) -> Result<bool, String> {
-        if self.given != Some(self.written().len()) {
+        let shared = Arc::clone(&self.written);
+        let mut written = shared.rows.lock().unwrap();
+        if self.given != Some(written.len()) {
             return Ok(false);
         }
-        self.written().extend_from_slice(rows);
-        self.written.changes.send_replace(());
-        if self.is_failing.load(Ordering::Relaxed) {
+        written.extend_from_slice(rows);
+        shared.changes.send_replace(());
+        self.writes += 1;
+        let fails_now = self.is_failing.load(Ordering::Relaxed) || (self.fails_later.load(Ordering::Relaxed) && self.writes == 2);
+        if fails_now {
             return Err("no answer".to_owned());
         }
-        let written = self.written().len();
-        self.given = Some(written);
+        self.given = Some(written.len());
         Ok(true)
     }
 
@@ -78,8 +85,15 @@ impl SharedRows for Rows {
 struct Replica {
     folder: tempfile::TempDir,
     authority: Authority,
+    faults: Faults,
+}
+
+/// What goes wrong with the rows.
+#[derive(Default, Clone)]
+struct Faults {
     is_deaf: Arc<AtomicBool>,
     is_failing: Arc<AtomicBool>,
+    fails_later: Arc<AtomicBool>,
 }
 
 fn copy_keys(from: &Path, to: &Path) {
@@ -90,20 +104,20 @@ fn copy_keys(from: &Path, to: &Path) {
     }
 }
 
-fn shared(folder: &Path, written: &Arc<Written>) -> Result<(Authority, Arc<AtomicBool>, Arc<AtomicBool>), CaError> {
-    let (is_deaf, is_failing) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-    let (written, given) = (Arc::clone(written), None);
-    let rows = Rows { written, given, is_deaf: Arc::clone(&is_deaf), is_failing: Arc::clone(&is_failing) };
+fn shared(folder: &Path, written: &Arc<Written>) -> Result<(Authority, Faults), CaError> {
+    let faults = Faults::default();
+    let Faults { is_deaf, is_failing, fails_later } = faults.clone();
+    let rows = Rows { written: Arc::clone(written), given: None, is_deaf, is_failing, fails_later, writes: 0 };
     let authority = Authority::open_shared(folder, Box::new(rows), CaSettings::default(), start())?;
-    Ok((authority, is_deaf, is_failing))
+    Ok((authority, faults))
 }
 
 impl Replica {
     fn start(keys: &Path, written: &Arc<Written>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy_keys(keys, folder.path());
-        let (authority, is_deaf, is_failing) = shared(folder.path(), written).unwrap();
-        Self { folder, authority, is_deaf, is_failing }
+        let (authority, faults) = shared(folder.path(), written).unwrap();
+        Self { folder, authority, faults }
     }
 
     fn use_token(&self, secret: &TokenSecret) -> Result<Enrolled, CaError> {
@@ -124,7 +138,7 @@ fn two() -> (tempfile::TempDir, [Replica; 2]) {
 fn a_token_of_one_is_used_once_at_any_even_if_they_hear_late_of_each_other() {
     let (_keys, [one, other]) = two();
     for replica in [&one, &other] {
-        replica.is_deaf.store(true, Ordering::Relaxed);
+        replica.faults.is_deaf.store(true, Ordering::Relaxed);
     }
     let (secret, _) = token(&one.authority, "fff-c", start());
     other.use_token(&secret).unwrap();
@@ -163,9 +177,11 @@ fn a_revocation_at_one_counts_at_the_other() {
     let (_keys, [one, other]) = two();
     let joined = Joined::join(&one.authority, "fff-c", start());
     let before = other.authority.revision();
+    let mut changes = one.authority.changes().unwrap();
+    changes.borrow_and_update();
     let revoked = other.authority.revoke_name(&"fff-c".parse().unwrap(), start()).unwrap();
     assert_eq!(revoked.certificates, 1);
-    assert!(one.authority.changes().unwrap().has_changed().unwrap_or(true));
+    assert!(changes.has_changed().unwrap());
     one.authority.learn().unwrap();
     assert!(one.authority.is_revoked(joined.identity.serial()));
     assert_eq!(one.authority.revoked(start()).len(), 1);
@@ -179,10 +195,10 @@ fn a_write_whose_answer_is_lost_counts_once() {
     let (_keys, [one, other]) = two();
     let (secret, _) = token(&one.authority, "fff-c", start());
     let key = KeyPair::generate().unwrap();
-    one.is_failing.store(true, Ordering::Relaxed);
+    one.faults.is_failing.store(true, Ordering::Relaxed);
     let join = |replica: &Replica| replica.authority.enrol(&Proof::Token(&secret), &request(&key), None, start()).map(drop);
     assert!(matches!(join(&one), Err(CaError::Shared(_))));
-    one.is_failing.store(false, Ordering::Relaxed);
+    one.faults.is_failing.store(false, Ordering::Relaxed);
     // The same key again is the same machine, which had no answer.
     join(&other).unwrap();
     join(&one).unwrap();
@@ -207,7 +223,7 @@ fn a_new_key_reaches_one_after_the_other_and_everybody_is_trusted_meanwhile() {
     assert_eq!(other.authority.authorities(now).0, one.authority.authorities(now).0);
     assert!(other.authority.revision() > before);
     // Who has heard of the new authority, who has not, and who joins now.
-    let told = other.authority.trust(0, now).authorities;
+    let told = other.authority.trust(0, now).unwrap().authorities;
     let mut checking = vec![trusting(&told), trusting(&early.authorities)];
     for replica in [&one, &other] {
         let (_, named) = token(&replica.authority, "newcomer", now);
@@ -248,6 +264,15 @@ fn the_ledger_of_a_registry_alone_becomes_that_of_several() {
     second.authority.enrol(&Proof::Key, &request(&joined.key), None, start()).unwrap();
     second.use_token(&secret).unwrap();
     assert!(second.authority.is_revoked(revoked.identity.serial()));
+    // A replica that was first had nothing to take over; the folder's ledger counts all the same.
+    let (late, other) = (tempfile::tempdir().unwrap(), Arc::<Written>::default());
+    copy_keys(folder.path(), late.path());
+    fs::rename(folder.path().join("ledger.redb.shared"), late.path().join("ledger.redb")).unwrap();
+    let before = Replica::start(folder.path(), &other);
+    drop(shared(late.path(), &other).unwrap());
+    before.authority.learn().unwrap();
+    assert!(before.authority.is_revoked(revoked.identity.serial()));
+    before.authority.enrol(&Proof::Key, &request(&joined.key), None, start()).unwrap();
     // Only once: what is forgotten since does not come back.
     let rows = written.rows.lock().unwrap().len();
     drop(first);
@@ -265,4 +290,80 @@ fn a_folder_without_a_key_or_of_another_network_is_refused_and_stays_as_it_is() 
     drop(Authority::open(other.path(), settings, start()).unwrap());
     assert!(matches!(shared(other.path(), &written), Err(CaError::Network { .. })));
     assert!(written.rows.lock().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_stored_before_the_store_failed_counts_here_too() {
+    let (_keys, [one, other]) = two();
+    let many: Vec<_> = (0..5)
+        .map(|_| {
+            let (key, (secret, _)) = (KeyPair::generate().unwrap(), token(&one.authority, "fff-c", start()));
+            one.authority.enrol(&Proof::Token(&secret), &request(&key), None, start()).unwrap();
+            key
+        })
+        .collect();
+    // Two rows a write: the second has no answer.
+    one.faults.fails_later.store(true, Ordering::Relaxed);
+    one.faults.is_deaf.store(true, Ordering::Relaxed);
+    assert!(matches!(one.authority.revoke_name(&"fff-c".parse().unwrap(), start()), Err(CaError::Shared(_))));
+    one.faults.fails_later.store(false, Ordering::Relaxed);
+    assert_eq!(one.authority.revoked(start()).len(), 2);
+    one.faults.is_deaf.store(false, Ordering::Relaxed);
+    for replica in [&one, &other] {
+        replica.authority.learn().unwrap();
+        assert_eq!(replica.authority.revoked(start()).len(), 4);
+    }
+    assert_eq!(one.authority.revoke_name(&"fff-c".parse().unwrap(), start()).unwrap().certificates, many.len() - 4);
+}
+
+#[test]
+fn whoever_heard_more_than_a_replica_is_not_told_to_forget_it() {
+    let (_keys, [one, other]) = two();
+    Joined::join(&one.authority, "fff-c", start());
+    other.authority.learn().unwrap();
+    other.faults.is_deaf.store(true, Ordering::Relaxed);
+    let known = one.authority.revoke_name(&"fff-c".parse().unwrap(), start()).unwrap().revision;
+    assert!(other.authority.revision() < known);
+    let told = other.authority.trust(known, start()).unwrap();
+    assert!(!told.start_over && told.revision == known, "{told:?}");
+}
+
+#[test]
+fn an_authority_that_somebody_wrote_into_the_ledger_is_not_trusted() {
+    let keys = tempfile::tempdir().unwrap();
+    drop(open(keys.path(), start()));
+    let written = Arc::<Written>::default();
+    let one = Replica::start(keys.path(), &written);
+    let stranger = tempfile::tempdir().unwrap();
+    drop(open(stranger.path(), start()));
+    rotate_in_folder(stranger.path(), start()).unwrap();
+    let pem = fs::read(stranger.path().join("ca-2.pem")).unwrap();
+    let rows = [("authorities/2", pem.clone()), ("authorities/9", pem), ("authorities/3", b"rubbish".to_vec())];
+    written.rows.lock().unwrap().extend(rows.map(|(name, value)| (name.to_owned(), Some(value))));
+    assert!(one.authority.learn().is_err());
+    assert_eq!(one.authority.authorities(start()).0.len(), 1);
+    // It goes on.
+    token(&one.authority, "fff-c", start());
+}
+
+#[test]
+fn another_key_than_that_of_the_others_is_refused() {
+    let [first, second] = [(); 2].map(|()| {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path(), start()));
+        folder
+    });
+    let written = Arc::<Written>::default();
+    let one = Replica::start(first.path(), &written);
+    let refused = shared(second.path(), &written).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("is not the certificate authority of the other registries"), "{refused}");
+    // Two new keys of the same number, which two people made.
+    let other = Replica::start(first.path(), &written);
+    let now = start() + DAY;
+    for replica in [&one, &other] {
+        rotate_in_folder(replica.folder.path(), now).unwrap();
+    }
+    one.authority.maintain(now).unwrap();
+    assert!(matches!(other.authority.maintain(now), Err(CaError::OtherKey { .. })));
+    assert_eq!(other.authority.authorities(now).1, 1, "it goes on with the old one");
 }

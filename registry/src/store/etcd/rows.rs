@@ -25,15 +25,27 @@ const PAGE: i64 = 512;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long it is waited for what others wrote. A guess: a watch is some milliseconds behind, unless etcd has no leader.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// Latest writes that the turn names: those between a write whose answer was lost and its next try.
-const WRITES_NAMED: usize = 16;
+/// Writers whose latest write the turn names: many more than there are replicas, some of which were started anew.
+const WRITERS_NAMED: usize = 64;
+/// Changed keys that are heard and not given yet; past that all rows are read again. A guess: some 30 MB.
+const SAID_MAX: usize = 100_000;
 
 /// The value of `ca/turn`.
 #[derive(Clone, PartialEq, Message)]
 struct Turn {
-    /// Random numbers of the latest writes, the newest last.
-    #[prost(fixed64, repeated, tag = "1")]
-    writes: Vec<u64>,
+    /// The latest write of each writer, the newest last: a writer whose answer was lost looks whether its write was made.
+    #[prost(message, repeated, tag = "1")]
+    writes: Vec<Write>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Write {
+    /// Random.
+    #[prost(fixed64, tag = "1")]
+    writer: u64,
+    /// Counts the writes of that writer.
+    #[prost(uint64, tag = "2")]
+    number: u64,
 }
 
 /// See the module.
@@ -48,6 +60,8 @@ pub(crate) struct EtcdRows {
     /// Etcd's revision of the turn that was seen; 0: there was none.
     turn_at: i64,
     turn: Turn,
+    /// The latest write from here.
+    write: Write,
     /// Ends the watch.
     following: Option<DropGuard>,
 }
@@ -70,7 +84,8 @@ struct Said {
 }
 
 impl EtcdRows {
-    pub(super) fn new(io: &Arc<IoThread>, calls: Calls, keys: &Keys) -> Self {
+    /// `writer`: random.
+    pub(super) fn new(io: &Arc<IoThread>, calls: Calls, keys: &Keys, writer: u64) -> Self {
         let heard = Heard { said: Mutex::default(), more: Condvar::new(), changes: watch::Sender::new(()) };
         Self {
             io: Arc::clone(io),
@@ -80,6 +95,7 @@ impl EtcdRows {
             known_to: 0,
             turn_at: 0,
             turn: Turn::default(),
+            write: Write { writer, number: 0 },
             following: None,
         }
     }
@@ -134,7 +150,9 @@ impl EtcdRows {
                 continue;
             }
             if name == TURN {
-                (self.turn_at, self.turn) = (at, read_turn(&value.unwrap_or_default()));
+                // Without one, the next write must find none.
+                self.turn_at = if value.is_some() { at } else { 0 };
+                self.turn = read_turn(&value.unwrap_or_default());
             } else {
                 rows.push((at, (name, value)));
             }
@@ -172,13 +190,13 @@ impl EtcdRows {
     }
 
     fn put(&mut self, rows: &[Row]) -> Result<bool, StoreError> {
-        let mut id = [0; 8];
-        getrandom::fill(&mut id).map_err(|error| StoreError::Failed { doing: "make a number", problem: error.to_string() })?;
-        let id = u64::from_le_bytes(id);
+        self.write.number += 1;
+        let write = self.write;
         let mut turn = self.turn.clone();
-        turn.writes.push(id);
-        let named = turn.writes.len().saturating_sub(WRITES_NAMED);
-        turn.writes.drain(..named);
+        turn.writes.retain(|other| other.writer != write.writer);
+        turn.writes.push(write);
+        let forgotten = turn.writes.len().saturating_sub(WRITERS_NAMED);
+        turn.writes.drain(..forgotten);
         let key = self.turn_key();
         let mut operations = vec![TxnOp::put(key.clone(), turn.encode_to_vec(), None)];
         operations.extend(rows.iter().map(|(name, value)| {
@@ -203,7 +221,14 @@ impl EtcdRows {
             _ => None,
         });
         // An earlier try may have been made though its answer was lost. The watch says it once more then.
-        Ok(found.is_some_and(|found| read_turn(found.value()).writes.contains(&id)))
+        if found.as_ref().is_some_and(|found| read_turn(found.value()).writes.contains(&write)) {
+            return Ok(true);
+        }
+        // What is there is not newer than what was seen: etcd went back, or the keys were removed by hand.
+        if found.is_none_or(|found| found.mod_revision() <= self.turn_at) {
+            self.following = None;
+        }
+        Ok(false)
     }
 }
 
@@ -241,10 +266,16 @@ impl Heard {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, change: impl FnOnce(&mut Said)) {
-        change(&mut self.lock());
+    fn lose(&self) {
+        self.lock().is_lost = true;
+        self.told(true);
+    }
+
+    fn told(&self, is_news: bool) {
         self.more.notify_all();
-        self.changes.send_replace(());
+        if is_news {
+            self.changes.send_replace(());
+        }
     }
 }
 
@@ -298,22 +329,19 @@ impl Follower {
             match watch.message().await {
                 Ok(Some(answer)) if answer.compact_revision() > 0 => {
                     tracing::warn!("etcd dropped changes of the shared ledger that were not read here; it is read again");
-                    self.heard.say(|said| said.is_lost = true);
+                    self.heard.lose();
                     return true;
                 }
                 Ok(Some(answer)) if !answer.canceled() => {
                     let keys: Vec<_> = answer.events().iter().filter_map(|event| self.row(event)).collect();
-                    if let Some((at, _)) = keys.last() {
-                        let at = *at;
-                        *from = at + 1;
-                        self.heard.say(|said| {
-                            // Of a watch that was ended meanwhile.
-                            if !self.stop.is_cancelled() {
-                                said.keys.extend(keys);
-                                said.at = said.at.max(at);
-                            }
-                        });
-                    }
+                    let at = match keys.last() {
+                        Some((at, _)) => *at,
+                        // Progress: nothing of these keys changed up to here.
+                        None if !answer.created() => revision(answer.header()),
+                        None => continue,
+                    };
+                    *from = (*from).max(at + 1);
+                    self.hear(keys, at);
                 }
                 Ok(_) => return false,
                 Err(error) => {
@@ -322,6 +350,23 @@ impl Follower {
                 }
             }
         }
+    }
+
+    fn hear(&self, keys: Vec<(i64, Row)>, at: i64) {
+        let is_news = !keys.is_empty();
+        {
+            let mut said = self.heard.lock();
+            // Of a watch that was ended meanwhile.
+            if self.stop.is_cancelled() {
+                return;
+            }
+            said.keys.extend(keys);
+            said.at = said.at.max(at);
+            if said.keys.len() > SAID_MAX {
+                *said = Said { is_lost: true, ..Said::default() };
+            }
+        }
+        self.heard.told(is_news);
     }
 
     fn row(&self, event: &Event) -> Option<(i64, Row)> {
@@ -386,7 +431,7 @@ mod tests {
         let Some(etcd) = Etcd::start() else { return };
         let [mut one, mut other, _] = two(&etcd);
         // As the watch says when etcd has dropped what it should begin with.
-        other.heard.say(|said| said.is_lost = true);
+        other.heard.lose();
         let mut rows = Vec::new();
         for number in 0..700 {
             rows.push(put(&format!("row-{number:04}"), 1));
@@ -400,15 +445,35 @@ mod tests {
     }
 
     #[test]
-    fn the_turn_names_the_latest_writes_only() {
-        let turn = |count: u64| Turn { writes: (0..count).collect() };
-        assert_eq!(read_turn(&turn(3).encode_to_vec()), turn(3));
-        assert_eq!(read_turn(b"\xff"), Turn::default());
+    fn a_write_whose_answer_was_lost_is_found_to_be_made_also_after_others_wrote() {
         let Some(etcd) = Etcd::start() else { return };
-        let [mut one, ..] = two(&etcd);
-        for _ in 0..WRITES_NAMED + 5 {
-            assert_eq!(one.write(&[put("a", 1)]), Ok(true));
+        let [mut one, mut other, _] = two(&etcd);
+        for number in 0..200 {
+            assert_eq!(one.write(&[put("a", number)]), Ok(true));
         }
-        assert_eq!(one.turn.writes.len(), WRITES_NAMED);
+        assert_eq!(one.turn.writes.len(), 1, "the latest of each writer");
+        let (before, seen) = (one.turn_at, one.turn.clone());
+        assert_eq!(one.write(&[put("b", 1)]), Ok(true));
+        other.catch_up().unwrap();
+        assert_eq!(other.write(&[put("c", 1)]), Ok(true));
+        // As if the first had no answer, and the client tried again.
+        (one.turn_at, one.turn, one.write.number) = (before, seen, one.write.number - 1);
+        assert_eq!(one.write(&[put("b", 1)]), Ok(true));
+        // A write that was not made is not taken for one.
+        assert_eq!(one.write(&[put("d", 1)]), Ok(false));
+        assert_eq!(read_turn(b"\xff"), Turn::default());
+    }
+
+    #[test]
+    fn after_the_keys_were_removed_by_hand_writing_goes_on() {
+        let Some(etcd) = Etcd::start() else { return };
+        let [mut one, mut other, _] = two(&etcd);
+        assert_eq!(one.write(&[put("a", 1)]), Ok(true));
+        let (calls, key) = (one.calls.clone(), one.turn_key());
+        one.io.wait(async move { calls.txn(Txn::new().and_then([TxnOp::delete(key, None)])).await }).unwrap().unwrap();
+        for rows in [&mut one, &mut other] {
+            let written = (0..3).any(|_| rows.write(&[put("b", 1)]).unwrap() || rows.catch_up().is_err());
+            assert!(written);
+        }
     }
 }
