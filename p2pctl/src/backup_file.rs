@@ -4,6 +4,7 @@
 
 use crate::failure::{Failure, Outcome};
 use p2pdi::{
+    platform::is_no_room,
     private_file,
     v1::{BackupPart, backup_part::Part},
 };
@@ -112,9 +113,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::refused(format!("cannot write {}: {error}", path.display()));
     match error.kind() {
         io::ErrorKind::NotFound => failure.hint("its folder is not there; make it first, or give another place"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            failure.hint("free some space, or give a place on another disk; nothing was left there")
-        }
+        _ if is_no_room(error) => failure.hint("free some space, or give a place on another disk; nothing was left there"),
         _ => failure.hint("give a place in a folder that this user can write to"),
     }
 }

@@ -46,31 +46,23 @@ impl Operator {
     /// Calls the registry if one with the folder's authority answers: registries that share a ledger leave the folder's own alone.
     pub(crate) async fn new(global: &Global, by: &AsOperator, printer: Printer) -> Outcome<Self> {
         let Some(folder) = &by.ca else { return Ok(Self::logged_in(global)) };
-        let has_ledger = Authority::has_ledger(folder);
-        if has_ledger {
-            match Authority::open_existing(folder) {
-                Ok(authority) => {
-                    let mut calling = Calling::by_key(global, folder)?;
-                    let looking =
-                        calling.call_within(LOOK_TIMEOUT, async |client| client.list_tokens(ListTokensRequest {}).await);
-                    return match looking.await {
-                        Ok(_) => Ok(Self::Calling(Box::new(calling))),
-                        Err(failure) if failure.is_unanswered() => {
-                            printer.note(&format!(
-                                "note: {} does not answer; this is about the folder {}",
-                                calling.name,
-                                folder.display()
-                            ));
-                            Ok(Self::Folder(Box::new(authority)))
-                        }
-                        Err(failure) => Err(failure),
-                    };
-                }
-                Err(CaError::Locked(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let mut calling = Calling::by_key(global, folder)?;
+        if !Authority::has_ledger(folder) {
+            return Ok(Self::Calling(Box::new(calling)));
         }
-        Ok(Self::Calling(Box::new(Calling::by_key(global, folder)?)))
+        let authority = match Authority::open_existing(folder) {
+            Ok(authority) => authority,
+            Err(CaError::Locked(_)) => return Ok(Self::Calling(Box::new(calling))),
+            Err(error) => return Err(error.into()),
+        };
+        match calling.call_within(LOOK_TIMEOUT, async |client| client.list_tokens(ListTokensRequest {}).await).await {
+            Ok(_) => Ok(Self::Calling(Box::new(calling))),
+            Err(failure) if failure.is_unanswered() => {
+                printer.note(&format!("note: {} does not answer; this is about the folder {}", calling.name, folder.display()));
+                Ok(Self::Folder(Box::new(authority)))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn logged_in(global: &Global) -> Self {

@@ -3,7 +3,7 @@
 use super::{
     certificates::{self, Request, Validity, seconds},
     error::CaError,
-    generations::Generations,
+    generations::{Generations, check_network},
     ledger::{Admit, By, CLOCK_SKEW, Change, Ledger, Refusal, Revoked, RevokedSince, Subject, Token, check_token},
     ledger_file::LedgerFile,
     rows::SharedRows,
@@ -64,8 +64,15 @@ pub struct Authority {
     stored: Stored,
     /// When it was last looked for what ended, in seconds since 1970.
     looked_at: AtomicU64,
-    /// When it was last said that a shared key is old, in seconds since 1970.
-    warned_at: AtomicU64,
+    warned: Warned,
+}
+
+/// When something about a shared authority was last said, in seconds since 1970: each has a time of its own.
+#[derive(Default)]
+struct Warned {
+    of_age: AtomicU64,
+    of_strangers: AtomicU64,
+    of_newer_key: AtomicU64,
 }
 
 /// How a caller shows that it may have a certificate.
@@ -188,7 +195,7 @@ impl Authority {
     }
 
     fn new(settings: CaSettings, stored: Stored) -> Self {
-        Self { settings, stored, looked_at: AtomicU64::new(0), warned_at: AtomicU64::new(0) }
+        Self { settings, stored, looked_at: AtomicU64::new(0), warned: Warned::default() }
     }
 
     /// The network that its certificates are for.
@@ -411,9 +418,12 @@ impl Authority {
         let age = seconds(now).saturating_sub(begun);
         if age >= self.settings.rotate_after.as_secs() {
             if self.stored.is_shared() {
-                self.warn_daily(now, || {
+                warn_daily(&self.warned.of_age, now, || {
                     let days = age / WARNING_INTERVAL;
-                    tracing::warn!(days, "the key of the certificate authority is old; make the next with `p2pctl ca rotate --ca DIR`, and give it to every registry");
+                    tracing::warn!(
+                        days,
+                        "the key of the certificate authority is old; make the next with `p2pctl ca rotate --ca DIR`, and give it to every registry"
+                    );
                 });
             } else {
                 self.stored.with_generations(|generations| generations.rotate(seconds(now)))?;
@@ -426,13 +436,20 @@ impl Authority {
         };
         let strangers = self.stored.read().generations.strangers();
         if !strangers.is_empty() {
-            self.warn_daily(now, || {
-                tracing::warn!(?strangers, "the shared ledger has certificate authorities that this one did not sign; they are not trusted: somebody else can write to it");
+            warn_daily(&self.warned.of_strangers, now, || {
+                tracing::warn!(
+                    ?strangers,
+                    "the shared ledger has certificate authorities that this one did not sign; they are not trusted: somebody else can write to it"
+                );
             });
         }
         if signing < newest {
-            self.warn_daily(now, || {
-                tracing::warn!(newest, signing, "other registries have a newer key of the certificate authority; copy their ca-*.pem to the CA folder of this one within 30 days");
+            warn_daily(&self.warned.of_newer_key, now, || {
+                tracing::warn!(
+                    newest,
+                    signing,
+                    "other registries have a newer key of the certificate authority; copy their ca-*.pem to the CA folder of this one within 30 days"
+                );
             });
         }
         if seconds(now).abs_diff(self.looked_at.load(Ordering::Relaxed)) >= OUTDATED_INTERVAL {
@@ -440,13 +457,6 @@ impl Authority {
             self.stored.change(|state| Ok((state.ledger.outdated(seconds(now)), ())))?;
         }
         Ok(())
-    }
-
-    fn warn_daily(&self, now: SystemTime, warn: impl FnOnce()) {
-        if seconds(now).abs_diff(self.warned_at.load(Ordering::Relaxed)) >= WARNING_INTERVAL {
-            self.warned_at.store(seconds(now), Ordering::Relaxed);
-            warn();
-        }
     }
 
     /// Counts a new generation, and writes the file for other programs. Done at each start, too, in case the process was killed between.
@@ -465,9 +475,9 @@ impl Authority {
     }
 }
 
-fn check_network(folder: &Path, found: &NetworkName, wanted: &NetworkName) -> Result<(), CaError> {
-    if found == wanted {
-        return Ok(());
+fn warn_daily(warned_at: &AtomicU64, now: SystemTime, warn: impl FnOnce()) {
+    if seconds(now).abs_diff(warned_at.load(Ordering::Relaxed)) >= WARNING_INTERVAL {
+        warned_at.store(seconds(now), Ordering::Relaxed);
+        warn();
     }
-    Err(CaError::Network { path: folder.to_owned(), found: found.clone(), wanted: wanted.clone() })
 }

@@ -97,18 +97,14 @@ impl Generations {
     pub(super) fn open(folder: &Path) -> Result<Self, CaError> {
         let mut all = read_all(folder)?;
         let Some((newest, key)) = all.last_mut() else { return Err(CaError::Missing(folder.to_owned())) };
-        let newest_path = path_of(folder, newest.number);
-        let key = key.take().ok_or_else(|| damaged(&newest_path, "it has no private key"))?;
-        let network = check(&newest_path, &newest.certificate, &key)?;
-        let issuer =
-            Issuer::from_ca_cert_der(&newest.certificate, key).map_err(|error| damaged(&newest_path, &error.to_string()))?;
+        let key = key.take().ok_or_else(|| damaged(&path_of(folder, newest.number), "it has no private key"))?;
+        let outdated: Vec<_> = all.iter().filter(|(_, key)| key.is_some()).map(|(found, _)| found.number).collect();
+        let opened = Self::signing_with(folder, all.into_iter().map(|(generation, _)| generation).collect(), key)?;
         // A rotation that was killed leaves the old key; it is of no use any more.
-        for (generation, _) in all.iter().filter(|(_, key)| key.is_some()) {
+        for generation in opened.all.iter().filter(|generation| outdated.contains(&generation.number)) {
             write(&path_of(folder, generation.number), &generation.certificates())?;
         }
-        let all: Vec<_> = all.into_iter().map(|(generation, _)| generation).collect();
-        let signing = all.last().map_or(0, |newest| newest.number);
-        Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
+        Ok(opened)
     }
 
     /// Reads the generations of `folder` and changes nothing in it: others read it, too.
@@ -116,13 +112,16 @@ impl Generations {
         let mut all = read_all(folder)?;
         let newest = all.iter_mut().rev().find_map(|(generation, key)| Some((generation.number, key.take()?)));
         let (signing, key) = newest.ok_or_else(|| CaError::Missing(folder.to_owned()))?;
-        let all: Vec<_> = all.into_iter().map(|(generation, _)| generation).filter(|found| found.number <= signing).collect();
-        let path = path_of(folder, signing);
-        let Some(certificate) = all.last().map(|newest| newest.certificate.clone()) else {
-            return Err(CaError::Missing(folder.to_owned()));
-        };
-        let network = check(&path, &certificate, &key)?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
+        let all = all.into_iter().map(|(generation, _)| generation).filter(|found| found.number <= signing).collect();
+        Self::signing_with(folder, all, key)
+    }
+
+    /// `key`: of the last of them.
+    fn signing_with(folder: &Path, all: Vec<Generation>, key: KeyPair) -> Result<Self, CaError> {
+        let Some(newest) = all.last() else { return Err(CaError::Missing(folder.to_owned())) };
+        let (signing, path) = (newest.number, path_of(folder, newest.number));
+        let network = check(&path, &newest.certificate, &key)?;
+        let issuer = Issuer::from_ca_cert_der(&newest.certificate, key).map_err(|error| damaged(&path, &error.to_string()))?;
         Ok(Self { folder: folder.to_owned(), network, all, signing, shared: BTreeMap::new(), strangers: Vec::new(), issuer })
     }
 
@@ -269,6 +268,14 @@ impl Generation {
         let all: Vec<_> = [Some(&self.certificate), self.cross.as_ref()].into_iter().flatten().collect();
         certificates_pem(&all)
     }
+}
+
+/// Whether what is in `folder` is of the network that was asked for.
+pub(super) fn check_network(folder: &Path, found: &NetworkName, wanted: &NetworkName) -> Result<(), CaError> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(CaError::Network { path: folder.to_owned(), found: found.clone(), wanted: wanted.clone() })
 }
 
 /// Whether one of two generations signed the key of the other, and both are of one network.

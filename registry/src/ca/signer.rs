@@ -3,7 +3,7 @@
 use super::{
     certificates::{self, Validity, seconds},
     error::CaError,
-    generations::{Generations, OVERLAP},
+    generations::{Generations, OVERLAP, check_network},
     ledger::{CLOCK_SKEW, Subject},
 };
 use p2pdi::{
@@ -36,10 +36,7 @@ impl Signer {
     /// When the folder has the authority of another network, a file is damaged, or the folder cannot be used.
     pub fn open(folder: &Path, network: &NetworkName, rotate_after: Duration, now: SystemTime) -> Result<Self, CaError> {
         let mut generations = Generations::open_or_create(folder, network, seconds(now))?;
-        if generations.network() != network {
-            let (found, wanted) = (generations.network().clone(), network.clone());
-            return Err(CaError::Network { path: folder.to_owned(), found, wanted });
-        }
+        check_network(folder, generations.network(), network)?;
         let age = seconds(now).saturating_sub(generations.newest().validity.not_before + CLOCK_SKEW);
         if age >= rotate_after.as_secs() {
             generations.rotate(seconds(now))?;

@@ -131,22 +131,19 @@ impl Stored {
 
     /// Takes over what others changed and is known here.
     pub(super) fn learn(&self) -> Result<(), CaError> {
-        let mut kept = self.kept();
-        match &mut *kept {
-            Kept::File(_) => Ok(()),
-            Kept::Shared(ledger) => {
-                let learned = ledger.news()?;
-                self.take_over(learned)
-            }
-        }
+        self.hear(SharedLedger::news)
     }
 
     /// Takes over everything that others changed before this call.
     pub(super) fn catch_up(&self) -> Result<(), CaError> {
+        self.hear(SharedLedger::catch_up)
+    }
+
+    fn hear(&self, ask: impl FnOnce(&mut SharedLedger) -> Result<Learned, CaError>) -> Result<(), CaError> {
         match &mut *self.kept() {
             Kept::File(_) => Ok(()),
             Kept::Shared(ledger) => {
-                let learned = ledger.catch_up()?;
+                let learned = ask(ledger)?;
                 self.take_over(learned)
             }
         }
