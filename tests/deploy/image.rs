@@ -10,19 +10,32 @@ use crate::{
     },
 };
 use rustix::process::Signal;
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A folder with the programs of this workspace, stripped as those of a release are: an image is six copies of them while it is made.
+fn stripped(world: &World) -> PathBuf {
+    let folder = world.path("programs");
+    fs::create_dir(&folder).unwrap();
+    succeeds(Command::new("strip").arg("-o").arg(folder.join("p2pdi")).arg(program("p2pdi")));
+    folder
+}
 
 /// Lays out the file system from the programs of this workspace.
-fn lay_out(root_folder: &Path) {
-    let mut command = Command::new(root().join("deploy/rootfs"));
-    succeeds(command.arg(program("p2pdi").parent().unwrap()).arg(root_folder));
+fn lay_out(world: &World) -> PathBuf {
+    let folder = world.path("rootfs");
+    succeeds(Command::new(root().join("deploy/rootfs")).arg(stripped(world)).arg(&folder));
+    folder
 }
 
 #[test]
 fn the_image_has_the_programs_their_libraries_and_no_shell() {
     let world = World::new();
-    let folder = world.path("rootfs");
-    lay_out(&folder);
+    let folder = lay_out(&world);
     let list = |of: &str| -> BTreeSet<_> {
         fs::read_dir(folder.join(of)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
@@ -50,8 +63,7 @@ fn each_server_runs_read_only_as_a_stranger_and_stops_in_time() {
         return skipped("only root can mount a file system read-only");
     }
     let world = World::new();
-    let folder = world.path("rootfs");
-    lay_out(&folder);
+    let folder = lay_out(&world);
     let inside = |arguments: &[&str]| {
         let mut command = Command::new("unshare");
         command
@@ -82,7 +94,7 @@ fn the_last_stage_of_the_dockerfile_is_built_from_scratch() {
     let archive = world.path("image.tar");
     let mut command = Command::new(root().join("deploy/image"));
     let path = format!("{}:/usr/bin:/bin", buildah.parent().map_or_else(String::new, |folder| folder.display().to_string()));
-    succeeds(command.env("PATH", path).arg(program("p2pdi").parent().unwrap()).arg("p2pdi.test/p2pdi:0").arg(&archive));
+    succeeds(command.env("PATH", path).arg(stripped(&world)).arg("p2pdi.test/p2pdi:0").arg(&archive));
     let read =
         |name: &str| succeeds(Command::new("tar").arg("--extract").arg("--to-stdout").arg("--file").arg(&archive).arg(name));
     let manifest: serde_json::Value = serde_json::from_str(&read("manifest.json")).unwrap();
