@@ -102,6 +102,8 @@ fn tokens_are_made_listed_and_revoked_without_a_running_registry() {
     world.run("p2pctl", &["token", "list", "--ca", "ca"]).exits(0).stdout_has(&[&id, "fff-c", "0/1", "expires in", "zone=a"]);
     world.run("p2pctl", &["token", "revoke", &id, "--ca", "ca"]).exits(0);
     world.run("p2pctl", &["token", "list", "--ca", "ca"]).exits(0).stdout_has(&["revoked"]);
+    world.run("p2pctl", &["token", "create", "--ca", "ca", "--name", "gpu-*", "--uses", "9", "--rejoin"]).exits(0);
+    world.run("p2pctl", &["token", "list", "--ca", "ca"]).exits(0).stdout_has(&["gpu-*  peer, rejoins  0/9"]);
     for wrong in [&["--name", "a b"] as &[&str], &["--name", "a", "--ttl", "60days"], &["--name", "a-*", "--operator"]] {
         let all = [&["token", "create", "--ca", "ca"], wrong].concat();
         world.run("p2pctl", &all).exits(2).stdout_is_empty();

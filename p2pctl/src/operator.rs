@@ -11,7 +11,7 @@ use p2pdi::{
     registries::RegistryChannel,
     status::Reason,
     tls::{ClientAuth, Tls},
-    v1::{ListTokensRequest, registry_admin_client::RegistryAdminClient},
+    v1::{GetRegistryStatusRequest, registry_admin_client::RegistryAdminClient},
 };
 use registry::ca::{Authority, CaError, Refusal, operator_of_folder};
 use std::{
@@ -55,7 +55,10 @@ impl Operator {
             Err(CaError::Locked(_)) => return Ok(Self::Calling(Box::new(calling))),
             Err(error) => return Err(error.into()),
         };
-        match calling.call_within(LOOK_TIMEOUT, async |client| client.list_tokens(ListTokensRequest {}).await).await {
+        match calling
+            .call_within(LOOK_TIMEOUT, async |client| client.get_registry_status(GetRegistryStatusRequest {}).await)
+            .await
+        {
             Ok(_) => Ok(Self::Calling(Box::new(calling))),
             Err(failure) if failure.is_unanswered() => {
                 printer.note(&format!("note: {} does not answer; this is about the folder {}", calling.name, folder.display()));

@@ -76,7 +76,12 @@ fn row(token: &JoinTokenRecord, now: SystemTime) -> Vec<String> {
     vec![
         token.id.clone(),
         token.name.clone(),
-        if token.operator { "operator" } else { "peer" }.to_owned(),
+        match (token.operator, token.rejoin) {
+            (true, _) => "operator",
+            (false, true) => "peer, rejoins",
+            (false, false) => "peer",
+        }
+        .to_owned(),
         format!("{}/{}", token.used, token.uses),
         ago(token.created_at, now),
         state,
