@@ -13,6 +13,7 @@ mod replicas {
     mod members;
     mod observers;
     mod rendered;
+    mod suspects;
     mod thousand;
     pub(crate) mod three;
 }
