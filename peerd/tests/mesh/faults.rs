@@ -117,6 +117,39 @@ async fn a_burst_too_large_for_a_slow_link_does_not_close_the_link() {
 }
 
 #[tokio::test]
+async fn what_others_send_over_a_slow_link_does_not_wait_for_all_of_somebody_who_sends_much() {
+    /// Of 16 KiB each: more than what is on its way, less than half of the link's queue, so that all of it is pushed.
+    const FLOOD: usize = 120;
+    let (stall, stalls) = watch::channel(false);
+    let proxy = Proxy::start(None, stalls).await;
+    let hub = Setup { proxy: Some(proxy), has_small_buffers: true, ..Setup::named("hub") }.start().await;
+    // Nobody can dial these: what reaches the slow one goes through the hub.
+    let hidden = |name: &str| Setup { advertise: Some("127.0.0.1:1".parse().unwrap()), ..Setup::named(name) };
+    let slow = hidden("slow").with_bootnodes([&hub]).start().await;
+    let beside_the_proxy = vec![format!("hub:{}", hub.address.port()).parse().unwrap()];
+    let flooder = Setup { bootnodes: beside_the_proxy.clone(), ..hidden("flooder") }.start().await;
+    let quiet = Setup { bootnodes: beside_the_proxy, ..hidden("quiet") }.start().await;
+    until("the hub has three neighbours", async || hub.neighbours() == 3 && slow.is_linked_to(&hub)).await;
+    until("they are linked", async || flooder.is_linked_to(&hub) && quiet.is_linked_to(&hub)).await;
+    let mut arriving = slow.handle.inbox().subscribe(Vec::new()).unwrap();
+    stall.send_replace(true);
+    for _ in 0..FLOOD {
+        flooder.say_to_all(vec![b'x'; 16 * 1024]).await;
+    }
+    until("the flood is in the hub's queue", async || hub.messages().len() == FLOOD).await;
+    quiet.say_to_all("a word").await;
+    until("the word is, too", async || hub.messages().len() == FLOOD + 1).await;
+    stall.send_replace(false);
+    let mut before = 0;
+    while tokio::time::timeout(PATIENCE, arriving.next()).await.unwrap().unwrap().0.body != "a word" {
+        before += 1;
+    }
+    println!("{before} of {FLOOD} came before the word");
+    // Those that were on their way already.
+    assert!(before < FLOOD * 3 / 4, "{before} of {FLOOD} came before the word");
+}
+
+#[tokio::test]
 async fn peers_that_cannot_be_dialled_leave_room_for_others() {
     let hub = Setup::named("hub").start().await;
     // These dial, and cannot be dialled.

@@ -1,5 +1,6 @@
 //! A TCP proxy in front of a peer that simulates network failures: it stops forwarding without closing connections.
 
+use socket2::SockRef;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
@@ -15,6 +16,8 @@ use tokio::{
 
 /// Bytes forwarded at a time.
 const CHUNK: usize = 64 * 1024;
+/// Bytes that the kernel takes and nobody has read: a link that stands still is full soon.
+const BUFFER: usize = 64 * 1024;
 
 /// Accepts connections for a peer and forwards bytes both ways.
 pub(crate) struct Proxy {
@@ -40,6 +43,8 @@ impl Proxy {
     /// is forwarded at all.
     pub(crate) async fn start(side: Option<u8>, cut: watch::Receiver<bool>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        // Those that are accepted have the same.
+        SockRef::from(&listener).set_recv_buffer_size(BUFFER).unwrap();
         let address = listener.local_addr().unwrap();
         let (target, leads_to) = watch::channel(None);
         let callers = Arc::<Mutex<Vec<IpAddr>>>::default();

@@ -12,6 +12,7 @@ use peerd::{
     config::NodeConfig,
     node::{Node, NodeHandle},
 };
+use socket2::SockRef;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, OnceLock},
@@ -47,6 +48,8 @@ pub(crate) struct Setup {
     pub(crate) dial_from: Option<IpAddr>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) id: Option<PeerId>,
+    /// The kernel keeps little of what it sends to those that dialled it.
+    pub(crate) has_small_buffers: bool,
 }
 
 impl Setup {
@@ -59,6 +62,7 @@ impl Setup {
             dial_from: None,
             proxy: None,
             id: None,
+            has_small_buffers: false,
         }
     }
 
@@ -73,6 +77,10 @@ impl Setup {
         let state = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        if self.has_small_buffers {
+            // Connections that are accepted have the same.
+            SockRef::from(&listener).set_send_buffer_size(64 * 1024).unwrap();
+        }
         if let Some(proxy) = &self.proxy {
             proxy.leads_to(address);
         }
