@@ -6,7 +6,7 @@
 use crate::{
     crowd::Crowd,
     figure::{Figure, quantile},
-    nats::NatsServer,
+    nats::{self, NatsServer},
     tally::{Round, Tally, body},
 };
 use async_nats::Client;
@@ -44,7 +44,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
     for _ in 0..PEERS {
         let client = nats.client().await;
         let (mut receiver, mut messages) = (theirs.receiver(), client.subscribe(SUBJECT).await.unwrap());
-        client.flush().await.unwrap();
+        nats::answered(&client).await;
         listeners.spawn(async move {
             while let Some(message) = messages.next().await {
                 receiver.received(&message.payload);

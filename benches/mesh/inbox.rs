@@ -4,7 +4,7 @@
 
 use crate::{
     figure::{Figure, median},
-    nats::NatsServer,
+    nats::{self, NatsServer},
     programs::Peer,
     tally::{Round, Tally, body},
 };
@@ -61,7 +61,7 @@ pub(crate) async fn measure(nats: &NatsServer, rounds: usize) -> Vec<Figure> {
                 }
             });
         }
-        client.flush().await.unwrap();
+        nats::answered(&client).await;
     }
     let (listening, _) = peer.process.resident_mib();
     let (sender, publisher) = (ChannelPool::new(None).peer(&peer.endpoint(), None), nats.client().await);

@@ -1,7 +1,7 @@
 //! NATS as the baseline: its server with defaults, and its Rust client.
 
 use crate::programs::{Process, START_TIMEOUT, poll, workspace_program};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, RequestErrorKind};
 use std::{
     process::{Command, Stdio},
     time::Instant,
@@ -60,6 +60,13 @@ impl NatsServer {
         }
         process
     }
+}
+
+/// Waits until the server has read all that the client sent, its subscriptions among them: it reads a connection in order, and a flush does
+/// not wait for it.
+pub(crate) async fn answered(client: &Client) {
+    let refused = client.request("nobody-listens-here", "".into()).await.expect_err("nobody answers");
+    assert_eq!(refused.kind(), RequestErrorKind::NoResponders);
 }
 
 /// Answers with a name, as the receiver of a whisper does.
