@@ -64,7 +64,10 @@ impl Replica for ReplicaService {
         self.check(&request)?;
         let (cluster, table) = (Arc::clone(&self.cluster), Arc::clone(&self.table));
         let (mut told, mut tell_at_ms) = (ToldSuspects::default(), 0);
-        let answers = request.into_inner().map(move |batch| {
+        // The others end their streams when the store says that this replica has left. Without the store they are ended here.
+        let gone = Arc::clone(&self.cluster);
+        let batches = request.into_inner().take_while(move |_| !gone.view().is_gone());
+        let answers = batches.map(move |batch| {
             let PassOnRequest { number, extended } = batch?;
             // Before the leases are extended: those of a shard that is lost meanwhile are not confirmed.
             let kept = cluster.vouched();

@@ -44,6 +44,8 @@ pub(crate) struct View {
     confirmed_ms: [u64; SHARDS as usize],
     /// Whether it gives its shards away, because it stops.
     leaving: bool,
+    /// Whether it is none any more, as far as it could tell the store.
+    gone: bool,
 }
 
 impl View {
@@ -57,6 +59,7 @@ impl View {
             answers: BTreeMap::new(),
             confirmed_ms: [0; SHARDS as usize],
             leaving: false,
+            gone: false,
         }
     }
 
@@ -128,6 +131,16 @@ impl View {
     /// The replica stops: it wants no shards any more.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
+    }
+
+    /// The replica has left, whether the store knows or cannot be told.
+    pub(crate) fn go(&mut self) {
+        self.gone = true;
+    }
+
+    /// Whether others have to do without it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// Another replica answered a batch that was sent at `sent_ms`: it reaches the store or not, and keeps these shards.

@@ -160,3 +160,18 @@ async fn without_etcd_leases_go_on_from_memory_and_registrations_wait() {
         kept.unwrap().unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_stops_before_its_grace_period_is_over_although_etcd_is_away() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let mut replicas = start(&etcd, "/stop-alone", 2, Duration::from_secs(5)).await;
+    etcd.kill(0);
+    eventually("the replica says that the store is away", async || {
+        (status_of(&replicas[0]).await?["store"] == "failing").then_some(())
+    })
+    .await;
+    // The other one is not told that it may end its calls to this one.
+    let stopped = Instant::now();
+    replicas.remove(0).stop().await;
+    assert!(stopped.elapsed() < Duration::from_secs(8), "{:?}", stopped.elapsed());
+}

@@ -21,6 +21,8 @@ const LEASE: Duration = Duration::from_secs(6);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to a renewal, before the stream is begun anew at another member.
 const RENEW_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Longest wait for the lease to be given back: it runs out by itself little later.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often shards are looked at.
 const ROUND: Duration = Duration::from_millis(250);
 
@@ -40,6 +42,11 @@ impl Membership {
 
     /// Is a replica until `stop`, then gives back what it keeps.
     pub(super) async fn run(&self, stop: CancellationToken) {
+        self.run_until(stop).await;
+        self.cluster.view().go();
+    }
+
+    async fn run_until(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             match self.join().await {
                 Ok(lease) => {
@@ -190,8 +197,11 @@ impl Membership {
     /// Gives back the lease, so that others take the shards at once.
     async fn leave(&self, lease: i64) {
         self.cluster.view().leave();
-        if let Err(error) = self.calls.revoke(lease).await {
-            tracing::warn!(%error, "this replica's lease could not be given back; its shards are free when it runs out");
-        }
+        let problem = match timeout(LEAVE_TIMEOUT, self.calls.revoke(lease)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "etcd does not answer".to_owned(),
+        };
+        tracing::warn!(problem, "this replica's lease could not be given back; its shards are free when it runs out");
     }
 }
