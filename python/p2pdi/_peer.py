@@ -231,7 +231,7 @@ class Peer:
         Raises ``NoRoute`` if it cannot be reached, ``PeerTimeout`` after ``timeout``, or if it does not answer within 5 seconds.
 
         >>> with p2pdi.testing.network(3) as (one, two, three):
-        ...     [peer.name for peer in one.peers_from(two.address)]
+        ...     [peer.name for peer in two.peers_from(one.address)]  # Both have joined it.
         ['peer-3']
         """
         address = _run.address(peer)
