@@ -17,6 +17,8 @@ __all__ = ["Network", "network"]
 
 # How long a network waits until its peers know each other.
 PATIENCE = 30.0
+# How many of the peers before it each is linked to: with as many after it, a peer has fewer neighbours than it may have (10).
+LINKED = 4
 
 
 class Network:
@@ -49,8 +51,10 @@ class Network:
                 self.peers.append(Peer(f"{prefix}-{index + 1}", registry=self.registry.url, share=share, lan=False))
             if documents:
                 self.peers[0].share(os.path.join(self._folder.name, "1"))
-            for other in self.peers[1:]:
-                other.join(self.peers[0].endpoint)
+            for index, peer in enumerate(self.peers):
+                # Otherwise links of a small network come and go for a while after this returned.
+                for other in self.peers[max(0, index - LINKED) : index]:
+                    peer.join(other.endpoint)
             for peer in self.peers:
                 found = peer.get_peer_count(wait=PATIENCE, expect=count - 1)
                 if found < count - 1:
