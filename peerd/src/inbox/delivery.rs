@@ -1,6 +1,7 @@
 //! Delivers messages to this peer, whichever way they arrived.
 
 use super::{
+    answers::Answer,
     kind::MessageKind,
     queue::{DeliveryOutcome, Inbox, KIND_PING, KIND_PONG, KIND_UNCLAIMED, Message},
     reply::{REPLY_TIMEOUT, Reply},
@@ -10,7 +11,7 @@ use crate::identity::OwnContact;
 use bytes::Bytes;
 use p2pdi::{field::is_terminal_control, name::NAME_MAX_BYTES, v1::WhisperResponse};
 use std::{sync::Arc, time::SystemTime};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::time::timeout;
 
 /// Delivers messages to this peer's inbox and handlers. Cheap to clone.
 #[derive(Clone)]
@@ -34,8 +35,8 @@ pub struct Delivered {
 #[derive(Debug)]
 pub struct PendingReply {
     delivered: Delivered,
-    /// Receives the reply of a handler; `None` if there will be none.
-    reply: Option<oneshot::Receiver<Reply>>,
+    /// The reply of a handler; `None` if there will be none.
+    reply: Option<Answer>,
 }
 
 impl PendingReply {
@@ -78,7 +79,7 @@ impl LocalDelivery {
             let message = Message { from, kind, body, received_at: SystemTime::now(), broadcast: false, hops };
             match self.inbox.deliver(message, &message_id, signed_at_ms) {
                 DeliveryOutcome::Kept | DeliveryOutcome::Duplicate => {}
-                DeliveryOutcome::Handled(receiver) => pending = Some(receiver),
+                DeliveryOutcome::Handled(answer) => pending = Some(answer),
                 DeliveryOutcome::Unclaimed => reply = Reply::new(KIND_UNCLAIMED, ""),
             }
         }

@@ -1,5 +1,6 @@
 //! Messages that this peer receives: the inbox, the handlers of messages, and the replies to senders.
 
+mod answers;
 mod batches;
 mod delivery;
 mod fair_queue;

@@ -1,6 +1,7 @@
 //! The inbox: a bounded queue of received messages, and its subscriptions.
 
 use super::{
+    answers::{Answer, Answers},
     fair_queue::{Bounds, FairQueue},
     kind::MessageKind,
     reply::Reply,
@@ -69,9 +70,9 @@ pub fn printable(body: &[u8]) -> String {
 pub(super) enum DeliveryOutcome {
     /// It is kept for subscribers.
     Kept,
-    /// It is kept, and the handler of its kind may reply. The channel closes when no reply will come.
-    Handled(oneshot::Receiver<Reply>),
-    /// A message with its id arrived before.
+    /// It is kept, or was when it arrived before, and the handler of its kind may reply.
+    Handled(Answer),
+    /// A message with its id arrived before, and no reply to it is kept.
     Duplicate,
     /// No handler or subscription wants its kind: it is counted and dropped.
     Unclaimed,
@@ -104,6 +105,8 @@ struct Kept {
     next_selective: u64,
     /// Senders that wait for a reply, by the sequence number of the message. Removed with the message.
     replies: BTreeMap<u64, (MessageKind, oneshot::Sender<Reply>)>,
+    /// Replies to the latest messages.
+    answers: Answers,
 }
 
 /// A subscription to some kinds. It is woken by messages of those only: the peer's own handlers want few of all that arrive.
@@ -136,7 +139,8 @@ impl Inbox {
         let wanted = kept.is_wanted(&message.kind);
         // The id of an unwanted message is not remembered: sent again, it may be wanted.
         if wanted && !kept.seen.insert(&message.from, message_id, signed_at_ms) {
-            return DeliveryOutcome::Duplicate;
+            let kept = kept.answers.find(&message.from, message_id);
+            return kept.map_or(DeliveryOutcome::Duplicate, DeliveryOutcome::Handled);
         }
         kept.received += 1;
         self.received.increment(1);
@@ -150,7 +154,7 @@ impl Inbox {
             let (sender, receiver) = oneshot::channel();
             let number = kept.next;
             kept.replies.insert(number, (message.kind.clone(), sender));
-            DeliveryOutcome::Handled(receiver)
+            DeliveryOutcome::Handled(kept.answers.keep(&message.from, message_id, receiver))
         } else {
             DeliveryOutcome::Kept
         };
@@ -226,6 +230,7 @@ impl Kept {
             dropped: 0,
             unclaimed: 0,
             seen: Seen::default(),
+            answers: Answers::default(),
             subscriptions: 0,
             selective: BTreeMap::new(),
             wanted: BTreeMap::new(),

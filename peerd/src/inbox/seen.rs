@@ -18,7 +18,8 @@ const SIGNED_MAX_EACH: usize = 2_048;
 /// signatures are accepted.
 const SENDERS_MAX: usize = 4_096;
 
-type Id = [u8; 16];
+/// Of a message.
+pub(super) type Id = [u8; 16];
 
 /// The latest message ids.
 #[derive(Debug, Default)]

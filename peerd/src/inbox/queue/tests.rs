@@ -75,6 +75,24 @@ fn a_message_that_arrives_twice_is_kept_once() {
 }
 
 #[tokio::test]
+async fn a_message_that_arrives_twice_is_handled_once_and_both_senders_get_the_reply() {
+    let inbox = Arc::new(Inbox::new(&Metrics::default()));
+    let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
+    let deliver = || match inbox.deliver(message(1, "TEST", 1), &[7; 16], None) {
+        DeliveryOutcome::Handled(reply) => reply,
+        _ => panic!("it has a handler"),
+    };
+    let (first, second) = (deliver(), deliver());
+    let (_, _, reply) = handler.next_to_handle().await.unwrap();
+    reply.unwrap().send(Reply::new("ECHO", "x")).unwrap();
+    let third = deliver();
+    for reply in [first, second, third] {
+        assert_eq!(reply.await.unwrap(), Reply::new("ECHO", "x"));
+    }
+    assert_eq!(inbox.status().received, 1);
+}
+
+#[tokio::test]
 async fn a_sender_stops_waiting_when_its_message_is_dropped_or_the_handler_is_gone() {
     let inbox = Arc::new(Inbox::new(&Metrics::default()));
     let mut handler = inbox.subscribe_handler("TEST".parse().unwrap()).unwrap();
