@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "peerd/src/mesh/recent",
     "peerd/src/mesh/reconnect",
     "peerd/src/mesh/root_signatures",
+    "peerd/src/mesh/spares",
     "peerd/src/overlay",
     "peerd/src/topology/history",
     "peerd/src/topology/snapshot",

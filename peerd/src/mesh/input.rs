@@ -1,11 +1,8 @@
 //! What tasks report to the state of the mesh.
 
-use super::{
-    joins::JoinSender,
-    link::{EstablishedLink, OpenError},
-};
+use super::link::{EstablishedLink, OpenError};
 use crate::overlay::PeerId;
-use p2pdi::{contact::Contact, v1::LinkFrame};
+use p2pdi::{contact::Contact, endpoint::Endpoint, v1::LinkFrame};
 use std::net::IpAddr;
 
 /// The result of a task.
@@ -27,8 +24,8 @@ pub(super) enum Purpose {
     Overlay(PeerId),
     /// It leads to the bootnode at this index of the list.
     Bootnode(usize),
-    /// A caller asked to join the peer there.
-    Join(JoinSender),
+    /// Callers asked to join the peer there.
+    Join(Endpoint),
     /// To check whether this peer, which has the name of this one, is alive.
     NameConflict(PeerId),
     /// The other side opened it, from this address.

@@ -26,6 +26,7 @@ mod reconnect;
 mod root_signatures;
 mod send_queue;
 mod signatures;
+mod spares;
 mod spawner;
 mod state;
 mod view;

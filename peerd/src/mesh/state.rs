@@ -20,6 +20,7 @@ use super::{
     handshakes::Handshakes,
     input::{Input, Purpose},
     joins::{JoinSender, Joined, PendingJoins},
+    link::EstablishedLink,
     links::LinkTable,
     logs::Logs,
     name_conflicts::NameConflicts,
@@ -28,6 +29,7 @@ use super::{
     root_signatures::RootSignatures,
     send_queue::Origin,
     signatures::Signatures,
+    spares::Spares,
     spawner::{InputSink, Spawner},
     whispers::{PendingWhispers, WhisperError, WhisperSender},
 };
@@ -62,6 +64,7 @@ pub(super) struct State {
     overlay_events: VecDeque<Event>,
     routing: Routing,
     links: LinkTable,
+    spares: Spares<EstablishedLink>,
     handshakes: Handshakes,
     candidates: Candidates,
     abuse: Abuse,
@@ -99,6 +102,7 @@ impl State {
             overlay_events: VecDeque::new(),
             routing: Routing::new(me.clone()),
             links: LinkTable::default(),
+            spares: Spares::default(),
             handshakes: Handshakes::new(wire::hello(&me, incarnation, &network), channels, network, signatures.is_some()),
             candidates: Candidates {
                 bootnodes: Bootnodes::new(bootnodes),
@@ -196,6 +200,7 @@ impl State {
     pub(super) fn end(&mut self) -> JoinSet<()> {
         self.left = true;
         self.links.close_all();
+        self.spares.clear();
         self.whispers.clear();
         self.broadcasts.clear();
         self.joins.clear();
@@ -213,6 +218,7 @@ impl State {
             self.candidates.bootnodes.next_deadline(),
             self.name_conflicts.next_deadline(),
             self.candidates.reconnect.next_deadline(),
+            self.spares.next_deadline(),
             self.next_lan_deadline(),
         ];
         // Keeps the driver from spinning, whatever the deadlines are.
@@ -238,6 +244,7 @@ impl State {
         for (index, targets) in self.candidates.bootnodes.due(now) {
             self.dial(targets, Purpose::Bootnode(index));
         }
+        self.spares.expire(now);
         self.offer_lan_peers();
         self.check_name_conflicts();
         if let Some(contact) = self.candidates.reconnect.due(now, rand::random()) {
@@ -281,7 +288,9 @@ impl State {
             let _ = caller.send(Ok(Joined { contact, already: true }));
             return;
         }
-        self.dial(vec![(endpoint, None)], Purpose::Join(caller));
+        if self.joins.begin(&endpoint, caller) {
+            self.dial(vec![(endpoint.clone(), None)], Purpose::Join(endpoint));
+        }
         self.handle_events();
     }
 

@@ -77,8 +77,8 @@ pub enum Keep {
 
 /// Decides between two links to `other`; both ends reach the same decision on their own.
 ///
-/// If both sides dialled, the dial of the lower id is kept. If one side dialled twice, it has lost
-/// the first link already (it never dials a peer it is linked to), so the new one is kept.
+/// If both sides dialled, the dial of the lower id is kept. If one side dialled twice and the first link is silent, the new one is kept: for a
+/// first link that is alive this is not asked.
 pub fn keep(me: PeerId, other: PeerId, existing_dialled: bool, new_dialled: bool) -> Keep {
     if existing_dialled == new_dialled || new_dialled == (me < other) { Keep::New } else { Keep::Existing }
 }

@@ -1,23 +1,20 @@
 //! Joins that callers asked for: they end when the overlay has decided whether the peer becomes a neighbour.
 
 use super::State;
-use crate::{
-    mesh::joins::{JoinFailure, JoinSender},
-    overlay::PeerId,
-};
-use p2pdi::contact::Contact;
+use crate::{mesh::joins::JoinFailure, overlay::PeerId};
+use p2pdi::{contact::Contact, endpoint::Endpoint};
 use std::time::Duration;
 
 /// How much earlier than the join the overlay's request was sent, at most.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(200);
 
 impl State {
-    /// The handshake with a peer that `caller` wants to join is complete, and the overlay knows of the link.
-    pub(super) fn await_joined(&mut self, contact: &Contact, caller: JoinSender) {
+    /// The handshake with the peer at `endpoint`, which is to be joined, is complete, and the overlay knows of the link.
+    pub(super) fn await_joined(&mut self, endpoint: &Endpoint, contact: &Contact) {
         let now = self.now();
         let (peer, membership) = (contact.id(), self.overlay.membership());
         let (is_neighbour, is_pending) = (membership.is_neighbour(peer), membership.is_pending(peer));
-        self.joins.insert(contact, caller, now);
+        self.joins.answered(endpoint, contact, now);
         if is_neighbour {
             self.joined(peer);
         } else if !is_pending {

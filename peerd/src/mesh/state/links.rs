@@ -155,12 +155,12 @@ impl State {
                 let now = self.now();
                 self.candidates.bootnodes.failed(index, why, now, rand::random());
             }
-            Purpose::Join(caller) => {
+            Purpose::Join(endpoint) => {
                 let failure = match error {
                     OpenError::OtherNetwork(_) => JoinFailure::OtherNetwork(why.to_owned()),
                     _ => JoinFailure::Failed(why.to_owned()),
                 };
-                let _ = caller.send(Err(failure));
+                self.joins.end(&endpoint, &Err(failure));
             }
             Purpose::NameConflict(peer) => {
                 tracing::debug!(%peer, why, "a peer that is said to have this peer's name does not answer");
@@ -227,14 +227,14 @@ impl State {
                 self.candidates.bootnodes.reached(index, &contact, now);
                 true
             }
-            Purpose::Join(asker) => {
+            Purpose::Join(endpoint) => {
                 self.abuse.lift_ban(contact.id());
                 let linked = self.is_live_neighbour(contact.id());
                 if linked {
                     // Both ends decide by the same rule which of the two links stays.
-                    let _ = asker.send(Ok(Joined { contact: contact.clone(), already: true }));
+                    self.joins.end(&endpoint, &Ok(Joined { contact: contact.clone(), already: true }));
                 } else {
-                    join = Some(asker);
+                    join = Some(endpoint);
                 }
                 !linked
             }
@@ -254,9 +254,9 @@ impl State {
             self.perform(actions);
         }
         self.add_link(link, caller);
-        if let Some(asker) = join {
+        if let Some(endpoint) = join {
             self.handle_events();
-            self.await_joined(&contact, asker);
+            self.await_joined(&endpoint, &contact);
         }
     }
 
@@ -266,6 +266,8 @@ impl State {
     }
 
     /// Adds a link, unless an open link to the same peer stays in its place.
+    ///
+    /// A peer that dialled twice keeps the one of the two links that it had first, see [`Spares`].
     fn add_link(&mut self, link: EstablishedLink, caller: Option<IpAddr>) {
         let (contact, now) = (link.contact.clone(), self.now());
         let peer = contact.id();
@@ -282,6 +284,8 @@ impl State {
                         tracing::warn!(peer = %existing.contact.name(), claimed_as = %contact.name(), from = ?caller, suppressed,
                             "a second link with the id of a linked peer, from another address; keeping the first link");
                     }
+                } else if caller.is_some() && existing.caller == caller && existing.opened_at.elapsed() < HANDSHAKE_TIMEOUT {
+                    self.spares.hold(peer, link, caller, now);
                 }
                 return;
             }
@@ -296,6 +300,11 @@ impl State {
             }
             self.links.remove(peer);
         }
+        self.insert_link(link, caller);
+    }
+
+    fn insert_link(&mut self, link: EstablishedLink, caller: Option<IpAddr>) {
+        let (contact, peer, now) = (link.contact.clone(), link.contact.id(), self.now());
         self.warn_of_duplicate_name(&contact);
         let (incarnation, dialled) = (link.incarnation, link.dialled_at.is_some());
         let is_neighbour = self.overlay.membership().is_neighbour(peer);
@@ -320,7 +329,13 @@ impl State {
 
     /// A link ended by itself, or the other side does not read.
     pub(super) fn link_lost(&mut self, peer: PeerId) {
-        if let Some(link) = self.remove_link(peer) {
+        if let Some((spare, caller)) = self.spares.take(peer) {
+            // The other side has closed the link that it had second.
+            let actions = self.routing.link_down(peer);
+            self.perform_routing(actions);
+            self.links.remove(peer);
+            self.insert_link(spare, caller);
+        } else if let Some(link) = self.remove_link(peer) {
             self.remember_lost(&link);
             self.overlay_events.push_back(Event::LinkDown { peer });
         }
@@ -329,6 +344,7 @@ impl State {
     /// Closes a link, and fails what waits for its peer.
     fn remove_link(&mut self, peer: PeerId) -> Option<Link> {
         let link = self.links.remove(peer)?;
+        self.spares.remove(peer);
         self.publisher.mark_changed();
         let now = self.now();
         self.broadcasts.link_down(peer, now);
