@@ -7,14 +7,21 @@ use crate::{
 };
 use p2pdi::{
     link::LinkMessage,
-    v1::{LinkPing, link_frame::Body},
+    v1::{LinkPing, WhisperRequest, link_frame::Body},
 };
-use peerd::overlay::membership::Direction;
+use peerd::{inbox::Reply, overlay::membership::Direction};
 use prost::Message as _;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    runtime::Handle,
     sync::watch,
 };
 
@@ -45,6 +52,38 @@ async fn a_link_that_stalls_without_closing_is_detected_within_seconds_and_repla
     a.say_to_all("and once more").await;
     let both = ["around it", "and once more"];
     until("no peer receives a message twice", async || b.messages() == both && hub.messages() == both).await;
+}
+
+#[tokio::test]
+async fn a_whisper_whose_link_ends_before_the_reply_gets_the_reply_of_its_one_handling() {
+    let (_open, stalls) = watch::channel(false);
+    let proxy = Proxy::start(None, stalls).await;
+    let (ends, dials) = (proxy.ends(), proxy.callers());
+    let b = Setup { proxy: Some(proxy), ..Setup::named("b") }.start().await;
+    let a = Setup::named("a").with_bootnodes([&b]).start().await;
+    until("they are linked", async || a.is_linked_to(&b) && b.is_linked_to(&a)).await;
+    let handled = Arc::new(AtomicU32::new(0));
+    let (release, released) = watch::channel(false);
+    let counting = Arc::clone(&handled);
+    let answer = move |_| {
+        let (number, mut released) = (counting.fetch_add(1, Ordering::Relaxed), released.clone());
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            Reply::new("ANSWER", format!("of handling {number}"))
+        }
+    };
+    b.handle.handlers().on("QUESTION".parse().unwrap(), answer, &Handle::current()).unwrap();
+    let question = WhisperRequest { kind: "QUESTION".into(), ..whisper("b", "how are you?") };
+    let mut client = a.client().await;
+    let asking = tokio::spawn(async move { client.whisper(question).await });
+    until("it is being handled", async || handled.load(Ordering::Relaxed) == 1).await;
+    let before = dials.lock().unwrap().len();
+    ends.send_replace(());
+    until("the message is on another way", async || dials.lock().unwrap().len() > before).await;
+    release.send_replace(true);
+    let answered = asking.await.unwrap().unwrap().into_inner();
+    assert_eq!((answered.reply_kind.as_str(), &answered.reply[..]), ("ANSWER", &b"of handling 0"[..]));
+    assert_eq!((handled.load(Ordering::Relaxed), b.messages().len()), (1, 1));
 }
 
 /// The median and the maximum latency of `count` whispers from `from` to `to`.

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a peer that simulates network failures: it stops forwarding without closing connections.
+//! A TCP proxy in front of a peer that simulates network failures: it stops forwarding without closing connections, or ends them.
 
 use socket2::SockRef;
 use std::{
@@ -24,6 +24,7 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     target: watch::Sender<Option<SocketAddr>>,
     callers: Arc<Mutex<Vec<IpAddr>>>,
+    ends: watch::Sender<()>,
 }
 
 /// The address that the peer `index` of a `side` dials from: all of 127.0.0.0/8 is loopback.
@@ -49,15 +50,25 @@ impl Proxy {
         let (target, leads_to) = watch::channel(None);
         let callers = Arc::<Mutex<Vec<IpAddr>>>::default();
         let accepted = Arc::clone(&callers);
+        let (ends, ended) = watch::channel(());
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
                 accepted.lock().unwrap().push(from.ip());
                 let same_side = side.is_some() && side_of(from.ip()) == side;
                 let gate = Gate { same_side, cut: cut.clone() };
-                tokio::spawn(forward(stream, leads_to.clone(), gate));
+                // It does not see what ended others before.
+                let mut ended = ended.clone();
+                ended.mark_unchanged();
+                let forwarding = forward(stream, leads_to.clone(), gate);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = forwarding => {}
+                        Ok(()) = ended.changed() => {}
+                    }
+                });
             }
         });
-        Self { address, target, callers }
+        Self { address, target, callers, ends }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -67,6 +78,11 @@ impl Proxy {
     /// The addresses of all connections so far.
     pub(crate) fn callers(&self) -> Arc<Mutex<Vec<IpAddr>>> {
         Arc::clone(&self.callers)
+    }
+
+    /// What ends all connections that there are; others may be opened then.
+    pub(crate) fn ends(&self) -> watch::Sender<()> {
+        self.ends.clone()
     }
 
     /// Sets the peer to forward to.
