@@ -19,6 +19,7 @@ fn cargo(arguments: &[&str]) -> Result<String, String> {
 }
 
 /// Packages for this machine's target, of all features if a build with them has downloaded them, otherwise of those that this test was built with.
+#[allow(clippy::print_stdout, reason = "cargo shows what a test prints only with --nocapture or when it fails, as it should")]
 fn metadata() -> Value {
     let version = cargo(&["-vV"]).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();

@@ -267,7 +267,7 @@ impl State {
 
     /// Adds a link, unless an open link to the same peer stays in its place.
     ///
-    /// A peer that dialled twice keeps the one of the two links that it had first, see [`Spares`].
+    /// A peer that dialled twice keeps the one of the two links that it had first, see [`crate::mesh::spares`].
     fn add_link(&mut self, link: EstablishedLink, caller: Option<IpAddr>) {
         let (contact, now) = (link.contact.clone(), self.now());
         let peer = contact.id();
