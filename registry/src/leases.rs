@@ -66,7 +66,8 @@ impl Leases {
             cookie = own;
             Ok(prepared)
         };
-        let lease = self.change(prepare, |written| written.lease).await?;
+        let observes = registration.endpoint.is_none();
+        let lease = self.change(observes, prepare, |written| written.lease).await?;
         self.claim(registration, &cookie.hash()).await?;
         Ok((lease, cookie))
     }
@@ -174,7 +175,7 @@ impl Leases {
             }
         }
         let observes = self.table.with(|table, now| table.observer(cookie, now).is_some());
-        let left = self.change(|table, now| table.prepare_leave(cookie, now), |written| Some(written.revision)).await;
+        let left = self.change(observes, |table, now| table.prepare_leave(cookie, now), |written| Some(written.revision)).await;
         if let Some(cluster) = self.cluster.as_ref().filter(|_| observes) {
             // It may have called others, which have it, too.
             end_observers(cluster, Ended::Left(cookie)).await;
@@ -191,7 +192,7 @@ impl Leases {
             self.catch_up().await?;
         }
         let cookies = self.table.with(|table, _| table.cookies_of(name));
-        let revision = self.change(|table, _| table.prepare_free(name), |written| Some(written.revision)).await?;
+        let revision = self.change(false, |table, _| table.prepare_free(name), |written| Some(written.revision)).await?;
         self.swarms.leave(&cookies);
         let elsewhere = match &self.cluster {
             Some(cluster) => end_observers(cluster, Ended::Freed(name)).await,
@@ -200,14 +201,25 @@ impl Leases {
         Ok((elsewhere || !cookies.is_empty(), revision))
     }
 
-    /// Decides a change and has it written; again when another one came first. `answer`: what to say of it once it is; `None`: it does
-    /// not stand any more, so that the caller does not know of what it made.
+    /// Decides a change and has it written; again when another one came first. `observes`: it is of an observer, which is in memory only. `answer`: what
+    /// to say of it once it is written; `None`: it does not stand any more, so that the caller does not know of what it made.
     async fn change<T>(
         &self,
-        prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
+        observes: bool,
+        mut prepare: impl FnMut(&mut Table, Now) -> Result<Prepared<T>, Refusal>,
         answer: impl FnOnce(Written) -> Option<T>,
     ) -> Result<T, CallError> {
-        self.check_reachable()?;
+        if let Err(unreachable) = self.check_reachable() {
+            if !observes {
+                return Err(unreachable);
+            }
+            return match self.table.with(&mut prepare) {
+                Ok(Prepared::Done(done)) => Ok(done),
+                // A change of the same name waits for the store.
+                Ok(Prepared::Write(_)) | Err(Refusal::Busy) => Err(unreachable),
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
         let mut tried = false;
         let changed = self.try_change(prepare, answer, &mut tried).await;
         match changed {

@@ -148,6 +148,10 @@ async fn without_etcd_leases_go_on_from_memory_and_registrations_wait() {
         let ask = PQueryRequest::default();
         assert_eq!(all(&mut client, &cookies[0], ask).await.unwrap().peers.len(), 19);
     }
+    // Programs that only ask are in no store: they come and go as before.
+    let observer = observe(&mut client, "looking").await;
+    assert_eq!(listed(&mut clients[1].clone(), &observer.cookie).await.len(), 20);
+    leave(&mut client, &observer.cookie).await.unwrap();
     etcd.restart(0);
     let registered =
         eventually("registrations work again", async || client.clone().register(asking("new", "10.0.0.1:7801")).await.ok())
