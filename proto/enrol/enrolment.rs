@@ -38,6 +38,8 @@ pub struct Joining {
     pub from: Option<IpAddr>,
     /// Whether callers of the program must show a certificate.
     pub auth: ClientAuth,
+    /// A peer has no use for the certificate of an operator: a token for one is refused, and keeps its use.
+    pub is_peer: bool,
 }
 
 /// A program's certificate, in its folder and in use. Clones share it.
@@ -109,6 +111,7 @@ impl Enrolment {
                 secret: token.secret.reveal().to_vec().into(),
                 certificate_request: certificate_request(key)?.into(),
                 name: name.map(ToString::to_string).unwrap_or_default(),
+                peer: joining.is_peer,
             })
         };
         let answer = match client::enroll(registry, &tls, joining.from, request(joining.name.as_ref())?).await {

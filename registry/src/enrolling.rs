@@ -278,6 +278,7 @@ fn status(error: CaError) -> Status {
         Refusal::TokenExpired { .. } => token("expired"),
         Refusal::TokenUsed { .. } => token("used"),
         Refusal::TokenRevoked { .. } => token("revoked"),
+        Refusal::TokenOfOperator => token("operator"),
         Refusal::NameNeeded { .. } | Refusal::NameReserved(_) => InvalidField::new("name", text).into(),
         Refusal::NameNotYours { .. } => Reason::NameNotYours.status(text),
         Refusal::NameInUse(_) => Reason::NameTaken.status(text),

@@ -2,7 +2,7 @@
 
 use crate::{
     admin::{self, AdminService},
-    ca::{Authority, CaError, CaSettings},
+    ca::{Authority, CaError, CaSettings, News},
     clock::{Clock, millis},
     config::{Config, NAME_HOLD_MAX, State, TTL_MAX, TTL_MIN},
     enrolling::{Enrolling, require_certificate},
@@ -148,6 +148,13 @@ impl RegistryHandle {
     }
 }
 
+/// Without TLS, a registry must not serve what its fellows serve to those with certificates only; nor could they call it.
+fn check_none_shared(replicas: Option<&mut Replicas>) -> Result<(), CaError> {
+    let Some(mut rows) = replicas.and_then(|replicas| replicas.ledger.take()) else { return Ok(()) };
+    let (News::All(rows) | News::Changed(rows)) = rows.news().map_err(CaError::Shared)?;
+    if rows.is_empty() { Ok(()) } else { Err(CaError::NotShared) }
+}
+
 impl Registry {
     /// Opens the store and reads it. Takes some seconds for a million peers; call it before the port is announced.
     ///
@@ -192,6 +199,9 @@ impl Registry {
             })
         });
         let enrolling = enrolling.transpose()?;
+        if enrolling.is_none() && config.tls.is_none() {
+            check_none_shared(replicas.as_mut())?;
+        }
         let settings = Settings {
             ttl_ms: millis(config.ttl),
             max_peers: config.max_peers,

@@ -95,7 +95,7 @@ impl World {
 }
 
 fn joining(token: &JoinToken) -> Joining {
-    Joining { token: token.clone(), name: None, name_default: None, from: None, auth: ClientAuth::Required }
+    Joining { token: token.clone(), name: None, name_default: None, from: None, auth: ClientAuth::Required, is_peer: false }
 }
 
 fn dial(tls: &Tls, address: SocketAddr) -> Channel {

@@ -31,7 +31,7 @@ pub(super) async fn login(args: Login, printer: Printer) -> Outcome {
     let network = token.network.to_string();
     let name = save_as.unwrap_or_else(|| network.clone());
     let folder = contexts::folder(&name)?;
-    let joining = Joining { token, name: None, name_default: None, from: None, auth: ClientAuth::Required };
+    let joining = Joining { token, name: None, name_default: None, from: None, auth: ClientAuth::Required, is_peer: false };
     let enrolment = Enrolment::join(&folder, &joining).await?;
     let identity = enrolment.identity().ok_or_else(|| Failure::refused("the registry gave no certificate"))?;
     let registry = Some(urls(enrolment.registries(), true)).filter(|urls| !urls.is_empty());

@@ -246,8 +246,14 @@ impl PeerBuilder {
         let network = token.as_ref().map(|token| token.network.clone());
         let enrolment = match token {
             Some(token) => {
-                let joining =
-                    Joining { token, name: Some(name.clone()), name_default: None, from: None, auth: ClientAuth::Required };
+                let joining = Joining {
+                    token,
+                    name: Some(name.clone()),
+                    name_default: None,
+                    from: None,
+                    auth: ClientAuth::Required,
+                    is_peer: true,
+                };
                 Some(identity::join(&state, &joining).await?)
             }
             None => None,

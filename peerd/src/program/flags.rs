@@ -323,8 +323,14 @@ impl Flags {
         let folder = self.name.as_ref().or(host.as_ref()).and_then(default_state);
         let state = self.state.clone().or(folder).ok_or_else(no_state)?;
         let network = token.network.clone();
-        let joining =
-            Joining { token, name: self.name.clone(), name_default: host, from: self.dial_from, auth: self.tls_client_auth };
+        let joining = Joining {
+            token,
+            name: self.name.clone(),
+            name_default: host,
+            from: self.dial_from,
+            auth: self.tls_client_auth,
+            is_peer: true,
+        };
         let enrolment = join(&state, &joining).await?;
         self.network = network;
         let registries = enrolment.registries().iter();

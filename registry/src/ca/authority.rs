@@ -148,9 +148,21 @@ impl Authority {
     /// # Errors
     /// When another process has it open, a file is damaged or of another network, or the folder cannot be used.
     pub fn open(folder: &Path, settings: CaSettings, now: SystemTime) -> Result<Self, CaError> {
+        let had_ledger = LedgerFile::is_in(folder);
         let (file, network) = LedgerFile::open(folder, &settings.network)?;
         check_network(folder, &network, &settings.network)?;
         let ledger = file.load()?;
+        let has_key = Generations::are_in(folder)?;
+        if !has_key && !ledger.is_empty() {
+            return Err(CaError::KeyMissing(folder.to_owned()));
+        }
+        if has_key && !had_ledger {
+            tracing::warn!(
+                folder = %folder.display(),
+                "the CA folder has a key and no ledger: tokens are unknown, and whoever was revoked may come back with a certificate that has not ended; if it had \
+                 one (ledger.redb), stop this registry and restore the folder from a backup"
+            );
+        }
         let generations = Generations::open_or_create(folder, &network, seconds(now))?;
         let authority = Self::new(settings, Stored::new(ledger, generations, Kept::File(file))?);
         authority.maintain(now)?;
@@ -219,6 +231,18 @@ impl Authority {
         wanted: Option<PeerName>,
         now: SystemTime,
     ) -> Result<Enrolled, CaError> {
+        self.enrol_caller(proof, request, wanted, false, now)
+    }
+
+    /// As [`Authority::enrol`]; `is_peer`: the caller has no use for the certificate of an operator.
+    pub(super) fn enrol_caller(
+        &self,
+        proof: &Proof<'_>,
+        request: &[u8],
+        wanted: Option<PeerName>,
+        is_peer: bool,
+        now: SystemTime,
+    ) -> Result<Enrolled, CaError> {
         // Before the lock: checking a signature takes time.
         let request = Request::read(request)?;
         let by = match proof {
@@ -232,6 +256,9 @@ impl Authority {
         self.stored.change(|state| {
             let admission = state.ledger.admit(&admit, seconds(now))?;
             let subject = admission.subject.clone();
+            if is_peer && subject.operator {
+                return Err(Refusal::TokenOfOperator.into());
+            }
             // With the CA's own hosts: programs that check host names only would take its holder for the registry.
             if !subject.operator && self.settings.hosts.iter().any(|host| host.eq_ignore_ascii_case(subject.name.as_str())) {
                 return Err(Refusal::NameReserved(subject.name).into());

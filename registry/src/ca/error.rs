@@ -43,6 +43,14 @@ pub enum CaError {
     /// The folder has no certificate authority.
     #[error("{} holds no certificate authority; `p2pctl ca init --ca DIR` or `registry --ca DIR` makes one", .0.display())]
     Missing(PathBuf),
+    /// The folder has given certificates, and the key for more is gone.
+    #[error("{} has a ledger of what was given, and no key (ca-1.pem, ca-2.pem, …)", .0.display())]
+    KeyMissing(PathBuf),
+    /// The registries over this etcd are an authority, and this one is to be none.
+    #[error(
+        "the registries that share this etcd and prefix are a certificate authority, and this one has neither --ca nor certificates"
+    )]
+    NotShared,
     /// The folder is another network's.
     #[error("the CA in {} is of the network {found}, not {wanted}; give --network {found}, or another folder", path.display())]
     Network {
@@ -90,6 +98,13 @@ impl CaError {
             Self::OtherKey { .. } => {
                 Some("copy the files ca-*.pem of another registry's CA folder; `p2pctl ca init` and `p2pctl ca rotate` are for one of them".to_owned())
             }
+            Self::KeyMissing(folder) => Some(format!(
+                "restore the key from a backup; without one, everybody has to join anew: move {} away and start with a new authority",
+                folder.join("ledger.redb").display()
+            )),
+            Self::NotShared => Some(
+                "give it the others' key with --ca DIR, or certificates with --tls-cert, --tls-key and --tls-ca; or another --etcd-prefix".to_owned(),
+            ),
             Self::SharedKey => Some(
                 "run `p2pctl ca rotate --ca DIR` on a copy of the CA folder, then give its files to every registry within a day; they are read within a minute"
                     .to_owned(),

@@ -84,9 +84,14 @@ pub fn certificates_in(folder: &Path) -> Result<Vec<CaCertificate>, CaError> {
 }
 
 impl Generations {
+    /// Whether `folder` has one.
+    pub(super) fn are_in(folder: &Path) -> Result<bool, CaError> {
+        Ok(!read_all(folder)?.is_empty())
+    }
+
     /// Reads the generations of `folder`, or makes the first.
     pub(super) fn open_or_create(folder: &Path, network: &NetworkName, now: u64) -> Result<Self, CaError> {
-        if read_all(folder)?.is_empty() {
+        if !Self::are_in(folder)? {
             let (text, ..) = make(network, 1, None, now)?;
             write(&path_of(folder, 1), &text)?;
         }

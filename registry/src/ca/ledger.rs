@@ -52,6 +52,11 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// Whether nothing was ever given, and nobody knows of the authority.
+    pub(super) fn is_empty(&self) -> bool {
+        self.generation == 0 && self.tokens.is_empty() && self.certificates.is_empty()
+    }
+
     /// What everyone must know is of this revision.
     pub(super) fn revision(&self) -> u64 {
         self.revision

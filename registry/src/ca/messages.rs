@@ -34,9 +34,9 @@ impl Authority {
         caller: Option<&Serial>,
         now: SystemTime,
     ) -> Result<EnrollResponse, CaError> {
-        let EnrollRequest { secret, certificate_request, name } = request;
+        let EnrollRequest { secret, certificate_request, name, peer } = request;
         let wanted: Option<PeerName> = if name.is_empty() { None } else { Some(name.parse()?) };
-        let ask = |proof: &Proof<'_>| self.enrol(proof, &certificate_request, wanted.clone(), now);
+        let ask = |proof: &Proof<'_>| self.enrol_caller(proof, &certificate_request, wanted.clone(), peer, now);
         let enrolled = match caller {
             _ if !secret.is_empty() => ask(&Proof::Token(&TokenSecret::from_field("secret", &secret)?)),
             // With the certificate another key can be used, too.

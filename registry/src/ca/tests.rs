@@ -256,3 +256,18 @@ fn damage_is_reported_and_left_as_it_is() {
         assert_eq!(fs::read_to_string(folder.path().join(file)).unwrap(), content);
     }
 }
+
+#[test]
+fn a_folder_that_lost_its_key_gets_no_new_one_and_what_it_gave_is_kept() {
+    let (parent, now) = (tempfile::tempdir().unwrap(), start());
+    let folder = parent.path().join("ca");
+    let (key, (secret, _)) = (KeyPair::generate().unwrap(), token(&open(&folder, now), "a", now));
+    let first = folder.join("ca-1.pem");
+    let text = fs::read(&first).unwrap();
+    fs::remove_file(&first).unwrap();
+    let error = Authority::open(&folder, CaSettings::default(), now).err().unwrap();
+    assert!(matches!(error, CaError::KeyMissing(_)), "{error}");
+    assert!(error.hint().unwrap().contains("backup") && !first.exists());
+    fs::write(&first, text).unwrap();
+    open(&folder, now).enrol(&Proof::Token(&secret), &request(&key), None, now).unwrap();
+}

@@ -15,7 +15,7 @@ use p2pdi::{
     },
 };
 use registry::{
-    AuthorityConfig, Config,
+    AuthorityConfig, Config, Registry,
     ca::{Authority, CaSettings, operator_of_folder},
 };
 use std::{
@@ -72,7 +72,7 @@ impl World {
 
     async fn join(&self, folder: &str, token: &JoinToken) -> Result<Enrolment, EnrolError> {
         let auth = ClientAuth::Required;
-        let joining = Joining { token: token.clone(), name: None, name_default: None, from: None, auth };
+        let joining = Joining { token: token.clone(), name: None, name_default: None, from: None, auth, is_peer: true };
         Enrolment::join(&self.folder.path().join(folder), &joining).await
     }
 
@@ -192,4 +192,14 @@ fn a_folder_without_a_key_is_refused_before_anything_is_shared() {
 
 fn files(folder: &Path) -> usize {
     std::fs::read_dir(folder).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_tls_is_no_fellow_of_an_authority() {
+    let Some(world) = World::start().await else { return };
+    let config = over(&world.etcd, "/authority", TTL);
+    let open = move || Registry::open(&config).map(drop).unwrap_err().to_string();
+    let error = tokio::task::spawn_blocking(open).await.unwrap();
+    assert!(error.contains("are a certificate authority"), "{error}");
+    world.stop().await;
 }

@@ -33,6 +33,12 @@ pub enum Refusal {
         /// How it is listed.
         id: String,
     },
+    /// A peer asks with a token that makes operators.
+    #[error(
+        "the token is for a person who operates the network, not for a peer: that person runs `p2pctl login TOKEN`; a token for a peer is made \
+         without --operator"
+    )]
+    TokenOfOperator,
     /// The token is for several names, and none was asked for.
     #[error("the token is for any name like {pattern}; say which one with --name")]
     NameNeeded {
