@@ -70,6 +70,29 @@ fn a_token_becomes_a_peer_that_serves_documents_and_needs_no_token_again() {
 }
 
 #[test]
+fn a_token_for_an_operator_makes_no_peer_and_is_not_used_up() {
+    let world = World::new();
+    let registry = registry(&world);
+    let token = create(&world, &registry, &["--name", "alice", "--operator"]);
+    let refused = Running::run_to_end(joining(&world, "peer", &token, &["--name", "alice"]));
+    refused.exits(1).stdout_is_empty().stderr_has(&["for a person", "p2pctl login TOKEN", "without --operator"]);
+    world.p2pctl(&registry, &["login", &token]).exits(0);
+    // One character too many: what is shown must not be of use to whoever reads it.
+    let wrong = world.p2pctl(&registry, &["login", &format!("{token}1")]).exits(2).stderr_has(&["invalid value '…'", "token"]);
+    assert!(!wrong.stderr.contains(&token), "{}", wrong.stderr);
+}
+
+#[test]
+fn two_machines_with_certificates_for_one_name_are_told_and_fight_ever_less() {
+    let world = World::new();
+    let registry = world.registry(&["--ca", "ca", "--ttl", "2s"]);
+    let token = create(&world, &registry, &["--name", "twin", "--uses", "2"]);
+    let twins = ["one", "two"].map(|state| Server::start(joining(&world, state, &token, &[])));
+    let word = "another machine with a certificate for its name";
+    until("one of them says so", || twins.iter().any(|twin| twin.process.stderr().contains(word)));
+}
+
+#[test]
 fn a_revoked_peer_cannot_come_back_and_says_why() {
     let world = World::new();
     let registry = world.registry(&["--ca", "ca", "--ttl", "3s"]);

@@ -1,6 +1,7 @@
-//! What the parser's own errors leave out: that a wrong value is that of a variable, and which verb a short word may be a slip of.
+//! What the parser's own errors leave out: that a wrong value is that of a variable, and which verb a short word may be a slip of. And what they
+//! must leave out: secrets.
 
-use super::keys::nearest;
+use super::keys::{is_secret, nearest};
 use clap::{
     Arg, Command, Error,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -32,15 +33,19 @@ fn explained_with(
                 return error;
             };
             let mut all = commands.iter().rev().flat_map(|command| command.get_arguments());
-            let Some(variable) = all.find(|arg| arg.to_string() == shown).and_then(|arg| {
-                let name = arg.get_env()?;
+            let Some(arg) = all.find(|arg| arg.to_string() == shown) else { return error };
+            if is_secret(arg) {
+                // A token with one character too many is still a token.
+                error.insert(ContextKind::InvalidValue, ContextValue::String("…".to_owned()));
+            }
+            let variable = arg.get_env().and_then(|name| {
                 let set = lookup(name)?;
                 let is_meant = if arg.is_positional() { set == *value } else { !is_among(arg, arguments) };
                 is_meant.then(|| name.to_string_lossy().into_owned())
-            }) else {
-                return error;
-            };
-            error.insert(ContextKind::InvalidArg, ContextValue::String(format!("{variable} ({shown})")));
+            });
+            if let Some(variable) = variable {
+                error.insert(ContextKind::InvalidArg, ContextValue::String(format!("{variable} ({shown})")));
+            }
         }
         ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
             let Some(word) = text(ContextKind::InvalidSubcommand) else { return error };
@@ -134,6 +139,16 @@ mod tests {
             let text = explained_with(error, &command, &arguments, &|_| Some("later".into())).to_string();
             assert!(text.contains("for '--ttl <ttl>'"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_secret_is_not_shown() {
+        let token = Arg::new("token").hide_env_values(true).value_parser(clap::value_parser!(u16));
+        let mut command = Command::new("p").arg(token);
+        let arguments: Vec<_> = ["p", "hidden"].map(OsString::from).into();
+        let error = command.try_get_matches_from_mut(&arguments).unwrap_err();
+        let text = explained_with(error, &command, &arguments, &|_| None).to_string();
+        assert!(text.contains("invalid value '…' for '[token]'") && !text.contains("hidden"), "{text}");
     }
 
     #[test]

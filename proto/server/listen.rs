@@ -20,7 +20,9 @@ impl ListenError {
         match self.source.kind() {
             io::ErrorKind::PermissionDenied => "ports below 1024 are for root; choose another address with --listen",
             io::ErrorKind::AddrNotAvailable => "choose an address of this machine with --listen; 0.0.0.0 is all of them",
-            _ => "stop what listens there, or choose another address with --listen; port 0 picks a free one",
+            _ => {
+                "stop what listens there, or choose another address with --listen (--health-listen for health and metrics); port 0 picks a free one"
+            }
         }
     }
 }

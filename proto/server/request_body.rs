@@ -109,7 +109,7 @@ impl RequestMemory {
     /// # Errors
     /// `OVERLOADED` when the requests of all callers, or of this one, use as much as they may.
     pub fn hold(&self, bytes: usize) -> Result<HeldMemory, Status> {
-        let charge = Charge::new(Arc::clone(&self.memory), self.network);
+        let charge = Charge::of_kept(Arc::clone(&self.memory), self.network);
         charge.add(bytes)?;
         Ok(HeldMemory(charge))
     }

@@ -15,6 +15,9 @@ use tonic::{Status, Streaming};
 
 /// Unanswered messages of one stream, as the contract says: as many as one stranger may have under way by calls.
 const UNANSWERED_MAX: usize = 256;
+/// Their bytes together, as the contract says, or one message: four of the longest. What is not read yet waits at its sender, where one that does not fit
+/// into this server's memory would fail.
+const UNANSWERED_BYTES_MAX: usize = 1024 * 1024;
 
 impl Services {
     /// Delivers a message of `caller`, whose right to send it is checked.
@@ -48,13 +51,22 @@ impl Whispers {
         async_stream::stream! {
             let mut unanswered = FuturesUnordered::new();
             let mut stopped = pin!(self.services.stop.cancelled());
-            let mut reads = true;
+            let (mut reads, mut bytes) = (true, 0);
             loop {
+                let has_room = unanswered.len() < UNANSWERED_MAX && bytes < UNANSWERED_BYTES_MAX;
                 tokio::select! {
                     biased;
-                    Some(answer) = unanswered.next() => yield Ok(answer),
-                    request = requests.message(), if reads && unanswered.len() < UNANSWERED_MAX => match request {
-                        Ok(Some(request)) => unanswered.push(self.answer_one(request)),
+                    Some((answer, length)) = unanswered.next() => {
+                        bytes -= length;
+                        yield Ok(answer);
+                    }
+                    request = requests.message(), if reads && has_room => match request {
+                        Ok(Some(request)) => {
+                            let length = request.encoded_len();
+                            bytes += length;
+                            let answer = self.answer_one(request);
+                            unanswered.push(async move { (answer.await, length) });
+                        }
                         Ok(None) => reads = false,
                         Err(status) => {
                             yield Err(status);

@@ -6,7 +6,7 @@ use super::{
     peer_list::PeerList,
 };
 use crate::identity::{OwnContact, StateFolder};
-use p2pdi::backoff::{self, Backoff};
+use p2pdi::backoff::{self, Backoff, Policy};
 use p2pdi::{
     channel::Dial,
     contact::Contact,
@@ -37,6 +37,11 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Longest random pause before registering again, so that not all peers register at once with a registry that lost its records.
 const REREGISTER_JITTER: Duration = Duration::from_secs(1);
+/// How soon after one registration was forgotten the next must be for somebody else to be suspected, who has a certificate for the same name: longer than
+/// two of the longest pauses of [`CONTEST`].
+const CONTESTED_WITHIN: Duration = Duration::from_secs(3 * 60);
+/// Pauses before this peer registers again then: each registration of one ends that of the other, is stored, and is told to everybody.
+const CONTEST: Policy = Policy { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 /// Most pages of whom to trust that are fetched at once: half a million revoked certificates.
 const TRUST_PAGES_MAX: usize = 100;
 
@@ -67,6 +72,10 @@ pub struct SessionDriver {
     storing: Option<JoinHandle<()>>,
     /// A Register was sent whose answer may have been lost, or was answered: there may be a lease.
     asked: bool,
+    /// When the registry last did not know this peer's registration any more.
+    lost_at: Option<Duration>,
+    /// How often in a row that came soon after the time before.
+    contest: Backoff,
 }
 
 /// Why a registration is made anew.
@@ -87,7 +96,17 @@ impl SessionDriver {
     ) -> Self {
         let cookie = state_folder.cookie(&config.registries, config.own.get().name());
         let client = Client::new(&config.registries, &config.dial, cookie);
-        Self { session, config, client, state_folder, report: Box::new(report), storing: None, asked: false }
+        Self {
+            session,
+            config,
+            client,
+            state_folder,
+            report: Box::new(report),
+            storing: None,
+            asked: false,
+            lost_at: None,
+            contest: CONTEST.start(),
+        }
     }
 
     /// Keeps the peer registered until `stop`, then leaves the registry.
@@ -144,6 +163,22 @@ impl SessionDriver {
         match (Reason::of(error), error.code()) {
             (Some(Reason::CookieUnknown | Reason::LeaseExpired), _) => {
                 self.client.tell_if_elsewhere();
+                let now = uptime();
+                let is_again = self.lost_at.replace(now).is_some_and(|before| now.saturating_sub(before) < CONTESTED_WITHIN);
+                if is_again && Reason::of(error) == Some(Reason::CookieUnknown) {
+                    let pause = self.contest.next(rand::random());
+                    self.session.set_state(
+                        SessionState::Registering,
+                        format!(
+                            "{registry} forgot this peer again: another machine with a certificate for its name may have registered; give each machine \
+                             a name of its own; still trying"
+                        ),
+                    );
+                    return pause;
+                }
+                if !is_again {
+                    self.contest = CONTEST.start();
+                }
                 self.session.set_state(
                     SessionState::Registering,
                     format!("{registry} does not know this peer any more; registering again"),

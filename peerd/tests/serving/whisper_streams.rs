@@ -86,25 +86,31 @@ async fn messages_of_a_stream_are_limited_as_calls_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unanswered_messages_use_no_more_memory_than_requests_may() {
-    let small = Limits { request_memory: 4 * 1024 * 1024, ..Limits::default() };
+async fn messages_that_do_not_fit_into_memory_fail_alone_and_their_streams_go_on() {
+    // Of this machine: 3 MiB for messages that are whole, and as much for those that arrive.
+    let small = Limits { request_memory: 16 * 1024 * 1024, ..Limits::default() };
     let peer = Peer::configured(&[], |config| config.limits = small).await;
     peer.handle.handlers().on("HANG".parse().unwrap(), |_| pending::<()>(), &Handle::current()).unwrap();
-    let stream = open(&peer).await;
+    let mut streams = Vec::new();
     let mut sent = JoinSet::new();
-    for _ in 0..64 {
-        let stream = Arc::clone(&stream);
-        let request = WhisperRequest { body: vec![b'x'; 256 * 1024].into(), ..to("sharer", "HANG") };
-        sent.spawn(async move { stream.send(request).await.map(drop) });
+    for _ in 0..8 {
+        let stream = open(&peer).await;
+        for _ in 0..8 {
+            let stream = Arc::clone(&stream);
+            let request = WhisperRequest { body: vec![b'x'; 256 * 1024].into(), ..to("sharer", "HANG") };
+            sent.spawn(async move { stream.send(request).await.map(drop) });
+        }
+        streams.push(stream);
     }
     let answers = within("all answers", sent.join_all()).await;
     let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     assert!(!refused.is_empty() && refused.iter().all(|error| Reason::of(error) == Some(Reason::Overloaded)), "{refused:?}");
-    // What they used is given back. The stream itself ends if there is no room for the message that arrives.
-    let stream = open(&peer).await;
-    within("an answer", stream.send(to("sharer", "PING"))).await.unwrap();
-    let large = WhisperRequest { body: vec![b'x'; 256 * 1024].into(), ..to("sharer", "") };
-    within("an answer", stream.send(large)).await.unwrap();
+    for stream in streams {
+        within("an answer", stream.send(to("sharer", "PING"))).await.unwrap();
+        // What they used is given back.
+        let large = WhisperRequest { body: vec![b'x'; 256 * 1024].into(), ..to("sharer", "") };
+        within("an answer", stream.send(large)).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ pub(super) const FIRST_BYTES: usize = 16 * 1024;
 const FIRST_BYTES_SHARE: usize = 4;
 /// The part of the memory that one client network may use: one in so many.
 const CALLER_SHARE: usize = 2;
+/// The part of either that whole messages may use until they are answered: one in so many. The rest is for those that still arrive, for which the only
+/// refusal is the end of their stream.
+const KEPT_SHARE: usize = 2;
 
 /// The memory, in two parts.
 pub(super) struct Memory {
@@ -50,14 +53,15 @@ impl Pool {
         Self { limit, used: Mutex::default() }
     }
 
-    /// Whether these bytes fit; then they are used.
-    fn take(&self, network: IpAddr, bytes: usize) -> bool {
+    /// Whether these bytes fit into one in `part` of the pool; then they are used.
+    fn take(&self, network: IpAddr, bytes: usize, part: usize) -> bool {
         if bytes == 0 {
             return true;
         }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let of_network = used.by_network.get(&network).copied().unwrap_or(0) + bytes;
-        if used.bytes + bytes > self.limit || of_network > self.limit / CALLER_SHARE {
+        let limit = self.limit / part;
+        if used.bytes + bytes > limit || of_network > limit / CALLER_SHARE {
             return false;
         }
         used.bytes += bytes;
@@ -85,11 +89,19 @@ pub(super) struct Charge {
     memory: Arc<Memory>,
     network: IpAddr,
     bytes: AtomicUsize,
+    /// One in so many of the bytes of the memory are for such.
+    part: usize,
 }
 
 impl Charge {
+    /// Of a request, or a message, that is not whole.
     pub(super) fn new(memory: Arc<Memory>, network: IpAddr) -> Self {
-        Self { memory, network, bytes: AtomicUsize::new(0) }
+        Self { memory, network, bytes: AtomicUsize::new(0), part: 1 }
+    }
+
+    /// Of a whole message that is kept until it is answered.
+    pub(super) fn of_kept(memory: Arc<Memory>, network: IpAddr) -> Self {
+        Self { memory, network, bytes: AtomicUsize::new(0), part: KEPT_SHARE }
     }
 
     /// So many bytes are used in all.
@@ -115,10 +127,10 @@ impl Charge {
             Err(Reason::Overloaded
                 .status("this server holds as many bytes of unfinished requests as it may; try again in a moment"))
         };
-        if !self.memory.first_bytes.take(self.network, first) {
+        if !self.memory.first_bytes.take(self.network, first, self.part) {
             return refuse();
         }
-        if !self.memory.further_bytes.take(self.network, bytes - first) {
+        if !self.memory.further_bytes.take(self.network, bytes - first, self.part) {
             self.memory.first_bytes.give_back(self.network, first);
             return refuse();
         }
