@@ -165,7 +165,9 @@ impl SessionDriver {
                 self.client.tell_if_elsewhere();
                 let now = uptime();
                 let is_again = self.lost_at.replace(now).is_some_and(|before| now.saturating_sub(before) < CONTESTED_WITHIN);
-                if is_again && Reason::of(error) == Some(Reason::CookieUnknown) {
+                // Without certificates nobody else gets the name while this peer has it.
+                let is_certified = self.config.trusted.is_some();
+                if is_again && is_certified && Reason::of(error) == Some(Reason::CookieUnknown) {
                     let pause = self.contest.next(rand::random());
                     self.session.set_state(
                         SessionState::Registering,
